@@ -1,0 +1,106 @@
+"""Every error a user can meet: what happened, where, and what to do about it.
+
+The library raises these; the command line turns them into one short paragraph and an exit code in one place
+(`ckptswap.cli.main`). Anything else that escapes is a fault of ours and exits with 70.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+EXIT_DIFFERENT = 1
+EXIT_USAGE = 2
+EXIT_PARTIAL = 3
+EXIT_INTERNAL = 70
+EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141
+EXIT_TERMINATED = 143
+
+
+class CkptswapError(Exception):
+    """The root of the tree. `message` says what and where, `remedy` what to do.
+
+    >>> str(CkptswapError("a.pt is empty", remedy="save it again"))
+    'a.pt is empty: save it again'
+    """
+
+    exit_code = EXIT_USAGE
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.remedy}" if self.remedy else self.message
+
+
+class UsageError(CkptswapError):
+    """A flag or an argument that makes no sense, alone or with the others."""
+
+
+class SelectionError(UsageError):
+    """A selection that cannot be parsed, or that matches nothing."""
+
+
+class FileError(CkptswapError):
+    """A file or folder that is missing, unreadable, or in the way."""
+
+
+class FormatError(FileError):
+    """A checkpoint that is damaged, hostile, or of no format we know."""
+
+
+class MismatchError(CkptswapError):
+    """Two checkpoints, or a checkpoint and a model, that do not fit each other."""
+
+
+class TaskError(CkptswapError):
+    """A model, data or metric that cannot be built, or that does not fit the others."""
+
+
+class ModelError(TaskError):
+    """A model spec that cannot be built or run."""
+
+
+class DataError(TaskError):
+    """Data that cannot be found, read or paired."""
+
+
+class MetricError(TaskError):
+    """A metric that does not exist or does not fit the model's output."""
+
+
+class RunError(CkptswapError):
+    """A run folder that is missing, damaged, taken, or made under other conditions."""
+
+
+class DependencyError(CkptswapError):
+    """An extra that is not installed."""
+
+
+class PartialFailure(CkptswapError):
+    """The work ran, but part of it failed; the parts are named in the output."""
+
+    exit_code = EXIT_PARTIAL
+
+
+def near(name: str, known: Iterable[str], count: int = 3) -> str:
+    """'did you mean …' for a misspelt name, or '' when nothing is near.
+
+    >>> near("conv.wieght", ["conv.weight", "bn.bias"])
+    "did you mean 'conv.weight'?"
+    """
+    found = difflib.get_close_matches(name, list(known), n=count)
+    return f"did you mean {' or '.join(repr(each) for each in found)}?" if found else ""
+
+
+def listing(names: Sequence[str], most: int = 10) -> str:
+    """At most `most` names, then how many more there are.
+
+    >>> listing(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
