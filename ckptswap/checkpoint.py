@@ -1,0 +1,280 @@
+"""A checkpoint in memory: a lazy ordered map from names to entries; values are read only when asked for.
+
+A variant is a checkpoint too: `overlay` lays some entries of a donor over a recipient without reading a byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+
+from ckptswap import dtypes
+from ckptswap.errors import FormatError, MismatchError, near
+from ckptswap.naming import classify
+
+CHUNK = 1 << 20
+"""Bytes read at once where a tensor is streamed: small enough to stay in a core's cache."""
+
+
+class Source(Protocol):
+    """Where a tensor's bytes come from: C-contiguous, little-endian, read in any order."""
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill `buffer` with the tensor's bytes from `offset` on."""
+
+
+@dataclass(frozen=True)
+class MemorySource:
+    """Bytes that are in memory already."""
+
+    data: memoryview
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        buffer[:] = self.data[offset : offset + len(buffer)]
+
+
+@dataclass(frozen=True)
+class BlendSource:
+    """(1 − alpha) × recipient + alpha × donor, computed in double precision, chunk by chunk."""
+
+    recipient: Source
+    donor: Source
+    dtype: str
+    alpha: float
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        values = dtypes.to_numpy(self.dtype)
+        wide = np.complex128 if self.dtype[0] == "C" else np.float64
+        ours, theirs = (np.empty(len(buffer), np.uint8) for _ in range(2))
+        self.recipient.read_into(memoryview(ours), offset)
+        self.donor.read_into(memoryview(theirs), offset)
+        with np.errstate(all="ignore"):
+            mixed = (1 - self.alpha) * ours.view(values).astype(wide)
+            mixed += self.alpha * theirs.view(values).astype(wide)
+            buffer[:] = memoryview(mixed.astype(values).view(np.uint8))
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """What a format finds of one tensor, before names are classified."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tensor's name, place, shape and dtype (as safetensors spells it); not its values.
+
+    >>> entry = Checkpoint.from_arrays({"c.weight": np.zeros((4, 3, 3, 3), np.float32)})["c.weight"]
+    >>> entry.layer, entry.kind, entry.numel, entry.nbytes
+    ('c', 'conv.weight', 108, 432)
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    layer: str
+    kind: str
+    source: Source = field(compare=False, repr=False)
+
+    @property
+    def numel(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return (self.numel * dtypes.bits(self.dtype) + 7) // 8
+
+    def chunks(self, size: int = CHUNK) -> Iterator[np.ndarray]:
+        """The tensor's bytes in order, as uint8 arrays of at most `size` bytes; the buffer is reused."""
+        buffer = np.empty(min(size, self.nbytes), np.uint8)
+        for start in range(0, self.nbytes, size):
+            part = buffer[: min(size, self.nbytes - start)]
+            self.source.read_into(memoryview(part), start)
+            yield part
+
+
+class Checkpoint(Mapping[str, Entry]):
+    """A lazy ordered map name → `Entry`, in the order of the file.
+
+    `path` and `format` say where it came from, `metadata` what the file says of itself, `notes` what a reader
+    should know (optimizer state beside the tensors, a prefix, shared storage). `files` are the files whose
+    bytes it stands for. Use it as a context manager, or call `close`.
+
+    >>> a = Checkpoint.from_arrays({"w": np.arange(3.0)})
+    >>> list(a), a["w"].dtype, a.read("w").tolist()
+    (['w'], 'F64', [0.0, 1.0, 2.0])
+    """
+
+    def __init__(
+        self,
+        tensors: Iterable[Tensor],
+        *,
+        path: str,
+        format: str,
+        metadata: Mapping[str, str] | None = None,
+        notes: Iterable[str] = (),
+        files: Iterable[Path] = (),
+        close: Callable[[], None] | None = None,
+    ) -> None:
+        found = list(tensors)
+        places = classify({tensor.name: tensor.shape for tensor in found})
+        self._entries = {
+            tensor.name: Entry(tensor.name, tensor.shape, tensor.dtype, *places[tensor.name], tensor.source)
+            for tensor in found
+        }
+        self.path = path
+        self.format = format
+        self.metadata: Mapping[str, str] = dict(metadata or {})
+        self.notes = tuple(notes)
+        self.files = tuple(files)
+        self._close = close
+
+    def __getitem__(self, name: str) -> Entry:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Checkpoint {self.path!r} ({self.format}, {len(self)} tensors)>"
+
+    def close(self) -> None:
+        """Let go of the file. Values cannot be read afterwards."""
+        if self._close:
+            self._close()
+            self._close = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of tensor data, headers not counted."""
+        return sum(entry.nbytes for entry in self.values())
+
+    def entry(self, name: str) -> Entry:
+        """The entry of that name; raises `MismatchError` with near names when there is none."""
+        if name not in self:
+            raise MismatchError(
+                f"{self.path} has no tensor {name!r}", remedy=near(name, self) or "see `show`"
+            )
+        return self[name]
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor's values: a fresh, writable, C-contiguous array (packed dtypes: their raw bytes)."""
+        entry = self.entry(name)
+        raw = np.empty(entry.nbytes, np.uint8)
+        if entry.nbytes:
+            entry.source.read_into(memoryview(raw), 0)
+        if dtypes.is_packed(entry.dtype):
+            return raw
+        return raw.view(dtypes.to_numpy(entry.dtype)).reshape(entry.shape)
+
+    def sha256(self) -> str:
+        """The hash by which results name this checkpoint.
+
+        One file: that file's SHA-256, as `sha256sum` prints it. A folder: the SHA-256 of the lines that
+        `sha256sum` would print for its files. No file: names, dtypes, shapes and bytes of the tensors.
+        """
+        if len(self.files) == 1:
+            return sha256_of(self.files[0])
+        digest = hashlib.sha256()
+        for path in sorted(self.files):
+            digest.update(f"{sha256_of(path)}  {path.name}\n".encode())
+        if not self.files:
+            for entry in self.values():
+                digest.update(repr((entry.name, entry.dtype, entry.shape)).encode("utf-8", "surrogatepass"))
+                for chunk in entry.chunks():
+                    digest.update(chunk)
+        return digest.hexdigest()
+
+    @classmethod
+    def from_arrays(
+        cls,
+        arrays: Mapping[str, np.ndarray],
+        *,
+        metadata: Mapping[str, str] | None = None,
+        path: str = "<memory>",
+    ) -> Checkpoint:
+        """A checkpoint of arrays in memory; raises `FormatError` for a dtype that has no spelling."""
+        tensors = (_tensor(name, array) for name, array in arrays.items())
+        return cls(tensors, path=path, format="memory", metadata=metadata)
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def overlay(
+    recipient: Checkpoint, donor: Checkpoint, names: Iterable[str], *, alpha: float = 1.0
+) -> Checkpoint:
+    """The recipient with the named entries taken from the donor: a variant, and a checkpoint like any other.
+
+    `alpha` 1 takes the donor's bits, 0 keeps the recipient's, between them floats are interpolated and
+    everything else stays the recipient's. Raises `MismatchError` where a name is missing, or where shape or
+    dtype differ.
+
+    >>> a = Checkpoint.from_arrays({"w": np.zeros(2), "b": np.zeros(2)})
+    >>> b = Checkpoint.from_arrays({"w": np.ones(2), "b": np.ones(2)})
+    >>> variant = overlay(a, b, ["w"])
+    >>> variant.read("w").tolist(), variant.read("b").tolist()
+    ([1.0, 1.0], [0.0, 0.0])
+    """
+    taken = {name: _graft(recipient.entry(name), donor.entry(name), alpha) for name in names}
+    entries = (taken.get(name, entry) for name, entry in recipient.items())
+    return Checkpoint(
+        (Tensor(entry.name, entry.shape, entry.dtype, entry.source) for entry in entries),
+        path=recipient.path,
+        format="overlay",
+        metadata=recipient.metadata,
+        notes=recipient.notes,
+    )
+
+
+def _graft(ours: Entry, theirs: Entry, alpha: float) -> Entry:
+    if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
+        raise MismatchError(
+            f"{ours.name!r} is {theirs.dtype} {list(theirs.shape)} in the donor "
+            f"but {ours.dtype} {list(ours.shape)} in the recipient",
+            remedy="select tensors that fit, or skip the others",
+        )
+    if alpha == 1:
+        return replace(ours, source=theirs.source)
+    if alpha == 0 or not dtypes.is_float(ours.dtype):
+        return ours
+    return replace(ours, source=BlendSource(ours.source, theirs.source, ours.dtype, alpha))
+
+
+def _tensor(name: str, array: np.ndarray) -> Tensor:
+    dtype = dtypes.from_numpy(array.dtype)
+    if dtype is None:
+        raise FormatError(
+            f"tensor {name!r} has the dtype {array.dtype}", remedy="convert it to a number type"
+        )
+    plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    return Tensor(name, array.shape, dtype, MemorySource(memoryview(plain.reshape(-1).view(np.uint8))))

@@ -1,0 +1,88 @@
+"""Dtypes, spelt as safetensors spells them, and their numpy counterparts.
+
+numpy itself knows neither bfloat16 nor the 8-bit floats; `ml_dtypes` does, and is imported only when one is
+met. The packed 4- and 6-bit floats have no numpy counterpart: their tensors are compared and copied as bytes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_NUMPY = {
+    "F64": "f8", "F32": "f4", "F16": "f2",
+    "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1",
+    "U64": "u8", "U32": "u4", "U16": "u2", "U8": "u1",
+    "BOOL": "?", "C64": "c8", "C128": "c16",
+}  # fmt: skip
+_ML_DTYPES = {
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E8M0": "float8_e8m0fnu",
+}
+_PACKED_BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
+_BITS = (
+    {spelt: np.dtype(code).itemsize * 8 for spelt, code in _NUMPY.items()}
+    | {spelt: 16 if spelt == "BF16" else 8 for spelt in _ML_DTYPES}
+    | _PACKED_BITS
+)
+
+
+def known(dtype: str) -> bool:
+    """Whether we know how wide this dtype is.
+
+    >>> known("BF16"), known("F12")
+    (True, False)
+    """
+    return dtype in _BITS
+
+
+def bits(dtype: str) -> int:
+    """Bits an element takes on disk.
+
+    >>> bits("F32"), bits("F4")
+    (32, 4)
+    """
+    return _BITS[dtype]
+
+
+def is_packed(dtype: str) -> bool:
+    """Whether elements share bytes, so that numpy cannot see them one by one."""
+    return dtype in _PACKED_BITS
+
+
+def is_float(dtype: str) -> bool:
+    """Whether values can be interpolated (complex included, packed ones not).
+
+    >>> is_float("BF16"), is_float("I64"), is_float("C64")
+    (True, False, True)
+    """
+    return (dtype[0] in "FC" and not is_packed(dtype)) or dtype == "BF16"
+
+
+def to_numpy(dtype: str) -> np.dtype:
+    """The numpy dtype whose elements have these bits; packed dtypes give bytes.
+
+    >>> to_numpy("F16")
+    dtype('float16')
+    """
+    if dtype in _ML_DTYPES:
+        import ml_dtypes
+
+        return np.dtype(getattr(ml_dtypes, _ML_DTYPES[dtype]))
+    return np.dtype("u1" if is_packed(dtype) else _NUMPY[dtype])
+
+
+def from_numpy(dtype: np.dtype) -> str | None:
+    """How safetensors spells a numpy (or ml_dtypes) dtype; None where it has no word for it.
+
+    >>> from_numpy(np.dtype("float32")), from_numpy(np.dtype("U3"))
+    ('F32', None)
+    """
+    for spelt, name in _ML_DTYPES.items():
+        if dtype.name == name:
+            return spelt
+    plain = dtype.newbyteorder("=")
+    return next((spelt for spelt, code in _NUMPY.items() if np.dtype(code) == plain), None)

@@ -1,0 +1,117 @@
+"""What a tensor's name, and its siblings' names and shapes, tell: its layer and its kind.
+
+The layer is the dotted path of the module that owns the tensor; the kind is module type and role, such as
+`bn.running_mean`. Both come from names and shapes alone, so that a selection means the same in every command,
+whether or not the model's code is at hand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+Shape = tuple[int, ...]
+
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "bn.stats": ("bn.running_mean", "bn.running_var"),
+    "bn.affine": ("bn.weight", "bn.bias"),
+}
+
+_BN_ROLES = frozenset({"weight", "bias", "running_mean", "running_var", "num_batches_tracked"})
+_RNN = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(_l\d+(_reverse)?)?")
+_ATTENTION = frozenset(
+    ["in_proj_weight", "in_proj_bias", "q_proj_weight", "k_proj_weight", "v_proj_weight", "bias_k", "bias_v"]
+)
+# torch.nn.utils.weight_norm and spectral_norm, then their torch.nn.utils.parametrizations successors.
+_REPARAMETRISED = frozenset({"weight_g", "weight_v", "weight_orig", "weight_u"})
+_PARAMETRIZATION = re.compile(r"(?:(.*)\.)?parametrizations\.(weight|bias)(?:\.0)?\.(original[01]?|_u|_v)")
+_PARAMETRIZED_ROLE = {"original0": "_g", "original1": "_v", "original": "_orig", "_u": "_u", "_v": "_v"}
+_EMBEDDING = re.compile(r"(?:.*_)?(?:emb|embed|embeds|embedding|embeddings|embedder|embed_tokens|wte|wpe)")
+_DIGITS = re.compile(r"(\d+)")
+
+
+def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
+    """A sort key by which numbers inside a name count as numbers.
+
+    >>> sorted(["layer10", "layer2"], key=natural_key)
+    ['layer2', 'layer10']
+    """
+    parts = _DIGITS.split(text)
+    return tuple((1, int(part), part) if at % 2 else (0, 0, part) for at, part in enumerate(parts))
+
+
+def expand_kind(pattern: str) -> tuple[str, ...]:
+    """An alias as the kinds it stands for; anything else as itself.
+
+    >>> expand_kind("bn.affine")
+    ('bn.weight', 'bn.bias')
+    """
+    return ALIASES.get(pattern, (pattern,))
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """The layer that owns a tensor and the tensor's role in it.
+
+    >>> split_name("encoder.0.conv1.weight")
+    ('encoder.0.conv1', 'weight')
+    >>> split_name("scale")
+    ('', 'scale')
+    >>> split_name("conv.parametrizations.weight.original0")
+    ('conv', 'weight_g')
+    """
+    parametrized = _PARAMETRIZATION.fullmatch(name)
+    if parametrized:
+        layer, tensor, part = parametrized.groups()
+        return layer or "", tensor + _PARAMETRIZED_ROLE[part]
+    layer, _, role = name.rpartition(".")
+    return layer, role
+
+
+def classify(shapes: Mapping[str, Shape]) -> dict[str, tuple[str, str]]:
+    """Layer and kind of every tensor, from names and shapes (Source: torch.nn's own naming of parameters).
+
+    >>> classify({"c.weight": (4, 3, 3, 3), "c.bias": (4,)})["c.bias"]
+    ('c', 'conv.bias')
+    >>> classify({"n.weight": (4,), "n.running_mean": (4,)})["n.weight"]
+    ('n', 'bn.weight')
+    """
+    modules: dict[str, dict[str, Shape]] = defaultdict(dict)
+    places = {name: split_name(name) for name in shapes}
+    for name, (layer, role) in places.items():
+        modules[layer][role] = shapes[name]
+    families = {layer: _family(layer, roles) for layer, roles in modules.items()}
+    return {name: (layer, _kind(role, families[layer])) for name, (layer, role) in places.items()}
+
+
+def _kind(role: str, family: str | None) -> str:
+    rnn = _RNN.fullmatch(role)
+    if rnn:
+        return f"rnn.{rnn[1]}"
+    if role in _ATTENTION:
+        return f"attention.{role}"
+    if family == "bn" and role in _BN_ROLES:
+        return f"bn.{role}"
+    if family and (role in ("weight", "bias") or role in _REPARAMETRISED):
+        return f"{family}.{role}"
+    return f"other.{role}"
+
+
+def _family(layer: str, roles: Mapping[str, Shape]) -> str | None:
+    """bn, conv, linear, embedding or norm; None for a module whose weight says nothing."""
+    if "running_mean" in roles or "running_var" in roles:
+        return "bn"
+    weight = roles.get("weight", roles.get("weight_orig", roles.get("weight_v")))
+    if weight is None:
+        return None
+    if len(weight) == 2:
+        return "embedding" if _is_embedding(layer, roles) else "linear"
+    if len(weight) == 1:
+        return "norm"
+    return "conv" if 3 <= len(weight) <= 5 else None
+
+
+def _is_embedding(layer: str, roles: Iterable[str]) -> bool:
+    """An embedding has no bias; a Linear that is called 'time_embed' usually has one."""
+    last = layer.rpartition(".")[2].lower()
+    return "bias" not in roles and _EMBEDDING.fullmatch(last) is not None

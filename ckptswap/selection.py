@@ -1,0 +1,219 @@
+"""Which entries: layers × kinds × name patterns, the same flags on every command.
+
+Values of one flag are alternatives; different flags intersect. `=NAME` takes one literal name, never split at
+commas nor read as a pattern. Case matters.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from fnmatch import translate
+from functools import cached_property
+
+from ckptswap.checkpoint import Checkpoint, Entry
+from ckptswap.errors import SelectionError, near
+from ckptswap.naming import ALIASES, expand_kind, natural_key
+
+Test = Callable[[Entry], bool]
+WAYS = ("layer", "kind", "tensor")
+"""What a selection can be split by."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a split. `layer` or `kind` is None where the split does not go by it."""
+
+    layer: str | None
+    kind: str | None
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which entries of a checkpoint. `Selection()` takes them all.
+
+    >>> chosen = Selection.parse(only=["bn.running_*"], layers=["encoder.3"])
+    >>> chosen.flags()
+    ['--only', 'bn.running_*', '--layers', 'encoder.3']
+    """
+
+    only: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    kind: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(
+        cls,
+        *,
+        only: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        layers: Sequence[str] = (),
+        kind: Sequence[str] = (),
+    ) -> Selection:
+        """From the flags' values as typed; raises `SelectionError` for an empty or impossible pattern."""
+        selection = cls(*(tuple(_split_values(values)) for values in (only, exclude, layers, kind)))
+        selection._tests  # noqa: B018  compiles every pattern, so that a bad one is named at once
+        return selection
+
+    @classmethod
+    def exactly(cls, names: Iterable[str]) -> Selection:
+        """The tensors of these names and no other."""
+        return cls(only=tuple(f"={name}" for name in names))
+
+    def __contains__(self, entry: object) -> bool:
+        if not isinstance(entry, Entry):
+            return False
+        return all(any(test(entry) for test in tests) == wanted for _, wanted, tests in self._tests)
+
+    def __bool__(self) -> bool:
+        """Whether it leaves anything out."""
+        return any(getattr(self, each.name) for each in fields(self))
+
+    def pick(self, checkpoint: Checkpoint) -> list[Entry]:
+        """The selected entries in natural order; raises `SelectionError` with near names when there is none."""
+        picked = [entry for entry in checkpoint.values() if entry in self]
+        if not picked and (self or not checkpoint):
+            raise SelectionError(*self._why_nothing(checkpoint))
+        return sorted(picked, key=lambda entry: natural_key(entry.name))
+
+    def split(self, checkpoint: Checkpoint, by: Sequence[str]) -> list[Part]:
+        """The selection in disjoint parts, by layer, by kind, by both, or tensor by tensor; natural order."""
+        unknown = [way for way in by if way not in WAYS]
+        if unknown or not by:
+            raise SelectionError(f"cannot split by {', '.join(unknown) or 'nothing'}", remedy=f"use {WAYS}")
+        parts: dict[tuple[str | None, str | None, str | None], list[str]] = {}
+        for entry in self.pick(checkpoint):
+            parts.setdefault(_part_key(entry, by), []).append(entry.name)
+        return [Part(layer, kind, tuple(names)) for (layer, kind, _), names in parts.items()]
+
+    def flags(self) -> list[str]:
+        """The flags that parse to this selection, one word each.
+
+        >>> Selection.exactly(["a,b"]).flags()
+        ['--only', '=a,b']
+        """
+        return [word for each in fields(self) for value in getattr(self, each.name)
+                for word in (f"--{each.name}", value)]  # fmt: skip
+
+    def __str__(self) -> str:
+        """The flags, quoted for a shell."""
+        return shlex.join(self.flags())
+
+    @cached_property
+    def _tests(self) -> list[tuple[str, bool, list[Test]]]:
+        """(flag, whether a match is wanted, its tests) for each flag in use."""
+        readers = (
+            ("only", True, _name_test),
+            ("exclude", False, _name_test),
+            ("layers", True, _layer_test),
+            ("kind", True, _kind_test),
+        )
+        return [
+            (flag, wanted, [reader(value) for value in getattr(self, flag)])
+            for flag, wanted, reader in readers
+            if getattr(self, flag)
+        ]
+
+    def _why_nothing(self, checkpoint: Checkpoint) -> tuple[str]:
+        where = f"nothing in {checkpoint.path}"
+        if not checkpoint:
+            return (f"{where} can be selected: it holds no tensors",)
+        for flag, wanted, tests in self._tests:
+            if wanted and not any(test(entry) for entry in checkpoint.values() for test in tests):
+                values = ", ".join(getattr(self, flag))
+                return (f"{where} matches --{flag} {values}; {_hint(flag, getattr(self, flag), checkpoint)}",)
+        return (f"{where} matches {self}: each flag matches something, but no tensor matches them all",)
+
+
+def _split_values(values: Sequence[str]) -> Iterator[str]:
+    for value in values:
+        parts = [value] if value.startswith("=") else value.split(",")
+        for part in parts:
+            if not part.strip():
+                raise SelectionError(f"empty pattern in {value!r}", remedy="write '*' for everything")
+            yield part if part.startswith("=") else part.strip()
+
+
+def _part_key(entry: Entry, by: Sequence[str]) -> tuple[str | None, str | None, str | None]:
+    if "tensor" in by:
+        return entry.layer, entry.kind, entry.name
+    return entry.layer if "layer" in by else None, entry.kind if "kind" in by else None, None
+
+
+def _glob(pattern: str) -> Callable[[str], bool]:
+    if pattern.startswith("="):
+        return pattern[1:].__eq__
+    match = re.compile(translate(pattern)).match
+    return lambda text: match(text) is not None
+
+
+def _name_test(pattern: str) -> Test:
+    matches = _glob(pattern)
+    return lambda entry: matches(entry.name) or matches(entry.kind)
+
+
+def _kind_test(pattern: str) -> Test:
+    tests = [_glob(each) for each in expand_kind(pattern)]
+    return lambda entry: any(matches(entry.kind) for matches in tests)
+
+
+def _layer_test(pattern: str) -> Test:
+    """Whole segments from the root; the layer itself and all below it. '=' alone is the root module's own."""
+    if pattern.startswith("="):
+        literal = pattern[1:]
+        return lambda entry: entry.layer == literal or bool(literal and entry.layer.startswith(f"{literal}."))
+    segments = pattern.split(".")
+    if "" in segments:
+        raise SelectionError(
+            f"--layers {pattern!r} has an empty segment", remedy="write 'encoder.3' or '**.conv1'"
+        )
+    tests = [None if segment == "**" else _segment_test(segment) for segment in segments]
+    return lambda entry: _matches_prefix(tests, entry.layer.split(".") if entry.layer else [])
+
+
+def _segment_test(segment: str) -> Callable[[str], bool]:
+    span = re.fullmatch(r"(\d+):(\d+)", segment)
+    if not span:
+        return _glob(segment)
+    low, high = int(span[1]), int(span[2])
+    if low > high:
+        raise SelectionError(f"--layers range {segment!r} runs backwards", remedy=f"write '{high}:{low}'")
+    return lambda text: text.isdecimal() and low <= int(text) <= high
+
+
+def _matches_prefix(tests: Sequence[Callable[[str], bool] | None], segments: Sequence[str]) -> bool:
+    """Whether the tests use up some leading segments; None stands for any number of them."""
+    if not tests:
+        return True
+    if tests[0] is None:
+        return any(_matches_prefix(tests[1:], segments[skip:]) for skip in range(len(segments) + 1))
+    return bool(segments) and tests[0](segments[0]) and _matches_prefix(tests[1:], segments[1:])
+
+
+def _hint(flag: str, values: Sequence[str], checkpoint: Checkpoint) -> str:
+    known = _known(flag, checkpoint)
+    for value in values:
+        suggestion = near(value.lstrip("="), known)
+        if suggestion:
+            return suggestion
+    few = sorted(known, key=natural_key)[:5]
+    return f"there are {len(known)}, such as {', '.join(repr(each) for each in few)}"
+
+
+def _known(flag: str, checkpoint: Checkpoint) -> list[str]:
+    kinds: Mapping[str, None] = dict.fromkeys(entry.kind for entry in checkpoint.values())
+    if flag == "kind":
+        return [*kinds, *ALIASES, *dict.fromkeys(f"{kind.partition('.')[0]}.*" for kind in kinds)]
+    if flag == "layers":
+        layers = dict.fromkeys(entry.layer for entry in checkpoint.values())
+        return list(dict.fromkeys(up for layer in layers for up in _ancestors(layer)))
+    return [*checkpoint, *kinds]
+
+
+def _ancestors(layer: str) -> list[str]:
+    segments = layer.split(".")
+    return [".".join(segments[:depth]) for depth in range(1, len(segments) + 1)]
