@@ -54,12 +54,12 @@ class BlendSource:
         values = dtypes.to_numpy(self.dtype)
         wide = np.complex128 if self.dtype[0] == "C" else np.float64
         ours, theirs = (np.empty(len(buffer), np.uint8) for _ in range(2))
-        self.recipient.read_into(memoryview(ours), offset)
-        self.donor.read_into(memoryview(theirs), offset)
+        self.recipient.read_into(ours.data, offset)
+        self.donor.read_into(theirs.data, offset)
         with np.errstate(all="ignore"):
             mixed = (1 - self.alpha) * ours.view(values).astype(wide)
             mixed += self.alpha * theirs.view(values).astype(wide)
-            buffer[:] = memoryview(mixed.astype(values).view(np.uint8))
+            buffer[:] = mixed.astype(values).view(np.uint8).data
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Entry:
         buffer = np.empty(min(size, self.nbytes), np.uint8)
         for start in range(0, self.nbytes, size):
             part = buffer[: min(size, self.nbytes - start)]
-            self.source.read_into(memoryview(part), start)
+            self.source.read_into(part.data, start)
             yield part
 
 
@@ -178,9 +178,7 @@ class Checkpoint(Mapping[str, Entry]):
     def entry(self, name: str) -> Entry:
         """The entry of that name; raises `MismatchError` with near names when there is none."""
         if name not in self:
-            raise MismatchError(
-                f"{self.path} has no tensor {name!r}", remedy=near(name, self) or "see `show`"
-            )
+            raise MismatchError(f"{self.path} has no tensor {name!r}", remedy=near(name, self) or "see `show`")
         return self[name]
 
     def read(self, name: str) -> np.ndarray:
@@ -188,7 +186,7 @@ class Checkpoint(Mapping[str, Entry]):
         entry = self.entry(name)
         raw = np.empty(entry.nbytes, np.uint8)
         if entry.nbytes:
-            entry.source.read_into(memoryview(raw), 0)
+            entry.source.read_into(raw.data, 0)
         if dtypes.is_packed(entry.dtype):
             return raw
         return raw.view(dtypes.to_numpy(entry.dtype)).reshape(entry.shape)
@@ -208,7 +206,7 @@ class Checkpoint(Mapping[str, Entry]):
             for entry in self.values():
                 digest.update(repr((entry.name, entry.dtype, entry.shape)).encode("utf-8", "surrogatepass"))
                 for chunk in entry.chunks():
-                    digest.update(chunk)
+                    digest.update(chunk.data)
         return digest.hexdigest()
 
     @classmethod
@@ -230,9 +228,7 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def overlay(
-    recipient: Checkpoint, donor: Checkpoint, names: Iterable[str], *, alpha: float = 1.0
-) -> Checkpoint:
+def overlay(recipient: Checkpoint, donor: Checkpoint, names: Iterable[str], *, alpha: float = 1.0) -> Checkpoint:
     """The recipient with the named entries taken from the donor: a variant, and a checkpoint like any other.
 
     `alpha` 1 takes the donor's bits, 0 keeps the recipient's, between them floats are interpolated and
@@ -273,8 +269,6 @@ def _graft(ours: Entry, theirs: Entry, alpha: float) -> Entry:
 def _tensor(name: str, array: np.ndarray) -> Tensor:
     dtype = dtypes.from_numpy(array.dtype)
     if dtype is None:
-        raise FormatError(
-            f"tensor {name!r} has the dtype {array.dtype}", remedy="convert it to a number type"
-        )
+        raise FormatError(f"tensor {name!r} has the dtype {array.dtype}", remedy="convert it to a number type")
     plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-    return Tensor(name, array.shape, dtype, MemorySource(memoryview(plain.reshape(-1).view(np.uint8))))
+    return Tensor(name, array.shape, dtype, MemorySource(plain.reshape(-1).view(np.uint8).data))

@@ -74,10 +74,10 @@ class Selection:
         return any(getattr(self, each.name) for each in fields(self))
 
     def pick(self, checkpoint: Checkpoint) -> list[Entry]:
-        """The selected entries in natural order; raises `SelectionError` with near names when there is none."""
+        """The selected entries in natural order; raises `SelectionError` with near names if there is none."""
         picked = [entry for entry in checkpoint.values() if entry in self]
         if not picked and (self or not checkpoint):
-            raise SelectionError(*self._why_nothing(checkpoint))
+            raise SelectionError(self._why_nothing(checkpoint))
         return sorted(picked, key=lambda entry: natural_key(entry.name))
 
     def split(self, checkpoint: Checkpoint, by: Sequence[str]) -> list[Part]:
@@ -118,15 +118,15 @@ class Selection:
             if getattr(self, flag)
         ]
 
-    def _why_nothing(self, checkpoint: Checkpoint) -> tuple[str]:
+    def _why_nothing(self, checkpoint: Checkpoint) -> str:
         where = f"nothing in {checkpoint.path}"
         if not checkpoint:
-            return (f"{where} can be selected: it holds no tensors",)
+            return f"{where} can be selected: it holds no tensors"
         for flag, wanted, tests in self._tests:
             if wanted and not any(test(entry) for entry in checkpoint.values() for test in tests):
-                values = ", ".join(getattr(self, flag))
-                return (f"{where} matches --{flag} {values}; {_hint(flag, getattr(self, flag), checkpoint)}",)
-        return (f"{where} matches {self}: each flag matches something, but no tensor matches them all",)
+                values = getattr(self, flag)
+                return f"{where} matches --{flag} {', '.join(values)}; {_hint(flag, values, checkpoint)}"
+        return f"{where} matches {self}: each flag matches something, but no tensor matches them all"
 
 
 def _split_values(values: Sequence[str]) -> Iterator[str]:
