@@ -1,0 +1,113 @@
+"""The demo's data: axial slices of the MNI152 T1 template and its grey-matter mask, both carried in nilearn.
+
+The volume is 197 × 233 × 189 voxels of 1 mm, and the brain lies in slices z = 0 … 154. We take z = 3 … 152 in ten
+periods of fifteen slices: 3 train, 2 unused, 5 test, 2 unused, 3 train. So 60 slices train, 50 in ten blocks of
+neighbours are held out, and no test slice is nearer than 3 mm to a training one. A block is a group.
+
+In plane each slice is halved (image: mean of 2 × 2 voxels; mask: grey where at least 2 of the 4 are) and cut to
+96 × 96, anterior up, which divides by 32; the brain is 73 × 91 there, so that none of it is lost. Intensities are
+0 … 1, as nilearn scales the template. It is one average brain: its blocks are not subjects.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ckptswap.errors import DataError, DependencyError
+
+FIRST_SLICE = 3
+BLOCKS = 10
+PERIOD = "tttuuhhhhhuuttt"  # t train, u unused, h held out
+SIDE = 96
+_PARTS = {"train": "t", "test": "h"}
+
+Item = tuple[Tensor, Tensor, int]
+
+
+class Slices(Dataset[Item]):
+    """Items are (image (1, H, W) float32, mask (H, W) int64, group); all slices are held in memory."""
+
+    def __init__(self, images: np.ndarray, masks: np.ndarray, groups: np.ndarray) -> None:
+        self.images, self.masks = torch.from_numpy(images)[:, None], torch.from_numpy(masks)
+        self.groups = [int(group) for group in groups]
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, at: int) -> Item:
+        return self.images[at], self.masks[at], self.groups[at]
+
+
+def mni(part: str = "test") -> Slices:
+    """The training slices (60) or the held-out ones (50, in ten groups).
+
+    Raises DataError for another part, DependencyError where nilearn is not installed.
+    Source: Fonov et al. 2009, MNI ICBM 152 2009a nonlinear symmetric, as `nilearn.datasets` carries it.
+
+    >>> image, mask, group = mni("test")[0]
+    >>> image.shape, mask.shape, group
+    (torch.Size([1, 96, 96]), torch.Size([96, 96]), 0)
+    """
+    if part not in _PARTS:
+        raise DataError(f"lab:mni has no part {part!r}", remedy="use part=train or part=test")
+    z, groups = split(part)
+    images, masks = _volume()
+    return Slices(images[z], masks[z], groups)
+
+
+def split(part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Slice numbers z of the volume, and the period (the test block, for `test`) that each belongs to; ascending.
+
+    >>> split("test")[0][:6].tolist()
+    [8, 9, 10, 11, 12, 23]
+    """
+    at = np.flatnonzero(np.array(list(PERIOD * BLOCKS)) == _PARTS[part])
+    return at + FIRST_SLICE, at // len(PERIOD)
+
+
+@functools.lru_cache(maxsize=1)
+def _volume() -> tuple[np.ndarray, np.ndarray]:
+    """Every axial slice, halved and cut: images (Z, 96, 96) float32, masks (Z, 96, 96) int64."""
+    template, mask = _templates()
+    return _cut(_blocks(template).mean((2, 4))).astype(np.float32), _cut(_blocks(mask).sum((2, 4)) >= 2).astype(
+        np.int64
+    )
+
+
+def _templates() -> tuple[np.ndarray, np.ndarray]:
+    """T1 and grey-matter mask, each (Z, Y, X) with anterior first. Whatever nilearn prints is kept off stdout."""
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            from nilearn.datasets import load_mni152_gm_mask, load_mni152_template
+
+            loaded = (load_mni152_template(resolution=1), load_mni152_gm_mask(resolution=1))
+    except ImportError as error:
+        raise DependencyError("lab:mni needs nilearn", remedy="pip install 'ckptswap[demo]'") from error
+    template, mask = (np.asarray(each.dataobj).transpose(2, 1, 0)[:, ::-1] for each in loaded)
+    return template.astype(np.float64), mask
+
+
+def _blocks(volume: np.ndarray) -> np.ndarray:
+    """(Z, Y, X) as (Z, Y // 2, 2, X // 2, 2); an odd last row or column, which is air, is dropped."""
+    z, y, x = volume.shape
+    return volume[:, : y // 2 * 2, : x // 2 * 2].reshape(z, y // 2, 2, x // 2, 2)
+
+
+def _cut(slices: np.ndarray) -> np.ndarray:
+    """The middle 96 × 96 of each slice."""
+    top, left = ((length - SIDE) // 2 for length in slices.shape[1:])
+    return np.ascontiguousarray(slices[:, top : top + SIDE, left : left + SIDE])
+
+
+DATASETS: Mapping[str, Callable[..., Dataset[Any]]] = {"mni": mni}

@@ -1,0 +1,65 @@
+"""The MNI slices: no leak between train and test, no brain lost, against a plain computation."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from ckptswap.errors import DataError, DependencyError
+from ckptswap.lab import data
+
+
+def test_blocks_are_apart() -> None:
+    (train, _), (test, groups) = data.split("train"), data.split("test")
+    assert (len(train), len(test), len(set(groups.tolist()))) == (60, 50, 10)
+    assert np.abs(train[:, None] - test).min() == 3
+    assert all(np.ptp(test[groups == group]) == 4 for group in range(10))
+    assert min(train.min(), test.min()) >= 0
+    assert max(train.max(), test.max()) <= 154
+
+
+def test_items_are_as_documented() -> None:
+    test = data.mni("test")
+    image, mask, group = test[len(test) - 1]
+    assert (image.shape, str(image.dtype), mask.shape, str(mask.dtype)) == (
+        (1, 96, 96),
+        "torch.float32",
+        (96, 96),
+        "torch.int64",
+    )
+    assert group == 9
+    assert 0 <= test.images.min() < test.images.max() <= 1
+    assert test.masks.unique().tolist() == [0, 1]
+    assert all(0 < mask.float().mean() < 0.6 for mask in test.masks)
+
+
+def test_a_slice_is_the_halved_volume_and_no_brain_is_lost() -> None:
+    from nilearn.datasets import load_mni152_gm_mask, load_mni152_template
+
+    image = np.asarray(load_mni152_template(resolution=1).dataobj)[:, :, 70]
+    mask = np.asarray(load_mni152_gm_mask(resolution=1).dataobj)[:, :, 70]
+    ours, ours_mask = (volume[70] for volume in data._volume())
+    assert ours.sum() * 4 == pytest.approx(image.sum(), rel=1e-5)
+    row, column = 40, 50  # anterior up: row r is y = 2 × (115 − (r + 10)) + 1 … + 2, column c is x = 2 × (c + 1)
+    y, x = 2 * (115 - row - 10) + 1, 2 * (column + 1)
+    assert ours[row, column] == pytest.approx(image[x : x + 2, y : y + 2].mean(), rel=1e-5)
+    full = mask[: 98 * 2, 1:].reshape(98, 2, 116, 2).sum((1, 3)) >= 2
+    assert ours_mask.sum() == full.sum()
+
+
+def test_another_part_is_refused() -> None:
+    with pytest.raises(DataError, match="part=train"):
+        data.mni("validation")
+
+
+def test_without_nilearn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nilearn.datasets", None)
+    with pytest.raises(DependencyError, match=r"ckptswap\[demo\]"):
+        data._templates()
+
+
+def test_stdout_stays_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    data._templates()
+    assert capsys.readouterr().out == ""
