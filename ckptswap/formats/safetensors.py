@@ -148,6 +148,11 @@ def encode_header(
     return len(raw).to_bytes(8, "little") + raw
 
 
+def pad_header(header: bytes, size: int) -> bytes:
+    """The same header in more room: spaces at the end of its JSON, which readers skip."""
+    return (size - 8).to_bytes(8, "little") + header[8:] + b" " * (size - len(header))
+
+
 def _offsets(entries: Iterable[Entry], path: Path) -> dict[str, tuple[int, int]]:
     offsets, start = {}, 0
     for entry in entries:

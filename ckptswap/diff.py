@@ -1,0 +1,265 @@
+"""What differs between two checkpoints: structure from the headers, numbers from one chunked pass over the data.
+
+Bytes are compared first; where they are equal nothing else is computed but the count of what is not finite.
+Memory does not depend on the size of the files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+
+import numpy as np
+
+from ckptswap import dtypes
+from ckptswap.checkpoint import Checkpoint, Entry
+from ckptswap.errors import SelectionError
+from ckptswap.moments import Distance, Ruler
+from ckptswap.naming import natural_key
+from ckptswap.selection import Selection
+
+READ = 1 << 18
+"""Bytes read at once from each side; both fit a core's cache."""
+BLOCK = 1 << 23
+"""Bytes of one tensor that one thread takes at a time."""
+
+STATUSES = ("identical", "changed", "shape", "dtype", "only_a", "only_b", "unread")
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two: its path, how many tensors were looked at, and their bytes."""
+
+    path: str
+    tensors: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class TensorDiff:
+    """One tensor on both sides, or a group of them (`name` None, `tensors` their count).
+
+    `status` is one of `STATUSES`. `distance` is None where nothing was computed: another shape or dtype, one
+    side only, structure only, or a packed dtype whose bytes differ.
+    """
+
+    name: str | None
+    layer: str | None
+    kind: str | None
+    status: str
+    shape_a: tuple[int, ...] | None
+    shape_b: tuple[int, ...] | None
+    dtype_a: str | None
+    dtype_b: str | None
+    numel: int
+    distance: Distance | None = field(default=None, repr=False)
+    tensors: int = 1
+
+    @property
+    def changed(self) -> int | None:
+        return self.distance.changed if self.distance else None
+
+
+@dataclass(frozen=True)
+class Diff:
+    """Rows in natural order of their names, and how many there are of each status."""
+
+    a: Side
+    b: Side
+    rows: tuple[TensorDiff, ...]
+
+    @property
+    def summary(self) -> dict[str, int]:
+        return {status: sum(row.tensors for row in self.rows if row.status == status) for status in STATUSES}
+
+    @property
+    def differs(self) -> bool:
+        """Whether anything that was looked at is not the same on both sides."""
+        return any(row.status not in ("identical", "unread") for row in self.rows)
+
+    def grouped(self, by: Sequence[str]) -> Diff:
+        """The rows pooled by layer, by kind, or by both; a group has one row for each status in it."""
+        return Diff(self.a, self.b, tuple(_pool_rows(self.rows, by)))
+
+
+def diff(
+    a: Checkpoint,
+    b: Checkpoint,
+    selection: Selection | None = None,
+    *,
+    values: bool = True,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Diff:
+    """Compare two checkpoints tensor by tensor; `values=False` looks at the headers only.
+
+    Raises `SelectionError` when the selection matches nothing on either side. Distances leave non-finite
+    values out and count them; integers are subtracted exactly.
+
+    >>> before = Checkpoint.from_arrays({"w": np.zeros(3, np.float32)})
+    >>> after = Checkpoint.from_arrays({"w": np.array([0, 0, 3], np.float32)})
+    >>> row = diff(before, after).rows[0]
+    >>> row.status, row.changed, row.distance.max_abs
+    ('changed', 1, 3.0)
+    """
+    chosen = selection or Selection()
+    ours, theirs = _chosen(a, chosen), _chosen(b, chosen)
+    if not ours and not theirs:
+        chosen.pick(b)
+    names = sorted(dict.fromkeys([*ours, *theirs]), key=natural_key)
+    rows = [_structure(name, ours.get(name), theirs.get(name)) for name in names]
+    if values:
+        pairs = [(ours[row.name], theirs[row.name]) for row in rows if row.status == "unread" and row.name]
+        measured = _measure(pairs, threads or min(os.cpu_count() or 1, 8), progress)
+        rows = [_measured(row, *next(measured)) if row.status == "unread" else row for row in rows]
+    return Diff(_side(a, ours), _side(b, theirs), tuple(rows))
+
+
+def _chosen(checkpoint: Checkpoint, selection: Selection) -> dict[str, Entry]:
+    return {name: entry for name, entry in checkpoint.items() if entry in selection}
+
+
+def _side(checkpoint: Checkpoint, chosen: dict[str, Entry]) -> Side:
+    return Side(checkpoint.path, len(chosen), sum(entry.nbytes for entry in chosen.values()))
+
+
+def _structure(name: str, a: Entry | None, b: Entry | None) -> TensorDiff:
+    """What the headers tell. Kinds are the recipient's (B) where both sides have one."""
+    known = b or a
+    assert known is not None
+    if a is None or b is None:
+        status = "only_a" if b is None else "only_b"
+    else:
+        status = "shape" if a.shape != b.shape else "dtype" if a.dtype != b.dtype else "unread"
+    shapes = (a.shape if a else None, b.shape if b else None)
+    spelt = (a.dtype if a else None, b.dtype if b else None)
+    return TensorDiff(name, known.layer, known.kind, status, *shapes, *spelt, known.numel)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A stretch of one pair of tensors."""
+
+    pair: int
+    a: Entry
+    b: Entry
+    start: int
+    stop: int
+
+
+class _Worker(threading.local):
+    """Buffers of one thread, allocated at its first block."""
+
+    def __init__(self) -> None:
+        self.a, self.b = np.empty(READ, np.uint8), np.empty(READ, np.uint8)
+        self.ruler = Ruler(READ)
+
+    def chunks(self, block: _Block) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(block.start, block.stop, READ):
+            size = min(READ, block.stop - start)
+            a, b = self.a[:size], self.b[:size]
+            block.a.source.read_into(a.data, start)
+            block.b.source.read_into(b.data, start)
+            yield a, b
+
+    def compare(self, block: _Block) -> tuple[bool, Distance]:
+        """Whether all bytes are equal, and what is known then; else the whole distance."""
+        same = Distance()
+        for a, b in self.chunks(block):
+            if not self.ruler.equal(a, b):
+                return False, self.measure(block)
+            self.ruler.count_same(a, block.a.dtype, same)
+        return True, same
+
+    def measure(self, block: _Block) -> Distance:
+        """The whole distance of a stretch of a pair that differs somewhere."""
+        total = Distance()
+        if dtypes.is_packed(block.a.dtype):
+            return total
+        for a, b in self.chunks(block):
+            total.add(self.ruler.distance(a, b, block.a.dtype))
+        return total
+
+
+def _measure(
+    pairs: list[tuple[Entry, Entry]], threads: int, progress: Progress | None
+) -> Iterator[tuple[bool, Distance]]:
+    """Equality and distance of each pair. First everything is compared, and what differs measured; then the equal
+    stretches of tensors that differ elsewhere are measured too, since norms want all of a tensor."""
+    worker = _Worker()
+    blocks = [block for at, pair in enumerate(pairs) for block in _blocks(at, *pair)]
+    with _pool(threads) as pool:
+        parts = list(_reported(pool.map(worker.compare, blocks), blocks, progress))
+        differing = {block.pair for block, (equal, _) in zip(blocks, parts, strict=True) if not equal}
+        again = [at for at, block in enumerate(blocks) if parts[at][0] and block.pair in differing]
+        for at, whole in zip(again, pool.map(worker.measure, [blocks[at] for at in again]), strict=True):
+            parts[at] = (False, whole)
+    by_pair = {at: list(group) for at, group in groupby(range(len(blocks)), key=lambda at: blocks[at].pair)}
+    for at in range(len(pairs)):
+        total = Distance()
+        for part in by_pair.get(at, []):
+            total.add(parts[part][1])
+        yield at not in differing, total
+
+
+def _blocks(at: int, a: Entry, b: Entry) -> Iterator[_Block]:
+    for start in range(0, a.nbytes, BLOCK):
+        yield _Block(at, a, b, start, min(start + BLOCK, a.nbytes))
+
+
+@contextlib.contextmanager
+def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Like the executor's own context, but an interrupt does not wait for all that is still queued."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _reported(
+    parts: Iterable[tuple[bool, Distance]], blocks: list[_Block], progress: Progress | None
+) -> Iterator[tuple[bool, Distance]]:
+    total, done = sum(block.stop - block.start for block in blocks), 0
+    for block, part in zip(blocks, parts, strict=True):
+        done += block.stop - block.start
+        if progress:
+            progress(done, total)
+        yield part
+
+
+def _measured(row: TensorDiff, equal: bool, distance: Distance) -> TensorDiff:
+    known = None if row.dtype_a and dtypes.is_packed(row.dtype_a) and not equal else distance
+    return replace(row, status="identical" if equal else "changed", distance=known)
+
+
+def _pool_rows(rows: Iterable[TensorDiff], by: Sequence[str]) -> Iterator[TensorDiff]:
+    unknown = [way for way in by if way not in ("layer", "kind")]
+    if unknown or not by:
+        raise SelectionError(
+            f"cannot group by {', '.join(unknown) or 'nothing'}", remedy="use layer, kind or both"
+        )
+    groups: dict[tuple, list[TensorDiff]] = {}
+    for row in rows:
+        key = (row.layer if "layer" in by else None, row.kind if "kind" in by else None, row.status)
+        groups.setdefault(key, []).append(row)
+    for (layer, kind, status), members in groups.items():
+        distance = _sum(member.distance for member in members)
+        numel, tensors = sum(member.numel for member in members), sum(member.tensors for member in members)
+        yield TensorDiff(None, layer, kind, status, None, None, None, None, numel, distance, tensors)
+
+
+def _sum(distances: Iterable[Distance | None]) -> Distance | None:
+    """The distance of a group: unknown where one member's is."""
+    total = Distance()
+    for each in distances:
+        if each is None:
+            return None
+        total.add(each)
+    return total

@@ -1,0 +1,323 @@
+"""Streaming numbers over a tensor's bytes: what one tensor holds, and how far two are apart.
+
+Everything is computed chunk by chunk in buffers that stay in a core's cache. Floats are summed in double
+precision, integers are subtracted exactly. Parts are merged in the order of the data, so that the result does not
+depend on how many threads did the work.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from ckptswap import dtypes
+
+_EXPONENT: dict[str, tuple[str, int]] = {
+    "F64": ("u8", 0x7FF0000000000000),
+    "F32": ("u4", 0x7F800000),
+    "F16": ("u2", 0x7C00),
+    "BF16": ("u2", 0x7F80),
+    "C64": ("u4", 0x7F800000),
+    "C128": ("u8", 0x7FF0000000000000),
+}
+"""Bits that are all set exactly in NaN and Inf: a chunk without them needs no slower look."""
+_ROW = 8192
+
+
+@dataclass
+class Moments:
+    """Sums over the values of one tensor; `count` finite values of `count + nan + inf`.
+
+    >>> moments = moments_of(np.array([1.0, 3.0, np.nan]).view(np.uint8), "F64")
+    >>> moments.count, moments.mean, moments.std, moments.nan
+    (2, 2.0, 1.0, 1)
+    """
+
+    count: int = 0
+    total: float = 0.0
+    scatter: float = 0.0
+    minimum: float | int = math.inf
+    maximum: float | int = -math.inf
+    nan: int = 0
+    inf: int = 0
+
+    @property
+    def mean(self) -> float | None:
+        return self.total / self.count if self.count else None
+
+    @property
+    def std(self) -> float | None:
+        """The population's standard deviation; None where there is nothing finite."""
+        return math.sqrt(self.scatter / self.count) if self.count else None
+
+    def add(self, other: Moments) -> None:
+        """Merge two parts (Chan, Golub and LeVeque 1979: means first, so that nothing cancels)."""
+        if self.count and other.count:
+            gap = other.total / other.count - self.total / self.count
+            self.scatter += gap * gap * self.count * other.count / (self.count + other.count)
+        self.scatter += other.scatter
+        self.count += other.count
+        self.total += other.total
+        self.minimum = min(self.minimum, other.minimum)
+        self.maximum = max(self.maximum, other.maximum)
+        self.nan += other.nan
+        self.inf += other.inf
+
+
+@dataclass
+class Distance:
+    """Sums over the pairs of values of two tensors, of which `count` are finite on both sides.
+
+    `changed` counts values whose bits differ, `flips` those whose signs do (neither being zero).
+    """
+
+    count: int = 0
+    changed: int = 0
+    square: float = 0.0
+    absolute: float = 0.0
+    largest: float | int = 0
+    norm_a: float = 0.0
+    norm_b: float = 0.0
+    product: float = 0.0
+    nan_a: int = 0
+    nan_b: int = 0
+    inf_a: int = 0
+    inf_b: int = 0
+    flips: int = 0
+
+    def add(self, other: Distance) -> None:
+        """Merge two parts."""
+        largest = max(self.largest, other.largest)
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+        self.largest = largest
+
+    @property
+    def rmse(self) -> float | None:
+        return math.sqrt(self.square / self.count) if self.count else None
+
+    @property
+    def mean_abs(self) -> float | None:
+        return self.absolute / self.count if self.count else None
+
+    @property
+    def max_abs(self) -> float | int | None:
+        return self.largest if self.count else None
+
+    @property
+    def rel_l2(self) -> float | None:
+        """The distance relative to A; None where A is nothing but zeros."""
+        return math.sqrt(self.square / self.norm_a) if self.norm_a else None
+
+    @property
+    def cosine(self) -> float | None:
+        """None where either side is nothing but zeros."""
+        if not self.norm_a or not self.norm_b:
+            return None
+        if self.norm_a == self.norm_b:
+            return max(-1.0, min(1.0, self.product / self.norm_a))
+        return max(-1.0, min(1.0, self.product / math.sqrt(self.norm_a) / math.sqrt(self.norm_b)))
+
+
+def widen(raw: np.ndarray, dtype: str) -> np.ndarray:
+    """Bytes as values that can be computed with: float64, complex128, or 64-bit integers.
+
+    >>> widen(np.array([1, 2], "u1"), "U8")
+    array([1, 2])
+    """
+    if dtype == "BF16":
+        with np.errstate(invalid="ignore"):
+            return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    if dtype.startswith("F8"):
+        return _float8(dtype)[raw]
+    values = raw.view(dtypes.to_numpy(dtype))
+    if dtypes.is_float(dtype):
+        with np.errstate(invalid="ignore"):
+            return values.astype(np.complex128 if dtype[0] == "C" else np.float64)
+    return values if dtype in ("I64", "U64") else values.astype(np.int64)
+
+
+@functools.cache
+def _float8(dtype: str) -> np.ndarray:
+    """All 256 values of an 8-bit float: looking them up beats converting them."""
+    return np.arange(256, dtype=np.uint8).view(dtypes.to_numpy(dtype)).astype(np.float64)
+
+
+def non_finite(raw: np.ndarray, dtype: str) -> tuple[int, int]:
+    """How many values are NaN, and how many infinite."""
+    if not dtypes.is_float(dtype):
+        return 0, 0
+    values = widen(raw, dtype)
+    nan = int(np.count_nonzero(np.isnan(values)))
+    return nan, int(np.count_nonzero(~np.isfinite(values))) - nan
+
+
+def moments_of(raw: np.ndarray, dtype: str) -> Moments:
+    """The moments of one chunk; a complex value counts by its real part's order and its modulus nowhere."""
+    values = widen(raw, dtype)
+    if values.dtype.kind == "c":
+        values = values.view(np.float64)
+    nan = inf = 0
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        nan = int(np.count_nonzero(np.isnan(values)))
+        finite = np.isfinite(values)
+        inf = values.size - nan - int(np.count_nonzero(finite))
+        values = values[finite]
+    if not values.size:
+        return Moments(nan=nan, inf=inf)
+    wide = values.astype(np.float64, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = float(wide.sum())
+        centred = wide - total / wide.size
+        scatter = float(np.dot(centred, centred))
+    return Moments(wide.size, total, scatter, values.min().item(), values.max().item(), nan, inf)
+
+
+class Ruler:
+    """Measures how far two chunks are apart, in buffers that are allocated once. One a thread.
+
+    >>> a, b = (np.array(values, np.float32).view(np.uint8) for values in ([1, 2, 3], [1, 2, 5]))
+    >>> found = Ruler(12).distance(a, b, "F32")
+    >>> found.changed, found.max_abs, round(found.rmse, 6)
+    (1, 2.0, 1.154701)
+    """
+
+    def __init__(self, capacity: int) -> None:
+        """`capacity` is the most bytes that a chunk has."""
+        self._capacity = capacity
+        self._wide: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._flags = np.empty(capacity, bool)
+        self._words = np.empty(capacity, np.uint8)
+
+    def equal(self, a: np.ndarray, b: np.ndarray) -> bool:
+        """Whether two chunks hold the same bytes."""
+        whole = a.size & ~7
+        flags = self._flags[: whole // 8]
+        np.equal(a[:whole].view(np.uint64), b[:whole].view(np.uint64), out=flags)
+        return bool(flags.all()) and a[whole:].tobytes() == b[whole:].tobytes()
+
+    def count_same(self, raw: np.ndarray, dtype: str, same: Distance) -> None:
+        """Add a chunk that is equal on both sides: its distance is 0 over all that is finite. The norms are only
+        made positive, since nothing but their being so matters where there is no distance."""
+        if dtypes.is_packed(dtype):
+            return
+        values = raw.size * 8 // dtypes.bits(dtype)
+        if same.norm_a and (not dtypes.is_float(dtype) or self.all_finite(raw, dtype)):
+            same.count += values
+        elif raw.any():
+            same.add(self.distance(raw, raw, dtype))
+        else:
+            same.count += values
+
+    def distance(self, a: np.ndarray, b: np.ndarray, dtype: str) -> Distance:
+        """How far two chunks of the same length are apart; `dtype` must not be a packed one."""
+        if not dtypes.is_float(dtype):
+            return _integers(widen(a, dtype), widen(b, dtype), self._changed(a, b, dtype))
+        found = Distance(changed=self._changed(a, b, dtype))
+        if dtype[0] != "C":
+            found.flips = self._flips(a, b, dtype)
+        x, y, gap = self._doubles(a, b, dtype)
+        if not (self.all_finite(a, dtype) and self.all_finite(b, dtype)):
+            found.nan_a, found.inf_a = non_finite(a, dtype)
+            found.nan_b, found.inf_b = non_finite(b, dtype)
+            both = np.isfinite(x) & np.isfinite(y)
+            x, y = x[both], y[both]
+            gap = gap[: x.size]
+        return _floats(x, y, gap, found)
+
+    def all_finite(self, raw: np.ndarray, dtype: str) -> bool:
+        """Whether a chunk of floats holds neither NaN nor Inf: their exponents are all ones."""
+        if dtype not in _EXPONENT:
+            return bool(np.isfinite(widen(raw, dtype)).all())
+        bits, mask = _EXPONENT[dtype]
+        words = raw.view(bits)
+        exponents = np.bitwise_and(words, words.dtype.type(mask), out=self._words[: raw.size].view(bits))
+        return not exponents.size or int(exponents.max()) < mask
+
+    def _changed(self, a: np.ndarray, b: np.ndarray, dtype: str) -> int:
+        width = dtypes.bits(dtype) // 8
+        bits = f"u{min(width, 8)}"
+        differ = np.not_equal(a.view(bits), b.view(bits), out=self._flags[: a.size // min(width, 8)])
+        return int(np.count_nonzero(differ.reshape(-1, 2).any(axis=1) if width > 8 else differ))
+
+    def _flips(self, a: np.ndarray, b: np.ndarray, dtype: str) -> int:
+        """Values whose sign bits differ, zeros and NaN left out; a slow look only where there are any."""
+        bits = f"{dtypes.bits(dtype) // 8}"
+        crossed = np.bitwise_xor(
+            a.view(f"u{bits}"), b.view(f"u{bits}"), out=self._words[: a.size].view(f"u{bits}")
+        )
+        flips = np.less(crossed.view(f"i{bits}"), 0, out=self._flags[: crossed.size])
+        if not flips.any():
+            return 0
+        x, y = (widen(side.view(f"u{bits}")[flips].view(np.uint8), dtype) for side in (a, b))
+        return int(np.count_nonzero(np.sign(x) * np.sign(y) < 0))
+
+    def _doubles(self, a: np.ndarray, b: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Both chunks in double precision, and room for their difference."""
+        size = a.size * 8 // dtypes.bits(dtype)
+        width = dtypes.bits(dtype)
+        if width not in self._wide:
+            room, wide = self._capacity * 8 // width, np.complex128 if dtype[0] == "C" else np.float64
+            self._wide[width] = (np.empty(room, wide), np.empty(room, wide), np.empty(room, wide))
+        x, y, gap = (buffer[:size] for buffer in self._wide[width])
+        self._widen_into(x, a, dtype)
+        self._widen_into(y, b, dtype)
+        return x, y, gap
+
+    def _widen_into(self, out: np.ndarray, raw: np.ndarray, dtype: str) -> None:
+        with np.errstate(invalid="ignore"):
+            if dtype == "BF16" and raw.size % 4 == 0:
+                self._widen_bf16(out, raw.view("<u4"))
+            elif dtype == "BF16":
+                np.copyto(out, widen(raw, dtype))
+            elif dtype.startswith("F8"):
+                np.take(_float8(dtype), raw, out=out)
+            else:
+                np.copyto(out, raw.view(dtypes.to_numpy(dtype)))
+
+    def _widen_bf16(self, out: np.ndarray, pairs: np.ndarray) -> None:
+        """Two bfloat16 in a word are two float32, once shifted or masked. All low halves come first: the order
+        is the same on both sides, and no sum minds it."""
+        words = self._words[: pairs.nbytes].view("<u4")
+        np.copyto(out[: pairs.size], np.left_shift(pairs, np.uint32(16), out=words).view("<f4"))
+        np.copyto(out[pairs.size :], np.bitwise_and(pairs, np.uint32(0xFFFF0000), out=words).view("<f4"))
+
+
+def _floats(x: np.ndarray, y: np.ndarray, gap: np.ndarray, found: Distance) -> Distance:
+    found.count = x.size
+    if not x.size:
+        return found
+    with np.errstate(all="ignore"):
+        np.subtract(y, x, out=gap)
+        found.square, found.norm_a, found.norm_b = _dot(gap, gap), _dot(x, x), _dot(y, y)
+        found.product = _dot(x, y)
+        size = np.abs(gap) if gap.dtype.kind == "c" else np.abs(gap, out=gap)
+        found.largest, found.absolute = float(size.max()), float(size.sum())
+    return found
+
+
+def _dot(x: np.ndarray, y: np.ndarray) -> float:
+    """Re ⟨x, y⟩ in rows short enough that BLAS stays on this thread."""
+    whole = x.size // _ROW * _ROW
+    rows = np.vecdot(x[:whole].reshape(-1, _ROW), y[:whole].reshape(-1, _ROW)).sum() if whole else 0.0
+    return float((rows + np.vdot(x[whole:], y[whole:])).real)
+
+
+def _integers(x: np.ndarray, y: np.ndarray, changed: int) -> Distance:
+    """|x − y| in unsigned 64 bits is exact for every pair; only sums are rounded."""
+    size = np.where(x > y, x.view(np.uint64) - y.view(np.uint64), y.view(np.uint64) - x.view(np.uint64))
+    gap, left, right = (each.astype(np.float64) for each in (size, x, y))
+    return Distance(
+        count=x.size,
+        changed=changed,
+        square=float(np.dot(gap, gap)),
+        absolute=float(gap.sum()),
+        largest=int(size.max()) if size.size else 0,
+        norm_a=float(np.dot(left, left)),
+        norm_b=float(np.dot(right, right)),
+        product=float(np.dot(left, right)),
+        flips=int(np.count_nonzero(np.sign(x) * np.sign(y) < 0)) if x.dtype.kind == "i" else 0,
+    )
