@@ -1,0 +1,243 @@
+"""Coverage by simulation, and numbers against plain or scipy implementations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from ckptswap.sweep import statistics
+from ckptswap.sweep.statistics import Sample, contrast, difference, interval, mean, table, whole
+
+
+def pooled_iou(sums: np.ndarray, count: np.ndarray) -> np.ndarray:
+    return sums[..., 0] / sums.sum(axis=-1)
+
+
+def simulated(groups: int, rows: int, *, seed: int, truth: float = 0.1) -> tuple[np.ndarray, ...]:
+    """Per-sample scores of a baseline (N, 1) and of `rows` variants (rows, N, 1), and groups of unequal size.
+
+    Samples of one group share a group effect, and neighbours in it an AR(1) noise; rows share half of both.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(3, 9, groups)
+    label = np.repeat(np.arange(groups), sizes)
+
+    def effects(count: int) -> np.ndarray:
+        noise = rng.normal(size=(count, len(label)))
+        for at in range(1, len(label)):
+            if label[at] == label[at - 1]:
+                noise[:, at] = 0.7 * noise[:, at - 1] + np.sqrt(1 - 0.49) * noise[:, at]
+        return 0.02 * rng.normal(size=(count, groups))[:, label] + 0.02 * noise
+
+    baseline = 0.8 + 3 * effects(1)[0]
+    drops = truth + np.sqrt(0.5) * effects(1) + np.sqrt(0.5) * effects(rows)
+    return baseline[:, None], (baseline - drops)[..., None], label
+
+
+@pytest.mark.parametrize(("groups", "count"), [(8, 2000), (12, 2000), (20, 1000), (50, 500)])
+def test_plain_interval_covers(groups: int, count: int) -> None:
+    """One row a sweep, each sweep with its own group sizes."""
+    covered = 0
+    for at in range(count):
+        baseline, variants, label = simulated(groups, 1, seed=1000 * groups + at)
+        (row,) = table(Sample.of([baseline, variants[0]], label, mean, resamples=1000), "max")
+        covered += row.ci_low <= 0.1 <= row.ci_high
+    assert 0.93 <= covered / count <= 0.97
+
+
+def test_resampling_samples_instead_of_groups_covers_far_too_little() -> None:
+    covered = 0
+    for at in range(200):
+        baseline, variants, label = simulated(20, 1, seed=at)
+        (row,) = table(Sample.of([baseline, variants[0]], np.arange(len(label)), mean, resamples=500), "max")
+        covered += row.ci_low <= 0.1 <= row.ci_high
+    assert covered / 200 < 0.85
+
+
+@pytest.mark.parametrize("groups", [10, 30])
+def test_simultaneous_intervals_cover_the_whole_table(groups: int) -> None:
+    count, plainly, together = 300, 0, 0
+    for at in range(count):
+        baseline, variants, label = simulated(groups, 20, seed=7000 + at)
+        rows = table(Sample.of([baseline, *variants], label, mean, resamples=1000), "max")
+        plainly += all(row.ci_low <= 0.1 <= row.ci_high for row in rows)
+        together += all(row.sim_low <= 0.1 <= row.sim_high for row in rows)
+    assert 0.93 <= together / count <= 0.985
+    assert plainly / count < 0.85
+
+
+def test_pooled_metric_covers() -> None:
+    rng = np.random.default_rng(5)
+    count, covered = 400, 0
+    truth = 0.6 / (0.6 + 0.2 + 0.2) - 0.5 / (0.5 + 0.25 + 0.25)
+    for _ in range(count):
+        size = rng.gamma(4.0, 1.0, (12, 1))
+        a = size * (np.array([0.6, 0.2, 0.2]) + 0.02 * rng.normal(size=(12, 3)))
+        b = size * (np.array([0.5, 0.25, 0.25]) + 0.02 * rng.normal(size=(12, 3)))
+        found = difference(a, b, np.arange(12), pooled_iou, resamples=1000)
+        covered += found.low <= truth <= found.high
+    assert 0.92 <= covered / count <= 0.98
+
+
+def plain_interval(
+    columns: list[np.ndarray], weights: list[float], count: np.ndarray, draws: np.ndarray
+) -> tuple[float, float, float]:
+    """The same interval of Σ weight × mean written as a loop, with the textbook variance of a ratio."""
+
+    def ratio(drawn: np.ndarray) -> tuple[float, float]:
+        sums = sum(weight * column[:, 0] for weight, column in zip(weights, columns, strict=True))
+        sums, sizes = np.repeat(sums, drawn), np.repeat(count, drawn)
+        value = sums.sum() / sizes.sum()
+        residual = sums - value * sizes
+        n = len(residual)
+        return value, float(np.sqrt(n / (n - 1) * (residual**2).sum())) / sizes.sum()
+
+    value, se = ratio(np.ones(len(count), dtype=int))
+    again = [ratio(drawn.astype(int)) for drawn in draws]
+    t = sorted(abs(one - value) / max(error, statistics.FLOOR * se) for one, error in again)
+    critical = t[int(np.ceil(0.95 * (len(t) + 1))) - 1]
+    return value, value - critical * se, value + critical * se
+
+
+def test_interval_is_the_one_of_a_plain_loop() -> None:
+    baseline, variants, label = simulated(9, 2, seed=3)
+    totals = [statistics.group_totals(each, label) for each in (baseline, *variants)]
+    draws = np.concatenate(list(statistics.resampled(9, 200, statistics.SEED)))
+    expected = plain_interval([each.sums for each in totals], [0.5, -1.0, 0.5], totals[0].count, draws)
+    found = contrast(Sample.of([baseline, *variants], label, mean, resamples=200), {0: 0.5, 1: -1.0, 2: 0.5})
+    assert (found.estimate, found.low, found.high) == pytest.approx(expected, rel=1e-9)
+
+
+def test_numerical_gradient_gives_the_analytic_interval() -> None:
+    baseline, variants, label = simulated(11, 1, seed=4)
+    exact = difference(baseline, variants[0], label, mean)
+    numeric = difference(baseline, variants[0], label, lambda sums, count: sums[..., 0] / count)
+    assert (numeric.low, numeric.high) == pytest.approx((exact.low, exact.high), rel=1e-6)
+
+
+def test_resampling_is_reproducible_and_even() -> None:
+    once, again = (np.concatenate(list(statistics.resampled(10, 5000, 1))) for _ in range(2))
+    assert np.array_equal(once, again)
+    assert (once.sum(axis=1) == 10).all()
+    assert once.mean(axis=0) == pytest.approx(1.0, abs=0.06)
+    assert once[:3].tolist() == next(statistics.resampled(10, 3, 1)).tolist()
+
+
+def test_blocks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole_draw = np.concatenate(list(statistics.resampled(10, 500, 1)))
+    monkeypatch.setattr(statistics, "BLOCK", 70)
+    assert np.array_equal(np.concatenate(list(statistics.resampled(10, 500, 1))), whole_draw)
+
+
+def test_table_is_bit_reproducible() -> None:
+    baseline, variants, label = simulated(12, 5, seed=6)
+    assert table(Sample.of([baseline, *variants], label, mean), "max") == table(
+        Sample.of([baseline, *variants], label, mean), "max"
+    )
+
+
+def test_direction_turns_the_sign() -> None:
+    baseline, variants, label = simulated(12, 1, seed=6)
+    (up,) = table(Sample.of([baseline, variants[0]], label, mean), "max")
+    (down,) = table(Sample.of([baseline, variants[0]], label, mean), "min")
+    assert up.drop == pytest.approx(whole(baseline, mean) - whole(variants[0], mean))
+    assert (down.drop, down.ci_low, down.ci_high) == (-up.drop, -up.ci_high, -up.ci_low)
+
+
+def test_rows_without_spread_have_degenerate_intervals_and_no_say_in_the_others() -> None:
+    baseline, variants, label = simulated(12, 3, seed=8)
+    shifted = baseline - 0.25
+    alone = table(Sample.of([baseline, *variants], label, mean), "max")
+    beside = table(Sample.of([baseline, *variants, shifted, baseline], label, mean), "max")
+    assert beside[:3] == alone
+    for row, drop in zip(beside[3:], (0.25, 0.0), strict=True):
+        assert (row.ci_low, row.ci_high, row.sim_low, row.sim_high) == pytest.approx((drop,) * 4, abs=1e-9)
+
+
+def test_a_row_that_moved_in_one_group_only_does_not_widen_the_table_without_bound() -> None:
+    baseline, variants, label = simulated(8, 3, seed=9)
+    rare = baseline - 1e-6 * (label == 3)[:, None]
+    rows = table(Sample.of([baseline, *variants, rare], label, mean), "max")
+    assert all(np.isfinite(row.sim_high) for row in rows)
+    assert statistics.verdict(rows[3].sim_low, rows[3].sim_high, 0.001) == "reusable"
+
+
+def test_simultaneous_is_never_narrower_and_equals_the_plain_one_for_a_single_row() -> None:
+    baseline, variants, label = simulated(12, 4, seed=10)
+    rows = table(Sample.of([baseline, *variants], label, mean), "max")
+    assert all(row.sim_low <= row.ci_low and row.ci_high <= row.sim_high for row in rows)
+    (single,) = table(Sample.of([baseline, variants[0]], label, mean), "max")
+    assert (single.sim_low, single.sim_high) == (single.ci_low, single.ci_high)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 7])
+def test_fewer_than_eight_groups_have_no_interval(groups: int) -> None:
+    label = np.arange(20) % groups
+    scores = np.linspace(0, 1, 20)[:, None]
+    assert interval(scores, label, mean) == statistics.Interval(0.5, None, None)
+    (row,) = table(Sample.of([scores, scores * 0.5], label, mean), "max")
+    assert row.drop == pytest.approx(0.25)
+    assert (row.ci_low, row.ci_high, row.sim_low, row.sim_high) == (None, None, None, None)
+
+
+def test_interval_of_one_checkpoint_agrees_with_student() -> None:
+    """With 200 even groups of one normal sample the bootstrap-t interval is nearly Student's."""
+    values = np.random.default_rng(2).normal(size=200)
+    found = interval(values[:, None], np.arange(200), mean)
+    low, high = scipy_stats.t.interval(0.95, 199, values.mean(), scipy_stats.sem(values))
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.01)
+
+
+def test_contrast_of_one_row_is_its_drop() -> None:
+    baseline, variants, label = simulated(12, 2, seed=11)
+    sample = Sample.of([baseline, *variants], label, mean)
+    rows = table(sample, "max")
+    found = contrast(sample, statistics.drop_form(2, "max"))
+    assert (found.estimate, found.low, found.high) == (rows[1].drop, rows[1].ci_low, rows[1].ci_high)
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=12))
+def test_seeds_interval_is_students(values: list[float]) -> None:
+    found = statistics.seeds_interval(values)
+    spread = float(np.std(values, ddof=1)) / np.sqrt(len(values))
+    margin = scipy_stats.t.ppf(0.975, len(values) - 1) * spread
+    assert found.estimate == pytest.approx(np.mean(values), abs=1e-9)
+    assert (found.low, found.high) == pytest.approx(
+        (np.mean(values) - margin, np.mean(values) + margin), rel=1e-9, abs=1e-9
+    )
+
+
+def test_one_seed_has_no_interval() -> None:
+    assert statistics.seeds_interval([0.3]) == statistics.Interval(0.3, None, None)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 8, 30, 99])
+def test_student_quantile(freedom: int) -> None:
+    assert statistics.student_quantile(freedom) == pytest.approx(scipy_stats.t.ppf(0.975, freedom), rel=1e-10)
+
+
+@given(st.data())
+def test_group_totals_add_up(data: st.DataObject) -> None:
+    label = np.array(data.draw(st.lists(st.integers(-3, 3), min_size=1, max_size=30)))
+    values = np.arange(2.0 * len(label)).reshape(-1, 2)
+    totals = statistics.group_totals(values, label)
+    for place, group in enumerate(sorted(set(label.tolist()))):
+        assert totals.sums[place].tolist() == values[label == group].sum(axis=0).tolist()
+        assert totals.count[place] == (label == group).sum()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (-1.0, 0.0099, "reusable"),
+        (-1.0, 0.01, "undecided"),
+        (0.01, 1.0, "undecided"),
+        (0.0101, 1.0, "sensitive"),
+        (None, None, "undecided"),
+    ],
+)
+def test_verdict_is_strict(low: float | None, high: float | None, expected: str) -> None:
+    assert statistics.verdict(low, high, 0.01) == expected
