@@ -201,8 +201,10 @@ def _half_sensitive_part(result: SweepResult, kind: str = "conv.weight") -> Part
 
 
 def _rows(result: SweepResult, kind: str, *, whole: bool) -> dict[int, Row]:
-    """Index → row, of the whole kind or of its cells."""
-    return {at: row for at, row in enumerate(result.rows) if row.kind == kind and (row.layer is None) == whole}
+    """Index → row, of the whole kind or of its cells. What two ways of splitting share counts once."""
+    rows = {at: row for at, row in enumerate(result.rows) if row.kind == kind and (row.layer is None) == whole}
+    first = {(row.layer, row.tensors): at for at, row in reversed(rows.items())}
+    return {at: rows[at] for at in sorted(first.values())}
 
 
 def _whole(result: SweepResult, kind: str) -> tuple[Row | None, str]:

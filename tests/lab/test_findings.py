@@ -202,3 +202,9 @@ def test_numbers_hold_bounds_and_counts() -> None:
         1,
         1,
     )
+
+
+def test_a_cell_that_two_splits_share_counts_once() -> None:
+    rows = table(PAPER, {"bn.running_mean": (0.1, 0.2, 0.3)})
+    again = tuple(each for each in rows if each.layer == LAYERS[0])
+    assert judge(rows + again)[CLAIMS[0]] == judge(rows)[CLAIMS[0]]

@@ -1,0 +1,288 @@
+"""Training one network of a pair, for segmentation or for auto-encoding: seeded, and written with what it is.
+
+The same spec, threads and machine give the same bits. Two tasks share an initialisation when the first saves it
+(`save_init`) and the second starts from it (`init_from`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.errors import DataError, ModelError, TaskError, UsageError, near
+from ckptswap.formats import open_checkpoint, write_checkpoint
+from ckptswap.formats.atomic import refuse_existing
+from ckptswap.sweep.engine import pinned
+from ckptswap.task import TaskSpec
+from ckptswap.task.data import load_data
+from ckptswap.task.models import build_model
+from ckptswap.task.weights import to_torch
+from ckptswap.version import __version__
+
+TARGETS: Mapping[str, str] = {"segment": "masks", "reconstruct": "input"}
+
+Progress = Callable[[int, float], None]
+"""Called after each step with its number (from 1) and its loss."""
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """All that decides a training's result, but for the initialisation it may start from. Defaults are the demo's.
+
+    `task`: `segment` (cross-entropy; for one class binary cross-entropy plus soft Dice) or `reconstruct` (mean
+    squared error to the input). `model`: `lab:NAME` or `smp:NAME`; `in_channels` and `classes` are taken from the
+    data where `model_args` does not say. `data`: whatever a task takes, `lab:NAME` or a folder with `images/` (and
+    `masks/`). Pixels whose mask has the value `ignore` do not count.
+    """
+
+    task: str
+    model: str = "lab:unet"
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    data: str = "lab:mni"
+    data_args: Mapping[str, Any] = field(default_factory=dict)
+    steps: int = 150
+    batch_size: int = 8
+    lr: float = 3e-3
+    seed: int = 0
+    threads: int = 2
+    ignore: int | None = None
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Where the checkpoint is, the loss at every step, and what `init_from` did not fill (kept as initialised)."""
+
+    path: Path
+    losses: tuple[float, ...]
+    samples: int
+    kept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Samples:
+    """All training samples in memory: images (N, C, H, W) float32, masks (N, H, W) int64 (None to reconstruct)."""
+
+    images: Tensor
+    masks: Tensor | None
+
+
+def train(
+    spec: TrainSpec,
+    out: Path,
+    *,
+    init_from: Path | None = None,
+    save_init: Path | None = None,
+    progress: Progress | None = None,
+    force: bool = False,
+) -> TrainResult:
+    """Train a network with AdamW and write it to `out`, with model, task, seed and step in the metadata.
+
+    `save_init` keeps the network as it was before the first step. Nothing is written unless whole. Raises
+    UsageError for a spec without sense, ModelError and DataError for what cannot be built or read, FileError for a
+    file in the way, TaskError when the loss stops being a number.
+    """
+    _check(spec)
+    for path in filter(None, (out, save_init)):
+        refuse_existing(path, force=force)
+    samples = load_samples(spec)
+    with pinned(spec.threads), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        model_args = _completed(spec, samples)
+        model = build_model(spec.model, model_args)
+        kept, origin = _start_from(model, init_from)
+        metadata = _metadata(spec, model_args, origin)
+        if save_init:
+            _write(model, save_init, {**metadata, "ckptswap.step": "0"}, force)
+        losses = tuple(_descend(spec, model, samples, progress))
+    _write(model, out, {**metadata, "ckptswap.step": str(spec.steps)}, force)
+    return TrainResult(out, losses, len(samples.images), kept)
+
+
+# What goes in ---------------------------------------------------------------------------------------------------
+
+
+def _check(spec: TrainSpec) -> None:
+    if spec.task not in TARGETS:
+        remedy = near(spec.task, TARGETS) or "use segment or reconstruct"
+        raise UsageError(f"there is no training task {spec.task!r}", remedy=remedy)
+    if spec.model.partition(":")[0] not in ("lab", "smp"):
+        raise ModelError(f"{spec.model!r} cannot be trained here", remedy="use lab:unet, lab:pspnet or smp:NAME")
+    for name in ("steps", "batch_size", "threads"):
+        if getattr(spec, name) < 1:
+            raise UsageError(f"{name} is {getattr(spec, name)}", remedy="it must be 1 or more")
+    if not (math.isfinite(spec.lr) and spec.lr > 0):
+        raise UsageError(f"lr is {spec.lr}", remedy="it must be a number above 0")
+    if not 0 <= spec.seed < 2**63:
+        raise UsageError(f"seed is {spec.seed}", remedy="it must lie between 0 and 2**63 - 1")
+
+
+def load_samples(spec: TrainSpec) -> Samples:
+    """Every training sample, decoded once. Raises DataError where they are missing or differ in size."""
+    asked = TaskSpec(data=spec.data, data_args=spec.data_args, target=TARGETS[spec.task], ignore=spec.ignore)
+    images, targets = zip(*load_data(asked).batches(), strict=True)
+    shapes = {tuple(each.shape[1:]) for each in images}
+    if len(shapes) > 1 or images[0].dim() != 4:
+        sizes = " and ".join("×".join(map(str, shape)) for shape in sorted(shapes)[:2])
+        raise DataError(f"{spec.data} has images of {sizes}", remedy="training needs (C, H, W), the same for all")
+    masks = torch.cat(targets).long() if spec.task == "segment" else None
+    return Samples(torch.cat(images).float(), masks)
+
+
+def _completed(spec: TrainSpec, samples: Samples) -> dict[str, Any]:
+    """The model's arguments, with the channels in and out that the data asks for where they are not given."""
+    channels = samples.images.shape[1]
+    if spec.task == "reconstruct":
+        return {"in_channels": channels, "classes": channels, **spec.model_args}
+    highest = _highest(spec, samples)
+    args = {"in_channels": channels, "classes": 1 if highest <= 1 else highest + 1, **spec.model_args}
+    if highest >= max(args["classes"], 2):
+        remedy = f"set classes={highest + 1} in --model-args"
+        raise DataError(f"{spec.data} has class {highest}, and the model {args['classes']}", remedy=remedy)
+    return args
+
+
+def _highest(spec: TrainSpec, samples: Samples) -> int:
+    """The highest class in the masks."""
+    assert samples.masks is not None  # the task is to segment
+    classes = samples.masks.unique().tolist()
+    counted = [each for each in classes if each != spec.ignore]
+    if not counted or counted[0] < 0:
+        raise DataError(f"{spec.data} has the classes {counted} in its masks", remedy="number them from 0")
+    return counted[-1]
+
+
+def _start_from(model: nn.Module, path: Path | None) -> tuple[tuple[str, ...], str]:
+    """Copy what fits from a checkpoint; returns what does not (kept as initialised) and the checkpoint's hash."""
+    if path is None:
+        return (), ""
+    state, kept = model.state_dict(), []
+    with open_checkpoint(path) as checkpoint, torch.no_grad():
+        for name, tensor in state.items():
+            if name in checkpoint and checkpoint[name].shape == tuple(tensor.shape):
+                tensor.copy_(to_torch(checkpoint.read(name)))
+            else:
+                kept.append(name)
+        if len(kept) == len(state):
+            raise ModelError(
+                f"{path} has no tensor that fits the model", remedy="start from the same architecture"
+            )
+        return tuple(kept), checkpoint.sha256()
+
+
+# Steps ----------------------------------------------------------------------------------------------------------
+
+
+def _descend(spec: TrainSpec, model: nn.Module, samples: Samples, progress: Progress | None) -> Iterator[float]:
+    """One AdamW step after another; yields the loss of each."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=spec.lr)
+    model.requires_grad_(True).train()
+    batches = itertools.islice(batch_order(len(samples.images), spec.batch_size, spec.seed), spec.steps)
+    for step, batch in enumerate(batches, start=1):
+        images = samples.images[batch]
+        loss = _loss(spec, _forward(spec, model, images), images, samples, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        value = loss.item()
+        if not math.isfinite(value):
+            raise TaskError(
+                f"the loss is {value} at step {step}", remedy="lower --lr, or look for NaN in the images"
+            )
+        if progress:
+            progress(step, value)
+        yield value
+
+
+def batch_order(samples: int, batch_size: int, seed: int) -> Iterator[list[int]]:
+    """Endless batches of sample numbers: one shuffled epoch after another, cut without regard to their ends.
+
+    >>> order = batch_order(3, 2, seed=0)
+    >>> sorted(next(order) + next(order) + next(order))
+    [0, 0, 1, 1, 2, 2]
+    """
+    generator = torch.Generator().manual_seed(seed)
+    stream = itertools.chain.from_iterable(
+        torch.randperm(samples, generator=generator).tolist() for _ in itertools.count()
+    )
+    while True:
+        yield list(itertools.islice(stream, batch_size))
+
+
+def _forward(spec: TrainSpec, model: nn.Module, images: Tensor) -> Tensor:
+    try:
+        return model(images)
+    except (RuntimeError, ValueError) as error:
+        shape = "×".join(str(size) for size in images.shape)
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        remedy = "see what sizes the model takes, and use --batch-size 2 or more"
+        raise ModelError(f"{spec.model} cannot train on a batch of {shape} ({reason})", remedy=remedy) from error
+
+
+def _loss(spec: TrainSpec, output: Tensor, images: Tensor, samples: Samples, batch: list[int]) -> Tensor:
+    if spec.task == "reconstruct":
+        _same_shape(spec, output, images)
+        return F.mse_loss(output, images)
+    assert samples.masks is not None
+    masks = samples.masks[batch]
+    if output.shape[1] > 1:
+        return F.cross_entropy(output, masks, ignore_index=-1 if spec.ignore is None else spec.ignore)
+    target = masks[:, None].float()
+    _same_shape(spec, output, target)
+    if spec.ignore is not None:
+        output, target = output[target != spec.ignore], target[target != spec.ignore]
+    return F.binary_cross_entropy_with_logits(output, target) + soft_dice_loss(output, target)
+
+
+def soft_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """1 − soft Dice over the whole batch (Milletari et al. 2016, arXiv:1606.04797), smoothed by one pixel.
+
+    >>> soft_dice_loss(torch.full((1, 1, 2, 2), 50.0), torch.ones(1, 1, 2, 2)).item()
+    0.0
+    """
+    probability = logits.sigmoid()
+    overlap = 2 * (probability * target).sum() + 1
+    return 1 - overlap / (probability.sum() + target.sum() + 1)
+
+
+def _same_shape(spec: TrainSpec, output: Tensor, target: Tensor) -> None:
+    if output.shape != target.shape:
+        raise ModelError(
+            f"{spec.model} gives {list(output.shape)} where {list(target.shape)} is wanted",
+            remedy="set classes in --model-args, or choose images whose sides divide by the model's strides",
+        )
+
+
+# What comes out -------------------------------------------------------------------------------------------------
+
+
+def _metadata(spec: TrainSpec, model_args: Mapping[str, Any], origin: str) -> dict[str, str]:
+    task = {"name": spec.task, "target": TARGETS[spec.task]}
+    metadata = {
+        "ckptswap.model": spec.model,
+        "ckptswap.model_args": json.dumps(model_args, sort_keys=True),
+        "ckptswap.task": json.dumps(task),
+        "ckptswap.seed": str(spec.seed),
+        "ckptswap.version": __version__,
+        "ckptswap.train": recipe(spec),
+    }
+    return {**metadata, "ckptswap.init_from": origin} if origin else metadata
+
+
+def recipe(spec: TrainSpec) -> str:
+    """The spec as the metadata holds it under `ckptswap.train`, by which a finished training is known again."""
+    return json.dumps(asdict(spec), sort_keys=True)
+
+
+def _write(model: nn.Module, path: Path, metadata: Mapping[str, str], force: bool) -> None:
+    arrays = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    write_checkpoint(Checkpoint.from_arrays(arrays, metadata=metadata), path, force=force)
