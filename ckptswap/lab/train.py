@@ -172,9 +172,9 @@ def _start_from(model: nn.Module, path: Path | None) -> tuple[tuple[str, ...], s
                 tensor.copy_(to_torch(checkpoint.read(name)))
             else:
                 kept.append(name)
-        if len(kept) == len(state):
+        if all(name in kept for name, _ in model.named_parameters()):
             raise ModelError(
-                f"{path} has no tensor that fits the model", remedy="start from the same architecture"
+                f"{path} has no parameter that fits the model", remedy="start from the same architecture"
             )
         return tuple(kept), checkpoint.sha256()
 

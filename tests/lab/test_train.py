@@ -132,9 +132,9 @@ def test_what_does_not_fit_an_initialisation_is_kept_and_named(tmp_path: Path) -
 
 def test_an_initialisation_of_another_network_is_refused(tmp_path: Path) -> None:
     train(replace(SMALL, model="lab:pspnet", model_args={"width": 3}), tmp_path / "a.safetensors")
-    with pytest.raises(ModelError, match="no tensor that fits"):
+    with pytest.raises(ModelError, match="no parameter that fits"):
         train(
-            replace(SMALL, model_args={"width": 16}),
+            replace(SMALL, data_args={"classes": 3}),
             tmp_path / "b.safetensors",
             init_from=tmp_path / "a.safetensors",
         )
