@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import DataError, ModelError, TaskError, UsageError, near
 from ckptswap.formats import open_checkpoint, write_checkpoint
 from ckptswap.formats.atomic import refuse_existing
-from ckptswap.sweep.engine import pinned
 from ckptswap.task import TaskSpec
 from ckptswap.task.data import load_data
 from ckptswap.task.models import build_model
@@ -95,8 +95,7 @@ def train(
     for path in filter(None, (out, save_init)):
         refuse_existing(path, force=force)
     samples = load_samples(spec)
-    with pinned(spec.threads), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.seed)
+    with _pinned(spec):
         model_args = _completed(spec, samples)
         model = build_model(spec.model, model_args)
         kept, origin = _start_from(model, init_from)
@@ -136,6 +135,19 @@ def load_samples(spec: TrainSpec) -> Samples:
         raise DataError(f"{spec.data} has images of {sizes}", remedy="training needs (C, H, W), the same for all")
     masks = torch.cat(targets).long() if spec.task == "segment" else None
     return Samples(torch.cat(images).float(), masks)
+
+
+@contextmanager
+def _pinned(spec: TrainSpec) -> Iterator[None]:
+    """Threads and random numbers are the spec's for a while, and the caller's again afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(spec.threads)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(spec.seed)
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _completed(spec: TrainSpec, samples: Samples) -> dict[str, Any]:
