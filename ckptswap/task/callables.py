@@ -1,0 +1,156 @@
+"""`file.py:name` and `package.module:name`: the user's own code, found, called, and blamed where it fails.
+
+What user code prints goes to stderr, since stdout carries results only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import os
+import re
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ckptswap.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    CkptswapError,
+    TaskError,
+    near,
+)
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_NOT_USERS = (str(Path(__file__).parents[1]), "site-packages", sysconfig.get_path("stdlib"), "<frozen ")
+
+
+def is_callable_spec(spec: str) -> bool:
+    """Whether it is written as `file.py:name` or `package.module:name`.
+
+    >>> is_callable_spec("net.py:build"), is_callable_spec("scans/train"), is_callable_spec("pkg.nets:Small")
+    (True, False, True)
+    """
+    place, colon, name = spec.rpartition(":")
+    return bool(colon) and name.isidentifier() and (place.endswith(".py") or _is_module_name(place))
+
+
+def load_callable(spec: str, error: type[TaskError]) -> Callable[..., Any]:
+    """The function or class that a spec names; raises `error` when the file, the name or the code fails."""
+    place, _, name = spec.rpartition(":")
+    module = _load_file(Path(place), error) if place.endswith(".py") else _load_module(place, error)
+    found = getattr(module, name, None)
+    if found is None:
+        public = [each for each in vars(module) if not each.startswith("_")]
+        raise error(f"{place} has no {name!r}", remedy=near(name, public) or "name a function that is in it")
+    if not callable(found):
+        raise error(f"{spec} is a {type(found).__name__}", remedy="name a function or a class")
+    return found
+
+
+def call(what: str, function: Callable[..., Any], args: Mapping[str, Any], error: type[TaskError]) -> Any:
+    """`function(**args)`; raises `error` when it does not take these arguments, or fails."""
+    with contextlib.suppress(ValueError):  # some builtins have no signature
+        signature = inspect.signature(function)
+        try:
+            signature.bind(**args)
+        except TypeError as fault:
+            raise error(f"{what}: {fault}", remedy=f"it takes {signature}") from None
+    with faults_of(what, error):
+        return function(**args)
+
+
+@contextlib.contextmanager
+def faults_of(what: str, error: type[TaskError], remedy: str = "") -> Iterator[None]:
+    """Whatever user code raises in here becomes one sentence: what, file and line, exception."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except CkptswapError:
+        raise
+    except SystemExit as fault:
+        if fault.code in (EXIT_INTERRUPTED, EXIT_TERMINATED):  # somebody stops us: not the code's fault
+            raise
+        raise error(f"{what} called sys.exit({fault.code!r}){_place(fault)}", remedy=remedy) from None
+    except Exception as fault:
+        raise error(f"{what} failed{_place(fault)}: {first_line(fault)}", remedy=remedy) from fault
+
+
+def first_line(fault: BaseException) -> str:
+    """An exception's class and first line, without colour codes, at most 300 characters.
+
+    >>> first_line(ValueError("a\\nb"))
+    'ValueError: a'
+    """
+    lines = _ANSI.sub("", str(fault)).strip().splitlines()
+    return f"{type(fault).__name__}: {lines[0]}"[:300] if lines else type(fault).__name__
+
+
+def code_hash(spec: str | None) -> str | None:
+    """SHA-256 of the file behind `file.py:name`; None for anything else (a package has a version of its own)."""
+    place = (spec or "").rpartition(":")[0]
+    if not place.endswith(".py") or not os.path.isfile(place):
+        return None
+    return hashlib.sha256(Path(place).read_bytes()).hexdigest()
+
+
+def _place(fault: BaseException) -> str:
+    """' at file:line' in the user's own code, the innermost one; '' where none of it was running."""
+    if isinstance(fault, SyntaxError) and fault.filename:
+        return f" at {fault.filename}:{fault.lineno}"
+    frames = traceback.extract_tb(fault.__traceback__)
+    users = [each for each in frames if not any(part in each.filename for part in _NOT_USERS)]
+    return f" at {users[-1].filename}:{users[-1].lineno}" if users else ""
+
+
+def _is_module_name(text: str) -> bool:
+    return bool(text) and all(part.isidentifier() for part in text.split("."))
+
+
+def _load_file(path: Path, error: type[TaskError]) -> ModuleType:
+    """A file as a module under a name of its own, loaded once for each content."""
+    if not path.is_file():
+        raise error(f"there is no file {path}", remedy="check the path; it is relative to the current folder")
+    full = path.resolve()
+    digest = hashlib.sha256(str(full).encode() + full.read_bytes()).hexdigest()[:16]
+    name = f"ckptswap_user_{path.stem}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    _make_importable(full.parent)
+    spec = importlib.util.spec_from_file_location(name, full)
+    assert spec is not None  # it ends in .py
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        with faults_of(str(path), error):
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _load_module(name: str, error: type[TaskError]) -> ModuleType:
+    _make_importable(Path.cwd())
+    try:
+        with faults_of(name, error):
+            return importlib.import_module(name)
+    except error as failure:
+        cause = failure.__cause__
+        if isinstance(cause, ModuleNotFoundError) and cause.name and f"{name}.".startswith(f"{cause.name}."):
+            raise error(f"there is no module {cause.name!r}", remedy="install it, or write file.py:name") from None
+        raise
+
+
+def _make_importable(folder: Path) -> None:
+    """What lies beside the user's file can be imported, as if Python had been started there; shadows nothing."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))

@@ -1,0 +1,219 @@
+"""A folder of images and masks: `images/` and `masks/`, PNG, TIFF or NPY, paired by the name before the suffix.
+
+Images are grey or RGB, scaled to 0…1 by their integer type (uint8, uint16, bool; floats as they are) and nothing
+more. Arrays of three axes in an NPY file are channels-last when the last axis is 1 or 3, else channels-first.
+Masks hold one class id a pixel; where no mask of the folder has any value but 0, 255 and the ignore value, 255 is
+read as 1. Samples come in natural order of their names; a mask without an image is left alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ckptswap.errors import DataError, UsageError, listing
+from ckptswap.naming import natural_key
+
+SUFFIXES = (".png", ".tif", ".tiff", ".npy")
+_OTHER_IMAGES = (".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".npz", ".nii", ".gz", ".dcm", ".mha", ".mhd", ".nrrd")
+_SCALE = {"uint8": 255, "uint16": 65535, "bool": 1}
+
+
+class FolderSamples:
+    """Items are (image (C, H, W) float32, target, group): target is a mask (H, W) int64, or the image itself.
+
+    `target` is `masks` or `input`; `group` as in `TaskSpec`. Files are read when an item is asked for. Raises
+    `DataError` where files are missing, unreadable or don't fit each other.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        target: str = "masks",
+        ignore: int | None = None,
+        group: str | None = None,
+        limit: int | None = None,
+    ) -> None:
+        root = Path(folder)
+        if not root.is_dir():
+            raise DataError(f"there is no folder {root}", remedy="check --data")
+        images = _files(root / "images")
+        masks = _files(root / "masks") if target == "masks" else images
+        self.pairs = _pairs(images, masks, root)[:limit]
+        self.target, self.ignore = target, ignore
+        self.groups = groups_of([image.stem for image, _ in self.pairs], group)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, at: int) -> tuple[Tensor, Tensor, str]:
+        image_file, mask_file = self.pairs[at]
+        image = torch.from_numpy(read_image(image_file))
+        if self.target == "input":
+            return image, image, self.groups[at]
+        mask = read_mask(mask_file)
+        if mask.shape != tuple(image.shape[1:]):
+            sizes = f"{_size(mask.shape)} but its image {image_file.name} is {_size(tuple(image.shape[1:]))}"
+            raise DataError(f"mask {mask_file} is {sizes}", remedy="resample one to the other")
+        if self._white_is_one:
+            mask = np.where((mask == 255) & (mask != self.ignore), 1, mask)
+        return image, torch.from_numpy(mask), self.groups[at]
+
+    @cached_property
+    def _white_is_one(self) -> bool:
+        """Over the whole folder: one mask of 0 and 255 beside others with class ids would be read wrongly."""
+        allowed = [0, 255] if self.ignore is None else [0, 255, self.ignore]
+        return all(np.isin(read_mask(mask), allowed).all() for _, mask in self.pairs)
+
+
+def read_image(path: Path) -> np.ndarray:
+    """An image as float32 (C, H, W), in 0…1 unless it holds floats.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "a.npy"
+    >>> np.save(file, np.array([[0, 255]], np.uint8))
+    >>> read_image(file).tolist()
+    [[[0.0, 1.0]]]
+    """
+    array = _channels_first(_read(path), path)
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise DataError(f"{path} holds NaN or infinite values", remedy="fill them before")
+        return np.ascontiguousarray(array, np.float32)
+    if array.dtype.name not in _SCALE:
+        raise DataError(f"{path} holds {array.dtype} values", remedy="save it as uint8, uint16 or float")
+    return array.astype(np.float32, order="C") / np.float32(_SCALE[array.dtype.name])
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """A mask as int64 (H, W), values as they are in the file."""
+    array = _read(path)
+    if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
+        array = array.squeeze(-1 if array.shape[-1] == 1 else 0)
+    if array.ndim != 2:
+        raise DataError(f"mask {path} has the shape {list(array.shape)}", remedy="save one class id a pixel")
+    whole = array.astype(np.int64)
+    if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and (whole != array).any()):
+        raise DataError(f"mask {path} holds values that are no class ids", remedy="save whole numbers")
+    return whole
+
+
+def groups_of(names: list[str], group: str | None) -> list[str]:
+    """Each sample's group: itself, what a regex captures from its name, or what a .csv file says.
+
+    >>> groups_of(["s1_a", "s1_b", "s2_a"], r"(s\\d+)_")
+    ['s1', 's1', 's2']
+    """
+    if group is None:
+        return names
+    found = _groups_from_csv(group) if group.endswith(".csv") else _groups_from_pattern(group, names)
+    without = [name for name in names if name not in found]
+    if without:
+        raise DataError(f"--group {group} gives no group to {listing(without)}", remedy="every sample needs one")
+    return [found[name] for name in names]
+
+
+def _groups_from_pattern(pattern: str, names: Iterable[str]) -> dict[str, str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"--group {pattern!r} is no regular expression", remedy=str(error)) from None
+    if compiled.groups != 1:
+        raise UsageError(
+            f"--group {pattern!r} has {compiled.groups} groups", remedy=r"write one, such as '(subj\d+)_'"
+        )
+    matches = ((name, compiled.search(name)) for name in names)
+    return {name: match[1] for name, match in matches if match and match[1] is not None}
+
+
+def _groups_from_csv(path: str) -> dict[str, str]:
+    """Columns name and group; a name may carry its suffix."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read", remedy=str(error)) from None
+    if not rows or any(not row.get("name") or not row.get("group") for row in rows):
+        raise DataError(f"{path} needs the columns name and group, filled in every row", remedy="add them")
+    return {_stem(row["name"]): row["group"] for row in rows}
+
+
+def _stem(name: str) -> str:
+    return Path(name).stem if name.lower().endswith(SUFFIXES) else name
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Stem → file, in natural order."""
+    if not folder.is_dir():
+        raise DataError(f"{folder.parent} has no folder {folder.name}/", remedy="it needs images/ and masks/")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir(), key=lambda each: natural_key(each.name)):
+        if path.name.startswith(".") or path.suffix.lower() not in (*SUFFIXES, *_OTHER_IMAGES):
+            continue
+        if path.suffix.lower() in _OTHER_IMAGES:
+            raise DataError(f"{path} is neither PNG, TIFF nor NPY", remedy="convert it")
+        if path.stem in files:
+            raise DataError(f"{folder} has both {files[path.stem].name} and {path.name}", remedy="keep one")
+        files[path.stem] = path
+    return files
+
+
+def _pairs(images: dict[str, Path], masks: dict[str, Path], root: Path) -> list[tuple[Path, Path]]:
+    if not images:
+        raise DataError(f"{root / 'images'} has no PNG, TIFF or NPY file", remedy="check --data")
+    without = [image.name for stem, image in images.items() if stem not in masks]
+    if len(without) == len(images):
+        there = listing([each.name for each in masks.values()], most=2) or "no masks"
+        raise DataError(
+            f"no pairs found in {root}: {listing(without, most=2)} against {there}",
+            remedy="image and mask must have the same name",
+        )
+    if without:
+        raise DataError(f"{root} has no mask for {listing(without)}", remedy="add them, or move the images away")
+    return [(image, masks[stem]) for stem, image in images.items()]
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        array = np.load(path, allow_pickle=False) if path.suffix.lower() == ".npy" else _read_picture(path)
+    except DataError:
+        raise
+    except Exception as error:  # Pillow raises whatever its decoders do
+        raise DataError(f"{path} cannot be read as an image", remedy=str(error).splitlines()[0]) from None
+    if 0 in array.shape:
+        raise DataError(f"{path} is empty: its shape is {list(array.shape)}", remedy="remove it")
+    return array.astype(array.dtype.newbyteorder("="))
+
+
+def _read_picture(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        if getattr(picture, "n_frames", 1) > 1:
+            raise DataError(f"{path} has {picture.n_frames} pages", remedy="save one a file")  # type: ignore[attr-defined]
+        if picture.mode == "P" and path.parent.name == "images":
+            return np.asarray(picture.convert("RGB"))
+        if picture.mode not in ("1", "L", "P", "RGB", "I", "F") and not picture.mode.startswith("I;16"):
+            raise DataError(f"{path} has the colour mode {picture.mode}", remedy="save it as grey or RGB")
+        array = np.asarray(picture)
+        # Older Pillows open a 16-bit PNG as 32-bit integers; no PNG has more than 16.
+        return array.astype(np.uint16) if picture.mode == "I" and picture.format == "PNG" else array
+
+
+def _channels_first(array: np.ndarray, path: Path) -> np.ndarray:
+    if array.ndim == 2:
+        return array[None]
+    if array.ndim != 3:
+        raise DataError(f"{path} has the shape {list(array.shape)}", remedy="save (H, W), (H, W, 3) or (C, H, W)")
+    return array.transpose(2, 0, 1) if array.shape[-1] in (1, 3) else array
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "×".join(str(each) for each in shape)

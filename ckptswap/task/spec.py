@@ -1,0 +1,223 @@
+"""What the task's flags and `-c task.toml` say, as pure data. No torch.
+
+A key of the TOML file is a flag without its dashes (`batch-size = 4`), and means the same; flags win. Paths are
+relative to the current folder in both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ckptswap.errors import FileError, UsageError, near
+
+TARGETS = ("masks", "input")
+OUTPUTS = ("logits", "probability")
+DIRECTIONS = ("max", "min")
+_PYTHON_WORDS = {"None": None, "none": None, "True": True, "False": False}
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A task as the user says it.
+
+    `model` and `data` are None where nothing was said (the checkpoint may say what it is). `target` is `masks`,
+    or `input` for auto-encoding. `output` says whether the model gives `logits` or a `probability`; `output_key`
+    picks from a dict or tuple. `limit` is a number of samples. `threads` is the number of logical cores unless
+    given; the last bits of scores depend on it, and on `batch_size`. `group` is a regex with one group on the
+    file name, or a .csv file with the columns name and group. `normalize` is MEAN/STD, such as `0.5/0.25`, one
+    value or one a channel.
+
+    >>> TaskSpec().merge({"metric": "iou,dice", "batch-size": 4}).metrics
+    ('iou', 'dice')
+    """
+
+    model: str | None = None
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    data: str | None = None
+    data_args: Mapping[str, Any] = field(default_factory=dict)
+    target: str = "masks"
+    metrics: tuple[str, ...] = ("iou",)
+    direction: str | None = None
+    batch_size: int = 8
+    limit: int | None = None
+    threads: int = field(default_factory=_cores)
+    device: str = "cpu"
+    output: str = "logits"
+    output_key: str | None = None
+    ignore: int | None = None
+    normalize: str | None = None
+    group: str | None = None
+
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike[str]) -> TaskSpec:
+        """Read a task file; raises `FileError` when it cannot be read, `UsageError` when it makes no sense."""
+        try:
+            content = tomllib.loads(Path(path).read_text("utf-8"))
+        except OSError as error:
+            raise FileError(f"{path} cannot be read", remedy=error.strerror or str(error)) from None
+        except ValueError as error:
+            raise UsageError(f"{path} is no TOML file", remedy=str(error)) from None
+        try:
+            return cls().merge(content)
+        except UsageError as error:
+            raise UsageError(f"in {path}, {error.message}", remedy=error.remedy) from None
+
+    def merge(self, flags: Mapping[str, Any]) -> TaskSpec:
+        """This spec with the given flags laid over it; a flag that is None or empty was not given.
+
+        `model-args` and `data-args` add to those that are there, unless the flags name another model or data.
+        Raises `UsageError` for a key that does not exist or a value that makes no sense.
+
+        >>> TaskSpec(model="smp:Unet", model_args={"classes": 1}).merge({"model-args": "in_channels=1"}).model_args
+        {'classes': 1, 'in_channels': 1}
+        """
+        said = {_field(key): value for key, value in flags.items() if value is not None and value not in ((), [])}
+        values = {key: _READERS[key](_flag(key), value) for key, value in said.items()}
+        for owner in ("model", "data"):
+            args = f"{owner}_args"
+            if args in values and values.get(owner, getattr(self, owner)) == getattr(self, owner):
+                values[args] = {**getattr(self, args), **values[args]}
+            elif owner in values and values[owner] != getattr(self, owner):
+                values.setdefault(args, {})
+        return replace(self, **values)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, in JSON's words: what a run's key is made of.
+
+        >>> TaskSpec(data="scans", threads=1).as_dict()["data"]
+        'scans'
+        """
+        return {**asdict(self), "metrics": list(self.metrics)}
+
+
+def parse_args(text: str) -> dict[str, Any]:
+    """`k=v,k=v` as a dict: values are read as JSON where they can be, else as strings; brackets keep their commas.
+
+    >>> parse_args("encoder_name=resnet18,classes=1,encoder_weights=None,decoder_channels=[64,32]")
+    {'encoder_name': 'resnet18', 'classes': 1, 'encoder_weights': None, 'decoder_channels': [64, 32]}
+    """
+    args: dict[str, Any] = {}
+    for part in _split_outside_brackets(text):
+        key, equals, value = (word.strip() for word in part.partition("="))
+        if not equals or not key.isidentifier():
+            raise UsageError(f"{part.strip()!r} in {text!r} is no argument", remedy="write key=value,key=value")
+        if key in args:
+            raise UsageError(f"{key!r} is given twice in {text!r}", remedy="give it once")
+        args[key] = _value(value)
+    return args
+
+
+def _split_outside_brackets(text: str) -> Iterator[str]:
+    depth, start, quoted = 0, 0, False
+    for at, letter in enumerate(text):
+        if letter == '"':
+            quoted = not quoted
+        elif not quoted:
+            depth += (letter in "[{(") - (letter in ")}]")
+            if letter == "," and depth == 0:
+                yield text[start:at]
+                start = at + 1
+    if text[start:].strip() or start:
+        yield text[start:]
+
+
+def _value(text: str) -> Any:
+    if text in _PYTHON_WORDS:
+        return _PYTHON_WORDS[text]
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(text)
+
+
+def _field(key: str) -> str:
+    name = key.replace("-", "_")
+    name = "metrics" if name == "metric" else name
+    if name not in _READERS:
+        flags = [_flag(each) for each in _READERS]
+        raise UsageError(
+            f"there is no task key {key!r}", remedy=near(key, flags) or f"use one of {', '.join(flags)}"
+        )
+    return name
+
+
+def _flag(name: str) -> str:
+    return "metric" if name == "metrics" else name.replace("_", "-")
+
+
+def _text(flag: str, value: Any) -> str:
+    if not isinstance(value, str | os.PathLike) or not str(value).strip():
+        raise UsageError(f"{flag} is {value!r}", remedy="it must be a text")
+    return str(value)
+
+
+def _key(flag: str, value: Any) -> str:
+    """An index into a tuple may be written as a number."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(flag, value)
+
+
+def _whole(flag: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UsageError(f"{flag} is {value!r}", remedy="it must be a whole number")
+    return value
+
+
+def _count(flag: str, value: Any) -> int:
+    if _whole(flag, value) < 1:
+        raise UsageError(f"{flag} is {value}", remedy="it must be 1 or more")
+    return value
+
+
+def _one_of(words: tuple[str, ...]) -> Callable[[str, Any], str]:
+    def read(flag: str, value: Any) -> str:
+        if value not in words:
+            raise UsageError(f"{flag} is {value!r}", remedy=f"it must be {' or '.join(words)}")
+        return value
+
+    return read
+
+
+def _names(flag: str, value: Any) -> tuple[str, ...]:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, Iterable) or not all(isinstance(each, str) for each in texts):
+        raise UsageError(f"{flag} is {value!r}", remedy="it must be a name, or names with commas between")
+    names = tuple(name.strip() for each in texts for name in each.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise UsageError(f"{flag} is {value!r}", remedy="it must be names, none of them empty or given twice")
+    return names
+
+
+def _args(flag: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
+        return parse_args(value)
+    if not isinstance(value, Mapping):
+        return parse_args(",".join(_names(flag, value)))
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{flag} holds what JSON cannot say ({error})", remedy="use texts and numbers") from None
+    return dict(value)
+
+
+_READERS: dict[str, Callable[[str, Any], Any]] = {
+    "model": _text, "model_args": _args, "data": _text, "data_args": _args,
+    "target": _one_of(TARGETS), "metrics": _names, "direction": _one_of(DIRECTIONS),
+    "batch_size": _count, "limit": _count, "threads": _count, "device": _text,
+    "output": _one_of(OUTPUTS), "output_key": _key, "ignore": _whole, "normalize": _text, "group": _text,
+}  # fmt: skip
+"""How each flag's value is read, in the order of the fields."""
+assert list(_READERS) == [each.name for each in fields(TaskSpec)]

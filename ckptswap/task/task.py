@@ -1,0 +1,235 @@
+"""A task: a model that holds one checkpoint at a time, data, and metrics; one pass gives the statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.errors import ModelError, UsageError
+from ckptswap.task.callables import faults_of
+from ckptswap.task.data import Data, Progress, load_data
+from ckptswap.task.metrics import Metric, Overlap, code_hashes, load_metrics
+from ckptswap.task.models import build_model, depends_on_batch, model_of, target_of
+from ckptswap.task.spec import TaskSpec
+from ckptswap.task.trivial import trivial_score
+from ckptswap.task.weights import load_into
+
+_FIT = "channels and size of the images must be what the model takes (its in_channels, for example)"
+_LIKE_PROBABILITIES = (
+    "all outputs lie in 0…1 and are read as logits: if the model ends in a sigmoid, say --output probability"
+)
+_LIKE_LOGITS = "outputs leave 0…1 and are read as probabilities: if they are logits, leave --output out"
+
+__all__ = ["Measured", "Progress", "Task", "load_task"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One pass: statistics (N, K) by metric name, how many output elements are NaN or infinite, and warnings."""
+
+    statistics: Mapping[str, np.ndarray]
+    nonfinite: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass
+class Task:
+    """What 'score' means. `spec` names the model even where the checkpoint said it; the model is in eval mode."""
+
+    spec: TaskSpec
+    model: nn.Module
+    metrics: tuple[Metric, ...]
+    data: Data
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Each sample's group (N,) int64."""
+        return self.data.groups
+
+    @property
+    def samples(self) -> int:
+        return self.data.samples
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Put every tensor of the checkpoint into the model. Raises `MismatchError`, and then changes nothing."""
+        load_into(self.model, checkpoint)
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(inputs, targets) on the CPU: fixed order, the same every time."""
+        return self.data.batches()
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """The model's output (N, …) for one batch of inputs, on the task's device. Raises `ModelError`."""
+        batch = batch.to(self.spec.device)
+        if batch.is_floating_point():
+            batch = batch.to(_float_dtype(self.model))
+        what = f"the model, on input {list(batch.shape)},"
+        with torch.inference_mode(), faults_of(what, ModelError, _FIT):
+            found = self.model(batch)
+        output = _pick(found, self.spec.output_key)
+        if not output.dim() or len(output) != len(batch):
+            raise ModelError(
+                f"the model gives {list(output.shape)} for {len(batch)} samples",
+                remedy="one output a sample is needed",
+            )
+        return output
+
+    def measure(self, progress: Progress | None = None) -> Measured:
+        """One full pass, with threads pinned. Raises `ModelError` or `MetricError`."""
+        parts: dict[str, list[np.ndarray]] = {metric.name: [] for metric in self.metrics}
+        nonfinite, done, low, high = 0, 0, np.inf, -np.inf
+        with self.pinned():
+            for inputs, targets in self.batches():
+                output = self.forward(inputs)
+                for metric in self.metrics:
+                    parts[metric.name].append(metric.per_sample(output, targets))
+                bad, least, most = extent(output)
+                nonfinite, low, high = nonfinite + bad, min(low, least), max(high, most)
+                done += len(inputs)
+                if progress:
+                    progress(done, self.samples)
+        statistics = {name: np.concatenate(each) for name, each in parts.items()}
+        one_channel = output.dim() < 4 or output.shape[1] == 1
+        return Measured(statistics, nonfinite, self.warnings + self._range_warnings(low, high, one_channel))
+
+    def trivial(self, metric: Metric) -> float:
+        """The score of a prediction that looks at nothing, the zero of the default tolerance.
+
+        iou, dice, accuracy: the best of the constant classes. mse, psnr: the mean of all target elements,
+        everywhere. A callable: outputs of zeros, shaped like the model's.
+        """
+        with self.pinned():
+            return trivial_score(metric, self.batches, self.forward)
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides a score but the checkpoint: spec, the data's bytes, the user's files. JSON's words."""
+        return {"spec": self.spec.as_dict(), "data": self.data.fingerprint(), "code": code_hashes(self.spec)}
+
+    @contextmanager
+    def pinned(self) -> Iterator[None]:
+        """The spec's number of threads, and on a GPU deterministic algorithms; as it was afterwards."""
+        threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
+        mode = torch.get_deterministic_debug_mode()
+        torch.set_num_threads(self.spec.threads)
+        if (
+            torch.device(self.spec.device).type != "cpu"
+        ):  # on the CPU it would only fill fresh memory, and cost time
+            torch.backends.cudnn.benchmark = False
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.backends.cudnn.benchmark = benchmark
+            torch.set_deterministic_debug_mode(mode)
+
+    def _range_warnings(self, low: float, high: float, one_channel: bool) -> tuple[str, ...]:
+        if not one_channel or low > high or not any(isinstance(metric, Overlap) for metric in self.metrics):
+            return ()
+        within = low >= 0 and high <= 1
+        if within and self.spec.output == "logits":
+            return (_LIKE_PROBABILITIES,)
+        if not within and self.spec.output == "probability":
+            return (_LIKE_LOGITS,)
+        return ()
+
+
+def load_task(
+    spec: TaskSpec, checkpoint: Checkpoint, progress: Progress | None = None, *, data: Data | None = None
+) -> Task:
+    """Build model, metrics and data, and load the checkpoint; `data` may be shared with another task.
+
+    The model is the spec's, or else what the checkpoint says of itself. `progress` follows the reading of the
+    data. Raises `TaskError`, `MismatchError` or `UsageError`.
+    """
+    _check_device(spec.device)
+    metrics = load_metrics(spec)
+    spec = resolved(spec, checkpoint)
+    assert spec.model is not None
+    model = build_model(spec.model, spec.model_args)
+    load_into(model, checkpoint)
+    model.to(spec.device)
+    return Task(spec, model, metrics, data or load_data(spec, progress), _warnings(spec, model, checkpoint))
+
+
+def resolved(spec: TaskSpec, checkpoint: Checkpoint) -> TaskSpec:
+    """The spec with the model that it, or else the checkpoint, names. Raises `ModelError` when neither does."""
+    if spec.model is not None:
+        return spec
+    if spec.model_args:
+        raise UsageError("--model-args is given without --model", remedy="name the model that they are for")
+    model, args = model_of(checkpoint)
+    return replace(spec, model=model, model_args=args)
+
+
+def extent(output: Tensor) -> tuple[int, float, float]:
+    """How many elements are NaN or infinite, and the least and the greatest of the others (inf, −inf without any).
+
+    >>> extent(torch.tensor([1.0, float("nan"), 3.0]))
+    (1, 1.0, 3.0)
+    """
+    if output.numel() and not output.is_complex():
+        low, high = (each.item() for each in output.aminmax())
+        if np.isfinite(low) and np.isfinite(high):  # NaN would have spread to both
+            return 0, low, high
+    finite = output[output.isfinite()]
+    bad = output.numel() - finite.numel()
+    return (bad, finite.min().item(), finite.max().item()) if finite.numel() else (bad, np.inf, -np.inf)
+
+
+def _warnings(spec: TaskSpec, model: nn.Module, checkpoint: Checkpoint) -> tuple[str, ...]:
+    found = []
+    target = target_of(checkpoint)
+    if target is not None and target != spec.target:
+        found.append(f"{checkpoint.path} was trained to give {target}, and is scored against {spec.target}")
+    if depends_on_batch(model):
+        found.append("a batch norm without running statistics makes scores depend on the batch size")
+    return tuple(found)
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.empty(0, device=torch.device(name))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"device {name!r} cannot be used", remedy=str(error).splitlines()[0]) from None
+
+
+def _float_dtype(model: nn.Module) -> torch.dtype:
+    return next((each.dtype for each in model.parameters() if each.is_floating_point()), torch.float32)
+
+
+def _pick(found: object, key: str | None) -> Tensor:
+    """The one tensor of what a model gave; `key` is a name or an index."""
+    if isinstance(found, Tensor):
+        if key is not None:
+            raise ModelError(f"the model gives one tensor, not {key!r}", remedy="leave --output-key out")
+        return found
+    choices = _choices(found)
+    if not choices:
+        raise ModelError(
+            f"the model gives {type(found).__name__}", remedy="it must give a tensor, a dict or a tuple"
+        )
+    if key is None or key not in choices:
+        what = "several outputs" if key is None else f"no output {key!r}"
+        raise ModelError(f"the model gives {what}", remedy=f"pass --output-key, one of {', '.join(choices)}")
+    picked = choices[key]
+    if not isinstance(picked, Tensor):
+        raise ModelError(f"output {key!r} of the model is a {type(picked).__name__}", remedy="it must be a tensor")
+    return picked
+
+
+def _choices(found: object) -> dict[str, object]:
+    if isinstance(found, Mapping):
+        return {str(name): value for name, value in found.items()}
+    if isinstance(found, tuple | list):
+        names = dict(zip(getattr(found, "_fields", ()), found, strict=False))
+        return {**names, **{str(at): value for at, value in enumerate(found)}}
+    return {}

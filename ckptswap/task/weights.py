@@ -1,0 +1,111 @@
+"""A checkpoint's tensors into a model, all or nothing.
+
+Not smp's `load_state_dict`, which can change the caller's dict and skip mismatched shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ckptswap import dtypes
+from ckptswap.checkpoint import Checkpoint, Entry
+from ckptswap.errors import MismatchError, listing
+
+_REINTERPRETED = {1: np.uint8, 2: np.uint16}
+
+
+def load_into(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Copy every tensor of the checkpoint into the model; nothing is copied unless all of them fit.
+
+    Names and shapes must be equal; only a missing `num_batches_tracked` is forgiven, as torch itself does for old
+    files. A float may have another precision (torch's `copy_` rounds it); whole numbers and floats do not mix.
+    Raises `MismatchError` with the missing, the unexpected and the mismatched tensors, ten of each and a count.
+
+    >>> model = nn.Linear(1, 1)
+    >>> load_into(model, Checkpoint.from_arrays({"weight": np.ones((1, 1)), "bias": np.zeros(1)}))
+    >>> model.weight.item()
+    1.0
+    """
+    state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    _refuse_mismatch(state, checkpoint)
+    with torch.no_grad():
+        for name, value in state.items():
+            if name in checkpoint:
+                value.copy_(to_torch(checkpoint.read(name)))
+
+
+def to_torch(array: np.ndarray) -> Tensor:
+    """An array as a tensor with the same bits; bf16 and the 8-bit floats included.
+
+    >>> to_torch(np.zeros(2, dtypes.to_numpy("BF16"))).dtype
+    torch.bfloat16
+    """
+    if array.dtype.kind != "V" and dtypes.from_numpy(array.dtype) in _PLAIN:
+        return torch.from_numpy(array)
+    raw = torch.from_numpy(array.view(_REINTERPRETED[array.dtype.itemsize]))
+    return raw.view(getattr(torch, array.dtype.name))
+
+
+_PLAIN = frozenset(
+    ["F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL", "C64", "C128"]
+)
+
+
+def _refuse_mismatch(state: dict[str, Tensor], checkpoint: Checkpoint) -> None:
+    missing = [name for name in state if name not in checkpoint and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in checkpoint if name not in state]
+    unlike = [_pair(checkpoint[name], state[name]) for name in state if name in checkpoint]
+    parts = [
+        f"{len(names)} {word} ({listing(names)})"
+        for word, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("mismatched", [each for each in unlike if each]),
+        )
+        if names
+    ]
+    if parts:
+        raise MismatchError(
+            f"{checkpoint.path} does not fit the model: {'; '.join(parts)}", remedy=_remedy(missing, unexpected)
+        )
+
+
+def _pair(entry: Entry, value: Tensor) -> str:
+    """Both sides of a mismatch, '' where they fit."""
+    if entry.shape != tuple(value.shape):
+        return f"{entry.name}: {list(entry.shape)} in the file, {list(value.shape)} in the model"
+    if _family(entry) != _family_of(value):
+        return f"{entry.name}: {entry.dtype} in the file, {str(value.dtype).removeprefix('torch.')} in the model"
+    return ""
+
+
+def _family(entry: Entry) -> str:
+    if dtypes.is_packed(entry.dtype):
+        return "packed"
+    if entry.dtype[0] == "C":
+        return "complex"
+    if dtypes.is_float(entry.dtype):
+        return "float"
+    return "bool" if entry.dtype == "BOOL" else "whole"
+
+
+def _family_of(value: Tensor) -> str:
+    if value.dtype.is_complex:
+        return "complex"
+    if value.dtype.is_floating_point:
+        return "float"
+    return "bool" if value.dtype == torch.bool else "whole"
+
+
+def _remedy(missing: Iterable[str], unexpected: Iterable[str]) -> str:
+    """Name the prefix when that is all that differs: a wrapper (DataParallel, Lightning) is the usual cause."""
+    wanted = set(missing)
+    for name in unexpected:
+        prefix, dot, rest = name.partition(".")
+        if dot and rest in wanted:
+            return f"every name in the file seems to begin with '{prefix}.'; use --strip-prefix {prefix}."
+    return "give the model's own arguments with --model and --model-args"
