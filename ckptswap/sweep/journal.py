@@ -38,13 +38,14 @@ _HEAD_SIZE = len(_HEAD % 0)
 class Record:
     """One finished variant: per metric the per-sample statistics (N, K), or why it failed.
 
-    `nonfinite` counts the outputs that were NaN or infinite.
+    `nonfinite` counts the outputs that were NaN or infinite; `warnings` is what the user should know.
     """
 
     variant: str
     statistics: Mapping[str, np.ndarray] = field(default_factory=dict)
     nonfinite: int = 0
     failed: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def encode(record: Record) -> bytes:
@@ -58,6 +59,7 @@ def encode(record: Record) -> bytes:
         "statistics": {metric: _packed(values) for metric, values in record.statistics.items()},
         "nonfinite": record.nonfinite,
         "failed": record.failed,
+        "warnings": record.warnings,
     }
     text = json.dumps(body, separators=(",", ":")).encode()
     return _HEAD % zlib.crc32(text) + text + b"}\n"
@@ -70,7 +72,7 @@ def decode(line: bytes) -> Record:
         raise ValueError("the checksum does not fit")
     found = json.loads(body)
     statistics = {metric: _unpacked(values) for metric, values in found["statistics"].items()}
-    return Record(found["variant"], statistics, found["nonfinite"], found["failed"])
+    return Record(found["variant"], statistics, found["nonfinite"], found["failed"], tuple(found["warnings"]))
 
 
 def _packed(values: np.ndarray) -> dict[str, Any]:

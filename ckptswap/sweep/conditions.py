@@ -1,0 +1,32 @@
+"""What decides scores, by content: the key under which a run's scores may be used again.
+
+Tolerance, selection and ways of splitting are not part of it: they only decide which scores are wanted, and how
+they are read.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ckptswap.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from ckptswap.task import Task
+
+
+def conditions(task: Task, donor: Checkpoint, recipient: Checkpoint) -> dict[str, Any]:
+    """Everything that a score depends on, as a JSON object; the parts' names are fit for an error message."""
+    identity = task.identity()
+    return {
+        "donor": donor.sha256(),
+        "recipient": recipient.sha256(),
+        "task": identity["spec"],
+        "data": identity["data"],
+        "code": identity["code"],
+        "dtype": str(next((each.dtype for each in task.model.parameters()), None)),
+        "versions": {name: version(name) for name in ("torch", "segmentation-models-pytorch")},
+        "CPU": torch.backends.cpu.get_cpu_capability(),
+    }
