@@ -1,0 +1,191 @@
+"""The layer × kind heatmap of the drop in a terminal: colours, characters alone, or plain ASCII."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from ckptswap.naming import natural_key
+from ckptswap.report.layout import HEADING, QUIET, flow, render
+from ckptswap.report.sweep import largest_drop
+from ckptswap.report.text import Style, asciify, named, number, safe, shorten, shorten_all
+
+if TYPE_CHECKING:
+    from ckptswap.sweep.result import Row, SweepResult
+
+Key = tuple[str | None, str | None]
+
+
+@dataclass(frozen=True)
+class Glyphs:
+    """One character for each thing a cell can say: `worse` and `better` by size, the rest by status."""
+
+    within: str
+    worse: str
+    better: str
+    status: Mapping[str, str]
+
+
+_BLOCKS = Glyphs("·", "░▒▓█", "◦○", {"identical": "=", "no-effect": "∅", "mismatch": "×", "failed": "!"})
+_ASCII = Glyphs(".", ":+*#", "oO", {"identical": "=", "no-effect": "0", "mismatch": "x", "failed": "!"})
+# Colours from the 256: orange for worse, blue for better, grey between; told apart by colour-blind readers too.
+_WORSE = ("color(180)", "color(215)", "color(208)", "color(202)")
+_BETTER = ("color(110)", "color(33)")
+_WITHIN = "color(245)"
+_CELL = 8  # columns of one cell, with the gap
+
+
+def heatmap(result: SweepResult, style: Style) -> str:
+    """Layers down, kinds across, the drop in each cell; the last row is the whole kind. '' without cells.
+
+    Layers and kinds in natural order. Several rows of one layer and kind show the worst of them. A kind too many
+    for the width begins a new panel.
+
+    >>> from ckptswap.sweep.result import Row, SweepResult
+    >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, drop=0.1)
+    >>> print(heatmap(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,)), Style()), end="")
+    drop by layer and kind
+                conv
+                bias
+    conv1       ███████
+    <BLANKLINE>
+    ·· within 0.01   ██ ≤0.1
+    """
+    cells = _cells(result.rows)
+    if not cells:
+        return ""
+    scale = Scale(result.tolerance, largest_drop(result.rows), style)
+    kinds = sorted({kind for _, kind in cells}, key=lambda kind: (kind is None, natural_key(kind or "")))
+    names = _layer_names([layer for layer, _ in cells if layer is not None], style)
+    room = max(1, (style.width - max(map(cell_len, names.values()), default=0) - 2) // _CELL)
+    lines = [Text("drop by layer and kind", style=HEADING)]
+    for start in range(0, len(kinds), room):
+        lines += [*_panel(cells, names, kinds[start : start + room], scale), Text()]
+    return render([*lines, *_legend(cells, scale)], style)
+
+
+def _cells(rows: Sequence[Row]) -> dict[Key, Row]:
+    """The row behind each cell, the worst where several share one."""
+    cells: dict[Key, Row] = {}
+    for row in rows:
+        key = row.layer, row.kind
+        if key != (None, None) and (key not in cells or _drop(row) > _drop(cells[key])):
+            cells[key] = row
+    return cells
+
+
+def _drop(row: Row) -> float:
+    return -math.inf if row.drop is None else row.drop
+
+
+def _layer_names(layers: Sequence[str], style: Style) -> dict[str | None, str]:
+    """Layers in natural order, then the whole kind, by the names they are shown under."""
+    ordered = sorted(set(layers), key=natural_key)
+    shown = [asciify(named(layer)) if style.ascii else named(layer) for layer in ordered]
+    width = max(12, style.width - 7 * _CELL - 2)
+    names: dict[str | None, str] = dict(zip(ordered, shorten_all(shown, width, ascii=style.ascii), strict=True))
+    return {**names, None: "whole kind"}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Drop → glyph and colour: within the tolerance, then equal steps up to the largest drop."""
+
+    tolerance: float
+    largest: float
+    style: Style
+
+    @property
+    def glyphs(self) -> Glyphs:
+        """The characters to draw with."""
+        return _ASCII if self.style.ascii else _BLOCKS
+
+    def level(self, drop: float) -> int:
+        """0 within the tolerance; 1 to 4 for worse, -1 or -2 for better, in equal steps up to the largest drop.
+
+        >>> [Scale(0.01, 0.8, Style()).level(drop) for drop in (0.005, 0.3, 0.8, -0.1)]
+        [0, 2, 4, -1]
+        """
+        if abs(drop) <= self.tolerance:
+            return 0
+        steps = len(_WORSE) if drop > 0 else len(_BETTER)
+        share = min(abs(drop) / self.largest, 1.0) if self.largest else 1.0  # nothing finite: the drop is infinite
+        found = max(1, math.ceil(steps * share))
+        return found if drop > 0 else -found
+
+    def draw(self, row: Row | None) -> Text:
+        """A cell, as wide as a column without its gap."""
+        if row is None:
+            return Text(" " * (_CELL - 1))
+        if row.status != "measured" or row.drop is None or math.isnan(row.drop):
+            return Text(self.glyphs.status.get(row.status, "?").center(_CELL - 1), style=QUIET)
+        glyph, colour = self.ink(self.level(row.drop))
+        return Text(glyph * (_CELL - 1), style=colour)
+
+    def ink(self, level: int) -> tuple[str, str]:
+        """Character and colour of a level; with colours every measured cell is solid."""
+        if level == 0:
+            glyph, colour = self.glyphs.within, _WITHIN
+        elif level > 0:
+            glyph, colour = self.glyphs.worse[level - 1], _WORSE[level - 1]
+        else:
+            glyph, colour = self.glyphs.better[-level - 1], _BETTER[-level - 1]
+        return ("█" if self.style.colour and not self.style.ascii else glyph), colour
+
+
+def _panel(
+    cells: Mapping[Key, Row], names: Mapping[str | None, str], kinds: Sequence[str | None], scale: Scale
+) -> list[Text]:
+    """Headings and one line for each layer that has a cell under these kinds."""
+    left = max(cell_len(name) for name in names.values()) + 2
+    lines = [Text(" " * left + line, style=QUIET) for line in _headings(kinds, scale.style)]
+    for layer, name in names.items():
+        found = [cells.get((layer, kind)) for kind in kinds]
+        if any(found):
+            lead = name + " " * (left - cell_len(name)), QUIET if layer is None else ""
+            lines.append(Text.assemble(lead, Text(" ").join(scale.draw(row) for row in found)))
+    return lines
+
+
+def _headings(kinds: Sequence[str | None], style: Style) -> Iterator[str]:
+    """Kinds broken at dots and underscores into lines, bottom-aligned, each no wider than its column."""
+    stacks = [_stack("whole.layer" if kind is None else kind, style) for kind in kinds]
+    height = max(map(len, stacks))
+    for at in range(height):
+        words = (stack[at - height + len(stack)] if at >= height - len(stack) else "" for stack in stacks)
+        yield "".join(word + " " * (_CELL - cell_len(word)) for word in words)
+
+
+def _stack(kind: str, style: Style) -> list[str]:
+    words = re.split(r"(?<=[^._])[._]", safe(kind))
+    words = [asciify(word) if style.ascii else word for word in words]
+    return [shorten(word, _CELL - 1, ascii=style.ascii) for word in words]
+
+
+def _legend(cells: Mapping[Key, Row], scale: Scale) -> list[Text]:
+    """What each character and colour that occurs means; steps by their upper bound."""
+    drops = [row.drop for row in cells.values() if row.status == "measured" and row.drop is not None]
+    levels = {scale.level(drop) for drop in drops if not math.isnan(drop)}
+    present = {row.status for row in cells.values()}
+    steps = [_step(level, scale) for level in range(-2, 5) if level in levels or level == 0]
+    marks = [
+        Text.assemble(glyph, (f" {status}", QUIET))
+        for status, glyph in scale.glyphs.status.items()
+        if status in present
+    ]
+    full = len({layer for layer, _ in cells}) * len({kind for _, kind in cells})
+    blank = [Text("blank: no such cell", style=QUIET)] if len(cells) < full else []
+    return flow([*steps, *marks, *blank], scale.style, gap=3)
+
+
+def _step(level: int, scale: Scale) -> Text:
+    glyph, colour = scale.ink(level)
+    bound = scale.tolerance if level == 0 else scale.largest * (level / 4 if level > 0 else -level / 2)
+    meaning = f"{'better ' if level < 0 else ''}{'within ' if level == 0 else '≤'}{number(bound, 2)}"
+    return Text.assemble((glyph * 2, colour), (f" {meaning}", QUIET))

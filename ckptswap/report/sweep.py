@@ -1,0 +1,419 @@
+"""A sweep as json, csv, md, and as what is read in a terminal: ranked table, kind summary, findings."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from ckptswap.errors import listing
+from ckptswap.report.layout import BETTER, HEADING, QUIET, WORSE, Cell, Column, flow, grid, paragraph, render
+from ckptswap.report.tabular import md_text, to_csv, to_md
+from ckptswap.report.text import (
+    MISSING,
+    Style,
+    bar,
+    count,
+    decimals,
+    fixed,
+    interval,
+    named,
+    number,
+    plural,
+    safe,
+)
+
+if TYPE_CHECKING:
+    from ckptswap.sweep.result import Finding, Row, SweepResult
+
+SCHEMA = "ckptswap.sweep/1"
+ROW_FIELDS = (
+    "rank", "layer", "kind", "tensors", "numel", "rmse", "rel_l2", "score", "drop", "ci_low", "ci_high",
+    "sim_low", "sim_high", "samples", "status", "verdict", "reason",
+)  # fmt: skip
+_LOOK = {
+    "reusable": BETTER,
+    "sensitive": f"bold {WORSE}",
+    "undecided": QUIET,
+    "supported": f"bold {BETTER}",
+    "not supported": f"bold {WORSE}",
+}
+_UNMEASURED = {
+    "identical": "the tensors are equal in both",
+    "no-effect": "the model never reads them in eval mode",
+    "mismatch": "the donor's tensors do not fit",
+    "failed": "could not be scored",
+}
+SMALLEST = {"layer": 10, "kind": 15, "tensors": 10}  # bn.running_mean stays whole as long as it can
+_WIDE, _WIDEST = 100, 130
+
+
+def sweep_json(result: SweepResult) -> dict[str, Any]:
+    """The JSON contract, `docs/schemas/sweep.schema.json`; names as they are, numbers in full.
+
+    >>> from ckptswap.sweep.result import SweepResult
+    >>> sweep_json(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=()))["schema"]
+    'ckptswap.sweep/1'
+    """
+    head = ("metric", "direction", "tolerance", "baseline", "donor_score", "samples")
+    return {
+        "schema": SCHEMA,
+        **{name: getattr(result, name) for name in head},
+        "rows": [_row_json(row) for row in result.rows],
+        "findings": [_finding_json(finding) for finding in result.findings],
+    }
+
+
+def _row_json(row: Row) -> dict[str, Any]:
+    return {name: list(row.tensors) if name == "tensors" else getattr(row, name) for name in ROW_FIELDS}
+
+
+def _finding_json(finding: Finding) -> dict[str, Any]:
+    return {
+        "claim": finding.claim,
+        "text": finding.text,
+        "rule": finding.rule,
+        "numbers": dict(finding.numbers),
+        "verdict": finding.verdict,
+    }
+
+
+def sweep_csv(result: SweepResult) -> str:
+    """Every row, with the columns of the JSON contract.
+
+    >>> from ckptswap.sweep.result import SweepResult
+    >>> sweep_csv(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=()))[:16]
+    'rank,layer,kind,'
+    """
+    return to_csv(ROW_FIELDS, (list(_row_json(row).values()) for row in result.rows))
+
+
+# Sections -------------------------------------------------------------------------------------------------------
+
+
+def _sections(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
+    """The rows by way of splitting, in their own order."""
+    titles = {
+        (True, False): "whole kinds",
+        (False, True): "whole layers",
+        (False, False): "cells",
+        (True, True): "whole selection",
+    }
+    found: dict[str, list[Row]] = {title: [] for title in titles.values()}
+    for row in rows:
+        found[titles[row.layer is None, row.kind is None]].append(row)
+    return [(title, rows) for title, rows in found.items() if rows]
+
+
+def _labels(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Name columns: layer, kind, or both; the tensor's name where several rows share layer and kind."""
+    shared = Counter((row.layer, row.kind) for row in rows)
+    columns = {}
+    if rows[0].layer is not None:
+        columns["layer"] = [_place(row, shared[row.layer, row.kind] > 1) for row in rows]
+    if rows[0].kind is not None:
+        columns["kind"] = [safe(row.kind or "") for row in rows]
+    return columns or {"tensors": [plural(len(row.tensors), "tensor") for row in rows]}
+
+
+def _place(row: Row, ambiguous: bool) -> str:
+    return safe(row.tensors[0]) if ambiguous and row.tensors else named(row.layer or "")
+
+
+def _cell_name(row: Row) -> str:
+    parts = [named(row.layer) if row.layer is not None else "", safe(row.kind) if row.kind is not None else ""]
+    return " ".join(part for part in parts if part) or plural(len(row.tensors), "tensor")
+
+
+# The ranked table ------------------------------------------------------------------------------------------------
+
+
+def sweep_table(result: SweepResult, style: Style, top: int | None = None) -> str:
+    """Whole kinds, whole layers and cells, each worst drop first; below, what was not measured, and why.
+
+    `top` limits each section. The interval is the simultaneous one, by which verdicts are given; where there is
+    room (130 columns), the plain one stands beside it.
+
+    >>> from ckptswap.sweep.result import Row, SweepResult
+    >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, rmse=0.2, score=0.8, drop=0.1)
+    >>> result = SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,))
+    >>> print(sweep_table(result, Style()), end="")
+    dice, higher is better, 72 samples
+    baseline 0.9   donor –   tolerance 0.01   ± 95 %, simultaneous
+    <BLANKLINE>
+    cells
+    #  layer  kind       numel   RMSE  score    drop  ±         verdict
+    1  conv1  conv.bias     64  0.200  0.800  +0.100  –  █████  –
+    """
+    lines = _header(result, style)
+    measured = [row for row in result.rows if row.status == "measured"]
+    for title, rows in _sections(measured):
+        shown = rows[:top]
+        lines += [Text(), Text(title, style=HEADING), *_ranked(shown, result, style)]
+        if len(shown) < len(rows):
+            lines.append(Text(f"and {len(rows) - len(shown):,} more", style=QUIET))
+    return render(lines + _unmeasured(result.rows, style), style)
+
+
+def _header(result: SweepResult, style: Style) -> list[Text]:
+    better = "higher" if result.direction == "max" else "lower"
+    wide = style.width >= _WIDEST
+    facts = {
+        "baseline": number(result.baseline),
+        "donor": number(result.donor_score),
+        "tolerance": number(result.tolerance),
+        "intervals" if wide else "±": f"95 %, {'plain and ' if wide else ''}simultaneous",
+    }
+    parts = [Text.assemble((f"{name} ", QUIET), value) for name, value in facts.items()]
+    samples = plural(result.samples, "sample")
+    metric = Text.assemble((safe(result.metric), HEADING), (f", {better} is better, {samples}", QUIET))
+    notes = [line for note in result.notes for line in paragraph(safe(note), style, look=QUIET)]
+    return [*flow([metric], style), *flow(parts, style, gap=3), *notes]
+
+
+def _ranked(rows: Sequence[Row], result: SweepResult, style: Style) -> list[Text]:
+    digits = 3 if style.width < _WIDE else 4
+    columns = [Column("#", right=True), *(Column(name, smallest=SMALLEST[name]) for name in _labels(rows))]
+    cells: list[Sequence[Cell]] = [[_rank(row) for row in rows], *_labels(rows).values()]
+    for column, values in _number_columns(rows, result, digits, wide=style.width >= _WIDEST):
+        columns.append(column)
+        cells.append(values)
+    columns += [Column(""), Column("verdict")]
+    cells += [_bars(rows, result, style), [_verdict(row) for row in rows]]
+    return grid(columns, list(zip(*cells, strict=True)), style)
+
+
+def _number_columns(
+    rows: Sequence[Row], result: SweepResult, digits: int, *, wide: bool
+) -> list[tuple[Column, list[str]]]:
+    rmse = decimals((row.rmse for row in rows), digits)
+    drop = decimals((row.drop for row in rows), digits)
+    score = max(
+        drop, decimals([result.baseline, *(row.score for row in rows)], digits)
+    )  # no coarser than the drop
+    columns = [
+        (Column("numel", right=True, spare=2), [count(row.numel) for row in rows]),
+        (Column("RMSE", right=True, spare=3), [fixed(row.rmse, rmse) for row in rows]),
+        (Column("score", right=True, spare=4), [fixed(row.score, score) for row in rows]),
+        (Column("drop", right=True), [fixed(row.drop, drop, signed=True) for row in rows]),
+    ]
+    if not wide:
+        return [*columns, (Column("±", spare=1), [_plus_minus(row, drop) for row in rows])]
+    plain = [interval(row.ci_low, row.ci_high, drop, signed=True) for row in rows]
+    simultaneous = [interval(row.sim_low, row.sim_high, drop, signed=True) for row in rows]
+    return [*columns, (Column("plain interval"), plain), (Column("simultaneous"), simultaneous)]
+
+
+def _plus_minus(row: Row, places: int) -> str:
+    if row.sim_low is None or row.sim_high is None:
+        return MISSING
+    return f"±{fixed((row.sim_high - row.sim_low) / 2, places)}"
+
+
+def _bars(rows: Sequence[Row], result: SweepResult, style: Style) -> list[Cell]:
+    scale = largest_drop(result.rows)
+    width = 5 if style.width < _WIDE else 12
+    return [
+        Text(bar(row.drop, scale, width, style.ascii), style=WORSE if (row.drop or 0) > 0 else BETTER)
+        for row in rows
+    ]
+
+
+def largest_drop(rows: Iterable[Row]) -> float:
+    """The largest finite |drop|, the scale of bars and heatmap; 0 when there is none."""
+    drops = (row.drop for row in rows if row.drop is not None)
+    return max((abs(drop) for drop in drops if math.isfinite(drop)), default=0.0)
+
+
+def _rank(row: Row) -> Cell:
+    return Text(MISSING if row.rank is None else str(row.rank), style=QUIET)
+
+
+def _verdict(row: Row) -> Cell:
+    return Text(row.verdict or MISSING, style=_LOOK.get(row.verdict or "", ""))
+
+
+def _unmeasured(rows: Iterable[Row], style: Style) -> list[Text]:
+    """One line a status with its count; below mismatch and failed, each reason with its cells."""
+    by_status: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_status[row.status].append(row)
+    lines = []
+    for status, meaning in _UNMEASURED.items():
+        if found := by_status[status]:
+            lines += paragraph(meaning, style, indent=16, label=f"{len(found):4,} {status}", look=QUIET)
+            lines += _reasons(found, style) if status in ("mismatch", "failed") else []
+    return [Text(), Text("not ranked", style=HEADING), *lines] if lines else []
+
+
+def _reasons(rows: Iterable[Row], style: Style) -> list[Text]:
+    cells: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        cells[row.reason or "no reason given"].append(_cell_name(row))
+    return [
+        line
+        for reason, names in cells.items()
+        for line in paragraph(f"{listing(names, most=5)}: {safe(reason)}", style, indent=16)
+    ]
+
+
+# Kinds and findings ----------------------------------------------------------------------------------------------
+
+
+def kind_summary(result: SweepResult, style: Style) -> str:
+    """Per kind: how many cells, their worst and median drop, their verdicts, and the drop of the whole kind.
+
+    >>> from ckptswap.sweep.result import Row, SweepResult
+    >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, drop=0.1, verdict="sensitive")
+    >>> print(kind_summary(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,)), Style()), end="")
+    drop by kind, over its cells
+    kind       cells   worst  median  reusable  sensitive  undecided  whole
+    conv.bias      1  +0.100  +0.100         0          1          0      –
+    """
+    cells: dict[str, list[Row]] = defaultdict(list)
+    for row in result.rows:
+        if row.kind is not None:
+            cells[row.kind] += [row] if row.layer is not None else []
+    if not cells:
+        return ""
+    whole = {row.kind: row for row in result.rows if row.layer is None and row.kind is not None}
+    places = decimals((row.drop for row in result.rows if row.kind is not None), 3 if style.width < _WIDE else 4)
+    kinds = sorted(cells, key=lambda kind: -_worst([*cells[kind], *([whole[kind]] if kind in whole else [])]))
+    rows = [_kind_row(kind, cells[kind], whole.get(kind), places) for kind in kinds]
+    return render([Text("drop by kind, over its cells", style=HEADING), *grid(_KIND_COLUMNS, rows, style)], style)
+
+
+_KIND_COLUMNS = (
+    Column("kind", smallest=SMALLEST["kind"]),
+    Column("cells", right=True, spare=3),
+    Column("worst", right=True),
+    Column("median", right=True, spare=2),
+    Column("reusable", right=True),
+    Column("sensitive", right=True),
+    Column("undecided", right=True, spare=1),
+    Column("whole", right=True),
+)
+
+
+def _worst(rows: Iterable[Row]) -> float:
+    return max((row.drop for row in rows if row.drop is not None), default=float("-inf"))
+
+
+def _kind_row(kind: str, cells: Sequence[Row], whole: Row | None, places: int) -> list[Cell]:
+    drops = [row.drop for row in cells if row.drop is not None]
+    verdicts = Counter(row.verdict for row in cells)
+    return [
+        safe(kind),
+        f"{len(drops):,}" if len(drops) == len(cells) else f"{len(drops):,}/{len(cells):,}",
+        fixed(max(drops, default=None), places, signed=True),
+        fixed(median(drops) if drops else None, places, signed=True),
+        *(
+            Text(f"{verdicts[each]:,}", style=_LOOK[each] if verdicts[each] else QUIET)
+            for each in ("reusable", "sensitive", "undecided")
+        ),
+        fixed(whole.drop if whole else None, places, signed=True),
+    ]
+
+
+def findings_text(result: SweepResult, style: Style) -> str:
+    """Each claim with its verdict, its numbers and the rule by which it was judged.
+
+    >>> from ckptswap.sweep.result import Finding, SweepResult
+    >>> finding = Finding("bias", "Biases can be reused.", "all reusable", {"worst": 0.002}, "supported")
+    >>> result = SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(), findings=(finding,))
+    >>> print(findings_text(result, Style()), end="")
+    findings
+    supported  bias
+      Biases can be reused.
+      rule  all reusable
+      worst 0.002
+    """
+    if not result.findings:
+        return ""
+    lines = [Text("findings", style=HEADING)]
+    for finding in result.findings:
+        lines += [*_finding(finding, style), Text()]
+    return render(lines[:-1], style)
+
+
+def _finding(finding: Finding, style: Style) -> list[Text]:
+    verdict = Text.assemble(
+        (finding.verdict, _LOOK.get(finding.verdict, QUIET)), (f"  {safe(finding.claim)}", QUIET)
+    )
+    numbers = [Text.assemble((f"{safe(name)} ", QUIET), number(value)) for name, value in finding.numbers.items()]
+    return [
+        *flow([verdict], style),
+        *paragraph(safe(finding.text), style, indent=2),
+        *paragraph(safe(finding.rule), style, indent=8, label="  rule", look=QUIET),
+        *flow(numbers, style, indent=2),
+    ]
+
+
+# Markdown --------------------------------------------------------------------------------------------------------
+
+_MD_FIELDS = (
+    "rank",
+    "layer",
+    "kind",
+    "numel",
+    "rmse",
+    "score",
+    "drop",
+    "95 % interval",
+    "simultaneous",
+    "verdict",
+    "status",
+)
+
+
+def sweep_md(result: SweepResult) -> str:
+    """The same numbers for GitHub: a line of facts, a table for each way of splitting, the findings.
+
+    >>> from ckptswap.sweep.result import SweepResult
+    >>> print(sweep_md(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=())), end="")
+    **dice** (higher is better): baseline 0.9, donor –, tolerance 0.01, 72 samples
+    """
+    better = "higher" if result.direction == "max" else "lower"
+    facts = (
+        f"**{md_text(result.metric)}** ({better} is better): baseline {number(result.baseline)}, "
+        f"donor {number(result.donor_score)}, tolerance {number(result.tolerance)}, "
+        f"{plural(result.samples, 'sample')}"
+    )
+    blocks = [facts + "\n", *(md_text(note) + "\n" for note in result.notes)]
+    for title, rows in _sections(result.rows):
+        blocks.append(f"### {title.capitalize()}\n\n{to_md(_MD_FIELDS, [_md_row(row) for row in rows])}")
+    if result.findings:
+        blocks.append("### Findings\n\n" + "".join(_md_finding(finding) for finding in result.findings))
+    return "\n".join(blocks)
+
+
+def _md_row(row: Row) -> list[object]:
+    return [
+        row.rank,
+        None if row.layer is None else row.layer or "(root)",
+        row.kind,
+        row.numel,
+        row.rmse,
+        row.score,
+        row.drop,
+        _md_interval(row.ci_low, row.ci_high),
+        _md_interval(row.sim_low, row.sim_high),
+        row.verdict,
+        row.status if row.reason is None else f"{row.status}: {row.reason}",
+    ]
+
+
+def _md_interval(low: float | None, high: float | None) -> str | None:
+    return None if low is None or high is None else f"{number(low)} … {number(high)}"
+
+
+def _md_finding(finding: Finding) -> str:
+    numbers = ", ".join(f"{md_text(name)} {number(value)}" for name, value in finding.numbers.items())
+    return (
+        f"- **{finding.verdict}**: {md_text(finding.text)} {numbers or MISSING}\n"
+        f"  (rule: {md_text(finding.rule)})\n"
+    )

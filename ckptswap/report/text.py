@@ -1,0 +1,259 @@
+"""The small things every report shares: names made safe, numbers, bars, strict JSON.
+
+Names come from a stranger's file, so each passes through `safe` before it is shown; where rich draws, it gets
+`rich.text.Text`, never a markup string.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+
+MISSING = "–"
+
+_SHOWN_AS = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+# Control, format (bidi overrides, zero-width), surrogate, private, unassigned, line and paragraph separators.
+_UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_ASCII = {
+    "–": "-", "−": "-", "…": "~", "±": "+-", "×": "x", "→": "->", "·": "|", "≤": "<=", "█": "#", "░": "-",
+    **dict.fromkeys("▏▎▍▌▋▊▉", "#"),
+}  # fmt: skip
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a terminal wants it: `width` in cells, with or without colour, Unicode or plain ASCII."""
+
+    width: int = 80
+    colour: bool = False
+    ascii: bool = False
+
+
+def safe(text: str) -> str:
+    r"""`text` with everything that could move a cursor, recolour or reorder a line made visible.
+
+    >>> print(safe("a\x1b[31m\nb\u202ec"))
+    a\x1b[31m\nb\u202ec
+    """
+    return "".join(_escape(c) if unicodedata.category(c) in _UNSAFE else c for c in text)
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    if code < 0x100:
+        return _SHOWN_AS.get(char, f"\\x{code:02x}")
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def asciify(text: str) -> str:
+    r"""Our own glyphs by their ASCII stand-ins, anything else beyond ASCII as an escape.
+
+    >>> print(asciify("±0.01 é"))
+    +-0.01 \xe9
+    """
+    return "".join(c if c.isascii() else _ASCII.get(c) or _escape(c) for c in text)
+
+
+def named(layer: str) -> str:
+    """A layer's name for people; the root module's is empty.
+
+    >>> named("")
+    '(root)'
+    """
+    return safe(layer) or "(root)"
+
+
+def shorten(name: str, width: int, *, head: int | None = None, ascii: bool = False) -> str:
+    """`name` in at most `width` cells, cut in the middle; `head` cells stay in front of the cut.
+
+    >>> shorten("encoder.layer1.0.conv1", 13)
+    'encode….conv1'
+    """
+    if cell_len(name) <= width:
+        return name
+    mark = "~" if ascii else "…"
+    room = width - 1
+    if room < 1:
+        return mark[: max(width, 0)]
+    head = (room + 1) // 2 if head is None else min(head, room)
+    return _take(name, head) + mark + _take(name[::-1], room - head)[::-1]
+
+
+def _take(text: str, cells: int) -> str:
+    """As much of the start of `text` as fits into `cells`."""
+    end = 0
+    while end < len(text) and (cells := cells - cell_len(text[end])) >= 0:
+        end += 1
+    return text[:end]
+
+
+def shorten_all(names: Sequence[str], width: int, *, ascii: bool = False) -> list[str]:
+    """A column of names, all cut at one place: the one that keeps most of them apart.
+
+    >>> shorten_all(["encoder.layer1.conv", "encoder.layer2.conv"], 9)
+    ['en…1.conv', 'en…2.conv']
+    """
+    distinct = list(dict.fromkeys(names))
+    if all(cell_len(name) <= width for name in distinct):
+        return list(names)
+    middle = width // 2
+    heads = sorted(range(1, max(width - 1, 2)), key=lambda head: (abs(head - middle), head))
+    sample = distinct[:400]  # enough to choose the cut by, however long the column
+    best = max(heads, key=lambda head: len({shorten(name, width, head=head) for name in sample}))
+    return [shorten(name, width, head=best, ascii=ascii) for name in names]
+
+
+def decimals(values: Iterable[float | None], digits: int = 4) -> int:
+    """Decimal places that give the largest of `values` so many significant digits: one choice a column.
+
+    >>> decimals([0.7012, 0.003, None]), decimals([31.5])
+    (4, 2)
+    """
+    largest = max((abs(v) for v in values if v is not None and math.isfinite(v)), default=0.0)
+    if largest == 0:
+        return digits
+    return max(0, digits - 1 - math.floor(math.log10(largest)))
+
+
+def fixed(value: float | None, places: int, *, signed: bool = False) -> str:
+    """A number with `places` decimals; what would round to nothing is written with its exponent, exact zero as 0.
+
+    >>> fixed(0.70123, 3, signed=True), fixed(-0.00002, 3), fixed(0.0, 3), fixed(None, 3)
+    ('+0.701', '-2e-05', '0', '–')
+    """
+    if value is None:
+        return MISSING
+    sign = "+" if signed else ""
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else f"{value:{sign}}"
+    if places > 6:
+        return f"{value:{sign}.2e}"
+    text = f"{value:{sign}.{places}f}"
+    return text if any(c in "123456789" for c in text) else f"{value:{sign}.0e}"
+
+
+def number(value: float | None, digits: int = 4, *, signed: bool = False) -> str:
+    """A number on its own, to so many significant digits.
+
+    >>> number(0.00912345), number(None), number(-1.5, signed=True), number(3)
+    ('0.009123', '–', '-1.5', '3')
+    """
+    return MISSING if value is None else f"{value:{'+' if signed else ''}.{digits}g}"
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    """A number in a column whose values differ by orders of magnitude: floats to so many digits, counts in short.
+
+    >>> figure(0.5), figure(0.0123), figure(2_359_296), figure(0.0), figure(None)
+    ('0.500', '0.0123', '2.36M', '0', '–')
+    """
+    if value is None or isinstance(value, int):
+        return count(value)
+    return f"{value:#.{digits}g}".removesuffix(".") if value else "0"
+
+
+def interval(low: float | None, high: float | None, places: int, *, signed: bool = False) -> str:
+    """A confidence interval in brackets.
+
+    >>> interval(0.61, 0.79, 2), interval(None, None, 2)
+    ('[0.61, 0.79]', '–')
+    """
+    if low is None or high is None:
+        return MISSING
+    return f"[{fixed(low, places, signed=signed)}, {fixed(high, places, signed=signed)}]"
+
+
+def count(value: int | None) -> str:
+    """A count in at most five cells.
+
+    >>> count(9408), count(36864), count(2359296), count(None)
+    ('9,408', '36.9k', '2.36M', '–')
+    """
+    if value is None:
+        return MISSING
+    return f"{value:,}" if abs(value) < 10_000 else _scaled(value, ("", "k", "M", "G", "T", "P"))
+
+
+def size(value: int | None) -> str:
+    """A number of bytes, in powers of a thousand.
+
+    >>> size(512), size(44_700_000), size(None)
+    ('512 B', '44.7 MB', '–')
+    """
+    return MISSING if value is None else _scaled(value, (" B", " kB", " MB", " GB", " TB", " PB"))
+
+
+def _scaled(value: float, units: Sequence[str]) -> str:
+    step = 0
+    while abs(value) >= 999.5 and step < len(units) - 1:
+        value, step = value / 1000, step + 1
+    return f"{value:.3g}{units[step]}"
+
+
+def plural(amount: int, noun: str) -> str:
+    """A counted noun.
+
+    >>> plural(1, "tensor"), plural(1200, "tensor")
+    ('1 tensor', '1,200 tensors')
+    """
+    return f"{amount:,} {noun}" if amount == 1 else f"{amount:,} {noun}s"
+
+
+def shape(sides: Sequence[int] | None) -> str:
+    """A tensor's shape.
+
+    >>> shape([64, 3, 7, 7]), shape([]), shape(None)
+    ('64×3×7×7', 'scalar', '–')
+    """
+    if sides is None:
+        return MISSING
+    return "×".join(str(side) for side in sides) or "scalar"
+
+
+def bar(value: float | None, scale: float, width: int, ascii: bool = False) -> str:
+    """A bar of |value| / scale in `width` cells; below zero shaded instead of solid; nothing for a missing value.
+
+    >>> bar(0.5, 1.0, 4), bar(-0.5, 1.0, 4), bar(1e-9, 1.0, 4), bar(None, 1.0, 4), bar(0.5, 1.0, 4, ascii=True)
+    ('██', '░░', '▏', '', '##')
+    """
+    if value is None or math.isnan(value) or value == 0 or scale <= 0:
+        return ""
+    eighths = max(1, round(8 * width * min(abs(value) / scale, 1.0)))
+    full, rest = divmod(eighths, 8)
+    if value < 0 or ascii:
+        return ("-" if ascii else "░") * max(1, full) if value < 0 else "#" * max(1, full)
+    return "█" * full + _EIGHTHS[rest].strip()
+
+
+def dump_json(obj: object) -> str:
+    r"""Strict JSON, keys as given, NaN and infinities as null, safe to print on a terminal.
+
+    Raises TypeError for what JSON cannot say.
+
+    >>> print(dump_json({"drop": float("nan"), "name": "a\x1b"}), end="")
+    {
+      "drop": null,
+      "name": "a\u001b"
+    }
+    """
+    text = json.dumps(_finite(obj), indent=2, allow_nan=False, ensure_ascii=True)
+    return text.replace("\x7f", "\\u007f") + "\n"  # the one control character that JSON lets through
+
+
+def _finite(obj: object) -> object:
+    if isinstance(obj, Mapping):
+        return {key: _finite(value) for key, value in obj.items()}
+    if isinstance(obj, (list, tuple)):
+        return [_finite(value) for value in obj]
+    if isinstance(obj, numbers.Integral):
+        return obj if isinstance(obj, bool) else int(obj)
+    if isinstance(obj, numbers.Real):
+        return float(obj) if math.isfinite(obj) else None
+    return obj

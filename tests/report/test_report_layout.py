@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+from rich.text import Text
+
+from ckptswap.report.layout import Column, flow, grid, paragraph, render
+from ckptswap.report.text import Style
+
+COLUMNS = [Column("name", smallest=6), Column("much", right=True, spare=1), Column("n", right=True, spare=2)]
+ROWS = [["encoder.conv1", "12", "3"], ["encoder.conv2", "1,234", "40"]]
+
+
+def lines(width: int) -> list[str]:
+    return [line.plain.rstrip() for line in grid(COLUMNS, ROWS, Style(width))]
+
+
+def test_numbers_stand_under_each_other() -> None:
+    assert lines(40) == ["name            much   n", "encoder.conv1     12   3", "encoder.conv2  1,234  40"]
+
+
+def test_names_are_cut_first_then_spare_columns_go_the_largest_first() -> None:
+    assert lines(18) == ["name       much  n", "enco…onv1    12  3", "enco…onv2 1,234 40"]
+    assert lines(14) == ["name      much", "enco…nv1    12", "enco…nv2 1,234"]
+    assert lines(8) == ["name", "enco…nv1", "enco…nv2"]
+
+
+@pytest.mark.parametrize("width", range(5, 40))
+def test_a_grid_fits_any_width(width: int) -> None:
+    assert max(map(len, lines(width))) <= width
+
+
+def test_wide_characters_count_by_their_cells() -> None:
+    found = grid([Column("a"), Column("b")], [["层", "x"], ["ab", "y"]], Style(20))
+    assert [line.plain for line in found] == ["a   b", "层  x", "ab  y"]
+
+
+def test_an_empty_grid_is_its_heading() -> None:
+    assert [line.plain for line in grid(COLUMNS, [], Style(40))] == ["name  much  n"]
+
+
+def test_flow_breaks_between_pieces_only() -> None:
+    found = flow(["one two", Text("three"), "four"], Style(14), gap=2, indent=1)
+    assert [line.plain for line in found] == [" one two", " three  four"]
+
+
+def test_paragraph_hangs_behind_its_label() -> None:
+    found = paragraph("one two three four five six", Style(28), indent=6, label="  rule")
+    assert [line.plain for line in found] == ["  ruleone two three four", "      five six"]
+
+
+def test_rendering_hears_only_its_style(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"FORCE_COLOR": "1", "COLUMNS": "20", "TERM": "xterm-256color"}.items():
+        monkeypatch.setenv(name, value)
+    text = Text("x" * 50 + " [bold]:smile: 12", style="red")
+    assert render([text], Style(80)) == "x" * 50 + " [bold]:smile: 12\n"
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    assert render([Text("a", style="red")], Style(80, colour=True)) == "\x1b[31ma\x1b[0m\n"
+
+
+def test_long_lines_are_neither_wrapped_nor_cut() -> None:
+    assert render([Text("word " * 40 + "end")], Style(30)) == "word " * 40 + "end\n"
