@@ -83,6 +83,13 @@ class Diff:
         """Whether anything that was looked at is not the same on both sides."""
         return any(row.status not in ("identical", "unread") for row in self.rows)
 
+    def sorted(self, by: str = "name", top: int | None = None) -> Diff:
+        """The largest first (what has no number comes last), or in the order of names; only `top` of them."""
+        rows = list(self.rows)
+        if by != "name":
+            rows.sort(key=lambda row: -(getattr(row.distance, by, None) or 0.0))
+        return replace(self, rows=tuple(rows[:top]))
+
     def grouped(self, by: Sequence[str]) -> Diff:
         """The rows pooled by layer, by kind, or by both; a group has one row for each status in it."""
         return Diff(self.a, self.b, tuple(_pool_rows(self.rows, by)))

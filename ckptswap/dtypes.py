@@ -6,6 +6,8 @@ met. The packed 4- and 6-bit floats have no numpy counterpart: their tensors are
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 _NUMPY = {
@@ -22,6 +24,8 @@ _ML_DTYPES = {
     "F8_E5M2FNUZ": "float8_e5m2fnuz",
     "F8_E8M0": "float8_e8m0fnu",
 }
+_DIMENSIONS_MOST = 64  # numpy's own bound
+_NUMEL_MOST = 2**59  # 16 bytes each still fit a signed 64-bit count
 _PACKED_BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
 _BITS = (
     {spelt: np.dtype(code).itemsize * 8 for spelt, code in _NUMPY.items()}
@@ -86,3 +90,20 @@ def from_numpy(dtype: np.dtype) -> str | None:
             return spelt
     plain = dtype.newbyteorder("=")
     return next((spelt for spelt, code in _NUMPY.items() if np.dtype(code) == plain), None)
+
+
+def shape_fault(shape: tuple[int, ...]) -> str | None:
+    """Why no array can have this shape; None where one can.
+
+    >>> shape_fault((2, 3)), shape_fault((2, -3))
+    (None, 'a size below zero')
+    """
+    if any(type(size) is not int for size in shape):
+        return "a size that is no integer"
+    if any(size < 0 for size in shape):
+        return "a size below zero"
+    if len(shape) > _DIMENSIONS_MOST:
+        return f"{len(shape)} dimensions"
+    if prod(size for size in shape if size) > _NUMEL_MOST:
+        return "more elements than can be counted"
+    return None

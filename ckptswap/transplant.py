@@ -164,9 +164,13 @@ def _stem(checkpoint: Checkpoint) -> str:
 
 
 def _slug(selection: Selection) -> str:
-    patterns = [f"{'not-' if flag == 'exclude' else ''}{_safe(value) or 'any'}"
-                for flag in ("only", "exclude", "layers", "kind") for value in getattr(selection, flag)]  # fmt: skip
-    slug = "_".join(patterns) or "all"
+    patterns = [
+        *selection.only,
+        *(f"not-{each}" for each in selection.exclude),
+        *selection.layers,
+        *selection.kind,
+    ]
+    slug = "_".join(_safe(each) or "any" for each in patterns) or "all"
     return slug if len(slug) <= 80 else f"{slug[:60]}-and-more"
 
 

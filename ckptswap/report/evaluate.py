@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -11,8 +11,35 @@ from ckptswap.report.layout import HEADING, QUIET, Cell, Column, flow, grid, ren
 from ckptswap.report.tabular import to_csv, to_md
 from ckptswap.report.text import Style, decimals, fixed, interval, plural, safe
 
+if TYPE_CHECKING:
+    from ckptswap.sweep.comparison import Comparison
+    from ckptswap.sweep.statistics import Interval
+
 SCHEMA = "ckptswap.evaluate/1"
 _CSV = ("quantity", "metric", "a", "b", "value", "ci_low", "ci_high")
+
+
+def evaluate_json(comparison: Comparison) -> dict[str, Any]:
+    """The JSON contract, `docs/schemas/evaluate.schema.json`; a score that does not exist is null."""
+    return {
+        "schema": SCHEMA,
+        "samples": comparison.samples,
+        "checkpoints": [
+            {"path": path, "scores": {metric: _score_json(score) for metric, score in scores.items()}}
+            for path, scores in zip(comparison.paths, comparison.scores, strict=True)
+        ],
+        "differences": [
+            {"a": each.a, "b": each.b, "metric": each.metric, "difference": each.interval.estimate,
+             "ci_low": each.interval.low, "ci_high": each.interval.high}
+            for each in comparison.differences
+        ],
+    }  # fmt: skip
+
+
+def _score_json(score: Interval | None) -> dict[str, float | None]:
+    if score is None:
+        return {"value": None, "ci_low": None, "ci_high": None}
+    return {"value": score.estimate, "ci_low": score.low, "ci_high": score.high}
 
 
 def evaluate_table(data: Mapping[str, Any], style: Style) -> str:

@@ -1,0 +1,159 @@
+"""Flags that several commands share, as dataclasses: a command takes one as a parameter, its fields are flags."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Annotated, Any, Literal, get_type_hints
+
+import typer
+
+from ckptswap.selection import Selection
+
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
+Patterns = list[str] | None
+Format = Literal["table", "json", "csv", "md"]
+
+FormatFlag = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+OutFlag = Annotated[
+    str | None,
+    typer.Option("-o", "--out", metavar="FILE", help="Write the result there instead of to the terminal."),
+]
+ForceFlag = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
+AsciiFlag = Annotated[bool, typer.Option("--ascii", help="Draw with plain ASCII only.")]
+
+
+@dataclass
+class SelectionFlags:
+    """Which tensors. Values of one flag are alternatives, different flags intersect."""
+
+    only: Annotated[
+        Patterns,
+        typer.Option("--only", metavar="PATTERN", help="Whole tensor name or kind, as a glob: 'bn.running_*'."),
+    ] = None
+    exclude: Annotated[
+        Patterns, typer.Option("--exclude", metavar="PATTERN", help="Leave these out; read like --only.")
+    ] = None
+    layers: Annotated[
+        Patterns,
+        typer.Option(
+            "--layers",
+            metavar="PATTERN",
+            help="Layer paths by whole segments, and all below: 'encoder.3', 'encoder.0:2', '**.conv1'.",
+        ),
+    ] = None
+    kind: Annotated[
+        Patterns,
+        typer.Option("--kind", metavar="KIND", help="Kinds, globs and aliases: conv.bias, 'bn.*', bn.stats."),
+    ] = None
+
+    def selection(self) -> Selection:
+        """What the flags select; raises `SelectionError` for an impossible pattern."""
+        return Selection.parse(
+            only=self.only or (), exclude=self.exclude or (), layers=self.layers or (), kind=self.kind or ()
+        )
+
+
+@dataclass
+class TaskFlags:
+    """What 'score' means: model, data, metrics. The same keys, without dashes, in a file given with -c."""
+
+    config: Annotated[
+        str | None, typer.Option("-c", "--config", metavar="FILE", help="A TOML file with these keys; flags win.")
+    ] = None
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="smp:NAME, file.py:callable or package.module:callable; not needed where the checkpoint says it.",
+        ),
+    ] = None
+    model_args: Annotated[
+        Patterns, typer.Option(metavar="K=V,…", help="Arguments of the model: encoder_name=resnet18,classes=1.")
+    ] = None
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="A folder with images/ and masks/, file.py:callable, or lab:mni."),
+    ] = None
+    data_args: Annotated[Patterns, typer.Option(metavar="K=V,…", help="Arguments of the data callable.")] = None
+    target: Annotated[
+        Literal["masks", "input"] | None, typer.Option(help="What to predict; 'input' for auto-encoders.")
+    ] = None
+    metric: Annotated[
+        Patterns,
+        typer.Option(metavar="NAME", help="iou, dice, accuracy (or NAME:pooled), mse, psnr, or file.py:callable."),
+    ] = None
+    direction: Annotated[
+        Literal["max", "min"] | None, typer.Option(help="Which way is better, for a metric of your own.")
+    ] = None
+    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Samples at once. [default: 8]")] = None
+    limit: Annotated[int | None, typer.Option(metavar="N", help="Use the first N samples only.")] = None
+    threads: Annotated[int | None, typer.Option(metavar="N", help="Torch threads. [default: all cores]")] = None
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="Where to compute. [default: cpu]")] = None
+    output: Annotated[
+        Literal["logits", "probability"] | None,
+        typer.Option(help="What the model's last layer gives. [default: logits]"),
+    ] = None
+    output_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Which entry of a dict or tuple output to score.")
+    ] = None
+    ignore: Annotated[int | None, typer.Option(metavar="CLASS", help="Mask value that does not count.")] = None
+    normalize: Annotated[
+        str | None, typer.Option(metavar="MEAN/STD", help="Applied to images, one value or one a channel.")
+    ] = None
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX|CSV", help="Which samples belong together: a regex with one group, or a file."
+        ),
+    ] = None
+
+    def spec(self) -> Any:
+        """The `TaskSpec` that the flags and the file say."""
+        from ckptswap.task import TaskSpec
+
+        said = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "config"}
+        base = TaskSpec.from_toml(self.config) if self.config else TaskSpec()
+        return base.merge(said)
+
+
+def flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace each parameter that is one of the dataclasses above by its fields, for typer to read."""
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint) and isinstance(hint, type)}
+    parameters = [
+        each
+        for name, parameter in inspect.signature(command).parameters.items()
+        for each in (
+            _fields(groups[name]) if name in groups else [parameter.replace(annotation=hints[name], kind=KEYWORD)]
+        )
+    ]
+
+    @functools.wraps(command)
+    def called(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{each.name: given.pop(each.name) for each in fields(group)})
+        command(**given)
+
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {each.name: each.annotation for each in parameters}
+    return called
+
+
+def _plain(parameter: inspect.Parameter, hint: Any) -> inspect.Parameter:
+    return parameter.replace(annotation=hint, kind=KEYWORD)
+
+
+def _fields(group: type) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            each.name,
+            KEYWORD,
+            default=inspect.Parameter.empty if each.default is MISSING else each.default,
+            annotation=hints[each.name],
+        )
+        for each in fields(group)
+    ]

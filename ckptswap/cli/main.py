@@ -1,0 +1,128 @@
+"""The program: which commands there are, and the one place where an error becomes a message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from ckptswap.cli.demo import demo
+from ckptswap.cli.diff import diff
+from ckptswap.cli.doctor import doctor
+from ckptswap.cli.evaluate import evaluate
+from ckptswap.cli.report import report
+from ckptswap.cli.show import show
+from ckptswap.cli.sweep import sweep
+from ckptswap.cli.terminal import say
+from ckptswap.cli.train import train
+from ckptswap.cli.transplant import transplant
+from ckptswap.errors import (
+    EXIT_INTERNAL,
+    EXIT_INTERRUPTED,
+    EXIT_PIPE,
+    EXIT_TERMINATED,
+    EXIT_USAGE,
+    CkptswapError,
+)
+from ckptswap.version import __version__
+
+app = typer.Typer(
+    name="ckptswap",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+for command in (show, diff, transplant, evaluate, sweep, report, train, demo, doctor):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ckptswap {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def ckptswap(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Checkpoints as maps from names to tensors: what is in them, what differs, what can be swapped.
+
+    Every command takes --traceback, which shows where in the code an error arose.
+
+    Exit codes: 0 done; 1 'diff --exit-code' found a difference; 2 wrong usage or unfit input;
+    3 part of the work failed; 70 a fault of ours; 130 interrupted.
+    """
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as an exception, so that half-written files are cleaned up."""
+
+
+def main() -> None:
+    """The entry point of the `ckptswap` program."""
+    arguments, traceback = _without_traceback_flag(sys.argv[1:])
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = app(arguments, prog_name="ckptswap", standalone_mode=False) or 0
+        sys.stdout.flush()
+    except BaseException as error:
+        if traceback and not isinstance(error, SystemExit | KeyboardInterrupt):
+            raise
+        code = _explain(error)
+    _leave(code if isinstance(code, int) else 0)
+
+
+def _without_traceback_flag(arguments: list[str]) -> tuple[list[str], bool]:
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return [each for each in own if each != "--traceback"] + arguments[len(own) :], "--traceback" in own
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def _explain(error: BaseException) -> int:
+    """Say what happened in one paragraph, and return the exit code."""
+    if isinstance(error, CkptswapError):
+        say(f"ckptswap: {error}")
+        return error.exit_code
+    if isinstance(error, BrokenPipeError):
+        return EXIT_PIPE
+    if isinstance(error, _Terminated):
+        say("ckptswap: terminated; what was finished is kept")
+        return EXIT_TERMINATED
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        say("ckptswap: interrupted; what was finished is kept, and the same command continues")
+        return EXIT_INTERRUPTED
+    if isinstance(error, SystemExit | typer.Exit):
+        code = error.code if isinstance(error, SystemExit) else error.exit_code
+        return code if isinstance(code, int) else EXIT_USAGE
+    if hasattr(error, "format_message"):
+        say(f"ckptswap: {error.format_message()}{_where_to_look(error)}")
+        return EXIT_USAGE
+    say(f"ckptswap: a fault of ours: {type(error).__name__}: {error}; --traceback shows where, `ckptswap doctor` "
+        "prints what a bug report needs")  # fmt: skip
+    return EXIT_INTERNAL
+
+
+def _where_to_look(error: BaseException) -> str:
+    context = getattr(error, "ctx", None)
+    return f" (see `{context.command_path} --help`)" if context else ""
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit without a second complaint about a pipe whose reader has gone."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_PIPE
+    sys.exit(code)

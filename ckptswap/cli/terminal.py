@@ -1,0 +1,117 @@
+"""Where output goes: the result to stdout, everything else to stderr; progress only while somebody waits."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ckptswap.report.text import Style, safe
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+PATIENCE = 1.0
+"""Seconds of silence before a progress bar appears."""
+NEWS = 15.0
+"""Seconds between two lines of progress where there is no terminal to draw a bar on."""
+
+
+def style(out: str | None = None, *, ascii: bool = False) -> Style:
+    """How to draw on stdout: its width, and colour only on a terminal without NO_COLOR."""
+    terminal = out is None and sys.stdout.isatty()
+    width = shutil.get_terminal_size((80, 24)).columns if terminal or "COLUMNS" in os.environ else 80
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    return Style(
+        width=max(40, width),
+        colour=terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
+        ascii=ascii or (out is None and "utf" not in encoding.lower()),
+    )
+
+
+def emit(text: str, out: str | None = None, *, force: bool = True) -> None:
+    """The result: to stdout, or atomically into a file."""
+    if out is None:
+        sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+        sys.stdout.flush()
+        return
+    from ckptswap.formats.atomic import write_text
+
+    write_text(out, text if text.endswith("\n") else f"{text}\n", force=force)
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr."""
+    print(safe(text), file=sys.stderr, flush=True)
+
+
+def warn(texts: Iterable[str]) -> None:
+    """Warnings, on stderr, one a line."""
+    for text in texts:
+        say(f"ckptswap: warning: {text}")
+
+
+@contextmanager
+def progress(what: str, *, unit: str = "") -> Iterator[Callable[[int, int | None], None]]:
+    """A callback (done, total) behind a bar on stderr, which appears when the work takes more than a second."""
+    meter = Meter(what, unit)
+    try:
+        yield meter
+    finally:
+        meter.close()
+
+
+class Meter:
+    """A bar on a terminal; elsewhere a line now and then, so that a log shows that the work goes on."""
+
+    def __init__(self, what: str, unit: str = "") -> None:
+        self.what, self.unit = what, unit
+        self._start = time.monotonic()
+        self._said = self._start
+        self._begun: int | None = None
+        self._bar: Progress | None = None
+        self._task: Any = None
+
+    def __call__(self, done: int, total: int | None, remark: str = "") -> None:
+        now = time.monotonic()
+        if self._begun is None:
+            self._begun = done
+        if sys.stderr.isatty():
+            if self._bar is None and now - self._start > PATIENCE:
+                self._open(total)
+            if self._bar:
+                self._bar.update(self._task, completed=done, total=total, remark=remark)
+        elif now - self._said > NEWS:
+            self._said = now
+            say(f"{self.what}: {done}{self._outlook(done, total, now)} {remark}".rstrip())
+
+    def close(self) -> None:
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+    def _outlook(self, done: int, total: int | None, now: float) -> str:
+        if total is None:
+            return self.unit
+        left = (now - self._start) * (total - done) / max(done - (self._begun or 0), 1)
+        return f" of {total}{self.unit}, about {left:.0f} s left"
+
+    def _open(self, total: int | None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import TimeRemainingColumn as Remaining
+
+        counted = (
+            [MofNCompleteColumn()]
+            if total is None or total < 1_000_000
+            else [TextColumn("{task.percentage:>3.0f} %")]
+        )
+        name, remark = TextColumn("{task.description}"), TextColumn("{task.fields[remark]}")
+        columns = [name, BarColumn(None), *counted, TimeElapsedColumn(), TextColumn("eta"), Remaining(), remark]
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task(self.what, total=total, remark="")
+        self._bar.start()

@@ -1,0 +1,59 @@
+"""`ckptswap transplant`: give one checkpoint some tensors of another."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ckptswap.cli.flags import ForceFlag, SelectionFlags, flags
+from ckptswap.cli.terminal import emit, progress, say, warn
+from ckptswap.errors import listing
+
+
+@flags
+def transplant(
+    donor: Annotated[str, typer.Option("--from", metavar="DONOR", help="The checkpoint that gives.")],
+    recipient: Annotated[str, typer.Option("--to", metavar="RECIPIENT", help="The checkpoint that receives.")],
+    select: SelectionFlags,
+    alpha: Annotated[float, typer.Option(help="How far to go: 0 is the recipient, 1 the donor.")] = 1.0,
+    skip_missing: Annotated[
+        bool,
+        typer.Option("--skip-missing", help="Leave out what the donor lacks or has in another shape or dtype."),
+    ] = False,
+    out: Annotated[
+        str | None,
+        typer.Option("-o", "--out", metavar="FILE", help="[default: RECIPIENT+SELECTION@DONOR.safetensors here]"),
+    ] = None,
+    force: ForceFlag = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be taken; write nothing.")] = False,
+) -> None:
+    """Write the recipient with the selected tensors taken from the donor, and print the path written.
+
+    \b
+    Examples:
+      ckptswap transplant --from reconstruct.safetensors --to segment.safetensors --kind conv.bias
+      ckptswap transplant --from reconstruct.safetensors --to segment.safetensors --only 'bn.running_*' --dry-run
+      ckptswap transplant --from reconstruct.safetensors --to segment.safetensors \\
+        --layers encoder.3 --alpha 0.5 -o mix.safetensors
+    """
+    from ckptswap import transplant as library
+    from ckptswap.formats import open_checkpoint
+
+    with open_checkpoint(donor) as giving, open_checkpoint(recipient) as receiving:
+        plan = library.plan_transplant(
+            giving, receiving, select.selection(), alpha=alpha, skip_missing=skip_missing
+        )
+        warn(plan.warnings)
+        if plan.misfits:
+            say(f"left out: {listing([f'{each.name} ({each.reason})' for each in plan.misfits])}")
+        size = sum(entry.nbytes for entry in plan.taken)
+        what = f"{len(plan.taken)} tensors ({size:,} bytes) from {donor} into {recipient}"
+        if dry_run:
+            emit("\n".join(entry.name for entry in plan.taken))
+            say(f"would take {what}, and write {out or plan.default_output}")
+            return
+        with progress("writing") as tell:
+            written = library.transplant(plan, out, force=force, progress=tell)
+    say(f"took {what}")
+    emit(str(written))
