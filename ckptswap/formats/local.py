@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -39,10 +40,13 @@ class LocalFile:
             if count == 0:
                 raise FormatError(f"{self.name} ended at byte {offset + done}", remedy="it is cut short")
             done += count
+        self.check_unchanged()
 
     def pread(self, size: int, offset: int) -> bytes:
-        """At most `size` bytes from `offset` on."""
-        return os.pread(self._fd, size, offset)
+        """At most `size` bytes from `offset` on; fewer only at the file's end."""
+        found = os.pread(self._fd, size, offset)
+        self.check_unchanged()
+        return found
 
     def fileno(self) -> int:
         return self._fd
@@ -57,6 +61,32 @@ class LocalFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A stretch of a byte source as a byte source of its own."""
+
+    file: ByteSource
+    start: int
+    size: int
+    name: str
+
+    def pread_into(self, buffer: memoryview, offset: int) -> None:
+        if offset < 0 or offset + len(buffer) > self.size:
+            raise FormatError(f"{self.name} ended at byte {self.size}", remedy="it is cut short")
+        self.file.pread_into(buffer, self.start + offset)
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[LocalFile]:
+    """A file that is closed when the block fails, and else stays open for its checkpoint to close."""
+    file = LocalFile(path)
+    try:
+        yield file
+    except BaseException:
+        file.close()
+        raise
 
 
 @dataclass(frozen=True)

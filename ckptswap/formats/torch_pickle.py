@@ -1,27 +1,27 @@
-"""Files written by `torch.save`: .pt, .pth, .bin, .ckpt, zip or legacy.
+"""What `torch.save` pickles, read without torch: tensors as views of storages, and where a state dict hides.
 
-Always `weights_only=True`: a pickle that asks for anything but tensors and plain containers is refused by name.
-The tensors are looked for where training scripts put them (`state_dict`, `model`, …, Lightning's wrapper).
+A pickle that asks for anything but tensors, plain containers and a few harmless records is refused by name. The
+tensors are looked for where training scripts put them (`state_dict`, `model`, …, Lightning's wrapper).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ckptswap.checkpoint import Checkpoint, Tensor
-from ckptswap.errors import FormatError
-from ckptswap.formats.local import LocalFile
+from ckptswap import dtypes
+from ckptswap.checkpoint import Tensor
+from ckptswap.errors import FormatError, listing
+from ckptswap.formats.local import ByteSource
+from ckptswap.formats.pickles import Build, Global, Inert, inert, plain_dict
+from ckptswap.formats.strided import strided
 
-FORMAT_ZIP, FORMAT_LEGACY = "torch", "torch legacy"
 PLACES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
 """Keys under which training scripts keep the model's tensors, the likeliest first."""
-_STALE = re.compile(r"optim|ema|momentum|averag", re.IGNORECASE)
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_DTYPES = {
+DTYPES: Mapping[str, str] = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
     "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
     "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL",
@@ -29,122 +29,291 @@ _DTYPES = {
     "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "float8_e4m3fnuz": "F8_E4M3FNUZ",
     "float8_e5m2fnuz": "F8_E5M2FNUZ", "float8_e8m0fnu": "F8_E8M0",
 }  # fmt: skip
+"""torch's names of the dtypes, without `torch.`, and ours."""
+STORAGES: Mapping[str, str] = {
+    "Double": "F64", "Float": "F32", "Half": "F16", "BFloat16": "BF16",
+    "Long": "I64", "Int": "I32", "Short": "I16", "Char": "I8", "Byte": "U8", "Bool": "BOOL",
+    "ComplexFloat": "C64", "ComplexDouble": "C128",
+    "QInt8": "I8", "QUInt8": "U8", "QInt32": "I32", "QUInt4x2": "U8", "QUInt2x4": "U8",
+}  # fmt: skip
+"""torch's names of the storages' element types, without `Storage`, and our dtypes."""
+_ODD_DTYPES = "complex32 bits8 bits16 float4_e2m1fn_x2 qint8 quint8 qint32 quint4x2 quint2x4".split()  # noqa: SIM905
+_STALE = re.compile(r"optim|(^|_)ema(_|$)|momentum|averag|shadow", re.IGNORECASE)
+_HARMLESS = (  # noqa: SIM905
+    "_codecs.encode argparse.Namespace builtins.bytearray builtins.complex builtins.frozenset builtins.range "
+    "builtins.slice datetime.date datetime.datetime datetime.timedelta datetime.timezone "
+    "numpy.dtype numpy.ndarray numpy.core.multiarray._reconstruct numpy.core.multiarray.scalar "
+    "numpy._core.multiarray._reconstruct numpy._core.multiarray.scalar "
+    "pathlib.Path pathlib.PosixPath pathlib.PurePath pathlib.PurePosixPath pathlib.PureWindowsPath "
+    "pathlib.WindowsPath torch.Tensor torch.device torch.nn.parameter.Buffer torch.nn.parameter.Parameter "
+    "torch.serialization._get_layout torch.per_tensor_affine torch.per_tensor_symmetric "
+    "torch.per_channel_affine torch.per_channel_symmetric torch.per_channel_affine_float_qparams"
+).split()
+_MAPS = (  # noqa: SIM905
+    "builtins.dict collections.Counter collections.OrderedDict collections.defaultdict "
+    "lightning.fabric.utilities.data.AttributeDict lightning_fabric.utilities.data.AttributeDict "
+    "pytorch_lightning.utilities.parsing.AttributeDict"
+).split()
 
 
-@dataclass(frozen=True)
-class TorchSource:
-    """A torch tensor's values as C-contiguous bytes; a view is straightened only when it is read."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Storage:
+    """A run of bytes that tensors are views of. `dtype` None: untyped, `numel` counts bytes. `start` in bytes."""
 
-    tensor: Any
+    key: str
+    dtype: str | None
+    numel: int
+    start: int = 0
 
-    def read_into(self, buffer: memoryview, offset: int) -> None:
-        import torch
-
-        flat = self.tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-        buffer[:] = memoryview(flat.numpy())[offset : offset + len(buffer)]
-
-
-def looks_like(head: bytes) -> bool:
-    """Whether a file begins like a zip archive or like a pickle of protocol 2 and later."""
-    return head.startswith(b"PK\x03\x04") or (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05")
+    @property
+    def nbytes(self) -> int:
+        return self.numel * (dtypes.bits(self.dtype) // 8 if self.dtype else 1)
 
 
-def open_torch(path: Path) -> Checkpoint:
-    """Open a `torch.save` file; raises `FormatError` when it is damaged, hostile, or holds no tensors."""
-    file = LocalFile(path)
-    is_zip = file.pread(4, 0) == b"PK\x03\x04"
-    file.close()
-    content = _load(path, mmap=is_zip)
-    where, tensors = _find_tensors(content, path)
-    return Checkpoint(
-        [_tensor(name, value, path) for name, value in tensors.items() if _is_tensor(value)],
-        path=str(path),
-        format=FORMAT_ZIP if is_zip else FORMAT_LEGACY,
-        notes=[*_notes(content, where), *_skipped(tensors)],
-        files=[path],
-    )
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """A tensor as the pickle gives it, not checked yet; `offset` and `strides` count elements."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: str | None
 
 
-def _load(path: Path, *, mmap: bool) -> Any:
-    import torch
+@dataclass(frozen=True, slots=True, eq=False)
+class Unreadable:
+    """A tensor that has no plain bytes, and why."""
 
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:
-        raise _explain(path, error) from None
+    why: str
 
 
-def _explain(path: Path, error: Exception) -> FormatError:
-    """torch's refusals run over many lines and suggest turning the guard off; say what was asked for instead."""
-    text = _ANSI.sub("", str(error))
-    asked = re.search(
-        r"GLOBAL ([\w.]+)|global ([\w.]+)|class ([\w.]+)|Unsupported (?:global|class)\S* ?([\w.]+)", text
-    )
-    if asked:
-        name = next(group for group in asked.groups() if group)
-        return FormatError(
-            f"{path} is a pickle that asks for {name}, which could run code; it was not loaded",
-            remedy="if it is a whole model, save its `state_dict()` where you trust it",
-        )
-    first = text.strip().splitlines()[0][:200] if text.strip() else repr(error)
-    return FormatError(f"{path} is not a sound torch file", remedy=first)
+class Place(NamedTuple):
+    """Where a storage's bytes lie in a file, and how many there are."""
+
+    file: ByteSource
+    offset: int
+    size: int
 
 
-def _find_tensors(content: Any, path: Path) -> tuple[str | None, Mapping[str, Any]]:
+Locate = Callable[[Storage], Place]
+
+
+def storage_of(identity: Any) -> Storage:
+    """The storage that a persistent id names; raises `ValueError` for an id of another form.
+
+    Legacy files add a view (key, offset, size) of a storage that others may share.
+    """
+    if not isinstance(identity, tuple) or len(identity) not in (5, 6) or identity[0] != "storage":
+        raise ValueError("it refers to something that is no storage")
+    _, kind, key, _, numel = identity[:5]
+    if not isinstance(kind, Global) or kind.name not in _STORAGE_NAMES or type(numel) is not int or numel < 0:
+        raise ValueError("it refers to a storage of no known kind")
+    dtype = _STORAGE_NAMES[kind.name]
+    whole = Storage(str(key), dtype, numel)
+    view = identity[5] if len(identity) == 6 else None
+    return whole if view is None else _part(whole, view)
+
+
+def _part(whole: Storage, view: Any) -> Storage:
+    if not isinstance(view, tuple) or len(view) != 3 or not _is_count(view[1:]) or sum(view[1:]) > whole.numel:
+        raise ValueError("a storage's view lies outside it")
+    width = whole.nbytes // whole.numel if whole.numel else 1
+    return Storage(whole.key, whole.dtype, view[2], view[1] * width)
+
+
+def _rebuild(arguments: tuple) -> View | Unreadable:
+    storage, offset, shape, strides, *rest = arguments
+    return _view(storage, offset, shape, strides, None, rest[2:])
+
+
+def _rebuild_with_dtype(arguments: tuple) -> View | Unreadable:
+    storage, offset, shape, strides, _, _, dtype, *rest = arguments
+    return _view(storage, offset, shape, strides, dtype, rest)
+
+
+def _view(storage: Any, offset: Any, shape: Any, strides: Any, dtype: Any, extra: list) -> View | Unreadable:
+    if not isinstance(storage, Storage):
+        raise ValueError("a tensor has no storage")
+    lazily = [name for name in ("conj", "neg") if extra and isinstance(extra[0], dict) and extra[0].get(name)]
+    if lazily:
+        return Unreadable(f"a lazy {lazily[0]} view")
+    spelt = storage.dtype
+    if dtype is not None:
+        name = dtype.name if isinstance(dtype, Global) else repr(dtype)[:40]
+        spelt = DTYPES.get(name.removeprefix("torch."))
+        if spelt is None:
+            return Unreadable(f"of dtype {name}")
+    if spelt is None:
+        return Unreadable("of no dtype")
+    return View(storage, offset, tuple(shape), tuple(strides), spelt)
+
+
+def _rebuild_subclass(arguments: tuple) -> Any:
+    function, _, inner, *_ = arguments
+    if not isinstance(function, Global) or not isinstance(inner, tuple):
+        raise ValueError("a tensor is made by what cannot be called")
+    return function.build(inner)
+
+
+def _unreadable(why: str) -> Build:
+    return lambda arguments: Unreadable(why)
+
+
+_STORAGE_NAMES: Mapping[str, str | None] = {
+    **{f"{module}.{name}Storage": dtype for module in ("torch", "torch.cuda") for name, dtype in STORAGES.items()},
+    **dict.fromkeys(["torch.storage.UntypedStorage", "torch.UntypedStorage"]),
+}
+NAMES: Mapping[str, Build] = {
+    **{name: inert(name) for name in _HARMLESS},
+    **{name: inert(name) for name in _STORAGE_NAMES},
+    **{f"torch.{name}": inert(f"torch.{name}") for name in (*DTYPES, *_ODD_DTYPES)},
+    **dict.fromkeys(_MAPS, plain_dict),
+    "builtins.list": lambda arguments: [],
+    "builtins.set": lambda arguments: set(),
+    "torch.Size": lambda arguments: tuple(arguments[0]),
+    "torch._utils._rebuild_tensor": _rebuild,
+    "torch._utils._rebuild_tensor_v2": _rebuild,
+    "torch._utils._rebuild_tensor_v3": _rebuild_with_dtype,
+    "torch._utils._rebuild_parameter": lambda arguments: arguments[0],
+    "torch._utils._rebuild_parameter_with_state": lambda arguments: arguments[0],
+    "torch._tensor._rebuild_from_type_v2": _rebuild_subclass,
+    "torch._utils._rebuild_qtensor": _unreadable("quantized"),
+    "torch._utils._rebuild_sparse_tensor": _unreadable("sparse"),
+    "torch._utils._rebuild_meta_tensor_no_storage": _unreadable("on the meta device, without values"),
+}
+"""Every global that a torch file may ask for, and what stands in for it."""
+
+
+class Found(NamedTuple):
+    """The tensors of a file, and what a reader should know."""
+
+    tensors: list[Tensor]
+    notes: list[str]
+
+
+def find_tensors(content: Any, locate: Locate, where: str) -> Found:
+    """The model's tensors in what a file holds, each checked against its storage; raises `FormatError`."""
+    key, entries = _find_map(content, where)
+    views = {name: value for name, value in entries.items() if _is_tensor(value)}
+    tensors = [_tensor(name, value, locate, where) for name, value in views.items()]
+    notes = [*_notes(content, key), *_left_out(entries), *_shared(views)]
+    return Found(tensors, notes)
+
+
+def _find_map(content: Any, where: str) -> tuple[str | None, Mapping[str, Any]]:
     """The key under which the tensors lie (None: at the top) and the map itself."""
-    if not isinstance(content, Mapping):
-        raise FormatError(f"{path} holds no map of tensors but a {type(content).__name__}",
-                          remedy="save a `state_dict()`")  # fmt: skip
+    if not isinstance(content, dict):
+        what = content.name if isinstance(content, Inert | Global) else type(content).__name__
+        raise FormatError(f"{where} holds no map of tensors but a {what}", remedy="save a `state_dict()`")
     if any(_is_tensor(value) for value in content.values()):
-        return None, _string_keys(content, path)
+        return None, _string_keys(content, where)
     maps = {key: value for key, value in content.items() if _is_map(value)}
     place = next((key for key in PLACES if key in maps), None)
     if place is None and len(maps) == 1:
         place = next(iter(maps))
     if place is None:
-        keys = ", ".join(repr(key) for key in list(content)[:10])
-        raise FormatError(f"{path} holds no tensors that can be told to be the model's",
+        keys = listing([repr(key)[:60] for key in content])
+        raise FormatError(f"{where} holds no tensors that can be told to be the model's",
                           remedy=f"its keys are {keys}" if keys else "it is empty")  # fmt: skip
-    return place, _string_keys(maps[place], path)
+    return place, _string_keys(maps[place], where)
 
 
 def _is_tensor(value: Any) -> bool:
-    import torch
-
-    return isinstance(value, torch.Tensor)
+    return isinstance(value, View | Unreadable)
 
 
 def _is_map(value: Any) -> bool:
-    return isinstance(value, Mapping) and any(_is_tensor(each) for each in value.values())
+    return isinstance(value, dict) and any(_is_tensor(each) for each in value.values())
 
 
-def _string_keys(tensors: Mapping[Any, Any], path: Path) -> Mapping[str, Any]:
-    for key in tensors:
-        if not isinstance(key, str):
-            raise FormatError(f"{path} names a tensor {key!r}, not by text", remedy="save a `state_dict()`")
-    return tensors
+def _string_keys(entries: Mapping[Any, Any], where: str) -> Mapping[str, Any]:
+    for key, value in entries.items():
+        if not isinstance(key, str) and _is_tensor(value):
+            raise FormatError(f"{where} names a tensor {repr(key)[:60]}, not by text",
+                              remedy="save a `state_dict()`")  # fmt: skip
+    return entries
 
 
-def _tensor(name: str, value: Any, path: Path) -> Tensor:
-    import torch
+def _tensor(name: str, view: View | Unreadable, locate: Locate, where: str) -> Tensor:
+    if isinstance(view, Unreadable):
+        raise FormatError(f"{where}: tensor {name!r} is {view.why}", remedy="save it dense, as plain numbers")
+    place = locate(view.storage)
+    fault = view_fault(view, place.size)
+    if fault:
+        raise FormatError(f"{where} is damaged", remedy=f"tensor {name!r} {fault}")
+    assert view.dtype is not None
+    width = dtypes.bits(view.dtype) // 8
+    steps = tuple(stride * width for stride in view.strides)
+    start = place.offset + view.storage.start + view.offset * width
+    return Tensor(name, view.shape, view.dtype, strided(place.file, start, view.shape, steps, width))
 
-    dtype = _DTYPES.get(str(value.dtype).removeprefix("torch."))
-    if dtype is None or value.layout is not torch.strided or value.is_meta:
-        kind = f"{value.dtype}, {value.layout}, {value.device}"
-        raise FormatError(f"{path}: tensor {name!r} ({kind}) cannot be read", remedy="save it dense, as numbers")
-    return Tensor(name, tuple(value.shape), dtype, TorchSource(value))
+
+def view_fault(view: View, available: int) -> str | None:
+    """Why a view cannot be read from a storage of which `available` bytes are there; None where it can."""
+    fault = dtypes.shape_fault(view.shape)
+    if fault:
+        return f"has {fault}"
+    if len(view.strides) != len(view.shape) or not _is_count((view.offset, *view.strides)):
+        return "has impossible strides"
+    storage = view.storage
+    if storage.start + storage.nbytes > available:
+        return f"wants a storage of {storage.start + storage.nbytes:,} bytes, but {available:,} are there"
+    if _end(view) > storage.nbytes:
+        return "reaches beyond its storage"
+    return None
 
 
-def _skipped(tensors: Mapping[str, Any]) -> Iterator[str]:
-    others = [name for name, value in tensors.items() if not _is_tensor(value)]
-    if others:
-        yield f"left out what is no tensor: {', '.join(others[:10])}"
+def _end(view: View) -> int:
+    """Where a view ends, in bytes from the beginning of its storage."""
+    if 0 in view.shape or view.dtype is None:
+        return 0
+    last = view.offset + sum((size - 1) * stride for size, stride in zip(view.shape, view.strides, strict=True))
+    return (last + 1) * (dtypes.bits(view.dtype) // 8)
+
+
+def _is_count(values: Any) -> bool:
+    return all(type(value) is int and value >= 0 for value in values)
 
 
 def _notes(content: Mapping[Any, Any], where: str | None) -> Iterator[str]:
-    if where is None:
-        return
-    yield f"the tensors lie under {where!r}"
-    stale = [str(key) for key in content if key != where and _STALE.search(str(key))]
+    if "pytorch-lightning_version" in content:
+        yield f"a checkpoint of Lightning {content['pytorch-lightning_version']!s:.20}"
+    if where is not None:
+        yield f"the tensors lie under {where!r}"
+    stale = [str(key) for key, value in content.items()
+             if key != where and _STALE.search(str(key)) and isinstance(value, dict | list | Inert)]  # fmt: skip
     if stale:
-        yield f"it also carries {', '.join(stale)}, which belongs to these tensors"
+        yield f"it also carries {listing(stale)}, which belongs to these tensors"
+
+
+def _left_out(entries: Mapping[str, Any]) -> Iterator[str]:
+    others = [str(name) for name, value in entries.items() if not _is_tensor(value)]
+    if others:
+        yield f"left out what is no tensor: {listing(others)}"
+
+
+def _shared(views: Mapping[str, Any]) -> Iterator[str]:
+    """Names of the tensors that lie in the same bytes (tied weights)."""
+    storages: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
+    for name, view in views.items():
+        if _end(view) and view.storage.nbytes:
+            width = dtypes.bits(view.dtype) // 8
+            begin = view.storage.start
+            storages[view.storage.key].append((begin + view.offset * width, begin + _end(view), name))
+    for ranges in storages.values():
+        yield from (f"these share their bytes: {listing(names)}" for names in _overlapping(sorted(ranges)))
+
+
+def _overlapping(ranges: list[tuple[int, int, str]]) -> Iterator[list[str]]:
+    names: list[str] = []
+    reach = -1
+    for begin, end, name in ranges:
+        if begin >= reach:
+            if len(names) > 1:
+                yield names
+            names = []
+        names.append(name)
+        reach = max(reach, end)
+    if len(names) > 1:
+        yield names

@@ -1,0 +1,217 @@
+"""Zip archives read with suspicion: every member's place is known and checked before a byte of it is used."""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import zipfile
+import zlib
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ckptswap.errors import FormatError
+from ckptswap.formats.local import ByteSource
+
+ZIP_MAGIC = b"PK\x03\x04"
+RATIO_MOST = 1032
+"""No deflate stream grows more than this many times; a size beyond it is a lie."""
+BLOCK = 1 << 20
+BLOCKS_KEPT = 64
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_FAULTS = (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, LookupError, OverflowError, OSError)
+_UNPACK_FAULTS = (*_FAULTS, zlib.error, EOFError, RuntimeError, MemoryError)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file in an archive; `offset` is where its bytes, packed or not, begin."""
+
+    name: str
+    offset: int
+    size: int
+    crc: int
+    is_stored: bool
+
+
+class Archive:
+    """The members of a zip archive. Raises `FormatError` where the archive contradicts itself."""
+
+    def __init__(self, file: ByteSource) -> None:
+        self.file = file
+        self._lock = threading.Lock()
+        self._inflating: tuple[str, zipfile.ZipExtFile] | None = None
+        self._blocks: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        try:
+            self._zip = zipfile.ZipFile(io.BufferedReader(RawReader(file)))
+        except _FAULTS as error:
+            raise self._refusal(_first_line(error)) from None
+        self.members = {info.filename: self._member(info) for info in self._distinct()}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.members
+
+    def read(self, name: str, most: int, *, ignore_crc: int | None = None) -> bytes:
+        """A whole stored member of at most `most` bytes, its CRC checked unless it is recorded as `ignore_crc`."""
+        member = self.stored(name)
+        if member.size > most:
+            raise self._refusal(f"{name!r} takes {member.size:,} bytes; {most:,} is the most")
+        raw = bytearray(member.size)
+        self.file.pread_into(memoryview(raw), member.offset)
+        if member.crc != ignore_crc and zlib.crc32(raw) != member.crc:
+            raise self._refusal(f"{name!r} is damaged (its CRC is wrong)")
+        return bytes(raw)
+
+    def stored(self, name: str) -> Member:
+        """The member of that name; raises `FormatError` when it is missing or compressed."""
+        if name not in self.members:
+            raise self._refusal(f"it has no {name!r}")
+        if not self.members[name].is_stored:
+            raise self._refusal(f"{name!r} is compressed, which torch never does")
+        return self.members[name]
+
+    def place(self, name: str) -> tuple[ByteSource, int]:
+        """A byte source that has the member's bytes, and where they begin in it."""
+        member = self.members[name]
+        return (self.file, member.offset) if member.is_stored else (Inflated(self, name, member.size), 0)
+
+    @property
+    def comment(self) -> bytes:
+        """What the archive says of itself."""
+        return self._zip.comment
+
+    def damaged(
+        self, watch: Callable[[int], None] = lambda count: None, *, ignore_crc: int | None = None
+    ) -> list[str]:
+        """The names of the members whose CRC is wrong; every byte is read, in blocks."""
+        return [name for name, member in self.members.items()
+                if member.crc != ignore_crc and not self._is_sound(member, watch)]  # fmt: skip
+
+    def block(self, name: str, number: int) -> bytes:
+        """A block of a compressed member; inflated in order, and kept for the threads that lag behind."""
+        with self._lock:
+            if (name, number) not in self._blocks:
+                self._inflate(name, number)
+            self._blocks.move_to_end((name, number))
+            return self._blocks[name, number]
+
+    def _inflate(self, name: str, number: int) -> None:
+        try:
+            if self._inflating is None or self._inflating[0] != name or self._inflating[1].tell() > number * BLOCK:
+                self._inflating = name, self._zip.open(name)  # type: ignore[assignment]
+            assert self._inflating is not None
+            stream = self._inflating[1]
+            for at in range(stream.tell() // BLOCK, number + 1):
+                self._blocks[name, at] = stream.read(BLOCK)
+                if len(self._blocks) > BLOCKS_KEPT:
+                    self._blocks.popitem(last=False)
+        except _UNPACK_FAULTS as error:
+            self._inflating = None
+            raise self._refusal(f"{name!r} cannot be unpacked ({_first_line(error)})") from None
+
+    def _is_sound(self, member: Member, watch: Callable[[int], None]) -> bool:
+        (file, start), found = self.place(member.name), 0
+        buffer = bytearray(min(BLOCK, member.size))
+        try:
+            for at in range(0, member.size, BLOCK):
+                part = memoryview(buffer)[: min(BLOCK, member.size - at)]
+                file.pread_into(part, start + at)
+                found = zlib.crc32(part, found)
+                watch(len(part))
+        except FormatError:
+            return False
+        return found == member.crc
+
+    def _distinct(self) -> list[zipfile.ZipInfo]:
+        infos = self._zip.infolist()
+        [(name, count)] = Counter(info.filename for info in infos).most_common(1) or [("", 0)]
+        if count > 1:
+            raise self._refusal(f"it has {name!r} twice")
+        return infos
+
+    def _member(self, info: zipfile.ZipInfo) -> Member:
+        """The member's place by its local header, which must agree with the directory."""
+        if info.flag_bits & 0x41:
+            raise self._refusal(f"{info.filename!r} is encrypted")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise self._refusal(f"{info.filename!r} is compressed in a way we do not read")
+        is_stored = info.compress_type == zipfile.ZIP_STORED
+        lied = (
+            info.compress_size != info.file_size if is_stored else info.file_size > RATIO_MOST * info.compress_size
+        )
+        offset = self._data_offset(info)
+        if lied or offset + info.compress_size > self.file.size:
+            raise self._refusal(f"{info.filename!r} is said to be larger than it can be")
+        return Member(info.filename, offset, info.file_size, info.CRC, is_stored)
+
+    def _data_offset(self, info: zipfile.ZipInfo) -> int:
+        start = info.header_offset
+        if start < 0 or start + _LOCAL_HEADER.size > self.file.size:
+            raise self._refusal(f"{info.filename!r} lies outside the file")
+        header = bytearray(_LOCAL_HEADER.size)
+        self.file.pread_into(memoryview(header), start)
+        magic, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+        name = bytearray(min(name_length, self.file.size - start - _LOCAL_HEADER.size))
+        self.file.pread_into(memoryview(name), start + _LOCAL_HEADER.size)
+        if magic != ZIP_MAGIC or name != _encoded(info):
+            raise self._refusal(f"its directory and its content disagree about {info.filename!r}")
+        return start + _LOCAL_HEADER.size + name_length + extra_length
+
+    def _refusal(self, fault: str) -> FormatError:
+        return FormatError(f"{self.file.name} is not a sound zip archive", remedy=fault)
+
+
+class Inflated:
+    """A compressed member as a byte source."""
+
+    def __init__(self, archive: Archive, member: str, size: int) -> None:
+        self.name = f"{archive.file.name}, {member!r},"
+        self.size = size
+        self._archive, self._member = archive, member
+
+    def pread_into(self, buffer: memoryview, offset: int) -> None:
+        done = 0
+        while done < len(buffer):
+            number, inside = divmod(offset + done, BLOCK)
+            part = self._archive.block(self._member, number)[inside : inside + len(buffer) - done]
+            if not part:
+                raise FormatError(f"{self.name} ends too early", remedy="it is damaged")
+            buffer[done : done + len(part)] = part
+            done += len(part)
+
+
+class RawReader(io.RawIOBase):
+    """A byte source as a file object, for the standard library."""
+
+    def __init__(self, file: ByteSource) -> None:
+        self._file = file
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._file.size}[whence]
+        if base + offset < 0:
+            raise ValueError("a position before the beginning")
+        self._at = base + offset
+        return self._at
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        count = max(0, min(len(buffer), self._file.size - self._at))
+        if count:
+            self._file.pread_into(memoryview(buffer)[:count], self._at)
+        self._at += count
+        return count
+
+
+def _encoded(info: zipfile.ZipInfo) -> bytes:
+    return info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]

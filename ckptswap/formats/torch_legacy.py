@@ -1,0 +1,77 @@
+"""Files of `torch.save` before torch 1.6: five pickles in a row, then each storage's length and bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ckptswap import dtypes
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.errors import FormatError
+from ckptswap.formats.local import LocalFile
+from ckptswap.formats.pickles import PICKLE_MOST, read_pickle
+from ckptswap.formats.torch_pickle import NAMES, Place, Storage, find_tensors, storage_of
+
+FORMAT = "torch legacy"
+MAGIC = 0x1950A86A20F9469CFC6C
+PROTOCOL = 1001
+
+
+def open_torch_legacy(file: LocalFile) -> Checkpoint:
+    """Open lazily; raises `FormatError` for what is damaged, hostile, or a pickle of another kind."""
+    stream = io.BytesIO(file.pread(PICKLE_MOST, 0))
+    _check_greeting(stream, file.name)
+    roots: dict[str, Storage] = {}
+
+    def remember(identity: Any) -> Storage:
+        storage = storage_of(identity)
+        roots.setdefault(storage.key, storage_of(identity[:5]))
+        return storage
+
+    content = _read(stream, file.name, remember)
+    places = _places(file, stream, roots)
+    tensors, notes = find_tensors(content, lambda storage: _place(places, storage, file.name), file.name)
+    return Checkpoint(
+        tensors, path=file.name, format=FORMAT, notes=notes, files=[Path(file.name)], close=file.close
+    )
+
+
+def _read(stream: BinaryIO, where: str, persistent: Any = None) -> Any:
+    return read_pickle(stream, NAMES, persistent, where=where)
+
+
+def _check_greeting(stream: BinaryIO, where: str) -> None:
+    """Magic number, protocol and byte order, each a pickle."""
+    if _read(stream, where) != MAGIC:
+        raise FormatError(f"{where} is a plain pickle, not a file of torch.save",
+                          remedy="where you trust it, save its tensors as safetensors")  # fmt: skip
+    if _read(stream, where) != PROTOCOL:
+        raise FormatError(f"{where} has an unknown version of torch's legacy format", remedy="save it again")
+    system = _read(stream, where)
+    if not isinstance(system, dict) or system.get("little_endian") is not True:
+        raise FormatError(f"{where} was saved big-endian", remedy="save it again on a little-endian machine")
+
+
+def _places(file: LocalFile, stream: BinaryIO, roots: Mapping[str, Storage]) -> dict[str, Place]:
+    """Where each storage lies: they follow one another in the order of the last pickle's keys."""
+    keys = _read(stream, file.name)
+    if not isinstance(keys, list) or not all(str(key) in roots for key in keys):
+        raise FormatError(f"{file.name} is damaged", remedy="it lists storages that no tensor uses")
+    places, at = {}, stream.tell()
+    for key in map(str, keys):
+        raw = file.pread(8, at)
+        numel = int.from_bytes(raw, "little")
+        width = dtypes.bits(roots[key].dtype) // 8 if roots[key].dtype else 1  # type: ignore[arg-type]
+        if len(raw) < 8 or at + 8 + numel * width > file.size:
+            raise FormatError(f"{file.name} is cut short", remedy=f"storage {key} is not there to its end")
+        places[key] = Place(file, at + 8, numel * width)
+        at += 8 + numel * width
+    return places
+
+
+def _place(places: Mapping[str, Place], storage: Storage, where: str) -> Place:
+    if storage.key not in places:
+        raise FormatError(f"{where} is damaged", remedy=f"storage {storage.key} is not in it")
+    return places[storage.key]

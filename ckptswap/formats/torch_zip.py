@@ -1,0 +1,85 @@
+"""Files of `torch.save` since torch 1.6: a zip archive of a pickle and of each storage's bytes, stored."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.errors import FormatError
+from ckptswap.formats.archive import Archive
+from ckptswap.formats.local import LocalFile
+from ckptswap.formats.pickles import PICKLE_MOST, read_pickle
+from ckptswap.formats.torch_pickle import NAMES, Locate, Place, Storage, find_tensors, storage_of
+
+FORMAT = "torch"
+METADATA = "ckptswap/metadata.json"
+"""A member beside the pickle, which torch skips: metadata has no other room in a plain state dict."""
+NO_CRC = 0
+"""What torch records when it was told not to compute checksums."""
+
+
+def open_torch_zip(archive: Archive, file: LocalFile) -> Checkpoint:
+    """Open lazily: only the pickle is read. Raises `FormatError` for what is damaged, hostile, or TorchScript."""
+    content, locate = read_content(archive)
+    tensors, notes = find_tensors(content, locate, file.name)
+    return Checkpoint(
+        tensors,
+        path=file.name,
+        format=FORMAT,
+        metadata=_metadata(archive),
+        notes=notes,
+        files=[Path(file.name)],
+        close=file.close,
+    )
+
+
+def read_content(archive: Archive) -> tuple[object, Locate]:
+    """What an archive's pickle holds, inert, and where its storages lie."""
+    prefix = _prefix(archive)
+    return _content(archive, prefix), _locator(archive, prefix)
+
+
+def _prefix(archive: Archive) -> str:
+    """The folder inside the archive; its name is the writer's choice."""
+    where = archive.file.name
+    found = [name.removesuffix("/data.pkl") for name in archive.members if name.endswith("/data.pkl")]
+    if len(found) != 1:
+        raise FormatError(f"{where} is no sound torch file", remedy=f"it has {len(found) or 'no'} data.pkl")
+    prefix = found[0]
+    if f"{prefix}/constants.pkl" in archive or any(name.startswith(f"{prefix}/code/") for name in archive.members):
+        raise FormatError(
+            f"{where} is a TorchScript archive, which holds code",
+            remedy="where you trust it, save `torch.jit.load(FILE).state_dict()` with torch.save",
+        )
+    order = f"{prefix}/byteorder"
+    if order in archive and archive.read(order, 16, ignore_crc=NO_CRC) != b"little":
+        raise FormatError(f"{where} was saved big-endian", remedy="save it again on a little-endian machine")
+    return prefix
+
+
+def _content(archive: Archive, prefix: str) -> object:
+    raw = archive.read(f"{prefix}/data.pkl", PICKLE_MOST, ignore_crc=NO_CRC)
+    return read_pickle(io.BytesIO(raw), NAMES, storage_of, where=archive.file.name)
+
+
+def _locator(archive: Archive, prefix: str) -> Locate:
+    def locate(storage: Storage) -> Place:
+        member = archive.stored(f"{prefix}/data/{storage.key}")
+        return Place(archive.file, member.offset, member.size)
+
+    return locate
+
+
+def _metadata(archive: Archive) -> dict[str, str]:
+    name = f"{_prefix(archive)}/{METADATA}"
+    if name not in archive:
+        return {}
+    try:
+        found = json.loads(archive.read(name, PICKLE_MOST))
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{archive.file.name} is damaged", remedy=f"its {name} is not JSON") from error
+    return (
+        {key: value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
+    )
