@@ -24,7 +24,7 @@ import numpy as np
 from ckptswap.errors import RunError
 from ckptswap.formats.atomic import write_text
 
-SCHEMA = "ckptswap/run/1"
+SCHEMA = "ckptswap.run/1"
 PLAN = "plan.json"
 JOURNAL = "journal.jsonl"
 BASELINE = "baseline"
