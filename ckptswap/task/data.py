@@ -112,7 +112,7 @@ class Data:
 def load_data(spec: TaskSpec, progress: Progress | None = None) -> Data:
     """Find and read the data of a task. Raises `DataError` where it cannot be found, read or paired.
 
-    >>> load_data(TaskSpec(data="lab:mni", limit=3)).samples  # doctest: +SKIP
+    >>> load_data(TaskSpec(data="lab:mni", limit=3)).samples
     3
     """
     if spec.data is None:

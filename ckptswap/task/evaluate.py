@@ -78,6 +78,7 @@ def _own_spec(spec: TaskSpec, checkpoint: Checkpoint) -> tuple[TaskSpec, tuple[s
     if spec.model is None or not says_what_it_is(checkpoint):
         return spec, ()
     own = resolved(replace(spec, model=None, model_args={}), checkpoint)
-    if (own.model, own.model_args) == (spec.model, spec.model_args):
+    asked = {key: value for key, value in spec.model_args.items() if key != "encoder_weights"}
+    if own.model == spec.model and {**own.model_args, **asked} == own.model_args:
         return own, ()
     return own, (f"{checkpoint.path} says that it is {own.model}; --model {spec.model} was not used for it",)

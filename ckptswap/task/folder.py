@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ckptswap.errors import DataError, UsageError, listing
 from ckptswap.naming import natural_key
+from ckptswap.task.callables import first_line
 
 SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 _OTHER_IMAGES = (".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".npz", ".nii", ".gz", ".dcm", ".mha", ".mhd", ".nrrd")
@@ -188,14 +189,14 @@ def _read(path: Path) -> np.ndarray:
     except DataError:
         raise
     except Exception as error:  # Pillow raises whatever its decoders do
-        raise DataError(f"{path} cannot be read as an image", remedy=str(error).splitlines()[0]) from None
+        raise DataError(f"{path} cannot be read as an image", remedy=first_line(error)) from None
     if 0 in array.shape:
         raise DataError(f"{path} is empty: its shape is {list(array.shape)}", remedy="remove it")
     return array.astype(array.dtype.newbyteorder("="))
 
 
 def _read_picture(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
+    with Image.open(path, formats=("PNG", "TIFF")) as picture:  # Pillow would run Ghostscript for EPS
         if getattr(picture, "n_frames", 1) > 1:
             raise DataError(f"{path} has {picture.n_frames} pages", remedy="save one a file")  # type: ignore[attr-defined]
         if picture.mode == "P" and path.parent.name == "images":

@@ -196,7 +196,7 @@ def _metric(name: str, spec: TaskSpec) -> Metric:
         return Distance(name, "max", decibel=True, ignore=spec.ignore)
     if plain in _OVERLAPS:
         return Overlap(name, "max", _OVERLAPS[plain], plain != name, spec.output == "probability", spec.ignore)
-    if is_callable_spec(name):
+    if is_callable_spec(name) and plain == name:
         return _own(name, spec.direction)
     remedy = near(name, NAMES) or f"use one of {', '.join(NAMES)}, or file.py:function"
     raise MetricError(f"there is no metric {name!r}", remedy=remedy)

@@ -10,7 +10,7 @@ import json
 import os
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -220,4 +220,3 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "output": _one_of(OUTPUTS), "output_key": _key, "ignore": _whole, "normalize": _text, "group": _text,
 }  # fmt: skip
 """How each flag's value is read, in the order of the fields."""
-assert list(_READERS) == [each.name for each in fields(TaskSpec)]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError, UsageError
-from ckptswap.task.callables import faults_of
+from ckptswap.task.callables import faults_of, first_line
 from ckptswap.task.data import Data, Progress, load_data
 from ckptswap.task.metrics import Metric, Overlap, code_hashes, load_metrics
 from ckptswap.task.models import build_model, depends_on_batch, model_of, target_of
@@ -149,6 +149,12 @@ def load_task(
 
     The model is the spec's, or else what the checkpoint says of itself. `progress` follows the reading of the
     data. Raises `TaskError`, `MismatchError` or `UsageError`.
+
+    >>> weights = {name: each.numpy() for name, each in build_model("lab:unet", {"width": 2}).state_dict().items()}
+    >>> said = {"ckptswap.model": "lab:unet", "ckptswap.model_args": '{"width": 2}'}
+    >>> spec = TaskSpec(data="lab:mni", metrics=("dice",), limit=4)
+    >>> load_task(spec, Checkpoint.from_arrays(weights, metadata=said)).measure().statistics["dice"].shape
+    (4, 1)
     """
     _check_device(spec.device)
     metrics = load_metrics(spec)
@@ -199,7 +205,7 @@ def _check_device(name: str) -> None:
     try:
         torch.empty(0, device=torch.device(name))
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"device {name!r} cannot be used", remedy=str(error).splitlines()[0]) from None
+        raise UsageError(f"device {name!r} cannot be used", remedy=first_line(error)) from None
 
 
 def _float_dtype(model: nn.Module) -> torch.dtype:
