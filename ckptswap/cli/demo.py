@@ -10,6 +10,9 @@ import typer
 from ckptswap.cli.flags import AsciiFlag
 from ckptswap.cli.terminal import Meter, emit, say, style
 
+TOP = 20
+"""Cells that the table shows; the folder and `ckptswap report` have them all."""
+
 
 def demo(
     folder: Annotated[str, typer.Argument(help="Where to leave everything.")] = "ckptswap-demo",
@@ -44,6 +47,6 @@ def demo(
         for meter in meters.values():
             meter.close()
     export(found.result, str(found.folder / library.RUN))
-    emit(render(found.result, "table", style(ascii=ascii)))
+    emit(render(found.result, "table", style(ascii=ascii), top=TOP))
     say(f"all of it is in {folder}/: the checkpoints, the run (`ckptswap report {folder}/{library.RUN}` shows it "
         f"again), and {library.COMMANDS}, the same by hand")  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from ckptswap.cli.flags import AsciiFlag, FormatFlag, OutFlag, Patterns, SelectionFlags, flags
-from ckptswap.cli.terminal import emit, progress, style, warn
+from ckptswap.cli.terminal import emit, progress, style, tell_notes
 from ckptswap.errors import EXIT_DIFFERENT
 
 
@@ -47,7 +47,7 @@ def diff(
     from ckptswap.report.text import dump_json
 
     with open_checkpoint(a) as left, open_checkpoint(b) as right:
-        warn([*left.notes, *right.notes])
+        tell_notes(left, right)
         with progress("comparing") as tell:
             found = library.diff(left, right, select.selection(), values=not stat, progress=tell)
     differs = found.differs

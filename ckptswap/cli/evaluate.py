@@ -35,7 +35,6 @@ def evaluate(
 
     with ExitStack() as stack, progress("evaluating", unit=" samples") as tell:
         opened = [stack.enter_context(open_checkpoint(path)) for path in checkpoints]
-        warn(note for each in opened for note in each.notes)
         comparison = compare(score(opened, task.spec(), tell))
     warn(comparison.warnings)
     data = report.evaluate_json(comparison)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ckptswap.cli.flags import FormatFlag, OutFlag, SelectionFlags, flags
-from ckptswap.cli.terminal import emit, progress, style, warn
+from ckptswap.cli.terminal import emit, progress, style, tell_notes
 
 
 @flags
@@ -34,7 +34,7 @@ def show(
     from ckptswap.show import statistics
 
     with open_checkpoint(checkpoint) as opened:
-        warn(opened.notes)
+        tell_notes(opened)
         entries = select.selection().pick(opened)
         moments = None
         if stats:

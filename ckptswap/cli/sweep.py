@@ -8,7 +8,7 @@ import typer
 
 from ckptswap.cli.diff import split_ways
 from ckptswap.cli.flags import AsciiFlag, Format, FormatFlag, OutFlag, Patterns, SelectionFlags, TaskFlags, flags
-from ckptswap.cli.terminal import emit, progress, say, style, warn
+from ckptswap.cli.terminal import emit, progress, say, style
 from ckptswap.errors import EXIT_PARTIAL
 
 if TYPE_CHECKING:
@@ -65,7 +65,6 @@ def sweep(
 
     ways = tuple(split_ways([value]) for value in by or ["layer,kind"])
     with open_checkpoint(donor) as giving, open_checkpoint(recipient) as receiving:
-        warn([*giving.notes, *receiving.notes])
         proposal = propose(giving, receiving, task.spec(), selection=select.selection(), by=ways, run_dir=run)
         if dry_run:
             emit(_plan(proposal, format), out)

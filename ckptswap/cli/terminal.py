@@ -15,6 +15,8 @@ from ckptswap.report.text import Style, safe
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from ckptswap.checkpoint import Checkpoint
+
 PATIENCE = 1.0
 """Seconds of silence before a progress bar appears."""
 NEWS = 15.0
@@ -53,6 +55,13 @@ def warn(texts: Iterable[str]) -> None:
     """Warnings, on stderr, one a line."""
     for text in texts:
         say(f"ckptswap: warning: {text}")
+
+
+def tell_notes(*checkpoints: Checkpoint) -> None:
+    """What a reader should know of each file, on stderr."""
+    for checkpoint in checkpoints:
+        for note in checkpoint.notes:
+            say(f"ckptswap: note: {checkpoint.path}: {note}")
 
 
 @contextmanager

@@ -60,8 +60,15 @@ def compare(evaluation: Evaluation) -> Comparison:
         for metric in evaluation.metrics
         for a, b in combinations([each for each in scored if not each.measured.nonfinite], 2)
     )
-    warnings = tuple(dict.fromkeys(said for each in scored for said in _warnings(each)))
+    warnings = tuple(dict.fromkeys([*(said for each in scored for said in _warnings(each)), *_few(evaluation)]))
     return Comparison(evaluation.samples, tuple(each.path for each in scored), scores, differences, warnings)
+
+
+def _few(evaluation: Evaluation) -> list[str]:
+    groups = len(set(evaluation.groups.tolist()))
+    if groups >= statistics.LEAST_GROUPS:
+        return []
+    return [f"{groups} groups are too few for intervals, which want {statistics.LEAST_GROUPS} or more"]
 
 
 def _warnings(scored: Scored) -> list[str]:
