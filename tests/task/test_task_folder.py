@@ -160,3 +160,10 @@ def test_groups_from_a_pattern() -> None:
     for pattern in (r"s\d+_", "(a)(b)", "("):
         with pytest.raises(UsageError):
             groups_of(["s1_a"], pattern)
+
+
+def test_other_formats_under_a_known_suffix_are_not_decoded(write_folder) -> None:
+    root = write_folder({"images/a.png": GREY, "masks/a.png": ONES})
+    Image.fromarray(GREY).save(root / "images" / "a.png", format="BMP")
+    with pytest.raises(DataError, match=r"a\.png cannot be read as an image"):
+        FolderSamples(root)[0]
