@@ -110,7 +110,8 @@ class Checkpoint(Mapping[str, Entry]):
 
     `path` and `format` say where it came from, `metadata` what the file says of itself, `notes` what a reader
     should know (optimizer state beside the tensors, a prefix, shared storage). `files` are the files whose
-    bytes it stands for. Use it as a context manager, or call `close`.
+    bytes it stands for, `renames` the names that are not the file's own (old → new). Use it as a context
+    manager, or call `close`.
 
     >>> a = Checkpoint.from_arrays({"w": np.arange(3.0)})
     >>> list(a), a["w"].dtype, a.read("w").tolist()
@@ -127,6 +128,7 @@ class Checkpoint(Mapping[str, Entry]):
         notes: Iterable[str] = (),
         files: Iterable[Path] = (),
         close: Callable[[], None] | None = None,
+        renames: Mapping[str, str] | None = None,
     ) -> None:
         found = list(tensors)
         places = classify({tensor.name: tensor.shape for tensor in found})
@@ -139,6 +141,7 @@ class Checkpoint(Mapping[str, Entry]):
         self.metadata: Mapping[str, str] = dict(metadata or {})
         self.notes = tuple(notes)
         self.files = tuple(files)
+        self.renames: Mapping[str, str] = dict(renames or {})
         self._close = close
 
     def __getitem__(self, name: str) -> Entry:

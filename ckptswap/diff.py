@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -68,20 +68,17 @@ class TensorDiff:
 
 @dataclass(frozen=True)
 class Diff:
-    """Rows in natural order of their names, and how many there are of each status."""
+    """Rows in natural order of their names; `summary` counts the tensors of each status, shown or not."""
 
     a: Side
     b: Side
     rows: tuple[TensorDiff, ...]
-
-    @property
-    def summary(self) -> dict[str, int]:
-        return {status: sum(row.tensors for row in self.rows if row.status == status) for status in STATUSES}
+    summary: Mapping[str, int]
 
     @property
     def differs(self) -> bool:
         """Whether anything that was looked at is not the same on both sides."""
-        return any(row.status not in ("identical", "unread") for row in self.rows)
+        return any(count for status, count in self.summary.items() if status not in ("identical", "unread"))
 
     def sorted(self, by: str = "name", top: int | None = None) -> Diff:
         """The largest first (what has no number comes last), or in the order of names; only `top` of them."""
@@ -92,7 +89,7 @@ class Diff:
 
     def grouped(self, by: Sequence[str]) -> Diff:
         """The rows pooled by layer, by kind, or by both; a group has one row for each status in it."""
-        return Diff(self.a, self.b, tuple(_pool_rows(self.rows, by)))
+        return replace(self, rows=tuple(_pool_rows(self.rows, by)))
 
 
 def diff(
@@ -125,7 +122,8 @@ def diff(
         pairs = [(ours[row.name], theirs[row.name]) for row in rows if row.status == "unread" and row.name]
         measured = _measure(pairs, threads or min(os.cpu_count() or 1, 8), progress)
         rows = [_measured(row, *next(measured)) if row.status == "unread" else row for row in rows]
-    return Diff(_side(a, ours), _side(b, theirs), tuple(rows))
+    summary = {status: sum(row.status == status for row in rows) for status in STATUSES}
+    return Diff(_side(a, ours), _side(b, theirs), tuple(rows), summary)
 
 
 def _chosen(checkpoint: Checkpoint, selection: Selection) -> dict[str, Entry]:

@@ -16,6 +16,9 @@ from ckptswap.errors import EXIT_PARTIAL
 def evaluate(
     checkpoints: Annotated[list[str], typer.Argument(help="One or more checkpoints.", show_default=False)],
     task: TaskFlags,
+    strip_prefix: Annotated[
+        str | None, typer.Option("--strip-prefix", metavar="PREFIX", help="Take this off all names.")
+    ] = None,
     format: FormatFlag = "table",
     out: OutFlag = None,
 ) -> None:
@@ -28,6 +31,7 @@ def evaluate(
       ckptswap evaluate reconstruct.safetensors --data lab:mni --target input --metric psnr --format json
     """
     from ckptswap.formats import open_checkpoint
+    from ckptswap.renaming import strip_all
     from ckptswap.report import evaluate as report
     from ckptswap.report.text import dump_json
     from ckptswap.sweep.comparison import compare
@@ -35,6 +39,7 @@ def evaluate(
 
     with ExitStack() as stack, progress("evaluating", unit=" samples") as tell:
         opened = [stack.enter_context(open_checkpoint(path)) for path in checkpoints]
+        opened = strip_all(opened, strip_prefix) if strip_prefix else opened
         comparison = compare(score(opened, task.spec(), tell))
     warn(comparison.warnings)
     data = report.evaluate_json(comparison)

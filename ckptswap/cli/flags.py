@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.cli.terminal import say
 from ckptswap.selection import Selection
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
@@ -54,6 +56,36 @@ class SelectionFlags:
         return Selection.parse(
             only=self.only or (), exclude=self.exclude or (), layers=self.layers or (), kind=self.kind or ()
         )
+
+
+@dataclass
+class NameFlags:
+    """How the names of two checkpoints are brought together."""
+
+    map: Annotated[
+        Patterns,
+        typer.Option(
+            "--map", metavar="OLD=NEW", help="Rename the first one's tensors: 'net.*=encoder.*' or 're:…=…'."
+        ),
+    ] = None
+    map_file: Annotated[
+        str | None,
+        typer.Option("--map-file", metavar="FILE", help="Such rules, one a line."),
+    ] = None
+    strip_prefix: Annotated[
+        str | None,
+        typer.Option("--strip-prefix", metavar="PREFIX", help="Take it off all names."),
+    ] = None
+
+    def matched(self, other: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
+        """Both under comparable names; says on stderr which prefix was found where none was named."""
+        from ckptswap.renaming import matched, parse_rules
+
+        rules = parse_rules(self.map or (), self.map_file)
+        other, reference, said = matched(other, reference, rules, self.strip_prefix)
+        if said:
+            say(f"ckptswap: note: {said}")
+        return other, reference
 
 
 @dataclass

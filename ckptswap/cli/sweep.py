@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ckptswap.cli.diff import split_ways
-from ckptswap.cli.flags import AsciiFlag, Format, FormatFlag, OutFlag, Patterns, SelectionFlags, TaskFlags, flags
+from ckptswap.cli.flags import (
+    AsciiFlag,
+    Format,
+    FormatFlag,
+    NameFlags,
+    OutFlag,
+    Patterns,
+    SelectionFlags,
+    TaskFlags,
+    flags,
+)
 from ckptswap.cli.terminal import emit, progress, say, style
 from ckptswap.errors import EXIT_PARTIAL
 
@@ -30,6 +40,7 @@ def sweep(
     donor: Annotated[str, typer.Option("--from", metavar="DONOR", help="The checkpoint that gives.")],
     recipient: Annotated[str, typer.Option("--to", metavar="RECIPIENT", help="The checkpoint that receives.")],
     select: SelectionFlags,
+    names: NameFlags,
     task: TaskFlags,
     by: Annotated[
         Patterns,
@@ -65,6 +76,7 @@ def sweep(
 
     ways = tuple(split_ways([value]) for value in by or ["layer,kind"])
     with open_checkpoint(donor) as giving, open_checkpoint(recipient) as receiving:
+        giving, receiving = names.matched(giving, receiving)
         proposal = propose(giving, receiving, task.spec(), selection=select.selection(), by=ways, run_dir=run)
         if dry_run:
             emit(_plan(proposal, format), out)

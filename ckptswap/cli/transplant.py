@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ckptswap.cli.flags import ForceFlag, SelectionFlags, flags
+from ckptswap.cli.flags import ForceFlag, NameFlags, SelectionFlags, flags
 from ckptswap.cli.terminal import emit, progress, say, warn
 from ckptswap.errors import listing
 
@@ -16,6 +16,7 @@ def transplant(
     donor: Annotated[str, typer.Option("--from", metavar="DONOR", help="The checkpoint that gives.")],
     recipient: Annotated[str, typer.Option("--to", metavar="RECIPIENT", help="The checkpoint that receives.")],
     select: SelectionFlags,
+    names: NameFlags,
     alpha: Annotated[float, typer.Option(help="How far to go: 0 is the recipient, 1 the donor.")] = 1.0,
     skip_missing: Annotated[
         bool,
@@ -41,6 +42,7 @@ def transplant(
     from ckptswap.formats import open_checkpoint
 
     with open_checkpoint(donor) as giving, open_checkpoint(recipient) as receiving:
+        giving, receiving = names.matched(giving, receiving)
         plan = library.plan_transplant(
             giving, receiving, select.selection(), alpha=alpha, skip_missing=skip_missing
         )

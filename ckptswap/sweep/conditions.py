@@ -23,6 +23,7 @@ def conditions(task: Task, donor: Checkpoint, recipient: Checkpoint) -> dict[str
     return {
         "donor": donor.sha256(),
         "recipient": recipient.sha256(),
+        "names": {side: dict(each.renames) for side, each in (("donor", donor), ("recipient", recipient))},
         "task": identity["spec"],
         "data": identity["data"],
         "code": identity["code"],

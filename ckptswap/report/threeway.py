@@ -1,0 +1,87 @@
+"""A three-way comparison as JSON, terminal table, csv and md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from ckptswap.report.layout import Cell, Column, grid, render
+from ckptswap.report.tabular import md_text, to_csv, to_md
+from ckptswap.report.text import Style, figure, plural, safe
+
+if TYPE_CHECKING:
+    from ckptswap.diff import Side, TensorDiff
+    from ckptswap.threeway import ThreeWay
+
+SCHEMA = "ckptswap.diff3/1"
+FIELDS = ("name", "layer", "kind", "status", "change_a", "rel_l2_a", "change_b", "rel_l2_b")
+_WORDS = {"a": "a", "b": "b", "both": "both, differently", "same": "both, the same", "unchanged": "unchanged"}
+_LOOKS = {"a": "red", "b": "green", "both": "bold yellow", "same": ""}
+
+
+def threeway_json(found: ThreeWay) -> dict[str, Any]:
+    """`status` is `unchanged`, `a`, `b`, `same` (both sides made the same change) or `both` (different ones);
+    `change_*` is that side's status against the base, as in a diff, and `rel_l2_*` relative to the base."""
+    return {
+        "schema": SCHEMA,
+        **{name: _side(side) for name, side in (("base", found.base), ("a", found.a), ("b", found.b))},
+        "summary": found.summary,
+        "rows": [
+            {"name": row.name, "layer": row.layer, "kind": row.kind, "status": row.status,
+             **_change("a", row.a), **_change("b", row.b)}
+            for row in found.rows
+        ],
+    }  # fmt: skip
+
+
+def _side(side: Side) -> dict[str, Any]:
+    return {"path": side.path, "tensors": side.tensors, "bytes": side.bytes}
+
+
+def _change(side: str, row: TensorDiff | None) -> dict[str, Any]:
+    distance = row.distance if row else None
+    return {f"change_{side}": row.status if row else None, f"rel_l2_{side}": distance.rel_l2 if distance else None}
+
+
+def threeway_table(data: Mapping[str, Any], style: Style, *, every: bool = False) -> str:
+    """Who changed what, and by how much relative to the base; a last line counts."""
+    shown = [_cells(row) for row in data["rows"] if every or row["status"] != "unchanged"]
+    amounts = [Column(f"{side}: rel. L2", right=True) for side in "ab"]
+    columns = [Column("changed by"), Column("name", smallest=16), Column("kind"), *amounts]
+    counts = ", ".join(f"{count} {_WORDS[status]}" for status, count in data["summary"].items() if count)
+    body = [Text(), *grid(columns, shown, style)] if shown else []
+    return render([*_sides(data, style), *body, Text(), Text(counts)], style)
+
+
+def _sides(data: Mapping[str, Any], style: Style) -> list[Text]:
+    rows: list[list[Cell]] = [
+        [name, safe(data[name]["path"]), plural(data[name]["tensors"], "tensor")] for name in ("base", "a", "b")
+    ]
+    return grid([Column(""), Column("", smallest=12), Column("")], rows, style)
+
+
+def _cells(row: Mapping[str, Any]) -> list[Cell]:
+    who = Text(_WORDS[row["status"]], style=_LOOKS.get(row["status"], ""))
+    return [who, safe(row["name"]), safe(row["kind"]), *(_amount(row, side) for side in "ab")]
+
+
+def _amount(row: Mapping[str, Any], side: str) -> str:
+    change = row[f"change_{side}"]
+    return figure(row[f"rel_l2_{side}"]) if change in ("changed", "identical", None) else change
+
+
+def threeway_csv(data: Mapping[str, Any]) -> str:
+    """Every tensor, one a line."""
+    return to_csv(FIELDS, _rows(data))
+
+
+def threeway_md(data: Mapping[str, Any]) -> str:
+    """Every tensor as a table for GitHub."""
+    heads = [f"{name}: {md_text(data[name]['path'])}" for name in ("base", "a", "b")]
+    return "\n".join([*heads, "", to_md(FIELDS, _rows(data))])
+
+
+def _rows(data: Mapping[str, Any]) -> list[list[object]]:
+    return [[row[name] for name in FIELDS] for row in data["rows"]]

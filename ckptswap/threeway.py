@@ -1,0 +1,87 @@
+"""Two checkpoints that came from one: which tensors each side changed, and which both did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.diff import Diff, Progress, Side, TensorDiff, diff
+from ckptswap.naming import natural_key
+from ckptswap.selection import Selection
+
+STATUSES = ("unchanged", "a", "b", "same", "both")
+"""Neither side changed it; only A did; only B did; both did, to the same; both did, differently."""
+
+
+@dataclass(frozen=True)
+class ThreeWayRow:
+    """One tensor: what each side did to the base's, a row of a diff; None where it and the base lack it."""
+
+    name: str
+    layer: str | None
+    kind: str | None
+    status: str
+    a: TensorDiff | None
+    b: TensorDiff | None
+
+
+@dataclass(frozen=True)
+class ThreeWay:
+    """Rows in natural order of their names."""
+
+    base: Side
+    a: Side
+    b: Side
+    rows: tuple[ThreeWayRow, ...]
+
+    @property
+    def summary(self) -> dict[str, int]:
+        return {status: sum(row.status == status for row in self.rows) for status in STATUSES}
+
+
+def three_way(
+    base: Checkpoint,
+    a: Checkpoint,
+    b: Checkpoint,
+    selection: Selection | None = None,
+    *,
+    progress: Progress | None = None,
+) -> ThreeWay:
+    """Compare A and B with the base that both came from; added and dropped tensors are changes too.
+
+    Raises `SelectionError` when the selection matches nothing.
+
+    >>> import numpy as np
+    >>> base, a, b = (Checkpoint.from_arrays({"w": np.full(2, w), "v": np.full(2, v)})
+    ...               for w, v in [(0.0, 0.0), (1.0, 0.0), (2.0, 3.0)])
+    >>> [(row.name, row.status) for row in three_way(base, a, b).rows]
+    [('v', 'b'), ('w', 'both')]
+    """
+    chosen = selection or Selection()
+    ours, theirs = diff(base, a, chosen, progress=progress), diff(base, b, chosen, progress=progress)
+    left, right = _by_name(ours), _by_name(theirs)
+    names = sorted(dict.fromkeys([*left, *right]), key=natural_key)
+    touched = [name for name in names if _changed(left.get(name)) and _changed(right.get(name))]
+    between = _by_name(diff(a, b, Selection.exactly(touched), progress=progress)) if touched else {}
+    rows = (_row(name, left.get(name), right.get(name), between.get(name)) for name in names)
+    return ThreeWay(ours.a, ours.b, theirs.b, tuple(rows))
+
+
+def _by_name(found: Diff) -> Mapping[str, TensorDiff]:
+    return {row.name: row for row in found.rows if row.name is not None}
+
+
+def _changed(row: TensorDiff | None) -> bool:
+    return row is not None and row.status != "identical"
+
+
+def _row(name: str, a: TensorDiff | None, b: TensorDiff | None, between: TensorDiff | None) -> ThreeWayRow:
+    known = b or a
+    assert known is not None
+    if _changed(a) and _changed(b):
+        # Dropped on both sides, neither has it: that is the same change.
+        status = "same" if between is None or between.status == "identical" else "both"
+    else:
+        status = "a" if _changed(a) else "b" if _changed(b) else "unchanged"
+    return ThreeWayRow(name, known.layer, known.kind, status, a, b)
