@@ -57,6 +57,15 @@ def is_packed(dtype: str) -> bool:
     return dtype in _PACKED_BITS
 
 
+def is_plain(dtype: str) -> bool:
+    """Whether numpy itself, without ml_dtypes, has this dtype.
+
+    >>> is_plain("F16"), is_plain("BF16")
+    (True, False)
+    """
+    return dtype in _NUMPY
+
+
 def is_float(dtype: str) -> bool:
     """Whether values can be interpolated (complex included, packed ones not).
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.errors import FileError, FormatError
+from ckptswap.errors import FileError, FormatError, UsageError, listing
 from ckptswap.formats import safetensors
 from ckptswap.formats.local import LocalFile, opened
-from ckptswap.formats.smp_folder import open_smp_folder
+from ckptswap.formats.prefix import common_prefix
+from ckptswap.formats.sharded import INDEX, SHARD_SIZE, open_sharded, write_sharded, write_sharded_folder
+from ckptswap.formats.smp_folder import WEIGHTS, open_smp_folder
+from ckptswap.formats.streaming import Progress, Watch, watch_of
 
-__all__ = ["open_checkpoint", "write_checkpoint"]
+__all__ = ["SHARD_SIZE", "common_prefix", "open_checkpoint", "write_checkpoint"]
 
-_TAR = slice(257, 262)
-_PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
+TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -26,35 +27,57 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     of no format we know. Close it, or use it in a `with`.
     """
     place = Path(path)
-    if os.path.isdir(place):
-        return open_smp_folder(place)
-    head, size = _head(place)
+    checkpoint = _open_folder(place) if os.path.isdir(place) else _open_file(place)
+    prefix = common_prefix(checkpoint)
+    if prefix:
+        checkpoint.notes = (*checkpoint.notes, f"every name begins with {prefix!r}")
+    return checkpoint
+
+
+def _open_folder(folder: Path) -> Checkpoint:
+    if (folder / ".metadata").is_file():
+        from ckptswap.formats.distributed import open_distributed
+
+        return open_distributed(folder)
+    indexes = sorted(folder.glob(f"*{INDEX}"))
+    if len(indexes) == 1:
+        return _open_index(indexes[0])
+    if (folder / WEIGHTS).is_file():
+        return open_smp_folder(folder)
+    endings = (".safetensors", *TORCH_SUFFIXES)
+    inside = [each.name for each in sorted(folder.iterdir()) if each.name.endswith(endings)]
+    names = [index.name for index in indexes] or inside
+    raise FileError(f"{folder} is a folder, and not of a form that we read",
+                    remedy=f"name one of {listing(names)}" if names else "name the checkpoint file itself")  # fmt: skip
+
+
+def _open_file(path: Path) -> Checkpoint:
+    """One file, or the index of several, told by how it begins."""
+    head, size = _head(path)
+    if path.name.endswith(INDEX):
+        return _open_index(path)
     if head.startswith(b"PK\x03\x04"):
-        return _open_zip(place)
+        return _open_zip(path)
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return _open_legacy(place)
-    if safetensors.looks_like(head, size) or place.suffix == ".safetensors":
-        return safetensors.open_safetensors(place)
-    raise _refusal(place, head)
+        return _open_legacy(path)
+    if safetensors.looks_like(head, size):
+        return safetensors.open_safetensors(path)
+    from ckptswap.formats.foreign import refuse_foreign
+
+    refuse_foreign(path, head)
+    if path.suffix == ".safetensors":
+        return safetensors.open_safetensors(path)
+    raise FormatError(f"{path} is no checkpoint that we can read", remedy="it is none of safetensors, torch, npz")
 
 
-def write_checkpoint(
-    checkpoint: Checkpoint,
-    path: str | os.PathLike[str],
-    *,
-    metadata: Mapping[str, str] | None = None,
-    force: bool = False,
-) -> Path:
-    """Write a checkpoint as safetensors, atomically, and return where it is.
+def _open_index(path: Path) -> Checkpoint:
+    return open_sharded(path, _open_shard)
 
-    `metadata` is added to what the checkpoint says of itself. Raises `FileError` when the target exists and
-    `force` is not given.
-    """
-    target = Path(path)
-    safetensors.write_safetensors(
-        checkpoint, target, metadata={**checkpoint.metadata, **(metadata or {})}, force=force
-    )
-    return target
+
+def _open_shard(path: Path) -> Checkpoint:
+    if path.name.endswith(INDEX):
+        raise FormatError(f"{path} is an index, not a shard", remedy="the index that lists it is damaged")
+    return _open_file(path)
 
 
 def _open_zip(path: Path) -> Checkpoint:
@@ -84,39 +107,47 @@ def _head(path: Path) -> tuple[bytes, int]:
         file.close()
     if not head:
         raise FormatError(f"{path} is empty", remedy="it was perhaps never written to its end")
-    if head.startswith(b"version https://git-lfs"):
-        raise FormatError(f"{path} is a git-lfs pointer, not the file itself", remedy="run `git lfs pull`")
     return head, file.size
 
 
-def _refusal(path: Path, head: bytes) -> FormatError:
-    """Say what the file is, as well as we can tell."""
-    if head[_TAR] == b"ustar":
-        return FormatError(f"{path} is a tar archive, as torch wrote before 0.1.10",
-                           remedy="where you trust it, load it with an old torch and save it again")  # fmt: skip
-    if path.suffix in _PICKLE_SUFFIXES:
-        return _refused_pickle(path, head)
-    return FormatError(f"{path} is no checkpoint that we can read", remedy=_what_it_is(head))
+def write_checkpoint(
+    checkpoint: Checkpoint,
+    path: str | os.PathLike[str],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    force: bool = False,
+    shard_size: int = SHARD_SIZE,
+    progress: Progress | None = None,
+) -> Path:
+    """Write a checkpoint in the format that the path's ending names, atomically, and return where it is.
+
+    `.safetensors` (also where there is no ending), `.npz`, `.pt` `.pth` `.bin` `.ckpt`; `.index.json` or a path
+    that ends with `/` for shards of at most `shard_size` bytes, in a new folder. `metadata` is added to what the
+    checkpoint says of itself. Raises `FileError` when the target exists and `force` is not given, `FormatError`
+    when the format cannot hold a tensor, `UsageError` for another ending.
+    """
+    target = Path(path)
+    said = {**checkpoint.metadata, **(metadata or {})}
+    watch = watch_of(progress, checkpoint.nbytes)
+    if os.fspath(path).endswith("/"):
+        write_sharded_folder(checkpoint, target, metadata=said, shard_size=shard_size, watch=watch)
+    elif target.name.endswith(INDEX):
+        write_sharded(checkpoint, target, metadata=said, shard_size=shard_size, force=force, watch=watch)
+    else:
+        _write_file(checkpoint, target, said, force, watch)
+    return target
 
 
-def _refused_pickle(path: Path, head: bytes) -> FormatError:
-    """An old pickle may look like text; name what it asks for if it is one."""
-    from ckptswap.formats.pickles import read_pickle
-    from ckptswap.formats.torch_pickle import NAMES
-
-    try:
-        read_pickle(io.BytesIO(head), NAMES, where=str(path))
-    except FormatError as error:
-        if "asks for" in error.message:
-            return error
-    return FormatError(f"{path} is no file of torch.save", remedy=_what_it_is(head))
-
-
-def _what_it_is(head: bytes) -> str:
-    try:
-        text = head.decode("utf-8")
-    except UnicodeDecodeError as error:
-        text = head[: error.start].decode("utf-8") if error.start > len(head) - 4 else ""
-    if text.strip() and "\x00" not in text:
-        return f"it looks like text, beginning {text.strip()[:30]!r}"
-    return "it is none of safetensors, torch, npz"
+def _write_file(
+    checkpoint: Checkpoint, target: Path, metadata: Mapping[str, str], force: bool, watch: Watch
+) -> None:
+    if target.suffix in TORCH_SUFFIXES:
+        from ckptswap.formats.torch_writer import write_torch as write
+    elif target.suffix == ".npz":
+        from ckptswap.formats.npz_writer import write_npz as write
+    elif target.suffix in ("", ".safetensors"):
+        write = safetensors.write_safetensors
+    else:
+        known = ", ".join((".safetensors", ".npz", *TORCH_SUFFIXES, INDEX))
+        raise UsageError(f"{target} names no format that we write", remedy=f"end it with one of {known}")
+    write(checkpoint.values(), target, metadata=metadata, force=force, watch=watch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -13,11 +14,13 @@ from ckptswap.errors import FileError
 
 def refuse_existing(path: Path, *, force: bool) -> None:
     """Raises `FileError` when something is in the way; `force` allows a file to be replaced, never a folder."""
-    if path.is_dir():
+    if os.path.isdir(path):
         raise FileError(f"{path} is a folder", remedy="name a file to write")
-    if path.exists() and not force:
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise FileError(f"{path} is no plain file", remedy="name a file to write")
+    if os.path.lexists(path) and not force:
         raise FileError(f"{path} exists already", remedy="write elsewhere with -o, or replace it with --force")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise FileError(f"{path} cannot be written: there is no folder {path.parent}", remedy="make it first")
 
 
@@ -30,9 +33,9 @@ def atomic_file(path: str | os.PathLike[str], *, force: bool = True) -> Iterator
     """
     target = Path(path)
     refuse_existing(target, force=force)
-    beside = target.parent / f".{target.name[:200]}.{os.getpid()}.part"
+    beside = target.parent / f".{target.name[:60]}.{secrets.token_hex(4)}.part"
     try:
-        with open(beside, "wb") as file:
+        with open(beside, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -43,7 +46,7 @@ def atomic_file(path: str | os.PathLike[str], *, force: bool = True) -> Iterator
         reason = error.strerror or str(error)
         raise FileError(f"{target} could not be written ({reason})", remedy="nothing was left behind") from None
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             beside.unlink()
 
 

@@ -15,8 +15,13 @@ from ckptswap.errors import FileError, FormatError
 class ByteSource(Protocol):
     """What a format reads from. A local file today; ranged reads of a remote one fit the same shape."""
 
-    name: str
-    size: int
+    @property
+    def name(self) -> str:
+        """What to call it in a message."""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
 
     def pread_into(self, buffer: memoryview, offset: int) -> None:
         """Fill `buffer` from `offset` on; raises `FormatError` when the bytes are not there."""
@@ -36,11 +41,17 @@ class LocalFile:
     def pread_into(self, buffer: memoryview, offset: int) -> None:
         done = 0
         while done < len(buffer):
-            count = os.preadv(self._fd, [buffer[done:]], offset + done)
+            count = self._read(buffer[done:], offset + done)
             if count == 0:
                 raise FormatError(f"{self.name} ended at byte {offset + done}", remedy="it is cut short")
             done += count
         self.check_unchanged()
+
+    def _read(self, buffer: memoryview, offset: int) -> int:
+        try:
+            return os.preadv(self._fd, [buffer], offset)
+        except OSError as error:
+            raise FileError(f"{self.name} cannot be read ({error.strerror})", remedy="was it closed?") from None
 
     def pread(self, size: int, offset: int) -> bytes:
         """At most `size` bytes from `offset` on; fewer only at the file's end."""

@@ -11,13 +11,15 @@ import json
 from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple, NoReturn
 
 from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, Entry, Tensor
 from ckptswap.errors import FormatError
 from ckptswap.formats.atomic import atomic_file
-from ckptswap.formats.local import FileRange, LocalFile
+from ckptswap.formats.local import FileRange, LocalFile, opened
+from ckptswap.formats.objects import parse_object
+from ckptswap.formats.streaming import Watch, stream, unwatched
 
 FORMAT = "safetensors"
 HEADER_MOST = 100_000_000
@@ -39,16 +41,12 @@ def looks_like(head: bytes, size: int) -> bool:
 
 def open_safetensors(path: Path) -> Checkpoint:
     """Open a file lazily; raises `FormatError` when it is damaged or hostile."""
-    file = LocalFile(path)
-    try:
+    with opened(path) as file:
         layout = read_layout(file)
         tensors = [_tensor(file, layout, name) for name in layout.header]
-    except BaseException:
-        file.close()
-        raise
-    return Checkpoint(
-        tensors, path=file.name, format=FORMAT, metadata=layout.metadata, files=[file.path], close=file.close
-    )
+        return Checkpoint(
+            tensors, path=file.name, format=FORMAT, metadata=layout.metadata, files=[file.path], close=file.close
+        )
 
 
 def read_layout(file: LocalFile) -> Layout:
@@ -76,34 +74,12 @@ def _judge(file: LocalFile) -> None:
 
 def _parse(file: LocalFile, raw: bytes) -> dict:
     try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
-    except UnicodeDecodeError:
-        _refuse(file, "its header is not UTF-8")
-    except RecursionError:
-        _refuse(file, "its header is nested too deep")
-    except _DuplicateKeyError as error:
-        _refuse(file, f"its header names {error.args[0]!r} twice")
+        return parse_object(raw)
     except ValueError as error:
-        _refuse(file, f"its header is not JSON ({error})")
-    if not isinstance(header, dict):
-        _refuse(file, "its header is not a JSON object")
-    return header
+        _refuse(file, f"its header {error}")
 
 
-class _DuplicateKeyError(Exception):
-    pass
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for key, value in pairs:
-        if key in found:
-            raise _DuplicateKeyError(key)
-        found[key] = value
-    return found
-
-
-def _refuse(file: LocalFile, fault: str) -> None:
+def _refuse(file: LocalFile, fault: str) -> NoReturn:
     raise FormatError(f"{file.name} is not a sound safetensors file", remedy=fault)
 
 
@@ -112,24 +88,38 @@ def _tensor(file: LocalFile, layout: Layout, name: str) -> Tensor:
     dtype, shape, (begin, end) = field["dtype"], tuple(field["shape"]), field["data_offsets"]
     if not dtypes.known(dtype):
         _refuse(file, f"tensor {name!r} has the dtype {dtype!r}, which this version does not know")
+    fault = dtypes.shape_fault(shape)
+    if fault:
+        _refuse(file, f"tensor {name!r} has {fault}")
     if (prod(shape) * dtypes.bits(dtype) + 7) // 8 != end - begin:
         _refuse(file, f"tensor {name!r} is {dtype} {list(shape)} but takes {end - begin} bytes")
     return Tensor(name, shape, dtype, FileRange(file, layout.data_start + begin))
 
 
 def write_safetensors(
-    checkpoint: Checkpoint, path: Path, *, metadata: Mapping[str, str], force: bool = False
+    entries: Iterable[Entry],
+    path: Path,
+    *,
+    metadata: Mapping[str, str],
+    force: bool = False,
+    watch: Watch = unwatched,
 ) -> None:
-    """Stream a checkpoint into a new file, atomically. Wide dtypes come first, so that every tensor is aligned.
+    """Stream entries into a new file, atomically. Wide dtypes come first, so that every tensor is aligned.
 
-    The header keeps the checkpoint's order. Raises `FormatError` for a dtype that safetensors lacks.
+    The header keeps the order of the entries. Raises `FormatError` for a dtype or a name that safetensors lacks.
     """
-    ordered = sorted(checkpoint.values(), key=lambda entry: -dtypes.bits(entry.dtype))
-    header = encode_header(checkpoint.values(), _offsets(ordered, path), metadata)
+    listed = list(entries)
+    ordered = sorted(listed, key=lambda entry: -dtypes.bits(entry.dtype))
+    try:
+        header = encode_header(listed, _offsets(ordered, path), metadata)
+    except UnicodeEncodeError:
+        raise FormatError(
+            f"{path} cannot hold a name or metadata that is not Unicode", remedy="rename it"
+        ) from None
     with atomic_file(path, force=force) as file:
         file.write(header)
         for entry in ordered:
-            _stream(entry, file)
+            stream(entry, file, watch)
 
 
 def encode_header(
@@ -163,8 +153,3 @@ def _offsets(entries: Iterable[Entry], path: Path) -> dict[str, tuple[int, int]]
         offsets[entry.name] = (start, start + entry.nbytes)
         start += entry.nbytes
     return offsets
-
-
-def _stream(entry: Entry, file: BinaryIO) -> None:
-    for chunk in entry.chunks():
-        file.write(chunk.data)

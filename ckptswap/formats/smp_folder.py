@@ -10,13 +10,14 @@ from ckptswap.errors import FileError, FormatError
 from ckptswap.formats.safetensors import open_safetensors
 
 FORMAT = "smp folder"
+WEIGHTS = "model.safetensors"
 CONFIG_KEY = "smp.config"
 """The metadata key under which config.json's text travels, for whoever builds the model."""
 
 
 def open_smp_folder(folder: Path) -> Checkpoint:
     """Open the weights of a `save_pretrained` folder; its config.json becomes metadata."""
-    weights = folder / "model.safetensors"
+    weights = folder / WEIGHTS
     if not weights.is_file():
         raise FileError(f"{folder} holds no model.safetensors", remedy="name the checkpoint file itself")
     checkpoint = open_safetensors(weights)

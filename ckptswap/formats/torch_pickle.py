@@ -194,45 +194,40 @@ class Found(NamedTuple):
 
 def find_tensors(content: Any, locate: Locate, where: str) -> Found:
     """The model's tensors in what a file holds, each checked against its storage; raises `FormatError`."""
-    key, entries = _find_map(content, where)
+    key, entries = find_map(content, _is_tensor, where)
     views = {name: value for name, value in entries.items() if _is_tensor(value)}
     tensors = [_tensor(name, value, locate, where) for name, value in views.items()]
-    notes = [*_notes(content, key), *_left_out(entries), *_shared(views)]
-    return Found(tensors, notes)
+    return Found(tensors, [*notes_on(content, key, _is_tensor), *left_out(entries, _is_tensor), *_shared(views)])
 
 
-def _find_map(content: Any, where: str) -> tuple[str | None, Mapping[str, Any]]:
-    """The key under which the tensors lie (None: at the top) and the map itself."""
+def find_map(content: Any, is_tensor: Callable[[Any], bool], where: str) -> tuple[str | None, Mapping[str, Any]]:
+    """The key under which the model's tensors lie (None: at the top) and the map itself; raises `FormatError`."""
     if not isinstance(content, dict):
         what = content.name if isinstance(content, Inert | Global) else type(content).__name__
         raise FormatError(f"{where} holds no map of tensors but a {what}", remedy="save a `state_dict()`")
-    if any(_is_tensor(value) for value in content.values()):
-        return None, _string_keys(content, where)
-    maps = {key: value for key, value in content.items() if _is_map(value)}
+    maps = {key: value for key, value in content.items()
+            if isinstance(value, dict) and any(map(is_tensor, value.values()))}  # fmt: skip
     place = next((key for key in PLACES if key in maps), None)
-    if place is None and len(maps) == 1:
-        place = next(iter(maps))
-    if place is None:
+    if place is not None:
+        found = maps[place]
+    elif any(map(is_tensor, content.values())):
+        found = content
+    elif len(maps) == 1:
+        [(place, found)] = maps.items()
+    else:
         keys = listing([repr(key)[:60] for key in content])
         raise FormatError(f"{where} holds no tensors that can be told to be the model's",
                           remedy=f"its keys are {keys}" if keys else "it is empty")  # fmt: skip
-    return place, _string_keys(maps[place], where)
+    for key, value in found.items():
+        if is_tensor(value) and not isinstance(key, str):
+            raise FormatError(
+                f"{where} names a tensor {repr(key)[:60]}, not by text", remedy="save a `state_dict()`"
+            )
+    return place, found
 
 
 def _is_tensor(value: Any) -> bool:
     return isinstance(value, View | Unreadable)
-
-
-def _is_map(value: Any) -> bool:
-    return isinstance(value, dict) and any(_is_tensor(each) for each in value.values())
-
-
-def _string_keys(entries: Mapping[Any, Any], where: str) -> Mapping[str, Any]:
-    for key, value in entries.items():
-        if not isinstance(key, str) and _is_tensor(value):
-            raise FormatError(f"{where} names a tensor {repr(key)[:60]}, not by text",
-                              remedy="save a `state_dict()`")  # fmt: skip
-    return entries
 
 
 def _tensor(name: str, view: View | Unreadable, locate: Locate, where: str) -> Tensor:
@@ -276,19 +271,24 @@ def _is_count(values: Any) -> bool:
     return all(type(value) is int and value >= 0 for value in values)
 
 
-def _notes(content: Mapping[Any, Any], where: str | None) -> Iterator[str]:
+def notes_on(content: Mapping[Any, Any], where: str | None, is_tensor: Callable[[Any], bool]) -> Iterator[str]:
+    """What lies beside the model's tensors, which lie under `where`."""
     if "pytorch-lightning_version" in content:
         yield f"a checkpoint of Lightning {content['pytorch-lightning_version']!s:.20}"
     if where is not None:
         yield f"the tensors lie under {where!r}"
+        strays = [str(key) for key, value in content.items() if is_tensor(value)]
+        if strays:
+            yield f"left out what lies beside them: {listing(strays)}"
     stale = [str(key) for key, value in content.items()
              if key != where and _STALE.search(str(key)) and isinstance(value, dict | list | Inert)]  # fmt: skip
     if stale:
         yield f"it also carries {listing(stale)}, which belongs to these tensors"
 
 
-def _left_out(entries: Mapping[str, Any]) -> Iterator[str]:
-    others = [str(name) for name, value in entries.items() if not _is_tensor(value)]
+def left_out(entries: Mapping[str, Any], is_tensor: Callable[[Any], bool]) -> Iterator[str]:
+    """What lies among them and is no tensor."""
+    others = [str(name) for name, value in entries.items() if not is_tensor(value)]
     if others:
         yield f"left out what is no tensor: {listing(others)}"
 

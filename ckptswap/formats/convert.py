@@ -1,0 +1,38 @@
+"""From one format into another, streaming, values bit for bit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from ckptswap.formats import SHARD_SIZE, open_checkpoint, write_checkpoint
+from ckptswap.formats.streaming import Progress
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    force: bool = False,
+    shard_size: int = SHARD_SIZE,
+    progress: Progress | None = None,
+) -> Path:
+    """Write the tensors of `source` in the format that `target`'s name says, and return where they are.
+
+    Metadata survives, with `metadata` added. Raises `FormatError` for what the target's format cannot hold;
+    see `open_checkpoint` and `write_checkpoint` for the rest.
+
+    >>> import numpy as np, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> np.savez(f"{folder.name}/a.npz", w=np.arange(3.0))
+    >>> with open_checkpoint(convert(f"{folder.name}/a.npz", f"{folder.name}/a.pt")) as checkpoint:
+    ...     checkpoint.format, checkpoint.read("w").tolist()
+    ('torch', [0.0, 1.0, 2.0])
+    >>> folder.cleanup()
+    """
+    with open_checkpoint(source) as checkpoint:
+        return write_checkpoint(
+            checkpoint, target, metadata=metadata, force=force, shard_size=shard_size, progress=progress
+        )

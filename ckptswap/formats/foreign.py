@@ -1,0 +1,50 @@
+"""Files that are no checkpoint, named for what they are."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from ckptswap.errors import FormatError
+from ckptswap.formats.pickles import read_pickle
+from ckptswap.formats.torch_pickle import NAMES
+
+_TAR_MAGIC = slice(257, 262)
+_BEGINNINGS = {
+    b"version https://git-lfs": ("a git-lfs pointer, not the file itself", "run `git lfs pull`"),
+    b"\x89HDF\r\n\x1a\n": ("an HDF5 file (Keras writes them)", "export the weights as safetensors or npz"),
+    b"\x93NUMPY": ("a single numpy array", "put it into an .npz, where it has a name"),
+    b"GGUF": ("a GGUF file, which is not read yet", "use the safetensors that it was made from"),
+    b"\x1f\x8b": ("compressed with gzip", "unpack it first"),
+    b"\x28\xb5\x2f\xfd": ("compressed with zstd", "unpack it first"),
+    b"PK\x05\x06": ("an empty zip archive", "it holds no tensors"),
+}
+
+
+def refuse_foreign(path: Path, head: bytes) -> None:
+    """Raises `FormatError` when the first bytes of a file tell what it is; returns when they do not."""
+    for beginning, (what, remedy) in _BEGINNINGS.items():
+        if head.startswith(beginning):
+            raise FormatError(f"{path} is {what}", remedy=remedy)
+    if head[_TAR_MAGIC] == b"ustar":
+        raise FormatError(f"{path} is a tar archive (torch wrote such files before 0.1.10)",
+                          remedy="where you trust it, load it with an old torch and save it again")  # fmt: skip
+    _refuse_old_pickle(path, head)
+    _refuse_text(path, head)
+
+
+def _refuse_old_pickle(path: Path, head: bytes) -> None:
+    """A pickle of protocol 0 or 1 looks like text or noise; name what it asks for if it is one."""
+    try:
+        read_pickle(io.BytesIO(head), NAMES, where=str(path))
+    except FormatError as error:
+        if "asks for" in error.message:
+            raise
+
+
+def _refuse_text(path: Path, head: bytes) -> None:
+    text = head.decode("utf-8", errors="ignore").strip()
+    if len(text.encode()) < len(head.strip()) - 3 or not text or "\x00" in text:
+        return
+    what = "a web page" if text[:1] == "<" and "html" in text.lower() else "text"
+    raise FormatError(f"{path} is {what}, beginning {text[:30]!r}", remedy="was it downloaded whole?")

@@ -1,0 +1,64 @@
+"""JSON objects from strangers: bounded, and no key twice."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """A JSON object; raises `ValueError` whose text ends a sentence about it.
+
+    >>> parse_object(b'{"a": 1}')
+    {'a': 1}
+    >>> parse_object(b'{"a": 1, "a": 2}')
+    Traceback (most recent call last):
+    ...
+    ValueError: names 'a' twice
+    """
+    try:
+        found = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
+    except _DuplicateKeyError as error:
+        raise ValueError(f"names {error.args[0]!r:.80} twice") from None
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8") from None
+    except RecursionError:
+        raise ValueError("is nested too deep") from None
+    except ValueError as error:
+        raise ValueError(f"is not JSON ({str(error).splitlines()[0]:.100})") from None
+    if not isinstance(found, dict):
+        raise ValueError("is not a JSON object")
+    return found
+
+
+class _DuplicateKeyError(Exception):
+    pass
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _DuplicateKeyError(key)
+        found[key] = value
+    return found
+
+
+def strings(found: Any) -> dict[str, str]:
+    """The string values of what should be an object; metadata holds nothing else.
+
+    >>> strings({"a": "b", "total_size": 3})
+    {'a': 'b'}
+    """
+    return (
+        {key: value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
+    )
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name can only mean a file in the folder where it is looked for.
+
+    >>> is_plain_name("model-1.safetensors"), is_plain_name("../x"), is_plain_name("/x")
+    (True, False, False)
+    """
+    return bool(name) and name not in (".", "..") and not set(name) & set("/\\\x00")

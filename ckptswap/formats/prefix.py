@@ -1,0 +1,26 @@
+"""Prefixes that wrappers put before every tensor's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_forward_module.")
+"""DistributedDataParallel and DataParallel, torch.compile, FSDP, Lightning Fabric."""
+
+
+def common_prefix(names: Iterable[str]) -> str:
+    """The wrappers' prefix that all names share, '' when there is none; a `Checkpoint` is its names.
+
+    >>> common_prefix(["module._orig_mod.c.weight", "module._orig_mod.c.bias"])
+    'module._orig_mod.'
+    >>> common_prefix(["module.c.weight", "head.weight"])
+    ''
+    """
+    listed = list(names)
+    prefix = ""
+    while listed:
+        found = next((each for each in WRAPPERS if all(name.startswith(prefix + each) for name in listed)), "")
+        if not found:
+            break
+        prefix += found
+    return prefix
