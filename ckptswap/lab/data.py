@@ -1,8 +1,8 @@
 """The demo's data: axial slices of the MNI152 T1 template and its grey-matter mask, both carried in nilearn.
 
-The volume is 197 × 233 × 189 voxels of 1 mm, and the brain lies in slices z = 0 … 154. We take z = 3 … 152 in ten
-periods of fifteen slices: 3 train, 2 unused, 5 test, 2 unused, 3 train. So 60 slices train, 50 in ten blocks of
-neighbours are held out, and no test slice is nearer than 3 mm to a training one. A block is a group.
+The volume is 197 × 233 × 189 voxels of 1 mm, and the brain lies in slices z = 0 … 154. We take z = 3 … 152 in
+fifteen periods of ten slices: 1 train, 2 unused, 3 held out, 2 unused, 2 train. So 45 slices train, 45 in fifteen
+blocks of neighbours are held out, and no held-out slice is nearer than 3 mm to a training one. A block is a group.
 
 In plane each slice is halved (image: mean of 2 × 2 voxels; mask: grey where at least 2 of the 4 are) and cut to
 96 × 96, anterior up, which divides by 32; the brain is 73 × 91 there, so that none of it is lost. Intensities are
@@ -26,8 +26,8 @@ from torch.utils.data import Dataset
 from ckptswap.errors import DataError, DependencyError
 
 FIRST_SLICE = 3
-BLOCKS = 10
-PERIOD = "tttuuhhhhhuuttt"  # t train, u unused, h held out
+BLOCKS = 15
+PERIOD = "tuuhhhuutt"  # t train, u unused, h held out
 SIDE = 96
 _PARTS = {"train": "t", "test": "h"}
 
@@ -49,7 +49,7 @@ class Slices(Dataset[Item]):
 
 
 def mni(part: str = "test") -> Slices:
-    """The training slices (60) or the held-out ones (50, in ten groups).
+    """The training slices (45) or the held-out ones (45, in fifteen groups).
 
     Raises DataError for another part, DependencyError where nilearn is not installed.
     Source: Fonov et al. 2009, MNI ICBM 152 2009a nonlinear symmetric, as `nilearn.datasets` carries it.
@@ -69,7 +69,7 @@ def split(part: str) -> tuple[np.ndarray, np.ndarray]:
     """Slice numbers z of the volume, and the period (the test block, for `test`) that each belongs to; ascending.
 
     >>> split("test")[0][:6].tolist()
-    [8, 9, 10, 11, 12, 23]
+    [6, 7, 8, 16, 17, 18]
     """
     at = np.flatnonzero(np.array(list(PERIOD * BLOCKS)) == _PARTS[part])
     return at + FIRST_SLICE, at // len(PERIOD)

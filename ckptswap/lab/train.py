@@ -42,7 +42,7 @@ class TrainSpec:
     `task`: `segment` (cross-entropy; for one class binary cross-entropy plus soft Dice) or `reconstruct` (mean
     squared error to the input). `model`: `lab:NAME` or `smp:NAME`; `in_channels` and `classes` are taken from the
     data where `model_args` does not say. `data`: whatever a task takes, `lab:NAME` or a folder with `images/` (and
-    `masks/`). Pixels whose mask has the value `ignore` do not count.
+    `masks/`). AdamW's rate falls linearly from `lr` to 0. Pixels whose mask has the value `ignore` do not count.
     """
 
     task: str
@@ -126,8 +126,12 @@ def _check(spec: TrainSpec) -> None:
 
 
 def load_samples(spec: TrainSpec) -> Samples:
-    """Every training sample, decoded once. Raises DataError where they are missing or differ in size."""
-    asked = TaskSpec(data=spec.data, data_args=spec.data_args, target=TARGETS[spec.task], ignore=spec.ignore)
+    """Every training sample, decoded once; of `lab:mni` the training part, unless `data_args` says otherwise.
+
+    Raises DataError where samples are missing or differ in size.
+    """
+    args = {"part": "train", **spec.data_args} if spec.data == "lab:mni" else spec.data_args
+    asked = TaskSpec(data=spec.data, data_args=args, target=TARGETS[spec.task], ignore=spec.ignore)
     images, targets = zip(*load_data(asked).batches(), strict=True)
     shapes = {tuple(each.shape[1:]) for each in images}
     if len(shapes) > 1 or images[0].dim() != 4:
@@ -195,8 +199,12 @@ def _start_from(model: nn.Module, path: Path | None) -> tuple[tuple[str, ...], s
 
 
 def _descend(spec: TrainSpec, model: nn.Module, samples: Samples, progress: Progress | None) -> Iterator[float]:
-    """One AdamW step after another; yields the loss of each."""
+    """One AdamW step after another, the rate falling linearly to 0; yields the loss of each.
+
+    With a constant rate the BN statistics lag behind the last large steps, and the baseline is not at rest.
+    """
     optimizer = torch.optim.AdamW(model.parameters(), lr=spec.lr)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: 1 - done / spec.steps)
     model.requires_grad_(True).train()
     batches = itertools.islice(batch_order(len(samples.images), spec.batch_size, spec.seed), spec.steps)
     for step, batch in enumerate(batches, start=1):
@@ -205,6 +213,7 @@ def _descend(spec: TrainSpec, model: nn.Module, samples: Samples, progress: Prog
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
         value = loss.item()
         if not math.isfinite(value):
             raise TaskError(

@@ -13,9 +13,9 @@ from ckptswap.lab import data
 
 def test_blocks_are_apart() -> None:
     (train, _), (test, groups) = data.split("train"), data.split("test")
-    assert (len(train), len(test), len(set(groups.tolist()))) == (60, 50, 10)
+    assert (len(train), len(test), len(set(groups.tolist()))) == (45, 45, 15)
     assert np.abs(train[:, None] - test).min() == 3
-    assert all(np.ptp(test[groups == group]) == 4 for group in range(10))
+    assert all(np.ptp(test[groups == group]) == 2 for group in range(15))
     assert min(train.min(), test.min()) >= 0
     assert max(train.max(), test.max()) <= 154
 
@@ -29,7 +29,7 @@ def test_items_are_as_documented() -> None:
         (96, 96),
         "torch.int64",
     )
-    assert group == 9
+    assert group == 14
     assert 0 <= test.images.min() < test.images.max() <= 1
     assert test.masks.unique().tolist() == [0, 1]
     assert all(0 < mask.float().mean() < 0.6 for mask in test.masks)

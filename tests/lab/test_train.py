@@ -15,7 +15,7 @@ from PIL import Image
 from ckptswap.errors import CkptswapError, DataError, FileError, ModelError, TaskError, UsageError
 from ckptswap.formats import open_checkpoint
 from ckptswap.lab import data
-from ckptswap.lab.train import TrainSpec, soft_dice_loss, train
+from ckptswap.lab.train import TrainSpec, load_samples, soft_dice_loss, train
 
 SMALL = TrainSpec(
     "segment", model_args={"width": 2, "depth": 1}, data="lab:tiny", steps=3, batch_size=2, threads=1
@@ -80,6 +80,7 @@ def test_training_follows_a_plain_loop(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for at in (0, 2, 4):
+        optimizer.param_groups[0]["lr"] = 3e-3 * (1 - at / 6)
         batch = order[at : at + 2]
         target = torch.from_numpy(tiny.masks[batch]).float()
         logits = network(torch.from_numpy(tiny.images[batch]))[:, 0]
@@ -94,8 +95,13 @@ def test_training_follows_a_plain_loop(tmp_path: Path) -> None:
         np.testing.assert_allclose(network.state_dict()[name].numpy(), array, atol=1e-5, err_msg=name)
 
 
+def test_mni_trains_on_its_training_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "DATASETS", {"mni": data.mni})
+    assert torch.equal(load_samples(replace(SMALL, data="lab:mni")).images, data.mni("train").images)
+
+
 def test_the_loss_falls(tmp_path: Path) -> None:
-    losses = train(replace(SMALL, steps=40, lr=0.02), tmp_path / "a.safetensors").losses
+    losses = train(replace(SMALL, steps=40, lr=0.05), tmp_path / "a.safetensors").losses
     assert len(losses) == 40
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
 
