@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from ckptswap.cli.convert import convert
 from ckptswap.cli.demo import demo
 from ckptswap.cli.diff import diff
 from ckptswap.cli.doctor import doctor
@@ -20,6 +21,7 @@ from ckptswap.cli.sweep import sweep
 from ckptswap.cli.terminal import say
 from ckptswap.cli.train import train
 from ckptswap.cli.transplant import transplant
+from ckptswap.cli.verify import verify
 from ckptswap.errors import (
     EXIT_INTERNAL,
     EXIT_INTERRUPTED,
@@ -37,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for command in (show, diff, transplant, evaluate, sweep, report, train, demo, doctor):
+for command in (show, diff, transplant, evaluate, sweep, report, train, demo, convert, verify, doctor):
     app.command()(command)
 
 

@@ -1,0 +1,38 @@
+"""`ckptswap verify`: is this file whole?"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from ckptswap.cli.flags import OutFlag
+from ckptswap.cli.terminal import emit, progress
+from ckptswap.errors import EXIT_USAGE
+
+
+def verify(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint: a file or a folder.", show_default=False)],
+    format: Annotated[
+        Literal["table", "json"], typer.Option("--format", help="How to print the result.")
+    ] = "table",
+    out: OutFlag = None,
+) -> None:
+    """Read a checkpoint to its end and say what is wrong with it; exit 0 when nothing is, else 2.
+
+    Looked at: structure, checksums where the format has them, non-finite values, names with control characters.
+
+    \b
+    Examples:
+      ckptswap verify segment.safetensors
+    """
+    from ckptswap.formats.verify import verify as examine
+    from ckptswap.report import verify as report
+    from ckptswap.report.text import dump_json
+
+    with progress("verifying") as tell:
+        found = examine(checkpoint, tell)
+    data = report.verify_json(found)
+    emit(dump_json(data) if format == "json" else report.verify_text(data), out)
+    if not found.ok:
+        raise typer.Exit(EXIT_USAGE)
