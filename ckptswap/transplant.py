@@ -1,38 +1,32 @@
 """Give one checkpoint some tensors of another: a plan that can be printed, and a file written by byte ranges.
 
-A recipient in one safetensors file is copied by the kernel and only the taken tensors' bytes are written over it,
-so that the cost is that of copying the file.
+A recipient in safetensors files is copied by the kernel and only the taken tensors' bytes are written over it
+(`formats.patch`), so that the cost is that of copying the file.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, Entry, overlay
-from ckptswap.errors import FormatError, MismatchError, UsageError, listing, near
+from ckptswap.errors import MismatchError, UsageError, listing, near
 from ckptswap.fingerprint import fingerprint
 from ckptswap.formats import write_checkpoint
-from ckptswap.formats.atomic import atomic_file, refuse_existing
-from ckptswap.formats.local import FileRange, LocalFile
-from ckptswap.formats.safetensors import FORMAT as SAFETENSORS
-from ckptswap.formats.safetensors import encode_header, pad_header
+from ckptswap.formats.atomic import refuse_existing
+from ckptswap.formats.patch import patch_file, patch_folder, patches
+from ckptswap.formats.streaming import Progress, watch_of
 from ckptswap.selection import Selection
 from ckptswap.version import __version__
 
 METADATA_KEY = "ckptswap.transplant"
-PAGE = 4096
-COPY = 1 << 26
-"""Bytes that the kernel is asked to copy at once: few enough to show progress."""
-Progress = Callable[[int, int], None]
+FILE_SUFFIXES = (".safetensors", ".npz", ".pt", ".pth", ".bin", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -63,8 +57,15 @@ class Transplant:
 
     @property
     def default_output(self) -> Path:
-        """RECIPIENT+SELECTION@DONOR.safetensors, safe in a shell, in the current folder."""
-        return Path(f"{_stem(self.recipient)}+{_slug(self.selection)}@{_stem(self.donor)}.safetensors")
+        """RECIPIENT+SELECTION@DONOR.safetensors, safe in a shell, in the current folder; a sharded recipient gives
+        a folder, without suffix."""
+        suffix = "" if self.is_sharded else ".safetensors"
+        return Path(f"{_stem(self.recipient)}+{_slug(self.selection)}@{_stem(self.donor)}{suffix}")
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the recipient lies in several files."""
+        return self.recipient.format.startswith("sharded")
 
 
 def plan_transplant(
@@ -109,21 +110,36 @@ def transplant(
     out: str | os.PathLike[str] | None = None,
     *,
     force: bool = False,
+    link: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Carry a plan out and return the path written (default: `plan.default_output`).
 
-    Atomic: the name holds the old content or the new. Raises `FileError` when the file exists and `force` is not
-    given. The output's metadata adds where it came from to what the recipient said.
+    A sharded recipient gives a folder, unless `out` names a file; shards that do not change are copied, or
+    hard-linked with `link`. Atomic: the name holds the old content or the new. Raises `FileError` when the file
+    exists and `force` is not given, or the folder exists. The output's metadata adds where it came from to what
+    the recipient said.
     """
     target = Path(out) if out is not None else plan.default_output
-    refuse_existing(target, force=force)
-    file = _whole_file(plan.recipient)
-    if file and target.suffix == ".safetensors":
-        _patch(plan, file, target, force=force, progress=progress)
-    else:
-        metadata = {METADATA_KEY: _origin(plan, fingerprint(plan.donor), fingerprint(plan.recipient))}
-        write_checkpoint(plan.variant, target, metadata=metadata, force=force)
+    replaced = {entry.name: plan.variant[entry.name] for entry in plan.taken}
+    parts = patches(plan.recipient, replaced)
+    folder = plan.is_sharded and target.suffix not in FILE_SUFFIXES
+    if not folder:
+        refuse_existing(target, force=force)
+    with ThreadPoolExecutor(2) as pool:
+        hashes = [pool.submit(fingerprint, each) for each in (plan.donor, plan.recipient)]
+
+        def metadata() -> Mapping[str, str]:
+            return _metadata(plan, *(each.result() for each in hashes))
+
+        if parts and folder:
+            watch = watch_of(progress, sum(part.nbytes for part in parts))
+            patch_folder(parts, target, draft=_draft(plan), metadata=metadata, link=link, watch=watch)
+        elif parts and len(parts) == 1 and target.suffix == ".safetensors":
+            watch = watch_of(progress, parts[0].nbytes)
+            patch_file(parts[0], target, draft=_draft(plan), metadata=metadata, force=force, watch=watch)
+        else:
+            write_checkpoint(plan.variant, target, metadata=metadata(), force=force, progress=progress)
     return target
 
 
@@ -160,7 +176,7 @@ def _warnings(donor: Checkpoint, recipient: Checkpoint, selection: Selection, ke
 
 
 def _stem(checkpoint: Checkpoint) -> str:
-    return _safe(Path(checkpoint.path).stem) or "checkpoint"
+    return _safe(Path(checkpoint.path.removesuffix(".safetensors.index.json")).stem) or "checkpoint"
 
 
 def _slug(selection: Selection) -> str:
@@ -178,6 +194,15 @@ def _safe(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._+@]+", "-", text.lstrip("=")).strip("-")
 
 
+def _metadata(plan: Transplant, donor: Mapping[str, str], recipient: Mapping[str, str]) -> dict[str, str]:
+    return {**plan.recipient.metadata, METADATA_KEY: _origin(plan, donor, recipient)}
+
+
+def _draft(plan: Transplant) -> dict[str, str]:
+    """The metadata before the hashes are known; none is longer than a SHA-256."""
+    return _metadata(plan, {"sha256": "0" * 64}, {"sha256": "0" * 64})
+
+
 def _origin(plan: Transplant, donor: Mapping[str, str], recipient: Mapping[str, str]) -> str:
     """Where the output came from, as JSON for its metadata."""
     origin = {
@@ -190,85 +215,3 @@ def _origin(plan: Transplant, donor: Mapping[str, str], recipient: Mapping[str, 
         "skipped": [misfit.name for misfit in plan.misfits],
     }
     return json.dumps(origin)
-
-
-def _whole_file(recipient: Checkpoint) -> LocalFile | None:
-    """The one file in which a safetensors recipient lies; None for every other kind of recipient."""
-    files = {id(entry.source.file): entry.source.file for entry in recipient.values()
-             if isinstance(entry.source, FileRange)}  # fmt: skip
-    file = next(iter(files.values()), None)
-    return file if recipient.format == SAFETENSORS and len(files) == 1 and isinstance(file, LocalFile) else None
-
-
-def _patch(plan: Transplant, file: LocalFile, target: Path, *, force: bool, progress: Progress | None) -> None:
-    """The recipient's data as it is, then the taken ranges over it, then the header into room kept for it.
-
-    The data keeps its place modulo a page, without which the kernel could neither share nor quickly copy it.
-    """
-    places = {name: _place(entry) for name, entry in plan.recipient.items()}
-    old_start = min(places.values())
-    offsets = {name: (place - old_start, place - old_start + plan.recipient[name].nbytes)
-               for name, place in places.items()}  # fmt: skip
-    blank = _header(plan, offsets, {"sha256": "0" * 64}, {"sha256": "0" * 64})
-    new_start = len(blank) + (old_start - len(blank)) % PAGE
-    meter = _Meter(file.size - old_start + sum(entry.nbytes for entry in plan.taken), progress)
-    with ThreadPoolExecutor(2) as pool, atomic_file(target, force=force) as out:
-        hashes = [pool.submit(fingerprint, each) for each in (plan.donor, plan.recipient)]
-        _copy(file, old_start, out, new_start, meter)
-        for entry in plan.taken:
-            _overwrite(plan.variant[entry.name], out, places[entry.name] - old_start + new_start, meter)
-        header = _header(plan, offsets, *(each.result() for each in hashes))
-        out.seek(0)
-        out.write(pad_header(header, new_start))
-        file.check_unchanged()
-
-
-def _place(entry: Entry) -> int:
-    assert isinstance(entry.source, FileRange)
-    return entry.source.offset
-
-
-def _header(
-    plan: Transplant,
-    offsets: Mapping[str, tuple[int, int]],
-    donor: Mapping[str, str],
-    recipient: Mapping[str, str],
-) -> bytes:
-    metadata = {**plan.recipient.metadata, METADATA_KEY: _origin(plan, donor, recipient)}
-    return encode_header(plan.recipient.values(), offsets, metadata)
-
-
-class _Meter:
-    """Adds up what has been written and tells whoever watches."""
-
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self.total, self.done, self.progress = total, 0, progress
-
-    def add(self, count: int) -> None:
-        self.done += count
-        if self.progress:
-            self.progress(self.done, self.total)
-
-
-def _copy(file: LocalFile, start: int, out: BinaryIO, at: int, meter: _Meter) -> None:
-    """The kernel's own copy, which shares blocks where the file system can; plain reads where it cannot copy."""
-    while start < file.size:
-        try:
-            count = os.copy_file_range(file.fileno(), out.fileno(), min(COPY, file.size - start), start, at)
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-            count = os.pwrite(out.fileno(), file.pread(COPY, start), at)
-        if count == 0:
-            raise FormatError(f"{file.name} ended at byte {start}", remedy="it was cut short while being copied")
-        start, at = start + count, at + count
-        meter.add(count)
-
-
-def _overwrite(entry: Entry, out: BinaryIO, at: int, meter: _Meter) -> None:
-    for chunk in entry.chunks():
-        done = 0
-        while done < len(chunk):
-            done += os.pwrite(out.fileno(), chunk.data[done:], at + done)
-        at += len(chunk)
-        meter.add(len(chunk))

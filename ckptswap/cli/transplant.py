@@ -27,6 +27,9 @@ def transplant(
         typer.Option("-o", "--out", metavar="FILE", help="[default: RECIPIENT+SELECTION@DONOR.safetensors here]"),
     ] = None,
     force: ForceFlag = False,
+    link: Annotated[
+        bool, typer.Option("--link", help="Hard-link shards that do not change instead of copying them.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be taken; write nothing.")] = False,
 ) -> None:
     """Write the recipient with the selected tensors taken from the donor, and print the path written.
@@ -56,6 +59,6 @@ def transplant(
             say(f"would take {what}, and write {out or plan.default_output}")
             return
         with progress("writing") as tell:
-            written = library.transplant(plan, out, force=force, progress=tell)
+            written = library.transplant(plan, out, force=force, link=link, progress=tell)
     say(f"took {what}")
     emit(str(written))

@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ckptswap.checkpoint import Checkpoint, Entry, Tensor
@@ -127,12 +127,22 @@ def write_sharded_folder(
     checkpoint: Checkpoint, folder: Path, *, metadata: Mapping[str, str], shard_size: int, watch: Watch = unwatched
 ) -> None:
     """Write a new folder of shards; it appears whole or not at all. Raises `FileError` when it exists."""
+    with new_folder(folder) as beside:
+        write_sharded(checkpoint, beside / DEFAULT_INDEX, metadata=metadata, shard_size=shard_size, watch=watch)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill that takes the name `folder` when the block ends well, and else leaves no trace.
+
+    Raises `FileError` when something of that name exists, `force` or not: nobody's folder is replaced.
+    """
     if os.path.lexists(folder):
         raise FileError(f"{folder} exists already", remedy="name a folder that does not exist yet")
     beside = folder.parent / f".{folder.name[:60]}.{secrets.token_hex(4)}.part"
     try:
         beside.mkdir()
-        write_sharded(checkpoint, beside / DEFAULT_INDEX, metadata=metadata, shard_size=shard_size, watch=watch)
+        yield beside
         os.rename(beside, folder)
     except OSError as error:
         reason = error.strerror or str(error)
