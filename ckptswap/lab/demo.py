@@ -17,7 +17,7 @@ from ckptswap.errors import RunError
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.atomic import write_text
 from ckptswap.lab.findings import findings
-from ckptswap.lab.train import TrainSpec, recipe, train
+from ckptswap.lab.train import TrainSpec, load_samples, recipe, train
 from ckptswap.sweep.evidence import load_evidence
 from ckptswap.sweep.result import SweepResult
 from ckptswap.sweep.run import sweep
@@ -51,12 +51,13 @@ class Demo:
 def demo(
     folder: Path, progress: Progress | None = None, *, segment: TrainSpec = SEGMENT, held_out: TaskSpec = HELD_OUT
 ) -> Demo:
-    """Train, sweep and judge in `folder`, made when it is not there: about a minute and a half on 2 cores.
+    """Train, sweep and judge in `folder`, made when it is not there: a bit over a minute on 2 cores.
 
     `segment` and `held_out` are the settings; the auto-encoder differs from the segmentation network in its task
     only, and starts from the same initialisation. Raises DependencyError without nilearn, RunError when the folder
     holds a checkpoint of that name that was made otherwise.
     """
+    load_samples(segment)  # so that what is missing is said before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     tell = progress or (lambda stage, done, total, remark: None)
     write_text(folder / COMMANDS, commands(segment, held_out))
