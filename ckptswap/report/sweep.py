@@ -336,8 +336,17 @@ def findings_text(result: SweepResult, style: Style) -> str:
         return ""
     lines = [Text("findings", style=HEADING)]
     for finding in result.findings:
-        lines += [*_finding(finding, style), Text()]
+        lines += [*_finding(finding, style), Text()] if _is_tested(finding) else []
+    untested = [finding.claim for finding in result.findings if not _is_tested(finding)]
+    if untested:
+        lines += [*paragraph(f"not tested, having no such rows: {', '.join(untested)}", style), Text()]
     return render(lines[:-1], style)
+
+
+def _is_tested(finding: Finding) -> bool:
+    """Whether the table has a row that the claim speaks of: a drop of one, or the count of a kind's cells."""
+    numbers = [value for name, value in finding.numbers.items() if not name.endswith("bound")]
+    return any(isinstance(value, float) or value for value in numbers)
 
 
 def _finding(finding: Finding, style: Style) -> list[Text]:

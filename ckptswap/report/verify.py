@@ -14,7 +14,7 @@ SCHEMA = "ckptswap.verify/1"
 
 
 def verify_json(report: Report) -> dict[str, Any]:
-    """`format` is null where the checkpoint could not be opened, a finding's `place` where it is about the whole."""
+    """`format` is null where the checkpoint could not be opened, a `place` where the fault is the whole's."""
     return {
         "schema": SCHEMA,
         "path": report.path,

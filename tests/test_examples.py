@@ -1,0 +1,66 @@
+"""README's commands and the examples run as they are written."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BY_HAND = "<!-- not run in the tests: it makes an environment -->\n"
+COMMANDS = re.compile(r"(?P<mark><!--[^\n]*-->\n)?```sh\n(?P<command>.*?)```", re.DOTALL)
+
+
+def shell(command: str, folder: Path, *arguments: str) -> str:
+    """Run a command as in a shell whose PATH begins with this environment; fails with what it said."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "LIMIT": "16", "NO_COLOR": "1"}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command, "bash", *arguments],
+        cwd=folder, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    # 141: `| head` closed the pipe before a command had printed all, as a reader may.
+    assert done.returncode in (0, 141), f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `ckptswap demo` leaves, made by its own commands.sh but with few steps and samples."""
+    pytest.importorskip("nilearn")
+    from ckptswap.lab.demo import commands
+
+    folder = tmp_path_factory.mktemp("demo")
+    quick = re.sub(r"--steps \d+", "--steps 4", commands())
+    quick = re.sub(r"(ckptswap sweep .*)", r"\1 --limit 16 --exclude '*.conv?.*,*.bn2.*'", quick)
+    shell(quick, folder)
+    return folder
+
+
+def test_every_command_of_the_readme_runs(demo_folder: Path) -> None:
+    blocks = [found for found in COMMANDS.finditer((ROOT / "README.md").read_text("utf-8"))]
+    by_hand = [found for found in blocks if found["mark"] == BY_HAND]
+    assert len(by_hand) == 2, "the install lines of the demo and of the tests, and no other, are left out"
+    for found in blocks:
+        if found not in by_hand:
+            assert shell(found["command"], demo_folder).strip(), found["command"]
+
+
+def test_swap_script(demo_folder: Path) -> None:
+    printed = shell(f"{ROOT}/examples/swap.sh reconstruct.safetensors segment.safetensors", demo_folder)
+    assert "bn.running_mean" in printed
+    assert "missing" not in printed
+
+
+def test_own_task(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "examples/own_task/task.py", tmp_path)
+    text = (tmp_path / "task.py").read_text("utf-8")
+    command = re.search(r"    (ckptswap sweep .*?)\n\"\"\"", text, re.DOTALL)
+    assert command
+    printed = shell(f"python task.py && {command[1]} --threads 1", tmp_path)
+    assert re.search(r"\n1 +conv\.weight .* sensitive", printed)
