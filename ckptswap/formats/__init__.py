@@ -47,8 +47,8 @@ def _open_folder(folder: Path) -> Checkpoint:
     endings = (".safetensors", *TORCH_SUFFIXES)
     inside = [each.name for each in sorted(folder.iterdir()) if each.name.endswith(endings)]
     names = [index.name for index in indexes] or inside
-    raise FileError(f"{folder} is a folder, and not of a form that we read",
-                    remedy=f"name one of {listing(names)}" if names else "name the checkpoint file itself")  # fmt: skip
+    remedy = f"name one of {listing(names)}" if names else "name the checkpoint file itself"
+    raise FileError(f"{folder} is a folder, and not of a form that we read", remedy=remedy)
 
 
 def _open_file(path: Path) -> Checkpoint:

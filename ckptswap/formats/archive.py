@@ -19,6 +19,8 @@ RATIO_MOST = 1032
 """No deflate stream grows more than this many times; a size beyond it is a lie."""
 BLOCK = 1 << 20
 BLOCKS_KEPT = 64
+_END_RECORD = 22
+_COUNT_IN_ZIP64 = 0xFFFF
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _FAULTS = (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, LookupError, OverflowError, OSError)
 _UNPACK_FAULTS = (*_FAULTS, zlib.error, EOFError, RuntimeError, MemoryError)
@@ -47,6 +49,7 @@ class Archive:
             self._zip = zipfile.ZipFile(io.BufferedReader(RawReader(file)))
         except _FAULTS as error:
             raise self._refusal(_first_line(error)) from None
+        self._check_end()
         self.members = {info.filename: self._member(info) for info in self._distinct()}
 
     def __contains__(self, name: object) -> bool:
@@ -122,6 +125,16 @@ class Archive:
         except FormatError:
             return False
         return found == member.crc
+
+    def _check_end(self) -> None:
+        """zipfile lets a cut comment, trailing bytes and swallowed members pass; the end record tells."""
+        tail = bytearray(_END_RECORD + len(self.comment))
+        self.file.pread_into(memoryview(tail), self.file.size - len(tail))
+        count, length = (int.from_bytes(tail[at : at + 2], "little") for at in (10, _END_RECORD - 2))
+        if not tail.startswith(b"PK\x05\x06") or length != len(self.comment):
+            raise self._refusal("it does not end where it says")
+        if count not in (len(self._zip.infolist()), _COUNT_IN_ZIP64):
+            raise self._refusal(f"its directory does not list {count} members")
 
     def _distinct(self) -> list[zipfile.ZipInfo]:
         infos = self._zip.infolist()

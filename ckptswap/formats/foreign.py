@@ -38,7 +38,7 @@ def _refuse_old_pickle(path: Path, head: bytes) -> None:
     try:
         read_pickle(io.BytesIO(head), NAMES, where=str(path))
     except FormatError as error:
-        if "asks for" in error.message:
+        if "asks for" in error.message and "extension" not in error.message:
             raise
 
 

@@ -110,7 +110,8 @@ def _dtype(descr: object) -> str:
     if not isinstance(descr, str):
         raise ValueError("is a table of records, no tensor")
     try:
-        found = np.dtype(descr)
+        with warnings.catch_warnings(action="ignore"):  # of dtypes that are on their way out
+            found = np.dtype(descr)
     except (TypeError, ValueError, SyntaxError):
         raise ValueError(f"has the unknown dtype {descr[:20]!r}") from None
     spelt = dtypes.from_numpy(found)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,10 @@ class PieceSource:
         for piece in self.pieces:
             shared = [(max(a, c), min(b, d)) for (a, b), (c, d) in zip(box, piece.box, strict=True)]
             if all(start < stop for start, stop in shared):
-                part = out[tuple(slice(a - c, b - c) for (a, b), (c, _) in zip(shared, box, strict=True))]
+                index: tuple[Any, ...] = tuple(
+                    slice(a - c, b - c) for (a, b), (c, _) in zip(shared, box, strict=True)
+                )
+                part = out[(*index, ...)]  # the dots keep a scalar an array
                 inside = [a - begin for (a, _), begin in zip(shared, piece.begins, strict=True)]
                 at = piece.offset + sum(i * stride for i, stride in zip(inside, piece.strides, strict=True))
                 _fill(part, piece.file, at, piece.strides)

@@ -1,0 +1,157 @@
+"""Writing: a name holds the old content or the new, whatever happens; reading: a change is noticed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.errors import FileError
+from ckptswap.formats import open_checkpoint, write_checkpoint
+from ckptswap.formats.atomic import atomic_file, refuse_existing, write_text
+
+TARGETS = ["a.safetensors", "a.pt", "a.npz", "shards/", "a.safetensors.index.json"]
+
+
+def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+def test_a_file_appears_whole_with_the_mode_of_any_new_file(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "a") as file:
+        file.write(b"new")
+        assert not (tmp_path / "a").exists()
+    (tmp_path / "b").touch()
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_a_failure_leaves_the_old_content_and_no_trace(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", "old")
+    with pytest.raises(ZeroDivisionError), atomic_file(tmp_path / "a") as file:
+        file.write(b"%d" % (1 // 0))
+    assert (tmp_path / "a").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+def test_what_is_in_the_way_is_refused(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", "old")
+    with pytest.raises(FileError, match="exists already"):
+        refuse_existing(tmp_path / "a", force=False)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileError, match="exists already"):
+        refuse_existing(tmp_path / "dangling", force=False)
+    with pytest.raises(FileError, match="is a folder"):
+        refuse_existing(tmp_path, force=True)
+    with pytest.raises(FileError, match="no plain file"):
+        refuse_existing(Path(os.devnull), force=True)
+    with pytest.raises(FileError, match="there is no folder"):
+        refuse_existing(tmp_path / "no" / "a", force=True)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_folder_that_cannot_be_written_to(target: str) -> None:
+    with pytest.raises(FileError, match="could not be written"):
+        write_checkpoint(Checkpoint.from_arrays({"w": np.zeros(1)}), f"/proc/{target}")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_full_disk_leaves_nothing_behind(target: str, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the end of the disk: both fail in write()."""
+    code = (
+        "import resource, signal, sys, numpy as np\n"
+        "from ckptswap.checkpoint import Checkpoint\n"
+        "from ckptswap.errors import FileError\n"
+        "from ckptswap.formats import write_checkpoint\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
+        "big = Checkpoint.from_arrays({'small': np.zeros(9), 'w': np.zeros(1_000_000)})\n"
+        "try: write_checkpoint(big, sys.argv[1], shard_size=1000)\n"
+        "except FileError as error: print(error)\n"
+    )
+    done = run(code, f"{tmp_path}/{target}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "could not be written (File too large): nothing was left behind" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    path = write_checkpoint(Checkpoint.from_arrays({"w": np.arange(3)}), tmp_path / "a.safetensors")
+    code = (
+        "import sys, time\n"
+        "from ckptswap.checkpoint import Checkpoint, Tensor\n"
+        "from ckptswap.formats import write_checkpoint\n"
+        "class Slow:\n"
+        "    def read_into(self, buffer, offset): print('writing', flush=True); time.sleep(60)\n"
+        "slow = Checkpoint([Tensor('w', (9_000_000,), 'F32', Slow())], path='', format='')\n"
+        "write_checkpoint(slow, sys.argv[1], force=True)\n"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "writing\n"
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    writer.stdout.close()
+    with open_checkpoint(path) as found:
+        assert found.read("w").tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("target", ["a.safetensors", "a.pt", "a.npz"])
+def test_a_source_that_changes_under_us_is_noticed(target: str, tmp_path: Path) -> None:
+    path = write_checkpoint(Checkpoint.from_arrays({"w": np.arange(1000)}), tmp_path / target)
+    with open_checkpoint(path) as found:
+        found.read("w")
+        later = time.time_ns() + 10**9
+        with open(path, "r+b") as file:
+            file.seek(-3000, os.SEEK_END)
+            file.write(b"\x01")
+        os.utime(path, ns=(later, later))
+        with pytest.raises(FileError, match="changed while it was being read"):
+            found.read("w")
+
+
+def test_a_source_that_is_cut_under_us_is_noticed(tmp_path: Path) -> None:
+    path = write_checkpoint(Checkpoint.from_arrays({"w": np.arange(1000)}), tmp_path / "a.safetensors")
+    with open_checkpoint(path) as found:
+        os.truncate(path, 500)
+        with pytest.raises(FileError, match=r"ended at byte|changed"):
+            found.read("w")
+
+
+def test_a_source_that_is_replaced_under_us_stays_itself(tmp_path: Path) -> None:
+    path = write_checkpoint(Checkpoint.from_arrays({"w": np.arange(3)}), tmp_path / "a.safetensors")
+    with open_checkpoint(path) as found:
+        write_checkpoint(Checkpoint.from_arrays({"w": np.zeros(3)}), path, force=True)
+        assert found.read("w").tolist() == [0, 1, 2]
+
+
+def test_a_closed_checkpoint_says_so(tmp_path: Path) -> None:
+    path = write_checkpoint(Checkpoint.from_arrays({"w": np.arange(3)}), tmp_path / "a.safetensors")
+    found = open_checkpoint(path)
+    found.close()
+    with pytest.raises(FileError, match="was it closed"):
+        found.read("w")
+
+
+def test_no_file_stays_open(tmp_path: Path) -> None:
+    for target in TARGETS:
+        path = write_checkpoint(Checkpoint.from_arrays({"w": np.arange(3)}), f"{tmp_path}/{target}")
+        before = len(os.listdir("/proc/self/fd"))
+        with open_checkpoint(path) as found:
+            found.read("w")
+        assert len(os.listdir("/proc/self/fd")) == before
+    (tmp_path / "bad.pt").write_bytes(b"PK\x03\x04" + bytes(100))
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(FileError):
+            open_checkpoint(tmp_path / "bad.pt")
+    assert len(os.listdir("/proc/self/fd")) == before
