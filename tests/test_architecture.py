@@ -1,0 +1,207 @@
+"""The house stays as docs/architecture.md draws it: arrows between rooms, names, docstrings, what a command loads."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.formats import write_checkpoint
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "ckptswap"
+FILES = sorted(PACKAGE.rglob("*.py"))
+HEAVY = {"torch", "segmentation_models_pytorch", "timm", "torchvision", "nilearn", "scipy", "matplotlib", "plotly"}
+BANNED = re.compile(r"utils|helpers|manager|(^|_)get_")
+FREE = {"__main__", "version"}
+"""Not rooms: the entry point, which calls `cli`, and a constant."""
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def rooms() -> list[str]:
+    """The rooms in the order in which docs/architecture.md lists them, highest first."""
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    house = text.split("```text\nckptswap/\n")[1].split("```")[0]
+    lines = re.findall(r"^  ((?:\w+(?:\.py|/) ?)+)", house, re.MULTILINE)
+    return [name for line in lines for name in re.findall(r"(\w+)(?:\.py|/)", line)]
+
+
+def dotted(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def room(module: str) -> str:
+    """`ckptswap.sweep.plan` → `sweep`; the package itself has no room."""
+    return (module.split(".") + [""])[1]
+
+
+@cache
+def tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text("utf-8"), str(file))
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Every module that a file imports at run time, inside functions too."""
+    known = {dotted(each) for each in FILES}
+    pending: list[ast.AST] = [tree(file)]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            pending.extend(node.orelse)
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file} imports relatively"
+            below = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (each if each in known else str(node.module) for each in below)
+        pending.extend(ast.iter_child_nodes(node))
+
+
+def test_the_walk_sees_what_is_there() -> None:
+    """A walk that finds nothing would hold every arrow."""
+    found = set(imports(PACKAGE / "cli/sweep.py"))
+    assert {"typer", "ckptswap.cli.flags", "ckptswap.sweep.run", "ckptswap.lab.findings"} <= found
+    assert "ckptswap.sweep.result" not in set(imports(PACKAGE / "cli/flags.py"))
+    assert rooms()[0] == "errors"
+    assert rooms()[-1] == "cli"
+    assert rooms().index("selection") < rooms().index("formats") < rooms().index("transplant")
+
+
+def test_every_module_has_a_room() -> None:
+    there = {room(dotted(file)) for file in FILES} - {""} - FREE
+    assert there == set(rooms())
+
+
+@pytest.mark.parametrize("file", FILES, ids=dotted)
+def test_imports_run_one_way(file: Path) -> None:
+    """A room uses the rooms above it; nothing imports `cli`, and only `cli` imports `lab`."""
+    here = room(dotted(file))
+    if here in FREE:
+        return
+    order = {name: at for at, name in enumerate(rooms())}
+    used = {room(module) for module in imports(file) if module.split(".")[0] == "ckptswap"} - FREE - {"", here}
+    assert not {each for each in used if not here or order[each] > order[here]}
+    assert "lab" not in used or here == "cli"
+
+
+def test_the_task_room_alone_knows_model_libraries() -> None:
+    """`lab` and `sweep` use torch; smp, timm and torchvision stay in `task`."""
+    libraries = {"segmentation_models_pytorch", "timm", "torchvision"}
+    found = {room(dotted(file)) for file in FILES if libraries & {each.split(".")[0] for each in imports(file)}}
+    assert found == {"task"}
+
+
+def definitions(node: ast.AST) -> Iterator[Definition]:
+    for child in ast.walk(node):
+        if isinstance(child, Definition):
+            yield child
+
+
+@pytest.mark.parametrize("file", FILES, ids=dotted)
+def test_names_avoid_the_words_that_say_nothing(file: Path) -> None:
+    names = [*dotted(file).split("."), *(each.name for each in definitions(tree(file)))]
+    assert [name for name in names if BANNED.search(name)] == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=dotted)
+def test_public_things_are_documented(file: Path) -> None:
+    bare = [
+        each.name
+        for each in tree(file).body
+        if isinstance(each, Definition) and not each.name.startswith("_") and not ast.get_docstring(each)
+    ]
+    assert bare == []
+    assert file.name == "__main__.py" or ast.get_docstring(tree(file))
+
+
+def test_functions_are_short() -> None:
+    functions = [each for file in FILES for each in definitions(tree(file)) if not isinstance(each, ast.ClassDef)]
+    lengths = sorted(_statement_lines(each) for each in functions)
+    assert lengths[len(lengths) // 2] < 12
+    assert [each.name for each in functions if _statement_lines(each) > 50] == []
+
+
+def _statement_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a body, its docstring not counted."""
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0  # type: ignore[operator]
+
+
+# What a command loads -------------------------------------------------------------------------------------------
+
+LOADED = """
+import json, sys
+from ckptswap.cli.main import main
+sys.argv = ["ckptswap", *json.loads(sys.argv[1])]
+try:
+    main()
+except SystemExit as end:
+    code = end.code
+print(json.dumps([code, sorted({name.split(".")[0] for name in sys.modules})]), file=sys.stderr)
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two safetensors files, and the same tensors as torch's zip, npz and a folder of shards."""
+    folder = tmp_path_factory.mktemp("light")
+    for name, value in (("a", 0), ("b", 1)):
+        arrays = {"c.weight": np.full((2, 1, 3, 3), value, np.float32), "c.bias": np.ones(2, np.float32)}
+        checkpoint = Checkpoint.from_arrays(arrays)
+        for target in (f"{name}.safetensors", f"{name}.pt", f"{name}.npz"):
+            write_checkpoint(checkpoint, folder / target)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--help",
+        "--version",
+        "sweep --help",
+        "train --help",
+        "show a.safetensors --stats --format json",
+        "show a.pt --stats",
+        "show a.npz",
+        "diff a.safetensors b.safetensors",
+        "diff a.pt b.safetensors --format md",
+        "diff a.safetensors b.safetensors a.safetensors",
+        "transplant --from a.safetensors --to b.safetensors --kind conv.bias -o out.safetensors",
+        "transplant --from a.pt --to b.safetensors --alpha 0.5 -o mixed.safetensors",
+        "convert a.safetensors copy.pt",
+        "verify a.safetensors",
+    ],
+)
+def test_light_commands_load_no_model_library(files: Path, command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, json.dumps(command.split())], cwd=files, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    code, loaded = json.loads(done.stderr.splitlines()[-1])
+    assert code == 0, done.stderr
+    assert "numpy" in loaded or "show" not in command
+    assert HEAVY & set(loaded) == set()
+
+
+# The README -----------------------------------------------------------------------------------------------------
+
+
+def test_every_command_is_in_the_readme() -> None:
+    from ckptswap.cli.main import app
+
+    text = (ROOT / "README.md").read_text("utf-8")
+    names = [command.callback.__name__ for command in app.registered_commands if command.callback]
+    assert len(names) >= 11
+    assert [name for name in names if not re.search(rf"ckptswap {name}\b", text)] == []
