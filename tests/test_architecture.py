@@ -1,4 +1,4 @@
-"""The house stays as docs/architecture.md draws it: arrows between rooms, names, docstrings, what a command loads."""
+"""The house as docs/architecture.md draws it: arrows between rooms, names, docstrings, what a command loads."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def dotted(file: Path) -> str:
 
 def room(module: str) -> str:
     """`ckptswap.sweep.plan` → `sweep`; the package itself has no room."""
-    return (module.split(".") + [""])[1]
+    return [*module.split("."), ""][1]
 
 
 @cache
