@@ -23,8 +23,9 @@ from ckptswap.moments import Distance, Ruler
 from ckptswap.naming import natural_key
 from ckptswap.selection import Selection
 
-READ = 1 << 18
-"""Bytes read at once from each side; both fit a core's cache."""
+READ = 1 << 20
+"""Bytes read at once from each side: small enough for the cache, large enough that threads rarely meet at the
+interpreter's lock."""
 BLOCK = 1 << 23
 """Bytes of one tensor that one thread takes at a time."""
 

@@ -15,15 +15,16 @@ import numpy as np
 
 from ckptswap import dtypes
 
-_EXPONENT: dict[str, tuple[str, int]] = {
-    "F64": ("u8", 0x7FF0000000000000),
-    "F32": ("u4", 0x7F800000),
-    "F16": ("u2", 0x7C00),
-    "BF16": ("u2", 0x7F80),
-    "C64": ("u4", 0x7F800000),
-    "C128": ("u8", 0x7FF0000000000000),
+_EXPONENT = {
+    "F64": (8, 0x7FF0000000000000),
+    "F32": (4, 0x7F800000),
+    "F16": (2, 0x7C00),
+    "BF16": (2, 0x7F80),
+    "C64": (4, 0x7F800000),
+    "C128": (8, 0x7FF0000000000000),
 }
-"""Bits that are all set exactly in NaN and Inf: a chunk without them needs no slower look."""
+"""Bytes a real number takes, and its bits that are all set exactly in NaN and Inf."""
+_PROBE = 4096
 _ROW = 8192
 
 
@@ -201,59 +202,56 @@ class Ruler:
 
     def count_same(self, raw: np.ndarray, dtype: str, same: Distance) -> None:
         """Add a chunk that is equal on both sides: its distance is 0 over all that is finite. The norms are only
-        made positive, since nothing but their being so matters where there is no distance."""
+        made positive, by as few values as it takes, since nothing but their being so matters here."""
         if dtypes.is_packed(dtype):
             return
-        values = raw.size * 8 // dtypes.bits(dtype)
-        if same.norm_a and (not dtypes.is_float(dtype) or self.all_finite(raw, dtype)):
-            same.count += values
-        elif raw.any():
-            same.add(self.distance(raw, raw, dtype))
-        else:
-            same.count += values
+        head = _PROBE if not same.norm_a else 0
+        for part in (raw[:head], raw[head:]):
+            known = same.norm_a or _is_zero(part)
+            if known and (not dtypes.is_float(dtype) or self.all_finite(part, dtype)):
+                same.count += part.size * 8 // dtypes.bits(dtype)
+            else:
+                same.add(self.distance(part, part, dtype))
 
     def distance(self, a: np.ndarray, b: np.ndarray, dtype: str) -> Distance:
         """How far two chunks of the same length are apart; `dtype` must not be a packed one."""
+        found = Distance()
+        found.changed, found.flips = self._differing_bits(a, b, dtype)
         if not dtypes.is_float(dtype):
-            return _integers(widen(a, dtype), widen(b, dtype), self._changed(a, b, dtype))
-        found = Distance(changed=self._changed(a, b, dtype))
-        if dtype[0] != "C":
-            found.flips = self._flips(a, b, dtype)
+            _integers(widen(a, dtype), widen(b, dtype), found)
+            return found
         x, y, gap = self._doubles(a, b, dtype)
-        if not (self.all_finite(a, dtype) and self.all_finite(b, dtype)):
+        if not _floats(x, y, gap, found):
             found.nan_a, found.inf_a = non_finite(a, dtype)
             found.nan_b, found.inf_b = non_finite(b, dtype)
             both = np.isfinite(x) & np.isfinite(y)
-            x, y = x[both], y[both]
-            gap = gap[: x.size]
-        return _floats(x, y, gap, found)
+            _floats(x[both], y[both], gap[: np.count_nonzero(both)], found)
+        return found
 
     def all_finite(self, raw: np.ndarray, dtype: str) -> bool:
         """Whether a chunk of floats holds neither NaN nor Inf: their exponents are all ones."""
         if dtype not in _EXPONENT:
             return bool(np.isfinite(widen(raw, dtype)).all())
-        bits, mask = _EXPONENT[dtype]
-        words = raw.view(bits)
-        exponents = np.bitwise_and(words, words.dtype.type(mask), out=self._words[: raw.size].view(bits))
-        return not exponents.size or int(exponents.max()) < mask
+        width, mask = _EXPONENT[dtype]
+        if not raw.size:
+            return True
+        # As signed integers, positive NaN and Inf are the largest; as unsigned ones, the negative are.
+        largest, most_negative = raw.view(f"i{width}").max(), raw.view(f"u{width}").max()
+        return int(largest) < mask and int(most_negative) < mask + (1 << (8 * width - 1))
 
-    def _changed(self, a: np.ndarray, b: np.ndarray, dtype: str) -> int:
+    def _differing_bits(self, a: np.ndarray, b: np.ndarray, dtype: str) -> tuple[int, int]:
+        """How many values differ in any bit, and how many real ones in sign (zeros and NaN left out)."""
         width = dtypes.bits(dtype) // 8
-        bits = f"u{min(width, 8)}"
-        differ = np.not_equal(a.view(bits), b.view(bits), out=self._flags[: a.size // min(width, 8)])
-        return int(np.count_nonzero(differ.reshape(-1, 2).any(axis=1) if width > 8 else differ))
-
-    def _flips(self, a: np.ndarray, b: np.ndarray, dtype: str) -> int:
-        """Values whose sign bits differ, zeros and NaN left out; a slow look only where there are any."""
-        bits = f"{dtypes.bits(dtype) // 8}"
-        crossed = np.bitwise_xor(
-            a.view(f"u{bits}"), b.view(f"u{bits}"), out=self._words[: a.size].view(f"u{bits}")
-        )
-        flips = np.less(crossed.view(f"i{bits}"), 0, out=self._flags[: crossed.size])
-        if not flips.any():
-            return 0
-        x, y = (widen(side.view(f"u{bits}")[flips].view(np.uint8), dtype) for side in (a, b))
-        return int(np.count_nonzero(np.sign(x) * np.sign(y) < 0))
+        signed = f"i{min(width, 8)}"
+        crossed = np.bitwise_xor(a.view(signed), b.view(signed), out=self._words[: a.size].view(signed))
+        if width > 8:
+            return int(np.count_nonzero(crossed.reshape(-1, 2).any(axis=1))), 0
+        changed = int(np.count_nonzero(crossed))
+        if not changed or dtype[0] in "CU" or dtype == "BOOL" or crossed.min() >= 0:
+            return changed, 0
+        places = crossed < 0
+        x, y = (widen(side.view(signed)[places].view(np.uint8), dtype) for side in (a, b))
+        return changed, int(np.count_nonzero(((x > 0) & (y < 0)) | ((x < 0) & (y > 0))))
 
     def _doubles(self, a: np.ndarray, b: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Both chunks in double precision, and room for their difference."""
@@ -286,17 +284,24 @@ class Ruler:
         np.copyto(out[pairs.size :], np.bitwise_and(pairs, np.uint32(0xFFFF0000), out=words).view("<f4"))
 
 
-def _floats(x: np.ndarray, y: np.ndarray, gap: np.ndarray, found: Distance) -> Distance:
+def _floats(x: np.ndarray, y: np.ndarray, gap: np.ndarray, found: Distance) -> bool:
+    """Fill in the sums, and say whether they are finite, as they are when all values are (but for overflow)."""
     found.count = x.size
     if not x.size:
-        return found
+        return True
     with np.errstate(all="ignore"):
         np.subtract(y, x, out=gap)
         found.square, found.norm_a, found.norm_b = _dot(gap, gap), _dot(x, x), _dot(y, y)
-        found.product = _dot(x, y)
+        found.product = _product(x, y, found)
         size = np.abs(gap) if gap.dtype.kind == "c" else np.abs(gap, out=gap)
         found.largest, found.absolute = float(size.max()), float(size.sum())
-    return found
+    return math.isfinite(found.norm_a + found.norm_b)
+
+
+def _product(x: np.ndarray, y: np.ndarray, found: Distance) -> float:
+    """⟨x, y⟩, from the sums that are known where that loses less than 13 digits of a cosine: it saves a pass."""
+    small, large = sorted((found.norm_a, found.norm_b))
+    return (small + large - found.square) / 2 if large <= 1e6 * small else _dot(x, y)
 
 
 def _dot(x: np.ndarray, y: np.ndarray) -> float:
@@ -306,18 +311,17 @@ def _dot(x: np.ndarray, y: np.ndarray) -> float:
     return float((rows + np.vdot(x[whole:], y[whole:])).real)
 
 
-def _integers(x: np.ndarray, y: np.ndarray, changed: int) -> Distance:
+def _is_zero(raw: np.ndarray) -> bool:
+    whole = raw.size & ~7
+    return not (whole and raw[:whole].view(np.uint64).max()) and not raw[whole:].any()
+
+
+def _integers(x: np.ndarray, y: np.ndarray, found: Distance) -> None:
     """|x − y| in unsigned 64 bits is exact for every pair; only sums are rounded."""
-    size = np.where(x > y, x.view(np.uint64) - y.view(np.uint64), y.view(np.uint64) - x.view(np.uint64))
-    gap, left, right = (each.astype(np.float64) for each in (size, x, y))
-    return Distance(
-        count=x.size,
-        changed=changed,
-        square=float(np.dot(gap, gap)),
-        absolute=float(gap.sum()),
-        largest=int(size.max()) if size.size else 0,
-        norm_a=float(np.dot(left, left)),
-        norm_b=float(np.dot(right, right)),
-        product=float(np.dot(left, right)),
-        flips=int(np.count_nonzero(np.sign(x) * np.sign(y) < 0)) if x.dtype.kind == "i" else 0,
-    )
+    left, right = (each.view(np.uint64) for each in (x, y))
+    size = np.where(x > y, left - right, right - left)
+    gap, wide_x, wide_y = (each.astype(np.float64) for each in (size, x, y))
+    found.count = x.size
+    found.largest = int(size.max()) if size.size else 0
+    found.absolute, found.square = float(gap.sum()), _dot(gap, gap)
+    found.norm_a, found.norm_b, found.product = _dot(wide_x, wide_x), _dot(wide_y, wide_y), _dot(wide_x, wide_y)
