@@ -1,0 +1,203 @@
+"""Files at the speed of the disk: ckptswap against plain loops and other tools, side by side in one run.
+
+    python benchmarks/files.py [--gigabytes 1] [--runs 5] [--folder /tmp]
+
+Every figure is a whole command, imports included. Each pair of commands is run in turn (A B A B …) after one
+warm-up of each, and the ratio printed is the median of the pairwise ratios: above 1, we are faster. Memory is the
+largest resident size that the operating system saw. Peers that are not installed (`pip install sft-cli`) are named
+as missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+TENSORS = 293
+LOOP = """
+import os, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+files = [os.open(path, os.O_RDONLY) for path in sys.argv[1:3]]
+size, chunk, local = os.fstat(files[0]).st_size, 1 << 20, threading.local()
+
+def equal(start):
+    if not hasattr(local, "buffers"):
+        local.buffers = [np.empty(chunk, np.uint8) for _ in files]
+    parts = [buffer[: min(chunk, size - start)] for buffer in local.buffers]
+    for file, part in zip(files, parts):
+        os.preadv(file, [part], start)
+    return np.array_equal(*parts)
+
+with ThreadPoolExecutor(2) as pool:
+    print(sum(not same for same in pool.map(equal, range(0, size, chunk))))
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished command."""
+
+    seconds: float
+    megabytes: float
+
+
+def main() -> None:
+    options = arguments()
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        folder = Path(name)
+        a, b, c = (folder / f"{each}.safetensors" for each in "abc")
+        pair(options.gigabytes, "F32", a, b, c)
+        print(f"{os.path.getsize(a) / 1e9:.2f} GB a file, {TENSORS} tensors, {options.runs} runs, warm cache")
+        compare("diff, one tensor changed", [*ckptswap("diff"), str(a), str(b)], loop(a, b), options.runs)
+        compare("diff, all changed", [*ckptswap("diff"), str(a), str(c)], loop(a, c), options.runs)
+        half_a, half_b, half_c = (folder / f"half-{each}.safetensors" for each in "abc")
+        pair(options.gigabytes, "BF16", half_a, half_b, half_c)
+        title = "diff, all changed, bf16 (vs the same in f32)"
+        compare(
+            title, [*ckptswap("diff"), str(half_a), str(half_c)], [*ckptswap("diff"), str(a), str(c)], options.runs
+        )
+        swap(folder, a, c, options.runs)
+        start_up(folder, options.runs)
+        sparse(folder)
+        peers(a, b, options.runs)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=1.0, help="size of each file")
+    parser.add_argument("--runs", type=int, default=5, help="counted runs of each command")
+    parser.add_argument("--folder", default=None, help="where to put the files")
+    return parser.parse_args()
+
+
+def ckptswap(*words: str) -> list[str]:
+    return [str(Path(sys.executable).parent / "ckptswap"), *words]
+
+
+def loop(a: Path, b: Path) -> list[str]:
+    return [sys.executable, "-c", LOOP, str(a), str(b)]
+
+
+def pair(gigabytes: float, dtype: str, a: Path, b: Path, c: Path) -> None:
+    """Random values; B differs in one tensor, C in all, by little."""
+    values = int(gigabytes * 1e9 / {"F32": 4, "BF16": 2}[dtype] / TENSORS) // 64 * 64
+    random = np.random.default_rng(0)
+    nbytes = values * {"F32": 4, "BF16": 2}[dtype]
+    names = [f"layers.{at}.weight" for at in range(TENSORS)]
+    fields = {
+        name: {"dtype": dtype, "shape": [values], "data_offsets": [at * nbytes, (at + 1) * nbytes]}
+        for at, name in enumerate(names)
+    }
+    header = json.dumps(fields).encode()
+    header += b" " * (-len(header) % 4096 - 8 + 4096)
+    with open(a, "wb") as left, open(b, "wb") as middle, open(c, "wb") as right:
+        for file in (left, middle, right):
+            file.write(len(header).to_bytes(8, "little") + header)
+        for at in range(TENSORS):
+            plain = random.standard_normal(values, np.float32)
+            other = plain * np.float32(1.01)
+            if dtype == "BF16":
+                plain, other = ((each.view(np.uint32) >> 16).astype(np.uint16) for each in (plain, other))
+            left.write(plain)
+            middle.write(other if at == 7 else plain)
+            right.write(other)
+
+
+def swap(folder: Path, a: Path, c: Path, runs: int) -> None:
+    """One tensor put into a file, against copying the file and waiting for the disk."""
+    ours = [
+        *ckptswap("transplant"),
+        "--from",
+        str(c),
+        "--to",
+        str(a),
+        "--layers",
+        "layers.9",
+        "-o",
+        str(folder / "o.safetensors"),
+    ]
+    theirs = ["sh", "-c", f"cp --reflink=never {a} {folder}/copy && sync {folder}/copy"]
+    clean = [folder / "o.safetensors", folder / "copy"]
+    compare("transplant of one tensor (vs cp && sync)", ours, theirs, runs, clean)
+
+
+def start_up(folder: Path, runs: int) -> None:
+    """The cost of doing next to nothing."""
+    small = [folder / f"small-{each}.safetensors" for each in "abc"]
+    pair(0.0001, "F32", *small)
+    base = [sys.executable, "-c", "import numpy, typer, rich"]
+    for title, command in {
+        "--help": ckptswap("--help"),
+        "show": ckptswap("show", str(small[0])),
+        "diff of small files": ckptswap("diff", str(small[0]), str(small[1])),
+    }.items():
+        compare(f"start-up: {title} (vs import numpy, typer, rich)", command, base, 2 * runs + 1)
+
+
+def sparse(folder: Path, gigabytes: int = 20) -> None:
+    """Two files of holes: size without disk."""
+    paths = [folder / f"sparse-{each}.safetensors" for each in "ab"]
+    for path in paths:
+        nbytes = gigabytes * 10**9 // 4 * 4
+        header = json.dumps({"w": {"dtype": "F32", "shape": [nbytes // 4], "data_offsets": [0, nbytes]}}).encode()
+        header += b" " * (-len(header) % 8)
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+        os.truncate(path, 8 + len(header) + nbytes)
+    run = timed([*ckptswap("diff"), *map(str, paths)])
+    print(f"{'diff of two sparse 20 GB files':58} {run.seconds:7.2f} s  {run.megabytes:6.0f} MB")
+
+
+def peers(a: Path, b: Path, runs: int) -> None:
+    """Other people's tools, where they are installed."""
+    found = shutil.which("sft", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if found is None:
+        print("sft: not installed, not measured")
+        return
+    ours = [*ckptswap("diff"), str(a), str(b)]
+    compare(
+        "diff, one tensor changed (vs sft diff --delta)", ours, [found, "diff", str(a), str(b), "--delta"], runs
+    )
+
+
+def compare(title: str, ours: Sequence[str], theirs: Sequence[str], runs: int, clean: Sequence[Path] = ()) -> None:
+    """Print the medians of both commands, their peaks, and the median pairwise ratio theirs / ours."""
+    results = [(timed(ours, clean), timed(theirs, clean)) for _ in range(runs + 1)][1:]
+    ratio = statistics.median(their.seconds / our.seconds for our, their in results)
+    (our_time, our_memory), (their_time, their_memory) = (
+        (statistics.median(run.seconds for run in side), max(run.megabytes for run in side))
+        for side in zip(*results, strict=True)
+    )
+    print(f"{title:58} {our_time:7.2f} s  {our_memory:6.0f} MB   peer {their_time:7.2f} s  {their_memory:6.0f} MB   "
+          f"ratio {ratio:5.2f}", flush=True)  # fmt: skip
+
+
+def timed(command: Sequence[str], clean: Sequence[Path] = ()) -> Run:
+    """Run a command to its end; raises when it fails."""
+    for path in clean:
+        path.unlink(missing_ok=True)
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert process.stderr
+    said = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if os.waitstatus_to_exitcode(status):
+        raise SystemExit(f"{' '.join(command)} failed: {said.decode()}")
+    return Run(seconds, usage.ru_maxrss / 1024)
+
+
+if __name__ == "__main__":
+    main()
