@@ -180,8 +180,11 @@ def compare(title: str, ours: Sequence[str], theirs: Sequence[str], runs: int, c
         (statistics.median(run.seconds for run in side), max(run.megabytes for run in side))
         for side in zip(*results, strict=True)
     )
-    print(f"{title:58} {our_time:7.2f} s  {our_memory:6.0f} MB   peer {their_time:7.2f} s  {their_memory:6.0f} MB   "
-          f"ratio {ratio:5.2f}", flush=True)  # fmt: skip
+    ours_said, theirs_said = (
+        f"{our_time:7.2f} s {our_memory:6.0f} MB",
+        f"{their_time:7.2f} s {their_memory:6.0f} MB",
+    )
+    print(f"{title:58} {ours_said}   peer {theirs_said}   ratio {ratio:5.2f}", flush=True)
 
 
 def timed(command: Sequence[str], clean: Sequence[Path] = ()) -> Run:

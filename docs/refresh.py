@@ -1,6 +1,6 @@
 """Write the outputs in README.md and the screenshot anew, from a folder that `ckptswap demo` left:
 
-    python docs/refresh.py ckptswap-demo
+python docs/refresh.py ckptswap-demo
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ def refreshed(text: str, folder: Path) -> str:
     """The text with the output of each command below it, stdout only, as a person would see it."""
 
     def run(found: re.Match[str]) -> str:
-        done = subprocess.run(["bash", "-c", found["command"]], cwd=folder, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["bash", "-c", found["command"]], cwd=folder, capture_output=True, text=True, check=True
+        )
         return f"```sh\n{found['command']}```\n```text\n{done.stdout.rstrip()}\n```"
 
     return BLOCK.sub(run, text)
@@ -38,7 +40,8 @@ def screenshot(folder: Path, target: Path) -> None:
     console = Console(record=True, width=100, file=open("/dev/null", "w"))
     console.print(Text("$ ckptswap report run --top 12\n", style="bold"))
     console.print(Text.from_ansi(sweep_table(result, look, top=12) + "\n" + heatmap(result, look)))
-    console.save_svg(str(target), title="ckptswap")
+    # rich's template fetches a font from the network; any monospaced one will do.
+    target.write_text(re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title="ckptswap"), flags=re.DOTALL))
 
 
 if __name__ == "__main__":
