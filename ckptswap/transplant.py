@@ -9,9 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
 from pathlib import Path
 
 from ckptswap import dtypes
@@ -21,11 +25,14 @@ from ckptswap.fingerprint import fingerprint
 from ckptswap.formats import write_checkpoint
 from ckptswap.formats.atomic import refuse_existing
 from ckptswap.formats.patch import patch_file, patch_folder, patches
+from ckptswap.formats.sharded import INDEX
 from ckptswap.formats.streaming import Progress, watch_of
 from ckptswap.selection import Selection
 from ckptswap.version import __version__
 
 METADATA_KEY = "ckptswap.transplant"
+"""Where the latest transplant is told; what it said of earlier ones moves to `.1`, `.2` … in their order."""
+NAMED_MOST = 10
 FILE_SUFFIXES = (".safetensors", ".npz", ".pt", ".pth", ".bin", ".ckpt")
 
 
@@ -39,7 +46,10 @@ class Misfit:
 
 @dataclass(frozen=True)
 class Transplant:
-    """What will be taken, and what will not. `kept` are integers that an `alpha` between 0 and 1 leaves alone."""
+    """What will be taken, and what will not.
+
+    `kept` names what an `alpha` between 0 and 1 leaves alone, since it cannot be mixed: integers, packed floats.
+    """
 
     donor: Checkpoint
     recipient: Checkpoint
@@ -50,7 +60,7 @@ class Transplant:
     kept: tuple[str, ...]
     warnings: tuple[str, ...]
 
-    @property
+    @cached_property
     def variant(self) -> Checkpoint:
         """The result as a checkpoint, without writing anything."""
         return overlay(self.recipient, self.donor, (entry.name for entry in self.taken), alpha=self.alpha)
@@ -117,47 +127,71 @@ def transplant(
 
     A sharded recipient gives a folder, unless `out` names a file; shards that do not change are copied, or
     hard-linked with `link`. Atomic: the name holds the old content or the new. Raises `FileError` when the file
-    exists and `force` is not given, or the folder exists. The output's metadata adds where it came from to what
-    the recipient said.
+    exists and `force` is not given, or the folder exists; `UsageError` for a `link` without shards. The output's
+    metadata adds where it came from to what the recipient said.
     """
-    target = Path(out) if out is not None else plan.default_output
+    target = plan.default_output if out is None else Path(out)
     replaced = {entry.name: plan.variant[entry.name] for entry in plan.taken}
     parts = patches(plan.recipient, replaced)
-    folder = plan.is_sharded and target.suffix not in FILE_SUFFIXES
+    folder = _is_folder(plan, out)
+    if link and not (parts and folder):
+        raise UsageError("there are no shards to link", remedy="--link goes with a sharded recipient and a folder")
     if not folder:
         refuse_existing(target, force=force)
-    with ThreadPoolExecutor(2) as pool:
-        hashes = [pool.submit(fingerprint, each) for each in (plan.donor, plan.recipient)]
-
-        def metadata() -> Mapping[str, str]:
-            return _metadata(plan, *(each.result() for each in hashes))
-
+    with _hashing(plan) as metadata:
         if parts and folder:
             watch = watch_of(progress, sum(part.nbytes for part in parts))
             patch_folder(parts, target, draft=_draft(plan), metadata=metadata, link=link, watch=watch)
-        elif parts and len(parts) == 1 and target.suffix == ".safetensors":
+        elif parts and len(parts) == 1 and target.suffix in ("", ".safetensors"):
             watch = watch_of(progress, parts[0].nbytes)
             patch_file(parts[0], target, draft=_draft(plan), metadata=metadata, force=force, watch=watch)
         else:
-            write_checkpoint(plan.variant, target, metadata=metadata(), force=force, progress=progress)
+            place = f"{target}/" if folder else target
+            write_checkpoint(plan.variant, place, metadata=metadata(), force=force, progress=progress)
     return target
+
+
+def _is_folder(plan: Transplant, out: str | os.PathLike[str] | None) -> bool:
+    """Whether a folder of shards is to be written: asked for by a final `/`, or as the recipient is one."""
+    if out is None:
+        return plan.is_sharded
+    name = os.fspath(out)
+    return name.endswith("/") or (plan.is_sharded and not name.endswith((*FILE_SUFFIXES, INDEX)))
+
+
+@contextmanager
+def _hashing(plan: Transplant) -> Iterator[Callable[[], Mapping[str, str]]]:
+    """Hash both sides beside the copying; gives what waits for the hashes and makes the metadata of them.
+
+    Leaving the block stops what still runs: an interrupt does not wait for a hash that nobody wants.
+    """
+    stop = threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        hashes = [pool.submit(fingerprint, each, stop) for each in (plan.donor, plan.recipient)]
+        try:
+            yield lambda: _metadata(plan, *(each.result() for each in hashes))
+        finally:
+            stop.set()
 
 
 def _misfit(ours: Entry, donor: Checkpoint) -> str | None:
     theirs = donor.get(ours.name)
     if theirs is None:
-        hint = near(ours.name, donor, count=1)
-        return f"the donor has none{f' ({hint})' if hint else ''}"
+        return "the donor has none"
     if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
         return f"donor {theirs.dtype} {list(theirs.shape)}, recipient {ours.dtype} {list(ours.shape)}"
     return None
 
 
 def _refusal(donor: Checkpoint, recipient: Checkpoint, misfits: Mapping[str, str]) -> MismatchError:
+    """Near names only for those that are shown: looking for them among thousands takes long."""
     lines = [f"{name}: {reason}" for name, reason in misfits.items()]
+    for at, name in enumerate(list(misfits)[:NAMED_MOST]):
+        hint = near(name, donor, count=1) if name not in donor else ""
+        lines[at] += f" ({hint})" if hint else ""
     return MismatchError(
         f"{len(misfits)} of the selected tensors do not fit from {donor.path} into {recipient.path} "
-        f"({listing(lines, most=10)})",
+        f"({listing(lines, NAMED_MOST)})",
         remedy="narrow the selection, or leave these out with --skip-missing",
     )
 
@@ -171,12 +205,14 @@ def _warnings(donor: Checkpoint, recipient: Checkpoint, selection: Selection, ke
             f"{len(extra)} selected tensors of the donor have no place in the recipient: {listing(extra, 3)}"
         )
     if kept:
-        said.append(f"integers cannot be interpolated and stay the recipient's: {listing(kept, most=3)}")
+        said.append(
+            f"what is no plain float cannot be interpolated and stays the recipient's: {listing(kept, most=3)}"
+        )
     return said
 
 
 def _stem(checkpoint: Checkpoint) -> str:
-    return _safe(Path(checkpoint.path.removesuffix(".safetensors.index.json")).stem) or "checkpoint"
+    return _safe(Path(checkpoint.path.removesuffix(".safetensors.index.json")).stem)[:80] or "checkpoint"
 
 
 def _slug(selection: Selection) -> str:
@@ -195,7 +231,11 @@ def _safe(text: str) -> str:
 
 
 def _metadata(plan: Transplant, donor: Mapping[str, str], recipient: Mapping[str, str]) -> dict[str, str]:
-    return {**plan.recipient.metadata, METADATA_KEY: _origin(plan, donor, recipient)}
+    said = dict(plan.recipient.metadata)
+    earlier = said.pop(METADATA_KEY, None)
+    if earlier is not None:
+        said[next(key for at in count(1) if (key := f"{METADATA_KEY}.{at}") not in said)] = earlier
+    return {**said, METADATA_KEY: _origin(plan, donor, recipient)}
 
 
 def _draft(plan: Transplant) -> dict[str, str]:
