@@ -5,6 +5,7 @@ python docs/refresh.py ckptswap-demo
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def screenshot(folder: Path, target: Path) -> None:
     from ckptswap.report.text import Style
 
     result, look = judged(str(folder / "run")), Style(width=100, colour=True)
-    console = Console(record=True, width=100, file=open("/dev/null", "w"))
+    console = Console(record=True, width=100, file=io.StringIO())
     console.print(Text("$ ckptswap report run --top 12\n", style="bold"))
     console.print(Text.from_ansi(sweep_table(result, look, top=12) + "\n" + heatmap(result, look)))
     # rich's template fetches a font from the network; any monospaced one will do.
