@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from traceback import print_exception
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -60,7 +61,8 @@ def ckptswap(
     Every command takes --traceback, which shows where in the code an error arose.
 
     Exit codes: 0 done; 1 'diff --exit-code' found a difference; 2 wrong usage or unfit input;
-    3 part of the work failed; 70 a fault of ours; 130 interrupted.
+    3 part of the work failed; 70 a fault of ours; 130 interrupted; 141 the reader of a pipe is gone;
+    143 terminated.
     """
 
 
@@ -74,10 +76,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(arguments, prog_name="ckptswap", standalone_mode=False) or 0
+        if code == EXIT_INTERRUPTED:  # newer typers make a code of Ctrl-C, older ones an exception
+            raise KeyboardInterrupt
         sys.stdout.flush()
     except BaseException as error:
         if traceback and not isinstance(error, SystemExit | KeyboardInterrupt):
-            raise
+            print_exception(error)
         code = _explain(error)
     _leave(code if isinstance(code, int) else 0)
 
@@ -96,7 +100,7 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, CkptswapError):
         say(f"ckptswap: {error}")
         return error.exit_code
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):  # typer exits with 1
         return EXIT_PIPE
     if isinstance(error, _Terminated):
         say("ckptswap: terminated; what was finished is kept")
