@@ -18,7 +18,7 @@ SCHEMA = "ckptswap.diff/1"
 STATUSES = ("identical", "changed", "shape", "dtype", "only_a", "only_b", "unread")
 FIELDS = (
     "name", "layer", "kind", "status", "shape_a", "shape_b", "dtype_a", "dtype_b", "numel", "changed",
-    "rmse", "max_abs", "rel_l2", "cosine", "nan_a", "nan_b",
+    "rmse", "max_abs", "rel_l2", "cosine", "nan_a", "nan_b", "mean_abs", "inf_a", "inf_b", "flips",
 )  # fmt: skip
 _SAME = ("identical", "unread")
 _MARK = {"changed": "~", "shape": "!", "dtype": "!", "only_a": "-", "only_b": "+", "unread": "?", "identical": "="}

@@ -177,6 +177,10 @@ def _diff_row(at: int, row: dict[str, Any], status: str) -> dict[str, Any]:
         "cosine": 1 - gap / 3 if known else None,
         "nan_a": 0 if known else None,
         "nan_b": 0 if known else None,
+        "mean_abs": 0.0 if known else None,
+        "inf_a": 0 if known else None,
+        "inf_b": 0 if known else None,
+        "flips": 0 if known else None,
     }  # fmt: skip
 
 

@@ -16,11 +16,18 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.diff import diff
+from ckptswap.formats.verify import Finding, Report
 from ckptswap.moments import moments_of
 from ckptswap.report.checkpoint import show_json
 from ckptswap.report.diff import diff_json
+from ckptswap.report.plan import plan_json
 from ckptswap.report.sweep import sweep_json
 from ckptswap.report.text import dump_json
+from ckptswap.report.threeway import threeway_json
+from ckptswap.report.verify import verify_json
+from ckptswap.selection import Selection
+from ckptswap.sweep.plan import make_plan
+from ckptswap.threeway import three_way
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 Json = dict[str, Any]
@@ -69,7 +76,10 @@ REAL: dict[str, tuple[str, Callable[[], Json]]] = {
     "diff --by layer,kind": ("diff", lambda: diff_json(diff(BEFORE, AFTER).grouped(["layer", "kind"]))),
     "diff of a sample": ("diff", samples.diff),
     "diff of a grouped sample": ("diff", samples.grouped),
+    "diff of three": ("diff3", lambda: threeway_json(three_way(BEFORE, AFTER, BEFORE))),
     "evaluate": ("evaluate", samples.evaluate),
+    "plan": ("plan", lambda: plan_json(make_plan(BEFORE, AFTER, Selection()), "runs/0", 10)),
+    "verify": ("verify", lambda: verify_json(Report("a.pt", None, 0, 0, (Finding(None, "it is cut short"),)))),
 }
 
 
