@@ -1,4 +1,4 @@
-"""A small pair of networks that share an initialisation, made by `ckptswap train` itself on eighteen tiny scans."""
+"""A small pair of networks with a shared initialisation, made by `ckptswap train` on eighteen tiny scans."""
 
 from __future__ import annotations
 

@@ -1,0 +1,132 @@
+"""`ckptswap transplant`: the path is all it prints, nothing is replaced unasked, and the file holds what was named."""
+
+from __future__ import annotations
+
+import re
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_program import SWAP, good, listing, run
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+DEFAULT = "segment+conv.bias@reconstruct.safetensors"
+DONOR, RECIPIENT = "reconstruct.safetensors", "segment.safetensors"
+
+
+def test_stdout_is_the_path_and_nothing_else(work: Path) -> None:
+    assert good("transplant", *SWAP, "--kind", "conv.bias").out == f"{DEFAULT}\n"
+    assert good("transplant", *SWAP, "--kind", "conv.bias", "-o", "mine.safetensors").out == "mine.safetensors\n"
+    assert Path(DEFAULT).read_bytes() == Path("mine.safetensors").read_bytes()
+
+
+def test_exactly_the_selected_tensors_are_the_donors(work: Path) -> None:
+    good("transplant", *SWAP, "--kind", "conv.bias", "--layers", "encoder")
+    [path] = Path().glob("segment+*@reconstruct.safetensors")
+    ours, theirs, made = (load_file(each) for each in (RECIPIENT, DONOR, path))
+    assert list(made) == list(ours)
+    for name, value in made.items():
+        taken = bool(re.fullmatch(r"encoder\..*conv\d\.bias", name))
+        assert value.tobytes() == (theirs if taken else ours)[name].tobytes(), name
+
+
+def test_the_default_name_needs_no_quotes(work: Path) -> None:
+    path = good("transplant", *SWAP, "--only", "bn.running_*", "--layers", "encoder.0:1").out.strip()
+    assert re.fullmatch(r"[\w.+@,=:%-]+\.safetensors", path)
+    assert Path(path).is_file()
+
+
+def test_nothing_is_replaced_without_force(work: Path) -> None:
+    words = ["transplant", *SWAP, "--kind", "conv.bias"]
+    good(*words)
+    Path(DEFAULT).write_bytes(b"mine")
+    before = listing(work)
+    done = run(*words)
+    assert (done.code, done.out) == (2, "")
+    assert "--force" in done.err
+    assert listing(work) == before
+    assert good(*words, "--force").out == f"{DEFAULT}\n"
+    assert Path(DEFAULT).stat().st_size > 4
+
+
+@pytest.mark.parametrize("target", [DONOR, RECIPIENT])
+def test_never_onto_its_own_input_unasked(work: Path, target: str) -> None:
+    before = Path(target).read_bytes()
+    assert run("transplant", *SWAP, "--kind", "conv.bias", "-o", target).code == 2
+    assert Path(target).read_bytes() == before
+
+
+def test_with_force_onto_its_own_input(work: Path) -> None:
+    other = good("transplant", *SWAP, "--kind", "conv.bias").out.strip()
+    good("transplant", *SWAP, "--kind", "conv.bias", "-o", RECIPIENT, "--force")
+    assert good("diff", other, RECIPIENT, "--exit-code").code == 0
+
+
+def test_dry_run_writes_nothing(work: Path) -> None:
+    before = listing(work)
+    done = good("transplant", *SWAP, "--kind", "conv.bias", "--dry-run")
+    assert listing(work) == before
+    assert len(done.out.splitlines()) == 8
+    assert all(name.endswith(".bias") for name in done.out.splitlines())
+    assert DEFAULT in done.err
+
+
+def test_alpha_goes_part_of_the_way(work: Path) -> None:
+    made = {}
+    for alpha in ("0", "0.25", "1"):
+        good("transplant", *SWAP, "--kind", "conv.bias", "--alpha", alpha, "-o", f"{alpha}.safetensors")
+        made[alpha] = load_file(f"{alpha}.safetensors")
+    ours, theirs = load_file(RECIPIENT), load_file(DONOR)
+    name = "head.bias"
+    assert made["0"][name].tobytes() == ours[name].tobytes()
+    assert made["1"][name].tobytes() == theirs[name].tobytes()
+    np.testing.assert_allclose(made["0.25"][name], 0.75 * ours[name] + 0.25 * theirs[name], rtol=1e-6)
+    assert run("transplant", *SWAP, "--alpha", "nan", "-o", "x.safetensors").code == 2
+    assert not Path("x.safetensors").exists()
+
+
+def test_metadata_says_where_it_came_from_beside_what_was_there(work: Path) -> None:
+    path = good("transplant", *SWAP, "--kind", "conv.bias").out.strip()
+    with safe_open(path, "np") as made, safe_open(RECIPIENT, "np") as recipient:
+        said, before = made.metadata(), recipient.metadata()
+    assert {key: said[key] for key in before} == before
+    added = "".join(value for key, value in said.items() if key not in before)
+    assert "conv.bias" in added
+    assert len(re.findall(r"[0-9a-f]{32,64}", added)) >= 2
+
+
+def test_the_file_has_an_ordinary_mode(work: Path) -> None:
+    path = Path(good("transplant", *SWAP, "--kind", "conv.bias").out.strip())
+    Path("plain").touch()
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(Path("plain").stat().st_mode)
+
+
+def test_a_misfit_is_refused_by_name_or_left_out(work: Path) -> None:
+    good("train", "segment", "--model", "lab:unet", "--model-args", "width=3,depth=1", "--data", "scans",
+         "--steps", 1, "--threads", 1, "-o", "wide.safetensors")  # fmt: skip
+    before = listing(work)
+    words = ["transplant", "--from", "wide.safetensors", "--to", RECIPIENT, "--layers", "head"]
+    done = run(*words)
+    assert (done.code, done.out) == (2, "")
+    assert "head.weight" in done.err
+    assert "[1, 3, 1, 1]" in done.err
+    assert "[1, 2, 1, 1]" in done.err
+    assert listing(work) == before
+    done = good(*words, "--skip-missing")
+    assert "head.weight" in done.err
+    found = good("diff", RECIPIENT, done.out.strip(), "--format", "json").json
+    assert [row["name"] for row in found["rows"] if row["status"] == "changed"] == ["head.bias"]
+
+
+def test_names_are_brought_together(work: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({f"module.{name}": value for name, value in load_file(DONOR).items()}, "wrapped.safetensors")
+    words = ["transplant", "--from", "wrapped.safetensors", "--to", RECIPIENT, "--kind", "conv.bias"]
+    good("transplant", *SWAP, "--kind", "conv.bias", "-o", "plain.safetensors")
+    for at, flags in enumerate(([], ["--strip-prefix", "module."], ["--map", "module.*=*"])):
+        done = good(*words, *flags, "-o", f"{at}.safetensors")
+        assert good("diff", "plain.safetensors", f"{at}.safetensors", "--exit-code").code == 0
+        assert ("module." in done.err) == (not flags), "a prefix that was found is said"
