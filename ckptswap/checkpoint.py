@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from ckptswap import dtypes
-from ckptswap.errors import FormatError, MismatchError, near
+from ckptswap.errors import FileError, FormatError, MismatchError, near
 from ckptswap.naming import classify
 
 CHUNK = 1 << 20
@@ -25,7 +25,7 @@ CHUNK = 1 << 20
 
 
 class Source(Protocol):
-    """Where a tensor's bytes come from: C-contiguous, little-endian, read in any order."""
+    """Where a tensor's bytes come from: C-contiguous, little-endian, read in any order, by whole elements."""
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill `buffer` with the tensor's bytes from `offset` on."""
@@ -43,7 +43,11 @@ class MemorySource:
 
 @dataclass(frozen=True)
 class BlendSource:
-    """(1 − alpha) × recipient + alpha × donor, computed in double precision, chunk by chunk."""
+    """(1 − alpha) × recipient + alpha × donor, computed in double precision, chunk by chunk.
+
+    The parts of a complex value are values of their own. Where both sides have the same bits, they stay: rounding
+    would change some of them, and NaN.
+    """
 
     recipient: Source
     donor: Source
@@ -51,15 +55,17 @@ class BlendSource:
     alpha: float
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
-        values = dtypes.to_numpy(self.dtype)
-        wide = np.complex128 if self.dtype[0] == "C" else np.float64
+        values = dtypes.to_numpy({"C64": "F32", "C128": "F64"}.get(self.dtype, self.dtype))
         ours, theirs = (np.empty(len(buffer), np.uint8) for _ in range(2))
         self.recipient.read_into(ours.data, offset)
         self.donor.read_into(theirs.data, offset)
+        same = (ours == theirs).reshape(-1, values.itemsize).all(axis=1)
         with np.errstate(all="ignore"):
-            mixed = (1 - self.alpha) * ours.view(values).astype(wide)
-            mixed += self.alpha * theirs.view(values).astype(wide)
-            buffer[:] = mixed.astype(values).view(np.uint8).data
+            mixed = (1 - self.alpha) * ours.view(values).astype(np.float64)
+            mixed += self.alpha * theirs.view(values).astype(np.float64)
+            found = mixed.astype(values)
+        np.copyto(found, ours.view(values), where=same)
+        buffer[:] = found.view(np.uint8).data
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +210,7 @@ class Checkpoint(Mapping[str, Entry]):
             return sha256_of(self.files[0])
         digest = hashlib.sha256()
         for path in sorted(self.files):
-            digest.update(f"{sha256_of(path)}  {path.name}\n".encode())
+            digest.update(os.fsencode(f"{sha256_of(path)}  {path.name}\n"))
         if not self.files:
             for entry in self.values():
                 digest.update(repr((entry.name, entry.dtype, entry.shape)).encode("utf-8", "surrogatepass"))
@@ -226,9 +232,13 @@ class Checkpoint(Mapping[str, Entry]):
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The SHA-256 of a file's bytes, in hexadecimal; raises `FileError` when they cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        reason = f"{os.fspath(path)} cannot be read for its hash ({error.strerror})"
+        raise FileError(reason, remedy="was it moved?") from None
 
 
 def overlay(recipient: Checkpoint, donor: Checkpoint, names: Iterable[str], *, alpha: float = 1.0) -> Checkpoint:

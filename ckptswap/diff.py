@@ -7,6 +7,7 @@ Memory does not depend on the size of the files.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 
 from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, Entry
-from ckptswap.errors import SelectionError
+from ckptswap.errors import SelectionError, UsageError
 from ckptswap.moments import Distance, Ruler
 from ckptswap.naming import natural_key
 from ckptswap.selection import Selection
@@ -82,10 +83,13 @@ class Diff:
         return any(count for status, count in self.summary.items() if status not in ("identical", "unread"))
 
     def sorted(self, by: str = "name", top: int | None = None) -> Diff:
-        """The largest first (what has no number comes last), or in the order of names; only `top` of them."""
-        rows = list(self.rows)
-        if by != "name":
-            rows.sort(key=lambda row: -(getattr(row.distance, by, None) or 0.0))
+        """The largest first (what has no number comes last), or in the order of names; only `top` of them.
+
+        `by` is a number of `Distance`; raises `UsageError` for another word.
+        """
+        if by != "name" and not hasattr(Distance, by):
+            raise UsageError(f"cannot sort by {by!r}", remedy="use name, rmse, max_abs, rel_l2 or changed")
+        rows = self.rows if by == "name" else sorted(self.rows, key=lambda row: _largest_first(row, by))
         return replace(self, rows=tuple(rows[:top]))
 
     def grouped(self, by: Sequence[str]) -> Diff:
@@ -113,26 +117,32 @@ def diff(
     >>> row.status, row.changed, row.distance.max_abs
     ('changed', 1, 3.0)
     """
-    chosen = selection or Selection()
-    ours, theirs = _chosen(a, chosen), _chosen(b, chosen)
-    if not ours and not theirs:
-        chosen.pick(b)
-    names = sorted(dict.fromkeys([*ours, *theirs]), key=natural_key)
-    rows = [_structure(name, ours.get(name), theirs.get(name)) for name in names]
+    names = _names(a, b, selection or Selection())
+    rows = [_structure(name, a.get(name), b.get(name)) for name in names]
     if values:
-        pairs = [(ours[row.name], theirs[row.name]) for row in rows if row.status == "unread" and row.name]
+        pairs = [(a[name], b[name]) for name, row in zip(names, rows, strict=True) if row.status == "unread"]
         measured = _measure(pairs, threads or min(os.cpu_count() or 1, 8), progress)
         rows = [_measured(row, *next(measured)) if row.status == "unread" else row for row in rows]
     summary = {status: sum(row.status == status for row in rows) for status in STATUSES}
-    return Diff(_side(a, ours), _side(b, theirs), tuple(rows), summary)
+    return Diff(_side(a, names), _side(b, names), tuple(rows), summary)
 
 
-def _chosen(checkpoint: Checkpoint, selection: Selection) -> dict[str, Entry]:
-    return {name: entry for name, entry in checkpoint.items() if entry in selection}
+def _names(a: Checkpoint, b: Checkpoint, selection: Selection) -> list[str]:
+    """What is selected on either side, where a tensor may have another kind on the other: both are looked at."""
+    names = {name for side in (a, b) for name, entry in side.items() if entry in selection}
+    if not names:
+        selection.pick(b)
+    return sorted(names, key=natural_key)
 
 
-def _side(checkpoint: Checkpoint, chosen: dict[str, Entry]) -> Side:
-    return Side(checkpoint.path, len(chosen), sum(entry.nbytes for entry in chosen.values()))
+def _side(checkpoint: Checkpoint, names: Iterable[str]) -> Side:
+    looked_at = [checkpoint[name] for name in names if name in checkpoint]
+    return Side(checkpoint.path, len(looked_at), sum(entry.nbytes for entry in looked_at))
+
+
+def _largest_first(row: TensorDiff, by: str) -> tuple[bool, float]:
+    number: float | None = getattr(row.distance, by, None)
+    return (True, 0) if number is None or math.isnan(number) else (False, -number)
 
 
 def _structure(name: str, a: Entry | None, b: Entry | None) -> TensorDiff:

@@ -17,6 +17,9 @@ EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141
 EXIT_TERMINATED = 143
 
+NEAR_MOST = 500
+"""Letters of a name beyond which nothing is near: comparing takes their square, and a file may be hostile."""
+
 
 class CkptswapError(Exception):
     """The root of the tree. `message` says what and where, `remedy` what to do.
@@ -92,6 +95,8 @@ def near(name: str, known: Iterable[str], count: int = 3) -> str:
     >>> near("conv.wieght", ["conv.weight", "bn.bias"])
     "did you mean 'conv.weight'?"
     """
+    if len(name) > NEAR_MOST:
+        return ""
     found = difflib.get_close_matches(name, list(known), n=count)
     return f"did you mean {' or '.join(repr(each) for each in found)}?" if found else ""
 

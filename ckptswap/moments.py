@@ -30,7 +30,9 @@ _ROW = 8192
 
 @dataclass
 class Moments:
-    """Sums over the values of one tensor; `count` finite values of `count + nan + inf`.
+    """Sums over the `count` finite values of one tensor; `nan` and `inf` count the others.
+
+    A complex value is NaN or infinite when a part is; the parts of a finite one count as two values.
 
     >>> moments = moments_of(np.array([1.0, 3.0, np.nan]).view(np.uint8), "F64")
     >>> moments.count, moments.mean, moments.std, moments.nan
@@ -72,7 +74,8 @@ class Moments:
 class Distance:
     """Sums over the pairs of values of two tensors, of which `count` are finite on both sides.
 
-    `changed` counts values whose bits differ, `flips` those whose signs do (neither being zero).
+    `changed` counts values whose bits differ, `flips` those whose signs do (neither being zero). A number is None
+    where it is over nothing, or where squares leave the range of double precision (values beyond about 1e±154).
     """
 
     count: int = 0
@@ -98,7 +101,7 @@ class Distance:
 
     @property
     def rmse(self) -> float | None:
-        return math.sqrt(self.square / self.count) if self.count else None
+        return math.sqrt(self.square / self.count) if self.count and self._is_square_sound else None
 
     @property
     def mean_abs(self) -> float | None:
@@ -111,16 +114,22 @@ class Distance:
     @property
     def rel_l2(self) -> float | None:
         """The distance relative to A; None where A is nothing but zeros."""
-        return math.sqrt(self.square / self.norm_a) if self.norm_a else None
+        sound = self._is_square_sound and 0 < self.norm_a < math.inf
+        return math.sqrt(self.square / self.norm_a) if sound else None
 
     @property
     def cosine(self) -> float | None:
         """None where either side is nothing but zeros."""
-        if not self.norm_a or not self.norm_b:
+        if not (0 < self.norm_a < math.inf and 0 < self.norm_b < math.inf and math.isfinite(self.product)):
             return None
         if self.norm_a == self.norm_b:
             return max(-1.0, min(1.0, self.product / self.norm_a))
         return max(-1.0, min(1.0, self.product / math.sqrt(self.norm_a) / math.sqrt(self.norm_b)))
+
+    @property
+    def _is_square_sound(self) -> bool:
+        """Whether the squares neither overflowed nor vanished."""
+        return self.square < math.inf and (self.square > 0 or not self.largest)
 
 
 def widen(raw: np.ndarray, dtype: str) -> np.ndarray:
@@ -157,23 +166,23 @@ def non_finite(raw: np.ndarray, dtype: str) -> tuple[int, int]:
 
 
 def moments_of(raw: np.ndarray, dtype: str) -> Moments:
-    """The moments of one chunk; a complex value counts by its real part's order and its modulus nowhere."""
+    """The moments of one chunk."""
     values = widen(raw, dtype)
-    if values.dtype.kind == "c":
-        values = values.view(np.float64)
     nan = inf = 0
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        nan = int(np.count_nonzero(np.isnan(values)))
+    if values.dtype.kind in "fc":
         finite = np.isfinite(values)
-        inf = values.size - nan - int(np.count_nonzero(finite))
-        values = values[finite]
+        if not finite.all():
+            nan = int(np.count_nonzero(np.isnan(values)))
+            inf = values.size - nan - int(np.count_nonzero(finite))
+            values = values[finite]
+        values = values.view(np.float64)
     if not values.size:
         return Moments(nan=nan, inf=inf)
     wide = values.astype(np.float64, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):
         total = float(wide.sum())
         centred = wide - total / wide.size
-        scatter = float(np.dot(centred, centred))
+        scatter = _dot(centred, centred)
     return Moments(wide.size, total, scatter, values.min().item(), values.max().item(), nan, inf)
 
 
@@ -207,7 +216,7 @@ class Ruler:
             return
         head = _PROBE if not same.norm_a else 0
         for part in (raw[:head], raw[head:]):
-            known = same.norm_a or _is_zero(part)
+            known = same.norm_a or (dtype != "F8_E8M0" and _is_zero(part))  # which has no zero
             if known and (not dtypes.is_float(dtype) or self.all_finite(part, dtype)):
                 same.count += part.size * 8 // dtypes.bits(dtype)
             else:
@@ -287,14 +296,12 @@ class Ruler:
 def _floats(x: np.ndarray, y: np.ndarray, gap: np.ndarray, found: Distance) -> bool:
     """Fill in the sums, and say whether they are finite, as they are when all values are (but for overflow)."""
     found.count = x.size
-    if not x.size:
-        return True
     with np.errstate(all="ignore"):
         np.subtract(y, x, out=gap)
         found.square, found.norm_a, found.norm_b = _dot(gap, gap), _dot(x, x), _dot(y, y)
         found.product = _product(x, y, found)
         size = np.abs(gap) if gap.dtype.kind == "c" else np.abs(gap, out=gap)
-        found.largest, found.absolute = float(size.max()), float(size.sum())
+        found.largest, found.absolute = float(size.max(initial=0.0)), float(size.sum())
     return math.isfinite(found.norm_a + found.norm_b)
 
 

@@ -19,26 +19,32 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 
 _BN_ROLES = frozenset({"weight", "bias", "running_mean", "running_var", "num_batches_tracked"})
-_RNN = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(_l\d+(_reverse)?)?")
+_RNN = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l\d+(?:_reverse)?)?(_g|_v|_orig|_u)?")
 _ATTENTION = frozenset(
     ["in_proj_weight", "in_proj_bias", "q_proj_weight", "k_proj_weight", "v_proj_weight", "bias_k", "bias_v"]
 )
 # torch.nn.utils.weight_norm and spectral_norm, then their torch.nn.utils.parametrizations successors.
 _REPARAMETRISED = frozenset({"weight_g", "weight_v", "weight_orig", "weight_u"})
-_PARAMETRIZATION = re.compile(r"(?:(.*)\.)?parametrizations\.(weight|bias)(?:\.0)?\.(original[01]?|_u|_v)")
+_PARAMETRIZATION = re.compile(r"(?:(.*)\.)?parametrizations\.([^.]+)(?:\.\d+)?\.(original[01]?|_u|_v)", re.DOTALL)
 _PARAMETRIZED_ROLE = {"original0": "_g", "original1": "_v", "original": "_orig", "_u": "_u", "_v": "_v"}
-_EMBEDDING = re.compile(r"(?:.*_)?(?:emb|embed|embeds|embedding|embeddings|embedder|embed_tokens|wte|wpe)")
-_DIGITS = re.compile(r"(\d+)")
+_EMBEDDING = re.compile(r"(?:.*_)?(?:emb|embed|embeds|embedding|embeddings|embedder|embed_tokens|wte|wpe)\d*")
+_DIGITS = re.compile(r"([0-9]+)")
 
 
-def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
-    """A sort key by which numbers inside a name count as numbers.
+def natural_key(text: str) -> tuple[tuple[int, str, str], ...]:
+    """A sort key by which numbers inside a name, of any length, count as numbers.
 
     >>> sorted(["layer10", "layer2"], key=natural_key)
     ['layer2', 'layer10']
     """
     parts = _DIGITS.split(text)
-    return tuple((1, int(part), part) if at % 2 else (0, 0, part) for at, part in enumerate(parts))
+    return tuple(_number_key(part) if at % 2 else (0, part, "") for at, part in enumerate(parts))
+
+
+def _number_key(digits: str) -> tuple[int, str, str]:
+    """The longer number is the larger. Python refuses to read one of 5,000 digits, which a file may hold."""
+    plain = digits.lstrip("0")
+    return len(plain), plain, digits
 
 
 def expand_kind(pattern: str) -> tuple[str, ...]:
@@ -87,7 +93,7 @@ def classify(shapes: Mapping[str, Shape]) -> dict[str, tuple[str, str]]:
 def _kind(role: str, family: str | None) -> str:
     rnn = _RNN.fullmatch(role)
     if rnn:
-        return f"rnn.{rnn[1]}"
+        return f"rnn.{rnn[1]}{rnn[2] or ''}"
     if role in _ATTENTION:
         return f"attention.{role}"
     if family == "bn" and role in _BN_ROLES:
@@ -104,10 +110,10 @@ def _family(layer: str, roles: Mapping[str, Shape]) -> str | None:
     weight = roles.get("weight", roles.get("weight_orig", roles.get("weight_v")))
     if weight is None:
         return None
+    if len(weight) == 1 or roles.get("bias") == weight:
+        return "norm"  # LayerNorm over several dimensions has a bias of the same; elsewhere a bias has one
     if len(weight) == 2:
         return "embedding" if _is_embedding(layer, roles) else "linear"
-    if len(weight) == 1:
-        return "norm"
     return "conv" if 3 <= len(weight) <= 5 else None
 
 

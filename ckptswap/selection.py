@@ -76,7 +76,7 @@ class Selection:
     def pick(self, checkpoint: Checkpoint) -> list[Entry]:
         """The selected entries in natural order; raises `SelectionError` with near names if there is none."""
         picked = [entry for entry in checkpoint.values() if entry in self]
-        if not picked and (self or not checkpoint):
+        if not picked:
             raise SelectionError(self._why_nothing(checkpoint))
         return sorted(picked, key=lambda entry: natural_key(entry.name))
 
@@ -84,7 +84,9 @@ class Selection:
         """The selection in disjoint parts, by layer, by kind, by both, or tensor by tensor; natural order."""
         unknown = [way for way in by if way not in WAYS]
         if unknown or not by:
-            raise SelectionError(f"cannot split by {', '.join(unknown) or 'nothing'}", remedy=f"use {WAYS}")
+            raise SelectionError(
+                f"cannot split by {', '.join(unknown) or 'nothing'}", remedy=f"use {', '.join(WAYS)}"
+            )
         parts: dict[tuple[str | None, str | None, str | None], list[str]] = {}
         for entry in self.pick(checkpoint):
             parts.setdefault(_part_key(entry, by), []).append(entry.name)
@@ -176,13 +178,13 @@ def _layer_test(pattern: str) -> Test:
 
 
 def _segment_test(segment: str) -> Callable[[str], bool]:
-    span = re.fullmatch(r"(\d+):(\d+)", segment)
+    span = re.fullmatch(r"([0-9]{1,18}):([0-9]{1,18})", segment)
     if not span:
         return _glob(segment)
     low, high = int(span[1]), int(span[2])
     if low > high:
         raise SelectionError(f"--layers range {segment!r} runs backwards", remedy=f"write '{high}:{low}'")
-    return lambda text: text.isdecimal() and low <= int(text) <= high
+    return lambda text: re.fullmatch("[0-9]{1,18}", text) is not None and low <= int(text) <= high
 
 
 def _matches_prefix(tests: Sequence[Callable[[str], bool] | None], segments: Sequence[str]) -> bool:
