@@ -43,7 +43,7 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_command_of_the_readme_runs(demo_folder: Path) -> None:
-    blocks = [found for found in COMMANDS.finditer((ROOT / "README.md").read_text("utf-8"))]
+    blocks = list(COMMANDS.finditer((ROOT / "README.md").read_text("utf-8")))
     by_hand = [found for found in blocks if found["mark"] == BY_HAND]
     assert len(by_hand) == 2, "the install lines of the demo and of the tests, and no other, are left out"
     for found in blocks:

@@ -31,9 +31,9 @@ class Disks(torch.utils.data.Dataset):
 
     def __getitem__(self, at):
         random = torch.Generator().manual_seed(self.seed + at)
-        y, x, radius = (torch.rand(3, generator=random) * torch.tensor([16, 16, 6]) + torch.tensor([8, 8, 3])).tolist()
+        y, x, radius = (torch.rand(3, generator=random) * torch.tensor([16, 16, 6]) + 8).tolist()
         grid = torch.arange(32)
-        mask = ((grid[:, None] - y) ** 2 + (grid[None] - x) ** 2 < radius**2).long()
+        mask = ((grid[:, None] - y) ** 2 + (grid[None] - x) ** 2 < (radius - 5) ** 2).long()
         image = self.sign * mask[None] + 0.4 * torch.randn(1, 32, 32, generator=random)
         return image, mask, at // 4
 
