@@ -162,6 +162,13 @@ class Checkpoint(Mapping[str, Entry]):
     def __contains__(self, name: object) -> bool:
         return name in self._entries
 
+    def __eq__(self, other: object) -> bool:
+        """Identity: a mapping's own equality would call checkpoints equal whose values were never compared."""
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
     def __enter__(self) -> Checkpoint:
         return self
 
