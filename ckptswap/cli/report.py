@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ckptswap.cli.flags import AsciiFlag, FormatFlag, OutFlag
-from ckptswap.cli.sweep import ToleranceFlag, judged, render
+from ckptswap.cli.sweep import ToleranceFlag, judged, render, say_notes
 from ckptswap.cli.terminal import emit, style
 
 
@@ -28,4 +28,6 @@ def report(
       ckptswap report run --top 10 --ascii
       ckptswap report run --format csv -o drops.csv
     """
-    emit(render(judged(run, metric, tolerance), format, style(out, ascii=ascii), top), out)
+    result = judged(run, metric, tolerance)
+    say_notes(result, format)
+    emit(render(result, format, style(out, ascii=ascii), top), out)

@@ -86,6 +86,7 @@ def sweep(
             proposal.run(tolerance=tolerance, fresh=fresh, progress=tell)
     result = judged(str(proposal.folder))
     export(result, str(proposal.folder))
+    say_notes(result, format)
     emit(render(result, format, style(out, ascii=ascii), top), out)
     failed = sum(row.status == "failed" for row in result.rows)
     if failed:
@@ -119,6 +120,13 @@ def render(result: SweepResult, format: Format, style: Style, top: int | None = 
     below = (heatmap, report.kind_summary, report.findings_text)
     parts = [report.sweep_table(result, style, top=top), *(draw(result, style) for draw in below)]
     return "\n".join(part for part in parts if part.strip())
+
+
+def say_notes(result: SweepResult, format: Format) -> None:
+    """Tolerance and warnings on stderr, for the formats that have no place for words."""
+    if format in ("json", "csv"):
+        for note in result.notes:
+            say(f"ckptswap: note: {note}")
 
 
 def export(result: SweepResult, folder: str) -> None:

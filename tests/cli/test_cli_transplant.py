@@ -1,4 +1,4 @@
-"""`ckptswap transplant`: the path is all it prints, nothing is replaced unasked, and the file holds what was named."""
+"""`ckptswap transplant`: it prints the path only, replaces nothing unasked, and the file holds what was named."""
 
 from __future__ import annotations
 
