@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,7 +20,7 @@ from ckptswap.cli.flags import (
     flags,
 )
 from ckptswap.cli.terminal import emit, progress, say, style
-from ckptswap.errors import EXIT_PARTIAL
+from ckptswap.errors import EXIT_PARTIAL, UsageError
 
 if TYPE_CHECKING:
     from ckptswap.report.text import Style
@@ -29,9 +30,21 @@ if TYPE_CHECKING:
 RunFlag = Annotated[
     str | None, typer.Option("--run", metavar="DIR", help="The run's folder. [default: runs/KEY, printed]")
 ]
+
+
+def _tolerance(value: float | None) -> float | None:
+    """A drop's limit is finite and not negative; a NaN would pass any range."""
+    if value is not None and not (0 <= value < math.inf):
+        raise UsageError(f"tolerance is {value}", remedy="it must be a number, 0 or more")
+    return value
+
+
 ToleranceFlag = Annotated[
     float | None,
-    typer.Option(help="The largest drop that counts as none. [default: 1 % of what the baseline gains, printed]"),
+    typer.Option(
+        callback=_tolerance,
+        help="The largest drop that counts as none. [default: 1 % of what the baseline gains, printed]",
+    ),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Run the program, in this process (fast) or as a process of its own, and see what came out of it."""
+"""Run the program, in this process or as one of its own, see what came out, and make small things to run it on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 from jsonschema import Draft202012Validator
+from PIL import Image
 
 from ckptswap.cli.main import main
 
@@ -90,7 +92,29 @@ def validate(schema: str, data: Any) -> None:
 def listing(folder: Path) -> dict[str, tuple[int, int]]:
     """Everything below a folder: path → size and time of the last change."""
     return {
-        str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns)
+        str(path.relative_to(folder)): (path.lstat().st_size, path.lstat().st_mtime_ns)
         for path in sorted(folder.rglob("*"))
         if "__pycache__" not in path.parts
     }
+
+
+def draw_scans(folder: Path, side: int = 16, count: int = 18) -> None:
+    """`images/` and `masks/`: a bright square in noise; two neighbours a group (`s03_0.png`, `s03_1.png`)."""
+    rng = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    for at in range(count):
+        mask = np.zeros((side, side), np.uint8)
+        top, left = rng.integers(1, side // 2, 2)
+        mask[top : top + side * 3 // 8, left : left + side * 3 // 8] = 255
+        image = np.clip(mask * 0.5 + 40 + rng.normal(0, 20, mask.shape), 0, 255).astype(np.uint8)
+        for kind, array in (("images", image), ("masks", mask)):
+            Image.fromarray(array).save(folder / kind / f"s{at // 2:02d}_{at % 2}.png")
+
+
+def train_pair(model: str, args: str, data: str, steps: int) -> None:
+    """`init`, `segment` and `reconstruct.safetensors` in the current folder."""
+    common = ["--model", model, "--model-args", args, "--data", data, "--steps", steps, "--threads", 1]
+    common += ["--lr", 0.02]
+    good("train", "segment", *common, "--save-init", "init.safetensors", "-o", "segment.safetensors")
+    good("train", "reconstruct", *common, "--init-from", "init.safetensors", "-o", "reconstruct.safetensors")

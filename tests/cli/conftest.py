@@ -7,32 +7,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from cli_program import SWAP, TASK, Done, good
-from PIL import Image
-
-
-def draw_scans(folder: Path, side: int = 16, count: int = 18) -> None:
-    """`images/` and `masks/`: a bright square in noise; two neighbours a group (`s03_0.png`, `s03_1.png`)."""
-    rng = np.random.default_rng(0)
-    for name in ("images", "masks"):
-        (folder / name).mkdir(parents=True)
-    for at in range(count):
-        mask = np.zeros((side, side), np.uint8)
-        top, left = rng.integers(1, side // 2, 2)
-        mask[top : top + side * 3 // 8, left : left + side * 3 // 8] = 255
-        image = np.clip(mask * 0.5 + 40 + rng.normal(0, 20, mask.shape), 0, 255).astype(np.uint8)
-        for kind, array in (("images", image), ("masks", mask)):
-            Image.fromarray(array).save(folder / kind / f"s{at // 2:02d}_{at % 2}.png")
-
-
-def train_pair(model: str, args: str, data: str, steps: int) -> None:
-    """`init`, `segment` and `reconstruct.safetensors` in the current folder."""
-    common = ["--model", model, "--model-args", args, "--data", data, "--steps", steps, "--threads", 1]
-    common += ["--lr", 0.02]
-    good("train", "segment", *common, "--save-init", "init.safetensors", "-o", "segment.safetensors")
-    good("train", "reconstruct", *common, "--init-from", "init.safetensors", "-o", "reconstruct.safetensors")
+from cli_program import SWAP, TASK, Done, draw_scans, good, train_pair
 
 
 @pytest.fixture(scope="session")
