@@ -26,9 +26,8 @@ STORED = [spelt for spelt in NUMPY if spelt != "C128"]
 FLOATS = [spelt for spelt in NUMPY if spelt[0] in "FC" or spelt == "BF16"]
 NAMES = [
     "stem.weight", "stem.bias", "layer2.0.bn.weight", "layer2.0.bn.running_mean", "layer10.0.bn.weight",
-    "layer10.0.bn.bias", "head.weight", "scale", "", "a,b", "=literal", "new\nline", "\x1b[31mred.bias", "[red].weight",
-    "../up.weight", "x*.weight", "ü.weight", "a b.c", "--only",
-    "n" + "9" * 5000,
+    "layer10.0.bn.bias", "head.weight", "scale", "", "a,b", "=literal", "new\nline", "\x1b[31mred.bias",
+    "[red].weight", "../up.weight", "x*.weight", "ü.weight", "a b.c", "--only", "n" + "9" * 5000,
 ]  # fmt: skip
 SPECIAL = [0.0, -0.0, 1.0, -1.0, np.nan, np.inf, -np.inf, 1e-30, -3.5, 240.0]
 

@@ -1,0 +1,127 @@
+"""Moments of tensors against numpy and Python's own arithmetic."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+from core_samples import FLOATS, NUMPY, plain_values, random_bits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ckptswap.moments import Distance, Moments, Ruler, moments_of, non_finite, widen
+
+
+def raw(array: np.ndarray) -> np.ndarray:
+    return array.reshape(-1).view(np.uint8)
+
+
+def values_of(array: np.ndarray) -> tuple[list[float | int], int, int]:
+    """Finite values (of complex ones, both parts), NaN and infinite elements, one by one."""
+    found: list[float | int] = []
+    nan = infinite = 0
+    for each in array.reshape(-1):
+        value = (
+            complex(each) if array.dtype.kind == "c" else each.item() if array.dtype.kind in "iub" else float(each)
+        )
+        parts = [value.real, value.imag] if isinstance(value, complex) else [value]
+        if any(math.isnan(part) for part in parts):
+            nan += 1
+        elif any(math.isinf(part) for part in parts):
+            infinite += 1
+        else:
+            found += [int(part) if isinstance(part, bool) else part for part in parts]
+    return found, nan, infinite
+
+
+@pytest.mark.parametrize("dtype", NUMPY)
+@settings(max_examples=25)
+@given(st.integers(0, 200), st.integers(0, 9999))
+def test_moments_are_those_of_the_finite_values(dtype: str, size: int, seed: int) -> None:
+    array = plain_values(dtype, (size,), seed)
+    found = moments_of(raw(array), dtype)
+    values, nan, infinite = values_of(array)
+    assert (found.count, found.nan, found.inf) == (len(values), nan, infinite)
+    if not values:
+        assert (found.mean, found.std) == (None, None)
+        return
+    assert (found.minimum, found.maximum) == (min(values), max(values))
+    assert found.mean == pytest.approx(statistics.fmean(values), rel=1e-12, abs=1e-12)
+    assert found.std == pytest.approx(float(np.std(np.array(values, np.float64))), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", NUMPY)
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=5), st.integers(0, 99))
+@settings(max_examples=15)
+def test_parts_merge_into_the_whole(dtype: str, sizes: list[int], seed: int) -> None:
+    array = plain_values(dtype, (sum(sizes),), seed)
+    whole, merged = moments_of(raw(array), dtype), Moments()
+    for start, size in zip(np.cumsum([0, *sizes]), sizes, strict=False):
+        merged.add(moments_of(raw(array[start : start + size]), dtype))
+    for name in ("count", "minimum", "maximum", "nan", "inf"):
+        assert getattr(merged, name) == getattr(whole, name)
+    assert (merged.mean is None) == (whole.mean is None) == (whole.count == 0)
+    if whole.count:
+        assert merged.mean == pytest.approx(whole.mean, rel=1e-12, abs=1e-12)
+        assert merged.std == pytest.approx(whole.std, rel=1e-9, abs=1e-12)
+
+
+def test_extremes_of_integers_are_exact() -> None:
+    found = moments_of(raw(np.array([2**64 - 1, 2**53 + 1], "u8")), "U64")
+    assert (found.minimum, found.maximum) == (2**53 + 1, 2**64 - 1)
+    found = moments_of(raw(np.array([-(2**63), 2**63 - 1], "i8")), "I64")
+    assert (found.minimum, found.maximum) == (-(2**63), 2**63 - 1)
+
+
+def test_a_large_mean_does_not_drown_the_deviation() -> None:
+    merged = Moments()
+    for offset in (0.0, 2.0):
+        merged.add(moments_of(raw(np.full(100, 1e9 + offset)), "F64"))
+    assert merged.std == pytest.approx(1.0, rel=1e-12)
+
+
+def test_a_complex_value_is_nan_or_infinite_once() -> None:
+    array = np.array([complex(math.nan, math.nan), complex(1, math.inf), complex(math.nan, math.inf), 3 + 4j])
+    found = moments_of(raw(array), "C128")
+    assert (found.nan, found.inf, found.count, found.minimum, found.maximum) == (2, 1, 2, 3.0, 4.0)
+
+
+@pytest.mark.parametrize("dtype", NUMPY)
+def test_widening_keeps_every_value(dtype: str) -> None:
+    array = random_bits(dtype, (500,), 3)
+    with np.errstate(all="ignore"):
+        expected = array if array.dtype.kind in "iub" else array.astype(np.complex128 if dtype[0] == "C" else "f8")
+    np.testing.assert_array_equal(widen(raw(array), dtype), expected)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_what_is_not_finite_is_counted_and_noticed(dtype: str) -> None:
+    for seed in range(20):
+        array = random_bits(dtype, (16,), seed)
+        _, nan, infinite = values_of(array)
+        assert non_finite(raw(array), dtype) == (nan, infinite)
+        assert Ruler(array.nbytes).all_finite(raw(array), dtype) == (nan + infinite == 0)
+
+
+@pytest.mark.parametrize("dtype", NUMPY)
+@given(st.integers(0, 3000), st.integers(0, 3000), st.integers(0, 99))
+@settings(max_examples=15)
+def test_equal_chunks_count_as_a_distance_would(dtype: str, zeros: int, size: int, seed: int) -> None:
+    array = np.concatenate(
+        [np.zeros(zeros * NUMPY[dtype].itemsize, "u1"), raw(plain_values(dtype, (size,), seed))]
+    )
+    ruler, same = Ruler(array.nbytes or 16), Distance()
+    ruler.count_same(array, dtype, same)
+    whole = ruler.distance(array, array, dtype)
+    for name in ("count", "changed", "nan_a", "nan_b", "inf_a", "inf_b", "rmse", "max_abs", "rel_l2", "flips"):
+        assert getattr(same, name) == getattr(whole, name), name
+    assert same.cosine == pytest.approx(whole.cosine)
+
+
+@given(st.binary(max_size=40), st.binary(max_size=40))
+def test_equal_bytes_are_equal(a: bytes, b: bytes) -> None:
+    b = (b + a)[: len(a)] if len(b) % 2 else a
+    left, right = (np.frombuffer(bytearray(side), np.uint8) for side in (a, b))
+    assert Ruler(64).equal(left, right) == (a == b)
