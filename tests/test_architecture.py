@@ -20,7 +20,17 @@ from ckptswap.formats import write_checkpoint
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ckptswap"
 FILES = sorted(PACKAGE.rglob("*.py"))
-HEAVY = {"torch", "segmentation_models_pytorch", "timm", "torchvision", "nilearn", "scipy", "matplotlib", "plotly"}
+HEAVY = {
+    "torch",
+    "segmentation_models_pytorch",
+    "timm",
+    "torchvision",
+    "nilearn",
+    "scipy",
+    "matplotlib",
+    "plotly",
+    "pydantic",
+}
 BANNED = re.compile(r"utils|helpers|manager|(^|_)get_")
 FREE = {"__main__", "version"}
 """Not rooms: the entry point, which calls `cli`, and a constant."""
