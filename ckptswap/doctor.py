@@ -49,6 +49,7 @@ def _machine() -> dict[str, str | int | None]:
     import torch
 
     return {
+        "torch build": torch.__version__,
         "system": platform.platform(),
         "python": sys.executable,
         "cores": os.cpu_count(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,7 +11,6 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import UsageError
 from ckptswap.task.data import Data, Progress, load_data
 from ckptswap.task.metrics import Metric, load_metrics
-from ckptswap.task.models import says_what_it_is
 from ckptswap.task.spec import TaskSpec
 from ckptswap.task.task import Measured, load_task, resolved
 
@@ -43,15 +42,15 @@ class Evaluation:
 def evaluate(checkpoints: Sequence[Checkpoint], spec: TaskSpec, progress: Progress | None = None) -> Evaluation:
     """Score each checkpoint on one task.
 
-    Each is put in the model that it says it is, else in the spec's; a warning tells where the spec's was not
-    used. Non-finite outputs are counted in `measured.nonfinite`. `progress` counts samples over all checkpoints.
-    Raises what `load_task` raises, naming the first checkpoint that does not fit.
+    All are put in the spec's model, or, where it names none, each in the model that it says it is. Non-finite
+    outputs are counted in `measured.nonfinite`. `progress` counts samples over all checkpoints. Raises what
+    `load_task` raises, naming the first checkpoint that does not fit.
     """
     if not checkpoints:
         raise UsageError("there is nothing to evaluate", remedy="name a checkpoint")
     metrics = load_metrics(spec)
     for checkpoint in checkpoints:
-        resolved(_own_spec(spec, checkpoint)[0], checkpoint)  # before any data is read
+        resolved(spec, checkpoint)  # before any data is read
     data = load_data(spec)
     total = data.samples * len(checkpoints)
     scored = tuple(
@@ -62,23 +61,11 @@ def evaluate(checkpoints: Sequence[Checkpoint], spec: TaskSpec, progress: Progre
 
 
 def _scored(checkpoint: Checkpoint, spec: TaskSpec, data: Data, progress: Progress | None) -> Scored:
-    own, warnings = _own_spec(spec, checkpoint)
-    task = load_task(own, checkpoint, data=data)
+    task = load_task(spec, checkpoint, data=data)
     measured = task.measure(progress)
     values = {metric.name: metric.value(measured.statistics[metric.name]) for metric in task.metrics}
-    measured = replace(measured, warnings=warnings + measured.warnings)
     return Scored(checkpoint.path, str(task.spec.model), measured, values)
 
 
 def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
     return (lambda done, _: progress(before + done, total)) if progress else None
-
-
-def _own_spec(spec: TaskSpec, checkpoint: Checkpoint) -> tuple[TaskSpec, tuple[str, ...]]:
-    if spec.model is None or not says_what_it_is(checkpoint):
-        return spec, ()
-    own = resolved(replace(spec, model=None, model_args={}), checkpoint)
-    asked = {key: value for key, value in spec.model_args.items() if key != "encoder_weights"}
-    if own.model == spec.model and {**own.model_args, **asked} == own.model_args:
-        return own, ()
-    return own, (f"{checkpoint.path} says that it is {own.model}; --model {spec.model} was not used for it",)

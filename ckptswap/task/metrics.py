@@ -196,7 +196,8 @@ def _metric(name: str, spec: TaskSpec) -> Metric:
         return Distance(name, "max", decibel=True, ignore=spec.ignore)
     if plain in _OVERLAPS:
         return Overlap(name, "max", _OVERLAPS[plain], plain != name, spec.output == "probability", spec.ignore)
-    if is_callable_spec(name) and plain == name:
+    misspelt = name.partition(":")[0] in _OVERLAPS  # iou:poled is no module of the user's
+    if is_callable_spec(name) and plain == name and not misspelt:
         return _own(name, spec.direction)
     remedy = near(name, NAMES) or f"use one of {', '.join(NAMES)}, or file.py:function"
     raise MetricError(f"there is no metric {name!r}", remedy=remedy)

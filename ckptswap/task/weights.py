@@ -103,9 +103,9 @@ def _family_of(value: Tensor) -> str:
 
 def _remedy(missing: Iterable[str], unexpected: Iterable[str]) -> str:
     """Name the prefix when that is all that differs: a wrapper (DataParallel, Lightning) is the usual cause."""
-    wanted = set(missing)
-    for name in unexpected:
-        prefix, dot, rest = name.partition(".")
-        if dot and rest in wanted:
-            return f"every name in the file seems to begin with '{prefix}.'; use --strip-prefix {prefix}."
+    left = list(unexpected)
+    prefixes = {name.partition(".")[0] + "." for name in left}
+    if len(prefixes) == 1 and {name.partition(".")[2] for name in left} >= set(missing):
+        prefix = prefixes.pop()
+        return f"every name in the file begins with {prefix!r}; use --strip-prefix {prefix}"
     return "give the model's own arguments with --model and --model-args"

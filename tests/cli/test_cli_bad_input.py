@@ -267,11 +267,7 @@ def test_user_code_that_fails(work: Path) -> None:
     [
         ("diec", "dice"),
         ("psrn", "psnr"),
-        pytest.param(
-            "iou:poled",
-            "iou:pooled",
-            marks=pytest.mark.xfail(strict=True, reason="read as module:function, no near name"),
-        ),
+        ("iou:poled", "iou:pooled"),
     ],
 )
 def test_unknown_metric(work: Path, words: list[object], metric: str, near: str) -> None:

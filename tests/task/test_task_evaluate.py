@@ -43,18 +43,17 @@ def test_each_is_put_in_its_own_model_and_scored_on_the_same_data(spec: TaskSpec
             assert scored.values[metric.name] == metric.value(alone)
 
 
-def test_the_specs_model_is_for_those_that_say_nothing(spec: TaskSpec) -> None:
+def test_the_specs_model_is_for_all_and_without_one_each_says_its_own(spec: TaskSpec) -> None:
     silent = trained("lab:unet", 1, says=False, width=2, depth=1)
-    speaking = trained("lab:pspnet", 2, width=4)
+    same, other = trained("lab:unet", 1, width=2, depth=1), trained("lab:pspnet", 2, width=4)
     with pytest.raises(ModelError, match="lab:unet-1 does not say"):
-        evaluate([speaking, silent], spec)
+        evaluate([other, silent], spec)
+    assert [each.model for each in evaluate([same, other], spec).checkpoints] == ["lab:unet", "lab:pspnet"]
     spec = spec.merge({"model": "lab:unet", "model-args": "width=2,depth=1"})
-    found = evaluate([silent, speaking, trained("lab:unet", 1, width=2, depth=1)], spec)
-    assert [each.model for each in found.checkpoints] == ["lab:unet", "lab:pspnet", "lab:unet"]
-    first, second, third = (each.measured.warnings for each in found.checkpoints)
-    assert first == third == ()
-    assert "lab:pspnet-2 says that it is lab:pspnet; --model lab:unet was not used for it" in second
-    assert found.checkpoints[0].values == found.checkpoints[2].values
+    first, second = evaluate([silent, same], spec).checkpoints
+    assert first.values == second.values
+    with pytest.raises(MismatchError, match="lab:pspnet-2 does not fit the model"):
+        evaluate([silent, other], spec)
 
 
 def test_progress_counts_samples_over_all_checkpoints(spec: TaskSpec) -> None:
