@@ -57,7 +57,7 @@ def test_all_that_does_not_fit_is_listed_and_nothing_is_copied() -> None:
 
 def test_a_wrappers_prefix_is_named() -> None:
     arrays = {f"module.{name}": value for name, value in arrays_of(small()).items()}
-    with pytest.raises(MismatchError, match=r"begin with 'module\.'.*--strip-prefix module\."):
+    with pytest.raises(MismatchError, match=r"begins with 'module\.'.*--strip-prefix module\."):
         load_into(small(), Checkpoint.from_arrays(arrays))
 
 
