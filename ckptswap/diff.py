@@ -7,7 +7,6 @@ Memory does not depend on the size of the files.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -142,7 +141,7 @@ def _side(checkpoint: Checkpoint, names: Iterable[str]) -> Side:
 
 def _largest_first(row: TensorDiff, by: str) -> tuple[bool, float]:
     number: float | None = getattr(row.distance, by, None)
-    return (True, 0) if number is None or math.isnan(number) else (False, -number)
+    return (True, 0) if number is None else (False, -number)
 
 
 def _structure(name: str, a: Entry | None, b: Entry | None) -> TensorDiff:

@@ -11,6 +11,7 @@ import shlex
 import stat
 import struct
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -278,6 +279,7 @@ def test_misfits_are_refused_by_name_with_both_sides() -> None:
         "c.bias: donor F64 [3], recipient F64 [2]", "d.bias: donor F32 [2], recipient F64 [2]", "--skip-missing",
     ):  # fmt: skip
         assert part in str(caught.value)
+    assert str(caught.value).count("did you mean") == 1
 
 
 def test_a_refusal_lists_ten_and_then_counts() -> None:
@@ -351,6 +353,24 @@ def test_an_interrupt_leaves_nothing_behind(sides: tuple[Checkpoint, Checkpoint]
     with pytest.raises(KeyboardInterrupt):
         transplant(plan(sides, kind=["conv.bias"]), "out.safetensors", progress=interrupt)
     assert sorted(each.name for each in folder.iterdir()) == ["a.safetensors", "b.safetensors"]
+
+
+def test_an_interrupt_does_not_wait_for_hashes(
+    sides: tuple[Checkpoint, Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[bool] = []
+
+    def endless(checkpoint: Checkpoint, stop: threading.Event) -> dict[str, str]:
+        stopped.append(stop.wait(30))
+        return {}
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ckptswap.transplant.fingerprint", endless)
+    with pytest.raises(KeyboardInterrupt):
+        transplant(plan(sides, kind=["conv.bias"]), progress=interrupt)
+    assert stopped == [True, True]
 
 
 def test_where_the_kernel_cannot_copy_plain_reads_do(
