@@ -106,8 +106,15 @@ def renamed(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
         notes=checkpoint.notes,
         files=checkpoint.files,
         close=checkpoint.close,
-        renames=changed,
+        renames=_composed(checkpoint.renames, changed),
     )
+
+
+def _composed(first: Mapping[str, str], then: Mapping[str, str]) -> dict[str, str]:
+    """From the file's own names to the last ones."""
+    both = {old: then.get(new, new) for old, new in first.items()}
+    later = {old: new for old, new in then.items() if old not in first.values()}
+    return {old: new for old, new in (both | later).items() if old != new}
 
 
 def mapped(checkpoint: Checkpoint, rules: Sequence[Rule]) -> Checkpoint:

@@ -63,7 +63,8 @@ def three_way(
     left, right = _by_name(ours), _by_name(theirs)
     names = sorted(dict.fromkeys([*left, *right]), key=natural_key)
     touched = [name for name in names if _changed(left.get(name)) and _changed(right.get(name))]
-    between = _by_name(diff(a, b, Selection.exactly(touched), progress=progress)) if touched else {}
+    left_over = [name for name in touched if name in a or name in b]
+    between = _by_name(diff(a, b, Selection.exactly(left_over), progress=progress)) if left_over else {}
     rows = (_row(name, left.get(name), right.get(name), between.get(name)) for name in names)
     return ThreeWay(ours.a, ours.b, theirs.b, tuple(rows))
 

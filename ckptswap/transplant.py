@@ -254,4 +254,5 @@ def _origin(plan: Transplant, donor: Mapping[str, str], recipient: Mapping[str, 
         "tensors": len(plan.taken),
         "skipped": [misfit.name for misfit in plan.misfits],
     }
-    return json.dumps(origin)
+    renamed = {side: dict(each.renames) for side, each in (("donor", plan.donor), ("recipient", plan.recipient))}
+    return json.dumps(origin | ({"renamed": renamed} if any(renamed.values()) else {}))

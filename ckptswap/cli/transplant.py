@@ -9,6 +9,7 @@ import typer
 from ckptswap.cli.flags import ForceFlag, NameFlags, SelectionFlags, flags
 from ckptswap.cli.terminal import emit, progress, say, warn
 from ckptswap.errors import listing
+from ckptswap.report.text import safe
 
 
 @flags
@@ -55,7 +56,7 @@ def transplant(
         size = sum(entry.nbytes for entry in plan.taken)
         what = f"{len(plan.taken)} tensors ({size:,} bytes) from {donor} into {recipient}"
         if dry_run:
-            emit("\n".join(entry.name for entry in plan.taken))
+            emit("\n".join(safe(entry.name) for entry in plan.taken))
             say(f"would take {what}, and write {out or plan.default_output}")
             return
         with progress("writing") as tell:
