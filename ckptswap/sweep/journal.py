@@ -161,12 +161,23 @@ def prepare(folder: Path, contents: Mapping[str, Any], *, fresh: bool = False) -
     journal = folder / JOURNAL
     if fresh:
         set_aside(journal)
-    elif (folder / PLAN).exists():
-        _check_key(folder, contents["key"])
-    elif journal.exists():
-        raise RunError(f"{folder} has a journal but no {PLAN}", remedy="--fresh sets the journal aside")
+    else:
+        known_records(folder, contents["key"])
     text = json.dumps({"schema": SCHEMA, **contents}, indent=1, allow_nan=False)
     write_text(folder / PLAN, text)
+
+
+def known_records(folder: Path, conditions: Mapping[str, Any]) -> dict[str, Record]:
+    """What a run folder holds that was made under these conditions; nothing is written.
+
+    Raises `RunError` when it was made under others (naming what changed), or is damaged.
+    """
+    journal = folder / JOURNAL
+    if (folder / PLAN).exists():
+        _check_key(folder, conditions)
+    elif journal.exists():
+        raise RunError(f"{folder} has a journal but no {PLAN}", remedy="--fresh sets the journal aside")
+    return read_records(journal)[0]
 
 
 def set_aside(journal: Path) -> None:
@@ -184,9 +195,7 @@ def read_plan(folder: Path) -> dict[str, Any]:
     """The contents of a run's `plan.json`; raises `RunError` when it is missing, damaged or no run's."""
     path = folder / PLAN
     if not path.is_file():
-        raise RunError(
-            f"{folder} holds no sweep (no {PLAN})", remedy="give the folder that `sweep --run` made"
-        )
+        raise RunError(f"{folder} holds no sweep (no {PLAN})", remedy="give the folder that `sweep --run` made")
     with faults(f"cannot read {path}"):
         raw = path.read_bytes()
     try:
@@ -229,6 +238,4 @@ def faults(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunError(
-            f"{what}: {error.strerror or error}", remedy="free space, or use another --run"
-        ) from error
+        raise RunError(f"{what}: {error.strerror or error}", remedy="free space, or use another --run") from error

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,12 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, TaskError
 from ckptswap.selection import Selection
 from ckptswap.sweep.evidence import load_result
-from ckptswap.sweep.journal import BASELINE, DONOR, Journal, Record, key_of, prepare
+from ckptswap.sweep.journal import BASELINE, DONOR, Journal, Record, key_of, known_records, prepare
 from ckptswap.sweep.plan import By, Plan, make_plan, variant_id
 from ckptswap.sweep.result import SweepResult
 
 if TYPE_CHECKING:
+    from ckptswap.sweep.engine import FullEngine
     from ckptswap.task import Metric, Task, TaskSpec
 
 CELLS: By = ("layer", "kind")
@@ -50,35 +52,48 @@ class Proposal:
         """Score what the journal lacks, then read the table from the folder.
 
         Raises `RunError` when the folder was made under other conditions and `fresh` does not set its journal
-        aside, `TaskError` when the baseline itself fails. An interrupt leaves a journal that continues.
+        aside, `TaskError` when the baseline itself fails, which is found out before anything is written. An
+        interrupt leaves a journal that continues.
         """
+        told = progress or (lambda done, total: None)
+        known = {} if fresh else known_records(self.folder, self.conditions)
+        baseline = []
+        if _lacks(known, BASELINE):
+            told(*self._finished(known))
+            baseline = [_sound(self._engine.baseline(), self.recipient)]
         prepare(self.folder, self._contents(tolerance), fresh=fresh)
         with Journal(self.folder) as journal:
-            self._score(journal, progress or (lambda done, total: None))
+            for record in baseline:
+                journal.append(record)
+            self._score(journal, told)
         return load_result(self.folder)
 
+    @functools.cached_property
+    def _engine(self) -> FullEngine:
+        from ckptswap.sweep.engine import FullEngine
+
+        return FullEngine(self.task, self.donor, self.recipient)
+
     def _score(self, journal: Journal, progress: Progress) -> None:
-        variants = [names for names in self.plan.variants() if _lacks(journal, variant_id(names))]
-        total = len(self.plan.variants()) + 2
-        missing = [each for each in (DONOR, BASELINE) if _lacks(journal, each)]
-        done = total - len(variants) - len(missing)
+        variants = [names for names in self.plan.variants() if _lacks(journal.records, variant_id(names))]
+        lacks_donor = _lacks(journal.records, DONOR)
+        done, total = self._finished(journal.records)
         progress(done, total)
-        if done == total:
-            return
-        for record in self._records(missing, variants):
+        for record in self._records(lacks_donor, variants):
             journal.append(record)
             done += 1
             progress(done, total)
 
-    def _records(self, missing: Sequence[str], variants: Iterable[tuple[str, ...]]) -> Iterator[Record]:
-        from ckptswap.sweep.engine import FullEngine
+    def _finished(self, records: Mapping[str, Record]) -> tuple[int, int]:
+        """How many full passes are done, of how many."""
+        wanted = [BASELINE, DONOR, *map(variant_id, self.plan.variants())]
+        return sum(not _lacks(records, each) for each in wanted), len(wanted)
 
-        engine = FullEngine(self.task, self.donor, self.recipient)
-        if BASELINE in missing:
-            yield _sound(engine.baseline(), self.recipient)
-        if DONOR in missing:
-            yield engine.reference()
-        yield from engine.run(variants)
+    def _records(self, lacks_donor: bool, variants: Sequence[tuple[str, ...]]) -> Iterator[Record]:
+        if lacks_donor:
+            yield self._engine.reference()
+        if variants:
+            yield from self._engine.run(variants)
 
     def _contents(self, tolerance: float | None) -> dict[str, Any]:
         return {
@@ -139,9 +154,9 @@ def sweep(
     return proposal.run(tolerance=tolerance, fresh=fresh, progress=progress)
 
 
-def _lacks(journal: Journal, variant: str) -> bool:
+def _lacks(records: Mapping[str, Record], variant: str) -> bool:
     """Whether there is work to do; a variant that failed is tried again."""
-    record = journal.records.get(variant)
+    record = records.get(variant)
     return record is None or record.failed is not None
 
 

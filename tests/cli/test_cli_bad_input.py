@@ -189,7 +189,6 @@ def test_a_baseline_with_nan(work: Path) -> None:
     assert "spoilt.safetensors: 4608 of the model's outputs are NaN" in error
 
 
-@pytest.mark.xfail(strict=True, reason="Proposal.run writes plan.json before it knows the baseline")
 def test_a_baseline_with_nan_writes_nothing(work: Path) -> None:
     words = spoilt_baseline()
     before = listing(work)
