@@ -19,6 +19,7 @@ import numpy as np
 from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.errors import SelectionError, UsageError
+from ckptswap.formats.verify import refuse_damaged
 from ckptswap.moments import Distance, Ruler
 from ckptswap.naming import natural_key
 from ckptswap.selection import Selection
@@ -82,14 +83,17 @@ class Diff:
         return any(count for status, count in self.summary.items() if status not in ("identical", "unread"))
 
     def sorted(self, by: str = "name", top: int | None = None) -> Diff:
-        """The largest first (what has no number comes last), or in the order of names; only `top` of them.
+        """The largest first (what has no number comes last), or in the order of names; only `top` of them, and
+        of what did not change only where room is left.
 
         `by` is a number of `Distance`; raises `UsageError` for another word.
         """
         if by != "name" and not hasattr(Distance, by):
             raise UsageError(f"cannot sort by {by!r}", remedy="use name, rmse, max_abs, rel_l2 or changed")
         rows = self.rows if by == "name" else sorted(self.rows, key=lambda row: _largest_first(row, by))
-        return replace(self, rows=tuple(rows[:top]))
+        if top is not None:
+            rows = sorted(rows, key=lambda row: row.status in ("identical", "unread"))[:top]
+        return replace(self, rows=tuple(rows))
 
     def grouped(self, by: Sequence[str]) -> Diff:
         """The rows pooled by layer, by kind, or by both; a group has one row for each status in it."""
@@ -119,6 +123,7 @@ def diff(
     names = _names(a, b, selection or Selection())
     rows = [_structure(name, a.get(name), b.get(name)) for name in names]
     if values:
+        refuse_damaged(a, b)
         pairs = [(a[name], b[name]) for name, row in zip(names, rows, strict=True) if row.status == "unread"]
         measured = _measure(pairs, threads or min(os.cpu_count() or 1, 8), progress)
         rows = [_measured(row, *next(measured)) if row.status == "unread" else row for row in rows]

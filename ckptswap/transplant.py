@@ -27,6 +27,7 @@ from ckptswap.formats.atomic import refuse_existing
 from ckptswap.formats.patch import patch_file, patch_folder, patches
 from ckptswap.formats.sharded import INDEX
 from ckptswap.formats.streaming import Progress, watch_of
+from ckptswap.formats.verify import refuse_damaged
 from ckptswap.selection import Selection
 from ckptswap.version import __version__
 
@@ -130,6 +131,7 @@ def transplant(
     exists and `force` is not given, or the folder exists; `UsageError` for a `link` without shards. The output's
     metadata adds where it came from to what the recipient said.
     """
+    refuse_damaged(plan.donor, plan.recipient)
     target = plan.default_output if out is None else Path(out)
     replaced = {entry.name: plan.variant[entry.name] for entry in plan.taken}
     parts = patches(plan.recipient, replaced)
@@ -212,6 +214,9 @@ def _warnings(donor: Checkpoint, recipient: Checkpoint, selection: Selection, ke
 
 
 def _stem(checkpoint: Checkpoint) -> str:
+    path = Path(checkpoint.path)
+    if path.name == "model.safetensors.index.json" and path.absolute().parent.name:
+        return _safe(path.absolute().parent.name)[:80] or "checkpoint"  # every such index has that name
     return _safe(Path(checkpoint.path.removesuffix(".safetensors.index.json")).stem)[:80] or "checkpoint"
 
 

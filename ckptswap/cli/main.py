@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -74,6 +75,11 @@ def main() -> None:
     """The entry point of the `ckptswap` program."""
     arguments, traceback = _without_traceback_flag(sys.argv[1:])
     signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a name is shown escaped where the locale lacks a letter
     try:
         code = app(arguments, prog_name="ckptswap", standalone_mode=False) or 0
         if code == EXIT_INTERRUPTED:  # newer typers make a code of Ctrl-C, older ones an exception
@@ -111,6 +117,12 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, SystemExit | typer.Exit):
         code = error.code if isinstance(error, SystemExit) else error.exit_code
         return code if isinstance(code, int) else EXIT_USAGE
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error, file=sys.stderr)
+        return EXIT_USAGE
+    if isinstance(error, OSError):
+        say(f"ckptswap: {error.filename or 'the output'} could not be written ({error.strerror or error})")
+        return EXIT_USAGE
     if hasattr(error, "format_message"):
         say(f"ckptswap: {error.format_message()}{_where_to_look(error)}")
         return EXIT_USAGE

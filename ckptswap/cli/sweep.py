@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -109,8 +110,6 @@ def sweep(
 
 def judged(folder: str, metric: str | None = None, tolerance: float | None = None) -> SweepResult:
     """The table of a run's folder, with the paper's claims judged on it."""
-    from dataclasses import replace
-
     from ckptswap.lab.findings import findings
     from ckptswap.sweep.evidence import load_evidence
 
@@ -124,6 +123,9 @@ def render(result: SweepResult, format: Format, style: Style, top: int | None = 
     from ckptswap.report.heatmap import heatmap
     from ckptswap.report.text import dump_json
 
+    if format != "table" and top is not None:
+        worst = tuple(row for row in result.rows if row.rank is not None and row.rank <= top)
+        result = replace(result, rows=worst)
     if format == "json":
         return dump_json(report.sweep_json(result))
     if format == "csv":

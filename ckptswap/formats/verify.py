@@ -62,6 +62,16 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Re
         return Report(checkpoint.path, checkpoint.format, len(checkpoint), checkpoint.nbytes, findings)
 
 
+def refuse_damaged(*checkpoints: Checkpoint) -> None:
+    """Raises `FormatError` where a record of a torch or npz file does not have its checksum.
+
+    For whoever is about to copy or compare values, since those formats alone can tell a flipped bit.
+    """
+    for checkpoint in checkpoints:
+        for finding in _checksums(checkpoint, watch_of(None, 0)):
+            raise FormatError(f"{finding.place or checkpoint.path} is damaged", remedy=finding.text)
+
+
 def _names(checkpoint: Checkpoint) -> Iterator[Finding]:
     for name in checkpoint:
         if not name.isprintable():
@@ -97,6 +107,8 @@ def _zips(checkpoint: Checkpoint) -> list[os.PathLike[str]]:
 
 
 def _is_zip(path: os.PathLike[str]) -> bool:
+    if not os.path.exists(path):
+        return False  # gone since it was opened: what reads it next says so
     with open(path, "rb") as file:
         return file.read(len(ZIP_MAGIC)) == ZIP_MAGIC and not os.fspath(path).endswith(".distcp")
 

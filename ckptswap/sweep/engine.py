@@ -82,9 +82,7 @@ class FullEngine:
     def _touched(self, names: set[str]) -> list[str]:
         missing = sorted(names - self._state.keys())
         if missing:
-            raise MismatchError(
-                f"the model has no tensor {missing[0]!r}", remedy="leave it out with --exclude"
-            )
+            raise MismatchError(f"the model has no tensor {missing[0]!r}", remedy="leave it out with --exclude")
         places = {place for name in names for place in self._sharing[name]}
         return [name for name in self._state if name in places]
 
@@ -96,9 +94,7 @@ class FullEngine:
             return Record(variant, failed=str(error))
         except Exception as error:  # the user's model, data or metric may raise anything
             return Record(variant, failed=f"{type(error).__name__}: {error}")
-        return Record(
-            variant, measured.statistics, measured.nonfinite, _fault(measured), tuple(measured.warnings)
-        )
+        return Record(variant, measured.statistics, measured.nonfinite, _fault(measured), tuple(measured.warnings))
 
 
 def _fault(measured: Measured) -> str | None:

@@ -97,9 +97,7 @@ def reduction(metric: str) -> statistics.Reduce:
     return lambda sums, count: score(sums.reshape(*sums.shape[:-1], -1, 4))
 
 
-def load_result(
-    run_dir: str | Path, metric: str | None = None, tolerance: float | None = None
-) -> SweepResult:
+def load_result(run_dir: str | Path, metric: str | None = None, tolerance: float | None = None) -> SweepResult:
     """The table of a run folder, for its first metric or the named one. Raises as `load_evidence` does."""
     return load_evidence(run_dir, metric, tolerance).result
 
@@ -123,7 +121,7 @@ def load_evidence(run_dir: str | Path, metric: str | None = None, tolerance: flo
     order = _order(cells, rows, scored.plan)
     ranked = _ranked([cells[at] for at in order], [rows[at] for at in order])
     columns = {
-        index: 0 if rows[at].status == "identical" else places[cells[at].variant]
+        index: 0 if rows[at].status in ("identical", "no-effect") else places[cells[at].variant]
         for index, at in enumerate(order)
         if rows[at].drop is not None
     }
@@ -149,9 +147,7 @@ def _read(folder: Path, metric: str | None, tolerance: float | None) -> Scored:
     contents = read_plan(folder)
     records, _ = read_records(folder / JOURNAL)
     if BASELINE not in records:
-        raise RunError(
-            f"{folder} has no scores yet", remedy="run the same `ckptswap sweep` again to continue"
-        )
+        raise RunError(f"{folder} has no scores yet", remedy="run the same `ckptswap sweep` again to continue")
     try:
         known = {each["name"]: each for each in contents["metrics"]}
         chosen = metric or contents["metrics"][0]["name"]
@@ -183,12 +179,10 @@ def _row(
     if cell.status == "mismatch":
         return row
     row = replace(row, rmse=cell.rmse, rel_l2=cell.rel_l2)
-    if cell.status == "identical":
+    if cell.status in ("identical", "no-effect"):
         return replace(row, score=scored.value(BASELINE), drop=0.0, verdict="reusable")
     if cell.variant not in places:
-        return replace(
-            row, status="failed", rmse=None, rel_l2=None, reason=scored.records[cell.variant].failed
-        )
+        return replace(row, status="failed", rmse=None, rel_l2=None, reason=scored.records[cell.variant].failed)
     found = drops[places[cell.variant] - 1]
     return replace(
         row,
@@ -251,7 +245,5 @@ def _notes(scored: Scored, cells: Sequence[Cell]) -> list[str]:
         notes.append(f"the donor has no score on this task: {donor.failed}")
     waiting = len(scored.plan.cells) - len(cells)
     if waiting:
-        notes.append(
-            f"{waiting} of {len(scored.plan.cells)} rows are not scored yet: the same command continues"
-        )
+        notes.append(f"{waiting} of {len(scored.plan.cells)} rows are not scored yet: the same command continues")
     return notes

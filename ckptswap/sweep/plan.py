@@ -25,6 +25,11 @@ from ckptswap.selection import Part, Selection
 By = tuple[str, ...]
 
 
+UNREAD = "bn.num_batches_tracked"
+"""The kind that no model reads in eval mode: batch norm counts batches for training only."""
+Status = Literal["measured", "identical", "no-effect", "mismatch"]
+
+
 @dataclass(frozen=True)
 class Cell:
     """One row to be: its tensors' names in natural order, and how far apart donor and recipient are there.
@@ -38,7 +43,7 @@ class Cell:
     kind: str | None
     names: tuple[str, ...]
     numel: int
-    status: Literal["measured", "identical", "mismatch"]
+    status: Status
     rmse: float | None = None
     rel_l2: float | None = None
     reason: str | None = None
@@ -181,7 +186,9 @@ def _cell(by: By, part: Part, recipient: Checkpoint, found: Sequence[Distance | 
         return replace(here, status="mismatch", reason=listing(reasons, most=1))
     rmse, rel_l2 = _norms(distances)
     same = all(each.equal for each in distances)
-    return replace(here, status="identical" if same else "measured", rmse=rmse, rel_l2=rel_l2)
+    unread = all(recipient[name].kind == UNREAD for name in part.names)
+    status: Status = "identical" if same else "no-effect" if unread else "measured"
+    return replace(here, status=status, rmse=rmse, rel_l2=rel_l2)
 
 
 def _norms(distances: Sequence[Distance]) -> tuple[float | None, float | None]:

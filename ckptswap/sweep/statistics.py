@@ -299,9 +299,7 @@ def table(sample: Sample, direction: str) -> list[RowIntervals]:
     simultaneous = found.critical_of_all() * found.se
     return [
         RowIntervals(drop, drop - near, drop + near, drop - far, drop + far)
-        for drop, near, far in zip(
-            found.estimate.tolist(), plain.tolist(), simultaneous.tolist(), strict=True
-        )
+        for drop, near, far in zip(found.estimate.tolist(), plain.tolist(), simultaneous.tolist(), strict=True)
     ]
 
 
