@@ -72,15 +72,11 @@ def test_every_variant_equals_the_plain_loop_bit_for_bit(own: Path, spec: TaskSp
     assert np.array_equal(
         engine.reference().statistics[metric][:, 0], plain_loop(own, donor, recipient, everything, "Net")
     )
-    assert np.array_equal(
-        engine.baseline().statistics[metric][:, 0], plain_loop(own, donor, recipient, (), "Net")
-    )
+    assert np.array_equal(engine.baseline().statistics[metric][:, 0], plain_loop(own, donor, recipient, (), "Net"))
     assert bits(task) == before
 
 
-@pytest.mark.parametrize(
-    "names", [("one.weight",), ("two.weight",), ("one.weight", "two.weight"), ("one.bias",)]
-)
+@pytest.mark.parametrize("names", [("one.weight",), ("two.weight",), ("one.weight", "two.weight"), ("one.bias",)])
 def test_tied_tensors_are_written_in_the_order_of_loading(own: Path, spec: TaskSpec, save, names) -> None:
     donor, recipient = save(1, "Tied"), save(0, "Tied")
     task = load_task(spec.merge({"model": f"{own}:Tied"}), recipient)

@@ -82,16 +82,12 @@ def test_identical_is_bit_equality() -> None:
 def test_equal_nans_are_identical_and_non_finite_elements_have_no_distance() -> None:
     values = np.array([1.0, np.nan, np.inf], np.float32)
     other = np.array([3.0, 2.0, np.inf], np.float32)
-    (cell,) = make_plan(
-        *(Checkpoint.from_arrays({"w": each}) for each in (values, values)), Selection()
-    ).cells
+    (cell,) = make_plan(*(Checkpoint.from_arrays({"w": each}) for each in (values, values)), Selection()).cells
     assert cell.status == "identical"
     (cell,) = make_plan(*(Checkpoint.from_arrays({"w": each}) for each in (other, values)), Selection()).cells
     assert (cell.status, cell.rmse, cell.rel_l2, cell.numel) == ("measured", 2.0, 2.0, 3)
     nothing = np.full(3, np.nan, np.float32)
-    (cell,) = make_plan(
-        *(Checkpoint.from_arrays({"w": each}) for each in (other, nothing)), Selection()
-    ).cells
+    (cell,) = make_plan(*(Checkpoint.from_arrays({"w": each}) for each in (other, nothing)), Selection()).cells
     assert (cell.rmse, cell.rel_l2) == (None, None)
 
 
@@ -148,9 +144,7 @@ def test_cells_that_take_the_same_tensors_are_scored_once() -> None:
 
 
 def test_the_same_way_twice_is_one_way() -> None:
-    assert make_plan(*pair(), Selection(), [("kind",), ("kind",)]) == make_plan(
-        *pair(), Selection(), [("kind",)]
-    )
+    assert make_plan(*pair(), Selection(), [("kind",), ("kind",)]) == make_plan(*pair(), Selection(), [("kind",)])
 
 
 def test_identical_and_mismatched_cells_cost_nothing() -> None:
@@ -175,9 +169,7 @@ def test_variant_id_depends_on_the_set_of_names_only() -> None:
     assert len({variant_id(each) for each in (["a"], ["a", "b"], ["ab"], ["a,b"], [])}) == 5
 
 
-NAMES = st.sampled_from(
-    [f"{layer}.{role}" for layer in ("a", "a.1", "b") for role in ("weight", "bias", "scale")]
-)
+NAMES = st.sampled_from([f"{layer}.{role}" for layer in ("a", "a.1", "b") for role in ("weight", "bias", "scale")])
 
 
 @given(
@@ -189,9 +181,7 @@ NAMES = st.sampled_from(
 def test_parts_are_disjoint_and_cover_and_statuses_are_right(
     shared: dict[str, np.ndarray], changed: set[str], gone: set[str], way: tuple[str, ...]
 ) -> None:
-    donor = {
-        name: value + 1 if name in changed else value for name, value in shared.items() if name not in gone
-    }
+    donor = {name: value + 1 if name in changed else value for name, value in shared.items() if name not in gone}
     with np.errstate(all="ignore"):
         differs = {name for name in donor if donor[name].tobytes() != shared[name].tobytes()}
     plan = make_plan(Checkpoint.from_arrays(donor), Checkpoint.from_arrays(shared), Selection(), [way])
