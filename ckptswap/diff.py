@@ -125,7 +125,7 @@ def diff(
     if values:
         refuse_damaged(a, b)
         pairs = [(a[name], b[name]) for name, row in zip(names, rows, strict=True) if row.status == "unread"]
-        measured = _measure(pairs, threads or min(os.cpu_count() or 1, 8), progress)
+        measured = distances(pairs, threads=threads, progress=progress)
         rows = [_measured(row, *next(measured)) if row.status == "unread" else row for row in rows]
     summary = {status: sum(row.status == status for row in rows) for status in STATUSES}
     return Diff(_side(a, names), _side(b, names), tuple(rows), summary)
@@ -207,17 +207,30 @@ class _Worker(threading.local):
         return total
 
 
-def _measure(
-    pairs: list[tuple[Entry, Entry]], threads: int, progress: Progress | None
+def distances(
+    pairs: Sequence[tuple[Entry, Entry]],
+    *,
+    norms: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[tuple[bool, Distance]]:
-    """Equality and distance of each pair. First everything is compared, and what differs measured; then the equal
-    stretches of tensors that differ elsewhere are measured too, since norms want all of a tensor."""
+    """Whether the two of each pair, of one shape and dtype, hold the same bytes, and how far they are apart.
+
+    First everything is compared, and what differs measured; then the equal stretches of tensors that differ
+    elsewhere are measured too, since norms want all of a tensor. With `norms` those of equal tensors are right
+    too, for whoever adds distances up; otherwise they are merely positive where they should be. A packed dtype
+    has no distance: it counts no values.
+
+    >>> a, b = (Checkpoint.from_arrays({"w": np.array([1.0, w])}) for w in (2.0, 4.0))
+    >>> [(equal, distance.square) for equal, distance in distances([(a["w"], b["w"]), (a["w"], a["w"])])]
+    [(False, 4.0), (True, 0.0)]
+    """
     worker = _Worker()
     blocks = [block for at, pair in enumerate(pairs) for block in _blocks(at, *pair)]
-    with _pool(threads) as pool:
+    with _pool(threads or min(os.cpu_count() or 1, 8)) as pool:
         parts = list(_reported(pool.map(worker.compare, blocks), blocks, progress))
         differing = {block.pair for block, (equal, _) in zip(blocks, parts, strict=True) if not equal}
-        again = [at for at, block in enumerate(blocks) if parts[at][0] and block.pair in differing]
+        again = [at for at, block in enumerate(blocks) if parts[at][0] and (norms or block.pair in differing)]
         for at, whole in zip(again, pool.map(worker.measure, [blocks[at] for at in again]), strict=True):
             parts[at] = (False, whole)
     by_pair = {at: list(group) for at, group in groupby(range(len(blocks)), key=lambda at: blocks[at].pair)}

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
-
-from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, Entry
+from ckptswap.diff import distances
 from ckptswap.errors import listing
+from ckptswap.formats.verify import refuse_damaged
+from ckptswap.moments import Distance
 from ckptswap.naming import natural_key
 from ckptswap.selection import Part, Selection
 
 By = tuple[str, ...]
-
-
+Compared = str | tuple[bool, Distance]
+"""Why two tensors do not fit; or whether they are equal, and how far the donor's is from the recipient's."""
 UNREAD = "bn.num_batches_tracked"
 """The kind that no model reads in eval mode: batch norm counts batches for training only."""
 Status = Literal["measured", "identical", "no-effect", "mismatch"]
@@ -58,7 +57,7 @@ class Cell:
 class Plan:
     """All cells of a sweep, split by split, in natural order.
 
-    >>> from ckptswap.checkpoint import Checkpoint
+    >>> import numpy as np
     >>> arrays = {"c.weight": np.zeros((2, 1, 3, 3)), "c.bias": np.zeros(2)}
     >>> recipient = Checkpoint.from_arrays(arrays)
     >>> donor = Checkpoint.from_arrays(arrays | {"c.bias": np.ones(2)})
@@ -106,19 +105,28 @@ def variant_id(names: Iterable[str]) -> str:
 def make_plan(
     donor: Checkpoint, recipient: Checkpoint, selection: Selection, by: Sequence[By] = (("layer", "kind"),)
 ) -> Plan:
-    """Split the selection in each of the given ways and compare the tensors, reading each once.
+    """Split the selection in each of the given ways and compare each tensor once.
 
-    Raises `SelectionError` when nothing is selected.
+    Raises `SelectionError` when nothing is selected, `FormatError` when a checksum is wrong.
     """
-    distances: dict[str, Distance | str] = {}
-    cells = []
-    for way in dict.fromkeys(tuple(way) for way in by):
-        parts = selection.split(recipient, way)
-        for name in (name for part in parts for name in part.names if name not in distances):
-            distances[name] = misfit(donor, recipient, name) or compare(donor[name], recipient[name])
-        found = (_cell(way, part, recipient, [distances[name] for name in part.names]) for part in parts)
+    splits = {way: selection.split(recipient, way) for way in map(tuple, by)}
+    refuse_damaged(donor, recipient)
+    names = (name for parts in splits.values() for part in parts for name in part.names)
+    compared = _compare(donor, recipient, names)
+    cells: list[Cell] = []
+    for way, parts in splits.items():
+        found = (_cell(way, part, recipient, [compared[name] for name in part.names]) for part in parts)
         cells += sorted(found, key=cell_key)
     return Plan(tuple(dict.fromkeys(cell.by for cell in cells)), tuple(selection.flags()), tuple(cells))
+
+
+def _compare(donor: Checkpoint, recipient: Checkpoint, names: Iterable[str]) -> dict[str, Compared]:
+    """Each tensor once: why it cannot be swapped, or how far it is from the recipient's."""
+    wanted = dict.fromkeys(names)
+    reasons = {name: reason for name in wanted if (reason := misfit(donor, recipient, name))}
+    fit = [name for name in wanted if name not in reasons]
+    apart = distances([(recipient[name], donor[name]) for name in fit], norms=True)
+    return {**reasons, **dict(zip(fit, apart, strict=True))}
 
 
 def cell_key(cell: Cell) -> tuple[Any, ...]:
@@ -141,63 +149,16 @@ def _form(entry: Entry) -> str:
     return f"{entry.dtype} {list(entry.shape)}"
 
 
-@dataclass(frozen=True)
-class Distance:
-    """How far two tensors are apart: bit-equality, and sums over the elements that are finite in both."""
-
-    equal: bool
-    squares: float
-    reference: float
-    count: int
-
-
-def compare(theirs: Entry, ours: Entry) -> Distance:
-    """Stream two tensors of the same shape and dtype, and sum squares in double precision.
-
-    Packed 4- and 6-bit floats are compared as bits only.
-    """
-    equal, squares, reference, count = True, 0.0, 0.0, 0
-    for a, b in zip(theirs.chunks(), ours.chunks(), strict=True):
-        equal &= np.array_equal(a, b)
-        if not dtypes.is_packed(ours.dtype):
-            more = _squares(_wide(a, ours.dtype), _wide(b, ours.dtype))
-            squares, reference, count = squares + more[0], reference + more[1], count + more[2]
-    return Distance(equal, squares, reference, count)
-
-
-def _wide(raw: np.ndarray, dtype: str) -> np.ndarray:
-    return raw.view(dtypes.to_numpy(dtype)).astype(np.complex128 if dtype[0] == "C" else np.float64)
-
-
-def _squares(a: np.ndarray, b: np.ndarray) -> tuple[float, float, int]:
-    """Σ|a − b|², Σ|b|² and how many elements are finite in both."""
-    finite = np.isfinite(a) & np.isfinite(b)
-    a, b = a[finite], b[finite]
-    with np.errstate(over="ignore"):
-        return float(np.square(np.abs(a - b)).sum()), float(np.square(np.abs(b)).sum()), len(a)
-
-
-def _cell(by: By, part: Part, recipient: Checkpoint, found: Sequence[Distance | str]) -> Cell:
+def _cell(by: By, part: Part, recipient: Checkpoint, found: Sequence[Compared]) -> Cell:
     numel = sum(recipient[name].numel for name in part.names)
     here = Cell(by, part.layer, part.kind, part.names, numel, "measured")
-    distances = [each for each in found if isinstance(each, Distance)]
-    if len(distances) < len(found):
-        reasons = [each for each in found if isinstance(each, str)]
+    reasons = [each for each in found if isinstance(each, str)]
+    if reasons:
         return replace(here, status="mismatch", reason=listing(reasons, most=1))
-    rmse, rel_l2 = _norms(distances)
-    same = all(each.equal for each in distances)
+    total, same = Distance(), True
+    for equal, distance in (each for each in found if not isinstance(each, str)):
+        total.add(distance)
+        same &= equal
     unread = all(recipient[name].kind == UNREAD for name in part.names)
     status: Status = "identical" if same else "no-effect" if unread else "measured"
-    return replace(here, status=status, rmse=rmse, rel_l2=rel_l2)
-
-
-def _norms(distances: Sequence[Distance]) -> tuple[float | None, float | None]:
-    squares, reference = sum(each.squares for each in distances), sum(each.reference for each in distances)
-    count = sum(each.count for each in distances)
-    rmse = math.sqrt(squares / count) if count else None
-    rel_l2 = math.sqrt(squares / reference) if reference else None
-    return _finite(rmse), _finite(rel_l2)
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    return replace(here, status=status, rmse=total.rmse, rel_l2=total.rel_l2)

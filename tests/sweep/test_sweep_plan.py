@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.errors import SelectionError
+from ckptswap.errors import FormatError, SelectionError
+from ckptswap.formats import open_checkpoint, write_checkpoint
 from ckptswap.selection import Selection
 from ckptswap.sweep.plan import Cell, Plan, make_plan, variant_id
 
@@ -110,6 +112,33 @@ def test_a_tensor_of_many_chunks() -> None:
     c[-1] = np.nextafter(c[-1], 9)
     (cell,) = make_plan(Checkpoint.from_arrays({"w": a}), Checkpoint.from_arrays({"w": c}), Selection()).cells
     assert cell.status == "measured"
+
+
+def test_distances_are_as_exact_as_those_of_diff() -> None:
+    """Integers beyond 2^53 are subtracted as integers; squares that vanish in double precision are no zero."""
+    big = np.array([2**60, 2**60 + 1])
+    (cell,) = make_plan(*(Checkpoint.from_arrays({"n": each}) for each in (big + 1, big)), Selection()).cells
+    assert (cell.status, cell.rmse) == ("measured", 1.0)
+    (cell,) = make_plan(
+        *(Checkpoint.from_arrays({"w": np.array([w])}) for w in (2e-170, 1e-170)), Selection()
+    ).cells
+    assert (cell.status, cell.rmse, cell.rel_l2) == ("measured", None, None)
+
+
+def test_equal_tensors_count_in_the_norm_of_their_cell() -> None:
+    recipient = {"l.weight": np.full((9, 9), 3.0), "l.bias": np.full(9, 4.0)}
+    donor = recipient | {"l.bias": np.full(9, 5.0)}
+    (cell,) = make_plan(*map(Checkpoint.from_arrays, (donor, recipient)), Selection(), [("layer",)]).cells
+    assert cell.rmse == pytest.approx(np.sqrt(9 / 90))
+    assert cell.rel_l2 == pytest.approx(np.sqrt(9 / (81 * 9 + 9 * 16)))
+
+
+def test_damage_that_a_checksum_tells_is_refused(tmp_path: Path) -> None:
+    path = write_checkpoint(Checkpoint.from_arrays({"w": np.arange(9.0)}), tmp_path / "a.npz")
+    raw = path.read_bytes()
+    path.write_bytes(raw.replace(np.float64(3).tobytes(), np.float64(4).tobytes(), 1))
+    with open_checkpoint(path) as damaged, pytest.raises(FormatError, match="CRC"):
+        make_plan(damaged, damaged, Selection())
 
 
 def test_mismatches_name_both_sides() -> None:
