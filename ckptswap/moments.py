@@ -32,7 +32,8 @@ _ROW = 8192
 class Moments:
     """Sums over the `count` finite values of one tensor; `nan` and `inf` count the others.
 
-    A complex value is NaN or infinite when a part is; the parts of a finite one count as two values.
+    A complex value is NaN or infinite when a part is; the parts of a finite one count as two values. Integers have
+    an exact `total`.
 
     >>> moments = moments_of(np.array([1.0, 3.0, np.nan]).view(np.uint8), "F64")
     >>> moments.count, moments.mean, moments.std, moments.nan
@@ -40,7 +41,7 @@ class Moments:
     """
 
     count: int = 0
-    total: float = 0.0
+    total: float | int = 0
     scatter: float = 0.0
     minimum: float | int = math.inf
     maximum: float | int = -math.inf
@@ -59,7 +60,7 @@ class Moments:
     def add(self, other: Moments) -> None:
         """Merge two parts (Chan, Golub and LeVeque 1979: means first, so that nothing cancels)."""
         if self.count and other.count:
-            gap = other.total / other.count - self.total / self.count
+            gap = self._gap(other)
             self.scatter += gap * gap * self.count * other.count / (self.count + other.count)
         self.scatter += other.scatter
         self.count += other.count
@@ -68,6 +69,12 @@ class Moments:
         self.maximum = max(self.maximum, other.maximum)
         self.nan += other.nan
         self.inf += other.inf
+
+    def _gap(self, other: Moments) -> float:
+        """Between the means; of integers as one exact fraction, since theirs may be alike in all 53 bits."""
+        if isinstance(self.total, int) and isinstance(other.total, int):
+            return (other.total * self.count - self.total * other.count) / (self.count * other.count)
+        return other.total / other.count - self.total / self.count
 
 
 @dataclass
@@ -178,12 +185,26 @@ def moments_of(raw: np.ndarray, dtype: str) -> Moments:
         values = values.view(np.float64)
     if not values.size:
         return Moments(nan=nan, inf=inf)
-    wide = values.astype(np.float64, copy=False)
+    low, high = values.min().item(), values.max().item()
+    total, scatter = _float_sums(values) if values.dtype.kind == "f" else _integer_sums(values, low)
+    return Moments(values.size, total, scatter, low, high, nan, inf)
+
+
+def _float_sums(values: np.ndarray) -> tuple[float, float]:
     with np.errstate(over="ignore", invalid="ignore"):
-        total = float(wide.sum())
-        centred = wide - total / wide.size
-        scatter = _dot(centred, centred)
-    return Moments(wide.size, total, scatter, values.min().item(), values.max().item(), nan, inf)
+        total = float(values.sum())
+        centred = values - total / values.size
+        return total, _dot(centred, centred)
+
+
+def _integer_sums(values: np.ndarray, low: int) -> tuple[int, float]:
+    """The sum, exact, and the scatter, of distances from the smallest: they fit unsigned 64 bits, and are small
+    where the values are large but close. Summed by halves, up to 2^32 of them cannot overflow."""
+    above = values.view(np.uint64) - np.uint64(low % 2**64)
+    halves = (int((above >> np.uint64(32)).sum()), int((above & np.uint64(2**32 - 1)).sum()))
+    total = (halves[0] << 32) + halves[1]
+    centred = above.astype(np.float64) - total / values.size
+    return low * values.size + total, _dot(centred, centred)
 
 
 class Ruler:

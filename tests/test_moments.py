@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -80,6 +81,28 @@ def test_a_large_mean_does_not_drown_the_deviation() -> None:
     for offset in (0.0, 2.0):
         merged.add(moments_of(raw(np.full(100, 1e9 + offset)), "F64"))
     assert merged.std == pytest.approx(1.0, rel=1e-12)
+
+
+@given(
+    st.integers(-(2**63), 2**63 - 1),
+    st.lists(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=9), min_size=1, max_size=4),
+    st.sampled_from([1, 10, 2**30, 2**63]),
+    st.sampled_from(["I64", "U64"]),
+)
+def test_integers_of_any_size_have_the_moments_of_exact_arithmetic(
+    centre: int, parts: list[list[int]], spread: int, dtype: str
+) -> None:
+    """Around 2^62 two neighbours are the same double; their deviation is none the less theirs."""
+    low, high = (-(2**63), 2**63 - 1) if dtype == "I64" else (0, 2**64 - 1)
+    exact = [[min(max(centre % 2**63 + each % spread, low), high) for each in part] for part in parts]
+    merged = Moments()
+    for part in exact:
+        merged.add(moments_of(raw(np.array(part, NUMPY[dtype])), dtype))
+    values = [Fraction(each) for part in exact for each in part]
+    mean = sum(values) / len(values)
+    assert (merged.total, merged.mean) == (sum(values), float(mean))
+    variance = sum((each - mean) ** 2 for each in values) / len(values)
+    assert merged.std == pytest.approx(math.sqrt(variance), rel=1e-12)
 
 
 def test_a_complex_value_is_nan_or_infinite_once() -> None:

@@ -20,6 +20,13 @@ def test_statistics_are_numpy_s_over_many_chunks() -> None:
     assert found.std == pytest.approx(wide.std(), rel=1e-9)
 
 
+def test_the_deviation_of_large_integers_is_not_lost_over_many_chunks() -> None:
+    values = 2**62 + np.random.default_rng(0).integers(0, 9, module.CHUNK // 4)
+    values[: module.CHUNK // 8] += 3
+    found = statistics(Checkpoint.from_arrays({"n": values}).values())["n"]
+    assert found.std == pytest.approx((values - 2**62).std(), rel=1e-12)
+
+
 def test_each_chosen_tensor_has_some() -> None:
     checkpoint = Checkpoint.from_arrays(
         {"none": np.zeros((0, 2)), "nan": np.array([np.nan, 1.0]), "left": np.ones(1)}
