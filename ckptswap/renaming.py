@@ -117,25 +117,30 @@ def _composed(first: Mapping[str, str], then: Mapping[str, str]) -> dict[str, st
     return {old: new for old, new in (both | later).items() if old != new}
 
 
-def mapped(checkpoint: Checkpoint, rules: Sequence[Rule]) -> Checkpoint:
-    """The checkpoint with every name as the first fitting rule gives it.
+def map_all(checkpoints: Sequence[Checkpoint], rules: Sequence[Rule]) -> list[Checkpoint]:
+    """Each checkpoint with every name as the first fitting rule gives it.
 
-    Raises `UsageError` for a rule that fits no name, since it is then misspelt.
+    Raises `UsageError` for a rule that fits no name of any of them, since it is then misspelt.
     """
-    names: dict[str, str] = {}
-    used: set[Rule] = set()
-    for name in checkpoint:
-        for rule in rules:
-            new = rule(name)
-            if new is not None:
-                names[name] = new
-                used.add(rule)
-                break
+    fits = [{name: fit for name in checkpoint if (fit := _first_fit(name, rules))} for checkpoint in checkpoints]
+    used = {rule for each in fits for rule, _ in each.values()}
     for rule in rules:
         if rule not in used:
-            hint = near(rule.text.rpartition("=")[0], checkpoint) or "a rule speaks of whole names"
-            raise UsageError(f"--map {rule.text!r} fits no tensor of {checkpoint.path}", remedy=hint)
-    return renamed(checkpoint, names)
+            names = [name for checkpoint in checkpoints for name in checkpoint]
+            hint = near(rule.text.rpartition("=")[0], names) or "a rule speaks of whole names"
+            raise UsageError(f"--map {rule.text!r} fits no tensor of {_paths(checkpoints)}", remedy=hint)
+    return [
+        renamed(checkpoint, {name: new for name, (_, new) in each.items()})
+        for checkpoint, each in zip(checkpoints, fits, strict=True)
+    ]
+
+
+def _first_fit(name: str, rules: Iterable[Rule]) -> tuple[Rule, str] | None:
+    return next(((rule, new) for rule in rules if (new := rule(name)) is not None), None)
+
+
+def _paths(checkpoints: Iterable[Checkpoint]) -> str:
+    return " or ".join(checkpoint.path for checkpoint in checkpoints)
 
 
 def stripped(checkpoint: Checkpoint, prefix: str) -> Checkpoint:
@@ -149,8 +154,9 @@ def stripped(checkpoint: Checkpoint, prefix: str) -> Checkpoint:
 def strip_all(checkpoints: Sequence[Checkpoint], prefix: str) -> list[Checkpoint]:
     """All without `prefix`; raises `UsageError` when not one name begins with it."""
     if not any(name.startswith(prefix) for checkpoint in checkpoints for name in checkpoint):
-        paths = " or ".join(checkpoint.path for checkpoint in checkpoints)
-        raise UsageError(f"no tensor of {paths} begins with {prefix!r}", remedy="check --strip-prefix")
+        raise UsageError(
+            f"no tensor of {_paths(checkpoints)} begins with {prefix!r}", remedy="check --strip-prefix"
+        )
     return [stripped(checkpoint, prefix) for checkpoint in checkpoints]
 
 
@@ -160,13 +166,38 @@ def matched(
     """Both under names that can be compared, and a sentence where a prefix was found without being named.
 
     `strip_prefix` is taken off both, then `rules` rename the tensors of `other`, then `aligned` looks for a
-    prefix.
-    Raises what `strip_all` and `mapped` raise.
+    prefix. Raises what `strip_all` and `map_all` raise.
     """
     if strip_prefix:
         other, reference = strip_all([other, reference], strip_prefix)
-    other, said = aligned(mapped(other, rules), reference)
+    [other] = map_all([other], rules)
+    other, said = aligned(other, reference)
     return other, reference, said
+
+
+def all_matched(
+    reference: Checkpoint,
+    others: Sequence[Checkpoint],
+    rules: Sequence[Rule] = (),
+    strip_prefix: str | None = None,
+) -> tuple[list[Checkpoint], list[str]]:
+    """`reference`, then `others`, under names that can be compared, and a sentence for each prefix found.
+
+    Whichever of them has `strip_prefix` loses it, whatever a rule fits is renamed, then each of `others` is
+    `aligned` with `reference`. Raises what `strip_all` and `map_all` raise.
+
+    >>> import numpy as np
+    >>> base, a, b = (Checkpoint.from_arrays({name: np.zeros(1)}) for name in ("w", "net.w", "module.w"))
+    >>> found, said = all_matched(base, [a, b], [Rule.parse("net.*=*")])
+    >>> [list(checkpoint) for checkpoint in found], len(said)
+    ([['w'], ['w'], ['w']], 1)
+    """
+    each = [reference, *others]
+    if strip_prefix:
+        each = strip_all(each, strip_prefix)
+    reference, *others = map_all(each, rules)
+    pairs = [aligned(other, reference) for other in others]
+    return [reference, *(other for other, _ in pairs)], [said for _, said in pairs if said]
 
 
 def aligned(other: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, str | None]:

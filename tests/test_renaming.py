@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FileError, MismatchError, UsageError
-from ckptswap.renaming import Rule, aligned, mapped, matched, parse_rules, renamed, strip_all
+from ckptswap.renaming import Rule, aligned, all_matched, map_all, matched, parse_rules, renamed, strip_all
 
 NAMES = st.lists(st.text("ab.", min_size=1, max_size=6), min_size=1, max_size=6, unique=True)
 
@@ -47,9 +47,10 @@ def test_a_rule_that_cannot_be_read_is_refused(rule: str) -> None:
 
 def test_the_first_fitting_rule_wins_and_one_that_fits_nothing_is_named() -> None:
     rules = parse_rules(["a.*=x.*", "*.w=*.weight"])
-    assert list(mapped(named("a.w", "b.w", "c"), rules)) == ["x.w", "b.weight", "c"]
+    [found] = map_all([named("a.w", "b.w", "c")], rules)
+    assert list(found) == ["x.w", "b.weight", "c"]
     with pytest.raises(UsageError, match=r"'b\.\*=x\.\*' fits no tensor"):
-        mapped(named("a.w"), parse_rules(["b.*=x.*"]))
+        map_all([named("a.w"), named("c.w")], parse_rules(["b.*=x.*"]))
 
 
 def test_a_map_file_has_a_rule_a_line(tmp_path: Path) -> None:
@@ -95,3 +96,21 @@ def test_a_named_prefix_comes_off_both_sides() -> None:
     assert (list(other), list(reference), said) == (["a"], ["a", "b"], None)
     with pytest.raises(UsageError, match="--strip-prefix"):
         strip_all([named("a")], "m.")
+
+
+@pytest.mark.parametrize("odd", range(3))
+@pytest.mark.parametrize("how", ["strip_prefix", "rules", "alone"])
+def test_any_of_three_may_have_other_names(odd: int, how: str) -> None:
+    three = [named("net.a", "net.b") if at == odd else named("a", "b") for at in range(3)]
+    flags = {"strip_prefix": {"strip_prefix": "net."}, "rules": {"rules": parse_rules(["net.*=*"])}, "alone": {}}
+    (base, *others), said = all_matched(three[0], three[1:], **flags[how])
+    assert list(base) == list(others[0]) == list(others[1])
+    assert len(said) == (0 if how != "alone" else 2 if odd == 0 else 1)
+
+
+def test_a_rule_or_prefix_that_concerns_none_of_three_is_refused() -> None:
+    three = [named("a"), named("a"), named("b")]
+    with pytest.raises(UsageError, match=r"fits no tensor of .* or .* or .*"):
+        all_matched(three[0], three[1:], parse_rules(["c=d"]))
+    with pytest.raises(UsageError, match="--strip-prefix"):
+        all_matched(three[0], three[1:], strip_prefix="m.")

@@ -100,8 +100,7 @@ def _three(base: str, a: str, b: str, selection: Selection, names: NameFlags) ->
 
     with open_checkpoint(base) as root, open_checkpoint(a) as left, open_checkpoint(b) as right:
         tell_notes(root, left, right)
-        left, _ = names.matched(left, root)
-        right, root = names.matched(right, root)
+        root, left, right = names.all_matched(root, left, right)
         with progress("comparing") as tell:
             found = three_way(root, left, right, selection, progress=tell)
     return any(row.status != "unchanged" for row in found.rows), threeway_json(found)

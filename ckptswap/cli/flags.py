@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -65,7 +65,9 @@ class NameFlags:
     map: Annotated[
         Patterns,
         typer.Option(
-            "--map", metavar="OLD=NEW", help="Rename the first one's tensors: 'net.*=encoder.*' or 're:…=…'."
+            "--map",
+            metavar="OLD=NEW",
+            help="Rename tensors of the first one (of three: of any): 'net.*=encoder.*' or 're:…=…'.",
         ),
     ] = None
     map_file: Annotated[
@@ -83,9 +85,21 @@ class NameFlags:
 
         rules = parse_rules(self.map or (), self.map_file)
         other, reference, said = matched(other, reference, rules, self.strip_prefix)
-        if said:
-            say(f"ckptswap: note: {said}")
+        _note([said] if said else [])
         return other, reference
+
+    def all_matched(self, reference: Checkpoint, *others: Checkpoint) -> list[Checkpoint]:
+        """The same for several, where a rule or a prefix may concern any of them."""
+        from ckptswap.renaming import all_matched, parse_rules
+
+        found, said = all_matched(reference, others, parse_rules(self.map or (), self.map_file), self.strip_prefix)
+        _note(said)
+        return found
+
+
+def _note(said: Iterable[str]) -> None:
+    for each in said:
+        say(f"ckptswap: note: {each}")
 
 
 @dataclass

@@ -128,6 +128,22 @@ def test_diff_lists_every_tensor_in_json_and_changed_ones_in_the_table(work: Pat
     assert "batches_tracked" in good("diff", "reconstruct.safetensors", B, "--all").out
 
 
+@pytest.mark.parametrize("odd", range(3))
+@pytest.mark.parametrize("flags", [["--strip-prefix", "net."], ["--map", "net.*=*"], []], ids=str)
+def test_any_of_three_may_have_a_prefix(
+    odd: int, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for at in range(3):
+        prefix = "net." if at == odd else ""
+        arrays = {f"{prefix}c.bias": np.full(2, float(at)), f"{prefix}c.weight": np.zeros((2, 1, 1))}
+        write_checkpoint(Checkpoint.from_arrays(arrays), f"{at}.safetensors")
+    done = good("diff", *(f"{at}.safetensors" for at in range(3)), *flags, "--format", "json")
+    wanted = {"c.bias": "both", "c.weight": "unchanged"}
+    assert {row["name"].removeprefix("net."): row["status"] for row in done.json["rows"]} == wanted
+    assert ("prefix 'net.'" in done.err) == (not flags)
+
+
 def test_diff_agrees_with_a_plain_reading(work: Path) -> None:
     from safetensors.numpy import load_file
 
