@@ -1,6 +1,6 @@
 """`file.py:name` and `package.module:name`: the user's own code, found, called, and blamed where it fails.
 
-What user code prints goes to stderr, since stdout carries results only.
+What user code prints goes to stderr, since stdout carries results only, in whatever thread it runs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import sysconfig
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -30,6 +31,28 @@ from ckptswap.errors import (
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _NOT_USERS = (str(Path(__file__).parents[1]), "site-packages", sysconfig.get_path("stdlib"), "<frozen ")
+
+
+class _StdoutAside:
+    """stdout is stderr while any thread is in here. `redirect_stdout` in two threads can leave it so for good."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._kept = threading.Lock(), 0, sys.stdout
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._kept, sys.stdout = sys.stdout, sys.stderr
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                sys.stdout = self._kept
+
+
+_STDOUT_ASIDE = _StdoutAside()
 
 
 def is_callable_spec(spec: str) -> bool:
@@ -71,7 +94,7 @@ def call(what: str, function: Callable[..., Any], args: Mapping[str, Any], error
 def faults_of(what: str, error: type[TaskError], remedy: str = "") -> Iterator[None]:
     """Whatever user code raises in here becomes one sentence: what, file and line, exception."""
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with _STDOUT_ASIDE:
             yield
     except CkptswapError:
         raise

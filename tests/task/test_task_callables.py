@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -88,6 +91,27 @@ def test_prints_of_user_code_stay_off_stdout(capsys: pytest.CaptureFixture[str])
     with faults_of("own", ModelError):
         print("chatter")
     assert capsys.readouterr() == ("", "chatter\n")
+
+
+def test_threads_that_overlap_put_stdout_back() -> None:
+    entered, leave, left = Event(), Event(), Event()
+    before = sys.stdout
+
+    def first() -> None:
+        with faults_of("first", ModelError):
+            entered.set()
+            leave.wait()
+        left.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        task = pool.submit(first)
+        entered.wait()
+        with faults_of("second", ModelError):
+            leave.set()
+            left.wait()
+            assert sys.stdout is sys.stderr
+        task.result()
+    assert sys.stdout is before
 
 
 def test_being_stopped_is_nobodys_fault() -> None:
