@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ckptswap.errors import MetricError, UsageError
-from ckptswap.task.metrics import NAMES, Metric, counts, load_metrics
+from ckptswap.task.counts import Truth
+from ckptswap.task.metrics import NAMES, Metric, load_metrics
 from ckptswap.task.spec import TaskSpec
 
 
@@ -78,11 +79,11 @@ def test_counts_are_those_of_smp(ignore: int | None) -> None:
     output, target = sample(2, 4, ignore=ignore)
     stats = smp.metrics.get_stats(output.argmax(1), target, mode="multiclass", num_classes=4, ignore_index=ignore)
     np.testing.assert_array_equal(
-        counts(output, target, ignore=ignore), np.stack([each.numpy() for each in stats], -1)
+        Truth(target, ignore).counts(output), np.stack([each.numpy() for each in stats], -1)
     )
     output, target = sample(3, 1)
     stats = smp.metrics.get_stats((output > 0).long(), target[:, None], mode="binary")
-    np.testing.assert_array_equal(counts(output, target), np.stack([each.numpy() for each in stats], -1))
+    np.testing.assert_array_equal(Truth(target).counts(output), np.stack([each.numpy() for each in stats], -1))
 
 
 @pytest.mark.parametrize(
