@@ -66,10 +66,13 @@ def test_samples_come_in_natural_order_with_their_masks(write_folder) -> None:
     assert len(FolderSamples(write_folder(files), limit=2)) == 2
 
 
-def masks_of(write_folder, *masks: list[int], ignore: int | None = None) -> list[list[int]]:
+def folder_of(write_folder, *masks: list[int]) -> Path:
     files = {f"images/{at}.npy": np.zeros((1, len(mask)), np.uint8) for at, mask in enumerate(masks)}
-    files |= {f"masks/{at}.png": np.array([mask], np.uint8) for at, mask in enumerate(masks)}
-    samples = FolderSamples(write_folder(files), ignore=ignore)
+    return write_folder(files | {f"masks/{at}.png": np.array([mask], np.uint8) for at, mask in enumerate(masks)})
+
+
+def masks_of(write_folder, *masks: list[int], ignore: int | None = None) -> list[list[int]]:
+    samples = FolderSamples(folder_of(write_folder, *masks), ignore=ignore)
     return [samples[at][1][0].tolist() for at in range(len(masks))]
 
 
@@ -77,11 +80,6 @@ def test_255_is_1_only_where_no_mask_has_other_classes(write_folder) -> None:
     assert masks_of(write_folder, [0, 255], [0, 0]) == [[0, 1], [0, 0]]
     assert masks_of(write_folder, [0, 255], [0, 5]) == [[0, 255], [0, 5]]
     assert masks_of(write_folder, [0, 1], [1, 1]) == [[0, 1], [1, 1]]
-
-
-def folder_of(write_folder, *masks: list[int]) -> Path:
-    files = {f"images/{at}.npy": np.zeros((1, len(mask)), np.uint8) for at, mask in enumerate(masks)}
-    return write_folder(files | {f"masks/{at}.png": np.array([mask], np.uint8) for at, mask in enumerate(masks)})
 
 
 @pytest.mark.parametrize("last", [[0, 5], [0, 255], [0, 0]])
