@@ -16,10 +16,11 @@ import sys
 import sysconfig
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO, cast
 
 from ckptswap.errors import (
     EXIT_INTERRUPTED,
@@ -34,22 +35,30 @@ _NOT_USERS = (str(Path(__file__).parents[1]), "site-packages", sysconfig.get_pat
 
 
 class _StdoutAside:
-    """stdout is stderr while any thread is in here. `redirect_stdout` in two threads can leave it so for good."""
+    """In here stdout is stderr, for every thread but a main thread that is not in here itself.
+
+    `redirect_stdout` is for the whole process, and in two threads at once it can leave stdout aside for good.
+    """
 
     def __init__(self) -> None:
-        self._lock, self._inside, self._kept = threading.Lock(), 0, sys.stdout
+        self._lock, self._inside, self._real = threading.Lock(), Counter[int](), sys.stdout
 
     def __enter__(self) -> None:
         with self._lock:
             if not self._inside:
-                self._kept, sys.stdout = sys.stdout, sys.stderr
-            self._inside += 1
+                self._real, sys.stdout = sys.stdout, cast(TextIO, self)
+            self._inside[threading.get_ident()] += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._inside -= 1
+            self._inside -= Counter([threading.get_ident()])  # and those at 0 are gone
             if not self._inside:
-                sys.stdout = self._kept
+                sys.stdout = self._real
+
+    def __getattr__(self, name: str) -> Any:
+        here = threading.get_ident()
+        outside = here == threading.main_thread().ident and here not in self._inside
+        return getattr(self._real if outside else sys.stderr, name)
 
 
 _STDOUT_ASIDE = _StdoutAside()
