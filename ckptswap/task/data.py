@@ -106,6 +106,10 @@ class Data:
         """SHA-256 over every sample's shapes, dtypes and bytes, and over the groups, in the data's order."""
         return hashlib.sha256(b"".join(self._digests) + self.groups.astype("<i8").tobytes()).hexdigest()
 
+    def composition(self) -> str | None:
+        """SHA-256 over which samples share a ready-made batch; None where the task's batch size says it."""
+        return None if self._source.again else hashlib.sha256(self.units.astype("<i8").tobytes()).hexdigest()
+
     def _first(self, progress: Progress | None, memory: int) -> Iterator[Sample]:
         """The first reading: keeps the first samples, as many as there is room for, and passes on all of them."""
         room = memory

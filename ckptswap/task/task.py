@@ -117,8 +117,16 @@ class Task:
             return trivial_score(metric, self.data, self.forward)
 
     def identity(self) -> dict[str, Any]:
-        """All that decides a score but the checkpoint: spec, the data's bytes, the user's files. JSON's words."""
-        return {"spec": self.spec.as_dict(), "data": self.data.fingerprint(), "code": code_hashes(self.spec)}
+        """All that decides a score but the checkpoint: spec, the data's bytes, the user's files. JSON's words.
+
+        `batches` tells ready-made ones apart, and is None for others, which the spec decides.
+        """
+        return {
+            "spec": self.spec.as_dict(),
+            "data": self.data.fingerprint(),
+            "batches": self.data.composition(),
+            "code": code_hashes(self.spec),
+        }
 
     @cached_property
     def _watch(self) -> Watch:

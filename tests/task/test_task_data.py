@@ -276,6 +276,8 @@ def test_the_fingerprint_does_not_know_batches(scans: Path, own: str) -> None:
         assert len({load_data(spec.merge({"batch-size": size})).fingerprint() for size in (1, 2, 5, 9)}) == 1
     made = [load_data(TaskSpec(data=f"{own}:loader", data_args={"size": size})) for size in (1, 3, 7)]
     assert len({data.fingerprint() for data in made}) == 1
+    assert len({data.composition() for data in made}) == 3
+    assert load_data(TaskSpec(data=f"{own}:plain")).composition() is None
     assert made[0].fingerprint() == load_data(TaskSpec(data=f"{own}:plain")).fingerprint()
 
 
