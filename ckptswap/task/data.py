@@ -78,6 +78,7 @@ class Data:
         self.places = tuple(source.batches(kinds))
         self.units = self._units(alone=source.again and len(set(kinds)) == 1)
         self.shapes = _first_of_each([kinds[places[0]][0][0] for places in self.places])
+        self._whole = dict(self._assembled())
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -93,14 +94,15 @@ class Data:
     def numbered(self, wanted: Container[int] | None = None) -> Generator[tuple[int, Batch]]:
         """The batches with the wanted numbers, or all, in ascending order; no other is decoded.
 
-        What is not kept is read ahead by threads that live as long as the iterator: use it up, or close it.
+        What is not kept is read ahead by threads that live as long as the iterator: use it up, or close it. What
+        is kept comes as the same tensors each time: write to none.
         """
         numbers = [number for number in range(len(self.places)) if wanted is None or number in wanted]
-        left = [at for number in numbers for at in self.places[number].tolist() if at not in self._kept]
+        apart = [number for number in numbers if number not in self._whole]
+        left = [at for number in apart for at in self.places[number].tolist() if at not in self._kept]
         with closing(self._source.read(left)) as again:
             for number in numbers:
-                places = self.places[number]
-                yield number, _together([self._sample(at, again) for at in places.tolist()], places)
+                yield number, self._whole.get(number) or self._batch(number, again)
 
     def fingerprint(self) -> str:
         """SHA-256 over every sample's shapes, dtypes and bytes, and over the groups, in the data's order."""
@@ -126,6 +128,16 @@ class Data:
                 if progress:
                     progress(at + 1, self._source.samples)
                 yield sample
+
+    def _assembled(self) -> Iterator[tuple[int, Batch]]:
+        """The batches whose samples are all kept; they take their place in memory."""
+        for number, places in enumerate(self.places):
+            if all(at in self._kept for at in places.tolist()):
+                yield number, _together([self._kept.pop(at) for at in places.tolist()], places)
+
+    def _batch(self, number: int, again: Iterator[Sample]) -> Batch:
+        places = self.places[number]
+        return _together([self._sample(at, again) for at in places.tolist()], places)
 
     def _sample(self, at: int, again: Iterator[Sample]) -> Sample:
         kept = self._kept.get(at)
