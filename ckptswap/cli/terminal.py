@@ -134,6 +134,7 @@ class Meter:
         )
         name, remark = TextColumn("{task.description}"), TextColumn("{task.fields[remark]}")
         columns = [name, BarColumn(None), *counted, TimeElapsedColumn(), TextColumn("eta"), Remaining(), remark]
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        # stdout is not rich's to replace and put back: threads that read data put it aside meanwhile.
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
         self._task = self._bar.add_task(self.what, total=total, remark="")
         self._bar.start()

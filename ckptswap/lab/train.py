@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -132,13 +133,15 @@ def load_samples(spec: TrainSpec) -> Samples:
     """
     args = {"part": "train", **spec.data_args} if spec.data == "lab:mni" else spec.data_args
     asked = TaskSpec(data=spec.data, data_args=args, target=TARGETS[spec.task], ignore=spec.ignore)
-    images, targets = zip(*load_data(asked).batches(), strict=True)
-    shapes = {tuple(each.shape[1:]) for each in images}
-    if len(shapes) > 1 or images[0].dim() != 4:
+    data = load_data(asked)
+    shapes = list(data.shapes)
+    if len(shapes) > 1 or len(shapes[0]) != 3:
         sizes = " and ".join("×".join(map(str, shape)) for shape in sorted(shapes)[:2])
         raise DataError(f"{spec.data} has images of {sizes}", remedy="training needs (C, H, W), the same for all")
-    masks = torch.cat(targets).long() if spec.task == "segment" else None
-    return Samples(torch.cat(images).float(), masks)
+    batches = list(data.batches())
+    order = np.argsort(np.concatenate(data.places))  # as the data has them, which the seed then shuffles
+    masks = torch.cat([batch.targets for batch in batches])[order].long() if spec.task == "segment" else None
+    return Samples(torch.cat([batch.inputs for batch in batches])[order].float(), masks)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ def conditions(task: Task, donor: Checkpoint, recipient: Checkpoint) -> dict[str
         "names": {side: dict(each.renames) for side, each in (("donor", donor), ("recipient", recipient))},
         "task": identity["spec"],
         "data": identity["data"],
+        "batches": identity["batches"],
         "code": identity["code"],
         "dtype": str(next((each.dtype for each in task.model.parameters()), None)),
         "versions": {name: version(name) for name in ("torch", "segmentation-models-pytorch")},

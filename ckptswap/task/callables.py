@@ -1,6 +1,6 @@
 """`file.py:name` and `package.module:name`: the user's own code, found, called, and blamed where it fails.
 
-What user code prints goes to stderr, since stdout carries results only.
+What user code prints goes to stderr, since stdout carries results only, in whatever thread it runs.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import os
 import re
 import sys
 import sysconfig
+import threading
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO, cast
 
 from ckptswap.errors import (
     EXIT_INTERRUPTED,
@@ -30,6 +32,36 @@ from ckptswap.errors import (
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _NOT_USERS = (str(Path(__file__).parents[1]), "site-packages", sysconfig.get_path("stdlib"), "<frozen ")
+
+
+class _StdoutAside:
+    """In here stdout is stderr, for every thread but a main thread that is not in here itself.
+
+    `redirect_stdout` is for the whole process, and in two threads at once it can leave stdout aside for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._real = threading.Lock(), Counter[int](), sys.stdout
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._real, sys.stdout = sys.stdout, cast(TextIO, self)
+            self._inside[threading.get_ident()] += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= Counter([threading.get_ident()])  # and those at 0 are gone
+            if not self._inside:
+                sys.stdout = self._real
+
+    def __getattr__(self, name: str) -> Any:
+        here = threading.get_ident()
+        outside = here == threading.main_thread().ident and here not in self._inside
+        return getattr(self._real if outside else sys.stderr, name)
+
+
+_STDOUT_ASIDE = _StdoutAside()
 
 
 def is_callable_spec(spec: str) -> bool:
@@ -71,7 +103,7 @@ def call(what: str, function: Callable[..., Any], args: Mapping[str, Any], error
 def faults_of(what: str, error: type[TaskError], remedy: str = "") -> Iterator[None]:
     """Whatever user code raises in here becomes one sentence: what, file and line, exception."""
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with _STDOUT_ASIDE:
             yield
     except CkptswapError:
         raise

@@ -2,16 +2,17 @@
 
 Images are grey or RGB, scaled to 0…1 by their integer type (uint8, uint16, bool; floats as they are) and nothing
 more. Arrays of three axes in an NPY file are channels-last when the last axis is 1 or 3, else channels-first.
-Masks hold one class id a pixel; where no mask of the folder has any value but 0, 255 and the ignore value, 255 is
-read as 1. Samples come in natural order of their names; a mask without an image is left alone.
+Masks hold one class id a pixel. Where the folder's masks hold 0, 255 and the ignore value only, 255 is read as 1.
+That is decided from masks spread evenly over all pairs, up to `SURVEYED` that hold 255, so that a limit on the
+samples does not change it; a mask that is read later and holds another value is refused. Samples come in natural
+order of their names; a mask without an image is left alone.
 """
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ from ckptswap.task.callables import first_line
 
 SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 _OTHER_IMAGES = (".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".npz", ".nii", ".gz", ".dcm", ".mha", ".mhd", ".nrrd")
+SURVEYED = 64
+"""Masks that hold 255, and no class id, before 255 is read as 1."""
 _SCALE = {"uint8": 255, "uint16": 65535, "bool": 1}
 
 
@@ -49,8 +52,10 @@ class FolderSamples:
             raise DataError(f"there is no folder {root}", remedy="check --data")
         images = _files(root / "images")
         masks = _files(root / "masks") if target == "masks" else images
-        self.pairs = _pairs(images, masks, root)[:limit]
+        pairs = _pairs(images, masks, root)
+        self.pairs = pairs[:limit]
         self.target, self.ignore = target, ignore
+        self._white_is_one = target == "masks" and _white_is_one([mask for _, mask in pairs], ignore)
         self.groups = groups_of([image.stem for image, _ in self.pairs], group)
 
     def __len__(self) -> int:
@@ -66,14 +71,8 @@ class FolderSamples:
             sizes = f"{_size(mask.shape)} but its image {image_file.name} is {_size(tuple(image.shape[1:]))}"
             raise DataError(f"mask {mask_file} is {sizes}", remedy="resample one to the other")
         if self._white_is_one:
-            mask = np.where((mask == 255) & (mask != self.ignore), 1, mask)
+            mask = _white_as_one(mask, mask_file, self.ignore)
         return image, torch.from_numpy(mask), self.groups[at]
-
-    @cached_property
-    def _white_is_one(self) -> bool:
-        """Over the whole folder: one mask of 0 and 255 beside others with class ids would be read wrongly."""
-        allowed = [0, 255] if self.ignore is None else [0, 255, self.ignore]
-        return all(np.isin(read_mask(mask), allowed).all() for _, mask in self.pairs)
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -106,6 +105,43 @@ def read_mask(path: Path) -> np.ndarray:
     if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and (whole != array).any()):
         raise DataError(f"mask {path} holds values that are no class ids", remedy="save whole numbers")
     return whole
+
+
+def _white_is_one(masks: Sequence[Path], ignore: int | None) -> bool:
+    """Over the whole folder: one mask of 0 and 255 beside others with class ids would be read wrongly."""
+    if ignore == 255:
+        return False
+    white = 0
+    for path in _spread(masks, SURVEYED):
+        mask = read_mask(path)
+        if _other_values(mask, ignore).any():
+            return False
+        white += bool((mask == 255).any())
+        if white == SURVEYED:
+            break
+    return white > 0
+
+
+def _spread(items: Sequence[Path], count: int) -> Iterator[Path]:
+    """Each once; the first `count` or so lie evenly over the whole."""
+    step = -(-len(items) // count)
+    return (item for start in range(step) for item in items[start::step])
+
+
+def _other_values(mask: np.ndarray, ignore: int | None) -> np.ndarray:
+    """Where a mask is neither 0 nor 255 nor ignored."""
+    other = (mask != 0) & (mask != 255)
+    return other if ignore is None else other & (mask != ignore)
+
+
+def _white_as_one(mask: np.ndarray, path: Path, ignore: int | None) -> np.ndarray:
+    other = mask[_other_values(mask, ignore)]
+    if other.size:
+        raise DataError(
+            f"mask {path} holds {other[0]}, but others of its folder 0 and 255 only, which are read as 0 and 1",
+            remedy="pass --ignore 255 where it marks pixels to leave out, else save class ids in every mask",
+        )
+    return np.where(mask == 255, 1, mask)
 
 
 def groups_of(names: list[str], group: str | None) -> list[str]:

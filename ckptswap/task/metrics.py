@@ -19,8 +19,10 @@ A threshold hides NaN: nothing here looks for them, `Task.measure` counts them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -29,9 +31,12 @@ from torch import Tensor
 
 from ckptswap.errors import MetricError, UsageError, near
 from ckptswap.task.callables import code_hash, faults_of, is_callable_spec, load_callable
+from ckptswap.task.counts import Truth, unlike
 from ckptswap.task.spec import DIRECTIONS, TaskSpec
 
 Direction = Literal["max", "min"]
+PerSample = Callable[[Tensor], np.ndarray]
+"""From outputs (N, …) to statistics (N, K) float64."""
 TP, FP, FN, TN = range(4)
 PSNR_CAP = 100.0
 
@@ -40,6 +45,8 @@ PSNR_CAP = 100.0
 class Metric:
     """A name, which way is better, and two steps: statistics per sample, and the value of their sum.
 
+    `against(target)` does once what does not depend on the output, for many outputs to the same targets.
+
     >>> Metric("loss", "min").value(np.array([[1.0], [3.0]]))
     2.0
     """
@@ -47,9 +54,13 @@ class Metric:
     name: str
     direction: Direction
 
+    def against(self, target: Tensor) -> PerSample:
+        """From targets (N, …) to a function of outputs (N, …): `per_sample`. Both may raise `MetricError`."""
+        raise NotImplementedError
+
     def per_sample(self, output: Tensor, target: Tensor) -> np.ndarray:
         """Sufficient statistics (N, K) float64 of outputs (N, …) and targets (N, …). Raises `MetricError`."""
-        raise NotImplementedError
+        return self.against(target)(output)
 
     def reduce(self, sums: np.ndarray, count: np.ndarray) -> np.ndarray:
         """From statistics summed over samples (…, K), and how many there were (…), to values (…)."""
@@ -69,8 +80,11 @@ class Overlap(Metric):
     probability: bool = False
     ignore: int | None = None
 
-    def per_sample(self, output: Tensor, target: Tensor) -> np.ndarray:
-        tallies = counts(output, target, probability=self.probability, ignore=self.ignore)
+    def against(self, target: Tensor) -> PerSample:
+        return partial(self._scores, Truth(target, self.ignore))
+
+    def _scores(self, truth: Truth, output: Tensor) -> np.ndarray:
+        tallies = truth.counts(output, probability=self.probability)
         if self.pooled:
             return tallies.reshape(len(tallies), -1)
         return self.score(tallies)[:, None]
@@ -88,11 +102,16 @@ class Distance(Metric):
     decibel: bool = False
     ignore: int | None = None
 
-    def per_sample(self, output: Tensor, target: Tensor) -> np.ndarray:
-        output, target = _same_shape(output, target.to(output.device), self.name)
-        # Sample by sample: a sum over a whole batch is ordered differently, and its last bits with it.
-        errors = [_squared_error(a, b, self.ignore) for a, b in zip(output, target, strict=True)]
-        mse = np.array(errors, np.float64)
+    def against(self, target: Tensor) -> PerSample:
+        counted = None if self.ignore is None or target.is_floating_point() else target != self.ignore
+        if counted is not None and not counted.flatten(1).any(1).all():
+            raise MetricError("a mask has no pixel but ignored ones", remedy="leave such samples out of the data")
+        return partial(self._errors, target.double(), counted)
+
+    def _errors(self, target: Tensor, counted: Tensor | None, output: Tensor) -> np.ndarray:
+        target = _shaped_as(output, target, self.name)
+        kept = itertools.repeat(None) if counted is None else _shaped_as(output, counted, self.name)
+        mse = np.array(_mean_squares(output, target, kept), np.float64)
         if self.decibel:
             mse = -10 * np.log10(np.maximum(mse, 10 ** (-PSNR_CAP / 10)))
         return mse[:, None]
@@ -104,9 +123,12 @@ class Own(Metric):
 
     function: Callable[[Tensor, Tensor], Any]
 
-    def per_sample(self, output: Tensor, target: Tensor) -> np.ndarray:
+    def against(self, target: Tensor) -> PerSample:
+        return partial(self._values, target)
+
+    def _values(self, target: Tensor, output: Tensor) -> np.ndarray:
         with faults_of(self.name, MetricError):
-            found = self.function(output, target.to(output.device))
+            found = self.function(output, target.to(output.device, copy=True))  # which it may write to
         values = found.detach().cpu().double().numpy() if isinstance(found, Tensor) else _floats(found)
         if values is None or values.shape != (len(output),):
             got = f"the shape {list(values.shape)}" if values is not None else f"a {type(found).__name__}"
@@ -114,25 +136,6 @@ class Own(Metric):
                 f"{self.name} gave {got} for {len(output)} samples", remedy="return one value a sample, shape (N,)"
             )
         return values[:, None]
-
-
-def counts(output: Tensor, target: Tensor, *, probability: bool = False, ignore: int | None = None) -> np.ndarray:
-    """True positives, false positives, false negatives, true negatives: (N, C, 4) float64, C = 1 for one channel.
-
-    `output` is (N, C, …) logits or probabilities, or (N, H, W) for one channel; `target` (N, …) or (N, 1, …) class
-    ids. Raises `MetricError` where sizes or class ids don't fit, or an image has no pixel left.
-
-    >>> counts(torch.tensor([[[[2.0, -1.0, 3.0]]]]), torch.tensor([[[1, 1, 0]]])).tolist()
-    [[[1.0, 1.0, 1.0, 0.0]]]
-    """
-    output, truth = _aligned(output, target)
-    channels = output.shape[1]
-    classes = max(channels, 2)
-    valid = torch.ones_like(truth, dtype=torch.bool) if ignore is None else truth != ignore
-    _check_classes(truth, valid, classes)
-    guess = output[:, 0] > (0.5 if probability else 0) if channels == 1 else output.argmax(dim=1)
-    found = _tally(guess.long(), truth.long(), valid, classes)
-    return found[:, 1:] if channels == 1 else found
 
 
 def iou(tallies: np.ndarray) -> np.ndarray:
@@ -219,71 +222,28 @@ def _mean_present(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.where(number > 0, ratio.sum(-1) / np.maximum(number, 1), 1.0)
 
 
-def _tally(guess: Tensor, truth: Tensor, valid: Tensor, classes: int) -> np.ndarray:
-    """(N, classes, 4) from class ids (N, …), counting valid pixels only."""
-    n = len(truth)
-    start = torch.arange(n, device=truth.device).view(-1, *[1] * (truth.dim() - 1)) * classes
-
-    def per_class(ids: Tensor, where: Tensor) -> np.ndarray:
-        return torch.bincount((ids + start)[where], minlength=n * classes).view(n, classes).cpu().numpy()
-
-    hits, guessed, true = (
-        per_class(truth, valid & (guess == truth)),
-        per_class(guess, valid),
-        per_class(truth, valid),
-    )
-    pixels = true.sum(axis=1, keepdims=True)
-    if not pixels.all():
-        raise MetricError("a mask has no pixel but ignored ones", remedy="leave such samples out of the data")
-    return np.stack([hits, guessed - hits, true - hits, pixels - guessed - true + hits], -1).astype(np.float64)
-
-
-def _aligned(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs as (N, C, …) and class ids as (N, …)."""
-    target = target.to(output.device)
-    if target.dim() == output.dim() and target.dim() > 1 and target.shape[1] == 1:
-        target = target[:, 0]
-    if output.dim() == 3 and output.shape == target.shape:
-        output = output[:, None]
-    if output.dim() != target.dim() + 1 or output.shape[0] != target.shape[0] or output.is_complex():
-        raise MetricError(
-            _unlike(output, target), remedy="the model must give (N, C, H, W), the mask (N, H, W) class ids"
-        )
-    if output.shape[2:] != target.shape[1:]:
-        raise MetricError(_unlike(output, target), remedy="resample the masks, or the model's output, to one size")
-    return output, target
-
-
-def _same_shape(output: Tensor, target: Tensor, name: str) -> tuple[Tensor, Tensor]:
+def _shaped_as(output: Tensor, target: Tensor, name: str) -> Tensor:
+    """The target on the output's device, with a channel where the output has the only one."""
     if output.dim() == target.dim() + 1 and output.shape[1] == 1:
         target = target[:, None]
     if output.shape != target.shape:
-        raise MetricError(f"{name}: {_unlike(output, target)}", remedy="both must have the same shape")
-    return output, target
+        raise MetricError(f"{name}: {unlike(output.shape, target.shape)}", remedy="both must have the same shape")
+    return target.to(output.device)
 
 
-def _unlike(output: Tensor, target: Tensor) -> str:
-    return f"the model's output is {list(output.shape)}, the target {list(target.shape)}"
+def _mean_squares(output: Tensor, target: Tensor, kept: Iterable[Tensor | None]) -> list[float]:
+    """Each sample's mean squared difference in double precision, over the elements that are kept.
 
-
-def _check_classes(truth: Tensor, valid: Tensor, classes: int) -> None:
-    if truth.is_floating_point() and (truth != truth.round()).any():
-        raise MetricError("the target holds no class ids but fractions", remedy="use mse, or whole numbers")
-    wrong = truth[valid & ((truth < 0) | (truth >= classes))]
-    if len(wrong):
-        raise MetricError(
-            f"a mask holds the class {wrong[0].item():g}, but the model tells {classes} classes apart",
-            remedy="pass --ignore VALUE to leave such pixels out, or a model with more classes",
-        )
-
-
-def _squared_error(output: Tensor, target: Tensor, ignore: int | None) -> float:
-    squares = (output.double() - target.double()).square()
-    if ignore is not None and not target.is_floating_point():
-        squares = squares[target != ignore]
-        if not squares.numel():
-            raise MetricError("a mask has no pixel but ignored ones", remedy="leave such samples out of the data")
-    return squares.mean().item()
+    Sample by sample: a sum over a whole batch is ordered differently, and its last bits with it. All of them use
+    the memory of the first, since fresh memory costs more than the arithmetic.
+    """
+    found: list[float] = []
+    squares: Tensor | None = None
+    for one, other, mask in zip(output, target, kept, strict=False):
+        squares = one.to(torch.float64, copy=True) if squares is None else squares.copy_(one)
+        squares.sub_(other).square_()
+        found.append((squares if mask is None else squares[mask]).mean().item())
+    return found
 
 
 def _floats(found: object) -> np.ndarray | None:

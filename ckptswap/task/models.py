@@ -145,6 +145,8 @@ def _in_eval_mode(model: object, spec_name: str) -> nn.Module:
         raise ModelError(f"{spec_name} gave a {type(model).__name__}", remedy="it must return a torch.nn.Module")
     if any(isinstance(each, _LAZY) for each in (*model.parameters(), *model.buffers())):
         raise ModelError(f"{spec_name} has lazy layers without a shape", remedy="run it once before returning it")
+    if any(each.is_inference() for each in (*model.parameters(), *model.buffers())):
+        raise ModelError(f"{spec_name} was built in inference mode", remedy="build it outside, to be written to")
     model.eval()
     training = [name or "the model itself" for name, each in model.named_modules() if each.training]
     if training:

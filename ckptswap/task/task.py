@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,13 @@ from torch import Tensor, nn
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError, UsageError
 from ckptswap.task.callables import faults_of, first_line
-from ckptswap.task.data import Data, Progress, load_data
+from ckptswap.task.data import Batch, Data, Progress, load_data
 from ckptswap.task.metrics import Metric, Overlap, code_hashes, load_metrics
 from ckptswap.task.models import build_model, depends_on_batch, model_of, target_of
+from ckptswap.task.mutation import Watch
+from ckptswap.task.order import in_data_order
 from ckptswap.task.spec import TaskSpec
+from ckptswap.task.threads import pinned_threads
 from ckptswap.task.trivial import trivial_score
 from ckptswap.task.weights import load_into
 
@@ -32,7 +36,8 @@ __all__ = ["Measured", "Progress", "Task", "load_task"]
 
 @dataclass(frozen=True)
 class Measured:
-    """One pass: statistics (N, K) by metric name, how many output elements are NaN or infinite, and warnings."""
+    """One pass: statistics (N, K) by metric name, samples in the data's order; how many output elements are NaN or
+    infinite; and warnings."""
 
     statistics: Mapping[str, np.ndarray]
     nonfinite: int
@@ -62,17 +67,19 @@ class Task:
         """Put every tensor of the checkpoint into the model. Raises `MismatchError`, and then changes nothing."""
         load_into(self.model, checkpoint)
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """(inputs, targets) on the CPU: fixed order, the same every time."""
+    def batches(self) -> Generator[Batch]:
+        """The batches on the CPU, always the same in the same order. For use inside `pinned`."""
         return self.data.batches()
 
     def forward(self, batch: Tensor) -> Tensor:
-        """The model's output (N, …) for one batch of inputs, on the task's device. Raises `ModelError`."""
-        batch = batch.to(self.spec.device)
-        if batch.is_floating_point():
-            batch = batch.to(_float_dtype(self.model))
+        """The model's output (N, …) for one batch of inputs, on the task's device.
+
+        The model gets a copy, which it may write to. Raises `ModelError`, also where it changes its own tensors.
+        """
+        dtype = _float_dtype(self.model) if batch.is_floating_point() else batch.dtype
+        batch = batch.to(self.spec.device, dtype, copy=True)
         what = f"the model, on input {list(batch.shape)},"
-        with torch.inference_mode(), faults_of(what, ModelError, _FIT):
+        with torch.inference_mode(), self._watch.unchanged(), faults_of(what, ModelError, _FIT):
             found = self.model(batch)
         output = _pick(found, self.spec.output_key)
         if not output.dim() or len(output) != len(batch):
@@ -86,17 +93,17 @@ class Task:
         """One full pass, with threads pinned. Raises `ModelError` or `MetricError`."""
         parts: dict[str, list[np.ndarray]] = {metric.name: [] for metric in self.metrics}
         nonfinite, done, low, high = 0, 0, np.inf, -np.inf
-        with self.pinned():
-            for inputs, targets in self.batches():
-                output = self.forward(inputs)
+        with self.pinned(), closing(self.batches()) as batches:
+            for batch in batches:
+                output = self.forward(batch.inputs)
                 for metric in self.metrics:
-                    parts[metric.name].append(metric.per_sample(output, targets))
+                    parts[metric.name].append(metric.per_sample(output, batch.targets))
                 bad, least, most = extent(output)
                 nonfinite, low, high = nonfinite + bad, min(low, least), max(high, most)
-                done += len(inputs)
+                done += len(batch)
                 if progress:
                     progress(done, self.samples)
-        statistics = {name: np.concatenate(each) for name, each in parts.items()}
+        statistics = {name: in_data_order(each, self.data.places) for name, each in parts.items()}
         one_channel = output.dim() < 4 or output.shape[1] == 1
         return Measured(statistics, nonfinite, self.warnings + self._range_warnings(low, high, one_channel))
 
@@ -107,27 +114,37 @@ class Task:
         everywhere. A callable: outputs of zeros, shaped like the model's.
         """
         with self.pinned():
-            return trivial_score(metric, self.batches, self.forward)
+            return trivial_score(metric, self.data, self.forward)
 
     def identity(self) -> dict[str, Any]:
-        """All that decides a score but the checkpoint: spec, the data's bytes, the user's files. JSON's words."""
-        return {"spec": self.spec.as_dict(), "data": self.data.fingerprint(), "code": code_hashes(self.spec)}
+        """All that decides a score but the checkpoint: spec, the data's bytes, the user's files. JSON's words.
+
+        `batches` tells ready-made ones apart, and is None for others, which the spec decides.
+        """
+        return {
+            "spec": self.spec.as_dict(),
+            "data": self.data.fingerprint(),
+            "batches": self.data.composition(),
+            "code": code_hashes(self.spec),
+        }
+
+    @cached_property
+    def _watch(self) -> Watch:
+        return Watch(self.model)
 
     @contextmanager
     def pinned(self) -> Iterator[None]:
         """The spec's number of threads, and on a GPU deterministic algorithms; as it was afterwards."""
-        threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
-        mode = torch.get_deterministic_debug_mode()
-        torch.set_num_threads(self.spec.threads)
+        benchmark, mode = torch.backends.cudnn.benchmark, torch.get_deterministic_debug_mode()
         if (
             torch.device(self.spec.device).type != "cpu"
         ):  # on the CPU it would only fill fresh memory, and cost time
             torch.backends.cudnn.benchmark = False
             torch.use_deterministic_algorithms(True, warn_only=True)
         try:
-            yield
+            with pinned_threads(self.spec.threads):
+                yield
         finally:
-            torch.set_num_threads(threads)
             torch.backends.cudnn.benchmark = benchmark
             torch.set_deterministic_debug_mode(mode)
 

@@ -2,39 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
+from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ckptswap.task.data import Batch, Data
 from ckptswap.task.metrics import Distance, Metric, Overlap
+from ckptswap.task.order import in_data_order
 
-Batches = Callable[[], Iterator[tuple[Tensor, Tensor]]]
-Predict = Callable[[Tensor, Tensor], Tensor]
+Found = TypeVar("Found")
+Predict = Callable[[Batch], Tensor]
 
 
-def trivial_score(metric: Metric, batches: Batches, forward: Callable[[Tensor], Tensor]) -> float:
+def trivial_score(metric: Metric, data: Data, forward: Callable[[Tensor], Tensor]) -> float:
     """iou, dice, accuracy: the best constant class; mse, psnr: the mean of all targets; a callable: zeros."""
     if isinstance(metric, Overlap):
-        inputs, targets = next(batches())
-        channels = _channels(forward(inputs), targets)
-        classes = (0, 1) if channels == 1 else _classes(batches, metric.ignore)
-        return max(_score(metric, batches, partial(_constant, channels=channels, of=each)) for each in classes)
+        first = next(data.batches())
+        channels = _channels(forward(first.inputs), first.targets)
+        classes = [0, 1] if channels == 1 else _classes(data, metric.ignore)
+        return max(_scores(metric, data, [partial(_constant, channels=channels, of=each) for each in classes]))
     if isinstance(metric, Distance):
-        mean = _mean(batches, metric.ignore)
-        return _score(metric, batches, lambda _, targets: torch.full(targets.shape, mean, dtype=torch.float64))
-    return _score(metric, batches, lambda inputs, _: torch.zeros_like(forward(inputs)))
+        mean = _mean(data, metric.ignore)
+        return _scores(metric, data, [lambda batch: torch.full(batch.targets.shape, mean, dtype=torch.float64)])[0]
+    return _scores(metric, data, [lambda batch: torch.zeros_like(forward(batch.inputs))])[0]
 
 
-def _score(metric: Metric, batches: Batches, predict: Predict) -> float:
-    parts = [metric.per_sample(predict(inputs, targets), targets) for inputs, targets in batches()]
-    return metric.value(np.concatenate(parts))
+def _scores(metric: Metric, data: Data, predictions: Sequence[Predict]) -> list[float]:
+    """The score of each prediction, in one pass."""
+    parts = _over(
+        data, lambda batch: [metric.per_sample(predict(batch), batch.targets) for predict in predictions]
+    )
+    return [metric.value(in_data_order(each, data.places)) for each in zip(*parts, strict=True)]
 
 
-def _constant(inputs: Tensor, targets: Tensor, *, channels: int, of: int) -> Tensor:
+def _over(data: Data, look: Callable[[Batch], Found]) -> list[Found]:
+    with closing(data.batches()) as batches:
+        return [look(batch) for batch in batches]
+
+
+def _constant(batch: Batch, *, channels: int, of: int) -> Tensor:
     """(N, C, …) that say class `of` everywhere, as logits and as probabilities alike."""
+    targets = batch.targets
     size = targets.shape[2:] if targets.dim() > 2 and targets.shape[1] == 1 else targets.shape[1:]
     if channels == 1:
         return torch.full((len(targets), 1, *size), 1.0 if of else -1.0)
@@ -47,15 +61,20 @@ def _channels(output: Tensor, targets: Tensor) -> int:
     return 1 if output.dim() == 3 and output.shape == targets.shape else output.shape[1]
 
 
-def _classes(batches: Batches, ignore: int | None) -> list[int]:
+def _classes(data: Data, ignore: int | None) -> list[int]:
     """Those in the truth: an absent class scores no better than the best of them."""
-    found = {int(each) for _, targets in batches() for each in targets.unique()}
-    return sorted(found - {ignore})
+    found = _over(data, lambda batch: batch.targets.unique().tolist())
+    return sorted({int(each) for classes in found for each in classes} - {ignore})
 
 
-def _mean(batches: Batches, ignore: int | None) -> float:
-    total, number = 0.0, 0
-    for _, targets in batches():
-        kept = targets if ignore is None or targets.is_floating_point() else targets[targets != ignore]
-        total, number = total + kept.double().sum().item(), number + kept.numel()
-    return total / number
+def _mean(data: Data, ignore: int | None) -> float:
+    """Over all elements of all targets; exactly rounded, so that no order of the samples shows."""
+    found = _over(data, lambda batch: [_counted(target, ignore) for target in batch.targets])
+    totals, numbers = zip(*itertools.chain.from_iterable(found), strict=True)
+    return math.fsum(totals) / sum(numbers)
+
+
+def _counted(target: Tensor, ignore: int | None) -> tuple[float, int]:
+    """Sum and number of a sample's elements, without the ignored ones."""
+    kept = target if ignore is None or target.is_floating_point() else target[target != ignore]
+    return kept.double().sum().item(), kept.numel()

@@ -193,7 +193,7 @@ def test_an_interrupt_leaves_a_journal_that_continues(spec: TaskSpec, save, tmp_
     ("flags", "words"),
     [
         ({"threads": 2}, r"task \(threads was 1, is 2\)"),
-        ({"batch-size": 5}, r"task \(batch_size was 6, is 5\)"),
+        ({"batch-size": 5}, r"conditions: task \(batch_size was 6, is 5\): use another"),
         ({"limit": 19}, r"task \(limit was None, is 19\); data changed"),
         ({"metric": "iou"}, r"task \(metrics changed"),
     ],

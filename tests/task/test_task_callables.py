@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -87,6 +90,36 @@ def test_arguments_that_a_function_does_not_take() -> None:
 def test_prints_of_user_code_stay_off_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     with faults_of("own", ModelError):
         print("chatter")
+    assert capsys.readouterr() == ("", "chatter\n")
+
+
+def test_threads_that_overlap_put_stdout_back(capsys: pytest.CaptureFixture[str]) -> None:
+    entered, leave, left = Event(), Event(), Event()
+    before = sys.stdout
+
+    def first() -> None:
+        with faults_of("first", ModelError), faults_of("within", ModelError):
+            print("chatter")
+            entered.set()
+            leave.wait()
+        left.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        task = pool.submit(first)
+        entered.wait()
+        print("a result")
+        with faults_of("second", ModelError):
+            leave.set()
+            left.wait()
+            print("more")
+        task.result()
+    assert sys.stdout is before
+    assert capsys.readouterr() == ("a result\n", "chatter\nmore\n")
+
+
+def test_a_thread_that_user_code_begins_is_kept_off_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    with faults_of("own", ModelError), ThreadPoolExecutor(1) as pool:
+        pool.submit(print, "chatter").result()
     assert capsys.readouterr() == ("", "chatter\n")
 
 

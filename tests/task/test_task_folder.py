@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ckptswap.errors import DataError, UsageError
+from ckptswap.task import folder
 from ckptswap.task.folder import FolderSamples, groups_of, read_image, read_mask
 
 GREY = np.array([[0, 51], [102, 255]], np.uint8)
@@ -64,10 +66,13 @@ def test_samples_come_in_natural_order_with_their_masks(write_folder) -> None:
     assert len(FolderSamples(write_folder(files), limit=2)) == 2
 
 
-def masks_of(write_folder, *masks: list[int], ignore: int | None = None) -> list[list[int]]:
+def folder_of(write_folder, *masks: list[int]) -> Path:
     files = {f"images/{at}.npy": np.zeros((1, len(mask)), np.uint8) for at, mask in enumerate(masks)}
-    files |= {f"masks/{at}.png": np.array([mask], np.uint8) for at, mask in enumerate(masks)}
-    samples = FolderSamples(write_folder(files), ignore=ignore)
+    return write_folder(files | {f"masks/{at}.png": np.array([mask], np.uint8) for at, mask in enumerate(masks)})
+
+
+def masks_of(write_folder, *masks: list[int], ignore: int | None = None) -> list[list[int]]:
+    samples = FolderSamples(folder_of(write_folder, *masks), ignore=ignore)
     return [samples[at][1][0].tolist() for at in range(len(masks))]
 
 
@@ -75,6 +80,45 @@ def test_255_is_1_only_where_no_mask_has_other_classes(write_folder) -> None:
     assert masks_of(write_folder, [0, 255], [0, 0]) == [[0, 1], [0, 0]]
     assert masks_of(write_folder, [0, 255], [0, 5]) == [[0, 255], [0, 5]]
     assert masks_of(write_folder, [0, 1], [1, 1]) == [[0, 1], [1, 1]]
+
+
+@pytest.mark.parametrize("last", [[0, 5], [0, 255], [0, 0]])
+def test_a_limit_does_not_change_how_masks_are_read(write_folder, last: list[int]) -> None:
+    root = folder_of(write_folder, [0, 0], [0, 255], [255, 255], last)
+    whole = FolderSamples(root)
+    for limit in (1, 2, 3):
+        limited = FolderSamples(root, limit=limit)
+        for at in range(limit):
+            assert torch.equal(limited[at][1], whole[at][1])
+
+
+def test_a_mask_that_the_survey_did_not_see_is_refused_rather_than_read_wrongly(
+    write_folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "SURVEYED", 2)
+    root = folder_of(write_folder, [0, 255], [0, 7], [0, 0], [0, 255])
+    samples = FolderSamples(root)  # 0 and 2 are looked at, and 1, as 2 is empty
+    assert [samples[at][1][0].tolist() for at in range(4)] == [[0, 255], [0, 7], [0, 0], [0, 255]]
+    root = folder_of(write_folder, [0, 255], [0, 7], [255, 0], [0, 255])
+    samples = FolderSamples(root)
+    assert samples[2][1][0].tolist() == [1, 0]
+    with pytest.raises(DataError, match=r"masks/1\.png holds 7, but others .* 0 and 255 only.*--ignore 255"):
+        samples[1]
+    assert FolderSamples(root, ignore=255)[1][1][0].tolist() == [0, 7]
+
+
+def test_few_masks_are_read_for_the_survey(write_folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(folder, "read_mask", lambda path: read.append(path.stem) or read_mask(path))
+    FolderSamples(folder_of(write_folder, *[[0, 1]] * 200))
+    assert read == ["0"]
+    read.clear()
+    FolderSamples(folder_of(write_folder, *[[0, 255]] * 200), limit=1)
+    assert len(read) == folder.SURVEYED
+    assert max(int(each) for each in read) > 190
+    read.clear()
+    FolderSamples(folder_of(write_folder, [0, 255]), target="input")
+    assert read == []
 
 
 def test_the_ignore_value_stays(write_folder) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ckptswap.errors import MetricError, UsageError
-from ckptswap.task.metrics import NAMES, Metric, counts, load_metrics
+from ckptswap.task.counts import Truth, first_greatest
+from ckptswap.task.metrics import NAMES, Metric, load_metrics
 from ckptswap.task.spec import TaskSpec
 
 
@@ -78,11 +79,11 @@ def test_counts_are_those_of_smp(ignore: int | None) -> None:
     output, target = sample(2, 4, ignore=ignore)
     stats = smp.metrics.get_stats(output.argmax(1), target, mode="multiclass", num_classes=4, ignore_index=ignore)
     np.testing.assert_array_equal(
-        counts(output, target, ignore=ignore), np.stack([each.numpy() for each in stats], -1)
+        Truth(target, ignore).counts(output), np.stack([each.numpy() for each in stats], -1)
     )
     output, target = sample(3, 1)
     stats = smp.metrics.get_stats((output > 0).long(), target[:, None], mode="binary")
-    np.testing.assert_array_equal(counts(output, target), np.stack([each.numpy() for each in stats], -1))
+    np.testing.assert_array_equal(Truth(target).counts(output), np.stack([each.numpy() for each in stats], -1))
 
 
 @pytest.mark.parametrize(
@@ -143,6 +144,38 @@ def test_reduce_takes_any_leading_shape() -> None:
         sums = np.stack([statistics[:2].sum(0), statistics.sum(0)])[None]
         found = ours.reduce(sums, np.array([[2.0, 5.0]]))
         np.testing.assert_allclose(found, [[ours.value(statistics[:2]), ours.value(statistics)]], rtol=1e-14)
+
+
+def test_targets_are_looked_at_once_for_many_outputs() -> None:
+    """Whatever an output has: one channel or several, its own dtype, another layout."""
+    target = sample(9, 1, ignore=255)[1]
+    outputs = [sample(seed, channels)[0] for seed, channels in ((1, 1), (2, 3), (3, 1), (4, 3))]
+    outputs += [outputs[0].bfloat16(), outputs[1].half(), outputs[1].contiguous(memory_format=torch.channels_last)]
+    for name in NAMES[:6]:
+        against = metric(name, ignore=255).against(target)
+        for output in outputs:
+            alone = metric(name, ignore=255).per_sample(output, target)
+            assert against(output).tobytes() == alone.tobytes()
+    against = metric("mse").against(outputs[0])
+    for output in (outputs[2], outputs[0].double(), outputs[2]):
+        assert against(output).tobytes() == metric("mse").per_sample(output, outputs[0]).tobytes()
+    assert against(outputs[0].double()).tolist() == [[0.0]] * 5  # no output was written to
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    channels=st.sampled_from([2, 3, 21, 255, 256, 300]),
+    dtype=st.sampled_from([np.float32, np.float64, np.int64]),
+    special=st.lists(st.sampled_from([math.nan, math.inf, -math.inf, -0.0, 0.0, 9.0]), max_size=3),
+)
+def test_the_first_of_the_greatest_is_that_of_torch(seed: int, channels: int, dtype: type, special: list) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(-3, 3, (channels, 7)).astype(dtype)
+    if dtype is not np.int64:
+        for value in special:
+            scores[rng.integers(0, channels, 4), rng.integers(0, 7, 4)] = value
+    assert first_greatest(scores).tolist() == torch.from_numpy(scores).argmax(0).tolist()
 
 
 def test_nothing_to_find_and_nothing_found_scores_1() -> None:
@@ -240,6 +273,7 @@ def listed(output, target): return [1.0] * len(output)
 def scalar(output, target): return 0.5
 def matrix(output, target): return output
 def text(output, target): return "good"
+def greedy(output, target): target.fill_(7); return [1.0] * len(output)
 def broken(output, target): return output @ target.view(1, 1, 999)
 """
 
@@ -260,6 +294,12 @@ def test_a_users_own_metric(own: str) -> None:
     )
     assert metric(f"{own}:loss", direction="max").direction == "max"
     assert metric(f"{own}:listed", direction="max").per_sample(a, b).shape == (3, 1)
+
+
+def test_a_users_metric_may_write_to_its_target(own: str) -> None:
+    target = torch.zeros(3, 1, 2, 2)
+    metric(f"{own}:greedy", direction="max").per_sample(torch.zeros(3, 1, 2, 2), target)
+    assert not target.any()
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,13 @@ def test_a_checkpoint_that_says_nothing() -> None:
         model_of(checkpoint_saying())
 
 
+def test_a_model_built_in_inference_mode_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text("import torch\n@torch.inference_mode()\ndef build(): return torch.nn.Linear(1, 1)\n")
+    with pytest.raises(ModelError, match="was built in inference mode"):
+        build_model(f"{path}:build", {})
+
+
 def test_batch_norm_without_running_statistics_depends_on_the_batch() -> None:
     assert depends_on_batch(nn.Sequential(nn.BatchNorm2d(2, track_running_stats=False)))
     assert not depends_on_batch(nn.Sequential(nn.BatchNorm2d(2), nn.InstanceNorm2d(2)))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import torch
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import DataError, MetricError, MismatchError, ModelError, UsageError
 from ckptswap.task import Task, TaskSpec, load_task
+from ckptswap.task.data import load_data
+from ckptswap.task.folder import FolderSamples
 from ckptswap.task.models import build_model
 from ckptswap.task.task import extent
 
@@ -71,10 +74,11 @@ def test_a_pass_gives_what_a_plain_loop_gives(spec: TaskSpec) -> None:
     task = load_task(spec, checkpoint())
     measured = task.measure()
     scores = []
-    for inputs, targets in task.batches():
-        for image, mask in zip(inputs.numpy(), targets.numpy(), strict=True):
-            guess = image[0] > 0.55
-            scores.append((guess & (mask == 1)).sum() / (guess | (mask == 1)).sum())
+    samples = FolderSamples(str(spec.data))
+    for at in range(len(samples)):
+        image, mask, _ = samples[at]
+        guess, true = image[0].numpy() > 0.55, mask.numpy() == 1
+        scores.append((guess & true).sum() / (guess | true).sum())
     np.testing.assert_allclose(measured.statistics["iou"][:, 0], scores)
     assert measured.statistics["dice:pooled"].shape == (5, 4)
     assert (measured.nonfinite, task.samples, task.groups.tolist()) == (0, 5, list(range(5)))
@@ -190,6 +194,112 @@ def test_a_norm_that_depends_on_the_batch_is_told(spec: TaskSpec) -> None:
     assert "depend on the batch size" in task.measure().warnings[0]
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_a_trivial_score_does_not_depend_on_the_batches(spec: TaskSpec, size: int) -> None:
+    spec = replace(spec, metrics=("iou", "mse"))
+    expected = load_task(replace(spec, batch_size=8), checkpoint())
+    task = load_task(replace(spec, batch_size=size), checkpoint())
+    assert [task.trivial(each) for each in task.metrics] == [expected.trivial(each) for each in expected.metrics]
+
+
+CHANGING = """
+import torch
+from net import Net
+
+class Counting(Net):
+    def __init__(self, way="add"):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(1))
+        self.register_buffer("grid", None, persistent=False)
+        self.way, self.calls = way, 0
+    def forward(self, x):
+        self.calls += 1
+        if self.way == "add": self.seen += 1
+        if self.way == "later" and self.calls > 2: self.seen.fill_(self.calls)
+        if self.way == "index": self.seen[0] = 3
+        if self.way == "data": self.seen.data.add_(1)
+        if self.way == "replace": self.seen = self.seen + 1
+        if self.way == "delete": del self.seen
+        if self.way == "weight": self.conv.weight.mul_(0.9)
+        if self.way == "input": x -= 1; x = x + 1
+        if self.way == "cache" and self.grid is None: self.grid = torch.ones(1)
+        return self.conv(x)
+"""
+
+
+@pytest.fixture
+def changing(tmp_path: Path, spec: TaskSpec, monkeypatch: pytest.MonkeyPatch) -> TaskSpec:
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "changing.py"
+    path.write_text(CHANGING)
+    return replace(spec, model=f"{path}:Counting")
+
+
+def counting() -> Checkpoint:
+    return Checkpoint.from_arrays({**WEIGHTS, "seen": np.zeros(1, np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("way", "name"),
+    [
+        ("add", "seen"), ("index", "seen"), ("later", "seen"), ("data", "seen"), ("replace", "seen"),
+        ("delete", "seen"), ("weight", "conv.weight"),
+    ],
+)  # fmt: skip
+def test_a_model_that_changes_itself_is_refused(changing: TaskSpec, way: str, name: str) -> None:
+    task = load_task(replace(changing, model_args={"way": way}), counting())
+    with pytest.raises(ModelError, match=rf"changes its own '{name}' when it runs, .*if self\.training"):
+        task.measure()
+
+
+@pytest.mark.parametrize("way", ["none", "input", "cache"])
+def test_a_model_that_leaves_itself_alone_is_not(changing: TaskSpec, way: str) -> None:
+    task = load_task(replace(changing, model_args={"way": way}), counting())
+    first = task.measure().statistics["iou"]
+    task.load(Checkpoint.from_arrays({**WEIGHTS, "conv.bias": np.ones(1), "seen": np.ones(1)}))
+    assert not np.array_equal(task.measure().statistics["iou"], first)
+    task.load(counting())
+    assert np.array_equal(task.measure().statistics["iou"], first)
+
+
+def test_a_scripted_model_is_watched_too(changing: TaskSpec) -> None:
+    class Adds(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen += 1
+            return x
+
+    task = load_task(changing, counting())
+    task.model = torch.jit.script(Adds())
+    with pytest.raises(ModelError, match="changes its own 'seen'"):
+        task.measure()
+
+
+def test_the_input_as_target_is_not_what_the_model_makes_of_it(changing: TaskSpec) -> None:
+    spec = replace(changing, target="input", metrics=("mse",))
+    scores = [
+        load_task(replace(spec, model_args={"way": way}), counting()).measure().statistics["mse"]
+        for way in ("none", "input")
+    ]
+    np.testing.assert_allclose(*scores, rtol=1e-5)
+
+
+def test_an_interrupted_pass_leaves_no_thread(spec: TaskSpec) -> None:
+    task = load_task(spec, checkpoint(), data=load_data(replace(spec, threads=4), memory=0))
+
+    def stop(done: int, total: int | None) -> None:
+        assert any(each.name.startswith("ckptswap-read") for each in threading.enumerate())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as held:
+        task.measure(stop)
+    assert held.tb is not None  # with all its frames
+    assert not any(each.name.startswith("ckptswap-read") for each in threading.enumerate())
+
+
 def test_threads_are_pinned_and_given_back(spec: TaskSpec) -> None:
     before = torch.get_num_threads()
     task = load_task(replace(spec, threads=before + 1), checkpoint())
@@ -201,7 +311,7 @@ def test_threads_are_pinned_and_given_back(spec: TaskSpec) -> None:
 def test_the_model_decides_the_precision(spec: TaskSpec) -> None:
     task = load_task(spec, checkpoint())
     task.model.double()
-    assert task.forward(next(task.batches())[0]).dtype == torch.float64
+    assert task.forward(next(task.batches()).inputs).dtype == torch.float64
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "nonsense:1"])
@@ -213,7 +323,7 @@ def test_devices_that_are_not_there(spec: TaskSpec, device: str) -> None:
 
 def test_trivial_overlap_is_the_best_constant_class(spec: TaskSpec) -> None:
     task = load_task(replace(spec, metrics=("iou", "accuracy", "dice:pooled")), checkpoint())
-    masks = np.concatenate([targets.numpy() for _, targets in task.batches()])
+    masks = np.concatenate([batch.targets.numpy() for batch in task.batches()])
     share = masks.mean(axis=(1, 2))
     iou, accuracy, pooled = (task.trivial(metric) for metric in task.metrics)
     assert iou == pytest.approx(share.mean())
@@ -223,7 +333,7 @@ def test_trivial_overlap_is_the_best_constant_class(spec: TaskSpec) -> None:
 
 def test_trivial_with_several_channels(spec: TaskSpec) -> None:
     task = load_task(replace(spec, metrics=("iou",), model_args={"gives": "three"}), checkpoint())
-    masks = np.concatenate([targets.numpy() for _, targets in task.batches()])
+    masks = np.concatenate([batch.targets.numpy() for batch in task.batches()])
     background = (1 - masks.mean(axis=(1, 2))).mean() / 2  # the foreground is there and scores 0
     foreground = masks.mean(axis=(1, 2)).mean() / 2
     assert task.trivial(task.metrics[0]) == pytest.approx(max(background, foreground))
@@ -231,7 +341,7 @@ def test_trivial_with_several_channels(spec: TaskSpec) -> None:
 
 def test_trivial_distance_is_the_mean_of_all_targets(spec: TaskSpec) -> None:
     task = load_task(replace(spec, target="input", metrics=("mse",)), checkpoint())
-    images = np.concatenate([inputs.numpy() for inputs, _ in task.batches()]).astype(float)
+    images = np.concatenate([batch.inputs.numpy() for batch in task.batches()]).astype(float)
     assert task.trivial(task.metrics[0]) == pytest.approx(images.var())
 
 

@@ -1,0 +1,76 @@
+"""Whether a model changes its own parameters or buffers when it runs: scores would depend on what ran before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import xxhash
+from torch import Tensor, nn
+
+from ckptswap.errors import ModelError
+
+Slot = tuple[str, Mapping[str, Any], str]
+"""Full name, and the module's own table with the key in it."""
+
+
+class Watch:
+    """Looks at a model's tensors before and after it runs.
+
+    torch counts the writes to each tensor, so that a look costs a comparison of small numbers. What `.data` hides
+    from that count is looked for once, at the first run, by hashing all values.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._slots: list[Slot] = [
+            (f"{path}.{key}" if path else key, table, key)
+            for path, module in model.named_modules()
+            for table in (module._parameters, module._buffers)
+            for key, value in table.items()
+            if value is not None
+        ]
+        self._hashed = False
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Raises `ModelError` when what runs in here writes to a tensor of the model, or replaces one.
+
+        >>> model = nn.BatchNorm1d(2).train()
+        >>> with Watch(model).unchanged():
+        ...     output = model(torch.ones(4, 2))
+        Traceback (most recent call last):
+        ...
+        ckptswap.errors.ModelError: the model changes its own ...
+        """
+        tensors = self._tensors()
+        writes = [tensor._version for tensor in tensors]
+        hashes = [] if self._hashed else [_hash(tensor) for tensor in tensors]
+        yield
+        self._compare(list(map(id, tensors)), list(map(id, self._tensors())))
+        self._compare(writes, [tensor._version for tensor in tensors])
+        if not self._hashed:
+            self._compare(hashes, [_hash(tensor) for tensor in tensors])
+            self._hashed = True
+
+    def _tensors(self) -> list[Any]:
+        """What is in each slot now, None in one that is gone; a scripted module's table has no `get`."""
+        return [table[key] if key in table else None for _, table, key in self._slots]  # noqa: SIM401
+
+    def _compare(self, before: Sequence[object], after: Sequence[object]) -> None:
+        if before != after:
+            pairs = zip(self._slots, before, after, strict=True)
+            raise _changed(next(name for (name, _, _), old, new in pairs if old != new))
+
+
+def _hash(tensor: Tensor) -> bytes:
+    values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return xxhash.xxh3_128_digest(values.numpy().data)
+
+
+def _changed(name: str) -> ModelError:
+    return ModelError(
+        f"the model changes its own {name!r} when it runs, so that a score would depend on what ran before",
+        remedy="let forward leave it alone in eval mode (`if self.training:`), or change a copy",
+    )

@@ -1,0 +1,200 @@
+"""Where samples come from: something that has them by number, or batches as somebody else made them.
+
+Either way they become `Sample`s, copied out of whatever memory the source may use again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ckptswap.errors import DataError
+from ckptswap.task.ahead import read_ahead
+from ckptswap.task.callables import faults_of
+from ckptswap.task.folder import FolderSamples
+from ckptswap.task.normalize import normalizer
+from ckptswap.task.order import batches_of, reordered
+from ckptswap.task.spec import TaskSpec
+
+AHEAD = 2
+"""Batches that are read ahead."""
+READERS = 4
+"""Threads that decode a folder's files, and no more than the task may use."""
+
+Group = tuple[Hashable, ...]
+"""A sample's group, alone in a tuple; () where it was given none."""
+Kind = tuple[tuple[tuple[int, ...], torch.dtype], ...]
+"""Shape and dtype of a sample's input and target."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """inputs (…) and targets (…), the same tensor where the input is the target.
+
+    `digest` is the SHA-256 of their shapes, dtypes and bytes; samples of one `kind` fit into one batch.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    group: Group
+    kind: Kind
+    digest: bytes
+
+    @classmethod
+    def of(cls, inputs: Tensor, targets: Tensor, group: Group) -> Sample:
+        parts = (inputs,) if targets is inputs else (inputs, targets)
+        kind = tuple((tuple(each.shape), each.dtype) for each in parts)
+        digest = hashlib.sha256(repr(kind).encode())
+        for each in parts:
+            digest.update(each.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return cls(inputs, targets, group, kind, digest.digest())
+
+    @property
+    def nbytes(self) -> int:
+        return self.inputs.nbytes + (0 if self.targets is self.inputs else self.targets.nbytes)
+
+
+class Source:
+    """`again`: whether samples can be read a second time. `samples`: how many, None while that is unknown."""
+
+    again: bool
+    samples: int | None
+
+    def __init__(self, name: str, spec: TaskSpec) -> None:
+        self.name, self.spec = name, spec
+        self._normalize = normalizer(spec.normalize)
+
+    def first(self) -> Generator[Sample]:
+        """All of them, in the order of the data."""
+        raise NotImplementedError
+
+    def read(self, places: Sequence[int]) -> Generator[Sample]:
+        """Those in these places, once more, and ahead of the caller until the iterator is closed."""
+        raise NotImplementedError
+
+    def batches(self, kinds: Sequence[Hashable]) -> list[np.ndarray]:
+        """The places (n,) of each batch, in the order of the walk, of samples of these kinds."""
+        raise NotImplementedError
+
+    def _parts(self, item: object, where: str) -> tuple[Tensor, Tensor, tuple[Any, ...]]:
+        """(input, target[, group]) of a sample or of a batch: two tensors, and a tuple of what else there is."""
+        parts = tuple(item) if isinstance(item, tuple | list) else (item,)
+        least = 1 if self.spec.target == "input" else 2
+        if not least <= len(parts) <= 3:
+            raise DataError(
+                f"{where} is {_describe(item)}", remedy="it must be (input, target) or (input, target, group)"
+            )
+        inputs = self._normalize(_tensor(parts[0], where))
+        targets = inputs if self.spec.target == "input" else _tensor(parts[1], where)
+        return inputs, targets, parts[2:]
+
+
+class SampleSource(Source):
+    """Samples by number: a folder, or somebody's Dataset, which only one thread at a time may use."""
+
+    again = True
+
+    def __init__(self, name: str, items: Any, spec: TaskSpec) -> None:
+        super().__init__(name, spec)
+        self._items = items
+        self.samples = min(len(items), spec.limit or len(items))
+        self._threads = min(READERS, spec.threads) if isinstance(items, FolderSamples) else 1
+
+    def first(self) -> Generator[Sample]:
+        every = range(self.samples or 0)
+        return self.read(every) if self._threads > 1 else (self._sample(place) for place in every)
+
+    def read(self, places: Sequence[int]) -> Generator[Sample]:
+        return read_ahead(self._sample, places, threads=self._threads, ahead=AHEAD * self.spec.batch_size)
+
+    def batches(self, kinds: Sequence[Hashable]) -> list[np.ndarray]:
+        return batches_of(kinds, self.spec.batch_size)
+
+    def _sample(self, place: int) -> Sample:
+        where = f"sample {place} of {self.name}"
+        with faults_of(where, DataError):
+            item = self._items[place]
+        inputs, targets, groups = self._parts(item, where)
+        return Sample.of(inputs, targets, tuple(_label(each, where) for each in groups))
+
+
+class BatchSource(Source):
+    """Batches as they were made; they keep what they hold, and only their order is ours."""
+
+    again = False
+
+    def __init__(self, name: str, items: Iterable[Any], spec: TaskSpec) -> None:
+        super().__init__(name, spec)
+        self._items = items
+        self._sizes: list[int] = []
+        self.samples = None
+
+    def first(self) -> Generator[Sample]:
+        left = self.spec.limit
+        with faults_of(self.name, DataError):
+            items = iter(self._items)
+        self._sizes = []
+        while left != 0:
+            with faults_of(self.name, DataError):
+                item = next(items, self)
+            if item is self:
+                return
+            samples = self._batch(item, f"batch {len(self._sizes)} of {self.name}")[:left]
+            left = None if left is None else left - len(samples)
+            self._sizes.append(len(samples))
+            yield from samples
+
+    def read(self, places: Sequence[int]) -> Generator[Sample]:
+        assert not places, "batches that somebody else makes cannot be read again"
+        yield from ()
+
+    def batches(self, kinds: Sequence[Hashable]) -> list[np.ndarray]:
+        return reordered(self._sizes)
+
+    def _batch(self, item: object, where: str) -> list[Sample]:
+        inputs, targets, said = self._parts(item, where)
+        groups = [_groups(each, where) for each in said]
+        counts = [len(each) if each.dim() else 0 for each in (inputs, targets)] + [len(each) for each in groups]
+        if min(counts) != max(counts) or not counts[0]:
+            raise DataError(f"{where} has {counts} inputs, targets and groups", remedy="yield as many of each")
+        labels = groups[0] if groups else [()] * len(inputs)
+        same = targets is inputs
+        return [
+            Sample.of(one, one if same else other, group)
+            for one, other, group in zip(inputs, targets, labels, strict=True)
+        ]
+
+
+def _tensor(value: object, where: str) -> Tensor:
+    """A copy: a source may use its memory again, and a slice would keep all of a volume."""
+    try:
+        if isinstance(value, np.ndarray):
+            return torch.from_numpy(value.copy())
+        return torch.as_tensor(value).detach().cpu().clone()
+    except (TypeError, ValueError, RuntimeError):
+        raise DataError(
+            f"{where} holds a {type(value).__name__}", remedy="it must hold tensors or arrays"
+        ) from None
+
+
+def _groups(values: Any, where: str) -> list[Group]:
+    if not isinstance(values, Iterable) or isinstance(values, str) or getattr(values, "shape", None) == ():
+        raise DataError(f"{where} has the groups {values!r}", remedy="yield one for each sample of the batch")
+    return [(_label(each, where),) for each in values]
+
+
+def _label(value: Any, where: str) -> Hashable:
+    label = value.tolist() if isinstance(value, Tensor | np.ndarray | np.generic) else value
+    if not isinstance(label, Hashable):
+        raise DataError(f"{where} has the group {label!r}", remedy="a group must be a number or a text")
+    return label
+
+
+def _describe(item: object) -> str:
+    return f"a tuple of {len(item)}" if isinstance(item, tuple | list) else f"a {type(item).__name__}"

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ckptswap.task.order import batches_of, in_data_order, permutation, reordered
+
+
+def test_the_permutation_is_this_one_for_ever() -> None:
+    assert permutation(12).tolist() == [8, 10, 2, 5, 1, 0, 7, 4, 9, 6, 3, 11]
+    assert permutation(12).dtype == np.int64
+
+
+@given(st.integers(1, 300))
+def test_a_permutation_has_each_number_once(count: int) -> None:
+    assert sorted(permutation(count).tolist()) == list(range(count))
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=60), st.integers(1, 9))
+def test_batches_are_a_partition_of_one_kind_each_with_as_few_as_can_be(kinds: list[str], size: int) -> None:
+    batches = batches_of(kinds, size)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(kinds)))
+    assert all(len({kinds[place] for place in places}) == 1 and len(places) <= size for places in batches)
+    assert len(batches) == sum(-(-count // size) for count in Counter(kinds).values())
+    assert sum(len(places) < size for places in batches) <= len(set(kinds))
+
+
+@given(st.integers(1, 60), st.integers(1, 9))
+def test_batches_of_one_kind_cut_the_permutation(count: int, size: int) -> None:
+    assert np.concatenate(batches_of("a" * count, size)).tolist() == permutation(count).tolist()
+    assert all(len(places) == size for places in batches_of("a" * count, size)[:-1])
+
+
+def test_no_kind_comes_sooner_than_another() -> None:
+    """A rare kind fills one small batch; ordered by its first or its last member it would stand at one end."""
+    places = []
+    for count in range(100, 300):
+        kinds = ["rare" if at % 25 == 0 else "common" for at in range(count)]
+        batches = batches_of(kinds, 8)
+        places += [at / len(batches) for at, each in enumerate(batches) if kinds[each[0]] == "rare"]
+    assert 0.4 < np.mean(places) < 0.6
+    assert np.std(places) > 0.2
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=40))
+def test_ready_made_batches_keep_what_they_hold(sizes: list[int]) -> None:
+    made = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+    assert [places.tolist() for places in reordered(sizes)] == [
+        made[at].tolist() for at in permutation(len(sizes))
+    ]
+
+
+@given(st.lists(st.sampled_from("ab"), min_size=1, max_size=40), st.integers(1, 9))
+def test_what_is_told_by_batch_is_put_in_the_datas_order(kinds: list[str], size: int) -> None:
+    batches = batches_of(kinds, size)
+    rows = np.random.default_rng(0).normal(size=(len(kinds), 2))
+    assert np.array_equal(in_data_order([rows[places] for places in batches], batches), rows)
