@@ -192,7 +192,7 @@ def _refusal(donor: Checkpoint, recipient: Checkpoint, misfits: Mapping[str, str
         hint = near(name, donor, count=1) if name not in donor else ""
         lines[at] += f" ({hint})" if hint else ""
     return MismatchError(
-        f"{len(misfits)} of the selected tensors do not fit from {donor.path} into {recipient.path} "
+        f"{len(misfits)} of the selected tensors cannot go from {donor.path} into {recipient.path} "
         f"({listing(lines, NAMED_MOST)})",
         remedy="narrow the selection, or leave these out with --skip-missing",
     )
@@ -204,7 +204,7 @@ def _warnings(donor: Checkpoint, recipient: Checkpoint, selection: Selection, ke
     extra = [name for name, entry in donor.items() if entry in selection and name not in recipient]
     if extra:
         said.append(
-            f"{len(extra)} selected tensors of the donor have no place in the recipient: {listing(extra, 3)}"
+            f"the recipient has no place for {len(extra)} of the donor's selected tensors: {listing(extra, 3)}"
         )
     if kept:
         said.append(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from ckptswap.checkpoint import Checkpoint
+    from ckptswap.selection import Selection
 
 PATIENCE = 1.0
 """Seconds of silence before a progress bar appears."""
@@ -75,6 +76,11 @@ def tell_notes(*checkpoints: Checkpoint) -> None:
     for checkpoint in checkpoints:
         for note in checkpoint.notes:
             say(f"ckptswap: note: {checkpoint.path}: {note}")
+
+
+def tell_unmatched(selection: Selection, *checkpoints: Checkpoint) -> None:
+    """Which values of a selection match nothing, as a warning, where others beside them do."""
+    warn(map(str, selection.unmatched(*checkpoints)))
 
 
 @contextmanager

@@ -59,7 +59,7 @@ class Archive:
         """A whole stored member of at most `most` bytes, its CRC checked unless it is recorded as `ignore_crc`."""
         member = self.stored(name)
         if member.size > most:
-            raise self._refusal(f"{name!r} takes {member.size:,} bytes; {most:,} is the most")
+            raise self._refusal(f"{name!r} takes {member.size:,} B; {most:,} is the most")
         raw = bytearray(member.size)
         self.file.pread_into(memoryview(raw), member.offset)
         if member.crc != ignore_crc and zlib.crc32(raw) != member.crc:

@@ -50,7 +50,7 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Re
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     np.savez(f"{folder}/a.npz", w=np.array([1, np.nan, np.inf]))
     ...     [finding.text for finding in verify(f"{folder}/a.npz").findings]
-    ['1 NaN and 1 infinite of 3 values']
+    ['1 NaN and 1 infinite of 3 in all']
     """
     try:
         checkpoint = open_checkpoint(path)
@@ -121,7 +121,7 @@ def _values(checkpoint: Checkpoint, watch: Watch) -> Iterator[Finding]:
             yield Finding(name, str(error))
             continue
         if nan or infinite:
-            yield Finding(name, f"{nan} NaN and {infinite} infinite of {entry.numel} values")
+            yield Finding(name, f"{nan} NaN and {infinite} infinite of {entry.numel:,} in all")
 
 
 def _non_finite(entry: Entry, watch: Watch) -> tuple[int, int]:
