@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from ckptswap.errors import CkptswapError, FileError
@@ -61,8 +61,9 @@ def _refuse_checkpoint(out: str) -> None:
 
 
 def say(text: str) -> None:
-    """A line for people, on stderr."""
-    print(safe(text), file=sys.stderr, flush=True)
+    """A line for people, on stderr; the work goes on where that is full."""
+    with suppress(OSError):
+        print(safe(text), file=sys.stderr, flush=True)
 
 
 def warn(texts: Iterable[str]) -> None:
