@@ -4,8 +4,8 @@
 
 Every figure is a whole command, imports included. Each pair of commands is run in turn (A B A B …) after one
 warm-up of each, and the ratio printed is the median of the pairwise ratios: above 1, we are faster. Memory is the
-largest resident size that the operating system saw. Other people's tools (`pip install sft-cli mergekit`, best in an
-environment of their own) are looked for in `--peers` and on PATH, and named where they are missing.
+largest resident size that the operating system saw. Other people's tools (`pip install sft-cli mergekit`, best in
+an environment of their own) are looked for in `--peers` and on PATH, and named where they are missing.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--gigabytes", type=float, default=1.0, help="size of each file")
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each command")
     parser.add_argument("--folder", default=None, help="where to put the files")
-    parser.add_argument("--peers", default="", metavar="DIR", help="where other people's programs are: venv/bin")
+    parser.add_argument("--peers", metavar="DIR", help="where other people's programs are: venv/bin")
     return parser.parse_args()
 
 
@@ -190,11 +190,10 @@ def peers(folder: Path, a: Path, b: Path, c: Path, options: argparse.Namespace) 
         compare("transplant of one tensor (vs mergekit-pytorch)", ours, theirs, options.runs, clean)
 
 
-def peer(name: str, folder: str) -> str | None:
+def peer(name: str, folder: str | None) -> str | None:
     """Where a program is; said where it is nowhere."""
-    found = shutil.which(
-        name, path=os.pathsep.join([folder, str(Path(sys.executable).parent), os.environ["PATH"]])
-    )
+    places = filter(None, [folder, str(Path(sys.executable).parent), os.environ["PATH"]])
+    found = shutil.which(name, path=os.pathsep.join(places))
     if found is None:
         print(f"{name}: not installed, not measured")
     return found
