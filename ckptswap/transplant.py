@@ -24,10 +24,10 @@ from ckptswap.errors import MismatchError, UsageError, listing, near
 from ckptswap.fingerprint import fingerprint
 from ckptswap.formats import write_checkpoint
 from ckptswap.formats.atomic import refuse_existing
-from ckptswap.formats.patch import patch_file, patch_folder, patches
+from ckptswap.formats.checksums import checked_bytes, refuse_damaged
+from ckptswap.formats.patch import Patch, patch_file, patch_folder, patches
 from ckptswap.formats.sharded import INDEX
-from ckptswap.formats.streaming import Progress, watch_of
-from ckptswap.formats.verify import refuse_damaged
+from ckptswap.formats.streaming import Progress, later, watch_of
 from ckptswap.selection import Selection
 from ckptswap.version import __version__
 
@@ -131,26 +131,34 @@ def transplant(
     exists and `force` is not given, or the folder exists; `UsageError` for a `link` without shards. The output's
     metadata adds where it came from to what the recipient said.
     """
-    refuse_damaged(plan.donor, plan.recipient)
     target = plan.default_output if out is None else Path(out)
-    replaced = {entry.name: plan.variant[entry.name] for entry in plan.taken}
-    parts = patches(plan.recipient, replaced)
     folder = _is_folder(plan, out)
-    if link and not (parts and folder):
-        raise UsageError("there are no shards to link", remedy="--link goes with a sharded recipient and a folder")
     if not folder:
         refuse_existing(target, force=force)
+    parts = _patched(plan, target, folder)
+    if link and not (parts and folder):
+        raise UsageError("there are no shards to link", remedy="--link goes with a sharded recipient and a folder")
+    checked = checked_bytes(plan.donor, plan.recipient)
+    size = sum(part.nbytes for part in parts) if parts else plan.variant.nbytes
+    watch = watch_of(progress, checked + size)
+    refuse_damaged(plan.donor, plan.recipient, watch=watch)
     with _hashing(plan) as metadata:
         if parts and folder:
-            watch = watch_of(progress, sum(part.nbytes for part in parts))
             patch_folder(parts, target, draft=_draft(plan), metadata=metadata, link=link, watch=watch)
-        elif parts and len(parts) == 1 and target.suffix in ("", ".safetensors"):
-            watch = watch_of(progress, parts[0].nbytes)
+        elif parts:
             patch_file(parts[0], target, draft=_draft(plan), metadata=metadata, force=force, watch=watch)
         else:
             place = f"{target}/" if folder else target
-            write_checkpoint(plan.variant, place, metadata=metadata(), force=force, progress=progress)
+            rest = later(progress, checked)
+            write_checkpoint(plan.variant, place, metadata=metadata(), force=force, progress=rest)
     return target
+
+
+def _patched(plan: Transplant, target: Path, folder: bool) -> list[Patch] | None:
+    """The recipient's files, where the output is to be the same ones with other bytes in places."""
+    parts = patches(plan.recipient, {entry.name: plan.variant[entry.name] for entry in plan.taken})
+    is_one = parts is not None and len(parts) == 1 and target.suffix in ("", ".safetensors")
+    return parts if folder or is_one else None
 
 
 def _is_folder(plan: Transplant, out: str | os.PathLike[str] | None) -> bool:

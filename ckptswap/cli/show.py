@@ -41,7 +41,7 @@ def show(
         moments = None
         if stats:
             with progress("reading") as tell:
-                moments = statistics(entries, tell)
+                moments = statistics(opened, entries, tell)
         data = report.show_json(opened, entries, moments)
     texts = {
         "table": lambda: report.show_table(data, style(out)),

@@ -124,11 +124,14 @@ def write_checkpoint(
     `.safetensors` (also where there is no ending), `.npz`, `.pt` `.pth` `.bin` `.ckpt`; `.index.json` or a path
     that ends with `/` for shards of at most `shard_size` bytes, in a new folder. `metadata` is added to what the
     checkpoint says of itself. Raises `FileError` when the target exists and `force` is not given, `FormatError`
-    when the format cannot hold a tensor, `UsageError` for another ending.
+    when the format cannot hold a tensor or the source is damaged, `UsageError` for another ending.
     """
+    from ckptswap.formats.checksums import checked_bytes, refuse_damaged
+
     target = Path(path)
     said = {**checkpoint.metadata, **(metadata or {})}
-    watch = watch_of(progress, checkpoint.nbytes)
+    watch = watch_of(progress, checked_bytes(checkpoint) + checkpoint.nbytes)
+    refuse_damaged(checkpoint, watch=watch)
     if os.fspath(path).endswith("/"):
         write_sharded_folder(checkpoint, target, metadata=said, shard_size=shard_size, watch=watch)
     elif target.name.endswith(INDEX):
