@@ -147,6 +147,7 @@ class Checkpoint(Mapping[str, Entry]):
         self.metadata: Mapping[str, str] = dict(metadata or {})
         self.notes = tuple(notes)
         self.files = tuple(files)
+        self._stamps = {path: _stamp(path) for path in self.files}
         self.renames: Mapping[str, str] = dict(renames or {})
         self._close = close
 
@@ -211,8 +212,20 @@ class Checkpoint(Mapping[str, Entry]):
         """The hash by which results name this checkpoint.
 
         One file: that file's SHA-256, as `sha256sum` prints it. A folder: the SHA-256 of the lines that
-        `sha256sum` would print for its files. No file: names, dtypes, shapes and bytes of the tensors.
+        `sha256sum` would print for its files. No file: names, dtypes, shapes and bytes of the tensors. Raises
+        `FileError` when a file is gone, or no longer the one that was opened.
         """
+        digest = self._sha256()
+        self.check_files()
+        return digest
+
+    def check_files(self) -> None:
+        """Raises `FileError` when a file was replaced or written to: its path then leads to other bytes."""
+        for path, stamp in self._stamps.items():
+            if _stamp(path) != stamp:
+                raise FileError(f"{path} changed while it was being read", remedy="run again when it rests")
+
+    def _sha256(self) -> str:
         if len(self.files) == 1:
             return sha256_of(self.files[0])
         digest = hashlib.sha256()
@@ -236,6 +249,15 @@ class Checkpoint(Mapping[str, Entry]):
         """A checkpoint of arrays in memory; raises `FormatError` for a dtype that has no spelling."""
         tensors = (_tensor(name, array) for name, array in arrays.items())
         return cls(tensors, path=path, format="memory", metadata=metadata)
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What tells a file from another under its name, and from itself as it was; None where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -207,8 +207,12 @@ def _refusal(donor: Checkpoint, recipient: Checkpoint, misfits: Mapping[str, str
 
 
 def _warnings(donor: Checkpoint, recipient: Checkpoint, selection: Selection, kept: Sequence[str]) -> list[str]:
-    said = [f"{recipient.path}: {note}; it does not fit the new tensors and is not written"
-            for note in recipient.notes if note.startswith("it also carries")]  # fmt: skip
+    fates = {
+        "it also carries": "it does not fit the new tensors and is not written",
+        "these share their bytes": "they are written apart",
+    }
+    said = [f"{recipient.path}: {note}; {fate}" for note in recipient.notes
+            for beginning, fate in fates.items() if note.startswith(beginning)]  # fmt: skip
     extra = [name for name, entry in donor.items() if entry in selection and name not in recipient]
     if extra:
         said.append(

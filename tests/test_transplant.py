@@ -326,6 +326,14 @@ def test_optimizer_state_that_no_longer_fits_is_warned_of() -> None:
     assert ["optimizer" in each and "does not fit the new tensors" in each for each in said] == [True]
 
 
+def test_shared_bytes_that_come_apart_are_warned_of(folder: Path) -> None:
+    weight = torch.ones(2, 2)
+    torch.save({"a.weight": weight, "b.weight": weight}, folder / "tied.pt")
+    with open_checkpoint("tied.pt") as tied:
+        chosen = plan((tied, tied), only=["a.weight"])
+        assert chosen.warnings == ("tied.pt: these share their bytes: a.weight, b.weight; they are written apart",)
+
+
 def failing(code: int):
     def fail(*arguments: object) -> int:
         raise OSError(code, os.strerror(code))
@@ -402,6 +410,19 @@ def test_a_source_that_changed_meanwhile_is_refused(
 def test_a_source_that_went_away_has_no_hash(sides: tuple[Checkpoint, Checkpoint], folder: Path) -> None:
     (folder / "a.safetensors").unlink()
     with pytest.raises(CkptswapError, match="cannot be read again for its hash"):
+        transplant(plan(sides, kind=["conv.bias"]), "out.safetensors")
+    assert not (folder / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize("most", [0, 10**9], ids=["xxh3", "sha256"])
+def test_a_source_that_another_took_the_place_of_is_not_hashed_for_it(
+    sides: tuple[Checkpoint, Checkpoint], folder: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """The values would be the old file's, which stays open, and the hash the new one's."""
+    monkeypatch.setattr(fingerprint, "SHA256_MOST", most)
+    write_safetensors(folder / "new", network(9))
+    os.replace(folder / "new", folder / "a.safetensors")
+    with pytest.raises(FileError, match="changed while it was being read"):
         transplant(plan(sides, kind=["conv.bias"]), "out.safetensors")
     assert not (folder / "out.safetensors").exists()
 

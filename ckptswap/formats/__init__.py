@@ -1,4 +1,5 @@
-"""Bytes on disk ↔ `Checkpoint`. One file a format; which one it is, is told by the content, not by the suffix."""
+"""Bytes on disk ↔ `Checkpoint`. One file a format; which one it is, is told by the content, not by the suffix, but
+what is named `.safetensors` has to be it."""
 
 from __future__ import annotations
 
@@ -57,8 +58,10 @@ def _open_file(path: Path) -> Checkpoint:
     if path.name.endswith(INDEX):
         return _open_index(path)
     if head.startswith(b"PK\x03\x04"):
+        _refuse_disguise(path, "a zip archive, as torch and numpy write them")
         return _open_zip(path)
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        _refuse_disguise(path, "a pickle, as torch writes them")
         return _open_legacy(path)
     if safetensors.looks_like(head, size):
         return safetensors.open_safetensors(path)
@@ -68,6 +71,14 @@ def _open_file(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors":
         return safetensors.open_safetensors(path)
     raise FormatError(f"{path} is no checkpoint that we can read", remedy="it is none of safetensors, torch, npz")
+
+
+def _refuse_disguise(path: Path, what: str) -> None:
+    """A name that promises safetensors promises a file without code."""
+    if path.suffix == ".safetensors":
+        raise FormatError(
+            f"{path} is {what}, not a safetensors file", remedy="if you want it all the same, rename it"
+        )
 
 
 def _open_index(path: Path) -> Checkpoint:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ckptswap.checkpoint import Checkpoint, Entry, Tensor
 from ckptswap.errors import FileError, FormatError
-from ckptswap.formats.atomic import refuse_existing, write_text
+from ckptswap.formats.atomic import refuse_existing, sync_folder, write_text
 from ckptswap.formats.local import LocalFile
 from ckptswap.formats.objects import is_plain_name, parse_object, strings
 from ckptswap.formats.safetensors import write_safetensors
@@ -144,6 +144,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         beside.mkdir()
         yield beside
         os.rename(beside, folder)
+        sync_folder(folder.parent)
     except OSError as error:
         reason = error.strerror or str(error)
         raise FileError(f"{folder} could not be written ({reason})", remedy="nothing was left behind") from None
