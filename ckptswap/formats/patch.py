@@ -35,9 +35,15 @@ class Patch:
     replaced: Mapping[str, Entry]
 
     @property
+    def start(self) -> int:
+        """Where the tensors begin, after the header."""
+        return min(map(_place, self.entries))
+
+    @property
     def nbytes(self) -> int:
-        """Bytes to be written, those twice that are copied first and replaced then."""
-        return self.file.size + sum(entry.nbytes for entry in self.replaced.values())
+        """Bytes to be written, those twice that are copied first and replaced then; a header only when copied."""
+        header = self.start if self.replaced else 0
+        return self.file.size - header + sum(entry.nbytes for entry in self.replaced.values())
 
 
 def patches(recipient: Checkpoint, replaced: Mapping[str, Entry]) -> list[Patch] | None:
@@ -67,7 +73,7 @@ def patch_file(
     Raises `FileError` when something is in the way or the file changed meanwhile.
     """
     places = {entry.name: _place(entry) for entry in patch.entries}
-    old_start = min(places.values())
+    old_start = patch.start
     offsets = {
         entry.name: (places[entry.name] - old_start, places[entry.name] - old_start + entry.nbytes)
         for entry in patch.entries
@@ -102,6 +108,7 @@ def patch_folder(
                 patch_file(part, shard, draft=draft, metadata=metadata, force=False, watch=watch)
             elif link:
                 os.link(os.path.realpath(part.file.path), shard)
+                watch(part.nbytes)
             else:
                 with atomic_file(shard, force=False) as out:
                     _copy(part.file, 0, out, 0, watch)
