@@ -134,7 +134,8 @@ def write_checkpoint(
 
     `.safetensors` (also where there is no ending), `.npz`, `.pt` `.pth` `.bin` `.ckpt`; `.index.json` or a path
     that ends with `/` for shards of at most `shard_size` bytes, in a new folder. `metadata` is added to what the
-    checkpoint says of itself. Raises `FileError` when the target exists and `force` is not given, `FormatError`
+    checkpoint says of itself. Raises `FileError` when the target exists and `force` is not given, or is a set of
+    shards, which replaces nothing; `FormatError`
     when the format cannot hold a tensor or the source is damaged, `UsageError` for another ending.
     """
     from ckptswap.formats.checksums import checked_bytes, refuse_damaged
@@ -146,7 +147,7 @@ def write_checkpoint(
     if os.fspath(path).endswith("/"):
         write_sharded_folder(checkpoint, target, metadata=said, shard_size=shard_size, watch=watch)
     elif target.name.endswith(INDEX):
-        write_sharded(checkpoint, target, metadata=said, shard_size=shard_size, force=force, watch=watch)
+        write_sharded(checkpoint, target, metadata=said, shard_size=shard_size, watch=watch)
     else:
         _write_file(checkpoint, target, said, force, watch)
     return target
