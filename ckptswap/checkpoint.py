@@ -24,6 +24,23 @@ CHUNK = 1 << 20
 """Bytes read at once where a tensor is streamed: small enough to stay in a core's cache."""
 
 
+PAGE = 4096
+
+
+def page_aligned(size: int) -> np.ndarray:
+    """A buffer of `size` bytes that begins at a page.
+
+    malloc begins large blocks 16 bytes after one. Where the target lies 1 to 31 bytes after the source modulo a
+    page, the kernel's copying took four times as long on the processor that we measured (AMD EPYC, `rep movsb`).
+
+    >>> page_aligned(100).shape
+    (100,)
+    """
+    room = np.empty(size + PAGE - 1, np.uint8)
+    begin = -room.__array_interface__["data"][0] % PAGE
+    return room[begin : begin + size]
+
+
 class Source(Protocol):
     """Where a tensor's bytes come from: C-contiguous, little-endian, read in any order, by whole elements."""
 
@@ -104,7 +121,7 @@ class Entry:
 
     def chunks(self, size: int = CHUNK) -> Iterator[np.ndarray]:
         """The tensor's bytes in order, as uint8 arrays of at most `size` bytes; the buffer is reused."""
-        buffer = np.empty(min(size, self.nbytes), np.uint8)
+        buffer = page_aligned(min(size, self.nbytes))
         for start in range(0, self.nbytes, size):
             part = buffer[: min(size, self.nbytes - start)]
             self.source.read_into(part.data, start)
@@ -201,7 +218,7 @@ class Checkpoint(Mapping[str, Entry]):
     def read(self, name: str) -> np.ndarray:
         """One tensor's values: a fresh, writable, C-contiguous array (packed dtypes: their raw bytes)."""
         entry = self.entry(name)
-        raw = np.empty(entry.nbytes, np.uint8)
+        raw = page_aligned(entry.nbytes)
         if entry.nbytes:
             entry.source.read_into(raw.data, 0)
         if dtypes.is_packed(entry.dtype):

@@ -17,7 +17,7 @@ from itertools import groupby
 import numpy as np
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Entry
+from ckptswap.checkpoint import Checkpoint, Entry, page_aligned
 from ckptswap.errors import SelectionError, UsageError
 from ckptswap.formats.checksums import checked_bytes, refuse_damaged
 from ckptswap.formats.streaming import Progress, Watch, unwatched, watch_of
@@ -178,7 +178,7 @@ class _Worker(threading.local):
     """Buffers of one thread, allocated at its first block."""
 
     def __init__(self) -> None:
-        self.a, self.b = np.empty(READ, np.uint8), np.empty(READ, np.uint8)
+        self.a, self.b = page_aligned(READ), page_aligned(READ)
         self.ruler = Ruler(READ)
 
     def chunks(self, block: _Block) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -6,7 +6,7 @@ import os
 import threading
 from pathlib import Path
 
-from ckptswap.checkpoint import CHUNK, Checkpoint
+from ckptswap.checkpoint import CHUNK, Checkpoint, page_aligned
 from ckptswap.errors import FileError
 
 SHA256_MOST = 256 << 20
@@ -50,7 +50,7 @@ def _xxh3_of(path: Path, stop: threading.Event) -> str:
     import xxhash
 
     digest = xxhash.xxh3_128()
-    buffer = memoryview(bytearray(CHUNK))
+    buffer = page_aligned(CHUNK).data
     with open(path, "rb", buffering=0) as file:
         while not stop.is_set() and (count := file.readinto(buffer)):
             digest.update(buffer[:count])

@@ -11,6 +11,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ckptswap.checkpoint import page_aligned
 from ckptswap.errors import FormatError
 from ckptswap.formats.local import ByteSource
 
@@ -115,10 +116,10 @@ class Archive:
 
     def _is_sound(self, member: Member, watch: Callable[[int], None]) -> bool:
         (file, start), found = self.place(member.name), 0
-        buffer = bytearray(min(BLOCK, member.size))
+        buffer = page_aligned(min(BLOCK, member.size))
         try:
             for at in range(0, member.size, BLOCK):
-                part = memoryview(buffer)[: min(BLOCK, member.size - at)]
+                part = buffer[: min(BLOCK, member.size - at)].data
                 file.pread_into(part, start + at)
                 found = zlib.crc32(part, found)
                 watch(len(part))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from ckptswap.checkpoint import Checkpoint, Entry
+from ckptswap.checkpoint import PAGE, Checkpoint, Entry
 from ckptswap.errors import FormatError
 from ckptswap.formats.atomic import atomic_file, write_text
 from ckptswap.formats.local import FileRange, LocalFile
@@ -19,7 +19,7 @@ from ckptswap.formats.sharded import DEFAULT_INDEX, new_folder
 from ckptswap.formats.streaming import Watch
 
 FORMATS = ("safetensors", "sharded safetensors", "smp folder")
-PAGE = 4096
+
 COPY = 1 << 26
 """Bytes that the kernel is asked to copy at once: few enough to show progress."""
 
