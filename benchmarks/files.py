@@ -1,11 +1,11 @@
 """Files at the speed of the disk: ckptswap against plain loops and other tools, side by side in one run.
 
-    python benchmarks/files.py [--gigabytes 1] [--runs 5] [--folder /tmp]
+    python benchmarks/files.py [--gigabytes 1] [--runs 5] [--folder /tmp] [--peers venv/bin]
 
 Every figure is a whole command, imports included. Each pair of commands is run in turn (A B A B …) after one
 warm-up of each, and the ratio printed is the median of the pairwise ratios: above 1, we are faster. Memory is the
-largest resident size that the operating system saw. Peers that are not installed (`pip install sft-cli`) are named
-as missing.
+largest resident size that the operating system saw. Other people's tools (`pip install sft-cli mergekit`, best in
+an environment of their own) are looked for in `--peers` and on PATH, and named where they are missing.
 """
 
 from __future__ import annotations
@@ -26,6 +26,14 @@ from pathlib import Path
 import numpy as np
 
 TENSORS = 293
+MERGE = """
+merge_method: linear
+models:
+  - model: {recipient}
+    parameters: {{weight: [{{filter: layers.9.weight, value: 0}}, {{value: 1}}]}}
+  - model: {donor}
+    parameters: {{weight: [{{filter: layers.9.weight, value: 1}}, {{value: 0}}]}}
+"""
 LOOP = """
 import os, sys, threading
 from concurrent.futures import ThreadPoolExecutor
@@ -72,7 +80,7 @@ def main() -> None:
         swap(folder, a, c, options.runs)
         start_up(folder, options.runs)
         sparse(folder)
-        peers(a, b, options.runs)
+        peers(folder, a, b, c, options)
 
 
 def arguments() -> argparse.Namespace:
@@ -80,6 +88,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--gigabytes", type=float, default=1.0, help="size of each file")
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each command")
     parser.add_argument("--folder", default=None, help="where to put the files")
+    parser.add_argument("--peers", metavar="DIR", help="where other people's programs are: venv/bin")
     return parser.parse_args()
 
 
@@ -116,9 +125,8 @@ def pair(gigabytes: float, dtype: str, a: Path, b: Path, c: Path) -> None:
             right.write(other)
 
 
-def swap(folder: Path, a: Path, c: Path, runs: int) -> None:
-    """One tensor put into a file, against copying the file and waiting for the disk."""
-    ours = [
+def transplant(folder: Path, a: Path, c: Path) -> list[str]:
+    return [
         *ckptswap("transplant"),
         "--from",
         str(c),
@@ -127,11 +135,19 @@ def swap(folder: Path, a: Path, c: Path, runs: int) -> None:
         "--layers",
         "layers.9",
         "-o",
-        str(folder / "o.safetensors"),
+        str(made(folder)),
     ]
+
+
+def made(folder: Path) -> Path:
+    return folder / "o.safetensors"
+
+
+def swap(folder: Path, a: Path, c: Path, runs: int) -> None:
+    """One tensor put into a file, against copying the file and waiting for the disk."""
     theirs = ["sh", "-c", f"cp --reflink=never {a} {folder}/copy && sync {folder}/copy"]
-    clean = [folder / "o.safetensors", folder / "copy"]
-    compare("transplant of one tensor (vs cp && sync)", ours, theirs, runs, clean)
+    clean = [made(folder), folder / "copy"]
+    compare("transplant of one tensor (vs cp && sync)", transplant(folder, a, c), theirs, runs, clean)
 
 
 def start_up(folder: Path, runs: int) -> None:
@@ -160,16 +176,27 @@ def sparse(folder: Path, gigabytes: int = 20) -> None:
     print(f"{'diff of two sparse 20 GB files':58} {run.seconds:7.2f} s  {run.megabytes:6.0f} MB")
 
 
-def peers(a: Path, b: Path, runs: int) -> None:
+def peers(folder: Path, a: Path, b: Path, c: Path, options: argparse.Namespace) -> None:
     """Other people's tools, where they are installed."""
-    found = shutil.which("sft", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if sft := peer("sft", options.peers):
+        theirs = [sft, "diff", str(a), str(b), "--delta"]
+        ours = [*ckptswap("diff"), str(a), str(b)]
+        compare("diff, one tensor changed (vs sft diff --delta)", ours, theirs, options.runs)
+    if mergekit := peer("mergekit-pytorch", options.peers):
+        config, merged = folder / "merge.yml", folder / "merged"
+        config.write_text(MERGE.format(recipient=a, donor=c))
+        theirs, clean = [mergekit, str(config), str(merged)], [made(folder), merged / "model.safetensors"]
+        ours = transplant(folder, a, c)
+        compare("transplant of one tensor (vs mergekit-pytorch)", ours, theirs, options.runs, clean)
+
+
+def peer(name: str, folder: str | None) -> str | None:
+    """Where a program is; said where it is nowhere."""
+    places = filter(None, [folder, str(Path(sys.executable).parent), os.environ["PATH"]])
+    found = shutil.which(name, path=os.pathsep.join(places))
     if found is None:
-        print("sft: not installed, not measured")
-        return
-    ours = [*ckptswap("diff"), str(a), str(b)]
-    compare(
-        "diff, one tensor changed (vs sft diff --delta)", ours, [found, "diff", str(a), str(b), "--delta"], runs
-    )
+        print(f"{name}: not installed, not measured")
+    return found
 
 
 def compare(title: str, ours: Sequence[str], theirs: Sequence[str], runs: int, clean: Sequence[Path] = ()) -> None:

@@ -24,6 +24,23 @@ CHUNK = 1 << 20
 """Bytes read at once where a tensor is streamed: small enough to stay in a core's cache."""
 
 
+PAGE = 4096
+
+
+def page_aligned(size: int) -> np.ndarray:
+    """A buffer of `size` bytes that begins at a page.
+
+    malloc begins large blocks 16 bytes after one. Where the target lies 1 to 31 bytes after the source modulo a
+    page, the kernel's copying took four times as long on the processor that we measured (AMD EPYC, `rep movsb`).
+
+    >>> page_aligned(100).shape
+    (100,)
+    """
+    room = np.empty(size + PAGE - 1, np.uint8)
+    begin = -room.__array_interface__["data"][0] % PAGE
+    return room[begin : begin + size]
+
+
 class Source(Protocol):
     """Where a tensor's bytes come from: C-contiguous, little-endian, read in any order, by whole elements."""
 
@@ -104,7 +121,7 @@ class Entry:
 
     def chunks(self, size: int = CHUNK) -> Iterator[np.ndarray]:
         """The tensor's bytes in order, as uint8 arrays of at most `size` bytes; the buffer is reused."""
-        buffer = np.empty(min(size, self.nbytes), np.uint8)
+        buffer = page_aligned(min(size, self.nbytes))
         for start in range(0, self.nbytes, size):
             part = buffer[: min(size, self.nbytes - start)]
             self.source.read_into(part.data, start)
@@ -147,6 +164,7 @@ class Checkpoint(Mapping[str, Entry]):
         self.metadata: Mapping[str, str] = dict(metadata or {})
         self.notes = tuple(notes)
         self.files = tuple(files)
+        self._stamps = {path: _stamp(path) for path in self.files}
         self.renames: Mapping[str, str] = dict(renames or {})
         self._close = close
 
@@ -200,7 +218,7 @@ class Checkpoint(Mapping[str, Entry]):
     def read(self, name: str) -> np.ndarray:
         """One tensor's values: a fresh, writable, C-contiguous array (packed dtypes: their raw bytes)."""
         entry = self.entry(name)
-        raw = np.empty(entry.nbytes, np.uint8)
+        raw = page_aligned(entry.nbytes)
         if entry.nbytes:
             entry.source.read_into(raw.data, 0)
         if dtypes.is_packed(entry.dtype):
@@ -211,8 +229,20 @@ class Checkpoint(Mapping[str, Entry]):
         """The hash by which results name this checkpoint.
 
         One file: that file's SHA-256, as `sha256sum` prints it. A folder: the SHA-256 of the lines that
-        `sha256sum` would print for its files. No file: names, dtypes, shapes and bytes of the tensors.
+        `sha256sum` would print for its files. No file: names, dtypes, shapes and bytes of the tensors. Raises
+        `FileError` when a file is gone, or no longer the one that was opened.
         """
+        digest = self._sha256()
+        self.check_files()
+        return digest
+
+    def check_files(self) -> None:
+        """Raises `FileError` when a file was replaced or written to: its path then leads to other bytes."""
+        for path, stamp in self._stamps.items():
+            if _stamp(path) != stamp:
+                raise FileError(f"{path} changed while it was being read", remedy="run again when it rests")
+
+    def _sha256(self) -> str:
         if len(self.files) == 1:
             return sha256_of(self.files[0])
         digest = hashlib.sha256()
@@ -236,6 +266,15 @@ class Checkpoint(Mapping[str, Entry]):
         """A checkpoint of arrays in memory; raises `FormatError` for a dtype that has no spelling."""
         tensors = (_tensor(name, array) for name, array in arrays.items())
         return cls(tensors, path=path, format="memory", metadata=metadata)
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What tells a file from another under its name, and from itself as it was; None where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

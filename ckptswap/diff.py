@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -17,9 +17,10 @@ from itertools import groupby
 import numpy as np
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Entry
+from ckptswap.checkpoint import Checkpoint, Entry, page_aligned
 from ckptswap.errors import SelectionError, UsageError
-from ckptswap.formats.verify import refuse_damaged
+from ckptswap.formats.checksums import checked_bytes, refuse_damaged
+from ckptswap.formats.streaming import Progress, Watch, unwatched, watch_of
 from ckptswap.moments import Distance, Ruler
 from ckptswap.naming import natural_key
 from ckptswap.selection import Selection
@@ -31,7 +32,6 @@ BLOCK = 1 << 23
 """Bytes of one tensor that one thread takes at a time."""
 
 STATUSES = ("identical", "changed", "shape", "dtype", "only_a", "only_b", "unread")
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,10 @@ def diff(
     names = _names(a, b, selection or Selection())
     rows = [_structure(name, a.get(name), b.get(name)) for name in names]
     if values:
-        refuse_damaged(a, b)
         pairs = [(a[name], b[name]) for name, row in zip(names, rows, strict=True) if row.status == "unread"]
-        measured = distances(pairs, threads=threads, progress=progress)
+        watch = watch_of(progress, checked_bytes(a, b) + sum(entry.nbytes for entry, _ in pairs))
+        refuse_damaged(a, b, watch=watch)
+        measured = distances(pairs, threads=threads, watch=watch)
         rows = [_measured(row, *next(measured)) if row.status == "unread" else row for row in rows]
     summary = {status: sum(row.status == status for row in rows) for status in STATUSES}
     return Diff(_side(a, names), _side(b, names), tuple(rows), summary)
@@ -177,7 +178,7 @@ class _Worker(threading.local):
     """Buffers of one thread, allocated at its first block."""
 
     def __init__(self) -> None:
-        self.a, self.b = np.empty(READ, np.uint8), np.empty(READ, np.uint8)
+        self.a, self.b = page_aligned(READ), page_aligned(READ)
         self.ruler = Ruler(READ)
 
     def chunks(self, block: _Block) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -212,7 +213,7 @@ def distances(
     *,
     norms: bool = False,
     threads: int | None = None,
-    progress: Progress | None = None,
+    watch: Watch = unwatched,
 ) -> Iterator[tuple[bool, Distance]]:
     """Whether the two of each pair, of one shape and dtype, hold the same bytes, and how far they are apart.
 
@@ -228,7 +229,7 @@ def distances(
     worker = _Worker()
     blocks = [block for at, pair in enumerate(pairs) for block in _blocks(at, *pair)]
     with _pool(threads or min(os.cpu_count() or 1, 8)) as pool:
-        parts = list(_reported(pool.map(worker.compare, blocks), blocks, progress))
+        parts = list(_reported(pool.map(worker.compare, blocks), blocks, watch))
         differing = {block.pair for block, (equal, _) in zip(blocks, parts, strict=True) if not equal}
         again = [at for at, block in enumerate(blocks) if parts[at][0] and (norms or block.pair in differing)]
         for at, whole in zip(again, pool.map(worker.measure, [blocks[at] for at in again]), strict=True):
@@ -257,13 +258,10 @@ def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def _reported(
-    parts: Iterable[tuple[bool, Distance]], blocks: list[_Block], progress: Progress | None
+    parts: Iterable[tuple[bool, Distance]], blocks: list[_Block], watch: Watch
 ) -> Iterator[tuple[bool, Distance]]:
-    total, done = sum(block.stop - block.start for block in blocks), 0
     for block, part in zip(blocks, parts, strict=True):
-        done += block.stop - block.start
-        if progress:
-            progress(done, total)
+        watch(block.stop - block.start)
         yield part
 
 

@@ -14,12 +14,14 @@ from fnmatch import translate
 from functools import cached_property
 
 from ckptswap.checkpoint import Checkpoint, Entry
-from ckptswap.errors import SelectionError, near
+from ckptswap.errors import SelectionError, listing, near
 from ckptswap.naming import ALIASES, expand_kind, natural_key
 
 Test = Callable[[Entry], bool]
 WAYS = ("layer", "kind", "tensor")
 """What a selection can be split by."""
+HINTS_MOST = 10
+"""Values for which near names are looked for: among thousands of names that takes long."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,21 @@ class Part:
     layer: str | None
     kind: str | None
     names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Unmatched:
+    """A value of a flag that matches nothing, most likely a misspelt one: where was looked, and what is near."""
+
+    flag: str
+    value: str
+    where: str
+    hint: str
+
+    def __str__(self) -> str:
+        return f"--{self.flag} {self.value} matches nothing in {self.where}" + (
+            f"; {self.hint}" if self.hint else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -80,6 +97,27 @@ class Selection:
             raise SelectionError(self._why_nothing(checkpoint))
         return sorted(picked, key=lambda entry: natural_key(entry.name))
 
+    def unmatched(self, *checkpoints: Checkpoint) -> list[Unmatched]:
+        """The values that match nothing in any of these, be it beside others that do.
+
+        >>> import numpy as np
+        >>> a = Checkpoint.from_arrays({"c.bias": np.zeros(2), "c.weight": np.zeros((2, 1, 1))})
+        >>> [str(each) for each in Selection.parse(kind=["conv.bias,conv.wieght"]).unmatched(a)]
+        ["--kind conv.wieght matches nothing in <memory>; did you mean 'conv.weight' or 'conv.bias'?"]
+        """
+        entries = [entry for checkpoint in checkpoints for entry in checkpoint.values()]
+        where = " or ".join(checkpoint.path for checkpoint in checkpoints)
+        missed = [
+            (flag, value)
+            for flag, _, tests in self._tests
+            for value, test in zip(getattr(self, flag), tests, strict=True)
+            if not any(map(test, entries))
+        ]
+        return [
+            Unmatched(flag, value, where, _near(flag, value, entries) if at < HINTS_MOST else "")
+            for at, (flag, value) in enumerate(missed)
+        ]
+
     def split(self, checkpoint: Checkpoint, by: Sequence[str]) -> list[Part]:
         """The selection in disjoint parts, by layer, by kind, by both, or tensor by tensor; natural order."""
         unknown = [way for way in by if way not in WAYS]
@@ -127,7 +165,8 @@ class Selection:
         for flag, wanted, tests in self._tests:
             if wanted and not any(test(entry) for entry in checkpoint.values() for test in tests):
                 values = getattr(self, flag)
-                return f"{where} matches --{flag} {', '.join(values)}; {_hint(flag, values, checkpoint)}"
+                hint = _hint(flag, values, list(checkpoint.values()))
+                return f"{where} matches --{flag} {', '.join(values)}; {hint}"
         return f"{where} matches {self}: each flag matches something, but no tensor matches them all"
 
 
@@ -196,24 +235,27 @@ def _matches_prefix(tests: Sequence[Callable[[str], bool] | None], segments: Seq
     return bool(segments) and tests[0](segments[0]) and _matches_prefix(tests[1:], segments[1:])
 
 
-def _hint(flag: str, values: Sequence[str], checkpoint: Checkpoint) -> str:
-    known = _known(flag, checkpoint)
+def _hint(flag: str, values: Sequence[str], entries: Sequence[Entry]) -> str:
     for value in values:
-        suggestion = near(value.lstrip("="), known)
+        suggestion = _near(flag, value, entries)
         if suggestion:
             return suggestion
-    few = sorted(known, key=natural_key)[:5]
-    return f"there are {len(known)}, such as {', '.join(repr(each) for each in few)}"
+    known = _known(flag, entries)
+    return f"it has {listing([repr(each) for each in sorted(known, key=natural_key)], most=5)}"
 
 
-def _known(flag: str, checkpoint: Checkpoint) -> list[str]:
-    kinds: Mapping[str, None] = dict.fromkeys(entry.kind for entry in checkpoint.values())
+def _near(flag: str, value: str, entries: Sequence[Entry]) -> str:
+    return near(value.lstrip("="), _known(flag, entries))
+
+
+def _known(flag: str, entries: Sequence[Entry]) -> list[str]:
+    kinds: Mapping[str, None] = dict.fromkeys(entry.kind for entry in entries)
     if flag == "kind":
         return [*kinds, *ALIASES, *dict.fromkeys(f"{kind.partition('.')[0]}.*" for kind in kinds)]
     if flag == "layers":
-        layers = dict.fromkeys(entry.layer for entry in checkpoint.values())
+        layers = dict.fromkeys(entry.layer for entry in entries)
         return list(dict.fromkeys(up for layer in layers for up in _ancestors(layer)))
-    return [*checkpoint, *kinds]
+    return [*dict.fromkeys(entry.name for entry in entries), *kinds]
 
 
 def _ancestors(layer: str) -> list[str]:

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Entry
+from ckptswap.checkpoint import Checkpoint, Entry
+from ckptswap.formats.checksums import checked_bytes, refuse_damaged
+from ckptswap.formats.streaming import Progress, watch_of
 from ckptswap.moments import Moments, moments_of
 
 
-def statistics(entries: Iterable[Entry], progress: Callable[[int, int], None] | None = None) -> dict[str, Moments]:
-    """Moments of each tensor by name; empty ones for packed dtypes, whose values cannot be told apart.
+def statistics(
+    checkpoint: Checkpoint, entries: Iterable[Entry] | None = None, progress: Progress | None = None
+) -> dict[str, Moments]:
+    """Moments of each tensor by name, or of some; empty ones for packed dtypes, whose values cannot be told apart.
+
+    Raises `FormatError` when a checksum is wrong.
 
     >>> import numpy as np
-    >>> from ckptswap.checkpoint import Checkpoint
-    >>> found = statistics(Checkpoint.from_arrays({"w": np.array([1.0, 3.0])}).values())
+    >>> found = statistics(Checkpoint.from_arrays({"w": np.array([1.0, 3.0])}))
     >>> found["w"].mean
     2.0
     """
-    chosen = list(entries)
-    total, done = sum(entry.nbytes for entry in chosen), 0
+    chosen = list(checkpoint.values() if entries is None else entries)
+    watch = watch_of(progress, checked_bytes(checkpoint) + sum(entry.nbytes for entry in chosen))
+    refuse_damaged(checkpoint, watch=watch)
     found: dict[str, Moments] = {}
     for entry in chosen:
-        moments = Moments()
+        moments = found[entry.name] = Moments()
         for chunk in entry.chunks() if not dtypes.is_packed(entry.dtype) else ():
             moments.add(moments_of(chunk, entry.dtype))
-            done += chunk.size
-            if progress:
-                progress(done, total)
-        found[entry.name] = moments
+            watch(chunk.size)
     return found

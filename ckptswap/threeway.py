@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.diff import Diff, Progress, Side, TensorDiff, diff
+from ckptswap.diff import Diff, Side, TensorDiff, diff
+from ckptswap.formats.streaming import Progress
 from ckptswap.naming import natural_key
 from ckptswap.selection import Selection
 

@@ -24,10 +24,10 @@ from ckptswap.errors import MismatchError, UsageError, listing, near
 from ckptswap.fingerprint import fingerprint
 from ckptswap.formats import write_checkpoint
 from ckptswap.formats.atomic import refuse_existing
-from ckptswap.formats.patch import patch_file, patch_folder, patches
+from ckptswap.formats.checksums import checked_bytes, refuse_damaged
+from ckptswap.formats.patch import Patch, patch_file, patch_folder, patches
 from ckptswap.formats.sharded import INDEX
-from ckptswap.formats.streaming import Progress, watch_of
-from ckptswap.formats.verify import refuse_damaged
+from ckptswap.formats.streaming import Progress, later, watch_of
 from ckptswap.selection import Selection
 from ckptswap.version import __version__
 
@@ -131,26 +131,34 @@ def transplant(
     exists and `force` is not given, or the folder exists; `UsageError` for a `link` without shards. The output's
     metadata adds where it came from to what the recipient said.
     """
-    refuse_damaged(plan.donor, plan.recipient)
     target = plan.default_output if out is None else Path(out)
-    replaced = {entry.name: plan.variant[entry.name] for entry in plan.taken}
-    parts = patches(plan.recipient, replaced)
     folder = _is_folder(plan, out)
-    if link and not (parts and folder):
-        raise UsageError("there are no shards to link", remedy="--link goes with a sharded recipient and a folder")
     if not folder:
         refuse_existing(target, force=force)
+    parts = _patched(plan, target, folder)
+    if link and not (parts and folder):
+        raise UsageError("there are no shards to link", remedy="--link goes with a sharded recipient and a folder")
+    checked = checked_bytes(plan.donor, plan.recipient)
+    size = sum(part.nbytes for part in parts) if parts else plan.variant.nbytes
+    watch = watch_of(progress, checked + size)
+    refuse_damaged(plan.donor, plan.recipient, watch=watch)
     with _hashing(plan) as metadata:
         if parts and folder:
-            watch = watch_of(progress, sum(part.nbytes for part in parts))
             patch_folder(parts, target, draft=_draft(plan), metadata=metadata, link=link, watch=watch)
-        elif parts and len(parts) == 1 and target.suffix in ("", ".safetensors"):
-            watch = watch_of(progress, parts[0].nbytes)
+        elif parts:
             patch_file(parts[0], target, draft=_draft(plan), metadata=metadata, force=force, watch=watch)
         else:
             place = f"{target}/" if folder else target
-            write_checkpoint(plan.variant, place, metadata=metadata(), force=force, progress=progress)
+            rest = later(progress, checked)
+            write_checkpoint(plan.variant, place, metadata=metadata(), force=force, progress=rest)
     return target
+
+
+def _patched(plan: Transplant, target: Path, folder: bool) -> list[Patch] | None:
+    """The recipient's files, where the output is to be the same ones with other bytes in places."""
+    parts = patches(plan.recipient, {entry.name: plan.variant[entry.name] for entry in plan.taken})
+    is_one = parts is not None and len(parts) == 1 and target.suffix in ("", ".safetensors")
+    return parts if folder or is_one else None
 
 
 def _is_folder(plan: Transplant, out: str | os.PathLike[str] | None) -> bool:
@@ -192,19 +200,23 @@ def _refusal(donor: Checkpoint, recipient: Checkpoint, misfits: Mapping[str, str
         hint = near(name, donor, count=1) if name not in donor else ""
         lines[at] += f" ({hint})" if hint else ""
     return MismatchError(
-        f"{len(misfits)} of the selected tensors do not fit from {donor.path} into {recipient.path} "
+        f"{len(misfits)} of the selected tensors cannot go from {donor.path} into {recipient.path} "
         f"({listing(lines, NAMED_MOST)})",
         remedy="narrow the selection, or leave these out with --skip-missing",
     )
 
 
 def _warnings(donor: Checkpoint, recipient: Checkpoint, selection: Selection, kept: Sequence[str]) -> list[str]:
-    said = [f"{recipient.path}: {note}; it does not fit the new tensors and is not written"
-            for note in recipient.notes if note.startswith("it also carries")]  # fmt: skip
+    fates = {
+        "it also carries": "it does not fit the new tensors and is not written",
+        "these share their bytes": "they are written apart",
+    }
+    said = [f"{recipient.path}: {note}; {fate}" for note in recipient.notes
+            for beginning, fate in fates.items() if note.startswith(beginning)]  # fmt: skip
     extra = [name for name, entry in donor.items() if entry in selection and name not in recipient]
     if extra:
         said.append(
-            f"{len(extra)} selected tensors of the donor have no place in the recipient: {listing(extra, 3)}"
+            f"the recipient has no place for {len(extra)} of the donor's selected tensors: {listing(extra, 3)}"
         )
     if kept:
         said.append(

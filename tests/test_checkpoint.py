@@ -12,7 +12,17 @@ from core_samples import FLOATS, NUMPY, bytes_of, packed, plain_values, random_b
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptswap.checkpoint import CHUNK, BlendSource, Checkpoint, MemorySource, Tensor, overlay, sha256_of
+from ckptswap.checkpoint import (
+    CHUNK,
+    PAGE,
+    BlendSource,
+    Checkpoint,
+    MemorySource,
+    Tensor,
+    overlay,
+    page_aligned,
+    sha256_of,
+)
 from ckptswap.errors import FileError, FormatError, MismatchError
 
 
@@ -197,3 +207,12 @@ def test_a_blend_can_be_read_from_anywhere() -> None:
     buffer = np.empty(10)
     source.read_into(buffer.view("u1").data, 30 * 8)
     assert buffer.tolist() == (0.75 * a + 0.25 * b)[30:40].tolist()
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 1 << 20])
+def test_buffers_begin_at_a_page(size: int) -> None:
+    buffer = page_aligned(size)
+    assert buffer.nbytes == size
+    assert buffer.__array_interface__["data"][0] % PAGE == 0 or not size
+    buffer[:] = 1
+    assert buffer.sum() == size

@@ -110,7 +110,7 @@ def test_what_is_no_entry_is_in_no_selection() -> None:
         ({"layers": ["encodr.3"]}, "did you mean 'encoder.3'"),
         ({"kind": ["conv"]}, r"'conv\.\*'"),
         ({"kind": ["bn.stat"]}, "'bn.stats'"),
-        ({"kind": ["zzzzzz"]}, "there are .* such as"),
+        ({"kind": ["zzzzzz"]}, "it has 'bn.*', .* and 15 more"),
         ({"kind": ["linear.weight"], "layers": ["encoder"]}, "no tensor matches them all"),
         ({"exclude": ["*"]}, "no tensor matches them all"),
         ({"only": ["a,,b"]}, "empty pattern in 'a,,b'"),
@@ -123,6 +123,18 @@ def test_what_is_no_entry_is_in_no_selection() -> None:
 def test_what_matches_nothing_is_refused_with_what_is_near(flags: dict[str, list[str]], said: str) -> None:
     with pytest.raises(SelectionError, match=said):
         picked(**flags)
+
+
+def test_each_value_that_matches_nothing_is_named_whichever_checkpoint_is_looked_at() -> None:
+    chosen = Selection.parse(only=["*.bias", "bn.*", "=gone"], exclude=["nothing"], layers=["encoder", "decodr"])
+    first, second = (Checkpoint.from_arrays({name: np.zeros(2)}) for name in ("encoder.bias", "decoder.scale"))
+    found = chosen.unmatched(first, second)
+    assert [(each.flag, each.value) for each in found] == [
+        ("only", "bn.*"), ("only", "=gone"), ("exclude", "nothing"), ("layers", "decodr"),
+    ]  # fmt: skip
+    assert found[-1].hint.startswith("did you mean 'decoder'")
+    assert ("only", "*.bias") in [(each.flag, each.value) for each in chosen.unmatched(second)]
+    assert Selection().unmatched(first) == []
 
 
 def test_endless_numbers_are_names() -> None:

@@ -274,7 +274,7 @@ def test_misfits_are_refused_by_name_with_both_sides() -> None:
     with pytest.raises(MismatchError) as caught:
         plan_transplant(donor, recipient)
     for part in (
-        "3 of the selected tensors do not fit from d into r",
+        "3 of the selected tensors cannot go from d into r",
         "c.weight: the donor has none (did you mean 'c.wieght'?)",
         "c.bias: donor F64 [3], recipient F64 [2]", "d.bias: donor F32 [2], recipient F64 [2]", "--skip-missing",
     ):  # fmt: skip
@@ -303,7 +303,7 @@ def test_misfits_are_left_out_on_demand(folder: Path) -> None:
     assert loaded["head.weight"].tolist() == network(2)["head.weight"].tolist()
     assert origin(written)["skipped"] == [misfit.name for misfit in chosen.misfits]
     assert "stem.conv.weight" in origin(written)["skipped"]
-    assert any("1 selected tensors of the donor have no place" in said for said in chosen.warnings)
+    assert any("no place for 1 of the donor's selected tensors" in said for said in chosen.warnings)
 
 
 def test_nothing_that_fits_is_an_error_all_the_same() -> None:
@@ -324,6 +324,14 @@ def test_optimizer_state_that_no_longer_fits_is_warned_of() -> None:
     recipient = Checkpoint([tensor], path="r.pt", format="f", notes=notes)
     said = plan_transplant(Checkpoint([tensor], path="d.pt", format="f"), recipient).warnings
     assert ["optimizer" in each and "does not fit the new tensors" in each for each in said] == [True]
+
+
+def test_shared_bytes_that_come_apart_are_warned_of(folder: Path) -> None:
+    weight = torch.ones(2, 2)
+    torch.save({"a.weight": weight, "b.weight": weight}, folder / "tied.pt")
+    with open_checkpoint("tied.pt") as tied:
+        chosen = plan((tied, tied), only=["a.weight"])
+        assert chosen.warnings == ("tied.pt: these share their bytes: a.weight, b.weight; they are written apart",)
 
 
 def failing(code: int):
@@ -402,6 +410,19 @@ def test_a_source_that_changed_meanwhile_is_refused(
 def test_a_source_that_went_away_has_no_hash(sides: tuple[Checkpoint, Checkpoint], folder: Path) -> None:
     (folder / "a.safetensors").unlink()
     with pytest.raises(CkptswapError, match="cannot be read again for its hash"):
+        transplant(plan(sides, kind=["conv.bias"]), "out.safetensors")
+    assert not (folder / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize("most", [0, 10**9], ids=["xxh3", "sha256"])
+def test_a_source_that_another_took_the_place_of_is_not_hashed_for_it(
+    sides: tuple[Checkpoint, Checkpoint], folder: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """The values would be the old file's, which stays open, and the hash the new one's."""
+    monkeypatch.setattr(fingerprint, "SHA256_MOST", most)
+    write_safetensors(folder / "new", network(9))
+    os.replace(folder / "new", folder / "a.safetensors")
+    with pytest.raises(FileError, match="changed while it was being read"):
         transplant(plan(sides, kind=["conv.bias"]), "out.safetensors")
     assert not (folder / "out.safetensors").exists()
 

@@ -38,13 +38,11 @@ def convert(
       ckptswap convert segment.safetensors shards/ --shard-size 200000
     """
     from ckptswap.formats import SHARD_SIZE, open_checkpoint, write_checkpoint
-    from ckptswap.formats.verify import refuse_damaged
     from ckptswap.renaming import strip_all
 
     with open_checkpoint(source) as opened:
         tell_notes(opened)
         [named] = strip_all([opened], strip_prefix) if strip_prefix else [opened]
-        refuse_damaged(opened)
         with progress("converting") as tell:
             written = write_checkpoint(
                 named, target, force=force, shard_size=shard_size or SHARD_SIZE, progress=tell

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ckptswap.cli.flags import AsciiFlag, FormatFlag, NameFlags, OutFlag, Patterns, SelectionFlags, flags
-from ckptswap.cli.terminal import emit, progress, style, tell_notes
+from ckptswap.cli.terminal import emit, progress, style, tell_notes, tell_unmatched
 from ckptswap.errors import EXIT_DIFFERENT, UsageError
 from ckptswap.selection import Selection
 
@@ -88,6 +88,7 @@ def _two(
         left, right = names.matched(left, right)
         with progress("comparing") as tell:
             found = library.diff(left, right, selection, values=not stat, progress=tell)
+        tell_unmatched(selection, left, right)
     pooled = found.grouped(split_ways(by)) if by else found
     return found.differs, diff_json(pooled.sorted(sort, top))
 
@@ -103,6 +104,7 @@ def _three(base: str, a: str, b: str, selection: Selection, names: NameFlags) ->
         root, left, right = names.all_matched(root, left, right)
         with progress("comparing") as tell:
             found = three_way(root, left, right, selection, progress=tell)
+        tell_unmatched(selection, root, left, right)
     return any(row.status != "unchanged" for row in found.rows), threeway_json(found)
 
 

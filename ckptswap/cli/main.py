@@ -41,6 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+CLOSED = "stdout is closed, so that the result has nowhere to go: send it to a file, or to /dev/null"
 for command in (show, diff, transplant, evaluate, sweep, report, train, demo, convert, verify, doctor):
     app.command()(command)
 
@@ -74,6 +75,10 @@ class _Terminated(BaseException):
 def main() -> None:
     """The entry point of the `ckptswap` program."""
     arguments, traceback = _without_traceback_flag(sys.argv[1:])
+    _occupy_streams()
+    if sys.stdout is None:
+        say(f"ckptswap: {CLOSED}")
+        sys.exit(EXIT_USAGE)
     signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -90,6 +95,17 @@ def main() -> None:
             print_exception(error)
         code = _explain(error)
     _leave(code if isinstance(code, int) else 0)
+
+
+def _occupy_streams() -> None:
+    """A stream that was closed (`>&-`) leaves its number to the next file that is opened: what a library prints
+    would then go into a checkpoint. And `print` takes a stderr that is None for stdout."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  for as long as we run
 
 
 def _without_traceback_flag(arguments: list[str]) -> tuple[list[str], bool]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ckptswap.cli.flags import FormatFlag, OutFlag, SelectionFlags, flags
-from ckptswap.cli.terminal import emit, progress, style, tell_notes
+from ckptswap.cli.terminal import emit, progress, style, tell_notes, tell_unmatched
 
 
 @flags
@@ -35,11 +35,13 @@ def show(
 
     with open_checkpoint(checkpoint) as opened:
         tell_notes(opened)
-        entries = select.selection().pick(opened)
+        selection = select.selection()
+        entries = selection.pick(opened)
+        tell_unmatched(selection, opened)
         moments = None
         if stats:
             with progress("reading") as tell:
-                moments = statistics(entries, tell)
+                moments = statistics(opened, entries, tell)
         data = report.show_json(opened, entries, moments)
     texts = {
         "table": lambda: report.show_table(data, style(out)),

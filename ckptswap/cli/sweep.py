@@ -20,7 +20,7 @@ from ckptswap.cli.flags import (
     TaskFlags,
     flags,
 )
-from ckptswap.cli.terminal import emit, progress, say, style
+from ckptswap.cli.terminal import emit, progress, say, style, tell_unmatched
 from ckptswap.errors import EXIT_PARTIAL, UsageError
 
 if TYPE_CHECKING:
@@ -91,7 +91,9 @@ def sweep(
     ways = tuple(split_ways([value]) for value in by or ["layer,kind"])
     with open_checkpoint(donor) as giving, open_checkpoint(recipient) as receiving:
         giving, receiving = names.matched(giving, receiving)
-        proposal = propose(giving, receiving, task.spec(), selection=select.selection(), by=ways, run_dir=run)
+        selection = select.selection()
+        proposal = propose(giving, receiving, task.spec(), selection=selection, by=ways, run_dir=run)
+        tell_unmatched(selection, receiving)
         if dry_run:
             emit(_plan(proposal, format), out)
             return

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from ckptswap.errors import CkptswapError, FileError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from ckptswap.checkpoint import Checkpoint
+    from ckptswap.selection import Selection
 
 PATIENCE = 1.0
 """Seconds of silence before a progress bar appears."""
@@ -60,8 +61,9 @@ def _refuse_checkpoint(out: str) -> None:
 
 
 def say(text: str) -> None:
-    """A line for people, on stderr."""
-    print(safe(text), file=sys.stderr, flush=True)
+    """A line for people, on stderr; the work goes on where that is full."""
+    with suppress(OSError):
+        print(safe(text), file=sys.stderr, flush=True)
 
 
 def warn(texts: Iterable[str]) -> None:
@@ -75,6 +77,11 @@ def tell_notes(*checkpoints: Checkpoint) -> None:
     for checkpoint in checkpoints:
         for note in checkpoint.notes:
             say(f"ckptswap: note: {checkpoint.path}: {note}")
+
+
+def tell_unmatched(selection: Selection, *checkpoints: Checkpoint) -> None:
+    """Which values of a selection match nothing, as a warning, where others beside them do."""
+    warn(map(str, selection.unmatched(*checkpoints)))
 
 
 @contextmanager

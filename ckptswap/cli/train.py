@@ -10,6 +10,7 @@ import typer
 from ckptswap.cli.flags import ForceFlag, Patterns
 from ckptswap.cli.terminal import Meter, emit, say, warn
 from ckptswap.errors import listing
+from ckptswap.report.text import plural
 
 
 def train(
@@ -66,5 +67,6 @@ def train(
         meter.close()
     if result.kept:
         warn([f"{init_from} does not fill {listing(result.kept, most=5)}; kept as initialised"])
-    say(f"{spec.steps} steps on {result.samples} samples: loss {result.losses[0]:.4f} → {result.losses[-1]:.4f}")
+    work = f"{plural(spec.steps, 'step')} on {plural(result.samples, 'sample')}"
+    say(f"{work}: loss {result.losses[0]:.4f} → {result.losses[-1]:.4f}")
     emit(str(result.path))

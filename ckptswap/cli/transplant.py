@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from ckptswap.cli.flags import ForceFlag, NameFlags, SelectionFlags, flags
-from ckptswap.cli.terminal import emit, progress, say, warn
+from ckptswap.cli.terminal import emit, progress, say, tell_unmatched, warn
 from ckptswap.errors import listing
-from ckptswap.report.text import safe
+from ckptswap.report.text import plural, safe
 
 
 @flags
@@ -47,14 +47,14 @@ def transplant(
 
     with open_checkpoint(donor) as giving, open_checkpoint(recipient) as receiving:
         giving, receiving = names.matched(giving, receiving)
-        plan = library.plan_transplant(
-            giving, receiving, select.selection(), alpha=alpha, skip_missing=skip_missing
-        )
+        selection = select.selection()
+        plan = library.plan_transplant(giving, receiving, selection, alpha=alpha, skip_missing=skip_missing)
+        tell_unmatched(selection, receiving)
         warn(plan.warnings)
         if plan.misfits:
             say(f"left out: {listing([f'{each.name} ({each.reason})' for each in plan.misfits])}")
         size = sum(entry.nbytes for entry in plan.taken)
-        what = f"{len(plan.taken)} tensors ({size:,} bytes) from {donor} into {recipient}"
+        what = f"{plural(len(plan.taken), 'tensor')} ({plural(size, 'byte')}) from {donor} into {recipient}"
         if dry_run:
             emit("\n".join(safe(entry.name) for entry in plan.taken))
             say(f"would take {what}, and write {out or plan.default_output}")

@@ -1,4 +1,5 @@
-"""Bytes on disk ↔ `Checkpoint`. One file a format; which one it is, is told by the content, not by the suffix."""
+"""Bytes on disk ↔ `Checkpoint`. One file a format; which one it is, is told by the content, not by the suffix, but
+what is named `.safetensors` has to be it."""
 
 from __future__ import annotations
 
@@ -57,8 +58,10 @@ def _open_file(path: Path) -> Checkpoint:
     if path.name.endswith(INDEX):
         return _open_index(path)
     if head.startswith(b"PK\x03\x04"):
+        _refuse_disguise(path, "a zip archive, as torch and numpy write them")
         return _open_zip(path)
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        _refuse_disguise(path, "a pickle, as torch writes them")
         return _open_legacy(path)
     if safetensors.looks_like(head, size):
         return safetensors.open_safetensors(path)
@@ -68,6 +71,14 @@ def _open_file(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors":
         return safetensors.open_safetensors(path)
     raise FormatError(f"{path} is no checkpoint that we can read", remedy="it is none of safetensors, torch, npz")
+
+
+def _refuse_disguise(path: Path, what: str) -> None:
+    """A name that promises safetensors promises a file without code."""
+    if path.suffix == ".safetensors":
+        raise FormatError(
+            f"{path} is {what}, not a safetensors file", remedy="if you want it all the same, rename it"
+        )
 
 
 def _open_index(path: Path) -> Checkpoint:
@@ -123,16 +134,20 @@ def write_checkpoint(
 
     `.safetensors` (also where there is no ending), `.npz`, `.pt` `.pth` `.bin` `.ckpt`; `.index.json` or a path
     that ends with `/` for shards of at most `shard_size` bytes, in a new folder. `metadata` is added to what the
-    checkpoint says of itself. Raises `FileError` when the target exists and `force` is not given, `FormatError`
-    when the format cannot hold a tensor, `UsageError` for another ending.
+    checkpoint says of itself. Raises `FileError` when the target exists and `force` is not given, or is a set of
+    shards, which replaces nothing; `FormatError`
+    when the format cannot hold a tensor or the source is damaged, `UsageError` for another ending.
     """
+    from ckptswap.formats.checksums import checked_bytes, refuse_damaged
+
     target = Path(path)
     said = {**checkpoint.metadata, **(metadata or {})}
-    watch = watch_of(progress, checkpoint.nbytes)
+    watch = watch_of(progress, checked_bytes(checkpoint) + checkpoint.nbytes)
+    refuse_damaged(checkpoint, watch=watch)
     if os.fspath(path).endswith("/"):
         write_sharded_folder(checkpoint, target, metadata=said, shard_size=shard_size, watch=watch)
     elif target.name.endswith(INDEX):
-        write_sharded(checkpoint, target, metadata=said, shard_size=shard_size, force=force, watch=watch)
+        write_sharded(checkpoint, target, metadata=said, shard_size=shard_size, watch=watch)
     else:
         _write_file(checkpoint, target, said, force, watch)
     return target

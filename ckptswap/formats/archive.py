@@ -11,6 +11,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ckptswap.checkpoint import page_aligned
 from ckptswap.errors import FormatError
 from ckptswap.formats.local import ByteSource
 
@@ -59,7 +60,7 @@ class Archive:
         """A whole stored member of at most `most` bytes, its CRC checked unless it is recorded as `ignore_crc`."""
         member = self.stored(name)
         if member.size > most:
-            raise self._refusal(f"{name!r} takes {member.size:,} bytes; {most:,} is the most")
+            raise self._refusal(f"{name!r} takes {member.size:,} B; {most:,} is the most")
         raw = bytearray(member.size)
         self.file.pread_into(memoryview(raw), member.offset)
         if member.crc != ignore_crc and zlib.crc32(raw) != member.crc:
@@ -115,10 +116,10 @@ class Archive:
 
     def _is_sound(self, member: Member, watch: Callable[[int], None]) -> bool:
         (file, start), found = self.place(member.name), 0
-        buffer = bytearray(min(BLOCK, member.size))
+        buffer = page_aligned(min(BLOCK, member.size))
         try:
             for at in range(0, member.size, BLOCK):
-                part = memoryview(buffer)[: min(BLOCK, member.size - at)]
+                part = buffer[: min(BLOCK, member.size - at)].data
                 file.pread_into(part, start + at)
                 found = zlib.crc32(part, found)
                 watch(len(part))

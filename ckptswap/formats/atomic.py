@@ -41,7 +41,7 @@ def atomic_file(path: str | os.PathLike[str], *, force: bool = True) -> Iterator
             os.fsync(file.fileno())
         refuse_existing(target, force=force)
         os.replace(beside, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         reason = error.strerror or str(error)
         raise FileError(f"{target} could not be written ({reason})", remedy="nothing was left behind") from None
@@ -50,7 +50,7 @@ def atomic_file(path: str | os.PathLike[str], *, force: bool = True) -> Iterator
             beside.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the rename itself durable."""
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ckptswap.formats import SHARD_SIZE, open_checkpoint, write_checkpoint
 from ckptswap.formats.streaming import Progress
-from ckptswap.formats.verify import refuse_damaged
 
 
 def convert(
@@ -34,7 +33,6 @@ def convert(
     >>> folder.cleanup()
     """
     with open_checkpoint(source) as checkpoint:
-        refuse_damaged(checkpoint)
         return write_checkpoint(
             checkpoint, target, metadata=metadata, force=force, shard_size=shard_size, progress=progress
         )

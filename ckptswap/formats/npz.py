@@ -85,7 +85,7 @@ def _header(file: ByteSource, start: int, size: int) -> Header:
     if fault or not isinstance(fields["fortran_order"], bool):
         raise ValueError(f"has {fault or 'no order'}")
     if prod(shape) * dtypes.bits(dtype) // 8 != size - before - length:
-        raise ValueError(f"is {dtype} {list(shape)} but takes {size - before - length} bytes")
+        raise ValueError(f"is {dtype} {list(shape)} but takes {size - before - length:,} B")
     return Header(dtype, shape, fields["fortran_order"], before + length)
 
 

@@ -53,9 +53,9 @@ def read_layout(file: LocalFile) -> Layout:
     """The header, judged by the reference implementation and by us; raises `FormatError`."""
     length = int.from_bytes(file.pread(8, 0), "little")
     if file.size < 8 or length > file.size - 8:
-        _refuse(file, f"its header is said to take {length:,} bytes, but the file has {file.size:,}")
+        _refuse(file, f"its header is said to take {length:,} B, but the file has {file.size:,}")
     if length > HEADER_MOST:
-        _refuse(file, f"its header is said to take {length:,} bytes; {HEADER_MOST:,} is the most")
+        _refuse(file, f"its header is said to take {length:,} B; {HEADER_MOST:,} is the most")
     header = _parse(file, file.pread(length, 8))
     _judge(file)
     metadata = header.pop("__metadata__", None) or {}
@@ -92,7 +92,7 @@ def _tensor(file: LocalFile, layout: Layout, name: str) -> Tensor:
     if fault:
         _refuse(file, f"tensor {name!r} has {fault}")
     if (prod(shape) * dtypes.bits(dtype) + 7) // 8 != end - begin:
-        _refuse(file, f"tensor {name!r} is {dtype} {list(shape)} but takes {end - begin} bytes")
+        _refuse(file, f"tensor {name!r} is {dtype} {list(shape)} but takes {end - begin:,} B")
     return Tensor(name, shape, dtype, FileRange(file, layout.data_start + begin))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ckptswap.checkpoint import Checkpoint, Entry, Tensor
 from ckptswap.errors import FileError, FormatError
-from ckptswap.formats.atomic import refuse_existing, write_text
+from ckptswap.formats.atomic import sync_folder, write_text
 from ckptswap.formats.local import LocalFile
 from ckptswap.formats.objects import is_plain_name, parse_object, strings
 from ckptswap.formats.safetensors import write_safetensors
@@ -101,25 +101,28 @@ def write_sharded(
     *,
     metadata: Mapping[str, str],
     shard_size: int,
-    force: bool = False,
     watch: Watch = unwatched,
 ) -> None:
     """Write shards beside the index and the index last; a file is whole or not there.
 
-    Raises `FileError` when something is in the way; shards written before a failure are taken away again.
+    Raises `FileError` when a file of one of these names exists: no set of files can be replaced at once, and some
+    of the new among the old would open as if nothing were wrong. Shards written before a failure are taken away.
     """
     parts = list(_parts(list(checkpoint.values()), shard_size))
     stem = index.name.removesuffix(INDEX).removesuffix(".safetensors")
     names = [f"{stem}-{at:05}-of-{len(parts):05}.safetensors" for at in range(1, len(parts) + 1)]
     for name in (index.name, *names):
-        refuse_existing(index.parent / name, force=force)
+        if os.path.lexists(index.parent / name):
+            raise FileError(
+                f"{index.parent / name} exists already", remedy="shards replace nothing: write elsewhere"
+            )
     with ExitStack() as undo:
         for name, part in zip(names, parts, strict=True):
-            write_safetensors(part, index.parent / name, metadata={}, force=force, watch=watch)
+            write_safetensors(part, index.parent / name, metadata={}, watch=watch)
             undo.callback((index.parent / name).unlink, missing_ok=True)
         places = {entry.name: name for name, part in zip(names, parts, strict=True) for entry in part}
         listing = {"metadata": {**metadata, "total_size": checkpoint.nbytes}, "weight_map": places}
-        write_text(index, json.dumps(listing, indent=2) + "\n", force=force)
+        write_text(index, json.dumps(listing, indent=2) + "\n", force=False)
         undo.pop_all()
 
 
@@ -144,6 +147,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         beside.mkdir()
         yield beside
         os.rename(beside, folder)
+        sync_folder(folder.parent)
     except OSError as error:
         reason = error.strerror or str(error)
         raise FileError(f"{folder} could not be written ({reason})", remedy="nothing was left behind") from None

@@ -38,6 +38,11 @@ def watch_of(progress: Progress | None, total: int) -> Watch:
     return watch
 
 
+def later(progress: Progress | None, before: int) -> Progress | None:
+    """The same for work that begins when `before` bytes of other work are done."""
+    return (lambda done, total: progress(before + done, before + total)) if progress else None
+
+
 def stream(entry: Entry, file: BinaryIO, watch: Watch = unwatched) -> None:
     """Write all of a tensor's bytes."""
     for chunk in entry.chunks():

@@ -253,7 +253,7 @@ def view_fault(view: View, available: int) -> str | None:
         return "has impossible strides"
     storage = view.storage
     if storage.start + storage.nbytes > available:
-        return f"wants a storage of {storage.start + storage.nbytes:,} bytes, but {available:,} are there"
+        return f"wants a storage of {storage.start + storage.nbytes:,} B, but {available:,} are there"
     if _end(view) > storage.nbytes:
         return "reaches beyond its storage"
     return None

@@ -12,8 +12,7 @@ from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.errors import FormatError
 from ckptswap.formats import open_checkpoint
-from ckptswap.formats.archive import ZIP_MAGIC, Archive
-from ckptswap.formats.local import LocalFile
+from ckptswap.formats.checksums import checked_bytes, damage
 from ckptswap.formats.streaming import Progress, Watch, watch_of
 
 
@@ -50,67 +49,23 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Re
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     np.savez(f"{folder}/a.npz", w=np.array([1, np.nan, np.inf]))
     ...     [finding.text for finding in verify(f"{folder}/a.npz").findings]
-    ['1 NaN and 1 infinite of 3 values']
+    ['1 NaN and 1 infinite of 3 in all']
     """
     try:
         checkpoint = open_checkpoint(path)
     except FormatError as error:
         return Report(os.fspath(path), None, 0, 0, (Finding(None, str(error)),))
     with checkpoint:
-        watch = watch_of(progress, checkpoint.nbytes + sum(os.path.getsize(file) for file in _zips(checkpoint)))
-        findings = (*_names(checkpoint), *_checksums(checkpoint, watch), *_values(checkpoint, watch))
+        watch = watch_of(progress, checked_bytes(checkpoint) + checkpoint.nbytes)
+        damaged = (Finding(place, fault) for place, fault in damage(checkpoint, watch))
+        findings = (*_names(checkpoint), *damaged, *_values(checkpoint, watch))
         return Report(checkpoint.path, checkpoint.format, len(checkpoint), checkpoint.nbytes, findings)
-
-
-def refuse_damaged(*checkpoints: Checkpoint) -> None:
-    """Raises `FormatError` where a record of a torch or npz file does not have its checksum.
-
-    For whoever is about to copy or compare values, since those formats alone can tell a flipped bit.
-    """
-    for checkpoint in checkpoints:
-        for finding in _checksums(checkpoint, watch_of(None, 0)):
-            raise FormatError(f"{finding.place or checkpoint.path} is damaged", remedy=finding.text)
 
 
 def _names(checkpoint: Checkpoint) -> Iterator[Finding]:
     for name in checkpoint:
         if not name.isprintable():
             yield Finding(name, "its name has control characters")
-
-
-def _checksums(checkpoint: Checkpoint, watch: Watch) -> Iterator[Finding]:
-    for path in _zips(checkpoint):
-        file = LocalFile(path)
-        try:
-            yield from _damaged(Archive(file), watch)
-        finally:
-            file.close()
-    if checkpoint.format == "torch distributed":
-        from ckptswap.formats.distributed import payloads
-
-        try:
-            for archive in payloads(checkpoint):
-                yield from _damaged(archive, lambda count: None)
-        except FormatError as error:
-            yield Finding(None, str(error))
-
-
-def _damaged(archive: Archive, watch: Watch) -> Iterator[Finding]:
-    """torch can be told not to compute checksums, and then records zeros; such an archive is left unjudged."""
-    ignored = 0 if all(member.crc == 0 for member in archive.members.values()) else None
-    for name in archive.damaged(watch, ignore_crc=ignored):
-        yield Finding(archive.file.name, f"its record {name!r} is damaged (its CRC is wrong)")
-
-
-def _zips(checkpoint: Checkpoint) -> list[os.PathLike[str]]:
-    return [path for path in checkpoint.files if _is_zip(path)]
-
-
-def _is_zip(path: os.PathLike[str]) -> bool:
-    if not os.path.exists(path):
-        return False  # gone since it was opened: what reads it next says so
-    with open(path, "rb") as file:
-        return file.read(len(ZIP_MAGIC)) == ZIP_MAGIC and not os.fspath(path).endswith(".distcp")
 
 
 def _values(checkpoint: Checkpoint, watch: Watch) -> Iterator[Finding]:
@@ -121,7 +76,7 @@ def _values(checkpoint: Checkpoint, watch: Watch) -> Iterator[Finding]:
             yield Finding(name, str(error))
             continue
         if nan or infinite:
-            yield Finding(name, f"{nan} NaN and {infinite} infinite of {entry.numel} values")
+            yield Finding(name, f"{nan} NaN and {infinite} infinite of {entry.numel:,} in all")
 
 
 def _non_finite(entry: Entry, watch: Watch) -> tuple[int, int]:

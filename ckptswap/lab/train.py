@@ -24,6 +24,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import DataError, ModelError, TaskError, UsageError, near
 from ckptswap.formats import open_checkpoint, write_checkpoint
 from ckptswap.formats.atomic import refuse_existing
+from ckptswap.formats.checksums import refuse_damaged
 from ckptswap.task import TaskSpec
 from ckptswap.task.data import load_data
 from ckptswap.task.models import build_model
@@ -186,6 +187,7 @@ def _start_from(model: nn.Module, path: Path | None) -> tuple[tuple[str, ...], s
         return (), ""
     state, kept = model.state_dict(), []
     with open_checkpoint(path) as checkpoint, torch.no_grad():
+        refuse_damaged(checkpoint)
         for name, tensor in state.items():
             if name in checkpoint and checkpoint[name].shape == tuple(tensor.shape):
                 tensor.copy_(to_torch(checkpoint.read(name)))

@@ -80,11 +80,11 @@ def _has_stats(rows: Sequence[Mapping[str, Any]]) -> bool:
 def _columns(stats: bool) -> list[Column]:
     columns = [
         Column("name", smallest=16),
-        Column("kind", smallest=15, spare=7 if stats else 0),
+        Column("kind", smallest=15, spare=7 if stats else 2),
         Column("shape"),
         Column("dtype", spare=6),
-        Column("numel", right=True, spare=8 if stats else 0),
-        Column("bytes", right=True, spare=9 if stats else 0),
+        Column("numel", right=True, spare=8 if stats else 4),
+        Column("bytes", right=True, spare=9 if stats else 3),
     ]
     return columns + [Column(name, right=True, spare=at) for at, name in enumerate(STATS)] if stats else columns
 

@@ -123,15 +123,15 @@ def _table(rows: Sequence[Mapping[str, Any]], style: Style) -> list[Text]:
         [_mark(row), *_names(row, rows), *_numbers(row), bar(row.get("rel_l2"), scale, width, style.ascii)]
         for row in rows
     ]
-    return grid([*columns, Column("")], cells, style)
+    return grid([*columns, Column("", spare=1)], cells, style)
 
 
 _NUMBERS = (
-    Column("elements", right=True, spare=3),
-    Column("changed", right=True, spare=1),
-    Column("RMSE", right=True),
-    Column("max", right=True, spare=2),
-    Column("cosine", right=True, spare=4),
+    Column("elements", right=True, spare=5),
+    Column("changed", right=True, spare=3),
+    Column("RMSE", right=True, spare=2),
+    Column("max", right=True, spare=4),
+    Column("cosine", right=True, spare=6),
     Column("rel. L2", right=True),
 )
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from ckptswap.naming import natural_key
 from ckptswap.report.layout import HEADING, QUIET, flow, render
 from ckptswap.report.sweep import largest_drop
-from ckptswap.report.text import Style, asciify, named, number, safe, shorten, shorten_all
+from ckptswap.report.text import Style, asciify, fold, named, number, safe, shorten_all
 
 if TYPE_CHECKING:
     from ckptswap.sweep.result import Row, SweepResult
@@ -63,10 +63,11 @@ def heatmap(result: SweepResult, style: Style) -> str:
     scale = Scale(result.tolerance, largest_drop(result.rows), style)
     kinds = sorted({kind for _, kind in cells}, key=lambda kind: (kind is None, natural_key(kind or "")))
     names = _layer_names([layer for layer, _ in cells if layer is not None], style)
-    room = max(1, (style.width - max(map(cell_len, names.values()), default=0) - 2) // _CELL)
+    left = min(max(map(cell_len, names.values())), max(12, style.width - _CELL - 2)) + 2
+    room = max(1, (style.width - left) // _CELL)
     lines = [Text("drop by layer and kind", style=HEADING)]
     for start in range(0, len(kinds), room):
-        lines += [*_panel(cells, names, kinds[start : start + room], scale), Text()]
+        lines += [*_panel(cells, names, left, kinds[start : start + room], scale), Text()]
     return render([*lines, *_legend(cells, scale)], style)
 
 
@@ -85,12 +86,14 @@ def _drop(row: Row) -> float:
 
 
 def _layer_names(layers: Sequence[str], style: Style) -> dict[str | None, str]:
-    """Layers in natural order, then the whole kind, by the names they are shown under."""
+    """Layers in natural order, then the whole kind, by the names they are shown under: cut so that seven kinds
+    have room, or fewer where two would look alike; whole (to be folded) where no cut keeps them apart."""
     ordered = sorted(set(layers), key=natural_key)
-    shown = [asciify(named(layer)) if style.ascii else named(layer) for layer in ordered]
-    width = max(12, style.width - 7 * _CELL - 2)
-    names: dict[str | None, str] = dict(zip(ordered, shorten_all(shown, width, ascii=style.ascii), strict=True))
-    return {**names, None: "whole kind"}
+    full = [asciify(named(layer)) if style.ascii else named(layer) for layer in ordered]
+    widths = range(max(12, style.width - 7 * _CELL - 2), max(12, style.width - _CELL - 2) + 1)
+    cuts = (shorten_all(full, width, ascii=style.ascii) for width in widths)
+    shown = next((names for names in cuts if len(set(names)) == len(set(full))), full)
+    return {**dict(zip(ordered, shown, strict=True)), None: "whole kind"}
 
 
 @dataclass(frozen=True)
@@ -140,15 +143,16 @@ class Scale:
 
 
 def _panel(
-    cells: Mapping[Key, Row], names: Mapping[str | None, str], kinds: Sequence[str | None], scale: Scale
+    cells: Mapping[Key, Row], names: Mapping[str | None, str], left: int, kinds: Sequence[str | None], scale: Scale
 ) -> list[Text]:
-    """Headings and one line for each layer that has a cell under these kinds."""
-    left = max(cell_len(name) for name in names.values()) + 2
+    """Headings, then one line for each layer that has a cell under these kinds; cells begin at column `left`."""
     lines = [Text(" " * left + line, style=QUIET) for line in _headings(kinds, scale.style)]
     for layer, name in names.items():
         found = [cells.get((layer, kind)) for kind in kinds]
         if any(found):
-            lead = name + " " * (left - cell_len(name)), QUIET if layer is None else ""
+            *above, last = fold(name, left - 2)
+            lead = last + " " * (left - cell_len(last)), QUIET if layer is None else ""
+            lines += map(Text, above)
             lines.append(Text.assemble(lead, Text(" ").join(scale.draw(row) for row in found)))
     return lines
 
@@ -165,7 +169,7 @@ def _headings(kinds: Sequence[str | None], style: Style) -> Iterator[str]:
 def _stack(kind: str, style: Style) -> list[str]:
     words = re.split(r"(?<=[^._])[._]", safe(kind))
     words = [asciify(word) if style.ascii else word for word in words]
-    return [shorten(word, _CELL - 1, ascii=style.ascii) for word in words]
+    return [line for word in words for line in fold(word, _CELL - 1)]
 
 
 def _legend(cells: Mapping[Key, Row], scale: Scale) -> list[Text]:

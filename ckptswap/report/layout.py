@@ -1,16 +1,17 @@
-"""Cells → lines → one string: columns aligned, names cut in the middle until the line fits. No boxes."""
+"""Cells → lines → one string: columns aligned, names cut in the middle or folded where they must. No boxes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
+from itertools import zip_longest
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from ckptswap.report.text import Style, asciify, shorten, shorten_all
+from ckptswap.report.text import Style, asciify, fold, shorten_all
 
 QUIET = "dim"
 HEADING = "bold"
@@ -23,8 +24,8 @@ _TINY = 5
 class Column:
     """A heading, and how the column behaves.
 
-    Numbers stand to the `right`. Names may be cut down to `smallest` cells (0: never). When that is not enough,
-    columns with `spare` above 0 are left out, the largest first.
+    Numbers stand to the `right`. Names may be cut down to `smallest` cells (0: never). When that is not enough, or
+    when two names would look alike, columns with `spare` above 0 are left out, the largest first.
     """
 
     title: str
@@ -39,21 +40,72 @@ Cell = str | Text
 def grid(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], style: Style) -> list[Text]:
     """Lines of an aligned table, headings first, at most `style.width` cells wide.
 
+    Different names never look alike: where no cut keeps them apart, they are folded over several lines.
+
     >>> columns = [Column("name"), Column("n", right=True)]
     >>> [line.plain for line in grid(columns, [["a", "10"], ["bcd", "2"]], Style())]
     ['name   n', 'a     10', 'bcd    2']
     """
     table = [[_cell(cell, style) for cell in row] for row in rows]
     table.insert(0, [_cell(Text(column.title, style=QUIET), style) for column in columns])
-    while (fitted := _fit(columns, table, style)) is None:
-        out = max(range(len(columns)), key=lambda i: columns[i].spare)
-        columns = [column for i, column in enumerate(columns) if i != out]
-        table = [[cell for i, cell in enumerate(row) if i != out] for row in table]
-    widths, gap = fitted
-    for i, column in enumerate(columns):
-        if column.smallest:
-            _shorten(table, i, widths[i], style)
-    return [_line(columns, row, widths, gap) for row in table]
+    tried = []
+    for kept in _fewer(columns):
+        tried.append(_layout([columns[i] for i in kept], [[row[i] for i in kept] for row in table], style))
+        if tried[-1].is_roomy and tried[-1].is_apart:
+            return tried[-1].lines()
+    return next((each for each in tried if each.is_roomy), tried[-1]).lines()
+
+
+def _fewer(columns: Sequence[Column]) -> Iterator[list[int]]:
+    """All columns, then ever fewer, as long as one can be spared."""
+    kept = list(range(len(columns)))
+    yield list(kept)
+    while spare := max((columns[i].spare for i in kept), default=0):
+        kept.remove(next(i for i in kept if columns[i].spare == spare))
+        yield list(kept)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """A table whose names are cut. `is_roomy`: none below its column's smallest; `is_apart`: no two look alike."""
+
+    columns: Sequence[Column]
+    table: Sequence[Sequence[Text]]
+    widths: Sequence[int]
+    gap: int
+    is_roomy: bool
+    is_apart: bool
+
+    def lines(self) -> list[Text]:
+        """A line a row, or several where a name is too long still."""
+        return [line for row in self.table for line in self._row(row)]
+
+    def _row(self, row: Sequence[Text]) -> list[Text]:
+        folded = [_pieces(cell, width) for cell, width in zip(row, self.widths, strict=True)]
+        return [self._line(parts) for parts in zip_longest(*folded, fillvalue=Text())]
+
+    def _line(self, row: Sequence[Text]) -> Text:
+        line = Text()
+        for i, (column, cell, width) in enumerate(zip(self.columns, row, self.widths, strict=True)):
+            pad = " " * (width - cell_len(cell.plain))
+            line.append(" " * self.gap if i else "")
+            line.append_text(Text(pad) + cell if column.right else cell + Text(pad))
+        return line
+
+
+def _layout(columns: Sequence[Column], table: list[list[Text]], style: Style) -> _Layout:
+    """Cut the names of each column where that keeps them apart."""
+    widths, gap, is_roomy = _fit(columns, table, style)
+    is_apart = True
+    for i in (i for i, column in enumerate(columns) if column.smallest):
+        names = [row[i].plain for row in table[1:]]
+        shown = shorten_all(names, widths[i], ascii=style.ascii)
+        if len(set(shown)) < len(set(names)):
+            is_apart = False
+            continue
+        for row, name in zip(table[1:], shown, strict=True):
+            row[i] = Text(name, style=row[i].style)
+    return _Layout(columns, table, widths, gap, is_roomy, is_apart)
 
 
 def _cell(cell: Cell, style: Style) -> Text:
@@ -61,17 +113,16 @@ def _cell(cell: Cell, style: Style) -> Text:
     return Text(asciify(text.plain), style=text.style) if style.ascii else text
 
 
-def _fit(columns: Sequence[Column], table: list[list[Text]], style: Style) -> tuple[list[int], int] | None:
-    """Widths and gap with which a line fits; None when a spare column has to go first."""
+def _fit(columns: Sequence[Column], table: list[list[Text]], style: Style) -> tuple[list[int], int, bool]:
+    """Widths and gap with which a line fits, and whether no name column is below its smallest."""
     widths = [max(cell_len(row[i].plain) for row in table) for i in range(len(columns))]
     for gap in (2, 1):
         if (room := style.width - gap * (len(columns) - 1)) >= sum(widths):
-            return widths, gap
+            return widths, gap, True
     _cut(widths, room, {i: column.smallest for i, column in enumerate(columns) if column.smallest})
-    if sum(widths) > room and any(column.spare for column in columns):
-        return None
+    is_roomy = sum(widths) <= room
     _cut(widths, room, {i: _TINY for i, column in enumerate(columns) if column.smallest})
-    return widths, 1
+    return widths, 1, is_roomy
 
 
 def _cut(widths: list[int], room: int, smallest: dict[int, int]) -> None:
@@ -83,42 +134,27 @@ def _cut(widths: list[int], room: int, smallest: dict[int, int]) -> None:
         widths[max(able, key=lambda i: widths[i])] -= 1
 
 
-def _shorten(table: list[list[Text]], i: int, width: int, style: Style) -> None:
-    names = shorten_all([row[i].plain for row in table[1:]], width, ascii=style.ascii)
-    for row, name in zip(table[1:], names, strict=True):
-        row[i] = Text(name, style=row[i].style)
-
-
-def _line(columns: Sequence[Column], row: Sequence[Text], widths: Sequence[int], gap: int) -> Text:
-    line = Text()
-    for i, (column, cell, width) in enumerate(zip(columns, row, widths, strict=True)):
-        pad = " " * (width - cell_len(cell.plain))
-        line.append(" " * gap if i else "")
-        line.append_text(Text(pad) + cell if column.right else cell + Text(pad))
-    return line
-
-
 def flow(parts: Iterable[Cell], style: Style, *, gap: int = 2, indent: int = 0) -> list[Text]:
-    """Short pieces side by side, broken between pieces where the line is full; one that is longer is cut.
+    """Short pieces side by side, broken between pieces where the line is full; one that is longer is folded.
 
     >>> [line.plain for line in flow(["one", "two", "three"], Style(width=10), indent=1)]
     [' one  two', ' three']
     """
     lines: list[Text] = []
     for part in parts:
-        piece = _within(_cell(part, style), style.width - indent, style)
-        if lines and cell_len(lines[-1].plain) + gap + cell_len(piece.plain) <= style.width:
-            lines[-1] = Text.assemble(lines[-1], " " * gap, piece)
-        else:
-            lines.append(Text.assemble(" " * indent, piece))
+        for piece in _pieces(_cell(part, style), style.width - indent):
+            if lines and cell_len(lines[-1].plain) + gap + cell_len(piece.plain) <= style.width:
+                lines[-1] = Text.assemble(lines[-1], " " * gap, piece)
+            else:
+                lines.append(Text.assemble(" " * indent, piece))
     return lines
 
 
-def _within(text: Text, width: int, style: Style) -> Text:
-    """`text` as it is, or cut in the middle and plain."""
+def _pieces(text: Text, width: int) -> list[Text]:
+    """`text` as it is, or in several pieces and plain."""
     if cell_len(text.plain) <= width:
-        return text
-    return Text(shorten(text.plain, width, ascii=style.ascii), style=text.style)
+        return [text]
+    return [Text(part, style=text.style) for part in fold(text.plain, width)]
 
 
 def paragraph(text: str, style: Style, *, indent: int = 0, label: str = "", look: str = "") -> list[Text]:

@@ -35,8 +35,8 @@ def plan_json(plan: Plan, folder: str, samples: int) -> dict[str, Any]:
 
 def plan_table(data: Mapping[str, Any], style: Style) -> str:
     """One line a cell, then what it would cost."""
-    texts = [Column("layer", smallest=12), Column("kind"), Column("status")]
-    numbers = [Column(name, right=True) for name in ("numel", "RMSE", "rel. L2")]
+    texts = [Column("layer", smallest=12), Column("kind", smallest=15), Column("status")]
+    numbers = [Column(name, right=True, spare=3 - at) for at, name in enumerate(("numel", "RMSE", "rel. L2"))]
     cost = (
         f"{plural(data['cells'], 'cell')}, {plural(data['variants'], 'variant')} to score, with the baseline and "
         f"the donor, on {plural(data['samples'], 'sample')}: {data['passes']:,} forward passes of one sample"

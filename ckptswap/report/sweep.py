@@ -182,7 +182,7 @@ def _ranked(rows: Sequence[Row], result: SweepResult, style: Style) -> list[Text
     for column, values in _number_columns(rows, result, digits, wide=style.width >= _WIDEST):
         columns.append(column)
         cells.append(values)
-    columns += [Column(""), Column("verdict")]
+    columns += [Column("", spare=1), Column("verdict")]
     cells += [_bars(rows, result, style), [_verdict(row) for row in rows]]
     return grid(columns, list(zip(*cells, strict=True)), style)
 
@@ -196,13 +196,13 @@ def _number_columns(
         drop, decimals([result.baseline, *(row.score for row in rows)], digits)
     )  # no coarser than the drop
     columns = [
-        (Column("numel", right=True, spare=2), [count(row.numel) for row in rows]),
-        (Column("RMSE", right=True, spare=3), [fixed(row.rmse, rmse) for row in rows]),
-        (Column("score", right=True, spare=4), [fixed(row.score, score) for row in rows]),
+        (Column("numel", right=True, spare=3), [count(row.numel) for row in rows]),
+        (Column("RMSE", right=True, spare=4), [fixed(row.rmse, rmse) for row in rows]),
+        (Column("score", right=True, spare=5), [fixed(row.score, score) for row in rows]),
         (Column("drop", right=True), [fixed(row.drop, drop, signed=True) for row in rows]),
     ]
     if not wide:
-        return [*columns, (Column("±", spare=1), [_plus_minus(row, drop) for row in rows])]
+        return [*columns, (Column("±", spare=2), [_plus_minus(row, drop) for row in rows])]
     plain = [interval(row.ci_low, row.ci_high, drop, signed=True) for row in rows]
     simultaneous = [interval(row.sim_low, row.sim_high, drop, signed=True) for row in rows]
     return [*columns, (Column("plain interval"), plain), (Column("simultaneous"), simultaneous)]

@@ -103,11 +103,38 @@ def shorten_all(names: Sequence[str], width: int, *, ascii: bool = False) -> lis
     distinct = list(dict.fromkeys(names))
     if all(cell_len(name) <= width for name in distinct):
         return list(names)
-    middle = width // 2
-    heads = sorted(range(1, max(width - 1, 2)), key=lambda head: (abs(head - middle), head))
+    head = _best_head(distinct, width)
+    return [shorten(name, width, head=head, ascii=ascii) for name in names]
+
+
+def _best_head(distinct: Sequence[str], width: int) -> int:
+    """How many cells before the cut keep most names apart; the nearest to the middle of those."""
     sample = distinct[:400]  # enough to choose the cut by, however long the column
-    best = max(heads, key=lambda head: len({shorten(name, width, head=head) for name in sample}))
-    return [shorten(name, width, head=best, ascii=ascii) for name in names]
+    best, most = 1, 0
+    for head in sorted(range(1, max(width - 1, 2)), key=lambda head: (abs(head - width // 2), head)):
+        apart = len({shorten(name, width, head=head) for name in sample})
+        if apart > most:
+            best, most = head, apart
+        if apart == len(sample):
+            break
+    return best
+
+
+def fold(text: str, width: int) -> list[str]:
+    """All of `text`, in lines of at most `width` cells, broken after a dot or the like where one is near.
+
+    >>> fold("encoder.layer1.0.conv1", 9)
+    ['encoder.', 'layer1.0.', 'conv1']
+    """
+    lines, start, stop, used = [], 0, 0, 0
+    for at, letter in enumerate(text):
+        if used + cell_len(letter) > width and at > start:
+            end = stop if 2 * (stop - start) > at - start else at
+            lines.append(text[start:end])
+            start, used = end, cell_len(text[end:at])
+        used += cell_len(letter)
+        stop = at + 1 if letter in ". _/" else stop
+    return [*lines, text[start:]]
 
 
 def decimals(values: Iterable[float | None], digits: int = 4) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from ckptswap.report.layout import Cell, Column, grid, render
+from ckptswap.report.layout import Cell, Column, flow, grid, render
 from ckptswap.report.tabular import md_text, to_csv, to_md
 from ckptswap.report.text import Style, figure, plural, safe
 
@@ -48,11 +48,12 @@ def _change(side: str, row: TensorDiff | None) -> dict[str, Any]:
 def threeway_table(data: Mapping[str, Any], style: Style, *, every: bool = False) -> str:
     """Who changed what, and by how much relative to the base; a last line counts."""
     shown = [_cells(row) for row in data["rows"] if every or row["status"] != "unchanged"]
-    amounts = [Column(f"{side}: rel. L2", right=True) for side in "ab"]
-    columns = [Column("changed by"), Column("name", smallest=16), Column("kind"), *amounts]
-    counts = ", ".join(f"{count} {_WORDS[status]}" for status, count in data["summary"].items() if count)
+    amounts = [Column(f"{side}: rel. L2", right=True, spare=1) for side in "ab"]
+    columns = [Column("changed by"), Column("name", smallest=16), Column("kind", spare=2), *amounts]
+    counts = [f"{count:,} {_WORDS[status]}" for status, count in data["summary"].items() if count]
+    last = flow([*(f"{count}," for count in counts[:-1]), *counts[-1:]], style, gap=1)
     body = [Text(), *grid(columns, shown, style)] if shown else []
-    return render([*_sides(data, style), *body, Text(), Text(counts)], style)
+    return render([*_sides(data, style), *body, Text(), *last], style)
 
 
 def _sides(data: Mapping[str, Any], style: Style) -> list[Text]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.diff import distances
 from ckptswap.errors import listing
-from ckptswap.formats.verify import refuse_damaged
+from ckptswap.formats.checksums import refuse_damaged
 from ckptswap.moments import Distance
 from ckptswap.naming import natural_key
 from ckptswap.selection import Part, Selection

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.errors import MismatchError, listing
+from ckptswap.formats.checksums import refuse_damaged
 
 _REINTERPRETED = {1: np.uint8, 2: np.uint16}
 
@@ -23,7 +24,8 @@ def load_into(model: nn.Module, checkpoint: Checkpoint) -> None:
 
     Names and shapes must be equal; only a missing `num_batches_tracked` is forgiven, as torch itself does for old
     files. A float may have another precision (torch's `copy_` rounds it); whole numbers and floats do not mix.
-    Raises `MismatchError` with the missing, the unexpected and the mismatched tensors, ten of each and a count.
+    Raises `MismatchError` with the missing, the unexpected and the mismatched tensors, ten of each and a count;
+    `FormatError` when a checksum is wrong.
 
     >>> model = nn.Linear(1, 1)
     >>> load_into(model, Checkpoint.from_arrays({"weight": np.ones((1, 1)), "bias": np.zeros(1)}))
@@ -32,6 +34,7 @@ def load_into(model: nn.Module, checkpoint: Checkpoint) -> None:
     """
     state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     _refuse_mismatch(state, checkpoint)
+    refuse_damaged(checkpoint)
     with torch.no_grad():
         for name, value in state.items():
             if name in checkpoint:

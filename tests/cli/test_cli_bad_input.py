@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_program import SWAP, TASK, listing, run
+from cli_program import SWAP, TASK, good, listing, run
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -98,6 +98,22 @@ def test_unreadable_and_special_files(work: Path) -> None:
     refused(work, ["show", "/dev/null"], "/dev/null")
     Path("loop").symlink_to("loop")
     refused(work, ["show", "loop"], "loop")
+
+
+@pytest.mark.parametrize("place", [*reading(""), "show --stats"])
+def test_a_flipped_bit_that_a_checksum_tells(work: Path, place: str) -> None:
+    """Wherever values are used; a plain `show` and `diff --stat` use none."""
+    for name in ("flipped.pt", "flipped.npz"):
+        good("convert", GOOD, name)
+        raw = bytearray(Path(name).read_bytes())
+        at = raw.index(load_file(GOOD)["head.weight"].tobytes())
+        raw[at] ^= 1
+        Path(name).write_bytes(bytes(raw))
+        if place == "show":
+            assert run("show", name).code == run("diff", "--stat", name, name).code == 0
+        else:
+            words = ["show", name, "--stats"] if place == "show --stats" else reading(name)[place]
+            refused(work, words, name, "CRC")
 
 
 class Innocent:

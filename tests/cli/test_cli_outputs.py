@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,33 @@ def test_a_selection_without_match_names_near_ones(work: Path, command: list[str
     done = run(*command, "--kind", "conv.wieght")
     assert (done.code, done.out) == (2, "")
     assert "conv.weight" in done.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["show", B], ["diff", A, B], ["diff", A, B, B], ["transplant", *SWAP], ["sweep", *SWAP, *TASK, "--dry-run"]],
+    ids=lambda words: words[0],
+)
+@pytest.mark.parametrize(
+    ("flags", "near"),
+    [
+        ([], ""),
+        (
+            ["--kind", "conv.bias,conv.wieght"],
+            "--kind conv.wieght matches nothing in .*; did you mean 'conv.weight'",
+        ),
+        (["--only", "*.bias", "--only", "=haed.bias"], "--only =haed.bias .*; did you mean 'head.bias'"),
+        (["--layers", "encoder,decodr"], "--layers decodr .*; did you mean 'decoder'"),
+        (["--kind", "conv.*", "--exclude", "conv.bais"], "--exclude conv.bais .*; did you mean 'conv.bias'"),
+    ],
+    ids=str,
+)
+def test_a_misspelt_value_beside_a_right_one_is_named(
+    work: Path, command: list[str], flags: list[str], near: str
+) -> None:
+    warned = [line for line in good(*command, *flags).err.splitlines() if "matches nothing" in line]
+    assert len(warned) == bool(near)
+    assert all(line.startswith("ckptswap: warning: ") and re.search(near, line) for line in warned)
 
 
 def test_transplant_of_nothing_selected_is_everything(work: Path) -> None:

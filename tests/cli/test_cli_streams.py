@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_program import Done, good, listing, program, run, run_process
+from cli_program import SWAP, Done, good, listing, program, run, run_process
 
 COMMANDS = (
     "show", "diff", "transplant", "evaluate", "sweep", "report", "train", "demo", "convert", "verify", "doctor",
@@ -236,6 +236,34 @@ def test_141_when_the_reader_is_gone(tmp_path: Path, size: int) -> None:
         said = started.stderr.read()
     assert said == b""
     assert started.returncode == 141
+
+
+@pytest.mark.parametrize("words", [["show", PAIR[0]], ["transplant", *SWAP, "-o", "out"], ["--help"]], ids=str)
+def test_2_when_stdout_is_closed(work: Path, words: list[str]) -> None:
+    """Before anything is written: a file that was opened then would get stdout's number."""
+    done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *program(*words)], stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("ckptswap: stdout is closed")
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("how", ["2>&-", "2>/dev/full"])
+def test_stderr_that_is_closed_or_full_changes_nothing_else(work: Path, how: str) -> None:
+    """Not even that a warning would go to stdout instead."""
+    warned = program("diff", *PAIR, "--kind", "conv.bias,conv.bais")
+    done = subprocess.run(["sh", "-c", f'"$@" {how}', "sh", *warned], stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout) == (0, good("diff", *PAIR, "--kind", "conv.bias").out)
+    failed = subprocess.run(["sh", "-c", f'"$@" {how}', "sh", *program("show", "no")], stdout=subprocess.PIPE)
+    assert (failed.returncode, failed.stdout) == (2, b"")
+
+
+@pytest.mark.parametrize("how", [">/dev/full", "1</dev/null"])
+def test_2_when_stdout_takes_nothing(work: Path, how: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {how}', "sh", *program("show", PAIR[0])], stderr=subprocess.PIPE, text=True
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(r"ckptswap: the output could not be written \(.*\)\n", done.stderr)
 
 
 def test_130_and_143(work: Path) -> None:

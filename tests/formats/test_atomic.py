@@ -16,6 +16,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FileError
 from ckptswap.formats import open_checkpoint, write_checkpoint
 from ckptswap.formats.atomic import atomic_file, refuse_existing, write_text
+from ckptswap.transplant import plan_transplant, transplant
 
 TARGETS = ["a.safetensors", "a.pt", "a.npz", "shards/", "a.safetensors.index.json"]
 
@@ -64,6 +65,16 @@ def test_a_folder_that_cannot_be_written_to(target: str) -> None:
         write_checkpoint(Checkpoint.from_arrays({"w": np.zeros(1)}), f"/proc/{target}")
 
 
+@pytest.mark.parametrize("target", ["a.safetensors", "a.pt", "a.npz", "shards/"])
+@pytest.mark.parametrize("recipient", ["b.safetensors", "b/"])
+def test_a_transplant_into_a_folder_that_cannot_be_written_to(target: str, recipient: str, tmp_path: Path) -> None:
+    path = write_checkpoint(Checkpoint.from_arrays({"w": np.zeros(1)}), f"{tmp_path}/{recipient}")
+    with open_checkpoint(path) as found, pytest.raises(FileError, match="could not be written"):
+        transplant(plan_transplant(found, found), f"/proc/{target}")
+    with pytest.raises(FileError, match="could not be written"):
+        write_text("/proc/result.json", "{}")
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_full_disk_leaves_nothing_behind(target: str, tmp_path: Path) -> None:
     """A limit on the size of files stands for the end of the disk: both fail in write()."""
@@ -84,25 +95,82 @@ def test_a_full_disk_leaves_nothing_behind(target: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
-    path = write_checkpoint(Checkpoint.from_arrays({"w": np.arange(3)}), tmp_path / "a.safetensors")
+@pytest.mark.parametrize("target", ["a.safetensors", "a.pt", "a.npz"])
+def test_a_kill_while_writing_leaves_the_old_file(target: str, tmp_path: Path) -> None:
+    path = write_checkpoint(Checkpoint.from_arrays({"w": np.arange(3)}), tmp_path / target)
     code = (
         "import sys, time\n"
         "from ckptswap.checkpoint import Checkpoint, Tensor\n"
         "from ckptswap.formats import write_checkpoint\n"
         "class Slow:\n"
-        "    def read_into(self, buffer, offset): print('writing', flush=True); time.sleep(60)\n"
+        "    def read_into(self, buffer, offset):\n"
+        "        if offset: print('writing', flush=True); time.sleep(60)\n"
         "slow = Checkpoint([Tensor('w', (9_000_000,), 'F32', Slow())], path='', format='')\n"
         "write_checkpoint(slow, sys.argv[1], force=True)\n"
     )
-    writer = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True)
+    kill_when_it_says("writing", code, path)
+    with open_checkpoint(path) as found:
+        assert found.read("w").tolist() == [0, 1, 2]
+
+
+def test_shards_never_take_the_place_of_others(tmp_path: Path) -> None:
+    """Not even by force: killed halfway, the old index would open with some of the new values."""
+    old = Checkpoint.from_arrays({"w": np.zeros(3), "v": np.zeros(3)})
+    index = write_checkpoint(old, tmp_path / "a.safetensors.index.json", shard_size=20)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(FileError, match="shards replace nothing"):
+        write_checkpoint(
+            Checkpoint.from_arrays({"w": np.ones(3), "v": np.ones(3)}), index, force=True, shard_size=20
+        )
+    index.unlink()
+    with pytest.raises(FileError, match=r"a-00001-of-00002\.safetensors exists already"):
+        write_checkpoint(old, index, force=True, shard_size=20)
+    before.pop(index)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("call", ["copy_file_range", "pwrite", "fsync", "replace", "rename"])
+@pytest.mark.parametrize("target", ["b.safetensors", "new.safetensors", "folder/"])
+def test_a_kill_while_transplanting_leaves_the_old_file_or_the_new(call: str, target: str, tmp_path: Path) -> None:
+    """Killed before each step that touches the disk: replacing the recipient, making a file, making a folder."""
+    for name, value in (("a", 1.0), ("b", 2.0)):
+        arrays = {"w": np.full(9000, value), "v": np.full(3, value)}
+        write_checkpoint(Checkpoint.from_arrays(arrays), tmp_path / f"{name}.safetensors")
+        write_checkpoint(Checkpoint.from_arrays(arrays), f"{tmp_path}/{name}/", shard_size=100)
+    code = (
+        "import os, sys, time\n"
+        "from ckptswap.formats import open_checkpoint\n"
+        "from ckptswap.selection import Selection\n"
+        "from ckptswap.transplant import plan_transplant, transplant\n"
+        "donor, recipient, target, call = sys.argv[1:]\n"
+        "def stop(*arguments): print('there', flush=True); time.sleep(60)\n"
+        "with open_checkpoint(donor) as a, open_checkpoint(recipient) as b:\n"
+        "    plan = plan_transplant(a, b, Selection.exactly(['w']))\n"
+        "    setattr(os, call, stop)\n"
+        "    transplant(plan, target, force=True)\n"
+        "    print('there', flush=True)\n"
+    )
+    sides = [tmp_path / side if target == "folder/" else tmp_path / f"{side}.safetensors" for side in "ab"]
+    kill_when_it_says("there", code, *sides, f"{tmp_path}/{target}", call)
+    with open_checkpoint(sides[1]) as recipient:
+        old = recipient.read("w")[0] == 2.0
+    assert old or target == "b.safetensors"
+    if os.path.exists(tmp_path / target):
+        with open_checkpoint(tmp_path / target) as found:
+            values = (found.read("w").tolist(), found.read("v").tolist())
+        assert values in (([1.0] * 9000, [2.0] * 3), ([2.0] * 9000, [2.0] * 3))
+
+
+def kill_when_it_says(word: str, code: str, *arguments: object) -> None:
+    """Run a program until it prints a word, and kill it there."""
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, text=True
+    )
     assert writer.stdout is not None
-    assert writer.stdout.readline() == "writing\n"
+    assert writer.stdout.readline() == f"{word}\n"
     writer.send_signal(signal.SIGKILL)
     writer.wait()
     writer.stdout.close()
-    with open_checkpoint(path) as found:
-        assert found.read("w").tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("target", ["a.safetensors", "a.pt", "a.npz"])

@@ -166,7 +166,7 @@ def test_verify_finds_nothing_in_a_sound_file_and_counts_what_is_not_finite(targ
     report = verify(write_checkpoint(bad, f"{tmp_path}/bad-{target}"))
     assert [finding.text for finding in report.findings] == [
         "its name has control characters",
-        "1 NaN and 1 infinite of 3 values",
+        "1 NaN and 1 infinite of 3 in all",
     ]
 
 

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ckptswap.diff import diff
 from ckptswap.errors import CkptswapError, FormatError
 from ckptswap.formats import open_checkpoint
+from ckptswap.formats.convert import convert
 from ckptswap.formats.verify import verify
 
 torch = pytest.importorskip("torch")
@@ -90,6 +92,16 @@ def test_pieces_of_several_ranks(pieces: list, room: Any, tmp_path: Path) -> Non
         assert found.read("w").tolist() == WHOLE.tolist()
         assert found.read("t").astype(np.float32).tolist() == WHOLE.t().tolist()
         assert b"".join(part.tobytes() for part in found["w"].chunks(20)) == WHOLE.numpy().tobytes()
+
+
+@pytest.mark.parametrize("target", ["a.safetensors", "a.pt", "s/"])
+def test_any_format_can_be_made_of_them(target: str, room: Any, tmp_path: Path) -> None:
+    tensors = {"w": (WHOLE, TILES), "t": (WHOLE.t().bfloat16(), grid((7, 6), [[0, 4, 7], [0, 6]]))}
+    folder = build(tmp_path / "d", room, tensors)
+    with open_checkpoint(folder) as old, open_checkpoint(convert(folder, f"{tmp_path}/{target}")) as new:
+        assert list(new) == list(old)
+        assert all(new.read(name).tobytes() == old.read(name).tobytes() for name in old)
+        assert {row.status for row in diff(old, new).rows} == {"identical"}
 
 
 def _storage(whole: Any) -> Any:

@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import struct
+import subprocess
 import sys
 import warnings
 import zipfile
@@ -65,7 +66,10 @@ SAFETENSORS = {
         "names 'a' twice",
     ),
     "git-lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git-lfs"),
-    "a zip": (zip_bytes({"readme.txt": b"hello"}), "no data.pkl"),
+    "a zip": (zip_bytes({"readme.txt": b"hello"}), "is a zip archive"),
+    "a sound torch file": (torch_bytes(), "is a zip archive, as torch and numpy write"),
+    "a sound npz": (zip_bytes({"w.npy": npy_bytes(np.zeros(2))}), "is a zip archive"),
+    "a sound legacy file": (legacy_bytes(tensor_pickle(extra=b"N")), "is a pickle"),
     "text": (b"Not found\n", "text, beginning 'Not found'"),
     "html": (b"<!DOCTYPE html><html><title>404</title>", "web page"),
     "zeros": (bytes(4096), "header"),
@@ -183,8 +187,8 @@ NPZ = {
     "bf16 as void": (zip_bytes({"w.npy": npy_bytes(np.zeros(2, "V2"))}), "no bf16"),
     "no magic": (zip_bytes({"w.npy": b"hello, world, hello"}), "no .npy file"),
     "empty": (zip_bytes({"w.npy": b""}), "no .npy file"),
-    "short": (zip_bytes({"w.npy": npy_bytes(np.zeros(4))[:-1]}), "takes 31 bytes"),
-    "long": (zip_bytes({"w.npy": npy_bytes(np.zeros(4)) + b"1"}), "takes 33 bytes"),
+    "short": (zip_bytes({"w.npy": npy_bytes(np.zeros(4))[:-1]}), "takes 31 B"),
+    "long": (zip_bytes({"w.npy": npy_bytes(np.zeros(4)) + b"1"}), "takes 33 B"),
     "code in the header": (_npy(b"{'descr': __import__('os'), 'fortran_order': False, 'shape': ()}\n"), "parsed"),
     "deep header": (_npy(b"(" * 9000), "parsed"),
     "odd literal": (_npy(b"{'descr': 1is 2}"), "parsed"),
@@ -279,6 +283,37 @@ def test_a_duplicate_member(tmp_path: Path) -> None:
 def test_a_directory_that_disagrees_with_the_content(tmp_path: Path) -> None:
     content = torch_bytes().replace(b"archive/data/0", b"archive/data/1", 1)
     _refused(write(tmp_path / "a.pt", content), "disagree")
+
+
+def test_a_deflate_bomb_is_read_in_the_memory_of_any_other(tmp_path: Path) -> None:
+    """A thousand times as large as its file: 160 MB of zeros in 160 kB, compared and verified in a few MB."""
+    described = b"{'descr': '<f4', 'fortran_order': False, 'shape': (40000000,), }"
+    header = b"\x93NUMPY\x01\x00v\x00" + described.ljust(117) + b"\n"
+    with (
+        zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("w.npy", "w") as out,
+    ):
+        out.write(header)
+        for _ in range(160):
+            out.write(bytes(1_000_000))
+    assert (tmp_path / "a.npz").stat().st_size < 200_000
+    code = (
+        "import resource, sys\n"
+        "from ckptswap.diff import diff\n"
+        "from ckptswap.formats import open_checkpoint\n"
+        "from ckptswap.formats.verify import verify\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "with open_checkpoint(sys.argv[1]) as a:\n"
+        "    assert a['w'].numel == 40_000_000\n"
+        "    before = peak()\n"
+        "    assert diff(a, a).rows[0].status == 'identical'\n"
+        "assert verify(sys.argv[1]).ok\n"
+        "print(peak() - before)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "a.npz"], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 120
 
 
 def test_a_size_that_deflate_cannot_reach(tmp_path: Path) -> None:

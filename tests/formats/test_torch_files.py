@@ -11,6 +11,7 @@ import pytest
 
 from ckptswap.errors import FormatError
 from ckptswap.formats import common_prefix, open_checkpoint
+from ckptswap.formats.convert import convert
 
 torch = pytest.importorskip("torch")
 BASE = torch.arange(48.0).reshape(2, 4, 6)
@@ -86,6 +87,16 @@ def test_a_lightning_checkpoint(zipped: bool, tmp_path: Path) -> None:
             "the tensors lie under 'state_dict'",
             "it also carries optimizer_states, which belongs to these tensors",
         )
+
+
+@BOTH
+def test_what_training_left_becomes_any_format(zipped: bool, tmp_path: Path) -> None:
+    content = {"state_dict": {"model.w": torch.rand(3, 4).t(), "model.n": torch.tensor(3)}, "epoch": 3}
+    path = save(content, tmp_path, zipped)
+    for target in ("a.safetensors", "a.npz", "again.pt", "s/"):
+        with open_checkpoint(convert(path, f"{tmp_path}/{target}")) as found:
+            for name, tensor in content["state_dict"].items():
+                assert found.read(name).tobytes() == tensor.contiguous().numpy().tobytes()
 
 
 @pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict", "net", "whatever"])

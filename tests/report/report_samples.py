@@ -191,6 +191,40 @@ def grouped(rename: Rename = same) -> dict[str, Any]:
     return data | {"rows": rows}
 
 
+def threeway(rename: Rename = same) -> dict[str, Any]:
+    sides = {
+        side: {"path": rename(f"runs/{side}.safetensors"), "tensors": 11, "bytes": 44}
+        for side in ("base", "a", "b")
+    }
+    statuses = ("unchanged", "a", "b", "same", "both", "both", *["a"] * 6)
+    changes = {"unchanged": ("identical", "identical"), "a": ("changed", None), "b": ("identical", "only_b")}
+    rows = []
+    for at, (row, status) in enumerate(zip(show(rename=rename)["rows"], statuses, strict=True)):
+        change_a, change_b = changes.get(status, ("changed", "changed"))
+        kept = {name: row[name] for name in ("name", "layer", "kind")}
+        numbers = {"rel_l2_a": 0.11 * at, "rel_l2_b": None if change_b != "changed" else 0.2}
+        rows.append(kept | {"status": status, "change_a": change_a, "change_b": change_b} | numbers)
+    summary = {status: statuses.count(status) for status in ("unchanged", "a", "b", "same", "both")}
+    return {"schema": "ckptswap.diff3/1", **sides, "summary": summary, "rows": rows}
+
+
+def plan(rename: Rename = same) -> dict[str, Any]:
+    """What `plan_json` gives."""
+    rows = [
+        {name: row[name] for name in ("layer", "kind", "numel")}
+        | {
+            "status": "mismatch" if at == 3 else "measured",
+            "tensors": [row["name"]],
+            "rmse": 0.01 * at,
+            "rel_l2": 0.5,
+        }
+        | {"reason": f"{row['name']}: missing in the donor" if at == 3 else None}
+        for at, row in enumerate(show(rename=rename)["rows"])
+    ]
+    facts = {"run": rename("runs/x"), "samples": 72, "cells": 12, "variants": 11, "passes": 936}
+    return {"schema": "ckptswap.plan/1", **facts, "rows": rows}
+
+
 def evaluate(rename: Rename = same) -> dict[str, Any]:
     a, b = rename("segment.safetensors"), rename("runs/x/segment+conv.bias@reconstruct.safetensors")
     dice = rename("dice")

@@ -44,6 +44,19 @@ def test_characters_alone_tell_every_thing_apart(ascii: bool) -> None:
     assert "blank" in legend
 
 
+def test_layers_that_begin_and_end_alike_can_be_told_apart_in_forty_columns() -> None:
+    """Cut later, where that leaves room for fewer kinds; folded, where no cut keeps them apart."""
+    for layer in (
+        "backbone.stage{}.a.long.way.down.layer{}",
+        "backbone.stage.{}.of.four.and.then.{}.of.two.blocks",
+    ):
+        text = heatmap(samples.sweep(layer), Style(40))
+        assert max(map(len, text.splitlines())) <= 40
+        panel = text.split("\n\n")[0].splitlines()[4:-1]
+        names = re.sub(r"[·░▒▓█◦]+", "|", "".join(line.strip() for line in panel)).replace(" ", "")
+        assert len({name for name in names.split("|") if name}) == 8
+
+
 def test_colours_tell_the_levels_apart() -> None:
     text = heatmap(EVERY, Style(200, colour=True))
     (line,) = [line for line in text.splitlines() if SGR.sub("", line).startswith("l ")]

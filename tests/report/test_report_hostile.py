@@ -19,8 +19,10 @@ from ckptswap.report.checkpoint import show_csv, show_md, show_table
 from ckptswap.report.diff import diff_csv, diff_md, diff_table
 from ckptswap.report.evaluate import evaluate_csv, evaluate_md, evaluate_table
 from ckptswap.report.heatmap import heatmap
+from ckptswap.report.plan import plan_table
 from ckptswap.report.sweep import findings_text, kind_summary, sweep_csv, sweep_json, sweep_md, sweep_table
 from ckptswap.report.text import Style, dump_json
+from ckptswap.report.threeway import threeway_table
 
 Rename = Callable[[str], str]
 TERMINAL: dict[str, Callable[[Rename, Style], str]] = {
@@ -32,6 +34,8 @@ TERMINAL: dict[str, Callable[[Rename, Style], str]] = {
     "diff": lambda rename, style: diff_table(samples.diff(rename), style, every=True),
     "diff-by": lambda rename, style: diff_table(samples.grouped(rename), style),
     "evaluate": lambda rename, style: evaluate_table(samples.evaluate(rename), style),
+    "threeway": lambda rename, style: threeway_table(samples.threeway(rename), style, every=True),
+    "plan": lambda rename, style: plan_table(samples.plan(rename), style),
 }
 CSV: dict[str, Callable[[Rename], str]] = {
     "sweep": lambda rename: sweep_csv(samples.sweep(rename=rename)),

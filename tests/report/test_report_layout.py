@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.text import Text
 
 from ckptswap.report.layout import Column, flow, grid, paragraph, render
@@ -22,6 +24,31 @@ def test_names_are_cut_first_then_spare_columns_go_the_largest_first() -> None:
     assert lines(18) == ["name       much  n", "enco…onv1    12  3", "enco…onv2 1,234 40"]
     assert lines(14) == ["name      much", "enco…nv1    12", "enco…nv2 1,234"]
     assert lines(8) == ["name", "enco…nv1", "enco…nv2"]
+
+
+def test_columns_go_where_names_would_look_alike_and_else_names_are_folded() -> None:
+    names = [f"encoder.layer{at}.block.conv.{role}" for at in (0, 1) for role in ("weight", "bias")]
+    columns = [Column("name", smallest=6), Column("much", right=True, spare=1)]
+    rows = [[name, "1,234"] for name in names]
+    shown = [line.plain.rstrip() for line in grid(columns, rows, Style(21))]
+    assert shown == ["name", *(f"encoder.layer{at}…{end}" for at in (0, 1) for end in ("weight", "v.bias"))]
+    narrow = [line.plain.split() for line in grid(columns, rows, Style(14))]
+    assert narrow[:6] == [["name", "much"], ["encoder.", "1,234"], ["layer0."], ["block."], ["conv."], ["weight"]]
+
+
+@given(
+    st.lists(st.text("ab.1", min_size=1, max_size=60), min_size=1, max_size=9, unique=True),
+    st.integers(12, 60),
+    st.integers(5, 20),
+)
+def test_different_names_never_look_alike(names: list[str], width: int, smallest: int) -> None:
+    columns = [Column("#"), Column("name", smallest=smallest), Column("n", right=True, spare=1)]
+    found = grid(columns, [["#", name, "=345"] for name in names], Style(width))
+    assert all(len(line.plain) <= width for line in found)
+    shown = [
+        "".join(row.split()) for row in "".join(line.plain.replace("=345", "") for line in found[1:]).split("#")
+    ]
+    assert len(set(shown[1:])) == len(names) == len(shown) - 1
 
 
 @pytest.mark.parametrize("width", range(5, 40))

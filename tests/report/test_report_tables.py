@@ -32,6 +32,13 @@ def test_show_of_nothing_is_its_summary() -> None:
     ]
 
 
+def test_names_in_forty_columns_can_be_told_apart() -> None:
+    """Other columns go first; what is left of two names differs."""
+    shown = [line.split()[0] for line in show_table(samples.show(), Style(40)).splitlines()[1:13]]
+    changed = [line.split()[1] for line in diff_table(samples.diff(), Style(40)).splitlines()[4:14]]
+    assert (len(set(shown)), len(set(changed))) == (12, 10)
+
+
 def test_show_exports_have_statistics_only_when_there_are() -> None:
     assert show_csv(samples.show()).splitlines()[0] == "name,layer,kind,shape,dtype,numel,nbytes"
     rows = list(csv.DictReader(io.StringIO(show_csv(samples.show(stats=True)))))
