@@ -1,7 +1,7 @@
 """A Ray driver as a program of its own: `ray_driver.py ADDRESS NODE DIARY` runs one task, at first on NODE.
 
-Ray reads RAY_AUTH_TOKEN when it is imported, prints what befalls nodes to stdout, and leaves threads behind: not in
-the process that runs the tests.
+Ray reads RAY_AUTH_TOKEN when it is imported, prints what befalls nodes to stdout, and leaves threads behind: not
+in the process that runs the tests.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Slurm and submitit themselves, as the executor will meet them: arrays, the queue, and how a job is stopped.
 
-How submitit 1.5 handles signals (core/job_environment.py): a job's process installs handlers, then calls the function.
-SIGTERM and SIGCONT are logged and ignored. SIGUSR2, which Slurm sends `signal_delay_s` (90 s) before the time limit
-because submitit asks for it, calls the function's `checkpoint` method where it has one, requeues the job and raises
-SystemExit. In the midst of a function without one it raises UncompletedJobError, except where the job has run for less
-than 80 % of its limit and more than 10 minutes are left: that counts as preempted, and is requeued. Handlers that the
-function installs replace these. A requeued job runs the same pickled function with the same arguments.
+How submitit 1.5 handles signals (core/job_environment.py): a job's process installs handlers, then calls the
+function. SIGTERM and SIGCONT are logged and ignored. SIGUSR2, which Slurm sends `signal_delay_s` (90 s) before the
+time limit because submitit asks for it, calls the function's `checkpoint` method where it has one, requeues the
+job and raises SystemExit. In the midst of a function without one it raises UncompletedJobError, except where the
+job has run for less than 80 % of its limit and more than 10 minutes are left: that counts as preempted, and is
+requeued. Handlers that the function installs replace these. A requeued job runs the same pickled function with the
+same arguments.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ def test_a_cancelled_job_stays_away_and_a_requeued_one_comes_back(tmp_path: Path
 
 
 def test_preempted_jobs_save_and_come_back(tmp_path: Path) -> None:
-    """A higher partition takes the node. Without a grace time Slurm requeues the job; with one it only warns, and a
-    job that exits in time has FAILED unless it requeued itself.
+    """A higher partition takes the node. Without a grace time Slurm requeues the job; with one it only warns, and
+    a job that exits in time has FAILED unless it requeued itself.
     """
     diaries = {"low": tmp_path / "low", "grace": tmp_path / "grace"}
     preempted = [
