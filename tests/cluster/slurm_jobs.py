@@ -39,6 +39,8 @@ def interruptible(diary: Path) -> list[str]:
         return diary.read_text("utf-8").splitlines()
     while not stops:
         time.sleep(0.05)
+    # Slurm signals every process of a job, often twice: the second SIGTERM would kill the scontrol started below.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     note(diary, "saved")
     if must_requeue_itself(os.environ["SLURM_JOB_ID"]):
         subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
