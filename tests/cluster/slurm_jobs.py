@@ -31,6 +31,8 @@ def interruptible(diary: Path) -> list[str]:
 
     The handler replaces submitit's, which is installed before the function is called.
     """
+    import submitit  # not where pytest collects this file: importing it sets up its logging
+
     stops: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: stops.append(number))
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
@@ -42,8 +44,10 @@ def interruptible(diary: Path) -> list[str]:
     # Slurm signals every process of a job, often twice: the second SIGTERM would kill the scontrol started below.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     note(diary, "saved")
-    if must_requeue_itself(os.environ["SLURM_JOB_ID"]):
-        subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
+    # Not SLURM_JOB_ID: one task of an array has the array's own number there, and would requeue all its siblings.
+    job_id = submitit.JobEnvironment().job_id
+    if must_requeue_itself(job_id):
+        subprocess.run(["scontrol", "requeue", job_id], check=True)
     # SystemExit is no Exception, so that submitit leaves no result that would call the job done.
     sys.exit(128 + signal.SIGTERM)
 

@@ -12,6 +12,7 @@ same arguments.
 from __future__ import annotations
 
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,19 +77,20 @@ def test_a_cancelled_job_stays_away_and_a_requeued_one_comes_back(tmp_path: Path
 
 def test_preempted_jobs_save_and_come_back(tmp_path: Path) -> None:
     """A higher partition takes the node. Without a grace time Slurm requeues the job; with one it only warns, and
-    a job that exits in time has FAILED unless it requeued itself.
+    a job that exits in time has FAILED unless it requeued itself (alone, not what else its array has done).
     """
-    diaries = {"low": tmp_path / "low", "grace": tmp_path / "grace"}
-    preempted = [
-        executor(tmp_path, partition=name).submit(slurm_jobs.interruptible, diary)
-        for name, diary in diaries.items()
-    ]
-    wait_until(lambda: all(map(lines, diaries.values())), "both jobs run")
-    assert result(executor(tmp_path, partition="high", exclusive=True).submit(slurm_jobs.squared, 5)) == 25
-    for job in preempted:
+    diaries = [tmp_path / "low", tmp_path / "grace"]
+    tasks = [partial(slurm_jobs.squared, 5), partial(slurm_jobs.interruptible, diaries[1])]
+    done, warned = executor(tmp_path, partition="grace").submit_array(tasks)
+    assert result(done) == 25
+    requeued = executor(tmp_path, partition="low").submit(slurm_jobs.interruptible, diaries[0])
+    wait_until(lambda: all(map(lines, diaries)), "both jobs run")
+    assert result(executor(tmp_path, partition="high", exclusive=True).submit(slurm_jobs.squared, 6)) == 36
+    for job in (requeued, warned):
         first, saved, *again = result(job)
         assert (first, saved) == ("started 0", "saved")
         assert again  # more than once, where it came back before the other had begun
+    assert "Restarts=0" in slurm_output("scontrol", "show", "job", done.job_id)
 
 
 def test_submitit_alone_ignores_sigterm_and_breaks_off_at_sigusr2(tmp_path: Path) -> None:
