@@ -98,7 +98,7 @@ def _node(flags: list[str], env: dict[str, str], log: Path) -> Iterator[subproce
             command, env=env | IMPATIENT, cwd="/", stdout=output, stderr=output, start_new_session=True
         )
     try:
-        wait_until(lambda: _has_started(node, log), f"a Ray node has started ({log})", 120)
+        wait_until(lambda: _has_started(node, log), f"a Ray node has started ({log})")
         yield node
     finally:
         _kill(node)

@@ -30,7 +30,7 @@ def test_a_task_survives_its_worker_and_its_node(ray_cluster: ray_nodes.Cluster,
         os.kill(int(lines(diary)[0].split()[1]), signal.SIGKILL)
         wait_until(lambda: len(lines(diary)) == 2, "the task runs again after its worker's death")
         ray_cluster.kill_second()
-        printed = driver.communicate(timeout=60)[0]
+        printed = driver.communicate(timeout=120)[0]
     assert driver.returncode == 0
     assert f"ended on {ray_nodes.FIRST}" in printed
     assert [line.split()[0] for line in lines(diary)] == [ray_nodes.SECOND, ray_nodes.SECOND, ray_nodes.FIRST]

@@ -44,7 +44,7 @@ def queued(field: str, *ids: str) -> list[str]:
 
 def result(job: submitit.SlurmJob[Any]) -> Any:
     """What a job returned. `job.result()` alone never learns of a death: it asks sacct, and there is none."""
-    wait_until(job.paths.result_pickle.exists, f"job {job.job_id} has left a result", 120)
+    wait_until(job.paths.result_pickle.exists, f"job {job.job_id} has left a result")
     return job.result()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def wait_until(holds: Callable[[], bool], what: str, seconds: float = 60) -> None:
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = 120) -> None:
     """Returns once `holds()`; raises TimeoutError, which says `what` was awaited, after `seconds`."""
     end = time.monotonic() + seconds
     while not holds():
