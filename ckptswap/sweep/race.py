@@ -32,6 +32,8 @@ from ckptswap.errors import UsageError
 
 FIRST = 16
 """Samples before the first decision."""
+LEAST_UNITS = 16
+"""Units seen before a ceiling is assumed from them: fewer may not have shown yet how a variant breaks."""
 GROWTH = 1.15
 """A chunk ends no sooner than this many times the end before: finer looks save nothing in simulations."""
 STAKES = np.array([0.95, 0.5])
@@ -39,7 +41,7 @@ SHARES = np.array([0.8, 0.2])
 """Of the capital, on each stake. Gaps are small beside the range of a score, so that the best stake is nearly
 always a high one: in simulations and on real sweeps more stakes, or lower ones, do more work."""
 ROUNDING = 1e-9
-"""Of the largest y: what is left of it below this is rounding, and is not bet on."""
+"""Of the largest drop: where less than this is left to be fair, it is rounding, and there is no bet."""
 
 
 @dataclass(frozen=True)
@@ -252,28 +254,30 @@ def _ruled_out(walk: _Walk, now: Standing, rules: RaceRules) -> Standing:
     undecided = np.flatnonzero(~now.outside & (now.scored < walk.samples))
     if now.bar is None or not len(undecided):
         return now
-    reach = now.bar + rules.epsilon
-    ceiling = _assumed_ceiling(walk, now, reach) if rules.ceiling is None else rules.ceiling
-    seen = walk.seen(now.scored[undecided[:1]])[0]
+    seen = int(walk.seen(now.scored[undecided]).max())
+    if rules.ceiling is None and seen < LEAST_UNITS:
+        return now
+    ceiling = _assumed_ceiling(walk, now, now.bar) if rules.ceiling is None else rules.ceiling
     totals = np.diff(walk.sums[undecided, : seen + 1], axis=1)
-    capital = log_capital(totals, np.diff(walk.counted), ceiling, reach)
+    capital = log_capital(totals, np.diff(walk.counted), ceiling, now.bar + rules.epsilon)
     outside = now.outside.copy()
     outside[undecided] = capital >= math.log(rules.top / (1 - rules.confidence))
     return replace(now, outside=outside)
 
 
-def _assumed_ceiling(walk: _Walk, now: Standing, reach: float) -> float:
+def _assumed_ceiling(walk: _Walk, now: Standing, bar: float) -> float:
     """The largest drop on one sample that a variant in question is taken to be able to have. A rule of ours.
 
     It is the worst seen in any variant without all samples, or, where that is more, what the most peaked of the
-    leaders would have at the bar: its worst sample over its mean, times the bar. Never more than the worst seen.
+    leaders would have at the bar: its worst sample over its mean, times the bar. Without a bar above 0 it is the
+    worst seen anywhere.
     """
     worst = walk.worst[np.arange(len(now.scored)), walk.seen(now.scored)]
-    if reach <= 0:
+    if bar <= 0:
         return float(worst.max())
     leaders = list(now.leaders)
-    peak = (worst[leaders] / walk.means(now.scored)[leaders]).max() * reach
-    return float(min(worst.max(), max(peak, worst[now.scored < walk.samples].max())))
+    peak = (worst[leaders] / walk.means(now.scored)[leaders]).max() * bar
+    return float(max(peak, worst[now.scored < walk.samples].max()))
 
 
 def log_capital(totals: np.ndarray, sizes: np.ndarray, ceiling: float, mean: float) -> np.ndarray:
@@ -290,10 +294,10 @@ def log_capital(totals: np.ndarray, sizes: np.ndarray, ceiling: float, mean: flo
     [inf]
     """
     seen = sizes[: totals.shape[1]]
-    room = ceiling * seen - totals
+    room = np.maximum(ceiling * seen - totals, 0.0)
     left = sizes.sum() * (ceiling - mean) - np.cumsum(room, axis=1) + room
     fair = left / (sizes.sum() - np.cumsum(seen) + seen)
-    rounding = ROUNDING * np.abs(room).max(initial=0.0)
+    rounding = ROUNDING * max(abs(ceiling), np.abs(totals / seen).max())
     with np.errstate(divide="ignore", invalid="ignore"):
         gain = np.where(fair > rounding, (room / fair - seen) / sizes.max(), 0.0)
     won = np.log1p(STAKES[:, None, None] * gain).sum(axis=2)
