@@ -88,6 +88,8 @@ def test_rounding_earns_nothing() -> None:
     for totals in (0.1 * sizes, np.nextafter(0.1 * sizes, 0), np.nextafter(0.1 * sizes, 1)):
         for seen, mean in itertools.product(range(1, 6), (0.1, np.nextafter(0.1, 0), np.nextafter(0.1, 1))):
             assert abs(log_capital(totals[None, :seen], sizes, 0.1, mean)[0]) < 1e-6
+    beyond = 0.1 * sizes * (1 + 0.9 * race.ROUNDING)
+    assert np.isfinite(log_capital(beyond[None, :5], sizes, 0.1, 0.1 * (1 - 2 * race.ROUNDING)))
 
 
 def plain_capital(totals: list[float], sizes: list[int], ceiling: float, mean: float) -> float:
