@@ -138,6 +138,10 @@ class TaskFlags:
     limit: Annotated[int | None, typer.Option(metavar="N", help="Use the first N samples only.")] = None
     threads: Annotated[int | None, typer.Option(metavar="N", help="Torch threads. [default: all cores]")] = None
     device: Annotated[str | None, typer.Option(metavar="NAME", help="Where to compute. [default: cpu]")] = None
+    dtype: Annotated[
+        Literal["f64", "f32", "bf16", "f16"] | None,
+        typer.Option(help="In which precision to compute; scores then differ. [default: the model's own]"),
+    ] = None
     output: Annotated[
         Literal["logits", "probability"] | None,
         typer.Option(help="What the model's last layer gives. [default: logits]"),

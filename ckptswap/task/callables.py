@@ -61,7 +61,7 @@ class _StdoutAside:
         return getattr(self._real if outside else sys.stderr, name)
 
 
-_STDOUT_ASIDE = _StdoutAside()
+STDOUT_ASIDE = _StdoutAside()
 
 
 def is_callable_spec(spec: str) -> bool:
@@ -103,7 +103,7 @@ def call(what: str, function: Callable[..., Any], args: Mapping[str, Any], error
 def faults_of(what: str, error: type[TaskError], remedy: str = "") -> Iterator[None]:
     """Whatever user code raises in here becomes one sentence: what, file and line, exception."""
     try:
-        with _STDOUT_ASIDE:
+        with STDOUT_ASIDE:
             yield
     except CkptswapError:
         raise

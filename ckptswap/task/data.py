@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ from ckptswap.task.threads import pinned_threads
 MEMORY = 2 << 30
 """Bytes of samples kept in memory; the others are decoded again in every pass."""
 
+Key = TypeVar("Key", bound=Hashable)
 Progress = Callable[[int, int | None], None]
 """Called with the samples done and, where it is known, how many there are."""
 
@@ -63,7 +64,8 @@ class Data:
     `samples` = N. In the data's order: `groups` (N,) int64, numbered as they first appear, and `units` (N,) int64,
     equal where samples are drawn together: the number of the batch for ready-made batches, and where shapes
     differ; else each sample is its own. By the number of the batch: `places`, of each the samples' places (n,).
-    `shapes` maps each shape of an input (…) to the first batch that has it.
+    `shapes` maps each shape of an input (…) to the first batch that has it, `forms` each (number of samples, shape
+    and dtype of an input).
     """
 
     def __init__(self, source: Source, progress: Progress | None = None, memory: int = MEMORY) -> None:
@@ -77,7 +79,9 @@ class Data:
         self.groups = _numbered(groups, source.name)
         self.places = tuple(source.batches(kinds))
         self.units = self._units(alone=source.again and len(set(kinds)) == 1)
-        self.shapes = _first_of_each([kinds[places[0]][0][0] for places in self.places])
+        inputs = [kinds[places[0]][0] for places in self.places]
+        self.shapes = _first_of_each([shape for shape, _ in inputs])
+        self.forms = _first_of_each([(size, *each) for size, each in zip(self.sizes, inputs, strict=True)])
         self._whole = dict(self._assembled())
 
     @property
@@ -213,10 +217,10 @@ def _numbered(groups: Sequence[Group], name: str) -> np.ndarray:
     return np.array([numbers[group] for group in groups], np.int64)
 
 
-def _first_of_each(shapes: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], int]:
-    found: dict[tuple[int, ...], int] = {}
-    for number, shape in enumerate(shapes):
-        found.setdefault(shape, number)
+def _first_of_each(keys: Sequence[Key]) -> dict[Key, int]:
+    found: dict[Key, int] = {}
+    for number, key in enumerate(keys):
+        found.setdefault(key, number)
     return found
 
 

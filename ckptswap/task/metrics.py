@@ -20,6 +20,7 @@ A threshold hides NaN: nothing here looks for them, `Task.measure` counts them.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -54,6 +55,11 @@ class Metric:
     name: str
     direction: Direction
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Between which one sample's score lies, infinite where it is not known to have a bound."""
+        return -math.inf, math.inf
+
     def against(self, target: Tensor) -> PerSample:
         """From targets (N, …) to a function of outputs (N, …): `per_sample`. Both may raise `MetricError`."""
         raise NotImplementedError
@@ -80,6 +86,10 @@ class Overlap(Metric):
     probability: bool = False
     ignore: int | None = None
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return 0.0, 1.0
+
     def against(self, target: Tensor) -> PerSample:
         return partial(self._scores, Truth(target, self.ignore))
 
@@ -102,6 +112,10 @@ class Distance(Metric):
     decibel: bool = False
     ignore: int | None = None
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return (-math.inf, PSNR_CAP) if self.decibel else (0.0, math.inf)
+
     def against(self, target: Tensor) -> PerSample:
         counted = None if self.ignore is None or target.is_floating_point() else target != self.ignore
         if counted is not None and not counted.flatten(1).any(1).all():
@@ -122,6 +136,10 @@ class Own(Metric):
     """The user's `fn(output, target) → one value a sample (N,)`."""
 
     function: Callable[[Tensor, Tensor], Any]
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return getattr(self.function, "bounds", super().bounds)
 
     def against(self, target: Tensor) -> PerSample:
         return partial(self._values, target)

@@ -18,6 +18,7 @@ from ckptswap.errors import FileError, UsageError, near
 
 TARGETS = ("masks", "input")
 OUTPUTS = ("logits", "probability")
+DTYPES = ("f64", "f32", "bf16", "f16")
 DIRECTIONS = ("max", "min")
 _PYTHON_WORDS = {"None": None, "none": None, "True": True, "False": False}
 
@@ -33,8 +34,9 @@ class TaskSpec:
     `model` and `data` are None where nothing was said (the checkpoint may say what it is). `target` is `masks`,
     or `input` for auto-encoding. `output` says whether the model gives `logits` or a `probability`; `output_key`
     picks from a dict or tuple. `limit` is a number of samples. `threads` is the number of logical cores unless
-    given; the last bits of scores depend on it, and on `batch_size`. `group` is a regex with one group on the
-    file name, or a .csv file with the columns name and group. `normalize` is MEAN/STD, such as `0.5/0.25`, one
+    given; the last bits of scores depend on it, on `batch_size`, and on `dtype`, in which it computes (as it
+    was built where None). `group` is a regex with one group on the file name, or a .csv file with the columns name
+    and group. `normalize` is MEAN/STD, such as `0.5/0.25`, one
     value or one a channel.
 
     >>> TaskSpec().merge({"metric": "iou,dice", "batch-size": 4}).metrics
@@ -52,6 +54,7 @@ class TaskSpec:
     limit: int | None = None
     threads: int = field(default_factory=_cores)
     device: str = "cpu"
+    dtype: str | None = None
     output: str = "logits"
     output_key: str | None = None
     ignore: int | None = None
@@ -217,6 +220,7 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "model": _text, "model_args": _args, "data": _text, "data_args": _args,
     "target": _one_of(TARGETS), "metrics": _names, "direction": _one_of(DIRECTIONS),
     "batch_size": _count, "limit": _count, "threads": _count, "device": _text,
+    "dtype": _one_of(DTYPES),
     "output": _one_of(OUTPUTS), "output_key": _key, "ignore": _whole, "normalize": _text, "group": _text,
 }  # fmt: skip
 """How each flag's value is read, in the order of the fields."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,6 +29,7 @@ _FIT = "channels and size of the images must be what the model takes (its in_cha
 _LIKE_PROBABILITIES = (
     "all outputs lie in 0…1 and are read as logits: if the model ends in a sigmoid, say --output probability"
 )
+_DTYPES = {"f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 _LIKE_LOGITS = "outputs leave 0…1 and are read as probabilities: if they are logits, leave --output out"
 
 __all__ = ["Measured", "Progress", "Task", "load_task"]
@@ -42,6 +43,43 @@ class Measured:
     statistics: Mapping[str, np.ndarray]
     nonfinite: int
     warnings: tuple[str, ...] = ()
+
+    @property
+    def fault(self) -> str | None:
+        """Why the statistics cannot be used, if they cannot."""
+        return _fault(self.statistics, self.nonfinite)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One output: statistics (n, K) by metric name, how many of its elements are NaN or infinite, the range of the
+    others (None without any), and whether it has one channel."""
+
+    statistics: dict[str, np.ndarray]
+    nonfinite: int
+    low: float | None
+    high: float | None
+    one_channel: bool
+
+    @property
+    def fault(self) -> str | None:
+        """Why the statistics cannot be used, if they cannot."""
+        return _fault(self.statistics, self.nonfinite)
+
+
+def _fault(statistics: Mapping[str, np.ndarray], nonfinite: int) -> str | None:
+    """Thresholded metrics hide NaN outputs, so these are counted."""
+    if nonfinite:
+        return f"{nonfinite} of the model's outputs are NaN or infinite"
+    for metric, values in statistics.items():
+        bad = int((~np.isfinite(values)).any(axis=1).sum())
+        if bad:
+            return f"the metric {metric} is NaN or infinite for {bad} of {len(values)} samples"
+    return None
+
+
+Scorer = Callable[[Tensor], Score]
+"""From an output (n, …) to its score."""
 
 
 @dataclass
@@ -76,12 +114,12 @@ class Task:
 
         The model gets a copy, which it may write to. Raises `ModelError`, also where it changes its own tensors.
         """
-        dtype = _float_dtype(self.model) if batch.is_floating_point() else batch.dtype
-        batch = batch.to(self.spec.device, dtype, copy=True)
+        batch = self.prepared(batch)
         what = f"the model, on input {list(batch.shape)},"
-        with torch.inference_mode(), self._watch.unchanged(), faults_of(what, ModelError, _FIT):
-            found = self.model(batch)
-        output = _pick(found, self.spec.output_key)
+        with torch.inference_mode():
+            with self._watch.unchanged(), faults_of(what, ModelError, _FIT):
+                found = self.model(batch)
+            output = self.pick(found)
         if not output.dim() or len(output) != len(batch):
             raise ModelError(
                 f"the model gives {list(output.shape)} for {len(batch)} samples",
@@ -89,23 +127,53 @@ class Task:
             )
         return output
 
+    def prepared(self, batch: Tensor) -> Tensor:
+        """A batch as the model takes it: a copy, on its device, of its dtype."""
+        dtype = _float_dtype(self.model) if batch.is_floating_point() else batch.dtype
+        return batch.to(self.spec.device, dtype, copy=True)
+
+    def pick(self, found: object) -> Tensor:
+        """The one tensor to score of what the model gives, in at least single precision. Raises `ModelError`."""
+        output = _pick(found, self.spec.output_key)
+        return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
+
+    def first_inputs(self) -> Tensor:
+        """The inputs of the first batch."""
+        with self.pinned(), closing(self.data.numbered({0})) as batches:
+            _, batch = next(batches)
+            return batch.inputs
+
+    def scorer(self, targets: Tensor) -> Scorer:
+        """From a batch's targets to a function that scores outputs; both may raise `MetricError`."""
+        measures = {metric.name: metric.against(targets) for metric in self.metrics}
+
+        def score(output: Tensor) -> Score:
+            bad, low, high = extent(output)
+            statistics = {name: measure(output) for name, measure in measures.items()}
+            finite = low <= high
+            one_channel = output.dim() < 4 or output.shape[1] == 1
+            return Score(statistics, bad, low if finite else None, high if finite else None, one_channel)
+
+        return score
+
     def measure(self, progress: Progress | None = None) -> Measured:
         """One full pass, with threads pinned. Raises `ModelError` or `MetricError`."""
         parts: dict[str, list[np.ndarray]] = {metric.name: [] for metric in self.metrics}
-        nonfinite, done, low, high = 0, 0, np.inf, -np.inf
+        scores: list[Score] = []
+        done = 0
         with self.pinned(), closing(self.batches()) as batches:
             for batch in batches:
-                output = self.forward(batch.inputs)
-                for metric in self.metrics:
-                    parts[metric.name].append(metric.per_sample(output, batch.targets))
-                bad, least, most = extent(output)
-                nonfinite, low, high = nonfinite + bad, min(low, least), max(high, most)
+                scores.append(self.scorer(batch.targets)(self.forward(batch.inputs)))
+                for name, values in scores[-1].statistics.items():
+                    parts[name].append(values)
                 done += len(batch)
                 if progress:
                     progress(done, self.samples)
         statistics = {name: in_data_order(each, self.data.places) for name, each in parts.items()}
-        one_channel = output.dim() < 4 or output.shape[1] == 1
-        return Measured(statistics, nonfinite, self.warnings + self._range_warnings(low, high, one_channel))
+        low = min((score.low for score in scores if score.low is not None), default=None)
+        high = max((score.high for score in scores if score.high is not None), default=None)
+        warnings = self.warnings + self.range_warnings(low, high, one_channel=scores[-1].one_channel)
+        return Measured(statistics, sum(score.nonfinite for score in scores), warnings)
 
     def trivial(self, metric: Metric) -> float:
         """The score of a prediction that looks at nothing, the zero of the default tolerance.
@@ -148,8 +216,10 @@ class Task:
             torch.backends.cudnn.benchmark = benchmark
             torch.set_deterministic_debug_mode(mode)
 
-    def _range_warnings(self, low: float, high: float, one_channel: bool) -> tuple[str, ...]:
-        if not one_channel or low > high or not any(isinstance(metric, Overlap) for metric in self.metrics):
+    def range_warnings(self, low: float | None, high: float | None, *, one_channel: bool) -> tuple[str, ...]:
+        """What the range of all outputs says of `--output`."""
+        overlaps = any(isinstance(metric, Overlap) for metric in self.metrics)
+        if not one_channel or low is None or high is None or not overlaps:
             return ()
         within = low >= 0 and high <= 1
         if within and self.spec.output == "logits":
@@ -179,7 +249,7 @@ def load_task(
     assert spec.model is not None
     model = build_model(spec.model, spec.model_args)
     load_into(model, checkpoint)
-    model.to(spec.device)
+    model.to(spec.device, _DTYPES[spec.dtype] if spec.dtype else None)
     return Task(spec, model, metrics, data or load_data(spec, progress), _warnings(spec, model, checkpoint))
 
 
@@ -210,6 +280,11 @@ def extent(output: Tensor) -> tuple[int, float, float]:
 
 def _warnings(spec: TaskSpec, model: nn.Module, checkpoint: Checkpoint) -> tuple[str, ...]:
     found = []
+    if spec.dtype is not None or torch.device(spec.device).type != "cpu":
+        dtype = str(_float_dtype(model)).removeprefix("torch.")
+        found.append(
+            f"computed in {dtype} on {spec.device}: the last bits are not those of other dtypes and devices"
+        )
     target = target_of(checkpoint)
     if target is not None and target != spec.target:
         found.append(f"{checkpoint.path} was trained to give {target}, and is scored against {spec.target}")

@@ -32,8 +32,7 @@ def load_into(model: nn.Module, checkpoint: Checkpoint) -> None:
     >>> model.weight.item()
     1.0
     """
-    state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    _refuse_mismatch(state, checkpoint)
+    state = check_fit(model, checkpoint)
     refuse_damaged(checkpoint)
     with torch.no_grad():
         for name, value in state.items():
@@ -58,7 +57,11 @@ _PLAIN = frozenset(
 )
 
 
-def _refuse_mismatch(state: dict[str, Tensor], checkpoint: Checkpoint) -> None:
+def check_fit(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The model's own tensors by name; raises `MismatchError`, as `load_into` does, where the checkpoint does
+    not fit.
+    """
+    state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     missing = [name for name in state if name not in checkpoint and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in checkpoint if name not in state]
     unlike = [_pair(checkpoint[name], state[name]) for name in state if name in checkpoint]
@@ -75,6 +78,7 @@ def _refuse_mismatch(state: dict[str, Tensor], checkpoint: Checkpoint) -> None:
         raise MismatchError(
             f"{checkpoint.path} does not fit the model: {'; '.join(parts)}", remedy=_remedy(missing, unexpected)
         )
+    return state
 
 
 def _pair(entry: Entry, value: Tensor) -> str:

@@ -169,6 +169,17 @@ def test_a_batch_has_one_dtype(own: str) -> None:
     assert sorted(read(TaskSpec(data=f"{own}:dtypes", batch_size=4))[0]) == [2, 3]
 
 
+@pytest.mark.parametrize("name", ["sizes", "dtypes", "plain", "loader"])
+@pytest.mark.parametrize("size", [2, 4])
+def test_the_first_batch_of_each_form(own: str, name: str, size: int) -> None:
+    """A form is what a model could be captured for: number of samples, shape and dtype."""
+    data = load_data(TaskSpec(data=f"{own}:{name}", batch_size=size))
+    firsts: dict[tuple[object, ...], int] = {}
+    for number, batch in data.numbered():
+        firsts.setdefault((len(batch), tuple(batch.inputs.shape[1:]), batch.inputs.dtype), number)
+    assert data.forms == firsts
+
+
 def test_the_input_as_target(own: str) -> None:
     for name in ("alone", "plain", "loader"):
         data = load_data(TaskSpec(data=f"{own}:{name}", target="input", batch_size=3))
