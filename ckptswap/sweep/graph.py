@@ -1,0 +1,324 @@
+"""A model as a list of operations on numbered values, captured for one shape of input.
+
+The model is traced once with fake tensors (no memory, no arithmetic) and without mutation, so that what an
+operation reads and gives is all there is to know of it. A model whose control flow depends on values cannot be
+traced, and `capture` says so; whoever asks must then run the model itself.
+
+Source: `make_fx` and `functionalize` of torch; in trials its operations gave eager mode's bits
+(docs/architecture.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.flop_counter import FlopCounterMode
+
+from ckptswap.errors import ModelError
+from ckptswap.task.callables import STDOUT_ASIDE, first_line
+
+
+class Uncapturable(Exception):
+    """The model cannot be captured; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A value's number, where an operation's arguments name it."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operation: it reads the values `reads` and gives the value `gives`.
+
+    `overwrite` does the same in the memory of its first argument; None where that is impossible. `memory` is the
+    value in whose memory its result lies (itself, unless it is a view). `nbytes` is the size of its result, 0 for
+    a view; `flops` counts convolutions and matrix products.
+    """
+
+    gives: int
+    op: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    reads: tuple[int, ...]
+    memory: int
+    nbytes: int
+    flops: int
+    overwrite: Callable[..., Any] | None
+
+
+@dataclass(frozen=True)
+class Graph:
+    """All operations that the output depends on, in an order in which they can run.
+
+    `state` gives the number of each of the model's tensors (tied ones share it), `constants` the tensors that the
+    model holds beside them.
+    """
+
+    state: Mapping[str, int]
+    constants: Mapping[int, Tensor]
+    input: int
+    output: int
+    steps: tuple[Step, ...]
+
+    @property
+    def read(self) -> frozenset[int]:
+        """The values that some operation reads."""
+        return frozenset(value for step in self.steps for value in step.reads)
+
+    @property
+    def flops(self) -> int:
+        """Of one whole forward pass."""
+        return sum(step.flops for step in self.steps)
+
+
+def capture(model: nn.Module, batch: Tensor, pick: Callable[[object], Tensor]) -> Graph:
+    """Trace a model in eval mode on a batch's shape; `pick` takes the one tensor of its output.
+
+    Raises `Uncapturable` where the model cannot be captured, and `ModelError` for one that draws random numbers.
+
+    >>> graph = capture(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), torch.zeros(4, 2), lambda found: found)
+    >>> [str(step.op) for step in graph.steps]
+    ['aten.t.default', 'aten.addmm.default', 'aten.relu.default']
+    >>> graph.flops
+    48
+    """
+    tensors = _state(model)
+    try:
+        traced = _traced(model, list(tensors), list(tensors.values()), batch, pick)
+        graph = _graph(traced, model, tensors)
+    except (ModelError, Uncapturable):
+        raise
+    except Exception as error:  # torch raises anything here: what it cannot trace has no class of its own
+        raise Uncapturable(first_line(error)) from None
+    return graph
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer once. Raises `Uncapturable` where two share memory without being one tensor, or
+    where what is saved and loaded is something else.
+    """
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    held = {name: tensor.untyped_storage().data_ptr() for name, tensor in _all_names(model)}
+    saved = {name: each for name, each in model.state_dict().items() if isinstance(each, Tensor)}
+    if any(held.get(name) != each.untyped_storage().data_ptr() for name, each in saved.items()):
+        raise Uncapturable("it saves tensors that its modules do not hold")
+    places = [tensor.untyped_storage().data_ptr() for tensor in tensors.values() if tensor.numel()]
+    if len(set(places)) < len(places):
+        raise Uncapturable("tensors of the model are views of each other")
+    return tensors
+
+
+def _traced(
+    model: nn.Module,
+    names: Sequence[str],
+    tensors: Sequence[Tensor],
+    batch: Tensor,
+    pick: Callable[[object], Tensor],
+) -> GraphModule:
+    def forward(state: Sequence[Tensor], inputs: Tensor) -> Tensor:
+        return pick(torch.func.functional_call(model, dict(zip(names, state, strict=True)), (inputs,)))
+
+    pure = torch.func.functionalize(forward, remove="mutations")
+    with torch.no_grad(), _no_numpy(), warnings.catch_warnings(), STDOUT_ASIDE:
+        warnings.simplefilter("ignore")
+        return make_fx(pure, tracing_mode="fake", _allow_non_fake_inputs=True)(tensors, batch)
+
+
+@contextlib.contextmanager
+def _no_numpy() -> Iterator[None]:
+    """While a model is traced, its tensors have no values; numpy would be given whatever lies in memory.
+
+    Other threads read data meanwhile, and go on as before.
+    """
+
+    def numpy(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() == here:
+            raise Uncapturable("it leaves torch for numpy")
+        return before(self, *args, **kwargs)
+
+    here = threading.get_ident()
+    inherited = "numpy" not in vars(torch.Tensor)
+    before = torch.Tensor.numpy
+    torch.Tensor.numpy = numpy  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        if inherited:
+            del torch.Tensor.numpy
+        else:
+            torch.Tensor.numpy = before  # type: ignore[method-assign]
+
+
+def _graph(traced: GraphModule, model: nn.Module, tensors: Mapping[str, Tensor]) -> Graph:
+    nodes = list(traced.graph.nodes)
+    inputs = [node for node in nodes if node.op == "placeholder"]
+    numbers = {
+        node: at for at, node in enumerate([*inputs, *(node for node in nodes if node.op != "placeholder")])
+    }
+    output = _only(next(node for node in nodes if node.op == "output").args[0])
+    if not isinstance(output, Node):
+        raise Uncapturable("its output does not depend on its input")
+    constants = {numbers[node]: _constant(traced, node) for node in nodes if node.op == "get_attr"}
+    _refuse_aliases(constants.values(), tensors.values())
+    memory: dict[Node, Node] = {}
+    steps = []
+    flops = _flops(traced, nodes, constants, numbers)
+    for node in _needed(nodes, output):
+        if node.op == "call_function":
+            _refuse_effects(node)
+            memory[node] = _memory(node, memory)
+            steps.append(_step(node, numbers, memory, flops))
+    places = {id(tensor): at for at, tensor in enumerate(tensors.values())}
+    state = {name: places[id(tensor)] for name, tensor in _all_names(model) if id(tensor) in places}
+    return Graph(state, constants, len(tensors), numbers[output], tuple(steps))
+
+
+def _only(found: Any) -> Any:
+    """What a graph returns, out of the list that some versions of torch put around it."""
+    return found[0] if isinstance(found, list | tuple) and len(found) == 1 else found
+
+
+def _all_names(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
+def _constant(traced: GraphModule, node: Node) -> Tensor:
+    found = operator.attrgetter(str(node.target))(traced)
+    if not isinstance(found, Tensor):
+        raise Uncapturable(f"it holds a {type(found).__name__}")
+    return found
+
+
+def _refuse_aliases(constants: Iterator[Tensor] | Any, tensors: Any) -> None:
+    """A parameter that the model also reaches by another way would be read as it was, whatever is swapped in."""
+    places = {tensor.untyped_storage().data_ptr() for tensor in tensors if tensor.numel()}
+    for constant in constants:
+        if constant.numel() and constant.untyped_storage().data_ptr() in places:
+            raise Uncapturable("it reaches a parameter by another way than its module")
+
+
+def _needed(nodes: Sequence[Node], output: Node) -> list[Node]:
+    """What the output depends on, in order; and whatever mutates, which `_refuse_effects` then refuses."""
+    wanted = {output}
+    for node in reversed(nodes):
+        if node in wanted or _mutates(node):
+            wanted.add(node)
+            wanted.update(node.all_input_nodes)
+    return [node for node in nodes if node in wanted]
+
+
+def _mutates(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return node.op == "call_function" and schema is not None and schema.is_mutable
+
+
+def _refuse_effects(node: Node) -> None:
+    if _mutates(node):
+        raise Uncapturable(f"{node.target} changes a tensor in place")
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and not _drops_nothing(node):
+        raise ModelError(
+            f"the model draws random numbers in eval mode ({node.target})",
+            remedy="switch dropout and its like off in eval mode",
+        )
+
+
+def _drops_nothing(node: Node) -> bool:
+    """Attention counts as random because it can drop weights; most often its probability is 0."""
+    schema = getattr(node.target, "_schema", None)
+    names = [each.name for each in schema.arguments] if schema is not None else []
+    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    return "dropout_p" in names and given.get("dropout_p", 0.0) == 0.0
+
+
+def _memory(node: Node, memory: Mapping[Node, Node]) -> Node:
+    """The node in whose memory a result lies: its own, or that of the first argument for views and parts."""
+    first = node.args[0] if node.args else None
+    schema = getattr(node.target, "_schema", None)
+    is_view = schema is not None and any(each.alias_info is not None for each in schema.returns)
+    if isinstance(first, Node) and (is_view or node.target is operator.getitem or schema is None):
+        return memory.get(first, first)
+    return node
+
+
+def _step(node: Node, numbers: Mapping[Node, int], memory: Mapping[Node, Node], flops: Mapping[Node, int]) -> Step:
+    own = memory[node] is node
+    return Step(
+        gives=numbers[node],
+        op=node.target,  # type: ignore[arg-type]
+        args=tuple(_template(each, numbers) for each in node.args),
+        kwargs={name: _template(each, numbers) for name, each in node.kwargs.items()},
+        reads=tuple(numbers[each] for each in node.all_input_nodes),
+        memory=numbers[memory[node]],
+        nbytes=_nbytes(node.meta.get("val")) if own else 0,
+        flops=flops[node],
+        overwrite=_overwrite(node) if own else None,
+    )
+
+
+def _template(value: Any, numbers: Mapping[Node, int]) -> Any:
+    """An argument in plain lists, with numbers in the place of nodes."""
+    if isinstance(value, Node):
+        return Ref(numbers[value])
+    return [_template(each, numbers) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _nbytes(value: Any) -> int:
+    if isinstance(value, Tensor):
+        return value.untyped_storage().nbytes()
+    return sum(map(_nbytes, value)) if isinstance(value, tuple | list) else 0
+
+
+def _overwrite(node: Node) -> Callable[..., Any] | None:
+    """torch's in-place form of an operation (`relu_` for `relu`), where the result fits its first argument."""
+    first = node.args[0] if node.args else None
+    op = node.target
+    if not isinstance(op, torch._ops.OpOverload) or not isinstance(first, Node):
+        return None
+    before, after = first.meta.get("val"), node.meta.get("val")
+    if not isinstance(before, Tensor) or not isinstance(after, Tensor) or not _same_form(before, after):
+        return None
+    namespace, _, name = op._schema.name.partition("::")
+    packet = getattr(getattr(torch.ops, namespace), f"{name}_", None)
+    return getattr(packet, op._overloadname, None) if packet is not None else None
+
+
+def _same_form(a: Tensor, b: Tensor) -> bool:
+    return (a.shape, a.dtype, a.stride(), a.storage_offset()) == (b.shape, b.dtype, b.stride(), b.storage_offset())
+
+
+def _flops(
+    traced: GraphModule, nodes: Sequence[Node], constants: Mapping[int, Tensor], numbers: Mapping[Node, int]
+) -> dict[Node, int]:
+    """By torch's own counter, operation by operation, on fake tensors."""
+    found: dict[Node, int] = {}
+    for node in nodes:
+        if node.op != "call_function":
+            continue
+        args, kwargs = (
+            torch.fx.node.map_arg(
+                each, lambda node: constants[numbers[node]] if numbers[node] in constants else node.meta["val"]
+            )
+            for each in (node.args, node.kwargs)
+        )
+        found[node] = _flops_of(node.target, args, kwargs, node.meta.get("val"))
+    return found
+
+
+def _flops_of(op: Any, args: Any, kwargs: Any, result: Any) -> int:
+    packet = getattr(op, "overloadpacket", None)
+    count = FlopCounterMode(display=False).flop_registry.get(packet)
+    return int(count(*args, **kwargs, out_val=result)) if count else 0
