@@ -1,144 +1,261 @@
-"""What a run remembers: a folder with `plan.json` (conditions and plan) and `journal.jsonl` (finished variants).
+"""What a run remembers: a folder with `plan.json` (conditions and plan) and `journal/` (finished blocks).
 
-The conditions are the key: everything that decides scores, by content. They are written before any work. The
-journal is only ever appended to, one JSON line a finished variant, each with a CRC-32 of its bytes and fsynced,
-so that a killed run loses no more than the variant in flight. Statistics are stored as the bytes of their
-float64 values, so that a continued run gives the same table, bit for bit.
+A block is one variant on one batch. A journal file is only ever appended to, by one writer, one line a block, each
+with a CRC-32 of its bytes; it begins with the key of the conditions under which its scores were made. A line is
+written by a single call and fsynced within a second, so that a killed run loses no more than the block in flight,
+and a power cut no more than a second. Statistics are stored as the bytes of their float64 values, so that a
+continued run gives the same table, bit for bit.
 """
 
 from __future__ import annotations
 
-import base64
+import binascii
 import hashlib
 import json
 import os
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ckptswap.errors import RunError
 from ckptswap.formats.atomic import write_text
 
-SCHEMA = "ckptswap.run/1"
+SCHEMA = "ckptswap.run/2"
 PLAN = "plan.json"
-JOURNAL = "journal.jsonl"
+JOURNAL = "journal"
 BASELINE = "baseline"
 DONOR = "donor"
+REPLAY = "replay"
+SYNC = 1.0
+"""Seconds after which what was written is made to reach the disk."""
 
-_HEAD = b'{"crc32":"%08x","record":'
-_HEAD_SIZE = len(_HEAD % 0)
+_F8 = np.dtype("<f8")
+
+DISTRUST = "what was replayed cannot be trusted"
+
+Statistics = dict[str, np.ndarray]
+Place = tuple[str, int]
+"""Variant and number of the batch."""
 
 
-@dataclass(frozen=True)
-class Record:
-    """One finished variant: per metric the per-sample statistics (N, K), or why it failed.
+class Block(NamedTuple):
+    """One variant on one batch: per metric the statistics of its samples (n, K), or why it failed.
 
-    `nonfinite` counts the outputs that were NaN or infinite; `warnings` is what the user should know.
+    `engine` says how it was computed: `full` or `replay`.
     """
 
     variant: str
-    statistics: Mapping[str, np.ndarray] = field(default_factory=dict)
-    nonfinite: int = 0
+    batch: int
+    statistics: Statistics
     failed: str | None = None
-    warnings: tuple[str, ...] = ()
+    engine: str = "full"
 
 
-def encode(record: Record) -> bytes:
-    """A record as its line, newline included.
+def encode(block: Block) -> bytes:
+    """A block as its line, newline included.
 
-    >>> decode(encode(Record("v", {"iou": np.array([[0.1]])}))).statistics["iou"].tolist()
+    >>> decode(encode(Block("v", 0, {"iou": np.array([[0.1]])}))).statistics["iou"].tolist()
     [[0.1]]
     """
-    body = {
-        "variant": record.variant,
-        "statistics": {metric: _packed(values) for metric, values in record.statistics.items()},
-        "nonfinite": record.nonfinite,
-        "failed": record.failed,
-        "warnings": record.warnings,
-    }
-    text = json.dumps(body, separators=(",", ":")).encode()
-    return _HEAD % zlib.crc32(text) + text + b"}\n"
+    packed = {metric: [values.shape[1], _packed(values)] for metric, values in block.statistics.items()}
+    return _line([*block[:2], packed, *block[3:]])
 
 
-def decode(line: bytes) -> Record:
-    """The record of a line; raises `ValueError` when a single bit of it has changed."""
-    body = line[_HEAD_SIZE:-2]
-    if line != _HEAD % zlib.crc32(body) + body + b"}\n":
+def decode(line: bytes) -> Block:
+    """The block of a line; raises `ValueError` when a single bit of it has changed."""
+    return _block(_content(line))
+
+
+def _block(content: Any) -> Block:
+    variant, batch, packed, *rest = content
+    return Block(variant, batch, {metric: _unpacked(*each) for metric, each in packed.items()}, *rest)
+
+
+def _line(content: object) -> bytes:
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _content(line: bytes) -> Any:
+    text = line[9:-1]
+    if line[:9] != b"%08x " % zlib.crc32(text) or line[-1:] != b"\n":
         raise ValueError("the checksum does not fit")
-    found = json.loads(body)
-    statistics = {metric: _unpacked(values) for metric, values in found["statistics"].items()}
-    return Record(found["variant"], statistics, found["nonfinite"], found["failed"], tuple(found["warnings"]))
+    return json.loads(text.decode("ascii"))  # json would first guess at the encoding of bytes
 
 
-def _packed(values: np.ndarray) -> dict[str, Any]:
-    raw = np.ascontiguousarray(values, dtype="<f8").tobytes()
-    return {"shape": list(values.shape), "float64": base64.b64encode(raw).decode("ascii")}
+def _packed(values: np.ndarray) -> str:
+    return binascii.b2a_base64(np.ascontiguousarray(values, dtype=_F8).tobytes(), newline=False).decode("ascii")
 
 
-def _unpacked(packed: Mapping[str, Any]) -> np.ndarray:
-    raw = base64.b64decode(packed["float64"], validate=True)
-    return np.frombuffer(raw, dtype="<f8").astype(float).reshape(packed["shape"])
+def _unpacked(width: int, text: str) -> np.ndarray:
+    return np.frombuffer(binascii.a2b_base64(text), dtype=_F8).reshape(-1, width)
 
 
-def read_records(path: Path) -> tuple[dict[str, Record], int]:
-    """The last record of each variant, and how many bytes of the file are whole lines.
+class Blocks(dict[Place, Block]):
+    """All that is known of a run, by variant and batch. Of two blocks for one place the better one stays, whatever
+    the order in which they come: a score rather than a failure, a full pass rather than a replay."""
 
-    A last line without its newline was torn by a crash: it is left out. Any other broken line raises
-    `RunError` with its number. A missing file is an empty journal.
+    distrusted = False
+    """Whether replays were found wrong: then none of theirs is kept."""
+
+    def put(self, block: Block) -> None:
+        """Add one, unless a better one is there."""
+        if self.distrusted and block.engine == REPLAY:
+            return
+        place = block.variant, block.batch
+        known = self.get(place)
+        if known is None or _worth(block) >= _worth(known):
+            self[place] = block
+
+    def distrust(self) -> None:
+        """Forget what was replayed, and take no more of it."""
+        self.distrusted = True
+        for place in [place for place, block in self.items() if block.engine == REPLAY]:
+            del self[place]
+
+    def lacks(self, variant: str, batch: int) -> bool:
+        """Whether there is work to do; what failed is tried again."""
+        block = self.get((variant, batch))
+        return block is None or block.failed is not None
+
+
+def _worth(block: Block) -> tuple[bool, bool]:
+    return block.failed is None, block.engine != REPLAY
+
+
+def read_blocks(folder: Path, *, key: str) -> Blocks:
+    """Everything in a run folder's journal files, which must all have been made under this key.
+
+    A last line without its newline was torn by a crash: it is left out. Any other broken line, and a file made
+    under another key, raises `RunError` naming file and line. A missing folder is an empty journal.
     """
-    records: dict[str, Record] = {}
-    size = 0
-    if not path.exists():
-        return records, size
-    with faults(f"cannot read {path}"), path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                break
-            record = _decoded(line, path, number)
-            records[record.variant] = record
-            size += len(line)
-    return records, size
+    found = Blocks()
+    for path in journal_files(folder):
+        for block in _read_file(path, key):
+            if block is None:
+                found.distrust()
+            else:
+                found.put(block)
+    return found
 
 
-def _decoded(line: bytes, path: Path, number: int) -> Record:
+def journal_files(folder: Path) -> list[Path]:
+    """The journal's files, in a fixed order."""
+    return sorted((folder / JOURNAL).glob("*.jsonl"))
+
+
+def _read_file(path: Path, key: str) -> Iterator[Block | None]:
+    """A file's blocks; None where its writer found that replays cannot be trusted."""
+    with faults(f"cannot read {path}"):
+        lines = path.read_bytes().splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        if number == len(lines) and not line.endswith(b"\n"):
+            return
+        try:
+            if number == 1:
+                _check_head(_content(line), key, path)
+            else:
+                content = _content(line)
+                yield None if content == DISTRUST else _block(content)
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"line {number} of {path} is damaged ({error})",
+                remedy="--repair leaves it out and computes that block again; --fresh begins anew",
+            ) from None
+
+
+def _check_head(head: Mapping[str, Any], key: str, path: Path) -> None:
+    if head["key"] != key:
+        raise RunError(f"{path} was made under other conditions", remedy="--fresh sets the old journal aside")
+
+
+def repair(folder: Path) -> list[str]:
+    """Leave broken lines out of every journal file, keeping the old file as `NAME.jsonl.damaged` (then
+    `.damaged.1`, …); says what it did.
+
+    A file whose first line is broken is set aside whole, since nobody can tell what its scores belong to.
+    """
+    said = []
+    for path in journal_files(folder):
+        with faults(f"cannot repair {path}"):
+            lines = path.read_bytes().splitlines(keepends=True)
+            broken = [number for number, line in enumerate(lines, start=1) if not _is_sound(line)]
+            torn = bool(lines) and not lines[-1].endswith(b"\n")
+            if not broken or (torn and broken == [len(lines)]):
+                continue
+            path.rename(_unused(path.with_name(f"{path.name}.damaged")))
+            if 1 not in broken:
+                kept = (line for number, line in enumerate(lines, start=1) if number not in broken)
+                path.write_bytes(b"".join(kept))
+        said.append(f"{path}: left out {len(broken)} damaged lines ({', '.join(map(str, broken[:10]))})")
+    return said
+
+
+def _is_sound(line: bytes) -> bool:
     try:
-        return decode(line)
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"line {number} of {path} is damaged ({error})",
-            remedy="--fresh sets the journal aside and starts anew",
-        ) from None
+        _content(line)
+    except ValueError:
+        return False
+    return True
 
 
 class Journal:
-    """The journal of one run, open for appending; `records` holds what is there already."""
+    """One writer's file in a run's journal, open for appending; `blocks` holds what all files hold already."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / JOURNAL
-        self.records, size = read_records(self.path)
+    def __init__(self, folder: Path, key: str, writer: str = "main") -> None:
+        self.blocks = read_blocks(folder, key=key)
+        self.path = folder / JOURNAL / f"{writer}.jsonl"
         with faults(f"cannot write {self.path}"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab", buffering=0)
-            self._file.truncate(size)
+            whole = self._file.truncate(_whole_lines(self.path))
+        self._synced = time.monotonic()
+        if not whole:
+            self._write(_line({"schema": SCHEMA, "key": key}))
 
-    def append(self, record: Record) -> None:
-        """Remember a record, on disk before this returns; raises `RunError` when it cannot be written."""
-        left = memoryview(encode(record))
+    def append(self, block: Block) -> None:
+        """Remember a block; raises `RunError` when it cannot be written."""
+        self._write(encode(block))
+        self.blocks.put(block)
+
+    def distrust(self) -> None:
+        """Remember for good that replays were found wrong."""
+        self._write(_line(DISTRUST))
+        self.blocks.distrust()
+
+    def _write(self, line: bytes) -> None:
+        left = memoryview(line)
         with faults(f"cannot write {self.path}"):
             while left:
                 left = left[self._file.write(left) :]
+        if time.monotonic() - self._synced > SYNC:
+            self.sync()
+
+    def sync(self) -> None:
+        """Make what was written reach the disk."""
+        with faults(f"cannot write {self.path}"):
             os.fsync(self._file.fileno())
-        self.records[record.variant] = record
+        self._synced = time.monotonic()
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        try:
+            self.sync()
+        finally:
+            self._file.close()
+
+
+def _whole_lines(path: Path) -> int:
+    """Bytes of a file up to its last newline."""
+    return path.read_bytes().rfind(b"\n") + 1
 
 
 def key_of(conditions: Mapping[str, Any]) -> str:
@@ -158,37 +275,51 @@ def prepare(folder: Path, contents: Mapping[str, Any], *, fresh: bool = False) -
     """
     with faults(f"cannot make {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
-    journal = folder / JOURNAL
     if fresh:
-        set_aside(journal)
+        set_aside(folder / JOURNAL)
     else:
-        known_records(folder, contents["key"])
+        check_conditions(folder, contents["key"])
     text = json.dumps({"schema": SCHEMA, **contents}, indent=1, allow_nan=False)
     write_text(folder / PLAN, text)
 
 
-def known_records(folder: Path, conditions: Mapping[str, Any]) -> dict[str, Record]:
+def known_blocks(folder: Path, conditions: Mapping[str, Any]) -> Blocks:
     """What a run folder holds that was made under these conditions; nothing is written.
 
     Raises `RunError` when it was made under others (naming what changed), or is damaged.
     """
-    journal = folder / JOURNAL
-    if (folder / PLAN).exists():
-        _check_key(folder, conditions)
-    elif journal.exists():
+    check_conditions(folder, conditions)
+    return read_blocks(folder, key=key_of(conditions))
+
+
+def check_conditions(folder: Path, conditions: Mapping[str, Any]) -> None:
+    """Raises `RunError` when a run folder has scores made under other conditions, naming what changed."""
+    if not journal_files(folder):
+        return  # nothing was scored, so nothing can be mixed up
+    if not (folder / PLAN).exists():
         raise RunError(f"{folder} has a journal but no {PLAN}", remedy="--fresh sets the journal aside")
-    return read_records(journal)[0]
+    then, now = read_plan(folder)["key"], json.loads(json.dumps(conditions))
+    changed = [part for part in {**then, **now} if then.get(part) != now.get(part)]
+    if changed:
+        what = "; ".join(_change(part, then.get(part), now.get(part)) for part in changed)
+        raise RunError(
+            f"{folder} was made under other conditions: {what}",
+            remedy="use another --run, or --fresh to set the old journal aside",
+        )
 
 
 def set_aside(journal: Path) -> None:
-    """Rename a journal to the first free `journal.N.jsonl` beside it."""
+    """Rename a journal's folder to the first free `journal.N` beside it."""
     if not journal.exists():
         return
-    number = 1
-    while (aside := journal.with_suffix(f".{number}.jsonl")).exists():
-        number += 1
     with faults(f"cannot set {journal} aside"):
-        journal.rename(aside)
+        journal.rename(_unused(journal))
+
+
+def _unused(path: Path) -> Path:
+    """The path, or the first of `path.1`, `path.2`, … that is not there."""
+    numbered = (path.with_name(f"{path.name}.{number}") for number in count(1))
+    return next(each for each in chain([path], numbered) if not each.exists())
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
@@ -205,21 +336,6 @@ def read_plan(folder: Path) -> dict[str, Any]:
         return found
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is no sweep's plan ({error})", remedy="give another folder") from None
-
-
-def _check_key(folder: Path, key: Mapping[str, Any]) -> None:
-    then = read_plan(folder)["key"]
-    journal = folder / JOURNAL
-    if not journal.exists() or not journal.stat().st_size:
-        return  # nothing was scored, so nothing can be mixed up
-    now = json.loads(json.dumps(key))
-    changed = [part for part in {**then, **now} if then.get(part) != now.get(part)]
-    if changed:
-        what = "; ".join(_change(part, then.get(part), now.get(part)) for part in changed)
-        raise RunError(
-            f"{folder} was made under other conditions: {what}",
-            remedy="use another --run, or --fresh to set the old journal aside",
-        )
 
 
 def _change(part: str, then: object, now: object) -> str:

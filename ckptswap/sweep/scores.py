@@ -1,0 +1,47 @@
+"""From a journal's blocks to each variant's statistics by sample, in the order of the data set."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from ckptswap.sweep.journal import Block
+
+
+class Scores:
+    """What is known of each variant. `walk[b]` are the positions of batch `b`'s samples in the data set.
+
+    >>> block = Block("v", 1, {"iou": np.array([[0.5], [0.7]])})
+    >>> Scores([block], walk=[[3, 1], [0, 2]]).statistics("v", "iou").tolist()
+    [[0.5], [nan], [0.7], [nan]]
+    """
+
+    def __init__(self, blocks: Iterable[Block], walk: Sequence[Sequence[int]]) -> None:
+        self.walk = [np.asarray(places, np.int64) for places in walk]
+        self.samples = sum(map(len, self.walk))
+        self._blocks: dict[str, list[Block]] = defaultdict(list)
+        for block in sorted(blocks, key=lambda each: each.batch):
+            self._blocks[block.variant].append(block)
+
+    def statistics(self, variant: str, metric: str) -> np.ndarray:
+        """(N, K), NaN where a sample is not scored yet; (N, 1) NaN where none is."""
+        scored = [block for block in self._blocks[variant] if block.failed is None]
+        width = scored[0].statistics[metric].shape[1] if scored else 1
+        found = np.full((self.samples, width), np.nan)
+        for block in scored:
+            found[self.walk[block.batch]] = block.statistics[metric]
+        return found
+
+    def failed(self, variant: str) -> str | None:
+        """Why a variant failed, at the first batch where it did."""
+        return next((block.failed for block in self._blocks[variant] if block.failed is not None), None)
+
+    def is_begun(self, variant: str) -> bool:
+        """Whether anything is known of it."""
+        return bool(self._blocks[variant])
+
+    def done(self, variant: str) -> int:
+        """How many samples it was scored on."""
+        return sum(len(self.walk[block.batch]) for block in self._blocks[variant] if block.failed is None)
