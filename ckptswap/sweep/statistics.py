@@ -17,6 +17,7 @@ few); Westfall & Young, Resampling-Based Multiple Testing (1993) (max-T).
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -83,30 +84,42 @@ def mean(sums: np.ndarray, count: np.ndarray) -> np.ndarray:
     return sums[..., 0] / count
 
 
+def scored(statistics: np.ndarray) -> np.ndarray:
+    """Which samples were scored (N,): the others' statistics are NaN.
+
+    >>> scored(np.array([[1.0], [np.nan]])).tolist()
+    [True, False]
+    """
+    return ~np.isnan(statistics).any(axis=1)
+
+
 def group_totals(statistics: np.ndarray, groups: np.ndarray) -> Totals:
     """Sums within groups of (N, K) per-sample statistics, groups in ascending order of their number.
 
-    >>> totals = group_totals(np.array([[1.0], [2.0], [4.0]]), np.array([7, 7, 3]))
+    Samples that were not scored (NaN) do not count; a group may have none that were.
+
+    >>> totals = group_totals(np.array([[1.0], [2.0], [4.0], [np.nan]]), np.array([7, 7, 3, 3]))
     >>> totals.sums.tolist(), totals.count.tolist()
     ([[4.0], [3.0]], [1.0, 2.0])
     """
     labels, place = np.unique(groups, return_inverse=True)
+    there = scored(statistics)
     sums = np.zeros((len(labels), statistics.shape[1]))
-    np.add.at(sums, place, statistics)
-    return Totals(sums, np.bincount(place, minlength=len(labels)).astype(float))
+    np.add.at(sums, place[there], statistics[there])
+    return Totals(sums, np.bincount(place[there], minlength=len(labels)).astype(float))
 
 
 def whole(statistics: np.ndarray, reduce: Reduce) -> float:
-    """The value over all samples, of (N, K) statistics."""
-    return float(reduce(statistics.sum(axis=0), np.array(float(len(statistics)))))
+    """The value over all samples that were scored, of (N, K) statistics."""
+    there = statistics[scored(statistics)]
+    return float(reduce(there.sum(axis=0), np.array(float(len(there)))))
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Per-group sums of several checkpoints on the same samples: `columns[j]` is (G, K), `count` (G,)."""
+    """Per-group sums of several checkpoints, which may be scored on different samples of the same groups."""
 
-    columns: Sequence[np.ndarray]
-    count: np.ndarray
+    columns: Sequence[Totals]
     reduce: Reduce
     resamples: int = RESAMPLES
     seed: int = SEED
@@ -121,18 +134,21 @@ class Sample:
         resamples: int = RESAMPLES,
         seed: int = SEED,
     ) -> Sample:
-        """From each checkpoint's per-sample statistics (N, K) and the samples' groups (N,)."""
-        totals = [group_totals(each, groups) for each in statistics]
-        return cls([each.sums for each in totals], totals[0].count, reduce, resamples, seed)
+        """From each checkpoint's per-sample statistics (N, K), NaN where not scored, and the groups (N,)."""
+        return cls([group_totals(each, groups) for each in statistics], reduce, resamples, seed)
 
     @property
     def groups(self) -> int:
-        return len(self.count)
+        return len(self.columns[0].count)
+
+    def groups_of(self, form: Form) -> int:
+        """How many groups there are something of in every column of a linear combination."""
+        return min(int(np.count_nonzero(self.columns[column].count)) for column in form)
 
     @cached_property
     def scales(self) -> list[np.ndarray]:
         """Per column (K,): how large each statistic is, for the step of a derivative where its sum is zero."""
-        return [np.abs(column).sum(axis=0) for column in self.columns]
+        return [np.abs(column.sums).sum(axis=0) for column in self.columns]
 
     def influence(self, column: int, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of weighted groups (R, G): one column's value (R,), and how it moves with each group (R, G).
@@ -140,13 +156,15 @@ class Sample:
         The derivative by the count follows from those by the sums (Euler's identity: the value does not change
         when everything is counted twice), which makes the influences of a resample add up to zero.
         """
-        sums = np.einsum("rg,gk->rk", weights, self.columns[column])
-        count = weights @ self.count
-        slope = gradient(self.reduce, sums, count, self.scales[column])
-        share = np.einsum("rk,rk->r", slope, sums) / count
-        moved = np.einsum("rk,gk->rg", slope, self.columns[column])
-        moved -= share[:, None] * self.count
-        return self.reduce(sums, count), moved
+        totals = self.columns[column]
+        sums = np.einsum("rg,gk->rk", weights, totals.sums)
+        count = weights @ totals.count
+        with np.errstate(invalid="ignore", divide="ignore"):  # a resample may have none of a column's samples
+            slope = gradient(self.reduce, sums, count, self.scales[column])
+            share = np.einsum("rk,rk->r", slope, sums) / count
+            moved = np.einsum("rk,gk->rg", slope, totals.sums)
+            moved -= share[:, None] * totals.count
+            return self.reduce(sums, count), moved
 
 
 def gradient(reduce: Reduce, sums: np.ndarray, count: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -205,7 +223,8 @@ def effects(sample: Sample, forms: Sequence[Form]) -> Effects:
         again, spread, _ = _moments(sample, forms, weights)
         least = np.maximum(np.sqrt(spread), FLOOR * se[:, None])
         with np.errstate(invalid="ignore", divide="ignore"):
-            t[:, here] = np.where(se[:, None] > 0, np.abs(again - estimate[:, None]) / least, 0.0)
+            found = np.where(se[:, None] > 0, np.abs(again - estimate[:, None]) / least, 0.0)
+        t[:, here] = np.where(np.isnan(found), np.inf, found)  # a resample without a sample of some column
         done = here.stop
     return Effects(estimate, se, t)
 
@@ -229,12 +248,13 @@ def _moments(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Per form and resample (F, R): estimate, linearised cluster variance, and size of what was subtracted."""
     estimate, variance, scale = (np.zeros((len(forms), len(weights))) for _ in range(3))
-    baseline = sample.influence(0, weights)
-    correction = sample.groups / (sample.groups - 1) if sample.groups > 1 else math.nan
+    often = {column for column, number in Counter(each for form in forms for each in form).items() if number > 1}
+    shared = {column: sample.influence(column, weights) for column in sorted(often)}
     for row, form in enumerate(forms):
-        moved = np.zeros_like(weights)
+        groups, moved = sample.groups_of(form), np.zeros_like(weights)
+        correction = groups / (groups - 1) if groups > 1 else math.nan
         for column, weight in form.items():
-            value, influence = sample.influence(column, weights) if column else baseline
+            value, influence = shared[column] if column in shared else sample.influence(column, weights)
             estimate[row] += weight * value
             moved += weight * influence
             scale[row] = np.maximum(scale[row], abs(weight) * np.abs(value))
@@ -255,7 +275,7 @@ def contrast(sample: Sample, form: Form) -> Interval:
     >>> contrast(Sample.of([a, b], np.arange(8), mean), {1: 1.0, 0: -1.0})
     Interval(estimate=0.5, low=0.5, high=0.5)
     """
-    if sample.groups < LEAST_GROUPS:
+    if sample.groups_of(form) < LEAST_GROUPS:
         sample = replace(sample, resamples=0)
         return Interval(float(_moments(sample, [form], np.ones((1, sample.groups)))[0][0, 0]), None, None)
     found = effects(sample, [form])
@@ -277,30 +297,39 @@ def difference(a: np.ndarray, b: np.ndarray, groups: np.ndarray, reduce: Reduce,
     return contrast(Sample.of([a, b], groups, reduce, **how), {0: 1.0, 1: -1.0})
 
 
-def drop_form(column: int, direction: str) -> Form:
+def drop_form(column: int, direction: str, baseline: int = 0) -> Form:
     """The drop of a variant (a column) from the baseline (column 0): positive is worse.
 
     >>> drop_form(3, "max"), drop_form(3, "min")
     ({0: 1.0, 3: -1.0}, {0: -1.0, 3: 1.0})
     """
     sign = 1.0 if direction == "max" else -1.0
-    return {0: sign, column: -sign}
+    return {baseline: sign, column: -sign}
 
 
-def table(sample: Sample, direction: str) -> list[RowIntervals]:
-    """The drops of columns 1… from column 0, with plain intervals and intervals that hold all at once (95 %)."""
-    forms = [drop_form(column, direction) for column in range(1, len(sample.columns))]
-    if not forms:
-        return []
-    if sample.groups < LEAST_GROUPS:
-        return [RowIntervals(contrast(sample, form).estimate, None, None, None, None) for form in forms]
-    found = effects(sample, forms)
+def table(sample: Sample, direction: str, baselines: Sequence[int] | None = None) -> list[RowIntervals]:
+    """The drops of variants, with plain intervals and intervals that hold all at once (95 %).
+
+    `baselines[j]` is the column that the `j`-th variant is paired with, variants being the last columns; without
+    it column 0 is the baseline of columns 1…. A row with fewer than 8 groups has no interval.
+    """
+    paired = baselines if baselines is not None else [0] * (len(sample.columns) - 1)
+    first = len(sample.columns) - len(paired)
+    forms = [drop_form(first + at, direction, baseline) for at, baseline in enumerate(paired)]
+    enough = [form for form in forms if sample.groups_of(form) >= LEAST_GROUPS]
+    found = iter(_rows(effects(sample, enough)) if enough else ())
+    return [
+        next(found) if sample.groups_of(form) >= LEAST_GROUPS
+        else RowIntervals(contrast(sample, form).estimate, None, None, None, None)
+        for form in forms
+    ]  # fmt: skip
+
+
+def _rows(found: Effects) -> Iterator[RowIntervals]:
     plain = found.critical() * found.se
     simultaneous = found.critical_of_all() * found.se
-    return [
-        RowIntervals(drop, drop - near, drop + near, drop - far, drop + far)
-        for drop, near, far in zip(found.estimate.tolist(), plain.tolist(), simultaneous.tolist(), strict=True)
-    ]
+    for drop, near, far in zip(found.estimate.tolist(), plain.tolist(), simultaneous.tolist(), strict=True):
+        yield RowIntervals(drop, drop - near, drop + near, drop - far, drop + far)
 
 
 def verdict(low: float | None, high: float | None, tolerance: float) -> Verdict:
@@ -314,6 +343,23 @@ def verdict(low: float | None, high: float | None, tolerance: float) -> Verdict:
     if high is not None and high < tolerance:
         return "reusable"
     return "undecided"
+
+
+def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Spearman's rank correlation, ties sharing their mean rank; None where a side has no two different values.
+
+    >>> spearman([1.0, 2.0, 3.0], [10.0, 30.0, 20.0])
+    0.5
+    """
+    if len(set(x)) < 2 or len(set(y)) < 2:
+        return None
+    return float(np.corrcoef(_mean_ranks(x), _mean_ranks(y))[0, 1])
+
+
+def _mean_ranks(values: Sequence[float]) -> np.ndarray:
+    _, place, count = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    return (last - (count - 1) / 2)[place]
 
 
 def seeds_interval(values: Sequence[float]) -> Interval:
