@@ -1,116 +1,276 @@
-"""How a variant is scored: one model in memory, tensors swapped in, one full pass, tensors swapped back.
+"""How variants are scored: by replaying what a swap can change where that is proven, else by full forward passes.
 
-The swap is a copy in place into the model's own tensors, and so is the way back, so that the recipient's bits
-are there again whatever a variant did.
+`Engine` decides. It captures the model once for each shape of input, holds the replayed outputs against plain full
+passes, bit by bit (the recipient's and two variants' on the first batch of a shape, then one in a hundred), and
+falls back to full passes for good, saying why once, where a model cannot be captured or a bit differs.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.errors import CkptswapError, MismatchError
-from ckptswap.sweep.journal import BASELINE, DONOR, Record
-from ckptswap.sweep.plan import variant_id
-from ckptswap.task.weights import to_torch
+from ckptswap.errors import CkptswapError, ModelError
+from ckptswap.sweep.graph import Graph, Uncapturable, capture
+from ckptswap.sweep.replay import Replay
+from ckptswap.sweep.swap import Swaps, Variant
+from ckptswap.task.callables import first_line
 
 if TYPE_CHECKING:
-    from ckptswap.task import Measured, Task
+    from ckptswap.task import Task
+
+How = Literal["auto", "replay", "full"]
+Form = tuple[tuple[int, ...], torch.dtype]
+"""Shape and dtype of a batch."""
+MEMORY = 2 << 30
+"""Bytes that a replay's intermediate values may take, unless told otherwise."""
+SHAPES = 8
+"""Shapes of input for which a model is captured; batches of further shapes are run in full."""
+CHECKED = 100
+"""One replayed output in so many is held against a full pass."""
 
 
-class FullEngine:
-    """Scores the donor, the recipient and any number of variants of it, one full pass each.
+class Outcome(NamedTuple):
+    """What became of a variant on a batch: its output, or why there is none; and which way it was computed."""
 
-    The task's model holds the recipient from the construction on, and between any two calls.
-    Raises `MismatchError` when the recipient does not fit the model.
+    variant: Variant
+    output: Tensor | None
+    failed: str | None
+    engine: Literal["full", "replay"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a sweep takes: which engine, the share of full passes' FLOPs, an estimate of the time in seconds, and
+    the most that a replay's intermediate values take, in bytes (None for full passes)."""
+
+    engine: Literal["full", "replay"]
+    share: float
+    seconds: float
+    peak: int | None
+
+
+class ReplayDiffers(Exception):
+    """A replayed output has other bits than a full pass: what was replayed so far cannot be trusted.
+
+    The text names the variant.
     """
 
-    def __init__(self, task: Task, donor: Checkpoint, recipient: Checkpoint) -> None:
-        self.task, self.donor, self.recipient = task, donor, recipient
+
+class Engine:
+    """Gives the outputs of the recipient and of variants of it, batch by batch.
+
+    The task's model holds the recipient from the construction on, and between any two calls. `notes` collects what
+    the user should be told, each thing once. Raises `MismatchError` when the recipient does not fit the model,
+    `ModelError` where `how` is `replay` and the model cannot be captured.
+    """
+
+    def __init__(
+        self, task: Task, donor: Checkpoint, recipient: Checkpoint, how: How = "auto", memory: int = MEMORY
+    ) -> None:
         task.load(recipient)
-        self._state = {
-            name: value for name, value in task.model.state_dict().items() if isinstance(value, torch.Tensor)
-        }
-        self._sharing = _sharing(self._state)
+        self.task, self.how, self.memory = task, how, memory
+        self.swaps = Swaps(task.model, donor)
+        self.notes: list[str] = []
+        self._replays: dict[Form, Replay | None] = {}
+        self._begun: set[Form] = set()
 
-    def baseline(self) -> Record:
-        """The recipient's own statistics."""
-        return self._record(BASELINE)
+    def replay(self, inputs: Tensor) -> Replay | None:
+        """The captured model for inputs of this shape; None where it must be run in full.
 
-    def reference(self) -> Record:
-        """The donor's statistics on the recipient's task; failed when it does not fit the model."""
-        try:
-            self.task.load(self.donor)
-            return self._record(DONOR)
-        except MismatchError as error:
-            return Record(DONOR, failed=str(error))
-        finally:
-            self.task.load(self.recipient)
-
-    def run(self, variants: Iterable[tuple[str, ...]]) -> Iterator[Record]:
-        """Score the variants that take these tensors from the donor, in the given order."""
-        for names in variants:
-            with self.swapped(names):
-                record = self._record(variant_id(names))
-            yield record
-
-    @contextmanager
-    def swapped(self, names: Iterable[str]) -> Iterator[None]:
-        """The model with the named tensors taken from the donor; the recipient's bits come back at the end.
-
-        Tensors that share memory (tied parameters) are written in the order of the state dict, as loading the
-        variant's file would: the last one counts. Raises `MismatchError` for a name that the model lacks.
+        At the first of its shape it is captured and held against the model itself on these inputs.
         """
-        taken = set(names)
-        touched = self._touched(taken)
-        kept = {name: self._state[name].clone() for name in touched}
+        if self.how == "full":
+            return None
+        form = _form(inputs)
+        if form not in self._replays:
+            if len(self._replays) >= SHAPES:
+                self._note(f"inputs of more than {SHAPES} shapes: the rest is run in full")
+                return None
+            self._replays[form] = self._captured(inputs)
+        return self._replays.get(form)
+
+    def outputs(self, number: int, inputs: Tensor, variants: Sequence[Variant]) -> Iterator[Outcome]:
+        """The outcome of each variant on batch `number`, in the order in which they come to be.
+
+        Raises `ReplayDiffers` when a replayed output is found wrong; then call `run_in_full`.
+        """
+        replay = self.replay(inputs)
+        if replay is None:
+            yield from self.in_full(inputs, variants)
+            return
+        checked = self._sample(number, variants, is_new=_form(inputs) not in self._begun)
+        self._begun.add(_form(inputs))
+        yield from self._replayed(replay, inputs, variants, checked)
+
+    def unread(self, inputs: Tensor) -> frozenset[str]:
+        """The tensors that the model never reads in eval mode, as far as its graph tells."""
+        replay = self.replay(inputs)
+        if replay is None:
+            return frozenset()
+        read = replay.graph.read
+        return frozenset(name for name in self.swaps.state if replay.graph.state.get(name) not in read)
+
+    def cost(self, inputs: Tensor, variants: Sequence[Variant], batches: float) -> Cost:
+        """What scoring the recipient and these variants takes on so many batches like this one, which is timed."""
+        with self.task.pinned():
+            replay = self.replay(inputs)
+            self.task.forward(inputs)
+            start = time.perf_counter()
+            self.task.forward(inputs)
+            full = time.perf_counter() - start
+            if replay is None:
+                return Cost("full", 1.0, full * (1 + len(variants)) * batches, None)
+            steps = replay.seconds(self.task.prepared(inputs))
+        swaps = [frozenset(self.values(replay.graph, variant.names)) for variant in variants]
+        groups = replay.schedules(swaps, with_output=False)
+        whole = max(replay.graph.flops, 1)
+        work = 1 + sum(schedule.flops for _, schedule in groups) / whole
+        replayed = sum(sum(steps[at] for at in replay.cone(swap).steps) for swap in swaps) + len(groups) * sum(
+            steps
+        )
+        peak = max((schedule.peak for _, schedule in groups), default=0)
+        return Cost("replay", work / (1 + len(variants)), (full + replayed) * batches, peak)
+
+    def values(self, graph: Graph, names: Sequence[str]) -> dict[int, Tensor]:
+        """What a variant puts in the place of which of the graph's values; nothing where it changes none."""
+        found = {
+            graph.state[name]: value for name, value in self.swaps.taken(names).items() if name in graph.state
+        }
+        own = {graph.state[name]: value for name, value in self.swaps.state.items() if name in graph.state}
+        return {number: value for number, value in found.items() if value is not own[number]}
+
+    def _captured(self, inputs: Tensor) -> Replay | None:
+        # Before it is traced: what a model makes at its first run, and keeps, must have values.
+        expected = self.task.forward(inputs)
         try:
-            for name in touched:
-                source = self.donor if name in taken else self.recipient
-                self._state[name].copy_(to_torch(source.read(name)))
-            yield
-        finally:
-            for name, tensor in kept.items():
-                self._state[name].copy_(tensor)
+            graph = capture(self.task.model, self.task.prepared(inputs), self.task.pick)
+        except Uncapturable as error:
+            self.run_in_full(f"the model cannot be captured ({error})")
+            return None
+        model = self.task.model
+        own: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        state = {graph.state[name]: value for name, value in own.items()}
+        replay = Replay(graph, state, self.memory)
+        (_, output), *_ = replay.outputs(self.task.prepared(inputs), [], with_output=True)
+        if same_bits(output, expected):
+            return replay
+        self._refuse_chance(inputs, expected)
+        self.run_in_full("the captured model gives other bits than the model itself")
+        return None
 
-    def _touched(self, names: set[str]) -> list[str]:
-        missing = sorted(names - self._state.keys())
-        if missing:
-            raise MismatchError(f"the model has no tensor {missing[0]!r}", remedy="leave it out with --exclude")
-        places = {place for name in names for place in self._sharing[name]}
-        return [name for name in self._state if name in places]
+    def refuse_chance(self, inputs: Tensor) -> None:
+        """Raises `ModelError` for a model that draws random numbers or keeps count; no captured one does."""
+        if self.replay(inputs) is None:
+            self._refuse_chance(inputs, self.task.forward(inputs))
 
-    def _record(self, variant: str) -> Record:
-        """One full pass; what goes wrong in it becomes the record's reason."""
-        try:
-            measured = self.task.measure()
-        except CkptswapError as error:
-            return Record(variant, failed=str(error))
-        except Exception as error:  # the user's model, data or metric may raise anything
-            return Record(variant, failed=f"{type(error).__name__}: {error}")
-        return Record(variant, measured.statistics, measured.nonfinite, _fault(measured), tuple(measured.warnings))
+    def _refuse_chance(self, inputs: Tensor, before: Tensor) -> None:
+        if not same_bits(before, self.task.forward(inputs)):
+            raise ModelError(
+                "the model gives another output when it is run again on the same input",
+                remedy="switch off in eval mode whatever draws random numbers or keeps count",
+            )
+
+    def run_in_full(self, reason: str) -> None:
+        """Replay nothing from now on. Raises `ModelError` where nothing else was allowed."""
+        if self.how == "replay":
+            raise ModelError(reason, remedy="use --engine full, or auto")
+        self.how = "full"
+        self._replays.clear()
+        self._note(f"{reason}: every variant is run in full")
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def _replayed(
+        self, replay: Replay, inputs: Tensor, variants: Sequence[Variant], checked: set[Variant]
+    ) -> Iterator[Outcome]:
+        batch = self.task.prepared(inputs)
+        swaps = {variant: self.values(replay.graph, variant.names) for variant in variants}
+        same = [variant for variant in variants if not replay.changes(swaps[variant])]
+        left = [variant for variant in variants if replay.changes(swaps[variant])]
+        while left or same:
+            try:
+                for index, output in replay.outputs(batch, [swaps[each] for each in left], with_output=bool(same)):
+                    found = same if index is None else [left[index]]
+                    for variant in found:
+                        self._check(variant, output, inputs, checked)
+                        yield Outcome(variant, output, None, "replay")
+                    swaps = {variant: swap for variant, swap in swaps.items() if variant not in found}
+                return
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error) or not self._halve(replay, len(left)):
+                    self._note(
+                        f"a replay failed ({first_line(error)}): that batch's other variants are run in full"
+                    )
+                    yield from self.in_full(inputs, [each for each in variants if each in swaps])
+                    return
+                left, same = ([each for each in part if each in swaps] for part in (left, same))
+
+    def _halve(self, replay: Replay, variants: int) -> bool:
+        """Half the memory for replays from now on; whether that helps."""
+        if variants < 2 or replay.memory < 2:
+            return False
+        needed = max((schedule.peak for _, schedule in replay.latest), default=replay.memory)
+        replay.memory = self.memory = min(replay.memory, needed) // 2
+        self._note("memory ran out: variants are replayed in smaller groups")
+        return True
+
+    def _sample(self, number: int, variants: Sequence[Variant], *, is_new: bool) -> set[Variant]:
+        """Which variants to hold against full passes: first and last of a new shape, then some at random."""
+        draw = random.Random(number)
+        count = len(variants) // CHECKED + (draw.random() < len(variants) % CHECKED / CHECKED)
+        chosen = set(draw.sample(list(variants), count))
+        return chosen | {*variants[:1], *variants[-1:]} if is_new else chosen
+
+    def _check(self, variant: Variant, output: Tensor, inputs: Tensor, checked: set[Variant]) -> None:
+        if variant not in checked:
+            return
+        (expected,) = self.in_full(inputs, [variant])
+        if expected.output is None or not same_bits(output, expected.output):
+            raise ReplayDiffers(
+                f"a replayed variant ({', '.join(variant.names[:3])}) has other bits than a full pass"
+            )
+
+    def in_full(self, inputs: Tensor, variants: Sequence[Variant]) -> Iterator[Outcome]:
+        """The outcome of each variant by swapping its tensors in and running the model itself."""
+        for variant in variants:
+            output = failed = None
+            with self.swaps.swapped(variant.names):
+                try:
+                    output = self.task.forward(inputs)
+                except CkptswapError as error:
+                    failed = str(error)
+                except Exception as error:  # the user's model may raise anything
+                    failed = f"{type(error).__name__}: {error}"
+            yield Outcome(variant, output, failed, "full")
 
 
-def _fault(measured: Measured) -> str | None:
-    """Why statistics cannot be used: thresholded metrics hide NaN outputs, so these are counted."""
-    if measured.nonfinite:
-        return f"{measured.nonfinite} of the model's outputs are NaN or infinite"
-    for metric, values in measured.statistics.items():
-        bad = int((~np.isfinite(values)).any(axis=1).sum())
-        if bad:
-            return f"the metric {metric} is NaN or infinite in {bad} of {len(values)} samples"
-    return None
+def _form(inputs: Tensor) -> Form:
+    return tuple(inputs.shape), inputs.dtype
 
 
-def _sharing(state: dict[str, torch.Tensor]) -> dict[str, list[str]]:
-    """For each tensor, all that use the same memory, itself included."""
-    owners: dict[int, list[str]] = defaultdict(list)
-    for name, tensor in state.items():
-        owners[tensor.untyped_storage().data_ptr()].append(name)
-    return {name: owners[tensor.untyped_storage().data_ptr()] for name, tensor in state.items()}
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors have the same shape, dtype and bits, NaN included.
+
+    >>> same_bits(torch.tensor([0.0]), torch.tensor([-0.0]))
+    False
+    """
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    left, right = (each.contiguous().view(-1).view(torch.uint8) for each in (a, b))
+    return torch.equal(left, right)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and ("alloc" in str(error) and "memory" in str(error))

@@ -6,7 +6,7 @@ intervals afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ import numpy as np
 
 from ckptswap.errors import MetricError, RunError, UsageError, near
 from ckptswap.sweep import statistics
-from ckptswap.sweep.journal import BASELINE, DONOR, JOURNAL, Record, read_plan, read_records
+from ckptswap.sweep.heats import Heat, Race, heats
+from ckptswap.sweep.journal import BASELINE, DONOR, key_of, read_blocks, read_plan
 from ckptswap.sweep.plan import Cell, Plan, cell_key
 from ckptswap.sweep.result import Row, SweepResult
+from ckptswap.sweep.scores import Scores
 from ckptswap.sweep.statistics import Interval, RowIntervals, Sample
 
 DEFAULT_TOLERANCE = 0.01
@@ -56,28 +58,44 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """What a run folder holds for one metric: its entry in `plan.json`, the plan, the finished variants."""
+class Run:
+    """What a run folder holds, read for one metric: its entry in `plan.json`, the plan, the scores so far."""
 
     metric: Mapping[str, Any]
     plan: Plan
-    records: Mapping[str, Record]
+    scores: Scores
     groups: np.ndarray
     tolerance: float | None
+    donor_misfit: str | None
+    warnings: tuple[str, ...]
+    race: Race | None
+    heats: tuple[Heat, ...]
+    screen: Mapping[str, Any] | None
 
     @property
     def reduce(self) -> statistics.Reduce:
         return reduction(self.metric["name"])
 
     def value(self, variant: str) -> float | None:
-        """The score of a finished variant, the baseline or the donor; None when it failed."""
-        record = self.records.get(variant)
-        if record is None or record.failed is not None:
+        """The score of a variant, the baseline or the donor, on all that it was scored on; None when it failed."""
+        if self.scores.failed(variant) is not None or not self.scores.done(variant):
             return None
         return statistics.whole(self.statistics(variant), self.reduce)
 
     def statistics(self, variant: str) -> np.ndarray:
-        return self.records[variant].statistics[self.metric["name"]]
+        return self.scores.statistics(variant, self.metric["name"])
+
+    def is_scored(self, cell: Cell) -> bool:
+        """Whether a row has a drop that was measured, if only on some samples."""
+        return (
+            cell.status == "measured"
+            and self.scores.done(cell.variant) > 0
+            and self.scores.failed(cell.variant) is None
+        )
+
+    def is_known(self, cell: Cell) -> bool:
+        """Whether there is a row to show."""
+        return cell.status != "measured" or self.scores.is_begun(cell.variant)
 
 
 def reduction(metric: str) -> statistics.Reduce:
@@ -109,98 +127,116 @@ def load_evidence(run_dir: str | Path, metric: str | None = None, tolerance: flo
     Raises `RunError` for a folder that is no run, is damaged, or has no baseline yet, and `MetricError` for a
     metric that it does not hold.
     """
-    scored = _read(Path(run_dir), metric, tolerance)
-    cells = [cell for cell in scored.plan.cells if _is_known(cell, scored.records)]
-    variants = list(dict.fromkeys(cell.variant for cell in cells if _is_scored(cell, scored.records)))
-    totals = [scored.statistics(each) for each in (BASELINE, *variants)]
-    sample = Sample.of(totals, scored.groups, scored.reduce)
-    drops = statistics.table(sample, scored.metric["direction"])
-    limit, why = _tolerance(scored)
-    places = {variant: column for column, variant in enumerate(variants, start=1)}
-    rows = [_row(cell, scored, drops, places, limit) for cell in cells]
-    order = _order(cells, rows, scored.plan)
+    run = _read(Path(run_dir), metric, tolerance)
+    cells = [cell for cell in run.plan.cells if run.is_known(cell)]
+    variants = list(dict.fromkeys(cell.variant for cell in cells if run.is_scored(cell)))
+    sample, drops = _drops(run, variants)
+    limit, why = _tolerance(run)
+    rows = [_row(cell, run, drops, limit) for cell in cells]
+    order = _order(cells, rows, run)
     ranked = _ranked([cells[at] for at in order], [rows[at] for at in order])
+    first = len(sample.columns) - len(variants)
+    places = {variant: column for column, variant in enumerate(variants, start=first)}
     columns = {
         index: 0 if rows[at].status in ("identical", "no-effect") else places[cells[at].variant]
         for index, at in enumerate(order)
         if rows[at].drop is not None
     }
-    return Evidence(_result(scored, ranked, limit, [why, *_notes(scored, cells)]), sample, columns)
+    return Evidence(_result(run, ranked, limit, [why, *_notes(run, cells, drops)]), sample, columns)
 
 
-def _result(scored: Scored, rows: Sequence[Row], tolerance: float, notes: Sequence[str]) -> SweepResult:
-    baseline = scored.value(BASELINE)
+def _drops(run: Run, variants: Sequence[str]) -> tuple[Sample, dict[str, RowIntervals]]:
+    """Each variant's drop from the baseline on the samples that it was scored on itself.
+
+    The sample's columns are the baseline, the baseline on each other set of samples, then the variants.
+    """
+    baseline = run.statistics(BASELINE)
+    everything = statistics.scored(baseline)
+    columns, places = [baseline], {everything.tobytes(): 0}
+    own = [run.statistics(variant) for variant in variants]
+    for each in own:
+        there = statistics.scored(each)
+        if there.tobytes() not in places:
+            places[there.tobytes()] = len(columns)
+            columns.append(np.where(there[:, None], baseline, np.nan))
+    paired = [places[statistics.scored(each).tobytes()] for each in own]
+    sample = Sample.of([*columns, *own], run.groups, run.reduce)
+    found = statistics.table(sample, run.metric["direction"], paired)
+    return sample, dict(zip(variants, found, strict=True))
+
+
+def _result(run: Run, rows: Sequence[Row], tolerance: float, notes: Sequence[str]) -> SweepResult:
+    baseline = run.value(BASELINE)
     assert baseline is not None
     return SweepResult(
-        metric=scored.metric["name"],
-        direction=scored.metric["direction"],
+        metric=run.metric["name"],
+        direction=run.metric["direction"],
         tolerance=tolerance,
         baseline=baseline,
-        donor_score=scored.value(DONOR),
-        samples=len(scored.groups),
+        donor_score=run.value(DONOR),
+        samples=run.scores.samples,
         rows=tuple(rows),
         notes=tuple(notes),
     )
 
 
-def _read(folder: Path, metric: str | None, tolerance: float | None) -> Scored:
+def _read(folder: Path, metric: str | None, tolerance: float | None) -> Run:
     contents = read_plan(folder)
-    records, _ = read_records(folder / JOURNAL)
-    if BASELINE not in records:
-        raise RunError(f"{folder} has no scores yet", remedy="run the same `ckptswap sweep` again to continue")
+    blocks = read_blocks(folder, key=key_of(contents["key"]))
     try:
         known = {each["name"]: each for each in contents["metrics"]}
         chosen = metric or contents["metrics"][0]["name"]
         plan, groups = Plan.from_json(contents["plan"]), np.array(contents["groups"], dtype=np.int64)
-        own = contents["tolerance"]
+        scores = Scores(blocks.values(), contents["walk"])
+        own, misfit, warnings = contents["tolerance"], contents["donor_misfit"], tuple(contents["warnings"])
+        race = Race.from_json(contents["race"]) if contents["race"] else None
+        units, screen = contents["units"], contents["screen"]
     except (KeyError, TypeError, IndexError) as error:
         raise RunError(f"{folder} holds a damaged plan ({error!r})", remedy="run the sweep again") from None
+    if not scores.done(BASELINE):
+        raise RunError(f"{folder} has no scores yet", remedy="run the same `ckptswap sweep` again to continue")
     if chosen not in known:
         raise MetricError(
             f"{folder} has no scores by {chosen!r}",
             remedy=near(chosen, known) or f"it has {', '.join(known)}",
         )
-    return Scored(known[chosen], plan, records, groups, own if tolerance is None else tolerance)
+    limit = own if tolerance is None else tolerance
+    raced = race if race and race.metric == chosen else None
+    found = tuple(heats(raced, plan, scores, units)) if raced else ()
+    return Run(known[chosen], plan, scores, groups, limit, misfit, warnings, raced, found, screen)
 
 
-def _is_scored(cell: Cell, records: Mapping[str, Record]) -> bool:
-    record = records.get(cell.variant)
-    return cell.status == "measured" and record is not None and record.failed is None
-
-
-def _is_known(cell: Cell, records: Mapping[str, Record]) -> bool:
-    return cell.status != "measured" or cell.variant in records
-
-
-def _row(
-    cell: Cell, scored: Scored, drops: Sequence[RowIntervals], places: Mapping[str, int], tolerance: float
-) -> Row:
+def _row(cell: Cell, run: Run, drops: Mapping[str, RowIntervals], tolerance: float) -> Row:
     row = Row(cell.layer, cell.kind, cell.names, cell.numel, cell.status, reason=cell.reason)
     if cell.status == "mismatch":
         return row
     row = replace(row, rmse=cell.rmse, rel_l2=cell.rel_l2)
     if cell.status in ("identical", "no-effect"):
-        return replace(row, score=scored.value(BASELINE), drop=0.0, verdict="reusable")
-    if cell.variant not in places:
-        return replace(row, status="failed", rmse=None, rel_l2=None, reason=scored.records[cell.variant].failed)
-    found = drops[places[cell.variant] - 1]
+        return replace(row, score=run.value(BASELINE), drop=0.0, verdict="reusable")
+    if cell.variant not in drops:
+        return replace(row, status="failed", rmse=None, rel_l2=None, reason=run.scores.failed(cell.variant))
+    found = drops[cell.variant]
     return replace(
         row,
         **vars(found),
-        score=scored.value(cell.variant),
-        samples=len(scored.groups),
+        score=run.value(cell.variant),
+        samples=run.scores.done(cell.variant),
         verdict=statistics.verdict(found.sim_low, found.sim_high, tolerance),
     )
 
 
-def _order(cells: Sequence[Cell], rows: Sequence[Row], plan: Plan) -> list[int]:
-    """Split by split: measured rows with the worst drop first, then the others in natural order."""
+def _order(cells: Sequence[Cell], rows: Sequence[Row], run: Run) -> list[int]:
+    """Split by split: measured rows with the worst drop first, those that lead a race before the others, whose
+    drops
+    rest on fewer samples; then the rest in natural order."""
     statuses = ("measured", "identical", "no-effect", "failed", "mismatch")
+    leaders = {(heat.by, variant) for heat in run.heats for variant in heat.leaders}
 
     def key(at: int) -> tuple[Any, ...]:
         cell, row = cells[at], rows[at]
         worst = -row.drop if row.drop is not None else 0.0
-        return plan.by.index(cell.by), statuses.index(row.status), worst, cell_key(cell)
+        follows = (cell.by, cell.variant) not in leaders
+        return run.plan.by.index(cell.by), statuses.index(row.status), follows, worst, cell_key(cell)
 
     return sorted(range(len(cells)), key=key)
 
@@ -217,14 +253,21 @@ def _ranked(cells: Sequence[Cell], rows: Sequence[Row]) -> list[Row]:
     return ranked
 
 
-def _tolerance(scored: Scored) -> tuple[float, str]:
-    """The drop that we are ready to ignore, and in words where it comes from."""
-    name = scored.metric["name"]
-    if scored.tolerance is not None:
-        return scored.tolerance, f"tolerance {scored.tolerance:g} as given"
-    baseline, trivial = scored.value(BASELINE), scored.metric["trivial"]
-    if trivial is None or baseline is None:
+def _tolerance(run: Run) -> tuple[float, str]:
+    return limit_of(run.metric, run.scores, run.tolerance)
+
+
+def limit_of(metric: Mapping[str, Any], scores: Scores, given: float | None) -> tuple[float, str]:
+    """The drop that we are ready to ignore, and in words where it comes from.
+
+    Raises `UsageError` where none was given and a trivial prediction has no score to measure by.
+    """
+    if given is not None:
+        return given, f"tolerance {given:g} as given"
+    name, trivial = metric["name"], metric["trivial"]
+    if trivial is None:
         raise UsageError(f"{name} has no trivial score to set a tolerance by", remedy="give --tolerance")
+    baseline = statistics.whole(scores.statistics(BASELINE, name), reduction(name))
     tolerance = DEFAULT_TOLERANCE * abs(baseline - trivial)
     return tolerance, (
         f"tolerance {tolerance:.4g} = {DEFAULT_TOLERANCE:g} × |baseline {baseline:.4g} − "
@@ -232,18 +275,48 @@ def _tolerance(scored: Scored) -> tuple[float, str]:
     )
 
 
-def _notes(scored: Scored, cells: Sequence[Cell]) -> list[str]:
-    notes = list(scored.records[BASELINE].warnings)
-    groups = len(np.unique(scored.groups))
+def _notes(run: Run, cells: Sequence[Cell], drops: Mapping[str, RowIntervals]) -> list[str]:
+    notes = list(run.warnings)
+    groups = len(np.unique(run.groups))
     if groups < statistics.LEAST_GROUPS:
         notes.append(
             f"{groups} groups of samples, fewer than {statistics.LEAST_GROUPS}: no intervals, and every "
             "measured row is undecided"
         )
-    donor = scored.records.get(DONOR)
-    if donor is not None and donor.failed is not None:
-        notes.append(f"the donor has no score on this task: {donor.failed}")
-    waiting = len(scored.plan.cells) - len(cells)
+    reason = run.donor_misfit or run.scores.failed(DONOR)
+    if reason is not None:
+        notes.append(f"the donor has no score on this task: {reason}")
+    waiting = len(run.plan.cells) - len(cells)
     if waiting:
-        notes.append(f"{waiting} of {len(scored.plan.cells)} rows are not scored yet: the same command continues")
-    return notes
+        notes.append(f"{waiting} of {len(run.plan.cells)} rows are not scored yet: the same command continues")
+    partly = sum(run.is_scored(cell) and run.scores.done(cell.variant) < run.scores.samples for cell in cells)
+    if partly:
+        notes.append(f"{partly} rows rest on fewer than {run.scores.samples} samples so far")
+    return [*notes, *_race_notes(run), *_screen_notes(run, drops)]
+
+
+def _race_notes(run: Run) -> Iterator[str]:
+    race = run.race
+    if race is None:
+        return
+    sure = f"at {race.confidence:.0%} confidence, drops within {race.epsilon:.4g} counting as tied"
+    for heat in run.heats:
+        now, what = heat.standing, f"race for the top {race.top} by {','.join(heat.by)}"
+        share = f"{now.scored.sum() / (len(now.scored) * run.scores.samples):.0%} of all scores"
+        if now.finished:
+            yield f"{what}: decided {sure}, on {share}"
+        else:
+            yield f"{what}: {int((~now.outside).sum())} rows are still in it, on {share} so far"
+    if race.rules_for(run.scores).ceiling is None:
+        yield f"one sample's {race.metric} has no bound, so that the race's confidence is not guaranteed"
+
+
+def _screen_notes(run: Run, drops: Mapping[str, RowIntervals]) -> Iterator[str]:
+    """How well the guess ranked what was then measured."""
+    if run.screen is None:
+        return
+    guess = run.screen["values"]
+    both = [variant for variant in drops if variant in guess]
+    agreement = statistics.spearman([guess[each] for each in both], [drops[each].drop for each in both])
+    told = "none can be told" if agreement is None else f"{agreement:+.2f}"
+    yield f"screen by {run.screen['by']}: rank correlation with the drops {told}, over {len(both)} variants"

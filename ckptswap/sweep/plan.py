@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -64,8 +64,8 @@ class Plan:
     >>> plan = make_plan(donor, recipient, Selection(), by=[("layer", "kind"), ("kind",)])
     >>> [(cell.layer, cell.kind, cell.status) for cell in plan.cells[:2]]
     [('c', 'conv.bias', 'measured'), ('c', 'conv.weight', 'identical')]
-    >>> len(plan.cells), plan.variants(), plan.cost(samples=10)
-    (4, [('c.bias',)], 30)
+    >>> len(plan.cells), plan.variants()
+    (4, [('c.bias',)])
     """
 
     by: tuple[By, ...]
@@ -77,9 +77,13 @@ class Plan:
         wanted = (cell for cell in self.cells if cell.status == "measured")
         return list({cell.variant: cell.names for cell in wanted}.values())
 
-    def cost(self, samples: int) -> int:
-        """Samples that go through the model: every variant, the baseline, and the donor itself."""
-        return (len(self.variants()) + 2) * samples
+    def without_effect(self, unread: Container[str]) -> Plan:
+        """The plan in which cells whose tensors the model never reads need not be run."""
+        idle = {
+            cell for cell in self.cells if cell.status == "measured" and all(name in unread for name in cell.names)
+        }
+        cells = (replace(cell, status="no-effect") if cell in idle else cell for cell in self.cells)
+        return replace(self, cells=tuple(cells))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` reads it back."""
@@ -159,6 +163,5 @@ def _cell(by: By, part: Part, recipient: Checkpoint, found: Sequence[Compared]) 
     for equal, distance in (each for each in found if not isinstance(each, str)):
         total.add(distance)
         same &= equal
-    unread = all(recipient[name].kind == UNREAD for name in part.names)
-    status: Status = "identical" if same else "no-effect" if unread else "measured"
+    status: Status = "identical" if same else "measured"
     return replace(here, status=status, rmse=total.rmse, rel_l2=total.rel_l2)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
+import odd_models
 import pytest
 import torch
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.formats import open_checkpoint
 from ckptswap.task import TaskSpec
+from ckptswap.task.threads import pinned_threads
 
 SOURCE = """
 import torch
@@ -30,6 +35,22 @@ class Net(nn.Module):
         return self.dec(self.enc(x))
 
 
+class Skip(nn.Module):
+    # Nothing keeps it from being captured: batch norm, a skip connection, a module that is never read.
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.inner = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
+        self.head = nn.Conv2d(4, 1, 1)
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, x):
+        y = torch.relu(self.norm(self.stem(x)))
+        return self.head(y + self.inner(y))
+
+
 class Tied(nn.Module):
     def __init__(self):
         super().__init__()
@@ -41,9 +62,9 @@ class Tied(nn.Module):
         return self.two(self.one(x))
 
 
-def data(samples=20, group=2):
+def data(samples=20, group=2, sizes=(12,)):
     draw = torch.Generator().manual_seed(0)
-    images = torch.rand(samples, 1, 12, 12, generator=draw)
+    images = [torch.rand(1, size, size, generator=draw) for _ in range(samples) for size in sizes][:samples]
     return [(image, (image > 0.5).long()[0], at // group) for at, image in enumerate(images)]
 
 
@@ -72,24 +93,45 @@ def spec(own: Path) -> TaskSpec:
     )
 
 
+@pytest.fixture
+def skip(own: Path, spec: TaskSpec) -> TaskSpec:
+    """The task of the user's model that can be captured."""
+    return replace(spec, model=f"{own}:Skip")
+
+
 Save = Callable[..., Checkpoint]
 
 
 @pytest.fixture
 def save(own: Path, tmp_path: Path) -> Save:
-    """`save(seed, name="Net", **changes)` writes a checkpoint of the user's model and opens it."""
-    namespace: dict = {}
+    """`save(seed, name="Net", args, dtype, **changes)` writes a checkpoint of the user's model, or of one of
+    `odd_models`, and opens it.
+    """
+    namespace: dict = vars(odd_models).copy()
     exec(own.read_text(), namespace)
 
-    def write(seed: int, name: str = "Net", **changes: torch.Tensor) -> Checkpoint:
+    def write(
+        seed: int,
+        name: str = "Net",
+        args: Mapping[str, Any] = MappingProxyType({}),
+        dtype: torch.dtype = torch.float32,
+        **changes: torch.Tensor,
+    ) -> Checkpoint:
         torch.manual_seed(seed)
-        state = namespace[name]().state_dict()
-        for value in state.values():
+        state = namespace[name](**args).state_dict()
+        for key, value in state.items():
             if value.is_floating_point():
-                value += 0.1 * torch.rand(value.shape)
+                state[key] = value.copy_(value + 0.1 * torch.rand(value.shape)).to(dtype)
         state.update({key.replace("__", "."): value for key, value in changes.items()})
         path = tmp_path / f"{name}{seed}{'-'.join(changes)}.pt"
         torch.save(state, path)
         return open_checkpoint(path)
 
     return write
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """The plain loops compute as the task does, whose bits depend on the number of threads."""
+    with pinned_threads(1):
+        yield

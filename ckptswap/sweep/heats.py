@@ -1,0 +1,94 @@
+"""The races of a run, one for each way of splitting: who leads, who is out, and which samples are wanted next.
+
+Everything is found out anew from the journal's scores, so that a race that was interrupted, or is looked at by
+`report`, stands where it stood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from ckptswap.sweep.journal import BASELINE
+from ckptswap.sweep.plan import By, Plan
+from ckptswap.sweep.race import RaceRules, Standing, chunk_ends, largest_drop, standing
+from ckptswap.sweep.scores import Scores
+
+Bounds = tuple[float | None, float | None]
+"""Of one sample's score; None where there is none."""
+
+
+@dataclass(frozen=True)
+class Race:
+    """What is raced for: the `top` worst drops of each split by `metric`, with this confidence, ties within
+    `epsilon`
+    aside. `bounds` are those of one sample's score."""
+
+    metric: str
+    direction: Literal["max", "min"]
+    top: int
+    confidence: float
+    epsilon: float
+    bounds: Bounds
+
+    @property
+    def rules(self) -> RaceRules:
+        """Without a ceiling, which depends on the baseline. Raises `UsageError` for a rule that makes no sense."""
+        return RaceRules(self.top, self.confidence, self.epsilon)
+
+    def rules_for(self, scores: Scores) -> RaceRules:
+        """With the largest drop that one sample can have from the baseline."""
+        low, high = self.bounds
+        bounds = (-np.inf if low is None else low, np.inf if high is None else high)
+        baseline = scores.statistics(BASELINE, self.metric)
+        return replace(self.rules, ceiling=largest_drop(baseline, bounds, self.direction))
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; `from_json` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Race:
+        """The race that `to_json` wrote."""
+        return cls(**{**data, "bounds": tuple(data["bounds"])})
+
+
+@dataclass(frozen=True)
+class Heat:
+    """The race of one split: its variants, failed ones left out, and how they stand."""
+
+    by: By
+    variants: tuple[str, ...]
+    standing: Standing
+
+    @property
+    def leaders(self) -> list[str]:
+        """The variants that lead on all samples, the worst drop first."""
+        return [self.variants[at] for at in self.standing.leaders]
+
+
+def heats(race: Race, plan: Plan, scores: Scores, units: Sequence[int]) -> Iterator[Heat]:
+    """How each split's race stands by the scores so far; `units` (N,) in the data's order."""
+    walk = np.concatenate(scores.walk)
+    sign = 1.0 if race.direction == "max" else -1.0
+    baseline = scores.statistics(BASELINE, race.metric)[walk, 0]
+    ends = chunk_ends([len(places) for places in scores.walk])
+    rules = race.rules_for(scores)
+    for by in plan.by:
+        measured = [cell.variant for cell in plan.cells if cell.by == by and cell.status == "measured"]
+        variants = tuple(each for each in dict.fromkeys(measured) if scores.failed(each) is None)
+        if variants:
+            drops = [sign * (baseline - scores.statistics(each, race.metric)[walk, 0]) for each in variants]
+            yield Heat(by, variants, standing(np.array(drops), ends, rules, np.asarray(units)[walk]))
+
+
+def wanted(found: Sequence[Heat]) -> dict[str, int]:
+    """How many samples of the walk each variant must be scored on before its races can go on."""
+    most: dict[str, int] = {}
+    for heat in found:
+        for variant, samples in zip(heat.variants, heat.standing.wanted.tolist(), strict=True):
+            most[variant] = max(most.get(variant, 0), samples)
+    return most

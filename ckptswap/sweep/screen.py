@@ -1,0 +1,116 @@
+"""Cheap guesses at how much a swap will hurt, made before any variant is run.
+
+`rmse`: how far donor and recipient are apart in the tensors that are swapped. `gradient`: the first-order change
+of a loss, |Σ gradient × difference|, from one backward pass for all variants (Molchanov et al., Importance
+Estimation for Neural Network Pruning, CVPR 2019, arXiv:1906.10771). Batch norm's running statistics have a
+gradient too: for the backward pass it is written out as arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from ckptswap.errors import UsageError
+from ckptswap.sweep.graph import Graph, Uncapturable, capture
+from ckptswap.sweep.replay import filled
+from ckptswap.sweep.swap import Variant
+
+if TYPE_CHECKING:
+    from ckptswap.sweep.engine import Engine
+    from ckptswap.sweep.plan import Plan
+    from ckptswap.task import Task
+
+By = Literal["rmse", "gradient"]
+BATCHES = 4
+"""Batches whose gradients are averaged: the first of the walk, which are a random sample."""
+
+
+def screen(by: By, plan: Plan, task: Task, engine: Engine, variants: Sequence[Variant]) -> dict[str, float]:
+    """A number for each variant, the larger the worse; missing where none can be had.
+
+    Raises `UsageError` where the model's gradients cannot be had.
+    """
+    if by == "rmse":
+        return {cell.variant: cell.rmse for cell in plan.cells if cell.rmse is not None}
+    slopes = _gradients(task, engine)
+    found = {variant.id: _first_order(engine, variant, slopes) for variant in variants}
+    return {variant: value for variant, value in found.items() if math.isfinite(value)}
+
+
+def _first_order(engine: Engine, variant: Variant, slopes: Mapping[str, Tensor]) -> float:
+    taken = engine.swaps.taken(variant.names)
+    terms = (
+        (slopes[name].double() * (value.double() - engine.swaps.state[name].double())).sum().item()
+        for name, value in taken.items()
+        if name in slopes
+    )
+    return abs(math.fsum(terms))
+
+
+def _gradients(task: Task, engine: Engine) -> dict[str, Tensor]:
+    """The gradient of the mean loss by every floating tensor of the state that the model reads."""
+    total: dict[str, Tensor] = {}
+    with task.pinned(), closing(task.data.numbered(range(BATCHES))) as batches:
+        for _, batch in batches:
+            inputs = task.prepared(batch.inputs)
+            try:
+                graph = capture(task.model, inputs, task.pick)
+            except Uncapturable as error:
+                raise UsageError(
+                    f"--screen gradient needs a model that can be captured ({error})", remedy="use --screen rmse"
+                ) from None
+            for name, slope in _backward(graph, engine, inputs, batch.targets).items():
+                total[name] = total[name] + slope if name in total else slope
+    return total
+
+
+def _backward(graph: Graph, engine: Engine, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    names = {graph.state[name]: name for name in engine.swaps.state if name in graph.state}
+    values: dict[int, Any] = {**graph.constants, graph.input: inputs}
+    with torch.enable_grad():
+        for number, name in names.items():
+            own = engine.swaps.state[name].detach().clone()
+            values[number] = own.requires_grad_(own.is_floating_point())
+        for step in graph.steps:
+            args = [filled(each, values) for each in step.args]
+            kwargs = {name: filled(each, values) for name, each in step.kwargs.items()}
+            values[step.gives] = _differentiable(step.op)(*args, **kwargs)
+        wanted = {name: values[number] for number, name in names.items() if values[number].requires_grad}
+        slopes = torch.autograd.grad(loss(values[graph.output], targets), list(wanted.values()), allow_unused=True)
+    return {name: slope for name, slope in zip(wanted, slopes, strict=True) if slope is not None}
+
+
+def loss(output: Tensor, targets: Tensor) -> Tensor:
+    """What stands in for the metric: cross-entropy for class ids, squared error for everything else.
+
+    >>> loss(torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64)).item()
+    0.693147...
+    """
+    targets = targets.to(output.device)
+    if targets.is_floating_point():
+        return (output - targets.reshape(output.shape)).square().mean()
+    if output.dim() == targets.dim() + 1 and output.shape[1] > 1:
+        return torch.nn.functional.cross_entropy(output, targets.long())
+    kept = targets.reshape(output.shape)
+    return torch.nn.functional.binary_cross_entropy_with_logits(output, kept.clamp(0, 1).to(output.dtype))
+
+
+def _differentiable(op: Any) -> Any:
+    name = getattr(getattr(op, "_schema", None), "name", "")
+    return _batch_norm if name in ("aten::native_batch_norm", "aten::_native_batch_norm_legit_no_training") else op
+
+
+def _batch_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, *rest: Any
+) -> tuple[Tensor, None, None]:
+    """Batch norm in eval mode, through whose statistics torch's own has no gradient."""
+    shape = (1, -1, *[1] * (x.dim() - 2))
+    found = (x - mean.view(shape)) * torch.rsqrt(variance.view(shape) + rest[-1])
+    found = found if weight is None else found * weight.view(shape)
+    return (found if bias is None else found + bias.view(shape)), None, None

@@ -1,0 +1,53 @@
+"""What people write today: both files loaded, tensors copied, `load_state_dict`, a whole forward pass a batch."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Callable, Collection, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.task import Task
+
+Forward = Callable[[Tensor], Tensor]
+
+
+def plain_network(task: Task, donor: Checkpoint, recipient: Checkpoint, names: Collection[str]) -> nn.Module:
+    """A network of its own, with the named tensors of the donor's file and the others of the recipient's."""
+    theirs, ours = (torch.load(each.path, weights_only=True) for each in (donor, recipient))
+    assert task.spec.model is not None
+    place, _, name = task.spec.model.rpartition(":")
+    network: nn.Module = runpy.run_path(place)[name](**task.spec.model_args)
+    network.load_state_dict({each: (theirs if each in names else ours)[each] for each in ours})
+    return network.eval()
+
+
+def plain_outputs(
+    task: Task,
+    donor: Checkpoint,
+    recipient: Checkpoint,
+    names: Collection[str],
+    pick: Callable[[object], Tensor] = lambda found: found,  # type: ignore[assignment, return-value]
+) -> list[Tensor]:
+    """The output of every batch of the task, in its order."""
+    network = plain_network(task, donor, recipient, names)
+    with torch.no_grad():
+        return [pick(network(batch.clone())) for batch in inputs_of(task)]
+
+
+def inputs_of(task: Task) -> list[Tensor]:
+    """The inputs of every batch."""
+    return [batch.inputs for batch in task.batches()]
+
+
+def raw(tensor: Tensor) -> tuple[object, ...]:
+    """All that makes a tensor what it is, NaN's bits included."""
+    return tensor.dtype, tuple(tensor.shape), tensor.contiguous().numpy().tobytes()
+
+
+def bits(tensors: Iterable[tuple[str, Tensor]] | nn.Module) -> dict[str, tuple[object, ...]]:
+    """The bits of every tensor of a model."""
+    items = tensors.state_dict().items() if isinstance(tensors, nn.Module) else tensors
+    return {name: raw(value) for name, value in items}
