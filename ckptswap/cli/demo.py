@@ -29,6 +29,9 @@ def demo(
     """
     from ckptswap.cli.sweep import export, render
     from ckptswap.lab import demo as library
+    from ckptswap.sweep.allocator import keep_freed_memory
+
+    keep_freed_memory()
 
     meters: dict[str, Meter] = {}
 

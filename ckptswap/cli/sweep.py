@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -20,17 +22,38 @@ from ckptswap.cli.flags import (
     TaskFlags,
     flags,
 )
-from ckptswap.cli.terminal import emit, progress, say, style, tell_unmatched
+from ckptswap.cli.terminal import emit, progress, say, style, tell_unmatched, warn
 from ckptswap.errors import EXIT_PARTIAL, UsageError
+from ckptswap.report.text import safe
 
 if TYPE_CHECKING:
     from ckptswap.report.text import Style
+    from ckptswap.sweep.plan import Cell
     from ckptswap.sweep.result import SweepResult
     from ckptswap.sweep.run import Proposal
+
+SHOWN = 2
+"""Of the worst cells so far, those that fit behind a progress bar."""
 
 RunFlag = Annotated[
     str | None, typer.Option("--run", metavar="DIR", help="The run's folder. [default: runs/KEY, printed]")
 ]
+
+
+def _bytes(text: str) -> int:
+    """`2GB`, `500MB` or a plain number of bytes."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
+    if found is None or not float(found[1]):
+        raise UsageError(f"--memory {text!r} is no size", remedy="write for example 2GB")
+    return int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " "))
+
+
+def _seconds(text: str) -> float:
+    """`90s`, `5m`, `2h` or a plain number of seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
+    if found is None or not float(found[1]):
+        raise UsageError(f"--budget {text!r} is no time", remedy="write for example 90s, 5m or 2h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def _tolerance(value: float | None) -> float | None:
@@ -49,6 +72,48 @@ ToleranceFlag = Annotated[
 ]
 
 
+@dataclass
+class WorkFlags:
+    """How much is computed, and how."""
+
+    top: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Race for the N worst cells only, and show no others."),
+    ] = None
+    confidence: Annotated[
+        float | None,
+        typer.Option(metavar="P", help="With --top: how sure to be of these N. [default: 0.95]"),
+    ] = None
+    epsilon: Annotated[
+        float | None,
+        typer.Option(metavar="DROP", help="With --top: drops so near are tied. [default: the tolerance]"),
+    ] = None
+    budget: Annotated[
+        float | None,
+        typer.Option(metavar="TIME", parser=_seconds, help="Stop after so long, such as 90s, 5m or 2h."),
+    ] = None
+    screen: Annotated[
+        Literal["rmse", "gradient"] | None,
+        typer.Option(help="Guess the ranking beforehand, and tell how well it was guessed."),
+    ] = None
+    engine: Annotated[
+        Literal["auto", "replay", "full"],
+        typer.Option(help="How variants are scored: replay only what a swap changes, or full forward passes."),
+    ] = "auto"
+    memory: Annotated[
+        int | None,
+        typer.Option(metavar="SIZE", parser=_bytes, help="What replays may take, such as 2GB. [default: 2GB]"),
+    ] = None
+
+    def limits(self) -> dict[str, Any]:
+        """What `Proposal.run` takes of it; raises `UsageError` for a race's flags without a race."""
+        if self.top is None and (self.confidence is not None or self.epsilon is not None):
+            raise UsageError("--confidence and --epsilon are for a race", remedy="give --top N with them")
+        confidence = 0.95 if self.confidence is None else self.confidence
+        race = {"top": self.top, "confidence": confidence, "epsilon": self.epsilon}
+        return {**race, "budget": self.budget, "screen": self.screen}
+
+
 @flags
 def sweep(
     donor: Annotated[str, typer.Option("--from", metavar="DONOR", help="The checkpoint that gives.")],
@@ -56,6 +121,7 @@ def sweep(
     select: SelectionFlags,
     names: NameFlags,
     task: TaskFlags,
+    work: WorkFlags,
     by: Annotated[
         Patterns,
         typer.Option("--by", metavar="WAY", help="layer,kind | layer | kind | tensor; repeat for several tables."),
@@ -65,10 +131,12 @@ def sweep(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Set the folder's old journal aside and begin anew.")
     ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Leave damaged lines out of the journal and compute these anew.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its cost; score nothing.")
     ] = False,
-    top: Annotated[int | None, typer.Option(metavar="N", min=1, help="Show only the N worst cells.")] = None,
     format: FormatFlag = "table",
     out: OutFlag = None,
     ascii: AsciiFlag = False,
@@ -86,28 +154,56 @@ def sweep(
         --by kind --limit 16 --format json | jq '.rows[0]'
     """
     from ckptswap.formats import open_checkpoint
+    from ckptswap.sweep.allocator import keep_freed_memory
+    from ckptswap.sweep.journal import repair as repaired
     from ckptswap.sweep.run import propose
 
+    keep_freed_memory()
+    limits, selection = work.limits(), select.selection()
     ways = tuple(split_ways([value]) for value in by or ["layer,kind"])
     with open_checkpoint(donor) as giving, open_checkpoint(recipient) as receiving:
         giving, receiving = names.matched(giving, receiving)
-        selection = select.selection()
-        proposal = propose(giving, receiving, task.spec(), selection=selection, by=ways, run_dir=run)
+        how: dict[str, Any] = {
+            "selection": selection,
+            "by": ways,
+            "run_dir": run,
+            "engine": work.engine,
+            "memory": work.memory,
+        }
+        proposal = propose(giving, receiving, task.spec(), **how)
         tell_unmatched(selection, receiving)
         if dry_run:
             emit(_plan(proposal, format), out)
             return
         say(f"run: {proposal.folder}")
-        with progress("sweep", unit=" passes") as tell:
-            proposal.run(tolerance=tolerance, fresh=fresh, progress=tell)
+        warn(repaired(proposal.folder) if repair else ())
+        _run(proposal, tolerance=tolerance, fresh=fresh, **limits)
     result = judged(str(proposal.folder))
     export(result, str(proposal.folder))
     say_notes(result, format)
-    emit(render(result, format, style(out, ascii=ascii), top), out)
+    emit(render(result, format, style(out, ascii=ascii), work.top), out)
     failed = sum(row.status == "failed" for row in result.rows)
     if failed:
         say(f"ckptswap: {failed} of {len(result.rows)} variants failed; the reasons are in the table")
         raise typer.Exit(EXIT_PARTIAL)
+
+
+def _run(proposal: Proposal, **how: Any) -> None:
+    """Score, behind a bar that also shows the worst cells so far."""
+    worst = ""
+
+    def show(found: Sequence[tuple[Cell, float]]) -> None:
+        nonlocal worst
+        worst = "worst so far: " + "; ".join(_named(cell, drop) for cell, drop in found[:SHOWN])
+
+    with progress("sweep", unit=" blocks") as tell:
+        proposal.run(**how, progress=lambda done, total: tell(done, total, worst), live=show)
+    warn(proposal.engine.notes)
+
+
+def _named(cell: Cell, drop: float) -> str:
+    where = " ".join(part for part in (cell.layer, cell.kind) if part)
+    return f"{safe(where or cell.names[0])} {drop:+.3f}"
 
 
 def judged(folder: str, metric: str | None = None, tolerance: float | None = None) -> SweepResult:
@@ -157,7 +253,7 @@ def _plan(proposal: Proposal, format: Format) -> str:
     from ckptswap.report import plan as report
     from ckptswap.report.text import dump_json
 
-    data = report.plan_json(proposal.plan, str(proposal.folder), proposal.task.samples)
+    data = report.plan_json(proposal.plan, str(proposal.folder), proposal.task.samples, proposal.cost())
     texts = {
         "table": lambda: report.plan_table(data, style()),
         "json": lambda: dump_json(data),

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,7 @@ def tell_unmatched(selection: Selection, *checkpoints: Checkpoint) -> None:
 
 
 @contextmanager
-def progress(what: str, *, unit: str = "") -> Iterator[Callable[[int, int | None], None]]:
+def progress(what: str, *, unit: str = "") -> Iterator[Meter]:
     """A callback (done, total) behind a bar on stderr, which appears when the work takes more than a second."""
     meter = Meter(what, unit)
     try:

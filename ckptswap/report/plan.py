@@ -9,17 +9,19 @@ from rich.text import Text
 
 from ckptswap.report.layout import Cell, Column, grid, paragraph, render
 from ckptswap.report.tabular import to_csv, to_md
-from ckptswap.report.text import Style, count, figure, named, plural, safe
+from ckptswap.report.text import Style, count, duration, figure, named, plural, safe, size
 
 if TYPE_CHECKING:
+    from ckptswap.sweep.engine import Cost
     from ckptswap.sweep.plan import Plan
 
 SCHEMA = "ckptswap.plan/1"
 FIELDS = ("layer", "kind", "status", "tensors", "numel", "rmse", "rel_l2", "reason")
 
 
-def plan_json(plan: Plan, folder: str, samples: int) -> dict[str, Any]:
-    """The plan as pure data: `variants` are scored, each on `samples`; `passes` are samples through the model."""
+def plan_json(plan: Plan, folder: str, samples: int, cost: Cost) -> dict[str, Any]:
+    """The plan as pure data: `variants` are scored, each on `samples`; `share` is the part of all full forward
+    passes' FLOPs that is really computed, `seconds` an estimate from one timed batch."""
     plain = [name for name in FIELDS if name != "tensors"]
     rows = [{name: getattr(cell, name) for name in plain} | {"tensors": list(cell.names)} for cell in plan.cells]
     return {
@@ -28,7 +30,11 @@ def plan_json(plan: Plan, folder: str, samples: int) -> dict[str, Any]:
         "samples": samples,
         "cells": len(rows),
         "variants": len(plan.variants()),
-        "passes": plan.cost(samples),
+        "passes": (len(plan.variants()) + 2) * samples,
+        "engine": cost.engine,
+        "share": cost.share,
+        "seconds": cost.seconds,
+        "peak_bytes": cost.peak,
         "rows": rows,
     }
 
@@ -39,11 +45,23 @@ def plan_table(data: Mapping[str, Any], style: Style) -> str:
     numbers = [Column(name, right=True, spare=3 - at) for at, name in enumerate(("numel", "RMSE", "rel. L2"))]
     cost = (
         f"{plural(data['cells'], 'cell')}, {plural(data['variants'], 'variant')} to score, with the baseline and "
-        f"the donor, on {plural(data['samples'], 'sample')}: {data['passes']:,} forward passes of one sample"
+        f"the donor, on {plural(data['samples'], 'sample')}"
     )
     rows = [_cells(row) for row in data["rows"]]
-    said = [*paragraph(cost, style), *paragraph(f"run: {safe(data['run'])}", style)]
+    said = [
+        *paragraph(cost, style),
+        *paragraph(_effort(data), style),
+        *paragraph(f"run: {safe(data['run'])}", style),
+    ]
     return render([*grid([*texts, *numbers, Column("reason", smallest=8)], rows, style), Text(), *said], style)
+
+
+def _effort(data: Mapping[str, Any]) -> str:
+    took = f"about {duration(data['seconds'])}, by one timed batch"
+    if data["engine"] == "full":
+        return f"by full forward passes: {took}"
+    memory = f"at most {size(data['peak_bytes'])} of intermediate values"
+    return f"by replay: {data['share']:.1%} of the work of full forward passes, {took}; {memory}"
 
 
 def _cells(row: Mapping[str, Any]) -> list[Cell]:

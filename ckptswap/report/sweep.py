@@ -139,7 +139,8 @@ def sweep_table(result: SweepResult, style: Style, top: int | None = None) -> st
     room (130 columns), the plain one stands beside it.
 
     >>> from ckptswap.sweep.result import Row, SweepResult
-    >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, rmse=0.2, score=0.8, drop=0.1)
+    >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, rmse=0.2, score=0.8, drop=0.1,
+    ...           samples=72)
     >>> result = SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,))
     >>> print(sweep_table(result, Style()), end="")
     dice, higher is better, 72 samples
@@ -201,6 +202,8 @@ def _number_columns(
         (Column("score", right=True, spare=5), [fixed(row.score, score) for row in rows]),
         (Column("drop", right=True), [fixed(row.drop, drop, signed=True) for row in rows]),
     ]
+    if any(row.samples != result.samples for row in rows):  # a race, or a sweep that is not finished
+        columns.append((Column("samples", right=True), [count(row.samples) for row in rows]))
     if not wide:
         return [*columns, (Column("±", spare=2), [_plus_minus(row, drop) for row in rows])]
     plain = [interval(row.ci_low, row.ci_high, drop, signed=True) for row in rows]

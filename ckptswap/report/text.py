@@ -224,6 +224,21 @@ def _scaled(value: float, units: Sequence[str]) -> str:
     return f"{value:.3g}{units[step]}"
 
 
+def duration(seconds: float) -> str:
+    """A time that people read: seconds, then minutes, then hours.
+
+    >>> duration(0.4), duration(75), duration(7320)
+    ('0.4 s', '1 min 15 s', '2 h 2 min')
+    """
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, left = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {left} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def plural(amount: int, noun: str) -> str:
     """A counted noun.
 

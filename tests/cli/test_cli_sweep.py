@@ -53,7 +53,7 @@ def test_the_folder_is_printed_and_holds_the_exports(swept: tuple[Path, Done]) -
     folder, done = swept
     assert "run: run\n" in done.err
     there = {each.name for each in (folder / "run").iterdir()}
-    assert there == {"plan.json", "journal.jsonl", "result.json", "result.csv", "result.md"}
+    assert there == {"plan.json", "journal", "result.json", "result.csv", "result.md"}
     assert (folder / "run/result.json").read_text("utf-8") == done.out
 
 
@@ -90,11 +90,11 @@ def test_what_matters_is_said_whatever_the_format(swept: tuple[Path, Done], work
 
 @pytest.mark.parametrize("format", ["table", "json", "csv", "md"])
 def test_report_is_the_sweeps_table_again(work_swept: Path, format: str) -> None:
-    before = (work_swept / "run/journal.jsonl").read_bytes()
+    before = (work_swept / "run/journal/main.jsonl").read_bytes()
     again = good(*SWEEP, "--format", format)
     report = good("report", "run", "--format", format)
     assert again.out == report.out
-    assert (work_swept / "run/journal.jsonl").read_bytes() == before, "nothing was scored again"
+    assert (work_swept / "run/journal/main.jsonl").read_bytes() == before, "nothing was scored again"
     if format != "table":
         assert (work_swept / f"run/result.{format}").read_text("utf-8") == report.out
 
@@ -179,21 +179,21 @@ def test_changed_inputs_are_refused_by_content(work_swept: Path) -> None:
 
 def test_what_decides_no_score_continues(work_swept: Path) -> None:
     """Tolerance, selection and splitting are not the key; only what is new is scored."""
-    before = lines(Path("run/journal.jsonl"))
+    before = lines(Path("run/journal/main.jsonl"))
     good(*SWEEP, "--tolerance", "0.1", *FEW)
-    assert lines(Path("run/journal.jsonl")) == before
+    assert lines(Path("run/journal/main.jsonl")) == before
     good(*SWEEP, "--by", "kind", *FEW)
-    after = lines(Path("run/journal.jsonl"))
+    after = lines(Path("run/journal/main.jsonl"))
     assert after[: len(before)] == before
-    assert len(after) == len(before) + 1
+    assert len(after) == len(before) + 3  # eighteen samples in batches of eight
 
 
 def test_fresh_sets_the_old_journal_aside(work_swept: Path) -> None:
-    before = Path("run/journal.jsonl").read_bytes()
+    before = Path("run/journal/main.jsonl").read_bytes()
     data = good(*SWEEP, "--batch-size", "4", *FEW, "--fresh", "--format", "json").json
     assert len(data["rows"]) == 6
-    assert Path("run/journal.1.jsonl").read_bytes() == before
-    assert len(lines(Path("run/journal.jsonl"))) == 8
+    assert Path("run/journal.1/main.jsonl").read_bytes() == before
+    assert len(lines(Path("run/journal/main.jsonl"))) == 1 + 8 * 5  # its head, then eighteen samples in fours
 
 
 def lines(path: Path) -> list[bytes]:
@@ -214,12 +214,12 @@ def test_a_stopped_sweep_keeps_its_journal_and_continues(work: Path) -> None:
     Path("slow").touch()
     kept = 0
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        done = stopped(words, number, Path("run/journal.jsonl"), least=kept + 2)
+        done = stopped(words, number, Path("run/journal/main.jsonl"), least=1 + kept + 2)
         assert done.code == code, done.err
         assert done.out == ""
         assert done.err.splitlines()[-1].startswith("ckptswap: ")
         assert "Traceback" not in done.err
-        kept = len(lines(Path("run/journal.jsonl")))
+        kept = len(lines(Path("run/journal/main.jsonl"))) - 1
     assert 4 <= kept < 8
     partial = good("report", "run", "--format", "json")
     assert len(partial.json["rows"]) == kept - 2
@@ -227,9 +227,9 @@ def test_a_stopped_sweep_keeps_its_journal_and_continues(work: Path) -> None:
 
     Path("slow").unlink()
     Path("calls").unlink()
-    before = lines(Path("run/journal.jsonl"))
+    before = lines(Path("run/journal/main.jsonl"))
     assert good(*words).out == whole.out
-    assert lines(Path("run/journal.jsonl"))[:kept] == before
+    assert lines(Path("run/journal/main.jsonl"))[: 1 + kept] == before
     assert len(Path("calls").read_text()) == calls - kept
 
 

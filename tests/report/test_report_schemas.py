@@ -26,6 +26,7 @@ from ckptswap.report.text import dump_json
 from ckptswap.report.threeway import threeway_json
 from ckptswap.report.verify import verify_json
 from ckptswap.selection import Selection
+from ckptswap.sweep.engine import Cost
 from ckptswap.sweep.plan import make_plan
 from ckptswap.threeway import three_way
 
@@ -65,6 +66,8 @@ def stats() -> Json:
     return show_json(BEFORE, moments=moments)
 
 
+COST = Cost("replay", share=0.6, seconds=12.5, peak=14_200_000)
+
 REAL: dict[str, tuple[str, Callable[[], Json]]] = {
     "sweep": ("sweep", lambda: sweep_json(samples.sweep())),
     "show": ("show", lambda: show_json(BEFORE)),
@@ -78,7 +81,7 @@ REAL: dict[str, tuple[str, Callable[[], Json]]] = {
     "diff of a grouped sample": ("diff", samples.grouped),
     "diff of three": ("diff3", lambda: threeway_json(three_way(BEFORE, AFTER, BEFORE))),
     "evaluate": ("evaluate", samples.evaluate),
-    "plan": ("plan", lambda: plan_json(make_plan(BEFORE, AFTER, Selection()), "runs/0", 10)),
+    "plan": ("plan", lambda: plan_json(make_plan(BEFORE, AFTER, Selection()), "runs/0", 10, COST)),
     "verify": ("verify", lambda: verify_json(Report("a.pt", None, 0, 0, (Finding(None, "it is cut short"),)))),
 }
 
