@@ -1,6 +1,6 @@
 """Sweeps: replay against one full forward pass a variant, and against the script that people write today.
 
-    python benchmarks/sweep.py [--networks unet-resnet18,pspnet-resnet18] [--batches 2] [--rounds 3] [--threads 2]
+    python benchmarks/sweep.py [--networks unet-resnet18,pspnet-resnet18] [--scale 1] [--rounds 3] [--threads 2]
 
 For each network a pair of random checkpoints, one variant for every tensor that the network reads, and
 
@@ -63,16 +63,16 @@ def transformer() -> nn.Module:
     return Tokens()
 
 
-NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
-    "unet-resnet18": ("smp:Unet", {"encoder_name": "resnet18", "classes": 1}, 3),
-    "unet-vgg11_bn": ("smp:Unet", {"encoder_name": "vgg11_bn", "classes": 1}, 3),
-    "pspnet-resnet18": ("smp:PSPNet", {"encoder_name": "resnet18", "classes": 1}, 3),
-    "lab-unet": ("lab:unet", {}, 1),
-    "lab-pspnet": ("lab:pspnet", {}, 1),
-    "timm-resnet18": (f"{HERE}:classifier", {"name": "resnet18"}, 3),
-    "transformer": (f"{HERE}:transformer", {}, 3),
+NETWORKS: dict[str, tuple[str, dict[str, Any], int, int]] = {
+    "unet-resnet18": ("smp:Unet", {"encoder_name": "resnet18", "classes": 1}, 3, 2),
+    "unet-vgg11_bn": ("smp:Unet", {"encoder_name": "vgg11_bn", "classes": 1}, 3, 2),
+    "pspnet-resnet18": ("smp:PSPNet", {"encoder_name": "resnet18", "classes": 1}, 3, 8),
+    "lab-unet": ("lab:unet", {}, 1, 8),
+    "lab-pspnet": ("lab:pspnet", {}, 1, 16),
+    "timm-resnet18": (f"{HERE}:classifier", {"name": "resnet18"}, 3, 16),
+    "transformer": (f"{HERE}:transformer", {}, 3, 32),
 }
-"""Model, its arguments, channels of its input."""
+"""Model, its arguments, channels of its input, and batches that make a minute of full passes or so."""
 
 
 def data(channels: int, samples: int) -> list[tuple[Tensor, Tensor]]:
@@ -89,14 +89,17 @@ def spread(output: Tensor, target: Tensor) -> Tensor:
 spread.direction = "min"  # type: ignore[attr-defined]
 
 
+COLUMNS = ("batches", "variants", "ours s", "full s", "ratio", "bound", "share", "script", "MB", "full MB")
+"""`ratio` full / ours, `bound` by FLOPs, `share` ratio / bound, `script` script / ours, peak memory of both."""
+
+
 def main() -> None:
     options = arguments()
     if options.how:
         print(json.dumps(one(options)))
         return
-    print(f"{options.batches} batches of {BATCH}, {SIDE} px, {options.threads} threads, {options.rounds} rounds")
-    print(f"{'network':16} {'variants':>8} {'ours s':>8} {'full s':>8} {'ratio':>6} {'bound':>6} {'share':>6} "
-          f"{'script':>7} {'MB':>6} {'full MB':>8}")  # fmt: skip
+    print(f"batches of {BATCH}, {SIDE} px, {options.threads} threads, {options.rounds} rounds")
+    print(f"{'network':16}" + "".join(f"{name:>9}" for name in COLUMNS))
     for network in options.networks.split(","):
         compare(network, options)
 
@@ -104,7 +107,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", default=",".join(NETWORKS))
-    parser.add_argument("--batches", type=int, default=2)
+    parser.add_argument("--scale", type=float, default=1.0, help="of the number of batches")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--how", choices=("ours", "full", "script"), help=argparse.SUPPRESS)
@@ -128,9 +131,11 @@ def compare(network: str, options: argparse.Namespace) -> None:
     time_ours, time_full = (statistics.median(each["seconds"] for each in side) for side in (ours, full))
     memory, full_memory = (max(each["megabytes"] for each in side) for side in (ours, full))
     bound = ours[0]["bound"]
-    print(f"{network:16} {ours[0]['variants']:8} {time_ours:8.2f} {time_full:8.2f} {ratio:6.2f} {bound:6.2f} "
-          f"{ratio / bound:6.2f} {script['seconds'] / time_ours:7.2f} {memory:6.0f} {full_memory:8.0f}",
-          flush=True)  # fmt: skip
+    batches = max(1, round(NETWORKS[network][3] * options.scale))
+    figures = (ratio, bound, ratio / bound, script["seconds"] / time_ours)
+    told = [f"{batches}", f"{ours[0]['variants']}", f"{time_ours:.1f}", f"{time_full:.1f}"]
+    told += [*(f"{figure:.2f}" for figure in figures), f"{memory:.0f}", f"{full_memory:.0f}"]
+    print(f"{network:16}" + "".join(f"{each:>9}" for each in told), flush=True)
 
 
 def process(network: str, how: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -139,8 +144,8 @@ def process(network: str, how: str, options: argparse.Namespace, folder: Path) -
         network,
         "--how",
         how,
-        "--batches",
-        str(options.batches),
+        "--scale",
+        str(options.scale),
         "--threads",
         str(options.threads),
     ]
@@ -174,11 +179,12 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
     if options.allocator == "kept":
         keep_freed_memory()
     network = options.networks
-    model, args, channels = NETWORKS[network]
+    model, args, channels, batches = NETWORKS[network]
+    samples = BATCH * max(1, round(batches * options.scale))
     metric = "dice" if ":" in model and not model.startswith(str(HERE)) else f"{HERE}:spread"
     spec = TaskSpec(
         model=model, model_args=args, data=f"{HERE}:data", metrics=(metric,), batch_size=BATCH,
-        data_args={"channels": channels, "samples": BATCH * options.batches}, threads=options.threads,
+        data_args={"channels": channels, "samples": samples}, threads=options.threads,
     )  # fmt: skip
     folder = Path(options.folder)
     with (
