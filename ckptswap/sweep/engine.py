@@ -81,6 +81,7 @@ class Engine:
         self.notes: list[str] = []
         self._replays: dict[Form, Replay | None] = {}
         self._begun: set[Form] = set()
+        self._swaps: dict[tuple[Replay, str], dict[int, Tensor]] = {}
 
     def replay(self, inputs: Tensor) -> Replay | None:
         """The captured model for inputs of this shape; None where it must be run in full.
@@ -147,6 +148,13 @@ class Engine:
         own = {graph.state[name]: value for name, value in self.swaps.state.items() if name in graph.state}
         return {number: value for number, value in found.items() if value is not own[number]}
 
+    def _swap(self, replay: Replay, variant: Variant) -> dict[int, Tensor]:
+        """`values`, found once for all batches."""
+        key = replay, variant.id
+        if key not in self._swaps:
+            self._swaps[key] = self.values(replay.graph, variant.names)
+        return self._swaps[key]
+
     def _captured(self, inputs: Tensor) -> Replay | None:
         # Before it is traced: what a model makes at its first run, and keeps, must have values.
         expected = self.task.forward(inputs)
@@ -194,26 +202,27 @@ class Engine:
         self, replay: Replay, inputs: Tensor, variants: Sequence[Variant], checked: set[Variant]
     ) -> Iterator[Outcome]:
         batch = self.task.prepared(inputs)
-        swaps = {variant: self.values(replay.graph, variant.names) for variant in variants}
-        same = [variant for variant in variants if not replay.changes(swaps[variant])]
-        left = [variant for variant in variants if replay.changes(swaps[variant])]
+        swaps = {variant.id: self._swap(replay, variant) for variant in variants}
+        same = [variant for variant in variants if not replay.changes(swaps[variant.id])]
+        left = [variant for variant in variants if replay.changes(swaps[variant.id])]
         while left or same:
             try:
-                for index, output in replay.outputs(batch, [swaps[each] for each in left], with_output=bool(same)):
+                wanted = [swaps[each.id] for each in left]
+                for index, output in replay.outputs(batch, wanted, with_output=bool(same)):
                     found = same if index is None else [left[index]]
                     for variant in found:
                         self._check(variant, output, inputs, checked)
                         yield Outcome(variant, output, None, "replay")
-                    swaps = {variant: swap for variant, swap in swaps.items() if variant not in found}
+                        del swaps[variant.id]
                 return
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error) or not self._halve(replay, len(left)):
                     self._note(
                         f"a replay failed ({first_line(error)}): that batch's other variants are run in full"
                     )
-                    yield from self.in_full(inputs, [each for each in variants if each in swaps])
+                    yield from self.in_full(inputs, [each for each in variants if each.id in swaps])
                     return
-                left, same = ([each for each in part if each in swaps] for part in (left, same))
+                left, same = ([each for each in part if each.id in swaps] for part in (left, same))
 
     def _halve(self, replay: Replay, variants: int) -> bool:
         """Half the memory for replays from now on; whether that helps."""
