@@ -35,6 +35,7 @@ from ckptswap.sweep.journal import (
 )
 from ckptswap.sweep.live import Leaderboard
 from ckptswap.sweep.plan import UNREAD, By, Cell, Plan, make_plan, variant_id
+from ckptswap.sweep.race import RaceRules
 from ckptswap.sweep.result import SweepResult
 from ckptswap.sweep.scores import Scores
 
@@ -107,6 +108,8 @@ class Proposal:
         conditions and `fresh` does not set its journal aside, `TaskError` when the baseline itself fails, which is
         found out before anything is written. An interrupt leaves a journal that continues.
         """
+        if top is not None:
+            self._refuse_race(RaceRules(top, confidence, epsilon or 0.0))
         known = Blocks() if fresh else known_blocks(self.folder, self.conditions)
         meter = _Meter(self, known, progress, live)
         baseline, warnings = self._baseline(known, meter)
@@ -160,19 +163,21 @@ class Proposal:
         known: Blocks,
         baseline: Sequence[Block],
     ) -> Race:
-        """What is raced for; raises `UsageError` where it makes no sense."""
         metric = contents["metrics"][0]
-        if metric["name"].endswith(":pooled"):
-            raise UsageError(
-                f"{metric['name']} is no mean over samples, and cannot be raced for",
-                remedy="leave --top out, or score by the mean over images",
-            )
         if epsilon is None:
             scores = Scores([*known.values(), *baseline], self._walk)
             epsilon = limit_of(metric, scores, contents["tolerance"])[0]
-        race = Race(metric["name"], metric["direction"], top, confidence, epsilon, tuple(metric["bounds"]))
-        _ = race.rules
-        return race
+        return Race(metric["name"], metric["direction"], top, confidence, epsilon, tuple(metric["bounds"]))
+
+    def _refuse_race(self, rules: RaceRules) -> None:
+        """Raises `UsageError`, before any work, for a metric whose mean over some samples says nothing (the rules
+        themselves are checked as they are made)."""
+        name = self.task.metrics[0].name
+        if name.endswith(":pooled"):
+            raise UsageError(
+                f"{name} is no mean over samples, and a top {rules.top} cannot be raced for",
+                remedy="leave --top out, or score by the mean over images",
+            )
 
     def _screened(self, by: Literal["rmse", "gradient"]) -> dict[str, float]:
         from ckptswap.sweep.screen import screen
