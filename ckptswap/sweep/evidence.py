@@ -30,13 +30,13 @@ DEFAULT_TOLERANCE = 0.01
 class Evidence:
     """A sweep's table with what it rests on.
 
-    `columns` maps the index of a row to its column in `sample`; a row without drop has none. Column 0 is the
-    baseline, which an `identical` row shares.
+    `columns` maps the index of a row to its column in `sample`, and to that of the baseline on the same samples; a
+    row without drop has none. An `identical` row shares column 0, which is the baseline on all samples.
     """
 
     result: SweepResult
     sample: Sample
-    columns: Mapping[int, int]
+    columns: Mapping[int, tuple[int, int]]
 
     def contrast(self, weights: Mapping[int, float]) -> Interval:
         """Σ weight × drop over rows (by their index in `result.rows`), with a plain paired 95 % interval.
@@ -52,8 +52,9 @@ class Evidence:
                     f"row {index} ({row.layer}, {row.kind}) is {row.status} and has no drop",
                     remedy="leave it out",
                 )
-            form[0] += sign * weight
-            form[self.columns[index]] = form.get(self.columns[index], 0.0) - sign * weight
+            column, baseline = self.columns[index]
+            form[baseline] = form.get(baseline, 0.0) + sign * weight
+            form[column] = form.get(column, 0.0) - sign * weight
         return statistics.contrast(self.sample, form)
 
 
@@ -130,25 +131,26 @@ def load_evidence(run_dir: str | Path, metric: str | None = None, tolerance: flo
     run = _read(Path(run_dir), metric, tolerance)
     cells = [cell for cell in run.plan.cells if run.is_known(cell)]
     variants = list(dict.fromkeys(cell.variant for cell in cells if run.is_scored(cell)))
-    sample, drops = _drops(run, variants)
+    sample, drops, paired = _drops(run, variants)
     limit, why = _tolerance(run)
     rows = [_row(cell, run, drops, limit) for cell in cells]
     order = _order(cells, rows, run)
     ranked = _ranked([cells[at] for at in order], [rows[at] for at in order])
     first = len(sample.columns) - len(variants)
-    places = {variant: column for column, variant in enumerate(variants, start=first)}
+    places = {variant: (first + at, paired[at]) for at, variant in enumerate(variants)}
     columns = {
-        index: 0 if rows[at].status in ("identical", "no-effect") else places[cells[at].variant]
+        index: (0, 0) if rows[at].status in ("identical", "no-effect") else places[cells[at].variant]
         for index, at in enumerate(order)
         if rows[at].drop is not None
     }
     return Evidence(_result(run, ranked, limit, [why, *_notes(run, cells, drops)]), sample, columns)
 
 
-def _drops(run: Run, variants: Sequence[str]) -> tuple[Sample, dict[str, RowIntervals]]:
+def _drops(run: Run, variants: Sequence[str]) -> tuple[Sample, dict[str, RowIntervals], list[int]]:
     """Each variant's drop from the baseline on the samples that it was scored on itself.
 
-    The sample's columns are the baseline, the baseline on each other set of samples, then the variants.
+    The sample's columns are the baseline, the baseline on each other set of samples, then the variants; the last
+    result tells for each variant which of the baselines it is paired with.
     """
     baseline = run.statistics(BASELINE)
     everything = statistics.scored(baseline)
@@ -162,7 +164,7 @@ def _drops(run: Run, variants: Sequence[str]) -> tuple[Sample, dict[str, RowInte
     paired = [places[statistics.scored(each).tobytes()] for each in own]
     sample = Sample.of([*columns, *own], run.groups, run.reduce)
     found = statistics.table(sample, run.metric["direction"], paired)
-    return sample, dict(zip(variants, found, strict=True))
+    return sample, dict(zip(variants, found, strict=True)), paired
 
 
 def _result(run: Run, rows: Sequence[Row], tolerance: float, notes: Sequence[str]) -> SweepResult:

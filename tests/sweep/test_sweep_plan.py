@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -179,6 +180,41 @@ def test_identical_and_mismatched_cells_cost_nothing() -> None:
     recipient = Checkpoint.from_arrays(arrays(0))
     assert make_plan(recipient, recipient, Selection()).variants() == []
     assert make_plan(Checkpoint.from_arrays({}), recipient, Selection()).variants() == []
+
+
+def test_cells_that_are_never_read_need_no_run() -> None:
+    """Only where none of a cell's tensors is read; what else is known of a cell stays."""
+    donor, recipient = pair(
+        enc__2__conv__weight=arrays(0)["enc.2.conv.weight"], enc__10__conv__bias=np.zeros(2, np.float32)
+    )
+    plan = make_plan(donor, recipient, Selection(), WAYS[:3])
+    unread = {"enc.2.bn.weight", "enc.2.bn.bias", "enc.2.conv.weight", "enc.10.conv.bias", "no.such"}
+    found, before = (
+        {(cell.by, cell.layer, cell.kind): cell for cell in each.cells}
+        for each in (plan.without_effect(unread), plan)
+    )
+    idle = {key for key, cell in found.items() if cell.status == "no-effect"}
+    assert idle == {
+        (WAYS[0], "enc.2.bn", "bn.weight"), (WAYS[0], "enc.2.bn", "bn.bias"),
+        (WAYS[1], None, "bn.weight"), (WAYS[1], None, "bn.bias"),
+    }  # fmt: skip
+    for key, cell in found.items():
+        assert replace(cell, status=before[key].status) == before[key]
+    assert found[WAYS[0], "enc.2.conv", "conv.weight"].status == "identical"
+    assert found[WAYS[0], "enc.10.conv", "conv.bias"].status == "mismatch"
+    assert found[WAYS[2], "enc.2.bn", None].status == "measured", "its running statistics are read"
+
+
+def test_variants_without_those_that_are_never_read() -> None:
+    plan = make_plan(*pair(), Selection(), WAYS)
+    unread = {"enc.2.bn.weight", "enc.2.bn.bias"}
+    fewer = plan.without_effect(unread)
+    gone = set(plan.variants()) - set(fewer.variants())
+    assert gone == {("enc.2.bn.weight",), ("enc.2.bn.bias",)}
+    assert plan.without_effect(()) == plan
+    assert plan.without_effect(SHAPES).variants() == []
+    assert fewer.without_effect(unread) == fewer
+    assert Plan.from_json(json.loads(json.dumps(fewer.to_json()))) == fewer
 
 
 def test_nothing_selected() -> None:

@@ -241,3 +241,117 @@ def test_group_totals_add_up(data: st.DataObject) -> None:
 )
 def test_verdict_is_strict(low: float | None, high: float | None, expected: str) -> None:
     assert statistics.verdict(low, high, 0.01) == expected
+
+
+# Rows that are scored on some samples only ----------------------------------------------------------------------
+
+
+def masked(scores: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Statistics (N, K) that are known for some samples (N,) only."""
+    return np.where(there[:, None], scores, np.nan)
+
+
+def of_every_group(label: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Some samples (N,), at least one of each group."""
+    chosen = np.random.default_rng(seed).random(len(label)) < share
+    chosen[np.unique(label, return_index=True)[1]] = True
+    return chosen
+
+
+@pytest.mark.parametrize("reduce", [mean, pooled_iou])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_row_on_some_samples_is_that_of_a_table_of_these_samples(reduce, share: float) -> None:
+    """Where every group has some: a plain recomputation, on nothing but them, paired with the baseline there."""
+    baseline, variants, label = simulated(12, 2, seed=21)
+    if reduce is pooled_iou:
+        baseline, variants = (np.concatenate([1 + each, 2 - each], axis=-1) for each in (baseline, variants))
+    there = of_every_group(label, share, seed=2)
+    partly = Sample.of([baseline, masked(baseline, there), masked(variants[0], there)], label, reduce)
+    (row,) = table(partly, "max", [1])
+    alone = Sample.of([baseline[there], variants[0][there]], label[there], reduce)
+    (expected,) = table(alone, "max")
+    for name, value in vars(expected).items():
+        assert getattr(row, name) == pytest.approx(value, rel=1e-9, abs=1e-12), name
+
+
+def test_the_baselines_other_samples_have_no_say() -> None:
+    baseline, variants, label = simulated(20, 1, seed=22)
+    there = label < 10
+    rows = []
+    for elsewhere in (0.0, 1000.0):
+        columns = [baseline, masked(baseline + np.where(there[:, None], 0, elsewhere), there)]
+        (row,) = table(Sample.of([*columns, masked(variants[0], there)], label, mean), "max", [1])
+        rows.append(row)
+    assert rows[0] == rows[1]
+    plain = (baseline - variants[0])[there].mean()
+    assert rows[0].drop == pytest.approx(plain, rel=1e-12)
+
+
+def test_rows_on_other_samples_leave_a_rows_plain_interval_alone() -> None:
+    baseline, variants, label = simulated(20, 2, seed=23)
+    there = label < 12
+    alone = table(Sample.of([baseline, variants[0]], label, mean), "max")
+    columns = [baseline, masked(baseline, there), variants[0], masked(variants[1], there)]
+    beside = table(Sample.of(columns, label, mean), "max", [0, 1])
+    for name in ("drop", "ci_low", "ci_high"):
+        assert getattr(beside[0], name) == getattr(alone[0], name)
+    assert beside[0].sim_low <= alone[0].sim_low
+    assert all(row.sim_low <= row.ci_low and row.ci_high <= row.sim_high for row in beside)
+
+
+@pytest.mark.parametrize("direction", ["max", "min"])
+def test_directions_of_partial_rows(direction: str) -> None:
+    baseline, variants, label = simulated(20, 1, seed=24)
+    there = label % 2 == 0
+    columns = [baseline, masked(baseline, there), masked(variants[0], there)]
+    (row,) = table(Sample.of(columns, label, mean), direction, [1])
+    drop = (baseline - variants[0])[there].mean()
+    assert row.drop == pytest.approx(drop if direction == "max" else -drop, rel=1e-12)
+
+
+@pytest.mark.parametrize("groups", [1, 7])
+def test_too_few_groups_of_a_row_have_no_interval_whatever_the_table_has(groups: int) -> None:
+    baseline, variants, label = simulated(20, 2, seed=25)
+    there = label < groups
+    columns = [baseline, masked(baseline, there), masked(variants[0], there), variants[1]]
+    few, enough = table(Sample.of(columns, label, mean), "max", [1, 0])
+    assert few.drop == pytest.approx((baseline - variants[0])[there].mean(), rel=1e-12)
+    assert (few.ci_low, few.ci_high, few.sim_low, few.sim_high) == (None,) * 4
+    assert statistics.verdict(few.sim_low, few.sim_high, 1.0) == "undecided"
+    assert [enough] == table(Sample.of([baseline, variants[1]], label, mean), "max")
+
+
+@pytest.mark.parametrize(("groups", "scored"), [(12, 9), (30, 10), (40, 30)])
+def test_the_plain_interval_of_a_row_on_some_groups_covers(groups: int, scored: int) -> None:
+    """Samples arrive in random order, so that some groups have none yet."""
+    count, covered = 400, 0
+    for at in range(count):
+        baseline, variants, label = simulated(groups, 1, seed=91_000 + at)
+        there = np.isin(label, np.random.default_rng(at).permutation(groups)[:scored])
+        columns = [baseline, masked(baseline, there), masked(variants[0], there)]
+        (row,) = table(Sample.of(columns, label, mean, resamples=500), "max", [1])
+        covered += row.ci_low <= 0.1 <= row.ci_high
+    assert 0.92 <= covered / count <= 0.985
+
+
+def test_simultaneous_intervals_cover_a_table_of_unequal_rows() -> None:
+    count, covered = 200, 0
+    for at in range(count):
+        baseline, variants, label = simulated(20, 10, seed=95_000 + at)
+        there = np.random.default_rng(at).permutation(20)[:12]
+        some = np.isin(label, there)
+        rows = [masked(each, some) if number % 2 else each for number, each in enumerate(variants)]
+        columns = [baseline, masked(baseline, some), *rows]
+        found = table(Sample.of(columns, label, mean, resamples=500), "max", [0, 1] * 5)
+        covered += all(row.sim_low <= 0.1 <= row.sim_high for row in found)
+    assert covered / count >= 0.92
+
+
+def test_which_samples_are_scored() -> None:
+    scores = np.array([[1.0, 2.0], [np.nan, np.nan], [0.0, np.nan], [np.inf, 0.0]])
+    assert statistics.scored(scores).tolist() == [True, False, False, True]
+    assert statistics.whole(np.array([[1.0], [np.nan], [3.0]]), mean) == 2.0
+    totals = statistics.group_totals(np.array([[1.0], [np.nan], [3.0]]), np.array([5, 6, 5]))
+    assert (totals.sums.tolist(), totals.count.tolist()) == ([[4.0], [0.0]], [2.0, 0.0])
+    sample = Sample.of([np.ones((3, 1)), np.array([[1.0], [np.nan], [3.0]])], np.array([5, 6, 5]), mean)
+    assert [sample.groups_of({0: 1.0}), sample.groups_of({0: 1.0, 1: -1.0})] == [2, 1]

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,16 @@ from ckptswap.errors import DataError, MetricError, MismatchError, ModelError, U
 from ckptswap.task import Task, TaskSpec, load_task
 from ckptswap.task.data import load_data
 from ckptswap.task.folder import FolderSamples
+from ckptswap.task.metrics import Metric
 from ckptswap.task.models import build_model
-from ckptswap.task.task import extent
+from ckptswap.task.task import Measured, Score, extent
 
 NET = """
 import torch
+from collections import namedtuple
 from torch import nn
+
+Pair = namedtuple("Pair", "out given")
 
 class Net(nn.Module):
     def __init__(self, gives="tensor"):
@@ -32,6 +37,7 @@ class Net(nn.Module):
             "dict": lambda: {"out": y, "aux": 2}, "tuple": lambda: (x, y),
             "half": lambda: y[..., ::2, ::2], "one": lambda: y[:1].mean(), "sigmoid": lambda: y.sigmoid(),
             "nan": lambda: y * float("nan"), "three": lambda: y.repeat(1, 3, 1, 1),
+            "named": lambda: Pair(y, x), "flat": lambda: y[:, 0],
         }[self.gives]()
 
 class Unfit(Net):
@@ -127,7 +133,7 @@ def test_model_arguments_need_a_model(spec: TaskSpec) -> None:
         load_task(replace(spec, model=None), checkpoint())
 
 
-@pytest.mark.parametrize(("gives", "key"), [("dict", "out"), ("tuple", "1")])
+@pytest.mark.parametrize(("gives", "key"), [("dict", "out"), ("tuple", "1"), ("named", "out"), ("named", "0")])
 def test_one_output_is_picked(spec: TaskSpec, gives: str, key: str) -> None:
     expected = value(load_task(spec, checkpoint()))
     assert value(load_task(replace(spec, model_args={"gives": gives}, output_key=key), checkpoint())) == expected
@@ -375,3 +381,154 @@ def test_extent_of_outputs() -> None:
     assert extent(torch.tensor([1.0, -inf, 2.0])) == (1, 1.0, 2.0)
     assert extent(torch.tensor([nan, inf])) == (2, inf, -inf)
     assert extent(torch.zeros(0)) == (0, inf, -inf)
+
+
+# One batch at a time --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gives", ["tensor", "sigmoid", "flat"])
+def test_a_scorer_gives_the_statistics_of_a_whole_pass(spec: TaskSpec, gives: str) -> None:
+    task = load_task(
+        replace(spec, model_args={"gives": gives}, metrics=("iou", "dice:pooled", "mse")), checkpoint()
+    )
+    measured = task.measure()
+    with task.pinned():
+        for batch in task.batches():
+            score = task.scorer(batch.targets)(task.forward(batch.inputs))
+            assert (score.nonfinite, score.fault, score.one_channel) == (0, None, True)
+            for name, values in measured.statistics.items():
+                assert score.statistics[name].tobytes() == values[batch.places].tobytes()
+
+
+def test_targets_are_looked_at_once_however_many_outputs_there_are(spec: TaskSpec) -> None:
+    looked: list[int] = []
+
+    @dataclass(frozen=True)
+    class Counting(Metric):
+        def against(self, target: torch.Tensor) -> Callable[[torch.Tensor], np.ndarray]:
+            looked.append(len(target))
+            return lambda output: np.zeros((len(output), 1))
+
+    task = load_task(spec, checkpoint())
+    task.metrics = (Counting("a", "max"), Counting("b", "min"))
+    batch = next(task.batches())
+    score = task.scorer(batch.targets)
+    output = task.forward(batch.inputs)
+    assert [list(score(output).statistics) for _ in range(3)] == [["a", "b"]] * 3
+    assert looked == [2, 2]
+
+
+def test_what_a_score_says_of_its_output(spec: TaskSpec) -> None:
+    inf, nan = float("inf"), float("nan")
+    score = load_task(replace(spec, metrics=("iou",)), checkpoint()).scorer(torch.zeros(2, 2, 2, dtype=torch.long))
+    output = torch.tensor([[1.0, -2.0], [0.5, 3.0]]).expand(2, 1, 2, 2).clone()
+    found = score(output)
+    assert (found.nonfinite, found.low, found.high, found.fault) == (0, -2.0, 3.0, None)
+    output[1, 0, 0] = torch.tensor([nan, inf])
+    found = score(output)
+    assert (found.nonfinite, found.low, found.high) == (2, -2.0, 3.0)
+    assert found.fault == "2 of the model's outputs are NaN or infinite"
+    assert np.isfinite(found.statistics["iou"]).all(), "thresholds hide it"
+    found = score(torch.full((2, 1, 2, 2), nan))
+    assert (found.nonfinite, found.low, found.high) == (8, None, None)
+    assert not score(torch.zeros(2, 3, 2, 2)).one_channel
+
+
+def test_a_metric_that_is_not_finite_is_a_fault() -> None:
+    statistics = {"fine": np.zeros((3, 1)), "own": np.array([[0.0], [np.nan], [np.inf]])}
+    for found in (Score(statistics, 0, 0.0, 1.0, True), Measured(statistics, 0)):
+        assert found.fault == "the metric own is NaN or infinite for 2 of 3 samples"
+    assert Measured(statistics, 5).fault == "5 of the model's outputs are NaN or infinite"
+    assert Score({"fine": np.zeros((3, 1))}, 0, 0.0, 1.0, True).fault is None
+
+
+def test_a_batch_is_prepared_as_a_copy_in_the_models_dtype(spec: TaskSpec) -> None:
+    task = load_task(spec, checkpoint())
+    inputs = torch.rand(2, 1, 4, 4)
+    for dtype in (torch.float32, torch.float64):
+        task.model.to(dtype)
+        found = task.prepared(inputs)
+        assert found.dtype == dtype
+        assert torch.equal(found.float(), inputs)
+        assert found.data_ptr() != inputs.data_ptr(), "the model may write to it"
+    whole = torch.arange(6).view(2, 3)
+    assert task.prepared(whole).dtype == torch.int64, "indices stay whole numbers"
+    assert task.prepared(whole).data_ptr() != whole.data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (torch.float16, torch.float32), (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32), (torch.float64, torch.float64),
+    ],
+)  # fmt: skip
+def test_an_output_is_picked_in_single_precision_at_least(spec: TaskSpec, given, expected) -> None:
+    task = load_task(spec, checkpoint())
+    output = torch.tensor([[0.5, -2.0]], dtype=given)
+    found = task.pick(output)
+    assert found.dtype == expected
+    assert found.tolist() == output.tolist()
+    picky = load_task(replace(spec, model_args={"gives": "dict"}, output_key="out"), checkpoint())
+    assert picky.pick({"out": output, "aux": 2}).dtype == expected
+    with pytest.raises(ModelError, match="no output 'out': pass --output-key, one of other"):
+        picky.pick({"other": output})
+
+
+@pytest.mark.parametrize("memory", [0, 2 << 30])
+def test_the_first_inputs_are_those_of_the_first_batch(spec: TaskSpec, memory: int) -> None:
+    task = load_task(spec, checkpoint(), data=load_data(replace(spec, threads=4), memory=memory))
+    first = next(task.batches())
+    assert torch.equal(task.first_inputs(), first.inputs)
+    assert len(first) == 2
+    assert not any(each.name.startswith("ckptswap-read") for each in threading.enumerate())
+
+
+FEW = """
+from pathlib import Path
+import torch
+
+class Items:
+    def __len__(self): return 9
+    def __getitem__(self, at):
+        with open(Path(__file__).parent / "log", "a") as log: log.write(f"{at} ")
+        return torch.full((1, 4, 4), float(at)), torch.zeros(4, 4, dtype=torch.long)
+
+def items(): return Items()
+"""
+
+
+def test_the_first_inputs_cost_one_batch(spec: TaskSpec, tmp_path: Path) -> None:
+    (tmp_path / "few.py").write_text(FEW)
+    few = replace(spec, data=f"{tmp_path / 'few.py'}:items")
+    task = load_task(few, checkpoint(), data=load_data(few, memory=0))
+    log = tmp_path / "log"
+    before = log.read_text().split()
+    inputs = task.first_inputs()
+    after = log.read_text().split()[len(before) :]
+    assert len(inputs) == 2
+    assert sorted(map(int, after)) == sorted(task.data.places[0].tolist())
+
+
+@pytest.mark.parametrize(
+    ("output", "low", "high", "one_channel", "metrics", "word"),
+    [
+        ("logits", 0.0, 1.0, True, ("iou",), "--output probability"),
+        ("logits", 0.2, 0.4, True, ("mse", "dice"), "--output probability"),
+        ("logits", -0.1, 0.9, True, ("iou",), None),
+        ("logits", 0.1, 1.1, True, ("iou",), None),
+        ("logits", 0.0, 1.0, False, ("iou",), None),
+        ("logits", 0.0, 1.0, True, ("mse",), None),
+        ("logits", None, None, True, ("iou",), None),
+        ("probability", -0.1, 0.9, True, ("iou",), "leave --output out"),
+        ("probability", 0.0, 1.1, True, ("iou",), "leave --output out"),
+        ("probability", 0.0, 1.0, True, ("iou",), None),
+        ("probability", -3.0, 3.0, False, ("iou",), None),
+        ("probability", None, None, True, ("iou",), None),
+    ],
+)
+def test_what_the_range_of_outputs_says(spec: TaskSpec, output, low, high, one_channel, metrics, word) -> None:
+    task = load_task(replace(spec, output=output, metrics=metrics), checkpoint())
+    found = task.range_warnings(low, high, one_channel=one_channel)
+    assert len(found) == (word is not None)
+    assert all(word in each for each in found)

@@ -8,7 +8,7 @@ from torch import nn
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import MismatchError
-from ckptswap.task.weights import load_into, to_torch
+from ckptswap.task.weights import check_fit, load_into, to_torch
 
 
 def arrays_of(model: nn.Module) -> dict[str, np.ndarray]:
@@ -89,3 +89,51 @@ def test_whole_numbers_bools_and_floats_do_not_mix() -> None:
     ]:
         with pytest.raises(MismatchError, match="1 mismatched"):
             load_into(model, Checkpoint.from_arrays({"weight": weight, "mask": mask}))
+
+
+def unreadable(arrays: dict[str, np.ndarray]) -> Checkpoint:
+    """A checkpoint whose names and shapes are known, and whose values nobody may ask for."""
+
+    class Unread(Checkpoint):
+        def read(self, name: str) -> np.ndarray:
+            raise AssertionError(f"{name} was read")
+
+    known = Checkpoint.from_arrays(arrays, path="c.pt")
+    return Unread(known.values(), path="c.pt", format="memory")
+
+
+def test_a_fit_is_checked_without_a_value() -> None:
+    model = small()
+    before = arrays_of(model)
+    state = check_fit(model, unreadable(arrays_of(small())))
+    assert list(state) == list(model.state_dict())
+    for name, value in model.state_dict().items():
+        assert state[name].data_ptr() == value.data_ptr(), "the model's own, to be written to"
+    assert all(np.array_equal(value, before[name]) for name, value in arrays_of(model).items())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"0.bias": None}, r"c\.pt does not fit the model: 1 missing \(0\.bias\): give the model's own"),
+        ({"extra": np.zeros(1)}, r"1 unexpected \(extra\)"),
+        ({"0.bias": np.zeros((2, 1), np.float32)}, r"1 mismatched \(0\.bias: \[2, 1\] in the file, \[2\] in"),
+        ({"0.bias": np.zeros(2, np.int64)}, r"1 mismatched \(0\.bias: I64 in the file, float32 in the model\)"),
+        ({"1.num_batches_tracked": np.zeros((), np.float32)}, "F32 in the file, int64 in the model"),
+    ],
+)
+def test_a_misfit_is_told_as_loading_would(change: dict[str, np.ndarray | None], words: str) -> None:
+    arrays = {name: value for name, value in {**arrays_of(small()), **change}.items() if value is not None}
+    with pytest.raises(MismatchError, match=words) as checked:
+        check_fit(small(), unreadable(arrays))
+    with pytest.raises(MismatchError) as loaded:
+        load_into(small(), Checkpoint.from_arrays(arrays, path="c.pt"))
+    assert str(checked.value) == str(loaded.value)
+
+
+def test_what_is_forgiven_in_a_fit() -> None:
+    """A counter that old files lack, and floats of another precision."""
+    arrays = {name: value.astype(np.float64) if value.dtype.kind == "f" else value
+              for name, value in arrays_of(small()).items()}  # fmt: skip
+    del arrays["1.num_batches_tracked"]
+    assert "1.num_batches_tracked" in check_fit(small(), unreadable(arrays))

@@ -1,0 +1,200 @@
+"""From a run folder with any part of its blocks to a table: rows on the samples that they have, fairly paired."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ckptswap.errors import MetricError, RunError, UsageError
+from ckptswap.selection import Selection
+from ckptswap.sweep import statistics
+from ckptswap.sweep.evidence import Evidence, load_evidence, load_result, reduction
+from ckptswap.sweep.journal import BASELINE, DONOR, Block, decode, encode, journal_files, read_plan
+from ckptswap.sweep.plan import variant_id
+from ckptswap.sweep.result import Row
+from ckptswap.sweep.run import sweep
+from ckptswap.sweep.statistics import Sample, mean
+from ckptswap.task import TaskSpec
+
+ONLY = Selection.parse(only=["head.*", "norm.weight", "unused.bias"])
+HEAD, NORM = ("head.weight",), ("norm.weight",)
+Chosen = Callable[[Block], bool]
+
+
+@pytest.fixture
+def finished(skip: TaskSpec, save, tmp_path: Path) -> Path:
+    """A run on 60 samples in 30 groups, ten batches."""
+    spec = replace(skip, data_args={"samples": 60}, metrics=(*skip.metrics, "iou:pooled"))
+    sweep(save(1, "Skip"), save(0, "Skip"), spec, run_dir=tmp_path / "run", selection=ONLY)
+    return tmp_path / "run"
+
+
+def parts(run: Path) -> tuple[bytes, list[Block]]:
+    """The journal's head, and its blocks."""
+    head, *lines = journal_files(run)[0].read_bytes().splitlines(True)
+    return head, list(map(decode, lines))
+
+
+def rewritten(run: Path, folder: Path, chosen: Chosen, writers: int = 1, turn: int = 1) -> Path:
+    """A copy of the run whose journal has only the chosen blocks, spread over so many files."""
+    shutil.copytree(run, folder)
+    head, blocks = parts(run)
+    for path in journal_files(folder):
+        path.unlink()
+    lines = [encode(block) for block in blocks if chosen(block)][::turn]
+    for writer in range(writers):
+        (folder / "journal" / f"w{writer}.jsonl").write_bytes(head + b"".join(lines[writer::writers]))
+    return folder
+
+
+def scores(run: Path, variant: str, metric: str, batches: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """A variant's statistics (n, K) on some batches, and the samples' groups (n,), batch by batch."""
+    plan, found = read_plan(run), {(each.variant, each.batch): each for each in parts(run)[1]}
+    places = [place for number in batches for place in plan["walk"][number]]
+    return (
+        np.concatenate([found[variant, number].statistics[metric] for number in batches]),
+        np.array(plan["groups"])[places],
+    )
+
+
+def row_of(evidence: Evidence, names: tuple[str, ...]) -> Row:
+    return next(row for row in evidence.result.rows if row.tensors == names)
+
+
+def begun(batches: int, *variants: tuple[str, ...]) -> Chosen:
+    """The baseline, and the first batches of these variants."""
+    ids = [variant_id(names) for names in variants]
+    return lambda block: block.variant == BASELINE or (block.variant in ids and block.batch < batches)
+
+
+@pytest.mark.parametrize("metric", ["own", "iou", "iou:pooled"])
+@pytest.mark.parametrize("batches", [8, 10])
+def test_a_row_rests_on_its_own_samples(finished: Path, tmp_path: Path, metric: str, batches: int) -> None:
+    """As if the data had no others: the drop exactly, and the interval where each group is there."""
+    run = rewritten(finished, tmp_path / "part", begun(batches, HEAD))
+    name = read_plan(run)["metrics"][0]["name"] if metric == "own" else metric
+    evidence = load_evidence(run, name)
+    row = row_of(evidence, HEAD)
+    there = range(batches)
+    baseline, label = scores(finished, BASELINE, name, there)
+    variant, _ = scores(finished, variant_id(HEAD), name, there)
+    reduce = reduction(name)
+    direction = evidence.result.direction
+    [alone] = statistics.table(Sample.of([baseline, variant], label, reduce), direction)
+    assert row.drop == pytest.approx(alone.drop, rel=1e-12)
+    assert row.score == pytest.approx(statistics.whole(variant, reduce), rel=1e-12)
+    assert row.samples == len(label) == 6 * batches
+    assert row.ci_low < row.drop < row.ci_high
+    if len(set(label.tolist())) == 30:
+        assert (row.ci_low, row.ci_high) == pytest.approx((alone.ci_low, alone.ci_high), rel=1e-9)
+    whole, _ = scores(finished, BASELINE, name, range(10))
+    assert evidence.result.baseline == pytest.approx(statistics.whole(whole, reduce), rel=1e-12)
+    assert evidence.result.samples == 60
+
+
+def test_rows_on_unequal_samples_beside_each_other(finished: Path, tmp_path: Path) -> None:
+    ids = {variant_id(HEAD): 4, variant_id(NORM): 10}
+    run = rewritten(
+        finished, tmp_path / "part", lambda each: each.variant == BASELINE or each.batch < ids.get(each.variant, 0)
+    )
+    evidence, whole = load_evidence(run), load_evidence(finished)
+    few, many = row_of(evidence, HEAD), row_of(evidence, NORM)
+    assert (few.samples, many.samples) == (24, 60)
+    assert replace(many, rank=None, sim_low=None, sim_high=None) == replace(
+        row_of(whole, NORM), rank=None, sim_low=None, sim_high=None
+    )
+    notes = evidence.result.notes
+    assert "1 rows rest on fewer than 60 samples so far" in notes
+    assert "1 of 4 rows are not scored yet: the same command continues" in notes
+    assert {row.tensors for row in evidence.result.rows} == {HEAD, NORM, ("unused.bias",)}
+    assert evidence.result.donor_score is None
+
+
+def test_contrasts_of_partial_rows(finished: Path, tmp_path: Path) -> None:
+    run = rewritten(finished, tmp_path / "part", begun(5, HEAD, NORM))
+    evidence = load_evidence(run)
+    index = {row.tensors: at for at, row in enumerate(evidence.result.rows)}
+    assert {evidence.result.rows[index[names]].samples for names in (HEAD, NORM)} == {30}
+    found = evidence.contrast({index[HEAD]: 1.0, index[NORM]: -1.0})
+    expected = evidence.result.rows[index[HEAD]].drop - evidence.result.rows[index[NORM]].drop
+    assert found.estimate == pytest.approx(expected, rel=1e-9)
+    idle = index["unused.bias",]
+    assert evidence.contrast({idle: 1.0}).estimate == 0.0
+    assert evidence.contrast({index[HEAD]: 1.0, idle: 1.0}) == evidence.contrast({index[HEAD]: 1.0})
+
+
+@pytest.mark.parametrize("batches", [1, 5])
+def test_a_contrast_of_one_row_is_its_drop(finished: Path, tmp_path: Path, batches: int) -> None:
+    evidence = load_evidence(rewritten(finished, tmp_path / "part", begun(batches, HEAD)))
+    at = next(at for at, row in enumerate(evidence.result.rows) if row.tensors == HEAD)
+    row, found = evidence.result.rows[at], evidence.contrast({at: 1.0})
+    assert (found.low, found.high) == (row.ci_low, row.ci_high)
+    assert found.estimate == pytest.approx(row.drop, rel=1e-12)
+
+
+def test_too_few_groups_so_far_have_no_interval(finished: Path, tmp_path: Path) -> None:
+    """Six samples of one batch: five or six groups."""
+    run = rewritten(finished, tmp_path / "part", begun(1, HEAD))
+    row = row_of(load_evidence(run), HEAD)
+    assert row.samples == 6
+    assert row.drop is not None
+    assert (row.ci_low, row.ci_high, row.sim_low, row.sim_high) == (None,) * 4
+    assert row.verdict == "undecided"
+
+
+@pytest.mark.parametrize(("writers", "turn"), [(1, -1), (3, 1), (7, -1)])
+def test_the_order_of_blocks_and_who_wrote_them_change_nothing(finished, tmp_path: Path, writers, turn) -> None:
+    run = rewritten(finished, tmp_path / "other", lambda block: True, writers, turn)
+    assert load_result(run) == load_result(finished)
+
+
+def test_a_failure_anywhere_is_a_failed_row(finished: Path, tmp_path: Path) -> None:
+    run = rewritten(finished, tmp_path / "part", lambda block: True)
+    path = run / "journal" / "z.jsonl"
+    head, _ = parts(finished)
+    later = Block(variant_id(HEAD), 7, {}, "out of luck")
+    path.write_bytes(head + encode(later))
+    assert row_of(load_evidence(run), HEAD).status == "measured", "a score is better than a failure"
+    run = rewritten(finished, tmp_path / "less", lambda each: (each.variant, each.batch) != later[:2])
+    (run / "journal" / "z.jsonl").write_bytes(head + encode(later) + encode(later._replace(variant=DONOR)))
+    evidence = load_evidence(run)
+    row = row_of(evidence, HEAD)
+    assert (row.status, row.reason, row.drop, row.samples) == ("failed", "out of luck", None, None)
+    assert evidence.result.donor_score is not None, "of the donor, too"
+    with pytest.raises(UsageError, match="is failed and has no drop"):
+        evidence.contrast({evidence.result.rows.index(row): 1.0})
+
+
+def test_a_baseline_on_some_batches_pairs_with_what_it_has(finished: Path, tmp_path: Path) -> None:
+    """A run that was stopped while its baseline was being written."""
+    run = rewritten(finished, tmp_path / "part", lambda block: block.variant == BASELINE and block.batch < 4)
+    result = load_result(run)
+    assert {row.status for row in result.rows} == {"no-effect"}
+    assert any("3 of 4 rows are not scored yet" in note for note in result.notes)
+    run = rewritten(finished, tmp_path / "none", lambda block: block.variant != BASELINE)
+    with pytest.raises(RunError, match="has no scores yet"):
+        load_result(run)
+
+
+def test_pooled_and_plain_reductions() -> None:
+    sums = np.array([2.0, 1.0, 1.0, 0.0])
+    assert reduction("own.py:loss") is reduction("iou") is reduction("mse") is mean
+    assert float(reduction("iou:pooled")(sums, np.array(3.0))) == 0.5
+    assert float(reduction("dice:pooled")(sums, np.array(3.0))) == pytest.approx(2 / 3)
+    assert reduction("own:pooled") is mean, "a function of the user's that is called pooled"
+
+
+def test_damaged_plans_are_refused(finished: Path, tmp_path: Path) -> None:
+    text = (finished / "plan.json").read_text()
+    for word in ('"walk"', '"groups"', '"plan"', '"tolerance"'):
+        run = shutil.copytree(finished, tmp_path / word.strip('"'))
+        (run / "plan.json").write_text(text.replace(word, '"other"'))
+        with pytest.raises(RunError, match="holds a damaged plan"):
+            load_result(run)
+    with pytest.raises(MetricError, match=r"has no scores by 'dice': it has .*iou"):
+        load_result(finished, "dice")
