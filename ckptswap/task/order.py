@@ -13,7 +13,7 @@ SEED = 3411
 """Fixed: the last bits of scores depend on which samples share a batch."""
 
 
-def permutation(count: int) -> np.ndarray:
+def permutation(count: int, seed: int = SEED) -> np.ndarray:
     """0 … count − 1 in random order, (count,) int64, always the same one.
 
     It sorts the raw output of PCG64, a stream that numpy promises never to change.
@@ -21,30 +21,27 @@ def permutation(count: int) -> np.ndarray:
     >>> permutation(5).tolist()
     [2, 1, 0, 4, 3]
     """
-    return np.argsort(np.random.PCG64(SEED).random_raw(count), kind="stable").astype(np.int64)
+    return np.argsort(np.random.PCG64(seed).random_raw(count), kind="stable").astype(np.int64)
 
 
 def batches_of(kinds: Sequence[Hashable], size: int) -> list[np.ndarray]:
     """The samples' places (n,) int64 of each batch: at most `size` samples, all of one kind.
 
     Each kind fills its batches in the order of the permutation, and only its last one may be small. Where kinds
-    differ, batches stand in the order of a random member, so that no kind comes sooner or later than another.
+    differ, the batches are permuted once more, so that each is as likely to come first as any other.
 
     >>> [places.tolist() for places in batches_of("aabaa", 2)]
-    [[2], [1, 0], [4, 3]]
+    [[1, 0], [2], [4, 3]]
     """
-    order = permutation(len(kinds))
-    rank = np.argsort(order)
     by_kind: dict[Hashable, list[int]] = {}
-    for place in order.tolist():
+    for place in permutation(len(kinds)).tolist():
         by_kind.setdefault(kinds[place], []).append(place)
     batches = [
         np.array(places[start : start + size], np.int64)
         for places in by_kind.values()
         for start in range(0, len(places), size)
     ]
-    # The one that comes first in the data stands anywhere in its batch.
-    return sorted(batches, key=lambda places: rank[places.min()])
+    return batches if len(by_kind) < 2 else [batches[number] for number in permutation(len(batches), SEED + 1)]
 
 
 def reordered(sizes: Sequence[int]) -> list[np.ndarray]:

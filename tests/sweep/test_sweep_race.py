@@ -88,6 +88,8 @@ def test_rounding_earns_nothing() -> None:
     for totals in (0.1 * sizes, np.nextafter(0.1 * sizes, 0), np.nextafter(0.1 * sizes, 1)):
         for seen, mean in itertools.product(range(1, 6), (0.1, np.nextafter(0.1, 0), np.nextafter(0.1, 1))):
             assert abs(log_capital(totals[None, :seen], sizes, 0.1, mean)[0]) < 1e-6
+    for seen in range(1, 10):
+        assert np.isfinite(log_capital(np.zeros((1, seen)), np.ones(10), 0.1, 0.1 * (10 - seen) / 10))
     beyond = 0.1 * sizes * (1 + 0.9 * race.ROUNDING)
     assert np.isfinite(log_capital(beyond[None, :5], sizes, 0.1, 0.1 * (1 - 2 * race.ROUNDING)))
 
@@ -230,6 +232,15 @@ def test_ties_within_epsilon_are_let_go() -> None:
     apart, tied = (raced(drops, top=1, ceiling=1.0, epsilon=epsilon) for epsilon in (0.0, 0.1))
     assert tied.scored.mean() < 0.5 * apart.scored.mean()
     assert drops.mean(axis=1).max() < drops[tied.leaders[0]].mean() + 0.1
+
+
+def test_a_ceiling_is_assumed_from_sixteen_units_only() -> None:
+    drops = np.zeros((3, 200))
+    drops[0] = 0.9
+    units, ends = np.repeat(np.arange(25), 8), chunk_ends([8] * 25)
+    known, assumed = (standing(drops, ends, RaceRules(1, ceiling=each), units) for each in (0.9, None))
+    assert known.scored.tolist() == [200, 16, 16]
+    assert assumed.scored[1] >= 16 * 8
 
 
 # What it needs to be told ---------------------------------------------------------------------------------------
