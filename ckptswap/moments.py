@@ -219,7 +219,7 @@ class Ruler:
     def __init__(self, capacity: int) -> None:
         """`capacity` is the most bytes that a chunk has."""
         self._capacity = capacity
-        self._wide: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._wide: dict[tuple[int, str], tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
         self._flags = np.empty(capacity, bool)
         self._words = np.empty(capacity, np.uint8)
 
@@ -286,11 +286,11 @@ class Ruler:
     def _doubles(self, a: np.ndarray, b: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Both chunks in double precision, and room for their difference."""
         size = a.size * 8 // dtypes.bits(dtype)
-        width = dtypes.bits(dtype)
-        if width not in self._wide:
-            room, wide = self._capacity * 8 // width, np.complex128 if dtype[0] == "C" else np.float64
-            self._wide[width] = (np.empty(room, wide), np.empty(room, wide), np.empty(room, wide))
-        x, y, gap = (buffer[:size] for buffer in self._wide[width])
+        width, wide = dtypes.bits(dtype), "c16" if dtype[0] == "C" else "f8"
+        if (width, wide) not in self._wide:
+            room = self._capacity * 8 // width
+            self._wide[width, wide] = (np.empty(room, wide), np.empty(room, wide), np.empty(room, wide))
+        x, y, gap = (buffer[:size] for buffer in self._wide[width, wide])
         self._widen_into(x, a, dtype)
         self._widen_into(y, b, dtype)
         return x, y, gap

@@ -196,6 +196,18 @@ def test_squares_that_double_precision_cannot_hold_give_no_number(scale: float) 
     assert (mixed.rel_l2, mixed.cosine) == (None, None)
 
 
+@pytest.mark.parametrize("order", [("F64", "C64"), ("C64", "F64")])
+def test_reals_and_complex_values_of_one_width_follow_one_another(order: tuple[str, str]) -> None:
+    """On one thread, and so in the same buffers."""
+    a, b = (
+        Checkpoint.from_arrays({f"{at}": plain_values(dtype, (5,), seed) for at, dtype in enumerate(order)})
+        for seed in (1, 2)
+    )
+    together = diff(a, b, threads=1).rows
+    alone = [diff(a, b, Selection.exactly([name]), threads=1).rows[0] for name in a]
+    assert list(together) == alone
+
+
 def test_scalars_and_bools() -> None:
     found = measured(np.array(True), np.array(False))
     assert (found.changed, found.max_abs, found.rmse) == (1, 1, 1.0)
