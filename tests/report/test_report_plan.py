@@ -1,0 +1,139 @@
+"""`sweep --dry-run`: what would run and what it costs, as JSON, csv, md and a table."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from jsonschema import Draft202012Validator, ValidationError
+from rich.cells import cell_len
+
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.report.plan import FIELDS, plan_csv, plan_json, plan_md, plan_table
+from ckptswap.report.text import Style, dump_json
+from ckptswap.selection import Selection
+from ckptswap.sweep.engine import Cost
+from ckptswap.sweep.plan import make_plan
+
+SCHEMA = Path(__file__).parents[2] / "docs" / "schemas" / "plan.schema.json"
+REPLAY = Cost("replay", share=0.587, seconds=83.0, peak=14_200_000)
+FULL = Cost("full", share=1.0, seconds=7320.0, peak=None)
+BEFORE = {
+    "encoder.conv.weight": np.ones((2, 1, 3, 3), np.float32),
+    "encoder.conv.bias": np.ones(2, np.float32),
+    "encoder.bn.weight": np.ones(2, np.float32),
+    "encoder.bn.running_mean": np.ones(2, np.float32),
+    "encoder.bn.running_var": np.ones(2, np.float32),
+    "encoder.bn.num_batches_tracked": np.array(3),
+    "head.bias": np.zeros(2, np.float32),
+}
+
+
+def plan(cost: Cost = REPLAY) -> dict[str, Any]:
+    """A cell of every status."""
+    after = {name: array + 1 for name, array in BEFORE.items()}
+    after |= {"encoder.bn.weight": BEFORE["encoder.bn.weight"], "head.bias": np.zeros(3, np.float32)}
+    found = make_plan(*map(Checkpoint.from_arrays, (after, BEFORE)), Selection(), [("layer", "kind"), ("kind",)])
+    return plan_json(found.without_effect({"encoder.bn.num_batches_tracked"}), "runs/x", 72, cost)
+
+
+def validate(data: dict[str, Any]) -> None:
+    Draft202012Validator(json.loads(SCHEMA.read_text("utf-8"))).validate(json.loads(dump_json(data)))
+
+
+@pytest.mark.parametrize("cost", [REPLAY, FULL], ids=lambda cost: cost.engine)
+def test_json_says_what_runs_and_what_it_costs(cost: Cost) -> None:
+    data = plan(cost)
+    validate(data)
+    assert {row["status"] for row in data["rows"]} == {"measured", "identical", "no-effect", "mismatch"}
+    assert (data["run"], data["samples"], data["cells"], data["variants"]) == ("runs/x", 72, 14, 4)
+    assert data["passes"] == (4 + 2) * 72
+    assert (data["engine"], data["share"], data["seconds"], data["peak_bytes"]) == (
+        cost.engine, cost.share, cost.seconds, cost.peak,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"engine": "auto"}, {"engine": None}, {"share": None}, {"share": -0.1}, {"seconds": -1},
+        {"seconds": "soon"}, {"peak_bytes": -1}, {"peak_bytes": 1.5}, {"schema": "ckptswap.plan/0"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_schema_refuses(change: dict[str, Any]) -> None:
+    validate(plan())
+    with pytest.raises(ValidationError):
+        validate(plan() | change)
+
+
+@pytest.mark.parametrize("change", [{"status": "failed"}, {"numel": -1}, {"tensors": "a"}, {"score": 1}], ids=str)
+def test_the_schema_refuses_rows(change: dict[str, Any]) -> None:
+    data = copy.deepcopy(plan())
+    data["rows"][0] |= change
+    with pytest.raises(ValidationError):
+        validate(data)
+
+
+@pytest.mark.parametrize("style", [Style(160), Style(100), Style(80), Style(80, ascii=True)], ids=str)
+@pytest.mark.parametrize("cost", [REPLAY, FULL], ids=lambda cost: cost.engine)
+def test_the_table_ends_with_its_cost(style: Style, cost: Cost) -> None:
+    text = plan_table(plan(cost), style)
+    assert max(cell_len(line) for line in text.splitlines()) <= style.width
+    assert text.isascii() or not style.ascii
+    said = " ".join(text.split("\n\n")[-1].split())
+    assert said.startswith("14 cells, 4 variants to score, with the baseline and the donor, on 72 samples ")
+    assert said.endswith(" run: runs/x")
+    if cost is FULL:
+        assert "by full forward passes: about 2 h 2 min, by one timed batch" in said
+        assert "%" not in said
+    else:
+        assert (
+            "by replay: 58.7% of the work of full forward passes, about 1 min 23 s, by one timed batch; "
+            "at most 14.2 MB of intermediate values" in said
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "cost", "style"),
+    [
+        ("plan-100", REPLAY, Style(100)),
+        ("plan-160", REPLAY, Style(160)),
+        ("plan-100-ascii", REPLAY, Style(100, ascii=True)),
+        ("plan-full-160", FULL, Style(160)),
+    ],
+)
+def test_the_table_letter_by_letter(
+    name: str, cost: Cost, style: Style, golden: Callable[[str, str], None]
+) -> None:
+    golden(name, plan_table(plan(cost), style))
+
+
+def test_the_table_has_a_line_a_cell() -> None:
+    head, *lines = plan_table(plan(), Style(160)).split("\n\n")[0].splitlines()
+    assert head.split() == ["layer", "kind", "status", "numel", "RMSE", "rel.", "L2", "reason"]
+    assert len(lines) == 14
+    found = {tuple(line.split()[:2]): line for line in lines}
+    assert "measured" in found["encoder.conv", "conv.weight"]
+    assert "identical" in found["encoder.bn", "bn.weight"]
+    assert "no-effect" in found["encoder.bn", "bn.num_batches_tracked"]
+    assert "mismatch" in found["head", "other.bias"]
+    assert "F32 [3] in the donor, F32 [2] in the recipient" in found["head", "other.bias"]
+    assert "measured" in found["(all)", "conv.weight"]
+
+
+def test_exports_are_the_cells() -> None:
+    data = plan()
+    rows = list(csv.DictReader(io.StringIO(plan_csv(data))))
+    assert tuple(rows[0]) == FIELDS
+    assert [row["tensors"] for row in rows] == [" ".join(row["tensors"]) for row in data["rows"]]
+    assert [row["status"] for row in rows] == [row["status"] for row in data["rows"]]
+    assert [float(row["rmse"]) if row["rmse"] else None for row in rows] == [row["rmse"] for row in data["rows"]]
+    assert plan_md(data).count("\n") == 2 + 14
