@@ -80,6 +80,7 @@ def main() -> None:
         swap(folder, a, c, options.runs)
         start_up(folder, options.runs)
         sparse(folder)
+        torch_files(folder, a, c)
         peers(folder, a, b, c, options)
 
 
@@ -172,8 +173,26 @@ def sparse(folder: Path, gigabytes: int = 20) -> None:
         header += b" " * (-len(header) % 8)
         path.write_bytes(len(header).to_bytes(8, "little") + header)
         os.truncate(path, 8 + len(header) + nbytes)
-    run = timed([*ckptswap("diff"), *map(str, paths)])
-    print(f"{'diff of two sparse 20 GB files':58} {run.seconds:7.2f} s  {run.megabytes:6.0f} MB")
+    alone("diff of two sparse 20 GB files", timed([*ckptswap("diff"), *map(str, paths)]))
+
+
+def torch_files(folder: Path, a: Path, c: Path) -> None:
+    """The same in files of torch, read without it; for their memory, beside what importing torch takes."""
+    ours, theirs = folder / "a.pt", folder / "c.pt"
+    for source, target in ((a, ours), (c, theirs)):
+        timed([*ckptswap("convert"), str(source), str(target)])
+    for title, command in {
+        "diff of torch files, all changed": [*ckptswap("diff"), str(ours), str(theirs)],
+        "transplant of one tensor into a torch file": transplant(folder, ours, theirs),
+        "import torch": [sys.executable, "-c", "import torch"],
+    }.items():
+        alone(title, timed(command))
+    for path in (ours, theirs, made(folder)):
+        path.unlink()
+
+
+def alone(title: str, run: Run) -> None:
+    print(f"{title:58} {run.seconds:7.2f} s {run.megabytes:6.0f} MB", flush=True)
 
 
 def peers(folder: Path, a: Path, b: Path, c: Path, options: argparse.Namespace) -> None:
