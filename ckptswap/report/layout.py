@@ -8,7 +8,6 @@ from io import StringIO
 from itertools import zip_longest
 
 from rich.cells import cell_len
-from rich.console import Console
 from rich.text import Text
 
 from ckptswap.report.text import Style, asciify, fold, shorten_all
@@ -174,13 +173,22 @@ def render(lines: Iterable[Text], style: Style) -> str:
     >>> render([Text("a", style="bold"), Text("b  ")], Style())
     'a\nb\n'
     """
+    texts = [_cell(line, style) if style.ascii and not line.plain.isascii() else line for line in lines]
+    if style.colour:
+        return _coloured(texts, style)
+    return "".join(f"{text.plain.rstrip()}\n" for text in texts)
+
+
+def _coloured(texts: Iterable[Text], style: Style) -> str:
+    """By rich's console, which is loaded only here: it takes as long as numpy."""
+    from rich.console import Console
+
     out = StringIO()
     console = Console(
         file=out,
         width=max(style.width, 1),
-        force_terminal=style.colour,
-        color_system="256" if style.colour else None,
-        no_color=not style.colour,
+        force_terminal=True,
+        color_system="256",
         legacy_windows=False,
         force_jupyter=False,
         highlight=False,
@@ -188,8 +196,8 @@ def render(lines: Iterable[Text], style: Style) -> str:
         emoji=False,
         _environ={},  # the caller has decided: NO_COLOR, COLUMNS and TERM are not read twice
     )
-    for line in lines:
-        text = _cell(line, style) if style.ascii and not line.plain.isascii() else line.copy()
-        text.rstrip()
-        console.print(text, soft_wrap=True)
+    for text in texts:
+        line = text.copy()
+        line.rstrip()
+        console.print(line, soft_wrap=True)
     return out.getvalue()
