@@ -43,9 +43,10 @@ RunFlag = Annotated[
 def _bytes(text: str) -> int:
     """`2GB`, `500MB` or a plain number of bytes."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
-    if found is None or not float(found[1]):
+    size = int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " ")) if found else 0
+    if not size:
         raise UsageError(f"--memory {text!r} is no size", remedy="write for example 2GB")
-    return int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " "))
+    return size
 
 
 def _seconds(text: str) -> float:
