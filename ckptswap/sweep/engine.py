@@ -103,7 +103,7 @@ class Engine:
 
         Raises `ReplayDiffers` when a replayed output is found wrong; then call `run_in_full`.
         """
-        replay = self.replay(inputs)
+        replay = self.replay(inputs) if variants else None
         if replay is None:
             yield from self.in_full(inputs, variants)
             return

@@ -364,6 +364,18 @@ def test_first_and_last_variant_of_a_new_shape_are_checked(skip: TaskSpec, save,
         walked(task, engine, some(*names))
 
 
+def test_a_batch_for_nobody_is_no_first_batch(skip: TaskSpec, save, wrong, monkeypatch) -> None:
+    donor, recipient = save(1, "Skip"), save(0, "Skip")
+    task = load_task(skip, recipient)
+    engine = Engine(task, donor, recipient)
+    with monkeypatch.context() as patched:
+        patched.setattr(engine_module, "capture", None)
+        assert list(engine.outputs(0, task.first_inputs(), [])) == []
+    wrong(lambda at: True)
+    with pytest.raises(ReplayDiffers):
+        walked(task, engine, some("stem.weight"))
+
+
 def test_one_in_a_hundred_is_checked_afterwards(skip: TaskSpec, save, monkeypatch) -> None:
     donor, recipient = save(1, "Skip"), save(0, "Skip")
     task = load_task(skip, recipient)
