@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +30,9 @@ READ = 1 << 20
 interpreter's lock."""
 BLOCK = 1 << 23
 """Bytes of one tensor that one thread takes at a time."""
+
+Map = Callable[..., Iterable[Any]]
+"""`map`, or one that uses threads."""
 
 STATUSES = ("identical", "changed", "shape", "dtype", "only_a", "only_b", "unread")
 
@@ -228,11 +231,11 @@ def distances(
     """
     worker = _Worker()
     blocks = [block for at, pair in enumerate(pairs) for block in _blocks(at, *pair)]
-    with _pool(threads or min(os.cpu_count() or 1, 8)) as pool:
-        parts = list(_reported(pool.map(worker.compare, blocks), blocks, watch))
+    with _mapping(threads, blocks) as mapped:
+        parts = list(_reported(mapped(worker.compare, blocks), blocks, watch))
         differing = {block.pair for block, (equal, _) in zip(blocks, parts, strict=True) if not equal}
         again = [at for at, block in enumerate(blocks) if parts[at][0] and (norms or block.pair in differing)]
-        for at, whole in zip(again, pool.map(worker.measure, [blocks[at] for at in again]), strict=True):
+        for at, whole in zip(again, mapped(worker.measure, [blocks[at] for at in again]), strict=True):
             parts[at] = (False, whole)
     by_pair = {at: list(group) for at, group in groupby(range(len(blocks)), key=lambda at: blocks[at].pair)}
     for at in range(len(pairs)):
@@ -248,11 +251,19 @@ def _blocks(at: int, a: Entry, b: Entry) -> Iterator[_Block]:
 
 
 @contextlib.contextmanager
-def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Like the executor's own context, but an interrupt does not wait for all that is still queued."""
-    pool = ThreadPoolExecutor(threads)
+def _mapping(threads: int | None, blocks: Sequence[_Block]) -> Iterator[Map]:
+    """`map`, by as many threads as help: none for what takes less time than to start them.
+
+    Like the executor's own context, but an interrupt does not wait for all that is still queued.
+    """
+    if threads is None and sum(block.stop - block.start for block in blocks) <= BLOCK:
+        yield map
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(threads or min(os.cpu_count() or 1, 8))
     try:
-        yield pool
+        yield pool.map
     finally:
         pool.shutdown(cancel_futures=True)
 
