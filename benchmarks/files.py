@@ -64,6 +64,7 @@ class Run:
 
 def main() -> None:
     options = arguments()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program is compiled once, here at the warm-up
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         a, b, c = (folder / f"{each}.safetensors" for each in "abc")
