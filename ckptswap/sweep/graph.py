@@ -14,7 +14,7 @@ import contextlib
 import operator
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,7 +175,7 @@ def _graph(traced: GraphModule, model: nn.Module, tensors: Mapping[str, Tensor])
     _refuse_aliases(constants.values(), tensors.values())
     memory: dict[Node, Node] = {}
     steps = []
-    flops = _flops(traced, nodes, constants, numbers)
+    flops = _flops(nodes, constants, numbers)
     for node in _needed(nodes, output):
         if node.op == "call_function":
             _refuse_effects(node)
@@ -203,7 +203,7 @@ def _constant(traced: GraphModule, node: Node) -> Tensor:
     return found
 
 
-def _refuse_aliases(constants: Iterator[Tensor] | Any, tensors: Any) -> None:
+def _refuse_aliases(constants: Iterable[Tensor], tensors: Iterable[Tensor]) -> None:
     """A parameter that the model also reaches by another way would be read as it was, whatever is swapped in."""
     places = {tensor.untyped_storage().data_ptr() for tensor in tensors if tensor.numel()}
     for constant in constants:
@@ -300,9 +300,7 @@ def _same_form(a: Tensor, b: Tensor) -> bool:
     return (a.shape, a.dtype, a.stride(), a.storage_offset()) == (b.shape, b.dtype, b.stride(), b.storage_offset())
 
 
-def _flops(
-    traced: GraphModule, nodes: Sequence[Node], constants: Mapping[int, Tensor], numbers: Mapping[Node, int]
-) -> dict[Node, int]:
+def _flops(nodes: Sequence[Node], constants: Mapping[int, Tensor], numbers: Mapping[Node, int]) -> dict[Node, int]:
     """By torch's own counter, operation by operation, on fake tensors."""
     found: dict[Node, int] = {}
     for node in nodes:

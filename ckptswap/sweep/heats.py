@@ -24,8 +24,8 @@ Bounds = tuple[float | None, float | None]
 @dataclass(frozen=True)
 class Race:
     """What is raced for: the `top` worst drops of each split by `metric`, with this confidence, ties within
-    `epsilon`
-    aside. `bounds` are those of one sample's score."""
+    `epsilon` aside. `bounds` are those of one sample's score.
+    """
 
     metric: str
     direction: Literal["max", "min"]
