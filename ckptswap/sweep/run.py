@@ -130,6 +130,7 @@ class Proposal:
         from ckptswap.sweep.walk import walk
 
         starts = [0, *np.cumsum(self.task.data.sizes).tolist()]
+        failed: set[str] = set()
         while True:
             found = list(self._heats(race, journal.blocks)) if race else []
             if race and all(heat.standing.finished for heat in found):
@@ -142,7 +143,7 @@ class Proposal:
                 every = self.task.samples
                 return [each for each in variants if not race or samples.get(each.id, every) > starts[number]]
 
-            walk(self.task, self.engine, self.variants, journal, meter, alive)
+            walk(self.task, self.engine, self.variants, journal, meter, alive, failed)
             if not race:
                 return
 
@@ -204,6 +205,7 @@ class Proposal:
         blocks = [
             Block(BASELINE, number, {name: values[here] for name, values in measured.statistics.items()})
             for number, here in enumerate(places)
+            if known.lacks(BASELINE, number)
         ]
         return blocks, measured.warnings
 

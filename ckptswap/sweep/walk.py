@@ -26,29 +26,43 @@ Alive = Callable[[int, Sequence[Variant]], Collection[Variant]]
 
 
 def walk(
-    task: Task, engine: Engine, variants: Sequence[Variant], journal: Journal, told: Told, alive: Alive
+    task: Task,
+    engine: Engine,
+    variants: Sequence[Variant],
+    journal: Journal,
+    told: Told,
+    alive: Alive,
+    failed: set[str] | None = None,
 ) -> None:
     """Score what the journal lacks, batch by batch.
 
-    A variant that fails is left alone afterwards. Should a replay be found wrong, what was replayed is not
-    believed any more and computed again.
+    A variant that fails is left alone afterwards, and so are those in `failed`, to which it is added: whoever
+    walks several times hands the same set on. Should a replay be found wrong, what was replayed is not believed
+    any more and computed again.
     """
+    failed = set() if failed is None else failed
     if journal.blocks.distrusted:
         engine.run_in_full("an earlier part of this run found replays with other bits than full passes")
     while True:
         try:
             with task.pinned():
-                _walk(task, engine, variants, journal, told, alive)
+                _walk(task, engine, variants, journal, told, alive, failed)
             return
         except ReplayDiffers as error:
             journal.distrust()
+            failed.clear()
             engine.run_in_full(str(error))
 
 
 def _walk(
-    task: Task, engine: Engine, variants: Sequence[Variant], journal: Journal, told: Told, alive: Alive
+    task: Task,
+    engine: Engine,
+    variants: Sequence[Variant],
+    journal: Journal,
+    told: Told,
+    alive: Alive,
+    failed: set[str],
 ) -> None:
-    failed: set[str] = set()
     wanted = _Wanted(journal.blocks, variants, alive, failed)
     with closing(task.data.numbered(wanted)) as batches:
         for number, batch in batches:

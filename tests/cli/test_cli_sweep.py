@@ -196,6 +196,20 @@ def test_fresh_sets_the_old_journal_aside(work_swept: Path) -> None:
     assert len(lines(Path("run/journal/main.jsonl"))) == 1 + 8 * 5  # its head, then eighteen samples in fours
 
 
+def test_a_damaged_line_is_named_and_can_be_repaired(work_swept: Path) -> None:
+    whole, journal = good("report", "run", "--format", "json").out, Path("run/journal/main.jsonl")
+    before = lines(journal)
+    journal.write_bytes(b"\n".join([*before[:2], before[2].replace(b"full", b"fall"), *before[3:], b""]))
+    done = run(*SWEEP)
+    assert (done.code, done.out) == (2, "")
+    assert f"line 3 of {journal} is damaged" in done.err
+    assert "--repair" in done.err
+    again = good(*SWEEP, "--repair", "--format", "json")
+    assert again.out == whole
+    assert "left out 1 damaged lines (3)" in again.err
+    assert sorted(lines(journal)) == sorted(before)
+
+
 def lines(path: Path) -> list[bytes]:
     return path.read_bytes().splitlines()
 

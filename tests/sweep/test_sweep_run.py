@@ -595,3 +595,11 @@ def test_where_nothing_but_replays_is_allowed_wrong_ones_are_an_error_and_not_ke
             sweep(donor, recipient, skip, run_dir=run, selection=FEW, engine="replay")
     assert load_result(run).rows == ()
     assert sweep(donor, recipient, skip, run_dir=run, selection=FEW) == load_result(whole)
+
+
+def test_a_variant_that_fails_in_a_race_is_tried_once(spec: TaskSpec, save, run: Path) -> None:
+    """Every round of a race walks again; what failed in one is not run in the next."""
+    donor = save(1, dec__3__weight=torch.full((1, 4, 1, 1), torch.inf))
+    sweep(donor, save(0), spec, run_dir=run, top=2, tolerance=0.001)
+    failures = [block for block in blocks(run) if block.failed is not None]
+    assert len(failures) == len({block.variant for block in failures}) > 0
