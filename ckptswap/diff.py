@@ -25,7 +25,7 @@ from ckptswap.moments import Distance, Ruler
 from ckptswap.naming import natural_key
 from ckptswap.selection import Selection
 
-READ = 1 << 20
+READ = 1 << 19
 """Bytes read at once from each side: small enough for the cache, large enough that threads rarely meet at the
 interpreter's lock."""
 BLOCK = 1 << 23
@@ -184,31 +184,41 @@ class _Worker(threading.local):
         self.a, self.b = page_aligned(READ), page_aligned(READ)
         self.ruler = Ruler(READ)
 
-    def chunks(self, block: _Block) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def chunks(self, block: _Block) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Where each chunk starts, and the bytes of both sides there."""
         for start in range(block.start, block.stop, READ):
             size = min(READ, block.stop - start)
             a, b = self.a[:size], self.b[:size]
             block.a.source.read_into(a.data, start)
             block.b.source.read_into(b.data, start)
-            yield a, b
+            yield start, a, b
 
     def compare(self, block: _Block) -> tuple[bool, Distance]:
         """Whether all bytes are equal, and what is known then; else the whole distance."""
         same = Distance()
-        for a, b in self.chunks(block):
-            if not self.ruler.equal(a, b):
-                return False, self.measure(block)
-            self.ruler.count_same(a, block.a.dtype, same)
+        for start, a, b in (chunks := self.chunks(block)):
+            if self.ruler.equal(a, b):
+                self.ruler.count_same(a, block.a.dtype, same)
+                continue
+            if dtypes.is_packed(block.a.dtype):
+                return False, Distance()
+            total = self.ruler.distance(a, b, block.a.dtype)  # while the chunk is in the cache
+            self._add(chunks, block.a.dtype, total)
+            if start > block.start:
+                total.add(self.measure(replace(block, stop=start)))
+            return False, total
         return True, same
 
     def measure(self, block: _Block) -> Distance:
         """The whole distance of a stretch of a pair that differs somewhere."""
         total = Distance()
-        if dtypes.is_packed(block.a.dtype):
-            return total
-        for a, b in self.chunks(block):
-            total.add(self.ruler.distance(a, b, block.a.dtype))
+        if not dtypes.is_packed(block.a.dtype):
+            self._add(self.chunks(block), block.a.dtype, total)
         return total
+
+    def _add(self, chunks: Iterator[tuple[int, np.ndarray, np.ndarray]], dtype: str, total: Distance) -> None:
+        for _, a, b in chunks:
+            total.add(self.ruler.distance(a, b, dtype))
 
 
 def distances(
