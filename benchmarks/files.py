@@ -53,7 +53,9 @@ with ThreadPoolExecutor(2) as pool:
     print(sum(not same for same in pool.map(equal, range(0, size, chunk))))
 """
 
-STATISTICS = LOOP.replace("return np.array_equal(*parts)", """
+STATISTICS = LOOP.replace(
+    "return np.array_equal(*parts)",
+    """
     a, b = (part[: part.size & ~3].view("<f4") for part in parts)
     changed, flips = np.count_nonzero(a.view("<i4") != b.view("<i4")), np.count_nonzero(a * b < 0)
     bad = [np.count_nonzero(test(side)) for side in (a, b) for test in (np.isnan, np.isinf)]
@@ -61,7 +63,8 @@ STATISTICS = LOOP.replace("return np.array_equal(*parts)", """
     gap = np.abs(x - y)
     numbers = gap.max(), gap.sum(), (gap * gap).sum(), (x * x).sum(), (y * y).sum(), (x * y).sum()
     return changed == 0
-""")
+""",
+)
 """The same loop with the statistics that a diff of changed values has to compute, written plainly."""
 
 

@@ -40,7 +40,7 @@ def planes(part: str) -> list[Item]:
     for axis in range(3):
         for at in range(0, image.shape[axis], 3 if part == "train" else 1):
             seen, grey = np.take(image, at, axis), np.take(truth, at, axis)
-            if grey.sum() >= 200:
+            if grey.sum() >= 30:
                 found.append((_canvas(seen, np.mean), _canvas(grey, np.mean) >= 0.5, (axis * 1000 + at) // 8))
     return [(torch.from_numpy(x)[None].float(), torch.from_numpy(y).long(), group) for x, y, group in found]
 
@@ -130,13 +130,14 @@ def scores(folder: Path, rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.nda
     """Drops (V, N), baseline (N,), and each variant's cone as a share of a forward pass (V,)."""
     from ckptswap.formats import open_checkpoint
     from ckptswap.sweep.graph import capture
-    from ckptswap.sweep.journal import BASELINE, read_blocks, read_plan
+    from ckptswap.sweep.journal import BASELINE, key_of, read_blocks, read_plan
     from ckptswap.sweep.plan import variant_id
     from ckptswap.sweep.schedule import cone_of
     from ckptswap.sweep.scores import Scores
     from ckptswap.task.models import build_model, model_of
 
-    known = Scores(read_blocks(folder / "exact").values(), read_plan(folder / "exact")["walk"])
+    plan = read_plan(folder / "exact")
+    known = Scores(read_blocks(folder / "exact", key=key_of(plan["key"])).values(), plan["walk"])
     baseline = known.statistics(BASELINE, "dice")[:, 0]
     drops = np.array([baseline - known.statistics(variant_id(row["tensors"]), "dice")[:, 0] for row in rows])
     with open_checkpoint(folder / "segment.safetensors") as checkpoint:

@@ -79,6 +79,18 @@ class RunError(CkptswapError):
     """A run folder that is missing, damaged, taken, or made under other conditions."""
 
 
+class Stopped(CkptswapError):
+    """The work was asked to end, and did after the block in hand; `exit_code` tells by which signal.
+
+    >>> Stopped("interrupted", exit_code=EXIT_INTERRUPTED).exit_code
+    130
+    """
+
+    def __init__(self, message: str, *, remedy: str = "", exit_code: int = EXIT_INTERRUPTED) -> None:
+        super().__init__(message, remedy=remedy)
+        self.exit_code = exit_code
+
+
 class DependencyError(CkptswapError):
     """An extra that is not installed."""
 

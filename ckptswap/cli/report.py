@@ -1,14 +1,23 @@
-"""`ckptswap report`: a run's table again."""
+"""`ckptswap report`: a run's table again, and again while the sweep is at work."""
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ckptswap.cli.flags import AsciiFlag, FormatFlag, OutFlag
 from ckptswap.cli.sweep import ToleranceFlag, judged, render, say_notes
-from ckptswap.cli.terminal import emit, style
+from ckptswap.cli.terminal import emit, say, style
+from ckptswap.errors import UsageError
+
+PAUSE = 2.0
+"""Seconds between two looks at a run."""
+CLEAR = "\x1b[H\x1b[2J"
 
 
 def report(
@@ -16,6 +25,9 @@ def report(
     metric: Annotated[str | None, typer.Option(help="Which of the run's metrics. [default: its first]")] = None,
     tolerance: ToleranceFlag = None,
     top: Annotated[int | None, typer.Option(metavar="N", min=1, help="Show only the N worst cells.")] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it anew whenever there is more, until the sweep ends.")
+    ] = False,
     format: FormatFlag = "table",
     out: OutFlag = None,
     ascii: AsciiFlag = False,
@@ -27,7 +39,42 @@ def report(
       ckptswap report run
       ckptswap report run --top 10 --ascii
       ckptswap report run --format csv -o drops.csv
+      ckptswap report run --watch --top 5
     """
-    result = judged(run, metric, tolerance)
-    say_notes(result, format)
-    emit(render(result, format, style(out, ascii=ascii), top), out)
+
+    def table() -> str:
+        result = judged(run, metric, tolerance)
+        say_notes(result, format)
+        return render(result, format, style(out, ascii=ascii), top)
+
+    if not watch:
+        emit(table(), out)
+        return
+    if format != "table" or out is not None:
+        raise UsageError("--watch draws tables on a terminal", remedy="leave --format and --out out")
+    _watch(Path(run), table)
+
+
+def _watch(run: Path, table: Callable[[], str]) -> None:
+    """Draw whenever the journal has grown: over the last table on a terminal, elsewhere below it."""
+    for _ in _growing(run):
+        text = table()
+        emit(f"{CLEAR}{text}" if sys.stdout.isatty() else f"{text}\n")
+    say("ckptswap: no sweep works on it (any more)")
+
+
+def _growing(run: Path) -> Iterator[None]:
+    """Once now, then whenever there is more, until nobody works on the run."""
+    from ckptswap.sweep.journal import journal_files
+    from ckptswap.sweep.lock import is_held
+
+    size = -1
+    while True:
+        held = is_held(run)  # before the last look: what comes between is seen
+        now = sum(path.stat().st_size for path in journal_files(run))
+        if now != size:
+            size = now
+            yield
+        if not held:
+            return
+        time.sleep(PAUSE)

@@ -28,9 +28,11 @@ from ckptswap.report.text import safe
 
 if TYPE_CHECKING:
     from ckptswap.report.text import Style
+    from ckptswap.sweep.executors import Executor
     from ckptswap.sweep.plan import Cell
     from ckptswap.sweep.result import SweepResult
     from ckptswap.sweep.run import Proposal
+    from ckptswap.task.spec import TaskSpec
 
 SHOWN = 2
 """Of the worst cells so far, those that fit behind a progress bar."""
@@ -115,6 +117,42 @@ class WorkFlags:
         return {**race, "budget": self.budget, "screen": self.screen}
 
 
+def _parameters(values: Sequence[str] | None) -> dict[str, Any]:
+    """`K=V,K=V` as submitit takes it."""
+    from ckptswap.task.spec import parse_args
+
+    return parse_args(",".join(values)) if values else {}
+
+
+@dataclass
+class ExecutorFlags:
+    """Where it is computed."""
+
+    executor: Annotated[
+        Literal["inline", "process", "slurm", "ray"] | None,
+        typer.Option(help="Where: here, in processes, on a Slurm or a Ray cluster. [default: inline]"),
+    ] = None
+    jobs: Annotated[
+        int | None,
+        typer.Option("-j", "--jobs", metavar="N", min=1, help="Among how many workers, of --threads each."),
+    ] = None
+    slurm: Annotated[
+        Patterns,
+        typer.Option(metavar="K=V,…", help="With slurm: submitit's parameters, such as time=60,partition=gpu."),
+    ] = None
+    ray_address: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="With ray: of the cluster. [default: one on this machine]"),
+    ] = None
+
+    def executor_for(self, spec: TaskSpec) -> Executor:
+        """Raises `UsageError` for flags that do not go together."""
+        from ckptswap.sweep.executors import executor
+
+        slurm = _parameters(self.slurm)
+        return executor(spec, self.executor, self.jobs, slurm=slurm, ray_address=self.ray_address)
+
+
 @flags
 def sweep(
     donor: Annotated[str, typer.Option("--from", metavar="DONOR", help="The checkpoint that gives.")],
@@ -123,6 +161,7 @@ def sweep(
     names: NameFlags,
     task: TaskFlags,
     work: WorkFlags,
+    where: ExecutorFlags,
     by: Annotated[
         Patterns,
         typer.Option("--by", metavar="WAY", help="layer,kind | layer | kind | tensor; repeat for several tables."),
@@ -171,14 +210,16 @@ def sweep(
             "engine": work.engine,
             "memory": work.memory,
         }
-        proposal = propose(giving, receiving, task.spec(), **how)
+        spec = task.spec()
+        executor = where.executor_for(spec)
+        proposal = propose(giving, receiving, spec, **how)
         tell_unmatched(selection, receiving)
         if dry_run:
             emit(_plan(proposal, format), out)
             return
         say(f"run: {proposal.folder}")
         warn(repaired(proposal.folder) if repair else ())
-        _run(proposal, tolerance=tolerance, fresh=fresh, **limits)
+        _run(proposal, tolerance=tolerance, fresh=fresh, executor=executor, **limits)
     result = judged(str(proposal.folder))
     export(result, str(proposal.folder))
     say_notes(result, format)
@@ -190,16 +231,29 @@ def sweep(
 
 
 def _run(proposal: Proposal, **how: Any) -> None:
-    """Score, behind a bar that also shows the worst cells so far."""
+    """Score, behind a bar that also shows the worst cells so far, with the exports kept up to date."""
+    from ckptswap.sweep.stopping import on_signals
+
     worst = ""
 
     def show(found: Sequence[tuple[Cell, float]]) -> None:
         nonlocal worst
         worst = "worst so far: " + "; ".join(_named(cell, drop) for cell, drop in found[:SHOWN])
 
-    with progress("sweep", unit=" blocks") as tell:
-        proposal.run(**how, progress=lambda done, total: tell(done, total, worst), live=show)
-    warn(proposal.engine.notes)
+    def news() -> None:
+        export(judged(str(proposal.folder)), str(proposal.folder))
+
+    try:
+        with on_signals() as stop, progress("sweep", unit=" blocks") as tell:
+            proposal.run(
+                **how,
+                stop=stop,
+                progress=lambda done, total: tell(done, total, worst),
+                live=show,
+                news=news,
+            )
+    finally:
+        warn(proposal.engine.notes)
 
 
 def _named(cell: Cell, drop: float) -> str:

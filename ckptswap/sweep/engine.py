@@ -19,8 +19,9 @@ from torch import Tensor
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, ModelError
 from ckptswap.sweep.graph import Graph, Uncapturable, capture
+from ckptswap.sweep.plan import Variant
 from ckptswap.sweep.replay import Replay
-from ckptswap.sweep.swap import Swaps, Variant
+from ckptswap.sweep.swap import Swaps
 from ckptswap.task.callables import first_line
 
 if TYPE_CHECKING:
@@ -139,6 +140,14 @@ class Engine:
         )
         peak = max((schedule.peak for _, schedule in groups), default=0)
         return Cost("replay", work / (1 + len(variants)), (full + replayed) * batches, peak)
+
+    def weights(self, inputs: Tensor, variants: Sequence[Variant]) -> list[float]:
+        """What each variant costs by itself on such a batch: FLOPs, or 1 each where all are run in full."""
+        with self.task.pinned():
+            replay = self.replay(inputs)
+        if replay is None:
+            return [1.0] * len(variants)
+        return [float(replay.cone(frozenset(self.values(replay.graph, each.names))).flops) for each in variants]
 
     def values(self, graph: Graph, names: Sequence[str]) -> dict[int, Tensor]:
         """What a variant puts in the place of which of the graph's values; nothing where it changes none."""

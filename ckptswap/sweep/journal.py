@@ -154,9 +154,17 @@ def _read_file(path: Path, key: str) -> Iterator[Block | None]:
     """A file's blocks; None where its writer found that replays cannot be trusted."""
     with faults(f"cannot read {path}"):
         lines = path.read_bytes().splitlines(keepends=True)
-    for number, line in enumerate(lines, start=1):
-        if number == len(lines) and not line.endswith(b"\n"):
-            return
+    if lines and not lines[-1].endswith(b"\n"):
+        lines.pop()
+    return read_lines(path, lines, key)
+
+
+def read_lines(path: Path, lines: list[bytes], key: str, first: int = 1) -> Iterator[Block | None]:
+    """The blocks of whole lines, which are numbered from `first` on; None for a line of distrust.
+
+    Raises `RunError` naming file and line for a damaged one, and where the file was made under another key.
+    """
+    for number, line in enumerate(lines, start=first):
         try:
             if number == 1:
                 _check_head(_content(line), key, path)
@@ -209,6 +217,7 @@ class Journal:
     """One writer's file in a run's journal, open for appending; `blocks` holds what all files hold already."""
 
     def __init__(self, folder: Path, key: str, writer: str = "main") -> None:
+        self.key = key
         self.blocks = read_blocks(folder, key=key)
         self.path = folder / JOURNAL / f"{writer}.jsonl"
         with faults(f"cannot write {self.path}"):
@@ -238,9 +247,10 @@ class Journal:
             self.sync()
 
     def sync(self) -> None:
-        """Make what was written reach the disk."""
+        """Make what was written reach the disk; raises `RunError` where the file has been removed meanwhile."""
         with faults(f"cannot write {self.path}"):
             os.fsync(self._file.fileno())
+            self.path.stat()  # a file without a name can still be written to, and nobody would find it
         self._synced = time.monotonic()
 
     def __enter__(self) -> Journal:
@@ -279,17 +289,12 @@ def prepare(folder: Path, contents: Mapping[str, Any], *, fresh: bool = False) -
         set_aside(folder / JOURNAL)
     else:
         check_conditions(folder, contents["key"])
-    text = json.dumps({"schema": SCHEMA, **contents}, indent=1, allow_nan=False)
-    write_text(folder / PLAN, text)
+    write_plan(folder, contents)
 
 
-def known_blocks(folder: Path, conditions: Mapping[str, Any]) -> Blocks:
-    """What a run folder holds that was made under these conditions; nothing is written.
-
-    Raises `RunError` when it was made under others (naming what changed), or is damaged.
-    """
-    check_conditions(folder, conditions)
-    return read_blocks(folder, key=key_of(conditions))
+def write_plan(folder: Path, contents: Mapping[str, Any]) -> None:
+    """Write `plan.json`, atomically."""
+    write_text(folder / PLAN, json.dumps({"schema": SCHEMA, **contents}, indent=1, allow_nan=False))
 
 
 def check_conditions(folder: Path, conditions: Mapping[str, Any]) -> None:

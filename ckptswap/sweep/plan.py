@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.diff import distances
@@ -27,6 +27,13 @@ Compared = str | tuple[bool, Distance]
 UNREAD = "bn.num_batches_tracked"
 """The kind that no model reads in eval mode: batch norm counts batches for training only."""
 Status = Literal["measured", "identical", "no-effect", "mismatch"]
+
+
+class Variant(NamedTuple):
+    """The recipient with these tensors taken from the donor, under the name that the journal gives it."""
+
+    id: str
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)

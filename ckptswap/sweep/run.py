@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +23,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, MismatchError, TaskError, UsageError
 from ckptswap.selection import Selection
 from ckptswap.sweep.evidence import limit_of, load_result
+from ckptswap.sweep.executors.inline import Inline
 from ckptswap.sweep.heats import Heat, Race, heats, wanted
 from ckptswap.sweep.journal import (
     BASELINE,
@@ -28,21 +31,26 @@ from ckptswap.sweep.journal import (
     Block,
     Blocks,
     Journal,
+    Statistics,
+    check_conditions,
+    journal_files,
     key_of,
-    known_blocks,
     prepare,
-    read_plan,
+    write_plan,
 )
 from ckptswap.sweep.live import Leaderboard
-from ckptswap.sweep.plan import UNREAD, By, Cell, Plan, make_plan, variant_id
+from ckptswap.sweep.lock import Lock
+from ckptswap.sweep.plan import UNREAD, By, Cell, Plan, Variant, make_plan, variant_id
 from ckptswap.sweep.race import RaceRules
 from ckptswap.sweep.result import SweepResult
 from ckptswap.sweep.scores import Scores
+from ckptswap.sweep.stopping import Stop
 
 if TYPE_CHECKING:
     from ckptswap.sweep.engine import Cost, Engine, How
-    from ckptswap.sweep.swap import Variant
+    from ckptswap.sweep.executors import Executor
     from ckptswap.task import Metric, Task, TaskSpec
+    from ckptswap.task.task import Score
 
 CELLS: By = ("layer", "kind")
 Progress = Callable[[int, int], None]
@@ -52,6 +60,10 @@ Live = Callable[[Sequence[tuple[Cell, float]]], None]
 NEWS = 1.0
 """Seconds between two such calls."""
 SHOWN = 5
+REFRESH, SPARE = 5.0, 50.0
+"""Seconds between two exports at the least, and as many times as one of them takes."""
+EXTENT = "range of outputs"
+"""Under this name the baseline's blocks hold (1, 2): least and greatest output, where it has one channel."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +85,6 @@ class Proposal:
     @property
     def variants(self) -> list[Variant]:
         """What is run beside the baseline: the donor itself, where it fits, then every variant of the plan."""
-        from ckptswap.sweep.swap import Variant
-
         planned = [Variant(variant_id(names), names) for names in self.plan.variants()]
         whole = [Variant(DONOR, tuple(name for name in self.engine.swaps.state if name in self.donor))]
         return planned if self.donor_misfit else whole + planned
@@ -94,58 +104,85 @@ class Proposal:
         epsilon: float | None = None,
         budget: float | None = None,
         screen: Literal["rmse", "gradient"] | None = None,
+        executor: Executor | None = None,
+        stop: Stop | None = None,
         progress: Progress | None = None,
         live: Live | None = None,
+        news: Callable[[], None] | None = None,
     ) -> SweepResult:
         """Score what the journal lacks, then read the table from the folder.
 
         `top` races for so many worst drops of each split by the first metric (`sweep.race`), with this
         `confidence` and ties within `epsilon` aside (default: the tolerance). `budget` ends the work after so many
-        seconds. `live` is told the worst drops so far, once a second. `screen` guesses the ranking beforehand
-        (`sweep.screen`), and the table tells how well.
+        seconds. `screen` guesses the ranking beforehand (`sweep.screen`), and the table tells how well. `executor`
+        says where blocks are computed (`sweep.executors`; default: here). `stop` is looked at after each block.
+        `live` is told the worst drops so far, once a second, `news` now and then that the folder holds more than
+        before.
 
-        Raises `UsageError` for a race that makes no sense, `RunError` when the folder was made under other
-        conditions and `fresh` does not set its journal aside, `TaskError` when the baseline itself fails, which is
-        found out before anything is written. An interrupt leaves a journal that continues.
+        Raises `UsageError` for a race that makes no sense, `RunError` when another sweep works on the folder, or
+        when it was made under other conditions and `fresh` does not set its journal aside, `TaskError` when the
+        baseline itself fails, which leaves no new folder behind, `Stopped` when `stop` asked for it. However it is
+        interrupted, the journal continues.
         """
+        executor = executor or Inline()
         if top is not None:
-            self._refuse_race(RaceRules(top, confidence, epsilon or 0.0))
-        known = Blocks() if fresh else known_blocks(self.folder, self.conditions)
-        meter = _Meter(self, known, progress, live)
-        baseline, warnings = self._baseline(known, meter)
-        contents = self._contents(tolerance, warnings)
-        race = self._race(contents, top, confidence, epsilon, known, baseline) if top is not None else None
-        contents["race"] = race.to_json() if race else None
-        contents["screen"] = {"by": screen, "values": self._screened(screen)} if screen else None
-        prepare(self.folder, contents, fresh=fresh)
-        with Journal(self.folder, key_of(self.conditions)) as journal, contextlib.suppress(_OutOfTime):
-            for block in baseline:
-                journal.append(block)
-            meter.deadline = None if budget is None else time.monotonic() + budget
-            meter.board = self._leaderboard(journal.blocks, contents["metrics"][0]) if live else None
-            self._score(journal, meter, race)
+            self._refuse_race(RaceRules(top, confidence, epsilon or 0.0), executor)
+        if not fresh:
+            check_conditions(self.folder, self.conditions)
+        made = next((each for each in [*reversed(self.folder.parents), self.folder] if not each.exists()), None)
+        numbers = range(len(self._walk))
+        is_begun = bool(journal_files(self.folder)) and not fresh
+        first = (
+            [] if is_begun else list(islice(self._baseline({0}), 1))
+        )  # a fault shows before anything is written
+        try:
+            with Lock(self.folder) as lock:
+                meter = _Meter(self, progress, live, news, stop or Stop(), lock)
+                contents = self._contents(tolerance)
+                contents["screen"] = {"by": screen, "values": self._screened(screen)} if screen else None
+                prepare(self.folder, contents, fresh=fresh)
+                with Journal(self.folder, key_of(self.conditions)) as journal, contextlib.suppress(_OutOfTime):
+                    meter.begin(journal.blocks)
+                    missing = {
+                        number for number in numbers[len(first) :] if journal.blocks.lacks(BASELINE, number)
+                    }
+                    for block in chain(first, self._baseline(missing)):
+                        journal.append(block)
+                        meter(None)
+                    made = None
+                    contents["warnings"] = self._warnings(journal.blocks)
+                    race = self._race(contents, top, confidence, epsilon, journal.blocks) if top else None
+                    contents["race"] = race.to_json() if race else None
+                    write_plan(self.folder, contents)
+                    meter.deadline = None if budget is None else time.monotonic() + budget
+                    meter.board = self._leaderboard(journal.blocks, contents["metrics"][0]) if live else None
+                    if race:
+                        self._run_race(race, journal, meter)
+                    else:
+                        executor.run(self, journal, meter)
+        except TaskError:
+            if made:
+                shutil.rmtree(made)
+            raise
         return load_result(self.folder)
 
-    def _score(self, journal: Journal, meter: _Meter, race: Race | None) -> None:
+    def _run_race(self, race: Race, journal: Journal, meter: _Meter) -> None:
         from ckptswap.sweep.walk import walk
 
         starts = [0, *np.cumsum(self.task.data.sizes).tolist()]
         failed: set[str] = set()
         while True:
-            found = list(self._heats(race, journal.blocks)) if race else []
-            if race and all(heat.standing.finished for heat in found):
+            found = list(self._heats(race, journal.blocks))
+            if all(heat.standing.finished for heat in found):
                 return
             samples = wanted(found)
 
             def alive(
                 number: int, variants: Sequence[Variant], samples: Mapping[str, int] = samples
             ) -> list[Variant]:
-                every = self.task.samples
-                return [each for each in variants if not race or samples.get(each.id, every) > starts[number]]
+                return [each for each in variants if samples.get(each.id, self.task.samples) > starts[number]]
 
             walk(self.task, self.engine, self.variants, journal, meter, alive, failed)
-            if not race:
-                return
 
     def _leaderboard(self, blocks: Blocks, metric: Mapping[str, Any]) -> Leaderboard | None:
         if metric["name"].endswith(":pooled"):
@@ -161,18 +198,21 @@ class Proposal:
         top: int,
         confidence: float,
         epsilon: float | None,
-        known: Blocks,
-        baseline: Sequence[Block],
+        blocks: Blocks,
     ) -> Race:
         metric = contents["metrics"][0]
         if epsilon is None:
-            scores = Scores([*known.values(), *baseline], self._walk)
+            scores = Scores(blocks.values(), self._walk)
             epsilon = limit_of(metric, scores, contents["tolerance"])[0]
         return Race(metric["name"], metric["direction"], top, confidence, epsilon, tuple(metric["bounds"]))
 
-    def _refuse_race(self, rules: RaceRules) -> None:
+    def _refuse_race(self, rules: RaceRules, executor: Executor) -> None:
         """Raises `UsageError`, before any work, for a metric whose mean over some samples says nothing (the rules
-        themselves are checked as they are made)."""
+        themselves are checked as they are made), and for more than one worker."""
+        if not isinstance(executor, Inline):
+            raise UsageError(
+                f"a top {rules.top} is raced for by one process", remedy="leave --jobs and --executor out"
+            )
         name = self.task.metrics[0].name
         if name.endswith(":pooled"):
             raise UsageError(
@@ -185,16 +225,19 @@ class Proposal:
 
         return screen(by, self.plan, self.task, self.engine, self.variants)
 
-    def _baseline(self, known: Blocks, meter: _Meter) -> tuple[list[Block], Sequence[str]]:
-        """The recipient's blocks that are not known, by a full pass, and what the user should be told of it."""
-        places = self.task.data.places
-        if not any(known.lacks(BASELINE, number) for number in range(len(places))):
-            return [], read_plan(self.folder)["warnings"]
+    def _baseline(self, missing: Container[int]) -> Generator[Block]:
+        """The recipient's blocks on these batches, by full passes. Raises `TaskError` where it has no score."""
+        fault: BaseException | str | None = None
         try:
-            measured = self.task.measure(meter.samples)
-            fault = measured.fault
+            with self.task.pinned(), closing(self.task.data.numbered(missing)) as batches:
+                for number, batch in batches:
+                    score = self.task.scorer(batch.targets)(self.task.forward(batch.inputs))
+                    fault = score.fault
+                    if fault is not None:
+                        break
+                    yield Block(BASELINE, number, score.statistics | _extent(score))
         except CkptswapError as error:
-            fault = str(error)
+            fault = error
         except Exception as error:  # the user's model, data or metric may raise anything
             fault = f"{type(error).__name__}: {error}"
         if fault is not None:
@@ -202,18 +245,21 @@ class Proposal:
                 f"the baseline fails, so there is nothing to compare with: {self.recipient.path}: {fault}",
                 remedy="check that checkpoint, model and data belong together (`ckptswap evaluate`)",
             )
-        blocks = [
-            Block(BASELINE, number, {name: values[here] for name, values in measured.statistics.items()})
-            for number, here in enumerate(places)
-            if known.lacks(BASELINE, number)
-        ]
-        return blocks, measured.warnings
+
+    def _warnings(self, blocks: Blocks) -> list[str]:
+        """What the user should be told of the task, and of the range of the baseline's outputs."""
+        extents = [blocks[BASELINE, number].statistics.get(EXTENT) for number in range(len(self._walk))]
+        found = [each for each in extents if each is not None]
+        if not found:
+            return list(self.task.warnings)
+        low, high = min(each[:, 0].min() for each in found), max(each[:, 1].max() for each in found)
+        return [*self.task.warnings, *self.task.range_warnings(float(low), float(high), one_channel=True)]
 
     @property
     def _walk(self) -> list[list[int]]:
         return [places.tolist() for places in self.task.data.places]
 
-    def _contents(self, tolerance: float | None, warnings: Sequence[str]) -> dict[str, Any]:
+    def _contents(self, tolerance: float | None) -> dict[str, Any]:
         return {
             "key": self.conditions,
             "donor": self.donor.path,
@@ -233,8 +279,17 @@ class Proposal:
             "walk": self._walk,
             "plan": self.plan.to_json(),
             "donor_misfit": self.donor_misfit,
-            "warnings": list(warnings),
+            "warnings": list(self.task.warnings),
+            "race": None,
+            "screen": None,
         }
+
+
+def _extent(score: Score) -> Statistics:
+    """The range of a batch's outputs of one channel, beside its statistics: warnings follow from the journal."""
+    if not score.one_channel or score.low is None or score.high is None:
+        return {}
+    return {EXTENT: np.array([[score.low, score.high]])}
 
 
 class _OutOfTime(Exception):
@@ -242,39 +297,55 @@ class _OutOfTime(Exception):
 
 
 class _Meter:
-    """Counts finished blocks for a progress bar, and ends the work at the deadline."""
+    """Counts finished blocks for a progress bar, and ends the work when it is time, asked for, or another's."""
 
     deadline: float | None = None
     board: Leaderboard | None = None
 
-    def __init__(self, proposal: Proposal, known: Blocks, progress: Progress | None, live: Live | None) -> None:
-        self._live, self._shown = live, 0.0
+    def __init__(
+        self,
+        proposal: Proposal,
+        progress: Progress | None,
+        live: Live | None,
+        news: Callable[[], None] | None,
+        stop: Stop,
+        lock: Lock,
+    ) -> None:
+        self._proposal, self._stop, self._lock = proposal, stop, lock
+        self._progress, self._live, self._news = progress, live, news
         self._cells = {cell.variant: cell for cell in proposal.plan.cells}
-        numbers = range(len(proposal.task.data.sizes))
-        wanted = [BASELINE, *(variant.id for variant in proposal.variants)]
+        self._done = self._total = 0
+        self._shown, self._next_news = 0.0, time.monotonic() + REFRESH
+
+    def begin(self, known: Blocks) -> None:
+        """Count what is there."""
+        numbers = range(len(self._proposal.task.data.sizes))
+        wanted = [BASELINE, *(variant.id for variant in self._proposal.variants)]
         self._done = sum(not known.lacks(variant, number) for variant in wanted for number in numbers)
         self._total = len(wanted) * len(numbers)
-        self._progress = progress
-        self._sizes = np.cumsum(proposal.task.data.sizes).tolist()
         self._count(0)
 
-    def samples(self, done: int, total: int | None) -> None:
-        """The baseline's progress, told in samples: a block is counted when its samples are done."""
-        ends = self._sizes
-        while ends and done >= ends[0]:
-            ends.pop(0)
-            self._count(1)
-
-    def __call__(self, block: Block) -> None:
+    def __call__(self, block: Block | None) -> None:
+        """A block is done; None for one of the baseline's, which has no drop."""
         self._count(1)
         now = time.monotonic()
-        if self.board and self._live:
+        if block and self.board and self._live:
             self.board.add(block)
             if now - self._shown > NEWS:
                 self._shown = now
                 worst = self.board.worst(SHOWN)
                 self._live([(self._cells[variant], drop) for variant, drop in worst if variant in self._cells])
-        if self.deadline is not None and now > self.deadline:
+        if block and self._news and now > self._next_news:
+            self._news()
+            took = time.monotonic() - now
+            self._next_news = now + max(REFRESH, SPARE * took)
+        self.check()
+
+    def check(self) -> None:
+        """Raises what is to end the work."""
+        self._lock.check()
+        self._stop.check(f"{self._done} of {self._total} blocks are done")
+        if self.deadline is not None and time.monotonic() > self.deadline:
             raise _OutOfTime
 
     def _count(self, count: int) -> None:

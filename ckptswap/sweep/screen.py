@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ckptswap.errors import UsageError
 from ckptswap.sweep.graph import Graph, Uncapturable, capture
+from ckptswap.sweep.plan import Variant
 from ckptswap.sweep.replay import filled
-from ckptswap.sweep.swap import Variant
 
 if TYPE_CHECKING:
     from ckptswap.sweep.engine import Engine

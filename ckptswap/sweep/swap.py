@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +14,6 @@ from ckptswap.errors import MismatchError
 from ckptswap.task.weights import to_torch
 
 _LEAVE_OUT = "leave it out with --exclude"
-
-
-class Variant(NamedTuple):
-    """The recipient with these tensors taken from the donor, under the name that the journal gives it."""
-
-    id: str
-    names: tuple[str, ...]
 
 
 class Swaps:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ckptswap.errors import CkptswapError
 from ckptswap.sweep.engine import Engine, Outcome, ReplayDiffers
 from ckptswap.sweep.journal import Block, Blocks, Journal
-from ckptswap.sweep.swap import Variant
+from ckptswap.sweep.plan import Variant
 
 if TYPE_CHECKING:
     from ckptswap.task import Task

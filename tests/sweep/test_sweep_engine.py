@@ -20,10 +20,9 @@ from ckptswap.selection import Selection
 from ckptswap.sweep import engine as engine_module
 from ckptswap.sweep import replay as replay_module
 from ckptswap.sweep.engine import SHAPES, Engine, Outcome, ReplayDiffers, same_bits
-from ckptswap.sweep.plan import make_plan, variant_id
+from ckptswap.sweep.plan import Variant, make_plan, variant_id
 from ckptswap.sweep.replay import Replay
 from ckptswap.sweep.schedule import Instruction
-from ckptswap.sweep.swap import Variant
 from ckptswap.task import Task, TaskSpec, load_task
 
 ODD = Path(odd_models.__file__)

@@ -27,7 +27,6 @@ from ckptswap.sweep.journal import (
     encode,
     journal_files,
     key_of,
-    known_blocks,
     prepare,
     read_blocks,
     read_plan,
@@ -177,7 +176,7 @@ def test_a_lost_line_feed_is_damage_too(tmp_path: Path) -> None:
 def test_a_missing_folder_is_an_empty_journal(tmp_path: Path) -> None:
     assert read_blocks(tmp_path / "nowhere", key=HASH) == {}
     assert journal_files(tmp_path / "nowhere") == []
-    assert known_blocks(tmp_path / "nowhere", KEY) == {}
+    check_conditions(tmp_path / "nowhere", KEY)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -422,7 +421,10 @@ def test_the_plan_is_written_before_any_work_and_rewritten(tmp_path: Path) -> No
 def test_another_key_is_refused_by_part(tmp_path: Path, changed: dict, words: str) -> None:
     path = filled(tmp_path)
     before = path.read_bytes(), (tmp_path / PLAN).read_bytes()
-    for look in (lambda: prepare(tmp_path, {"key": KEY | changed}), lambda: known_blocks(tmp_path, KEY | changed)):
+    for look in (
+        lambda: prepare(tmp_path, {"key": KEY | changed}),
+        lambda: check_conditions(tmp_path, KEY | changed),
+    ):
         with pytest.raises(RunError, match=f"under other conditions: {words}.*--fresh"):
             look()
     assert (path.read_bytes(), (tmp_path / PLAN).read_bytes()) == before

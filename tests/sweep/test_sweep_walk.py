@@ -14,7 +14,7 @@ from torch import Tensor
 from ckptswap.errors import MetricError
 from ckptswap.sweep.engine import Engine, Outcome
 from ckptswap.sweep.journal import Journal, key_of, prepare
-from ckptswap.sweep.swap import Variant
+from ckptswap.sweep.plan import Variant
 from ckptswap.sweep.walk import Alive, scored, walk
 from ckptswap.task import Task, TaskSpec, load_task
 from ckptswap.task.data import load_data

@@ -1,0 +1,115 @@
+"""What a worker is told: paths and specs, no tensors, as a file in the run's folder; and how work is divided."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.errors import RunError
+from ckptswap.formats.atomic import write_text
+from ckptswap.sweep.journal import faults
+from ckptswap.sweep.plan import Variant
+from ckptswap.task.spec import TaskSpec
+
+if TYPE_CHECKING:
+    from ckptswap.sweep.engine import How
+
+ORDERS = "orders"
+"""The folder of orders in a run's folder."""
+Shard = tuple[Variant, ...]
+"""What one worker scores."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint as a worker opens it: its absolute path, and the names it goes by (the file's → ours)."""
+
+    path: str
+    renames: Mapping[str, str]
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Source:
+        return cls(os.path.abspath(checkpoint.path), dict(checkpoint.renames))
+
+
+@dataclass(frozen=True)
+class Order:
+    """Work for several workers under the conditions of `key`, in the run folder `folder`.
+
+    `places` is where Python looks for the user's modules, `cwd` what the spec's relative paths start from.
+    """
+
+    token: str
+    folder: str
+    key: str
+    donor: Source
+    recipient: Source
+    spec: TaskSpec
+    engine: How
+    memory: int
+    shards: tuple[Shard, ...]
+    cwd: str
+    places: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        return order_path(Path(self.folder), self.token)
+
+    def write(self) -> None:
+        """Write it to its path, atomically. Raises `RunError` where that cannot be."""
+        with faults(f"cannot write {self.path}"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(self.path, json.dumps(asdict(self)))
+
+
+def order_path(folder: Path, token: str) -> Path:
+    """Where the order of this token is kept."""
+    return folder / ORDERS / f"{token}.json"
+
+
+def new_token() -> str:
+    """A name for an order."""
+    return secrets.token_hex(6)
+
+
+def places() -> tuple[str, ...]:
+    """Where this process looks for modules, as absolute paths."""
+    return tuple(os.path.abspath(each) for each in sys.path)
+
+
+def read_order(path: str | os.PathLike[str]) -> Order:
+    """The order in a file; raises `RunError` when it is missing or damaged."""
+    try:
+        found: dict[str, Any] = json.loads(Path(path).read_bytes())
+        spec = {**found["spec"], "metrics": tuple(found["spec"]["metrics"])}
+        shards = tuple(tuple(Variant(id, tuple(names)) for id, names in shard) for shard in found["shards"])
+        sides = {side: Source(**found[side]) for side in ("donor", "recipient")}
+        rest = {"spec": TaskSpec(**spec), "shards": shards, "places": tuple(found["places"])}
+        return Order(**{**found, **sides, **rest})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is no order for a worker ({error})", remedy="run the sweep again") from None
+
+
+def divide(costs: Sequence[float], parts: int) -> list[list[int]]:
+    """Indices of `costs` in at most `parts` groups of nearly equal sums, none of them empty.
+
+    The dearest first, each to whoever has least so far (Graham 1969: at most 4/3 of the best division).
+
+    >>> divide([5, 1, 4, 2], 2)
+    [[0, 1], [2, 3]]
+    """
+    heap: list[tuple[float, int]] = [(0.0, part) for part in range(min(parts, len(costs)))]
+    groups: list[list[int]] = [[] for _ in heap]
+    for index in sorted(range(len(costs)), key=lambda at: -costs[at]):
+        load, part = heapq.heappop(heap)
+        groups[part].append(index)
+        heapq.heappush(heap, (load + costs[index], part))
+    return [sorted(group) for group in groups]
