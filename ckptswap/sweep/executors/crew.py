@@ -70,7 +70,7 @@ class Crew:
         intake = Intake(proposal, journal, meter)
         if adopted := self._place.adopt(proposal.folder):
             hands, workers = adopted
-            proposal.engine.notes.append(f"{len(workers)} workers of an earlier sweep were still at it")
+            intake.note(f"{len(workers)} workers of an earlier sweep were still at it")
             _watch(hands, workers, intake, again=False)
         while missing := intake.missing():
             before = intake.count
@@ -119,6 +119,10 @@ class Intake:
     def check(self) -> None:
         """Raises whatever is to end the work."""
         self._meter.check()
+
+    def note(self, text: str) -> None:
+        """Something that the user should be told at the end."""
+        self._proposal.engine.notes.append(text)
 
     def lacking(self, variant: str) -> int:
         """On how many batches a variant is not scored yet."""
@@ -179,6 +183,7 @@ def _watch(hands: Hands, workers: Iterable[int], intake: Intake, *, again: bool)
                 left.discard(worker)
                 if ending.fault is not None and again:
                     _refuse_hopeless(worker, ending, deaths)
+                    intake.note(f"worker {worker} died and was begun again: {ending.fault}")
                     left.add(worker)
                     hands.begin([worker])
             if not endings:
