@@ -13,6 +13,7 @@ import ray_nodes
 import slurm_node
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "faults"))  # the small sweep that is killed there is killed here too
 
 
 @pytest.fixture(scope="session")

@@ -99,8 +99,8 @@ def blocks(run: Path) -> list[Block]:
 
 
 def places(run: Path) -> Counter[tuple[str, int]]:
-    """How often each block was written."""
-    return Counter((block.variant, block.batch) for block in blocks(run))
+    """How often each block was written; what failed is rightly tried again, and left out."""
+    return Counter((block.variant, block.batch) for block in blocks(run) if block.failed is None)
 
 
 @dataclass(frozen=True)

@@ -179,8 +179,8 @@ def _watch(hands: Hands, workers: Iterable[int], intake: Intake, *, again: bool)
                 deaths.clear()
             intake.check()
             endings = hands.ended()
+            left -= endings.keys()
             for worker, ending in endings.items():
-                left.discard(worker)
                 if ending.fault is not None and again:
                     _refuse_hopeless(worker, ending, deaths)
                     intake.note(f"worker {worker} died and was begun again: {ending.fault}")

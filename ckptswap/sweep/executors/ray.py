@@ -131,15 +131,19 @@ def main(path: str, shards: str, address: str | None = None) -> None:
     from ckptswap.sweep.executors import ray as here  # as workers will find it, and not as __main__
 
     order = read_order(path)
-    paths = os.environ["PYTHONPATH"]
-    ray.init(
-        address=address,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"env_vars": {"PYTHONPATH": paths}},
-    )
-    cpus, gpus = order.spec.threads, int(order.spec.device != "cpu")
     numbers = [int(each) for each in shards.split(",")]
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}},
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        for shard in numbers:
+            _say(shard, f"Ray cannot be reached ({error})", hopeless=True)
+        return
+    cpus, gpus = order.spec.threads, int(order.spec.device != "cpu")
     if fault := _infeasible(ray.nodes(), cpus, gpus):
         for shard in numbers:
             _say(shard, fault, hopeless=True)

@@ -1,0 +1,179 @@
+"""One contract for all executors, and what befalls the workers of a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import chaos
+import pytest
+import ray_nodes
+import torch
+from waiting import wait_until
+
+FLAGS = {
+    "inline": [],
+    "process": ["--jobs", "2"],
+    "slurm": ["--executor", "slurm", "--jobs", "2", "--slurm", "time=5"],
+    "ray": ["--executor", "ray", "--jobs", "2"],
+}
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest) -> tuple[list[str], Mapping[str, str]]:
+    """An executor's flags, and the environment that it needs; the cluster is up."""
+    name = request.param
+    if name == "slurm":
+        request.getfixturevalue("slurm")
+        return FLAGS[name], os.environ
+    if name == "ray":
+        nodes = request.getfixturevalue("ray_cluster")
+        return [*FLAGS[name], "--ray-address", nodes.address], nodes.env
+    return FLAGS[name], os.environ
+
+
+@pytest.fixture(scope="session")
+def halfway(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A sweep that was stopped midway, one of whose variants must fail; and its table when it is whole."""
+    folder = chaos.make(tmp_path_factory.mktemp("halfway") / "work")
+    donor = torch.load(folder / "donor.pt")
+    donor["head.weight"].fill_(torch.inf)
+    torch.save(donor, folder / "donor.pt")
+    assert chaos.start(folder, "whole").wait() == 3
+    process = chaos.start(folder, "run")
+    wait_until(lambda: chaos.places(folder / "run").total() > 60, "the sweep works")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 143
+    return folder, json.loads((folder / "whole.out").read_text())
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    ["inline", "process", *(pytest.param(name, marks=pytest.mark.cluster) for name in ("slurm", "ray"))],
+    indirect=True,
+)
+def test_any_executor_continues_any_run_to_the_same_table(
+    cluster: tuple[list[str], Mapping[str, str]], halfway: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Bit for bit, with the variant that fails as a row with its reason; what is there is not done again."""
+    flags, env = cluster
+    folder, table = halfway
+    shutil.copytree(folder, tmp_path / "work")
+    process = chaos.start(tmp_path / "work", "run", *flags, env=env)
+    assert process.wait() == 3, (tmp_path / "work/run.said").read_text()
+    assert json.loads((tmp_path / "work/run.out").read_text()) == table
+    assert [row["status"] for row in table["rows"]].count("failed") == 1
+    assert set(chaos.places(tmp_path / "work/run").values()) == {1}
+    assert len(list((tmp_path / "work/run/journal").iterdir())) == (3 if flags else 1)
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Path:
+    """A sweep that takes its time."""
+    folder = chaos.make(tmp_path / "work")
+    source = folder / "own.py"
+    source.write_text(source.read_text().replace("0.01", "0.05"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Of a sweep that nothing befell."""
+    return chaos.finish(chaos.make(tmp_path_factory.mktemp("whole") / "work"), "whole")
+
+
+def written(folder: Path) -> int:
+    """Blocks that workers have written."""
+    return sum(path.read_bytes().count(b"\n") - 1 for path in (folder / "run/journal").glob("*-*.jsonl"))
+
+
+def slurm_output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def active() -> list[str]:
+    """The numbers of the jobs that run."""
+    return slurm_output("squeue", "--me", "--array", "--noheader", "--states=R", "--format=%i").split()
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("slurm")
+def test_a_cancelled_and_a_requeued_job_are_made_good(slow: Path, table: dict[str, Any]) -> None:
+    process = chaos.start(slow, "run", *FLAGS["slurm"])
+    wait_until(lambda: written(slow) > 10 and len(active()) == 2, "both jobs work")
+    cancelled, requeued = active()
+    slurm_output("scancel", cancelled)
+    slurm_output("scontrol", "requeue", requeued)
+    assert process.wait() == 0, (slow / "run.said").read_text()
+    assert json.loads((slow / "run.out").read_text()) == table
+    assert set(chaos.places(slow / "run").values()) == {1}
+    assert f"job {cancelled} is CANCELLED" in (slow / "run.said").read_text()
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("slurm")
+def test_jobs_outlive_the_sweep_and_the_same_command_collects(slow: Path, table: dict[str, Any]) -> None:
+    process = chaos.start(slow, "run", *FLAGS["slurm"])
+    wait_until(lambda: written(slow) > 10, "the jobs work")
+    process.kill()
+    process.wait()
+    before = active()
+    again = chaos.start(slow, "run", *FLAGS["slurm"])
+    lock = slow / "run/lock"
+    wait_until(lambda: f'"pid": {again.pid}' in lock.read_text(), "the second sweep is at it")
+    wait_until(lambda: written(slow) > 60, "the jobs go on")
+    again.send_signal(signal.SIGINT)
+    assert again.wait() == 130
+    assert "Slurm's jobs go on" in (slow / "run.said").read_text()
+    assert chaos.finish(slow, "run", *FLAGS["slurm"]) == table
+    assert set(chaos.places(slow / "run").values()) == {1}
+    assert before
+    assert len(list((slow / "run/orders").glob("*.json"))) == 1
+    assert "2 workers of an earlier sweep were still at it" in (slow / "run.said").read_text()
+
+
+@pytest.mark.cluster
+def test_a_dead_ray_worker_and_a_dead_node_are_made_good(
+    ray_cluster: ray_nodes.Cluster, slow: Path, table: dict[str, Any]
+) -> None:
+    flags = [*FLAGS["ray"], "--ray-address", ray_cluster.address]
+    process = chaos.start(slow, "run", *flags, env=ray_cluster.env)
+    wait_until(lambda: written(slow) > 10 or process.poll() is not None, "the tasks work")
+    assert process.poll() is None, (slow / "run.said").read_text()
+    os.kill(chaos.running("ray::run_shard")[0], signal.SIGKILL)
+    before = written(slow)
+    wait_until(lambda: written(slow) > before + 20, "the work goes on")
+    ray_cluster.kill_second()
+    assert process.wait() == 0, (slow / "run.said").read_text()
+    assert json.loads((slow / "run.out").read_text()) == table
+    assert chaos.places(slow / "run").total() == len(chaos.places(slow / "run"))
+
+
+@pytest.mark.cluster
+def test_ray_says_when_no_node_is_large_enough(ray_cluster: ray_nodes.Cluster, slow: Path) -> None:
+    flags = [*FLAGS["ray"], "--ray-address", ray_cluster.address, "--threads", "2"]
+    assert chaos.start(slow, "run", *flags, env=ray_cluster.env).wait() == 2
+    assert "no node of Ray's has 2 CPUs" in (slow / "run.said").read_text()
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("slurm")
+def test_slurm_says_what_it_refuses(slow: Path) -> None:
+    for parameters, words in {
+        "partition=nowhere": "Slurm takes no jobs (",
+        "colour=red": "submitit refuses Slurm's parameters (",
+    }.items():
+        flags = ["--executor", "slurm", "--jobs", "2", "--slurm", parameters]
+        assert chaos.start(slow, "run", *flags).wait() == 2
+        assert words in (slow / "run.said").read_text()
+
+
+if sys.platform != "linux":
+    pytestmark = pytest.mark.skip("processes are looked up in /proc")
