@@ -18,6 +18,9 @@ import ray_nodes
 import torch
 from waiting import wait_until
 
+if sys.platform != "linux":
+    pytestmark = pytest.mark.skip("processes are looked up in /proc")
+
 FLAGS = {
     "inline": [],
     "process": ["--jobs", "2"],
@@ -164,6 +167,12 @@ def test_ray_says_when_no_node_is_large_enough(ray_cluster: ray_nodes.Cluster, s
 
 
 @pytest.mark.cluster
+def test_ray_says_when_nobody_is_there(slow: Path) -> None:
+    assert chaos.start(slow, "run", *FLAGS["ray"], "--ray-address", "127.0.0.1:9").wait() == 2
+    assert "Ray cannot be reached at 127.0.0.1:9" in (slow / "run.said").read_text()
+
+
+@pytest.mark.cluster
 @pytest.mark.usefixtures("slurm")
 def test_slurm_says_what_it_refuses(slow: Path) -> None:
     for parameters, words in {
@@ -175,5 +184,18 @@ def test_slurm_says_what_it_refuses(slow: Path) -> None:
         assert words in (slow / "run.said").read_text()
 
 
-if sys.platform != "linux":
-    pytestmark = pytest.mark.skip("processes are looked up in /proc")
+CLUSTERS = [pytest.param(name, marks=pytest.mark.cluster) for name in ("slurm", "ray")]
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS, indirect=True)
+def test_the_examples_run(cluster: tuple[list[str], Mapping[str, str]], tmp_path: Path) -> None:
+    flags, env = cluster
+    folder, name = chaos.make(tmp_path / "work"), flags[1]
+    script = Path(__file__).parents[2] / "examples" / name / "sweep.sh"
+    env = {**env, "PATH": f"{Path(sys.executable).parent}:{env['PATH']}", "THREADS": "1", "JOBS": "2"}
+    env |= {"SLURM": "time=5"} if name == "slurm" else {"RAY": flags[-1]}
+    task = ["--model", "own.py:Net", "--data", "own.py:data", "--metric", "own.py:error"]
+    command = [script, "donor.pt", "recipient.pt", *task]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\nbaseline ") == 2

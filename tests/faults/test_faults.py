@@ -185,7 +185,7 @@ def test_exports_are_there_while_the_sweep_runs_and_the_report_follows(work: Pat
     printed, told = watching.communicate(timeout=200)
     process.wait()
     assert watching.returncode == process.returncode == 0
-    assert printed.count("baseline") >= 2
+    assert printed.count("\nbaseline ") >= 2
     assert "no sweep works on it" in told
 
 

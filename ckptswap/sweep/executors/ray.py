@@ -10,14 +10,16 @@ import importlib.util
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ckptswap.errors import CkptswapError
+from ckptswap.errors import EXIT_TERMINATED, CkptswapError
 from ckptswap.sweep.executors.crew import RETRIES, Ending
 from ckptswap.sweep.executors.process import environment, last_line
 from ckptswap.sweep.order import Order, read_order
@@ -58,7 +60,7 @@ class RayHands:
         with self._log.open("ab") as log:
             driver = subprocess.Popen(
                 [*command, ",".join(map(str, shards)), *filter(None, [self._address])],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=environment("cpu", 0),
@@ -108,8 +110,9 @@ class RayHands:
 
     def _release(self, driver: subprocess.Popen[bytes]) -> None:
         del self._drivers[driver]
-        assert driver.stdout
-        driver.stdout.close()
+        for stream in (driver.stdin, driver.stdout):
+            assert stream
+            stream.close()
 
 
 def run_shard(path: str, shard: int) -> str | None:
@@ -130,18 +133,21 @@ def main(path: str, shards: str, address: str | None = None) -> None:
 
     from ckptswap.sweep.executors import ray as here  # as workers will find it, and not as __main__
 
+    threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     order = read_order(path)
     numbers = [int(each) for each in shards.split(",")]
     try:
+        _knock(address)
         ray.init(
             address=address,
             log_to_driver=False,
             logging_level=logging.ERROR,
             runtime_env={"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}},
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
+        where = f" at {address}" if address else ""
         for shard in numbers:
-            _say(shard, f"Ray cannot be reached ({error})", hopeless=True)
+            _say(shard, f"Ray cannot be reached{where} ({error})", hopeless=True)
         return
     cpus, gpus = order.spec.threads, int(order.spec.device != "cpu")
     if fault := _infeasible(ray.nodes(), cpus, gpus):
@@ -158,6 +164,20 @@ def main(path: str, shards: str, address: str | None = None) -> None:
             _say(shard, said, hopeless=said is not None)
         except Exception as error:  # a death too many, or what user code raised past our own net
             _say(shard, str(error).strip().splitlines()[-1], hopeless=False)
+
+
+def _end_with_the_sweep() -> None:
+    """The sweep holds the other end of our input, and may die without a word; Ray then ends the tasks."""
+    while os.read(0, 4096):
+        pass
+    os._exit(EXIT_TERMINATED)
+
+
+def _knock(address: str | None) -> None:
+    """Raises `OSError` where nobody listens at HOST:PORT: Ray itself would try for ever."""
+    host, _, port = (address or "").rpartition(":")
+    if port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _infeasible(nodes: Sequence[Mapping[str, Any]], cpus: int, gpus: int) -> str | None:
