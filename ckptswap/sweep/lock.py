@@ -40,8 +40,9 @@ class Lock:
         self._lost = False
 
     def __enter__(self) -> Lock:
-        with faults(f"cannot lock {self.path.parent}"):
+        with faults(f"cannot make {self.path.parent}"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+        with faults(f"cannot lock {self.path.parent}"):
             while not self._create():
                 self._take_over()
         threading.Thread(target=self._beat, daemon=True).start()

@@ -140,8 +140,11 @@ class Proposal:
                 meter = _Meter(self, progress, live, news, stop or Stop(), lock)
                 contents = self._contents(tolerance)
                 contents["screen"] = {"by": screen, "values": self._screened(screen)} if screen else None
-                prepare(self.folder, contents, fresh=fresh)
+                if not is_begun:
+                    prepare(self.folder, contents, fresh=fresh)
                 with Journal(self.folder, key_of(self.conditions)) as journal, contextlib.suppress(_OutOfTime):
+                    if is_begun:  # a damaged journal is refused before anything is changed
+                        prepare(self.folder, contents)
                     meter.begin(journal.blocks)
                     missing = {
                         number for number in numbers[len(first) :] if journal.blocks.lacks(BASELINE, number)
@@ -232,8 +235,8 @@ class Proposal:
             with self.task.pinned(), closing(self.task.data.numbered(missing)) as batches:
                 for number, batch in batches:
                     score = self.task.scorer(batch.targets)(self.task.forward(batch.inputs))
-                    fault = score.fault
-                    if fault is not None:
+                    if score.fault is not None:
+                        fault = f"{score.fault} in batch {number}"
                         break
                     yield Block(BASELINE, number, score.statistics | _extent(score))
         except CkptswapError as error:
