@@ -10,12 +10,13 @@ continued run gives the same table, bit for bit.
 from __future__ import annotations
 
 import binascii
+import gc
 import hashlib
 import json
 import os
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
@@ -36,6 +37,8 @@ SYNC = 1.0
 """Seconds after which what was written is made to reach the disk."""
 
 _F8 = np.dtype("<f8")
+_TOGETHER = 1000
+"""Lines that are parsed at once."""
 
 DISTRUST = "what was replayed cannot be trusted"
 
@@ -83,10 +86,24 @@ def _line(content: object) -> bytes:
 
 
 def _content(line: bytes) -> Any:
+    return json.loads(_checked(line).decode("ascii"))  # json would first guess at the encoding of bytes
+
+
+def _checked(line: bytes) -> bytes:
+    """A line's text, whose checksum fits."""
     text = line[9:-1]
     if line[:9] != b"%08x " % zlib.crc32(text) or line[-1:] != b"\n":
         raise ValueError("the checksum does not fit")
-    return json.loads(text.decode("ascii"))  # json would first guess at the encoding of bytes
+    return text
+
+
+def _contents(lines: Sequence[bytes]) -> Iterator[Any]:
+    """`_content` of each. As one array they parse in half the time; but an error must come at its own line."""
+    try:
+        found = json.loads(b"[%s]" % b",".join(map(_checked, lines)))
+    except ValueError:
+        found = []
+    return iter(found) if len(found) == len(lines) else map(_content, lines)
 
 
 def _packed(values: np.ndarray) -> str:
@@ -94,7 +111,10 @@ def _packed(values: np.ndarray) -> str:
 
 
 def _unpacked(width: int, text: str) -> np.ndarray:
-    return np.frombuffer(binascii.a2b_base64(text), dtype=_F8).reshape(-1, width)
+    raw = binascii.a2b_base64(text)
+    if len(raw) % (8 * width):
+        raise ValueError(f"{len(raw)} bytes are no rows of {width} values")
+    return np.ndarray((len(raw) // (8 * width), width), _F8, raw)
 
 
 class Blocks(dict[Place, Block]):
@@ -136,13 +156,26 @@ def read_blocks(folder: Path, *, key: str) -> Blocks:
     under another key, raises `RunError` naming file and line. A missing folder is an empty journal.
     """
     found = Blocks()
-    for path in journal_files(folder):
-        for block in _read_file(path, key):
-            if block is None:
-                found.distrust()
-            else:
-                found.put(block)
+    with _no_garbage():
+        for path in journal_files(folder):
+            for block in _read_file(path, key):
+                if block is None:
+                    found.distrust()
+                else:
+                    found.put(block)
     return found
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """All of hundreds of thousands of blocks are kept: looking for garbage among them took a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def journal_files(folder: Path) -> list[Path]:
@@ -164,12 +197,14 @@ def read_lines(path: Path, lines: list[bytes], key: str, first: int = 1) -> Iter
 
     Raises `RunError` naming file and line for a damaged one, and where the file was made under another key.
     """
-    for number, line in enumerate(lines, start=first):
+    parts = (lines[at : at + _TOGETHER] for at in range(0, len(lines), _TOGETHER))
+    contents = chain.from_iterable(map(_contents, parts))
+    for number in range(first, first + len(lines)):
         try:
+            content = next(contents)
             if number == 1:
-                _check_head(_content(line), key, path)
+                _check_head(content, key, path)
             else:
-                content = _content(line)
                 yield None if content == DISTRUST else _block(content)
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(

@@ -37,7 +37,7 @@ class Lock:
         self._me = {"host": _host(), "pid": os.getpid(), "process": _process(os.getpid())}
         self._me["token"] = secrets.token_hex(8)
         self._ended = threading.Event()
-        self._lost = False
+        self.is_lost = False
 
     def __enter__(self) -> Lock:
         with faults(f"cannot make {self.path.parent}"):
@@ -56,7 +56,7 @@ class Lock:
 
     def check(self) -> None:
         """Raises `RunError` when this process was held for dead, and another has taken over."""
-        if self._lost:
+        if self.is_lost:
             raise RunError(
                 f"another sweep has taken over {self.path.parent}", remedy="what was finished until then is kept"
             )
@@ -80,7 +80,7 @@ class Lock:
             return  # released just now
         if _is_alive(self.path, found):
             raise RunError(
-                f"{self.path.parent} is worked on by process {found.get('pid')} on {_name(found)}",
+                f"{self.path.parent} is worked on by {_name(found)}",
                 remedy=f"wait for it, or use another --run (if it is gone for good, delete {self.path})",
             )
         aside = self.path.with_name(f".{LOCK}.{self._me['token']}.dead")
@@ -97,7 +97,7 @@ class Lock:
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
             if self._holder() != self._me:
-                self._lost = not self._ended.is_set()
+                self.is_lost = not self._ended.is_set()
                 return
             with suppress(OSError):
                 os.utime(self.path)
@@ -146,7 +146,9 @@ def _host() -> str:
 
 
 def _name(holder: dict[str, Any]) -> str:
-    return str(holder.get("host") or "an unknown machine").split(" ")[0]
+    if not {"host", "pid"} <= holder.keys():
+        return "somebody unknown"
+    return f"process {holder['pid']} on {str(holder['host']).split(' ')[0]}"
 
 
 def _process(pid: int) -> str | None:

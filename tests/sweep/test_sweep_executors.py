@@ -1,0 +1,132 @@
+"""What executors are made of: dividing, telling, following; tests/cluster holds all of them to one contract."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ckptswap.errors import RunError, Stopped, UsageError
+from ckptswap.sweep.executors import executor
+from ckptswap.sweep.executors.process import environment
+from ckptswap.sweep.follow import Follower
+from ckptswap.sweep.journal import Block, Journal
+from ckptswap.sweep.order import Order, Source, divide, read_order
+from ckptswap.sweep.plan import Variant
+from ckptswap.sweep.stopping import Stop, on_signals
+from ckptswap.task import TaskSpec
+
+
+@given(st.lists(st.floats(0, 1e9), max_size=60), st.integers(1, 12))
+def test_work_is_divided_whole_and_evenly(costs: list[float], parts: int) -> None:
+    groups = divide(costs, parts)
+    assert sorted(at for group in groups for at in group) == list(range(len(costs)))
+    assert all(groups) or not costs
+    assert len(groups) == min(parts, len(costs))
+    loads = [sum(costs[at] for at in group) for group in groups]
+    if loads:
+        assert max(loads) <= sum(costs) / len(groups) + max(costs) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"name": "cloud"}, "no executor 'cloud'"),
+        ({"name": "inline", "jobs": 2}, "inline is one job"),
+        ({"name": "slurm"}, "give --jobs"),
+        ({"name": "ray"}, "give --jobs"),
+        ({"jobs": 0}, "0 jobs"),
+        ({"slurm": {"time": 1}}, "without Slurm"),
+        ({"ray_address": "h:1", "jobs": 2}, "without Ray"),
+    ],
+)
+def test_what_does_not_go_together(arguments: dict, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        executor(TaskSpec(), **arguments)
+
+
+def test_each_process_sees_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-b,6")
+    assert [environment("cuda", shard)["CUDA_VISIBLE_DEVICES"] for shard in range(4)] == ["4", "GPU-b", "6", "4"]
+    assert environment("cuda:1", 0)["CUDA_VISIBLE_DEVICES"] == "4,GPU-b,6"
+    assert environment("cpu", 0)["CUDA_VISIBLE_DEVICES"] == "4,GPU-b,6"
+
+
+def order(folder: Path) -> Order:
+    source, spec = Source("/a.pt", {"x.w": "w"}), TaskSpec(data="lab:mni", metrics=("iou", "dice"), threads=3)
+    shards = ((Variant("v", ("w", "b")),), (Variant("donor", ("w",)),))
+    return Order("t", str(folder), "key", source, source, spec, "auto", 1, shards, "/", ("/lib",))
+
+
+def test_an_order_is_read_as_it_was_written(tmp_path: Path) -> None:
+    order(tmp_path).write()
+    assert read_order(order(tmp_path).path) == order(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"spec": {}}'])
+def test_a_damaged_order_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "order.json"
+    path.write_text(text)
+    with pytest.raises(RunError, match="no order for a worker"):
+        read_order(path)
+    with pytest.raises(RunError, match="no order for a worker"):
+        read_order(tmp_path / "nowhere.json")
+
+
+def test_following_sees_each_block_once_and_no_half_of_one(tmp_path: Path) -> None:
+    with Journal(tmp_path, "key") as own, Journal(tmp_path, "key", "worker") as theirs:
+        follower = Follower(tmp_path, "key", own.path)
+        own.append(Block("mine", 0, {}))
+        assert list(follower.look()) == []
+        theirs.append(Block("a", 0, {}))
+        theirs.append(Block("a", 1, {}))
+        assert list(follower.look()) == [Block("a", 0, {}), Block("a", 1, {})]
+        line = theirs.path.read_bytes().splitlines(keepends=True)[-1]
+        with theirs.path.open("ab") as file:
+            file.write(line[:7])
+        assert list(follower.look()) == []
+        with theirs.path.open("ab") as file:
+            file.write(line[7:])
+        assert list(follower.look()) == [Block("a", 1, {})]
+        theirs.distrust()
+        assert list(follower.look()) == [None]
+    with theirs.path.open("ab") as file:
+        file.write(b"damage\n")
+    with pytest.raises(RunError, match=r"line 6 of .*worker\.jsonl is damaged"):
+        list(follower.look())
+    with pytest.raises(RunError, match="other conditions"):
+        list(Follower(tmp_path, "other key", own.path).look())
+
+
+def test_the_first_signal_asks_and_the_second_acts(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), on_signals() as stop:  # noqa: PT012  the second is within
+        assert stop.signal is None
+        signal.raise_signal(signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+        signal.raise_signal(signal.SIGINT)
+    assert "once more ends it at once" in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_patient_stop_minds_no_second_signal() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with on_signals(signal.SIGTERM, patient=True) as stop:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Stopped, match="terminated, 3 of 4") as caught:
+            stop.check("3 of 4")
+    assert caught.value.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_nothing_is_stopped_that_nobody_stopped() -> None:
+    Stop().check("")
+
+
+def test_orders_are_plain_json(tmp_path: Path) -> None:
+    order(tmp_path).write()
+    assert json.loads(order(tmp_path).path.read_bytes())["donor"] == {"path": "/a.pt", "renames": {"x.w": "w"}}
