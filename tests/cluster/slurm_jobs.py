@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -33,6 +32,8 @@ def interruptible(diary: Path) -> list[str]:
     """
     import submitit  # not where pytest collects this file: importing it sets up its logging
 
+    from ckptswap.sweep.executors.slurm import must_requeue_itself
+
     stops: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: stops.append(number))
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
@@ -50,19 +51,3 @@ def interruptible(diary: Path) -> list[str]:
         subprocess.run(["scontrol", "requeue", job_id], check=True)
     # SystemExit is no Exception, so that submitit leaves no result that would call the job done.
     sys.exit(128 + signal.SIGTERM)
-
-
-def must_requeue_itself(job_id: str) -> bool:
-    """Whether a job that has just had SIGTERM should ask to be run again. The controller knows why it was stopped:
-
-    | stopped by | `scontrol show job` says | it comes back |
-    |---|---|---|
-    | `scontrol requeue`, preemption at once | COMPLETING, `Restarts` one higher | by itself |
-    | preemption with a grace time | RUNNING, `PreemptTime` set | if it asks; one that just exits is FAILED |
-    | `scancel` | COMPLETING, `Restarts` as before | if it asks, and then nobody can cancel it: don't |
-    | `scancel --signal TERM` | RUNNING, no `PreemptTime` | if it asks |
-    | the time limit | COMPLETING, `Reason=TimeLimit` | if it asks; SIGUSR2 came before, while RUNNING |
-    """
-    shown = subprocess.run(["scontrol", "show", "job", job_id], capture_output=True, text=True, check=True).stdout
-    facts = dict(re.findall(r"(\w+)=(\S*)", shown))
-    return facts["JobState"] == "RUNNING" and facts.get("PreemptTime", "None") != "None"

@@ -52,9 +52,13 @@ LOOKS = 2
 
 
 class Slurm:
-    """Where workers are jobs; `parameters` are submitit's: time in minutes, partition, mem_per_cpu, …"""
+    """Where workers are jobs; `parameters` are submitit's: time in minutes, partition, mem_per_cpu, …
+
+    Raises `RunError` where there is no Slurm, before any work.
+    """
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
+        queue()
         self._parameters = dict(parameters)
 
     def hire(self, order: Order) -> SlurmHands:
@@ -106,7 +110,7 @@ class SlurmHands:
             jobs = self._executor.map_array(run_shard, [str(self._order.path)] * len(shards), shards)
         except (subprocess.CalledProcessError, submitit.core.utils.FailedJobError, OSError) as error:
             raise RunError(
-                f"Slurm takes no jobs ({_first_line(error)})", remedy="check --slurm, and `sinfo`"
+                f"Slurm takes no jobs ({_last_line(error)})", remedy="check --slurm, and `sinfo`"
             ) from None
         self._jobs.update(zip(shards, cast("list[SlurmJob[Any]]", jobs), strict=True))
 
@@ -147,13 +151,15 @@ class SlurmHands:
 def _result(job: SlurmJob[Any]) -> Ending:
     error = job.exception()
     if error is not None:
-        return Ending(f"job {job.job_id}: {_first_line(error)}")
+        return Ending(f"job {job.job_id}: {_last_line(error)}")
     said = job.result()
     return Ending(said, hopeless=said is not None)
 
 
-def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).strip().splitlines()[::-1] if line.strip()), type(error).__name__)
+def _last_line(error: BaseException) -> str:
+    """The last line of what a command said, or else of the error."""
+    said = getattr(error, "stderr", None) or str(error)
+    return next((line for line in said.strip().splitlines()[::-1] if line.strip()), type(error).__name__)
 
 
 def folder_of(folder: Path) -> Path:
@@ -171,7 +177,7 @@ def queue() -> dict[str, tuple[str, str]]:
     except FileNotFoundError:
         raise RunError("there is no Slurm here (no squeue)", remedy="run it where jobs are submitted") from None
     except (subprocess.SubprocessError, OSError) as error:
-        raise RunError(f"squeue fails ({_first_line(error)})", remedy="is the controller there?") from None
+        raise RunError(f"squeue fails ({_last_line(error)})", remedy="is the controller there?") from None
     rows = (line.split("|", 2) for line in done.stdout.splitlines())
     return {number: (state, comment) for number, state, comment in rows}
 
