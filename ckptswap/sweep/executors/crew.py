@@ -72,6 +72,8 @@ class Crew:
             hands, workers = adopted
             intake.note(f"{len(workers)} workers of an earlier sweep were still at it")
             _watch(hands, workers, intake, again=False)
+        intake.look()
+        intake.forgive()
         while missing := intake.missing():
             before = intake.count
             order = make_order(proposal, _divided(proposal, missing, intake, self._jobs), intake.is_distrusted)
@@ -92,8 +94,6 @@ class Intake:
         self._batches = range(len(proposal.task.data.sizes))
         self._follower = Follower(proposal.folder, journal.key, journal.path)
         self.count = 0
-        self.look()
-        self._failed.clear()  # what failed before is tried again, once
 
     @property
     def is_distrusted(self) -> bool:
@@ -119,6 +119,10 @@ class Intake:
     def check(self) -> None:
         """Raises whatever is to end the work."""
         self._meter.check()
+
+    def forgive(self) -> None:
+        """What has failed until now is tried again, once."""
+        self._failed.clear()
 
     def note(self, text: str) -> None:
         """Something that the user should be told at the end."""
