@@ -195,7 +195,6 @@ def sweep(
     """
     from ckptswap.formats import open_checkpoint
     from ckptswap.sweep.allocator import keep_freed_memory
-    from ckptswap.sweep.journal import repair as repaired
     from ckptswap.sweep.run import propose
 
     keep_freed_memory()
@@ -218,8 +217,7 @@ def sweep(
             emit(_plan(proposal, format), out)
             return
         say(f"run: {proposal.folder}")
-        warn(repaired(proposal.folder) if repair else ())
-        _run(proposal, tolerance=tolerance, fresh=fresh, executor=executor, **limits)
+        _run(proposal, tolerance=tolerance, fresh=fresh, repair=repair, executor=executor, **limits)
     result = judged(str(proposal.folder))
     export(result, str(proposal.folder))
     say_notes(result, format)

@@ -29,14 +29,14 @@ Shard = tuple[Variant, ...]
 
 
 @dataclass(frozen=True)
-class Source:
+class Named:
     """A checkpoint as a worker opens it: its absolute path, and the names it goes by (the file's → ours)."""
 
     path: str
     renames: Mapping[str, str]
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Source:
+    def of(cls, checkpoint: Checkpoint) -> Named:
         return cls(os.path.abspath(checkpoint.path), dict(checkpoint.renames))
 
 
@@ -50,8 +50,8 @@ class Order:
     token: str
     folder: str
     key: str
-    donor: Source
-    recipient: Source
+    donor: Named
+    recipient: Named
     spec: TaskSpec
     engine: How
     memory: int
@@ -91,7 +91,7 @@ def read_order(path: str | os.PathLike[str]) -> Order:
         found: dict[str, Any] = json.loads(Path(path).read_bytes())
         spec = {**found["spec"], "metrics": tuple(found["spec"]["metrics"])}
         shards = tuple(tuple(Variant(id, tuple(names)) for id, names in shard) for shard in found["shards"])
-        sides = {side: Source(**found[side]) for side in ("donor", "recipient")}
+        sides = {side: Named(**found[side]) for side in ("donor", "recipient")}
         rest = {"spec": TaskSpec(**spec), "shards": shards, "places": tuple(found["places"])}
         return Order(**{**found, **sides, **rest})
     except (OSError, ValueError, KeyError, TypeError) as error:

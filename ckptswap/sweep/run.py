@@ -38,6 +38,7 @@ from ckptswap.sweep.journal import (
     prepare,
     write_plan,
 )
+from ckptswap.sweep.journal import repair as repair_journal
 from ckptswap.sweep.live import Leaderboard
 from ckptswap.sweep.lock import Lock
 from ckptswap.sweep.plan import UNREAD, By, Cell, Plan, Variant, make_plan, variant_id
@@ -99,6 +100,7 @@ class Proposal:
         *,
         tolerance: float | None = None,
         fresh: bool = False,
+        repair: bool = False,
         top: int | None = None,
         confidence: float = 0.95,
         epsilon: float | None = None,
@@ -112,6 +114,7 @@ class Proposal:
     ) -> SweepResult:
         """Score what the journal lacks, then read the table from the folder.
 
+        `fresh` sets an old journal aside, `repair` leaves damaged lines out of it and notes which.
         `top` races for so many worst drops of each split by the first metric (`sweep.race`), with this
         `confidence` and ties within `epsilon` aside (default: the tolerance). `budget` ends the work after so many
         seconds. `screen` guesses the ranking beforehand (`sweep.screen`), and the table tells how well. `executor`
@@ -130,44 +133,44 @@ class Proposal:
         if not fresh:
             check_conditions(self.folder, self.conditions)
         made = next((each for each in [*reversed(self.folder.parents), self.folder] if not each.exists()), None)
-        numbers = range(len(self._walk))
         is_begun = bool(journal_files(self.folder)) and not fresh
-        first = (
-            [] if is_begun else list(islice(self._baseline({0}), 1))
-        )  # a fault shows before anything is written
+        # A recipient without a score is found out before anything is written.
+        first = [] if is_begun else list(islice(self._baseline({0}), 1))
         try:
             with Lock(self.folder) as lock:
                 meter = _Meter(self, progress, live, news, stop or Stop(), lock)
                 contents = self._contents(tolerance)
                 contents["screen"] = {"by": screen, "values": self._screened(screen)} if screen else None
+                self.engine.notes += repair_journal(self.folder) if repair else ()
                 if not is_begun:
                     prepare(self.folder, contents, fresh=fresh)
-                with Journal(self.folder, key_of(self.conditions)) as journal, contextlib.suppress(_OutOfTime):
+                with Journal(self.folder, key_of(self.conditions)) as journal:
                     if is_begun:  # a damaged journal is refused before anything is changed
                         prepare(self.folder, contents)
-                    meter.begin(journal.blocks)
-                    missing = {
-                        number for number in numbers[len(first) :] if journal.blocks.lacks(BASELINE, number)
-                    }
-                    for block in chain(first, self._baseline(missing)):
-                        journal.append(block)
-                        meter(None)
+                    self._score_baseline(first, journal, meter)
                     made = None
                     contents["warnings"] = self._warnings(journal.blocks)
                     race = self._race(contents, top, confidence, epsilon, journal.blocks) if top else None
                     contents["race"] = race.to_json() if race else None
                     write_plan(self.folder, contents)
-                    meter.deadline = None if budget is None else time.monotonic() + budget
                     meter.board = self._leaderboard(journal.blocks, contents["metrics"][0]) if live else None
-                    if race:
-                        self._run_race(race, journal, meter)
-                    else:
-                        executor.run(self, journal, meter)
+                    with contextlib.suppress(_OutOfTime):
+                        meter.deadline = None if budget is None else time.monotonic() + budget
+                        self._run_race(race, journal, meter) if race else executor.run(self, journal, meter)
         except TaskError:
             if made:
                 shutil.rmtree(made)
             raise
         return load_result(self.folder)
+
+    def _score_baseline(self, first: Sequence[Block], journal: Journal, meter: _Meter) -> None:
+        """Journal the recipient's blocks that are not known; `first` are those that have just been computed."""
+        meter.begin(journal.blocks)
+        numbers = range(len(first), len(self._walk))
+        missing = {number for number in numbers if journal.blocks.lacks(BASELINE, number)}
+        for block in chain(first, self._baseline(missing)):
+            journal.append(block)
+            meter(None)
 
     def _run_race(self, race: Race, journal: Journal, meter: _Meter) -> None:
         from ckptswap.sweep.walk import walk

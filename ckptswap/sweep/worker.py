@@ -22,7 +22,7 @@ from pathlib import Path
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, RunError, Stopped
 from ckptswap.sweep.journal import Block, Journal, check_conditions, key_of
-from ckptswap.sweep.order import Order, Source, read_order
+from ckptswap.sweep.order import Named, Order, read_order
 from ckptswap.sweep.stopping import Stop, on_signals
 
 STOP_SUFFIX = ".stop"
@@ -59,7 +59,7 @@ def work(order: Order, shard: int, stop: Stop) -> None:
 
 
 @contextlib.contextmanager
-def _opened(source: Source) -> Iterator[Checkpoint]:
+def _opened(source: Named) -> Iterator[Checkpoint]:
     from ckptswap.formats import open_checkpoint
     from ckptswap.renaming import renamed
 

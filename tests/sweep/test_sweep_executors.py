@@ -15,7 +15,7 @@ from ckptswap.sweep.executors import executor
 from ckptswap.sweep.executors.process import environment
 from ckptswap.sweep.follow import Follower
 from ckptswap.sweep.journal import Block, Journal
-from ckptswap.sweep.order import Order, Source, divide, read_order
+from ckptswap.sweep.order import Named, Order, divide, read_order
 from ckptswap.sweep.plan import Variant
 from ckptswap.sweep.stopping import Stop, on_signals
 from ckptswap.task import TaskSpec
@@ -57,7 +57,7 @@ def test_each_process_sees_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def order(folder: Path) -> Order:
-    source, spec = Source("/a.pt", {"x.w": "w"}), TaskSpec(data="lab:mni", metrics=("iou", "dice"), threads=3)
+    source, spec = Named("/a.pt", {"x.w": "w"}), TaskSpec(data="lab:mni", metrics=("iou", "dice"), threads=3)
     shards = ((Variant("v", ("w", "b")),), (Variant("donor", ("w",)),))
     return Order("t", str(folder), "key", source, source, spec, "auto", 1, shards, "/", ("/lib",))
 

@@ -62,24 +62,14 @@ def executor(
     from ckptswap.sweep.executors.inline import Inline
 
     name = name or ("process" if (jobs or 1) > 1 else "inline")
-    if name not in get_args(Name):
-        raise UsageError(f"there is no executor {name!r}", remedy=f"use one of {', '.join(get_args(Name))}")
-    if jobs is not None and jobs < 1:
-        raise UsageError(f"{jobs} jobs make no sweep", remedy="give 1 or more")
-    if slurm and name != "slurm":
-        raise UsageError("Slurm's parameters are given without Slurm", remedy="add --executor slurm")
-    if ray_address and name != "ray":
-        raise UsageError("a Ray address is given without Ray", remedy="add --executor ray")
+    _refuse(name, jobs, slurm, ray_address)
     if name == "inline":
-        if (jobs or 1) > 1:
-            raise UsageError(f"inline is one job, not {jobs}", remedy="use --executor process")
         return Inline()
     if name == "process":
         from ckptswap.sweep.executors.process import Processes, jobs_of
 
         return Crew(Processes(), jobs or jobs_of(spec))
-    if jobs is None:
-        raise UsageError(f"nobody says among how many jobs of {name} to divide the work", remedy="give --jobs N")
+    assert jobs is not None
     try:
         if name == "slurm":
             from ckptswap.sweep.executors.slurm import Slurm
@@ -92,3 +82,19 @@ def executor(
         raise DependencyError(
             f"--executor {name} needs an extra", remedy=f"pip install 'ckptswap[{name}]'"
         ) from None
+
+
+def _refuse(name: str, jobs: int | None, slurm: Mapping[str, Any] | None, ray_address: str | None) -> None:
+    """Raises `UsageError` for what does not go together."""
+    if name not in get_args(Name):
+        raise UsageError(f"there is no executor {name!r}", remedy=f"use one of {', '.join(get_args(Name))}")
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"{jobs} jobs make no sweep", remedy="give 1 or more")
+    if slurm and name != "slurm":
+        raise UsageError("Slurm's parameters are given without Slurm", remedy="add --executor slurm")
+    if ray_address and name != "ray":
+        raise UsageError("a Ray address is given without Ray", remedy="add --executor ray")
+    if name == "inline" and (jobs or 1) > 1:
+        raise UsageError(f"inline is one job, not {jobs}", remedy="use --executor process")
+    if name in ("slurm", "ray") and jobs is None:
+        raise UsageError(f"nobody says among how many jobs of {name} to divide the work", remedy="give --jobs N")

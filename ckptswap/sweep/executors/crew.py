@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from ckptswap.errors import RunError, Stopped
 from ckptswap.sweep.follow import Follower
-from ckptswap.sweep.order import Order, Source, divide, new_token, places
+from ckptswap.sweep.journal import key_of
+from ckptswap.sweep.order import Named, Order, divide, new_token, places
 from ckptswap.sweep.plan import Variant
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Crew:
         intake.forgive()
         while missing := intake.missing():
             before = intake.count
-            order = make_order(proposal, _divided(proposal, missing, intake, self._jobs), intake.is_distrusted)
+            order = make_order(proposal, _divided(proposal, missing, intake, self._jobs))
             order.write()
             hands = self._place.hire(order)
             hands.begin(range(len(order.shards)))
@@ -94,11 +95,6 @@ class Intake:
         self._batches = range(len(proposal.task.data.sizes))
         self._follower = Follower(proposal.folder, journal.key, journal.path)
         self.count = 0
-
-    @property
-    def is_distrusted(self) -> bool:
-        """Whether a worker found that replays cannot be trusted."""
-        return self._blocks.distrusted
 
     def look(self) -> bool:
         """Take in what is new; whether there was anything."""
@@ -151,18 +147,16 @@ def _divided(
     return [tuple(missing[at] for at in group) for group in divide(costs, jobs)]
 
 
-def make_order(proposal: Proposal, shards: Iterable[tuple[Variant, ...]], in_full: bool) -> Order:
+def make_order(proposal: Proposal, shards: Iterable[tuple[Variant, ...]]) -> Order:
     """What workers need to know to score these variants as this process would."""
-    from ckptswap.sweep.journal import key_of
-
     return Order(
         token=new_token(),
         folder=str(proposal.folder.absolute()),
         key=key_of(proposal.conditions),
-        donor=Source.of(proposal.donor),
-        recipient=Source.of(proposal.recipient),
+        donor=Named.of(proposal.donor),
+        recipient=Named.of(proposal.recipient),
         spec=proposal.task.spec,
-        engine="full" if in_full else proposal.engine.how,
+        engine=proposal.engine.how,
         memory=proposal.engine.memory,
         shards=tuple(shards),
         cwd=str(Path.cwd()),

@@ -85,7 +85,7 @@ class ProcessHands:
     def _ending(self, shard: int, code: int) -> Ending:
         if not code:
             return Ending()
-        said = last_line(log_of(self._order, shard))
+        said = log_end(log_of(self._order, shard))
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return Ending(said or how, hopeless=True) if code == EXIT_USAGE else Ending(f"{how}; {said}".rstrip("; "))
 
@@ -115,10 +115,18 @@ def log_of(order: Order, shard: int) -> Path:
     return order.path.with_name(f"{order.token}-{shard}.log")
 
 
-def last_line(path: Path) -> str:
-    """The last line of a log that says something."""
+def log_end(path: Path) -> str:
+    """The last line of a log that says something; nothing where there is no log."""
     try:
-        lines = path.read_bytes()[-LAST:].decode("utf-8", "replace").split("\n")
+        return last_line(path.read_bytes()[-LAST:].decode("utf-8", "replace"))
     except OSError:
         return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def last_line(text: str) -> str:
+    """The last line that says something, if any.
+
+    >>> last_line("why\\nbecause\\n\\n")
+    'because'
+    """
+    return next((line.strip() for line in reversed(text.split("\n")) if line.strip()), "")

@@ -21,7 +21,7 @@ from typing import Any
 
 from ckptswap.errors import EXIT_TERMINATED, CkptswapError
 from ckptswap.sweep.executors.crew import RETRIES, Ending
-from ckptswap.sweep.executors.process import environment, last_line
+from ckptswap.sweep.executors.process import environment, last_line, log_end
 from ckptswap.sweep.order import Order, read_order
 from ckptswap.sweep.stopping import Stop
 from ckptswap.sweep.worker import stop_file, work
@@ -78,7 +78,7 @@ class RayHands:
                 found[shard] = ending
                 left.discard(shard)
             if code is not None:
-                fault = f"Ray's driver ended with exit code {code}; {last_line(self._log)}".rstrip("; ")
+                fault = f"Ray's driver ended with exit code {code}; {log_end(self._log)}".rstrip("; ")
                 found |= {shard: Ending(fault) for shard in left}
                 self._release(driver)
         return found
@@ -163,7 +163,7 @@ def main(path: str, shards: str, address: str | None = None) -> None:
             said = ray.get(done)
             _say(shard, said, hopeless=said is not None)
         except Exception as error:  # a death too many, or what user code raised past our own net
-            _say(shard, str(error).strip().splitlines()[-1], hopeless=False)
+            _say(shard, last_line(str(error)) or type(error).__name__, hopeless=False)
 
 
 def _end_with_the_sweep() -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ckptswap.errors import CkptswapError, RunError, Stopped, UsageError
 from ckptswap.sweep.executors.crew import Ending
-from ckptswap.sweep.executors.process import last_line
+from ckptswap.sweep.executors.process import last_line, log_end
 from ckptswap.sweep.order import Order, order_path, read_order
 
 os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")  # else importing it sets up logging to stdout
@@ -109,9 +109,7 @@ class SlurmHands:
         try:
             jobs = self._executor.map_array(run_shard, [str(self._order.path)] * len(shards), shards)
         except (subprocess.CalledProcessError, submitit.core.utils.FailedJobError, OSError) as error:
-            raise RunError(
-                f"Slurm takes no jobs ({_last_line(error)})", remedy="check --slurm, and `sinfo`"
-            ) from None
+            raise RunError(f"Slurm takes no jobs ({_said(error)})", remedy="check --slurm, and `sinfo`") from None
         self._jobs.update(zip(shards, cast("list[SlurmJob[Any]]", jobs), strict=True))
 
     def ended(self) -> Mapping[int, Ending]:
@@ -145,21 +143,20 @@ class SlurmHands:
         self._over[shard] = self._over.get(shard, 0) + 1
         if self._over[shard] < LOOKS:
             return None
-        return Ending(f"job {job.job_id} is {state}; {last_line(job.paths.stderr)}".rstrip("; "))
+        return Ending(f"job {job.job_id} is {state}; {log_end(job.paths.stderr)}".rstrip("; "))
 
 
 def _result(job: SlurmJob[Any]) -> Ending:
     error = job.exception()
     if error is not None:
-        return Ending(f"job {job.job_id}: {_last_line(error)}")
+        return Ending(f"job {job.job_id}: {_said(error)}")
     said = job.result()
     return Ending(said, hopeless=said is not None)
 
 
-def _last_line(error: BaseException) -> str:
-    """The last line of what a command said, or else of the error."""
-    said = getattr(error, "stderr", None) or str(error)
-    return next((line for line in said.strip().splitlines()[::-1] if line.strip()), type(error).__name__)
+def _said(error: BaseException) -> str:
+    """What a command said last, or else the error."""
+    return last_line(getattr(error, "stderr", None) or str(error)) or type(error).__name__
 
 
 def folder_of(folder: Path) -> Path:
@@ -177,7 +174,7 @@ def queue() -> dict[str, tuple[str, str]]:
     except FileNotFoundError:
         raise RunError("there is no Slurm here (no squeue)", remedy="run it where jobs are submitted") from None
     except (subprocess.SubprocessError, OSError) as error:
-        raise RunError(f"squeue fails ({_last_line(error)})", remedy="is the controller there?") from None
+        raise RunError(f"squeue fails ({_said(error)})", remedy="is the controller there?") from None
     rows = (line.split("|", 2) for line in done.stdout.splitlines())
     return {number: (state, comment) for number, state, comment in rows}
 
