@@ -122,6 +122,21 @@ def test_a_cancelled_and_a_requeued_job_are_made_good(slow: Path, table: dict[st
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("slurm")
+@pytest.mark.parametrize("partition", ["low", "grace"])
+def test_preempted_jobs_come_back_and_continue(slow: Path, table: dict[str, Any], partition: str) -> None:
+    """At once, or after a warning; each job has finished its block and is run again, once or more."""
+    process = chaos.start(slow, "run", *FLAGS["slurm"], "--slurm", f"partition={partition}")
+    wait_until(lambda: written(slow) > 10 and len(active()) == 2, "both jobs work")
+    jobs = active()
+    slurm_output("sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+    assert process.wait() == 0, (slow / "run.said").read_text()
+    assert json.loads((slow / "run.out").read_text()) == table
+    assert set(chaos.places(slow / "run").values()) == {1}
+    assert all("Restarts=0" not in slurm_output("scontrol", "show", "job", job) for job in jobs)
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("slurm")
 def test_jobs_outlive_the_sweep_and_the_same_command_collects(slow: Path, table: dict[str, Any]) -> None:
     process = chaos.start(slow, "run", *FLAGS["slurm"])
     wait_until(lambda: written(slow) > 10, "the jobs work")
