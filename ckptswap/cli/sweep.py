@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -27,6 +29,7 @@ from ckptswap.errors import EXIT_PARTIAL, UsageError
 from ckptswap.report.text import safe
 
 if TYPE_CHECKING:
+    from ckptswap.checkpoint import Checkpoint
     from ckptswap.report.text import Style
     from ckptswap.sweep.executors import Executor
     from ckptswap.sweep.plan import Cell
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
 
 SHOWN = 2
 """Of the worst cells so far, those that fit behind a progress bar."""
+
+MOST_POINTS = 1000
+"""Of a path."""
 
 RunFlag = Annotated[
     str | None, typer.Option("--run", metavar="DIR", help="The run's folder. [default: runs/KEY, printed]")
@@ -153,13 +159,86 @@ class ExecutorFlags:
         return executor(spec, self.executor, self.jobs, slurm=slurm, ray_address=self.ray_address)
 
 
+def _alphas(text: str) -> tuple[float, ...]:
+    """`0:1:0.1`, or single points."""
+    found = re.fullmatch(r"(-?[\d.]+):(-?[\d.]+):([\d.]+)", text)
+    try:
+        if not found:
+            return tuple(float(Decimal(part)) for part in text.split(","))
+        start, stop, step = (Decimal(part) for part in found.groups())
+        count = int((stop - start) / step) + 1
+    except (ArithmeticError, ValueError):
+        count = 0
+    if not 0 < count <= MOST_POINTS:
+        raise UsageError(f"--alpha {text!r} is no path", remedy="write for example 0:1:0.1, or 0.25,0.5")
+    return tuple(float(start + step * at) for at in range(count))
+
+
+def _between(alphas: tuple[float, ...]) -> tuple[float, ...]:
+    if not all(0 <= alpha <= 1 for alpha in alphas):
+        raise UsageError(
+            f"--alpha has a point outside 0…1 ({min(alphas):g} to {max(alphas):g})",
+            remedy="it goes from 0 (the recipient) to 1 (the donor)",
+        )
+    return alphas
+
+
+@dataclass
+class VariantFlags:
+    """What each part of the selection takes, and what is scored beside it."""
+
+    mode: Annotated[
+        Literal["only", "all-but", "prefix", "suffix"],
+        typer.Option(help="Take this part only, all but it, or all layers up to it or from it on."),
+    ] = "only"
+    alpha: Annotated[
+        str | None,
+        typer.Option(metavar="A:B:STEP", help="Also go part of the way to the donor, such as 0:1:0.1."),
+    ] = None
+    recalibrate_bn: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Also estimate BN statistics anew, on N batches."),
+    ] = None
+    calibration_data: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="For that: which data. [default: of lab:mni its training part]"),
+    ] = None
+    calibration_args: Annotated[
+        Patterns, typer.Option(metavar="K=V,…", help="Arguments of that data's callable.")
+    ] = None
+
+    def how(self) -> dict[str, Any]:
+        """What `propose` takes of it; raises `UsageError` for a calibration set without use."""
+        from ckptswap.sweep.calibration import Calibration
+
+        calibration = None
+        if self.recalibrate_bn is not None:
+            args = _parameters(self.calibration_args)
+            calibration = Calibration(self.recalibrate_bn, self.calibration_data, args)
+        elif self.calibration_data or self.calibration_args:
+            raise UsageError(
+                "--calibration-data is for --recalibrate-bn", remedy="give --recalibrate-bn N with it"
+            )
+        alphas = _between(_alphas(self.alpha)) if self.alpha is not None else ()
+        return {"mode": self.mode, "alphas": alphas, "calibration": calibration}
+
+
 @flags
 def sweep(
-    donor: Annotated[str, typer.Option("--from", metavar="DONOR", help="The checkpoint that gives.")],
+    donor: Annotated[
+        list[str],
+        typer.Option(
+            "--from",
+            metavar="DONOR",
+            help="The checkpoint that gives; repeat for several. Or one made from the recipient: init:SEED, "
+            "rewind, zeros, mean, shuffle:SEED, noise:SHARE.",
+        ),
+    ],
     recipient: Annotated[str, typer.Option("--to", metavar="RECIPIENT", help="The checkpoint that receives.")],
     select: SelectionFlags,
     names: NameFlags,
     task: TaskFlags,
+    what: VariantFlags,
     work: WorkFlags,
     where: ExecutorFlags,
     by: Annotated[
@@ -192,6 +271,10 @@ def sweep(
         --only 'bn.running_*' --layers encoder.3 --limit 16
       ckptswap sweep --from reconstruct.safetensors --to segment.safetensors --data lab:mni --metric dice \\
         --by kind --limit 16 --format json | jq '.rows[0]'
+      ckptswap sweep --from reconstruct.safetensors --from init:1 --from shuffle:0 --to segment.safetensors \\
+        --data lab:mni --metric dice --by kind --limit 16
+      ckptswap sweep --from reconstruct.safetensors --to segment.safetensors --data lab:mni --metric dice \\
+        --mode prefix --by layer --recalibrate-bn 4 --limit 16
     """
     from ckptswap.formats import open_checkpoint
     from ckptswap.sweep.allocator import keep_freed_memory
@@ -200,17 +283,18 @@ def sweep(
     keep_freed_memory()
     limits, selection = work.limits(), select.selection()
     ways = tuple(split_ways([value]) for value in by or ["layer,kind"])
-    with open_checkpoint(donor) as giving, open_checkpoint(recipient) as receiving:
-        giving, receiving = names.matched(giving, receiving)
-        how: dict[str, Any] = {
-            "selection": selection,
-            "by": ways,
-            "run_dir": run,
-            "engine": work.engine,
-            "memory": work.memory,
-        }
-        spec = task.spec()
-        executor = where.executor_for(spec)
+    how: dict[str, Any] = {
+        "selection": selection,
+        "by": ways,
+        "run_dir": run,
+        "engine": work.engine,
+        "memory": work.memory,
+        **what.how(),
+    }
+    spec = task.spec()
+    executor = where.executor_for(spec)
+    with ExitStack() as stack:
+        giving, receiving = _opened(donor, stack.enter_context(open_checkpoint(recipient)), names, spec, stack)
         proposal = propose(giving, receiving, spec, **how)
         tell_unmatched(selection, receiving)
         if dry_run:
@@ -226,6 +310,23 @@ def sweep(
     if failed:
         say(f"ckptswap: {failed} of {len(result.rows)} variants failed; the reasons are in the table")
         raise typer.Exit(EXIT_PARTIAL)
+
+
+def _opened(
+    donors: Sequence[str], recipient: Checkpoint, names: NameFlags, spec: TaskSpec, stack: ExitStack
+) -> tuple[list[Checkpoint], Checkpoint]:
+    """The donors that are files, under comparable names, and then those that are made from the recipient."""
+    from ckptswap.sweep.donors import is_made, open_donor
+
+    found: dict[str, Checkpoint] = {}
+    for text in donors:
+        if not is_made(text):
+            donor = stack.enter_context(open_donor(text, recipient, spec))
+            found[text], recipient = names.matched(donor, recipient)
+    for text in donors:
+        if text not in found:
+            found[text] = stack.enter_context(open_donor(text, recipient, spec))
+    return [found[text] for text in dict.fromkeys(donors)], recipient
 
 
 def _run(proposal: Proposal, **how: Any) -> None:
@@ -265,12 +366,15 @@ def judged(folder: str, metric: str | None = None, tolerance: float | None = Non
     from ckptswap.sweep.evidence import load_evidence
 
     evidence = load_evidence(folder, metric, tolerance)
+    if evidence.result.mode != "only" or len(evidence.result.donors) > 1:
+        return evidence.result  # the claims are about one donor's parts, one at a time
     return replace(evidence.result, findings=findings(evidence))
 
 
 def render(result: SweepResult, format: Format, style: Style, top: int | None = None) -> str:
     """A sweep's result in one of the formats; the table comes with heatmap, kinds and findings."""
     from ckptswap.report import sweep as report
+    from ckptswap.report.donors import donors_table
     from ckptswap.report.heatmap import heatmap
     from ckptswap.report.text import dump_json
 
@@ -283,8 +387,11 @@ def render(result: SweepResult, format: Format, style: Style, top: int | None = 
         return report.sweep_csv(result)
     if format == "md":
         return report.sweep_md(result)
+    if len(result.donors) > 1:
+        return donors_table(result, style, top)
     below = (heatmap, report.kind_summary, report.findings_text)
-    parts = [report.sweep_table(result, style, top=top), *(draw(result, style) for draw in below)]
+    drawn = () if result.mode in ("prefix", "suffix") else below
+    parts = [report.sweep_table(result, style, top=top), *(draw(result, style) for draw in drawn)]
     return "\n".join(part for part in parts if part.strip())
 
 

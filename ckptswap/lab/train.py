@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ckptswap.checkpoint import Checkpoint
+from ckptswap.checkpoint import Checkpoint, sha256_of
 from ckptswap.errors import DataError, ModelError, TaskError, UsageError, near
 from ckptswap.formats import open_checkpoint, write_checkpoint
 from ckptswap.formats.atomic import refuse_existing
@@ -104,6 +104,7 @@ def train(
         metadata = _metadata(spec, model_args, origin)
         if save_init:
             _write(model, save_init, {**metadata, "ckptswap.step": "0"}, force)
+            metadata["ckptswap.init_from"] = sha256_of(save_init)
         losses = tuple(_descend(spec, model, samples, progress))
     _write(model, out, {**metadata, "ckptswap.step": str(spec.steps)}, force)
     return TrainResult(out, losses, len(samples.images), kept)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ ROW_FIELDS = (
     "rank", "layer", "kind", "tensors", "numel", "rmse", "rel_l2", "score", "drop", "ci_low", "ci_high",
     "sim_low", "sim_high", "samples", "status", "verdict", "reason",
 )  # fmt: skip
-_LOOK = {
+LOOK = {
     "reusable": BETTER,
     "sensitive": f"bold {WORSE}",
     "undecided": QUIET,
@@ -47,6 +48,12 @@ _UNMEASURED = {
     "no-effect": "the model never reads them in eval mode",
     "mismatch": "the donor's tensors do not fit",
     "failed": "could not be scored",
+}
+_MODES = {
+    "only": "",
+    "all-but": "all but this from the donor",
+    "prefix": "all layers up to this one from the donor",
+    "suffix": "all layers from this one on from the donor",
 }
 SMALLEST = {"layer": 10, "kind": 15, "tensors": 10}  # bn.running_mean stays whole as long as it can
 _WIDE, _WIDEST = 100, 130
@@ -63,13 +70,42 @@ def sweep_json(result: SweepResult) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         **{name: getattr(result, name) for name in head},
-        "rows": [_row_json(row) for row in result.rows],
+        **_more_json(result),
+        "rows": [_row_json(row) | _more_of_row(row, result) for row in result.rows],
         "findings": [_finding_json(finding) for finding in result.findings],
     }
 
 
 def _row_json(row: Row) -> dict[str, Any]:
     return {name: list(row.tensors) if name == "tensors" else getattr(row, name) for name in ROW_FIELDS}
+
+
+def _more_json(result: SweepResult) -> dict[str, Any]:
+    """What only some sweeps have: it is there where it was asked for, and nowhere else."""
+    found: dict[str, Any] = {}
+    if result.mode != "only":
+        found["mode"] = result.mode
+    if len(result.donors) > 1:
+        found["donors"] = [asdict(donor) for donor in result.donors]
+    if _is_recalibrated(result):
+        found["recalibrated_baseline"] = result.recalibrated_baseline
+    return found
+
+
+def _more_of_row(row: Row, result: SweepResult) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if len(result.donors) > 1:
+        found["donor"] = result.donors[row.donor].path
+    if any(each.path for each in result.rows):
+        found["path"] = [asdict(point) for point in row.path]
+        found["barrier"] = asdict(row.barrier) if row.barrier else None
+    if _is_recalibrated(result):
+        found["recalibrated"] = asdict(row.recalibrated) if row.recalibrated else None
+    return found
+
+
+def _is_recalibrated(result: SweepResult) -> bool:
+    return result.recalibrated_baseline is not None
 
 
 def _finding_json(finding: Finding) -> dict[str, Any]:
@@ -89,13 +125,27 @@ def sweep_csv(result: SweepResult) -> str:
     >>> sweep_csv(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=()))[:16]
     'rank,layer,kind,'
     """
-    return to_csv(ROW_FIELDS, (list(_row_json(row).values()) for row in result.rows))
+    extra = _extra_columns(result)
+    rows = ([*_row_json(row).values(), *(value(row) for value in extra.values())] for row in result.rows)
+    return to_csv([*ROW_FIELDS, *extra], rows)
+
+
+def _extra_columns(result: SweepResult) -> dict[str, Callable[[Row], object]]:
+    """Columns that only some sweeps have, for csv and md."""
+    found: dict[str, Callable[[Row], object]] = {}
+    if len(result.donors) > 1:
+        found["donor"] = lambda row: result.donors[row.donor].path
+    if any(row.path for row in result.rows):
+        found["barrier"] = lambda row: row.barrier.height if row.barrier else None
+    if _is_recalibrated(result):
+        found["recalibrated_drop"] = lambda row: row.recalibrated.drop if row.recalibrated else None
+    return found
 
 
 # Sections -------------------------------------------------------------------------------------------------------
 
 
-def _sections(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
+def sections(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
     """The rows by way of splitting, in their own order."""
     titles = {
         (True, False): "whole kinds",
@@ -109,7 +159,7 @@ def _sections(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
     return [(title, rows) for title, rows in found.items() if rows]
 
 
-def _labels(rows: Sequence[Row]) -> dict[str, list[str]]:
+def labels(rows: Sequence[Row]) -> dict[str, list[str]]:
     """Name columns: layer, kind, or both; the tensor's name where several rows share layer and kind."""
     shared = Counter((row.layer, row.kind) for row in rows)
     columns = {}
@@ -150,17 +200,19 @@ def sweep_table(result: SweepResult, style: Style, top: int | None = None) -> st
     #  layer  kind       numel   RMSE  score    drop  ±         verdict
     1  conv1  conv.bias     64  0.200  0.800  +0.100  –  █████  –
     """
-    lines = _header(result, style)
+    lines = header(result, style)
     measured = [row for row in result.rows if row.status == "measured"]
-    for title, rows in _sections(measured):
+    for title, rows in sections(measured):
+        if result.mode in ("prefix", "suffix"):  # a curve: read from the first layer taken to the last
+            rows = sorted(rows, key=lambda row: (row.kind or "", len(row.tensors)))
         shown = rows[:top]
-        lines += [Text(), Text(title, style=HEADING), *_ranked(shown, result, style)]
+        lines += [Text(), Text(_MODES[result.mode] or title, style=HEADING), *_ranked(shown, result, style)]
         if len(shown) < len(rows):
             lines.append(Text(f"and {len(rows) - len(shown):,} more", style=QUIET))
-    return render(lines + _unmeasured(result.rows, style), style)
+    return render(lines + unmeasured(result.rows, style), style)
 
 
-def _header(result: SweepResult, style: Style) -> list[Text]:
+def header(result: SweepResult, style: Style) -> list[Text]:
     better = "higher" if result.direction == "max" else "lower"
     wide = style.width >= _WIDEST
     facts = {
@@ -169,6 +221,8 @@ def _header(result: SweepResult, style: Style) -> list[Text]:
         "tolerance": number(result.tolerance),
         "intervals" if wide else "±": f"95 %, {'plain and ' if wide else ''}simultaneous",
     }
+    if _is_recalibrated(result):
+        facts["recalibrated baseline"] = number(result.recalibrated_baseline)
     parts = [Text.assemble((f"{name} ", QUIET), value) for name, value in facts.items()]
     samples = plural(result.samples, "sample")
     metric = Text.assemble((safe(result.metric), HEADING), (f", {better} is better, {samples}", QUIET))
@@ -178,8 +232,8 @@ def _header(result: SweepResult, style: Style) -> list[Text]:
 
 def _ranked(rows: Sequence[Row], result: SweepResult, style: Style) -> list[Text]:
     digits = 3 if style.width < _WIDE else 4
-    columns = [Column("#", right=True), *(Column(name, smallest=SMALLEST[name]) for name in _labels(rows))]
-    cells: list[Sequence[Cell]] = [[_rank(row) for row in rows], *_labels(rows).values()]
+    columns = [Column("#", right=True), *(Column(name, smallest=SMALLEST[name]) for name in labels(rows))]
+    cells: list[Sequence[Cell]] = [[_rank(row) for row in rows], *labels(rows).values()]
     for column, values in _number_columns(rows, result, digits, wide=style.width >= _WIDEST):
         columns.append(column)
         cells.append(values)
@@ -202,6 +256,7 @@ def _number_columns(
         (Column("score", right=True, spare=5), [fixed(row.score, score) for row in rows]),
         (Column("drop", right=True), [fixed(row.drop, drop, signed=True) for row in rows]),
     ]
+    columns += _asked_columns(rows, result, drop)
     if any(row.samples != result.samples for row in rows):  # a race, or a sweep that is not finished
         columns.append((Column("samples", right=True), [count(row.samples) for row in rows]))
     if not wide:
@@ -209,6 +264,18 @@ def _number_columns(
     plain = [interval(row.ci_low, row.ci_high, drop, signed=True) for row in rows]
     simultaneous = [interval(row.sim_low, row.sim_high, drop, signed=True) for row in rows]
     return [*columns, (Column("plain interval"), plain), (Column("simultaneous"), simultaneous)]
+
+
+def _asked_columns(rows: Sequence[Row], result: SweepResult, drop: int) -> list[tuple[Column, list[str]]]:
+    """The drop with new batch norm statistics, and the barrier on the way to the donor, where there are any."""
+    found = []
+    if _is_recalibrated(result):
+        again = [row.recalibrated.drop if row.recalibrated else None for row in rows]
+        found.append((Column("recal.", right=True), [fixed(each, drop, signed=True) for each in again]))
+    if any(row.path for row in rows):
+        heights = [row.barrier.height if row.barrier else None for row in rows]
+        found.append((Column("barrier", right=True), [fixed(each, drop, signed=True) for each in heights]))
+    return found
 
 
 def _plus_minus(row: Row, places: int) -> str:
@@ -237,10 +304,10 @@ def _rank(row: Row) -> Cell:
 
 
 def _verdict(row: Row) -> Cell:
-    return Text(row.verdict or MISSING, style=_LOOK.get(row.verdict or "", ""))
+    return Text(row.verdict or MISSING, style=LOOK.get(row.verdict or "", ""))
 
 
-def _unmeasured(rows: Iterable[Row], style: Style) -> list[Text]:
+def unmeasured(rows: Iterable[Row], style: Style) -> list[Text]:
     """One line a status with its count; below mismatch and failed, each reason with its cells."""
     by_status: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -315,7 +382,7 @@ def _kind_row(kind: str, cells: Sequence[Row], whole: Row | None, places: int) -
         fixed(max(drops, default=None), places, signed=True),
         fixed(median(drops) if drops else None, places, signed=True),
         *(
-            Text(f"{verdicts[each]:,}", style=_LOOK[each] if verdicts[each] else QUIET)
+            Text(f"{verdicts[each]:,}", style=LOOK[each] if verdicts[each] else QUIET)
             for each in ("reusable", "sensitive", "undecided")
         ),
         fixed(whole.drop if whole else None, places, signed=True),
@@ -354,7 +421,7 @@ def _is_tested(finding: Finding) -> bool:
 
 def _finding(finding: Finding, style: Style) -> list[Text]:
     verdict = Text.assemble(
-        (finding.verdict, _LOOK.get(finding.verdict, QUIET)), (f"  {safe(finding.claim)}", QUIET)
+        (finding.verdict, LOOK.get(finding.verdict, QUIET)), (f"  {safe(finding.claim)}", QUIET)
     )
     numbers = [Text.assemble((f"{safe(name)} ", QUIET), number(value)) for name, value in finding.numbers.items()]
     return [
@@ -396,11 +463,17 @@ def sweep_md(result: SweepResult) -> str:
         f"{plural(result.samples, 'sample')}"
     )
     blocks = [facts + "\n", *(md_text(note) + "\n" for note in result.notes)]
-    for title, rows in _sections(result.rows):
-        blocks.append(f"### {title.capitalize()}\n\n{to_md(_MD_FIELDS, [_md_row(row) for row in rows])}")
+    for title, rows in sections(result.rows):
+        blocks.append(f"### {title.capitalize()}\n\n{_md_table(rows, result)}")
     if result.findings:
         blocks.append("### Findings\n\n" + "".join(_md_finding(finding) for finding in result.findings))
     return "\n".join(blocks)
+
+
+def _md_table(rows: Sequence[Row], result: SweepResult) -> str:
+    extra = _extra_columns(result)
+    cells = [[*_md_row(row), *(value(row) for value in extra.values())] for row in rows]
+    return to_md([*_MD_FIELDS, *extra], cells)
 
 
 def _md_row(row: Row) -> list[object]:

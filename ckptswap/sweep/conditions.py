@@ -6,6 +6,7 @@ they are read.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,14 @@ if TYPE_CHECKING:
     from ckptswap.task import Task
 
 
-def conditions(task: Task, donor: Checkpoint, recipient: Checkpoint) -> dict[str, Any]:
+def conditions(task: Task, donors: Sequence[Checkpoint], recipient: Checkpoint) -> dict[str, Any]:
     """Everything that a score depends on, as a JSON object; the parts' names are fit for an error message."""
     identity = task.identity()
+    hashes, renames = [each.sha256() for each in donors], [dict(each.renames) for each in donors]
     return {
-        "donor": donor.sha256(),
+        "donor": hashes if len(donors) > 1 else hashes[0],
         "recipient": recipient.sha256(),
-        "names": {side: dict(each.renames) for side, each in (("donor", donor), ("recipient", recipient))},
+        "names": {"donor": renames if len(donors) > 1 else renames[0], "recipient": dict(recipient.renames)},
         "task": identity["spec"],
         "data": identity["data"],
         "batches": identity["batches"],

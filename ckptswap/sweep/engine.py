@@ -20,6 +20,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, ModelError
 from ckptswap.sweep.graph import Graph, Uncapturable, capture
 from ckptswap.sweep.plan import Variant
+from ckptswap.sweep.recalibration import Recalibration
 from ckptswap.sweep.replay import Replay
 from ckptswap.sweep.swap import Swaps
 from ckptswap.task.callables import first_line
@@ -70,15 +71,24 @@ class Engine:
 
     The task's model holds the recipient from the construction on, and between any two calls. `notes` collects what
     the user should be told, each thing once. Raises `MismatchError` when the recipient does not fit the model,
-    `ModelError` where `how` is `replay` and the model cannot be captured.
+    `ModelError` where `how` is `replay` and the model cannot be captured. `calibration` are the batches by which
+    recalibrated variants estimate batch norm's statistics.
     """
 
     def __init__(
-        self, task: Task, donor: Checkpoint, recipient: Checkpoint, how: How = "auto", memory: int = MEMORY
+        self,
+        task: Task,
+        donor: Checkpoint | Sequence[Checkpoint],
+        recipient: Checkpoint,
+        how: How = "auto",
+        memory: int = MEMORY,
+        calibration: Sequence[Tensor] = (),
     ) -> None:
         task.load(recipient)
         self.task, self.how, self.memory = task, how, memory
-        self.swaps = Swaps(task.model, donor)
+        donors = [donor] if isinstance(donor, Checkpoint) else donor
+        self.swaps = Swaps(task.model, *donors, recipient=recipient)
+        self.recalibration = Recalibration(task, self.swaps, calibration)
         self.notes: list[str] = []
         self._replays: dict[Form, Replay | None] = {}
         self._begun: set[Form] = set()
@@ -104,13 +114,16 @@ class Engine:
 
         Raises `ReplayDiffers` when a replayed output is found wrong; then call `run_in_full`.
         """
-        replay = self.replay(inputs) if variants else None
+        plain = [variant for variant in variants if not variant.recalibrated]
+        replay = self.replay(inputs) if plain else None
         if replay is None:
             yield from self.in_full(inputs, variants)
             return
-        checked = self._sample(number, variants, is_new=_form(inputs) not in self._begun)
+        checked = self._sample(number, plain, is_new=_form(inputs) not in self._begun)
         self._begun.add(_form(inputs))
-        yield from self._replayed(replay, inputs, variants, checked)
+        yield from self._replayed(replay, inputs, plain, checked)
+        # New statistics change nearly every value, so that there is next to nothing to be spared.
+        yield from self.in_full(inputs, [variant for variant in variants if variant.recalibrated])
 
     def unread(self, inputs: Tensor) -> frozenset[str]:
         """The tensors that the model never reads in eval mode, as far as its graph tells."""
@@ -129,17 +142,20 @@ class Engine:
             self.task.forward(inputs)
             full = time.perf_counter() - start
             if replay is None:
-                return Cost("full", 1.0, full * (1 + len(variants)) * batches, None)
+                estimates = len(self.recalibration.batches) * sum(each.recalibrated for each in variants)
+                return Cost("full", 1.0, full * ((1 + len(variants)) * batches + estimates), None)
             steps = replay.seconds(self.task.prepared(inputs))
-        swaps = [frozenset(self.values(replay.graph, variant.names)) for variant in variants]
+        again = [variant for variant in variants if variant.recalibrated]
+        swaps = [frozenset(self.values(replay.graph, each)) for each in variants if not each.recalibrated]
         groups = replay.schedules(swaps, with_output=False)
         whole = max(replay.graph.flops, 1)
-        work = 1 + sum(schedule.flops for _, schedule in groups) / whole
+        work = 1 + len(again) + sum(schedule.flops for _, schedule in groups) / whole
         replayed = sum(sum(steps[at] for at in replay.cone(swap).steps) for swap in swaps) + len(groups) * sum(
             steps
         )
         peak = max((schedule.peak for _, schedule in groups), default=0)
-        return Cost("replay", work / (1 + len(variants)), (full + replayed) * batches, peak)
+        in_full = full * len(again) * (batches + len(self.recalibration.batches))
+        return Cost("replay", work / (1 + len(variants)), (full + replayed) * batches + in_full, peak)
 
     def weights(self, inputs: Tensor, variants: Sequence[Variant]) -> list[float]:
         """What each variant costs by itself on such a batch: FLOPs, or 1 each where all are run in full."""
@@ -147,21 +163,28 @@ class Engine:
             replay = self.replay(inputs)
         if replay is None:
             return [1.0] * len(variants)
-        return [float(replay.cone(frozenset(self.values(replay.graph, each.names))).flops) for each in variants]
+        return [
+            float(replay.graph.flops if each.recalibrated
+                  else replay.cone(frozenset(self.values(replay.graph, each))).flops)
+            for each in variants
+        ]  # fmt: skip
 
-    def values(self, graph: Graph, names: Sequence[str]) -> dict[int, Tensor]:
+    def values(self, graph: Graph, variant: Variant) -> dict[int, Tensor]:
         """What a variant puts in the place of which of the graph's values; nothing where it changes none."""
-        found = {
-            graph.state[name]: value for name, value in self.swaps.taken(names).items() if name in graph.state
-        }
+        found = {graph.state[name]: value for name, value in self.written(variant).items() if name in graph.state}
         own = {graph.state[name]: value for name, value in self.swaps.state.items() if name in graph.state}
         return {number: value for number, value in found.items() if value is not own[number]}
+
+    def written(self, variant: Variant) -> dict[str, Tensor]:
+        """What must be written to the model to make the variant."""
+        taken = self.swaps.taken(variant.names, variant.donor, variant.alpha)
+        return taken | self.recalibration.statistics(variant.id, taken) if variant.recalibrated else taken
 
     def _swap(self, replay: Replay, variant: Variant) -> dict[int, Tensor]:
         """`values`, found once for all batches."""
         key = replay, variant.id
         if key not in self._swaps:
-            self._swaps[key] = self.values(replay.graph, variant.names)
+            self._swaps[key] = self.values(replay.graph, variant)
         return self._swaps[key]
 
     def _captured(self, inputs: Tensor) -> Replay | None:
@@ -262,13 +285,13 @@ class Engine:
         """The outcome of each variant by swapping its tensors in and running the model itself."""
         for variant in variants:
             output = failed = None
-            with self.swaps.swapped(variant.names):
-                try:
+            try:
+                with self.swaps.holding(self.written(variant)):
                     output = self.task.forward(inputs)
-                except CkptswapError as error:
-                    failed = str(error)
-                except Exception as error:  # the user's model may raise anything
-                    failed = f"{type(error).__name__}: {error}"
+            except CkptswapError as error:
+                failed = str(error)
+            except Exception as error:  # the user's model may raise anything
+                failed = f"{type(error).__name__}: {error}"
             yield Outcome(variant, output, failed, "full")
 
 

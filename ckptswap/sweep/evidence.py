@@ -16,14 +16,15 @@ import numpy as np
 from ckptswap.errors import MetricError, RunError, UsageError, near
 from ckptswap.sweep import statistics
 from ckptswap.sweep.heats import Heat, Race, heats
-from ckptswap.sweep.journal import BASELINE, DONOR, key_of, read_blocks, read_plan
-from ckptswap.sweep.plan import Cell, Plan, cell_key
-from ckptswap.sweep.result import Row, SweepResult
+from ckptswap.sweep.journal import BASELINE, DONOR, donor_id, key_of, read_blocks, read_plan
+from ckptswap.sweep.plan import Cell, Plan, Variant, cell_key
+from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated, Row, SweepResult
 from ckptswap.sweep.scores import Scores
 from ckptswap.sweep.statistics import Interval, RowIntervals, Sample
 
 DEFAULT_TOLERANCE = 0.01
 """Of the distance between the baseline and a trivial prediction."""
+NOT_APPLICABLE = "not applicable: a new estimate writes over what was swapped"
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Run:
     scores: Scores
     groups: np.ndarray
     tolerance: float | None
-    donor_misfit: str | None
+    donors: tuple[str, ...]
+    donor_misfits: tuple[str | None, ...]
     warnings: tuple[str, ...]
     race: Race | None
     heats: tuple[Heat, ...]
@@ -86,13 +88,13 @@ class Run:
     def statistics(self, variant: str) -> np.ndarray:
         return self.scores.statistics(variant, self.metric["name"])
 
+    def is_there(self, variant: str) -> bool:
+        """Whether a variant has a score, if only on some samples."""
+        return self.scores.done(variant) > 0 and self.scores.failed(variant) is None
+
     def is_scored(self, cell: Cell) -> bool:
         """Whether a row has a drop that was measured, if only on some samples."""
-        return (
-            cell.status == "measured"
-            and self.scores.done(cell.variant) > 0
-            and self.scores.failed(cell.variant) is None
-        )
+        return cell.status == "measured" and self.is_there(cell.variant)
 
     def is_known(self, cell: Cell) -> bool:
         """Whether there is a row to show."""
@@ -133,7 +135,11 @@ def load_evidence(run_dir: str | Path, metric: str | None = None, tolerance: flo
     variants = list(dict.fromkeys(cell.variant for cell in cells if run.is_scored(cell)))
     sample, drops, paired = _drops(run, variants)
     limit, why = _tolerance(run)
-    rows = [_row(cell, run, drops, limit) for cell in cells]
+    paths, again = _Paths(run, cells), _recalibrated(run, cells, limit)
+    rows = [
+        replace(_row(cell, run, drops, limit), recalibrated=new, **paths.of(cell))
+        for cell, new in zip(cells, again, strict=True)
+    ]
     order = _order(cells, rows, run)
     ranked = _ranked([cells[at] for at in order], [rows[at] for at in order])
     first = len(sample.columns) - len(variants)
@@ -146,13 +152,15 @@ def load_evidence(run_dir: str | Path, metric: str | None = None, tolerance: flo
     return Evidence(_result(run, ranked, limit, [why, *_notes(run, cells, drops)]), sample, columns)
 
 
-def _drops(run: Run, variants: Sequence[str]) -> tuple[Sample, dict[str, RowIntervals], list[int]]:
+def _drops(
+    run: Run, variants: Sequence[str], reference: str = BASELINE
+) -> tuple[Sample, dict[str, RowIntervals], list[int]]:
     """Each variant's drop from the baseline on the samples that it was scored on itself.
 
     The sample's columns are the baseline, the baseline on each other set of samples, then the variants; the last
     result tells for each variant which of the baselines it is paired with.
     """
-    baseline = run.statistics(BASELINE)
+    baseline = run.statistics(reference)
     everything = statistics.scored(baseline)
     columns, places = [baseline], {everything.tobytes(): 0}
     own = [run.statistics(variant) for variant in variants]
@@ -167,8 +175,75 @@ def _drops(run: Run, variants: Sequence[str]) -> tuple[Sample, dict[str, RowInte
     return sample, dict(zip(variants, found, strict=True)), paired
 
 
+class _Paths:
+    """The points between recipient and donor, where the sweep scores them."""
+
+    def __init__(self, run: Run, cells: Sequence[Cell]) -> None:
+        self._run = run
+        wanted = [point for cell in cells if run.is_scored(cell) for point in run.plan.path(cell)]
+        points = list(dict.fromkeys(point.id for point in wanted if run.is_there(point.id)))
+        self._drops = _drops(run, points)[1] if points else {}
+
+    def of(self, cell: Cell) -> dict[str, Any]:
+        """The fields of a row that speak of its path."""
+        points = [point for point in self._run.plan.path(cell) if point.id in self._drops]
+        if not points or not self._run.is_scored(cell):
+            return {}
+        return {"path": tuple(map(self._point, points)), "barrier": self._barrier(cell, points)}
+
+    def _point(self, point: Variant) -> Point:
+        found, score = self._drops[point.id], self._run.value(point.id)
+        assert score is not None
+        return Point(point.alpha, score, found.drop, found.ci_low, found.ci_high)
+
+    def _barrier(self, cell: Cell, points: Sequence[Variant]) -> Barrier | None:
+        """Entezari et al., arXiv:2110.06296: the most that lies above the line between the ends."""
+        run, inner = self._run, [point for point in points if 0 < point.alpha < 1]
+        if not inner or any(
+            run.scores.done(each) < run.scores.samples for each in [cell.variant, *self._ids(inner)]
+        ):
+            return None
+        columns = [run.statistics(each) for each in [BASELINE, cell.variant, *self._ids(inner)]]
+        sample = Sample.of(columns, run.groups, run.reduce)
+        sign = 1.0 if run.metric["direction"] == "max" else -1.0
+        forms = [
+            {0: sign * (1 - point.alpha), 1: sign * point.alpha, 2 + at: -sign} for at, point in enumerate(inner)
+        ]
+        values = [statistics.value_of(sample, form) for form in forms]
+        at = int(np.argmax(values))
+        found = statistics.contrast(sample, forms[at])
+        return Barrier(inner[at].alpha, found.estimate, found.low, found.high)
+
+    @staticmethod
+    def _ids(points: Sequence[Variant]) -> list[str]:
+        return [point.id for point in points]
+
+
+def _recalibrated(run: Run, cells: Sequence[Cell], tolerance: float) -> list[Recalibrated | None]:
+    """For each cell its variant with statistics estimated anew, against the baseline with the same."""
+    reference = run.plan.recalibrated_baseline
+    if reference is None or not run.is_there(reference.id):
+        return [None] * len(cells)
+    variants = [run.plan.recalibrated(cell) for cell in cells]
+    there = list(dict.fromkeys(each.id for each in variants if each and run.is_there(each.id)))
+    drops = _drops(run, there, reference.id)[1] if there else {}
+    return [_again(run, cell, each, drops, tolerance) for cell, each in zip(cells, variants, strict=True)]
+
+
+def _again(
+    run: Run, cell: Cell, variant: Variant | None, drops: Mapping[str, RowIntervals], tolerance: float
+) -> Recalibrated | None:
+    if variant is None:
+        return Recalibrated(reason=NOT_APPLICABLE) if cell.status == "measured" else None
+    if variant.id not in drops:
+        return Recalibrated(reason=run.scores.failed(variant.id))
+    found = drops[variant.id]
+    verdict = statistics.verdict(found.sim_low, found.sim_high, tolerance)
+    return Recalibrated(**vars(found), score=run.value(variant.id), verdict=verdict)
+
+
 def _result(run: Run, rows: Sequence[Row], tolerance: float, notes: Sequence[str]) -> SweepResult:
-    baseline = run.value(BASELINE)
+    baseline, again = run.value(BASELINE), run.plan.recalibrated_baseline
     assert baseline is not None
     return SweepResult(
         metric=run.metric["name"],
@@ -179,6 +254,9 @@ def _result(run: Run, rows: Sequence[Row], tolerance: float, notes: Sequence[str
         samples=run.scores.samples,
         rows=tuple(rows),
         notes=tuple(notes),
+        mode=run.plan.mode,
+        donors=tuple(DonorScore(path, run.value(donor_id(at))) for at, path in enumerate(run.donors)),
+        recalibrated_baseline=run.value(again.id) if again else None,
     )
 
 
@@ -190,7 +268,8 @@ def _read(folder: Path, metric: str | None, tolerance: float | None) -> Run:
         chosen = metric or contents["metrics"][0]["name"]
         plan, groups = Plan.from_json(contents["plan"]), np.array(contents["groups"], dtype=np.int64)
         scores = Scores(blocks.values(), contents["walk"])
-        own, misfit, warnings = contents["tolerance"], contents["donor_misfit"], tuple(contents["warnings"])
+        own, warnings = contents["tolerance"], tuple(contents["warnings"])
+        donors, misfits = tuple(contents["donors"]), tuple(contents["donor_misfits"])
         race = Race.from_json(contents["race"]) if contents["race"] else None
         units, screen = contents["units"], contents["screen"]
     except (KeyError, TypeError, IndexError) as error:
@@ -205,11 +284,11 @@ def _read(folder: Path, metric: str | None, tolerance: float | None) -> Run:
     limit = own if tolerance is None else tolerance
     raced = race if race and race.metric == chosen else None
     found = tuple(heats(raced, plan, scores, units)) if raced else ()
-    return Run(known[chosen], plan, scores, groups, limit, misfit, warnings, raced, found, screen)
+    return Run(known[chosen], plan, scores, groups, limit, donors, misfits, warnings, raced, found, screen)
 
 
 def _row(cell: Cell, run: Run, drops: Mapping[str, RowIntervals], tolerance: float) -> Row:
-    row = Row(cell.layer, cell.kind, cell.names, cell.numel, cell.status, reason=cell.reason)
+    row = Row(cell.layer, cell.kind, cell.names, cell.numel, cell.status, reason=cell.reason, donor=cell.donor)
     if cell.status == "mismatch":
         return row
     row = replace(row, rmse=cell.rmse, rel_l2=cell.rel_l2)
@@ -238,7 +317,7 @@ def _order(cells: Sequence[Cell], rows: Sequence[Row], run: Run) -> list[int]:
         cell, row = cells[at], rows[at]
         worst = -row.drop if row.drop is not None else 0.0
         follows = (cell.by, cell.variant) not in leaders
-        return run.plan.by.index(cell.by), statuses.index(row.status), follows, worst, cell_key(cell)
+        return run.plan.by.index(cell.by), statuses.index(row.status), follows, worst, cell_key(cell), cell.donor
 
     return sorted(range(len(cells)), key=key)
 
@@ -285,9 +364,11 @@ def _notes(run: Run, cells: Sequence[Cell], drops: Mapping[str, RowIntervals]) -
             f"{groups} groups of samples, fewer than {statistics.LEAST_GROUPS}: no intervals, and every "
             "measured row is undecided"
         )
-    reason = run.donor_misfit or run.scores.failed(DONOR)
-    if reason is not None:
-        notes.append(f"the donor has no score on this task: {reason}")
+    for at, misfit in enumerate(run.donor_misfits):
+        reason = misfit or run.scores.failed(donor_id(at))
+        if reason is not None:
+            which = "the donor" if len(run.donors) == 1 else run.donors[at]
+            notes.append(f"{which} has no score on this task: {reason}")
     waiting = len(run.plan.cells) - len(cells)
     if waiting:
         notes.append(f"{waiting} of {len(run.plan.cells)} rows are not scored yet: the same command continues")

@@ -47,6 +47,15 @@ Place = tuple[str, int]
 """Variant and number of the batch."""
 
 
+def donor_id(number: int) -> str:
+    """What the journal calls a donor itself.
+
+    >>> donor_id(0), donor_id(1)
+    ('donor', 'donor1')
+    """
+    return DONOR if number == 0 else f"{DONOR}{number}"
+
+
 class Block(NamedTuple):
     """One variant on one batch: per metric the statistics of its samples (n, K), or why it failed.
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import RunError
 from ckptswap.formats.atomic import write_text
+from ckptswap.sweep.calibration import Calibration
+from ckptswap.sweep.donors import MADE
 from ckptswap.sweep.journal import faults
 from ckptswap.sweep.plan import Variant
 from ckptswap.task.spec import TaskSpec
@@ -30,14 +32,17 @@ Shard = tuple[Variant, ...]
 
 @dataclass(frozen=True)
 class Named:
-    """A checkpoint as a worker opens it: its absolute path, and the names it goes by (the file's → ours)."""
+    """A checkpoint as a worker opens it: its absolute path, or the word by which it is made, and the names it goes
+    by (the file's → ours).
+    """
 
     path: str
     renames: Mapping[str, str]
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Named:
-        return cls(os.path.abspath(checkpoint.path), dict(checkpoint.renames))
+        path = checkpoint.path if checkpoint.format == MADE else os.path.abspath(checkpoint.path)
+        return cls(path, dict(checkpoint.renames))
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,13 @@ class Order:
     """Work for several workers under the conditions of `key`, in the run folder `folder`.
 
     `places` is where Python looks for the user's modules, `cwd` what the spec's relative paths start from.
+    `calibrated_on` is the fingerprint of what `calibration` must give.
     """
 
     token: str
     folder: str
     key: str
-    donor: Named
+    donors: tuple[Named, ...]
     recipient: Named
     spec: TaskSpec
     engine: How
@@ -58,6 +64,8 @@ class Order:
     shards: tuple[Shard, ...]
     cwd: str
     places: tuple[str, ...]
+    calibration: Calibration | None = None
+    calibrated_on: str | None = None
 
     @property
     def path(self) -> Path:
@@ -90,10 +98,16 @@ def read_order(path: str | os.PathLike[str]) -> Order:
     try:
         found: dict[str, Any] = json.loads(Path(path).read_bytes())
         spec = {**found["spec"], "metrics": tuple(found["spec"]["metrics"])}
-        shards = tuple(tuple(Variant(id, tuple(names)) for id, names in shard) for shard in found["shards"])
-        sides = {side: Named(**found[side]) for side in ("donor", "recipient")}
+        shards = tuple(
+            tuple(Variant(id, tuple(names), *rest) for id, names, *rest in shard) for shard in found["shards"]
+        )
+        sides = {
+            "donors": tuple(Named(**each) for each in found["donors"]),
+            "recipient": Named(**found["recipient"]),
+        }
+        calibration = Calibration(**found["calibration"]) if found["calibration"] else None
         rest = {"spec": TaskSpec(**spec), "shards": shards, "places": tuple(found["places"])}
-        return Order(**{**found, **sides, **rest})
+        return Order(**{**found, **sides, **rest, "calibration": calibration})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is no order for a worker ({error})", remedy="run the sweep again") from None
 

@@ -1,8 +1,9 @@
 """Which variants a sweep scores: pure data, made from two checkpoints without running a model.
 
-A cell is one part of the selection: a layer × kind, a whole kind, a whole layer or one tensor. Cells whose tensors
-are bit-equal in both checkpoints, or do not fit, are known without a run; cells that take the same tensors share
-one variant.
+A cell is one part of the selection: a layer × kind, a whole kind, a whole layer or one tensor. `mode` says what
+it takes from the donor: this part, all but this part, or all layers up to it or from it on (`prefix`, `suffix`).
+Cells whose tensors are bit-equal in both checkpoints, or do not fit, are known without a run; cells that take the
+same tensors share one variant.
 """
 
 from __future__ import annotations
@@ -15,33 +16,44 @@ from typing import Any, Literal, NamedTuple
 
 from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.diff import distances
-from ckptswap.errors import listing
+from ckptswap.errors import UsageError, listing
 from ckptswap.formats.checksums import refuse_damaged
 from ckptswap.moments import Distance
 from ckptswap.naming import natural_key
 from ckptswap.selection import Part, Selection
+from ckptswap.sweep.result import Mode
 
 By = tuple[str, ...]
 Compared = str | tuple[bool, Distance]
 """Why two tensors do not fit; or whether they are equal, and how far the donor's is from the recipient's."""
 UNREAD = "bn.num_batches_tracked"
 """The kind that no model reads in eval mode: batch norm counts batches for training only."""
+STATISTICS = ("bn.running_mean", "bn.running_var", UNREAD)
+"""The kinds that an estimate of batch norm's statistics writes over."""
 Status = Literal["measured", "identical", "no-effect", "mismatch"]
 
 
 class Variant(NamedTuple):
-    """The recipient with these tensors taken from the donor, under the name that the journal gives it."""
+    """The recipient with these tensors taken from one of the donors, under the name that the journal gives it.
+
+    `alpha` 1 takes the donor's bits, others go part of the way (see `checkpoint.overlay`). `recalibrated`: batch
+    norm's statistics are then estimated anew.
+    """
 
     id: str
     names: tuple[str, ...]
+    donor: int = 0
+    alpha: float = 1.0
+    recalibrated: bool = False
 
 
 @dataclass(frozen=True)
 class Cell:
     """One row to be: its tensors' names in natural order, and how far apart donor and recipient are there.
 
-    `by` is the split it belongs to. `rmse` and `rel_l2` (relative to the recipient) leave non-finite elements
-    out and are None over nothing. `reason` says why a `mismatch` cannot be swapped.
+    `by` is the split it belongs to, `donor` the number of the donor that gives, `names` what is taken from it.
+    `rmse` and `rel_l2` (relative to the recipient) leave non-finite elements out and are None over nothing.
+    `reason` says why a `mismatch` cannot be swapped.
     """
 
     by: By
@@ -53,16 +65,20 @@ class Cell:
     rmse: float | None = None
     rel_l2: float | None = None
     reason: str | None = None
+    donor: int = 0
 
     @property
     def variant(self) -> str:
         """What the journal calls the variant that takes these tensors from the donor."""
-        return variant_id(self.names)
+        return variant_id(self.names, self.donor)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All cells of a sweep, split by split, in natural order.
+    """All cells of a sweep, donor by donor and split by split, in natural order (of prefixes: as they grow).
+
+    `alphas` are the points of the path from recipient to donor that are scored beside each cell, `recalibration`
+    names the data by which batch norm's statistics are estimated anew beside it (None: they are not).
 
     >>> import numpy as np
     >>> arrays = {"c.weight": np.zeros((2, 1, 3, 3)), "c.bias": np.zeros(2)}
@@ -71,18 +87,50 @@ class Plan:
     >>> plan = make_plan(donor, recipient, Selection(), by=[("layer", "kind"), ("kind",)])
     >>> [(cell.layer, cell.kind, cell.status) for cell in plan.cells[:2]]
     [('c', 'conv.bias', 'measured'), ('c', 'conv.weight', 'identical')]
-    >>> len(plan.cells), plan.variants()
+    >>> len(plan.cells), [variant.names for variant in plan.variants()]
     (4, [('c.bias',)])
     """
 
     by: tuple[By, ...]
     selection: tuple[str, ...]
     cells: tuple[Cell, ...]
+    mode: Mode = "only"
+    alphas: tuple[float, ...] = ()
+    recalibration: str | None = None
 
-    def variants(self) -> list[tuple[str, ...]]:
-        """The tensors of each variant that must be run: one for all cells that take the same tensors."""
-        wanted = (cell for cell in self.cells if cell.status == "measured")
-        return list({cell.variant: cell.names for cell in wanted}.values())
+    def variants(self) -> list[Variant]:
+        """Each variant that must be run: one for all cells that take the same tensors."""
+        wanted = [each for each in [self.recalibrated_baseline] if each]
+        for cell in self.cells:
+            if cell.status == "measured":
+                wanted += [Variant(cell.variant, cell.names, cell.donor), *self.path(cell)]
+            wanted += [each for each in [self.recalibrated(cell)] if each]
+        return list({variant.id: variant for variant in wanted}.values())
+
+    def path(self, cell: Cell) -> list[Variant]:
+        """The points between recipient and donor; both ends are known by other names."""
+        inner = [alpha for alpha in self.alphas if alpha not in (0.0, 1.0)]
+        return [
+            Variant(variant_id(cell.names, cell.donor, alpha), cell.names, cell.donor, alpha) for alpha in inner
+        ]
+
+    @property
+    def recalibrated_baseline(self) -> Variant | None:
+        """The recipient with batch norm's statistics estimated anew, where that is asked for."""
+        return self._recalibrated((), 0)
+
+    def recalibrated(self, cell: Cell) -> Variant | None:
+        """The same for a cell's variant; None where that would write over all that it takes."""
+        return (
+            None
+            if cell.status != "measured" or is_statistics(cell)
+            else self._recalibrated(cell.names, cell.donor)
+        )
+
+    def _recalibrated(self, names: tuple[str, ...], donor: int) -> Variant | None:
+        if self.recalibration is None:
+            return None
+        return Variant(variant_id(names, donor, 1.0, self.recalibration), names, donor, recalibrated=True)
 
     def without_effect(self, unread: Container[str]) -> Plan:
         """The plan in which cells whose tensors the model never reads need not be run."""
@@ -100,35 +148,90 @@ class Plan:
     def from_json(cls, data: dict[str, Any]) -> Plan:
         """The plan that `to_json` wrote, possibly after a round trip through text."""
         cells = ({**each, "by": tuple(each["by"]), "names": tuple(each["names"])} for each in data["cells"])
-        by = tuple(tuple(way) for way in data["by"])
-        return cls(by, tuple(data["selection"]), tuple(Cell(**each) for each in cells))
+        tuples = {
+            "by": tuple(tuple(way) for way in data["by"]),
+            "selection": tuple(data["selection"]),
+            "cells": tuple(Cell(**each) for each in cells),
+            "alphas": tuple(data.get("alphas", ())),
+        }
+        return cls(**{**data, **tuples})
 
 
-def variant_id(names: Iterable[str]) -> str:
-    """A hash of the sorted tensor names, whatever cell they came from.
+def is_statistics(cell: Cell) -> bool:
+    """Whether a cell takes nothing but batch norm's statistics.
+
+    >>> is_statistics(Cell(("kind",), None, "bn.running_var", ("n.running_var",), 1, "measured"))
+    True
+    """
+    return cell.kind in STATISTICS
+
+
+def variant_id(names: Iterable[str], donor: int = 0, alpha: float = 1.0, recalibration: str | None = None) -> str:
+    """A hash of the sorted tensor names, whatever cell they came from, and of what else makes the variant.
 
     >>> variant_id(["b", "a"]) == variant_id(["a", "b"]) != variant_id(["a,b"])
     True
     """
-    return hashlib.sha256(json.dumps(sorted(names)).encode()).hexdigest()[:16]
+    rest = [donor, alpha, recalibration]
+    what = sorted(names) if rest == [0, 1.0, None] else [sorted(names), *rest]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 
 def make_plan(
-    donor: Checkpoint, recipient: Checkpoint, selection: Selection, by: Sequence[By] = (("layer", "kind"),)
+    donor: Checkpoint | Sequence[Checkpoint],
+    recipient: Checkpoint,
+    selection: Selection,
+    by: Sequence[By] = (("layer", "kind"),),
+    *,
+    mode: Mode = "only",
+    order: Sequence[str] = (),
+    alphas: Sequence[float] = (),
+    recalibration: str | None = None,
 ) -> Plan:
-    """Split the selection in each of the given ways and compare each tensor once.
+    """Split the selection in each of the given ways and compare each tensor of each donor once.
 
-    Raises `SelectionError` when nothing is selected, `FormatError` when a checksum is wrong.
+    `order` are the layers in the order in which they run, for prefixes and suffixes. Raises `SelectionError` when
+    nothing is selected, `UsageError` for a split that the mode makes no sense of, `FormatError` when a checksum is
+    wrong.
     """
-    splits = {way: selection.split(recipient, way) for way in map(tuple, by)}
-    refuse_damaged(donor, recipient)
-    names = (name for parts in splits.values() for part in parts for name in part.names)
-    compared = _compare(donor, recipient, names)
+    donors = [donor] if isinstance(donor, Checkpoint) else list(donor)
+    everything = [entry.name for entry in selection.pick(recipient)]
+    splits = {way: _takes(mode, way, selection.split(recipient, way), everything, order) for way in map(tuple, by)}
+    refuse_damaged(*donors, recipient)
     cells: list[Cell] = []
-    for way, parts in splits.items():
-        found = (_cell(way, part, recipient, [compared[name] for name in part.names]) for part in parts)
-        cells += sorted(found, key=cell_key)
-    return Plan(tuple(dict.fromkeys(cell.by for cell in cells)), tuple(selection.flags()), tuple(cells))
+    for number, giving in enumerate(donors):
+        compared = _compare(giving, recipient, everything)
+        for way, parts in splits.items():
+            found = [
+                _cell(way, part, number, recipient, [compared[name] for name in part.names]) for part in parts
+            ]
+            cells += sorted(found, key=cell_key) if mode in ("only", "all-but") else found
+    ways = tuple(dict.fromkeys(splits))
+    return Plan(ways, tuple(selection.flags()), tuple(cells), mode, tuple(alphas), recalibration)
+
+
+def _takes(
+    mode: Mode, way: By, parts: Sequence[Part], everything: Sequence[str], order: Sequence[str]
+) -> Sequence[Part]:
+    """What each part's variant takes from the donor, under the part's own name."""
+    if mode == "only":
+        return parts
+    if "tensor" in way:
+        raise UsageError(f"--mode {mode} goes by layers or kinds", remedy="use --by layer, kind or layer,kind")
+    if mode == "all-but":
+        return [
+            replace(part, names=tuple(each for each in everything if each not in part.names)) for part in parts
+        ]
+    if "layer" not in way:
+        raise UsageError(f"--mode {mode} adds layer to layer", remedy="use --by layer, or layer,kind")
+    place = {layer: at for at, layer in enumerate(order)}
+    ordered = sorted(parts, key=lambda part: place[part.layer or ""], reverse=mode == "suffix")
+    taken: dict[str | None, tuple[str, ...]] = {}
+    found = []
+    for part in ordered:
+        taken[part.kind] = taken.get(part.kind, ()) + part.names
+        found.append(replace(part, names=taken[part.kind]))
+    return found
 
 
 def _compare(donor: Checkpoint, recipient: Checkpoint, names: Iterable[str]) -> dict[str, Compared]:
@@ -142,7 +245,7 @@ def _compare(donor: Checkpoint, recipient: Checkpoint, names: Iterable[str]) -> 
 
 def cell_key(cell: Cell) -> tuple[Any, ...]:
     """Natural order of cells: layer, then kind, then first tensor."""
-    return natural_key(cell.layer or ""), natural_key(cell.kind or ""), natural_key(cell.names[0])
+    return natural_key(cell.layer or ""), natural_key(cell.kind or ""), natural_key(next(iter(cell.names), ""))
 
 
 def misfit(donor: Checkpoint, recipient: Checkpoint, name: str) -> str | None:
@@ -160,9 +263,9 @@ def _form(entry: Entry) -> str:
     return f"{entry.dtype} {list(entry.shape)}"
 
 
-def _cell(by: By, part: Part, recipient: Checkpoint, found: Sequence[Compared]) -> Cell:
+def _cell(by: By, part: Part, donor: int, recipient: Checkpoint, found: Sequence[Compared]) -> Cell:
     numel = sum(recipient[name].numel for name in part.names)
-    here = Cell(by, part.layer, part.kind, part.names, numel, "measured")
+    here = Cell(by, part.layer, part.kind, part.names, numel, "measured", donor=donor)
     reasons = [each for each in found if isinstance(each, str)]
     if reasons:
         return replace(here, status="mismatch", reason=listing(reasons, most=1))

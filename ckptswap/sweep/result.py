@@ -10,7 +10,54 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Status = Literal["measured", "identical", "no-effect", "mismatch", "failed"]
+Mode = Literal["only", "all-but", "prefix", "suffix"]
 Verdict = Literal["reusable", "sensitive", "undecided"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the path from recipient (alpha 0) to donor (1), with its plain interval."""
+
+    alpha: float
+    score: float
+    drop: float
+    ci_low: float | None
+    ci_high: float | None
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """How far a path rises above the straight line between its ends, at the point where it is most.
+
+    Its interval does not know that the point was chosen.
+    """
+
+    alpha: float
+    height: float
+    ci_low: float | None
+    ci_high: float | None
+
+
+@dataclass(frozen=True)
+class Recalibrated:
+    """A row again, with batch norm's statistics estimated anew, its drop against the baseline with the same."""
+
+    score: float | None = None
+    drop: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    sim_low: float | None = None
+    sim_high: float | None = None
+    verdict: Verdict | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class DonorScore:
+    """A donor by its path, and its own score; None where it does not fit."""
+
+    path: str
+    score: float | None
 
 
 @dataclass(frozen=True)
@@ -19,7 +66,8 @@ class Row:
 
     `drop` is how much worse the variant scores than the baseline: positive is worse, whatever the metric's
     direction. `ci_*` is the plain 95 % interval of the drop, `sim_*` the simultaneous one.
-    `rel_l2` is relative to the recipient.
+    `rel_l2` is relative to the recipient. `donor` is the number of the donor; `path`, `barrier` and `recalibrated`
+    are there where the sweep asks for them.
     """
 
     layer: str | None
@@ -39,6 +87,10 @@ class Row:
     samples: int | None = None
     verdict: Verdict | None = None
     reason: str | None = None
+    donor: int = 0
+    path: tuple[Point, ...] = ()
+    barrier: Barrier | None = None
+    recalibrated: Recalibrated | None = None
 
 
 @dataclass(frozen=True)
@@ -65,3 +117,6 @@ class SweepResult:
     rows: tuple[Row, ...]
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    mode: Mode = "only"
+    donors: tuple[DonorScore, ...] = ()
+    recalibrated_baseline: float | None = None

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,17 +22,18 @@ import numpy as np
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, MismatchError, TaskError, UsageError
 from ckptswap.selection import Selection
+from ckptswap.sweep.calibration import Calibration
 from ckptswap.sweep.evidence import limit_of, load_result
 from ckptswap.sweep.executors.inline import Inline
 from ckptswap.sweep.heats import Heat, Race, heats, wanted
 from ckptswap.sweep.journal import (
     BASELINE,
-    DONOR,
     Block,
     Blocks,
     Journal,
     Statistics,
     check_conditions,
+    donor_id,
     journal_files,
     key_of,
     prepare,
@@ -41,7 +42,7 @@ from ckptswap.sweep.journal import (
 from ckptswap.sweep.journal import repair as repair_journal
 from ckptswap.sweep.live import Leaderboard
 from ckptswap.sweep.lock import Lock
-from ckptswap.sweep.plan import UNREAD, By, Cell, Plan, Variant, make_plan, variant_id
+from ckptswap.sweep.plan import UNREAD, By, Cell, Mode, Plan, Variant, make_plan
 from ckptswap.sweep.race import RaceRules
 from ckptswap.sweep.result import SweepResult
 from ckptswap.sweep.scores import Scores
@@ -71,24 +72,28 @@ EXTENT = "range of outputs"
 class Proposal:
     """A sweep that could be run: what would be scored, on what, and in which folder it is kept.
 
-    `donor_misfit` says why the donor itself has no score, where it does not fit the model.
+    `donor_misfits` say of each donor why it has no score itself, where it does not fit the model.
     """
 
     task: Task
     engine: Engine
     recipient: Checkpoint
-    donor: Checkpoint
+    donors: tuple[Checkpoint, ...]
     plan: Plan
     conditions: dict[str, Any]
     folder: Path
-    donor_misfit: str | None
+    donor_misfits: tuple[str | None, ...]
+    calibration: Calibration | None = None
 
     @property
     def variants(self) -> list[Variant]:
-        """What is run beside the baseline: the donor itself, where it fits, then every variant of the plan."""
-        planned = [Variant(variant_id(names), names) for names in self.plan.variants()]
-        whole = [Variant(DONOR, tuple(name for name in self.engine.swaps.state if name in self.donor))]
-        return planned if self.donor_misfit else whole + planned
+        """What is run beside the baseline: the donors, where they fit, then every variant of the plan."""
+        whole = [
+            Variant(donor_id(at), tuple(name for name in self.engine.swaps.state if name in donor), at)
+            for at, (donor, misfit) in enumerate(zip(self.donors, self.donor_misfits, strict=True))
+            if not misfit
+        ]
+        return whole + self.plan.variants()
 
     def cost(self) -> Cost:
         """What the whole sweep takes when nothing is in the journal yet, from one timed batch."""
@@ -193,7 +198,9 @@ class Proposal:
     def _leaderboard(self, blocks: Blocks, metric: Mapping[str, Any]) -> Leaderboard | None:
         if metric["name"].endswith(":pooled"):
             return None  # no mean over samples, so that there is nothing to count up
-        return Leaderboard(metric["name"], metric["direction"], blocks.values())
+        ranked = {BASELINE, *(cell.variant for cell in self.plan.cells)}
+        known = [block for block in blocks.values() if block.variant in ranked]
+        return Leaderboard(metric["name"], metric["direction"], known)
 
     def _heats(self, race: Race, blocks: Blocks) -> Iterator[Heat]:
         return heats(race, self.plan, Scores(blocks.values(), self._walk), self.task.data.units.tolist())
@@ -214,7 +221,12 @@ class Proposal:
 
     def _refuse_race(self, rules: RaceRules, executor: Executor) -> None:
         """Raises `UsageError`, before any work, for a metric whose mean over some samples says nothing (the rules
-        themselves are checked as they are made), and for more than one worker."""
+        themselves are checked as they are made), for more than one worker, and for scores beside the ranking."""
+        if self.plan.alphas or self.plan.recalibration:
+            raise UsageError(
+                f"a race for the top {rules.top} scores no paths and estimates no statistics",
+                remedy="leave --alpha and --recalibrate-bn out, or --top",
+            )
         if not isinstance(executor, Inline):
             raise UsageError(
                 f"a top {rules.top} is raced for by one process", remedy="leave --jobs and --executor out"
@@ -268,7 +280,7 @@ class Proposal:
     def _contents(self, tolerance: float | None) -> dict[str, Any]:
         return {
             "key": self.conditions,
-            "donor": self.donor.path,
+            "donors": [donor.path for donor in self.donors],
             "recipient": self.recipient.path,
             "tolerance": tolerance,
             "metrics": [
@@ -284,7 +296,7 @@ class Proposal:
             "units": self.task.data.units.tolist(),
             "walk": self._walk,
             "plan": self.plan.to_json(),
-            "donor_misfit": self.donor_misfit,
+            "donor_misfits": list(self.donor_misfits),
             "warnings": list(self.task.warnings),
             "race": None,
             "screen": None,
@@ -335,12 +347,12 @@ class _Meter:
         """A block is done; None for one of the baseline's, which has no drop."""
         self._count(1)
         now = time.monotonic()
-        if block and self.board and self._live:
+        if block and self.board and self._live and block.variant in self._cells:
             self.board.add(block)
             if now - self._shown > NEWS:
                 self._shown = now
                 worst = self.board.worst(SHOWN)
-                self._live([(self._cells[variant], drop) for variant, drop in worst if variant in self._cells])
+                self._live([(self._cells[variant], drop) for variant, drop in worst])
         if block and self._news and now > self._next_news:
             self._news()
             took = time.monotonic() - now
@@ -361,12 +373,15 @@ class _Meter:
 
 
 def propose(
-    donor: Checkpoint,
+    donor: Checkpoint | Sequence[Checkpoint],
     recipient: Checkpoint,
     spec: TaskSpec,
     *,
     selection: Selection | None = None,
     by: Sequence[By] = (CELLS,),
+    mode: Mode = "only",
+    alphas: Sequence[float] = (),
+    calibration: Calibration | None = None,
     run_dir: str | Path | None = None,
     engine: How = "auto",
     memory: int | None = None,
@@ -374,25 +389,37 @@ def propose(
     """Plan a sweep: compare the checkpoints, build the task, capture the model, name the run folder (default
     `runs/KEY`).
 
-    `engine` says how variants are scored (see `sweep.engine`), `memory` bounds in bytes what replays may take.
-    Nothing is written. Raises `SelectionError` when nothing is selected, `TaskError` when the task cannot be
-    built or the model run, `MismatchError` when the recipient does not fit the model.
+    Several donors make one table. `mode` says what each part of the selection takes from the donor (`sweep.plan`),
+    `alphas` which points of the path to it are scored beside it, `calibration` on what batch norm's statistics are
+    estimated anew beside it. `engine` says how variants are scored (see `sweep.engine`), `memory` bounds in bytes
+    what replays may take. Nothing is written. Raises `SelectionError` when nothing is selected, `UsageError` for
+    modes and calibrations that make no sense, `TaskError` when the task cannot be built or the model run,
+    `MismatchError` when the recipient does not fit the model.
     """
     from ckptswap.sweep.conditions import conditions
     from ckptswap.sweep.engine import MEMORY, Engine
+    from ckptswap.sweep.layers import layer_order
+    from ckptswap.sweep.recalibration import fingerprint, load_calibration
     from ckptswap.task import load_task
 
-    plan = make_plan(donor, recipient, selection or Selection(), by)
+    donors = (donor,) if isinstance(donor, Checkpoint) else tuple(donor)
+    wanted = selection or Selection()
+    how: dict[str, Any] = {"mode": mode, "alphas": alphas}
+    plan = None if mode in ("prefix", "suffix") else make_plan(donors, recipient, wanted, by, **how)
     task = load_task(spec, recipient)
-    misfit = _misfit(task, donor)
-    chosen = Engine(task, donor, recipient, engine, MEMORY if memory is None else memory)
+    misfits = tuple(_misfit(task, each) for each in donors)
+    batches = load_calibration(calibration, task) if calibration else []
+    chosen = Engine(task, donors, recipient, engine, MEMORY if memory is None else memory, batches)
     with task.pinned():
         chosen.refuse_chance(task.first_inputs())
+    if plan is None:  # in which order the layers run, the model must tell
+        plan = make_plan(donors, recipient, wanted, by, order=layer_order(task, recipient), **how)
+    plan = replace(plan, recalibration=fingerprint(batches) if batches else None)
     if engine != "full":
         plan = plan.without_effect(_unread(task, chosen, recipient))
-    found = conditions(task, donor, recipient)
+    found = conditions(task, donors, recipient)
     folder = Path(run_dir) if run_dir is not None else Path("runs") / key_of(found)[:12]
-    return Proposal(task, chosen, recipient, donor, plan, found, folder, misfit)
+    return Proposal(task, chosen, recipient, donors, plan, found, folder, misfits, calibration)
 
 
 def _unread(task: Task, engine: Engine, recipient: Checkpoint) -> frozenset[str]:
@@ -416,23 +443,36 @@ def _misfit(task: Task, donor: Checkpoint) -> str | None:
 
 
 def sweep(
-    donor: Checkpoint,
+    donor: Checkpoint | Sequence[Checkpoint],
     recipient: Checkpoint,
     spec: TaskSpec,
     *,
     selection: Selection | None = None,
     by: Sequence[By] = (CELLS,),
+    mode: Mode = "only",
+    alphas: Sequence[float] = (),
+    calibration: Calibration | None = None,
     run_dir: str | Path | None = None,
     engine: How = "auto",
     memory: int | None = None,
     **how: Any,
 ) -> SweepResult:
-    """Score every variant of the recipient that takes one part of the selection from the donor.
+    """Score every variant of the recipient that takes one part of the selection from a donor.
 
     `how` is what `Proposal.run` takes. Raises what `propose` and `Proposal.run` raise.
     """
     proposal = propose(
-        donor, recipient, spec, selection=selection, by=by, run_dir=run_dir, engine=engine, memory=memory
+        donor,
+        recipient,
+        spec,
+        selection=selection,
+        by=by,
+        mode=mode,
+        alphas=alphas,
+        calibration=calibration,
+        run_dir=run_dir,
+        engine=engine,
+        memory=memory,
     )
     return proposal.run(**how)
 

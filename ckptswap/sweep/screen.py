@@ -39,12 +39,12 @@ def screen(by: By, plan: Plan, task: Task, engine: Engine, variants: Sequence[Va
     if by == "rmse":
         return {cell.variant: cell.rmse for cell in plan.cells if cell.rmse is not None}
     slopes = _gradients(task, engine)
-    found = {variant.id: _first_order(engine, variant, slopes) for variant in variants}
+    found = {variant.id: _first_order(engine, variant, slopes) for variant in variants if not variant.recalibrated}
     return {variant: value for variant, value in found.items() if math.isfinite(value)}
 
 
 def _first_order(engine: Engine, variant: Variant, slopes: Mapping[str, Tensor]) -> float:
-    taken = engine.swaps.taken(variant.names)
+    taken = engine.written(variant)
     terms = (
         (slopes[name].double() * (value.double() - engine.swaps.state[name].double())).sum().item()
         for name, value in taken.items()

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -268,6 +268,15 @@ def _upper(values: np.ndarray) -> np.ndarray:
     return np.partition(values, place, axis=-1)[..., place]
 
 
+def value_of(sample: Sample, form: Form) -> float:
+    """A linear combination of values, without an interval.
+
+    >>> value_of(Sample.of([np.ones((2, 1)), np.zeros((2, 1))], np.arange(2), mean), {0: 2.0, 1: 1.0})
+    2.0
+    """
+    return float(_moments(sample, [form], np.ones((1, sample.groups)))[0][0, 0])
+
+
 def contrast(sample: Sample, form: Form) -> Interval:
     """A linear combination of values, Σ weight × value of column, with its plain paired interval.
 
@@ -276,8 +285,7 @@ def contrast(sample: Sample, form: Form) -> Interval:
     Interval(estimate=0.5, low=0.5, high=0.5)
     """
     if sample.groups_of(form) < LEAST_GROUPS:
-        sample = replace(sample, resamples=0)
-        return Interval(float(_moments(sample, [form], np.ones((1, sample.groups)))[0][0, 0]), None, None)
+        return Interval(value_of(sample, form), None, None)
     found = effects(sample, [form])
     estimate, margin = float(found.estimate[0]), float((found.critical() * found.se)[0])
     return Interval(estimate, estimate - margin, estimate + margin)

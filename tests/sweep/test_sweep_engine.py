@@ -39,8 +39,8 @@ def every(donor: Checkpoint, recipient: Checkpoint) -> list[Variant]:
     """Every part of every way of splitting, the donor itself, and the recipient as a variant that changes
     nothing.
     """
-    parts = [*make_plan(donor, recipient, Selection(), WAYS).variants(), tuple(recipient), ()]
-    return [Variant(variant_id(names), tuple(names)) for names in parts]
+    more = [Variant(variant_id(names), names) for names in (tuple(recipient), ())]
+    return [*make_plan(donor, recipient, Selection(), WAYS).variants(), *more]
 
 
 def some(*names: str) -> list[Variant]:

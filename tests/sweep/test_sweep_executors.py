@@ -59,7 +59,7 @@ def test_each_process_sees_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def order(folder: Path) -> Order:
     source, spec = Named("/a.pt", {"x.w": "w"}), TaskSpec(data="lab:mni", metrics=("iou", "dice"), threads=3)
     shards = ((Variant("v", ("w", "b")),), (Variant("donor", ("w",)),))
-    return Order("t", str(folder), "key", source, source, spec, "auto", 1, shards, "/", ("/lib",))
+    return Order("t", str(folder), "key", (source,), source, spec, "auto", 1, shards, "/", ("/lib",))
 
 
 def test_an_order_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -129,4 +129,4 @@ def test_nothing_is_stopped_that_nobody_stopped() -> None:
 
 def test_orders_are_plain_json(tmp_path: Path) -> None:
     order(tmp_path).write()
-    assert json.loads(order(tmp_path).path.read_bytes())["donor"] == {"path": "/a.pt", "renames": {"x.w": "w"}}
+    assert json.loads(order(tmp_path).path.read_bytes())["donors"] == [{"path": "/a.pt", "renames": {"x.w": "w"}}]

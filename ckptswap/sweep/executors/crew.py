@@ -153,7 +153,7 @@ def make_order(proposal: Proposal, shards: Iterable[tuple[Variant, ...]]) -> Ord
         token=new_token(),
         folder=str(proposal.folder.absolute()),
         key=key_of(proposal.conditions),
-        donor=Named.of(proposal.donor),
+        donors=tuple(map(Named.of, proposal.donors)),
         recipient=Named.of(proposal.recipient),
         spec=proposal.task.spec,
         engine=proposal.engine.how,
@@ -161,6 +161,8 @@ def make_order(proposal: Proposal, shards: Iterable[tuple[Variant, ...]]) -> Ord
         shards=tuple(shards),
         cwd=str(Path.cwd()),
         places=places(),
+        calibration=proposal.calibration,
+        calibrated_on=proposal.plan.recalibration,
     )
 
 

@@ -1,0 +1,168 @@
+"""Donors that are no file: the recipient with its values replaced, or the model as its own initialiser makes it.
+
+With them a sweep asks of each part what the network would do without it. Sources: Zhang, Bengio & Singer, Are
+All Layers Created Equal? (arXiv:1902.01996: re-initialise, re-randomise); Chatterji, Neyshabur & Sedghi, The
+intriguing role of module criticality (arXiv:1912.00528: rewind).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ckptswap import dtypes
+from ckptswap.checkpoint import Checkpoint, sha256_of
+from ckptswap.errors import MismatchError, UsageError
+from ckptswap.formats import open_checkpoint
+
+if TYPE_CHECKING:
+    from ckptswap.task.spec import TaskSpec
+
+MADE = "made"
+"""The format of a checkpoint that was made here, whose path is the word that says how."""
+ORIGIN = "ckptswap.init_from"
+"""Under this name a trained checkpoint's metadata has the hash of its initialisation's file."""
+WORDS = ("init", "rewind", "zeros", "mean", "shuffle", "noise")
+_FORMS = {
+    "init": "init:SEED",
+    "rewind": "rewind",
+    "zeros": "zeros",
+    "mean": "mean",
+    "shuffle": "shuffle:SEED",
+    "noise": "noise:SHARE or noise:SHARE:SEED",
+}
+Remade = Callable[[str, np.ndarray], np.ndarray]
+"""From a tensor's name and values to the values that take their place."""
+
+
+def is_made(text: str) -> bool:
+    """Whether a donor's name is one of the words here; a file of such a name is written `./zeros`.
+
+    >>> is_made("shuffle:3"), is_made("zeros"), is_made("./zeros"), is_made("zeros.pt")
+    (True, True, False, False)
+    """
+    return text.partition(":")[0] in WORDS
+
+
+def open_donor(text: str, recipient: Checkpoint, spec: TaskSpec) -> Checkpoint:
+    """The donor that a word or a path names.
+
+    `init:SEED` is the model freshly initialised under this seed, `rewind` the file beside the recipient from which
+    its training began, `zeros` and `mean` hold 0 or each tensor's own mean everywhere, `shuffle:SEED` each
+    tensor's own values in another order, `noise:SHARE` values moved by ±SHARE of themselves, so that every
+    tensor's relative L2 distance is SHARE. What is no float stays the recipient's. Raises `UsageError` for a word
+    that makes no sense, `MismatchError` where `rewind` finds no such file, `ModelError` where `init` cannot build
+    the model.
+
+    >>> from ckptswap.task.spec import TaskSpec
+    >>> own = Checkpoint.from_arrays({"w": np.array([1.0, 3.0])})
+    >>> open_donor("mean", own, TaskSpec()).read("w").tolist()
+    [2.0, 2.0]
+    """
+    if not is_made(text):
+        return open_checkpoint(text)
+    word, *numbers = text.split(":")
+    if word == "rewind":
+        if numbers:
+            raise _no_sense(text, word)
+        return _rewound(recipient)
+    if word == "init":
+        return _initialised(text, recipient, spec, _seed(text, word, numbers))
+    return _remade(text, recipient, _way(text, word, numbers))
+
+
+def _no_sense(text: str, word: str) -> UsageError:
+    return UsageError(f"--from {text} makes no sense", remedy=f"write {_FORMS[word]} (or ./{text} for a file)")
+
+
+def _seed(text: str, word: str, numbers: list[str]) -> int:
+    if len(numbers) != 1 or not re.fullmatch(r"\d{1,18}", numbers[0]):
+        raise _no_sense(text, word)
+    return int(numbers[0])
+
+
+def _way(text: str, word: str, numbers: list[str]) -> Remade:
+    if word == "shuffle":
+        seed = _seed(text, word, numbers)
+        return lambda name, values: _draw(seed, name).permutation(values.reshape(-1)).reshape(values.shape)
+    if word == "noise":
+        share, *rest = numbers or [""]
+        seed = _seed(text, word, rest) if rest else 0
+        if not re.fullmatch(r"\d+(\.\d+)?", share):
+            raise _no_sense(text, word)
+        return lambda name, values: _moved(_draw(seed, name), values, float(share))
+    if numbers:
+        raise _no_sense(text, word)
+    if word == "zeros":
+        return lambda name, values: np.zeros_like(values)
+    return lambda name, values: np.full_like(values, values.astype(np.float64).mean() if values.size else 0)
+
+
+def _draw(seed: int, name: str) -> np.random.Generator:
+    """Random numbers of a tensor's own, whatever else the checkpoint holds."""
+    digest = hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogatepass")).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16]))
+
+
+def _moved(draw: np.random.Generator, values: np.ndarray, share: float) -> np.ndarray:
+    """Signs are kept where the share is below 1: a variance stays one."""
+    signs = draw.integers(0, 2, values.shape) * 2 - 1
+    return (values.astype(np.float64) * (1 + share * signs)).astype(values.dtype)
+
+
+def _remade(text: str, recipient: Checkpoint, way: Remade) -> Checkpoint:
+    arrays = {}
+    for name, entry in recipient.items():
+        values = recipient.read(name)
+        changes = dtypes.is_float(entry.dtype) and not dtypes.is_packed(entry.dtype)
+        arrays[name] = way(name, values) if changes else values
+    return _made(text, arrays, recipient.metadata)
+
+
+def _made(text: str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Checkpoint:
+    found = Checkpoint.from_arrays(arrays, metadata=metadata, path=text)
+    found.format = MADE
+    return found
+
+
+def _initialised(text: str, recipient: Checkpoint, spec: TaskSpec, seed: int) -> Checkpoint:
+    """What the model's own initialiser makes, in the recipient's dtypes."""
+    import torch
+
+    from ckptswap.task.models import build_model
+    from ckptswap.task.task import resolved
+
+    known = resolved(spec, recipient)
+    assert known.model is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        state = build_model(known.model, known.model_args).state_dict()
+    arrays = {
+        name: value.numpy().astype(dtypes.to_numpy(recipient[name].dtype))
+        for name, value in state.items()
+        if isinstance(value, torch.Tensor) and name in recipient
+    }
+    return _made(text, arrays, recipient.metadata)
+
+
+def _rewound(recipient: Checkpoint) -> Checkpoint:
+    """The file beside the recipient whose hash its metadata names."""
+    wanted = recipient.metadata.get(ORIGIN)
+    if wanted is None:
+        raise MismatchError(
+            f"{recipient.path} does not say from which initialisation it was trained",
+            remedy="name the file: --from INIT",
+        )
+    folder = Path(recipient.path).absolute().parent
+    for path in sorted(folder.glob("*.safetensors")):
+        if sha256_of(path) == wanted:
+            return open_checkpoint(path)
+    raise MismatchError(
+        f"no file in {folder} is the initialisation of {recipient.path} (SHA-256 {wanted[:12]}…)",
+        remedy="name it: --from INIT",
+    )
