@@ -104,7 +104,7 @@ def train(
         metadata = _metadata(spec, model_args, origin)
         if save_init:
             _write(model, save_init, {**metadata, "ckptswap.step": "0"}, force)
-            metadata["ckptswap.init_from"] = sha256_of(save_init)
+            metadata.setdefault("ckptswap.init_from", sha256_of(save_init))
         losses = tuple(_descend(spec, model, samples, progress))
     _write(model, out, {**metadata, "ckptswap.step": str(spec.steps)}, force)
     return TrainResult(out, losses, len(samples.images), kept)

@@ -213,6 +213,7 @@ def sweep_table(result: SweepResult, style: Style, top: int | None = None) -> st
 
 
 def header(result: SweepResult, style: Style) -> list[Text]:
+    """Metric, samples, baseline, donor and tolerance, then the notes."""
     better = "higher" if result.direction == "max" else "lower"
     wide = style.width >= _WIDEST
     facts = {

@@ -122,8 +122,8 @@ class Engine:
         checked = self._sample(number, plain, is_new=_form(inputs) not in self._begun)
         self._begun.add(_form(inputs))
         yield from self._replayed(replay, inputs, plain, checked)
-        # New statistics change nearly every value, so that there is next to nothing to be spared.
-        yield from self.in_full(inputs, [variant for variant in variants if variant.recalibrated])
+        if again := [variant for variant in variants if variant.recalibrated]:
+            yield from self.in_full(inputs, again)  # new statistics change nearly everything: nothing is spared
 
     def unread(self, inputs: Tensor) -> frozenset[str]:
         """The tensors that the model never reads in eval mode, as far as its graph tells."""

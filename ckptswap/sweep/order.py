@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +17,13 @@ from ckptswap.errors import RunError
 from ckptswap.formats.atomic import write_text
 from ckptswap.sweep.calibration import Calibration
 from ckptswap.sweep.donors import MADE
-from ckptswap.sweep.journal import faults
+from ckptswap.sweep.journal import faults, key_of
 from ckptswap.sweep.plan import Variant
 from ckptswap.task.spec import TaskSpec
 
 if TYPE_CHECKING:
     from ckptswap.sweep.engine import How
+    from ckptswap.sweep.run import Proposal
 
 ORDERS = "orders"
 """The folder of orders in a run's folder."""
@@ -78,6 +79,25 @@ class Order:
         write_text(self.path, json.dumps(asdict(self)))
 
 
+def make_order(proposal: Proposal, shards: Iterable[Shard] = ()) -> Order:
+    """What workers need to know to score these variants as this process would."""
+    return Order(
+        token=new_token(),
+        folder=str(proposal.folder.absolute()),
+        key=key_of(proposal.conditions),
+        donors=tuple(map(Named.of, proposal.donors)),
+        recipient=Named.of(proposal.recipient),
+        spec=proposal.task.spec,
+        engine=proposal.engine.how,
+        memory=proposal.engine.memory,
+        shards=tuple(shards),
+        cwd=str(Path.cwd()),
+        places=places(),
+        calibration=proposal.calibration,
+        calibrated_on=proposal.plan.recalibration,
+    )
+
+
 def order_path(folder: Path, token: str) -> Path:
     """Where the order of this token is kept."""
     return folder / ORDERS / f"{token}.json"
@@ -96,20 +116,24 @@ def places() -> tuple[str, ...]:
 def read_order(path: str | os.PathLike[str]) -> Order:
     """The order in a file; raises `RunError` when it is missing or damaged."""
     try:
-        found: dict[str, Any] = json.loads(Path(path).read_bytes())
-        spec = {**found["spec"], "metrics": tuple(found["spec"]["metrics"])}
-        shards = tuple(
-            tuple(Variant(id, tuple(names), *rest) for id, names, *rest in shard) for shard in found["shards"]
-        )
-        sides = {
-            "donors": tuple(Named(**each) for each in found["donors"]),
-            "recipient": Named(**found["recipient"]),
-        }
-        calibration = Calibration(**found["calibration"]) if found["calibration"] else None
-        rest = {"spec": TaskSpec(**spec), "shards": shards, "places": tuple(found["places"])}
-        return Order(**{**found, **sides, **rest, "calibration": calibration})
+        return parsed_order(json.loads(Path(path).read_bytes()))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is no order for a worker ({error})", remedy="run the sweep again") from None
+
+
+def parsed_order(found: dict[str, Any]) -> Order:
+    """The order of which `asdict` made this; raises `KeyError`, `ValueError` or `TypeError` for anything else."""
+    spec = {**found["spec"], "metrics": tuple(found["spec"]["metrics"])}
+    shards = tuple(
+        tuple(Variant(id, tuple(names), *rest) for id, names, *rest in shard) for shard in found["shards"]
+    )
+    sides = {
+        "donors": tuple(Named(**each) for each in found["donors"]),
+        "recipient": Named(**found["recipient"]),
+    }
+    calibration = Calibration(**found["calibration"]) if found["calibration"] else None
+    rest = {"spec": TaskSpec(**spec), "shards": shards, "places": tuple(found["places"])}
+    return Order(**{**found, **sides, **rest, "calibration": calibration})
 
 
 def divide(costs: Sequence[float], parts: int) -> list[list[int]]:

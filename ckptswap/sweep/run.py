@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -42,6 +42,7 @@ from ckptswap.sweep.journal import (
 from ckptswap.sweep.journal import repair as repair_journal
 from ckptswap.sweep.live import Leaderboard
 from ckptswap.sweep.lock import Lock
+from ckptswap.sweep.order import make_order
 from ckptswap.sweep.plan import UNREAD, By, Cell, Mode, Plan, Variant, make_plan
 from ckptswap.sweep.race import RaceRules
 from ckptswap.sweep.result import SweepResult
@@ -280,6 +281,7 @@ class Proposal:
     def _contents(self, tolerance: float | None) -> dict[str, Any]:
         return {
             "key": self.conditions,
+            "order": asdict(make_order(self)),
             "donors": [donor.path for donor in self.donors],
             "recipient": self.recipient.path,
             "tolerance": tolerance,

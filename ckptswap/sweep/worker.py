@@ -9,27 +9,18 @@ begun anew as often as may be. SIGTERM, or its standard input being closed, lets
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ckptswap.checkpoint import Checkpoint
-from ckptswap.errors import CkptswapError, RunError, Stopped
-from ckptswap.sweep.journal import Block, Journal, check_conditions, key_of
-from ckptswap.sweep.order import Named, Order, read_order
+from ckptswap.errors import CkptswapError, Stopped
+from ckptswap.sweep.journal import Block, Journal
+from ckptswap.sweep.order import Order, read_order
 from ckptswap.sweep.stopping import Stop, on_signals
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ckptswap.task import Task
 
 STOP_SUFFIX = ".stop"
 """A file of this name beside an order asks all its workers to end."""
@@ -42,57 +33,15 @@ def work(order: Order, shard: int, stop: Stop) -> None:
 
     Raises `Stopped` where that was asked for, and `RunError` where the conditions are others here.
     """
-    from ckptswap.sweep.conditions import conditions
-    from ckptswap.sweep.engine import Engine
+    from ckptswap.sweep.rebuild import rebuilt
     from ckptswap.sweep.walk import walk
-    from ckptswap.task import load_task
 
-    os.chdir(order.cwd)
-    sys.path += [each for each in order.places if each not in sys.path]
-    folder = Path(order.folder)
-    with contextlib.ExitStack() as stack:
-        recipient = stack.enter_context(_opened(order.recipient))
-        donors = [stack.enter_context(_given(each, recipient, order)) for each in order.donors]
-        task = load_task(order.spec, recipient)
-        found = conditions(task, donors, recipient)
-        if key_of(found) != order.key:
-            check_conditions(folder, found)
-            raise RunError(f"{folder} belongs to another sweep by now", remedy="run the sweep again")
-        engine = Engine(task, donors, recipient, order.engine, order.memory, _calibration(order, task))
+    with rebuilt(order) as engine:
         writer = f"{order.token}-{shard}-{secrets.token_hex(3)}"  # one a life, since a dead one may not be dead
-        with Journal(folder, order.key, writer) as journal:
+        with Journal(Path(order.folder), order.key, writer) as journal:
             told = _Told(order, stop)
             stop.check("nothing is done yet")
-            walk(task, engine, order.shards[shard], journal, told, lambda _, every: every)
-
-
-@contextlib.contextmanager
-def _opened(source: Named) -> Iterator[Checkpoint]:
-    from ckptswap.formats import open_checkpoint
-    from ckptswap.renaming import renamed
-
-    with open_checkpoint(source.path) as checkpoint:
-        yield renamed(checkpoint, source.renames)
-
-
-@contextlib.contextmanager
-def _given(source: Named, recipient: Checkpoint, order: Order) -> Iterator[Checkpoint]:
-    from ckptswap.renaming import renamed
-    from ckptswap.sweep.donors import open_donor
-
-    with open_donor(source.path, recipient, order.spec) as donor:
-        yield renamed(donor, source.renames)
-
-
-def _calibration(order: Order, task: Task) -> list[Tensor]:
-    from ckptswap.sweep.recalibration import fingerprint, load_calibration
-
-    if order.calibration is None:
-        return []
-    batches = load_calibration(order.calibration, task)
-    if fingerprint(batches) != order.calibrated_on:
-        raise RunError("the calibration data has other values by now", remedy="run the sweep again")
-    return batches
+            walk(engine.task, engine, order.shards[shard], journal, told, lambda _, every: every)
 
 
 class _Told:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ckptswap.errors import RunError, Stopped
 from ckptswap.sweep.follow import Follower
-from ckptswap.sweep.journal import key_of
-from ckptswap.sweep.order import Named, Order, divide, new_token, places
+from ckptswap.sweep.order import Order, divide, make_order
 from ckptswap.sweep.plan import Variant
 
 if TYPE_CHECKING:
@@ -145,25 +144,6 @@ def _divided(
     cones = proposal.engine.weights(proposal.task.first_inputs(), missing)
     costs = [cone * intake.lacking(each.id) for cone, each in zip(cones, missing, strict=True)]
     return [tuple(missing[at] for at in group) for group in divide(costs, jobs)]
-
-
-def make_order(proposal: Proposal, shards: Iterable[tuple[Variant, ...]]) -> Order:
-    """What workers need to know to score these variants as this process would."""
-    return Order(
-        token=new_token(),
-        folder=str(proposal.folder.absolute()),
-        key=key_of(proposal.conditions),
-        donors=tuple(map(Named.of, proposal.donors)),
-        recipient=Named.of(proposal.recipient),
-        spec=proposal.task.spec,
-        engine=proposal.engine.how,
-        memory=proposal.engine.memory,
-        shards=tuple(shards),
-        cwd=str(Path.cwd()),
-        places=places(),
-        calibration=proposal.calibration,
-        calibrated_on=proposal.plan.recalibration,
-    )
 
 
 def _watch(hands: Hands, workers: Iterable[int], intake: Intake, *, again: bool) -> None:

@@ -1,0 +1,73 @@
+"""A sweep's engine built anew, elsewhere or later, from what its order says."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.errors import RunError
+from ckptswap.sweep.journal import check_conditions, key_of
+from ckptswap.sweep.order import Named, Order
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ckptswap.sweep.engine import Engine
+    from ckptswap.task import Task
+
+
+@contextlib.contextmanager
+def rebuilt(order: Order) -> Iterator[Engine]:
+    """The engine of an order, in the folder and with the module path of whoever wrote it, as long as it is in use.
+
+    Raises `RunError` where task or checkpoints are no longer those of the run.
+    """
+    from ckptswap.sweep.conditions import conditions
+    from ckptswap.sweep.engine import Engine
+    from ckptswap.task import load_task
+
+    sys.path += [each for each in order.places if each not in sys.path]
+    folder = Path(order.folder)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.chdir(order.cwd))
+        recipient = stack.enter_context(_opened(order.recipient))
+        donors = [stack.enter_context(_given(each, recipient, order)) for each in order.donors]
+        task = load_task(order.spec, recipient)
+        found = conditions(task, donors, recipient)
+        if key_of(found) != order.key:
+            check_conditions(folder, found)
+            raise RunError(f"{folder} belongs to another sweep by now", remedy="run the sweep again")
+        yield Engine(task, donors, recipient, order.engine, order.memory, _calibration(order, task))
+
+
+@contextlib.contextmanager
+def _opened(source: Named) -> Iterator[Checkpoint]:
+    from ckptswap.formats import open_checkpoint
+    from ckptswap.renaming import renamed
+
+    with open_checkpoint(source.path) as checkpoint:
+        yield renamed(checkpoint, source.renames)
+
+
+@contextlib.contextmanager
+def _given(source: Named, recipient: Checkpoint, order: Order) -> Iterator[Checkpoint]:
+    from ckptswap.renaming import renamed
+    from ckptswap.sweep.donors import open_donor
+
+    with open_donor(source.path, recipient, order.spec) as donor:
+        yield renamed(donor, source.renames)
+
+
+def _calibration(order: Order, task: Task) -> list[Tensor]:
+    from ckptswap.sweep.recalibration import fingerprint, load_calibration
+
+    if order.calibration is None:
+        return []
+    batches = load_calibration(order.calibration, task)
+    if fingerprint(batches) != order.calibrated_on:
+        raise RunError("the calibration data has other values by now", remedy="run the sweep again")
+    return batches

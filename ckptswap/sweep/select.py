@@ -1,0 +1,203 @@
+"""The largest set of a sweep's cells that can be taken from the donors together, within a tolerance.
+
+Drops of single cells do not add up, so that every set is scored as a whole: cells are tried in the order of
+the upper ends of their own intervals, the least first, in runs; a run that costs too much is tried again in halves.
+That is greedy: there may be a larger set. And it was chosen by the samples it is scored on, which flatters it a little: score the result
+on other data before relying on it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ckptswap.errors import RunError, UsageError
+from ckptswap.selection import Selection
+from ckptswap.sweep import statistics
+from ckptswap.sweep.donors import is_made
+from ckptswap.sweep.evidence import load_result, reduction
+from ckptswap.sweep.journal import read_plan
+from ckptswap.sweep.order import Order, parsed_order
+from ckptswap.sweep.rebuild import rebuilt
+from ckptswap.sweep.result import Row, SweepResult
+from ckptswap.sweep.statistics import Interval
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ckptswap.sweep.engine import Engine
+
+Progress = Callable[[int, int], None]
+"""Called with how many cells are decided and how many there are."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The cells that are taken, and what all of them together cost.
+
+    `drop` has no interval with fewer than 8 groups of samples; then its value decides. `same` counts the cells
+    that are equal in both or never read, which are free and not taken. `score` is that of recipient and taken
+    cells together. `sources` are the recipient's path and the donors'.
+    """
+
+    metric: str
+    direction: str
+    tolerance: float
+    baseline: float
+    score: float
+    drop: Interval
+    taken: tuple[Row, ...]
+    left: tuple[Row, ...]
+    same: int
+    evaluations: int
+    sources: tuple[str, tuple[str, ...]]
+
+    @property
+    def numel(self) -> int:
+        """How many values are taken."""
+        return sum(row.numel for row in self.taken)
+
+
+def select(run_dir: str | Path, *, tolerance: float | None = None, progress: Progress | None = None) -> Choice:
+    """Find a largest set of a run's cells whose combined drop stays below the tolerance (default: the run's).
+
+    It stays below when the upper end of the 95 % interval of its drop does. Of several donors each cell takes the
+    one that does least. The task is built as the sweep built it. Raises `RunError` for a folder that is no
+    sweep of single parts, or whose checkpoints or data are others by now.
+    """
+    folder = Path(run_dir)
+    result = load_result(folder, tolerance=tolerance)
+    if result.mode != "only":
+        raise RunError(f"{folder} swaps with --mode {result.mode}", remedy="sweep single parts, without --mode")
+    candidates, same = _candidates(result)
+    if not candidates:
+        raise RunError(f"{folder} has no measured cell to choose from", remedy="see `ckptswap report`")
+    order = _order(folder)
+    with rebuilt(order) as engine:
+        search = _Search(engine, result, len(candidates), progress)
+        search.take(candidates)
+        chosen = search.taken
+        score, drop = search.measured(chosen)
+    left = tuple(row for row in candidates if row not in chosen)
+    paths = order.recipient.path, tuple(each.path for each in order.donors)
+    return Choice(
+        result.metric, result.direction, result.tolerance, result.baseline, score, drop, tuple(chosen), left, same,
+        search.evaluations, paths,
+    )  # fmt: skip
+
+
+def _order(folder: Path) -> Order:
+    try:
+        return parsed_order(read_plan(folder)["order"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{folder} does not say how it was made ({error})", remedy="run the sweep again") from None
+
+
+def _candidates(result: SweepResult) -> tuple[list[Row], int]:
+    """Cells of the finest split, each with its best donor, the most harmless first; and how many are free.
+
+    A cell that is not measured from any donor cannot be taken, unless it is free.
+    """
+    cells: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in _finest(result):
+        if row.drop is not None:
+            cells[row.tensors].append(row)
+    free = [rows for rows in cells.values() if any(row.status != "measured" for row in rows)]
+    best = [min(rows, key=_highest) for rows in cells.values() if rows not in free]
+    return sorted(best, key=_highest), len(free)
+
+
+def _highest(row: Row) -> float:
+    """The upper end of a cell's own interval: what is surely harmless comes before what seems to help."""
+    assert row.drop is not None
+    return row.drop if row.ci_high is None else row.ci_high
+
+
+def _finest(result: SweepResult) -> list[Row]:
+    """The rows of one way of splitting: parts of others would overlap."""
+    ways: dict[tuple[bool, bool], list[Row]] = defaultdict(list)
+    for row in result.rows:
+        ways[row.layer is None, row.kind is None].append(row)
+    return max(ways.values(), key=len, default=[])
+
+
+class _Search:
+    """Adds runs of cells to what is taken, as long as all together stay within the tolerance."""
+
+    def __init__(self, engine: Engine, result: SweepResult, cells: int, progress: Progress | None) -> None:
+        self._engine, self._result, self._cells, self._progress = engine, result, cells, progress
+        self._reduce = reduction(result.metric)
+        self.taken: list[Row] = []
+        self.evaluations = self._decided = 0
+        self._baseline = self._statistics([])
+
+    def take(self, rows: Sequence[Row]) -> None:
+        """Take these cells, or as many of them as can be had."""
+        if self._is_within([*self.taken, *rows]):
+            self.taken += rows
+            self._tell(len(rows))
+        elif len(rows) == 1:
+            self._tell(1)
+        else:
+            half = len(rows) // 2
+            self.take(rows[:half])
+            self.take(rows[half:])
+
+    def _tell(self, decided: int) -> None:
+        self._decided += decided
+        if self._progress:
+            self._progress(self._decided, self._cells)
+
+    def _is_within(self, rows: Sequence[Row]) -> bool:
+        _, drop = self.measured(rows)
+        highest = drop.estimate if drop.high is None else drop.high
+        return highest < self._result.tolerance
+
+    def measured(self, rows: Sequence[Row]) -> tuple[float, Interval]:
+        """Score and drop of the recipient with all these cells swapped; an infinite drop where it fails."""
+        found = self._statistics(rows)
+        if found is None or self._baseline is None:
+            return math.nan, Interval(math.inf, None, None)
+        best, worse = (self._baseline, found) if self._result.direction == "max" else (found, self._baseline)
+        drop = statistics.difference(best, worse, self._engine.task.groups, self._reduce)
+        return statistics.whole(found, self._reduce), drop
+
+    def _statistics(self, rows: Sequence[Row]) -> np.ndarray | None:
+        """By one plain forward pass over all samples; None where the outputs are no numbers."""
+        self.evaluations += 1
+        with self._engine.swaps.holding(self._values(rows)):
+            measured = self._engine.task.measure()
+        return None if measured.fault else measured.statistics[self._result.metric]
+
+    def _values(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        swaps = self._engine.swaps
+        return {name: value for row in rows for name, value in swaps.taken(row.tensors, row.donor).items()}
+
+
+def commands(choice: Choice, out: str) -> list[str]:
+    """The `transplant` commands that make the chosen checkpoint, quoted for a shell; one for each donor.
+
+    Raises `UsageError` for a donor that is no file.
+    """
+    recipient, donors = choice.sources
+    by_donor: dict[int, list[str]] = defaultdict(list)
+    for row in choice.taken:
+        by_donor[row.donor] += row.tensors
+    found, last = [], recipient
+    for place, (donor, names) in enumerate(sorted(by_donor.items()), start=1):
+        if is_made(donors[donor]):
+            raise UsageError(f"{donors[donor]} is no file to transplant from", remedy="sweep from files")
+        stem, suffix = os.path.splitext(out)
+        target = out if place == len(by_donor) else f"{stem}.part{place}{suffix}"
+        words = ["ckptswap", "transplant", "--from", donors[donor], "--to", last]
+        found.append(shlex.join([*words, *Selection.exactly(names).flags(), "-o", target]))
+        last = target
+    return found
