@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from ckptswap.cli.flags import AsciiFlag, FormatFlag, OutFlag
-from ckptswap.cli.sweep import ToleranceFlag, judged, render, say_notes
+from ckptswap.cli.sweep import judged, render, say_notes
+from ckptswap.cli.sweepflags import ToleranceFlag
 from ckptswap.cli.terminal import emit, say, style
 from ckptswap.errors import UsageError
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ckptswap.cli.flags import FormatFlag, OutFlag
-from ckptswap.cli.sweep import ToleranceFlag
+from ckptswap.cli.sweepflags import ToleranceFlag
 from ckptswap.cli.terminal import emit, progress, style
 
 

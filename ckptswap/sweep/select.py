@@ -1,9 +1,9 @@
 """The largest set of a sweep's cells that can be taken from the donors together, within a tolerance.
 
-Drops of single cells do not add up, so that every set is scored as a whole: cells are tried in the order of
-the upper ends of their own intervals, the least first, in runs; a run that costs too much is tried again in halves.
-That is greedy: there may be a larger set. And it was chosen by the samples it is scored on, which flatters it a little: score the result
-on other data before relying on it.
+Drops of single cells do not add up, so that every set is scored as a whole: cells are tried in the order of what
+they may do by themselves, the least first, in runs; a run that costs too much is tried again in halves. That is
+greedy: there may be a larger set. And it was chosen by the samples it is scored on, which flatters it a little:
+score the result on other data before relying on it.
 """
 
 from __future__ import annotations
@@ -111,14 +111,14 @@ def _candidates(result: SweepResult) -> tuple[list[Row], int]:
         if row.drop is not None:
             cells[row.tensors].append(row)
     free = [rows for rows in cells.values() if any(row.status != "measured" for row in rows)]
-    best = [min(rows, key=_highest) for rows in cells.values() if rows not in free]
-    return sorted(best, key=_highest), len(free)
+    best = [min(rows, key=_effect) for rows in cells.values() if rows not in free]
+    return sorted(best, key=_effect), len(free)
 
 
-def _highest(row: Row) -> float:
-    """The upper end of a cell's own interval: what is surely harmless comes before what seems to help."""
+def _effect(row: Row) -> float:
+    """How much a cell may change the score, either way: what surely does nothing comes first."""
     assert row.drop is not None
-    return row.drop if row.ci_high is None else row.ci_high
+    return max(abs(each) for each in (row.drop, row.ci_low, row.ci_high) if each is not None)
 
 
 def _finest(result: SweepResult) -> list[Row]:
