@@ -11,7 +11,19 @@ from pathlib import Path
 import pytest
 from cli_program import SWAP, good, run
 
-COMMANDS = ("show", "diff", "transplant", "evaluate", "sweep", "report", "train", "convert", "verify", "doctor")
+COMMANDS = (
+    "show",
+    "diff",
+    "transplant",
+    "evaluate",
+    "sweep",
+    "report",
+    "select",
+    "train",
+    "convert",
+    "verify",
+    "doctor",
+)
 
 
 def examples(command: str) -> list[str]:
