@@ -195,7 +195,7 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
         if options.how == "ours":
             return ours(spec, donor, recipient, folder)
         proposal = propose(donor, recipient, spec, by=[("tensor",)])
-        names = [each for (each,) in proposal.plan.variants()]
+        names = [each for variant in proposal.plan.variants() for each in variant.names]
         run: Callable[..., dict[str, float]] = in_memory if options.how == "full" else scripted
         chosen = names if options.how == "full" else names[:: max(1, len(names) // SCRIPTED)]
         start = time.perf_counter()

@@ -24,7 +24,13 @@ def train(
     data_args: Annotated[Patterns, typer.Option(metavar="K=V,…", help="The data's arguments: part=train.")] = None,
     steps: Annotated[int | None, typer.Option(metavar="N", help="Optimizer steps. [default: 150]")] = None,
     batch_size: Annotated[int | None, typer.Option(metavar="N", help="Samples a step. [default: 8]")] = None,
-    lr: Annotated[float | None, typer.Option(help="AdamW's learning rate. [default: 0.003]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate, falling to 0. [default: 0.003]")] = None,
+    optimizer: Annotated[
+        Literal["adamw", "sgd"] | None, typer.Option(help="SGD is with momentum 0.9. [default: adamw]")
+    ] = None,
+    freeze: Annotated[
+        Patterns, typer.Option(metavar="KIND", help="Kinds that stay as initialised: conv.bias, 'bn.*'.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Decides initialisation and order. [default: 0]")] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", help="Torch threads. [default: 2]")] = None,
     ignore: Annotated[int | None, typer.Option(metavar="CLASS", help="Mask value that does not count.")] = None,
@@ -48,7 +54,8 @@ def train(
 
     said: dict[str, Any] = {
         "model": model, "data": data, "steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed,
-        "threads": threads, "ignore": ignore,
+        "threads": threads, "ignore": ignore, "optimizer": optimizer,
+        "freeze": tuple(each for value in freeze for each in value.split(",")) if freeze else None,
         "model_args": parse_args(",".join(model_args)) if model_args else None,
         "data_args": parse_args(",".join(data_args)) if data_args else None,
     }  # fmt: skip

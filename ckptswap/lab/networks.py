@@ -36,31 +36,36 @@ class DoubleConv(nn.Module):
 
 
 class UpStage(DoubleConv):
-    """Doubles H and W by a transposed convolution, puts the skip beside it, then convolves twice."""
+    """Doubles H and W by a transposed convolution, puts the skip beside it where there is one, convolves twice."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(2 * outputs, outputs)
+    def __init__(self, inputs: int, outputs: int, skips: bool) -> None:
+        super().__init__((1 + skips) * outputs, outputs)
         self.up = nn.ConvTranspose2d(inputs, outputs, 2, stride=2)
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(torch.cat([self.up(x), skip], dim=1))
+    def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:  # type: ignore[override]
+        x = self.up(x)
+        return super().forward(x if skip is None else torch.cat([x, skip], dim=1))
 
 
 class UNet(nn.Module):
     """U-Net: `depth` max-pools, `width` channels first, doubled at each pool. H and W divisible by 2**depth.
 
+    With `skips` false all goes through the deepest stage; with them an auto-encoder can copy its input past it.
     Source: Ronneberger et al. 2015, arXiv:1505.04597; here with padding, batch norm, and one skip a stage.
 
     >>> UNet(width=4, depth=2)(torch.zeros(1, 1, 8, 12)).shape
     torch.Size([1, 1, 8, 12])
     """
 
-    def __init__(self, in_channels: int = 1, classes: int = 1, width: int = 12, depth: int = 3) -> None:
+    def __init__(
+        self, in_channels: int = 1, classes: int = 1, width: int = 12, depth: int = 3, skips: bool = True
+    ) -> None:
         super().__init__()
+        self.skips = skips
         widths = [width * 2**stage for stage in range(depth + 1)]
         pairs = list(itertools.pairwise(widths))
         self.encoder = nn.ModuleList([DoubleConv(a, b) for a, b in [(in_channels, width), *pairs]])
-        self.decoder = nn.ModuleList([UpStage(deep, shallow) for shallow, deep in reversed(pairs)])
+        self.decoder = nn.ModuleList([UpStage(deep, shallow, skips) for shallow, deep in reversed(pairs)])
         self.head = nn.Conv2d(width, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,7 +74,7 @@ class UNet(nn.Module):
             x = stage(F.max_pool2d(x, 2) if skips else x)
             skips.append(x)
         for stage, skip in zip(self.decoder, reversed(skips[:-1]), strict=True):
-            x = stage(x, skip)
+            x = stage(x, skip if self.skips else None)
         return self.head(x)
 
 
@@ -167,7 +172,12 @@ def _check(name: str, args: Mapping[str, Any]) -> None:
         if key not in known:
             remedy = near(key, known) or f"it takes {', '.join(known)}"
             raise ModelError(f"lab:{name} takes no argument {key!r}", remedy=remedy)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(known[key].default, bool):
+            if not isinstance(value, bool):
+                raise ModelError(
+                    f"lab:{name}: {key}={value!r} is neither true nor false", remedy=f"write {key}=true"
+                )
+        elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ModelError(
                 f"lab:{name}: {key}={value!r} is no whole number from 1", remedy=f"write {key}=1 or more"
             )

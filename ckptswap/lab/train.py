@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ckptswap.errors import DataError, ModelError, TaskError, UsageError, near
 from ckptswap.formats import open_checkpoint, write_checkpoint
 from ckptswap.formats.atomic import refuse_existing
 from ckptswap.formats.checksums import refuse_damaged
+from ckptswap.naming import classify, expand_kind
 from ckptswap.task import TaskSpec
 from ckptswap.task.data import load_data
 from ckptswap.task.models import build_model
@@ -32,6 +34,11 @@ from ckptswap.task.weights import to_torch
 from ckptswap.version import __version__
 
 TARGETS: Mapping[str, str] = {"segment": "masks", "reconstruct": "input"}
+
+OPTIMIZERS: Mapping[str, Callable[[list[nn.Parameter], float], torch.optim.Optimizer]] = {
+    "adamw": lambda parameters, lr: torch.optim.AdamW(parameters, lr=lr),
+    "sgd": lambda parameters, lr: torch.optim.SGD(parameters, lr=lr, momentum=0.9),
+}
 
 Progress = Callable[[int, float], None]
 """Called after each step with its number (from 1) and its loss."""
@@ -44,7 +51,9 @@ class TrainSpec:
     `task`: `segment` (cross-entropy; for one class binary cross-entropy plus soft Dice) or `reconstruct` (mean
     squared error to the input). `model`: `lab:NAME` or `smp:NAME`; `in_channels` and `classes` are taken from the
     data where `model_args` does not say. `data`: whatever a task takes, `lab:NAME` or a folder with `images/` (and
-    `masks/`). AdamW's rate falls linearly from `lr` to 0. Pixels whose mask has the value `ignore` do not count.
+    `masks/`). Pixels whose mask has the value `ignore` do not count. `optimizer`: `adamw`, or `sgd` (momentum 0.9,
+    no decay), under which a parameter without gradient stays where it is; the rate falls linearly from `lr` to 0.
+    Kinds in `freeze` (as in a selection) are not trained.
     """
 
     task: str
@@ -58,6 +67,8 @@ class TrainSpec:
     seed: int = 0
     threads: int = 2
     ignore: int | None = None
+    optimizer: str = "adamw"
+    freeze: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,7 @@ def train(
     progress: Progress | None = None,
     force: bool = False,
 ) -> TrainResult:
-    """Train a network with AdamW and write it to `out`, with model, task, seed and step in the metadata.
+    """Train a network and write it to `out`, with model, task, seed and step in the metadata.
 
     `save_init` keeps the network as it was before the first step. Nothing is written unless whole. Raises
     UsageError for a spec without sense, ModelError and DataError for what cannot be built or read, FileError for a
@@ -119,6 +130,9 @@ def _check(spec: TrainSpec) -> None:
         raise UsageError(f"there is no training task {spec.task!r}", remedy=remedy)
     if spec.model.partition(":")[0] not in ("lab", "smp"):
         raise ModelError(f"{spec.model!r} cannot be trained here", remedy="use lab:unet, lab:pspnet or smp:NAME")
+    if spec.optimizer not in OPTIMIZERS:
+        remedy = near(spec.optimizer, OPTIMIZERS) or f"use {' or '.join(OPTIMIZERS)}"
+        raise UsageError(f"there is no optimizer {spec.optimizer!r}", remedy=remedy)
     for name in ("steps", "batch_size", "threads"):
         if getattr(spec, name) < 1:
             raise UsageError(f"{name} is {getattr(spec, name)}", remedy="it must be 1 or more")
@@ -205,13 +219,14 @@ def _start_from(model: nn.Module, path: Path | None) -> tuple[tuple[str, ...], s
 
 
 def _descend(spec: TrainSpec, model: nn.Module, samples: Samples, progress: Progress | None) -> Iterator[float]:
-    """One AdamW step after another, the rate falling linearly to 0; yields the loss of each.
+    """One step after another, the rate falling linearly to 0; yields the loss of each.
 
     With a constant rate the BN statistics lag behind the last large steps, and the baseline is not at rest.
     """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=spec.lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: 1 - done / spec.steps)
     model.requires_grad_(True).train()
+    trained = _trained(spec, model)
+    optimizer = OPTIMIZERS[spec.optimizer](trained, spec.lr)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: 1 - done / spec.steps)
     batches = itertools.islice(batch_order(len(samples.images), spec.batch_size, spec.seed), spec.steps)
     for step, batch in enumerate(batches, start=1):
         images = samples.images[batch]
@@ -243,6 +258,25 @@ def batch_order(samples: int, batch_size: int, seed: int) -> Iterator[list[int]]
     )
     while True:
         yield list(itertools.islice(stream, batch_size))
+
+
+def _trained(spec: TrainSpec, model: nn.Module) -> list[nn.Parameter]:
+    """All parameters but the frozen ones. Raises `UsageError` for a kind that the model lacks, or that is all."""
+    parameters = dict(model.named_parameters())
+    places = classify({name: tuple(value.shape) for name, value in model.state_dict().items()})
+    kinds = {name: places[name][1] for name in parameters}
+    frozen: set[str] = set()
+    for pattern in (each for given in spec.freeze for each in expand_kind(given)):
+        found = {name for name, kind in kinds.items() if fnmatchcase(kind, pattern)}
+        if not found:
+            remedy = near(pattern, kinds.values()) or f"it has {', '.join(sorted(set(kinds.values())))}"
+            raise UsageError(f"{spec.model} trains no parameter of the kind {pattern!r}", remedy=remedy)
+        frozen |= found
+    if len(frozen) == len(parameters):
+        raise UsageError("--freeze leaves nothing to train", remedy="freeze fewer kinds")
+    for name in frozen:
+        parameters[name].requires_grad_(False)
+    return [each for name, each in parameters.items() if name not in frozen]
 
 
 def _forward(spec: TrainSpec, model: nn.Module, images: Tensor) -> Tensor:

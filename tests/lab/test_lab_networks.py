@@ -72,3 +72,19 @@ def test_an_unknown_name_is_met_with_a_near_one() -> None:
 def test_bad_arguments_are_named(args: dict[str, object], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         build("unet", **args)
+
+
+def test_without_skips_all_goes_through_the_deepest_stage() -> None:
+    """Where the deepest stage gives nothing, neither does the output depend on the input."""
+    torch.manual_seed(0)
+    network = build("unet", width=2, depth=2, skips=False).eval()
+    with_skips = build("unet", width=2, depth=2).eval()
+    for each in (network, with_skips):
+        for parameter in each.encoder[-1].parameters():
+            parameter.data.zero_()
+    x, y = torch.randn(1, 1, 8, 8), torch.randn(1, 1, 8, 8)
+    with torch.inference_mode():
+        assert torch.equal(network(x), network(y))
+        assert not torch.equal(with_skips(x), with_skips(y))
+    with pytest.raises(ModelError, match="neither true nor false"):
+        build("unet", skips=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -256,3 +257,42 @@ def test_ignored_pixels_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_soft_dice_by_hand() -> None:
     logits, target = torch.tensor([0.0, 0.0]), torch.tensor([1.0, 0.0])
     assert soft_dice_loss(logits, target).item() == pytest.approx(1 - (2 * 0.5 + 1) / (1 + 1 + 1))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_frozen_kinds_stay_and_the_others_move(tmp_path: Path, optimizer: str) -> None:
+    init, out = tmp_path / "i.safetensors", tmp_path / "o.safetensors"
+    train(replace(SMALL, optimizer=optimizer, freeze=("conv.bias", "bn.affine")), out, save_init=init)
+    before, after = arrays(init), arrays(out)
+    with open_checkpoint(out) as checkpoint:
+        kinds = {name: entry.kind for name, entry in checkpoint.items()}
+    same = {name for name in before if np.array_equal(before[name], after[name])}
+    assert same == {name for name, kind in kinds.items() if kind in ("conv.bias", "bn.weight", "bn.bias")}
+
+
+def test_a_bias_before_batch_norm_moves_by_rounding_only_under_sgd(tmp_path: Path) -> None:
+    """It has no gradient: what it adds, batch norm takes away. (AdamW moves it all the same.)"""
+    moved = {}
+    for optimizer in ("sgd", "adamw"):
+        init, out = tmp_path / "i.safetensors", tmp_path / "o.safetensors"
+        train(replace(SMALL, steps=20, optimizer=optimizer), out, save_init=init, force=True)
+        before, after = arrays(init), arrays(out)
+        moved[optimizer] = np.abs(after["encoder.0.conv1.bias"] - before["encoder.0.conv1.bias"]).max()
+        assert np.abs(after["head.bias"] - before["head.bias"]).max() > 1e-4, "it has no batch norm behind it"
+    assert moved["sgd"] < 1e-6
+    assert moved["adamw"] > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"optimizer": "sgdd"}, "did you mean 'sgd'"),
+        ({"freeze": ("conv.bia",)}, "did you mean 'conv.bias'"),
+        ({"freeze": ("bn.running_mean",)}, "trains no parameter"),
+        ({"freeze": ("*",)}, "nothing to train"),
+    ],
+)
+def test_what_cannot_be_trained_so(tmp_path: Path, changed: dict, words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)):
+        train(replace(SMALL, **changed), tmp_path / "o.safetensors")
+    assert not (tmp_path / "o.safetensors").exists()
