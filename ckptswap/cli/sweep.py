@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ckptswap.checkpoint import Checkpoint
     from ckptswap.report.text import Style
     from ckptswap.sweep.plan import Cell
-    from ckptswap.sweep.result import Row, SweepResult
+    from ckptswap.sweep.result import SweepResult
     from ckptswap.sweep.run import Proposal
     from ckptswap.task.spec import TaskSpec
 
@@ -137,7 +137,11 @@ def sweep(
         return
     drawn = {way: render(each, format, style(out, ascii=ascii), work.top) for way, each in found.items()}
     emit(_joined(drawn, format), out)
-    _tell_failed([row for each in found.values() for row in each.rows])
+    failed = sum(each.failed for each in found.values())
+    if failed:
+        total = sum(len(each.rows) + each.beside for each in found.values())
+        say(f"ckptswap: {failed} of {total} variants failed; the reasons are in the table")
+        raise typer.Exit(EXIT_PARTIAL)
 
 
 def _joined(texts: Mapping[str, str], format: Format) -> str:
@@ -149,13 +153,6 @@ def _joined(texts: Mapping[str, str], format: Format) -> str:
         return f'{{"schema": "ckptswap.both/1",\n{parts}}}\n'
     mark = "## " if format == "md" else ""
     return "\n".join(f"{mark}{way}\n\n{text}" for way, text in texts.items())
-
-
-def _tell_failed(rows: Sequence[Row]) -> None:
-    failed = sum(row.status == "failed" for row in rows)
-    if failed:
-        say(f"ckptswap: {failed} of {len(rows)} variants failed; the reasons are in the table")
-        raise typer.Exit(EXIT_PARTIAL)
 
 
 def _proposed(
@@ -272,7 +269,8 @@ def _plan(proposal: Proposal, format: Format) -> str:
     from ckptswap.report import plan as report
     from ckptswap.report.text import dump_json
 
-    data = report.plan_json(proposal.plan, str(proposal.folder), proposal.task.samples, proposal.cost())
+    folder, donors = str(proposal.folder), len(proposal.donors)
+    data = report.plan_json(proposal.plan, folder, proposal.task.samples, proposal.cost(), donors)
     texts = {
         "table": lambda: report.plan_table(data, style()),
         "json": lambda: dump_json(data),

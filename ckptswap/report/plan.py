@@ -19,9 +19,9 @@ SCHEMA = "ckptswap.plan/1"
 FIELDS = ("layer", "kind", "status", "tensors", "numel", "rmse", "rel_l2", "reason")
 
 
-def plan_json(plan: Plan, folder: str, samples: int, cost: Cost) -> dict[str, Any]:
-    """The plan as pure data: `variants` are scored, each on `samples`; `share` is the part of all full forward
-    passes' FLOPs that is really computed, `seconds` an estimate from one timed batch."""
+def plan_json(plan: Plan, folder: str, samples: int, cost: Cost, donors: int = 1) -> dict[str, Any]:
+    """The plan as pure data: `variants` are scored, beside baseline and donors, each on `samples`; `share` is the
+    part of all full forward passes' FLOPs that is really computed, `seconds` an estimate from one timed batch."""
     plain = [name for name in FIELDS if name != "tensors"]
     rows = [{name: getattr(cell, name) for name in plain} | {"tensors": list(cell.names)} for cell in plan.cells]
     return {
@@ -30,7 +30,7 @@ def plan_json(plan: Plan, folder: str, samples: int, cost: Cost) -> dict[str, An
         "samples": samples,
         "cells": len(rows),
         "variants": len(plan.variants()),
-        "passes": (len(plan.variants()) + 2) * samples,
+        "passes": (len(plan.variants()) + 1 + donors) * samples,
         "engine": cost.engine,
         "share": cost.share,
         "seconds": cost.seconds,
@@ -45,7 +45,7 @@ def plan_table(data: Mapping[str, Any], style: Style) -> str:
     numbers = [Column(name, right=True, spare=3 - at) for at, name in enumerate(("numel", "RMSE", "rel. L2"))]
     cost = (
         f"{plural(data['cells'], 'cell')}, {plural(data['variants'], 'variant')} to score, with the baseline and "
-        f"the donor, on {plural(data['samples'], 'sample')}"
+        f"{_donors(data)}, on {plural(data['samples'], 'sample')}"
     )
     rows = [_cells(row) for row in data["rows"]]
     said = [
@@ -54,6 +54,11 @@ def plan_table(data: Mapping[str, Any], style: Style) -> str:
         *paragraph(f"run: {safe(data['run'])}", style),
     ]
     return render([*grid([*texts, *numbers, Column("reason", smallest=8)], rows, style), Text(), *said], style)
+
+
+def _donors(data: Mapping[str, Any]) -> str:
+    donors = data["passes"] // data["samples"] - data["variants"] - 1
+    return "the donor" if donors == 1 else plural(donors, "donor")
 
 
 def _effort(data: Mapping[str, Any]) -> str:

@@ -36,6 +36,7 @@ def select_json(choice: Choice, commands: list[str]) -> dict[str, Any]:
         "taken": len(choice.taken),
         "numel": choice.numel,
         "free": choice.same,
+        "unscored": choice.unscored,
         "evaluations": choice.evaluations,
         "rows": rows,
         "commands": commands,
@@ -61,7 +62,8 @@ def select_table(data: Mapping[str, Any], style: Style) -> str:
         f"{fixed(data['drop'], 5, signed=True)} {drop}, within {number(data['tolerance'])}"
     )
     more = (
-        f"{plural(data['free'], 'more cell')} equal in both, or never read; {data['evaluations']} sets were scored"
+        f"{data['free']} more are equal in both or never read, {data['unscored']} have no score in the sweep; "
+        f"{data['evaluations']} sets were scored"
     )
     columns = [Column("layer", smallest=10), Column("kind", smallest=15), Column("numel", right=True)]
     columns += [Column("RMSE", right=True), Column("drop alone", right=True)]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ckptswap.errors import MetricError, RunError, UsageError, near
+from ckptswap.errors import MetricError, RunError, UsageError, listing, near
 from ckptswap.sweep import statistics
 from ckptswap.sweep.heats import Heat, Race, heats
 from ckptswap.sweep.journal import BASELINE, DONOR, donor_id, key_of, read_blocks, read_plan
@@ -257,6 +257,9 @@ def _result(run: Run, rows: Sequence[Row], tolerance: float, notes: Sequence[str
         mode=run.plan.mode,
         donors=tuple(DonorScore(path, run.value(donor_id(at))) for at, path in enumerate(run.donors)),
         recalibrated_baseline=run.value(again.id) if again else None,
+        beside=len(_beside(run)),
+        failed=sum(row.status == "failed" for row in rows)
+        + sum(run.scores.failed(each.id) is not None for each in _beside(run)),
     )
 
 
@@ -369,6 +372,7 @@ def _notes(run: Run, cells: Sequence[Cell], drops: Mapping[str, RowIntervals]) -
         if reason is not None:
             which = "the donor" if len(run.donors) == 1 else run.donors[at]
             notes.append(f"{which} has no score on this task: {reason}")
+    notes += _beside_notes(run)
     waiting = len(run.plan.cells) - len(cells)
     if waiting:
         notes.append(f"{waiting} of {len(run.plan.cells)} rows are not scored yet: the same command continues")
@@ -376,6 +380,22 @@ def _notes(run: Run, cells: Sequence[Cell], drops: Mapping[str, RowIntervals]) -
     if partly:
         notes.append(f"{partly} rows rest on fewer than {run.scores.samples} samples so far")
     return [*notes, *_race_notes(run), *_screen_notes(run, drops)]
+
+
+def _beside(run: Run) -> list[Variant]:
+    """What is scored beside the rows: points of paths, and variants with new statistics."""
+    return [each for each in run.plan.variants() if each.recalibrated or each.alpha != 1.0]
+
+
+def _beside_notes(run: Run) -> Iterator[str]:
+    beside = _beside(run)
+    waiting = sum(not run.scores.is_begun(each.id) for each in beside)
+    if waiting:
+        yield f"{waiting} of {len(beside)} scores beside the rows are not there yet: the same command continues"
+    reasons = [reason for each in beside if (reason := run.scores.failed(each.id))]
+    if reasons:
+        why = listing(list(dict.fromkeys(reasons)), most=3)
+        yield f"{len(reasons)} of {len(beside)} scores beside the rows failed: {why}"
 
 
 def _race_notes(run: Run) -> Iterator[str]:

@@ -19,7 +19,7 @@ from ckptswap.diff import distances
 from ckptswap.errors import UsageError, listing
 from ckptswap.formats.checksums import refuse_damaged
 from ckptswap.moments import Distance
-from ckptswap.naming import natural_key
+from ckptswap.naming import natural_key, split_name
 from ckptswap.selection import Part, Selection
 from ckptswap.sweep.result import Mode
 
@@ -28,8 +28,8 @@ Compared = str | tuple[bool, Distance]
 """Why two tensors do not fit; or whether they are equal, and how far the donor's is from the recipient's."""
 UNREAD = "bn.num_batches_tracked"
 """The kind that no model reads in eval mode: batch norm counts batches for training only."""
-STATISTICS = ("bn.running_mean", "bn.running_var", UNREAD)
-"""The kinds that an estimate of batch norm's statistics writes over."""
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""What an estimate of batch norm's statistics writes over, by its role in the layer."""
 Status = Literal["measured", "identical", "no-effect", "mismatch"]
 
 
@@ -160,10 +160,10 @@ class Plan:
 def is_statistics(cell: Cell) -> bool:
     """Whether a cell takes nothing but batch norm's statistics.
 
-    >>> is_statistics(Cell(("kind",), None, "bn.running_var", ("n.running_var",), 1, "measured"))
+    >>> is_statistics(Cell(("layer",), "n", None, ("n.running_mean", "n.running_var"), 2, "measured"))
     True
     """
-    return cell.kind in STATISTICS
+    return all(split_name(name)[1] in STATISTICS for name in cell.names)
 
 
 def variant_id(names: Iterable[str], donor: int = 0, alpha: float = 1.0, recalibration: str | None = None) -> str:
@@ -207,7 +207,7 @@ def make_plan(
             ]
             cells += sorted(found, key=cell_key) if mode in ("only", "all-but") else found
     ways = tuple(dict.fromkeys(splits))
-    return Plan(ways, tuple(selection.flags()), tuple(cells), mode, tuple(alphas), recalibration)
+    return Plan(ways, tuple(selection.flags()), tuple(cells), mode, tuple(dict.fromkeys(alphas)), recalibration)
 
 
 def _takes(

@@ -49,7 +49,7 @@ def load_calibration(wanted: Calibration, task: Task) -> list[Tensor]:
             "--recalibrate-bn needs data that is not scored", remedy="name it with --calibration-data"
         )
     spec = replace(task.spec, data=data, data_args=args, target="input", limit=None, group=None)
-    with closing(load_data(spec).batches()) as batches:
+    with task.pinned(), closing(load_data(spec).batches()) as batches:
         found = [batch.inputs for batch in islice(batches, wanted.batches)]
     if len(found) < wanted.batches:
         raise UsageError(
@@ -81,7 +81,7 @@ def _bytes(tensor: Tensor) -> bytes:
 def _refuse_scored(batches: Sequence[Tensor], task: Task) -> None:
     """Statistics that were estimated on the scored samples would flatter every variant."""
     known = {hashlib.sha256(_bytes(sample)).digest() for batch in batches for sample in batch}
-    with closing(task.batches()) as scored:
+    with task.pinned(), closing(task.batches()) as scored:
         both = sum(hashlib.sha256(_bytes(each)).digest() in known for batch in scored for each in batch.inputs)
     if both:
         raise UsageError(

@@ -106,7 +106,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """The whole table, in the order in which it is shown (worst drop first within each way of splitting)."""
+    """The whole table, in the order in which it is shown (worst drop first within each way of splitting).
+
+    `beside` counts the scores beside the rows (points of paths, new statistics), `failed` the rows and scores that
+    could not be had.
+    """
 
     metric: str
     direction: Literal["max", "min"]
@@ -120,3 +124,5 @@ class SweepResult:
     mode: Mode = "only"
     donors: tuple[DonorScore, ...] = ()
     recalibrated_baseline: float | None = None
+    beside: int = 0
+    failed: int = 0

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.errors import CkptswapError, MismatchError, TaskError, UsageError
+from ckptswap.errors import CkptswapError, MismatchError, ModelError, TaskError, UsageError
 from ckptswap.selection import Selection
 from ckptswap.sweep.calibration import Calibration
 from ckptswap.sweep.evidence import limit_of, load_result
@@ -396,7 +396,7 @@ def propose(
     estimated anew beside it. `engine` says how variants are scored (see `sweep.engine`), `memory` bounds in bytes
     what replays may take. Nothing is written. Raises `SelectionError` when nothing is selected, `UsageError` for
     modes and calibrations that make no sense, `TaskError` when the task cannot be built or the model run,
-    `MismatchError` when the recipient does not fit the model.
+    `MismatchError` when the recipient does not fit the model, `ModelError` where it can estimate no statistics.
     """
     from ckptswap.sweep.conditions import conditions
     from ckptswap.sweep.engine import MEMORY, Engine
@@ -417,11 +417,27 @@ def propose(
     if plan is None:  # in which order the layers run, the model must tell
         plan = make_plan(donors, recipient, wanted, by, order=layer_order(task, recipient), **how)
     plan = replace(plan, recalibration=fingerprint(batches) if batches else None)
+    if plan.recalibrated_baseline:
+        _refuse_estimate(chosen, plan.recalibrated_baseline)
     if engine != "full":
         plan = plan.without_effect(_unread(task, chosen, recipient))
     found = conditions(task, donors, recipient)
     folder = Path(run_dir) if run_dir is not None else Path("runs") / key_of(found)[:12]
     return Proposal(task, chosen, recipient, donors, plan, found, folder, misfits, calibration)
+
+
+def _refuse_estimate(engine: Engine, baseline: Variant) -> None:
+    """A recipient whose own statistics cannot be estimated is found out before any work."""
+    from ckptswap.task.callables import first_line
+
+    try:
+        with engine.task.pinned():
+            engine.written(baseline)
+    except Exception as error:  # the user's model may raise anything
+        raise ModelError(
+            f"the model cannot estimate batch norm's statistics ({first_line(error)})",
+            remedy="use a larger --batch-size, or leave --recalibrate-bn out",
+        ) from None
 
 
 def _unread(task: Task, engine: Engine, recipient: Checkpoint) -> frozenset[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from ckptswap.sweep.donors import is_made
 from ckptswap.sweep.evidence import load_result, reduction
 from ckptswap.sweep.journal import read_plan
 from ckptswap.sweep.order import Order, parsed_order
+from ckptswap.sweep.plan import Plan
 from ckptswap.sweep.rebuild import rebuilt
 from ckptswap.sweep.result import Row, SweepResult
 from ckptswap.sweep.statistics import Interval
@@ -44,8 +45,9 @@ class Choice:
     """The cells that are taken, and what all of them together cost.
 
     `drop` has no interval with fewer than 8 groups of samples; then its value decides. `same` counts the cells
-    that are equal in both or never read, which are free and not taken. `score` is that of recipient and taken
-    cells together. `sources` are the recipient's path and the donors'.
+    that are equal in both or never read, which are free and not taken; `unscored` those that the sweep has not
+    reached, that failed or do not fit. `score` is that of recipient and taken cells together. `sources` are the
+    recipient's path and the donors'.
     """
 
     metric: str
@@ -57,6 +59,7 @@ class Choice:
     taken: tuple[Row, ...]
     left: tuple[Row, ...]
     same: int
+    unscored: int
     evaluations: int
     sources: tuple[str, tuple[str, ...]]
 
@@ -77,6 +80,7 @@ def select(run_dir: str | Path, *, tolerance: float | None = None, progress: Pro
     result = load_result(folder, tolerance=tolerance)
     if result.mode != "only":
         raise RunError(f"{folder} swaps with --mode {result.mode}", remedy="sweep single parts, without --mode")
+    plan = Plan.from_json(read_plan(folder)["plan"])
     candidates, same = _candidates(result)
     if not candidates:
         raise RunError(f"{folder} has no measured cell to choose from", remedy="see `ckptswap report`")
@@ -87,10 +91,12 @@ def select(run_dir: str | Path, *, tolerance: float | None = None, progress: Pro
         chosen = search.taken
         score, drop = search.measured(chosen)
     left = tuple(row for row in candidates if row not in chosen)
+    finest = max(Counter(cell.by for cell in plan.cells if cell.donor == 0).values())
+    unscored = finest - len(candidates) - same
     paths = order.recipient.path, tuple(each.path for each in order.donors)
     return Choice(
         result.metric, result.direction, result.tolerance, result.baseline, score, drop, tuple(chosen), left, same,
-        search.evaluations, paths,
+        unscored, search.evaluations, paths,
     )  # fmt: skip
 
 

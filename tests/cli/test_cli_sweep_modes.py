@@ -28,6 +28,9 @@ def test_a_column_for_each_donor(work: Path) -> None:
     assert "drop A" in done.out
     assert "drop E" in done.out
     assert good("report", "run").out == done.out
+    plan = good(*SWEEP, *more, *KIND, "--dry-run", "--format", "json").json
+    assert plan["passes"] == (plan["variants"] + 1 + 5) * plan["samples"]
+    assert "the baseline and 5 donors" in good(*SWEEP, *more, *KIND, "--dry-run").out.replace("\n", " ")
     data = good(*SWEEP, *more, *KIND, "--format", "json").json
     validate("sweep", data)
     assert [each["path"] for each in data["donors"]][1:4] == ["zeros", "shuffle:3", "init:1"]

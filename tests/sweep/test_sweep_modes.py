@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.errors import RunError, UsageError
+from ckptswap.errors import ModelError, RunError, UsageError
 from ckptswap.formats import open_checkpoint
 from ckptswap.selection import Selection
 from ckptswap.sweep.calibration import Calibration
@@ -259,6 +259,63 @@ def test_the_model_is_afterwards_as_it_was(skip: TaskSpec, pair, calibration) ->
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
     assert [norm.momentum for norm in norms] == momenta
     assert not any(module.training for module in model.modules())
+
+
+def test_a_layer_that_is_nothing_but_statistics_has_no_new_ones(
+    skip: TaskSpec, pair, run: Path, calibration
+) -> None:
+    selection = Selection.parse(only=["bn.running_*"])
+    result = sweep(
+        *pair, skip, selection=selection, by=[("layer",)], run_dir=run, calibration=calibration, tolerance=0.01
+    )
+    assert [row.recalibrated.drop for row in result.rows if row.recalibrated] == [None, None]
+
+
+def test_statistics_of_single_values_are_refused_before_any_work(
+    skip: TaskSpec, own: Path, save, run: Path, calibration
+) -> None:
+    """One pixel and one sample: torch has no variance of it."""
+    own.write_text(own.read_text() + ONE)
+    spec = replace(skip, model=f"{own}:Pooled", batch_size=1)
+    with pytest.raises(ModelError, match="cannot estimate"):
+        propose(save(1, "Skip"), save(0, "Skip"), spec, calibration=calibration, run_dir=run)
+
+
+def test_a_failing_estimate_is_told_and_counted(skip: TaskSpec, own: Path, save, run: Path, calibration) -> None:
+    """In training mode this model takes no stem that has been swapped; in eval mode it does."""
+    own.write_text(own.read_text() + PICKY)
+    donor, recipient = save(1, "Skip"), save(0, "Skip")
+    spec = replace(skip, model=f"{own}:Picky")
+    result = sweep(
+        donor, recipient, spec, selection=Selection.parse(only=["*.bias"]), by=[("layer",)], run_dir=run,
+        calibration=calibration, tolerance=0.01,
+    )  # fmt: skip
+    rows = {row.layer: row for row in result.rows}
+    assert rows["stem"].drop is not None
+    assert rows["stem"].recalibrated is not None
+    assert "no such stem" in (rows["stem"].recalibrated.reason or "")
+    assert rows["head"].recalibrated is not None
+    assert rows["head"].recalibrated.drop is not None
+    assert result.failed == 1
+    assert any("1 of 6 scores beside the rows failed" in note for note in result.notes)
+
+
+ONE = """
+
+class Pooled(Skip):
+    def forward(self, x):
+        return super().forward(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
+"""
+PICKY = """
+
+class Picky(Skip):
+    def forward(self, x):
+        if not hasattr(self, "seen"):
+            self.seen = self.stem.bias[0].item()
+        if self.norm.training and self.stem.bias[0].item() != self.seen:
+            raise RuntimeError("no such stem in training")
+        return super().forward(x)
+"""
 
 
 @pytest.mark.parametrize(
