@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -10,9 +10,10 @@ from rich.text import Text
 from ckptswap.report.layout import HEADING, QUIET, Cell, Column, grid, paragraph, render
 from ckptswap.report.sweep import LOOK, header, labels, sections, unmeasured
 from ckptswap.report.text import MISSING, Style, count, decimals, fixed, number, safe
+from ckptswap.sweep.result import Row
 
 if TYPE_CHECKING:
-    from ckptswap.sweep.result import Row, SweepResult
+    from ckptswap.sweep.result import SweepResult
 
 
 def donors_table(result: SweepResult, style: Style, top: int | None = None) -> str:
@@ -23,15 +24,15 @@ def donors_table(result: SweepResult, style: Style, top: int | None = None) -> s
     >>> rows = tuple(Row("c", "conv.bias", ("c.bias",), 4, "measured", drop=0.1 * at, donor=at) for at in (0, 1))
     >>> print(donors_table(SweepResult("dice", "max", 0.01, 0.9, 0.5, 8, rows, donors=donors), Style()), end="")
     dice, higher is better, 8 samples
-    baseline 0.9   donor 0.5   tolerance 0.01   ± 95 %, simultaneous
+    baseline 0.9   tolerance 0.01   ± 95 %, simultaneous
     <BLANKLINE>
     donors
     A  a.pt   0.5
     B  zeros    –
     <BLANKLINE>
     cells, by the worst drop
-    layer  kind       numel  drop A    drop B
-    c      conv.bias      4     0 –  +0.100 –
+    layer  kind       numel  A       B
+    c      conv.bias      4  0  +0.100
     r reusable, s sensitive, ? undecided, = not run: equal in both, or without
     effect
     """
@@ -44,12 +45,31 @@ def donors_table(result: SweepResult, style: Style, top: int | None = None) -> s
     lines = [*header(result, style), Text(), Text("donors", style=HEADING), *grid(columns, listed, style)[1:]]
     for title, rows in sections(result.rows):
         cells = _by_cell(rows, len(names))
-        shown = cells[:top]
-        lines += [Text(), Text(f"{title}, by the worst drop", style=HEADING), *_pivot(shown, names, style)]
-        if len(shown) < len(cells):
-            lines.append(Text(f"and {len(cells) - len(shown):,} more", style=QUIET))
+        for what, value in _asked(result).items():
+            lines += [Text(), Text(f"{title}{what}", style=HEADING), *_pivot(cells[:top], names, value, style)]
+        if top is not None and top < len(cells):
+            lines.append(Text(f"and {len(cells) - top:,} more", style=QUIET))
     marks = "r reusable, s sensitive, ? undecided, = not run: equal in both, or without effect"
     return render([*lines, *paragraph(marks, style, look=QUIET), *unmeasured(result.rows, style)], style)
+
+
+Value = Callable[[Row], tuple[float | None, str | None]]
+"""From a row to a number and its verdict."""
+
+
+def _asked(result: SweepResult) -> dict[str, Value]:
+    """What is shown of each cell: its drop, and what else the sweep was asked for."""
+    found: dict[str, Value] = {", by the worst drop": lambda row: (row.drop, row.verdict)}
+    if result.recalibrated_baseline is not None:
+        found[": drop with new batch norm statistics"] = lambda row: (
+            (row.recalibrated.drop, row.recalibrated.verdict) if row.recalibrated else (None, None)
+        )
+    if any(row.path for row in result.rows):
+        found[": barrier on the way to the donor"] = lambda row: (
+            row.barrier.height if row.barrier else None,
+            None,
+        )
+    return found
 
 
 def _letter(at: int) -> str:
@@ -72,22 +92,24 @@ def _drop(row: Row | None) -> float:
 _MARKS = {"reusable": "r", "sensitive": "s", "undecided": "?"}
 
 
-def _pivot(cells: Sequence[Sequence[Row | None]], names: Sequence[str], style: Style) -> list[Text]:
+def _pivot(cells: Sequence[Sequence[Row | None]], names: Sequence[str], value: Value, style: Style) -> list[Text]:
     firsts = [next(row for row in each if row is not None) for each in cells]
     called = labels(firsts)
-    places = decimals((row.drop for each in cells for row in each if row is not None), 3)
+    known = [[None if row is None else (row, *value(row)) for row in each] for each in cells]
+    places = decimals((each[1] for found in known for each in found if each is not None), 3)
     columns = [*(Column(name, smallest=10) for name in called), Column("numel", right=True, spare=1)]
-    columns += [Column(f"drop {name}", right=True) for name in names]
-    drops = [[_cell(row, places) for row in each] for each in cells]
+    columns += [Column(name, right=True) for name in names]
     texts = list(zip(*called.values(), strict=True))
     rows = [
-        [*text, count(first.numel), *of_cell] for text, first, of_cell in zip(texts, firsts, drops, strict=True)
+        [*text, count(first.numel), *(_cell(each, places) for each in found)]
+        for text, first, found in zip(texts, firsts, known, strict=True)
     ]
     return grid(columns, rows, style)
 
 
-def _cell(row: Row | None, places: int) -> Cell:
-    if row is None or row.drop is None:
+def _cell(found: tuple[Row, float | None, str | None] | None, places: int) -> Cell:
+    if found is None or found[1] is None:
         return MISSING
-    mark = _MARKS.get(row.verdict or "", MISSING) if row.status == "measured" else "="
-    return Text(f"{fixed(row.drop, places, signed=True)} {mark}", style=LOOK.get(row.verdict or "", ""))
+    row, number, verdict = found
+    mark = _MARKS.get(verdict or "", "") if row.status == "measured" else "="
+    return Text(f"{fixed(number, places, signed=True)} {mark}".rstrip(), style=LOOK.get(verdict or "", ""))

@@ -209,6 +209,7 @@ def sweep_table(result: SweepResult, style: Style, top: int | None = None) -> st
         lines += [Text(), Text(_MODES[result.mode] or title, style=HEADING), *_ranked(shown, result, style)]
         if len(shown) < len(rows):
             lines.append(Text(f"and {len(rows) - len(shown):,} more", style=QUIET))
+        lines += _paths(shown, style)
     return render(lines + unmeasured(result.rows, style), style)
 
 
@@ -218,7 +219,7 @@ def header(result: SweepResult, style: Style) -> list[Text]:
     wide = style.width >= _WIDEST
     facts = {
         "baseline": number(result.baseline),
-        "donor": number(result.donor_score),
+        **({"donor": number(result.donor_score)} if len(result.donors) < 2 else {}),
         "tolerance": number(result.tolerance),
         "intervals" if wide else "±": f"95 %, {'plain and ' if wide else ''}simultaneous",
     }
@@ -277,6 +278,22 @@ def _asked_columns(rows: Sequence[Row], result: SweepResult, drop: int) -> list[
         heights = [row.barrier.height if row.barrier else None for row in rows]
         found.append((Column("barrier", right=True), [fixed(each, drop, signed=True) for each in heights]))
     return found
+
+
+def _paths(rows: Sequence[Row], style: Style) -> list[Text]:
+    """The drop at each point of the way to the donor, where the sweep has them."""
+    alphas = sorted({point.alpha for row in rows for point in row.path})
+    if not alphas:
+        return []
+    found = [{1.0: row.drop, **{point.alpha: point.drop for point in row.path}} for row in rows]
+    places = decimals((drop for each in found for drop in each.values()), 3)
+    columns = [Column(name, smallest=SMALLEST[name]) for name in labels(rows)]
+    columns += [Column(f"{alpha:g}", right=True) for alpha in [*alphas, 1.0]]
+    numbers = [[fixed(each.get(alpha), places, signed=True) for alpha in [*alphas, 1.0]] for each in found]
+    names = zip(*labels(rows).values(), strict=True)
+    cells = [[*name, *row] for name, row in zip(names, numbers, strict=True)]
+    title = "drop on the way to the donor, by alpha"
+    return [Text(), Text(title, style=HEADING), *grid(columns, cells, style)]
 
 
 def _plus_minus(row: Row, places: int) -> str:

@@ -227,7 +227,11 @@ def _recalibrated(run: Run, cells: Sequence[Cell], tolerance: float) -> list[Rec
     variants = [run.plan.recalibrated(cell) for cell in cells]
     there = list(dict.fromkeys(each.id for each in variants if each and run.is_there(each.id)))
     drops = _drops(run, there, reference.id)[1] if there else {}
-    return [_again(run, cell, each, drops, tolerance) for cell, each in zip(cells, variants, strict=True)]
+    free = Recalibrated(score=run.value(reference.id), drop=0.0, verdict="reusable")
+    return [
+        free if cell.status in ("identical", "no-effect") else _again(run, cell, each, drops, tolerance)
+        for cell, each in zip(cells, variants, strict=True)
+    ]
 
 
 def _again(

@@ -25,8 +25,8 @@ def test_a_column_for_each_donor(work: Path) -> None:
         "D",
         "E",
     ]
-    assert "drop A" in done.out
-    assert "drop E" in done.out
+    (head,) = (line.split() for line in done.out.splitlines() if line.startswith("kind "))
+    assert head == ["kind", "numel", "A", "B", "C", "D", "E"]
     assert good("report", "run").out == done.out
     plan = good(*SWEEP, *more, *KIND, "--dry-run", "--format", "json").json
     assert plan["passes"] == (plan["variants"] + 1 + 5) * plan["samples"]
@@ -78,6 +78,8 @@ def test_a_path_and_new_statistics(work: Path) -> None:
     rows = {row["kind"]: row for row in data["rows"]}
     assert [point["alpha"] for point in rows["conv.weight"]["path"]] == [0.25, 0.5, 0.75]
     assert rows["conv.weight"]["recalibrated"]["drop"] is not None
+    assert rows["bn.num_batches_tracked"]["recalibrated"]["drop"] == 0
+    assert "drop on the way to the donor, by alpha" in done.out
     assert rows["bn.running_var"]["recalibrated"]["drop"] is None
     plan = good(*SWEEP, *flags, "--dry-run", "--format", "json").json
     assert plan["variants"] == 1 + 6 + 6 * 3 + 4
@@ -165,3 +167,11 @@ def test_select_on_what_is_no_plain_sweep(work: Path) -> None:
     plan["order"] = {}
     Path("other/plan.json").write_text(json.dumps(plan))
     assert "does not say how it was made" in run("select", "other").err
+
+
+def test_what_was_asked_is_shown_of_every_donor(work: Path) -> None:
+    done = good(*SWEEP, "--from", "zeros", "--alpha", "0.5", *KIND)
+    titles = [line for line in done.out.splitlines() if line.startswith("whole kinds")]
+    assert titles == ["whole kinds, by the worst drop", "whole kinds: barrier on the way to the donor"]
+    for format in ("md", "csv"):
+        assert "barrier" in good("report", "run", "--format", format).out
