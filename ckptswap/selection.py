@@ -18,7 +18,7 @@ from ckptswap.errors import SelectionError, listing, near
 from ckptswap.naming import ALIASES, expand_kind, natural_key
 
 Test = Callable[[Entry], bool]
-WAYS = ("layer", "kind", "tensor")
+WAYS = ("layer", "kind", "tensor", "all")
 """What a selection can be split by."""
 HINTS_MOST = 10
 """Values for which near names are looked for: among thousands of names that takes long."""
@@ -119,12 +119,14 @@ class Selection:
         ]
 
     def split(self, checkpoint: Checkpoint, by: Sequence[str]) -> list[Part]:
-        """The selection in disjoint parts, by layer, by kind, by both, or tensor by tensor; natural order."""
+        """The selection in disjoint parts: by layer, by kind, by both, tensor by tensor, or all in one."""
         unknown = [way for way in by if way not in WAYS]
         if unknown or not by:
             raise SelectionError(
                 f"cannot split by {', '.join(unknown) or 'nothing'}", remedy=f"use {', '.join(WAYS)}"
             )
+        if "all" in by and len(set(by)) > 1:
+            raise SelectionError(f"cannot split by {', '.join(by)}", remedy="'all' is one part, and stands alone")
         parts: dict[tuple[str | None, str | None, str | None], list[str]] = {}
         for entry in self.pick(checkpoint):
             parts.setdefault(_part_key(entry, by), []).append(entry.name)

@@ -60,7 +60,9 @@ def sweep(
     also: BothFlags,
     by: Annotated[
         Patterns,
-        typer.Option("--by", metavar="WAY", help="layer,kind | layer | kind | tensor; repeat for several tables."),
+        typer.Option(
+            "--by", metavar="WAY", help="layer,kind | layer | kind | tensor | all; repeat for several tables."
+        ),
     ] = None,
     run: RunFlag = None,
     tolerance: ToleranceFlag = None,

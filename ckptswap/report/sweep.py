@@ -475,10 +475,10 @@ def sweep_md(result: SweepResult) -> str:
     **dice** (higher is better): baseline 0.9, donor –, tolerance 0.01, 72 samples
     """
     better = "higher" if result.direction == "max" else "lower"
+    donor = f"donor {number(result.donor_score)}, " if len(result.donors) < 2 else ""
     facts = (
         f"**{md_text(result.metric)}** ({better} is better): baseline {number(result.baseline)}, "
-        f"donor {number(result.donor_score)}, tolerance {number(result.tolerance)}, "
-        f"{plural(result.samples, 'sample')}"
+        f"{donor}tolerance {number(result.tolerance)}, {plural(result.samples, 'sample')}"
     )
     blocks = [facts + "\n", *(md_text(note) + "\n" for note in result.notes)]
     for title, rows in sections(result.rows):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.errors import ModelError, RunError, UsageError
+from ckptswap.errors import ModelError, RunError, SelectionError, UsageError
 from ckptswap.formats import open_checkpoint
 from ckptswap.selection import Selection
 from ckptswap.sweep.calibration import Calibration
@@ -360,3 +360,20 @@ def test_workers_make_the_same_donors_and_statistics(skip: TaskSpec, pair, run: 
 def test_a_race_scores_nothing_beside(skip: TaskSpec, pair, run: Path) -> None:
     with pytest.raises(UsageError, match="scores no paths"):
         sweep(*pair, skip, alphas=[0.5], top=1, run_dir=run, tolerance=0.001)
+
+
+def test_the_whole_selection_is_one_variant(skip: TaskSpec, pair, run: Path) -> None:
+    donor, recipient = pair
+    selection = Selection.parse(only=["conv.bias", "bn.running_mean"], exclude=["unused.*"])
+    result = sweep(
+        donor, recipient, skip, selection=selection, by=[("kind",), ("all",)], run_dir=run, tolerance=0.001
+    )
+    (whole,) = (row for row in result.rows if row.kind is None)
+    parts = [row for row in result.rows if row.kind is not None]
+    assert sorted(whole.tensors) == sorted(name for row in parts for name in row.tensors)
+    assert whole.layer is None
+    assert whole.score == pytest.approx(
+        error_of(skip, recipient, taken(recipient, donor, whole.tensors)), rel=1e-6
+    )
+    with pytest.raises(SelectionError, match="stands alone"):
+        propose(donor, recipient, skip, by=[("all", "kind")])
