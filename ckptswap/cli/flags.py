@@ -67,7 +67,7 @@ class NameFlags:
         typer.Option(
             "--map",
             metavar="OLD=NEW",
-            help="Rename tensors of the first one (of three: of any): 'net.*=encoder.*' or 're:…=…'.",
+            help="Rename tensors of the first one (of several: of any): 'net.*=encoder.*' or 're:…=…'.",
         ),
     ] = None
     map_file: Annotated[

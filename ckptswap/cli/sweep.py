@@ -176,11 +176,13 @@ def _opened(
     """The donors that are files, under comparable names, and then those that are made from the recipient."""
     from ckptswap.sweep.donors import is_made, open_donor
 
-    found: dict[str, Checkpoint] = {}
-    for text in donors:
-        if not is_made(text):
-            donor = stack.enter_context(open_donor(text, recipient, spec))
-            found[text], recipient = names.matched(donor, recipient)
+    paths = [text for text in dict.fromkeys(donors) if not is_made(text)]
+    files = [stack.enter_context(open_donor(path, recipient, spec)) for path in paths]
+    if len(files) == 1:
+        files[0], recipient = names.matched(files[0], recipient)
+    else:
+        recipient, *files = names.all_matched(recipient, *files)
+    found = dict(zip(paths, files, strict=True))
     for text in donors:
         if text not in found:
             found[text] = stack.enter_context(open_donor(text, recipient, spec))

@@ -47,7 +47,7 @@ class Choice:
     `drop` has no interval with fewer than 8 groups of samples; then its value decides. `same` counts the cells
     that are equal in both or never read, which are free and not taken; `unscored` those that the sweep has not
     reached, that failed or do not fit. `score` is that of recipient and taken cells together. `sources` are the
-    recipient's path and the donors'.
+    recipient's path and the donors'; `renamed`: some of their names are not the files' own.
     """
 
     metric: str
@@ -62,6 +62,7 @@ class Choice:
     unscored: int
     evaluations: int
     sources: tuple[str, tuple[str, ...]]
+    renamed: bool
 
     @property
     def numel(self) -> int:
@@ -93,10 +94,11 @@ def select(run_dir: str | Path, *, tolerance: float | None = None, progress: Pro
     left = tuple(row for row in candidates if row not in chosen)
     finest = max(Counter(cell.by for cell in plan.cells if cell.donor == 0).values())
     unscored = finest - len(candidates) - same
+    renamed = any(each.renames for each in (order.recipient, *order.donors))
     paths = order.recipient.path, tuple(each.path for each in order.donors)
     return Choice(
         result.metric, result.direction, result.tolerance, result.baseline, score, drop, tuple(chosen), left, same,
-        unscored, search.evaluations, paths,
+        unscored, search.evaluations, paths, renamed,
     )  # fmt: skip
 
 

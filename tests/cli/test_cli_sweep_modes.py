@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cli_program import SWAP, TASK, good, run, validate
+from safetensors.numpy import load_file, save_file
 
 SWEEP = ["sweep", *SWAP, *TASK, "--metric", "iou", "--run", "run"]
 TO = SWAP[SWAP.index("--to") : SWAP.index("--to") + 2]
@@ -175,3 +176,15 @@ def test_what_was_asked_is_shown_of_every_donor(work: Path) -> None:
     assert titles == ["whole kinds, by the worst drop", "whole kinds: barrier on the way to the donor"]
     for format in ("md", "csv"):
         assert "barrier" in good("report", "run", "--format", format).out
+
+
+def test_a_rule_may_concern_any_of_several_donors(work: Path) -> None:
+    save_file({f"net.{name}": value for name, value in load_file("init.safetensors").items()}, "net.safetensors")
+    more = ["--from", "net.safetensors", "--map", "net.*=*"]
+    data = good(*SWEEP, *more, *KIND, "--format", "json").json
+    drops = {row["kind"]: row["drop"] for row in data["rows"] if row["donor"] == "net.safetensors"}
+    plain = good("sweep", "--from", "init.safetensors", *TO, *TASK, "--metric", "iou", *KIND, "--run", "plain",
+                 "--format", "json").json  # fmt: skip
+    assert drops == {row["kind"]: row["drop"] for row in plain["rows"]}
+    done = good("select", "run", "--tolerance", "0.5")
+    assert "wants the same flags" in done.err

@@ -92,7 +92,19 @@ def sweep_with_all() -> Json:
 def choice() -> Json:
     rows = tuple(row for row in samples.sweep().rows if row.rank)[:3]
     found = Choice(
-        "iou", "max", 0.01, 0.9, 0.89, Interval(0.001, None, None), rows[:2], rows[2:], 4, 0, 9, ("b", ("a",))
+        "iou",
+        "max",
+        0.01,
+        0.9,
+        0.89,
+        Interval(0.001, None, None),
+        rows[:2],
+        rows[2:],
+        4,
+        0,
+        9,
+        ("b", ("a",)),
+        False,
     )
     return select_json(found, ["ckptswap transplant"])
 
