@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,19 @@ def select_table(data: Mapping[str, Any], style: Style) -> str:
         cells = [_cells(row) for row in left]
         lines += [Text(), Text("left with the recipient", style=HEADING), *grid(columns, cells, style)]
     lines += [Text(), Text("to make it", style=HEADING)]
-    return render(lines, style) + "".join(f"{safe(command)}\n" for command in data["commands"])
+    return render(lines, style) + "".join(f"{_wrapped(each, style)}\n" for each in data["commands"])
+
+
+def _wrapped(command: str, style: Style) -> str:
+    """A command over several lines, which a shell reads as one."""
+    lines = [""]
+    for word in map(shlex.quote, shlex.split(command)):
+        longer = f"{lines[-1]} {safe(word)}".lstrip()
+        if lines[-1] and len(longer) > style.width - 4:
+            lines.append(safe(word))
+        else:
+            lines[-1] = longer
+    return " \\\n  ".join(lines)
 
 
 def _cells(row: Mapping[str, Any]) -> list[Cell]:

@@ -26,6 +26,7 @@ REPEATED: dict[str, list[object]] = {
     "diff --stat": ["diff", A, B, "--stat"],
     "evaluate": ["evaluate", B, "reconstruct.safetensors", *SCORED],
     "report": ["report", "run"],
+    "select": ["select", "run", "--tolerance", "0.05"],
 }
 """Commands that give the same output each time."""
 

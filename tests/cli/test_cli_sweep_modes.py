@@ -114,7 +114,8 @@ def test_what_is_selected_scores_as_it_says(work_swept: Path) -> None:
     assert before - after == pytest.approx(done.json["drop"], abs=1e-12)
     text = good("select", "run", "--tolerance", "0.05").out
     assert "can be taken together" in text
-    assert "ckptswap transplant --from" in text
+    shown = text.split("to make it\n")[1]
+    assert shlex.split(shown.replace("\\\n", "").replace("selected.", "mixed.")) == [program, *words]
 
 
 def test_nothing_fits_below_an_impossible_tolerance(work: Path) -> None:
