@@ -1,4 +1,4 @@
-"""In which order a model's layers run."""
+"""In which order a model's layers run, and which of them batch norm follows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 if TYPE_CHECKING:
     from ckptswap.checkpoint import Checkpoint
@@ -44,3 +45,33 @@ def _run_with(model: nn.Module, told: Callable[[str], object], task: Task) -> No
 
 def _tell(told: Callable[[str], object], name: str, *_: Any) -> None:
     told(name)
+
+
+def layers_before_norm(task: Task) -> dict[str, str]:
+    """Layers whose output goes straight into a batch norm → that batch norm's layer, as one forward pass has it."""
+    given: dict[int, tuple[str, Tensor]] = {}
+    found: dict[str, str] = {}
+
+    def receives(name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if isinstance(module, _BatchNorm) and args and id(args[0]) in given:
+            found[given[id(args[0])][0]] = name
+
+    def gives(name: str, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        if isinstance(output, Tensor) and not list(module.children()):
+            given[id(output)] = (name, output)  # held, so that no other takes its id
+
+    with task.pinned():
+        hooks = [
+            hook
+            for name, module in task.model.named_modules()
+            for hook in (
+                module.register_forward_pre_hook(partial(receives, name)),
+                module.register_forward_hook(partial(gives, name)),
+            )
+        ]
+        try:
+            task.forward(task.first_inputs())
+        finally:
+            for hook in hooks:
+                hook.remove()
+    return found
