@@ -17,7 +17,7 @@ from ckptswap.errors import RunError
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.atomic import write_text
 from ckptswap.lab.findings import findings
-from ckptswap.lab.train import TrainSpec, load_samples, recipe, train
+from ckptswap.lab.train import TrainSpec, is_finished, load_samples, train
 from ckptswap.sweep.evidence import load_evidence
 from ckptswap.sweep.result import SweepResult
 from ckptswap.sweep.run import sweep
@@ -88,7 +88,7 @@ def auto_encoder(segment: TrainSpec) -> TrainSpec:
 
 def _train(path: Path, spec: TrainSpec, tell: Progress, **init: Path) -> None:
     stage = f"train {spec.task}"
-    if _is_finished(path, spec, init):
+    if is_finished(path, spec, **init):
         tell(stage, spec.steps, spec.steps, "done already")
         return
     if path.exists():
@@ -100,19 +100,6 @@ def _train(path: Path, spec: TrainSpec, tell: Progress, **init: Path) -> None:
         force=True,
         progress=lambda step, loss: tell(stage, step, spec.steps, f"loss {loss:.4f}"),
     )
-
-
-def _is_finished(path: Path, spec: TrainSpec, init: Mapping[str, Path]) -> bool:
-    """Whether the checkpoint says that this training made it, from the initialisation that lies beside it."""
-    if not path.exists() or not all(each.exists() for each in init.values()):
-        return False
-    with open_checkpoint(path) as checkpoint:
-        said = checkpoint.metadata
-    if "init_from" in init:
-        with open_checkpoint(init["init_from"]) as origin:
-            if said.get("ckptswap.init_from") != origin.sha256():
-                return False
-    return said.get("ckptswap.train") == recipe(spec)
 
 
 # By hand --------------------------------------------------------------------------------------------------------

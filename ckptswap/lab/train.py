@@ -344,6 +344,22 @@ def recipe(spec: TrainSpec) -> str:
     return json.dumps(asdict(spec), sort_keys=True)
 
 
+def is_finished(path: Path, spec: TrainSpec, *, init_from: Path | None = None, save_init: Path | None = None) -> bool:
+    """Whether the checkpoint says that this training made it, from the initialisation that lies beside it.
+
+    Raises FileError for a file that is no checkpoint.
+    """
+    if not path.exists() or not all(each.exists() for each in (init_from, save_init) if each):
+        return False
+    with open_checkpoint(path) as checkpoint:
+        said = checkpoint.metadata
+    if init_from:
+        with open_checkpoint(init_from) as origin:
+            if said.get("ckptswap.init_from") != origin.sha256():
+                return False
+    return said.get("ckptswap.train") == recipe(spec)
+
+
 def _write(model: nn.Module, path: Path, metadata: Mapping[str, str], force: bool) -> None:
     arrays = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
     write_checkpoint(Checkpoint.from_arrays(arrays, metadata=metadata), path, force=force)

@@ -1,0 +1,362 @@
+"""Running the experiment: trainings and sweeps of every unit, several units at once, resumable at any point.
+
+What is finished is known by the checkpoints' metadata and the sweeps' journals; `experiment.json` in the folder
+holds the settings, so that a folder is never continued under others. Each unit computes on one thread, so that
+scores do not depend on how many units run at once.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.errors import CkptswapError, RunError, Stopped
+from ckptswap.formats import open_checkpoint
+from ckptswap.formats.atomic import write_text
+from ckptswap.lab.experiment import INITS, SEGMENT, Arm, Experiment, Stage, Training, Unit, stages
+from ckptswap.lab.train import is_finished, load_samples, train
+from ckptswap.sweep.allocator import keep_freed_memory
+from ckptswap.sweep.donors import open_donor
+from ckptswap.sweep.layers import layers_before_norm
+from ckptswap.sweep.lock import Lock
+from ckptswap.sweep.run import sweep
+from ckptswap.sweep.stopping import Stop
+from ckptswap.task import load_task
+
+SETTINGS = "experiment.json"
+REPLAYED = 0.7
+"""What a swap of one cell costs, in forward passes."""
+PULSE = 0.3
+"""Seconds between two looks at what the workers tell."""
+
+Progress = Callable[[float, float, str], None]
+"""Called with what is done of how much, in seconds of one worker as estimated, and what was done last."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """What an arm costs, in seconds of one thread as measured: one step, one pass over what is scored."""
+
+    step: float
+    forward: float
+    cells: int
+    kinds: int
+    layers: int
+
+    def training(self, experiment: Experiment) -> float:
+        """One training."""
+        return self.step * experiment.steps
+
+    def stage(self, stage: Stage) -> float:
+        """One sweep of a pair."""
+        parts = {"cells": REPLAYED * self.cells, "prefix": self.layers, "back": self.kinds}
+        variants = parts.get(stage.name, self.kinds * (1 + len(stage.donors)) if stage.name == "kinds" else 1)
+        return (variants * (2 if stage.is_recalibrated else 1) + 3) * self.forward
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the experiment takes: how many trainings and sweeps, and the seconds of each unit on one thread."""
+
+    trainings: int
+    sweeps: int
+    prices: Mapping[str, Price]
+    seconds: Mapping[str, float]
+
+    def total(self, jobs: int) -> float:
+        """Seconds, when so many units run at once."""
+        return sum(self.seconds.values()) / jobs
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the units: folder → why it could not be finished."""
+
+    failed: Mapping[str, str]
+
+
+# What it costs ----------------------------------------------------------------------------------------------------
+
+
+def cost(experiment: Experiment) -> Cost:
+    """Time a few steps and one pass of every arm. Raises what trainings and tasks raise."""
+    load_samples(experiment.trainings(experiment.units()[0])[0].spec)
+    prices, plans = {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        for arm in experiment.arms:
+            prices[arm.name], plans[arm.name] = _priced(experiment, arm, Path(folder))
+    seconds = {
+        unit.folder: 3 * prices[unit.arm.name].training(experiment)
+        + len(INITS) * sum(map(prices[unit.arm.name].stage, plans[unit.arm.name]))
+        for unit in experiment.units()
+    }
+    sweeps = sum(len(INITS) * len(plans[unit.arm.name]) for unit in experiment.units())
+    return Cost(3 * len(experiment.units()), sweeps, prices, seconds)
+
+
+def _priced(experiment: Experiment, arm: Arm, folder: Path) -> tuple[Price, list[Stage]]:
+    moments: list[float] = []
+    out = folder / f"{arm.name}.safetensors"
+    spec = replace(experiment.trainings(Unit(arm, 0))[0].spec, steps=4)
+    train(spec, out, progress=lambda step, loss: moments.append(time.perf_counter()))
+    with open_checkpoint(out) as checkpoint:
+        task = load_task(experiment.task(), checkpoint)
+        inputs = task.first_inputs()
+        planned = stages(checkpoint, layers_before_norm(task))
+        with task.pinned():
+            begun = time.perf_counter()
+            task.forward(inputs)
+            forward = (time.perf_counter() - begun) * task.samples / len(inputs)
+        entries = [entry for entry in checkpoint.values() if entry.kind != "bn.num_batches_tracked"]
+        counts = [{(each.layer, each.kind) for each in entries}, {each.kind for each in entries}]
+        layers = {each.layer for each in entries}
+    return Price((moments[-1] - moments[0]) / 3, forward, *map(len, counts), len(layers)), planned
+
+
+# The work ---------------------------------------------------------------------------------------------------------
+
+
+def reproduce(
+    experiment: Experiment,
+    folder: Path,
+    *,
+    jobs: int = 1,
+    known: Cost | None = None,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+) -> Outcome:
+    """Do all that the folder lacks. `known` is the cost, where it has been measured already.
+
+    A unit that fails is left out, and the others go on. Raises RunError for a folder that holds another
+    experiment or is being worked on, Stopped when `stop` asked for it; then the same call continues.
+    """
+    price = known or cost(experiment)
+    with Lock(folder):
+        _claim(folder, experiment)
+        workers = min(jobs, len(experiment.units()))
+        meter = _Meter(price.seconds, progress)
+        if workers > 1:
+            return Outcome(_in_processes(experiment, folder, price, workers, meter, stop or Stop()))
+        return Outcome(_here(experiment, folder, price, meter, stop or Stop()))
+
+
+def _claim(folder: Path, experiment: Experiment) -> None:
+    """Keep the settings, or refuse a folder that has others."""
+    now, path = json.loads(json.dumps(asdict(experiment))), folder / SETTINGS
+    if not path.exists():
+        write_text(path, json.dumps(now, indent=2) + "\n")
+        return
+    then = json.loads(path.read_text("utf-8"))
+    changed = [key for key in now if then.get(key) != now[key]]
+    if changed:
+        raise RunError(f"{folder} holds an experiment with other {', '.join(changed)}", remedy="choose another --run")
+
+
+def load_experiment(folder: Path) -> Experiment:
+    """The settings that a folder was made with. Raises RunError where it holds none."""
+    try:
+        said = json.loads((folder / SETTINGS).read_text("utf-8"))
+        arms = tuple(Arm(**{**each, "freeze": tuple(each["freeze"])}) for each in said.pop("arms"))
+        return Experiment(arms, **said)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{folder} holds no experiment ({error})", remedy="run `ckptswap reproduce` there") from None
+
+
+class _Meter:
+    """Adds up what units tell of themselves."""
+
+    def __init__(self, seconds: Mapping[str, float], progress: Progress | None) -> None:
+        self._total, self._progress = sum(seconds.values()), progress
+        self._done: dict[str, float] = {}
+
+    def __call__(self, unit: str, done: float, what: str) -> None:
+        self._done[unit] = done
+        if self._progress:
+            self._progress(sum(self._done.values()), self._total, f"{unit}: {what}")
+
+
+Tell = Callable[[str, float, str], None]
+
+
+def _here(experiment: Experiment, folder: Path, price: Cost, tell: Tell, stop: Stop) -> dict[str, str]:
+    failed = {}
+    for unit in experiment.units():
+        try:
+            _Work(experiment, unit, folder, price.prices[unit.arm.name], tell, stop).run()
+        except Stopped:
+            raise
+        except CkptswapError as error:
+            failed[unit.folder] = str(error)
+        tell(unit.folder, price.seconds[unit.folder], "done")
+    return failed
+
+
+class _Work:
+    """One unit, from wherever it is."""
+
+    def __init__(
+        self, experiment: Experiment, unit: Unit, folder: Path, price: Price, tell: Tell, stop: Stop
+    ) -> None:
+        self.experiment, self.unit, self.price, self.stop = experiment, unit, price, stop
+        self.folder, self._tell, self._done = folder / unit.folder, tell, 0.0
+
+    def run(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for training in self.experiment.trainings(self.unit):
+            self._train(training)
+        for init in INITS:
+            for stage in self._stages():
+                self._sweep(init, stage)
+
+    def _stages(self) -> list[Stage]:
+        with open_checkpoint(self.folder / SEGMENT) as recipient:
+            return stages(recipient, layers_before_norm(load_task(self.experiment.task(), recipient)))
+
+    def _train(self, training: Training) -> None:
+        out, seconds = self.folder / training.file, self.price.training(self.experiment)
+        init = {"save_init": training.save_init, "init_from": training.init_from}
+        beside: dict[str, Any] = {key: self.folder / name for key, name in init.items() if name}
+        if not is_finished(out, training.spec, **beside):
+            train(
+                training.spec,
+                out,
+                **beside,
+                force=True,
+                progress=lambda step, loss: self._is_at(
+                    seconds * step / training.spec.steps, f"{training.name}, step {step}"
+                ),
+            )
+        self._has(seconds)
+
+    def _sweep(self, init: str, stage: Stage) -> None:
+        seconds = self.price.stage(stage)
+        with ExitStack() as stack:
+            opened = (stack.enter_context(open_checkpoint(self.folder / f"{name}.safetensors")) for name in (init, "segment"))
+            donor, recipient = opened
+            if stage.is_back:
+                donor, recipient = recipient, donor
+            task = self.experiment.task(back=stage.is_back)
+            made = [stack.enter_context(open_donor(word, recipient, task)) for word in stage.donors]
+            sweep(
+                [donor, *made],
+                recipient,
+                task,
+                selection=stage.selection,
+                by=stage.by,
+                mode=stage.mode,
+                calibration=self.experiment.calibration() if stage.is_recalibrated else None,
+                run_dir=self.folder / init / stage.name,
+                screen="gradient" if stage.is_screened else None,
+                stop=self.stop,
+                progress=lambda done, total: self._is_at(seconds * done / total, f"{init} {stage.name}"),
+            )
+        self._has(seconds)
+
+    def _is_at(self, seconds: float, what: str) -> None:
+        self._tell(self.unit.folder, self._done + seconds, what)
+        self.stop.check("a part of the experiment is done")
+
+    def _has(self, seconds: float) -> None:
+        self._done += seconds
+
+
+# Several units at once --------------------------------------------------------------------------------------------
+
+
+class _Asked(Stop):
+    """A stop that another process asks for: by an event, or by its death."""
+
+    def check(self, done: str) -> None:
+        parent = multiprocessing.parent_process()
+        if _worker["asked"].is_set() or (parent and not parent.is_alive()):
+            self.request()
+        super().check(done)
+
+
+_worker: dict[str, Any] = {}
+"""What a worker process was given when it began."""
+
+
+def _begin(told: Any, asked: Any) -> None:
+    import signal
+
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent asks us in order
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    _worker.update(told=told, asked=asked)
+
+
+def _remote(experiment: Experiment, unit: Unit, folder: Path, price: Price) -> None:
+    _Work(experiment, unit, folder, price, lambda *news: _worker["told"].put(news), _Asked()).run()
+
+
+def _in_processes(
+    experiment: Experiment, folder: Path, price: Cost, workers: int, meter: _Meter, stop: Stop
+) -> dict[str, str]:
+    spawn = multiprocessing.get_context("spawn")
+    told, asked = spawn.Queue(), spawn.Event()
+    failed: dict[str, str] = {}
+    with _one_thread(), ProcessPoolExecutor(workers, spawn, _begin, (told, asked)) as pool:
+        running = {
+            pool.submit(_remote, experiment, unit, folder, price.prices[unit.arm.name]): unit.folder
+            for unit in experiment.units()
+        }
+        try:
+            for unit, future in _finished(running, told, meter, stop):
+                error = future.exception()
+                if isinstance(error, BrokenProcessPool):
+                    raise RunError("a worker was killed", remedy="the same command continues, with fewer --jobs") from None
+                if error and not isinstance(error, CkptswapError):
+                    raise error
+                if error:
+                    failed[unit] = str(error)
+                meter(unit, price.seconds[unit], "done")
+        except BaseException:
+            asked.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return failed
+
+
+def _finished(
+    running: Mapping[Future[None], str], told: Any, meter: _Meter, stop: Stop
+) -> Iterator[tuple[str, Future[None]]]:
+    """Units as they end; what the others tell goes to the meter meanwhile."""
+    left = dict(running)
+    while left:
+        try:
+            while True:
+                meter(*told.get(timeout=PULSE))
+        except Empty:
+            pass
+        stop.check(f"{len(running) - len(left)} of {len(running)} units are done")
+        for future in [each for each in left if each.done()]:
+            yield left.pop(future), future
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Workers begin with one thread each, whatever library counts cores."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
