@@ -7,10 +7,10 @@ when any is refuted, and undecided otherwise. Every threshold is ours: the paper
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from ckptswap.errors import listing
+from ckptswap.lab.judging import Number, Part, State, beyond, judged
 from ckptswap.sweep.result import Finding, Row, SweepResult, Verdict
 from ckptswap.sweep.statistics import Interval
 
@@ -19,9 +19,6 @@ STATS = ("bn.running_mean", "bn.running_var")
 AFFINE = ("bn.weight", "bn.bias")
 _NOT_SWAPPED = ("identical", "no-effect")
 
-State = Literal["upheld", "refuted", "open"]
-Number = float | int | None
-
 
 class Evidence(Protocol):
     """What a claim is judged by: a sweep's rows, and intervals for weighted sums of their drops."""
@@ -29,15 +26,6 @@ class Evidence(Protocol):
     @property
     def result(self) -> SweepResult: ...
     def contrast(self, weights: Mapping[int, float], /) -> Interval: ...
-
-
-@dataclass(frozen=True)
-class Part:
-    """One condition of a claim: what came of it, by which numbers, and what was in the way."""
-
-    state: State
-    numbers: Mapping[str, Number]
-    why: str = ""
 
 
 def findings(evidence: Evidence) -> tuple[Finding, ...]:
@@ -56,7 +44,7 @@ def findings(evidence: Evidence) -> tuple[Finding, ...]:
 
 def _statistics_matter_more(evidence: Evidence) -> Finding:
     parts = [_contrast_part(evidence, "whole_kinds", whole=True), _contrast_part(evidence, "cells", whole=False)]
-    return _finding(
+    return judged(
         "bn-statistics-matter-more",
         "In batch norm, running mean and variance matter more than weight and bias.",
         "mean drop of bn.running_mean and bn.running_var minus mean drop of bn.weight and bn.bias, over whole "
@@ -68,13 +56,13 @@ def _statistics_matter_more(evidence: Evidence) -> Finding:
 
 def _affine_reusable(evidence: Evidence) -> Finding:
     parts = [part for kind in AFFINE for part in _reusable_parts(evidence.result, kind)]
-    return _finding(
+    return judged(
         "bn-affine-reusable", "The weight and bias of batch norm can be reused.", _reusable_rule(*AFFINE), parts
     )
 
 
 def _convolutions(evidence: Evidence) -> tuple[Finding, Finding]:
-    weight = _finding(
+    weight = judged(
         "conv-weight-very-sensitive",
         "The network is very sensitive to convolution weights.",
         f"the simultaneous interval of the whole kind conv.weight lies above {VERY} × tolerance, and at least "
@@ -82,7 +70,7 @@ def _convolutions(evidence: Evidence) -> tuple[Finding, Finding]:
         "than half of the cells reusable: not supported (10 and half are ours)",
         [_very_sensitive_part(evidence.result), _half_sensitive_part(evidence.result)],
     )
-    bias = _finding(
+    bias = judged(
         "conv-bias-reusable",
         "Convolution biases are not sensitive and can be reused directly.",
         _reusable_rule("conv.bias"),
@@ -98,20 +86,6 @@ def _reusable_rule(*kinds: str) -> str:
     )
 
 
-def _finding(claim: str, text: str, rule: str, parts: Sequence[Part]) -> Finding:
-    reasons = dict.fromkeys(part.why for part in parts if part.why)
-    if reasons:
-        rule = f"{rule}. Open here: {'; '.join(reasons)}"
-    numbers = {name: number for part in parts for name, number in part.numbers.items()}
-    return Finding(claim, text, rule, numbers, _verdict([part.state for part in parts]))
-
-
-def _verdict(states: Sequence[State]) -> Literal["supported", "not supported", "undecided"]:
-    if "refuted" in states:
-        return "not supported"
-    return "undecided" if "open" in states else "supported"
-
-
 # Claim 1 -------------------------------------------------------------------------------------------
 
 
@@ -124,7 +98,7 @@ def _contrast_part(evidence: Evidence, name: str, *, whole: bool) -> Part:
         return Part("open", drops, why)
     found = evidence.contrast(_weights(rows))
     bounds = {f"{name}.contrast": found.estimate, f"{name}.low": found.low, f"{name}.high": found.high}
-    state, why = _beyond(found.low, found.high, 0.0)
+    state, why = beyond(found.low, found.high, 0.0)
     return Part(state, {**drops, **bounds}, why)
 
 
@@ -140,15 +114,6 @@ def _weights(rows: Mapping[str, Mapping[int, Row]]) -> dict[int, float]:
     return weights
 
 
-def _beyond(low: float | None, high: float | None, bound: float) -> tuple[State, str]:
-    """Wholly above the bound: upheld; wholly at or below it: refuted."""
-    if low is None or high is None:
-        return "open", "there is no interval (it takes at least 8 groups)"
-    if low > bound:
-        return "upheld", ""
-    return ("refuted", "") if high <= bound else ("open", "")
-
-
 # Claims 2 and 4 ------------------------------------------------------------------------------------
 
 
@@ -162,7 +127,7 @@ def _whole_reusable(result: SweepResult, kind: str) -> Part:
     if row is None or why:
         return Part("open", _row_numbers(kind, row), why)
     return Part(
-        states.get(row.verdict, "open"), _row_numbers(kind, row), _beyond(row.sim_low, row.sim_high, 0.0)[1]
+        states.get(row.verdict, "open"), _row_numbers(kind, row), beyond(row.sim_low, row.sim_high, 0.0)[1]
     )
 
 
@@ -183,7 +148,7 @@ def _very_sensitive_part(result: SweepResult, kind: str = "conv.weight") -> Part
     numbers = {**_row_numbers(kind, row), "bound": bound}
     if row is None or why:
         return Part("open", numbers, why)
-    state, why = _beyond(row.sim_low, row.sim_high, bound)
+    state, why = beyond(row.sim_low, row.sim_high, bound)
     return Part(state, numbers, why)
 
 
