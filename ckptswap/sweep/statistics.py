@@ -370,7 +370,7 @@ def _mean_ranks(values: Sequence[float]) -> np.ndarray:
     return (last - (count - 1) / 2)[place]
 
 
-def seeds_interval(values: Sequence[float]) -> Interval:
+def seeds_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     """The mean over seeds (or pairs of networks) with Student's t interval; fewer than 2 values have none.
 
     >>> seeds_interval([1.0, 2.0, 3.0, 4.0, 5.0])
@@ -383,7 +383,7 @@ def seeds_interval(values: Sequence[float]) -> Interval:
     if n == 1:
         return Interval(centre, None, None)
     spread = math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1) / n)
-    margin = student_quantile(n - 1) * spread
+    margin = student_quantile(n - 1, level) * spread
     return Interval(centre, centre - margin, centre + margin)
 
 

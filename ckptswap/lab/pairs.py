@@ -1,0 +1,235 @@
+"""From the experiment's folder to numbers: what each pair of networks has to say, as pure data.
+
+A drop is told as a *share* of what the network knows, |baseline − trivial prediction|, so that networks and
+metrics can be compared. A value that does not exist is None: a row that failed or does not fit, or that changes
+nothing because both networks are equal there, or because the model never reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.diff import Diff, diff
+from ckptswap.errors import RunError
+from ckptswap.formats import open_checkpoint
+from ckptswap.lab.experiment import INIT, INITS, NOISE, SHUFFLE, Experiment, Unit
+from ckptswap.moments import Distance
+from ckptswap.selection import Selection
+from ckptswap.sweep.evidence import DEFAULT_TOLERANCE, load_result
+from ckptswap.sweep.journal import read_plan
+from ckptswap.sweep.plan import Plan, variant_id
+from ckptswap.sweep.result import Row, SweepResult
+
+Share = float | None
+CONTROLS = {SHUFFLE: "shuffle", NOISE: "noise"}
+
+
+@dataclass(frozen=True)
+class CellShare:
+    """One layer × kind of a pair: where it stands in execution order (from 0), its share, and what guesses it."""
+
+    layer: str
+    kind: str
+    place: int
+    share: float
+    rmse: float | None
+    rel_l2: float | None
+    cosine_distance: float | None
+    first_order: float | None
+
+
+@dataclass(frozen=True)
+class Apart:
+    """RMSE of a kind: between the pair, from the recipient's own start, and between recipients of two seeds."""
+
+    pair: float | None
+    start: float | None
+    seeds: float | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One pair of networks. `kinds`, `recalibrated`, `noise`, `shuffle` and `back` map whole kinds to shares.
+
+    `groups` maps sets of several kinds or layers (`affine`, `bias-before-norm`, …) to shares, `regrouped` the same
+    after new statistics. `prefix` has a share for each number of layers taken from the first on. `moved` is how far
+    the biases before batch norm are from where they started, relative to that.
+    """
+
+    arm: str
+    init: str
+    seed: int
+    baseline: float
+    donor_score: float | None
+    back_baseline: float
+    kinds: Mapping[str, Share]
+    recalibrated: Mapping[str, Share]
+    noise: Mapping[str, Share]
+    shuffle: Mapping[str, Share]
+    back: Mapping[str, Share]
+    groups: Mapping[str, Share]
+    regrouped: Mapping[str, Share]
+    cells: tuple[CellShare, ...]
+    prefix: tuple[Share, ...]
+    apart: Mapping[str, Apart]
+    moved: float | None
+
+
+GROUPS = ("affine", "bias-before-norm", "bias-without-norm", "bias-and-mean")
+ALL = "all weights and biases"
+_STATISTICS = ("bn.running_mean", "bn.running_var")
+
+
+def load_pairs(experiment: Experiment, folder: Path) -> list[Pair]:
+    """Every pair that is finished; of the others there is nothing. Raises RunError where none is."""
+    found = [
+        pair
+        for unit in experiment.units()
+        for init in INITS
+        if (pair := _pair(experiment, folder, unit, init)) is not None
+    ]
+    if not found:
+        raise RunError(f"{folder} has no finished pair", remedy="run the same `ckptswap reproduce` to continue")
+    return found
+
+
+def _pair(experiment: Experiment, folder: Path, unit: Unit, init: str) -> Pair | None:
+    runs, home = folder / unit.folder / init, folder / unit.folder
+    try:
+        cells, kinds, prefix, back = (load_result(runs / name) for name in ("cells", "kinds", "prefix", "back"))
+        groups = {name: load_result(runs / name) for name in GROUPS if (runs / name).exists()}
+    except RunError:
+        return None
+    by_donor = [dict(_whole(kinds, donor)) for donor in range(3)]
+    regrouped = {name: _again(each.rows[0], each) for name, each in groups.items() if name != "bias-and-mean"}
+    measured = {name for row in cells.rows if _share(row, cells) is not None for name in row.tensors}
+    other = folder / unit.arm.name / f"seed-{(unit.seed + 1) % experiment.seeds}"
+    with ExitStack() as stack:
+        recipient, donor, start = (
+            stack.enter_context(open_checkpoint(home / name))
+            for name in ("segment.safetensors", f"{init}.safetensors", INIT)
+        )
+        twin = _opened(other / "segment.safetensors", stack) if other != home else None
+        return Pair(
+            unit.arm.name,
+            init,
+            unit.seed,
+            baseline=kinds.baseline,
+            donor_score=kinds.donors[0].score,
+            back_baseline=back.baseline,
+            kinds=by_donor[0],
+            recalibrated={row.kind: _again(row, kinds) for row in kinds.rows if row.kind and row.donor == 0},
+            shuffle=by_donor[1],
+            noise=by_donor[2],
+            back=dict(_whole(back, 0)),
+            groups={name: _share(each.rows[0], each) for name, each in groups.items()},
+            regrouped=regrouped,
+            cells=tuple(_cells(runs / "cells", cells, _order(runs / "prefix"), diff(recipient, donor))),
+            prefix=tuple(_prefix(prefix, _order(runs / "prefix"))),
+            apart=_apart(recipient, donor, start, twin, measured),
+            moved=_moved(groups.get("bias-before-norm"), start, recipient),
+        )
+
+
+def _opened(path: Path, stack: ExitStack) -> Checkpoint | None:
+    return stack.enter_context(open_checkpoint(path)) if path.exists() else None
+
+
+# Rows → shares ----------------------------------------------------------------------------------------------------
+
+
+def _share(row: Row, result: SweepResult) -> Share:
+    if row.status != "measured" or row.drop is None or not result.tolerance:
+        return None
+    return row.drop * DEFAULT_TOLERANCE / result.tolerance
+
+
+def _again(row: Row, result: SweepResult) -> Share:
+    if row.recalibrated is None or row.recalibrated.drop is None or _share(row, result) is None:
+        return None
+    return row.recalibrated.drop * DEFAULT_TOLERANCE / result.tolerance
+
+
+def _whole(result: SweepResult, donor: int) -> Iterator[tuple[str, Share]]:
+    for row in result.rows:
+        if row.kind and row.donor == donor and row.status != "no-effect":
+            yield row.kind, _share(row, result)
+
+
+def _order(run: Path) -> list[str]:
+    """The layers in execution order, as the prefixes of a run grow."""
+    plan = Plan.from_json(read_plan(run)["plan"])
+    return [cell.layer or "" for cell in plan.cells]
+
+
+def _prefix(result: SweepResult, order: Iterable[str]) -> Iterator[Share]:
+    shares = {row.layer: _share(row, result) for row in result.rows}
+    return (shares.get(layer) for layer in order)
+
+
+def _cells(run: Path, result: SweepResult, order: list[str], apart: Diff) -> Iterator[CellShare]:
+    guesses = (read_plan(run)["screen"] or {"values": {}})["values"]
+    distances = _pooled(apart)
+    for row in result.rows:
+        share = _share(row, result)
+        if share is None or row.layer is None or row.kind is None:
+            continue
+        distance = distances.get((row.layer, row.kind)) or Distance()
+        cosine = distance.cosine
+        yield CellShare(
+            row.layer,
+            row.kind,
+            order.index(row.layer),
+            share,
+            distance.rmse,
+            distance.rel_l2,
+            None if cosine is None else 1 - cosine,
+            guesses.get(variant_id(row.tensors)),
+        )
+
+
+# Files → distances ------------------------------------------------------------------------------------------------
+
+
+def _pooled(found: Diff) -> dict[tuple[str | None, str | None], Distance]:
+    """Layer and kind → how far apart, over their tensors."""
+    pooled: dict[tuple[str | None, str | None], Distance] = {}
+    for row in found.rows:
+        if row.distance is not None:
+            pooled.setdefault((row.layer, row.kind), Distance()).add(row.distance)
+    return pooled
+
+
+def _apart(
+    recipient: Checkpoint, donor: Checkpoint, start: Checkpoint, twin: Checkpoint | None, names: set[str]
+) -> dict[str, Apart]:
+    """By kind, and over all weights and biases, of the tensors that were swapped and read."""
+    found = [_by_kind(recipient, other, names) if other else {} for other in (donor, start, twin)]
+    return {
+        kind: Apart(*(each[kind].rmse if kind in each else None for each in found)) for kind in sorted(found[0])
+    }
+
+
+def _by_kind(a: Checkpoint, b: Checkpoint, names: set[str]) -> dict[str, Distance]:
+    pooled: dict[str, Distance] = {}
+    for row in diff(a, b).rows:
+        if row.distance is None or row.name not in names or row.kind is None:
+            continue
+        for kind in (row.kind, *([] if row.kind in _STATISTICS else [ALL])):
+            pooled.setdefault(kind, Distance()).add(row.distance)
+    return pooled
+
+
+def _moved(biases: SweepResult | None, start: Checkpoint, recipient: Checkpoint) -> float | None:
+    if biases is None:
+        return None
+    chosen = Selection.exactly(biases.rows[0].tensors)
+    total = Distance()
+    for row in diff(start, recipient, chosen).rows:
+        if row.distance is not None:
+            total.add(row.distance)
+    return total.rel_l2

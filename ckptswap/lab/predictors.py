@@ -1,0 +1,110 @@
+"""How well a cheap number tells beforehand which cells can be reused: rank correlation, ROC, thresholds.
+
+All within a kind, since kinds differ in scale: a running variance is larger than a weight. Source of the question:
+arXiv:2008.03411 (RMSE predicts reusability).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+from ckptswap.lab.pairs import CellShare, Pair
+from ckptswap.sweep.statistics import spearman
+
+PREDICTORS = ("rmse", "rel_l2", "cosine_distance", "first_order")
+REUSABLE = 0.01
+LEAST_CELLS = 5
+Known = tuple[float, float]
+"""What is guessed by, and the share."""
+
+
+def kind_correlation(pair: Pair, predictor: str) -> float | None:
+    """Spearman's correlation with the share within a kind, mean over the kinds with at least 5 cells."""
+    found = [
+        spearman([x for x, _ in cells], [y for _, y in cells])
+        for cells in _by_kind([pair], predictor).values()
+        if len(cells) >= LEAST_CELLS
+    ]
+    return _mean(value for value in found if value is not None)
+
+
+def kind_auc(pairs: Sequence[Pair], predictor: str) -> float | None:
+    """Area under the ROC curve for 'reusable', within a pair and kind; mean over those with cells on both sides."""
+    found = (auc(cells) for pair in pairs for cells in _by_kind([pair], predictor).values())
+    return _mean(value for value in found if value is not None)
+
+
+def auc(cells: Sequence[Known]) -> float | None:
+    """How often a cell that is not reusable has the larger number of two; ties count half (Mann & Whitney).
+
+    >>> auc([(0.1, 0.0), (0.3, 0.5), (0.2, 0.0)]), auc([(0.1, 0.0)])
+    (1.0, None)
+    """
+    inside = [x for x, share in cells if share < REUSABLE]
+    outside = [x for x, share in cells if share >= REUSABLE]
+    if not inside or not outside:
+        return None
+    wins = sum((b > a) + 0.5 * (b == a) for a in inside for b in outside)
+    return wins / (len(inside) * len(outside))
+
+
+def threshold_gains(pairs: Sequence[Pair], predictor: str) -> dict[str, float | None]:
+    """Network → balanced accuracy − 0.5 of thresholds that were fitted on all other networks, mean over kinds."""
+    arms = dict.fromkeys(pair.arm for pair in pairs)
+    return {arm: _mean(_gains(pairs, arm, predictor)) for arm in arms}
+
+
+def _gains(pairs: Sequence[Pair], arm: str, predictor: str) -> Iterator[float]:
+    fitted = _by_kind([pair for pair in pairs if pair.arm != arm], predictor)
+    tried = _by_kind([pair for pair in pairs if pair.arm == arm], predictor)
+    for kind, cells in tried.items():
+        limit = threshold(fitted.get(kind, []))
+        accuracy = None if limit is None else balanced_accuracy(cells, limit)
+        if accuracy is not None:
+            yield accuracy - 0.5
+
+
+def threshold(cells: Sequence[Known]) -> float | None:
+    """The number below which cells count as reusable, with the best balanced accuracy; the lowest of equals.
+
+    >>> threshold([(0.1, 0.0), (0.3, 0.5), (0.2, 0.0)])
+    0.25
+    """
+    values = sorted({x for x, _ in cells})
+    middles = [(a + b) / 2 for a, b in zip(values, values[1:], strict=False)]
+    tried = [(accuracy, limit) for limit in middles if (accuracy := balanced_accuracy(cells, limit)) is not None]
+    return max(tried, key=lambda each: (each[0], -each[1]))[1] if tried else None
+
+
+def balanced_accuracy(cells: Sequence[Known], limit: float) -> float | None:
+    """Mean of the shares of reusable cells below the limit, and of others above; None without either.
+
+    >>> balanced_accuracy([(0.1, 0.0), (0.3, 0.5)], 0.2)
+    1.0
+    """
+    inside = [x < limit for x, share in cells if share < REUSABLE]
+    outside = [x >= limit for x, share in cells if share >= REUSABLE]
+    if not inside or not outside:
+        return None
+    return (sum(inside) / len(inside) + sum(outside) / len(outside)) / 2
+
+
+def _by_kind(pairs: Iterable[Pair], predictor: str) -> dict[str, list[Known]]:
+    found: dict[str, list[Known]] = {}
+    for pair in pairs:
+        for cell in pair.cells:
+            value = _number(cell, predictor)
+            if value is not None:
+                found.setdefault(cell.kind, []).append((value, cell.share))
+    return found
+
+
+def _number(cell: CellShare, predictor: str) -> float | None:
+    value: float | None = getattr(cell, predictor)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    known = list(values)
+    return math.fsum(known) / len(known) if known else None
