@@ -18,6 +18,7 @@ from ckptswap.cli.diff import diff
 from ckptswap.cli.doctor import doctor
 from ckptswap.cli.evaluate import evaluate
 from ckptswap.cli.report import report
+from ckptswap.cli.reproduce import reproduce
 from ckptswap.cli.select import select
 from ckptswap.cli.show import show
 from ckptswap.cli.sweep import sweep
@@ -43,7 +44,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 CLOSED = "stdout is closed, so that the result has nowhere to go: send it to a file, or to /dev/null"
-for command in (show, diff, transplant, evaluate, sweep, report, select, train, demo, convert, verify, doctor):
+for command in (
+    show,
+    diff,
+    transplant,
+    evaluate,
+    sweep,
+    report,
+    select,
+    train,
+    demo,
+    reproduce,
+    convert,
+    verify,
+    doctor,
+):
     app.command()(command)
 
 

@@ -1,7 +1,7 @@
 """The claims judged over seeds, per network and initialisation, and over networks. Pure functions of pairs.
 
-Rules: `docs/method.md`, 'The experiment over seeds and networks'. A seed is an observation; intervals are Student's
-t over seeds. Sources of the claims: arXiv:2008.03414 (1–5), arXiv:2008.03411 (6). Every threshold is ours.
+Rules: `docs/method.md`, 'The experiment over seeds and networks'. A seed is an observation; intervals are
+Student's t over seeds. Sources of the claims: arXiv:2008.03414 (1–5), arXiv:2008.03411 (6). Thresholds are ours.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def claims(pairs: Sequence[Pair]) -> list[Judged]:
     return found
 
 
-# Parts ------------------------------------------------------------------------------------------------------------
+# Parts -----------------------------------------------------------------------------------------------------------
 
 
 def above(name: str, values: Values, bound: float, level: float = LEVEL) -> Part:
@@ -143,7 +143,7 @@ def _minus(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
-# 1: batch norm's statistics ---------------------------------------------------------------------------------------
+# 1: batch norm's statistics --------------------------------------------------------------------------------------
 
 
 def _statistics_matter_more(pairs: Sequence[Pair]) -> list[Finding]:
@@ -189,7 +189,7 @@ def _statistics_matter_more(pairs: Sequence[Pair]) -> list[Finding]:
     ]
 
 
-# 2: weight and bias of batch norm ---------------------------------------------------------------------------------
+# 2: weight and bias of batch norm --------------------------------------------------------------------------------
 
 
 def _affine_reusable(pairs: Sequence[Pair]) -> list[Finding]:
@@ -206,7 +206,7 @@ def _affine_reusable(pairs: Sequence[Pair]) -> list[Finding]:
     ]
 
 
-# 3: convolution weights -------------------------------------------------------------------------------------------
+# 3: convolution weights ------------------------------------------------------------------------------------------
 
 
 def _conv_weight(pairs: Sequence[Pair], kind: str = "conv.weight") -> list[Finding]:
@@ -241,7 +241,7 @@ def _conv_weight(pairs: Sequence[Pair], kind: str = "conv.weight") -> list[Findi
     ]
 
 
-# 4: convolution biases --------------------------------------------------------------------------------------------
+# 4: convolution biases -------------------------------------------------------------------------------------------
 
 
 def _conv_bias(pairs: Sequence[Pair], kind: str = "conv.bias") -> list[Finding]:
@@ -265,14 +265,14 @@ def _conv_bias(pairs: Sequence[Pair], kind: str = "conv.bias") -> list[Finding]:
         judged(
             "conv-bias-harm-lies-before-norm",
             "What harm biases do is done by those before batch norm.",
-            "share of all biases before batch norm minus share of all others: above 0",
+            "share of all biases before batch norm minus that of all others: above 0",
             [above("before minus others", [_minus(a, b) for a, b in zip(before, rest, strict=True)], 0.0)],
         ),
         judged(
             "running-mean-absorbs-bias",
             "A bias before batch norm is absorbed by the running mean.",
-            f"biases before batch norm with new statistics: below {TOLERANCE}; share of bn.running_mean alone minus "
-            "share of both together: above 0",
+            f"biases before batch norm with new statistics: below {TOLERANCE}; share of bn.running_mean alone "
+            "minus share of both together: above 0",
             [below("with new statistics", again, TOLERANCE), above("mean alone minus together", alone, 0.0)],
         ),
         judged(
@@ -296,7 +296,7 @@ def _needs_shared_start(pairs: Sequence[Pair], kind: str = "conv.bias") -> Findi
     )
 
 
-# 5: the paper's reasons -------------------------------------------------------------------------------------------
+# 5: the paper's reasons ------------------------------------------------------------------------------------------
 
 
 def _reasons(pairs: Sequence[Pair]) -> list[Finding]:
@@ -317,8 +317,8 @@ def _reasons(pairs: Sequence[Pair]) -> list[Finding]:
         judged(
             "parameters-differ-little",
             "The parameters of networks for the two tasks differ little.",
-            "over all weights and biases, log of the pair's RMSE over that from the recipient's own start: below 0; "
-            "over that between recipients of two seeds: below 0",
+            "over all weights and biases, log of the pair's RMSE over that from the recipient's own start: below "
+            "0; over that between recipients of two seeds: below 0",
             [
                 below("log ratio to start", [ratio(pair, "start") for pair in pairs], 0.0),
                 below("log ratio to seeds", [ratio(pair, "seeds") for pair in pairs], 0.0),
@@ -327,7 +327,7 @@ def _reasons(pairs: Sequence[Pair]) -> list[Finding]:
     ]
 
 
-# 6: RMSE as a predictor -------------------------------------------------------------------------------------------
+# 6: RMSE as a predictor ------------------------------------------------------------------------------------------
 
 _PREDICTS = "The RMSE between donor and recipient predicts the drop."
 
@@ -361,7 +361,7 @@ def _over_networks(pairs: Sequence[Pair]) -> list[Finding]:
         judged(
             "rmse-threshold-carries-over",
             "A threshold on RMSE tells reusable cells from others in a network that it was not fitted on.",
-            "balanced accuracy on the network left out, mean over kinds, minus 0.5; networks are observations: above 0",
+            "balanced accuracy on the network left out, mean over kinds, minus 0.5: above 0",
             [above("balanced accuracy minus 0.5", [gains.get(arm) for arm in arms], 0.0)],
         ),
     ]

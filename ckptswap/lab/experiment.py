@@ -24,6 +24,8 @@ INITS = ("shared", "independent")
 OTHER = 1000
 """An independent initialisation has the seed of the network, and so many more."""
 INIT, SEGMENT = "init.safetensors", "segment.safetensors"
+STAGES = "sweeps.json"
+"""The names of a pair's sweeps, beside them."""
 SHUFFLE, NOISE = "shuffle:0", "noise:0.3"
 SCORED_BATCH = 15
 CALIBRATION = 2
@@ -62,7 +64,7 @@ class Stage:
 
     name: str
     by: tuple[By, ...]
-    selection: Selection = Selection()
+    selection: Selection = field(default_factory=Selection)
     donors: tuple[str, ...] = ()
     mode: Mode = "only"
     is_recalibrated: bool = False
@@ -170,12 +172,12 @@ def stages(recipient: Checkpoint, before_norm: Mapping[str, str]) -> list[Stage]
     ]
 
 
-# The two that the command offers ----------------------------------------------------------------------------------
+# The two that the command offers ---------------------------------------------------------------------------------
 
 
 def quick(data: str | None = None) -> Experiment:
     """Small networks, few steps, 2 seeds: shows what the experiment does, and decides nothing."""
-    return Experiment(_arms(width=4, smp_depth=3), seeds=2, steps=40, data=data)
+    return Experiment(_arms(width=4, smp_depth=3), seeds=2, steps=80, data=data)
 
 
 def full(data: str | None = None) -> Experiment:

@@ -7,6 +7,7 @@ nothing because both networks are equal there, or because the model never reads 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,16 +17,15 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.diff import Diff, diff
 from ckptswap.errors import RunError
 from ckptswap.formats import open_checkpoint
-from ckptswap.lab.experiment import INIT, INITS, NOISE, SHUFFLE, Experiment, Unit
+from ckptswap.lab.experiment import INIT, INITS, STAGES, Experiment, Unit
 from ckptswap.moments import Distance
 from ckptswap.selection import Selection
-from ckptswap.sweep.evidence import DEFAULT_TOLERANCE, load_result
-from ckptswap.sweep.journal import read_plan
+from ckptswap.sweep.evidence import DEFAULT_TOLERANCE, is_complete, load_result
+from ckptswap.sweep.journal import PLAN, read_plan
 from ckptswap.sweep.plan import Plan, variant_id
 from ckptswap.sweep.result import Row, SweepResult
 
 Share = float | None
-CONTROLS = {SHUFFLE: "shuffle", NOISE: "noise"}
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Pair:
     """One pair of networks. `kinds`, `recalibrated`, `noise`, `shuffle` and `back` map whole kinds to shares.
 
     `groups` maps sets of several kinds or layers (`affine`, `bias-before-norm`, …) to shares, `regrouped` the same
-    after new statistics. `prefix` has a share for each number of layers taken from the first on. `moved` is how far
-    the biases before batch norm are from where they started, relative to that.
+    after new statistics. `prefix` has a share for each number of layers taken from the first on. `moved` is how
+    far the biases before batch norm are from where they started, relative to that.
     """
 
     arm: str
@@ -99,11 +99,11 @@ def load_pairs(experiment: Experiment, folder: Path) -> list[Pair]:
 
 def _pair(experiment: Experiment, folder: Path, unit: Unit, init: str) -> Pair | None:
     runs, home = folder / unit.folder / init, folder / unit.folder
-    try:
-        cells, kinds, prefix, back = (load_result(runs / name) for name in ("cells", "kinds", "prefix", "back"))
-        groups = {name: load_result(runs / name) for name in GROUPS if (runs / name).exists()}
-    except RunError:
+    names = _swept(runs)
+    if not names:
         return None
+    cells, kinds, prefix, back = (load_result(runs / name) for name in ("cells", "kinds", "prefix", "back"))
+    groups = {name: load_result(runs / name) for name in GROUPS if name in names}
     by_donor = [dict(_whole(kinds, donor)) for donor in range(3)]
     regrouped = {name: _again(each.rows[0], each) for name, each in groups.items() if name != "bias-and-mean"}
     measured = {name for row in cells.rows if _share(row, cells) is not None for name in row.tensors}
@@ -135,11 +135,19 @@ def _pair(experiment: Experiment, folder: Path, unit: Unit, init: str) -> Pair |
         )
 
 
+def _swept(runs: Path) -> list[str]:
+    """The names of a pair's sweeps, when all of them are there and whole."""
+    if not (runs / STAGES).exists():
+        return []
+    names: list[str] = json.loads((runs / STAGES).read_text("utf-8"))
+    return names if all((runs / name / PLAN).exists() and is_complete(runs / name) for name in names) else []
+
+
 def _opened(path: Path, stack: ExitStack) -> Checkpoint | None:
     return stack.enter_context(open_checkpoint(path)) if path.exists() else None
 
 
-# Rows → shares ----------------------------------------------------------------------------------------------------
+# Rows → shares ---------------------------------------------------------------------------------------------------
 
 
 def _share(row: Row, result: SweepResult) -> Share:
@@ -192,7 +200,7 @@ def _cells(run: Path, result: SweepResult, order: list[str], apart: Diff) -> Ite
         )
 
 
-# Files → distances ------------------------------------------------------------------------------------------------
+# Files → distances -----------------------------------------------------------------------------------------------
 
 
 def _pooled(found: Diff) -> dict[tuple[str | None, str | None], Distance]:

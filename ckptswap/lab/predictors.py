@@ -6,6 +6,7 @@ arXiv:2008.03411 (RMSE predicts reusability).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -20,7 +21,7 @@ Known = tuple[float, float]
 
 
 def kind_correlation(pair: Pair, predictor: str) -> float | None:
-    """Spearman's correlation with the share within a kind, mean over the kinds with at least 5 cells."""
+    """Spearman's correlation with the share within a kind, mean over kinds with at least 5 cells."""
     found = [
         spearman([x for x, _ in cells], [y for _, y in cells])
         for cells in _by_kind([pair], predictor).values()
@@ -30,7 +31,7 @@ def kind_correlation(pair: Pair, predictor: str) -> float | None:
 
 
 def kind_auc(pairs: Sequence[Pair], predictor: str) -> float | None:
-    """Area under the ROC curve for 'reusable', within a pair and kind; mean over those with cells on both sides."""
+    """Area under the ROC curve for 'reusable', within a pair and kind; mean over those with both sorts."""
     found = (auc(cells) for pair in pairs for cells in _by_kind([pair], predictor).values())
     return _mean(value for value in found if value is not None)
 
@@ -72,7 +73,7 @@ def threshold(cells: Sequence[Known]) -> float | None:
     0.25
     """
     values = sorted({x for x, _ in cells})
-    middles = [(a + b) / 2 for a, b in zip(values, values[1:], strict=False)]
+    middles = [(a + b) / 2 for a, b in itertools.pairwise(values)]
     tried = [(accuracy, limit) for limit in middles if (accuracy := balanced_accuracy(cells, limit)) is not None]
     return max(tried, key=lambda each: (each[0], -each[1]))[1] if tried else None
 

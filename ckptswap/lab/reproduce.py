@@ -12,10 +12,10 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import Empty
@@ -25,10 +25,12 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, RunError, Stopped
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.atomic import write_text
-from ckptswap.lab.experiment import INITS, SEGMENT, Arm, Experiment, Stage, Training, Unit, stages
+from ckptswap.lab.experiment import INITS, SEGMENT, STAGES, Arm, Experiment, Stage, Training, Unit, stages
 from ckptswap.lab.train import is_finished, load_samples, train
 from ckptswap.sweep.allocator import keep_freed_memory
 from ckptswap.sweep.donors import open_donor
+from ckptswap.sweep.evidence import is_complete
+from ckptswap.sweep.journal import PLAN, read_plan
 from ckptswap.sweep.layers import layers_before_norm
 from ckptswap.sweep.lock import Lock
 from ckptswap.sweep.run import sweep
@@ -87,7 +89,7 @@ class Outcome:
     failed: Mapping[str, str]
 
 
-# What it costs ----------------------------------------------------------------------------------------------------
+# What it costs ---------------------------------------------------------------------------------------------------
 
 
 def cost(experiment: Experiment) -> Cost:
@@ -120,12 +122,15 @@ def _priced(experiment: Experiment, arm: Arm, folder: Path) -> tuple[Price, list
             task.forward(inputs)
             forward = (time.perf_counter() - begun) * task.samples / len(inputs)
         entries = [entry for entry in checkpoint.values() if entry.kind != "bn.num_batches_tracked"]
-        counts = [{(each.layer, each.kind) for each in entries}, {each.kind for each in entries}]
-        layers = {each.layer for each in entries}
-    return Price((moments[-1] - moments[0]) / 3, forward, *map(len, counts), len(layers)), planned
+    step = (moments[-1] - moments[0]) / (len(moments) - 1)
+    cells, kinds, layers = (
+        len({part(entry) for entry in entries})
+        for part in (lambda each: (each.layer, each.kind), lambda each: each.kind, lambda each: each.layer)
+    )
+    return Price(step, forward, cells, kinds, layers), planned
 
 
-# The work ---------------------------------------------------------------------------------------------------------
+# The work --------------------------------------------------------------------------------------------------------
 
 
 def reproduce(
@@ -161,7 +166,9 @@ def _claim(folder: Path, experiment: Experiment) -> None:
     then = json.loads(path.read_text("utf-8"))
     changed = [key for key in now if then.get(key) != now[key]]
     if changed:
-        raise RunError(f"{folder} holds an experiment with other {', '.join(changed)}", remedy="choose another --run")
+        raise RunError(
+            f"{folder} holds an experiment with other {', '.join(changed)}", remedy="choose another --run"
+        )
 
 
 def load_experiment(folder: Path) -> Experiment:
@@ -171,7 +178,9 @@ def load_experiment(folder: Path) -> Experiment:
         arms = tuple(Arm(**{**each, "freeze": tuple(each["freeze"])}) for each in said.pop("arms"))
         return Experiment(arms, **said)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{folder} holds no experiment ({error})", remedy="run `ckptswap reproduce` there") from None
+        raise RunError(
+            f"{folder} holds no experiment ({error})", remedy="run `ckptswap reproduce` there"
+        ) from None
 
 
 class _Meter:
@@ -217,12 +226,16 @@ class _Work:
         for training in self.experiment.trainings(self.unit):
             self._train(training)
         for init in INITS:
-            for stage in self._stages():
+            for stage in self._stages(init):
                 self._sweep(init, stage)
 
-    def _stages(self) -> list[Stage]:
+    def _stages(self, init: str) -> list[Stage]:
+        """The sweeps of a pair, whose names are kept: without them nobody could tell whether all are there."""
         with open_checkpoint(self.folder / SEGMENT) as recipient:
-            return stages(recipient, layers_before_norm(load_task(self.experiment.task(), recipient)))
+            planned = stages(recipient, layers_before_norm(load_task(self.experiment.task(), recipient)))
+        (self.folder / init).mkdir(exist_ok=True)
+        write_text(self.folder / init / STAGES, json.dumps([stage.name for stage in planned]) + "\n")
+        return planned
 
     def _train(self, training: Training) -> None:
         out, seconds = self.folder / training.file, self.price.training(self.experiment)
@@ -241,27 +254,29 @@ class _Work:
         self._has(seconds)
 
     def _sweep(self, init: str, stage: Stage) -> None:
-        seconds = self.price.stage(stage)
+        seconds, run = self.price.stage(stage), self.folder / init / stage.name
+        ends = (f"{init}.safetensors", SEGMENT)
         with ExitStack() as stack:
-            opened = (stack.enter_context(open_checkpoint(self.folder / f"{name}.safetensors")) for name in (init, "segment"))
-            donor, recipient = opened
-            if stage.is_back:
-                donor, recipient = recipient, donor
-            task = self.experiment.task(back=stage.is_back)
-            made = [stack.enter_context(open_donor(word, recipient, task)) for word in stage.donors]
-            sweep(
-                [donor, *made],
-                recipient,
-                task,
-                selection=stage.selection,
-                by=stage.by,
-                mode=stage.mode,
-                calibration=self.experiment.calibration() if stage.is_recalibrated else None,
-                run_dir=self.folder / init / stage.name,
-                screen="gradient" if stage.is_screened else None,
-                stop=self.stop,
-                progress=lambda done, total: self._is_at(seconds * done / total, f"{init} {stage.name}"),
+            donor, recipient = (
+                stack.enter_context(open_checkpoint(self.folder / name))
+                for name in ends[:: -1 if stage.is_back else 1]
             )
+            if not _is_swept(run, donor, recipient):
+                task = self.experiment.task(back=stage.is_back)
+                made = [stack.enter_context(open_donor(word, recipient, task)) for word in stage.donors]
+                sweep(
+                    [donor, *made],
+                    recipient,
+                    task,
+                    selection=stage.selection,
+                    by=stage.by,
+                    mode=stage.mode,
+                    calibration=self.experiment.calibration() if stage.is_recalibrated else None,
+                    run_dir=run,
+                    screen="gradient" if stage.is_screened else None,
+                    stop=self.stop,
+                    progress=lambda done, total: self._is_at(seconds * done / total, f"{init} {stage.name}"),
+                )
         self._has(seconds)
 
     def _is_at(self, seconds: float, what: str) -> None:
@@ -272,7 +287,16 @@ class _Work:
         self._done += seconds
 
 
-# Several units at once --------------------------------------------------------------------------------------------
+def _is_swept(run: Path, donor: Checkpoint, recipient: Checkpoint) -> bool:
+    """Whether a sweep of these two files is there, with every score."""
+    if not (run / PLAN).exists():
+        return False
+    key = read_plan(run)["key"]
+    donors = key["donor"] if isinstance(key["donor"], list) else [key["donor"]]
+    return [donors[0], key["recipient"]] == [donor.sha256(), recipient.sha256()] and is_complete(run)
+
+
+# Several units at once -------------------------------------------------------------------------------------------
 
 
 class _Asked(Stop):
@@ -319,7 +343,9 @@ def _in_processes(
             for unit, future in _finished(running, told, meter, stop):
                 error = future.exception()
                 if isinstance(error, BrokenProcessPool):
-                    raise RunError("a worker was killed", remedy="the same command continues, with fewer --jobs") from None
+                    raise RunError(
+                        "a worker was killed", remedy="the same command continues, with fewer --jobs"
+                    ) from None
                 if error and not isinstance(error, CkptswapError):
                     raise error
                 if error:
@@ -338,11 +364,8 @@ def _finished(
     """Units as they end; what the others tell goes to the meter meanwhile."""
     left = dict(running)
     while left:
-        try:
-            while True:
-                meter(*told.get(timeout=PULSE))
-        except Empty:
-            pass
+        with suppress(Empty):
+            meter(*told.get(timeout=PULSE))
         stop.check(f"{len(running) - len(left)} of {len(running)} units are done")
         for future in [each for each in left if each.done()]:
             yield left.pop(future), future

@@ -344,7 +344,9 @@ def recipe(spec: TrainSpec) -> str:
     return json.dumps(asdict(spec), sort_keys=True)
 
 
-def is_finished(path: Path, spec: TrainSpec, *, init_from: Path | None = None, save_init: Path | None = None) -> bool:
+def is_finished(
+    path: Path, spec: TrainSpec, *, init_from: Path | None = None, save_init: Path | None = None
+) -> bool:
     """Whether the checkpoint says that this training made it, from the initialisation that lies beside it.
 
     Raises FileError for a file that is no checkpoint.

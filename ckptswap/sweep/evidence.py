@@ -16,7 +16,7 @@ import numpy as np
 from ckptswap.errors import MetricError, RunError, UsageError, listing, near
 from ckptswap.sweep import statistics
 from ckptswap.sweep.heats import Heat, Race, heats
-from ckptswap.sweep.journal import BASELINE, DONOR, donor_id, key_of, read_blocks, read_plan
+from ckptswap.sweep.journal import BASELINE, DONOR, PLAN, donor_id, key_of, read_blocks, read_plan
 from ckptswap.sweep.plan import Cell, Plan, Variant, cell_key
 from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated, Row, SweepResult
 from ckptswap.sweep.scores import Scores
@@ -121,6 +121,22 @@ def reduction(metric: str) -> statistics.Reduce:
 def load_result(run_dir: str | Path, metric: str | None = None, tolerance: float | None = None) -> SweepResult:
     """The table of a run folder, for its first metric or the named one. Raises as `load_evidence` does."""
     return load_evidence(run_dir, metric, tolerance).result
+
+
+def is_complete(run_dir: str | Path) -> bool:
+    """Whether a run folder has a score, or a failure, for everything in its plan on every sample.
+
+    Raises `RunError` for a folder that is no run, or is damaged.
+    """
+    try:
+        run = _read(Path(run_dir), None, None)
+    except RunError:
+        if (Path(run_dir) / PLAN).exists():
+            return False  # begun, without a baseline yet
+        raise
+    wanted = [BASELINE, *(variant.id for variant in run.plan.variants())]
+    scores = run.scores
+    return all(scores.failed(each) is not None or scores.done(each) == scores.samples for each in wanted)
 
 
 def load_evidence(run_dir: str | Path, metric: str | None = None, tolerance: float | None = None) -> Evidence:

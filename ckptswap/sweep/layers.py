@@ -48,7 +48,7 @@ def _tell(told: Callable[[str], object], name: str, *_: Any) -> None:
 
 
 def layers_before_norm(task: Task) -> dict[str, str]:
-    """Layers whose output goes straight into a batch norm → that batch norm's layer, as one forward pass has it."""
+    """Layers whose output goes straight into a batch norm → that batch norm's, as one forward pass has it."""
     given: dict[int, tuple[str, Tensor]] = {}
     found: dict[str, str] = {}
 

@@ -98,9 +98,9 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def draw_scans(folder: Path, side: int = 16, count: int = 18) -> None:
+def draw_scans(folder: Path, side: int = 16, count: int = 18, seed: int = 0) -> None:
     """`images/` and `masks/`: a bright square in noise; two neighbours a group (`s03_0.png`, `s03_1.png`)."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
     for at in range(count):

@@ -1,4 +1,4 @@
-"""Every example that a command's --help shows runs as it is written (`demo` has a test of its own)."""
+"""Every example that a command's --help shows runs as it is written (`demo` and `reproduce` have tests of their own)."""
 
 from __future__ import annotations
 
