@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from test_claims import pair
 
 from ckptswap.lab.pairs import CellShare
 from ckptswap.lab.predictors import auc, balanced_accuracy, kind_auc, kind_correlation, threshold, threshold_gains
-from test_claims import pair
 
 Cells = list[tuple[float, float]]
 CELLS = st.lists(
