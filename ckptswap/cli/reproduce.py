@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,12 +10,13 @@ import typer
 
 from ckptswap.cli.flags import AsciiFlag, Format, FormatFlag, OutFlag
 from ckptswap.cli.terminal import emit, progress, say, style
-from ckptswap.errors import EXIT_PARTIAL, UsageError
+from ckptswap.errors import EXIT_PARTIAL, DependencyError, UsageError
 from ckptswap.report.text import duration, plural
 
 if TYPE_CHECKING:
     from ckptswap.lab.experiment import Experiment
     from ckptswap.lab.reproduce import Cost
+    from ckptswap.report.charts import Picture
 
 REPORT, VALUES = "report.md", "report.json"
 
@@ -98,7 +100,7 @@ def _report(
 ) -> None:
     """Leave the report in the folder, in every form, and print one of them."""
     from ckptswap.lab.pairs import load_pairs
-    from ckptswap.lab.summary import summary, summary_json
+    from ckptswap.lab.summary import pictures, summary, summary_json
     from ckptswap.report.document import document_md, document_text
     from ckptswap.report.text import dump_json
 
@@ -107,5 +109,17 @@ def _report(
     texts = {"md": document_md(document), "json": dump_json(summary_json(experiment, pairs, failed))}
     emit(texts["md"], str(folder / REPORT))
     emit(texts["json"], str(folder / VALUES))
+    _draw(pictures(pairs), folder)
     emit(texts[format] if format in texts else document_text(document, style(out, ascii=ascii)), out)
     say(f"all of it, with intervals and every number behind a verdict: {folder / REPORT} and {folder / VALUES}")
+
+
+def _draw(drawn: Mapping[str, Sequence[Picture]], folder: Path) -> None:
+    """The pictures beside the report, where the extra `plot` is there."""
+    from ckptswap.report.figures import draw
+
+    try:
+        for name, panels in drawn.items():
+            emit(draw(panels, "svg").decode(), str(folder / f"{name}.svg"))
+    except DependencyError as error:
+        say(f"ckptswap: note: no pictures: {error}")

@@ -248,7 +248,11 @@ def _conv_bias(pairs: Sequence[Pair], kind: str = "conv.bias") -> list[Finding]:
     before = [pair.groups.get("bias-before-norm") for pair in pairs]
     rest = [pair.groups.get("bias-without-norm") for pair in pairs]
     again = [pair.regrouped.get("bias-before-norm") for pair in pairs]
-    alone = [_minus(pair.kinds.get("bn.running_mean"), pair.groups.get("bias-and-mean")) for pair in pairs]
+    alone = [
+        # Where the biases are equal in both networks, nothing was swapped beside the means.
+        None if bias is None else _minus(pair.kinds.get("bn.running_mean"), pair.groups.get("bias-and-mean"))
+        for pair, bias in zip(pairs, before, strict=True)
+    ]
     found = [
         judged(
             "conv-bias-reusable",

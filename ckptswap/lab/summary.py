@@ -11,6 +11,7 @@ from ckptswap.lab.claims import LEAST, VARIANTS, Judged, claims
 from ckptswap.lab.experiment import INITS, Experiment
 from ckptswap.lab.pairs import Pair
 from ckptswap.lab.predictors import PREDICTORS, kind_auc, kind_correlation, threshold_gains
+from ckptswap.report.charts import Chart, Picture, Series
 from ckptswap.report.document import Document, Mean, Table, Value
 from ckptswap.sweep.statistics import seeds_interval
 from ckptswap.version import __version__
@@ -65,8 +66,8 @@ def _lead(experiment: Experiment, missing: int) -> Iterator[str]:
     yield (
         f"{experiment.seeds} seeds, {len(experiment.arms)} networks, {experiment.steps} steps a training; the "
         "donor is the auto-encoder, the recipient the segmentation network, with shared or independent "
-        "initialisation. A share is a drop over |baseline − trivial prediction|: 0 is no harm, 1 all that the network knows. "
-        "Means and 95 % t intervals over seeds; rules in docs/method.md."
+        "initialisation. A share is a drop over |baseline − trivial prediction|: 0 is no harm, 1 all that the "
+        "network knows. Means and 95 % t intervals over seeds; rules in docs/method.md."
     )
     yield ONE_BRAIN if experiment.data is None else f"Data: {experiment.data}."
     if experiment.seeds < LEAST:
@@ -284,3 +285,52 @@ def _correlation(predictor: str, pairs: Sequence[Pair]) -> float | None:
 
 def _auc(predictor: str, pairs: Sequence[Pair]) -> float | None:
     return kind_auc(pairs, predictor)
+
+
+# Pictures --------------------------------------------------------------------------------------------------------
+
+
+def pictures(pairs: Sequence[Pair]) -> dict[str, tuple[Picture, ...]]:
+    """File name (without ending) → panels, one an initialisation."""
+    return {
+        "kinds": tuple(_kind_chart(pairs, init) for init in INITS),
+        "prefixes": tuple(_prefix_chart(pairs, init) for init in INITS),
+        "rmse": tuple(_rmse_chart(pairs, init) for init in INITS),
+    }
+
+
+def _of(pairs: Sequence[Pair], init: str) -> dict[str, list[Pair]]:
+    arms = dict.fromkeys(pair.arm for pair in pairs)
+    return {arm: [pair for pair in pairs if (pair.arm, pair.init) == (arm, init)] for arm in arms}
+
+
+def _kind_chart(pairs: Sequence[Pair], init: str) -> Chart:
+    series = []
+    for arm, group in _of(pairs, init).items():
+        means = [mean_of(pair.kinds.get(kind) for pair in group) for kind in KINDS]
+        ends = (
+            [None if mean is None else getattr(mean, end) for mean in means] for end in ("value", "low", "high")
+        )
+        series.append(Series(arm, KINDS, *map(tuple, ends)))
+    return Chart(
+        "dots", f"whole kinds, {init} initialisation", "", "share, mean over seeds and 95 %", tuple(series)
+    )
+
+
+def _prefix_chart(pairs: Sequence[Pair], init: str) -> Chart:
+    series = []
+    for arm, group in _of(pairs, init).items():
+        long = max((len(pair.prefix) for pair in group), default=0)
+        means = [_plain(pair.prefix[at] for pair in group) for at in range(long)]
+        series.append(Series(arm, tuple((at + 1) / long for at in range(long)), tuple(means)))
+    title = f"prefixes, {init} initialisation"
+    return Chart("lines", title, "part of the layers from the donor", "share, mean over seeds", tuple(series))
+
+
+def _rmse_chart(pairs: Sequence[Pair], init: str, kind: str = "conv.weight") -> Chart:
+    series = []
+    for arm, group in _of(pairs, init).items():
+        cells = [cell for pair in group for cell in pair.cells if cell.kind == kind and cell.rmse]
+        series.append(Series(arm, tuple(cell.rmse or 0.0 for cell in cells), tuple(cell.share for cell in cells)))
+    title = f"cells of {kind}, {init} initialisation"
+    return Chart("scatter", title, "RMSE between donor and recipient", "share", tuple(series), is_log_x=True)

@@ -1,4 +1,4 @@
-"""Every example that a command's --help shows runs as it is written (`demo` and `reproduce` have tests of their own)."""
+"""Every example that a command's --help shows runs as it is written (`demo` and `reproduce`: elsewhere)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,148 @@
+"""Pictures as pure data: what is drawn, not how. `figures` draws them with matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ckptswap.report.text import named, safe
+
+if TYPE_CHECKING:
+    from ckptswap.sweep.result import Row, SweepResult
+
+Number = float | None
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points under one name; `low` and `high` are the ends of their intervals, where there are any."""
+
+    name: str
+    x: tuple[float | str, ...]
+    y: tuple[Number, ...]
+    low: tuple[Number, ...] = ()
+    high: tuple[Number, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Axes with series. `bars` lie, worst on top, with names on the y axis; `dots` stand over names on the x axis."""
+
+    form: Literal["bars", "dots", "lines", "scatter"]
+    title: str
+    x_title: str
+    y_title: str
+    series: tuple[Series, ...]
+    is_log_x: bool = False
+
+
+@dataclass(frozen=True)
+class Heat:
+    """A matrix of drops, rows × columns; `marks` stand where there is no number to colour."""
+
+    title: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: tuple[tuple[Number, ...], ...]
+    marks: tuple[tuple[str, ...], ...]
+
+
+Picture = Chart | Heat
+MARKS = {"identical": "=", "no-effect": "·", "mismatch": "×", "failed": "!"}
+"""What stands in a cell without a measured drop."""
+MOST_BARS = 40
+
+
+def heat(result: SweepResult, order: Sequence[str] = ()) -> Heat:
+    """The drop of every layer × kind; layers in `order` (execution), or as they stand.
+
+    >>> from ckptswap.sweep.result import Row, SweepResult
+    >>> rows = (Row("c", "conv.bias", ("c.bias",), 4, "measured", drop=0.5), Row("d", "bn.bias", (), 4, "mismatch"))
+    >>> found = heat(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows))
+    >>> found.values, found.marks
+    (((None, 0.5), (None, None)), (('', ''), ('×', '')))
+    """
+    cells = {(row.layer, row.kind): row for row in result.rows if row.layer is not None and row.kind}
+    known = [layer for layer, _ in cells]
+    layers = sorted(dict.fromkeys(known), key=lambda layer: order.index(layer) if layer in order else len(order))
+    kinds = sorted({kind for _, kind in cells if kind})
+    table = [[cells.get((layer, kind)) for kind in kinds] for layer in layers]
+    return Heat(
+        f"drop in {safe(result.metric)}, by layer and kind",
+        tuple(named(layer or "") for layer in layers),
+        tuple(map(safe, kinds)),
+        tuple(tuple(_measured(row) for row in line) for line in table),
+        tuple(tuple(MARKS.get(row.status, "") if row else "" for row in line) for line in table),
+    )
+
+
+def _measured(row: Row | None) -> Number:
+    return row.drop if row and row.status == "measured" else None
+
+
+def bars(result: SweepResult) -> Chart:
+    """The worst cells, with their simultaneous intervals."""
+    ranked = sorted(_ranked(result), key=lambda row: -(row.drop or 0.0))[:MOST_BARS]
+    series = Series(
+        "drop",
+        tuple(_name(row) for row in ranked),
+        tuple(row.drop for row in ranked),
+        tuple(row.sim_low for row in ranked),
+        tuple(row.sim_high for row in ranked),
+    )
+    return Chart(
+        "bars", f"the {len(ranked)} worst, 95 % simultaneous", f"drop in {safe(result.metric)}", "", (series,)
+    )
+
+
+def scatter(result: SweepResult) -> Chart:
+    """RMSE against drop, by kind."""
+    return Chart(
+        "scatter",
+        "does the distance tell?",
+        "RMSE of donor and recipient",
+        f"drop in {safe(result.metric)}",
+        tuple(
+            Series(safe(kind), tuple(row.rmse or 0.0 for row in rows), tuple(row.drop for row in rows))
+            for kind, rows in _by_kind(result).items()
+        ),
+        is_log_x=True,
+    )
+
+
+def depth(result: SweepResult, order: Sequence[str]) -> Chart:
+    """The drop along the layers in execution order, a line a kind."""
+    place = {layer: at for at, layer in enumerate(order)}
+    series = []
+    for kind, rows in _by_kind(result).items():
+        placed = sorted((row for row in rows if row.layer in place), key=lambda row: place[row.layer or ""])
+        series.append(
+            Series(
+                safe(kind),
+                tuple(place[row.layer or ""] for row in placed),
+                tuple(row.drop for row in placed),
+                tuple(row.sim_low for row in placed),
+                tuple(row.sim_high for row in placed),
+            )
+        )
+    title = "along the layers, in execution order"
+    return Chart("lines", title, "layer", f"drop in {safe(result.metric)}", tuple(series))
+
+
+def _ranked(result: SweepResult) -> list[Row]:
+    cells = [row for row in result.rows if row.status == "measured" and row.drop is not None]
+    return [row for row in cells if row.layer is not None and row.kind] or cells
+
+
+def _by_kind(result: SweepResult) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in _ranked(result):
+        if row.kind and row.layer is not None:
+            found.setdefault(row.kind, []).append(row)
+    return dict(sorted(found.items()))
+
+
+def _name(row: Row) -> str:
+    words = [named(row.layer) if row.layer is not None else "", safe(row.kind or "")]
+    return " ".join(word for word in words if word) or safe(row.tensors[0] if row.tensors else "")

@@ -1,0 +1,162 @@
+"""Pictures for papers, by matplotlib (the extra `plot`): png, svg or pdf, the same bytes each time."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ckptswap.errors import DependencyError, UsageError
+from ckptswap.report.charts import Chart, Heat, Picture, Series
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FORMS = ("png", "svg", "pdf")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
+"""Okabe and Ito's, which colour-blind readers tell apart (https://jfly.uni-koeln.de/color/)."""
+POINTS = "osD^vP*X"
+LONG = 24
+"""A name is cut in the middle beyond so many letters."""
+
+
+def form_of(path: str) -> str:
+    """Which form a file name asks for; raises `UsageError` for another ending.
+
+    >>> form_of("drops.svg")
+    'svg'
+    """
+    ending = Path(path).suffix.removeprefix(".").lower()
+    if ending not in FORMS:
+        raise UsageError(
+            f"{path} says no form of picture", remedy=f"end it with {', '.join('.' + f for f in FORMS)}"
+        )
+    return ending
+
+
+def draw(panels: Sequence[Picture], form: str) -> bytes:
+    """Panels side by side. Raises `DependencyError` without matplotlib."""
+    try:
+        import matplotlib
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise DependencyError("pictures need matplotlib", remedy="pip install 'ckptswap[plot]'") from None
+    how = {"svg.hashsalt": "ckptswap", "svg.fonttype": "none", "font.size": 8, "axes.prop_cycle": _cycle()}
+    with matplotlib.rc_context(how):
+        figure = Figure(figsize=(sum(map(_width, panels)), max(map(_height, panels))), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for panel, place in zip(panels, axes, strict=True):
+            (_heat if isinstance(panel, Heat) else _chart)(place, panel)
+        out = io.BytesIO()
+        figure.savefig(
+            out,
+            format=form,
+            dpi=200,
+            metadata={"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[form],
+        )
+        return out.getvalue()
+
+
+def _cycle() -> Any:
+    from matplotlib import cycler
+
+    return cycler(color=COLOURS)
+
+
+def _width(panel: Picture) -> float:
+    return 2.5 + 0.55 * len(panel.columns) if isinstance(panel, Heat) else 5.0
+
+
+def _height(panel: Picture) -> float:
+    if isinstance(panel, Heat):
+        return max(2.5, 1.2 + 0.17 * len(panel.rows))
+    return max(3.2, 0.8 + 0.17 * len(panel.series[0].x)) if panel.form == "bars" and panel.series else 3.4
+
+
+def _chart(axes: Axes, chart: Chart) -> None:
+    axes.set_title(chart.title)
+    axes.set_xlabel(chart.x_title)
+    axes.set_ylabel(chart.y_title)
+    if chart.form == "bars":
+        _bars(axes, chart.series[0])
+        return
+    axes.axhline(0, color="#888888", linewidth=0.6)
+    for at, series in enumerate(chart.series):
+        _series(axes, chart, series, at)
+    if chart.is_log_x:
+        axes.set_xscale("log")
+    if chart.form == "dots" and chart.series:
+        axes.set_xticks(
+            range(len(chart.series[0].x)), [_cut(str(x)) for x in chart.series[0].x], rotation=30, ha="right"
+        )
+    if len(chart.series) > 1:
+        axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def _series(axes: Axes, chart: Chart, series: Series, at: int) -> None:
+    known = [i for i, y in enumerate(series.y) if y is not None]
+    if chart.form == "dots":
+        x = [i + 0.08 * (at - (len(chart.series) - 1) / 2) for i in known]
+    else:
+        x = [float(series.x[i]) for i in known]
+    y = [series.y[i] for i in known]
+    style = {
+        "label": series.name,
+        "marker": POINTS[at % len(POINTS)],
+        "markersize": 3.5,
+        "color": COLOURS[at % len(COLOURS)],
+    }
+    line = "-" if chart.form == "lines" else ""
+    if chart.form == "dots" and series.low:
+        axes.errorbar(x, y, yerr=_ends(series, known), linestyle="", elinewidth=0.8, **style)  # type: ignore[arg-type]
+    else:
+        axes.plot(x, y, linestyle=line, linewidth=1, **style)  # type: ignore[arg-type]
+
+
+def _ends(series: Series, known: Sequence[int]) -> list[list[float]]:
+    """How far down and up the intervals go; nothing where there is none."""
+    down, up = [], []
+    for i in known:
+        y, low, high = series.y[i], series.low[i], series.high[i]
+        down.append(0.0 if y is None or low is None else max(y - low, 0.0))
+        up.append(0.0 if y is None or high is None else max(high - y, 0.0))
+    return [down, up]
+
+
+def _bars(axes: Axes, series: Series) -> None:
+    places = range(len(series.x))
+    values = [value or 0.0 for value in series.y]
+    axes.barh(places, values, color=COLOURS[0], height=0.7)
+    axes.errorbar(values, places, xerr=_ends(series, places), linestyle="", color="black", elinewidth=0.7)
+    axes.set_yticks(places, [_cut(str(x), 44) for x in series.x])
+    axes.invert_yaxis()
+    axes.axvline(0, color="#888888", linewidth=0.6)
+
+
+def _heat(axes: Axes, heat: Heat) -> None:
+    """Blue is better, orange worse, white nothing: centred at zero."""
+    import numpy as np
+    from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
+
+    values = np.array([[np.nan if v is None else v for v in row] for row in heat.values], dtype=float)
+    most = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+    colours = LinearSegmentedColormap.from_list("drop", ["#0072b2", "#ffffff", "#d55e00"])
+    colours.set_bad("#dddddd")
+    image = axes.imshow(values, cmap=colours, norm=TwoSlopeNorm(0, -(most or 1), most or 1), aspect="auto")
+    axes.set_title(heat.title)
+    axes.set_xticks(range(len(heat.columns)), heat.columns, rotation=40, ha="right")
+    axes.set_yticks(range(len(heat.rows)), [_cut(row) for row in heat.rows])
+    for y, row in enumerate(heat.marks):
+        for x, mark in enumerate(row):
+            axes.text(x, y, mark, ha="center", va="center", fontsize=6)
+    axes.figure.colorbar(image, ax=axes, label="drop")
+
+
+def _cut(text: str, most: int = LONG) -> str:
+    """Also keeps matplotlib from reading a name with $ as mathematics."""
+    from ckptswap.report.text import shorten
+
+    return shorten(text, most).replace("$", r"\$")
