@@ -27,7 +27,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """Axes with series. `bars` lie, worst on top, with names on the y axis; `dots` stand over names on the x axis."""
+    """Axes with series. `bars` lie, the worst on top, beside their names; `dots` stand over names on the x axis."""
 
     form: Literal["bars", "dots", "lines", "scatter"]
     title: str
@@ -58,7 +58,7 @@ def heat(result: SweepResult, order: Sequence[str] = ()) -> Heat:
     """The drop of every layer × kind; layers in `order` (execution), or as they stand.
 
     >>> from ckptswap.sweep.result import Row, SweepResult
-    >>> rows = (Row("c", "conv.bias", ("c.bias",), 4, "measured", drop=0.5), Row("d", "bn.bias", (), 4, "mismatch"))
+    >>> rows = (Row("c", "conv.bias", (), 4, "measured", drop=0.5), Row("d", "bn.bias", (), 4, "mismatch"))
     >>> found = heat(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows))
     >>> found.values, found.marks
     (((None, 0.5), (None, None)), (('', ''), ('×', '')))

@@ -43,13 +43,21 @@ def draw(panels: Sequence[Picture], form: str) -> bytes:
         from matplotlib.figure import Figure
     except ImportError:
         raise DependencyError("pictures need matplotlib", remedy="pip install 'ckptswap[plot]'") from None
-    how = {"svg.hashsalt": "ckptswap", "svg.fonttype": "none", "font.size": 8, "axes.prop_cycle": _cycle()}
+    how: dict[Any, Any] = {
+        "svg.hashsalt": "ckptswap",
+        "svg.fonttype": "none",
+        "font.size": 8,
+        "axes.prop_cycle": _cycle(),
+    }
     with matplotlib.rc_context(how):
         figure = Figure(figsize=(sum(map(_width, panels)), max(map(_height, panels))), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for panel, place in zip(panels, axes, strict=True):
-            (_heat if isinstance(panel, Heat) else _chart)(place, panel)
+            if isinstance(panel, Heat):
+                _heat(place, panel)
+            else:
+                _chart(place, panel)
         out = io.BytesIO()
         figure.savefig(
             out,
@@ -61,7 +69,7 @@ def draw(panels: Sequence[Picture], form: str) -> bytes:
 
 
 def _cycle() -> Any:
-    from matplotlib import cycler
+    from cycler import cycler
 
     return cycler(color=COLOURS)
 

@@ -305,7 +305,7 @@ def test_parts_agree_with_scipys_interval(values: list[float], bound: float) -> 
 
 
 def test_intervals_over_five_seeds_cover() -> None:
-    """1,000 experiments whose five seeds have correlated cells: the interval of a mean over cells covers its truth,
+    """1,000 experiments of five seeds with correlated cells: a mean over cells is covered,
     and the cells' own, widened by Bonferroni, hold all at once."""
     rng = np.random.default_rng(3)
     covered = together = 0
