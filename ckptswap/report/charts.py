@@ -27,7 +27,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """Axes with series. `bars` lie, the worst on top, beside their names; `dots` stand over names on the x axis."""
+    """Axes with series. `bars` lie beside their names, the worst on top; `dots` stand over theirs."""
 
     form: Literal["bars", "dots", "lines", "scatter"]
     title: str

@@ -151,8 +151,8 @@ def _heat(axes: Axes, heat: Heat) -> None:
 
     values = np.array([[np.nan if v is None else v for v in row] for row in heat.values], dtype=float)
     most = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
-    colours = LinearSegmentedColormap.from_list("drop", ["#0072b2", "#ffffff", "#d55e00"])
-    colours.set_bad("#dddddd")
+    scale = LinearSegmentedColormap.from_list("drop", ["#0072b2", "#ffffff", "#d55e00"])
+    colours = scale.with_extremes(bad="#dddddd")
     image = axes.imshow(values, cmap=colours, norm=TwoSlopeNorm(0, -(most or 1), most or 1), aspect="auto")
     axes.set_title(heat.title)
     axes.set_xticks(range(len(heat.columns)), heat.columns, rotation=40, ha="right")
