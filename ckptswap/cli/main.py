@@ -17,6 +17,7 @@ from ckptswap.cli.demo import demo
 from ckptswap.cli.diff import diff
 from ckptswap.cli.doctor import doctor
 from ckptswap.cli.evaluate import evaluate
+from ckptswap.cli.plot import plot
 from ckptswap.cli.report import report
 from ckptswap.cli.reproduce import reproduce
 from ckptswap.cli.select import select
@@ -51,6 +52,7 @@ for command in (
     evaluate,
     sweep,
     report,
+    plot,
     select,
     train,
     demo,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -54,8 +53,8 @@ MARKS = {"identical": "=", "no-effect": "·", "mismatch": "×", "failed": "!"}
 MOST_BARS = 40
 
 
-def heat(result: SweepResult, order: Sequence[str] = ()) -> Heat:
-    """The drop of every layer × kind; layers in `order` (execution), or as they stand.
+def heat(result: SweepResult) -> Heat:
+    """The drop of every layer × kind; layers in execution order where the run tells it.
 
     >>> from ckptswap.sweep.result import Row, SweepResult
     >>> rows = (Row("c", "conv.bias", (), 4, "measured", drop=0.5), Row("d", "bn.bias", (), 4, "mismatch"))
@@ -64,8 +63,7 @@ def heat(result: SweepResult, order: Sequence[str] = ()) -> Heat:
     (((None, 0.5), (None, None)), (('', ''), ('×', '')))
     """
     cells = {(row.layer, row.kind): row for row in result.rows if row.layer is not None and row.kind}
-    known = [layer for layer, _ in cells]
-    layers = sorted(dict.fromkeys(known), key=lambda layer: order.index(layer) if layer in order else len(order))
+    layers = result.in_order(layer for layer, _ in cells if layer is not None)
     kinds = sorted({kind for _, kind in cells if kind})
     table = [[cells.get((layer, kind)) for kind in kinds] for layer in layers]
     return Heat(
@@ -111,12 +109,13 @@ def scatter(result: SweepResult) -> Chart:
     )
 
 
-def depth(result: SweepResult, order: Sequence[str]) -> Chart:
+def depth(result: SweepResult) -> Chart:
     """The drop along the layers in execution order, a line a kind."""
+    order = result.in_order(row.layer for row in _ranked(result) if row.layer is not None)
     place = {layer: at for at, layer in enumerate(order)}
     series = []
     for kind, rows in _by_kind(result).items():
-        placed = sorted((row for row in rows if row.layer in place), key=lambda row: place[row.layer or ""])
+        placed = sorted(rows, key=lambda row: place[row.layer or ""])
         series.append(
             Series(
                 safe(kind),
@@ -146,3 +145,14 @@ def _by_kind(result: SweepResult) -> dict[str, list[Row]]:
 def _name(row: Row) -> str:
     words = [named(row.layer) if row.layer is not None else "", safe(row.kind or "")]
     return " ".join(word for word in words if word) or safe(row.tensors[0] if row.tensors else "")
+
+
+def is_empty(picture: Picture) -> bool:
+    """Whether there is nothing to see.
+
+    >>> is_empty(Heat("t", (), (), (), ()))
+    True
+    """
+    if isinstance(picture, Heat):
+        return not picture.rows
+    return not any(series.y for series in picture.series)

@@ -44,8 +44,8 @@ _CELL = 8  # columns of one cell, with the gap
 def heatmap(result: SweepResult, style: Style) -> str:
     """Layers down, kinds across, the drop in each cell; the last row is the whole kind. '' without cells.
 
-    Layers and kinds in natural order. Several rows of one layer and kind show the worst of them. A kind too many
-    for the width begins a new panel.
+    Layers in execution order where the run tells it, kinds in natural order. Several rows of one layer and kind
+    show the worst of them. A kind too many for the width begins a new panel.
 
     >>> from ckptswap.sweep.result import Row, SweepResult
     >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, drop=0.1)
@@ -62,7 +62,7 @@ def heatmap(result: SweepResult, style: Style) -> str:
         return ""
     scale = Scale(result.tolerance, largest_drop(result.rows), style)
     kinds = sorted({kind for _, kind in cells}, key=lambda kind: (kind is None, natural_key(kind or "")))
-    names = _layer_names([layer for layer, _ in cells if layer is not None], style)
+    names = _layer_names(result.in_order(layer for layer, _ in cells if layer is not None), style)
     left = min(max(map(cell_len, names.values())), max(12, style.width - _CELL - 2)) + 2
     room = max(1, (style.width - left) // _CELL)
     lines = [Text("drop by layer and kind", style=HEADING)]
@@ -85,10 +85,9 @@ def _drop(row: Row) -> float:
     return -math.inf if row.drop is None else row.drop
 
 
-def _layer_names(layers: Sequence[str], style: Style) -> dict[str | None, str]:
-    """Layers in natural order, then the whole kind, by the names they are shown under: cut so that seven kinds
-    have room, or fewer where two would look alike; whole (to be folded) where no cut keeps them apart."""
-    ordered = sorted(set(layers), key=natural_key)
+def _layer_names(ordered: Sequence[str], style: Style) -> dict[str | None, str]:
+    """Layers, then the whole kind, by the names they are shown under: cut so that seven kinds have room, or fewer
+    where two would look alike; whole (to be folded) where no cut keeps them apart."""
     full = [asciify(named(layer)) if style.ascii else named(layer) for layer in ordered]
     widths = range(max(12, style.width - 7 * _CELL - 2), max(12, style.width - _CELL - 2) + 1)
     cuts = (shorten_all(full, width, ascii=style.ascii) for width in widths)

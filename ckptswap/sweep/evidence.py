@@ -74,6 +74,7 @@ class Run:
     race: Race | None
     heats: tuple[Heat, ...]
     screen: Mapping[str, Any] | None
+    layers: tuple[str, ...]
 
     @property
     def reduce(self) -> statistics.Reduce:
@@ -278,6 +279,7 @@ def _result(run: Run, rows: Sequence[Row], tolerance: float, notes: Sequence[str
         donors=tuple(DonorScore(path, run.value(donor_id(at))) for at, path in enumerate(run.donors)),
         recalibrated_baseline=run.value(again.id) if again else None,
         beside=len(_beside(run)),
+        layers=run.layers,
         failed=sum(row.status == "failed" for row in rows)
         + sum(run.scores.failed(each.id) is not None for each in _beside(run)),
     )
@@ -295,6 +297,7 @@ def _read(folder: Path, metric: str | None, tolerance: float | None) -> Run:
         donors, misfits = tuple(contents["donors"]), tuple(contents["donor_misfits"])
         race = Race.from_json(contents["race"]) if contents["race"] else None
         units, screen = contents["units"], contents["screen"]
+        layers = tuple(contents.get("layers", ()))  # runs of earlier versions do not say
     except (KeyError, TypeError, IndexError) as error:
         raise RunError(f"{folder} holds a damaged plan ({error!r})", remedy="run the sweep again") from None
     if not scores.done(BASELINE):
@@ -307,7 +310,7 @@ def _read(folder: Path, metric: str | None, tolerance: float | None) -> Run:
     limit = own if tolerance is None else tolerance
     raced = race if race and race.metric == chosen else None
     found = tuple(heats(raced, plan, scores, units)) if raced else ()
-    return Run(known[chosen], plan, scores, groups, limit, donors, misfits, warnings, raced, found, screen)
+    return Run(known[chosen], plan, scores, groups, limit, donors, misfits, warnings, raced, found, screen, layers)
 
 
 def _row(cell: Cell, run: Run, drops: Mapping[str, RowIntervals], tolerance: float) -> Row:

@@ -5,9 +5,11 @@ A value that does not exist is None, never 0. Field names are those of the JSON 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+from ckptswap.naming import natural_key
 
 Status = Literal["measured", "identical", "no-effect", "mismatch", "failed"]
 Mode = Literal["only", "all-but", "prefix", "suffix"]
@@ -109,7 +111,7 @@ class SweepResult:
     """The whole table, in the order in which it is shown (worst drop first within each way of splitting).
 
     `beside` counts the scores beside the rows (points of paths, new statistics), `failed` the rows and scores that
-    could not be had.
+    could not be had. `layers` are in the order in which they run; empty where that is not known.
     """
 
     metric: str
@@ -126,3 +128,14 @@ class SweepResult:
     recalibrated_baseline: float | None = None
     beside: int = 0
     failed: int = 0
+    layers: tuple[str, ...] = ()
+
+    def in_order(self, layers: Iterable[str]) -> list[str]:
+        """Each layer once, in the order in which they run; in natural order where that is not known.
+
+        >>> result = SweepResult("dice", "max", 0.01, 0.9, None, 8, rows=(), layers=("b", "a"))
+        >>> result.in_order(["a", "c10", "b", "c9"])
+        ['b', 'a', 'c9', 'c10']
+        """
+        place = {layer: at for at, layer in enumerate(self.layers)}
+        return sorted(set(layers), key=lambda layer: (place.get(layer, len(place)), natural_key(layer)))

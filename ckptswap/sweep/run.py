@@ -73,7 +73,8 @@ EXTENT = "range of outputs"
 class Proposal:
     """A sweep that could be run: what would be scored, on what, and in which folder it is kept.
 
-    `donor_misfits` say of each donor why it has no score itself, where it does not fit the model.
+    `donor_misfits` say of each donor why it has no score itself, where it does not fit the model; `layers` are in
+    the order in which they run.
     """
 
     task: Task
@@ -85,6 +86,7 @@ class Proposal:
     folder: Path
     donor_misfits: tuple[str | None, ...]
     calibration: Calibration | None = None
+    layers: tuple[str, ...] = ()
 
     @property
     def variants(self) -> list[Variant]:
@@ -298,6 +300,7 @@ class Proposal:
             "units": self.task.data.units.tolist(),
             "walk": self._walk,
             "plan": self.plan.to_json(),
+            "layers": list(self.layers),
             "donor_misfits": list(self.donor_misfits),
             "warnings": list(self.task.warnings),
             "race": None,
@@ -414,8 +417,9 @@ def propose(
     chosen = Engine(task, donors, recipient, engine, MEMORY if memory is None else memory, batches)
     with task.pinned():
         chosen.refuse_chance(task.first_inputs())
+    order = layer_order(task, recipient)
     if plan is None:  # in which order the layers run, the model must tell
-        plan = make_plan(donors, recipient, wanted, by, order=layer_order(task, recipient), **how)
+        plan = make_plan(donors, recipient, wanted, by, order=order, **how)
     plan = replace(plan, recalibration=fingerprint(batches) if batches else None)
     if plan.recalibrated_baseline:
         _refuse_estimate(chosen, plan.recalibrated_baseline)
@@ -423,7 +427,7 @@ def propose(
         plan = plan.without_effect(_unread(task, chosen, recipient))
     found = conditions(task, donors, recipient)
     folder = Path(run_dir) if run_dir is not None else Path("runs") / key_of(found)[:12]
-    return Proposal(task, chosen, recipient, donors, plan, found, folder, misfits, calibration)
+    return Proposal(task, chosen, recipient, donors, plan, found, folder, misfits, calibration, tuple(order))
 
 
 def _refuse_estimate(engine: Engine, baseline: Variant) -> None:

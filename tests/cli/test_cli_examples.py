@@ -18,6 +18,7 @@ COMMANDS = (
     "evaluate",
     "sweep",
     "report",
+    "plot",
     "select",
     "train",
     "convert",

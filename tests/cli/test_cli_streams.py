@@ -14,8 +14,8 @@ import pytest
 from cli_program import SWAP, Done, good, listing, program, run, run_process
 
 COMMANDS = (
-    "show", "diff", "transplant", "evaluate", "sweep", "report", "select", "train", "demo", "reproduce", "convert",
-    "verify", "doctor",
+    "show", "diff", "transplant", "evaluate", "sweep", "report", "plot", "select", "train", "demo", "reproduce",
+    "convert", "verify", "doctor",
 )  # fmt: skip
 PAIR = ["init.safetensors", "segment.safetensors"]
 

@@ -19,7 +19,7 @@ HOSTILE = "a$\\frac{1}{0}$<script>alert(1)</script>\x1b[31m&"
 
 
 def test_a_heat_has_every_cell_once_and_marks_what_was_not_measured() -> None:
-    found = charts.heat(RESULT, LAYERS[::-1])
+    found = charts.heat(replace(RESULT, layers=tuple(LAYERS[::-1])))
     assert found.rows == tuple(LAYERS[::-1])
     for row in RESULT.rows:
         if row.layer is None or row.kind is None:
@@ -32,7 +32,7 @@ def test_a_heat_has_every_cell_once_and_marks_what_was_not_measured() -> None:
 def test_bars_stand_worst_first_and_depth_in_execution_order() -> None:
     (series,) = charts.bars(RESULT).series
     assert list(series.y) == sorted(series.y, reverse=True)
-    for line in charts.depth(RESULT, LAYERS).series:
+    for line in charts.depth(replace(RESULT, layers=tuple(LAYERS))).series:
         assert list(line.x) == sorted(line.x)
     for kind in charts.scatter(RESULT).series:
         assert all(y is not None for y in kind.y)
@@ -44,7 +44,7 @@ def test_pictures_are_drawn_and_the_same_each_time(form: str, start: bytes, kind
     made = {
         "heat": charts.heat(RESULT),
         "bars": charts.bars(RESULT),
-        "depth": charts.depth(RESULT, LAYERS),
+        "depth": charts.depth(replace(RESULT, layers=tuple(LAYERS))),
         "scatter": charts.scatter(RESULT),
     }[kind]
     first = draw([made], form)
