@@ -10,11 +10,12 @@ from typing import Annotated
 
 import typer
 
-from ckptswap.cli.flags import AsciiFlag, FormatFlag, OutFlag
+from ckptswap.cli.flags import AsciiFlag, Format, FormatFlag, OutFlag
 from ckptswap.cli.sweep import judged, render, say_notes
 from ckptswap.cli.sweepflags import ToleranceFlag
 from ckptswap.cli.terminal import emit, say, style
 from ckptswap.errors import UsageError
+from ckptswap.report.text import Style
 
 PAUSE = 2.0
 """Seconds between two looks at a run."""
@@ -22,7 +23,12 @@ CLEAR = "\x1b[H\x1b[2J"
 
 
 def report(
-    run: Annotated[str, typer.Argument(help="A run's folder, finished or not.", show_default=False)],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...", help="A run's folder, finished or not; several are compared.", show_default=False
+        ),
+    ],
     metric: Annotated[str | None, typer.Option(help="Which of the run's metrics. [default: its first]")] = None,
     tolerance: ToleranceFlag = None,
     top: Annotated[int | None, typer.Option(metavar="N", min=1, help="Show only the N worst cells.")] = None,
@@ -41,7 +47,14 @@ def report(
       ckptswap report run --top 10 --ascii
       ckptswap report run --format csv -o drops.csv
       ckptswap report run --watch --top 5
+      ckptswap report run other-run --top 10
     """
+    run, *others = dict.fromkeys(runs)
+    if others:
+        if watch:
+            raise UsageError("--watch follows one run", remedy="leave it out, or the other runs")
+        emit(_compared([run, *others], metric, tolerance, top, format, style(out, ascii=ascii)), out)
+        return
 
     def table() -> str:
         result = judged(run, metric, tolerance)
@@ -54,6 +67,25 @@ def report(
     if format != "table" or out is not None:
         raise UsageError("--watch draws tables on a terminal", remedy="leave --format and --out out")
     _watch(Path(run), table)
+
+
+def _compared(
+    runs: list[str], metric: str | None, tolerance: float | None, top: int | None, format: Format, style: Style
+) -> str:
+    """Runs side by side."""
+    from ckptswap.report.agreement import agreement_csv, agreement_document, agreement_json
+    from ckptswap.report.document import document_md, document_text
+    from ckptswap.report.text import dump_json
+    from ckptswap.sweep.agreement import agreement
+    from ckptswap.sweep.evidence import load_result
+
+    found = agreement({run: load_result(run, metric, tolerance) for run in runs})
+    if format == "json":
+        return dump_json(agreement_json(found))
+    if format == "csv":
+        return agreement_csv(found)
+    document = agreement_document(found, top)
+    return document_md(document) if format == "md" else document_text(document, style)
 
 
 def _watch(run: Path, table: Callable[[], str]) -> None:

@@ -62,6 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "--run",
             "run",
         )
+    shutil.copytree(folder / "run", folder / "other-run")
     return folder
 
 

@@ -1,0 +1,119 @@
+"""Several runs side by side: whether they rank alike, and where they differ by more than their intervals.
+
+Runs are compared cell by cell (layer and kind), so that they may have other donors, seeds or samples, and even
+other networks as far as these share names. Source: Kendall, Biometrika 33 (1945) 239 (rank correlation with ties).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from ckptswap.errors import UsageError
+from ckptswap.sweep.result import Row, SweepResult
+
+Cell = tuple[str | None, str | None]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """One cell in every run (None where a run has no such row); `differs`: two intervals of it do not meet.
+
+    None where no two runs have an interval.
+    """
+
+    layer: str | None
+    kind: str | None
+    rows: tuple[Row | None, ...]
+    differs: bool | None
+
+    @property
+    def spread(self) -> float:
+        """Largest drop minus smallest, 0 where fewer than two runs have one."""
+        drops = [row.drop for row in self.rows if row is not None and row.drop is not None]
+        return max(drops) - min(drops) if len(drops) > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Runs in the order given; `kendall[a, b]` over the cells that both measured, None where that says nothing."""
+
+    runs: tuple[str, ...]
+    results: tuple[SweepResult, ...]
+    kendall: Mapping[tuple[int, int], float | None]
+    cells: tuple[Shared, ...]
+
+
+def agreement(results: Mapping[str, SweepResult]) -> Agreement:
+    """Compare runs by name; cells with the largest spread first.
+
+    Raises `UsageError` for fewer than two, for runs of several donors, and for runs whose metrics or modes differ.
+    """
+    runs = list(results.values())
+    _refuse(results)
+    known = [_cells(result) for result in runs]
+    places = list(dict.fromkeys(place for each in known for place in each))
+    cells = [_shared(place, [each.get(place) for each in known]) for place in places]
+    kendall = {
+        (a, b): tau([(_drop(known[a], place), _drop(known[b], place)) for place in places])
+        for a, b in combinations(range(len(runs)), 2)
+    }
+    ordered = sorted(cells, key=lambda cell: -cell.spread)
+    return Agreement(tuple(results), tuple(runs), kendall, tuple(ordered))
+
+
+def _refuse(results: Mapping[str, SweepResult]) -> None:
+    if len(results) < 2:
+        raise UsageError("there is one run only", remedy="name two or more")
+    first = next(iter(results.values()))
+    for name, result in results.items():
+        if len(result.donors) > 1:
+            raise UsageError(f"{name} has several donors", remedy="compare runs of one donor each")
+        if (result.metric, result.mode) != (first.metric, first.mode):
+            raise UsageError(
+                f"{name} is by {result.metric} and mode {result.mode}, the first run by {first.metric} and mode "
+                f"{first.mode}",
+                remedy="compare runs of one metric (--metric NAME) and one mode",
+            )
+
+
+def _cells(result: SweepResult) -> dict[Cell, Row]:
+    """The first row of each layer and kind: where several share one, that is the worst."""
+    found: dict[Cell, Row] = {}
+    for row in result.rows:
+        found.setdefault((row.layer, row.kind), row)
+    return found
+
+
+def _drop(cells: Mapping[Cell, Row], place: Cell) -> float | None:
+    row = cells.get(place)
+    return row.drop if row is not None and row.status == "measured" else None
+
+
+def _shared(place: Cell, rows: Sequence[Row | None]) -> Shared:
+    ends = [
+        (row.sim_low, row.sim_high) if row.status == "measured" else (row.drop, row.drop)
+        for row in rows
+        if row is not None
+    ]
+    known = [(low, high) for low, high in ends if low is not None and high is not None]
+    differs = any(a[1] < b[0] or b[1] < a[0] for a, b in combinations(known, 2)) if len(known) > 1 else None
+    return Shared(*place, tuple(rows), differs)
+
+
+def tau(pairs: Sequence[tuple[float | None, float | None]]) -> float | None:
+    """Kendall's tau-b over the pairs that have both numbers; None where one side has no two different ones.
+
+    >>> tau([(1.0, 1.0), (2.0, 3.0), (3.0, 2.0)])
+    0.3333333333333333
+    """
+    known = [(a, b) for a, b in pairs if a is not None and b is not None]
+    score = apart_a = apart_b = 0
+    for (a, b), (c, d) in combinations(known, 2):
+        first, second = (a > c) - (a < c), (b > d) - (b < d)
+        score += first * second
+        apart_a += abs(first)
+        apart_b += abs(second)
+    return score / math.sqrt(apart_a * apart_b) if apart_a and apart_b else None
