@@ -42,6 +42,8 @@ def plot(
 
     form = form_of(out)
     result = judged(run, metric, tolerance)
+    if len(result.donors) > 1:
+        raise UsageError(f"{run} has several donors", remedy="draw the run of one: sweep with one --from")
     draws: dict[str, Callable[[SweepResult], charts.Picture]] = {
         "heatmap": charts.heat,
         "bars": charts.bars,

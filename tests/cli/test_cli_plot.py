@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_program import good, run
+from cli_program import SWAP, TASK, good, run
 
 STARTS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 
@@ -57,4 +57,12 @@ def test_without_matplotlib_it_says_what_to_install(work_swept: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "pip install 'ckptswap[plot]'" in done.stderr
+    assert not Path("x.png").exists()
+
+
+def test_several_donors_are_not_drawn_over_each_other(work: Path) -> None:
+    good("sweep", *SWAP, "--from", "zeros", *TASK, "--metric", "iou", "--by", "kind", "--run", "run")
+    done = run("plot", "run", "-o", "x.png")
+    assert (done.code, done.out) == (2, "")
+    assert "several donors" in done.err
     assert not Path("x.png").exists()
