@@ -10,18 +10,20 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ckptswap.lab.judging import Number, Part, State, judged
-from ckptswap.lab.pairs import ALL, Pair
+from ckptswap.lab.judging import Number, Part, State, beyond, judged
+from ckptswap.lab.pairs import ALL, STATISTICS, Pair
 from ckptswap.lab.predictors import kind_correlation, threshold_gains
+from ckptswap.sweep.evidence import DEFAULT_TOLERANCE
 from ckptswap.sweep.result import Finding
 from ckptswap.sweep.statistics import LEVEL, seeds_interval, spearman
 
-TOLERANCE = 0.01
+TOLERANCE = DEFAULT_TOLERANCE
+"""A share is a drop over what the default tolerance is a hundredth of."""
 VERY = 10 * TOLERANCE
 LEAST = 5
 """Seeds that a claim takes; networks too, where these are the observations."""
 STAYS = 0.1
-STATISTICS, AFFINE = ("bn.running_mean", "bn.running_var"), ("bn.weight", "bn.bias")
+AFFINE = ("bn.weight", "bn.bias")
 VARIANTS = ("unet-sgd", "unet-frozen-bias")
 """Other ways of training a network that is there already: no networks of their own."""
 
@@ -64,18 +66,15 @@ def above(name: str, values: Values, bound: float, level: float = LEVEL) -> Part
     >>> above("gap", [0.2, 0.3, 0.2, 0.3, 0.2], 0.0).state, above("gap", [0.2, 0.3], 0.0).state
     ('upheld', 'open')
     """
-    return _placed(name, values, level, lambda low, high: low > bound, lambda low, high: high <= bound)
+    return _placed(name, values, level, lambda low, high: beyond(low, high, bound))
 
 
 def below(name: str, values: Values, bound: float, level: float = LEVEL) -> Part:
     """Whether the values' mean lies below a bound: wholly below upholds, wholly at or above refutes."""
-    return _placed(name, values, level, lambda low, high: high < bound, lambda low, high: low >= bound)
+    return _placed(name, values, level, lambda low, high: beyond(-high, -low, -bound))
 
 
-Test = Callable[[float, float], bool]
-
-
-def _placed(name: str, values: Values, level: float, holds: Test, fails: Test) -> Part:
+def _placed(name: str, values: Values, level: float, judge: Callable[[float, float], tuple[State, str]]) -> Part:
     known = [value for value in values if value is not None]
     mean = seeds_interval(known, level) if known else None
     numbers: dict[str, Number] = {
@@ -86,8 +85,7 @@ def _placed(name: str, values: Values, level: float, holds: Test, fails: Test) -
     }
     if mean is None or mean.low is None or mean.high is None or len(known) < LEAST:
         return Part("open", numbers, f"{name} has {len(known)} values, and a claim takes {LEAST}")
-    state: State = "upheld" if holds(mean.low, mean.high) else "refuted" if fails(mean.low, mean.high) else "open"
-    return Part(state, numbers)
+    return Part(judge(mean.low, mean.high)[0], numbers)
 
 
 def _cells(pairs: Sequence[Pair], kinds: Sequence[str]) -> dict[tuple[str, str], list[float]]:

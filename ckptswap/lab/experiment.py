@@ -1,4 +1,4 @@
-"""What `reproduce` trains and sweeps: networks × seeds × initialisations, as pure data. No torch.
+"""What `reproduce` trains and sweeps: networks × seeds × initialisations, as pure data.
 
 A unit is one network under one seed: three trainings (a segmentation network, an auto-encoder from the same
 initialisation, one from another), then the same sweeps for both pairs. Source: arXiv:2008.03414 for the pair;
@@ -26,6 +26,8 @@ OTHER = 1000
 INIT, SEGMENT = "init.safetensors", "segment.safetensors"
 STAGES = "sweeps.json"
 """The names of a pair's sweeps, beside them."""
+WAYS = ("cells", "kinds", "prefix", "back")
+"""The sweeps that every pair has; others take sets of several kinds or layers."""
 SHUFFLE, NOISE = "shuffle:0", "noise:0.3"
 SCORED_BATCH = 15
 CALIBRATION = 2

@@ -17,7 +17,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.diff import Diff, diff
 from ckptswap.errors import RunError
 from ckptswap.formats import open_checkpoint
-from ckptswap.lab.experiment import INIT, INITS, STAGES, Experiment, Unit
+from ckptswap.lab.experiment import INIT, INITS, STAGES, WAYS, Experiment, Unit
 from ckptswap.moments import Distance
 from ckptswap.selection import Selection
 from ckptswap.sweep.evidence import DEFAULT_TOLERANCE, is_complete, load_result
@@ -79,9 +79,8 @@ class Pair:
     moved: float | None
 
 
-GROUPS = ("affine", "bias-before-norm", "bias-without-norm", "bias-and-mean")
 ALL = "all weights and biases"
-_STATISTICS = ("bn.running_mean", "bn.running_var")
+STATISTICS = ("bn.running_mean", "bn.running_var")
 
 
 def load_pairs(experiment: Experiment, folder: Path) -> list[Pair]:
@@ -102,8 +101,8 @@ def _pair(experiment: Experiment, folder: Path, unit: Unit, init: str) -> Pair |
     names = _swept(runs)
     if not names:
         return None
-    cells, kinds, prefix, back = (load_result(runs / name) for name in ("cells", "kinds", "prefix", "back"))
-    groups = {name: load_result(runs / name) for name in GROUPS if name in names}
+    cells, kinds, prefix, back = (load_result(runs / name) for name in WAYS)
+    groups = {name: load_result(runs / name) for name in names if name not in WAYS}
     by_donor = [dict(_whole(kinds, donor)) for donor in range(3)]
     regrouped = {name: _again(each.rows[0], each) for name, each in groups.items() if name != "bias-and-mean"}
     measured = {name for row in cells.rows if _share(row, cells) is not None for name in row.tensors}
@@ -227,7 +226,7 @@ def _by_kind(a: Checkpoint, b: Checkpoint, names: set[str]) -> dict[str, Distanc
     for row in diff(a, b).rows:
         if row.distance is None or row.name not in names or row.kind is None:
             continue
-        for kind in (row.kind, *([] if row.kind in _STATISTICS else [ALL])):
+        for kind in (row.kind, *([] if row.kind in STATISTICS else [ALL])):
             pooled.setdefault(kind, Distance()).add(row.distance)
     return pooled
 

@@ -11,10 +11,11 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from ckptswap.lab.pairs import CellShare, Pair
+from ckptswap.sweep.evidence import DEFAULT_TOLERANCE
 from ckptswap.sweep.statistics import spearman
 
 PREDICTORS = ("rmse", "rel_l2", "cosine_distance", "first_order")
-REUSABLE = 0.01
+REUSABLE = DEFAULT_TOLERANCE
 LEAST_CELLS = 5
 Known = tuple[float, float]
 """What is guessed by, and the share."""

@@ -11,12 +11,13 @@ import json
 import multiprocessing
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -63,8 +64,8 @@ class Price:
 
     def stage(self, stage: Stage) -> float:
         """One sweep of a pair."""
-        parts = {"cells": REPLAYED * self.cells, "prefix": self.layers, "back": self.kinds}
-        variants = parts.get(stage.name, self.kinds * (1 + len(stage.donors)) if stage.name == "kinds" else 1)
+        parts = {"cells": REPLAYED * self.cells, "kinds": self.kinds, "prefix": self.layers, "back": self.kinds}
+        variants = parts.get(stage.name, 1) * (1 + len(stage.donors))
         return (variants * (2 if stage.is_recalibrated else 1) + 3) * self.forward
 
 
@@ -159,12 +160,13 @@ def reproduce(
 
 def _claim(folder: Path, experiment: Experiment) -> None:
     """Keep the settings, or refuse a folder that has others."""
-    now, path = json.loads(json.dumps(asdict(experiment))), folder / SETTINGS
-    if not path.exists():
-        write_text(path, json.dumps(now, indent=2) + "\n")
+    if not (folder / SETTINGS).exists():
+        write_text(folder / SETTINGS, json.dumps(asdict(experiment), indent=2) + "\n")
         return
-    then = json.loads(path.read_text("utf-8"))
-    changed = [key for key in now if then.get(key) != now[key]]
+    then = load_experiment(folder)
+    changed = [
+        each.name for each in fields(experiment) if getattr(then, each.name) != getattr(experiment, each.name)
+    ]
     if changed:
         raise RunError(
             f"{folder} holds an experiment with other {', '.join(changed)}", remedy="choose another --run"
@@ -178,9 +180,7 @@ def load_experiment(folder: Path) -> Experiment:
         arms = tuple(Arm(**{**each, "freeze": tuple(each["freeze"])}) for each in said.pop("arms"))
         return Experiment(arms, **said)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{folder} holds no experiment ({error})", remedy="run `ckptswap reproduce` there"
-        ) from None
+        raise RunError(f"{folder} holds no experiment ({error})", remedy="choose another --run") from None
 
 
 class _Meter:
@@ -300,11 +300,10 @@ def _is_swept(run: Path, donor: Checkpoint, recipient: Checkpoint) -> bool:
 
 
 class _Asked(Stop):
-    """A stop that another process asks for: by an event, or by its death."""
+    """A stop that the parent asks for, by an event."""
 
     def check(self, done: str) -> None:
-        parent = multiprocessing.parent_process()
-        if _worker["asked"].is_set() or (parent and not parent.is_alive()):
+        if _worker["asked"].is_set():
             self.request()
         super().check(done)
 
@@ -319,9 +318,19 @@ def _begin(told: Any, asked: Any) -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent asks us in order
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    told.cancel_join_thread()  # it tells of progress only, which nobody may be left to read
     torch.set_num_threads(1)
     keep_freed_memory()
     _worker.update(told=told, asked=asked)
+
+
+def _end_with_the_parent() -> None:
+    """A killed parent cannot ask; what is in the journals by then is kept, as after any kill."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _remote(experiment: Experiment, unit: Unit, folder: Path, price: Price) -> None:

@@ -107,10 +107,13 @@ def _over_networks(judged: Sequence[Judged]) -> Table:
 
 def _first(each: Judged) -> tuple[Value, Value]:
     name = next(iter(each.finding.numbers))
+    return _mean(each, name), each.finding.numbers[f"{name}.n"]
+
+
+def _mean(each: Judged, name: str) -> Mean | None:
     numbers = each.finding.numbers
     value = numbers[name]
-    mean = None if value is None else Mean(float(value), numbers[f"{name}.low"], numbers[f"{name}.high"])
-    return mean, numbers[f"{name}.n"]
+    return None if value is None else Mean(float(value), numbers[f"{name}.low"], numbers[f"{name}.high"])
 
 
 def _numbers(judged: Sequence[Judged]) -> Table:
@@ -131,9 +134,7 @@ def _part(each: Judged, name: str) -> tuple[Value, Value, Value]:
             f"{numbers[f'{stem}.reusable']} reusable, {numbers[f'{stem}.sensitive']} sensitive of {numbers[name]}"
         )
         return stem, text, verdict
-    value = numbers[name]
-    mean = None if value is None else Mean(float(value), numbers[f"{name}.low"], numbers[f"{name}.high"])
-    return name, mean, verdict
+    return name, _mean(each, name), verdict
 
 
 # Numbers ---------------------------------------------------------------------------------------------------------

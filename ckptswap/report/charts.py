@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ckptswap.report.heatmap import worst_cells
+from ckptswap.report.sweep import cell_name
 from ckptswap.report.text import named, safe
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ def heat(result: SweepResult) -> Heat:
     >>> found.values, found.marks
     (((None, 0.5), (None, None)), (('', ''), ('×', '')))
     """
-    cells = {(row.layer, row.kind): row for row in result.rows if row.layer is not None and row.kind}
+    cells = {place: row for place, row in worst_cells(result.rows).items() if None not in place}
     layers = result.in_order(layer for layer, _ in cells if layer is not None)
     kinds = sorted({kind for _, kind in cells if kind})
     table = [[cells.get((layer, kind)) for kind in kinds] for layer in layers]
@@ -84,7 +86,7 @@ def bars(result: SweepResult) -> Chart:
     ranked = sorted(_ranked(result), key=lambda row: -(row.drop or 0.0))[:MOST_BARS]
     series = Series(
         "drop",
-        tuple(_name(row) for row in ranked),
+        tuple(cell_name(row) for row in ranked),
         tuple(row.drop for row in ranked),
         tuple(row.sim_low for row in ranked),
         tuple(row.sim_high for row in ranked),
@@ -102,8 +104,9 @@ def scatter(result: SweepResult) -> Chart:
         "RMSE of donor and recipient",
         f"drop in {safe(result.metric)}",
         tuple(
-            Series(safe(kind), tuple(row.rmse or 0.0 for row in rows), tuple(row.drop for row in rows))
+            Series(safe(kind), tuple(x for x, _ in points), tuple(y for _, y in points))
             for kind, rows in _by_kind(result).items()
+            if (points := [(row.rmse, row.drop) for row in rows if row.rmse])  # a distance of 0 has no logarithm
         ),
         is_log_x=True,
     )
@@ -140,11 +143,6 @@ def _by_kind(result: SweepResult) -> dict[str, list[Row]]:
         if row.kind and row.layer is not None:
             found.setdefault(row.kind, []).append(row)
     return dict(sorted(found.items()))
-
-
-def _name(row: Row) -> str:
-    words = [named(row.layer) if row.layer is not None else "", safe(row.kind or "")]
-    return " ".join(word for word in words if word) or safe(row.tensors[0] if row.tensors else "")
 
 
 def is_empty(picture: Picture) -> bool:

@@ -57,7 +57,7 @@ def heatmap(result: SweepResult, style: Style) -> str:
     <BLANKLINE>
     ·· within 0.01   ██ ≤0.1
     """
-    cells = _cells(result.rows)
+    cells = worst_cells(result.rows)
     if not cells:
         return ""
     scale = Scale(result.tolerance, largest_drop(result.rows), style)
@@ -71,7 +71,7 @@ def heatmap(result: SweepResult, style: Style) -> str:
     return render([*lines, *_legend(cells, scale)], style)
 
 
-def _cells(rows: Sequence[Row]) -> dict[Key, Row]:
+def worst_cells(rows: Sequence[Row]) -> dict[Key, Row]:
     """The row behind each cell, the worst where several share one."""
     cells: dict[Key, Row] = {}
     for row in rows:

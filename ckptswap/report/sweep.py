@@ -174,7 +174,13 @@ def _place(row: Row, ambiguous: bool) -> str:
     return safe(row.tensors[0]) if ambiguous and row.tensors else named(row.layer or "")
 
 
-def _cell_name(row: Row) -> str:
+def cell_name(row: Row) -> str:
+    """Layer and kind in one string, as far as the row has them.
+
+    >>> from ckptswap.sweep.result import Row
+    >>> cell_name(Row("head", "conv.bias", ("head.bias",), 1, "measured"))
+    'head conv.bias'
+    """
     parts = [named(row.layer) if row.layer is not None else "", safe(row.kind) if row.kind is not None else ""]
     return " ".join(part for part in parts if part) or plural(len(row.tensors), "tensor")
 
@@ -341,7 +347,7 @@ def unmeasured(rows: Iterable[Row], style: Style) -> list[Text]:
 def _reasons(rows: Iterable[Row], style: Style) -> list[Text]:
     cells: dict[str, list[str]] = defaultdict(list)
     for row in rows:
-        cells[row.reason or "no reason given"].append(_cell_name(row))
+        cells[row.reason or "no reason given"].append(cell_name(row))
     return [
         line
         for reason, names in cells.items()

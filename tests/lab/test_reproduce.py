@@ -6,6 +6,9 @@ import itertools
 import json
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -194,9 +197,59 @@ def test_two_workers_stop_when_asked(discs: Path, tmp_path: Path) -> None:
         )
 
 
+ENDLESS = """
+import sys
+from pathlib import Path
+from ckptswap.lab.experiment import Arm, Experiment
+from ckptswap.lab.reproduce import Cost, Price, reproduce
+
+if __name__ == "__main__":
+    arm = Arm("unet", "lab:unet", {"width": 2, "depth": 1})
+    price = Cost(0, 0, {"unet": Price(1, 1, 1, 1, 1)}, {"unet/seed-0": 1, "unet/seed-1": 1})
+    experiment = Experiment((arm,), seeds=2, steps=10**6, batch_size=6, data=sys.argv[1])
+    reproduce(experiment, Path("run"), jobs=2, known=price, progress=lambda *news: print(*news, flush=True))
+"""
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are found in /proc")
+def test_workers_do_not_outlive_a_killed_parent(discs: Path, tmp_path: Path) -> None:
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    command = [sys.executable, "endless.py", str(discs)]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        units = set()
+        while len(units) < 2:  # both are at work
+            units.add(parent.stdout.readline().split()[2])
+        orphans = children(parent.pid)
+        assert len(orphans) >= 2
+        parent.kill()
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() and "Z" not in _state(pid) for pid in orphans):
+        assert time.monotonic() < deadline, "a worker goes on for nobody"
+        time.sleep(0.1)
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "Z"
+
+
 def test_other_settings_are_refused(discs: Path, done: Path) -> None:
     with pytest.raises(RunError, match=r"other steps.*choose another --run"):
         reproduce(small(discs, steps=7), done, known=PRICE)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"arms": [{}], "seeds": 1, "steps": 1}'])
+def test_a_damaged_settings_file_is_refused(discs: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "experiment.json").write_text(text)
+    with pytest.raises(RunError, match=r"holds no experiment.*choose another --run"):
+        reproduce(small(discs), tmp_path, known=PRICE)
 
 
 def test_a_unit_that_fails_leaves_the_others(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
