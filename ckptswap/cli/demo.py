@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ckptswap.cli.flags import AsciiFlag
-from ckptswap.cli.terminal import Meter, emit, say, style
+from ckptswap.cli.terminal import Meter, command_line, emit, say, style
 
 TOP = 20
 """Cells that the table shows; the folder and `ckptswap report` have them all."""
@@ -27,7 +27,7 @@ def demo(
     Examples:
       ckptswap demo
     """
-    from ckptswap.cli.sweep import export, render
+    from ckptswap.cli.sweep import export, keep_page, render
     from ckptswap.lab import demo as library
     from ckptswap.sweep.allocator import keep_freed_memory
 
@@ -45,11 +45,12 @@ def demo(
 
     say(f"ckptswap demo: gray matter in the MNI152 template, in {folder}/")
     try:
-        found = library.demo(Path(folder), tell)
+        found = library.demo(Path(folder), tell, command=command_line())
     finally:
         for meter in meters.values():
             meter.close()
     export(found.result, str(found.folder / library.RUN))
+    keep_page(found.result, str(found.folder / library.RUN))
     emit(render(found.result, "table", style(ascii=ascii), top=TOP))
     say(f"all of it is in {folder}/: the checkpoints, the run (`ckptswap report {folder}/{library.RUN}` shows it "
         f"again), and {library.COMMANDS}, the same by hand")  # fmt: skip

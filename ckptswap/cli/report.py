@@ -6,11 +6,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from ckptswap.cli.flags import AsciiFlag, Format, FormatFlag, OutFlag
+from ckptswap.cli.flags import AsciiFlag, Format, OutFlag
 from ckptswap.cli.sweep import judged, render, say_notes
 from ckptswap.cli.sweepflags import ToleranceFlag
 from ckptswap.cli.terminal import emit, say, style
@@ -35,7 +35,10 @@ def report(
     watch: Annotated[
         bool, typer.Option("--watch", help="Show it anew whenever there is more, until the sweep ends.")
     ] = False,
-    format: FormatFlag = "table",
+    format: Annotated[
+        Literal["table", "json", "csv", "md", "html"],
+        typer.Option("--format", help="How to print the result; html is a page that opens offline."),
+    ] = "table",
     out: OutFlag = None,
     ascii: AsciiFlag = False,
 ) -> None:
@@ -46,10 +49,14 @@ def report(
       ckptswap report run
       ckptswap report run --top 10 --ascii
       ckptswap report run --format csv -o drops.csv
+      ckptswap report run --format html -o run.html
       ckptswap report run --watch --top 5
       ckptswap report run other-run --top 10
     """
     run, *others = dict.fromkeys(runs)
+    if format == "html":
+        emit(_page(run, others, watch, metric, tolerance, top, out), out)
+        return
     if others:
         if watch:
             raise UsageError("--watch follows one run", remedy="leave it out, or the other runs")
@@ -67,6 +74,27 @@ def report(
     if format != "table" or out is not None:
         raise UsageError("--watch draws tables on a terminal", remedy="leave --format and --out out")
     _watch(Path(run), table)
+
+
+def _page(
+    run: str,
+    others: list[str],
+    watch: bool,
+    metric: str | None,
+    tolerance: float | None,
+    top: int | None,
+    out: str | None,
+) -> str:
+    """One run as a page."""
+    from ckptswap.report.html import about, sweep_html
+
+    if others or watch:
+        raise UsageError(
+            "a page shows one run as it is", remedy="leave the other runs and --watch out, or --format"
+        )
+    if out is None and sys.stdout.isatty():
+        raise UsageError("a page of some 5 MB is no sight in a terminal", remedy="give -o FILE.html")
+    return sweep_html(judged(run, metric, tolerance), about(run), top)
 
 
 def _compared(

@@ -23,7 +23,7 @@ from ckptswap.cli.flags import (
     flags,
 )
 from ckptswap.cli.sweepflags import BothFlags, ExecutorFlags, RunFlag, ToleranceFlag, VariantFlags, WorkFlags
-from ckptswap.cli.terminal import emit, progress, say, style, tell_unmatched, warn
+from ckptswap.cli.terminal import command_line, emit, progress, say, style, tell_unmatched, warn
 from ckptswap.errors import EXIT_PARTIAL
 from ckptswap.report.text import safe
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ckptswap.sweep.run import Proposal
     from ckptswap.task.spec import TaskSpec
 
+PAGE = "result.html"
 SHOWN = 2
 """Of the worst cells so far, those that fit behind a progress bar."""
 
@@ -114,6 +115,7 @@ def sweep(
         "tolerance": tolerance,
         "fresh": fresh,
         "repair": repair,
+        "command": command_line(),
         "executor": where.executor_for(spec),
         **limits,
     }
@@ -130,9 +132,7 @@ def sweep(
                 planned.append(_plan(proposal, format))
                 continue
             say(f"run: {proposal.folder}")
-            _run(proposal, **again)
-        found[way] = judged(str(proposal.folder))
-        export(found[way], str(proposal.folder))
+            found[way] = _run(proposal, **again)
         say_notes(found[way], format)
     if dry_run:
         emit(_joined(dict(zip(ways, planned, strict=True)), format), out)
@@ -189,7 +189,20 @@ def _opened(
     return [found[text] for text in dict.fromkeys(donors)], recipient
 
 
-def _run(proposal: Proposal, **how: Any) -> None:
+def _run(proposal: Proposal, **how: Any) -> SweepResult:
+    """Score, and leave the table in the folder in every form, beside the samples that were hit worst."""
+    from ckptswap.sweep.samples import keep_samples
+
+    folder = str(proposal.folder)
+    _score(proposal, **how)
+    result = judged(folder)
+    export(result, folder)
+    keep_samples(proposal)
+    keep_page(result, folder)
+    return result
+
+
+def _score(proposal: Proposal, **how: Any) -> None:
     """Score, behind a bar that also shows the worst cells so far, with the exports kept up to date."""
     from ckptswap.sweep.stopping import on_signals
 
@@ -266,6 +279,14 @@ def export(result: SweepResult, folder: str) -> None:
     """The same table beside the journal, for whoever reads the folder without us."""
     for format in ("json", "csv", "md"):
         emit(render(result, format, style()), f"{folder}/result.{format}")
+
+
+def keep_page(result: SweepResult, folder: str) -> None:
+    """The page beside the journal, for whoever would rather look than read."""
+    from ckptswap.report.html import about, sweep_html
+
+    emit(sweep_html(result, about(folder)), f"{folder}/{PAGE}")
+    say(f"ckptswap: {folder}/{PAGE} shows it in a browser")
 
 
 def _plan(proposal: Proposal, format: Format) -> str:

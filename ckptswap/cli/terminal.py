@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -58,6 +59,11 @@ def _refuse_checkpoint(out: str) -> None:
     except CkptswapError:
         return
     raise FileError(f"{out} is a checkpoint", remedy="write the result elsewhere")
+
+
+def command_line() -> str:
+    """What the user typed, quoted for a shell."""
+    return shlex.join(["ckptswap", *sys.argv[1:]])
 
 
 def say(text: str) -> None:

@@ -20,7 +20,8 @@ from ckptswap.lab.findings import findings
 from ckptswap.lab.train import TrainSpec, is_finished, load_samples, train
 from ckptswap.sweep.evidence import load_evidence
 from ckptswap.sweep.result import SweepResult
-from ckptswap.sweep.run import sweep
+from ckptswap.sweep.run import propose
+from ckptswap.sweep.samples import keep_samples
 from ckptswap.task import TaskSpec
 
 SEGMENT = TrainSpec("segment", model_args={"width": 12, "depth": 3}, data_args={"part": "train"})
@@ -49,13 +50,19 @@ class Demo:
 
 
 def demo(
-    folder: Path, progress: Progress | None = None, *, segment: TrainSpec = SEGMENT, held_out: TaskSpec = HELD_OUT
+    folder: Path,
+    progress: Progress | None = None,
+    *,
+    segment: TrainSpec = SEGMENT,
+    held_out: TaskSpec = HELD_OUT,
+    command: str | None = None,
 ) -> Demo:
     """Train, sweep and judge in `folder`, made when it is not there: a bit over a minute on 2 cores.
 
     `segment` and `held_out` are the settings; the auto-encoder differs from the segmentation network in its task
-    only, and starts from the same initialisation. Raises DependencyError without nilearn, RunError when the folder
-    holds a checkpoint of that name that was made otherwise.
+    only, and starts from the same initialisation. `command` is what the run remembers as typed. Raises
+    DependencyError without nilearn, RunError when the folder holds a checkpoint of that name that was made
+    otherwise.
     """
     load_samples(segment)  # so that what is missing is said before anything is written
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,14 +71,9 @@ def demo(
     _train(folder / SEGMENTED, segment, tell, save_init=folder / INIT)
     _train(folder / RECONSTRUCTED, auto_encoder(segment), tell, init_from=folder / INIT)
     with open_checkpoint(folder / RECONSTRUCTED) as donor, open_checkpoint(folder / SEGMENTED) as recipient:
-        sweep(
-            donor,
-            recipient,
-            held_out,
-            by=BY,
-            run_dir=folder / RUN,
-            progress=lambda done, total: tell("sweep", done, total, ""),
-        )
+        proposal = propose(donor, recipient, held_out, by=BY, run_dir=folder / RUN)
+        proposal.run(progress=lambda done, total: tell("sweep", done, total, ""), command=command)
+        keep_samples(proposal)
     return judged(folder)
 
 

@@ -309,10 +309,11 @@ def _kind_chart(pairs: Sequence[Pair], init: str) -> Chart:
     series = []
     for arm, group in _of(pairs, init).items():
         means = [mean_of(pair.kinds.get(kind) for pair in group) for kind in KINDS]
-        ends = (
-            [None if mean is None else getattr(mean, end) for mean in means] for end in ("value", "low", "high")
+        y, low, high = (
+            tuple(None if mean is None else getattr(mean, end) for mean in means)
+            for end in ("value", "low", "high")
         )
-        series.append(Series(arm, KINDS, *map(tuple, ends)))
+        series.append(Series(arm, KINDS, y, low, high))
     return Chart(
         "dots", f"whole kinds, {init} initialisation", "", "share, mean over seeds and 95 %", tuple(series)
     )

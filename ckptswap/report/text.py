@@ -285,15 +285,20 @@ def dump_json(obj: object) -> str:
       "name": "a\u001b"
     }
     """
-    text = json.dumps(_finite(obj), indent=2, allow_nan=False, ensure_ascii=True)
+    text = json.dumps(finite(obj), indent=2, allow_nan=False, ensure_ascii=True)
     return text.replace("\x7f", "\\u007f") + "\n"  # the one control character that JSON lets through
 
 
-def _finite(obj: object) -> object:
+def finite(obj: object) -> object:
+    """The same for JSON: NaN and infinities as None, numpy's numbers as Python's.
+
+    >>> finite({"drops": (1.0, float("inf"))})
+    {'drops': [1.0, None]}
+    """
     if isinstance(obj, Mapping):
-        return {key: _finite(value) for key, value in obj.items()}
+        return {key: finite(value) for key, value in obj.items()}
     if isinstance(obj, (list, tuple)):
-        return [_finite(value) for value in obj]
+        return [finite(value) for value in obj]
     if isinstance(obj, numbers.Integral):
         return obj if isinstance(obj, bool) else int(obj)
     if isinstance(obj, numbers.Real):

@@ -130,7 +130,7 @@ def is_complete(run_dir: str | Path) -> bool:
     Raises `RunError` for a folder that is no run, or is damaged.
     """
     try:
-        run = _read(Path(run_dir), None, None)
+        run = read_run(Path(run_dir))
     except RunError:
         if (Path(run_dir) / PLAN).exists():
             return False  # begun, without a baseline yet
@@ -147,7 +147,7 @@ def load_evidence(run_dir: str | Path, metric: str | None = None, tolerance: flo
     Raises `RunError` for a folder that is no run, is damaged, or has no baseline yet, and `MetricError` for a
     metric that it does not hold.
     """
-    run = _read(Path(run_dir), metric, tolerance)
+    run = read_run(Path(run_dir), metric, tolerance)
     cells = [cell for cell in run.plan.cells if run.is_known(cell)]
     variants = list(dict.fromkeys(cell.variant for cell in cells if run.is_scored(cell)))
     sample, drops, paired = _drops(run, variants)
@@ -285,7 +285,8 @@ def _result(run: Run, rows: Sequence[Row], tolerance: float, notes: Sequence[str
     )
 
 
-def _read(folder: Path, metric: str | None, tolerance: float | None) -> Run:
+def read_run(folder: Path, metric: str | None = None, tolerance: float | None = None) -> Run:
+    """What a run folder holds, for its first metric or the named one. Raises as `load_evidence` does."""
     contents = read_plan(folder)
     blocks = read_blocks(folder, key=key_of(contents["key"]))
     try:

@@ -25,6 +25,7 @@ from ckptswap.selection import Selection
 from ckptswap.sweep.calibration import Calibration
 from ckptswap.sweep.evidence import limit_of, load_result
 from ckptswap.sweep.executors.inline import Inline
+from ckptswap.sweep.facts import made_by
 from ckptswap.sweep.heats import Heat, Race, heats, wanted
 from ckptswap.sweep.journal import (
     BASELINE,
@@ -119,6 +120,7 @@ class Proposal:
         progress: Progress | None = None,
         live: Live | None = None,
         news: Callable[[], None] | None = None,
+        command: str | None = None,
     ) -> SweepResult:
         """Score what the journal lacks, then read the table from the folder.
 
@@ -128,7 +130,7 @@ class Proposal:
         seconds. `screen` guesses the ranking beforehand (`sweep.screen`), and the table tells how well. `executor`
         says where blocks are computed (`sweep.executors`; default: here). `stop` is looked at after each block.
         `live` is told the worst drops so far, once a second, `news` now and then that the folder holds more than
-        before.
+        before. `command` is what the user typed, which the folder remembers.
 
         Raises `UsageError` for a race that makes no sense, `RunError` when another sweep works on the folder, or
         when it was made under other conditions and `fresh` does not set its journal aside, `TaskError` when the
@@ -147,7 +149,7 @@ class Proposal:
         try:
             with Lock(self.folder) as lock:
                 meter = _Meter(self, progress, live, news, stop or Stop(), lock)
-                contents = self._contents(tolerance)
+                contents = self._contents(tolerance) | {"made": made_by(self.folder, command, anew=not is_begun)}
                 contents["screen"] = {"by": screen, "values": self._screened(screen)} if screen else None
                 self.engine.notes += repair_journal(self.folder) if repair else ()
                 if not is_begun:

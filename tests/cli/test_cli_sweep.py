@@ -53,7 +53,8 @@ def test_the_folder_is_printed_and_holds_the_exports(swept: tuple[Path, Done]) -
     folder, done = swept
     assert "run: run\n" in done.err
     there = {each.name for each in (folder / "run").iterdir()}
-    assert there == {"plan.json", "journal", "result.json", "result.csv", "result.md"}
+    exports = {f"result.{ending}" for ending in ("json", "csv", "md", "html")}
+    assert there == {"plan.json", "journal", "samples.json", *exports}
     assert (folder / "run/result.json").read_text("utf-8") == done.out
 
 

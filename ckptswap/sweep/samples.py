@@ -1,0 +1,218 @@
+"""The samples that a sweep's worst cells hit most: input, truth, baseline and variant as small pictures.
+
+Kept beside the journal, so that a report can show them without model or data.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ckptswap.errors import RunError
+from ckptswap.formats.atomic import write_text
+from ckptswap.sweep.journal import BASELINE, faults
+from ckptswap.sweep.plan import Cell, Variant
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ckptswap.sweep.evidence import Run
+    from ckptswap.sweep.run import Proposal
+    from ckptswap.task import Task
+    from ckptswap.task.data import Batch
+
+FILE = "samples.json"
+SCHEMA = "ckptswap.samples/1"
+CELLS, EACH = 3, 3
+"""How many of the worst cells are shown, and how many samples of each."""
+SIDE = 192
+"""Pixels of a picture's longer side at the most."""
+OVERLAPS = ("iou", "dice", "accuracy")
+_PALETTE = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
+            (204, 121, 167))  # fmt: skip
+"""Okabe and Ito's colours, class 0 black; the classes beyond begin again after black."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One sample under one cell's variant: scores by the run's first metric, pictures as data URIs."""
+
+    layer: str | None
+    kind: str | None
+    donor: int
+    sample: int
+    baseline: float
+    variant: float
+    drop: float
+    pictures: dict[str, str]
+
+
+def keep_samples(proposal: Proposal) -> tuple[Hit, ...]:
+    """Draw them from a run that has its scores, and keep them in its folder; nothing where there are no images.
+
+    Raises `RunError` where the folder cannot be written to, and what `Task.forward` raises.
+    """
+    hits = tuple(_hits(proposal))
+    with faults(f"cannot write to {proposal.folder}"):
+        write_text(proposal.folder / FILE, json.dumps({"schema": SCHEMA, "rows": [asdict(hit) for hit in hits]}))
+    return hits
+
+
+def load_samples(run_dir: str | Path) -> tuple[Hit, ...] | None:
+    """What was kept; None where a run kept none. Raises `RunError` for a damaged file."""
+    path = Path(run_dir) / FILE
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        hits = tuple(Hit(**row) for row in found["rows"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is damaged ({error})", remedy="remove it, and run the same sweep again") from None
+    if any(not uri.startswith("data:image/png;base64,") for hit in hits for uri in hit.pictures.values()):
+        raise RunError(f"{path} holds something else than pictures", remedy="remove it")
+    return hits
+
+
+def _hits(proposal: Proposal) -> Iterator[Hit]:
+    from ckptswap.sweep.evidence import read_run
+
+    run = read_run(proposal.folder)
+    if not _can_be_shown(proposal.task):
+        return
+    wanted = [(cell, *hit) for cell in _worst_cells(run) for hit in _worst_samples(run, cell)]
+    numbers = {place: number for number, places in enumerate(run.scores.walk) for place in places.tolist()}
+    drawn: dict[tuple[str, int], dict[str, str]] = {}
+    task, batches = proposal.task, {numbers[place] for _, place, *_ in wanted}
+    with task.pinned(), closing(task.data.numbered(batches)) as found:
+        for number, batch in found:
+            here = [(cell, place) for cell, place, *_ in wanted if numbers[place] == number]
+            drawn |= _drawn(proposal, batch, here)
+    for cell, place, baseline, variant, drop in wanted:
+        if pictures := drawn.get((cell.variant, place)):
+            yield Hit(cell.layer, cell.kind, cell.donor, place, baseline, variant, drop, pictures)
+
+
+def _worst_cells(run: Run) -> list[Cell]:
+    """Of the finest split, those with the largest drops on all samples, each variant once."""
+    scored = [each for each in run.plan.cells if run.is_scored(each) and not _is_partly(run, each)]
+    finest = max((sum(part is not None for part in (each.layer, each.kind)) for each in scored), default=0)
+    cells = {
+        each.variant: each
+        for each in scored
+        if sum(part is not None for part in (each.layer, each.kind)) == finest
+    }
+    return sorted(cells.values(), key=lambda each: -_drops(run, each).mean())[:CELLS]
+
+
+def _is_partly(run: Run, cell: Cell) -> bool:
+    return run.scores.done(cell.variant) < run.scores.samples
+
+
+def _each(run: Run, variant: str) -> np.ndarray:
+    """The score of each sample by itself (N,)."""
+    return np.asarray(run.reduce(run.statistics(variant), np.ones(run.scores.samples)), float).reshape(-1)
+
+
+def _drops(run: Run, cell: Cell) -> np.ndarray:
+    sign = 1.0 if run.metric["direction"] == "max" else -1.0
+    return sign * (_each(run, BASELINE) - _each(run, cell.variant))
+
+
+def _worst_samples(run: Run, cell: Cell) -> list[tuple[int, float, float, float]]:
+    drops, before, after = _drops(run, cell), _each(run, BASELINE), _each(run, cell.variant)
+    worst = [int(at) for at in np.argsort(-drops, kind="stable")[:EACH] if drops[at] > 0]
+    return [(at, float(before[at]), float(after[at]), float(drops[at])) for at in worst]
+
+
+# Pictures --------------------------------------------------------------------------------------------------------
+
+
+def _can_be_shown(task: Task) -> bool:
+    """Whether a score compares pictures of a kind that we know."""
+    return task.metrics[0].name.partition(":")[0] in (*OVERLAPS, "mse", "psnr") and task.first_inputs().dim() == 4
+
+
+def _drawn(
+    proposal: Proposal, batch: Batch, here: Sequence[tuple[Cell, int]]
+) -> dict[tuple[str, int], dict[str, str]]:
+    task = proposal.task
+    at = {place: index for index, place in enumerate(batch.places.tolist())}
+    cells = {cell.variant: cell for cell, _ in here}
+    variants = [Variant(cell.variant, cell.names, cell.donor) for cell in cells.values()]
+    outcomes = {each.variant.id: each.output for each in proposal.engine.in_full(batch.inputs, variants)}
+    baseline = task.forward(batch.inputs)
+    found = {}
+    for cell, place in here:
+        output, index = outcomes[cell.variant], at[place]
+        if output is not None:
+            tensors = (batch.inputs[index], batch.targets[index], baseline[index], output[index])
+            found[cell.variant, place] = _pictures(task, *tensors)
+    return found
+
+
+def _pictures(task: Task, given: Tensor, truth: Tensor, baseline: Tensor, variant: Tensor) -> dict[str, str]:
+    if task.metrics[0].name.partition(":")[0] in OVERLAPS:
+        probability = task.spec.output == "probability"
+        masks = {"truth": _values(truth)} | {
+            name: _classes(_values(each), probability)
+            for name, each in (("baseline", baseline), ("variant", variant))
+        }
+        drawn = {name: _coloured(mask.reshape(mask.shape[-2:])) for name, mask in masks.items()}
+    else:
+        low, high = _range(_values(truth))
+        images = {"truth": truth, "baseline": baseline, "variant": variant}
+        drawn = {name: _image(_values(each), low, high) for name, each in images.items()}
+    return {
+        "input": _png(_image(_values(given), *_range(_values(given)))),
+        **{k: _png(v) for k, v in drawn.items()},
+    }
+
+
+def _values(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().float().numpy()
+
+
+def _classes(scores: np.ndarray, probability: bool) -> np.ndarray:
+    """(C, H, W) → class ids (H, W), as the metric takes them: one channel by a cut, several by the greatest."""
+    if scores.ndim == 2:
+        scores = scores[None]
+    if len(scores) == 1:
+        return (scores[0] > (0.5 if probability else 0.0)).astype(int)
+    return scores.argmax(axis=0)
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    return float(values.min()), float(values.max())
+
+
+def _image(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """(C, H, W) or (H, W) → (H, W) or (H, W, 3) uint8; of other numbers of channels the first."""
+    values = values[None] if values.ndim == 2 else values
+    scaled = np.clip((values - low) / ((high - low) or 1.0), 0, 1)
+    bytes_ = np.round(255 * np.nan_to_num(scaled)).astype(np.uint8)
+    return bytes_.transpose(1, 2, 0) if len(bytes_) == 3 else bytes_[0]
+
+
+def _coloured(mask: np.ndarray) -> np.ndarray:
+    """Class ids (H, W) → (H, W, 3) uint8."""
+    ids = mask.astype(int)
+    around = len(_PALETTE) - 1
+    return np.array(_PALETTE, np.uint8)[np.where(ids <= 0, 0, (ids - 1) % around + 1)]
+
+
+def _png(pixels: np.ndarray) -> str:
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    image.thumbnail((SIDE, SIDE), Image.Resampling.NEAREST)
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()

@@ -1,0 +1,337 @@
+"""The page in a real browser: offline, with names from a stranger's file, at two widths, on paper, and large."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import report_samples as samples
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from ckptswap.report.answer import answer
+from ckptswap.report.html import About, sweep_html
+from ckptswap.sweep.facts import Origin
+from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated, Row, SweepResult
+from ckptswap.sweep.samples import Hit
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ORIGIN = Origin("b.safetensors", ("a donor.safetensors",), {"command": "ckptswap sweep", "begun": None})
+DOT = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJ"
+    "RU5ErkJggg=="
+)
+MARKUP = (
+    "</script><script>alert(2)</script>",
+    "<img src=x onerror=alert(3)>",
+    "<a href='javascript:alert(4)'>x</a>",
+    '" onmouseover="alert(5)',
+    "$\\frac{1}{2}$",
+)
+HIT = Hit("head", "conv.bias", 0, 7, 0.9, 0.2, 0.7, dict.fromkeys(("input", "truth", "baseline", "variant"), DOT))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI needs a chromium")
+        pytest.skip("no chromium on this machine")
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture
+def show(browser: Browser, tmp_path: Path) -> Iterator[Open]:
+    """`show(result, about, **context)` opens the page from a file without a network; no complaint is let pass."""
+    said: list[str] = []
+    contexts = []
+
+    def opened(result: SweepResult, about: About = About(ORIGIN, (HIT,)), **how: Any) -> Page:
+        file = tmp_path / "a report.html"
+        file.write_text(sweep_html(result, about), "utf-8")
+        context = browser.new_context(offline=True, **how)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: said.append(request.url) if request.url.startswith("http") else None)
+        page.on("dialog", lambda dialog: said.append(dialog.message))
+        page.goto(file.as_uri())
+        page.wait_for_function(
+            "() => Object.keys(DATA.figures).every(id => document.querySelector(`#${id} .main-svg`))"
+        )
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert said == []
+
+
+def layers(page: Page) -> list[str]:
+    return page.locator("#table tbody tr:visible td:nth-child(2)").all_inner_texts()
+
+
+def drops(page: Page) -> list[str]:
+    return page.locator("#table tbody tr td:nth-child(7)").all_inner_texts()
+
+
+# What is there ---------------------------------------------------------------------------------------------------
+
+
+def test_it_opens_offline_with_answer_pictures_findings_samples_rows_and_origin(show: Open) -> None:
+    page = show(samples.sweep())
+    for sentence in answer(samples.sweep()):
+        assert sentence in page.inner_text(".answer")
+    ids = page.locator(".plot").evaluate_all("plots => plots.map(each => each.id)")
+    assert ids == ["heatmap-0", "bars-0", "scatter-0", "depth-0"]
+    assert page.locator(".heatmaplayer image").count() > 0
+    assert page.locator(".finding .verdict").all_inner_texts() == ["undecided", "supported"]
+    assert page.locator("#rows tbody tr").count() == len(samples.sweep().rows)
+    assert page.locator(".strip img").evaluate_all("all => all.map(each => each.naturalWidth)") == [1] * 4
+    assert page.locator(".facts td").all_inner_texts() == ["ckptswap sweep", "–"]
+
+
+def test_it_is_one_file_under_seven_megabytes() -> None:
+    text = sweep_html(samples.sweep(), About(ORIGIN, None))
+    assert len(text.encode()) < 7_000_000
+    assert "This run kept none" in text
+
+
+def test_every_status_is_distinct_in_the_heatmap(show: Open) -> None:
+    page = show(samples.sweep())
+    marks = set(page.locator("#heatmap-0 .heatmap-label").all_text_contents())
+    assert {"=", "·", "×", "!"} <= marks
+    z = page.evaluate("DATA.figures['heatmap-0'].data[0].z")
+    assert any(value is None for line in z for value in line)
+    scale = page.evaluate("DATA.figures['heatmap-0'].data[0]")
+    assert scale["zmin"] == -scale["zmax"]
+    words = page.locator("#pictures details td").all_text_contents()
+    assert {"identical", "no-effect", "mismatch", "failed", ""} <= set(words)
+
+
+def test_the_heatmap_tells_numbers_under_the_mouse(show: Open) -> None:
+    page = show(samples.sweep())
+    page.locator("#heatmap-0").scroll_into_view_if_needed()
+    page.locator("#heatmap-0 .nsewdrag").hover(position={"x": 5, "y": 5})
+    page.wait_for_selector("#heatmap-0 .hoverlayer text")
+    said = page.locator("#heatmap-0 .hoverlayer").text_content()
+    assert said
+    assert "encoder.0.conv1" in said
+
+
+# Working with the table ------------------------------------------------------------------------------------------
+
+
+def test_the_filter_takes_every_word(show: Open) -> None:
+    page = show(samples.sweep())
+    page.fill("#filter", "ENCODER.0 running_var")
+    assert layers(page) == ["encoder.0.conv1", "encoder.0.conv2"]
+    assert page.inner_text("#shown") == f"2 of {len(samples.sweep().rows)} rows"
+    page.fill("#filter", "")
+    assert len(layers(page)) == len(samples.sweep().rows)
+
+
+def test_a_click_sorts_by_a_column_and_what_is_missing_comes_last(show: Open) -> None:
+    page = show(samples.sweep())
+    head = page.locator("#table th", has_text="drop")
+    known = sorted(row.drop for row in samples.sweep().rows if row.drop is not None)
+    for way, order in (("descending", known[::-1]), ("ascending", known)):
+        head.locator("button").click()
+        assert head.get_attribute("aria-sort") == way
+        shown = drops(page)
+        assert [float(each.replace("−", "-")) for each in shown[: len(known)]] == pytest.approx(order, abs=1e-4)
+        assert set(shown[len(known) :]) == {"–"}
+
+
+def test_names_sort_by_letters_and_numbers(show: Open) -> None:
+    rows = tuple(Row(f"conv{at}", "conv.bias", (f"c{at}",), 1, "measured", drop=0.1) for at in (10, 9, 1))
+    page = show(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows))
+    page.locator("#table th", has_text="layer").locator("button").click()
+    assert layers(page) == ["conv1", "conv9", "conv10"]
+
+
+def test_the_keyboard_reaches_filter_sorting_and_copying(show: Open) -> None:
+    page = show(samples.sweep())
+    page.focus("#filter")
+    reached = []
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.className || document.activeElement.tagName"))
+    assert "BUTTON" in reached
+    assert "copy" in reached
+    page.focus("#table th button")
+    page.keyboard.press("Enter")
+    assert page.locator("#table th").first.get_attribute("aria-sort") != "none"
+
+
+@pytest.mark.parametrize("with_clipboard", [True, False])
+def test_copy_gives_the_command_of_the_row(show: Open, with_clipboard: bool) -> None:
+    names = ("it's $(odd).weight", "b c.bias")
+    rows = (Row("odd", None, names, 8, "measured", rank=1, drop=0.1),)
+    page = show(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows))
+    page.evaluate(
+        """has => {
+            const clip = {writeText: text => has ? (window.copied = text, Promise.resolve()) : Promise.reject()};
+            Object.defineProperty(navigator, "clipboard", {value: clip});
+            document.execCommand = () => { window.copied = document.activeElement.value; };
+        }""",
+        with_clipboard,
+    )
+    page.click(".copy")
+    page.wait_for_function("() => window.copied")
+    words = shlex.split(page.evaluate("window.copied"))
+    assert words[:6] == ["ckptswap", "transplant", "--from", "a donor.safetensors", "--to", "b.safetensors"]
+    assert words[6:] == ["--only", f"={names[0]}", "--only", f"={names[1]}"]
+    assert page.inner_text(".copy") == "copied"
+
+
+def test_what_no_command_can_take_has_no_button(show: Open) -> None:
+    rows = (
+        Row("a", "conv.bias", ("a\x1b[201~rm",), 8, "measured", rank=1, drop=0.1),
+        Row("b", "conv.bias", ("b",), 8, "mismatch", reason="it does not fit"),
+    )
+    page = show(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows))
+    assert page.locator(".copy").count() == 0
+    made = About(Origin("b", ("zeros",), {}), ())
+    assert show(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows[:1]), made).locator(".copy").count() == 0
+
+
+# How it looks ----------------------------------------------------------------------------------------------------
+
+
+def paper(page: Page) -> str:
+    return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+
+def test_it_follows_the_system_and_the_button(show: Open) -> None:
+    page = show(samples.sweep(), color_scheme="dark")
+    assert paper(page) == "rgb(15, 19, 24)"
+    assert page.evaluate("document.getElementById('heatmap-0').layout.paper_bgcolor") == "#0f1318"
+    page.click("#theme")
+    assert paper(page) == "rgb(255, 255, 255)"
+    assert page.evaluate("document.getElementById('heatmap-0').layout.paper_bgcolor") == "#fff"
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_nothing_sticks_out(show: Open, width: int, tmp_path: Path) -> None:
+    page = show(
+        samples.sweep("a.very.long.path.of.a.layer.{}.that.goes.on.conv{}"),
+        viewport={"width": width, "height": 800},
+    )
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    for plot in page.locator(".plot").all():
+        box = plot.bounding_box()
+        assert box
+        assert 0.8 * min(width, 1000) < box["width"] <= width
+
+
+def test_on_paper_there_are_all_rows_and_no_buttons(show: Open) -> None:
+    page = show(samples.sweep())
+    page.emulate_media(media="print")
+    assert not page.locator("#theme, .filter, .copy").filter(visible=True).count()
+    assert page.evaluate("getComputedStyle(document.querySelector('#rows .wide')).overflow") == "visible"
+    assert page.pdf().startswith(b"%PDF")
+
+
+# Names, sizes, and what only some runs have ----------------------------------------------------------------------
+
+
+def test_names_from_a_file_stay_text(show: Open) -> None:
+    names = itertools.cycle([*samples.HOSTILE, *MARKUP])
+
+    def odd(name: str) -> str:
+        return f"{next(names)}{name}"
+
+    about = About(Origin(odd("b"), (odd("a"),), {odd("k"): odd("v")}), (dataclasses.replace(HIT, layer=odd("l")),))
+    page = show(samples.sweep(rename=odd), about)
+    assert page.locator("script").count() == 3
+    inside = "main img:not(.tile img), main b, main red, main [onmouseover], main [onerror], main a"
+    assert page.locator(inside).count() == 0
+    assert page.locator("svg a, svg image[href^=javascript]").count() == 0
+    assert "<script>alert(1)</script>" in (page.text_content("#table") or "")
+    assert "\x1b" not in page.content()
+    assert any("$" in name for name in page.locator("#bars-0 .ytick text").all_text_contents())
+    page.locator("#heatmap-0").hover()
+
+
+def test_five_thousand_rows_open_filter_and_sort(show: Open) -> None:
+    known = {"score": 0.5, "sim_low": 0.0, "sim_high": 1.0, "ci_low": 0.0, "ci_high": 1.0, "samples": 8}
+    rows = tuple(
+        Row(f"block.{at // 5}.conv", f"conv.k{at % 5}", (f"block.{at}",), at, "measured", rank=at + 1,
+            rmse=0.1 + at, drop=1 / (at + 1), **known)  # type: ignore[arg-type]
+        for at in range(5000)
+    )  # fmt: skip
+    page = show(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows))
+    assert page.locator("#table tbody tr").count() == 5000
+    page.fill("#filter", "block.999.conv k3")
+    assert layers(page) == ["block.999.conv"]
+    page.fill("#filter", "")
+    page.locator("#table th", has_text="RMSE").locator("button").click()
+    assert page.locator("#table tbody tr td:nth-child(2)").first.inner_text() == "block.999.conv"
+    page.evaluate("document.querySelector('#rows .wide').scrollTo(0, 1e6)")
+    assert page.locator("#table tbody tr").last.is_visible()
+
+
+def test_paths_new_statistics_and_several_donors_have_their_place(show: Open) -> None:
+    row = Row(
+        "c", "conv.bias", ("c.bias",), 4, "measured", rank=1, drop=0.5, score=0.4, samples=8,
+        path=(Point(0.5, 0.7, 0.2, 0.1, 0.3),), barrier=Barrier(0.5, 0.05, None, None),
+        recalibrated=Recalibrated(score=0.8, drop=0.1),
+    )  # fmt: skip
+    rows = (row, dataclasses.replace(row, donor=1, drop=0.25))
+    donors = (DonorScore("a donor.safetensors", 0.3), DonorScore("zeros", None))
+    result = SweepResult("dice", "max", 0.01, 0.9, 0.3, 8, rows, donors=donors, recalibrated_baseline=0.91)
+    page = show(result, About(Origin("b", ("a donor.safetensors", "zeros"), {})))
+    ids = page.locator(".plot").evaluate_all("plots => plots.map(each => each.id)")
+    assert {"paths-0", "paths-1", "heatmap-1"} <= set(ids)
+    assert page.evaluate("DATA.figures['paths-0'].data[0].y") == [0, 0.2, 0.5]
+    assert page.locator("#table th").all_text_contents()[10:13] == ["donor", "recalibrated drop", "barrier"]
+    assert page.locator("#table tbody tr").last.locator("td").nth(10).text_content() == "zeros"
+
+
+def test_prefixes_are_a_curve_and_a_race_shows_how_far_it_went(show: Open) -> None:
+    grown = [("stem",), ("stem", "mid"), ("stem", "mid", "head")]
+    rows = tuple(
+        Row(names[-1], None, names, 4, "measured", rank=3 - at, drop=0.1 * at, samples=8 - 2 * at)
+        for at, names in enumerate(grown)
+    )
+    result = SweepResult("dice", "max", 0.01, 0.9, 0.3, 8, rows, mode="prefix", layers=("stem", "mid", "head"))
+    page = show(result)
+    ids = page.locator(".plot").evaluate_all("plots => plots.map(each => each.id)")
+    assert ids == ["curve-0", "bars-0", "race-0"]
+    curve = page.evaluate("DATA.figures['curve-0']")
+    assert curve["data"][0]["y"] == pytest.approx([0, 0.1, 0.2])
+    assert curve["layout"]["xaxis"]["ticktext"] == ["stem", "mid", "head"]
+    assert page.evaluate("DATA.figures['race-0'].data[0].x") == [4, 6, 8]
+
+
+def test_without_a_measured_row_it_says_so(browser: Browser, tmp_path: Path) -> None:
+    text = sweep_html(SweepResult("dice", "max", 0.01, 0.9, None, 8, ()), About(ORIGIN))
+    (tmp_path / "page.html").write_text(text)
+    page = browser.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto((tmp_path / "page.html").as_uri())
+    assert "nothing is measured yet" in page.inner_text(".answer")
+    assert page.locator(".plot").count() == 0
+    page.close()
+    assert errors == []
+
+
+def test_top_leaves_rows_out_and_says_how_many(show: Open) -> None:
+    text = sweep_html(samples.sweep(), About(ORIGIN), top=2)
+    assert text.count("<tr><td") == 4
+    assert f"{len(samples.sweep().rows) - 4} more rows are left out by --top" in text

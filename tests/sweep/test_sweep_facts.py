@@ -1,0 +1,73 @@
+"""What a run remembers of its making."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.errors import RunError
+from ckptswap.sweep.facts import FROM_PYTHON, load_origin
+from ckptswap.sweep.run import propose
+from ckptswap.task import TaskSpec
+
+Save = Callable[..., Checkpoint]
+
+
+def test_a_run_tells_command_hashes_seeds_and_times(save: Save, skip: TaskSpec, tmp_path: Path) -> None:
+    donor, recipient = save(1, "Skip"), save(0, "Skip")
+    found = propose(donor, recipient, skip, run_dir=tmp_path / "run")
+    found.run(command="ckptswap sweep --from 'a b'")
+    origin = load_origin(tmp_path / "run")
+    facts = origin.facts
+    assert facts["command"] == "ckptswap sweep --from 'a b'"
+    assert facts["recipient's SHA-256"] == hashlib.sha256(Path(recipient.path).read_bytes()).hexdigest()
+    assert facts["donor's SHA-256"] == hashlib.sha256(Path(donor.path).read_bytes()).hexdigest()
+    assert "seed" in str(facts["seeds"])
+    assert datetime.fromisoformat(str(facts["begun"])) <= datetime.fromisoformat(str(facts["last score"]))
+    assert origin.transplant(0) == f"ckptswap transplant --from {donor.path} --to {recipient.path}"
+
+
+def test_a_continued_run_keeps_its_first_beginning(save: Save, skip: TaskSpec, tmp_path: Path) -> None:
+    found = propose(save(1, "Skip"), save(0, "Skip"), skip, run_dir=tmp_path / "run")
+    found.run()
+    plan = tmp_path / "run/plan.json"
+    contents = json.loads(plan.read_text())
+    contents["made"]["begun"] = "2020-02-20T20:20:20+00:00"
+    plan.write_text(json.dumps(contents))
+    found.run(command="again")
+    assert load_origin(tmp_path / "run").facts["begun"] == "2020-02-20T20:20:20+00:00"
+    assert load_origin(tmp_path / "run").facts["command"] == "again"
+    found.run(fresh=True)
+    facts = load_origin(tmp_path / "run").facts
+    assert facts["begun"] != "2020-02-20T20:20:20+00:00"
+    assert facts["command"] == FROM_PYTHON
+
+
+def test_a_run_of_an_earlier_version_says_nothing_of_its_making(
+    save: Save, skip: TaskSpec, tmp_path: Path
+) -> None:
+    propose(save(1, "Skip"), save(0, "Skip"), skip, run_dir=tmp_path / "run").run()
+    plan = tmp_path / "run/plan.json"
+    contents = json.loads(plan.read_text())
+    del contents["made"]
+    plan.write_text(json.dumps(contents))
+    facts = load_origin(tmp_path / "run").facts
+    assert (facts["command"], facts["begun"], facts["ckptswap"]) == (None, None, None)
+
+
+def test_renamed_tensors_have_no_command(tmp_path: Path) -> None:
+    key = {"names": {"donor": {"x.w": "w"}, "recipient": {}}}
+    contents = {"schema": "ckptswap.run/2", "key": key, "donors": ["a.pt"], "recipient": "b.pt"}
+    (tmp_path / "plan.json").write_text(json.dumps(contents))
+    assert load_origin(tmp_path).transplant(0) is None
+
+
+def test_a_folder_that_is_no_run_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds no sweep"):
+        load_origin(tmp_path)

@@ -1,0 +1,127 @@
+"""The samples that are hit worst: which they are, and what their pictures show, against plain code."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.errors import RunError
+from ckptswap.sweep.run import Proposal, propose
+from ckptswap.sweep.samples import FILE, keep_samples, load_samples
+from ckptswap.task import TaskSpec
+
+Save = Callable[..., Checkpoint]
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def proposal(save: Save, spec: TaskSpec, folder: Path) -> Proposal:
+    return propose(save(1, "Skip"), save(0, "Skip"), spec, run_dir=folder)
+
+
+@pytest.fixture
+def ran(save: Save, skip: TaskSpec, tmp_path: Path) -> Proposal:
+    found = proposal(save, replace(skip, metrics=("iou",)), tmp_path / "run")
+    found.run()
+    return found
+
+
+def pixels(uri: str) -> np.ndarray:
+    return np.array(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+
+
+def outputs(ran: Proposal, tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Inputs, targets and outputs of the user's model with this state, by nobody's code but torch's."""
+    namespace: dict = {}
+    path = str(ran.task.spec.model).partition(":")[0]
+    exec(Path(path).read_text(), namespace)
+    model = namespace["Skip"]().eval()
+    model.load_state_dict(tensors)
+    samples = namespace["data"]()
+    images, masks = torch.stack([each[0] for each in samples]), torch.stack([each[1] for each in samples])
+    with torch.no_grad():
+        return images, masks, model(images)
+
+
+def iou(output: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
+    guess = output[:, 0] > 0
+    both, any_ = (guess & (truth > 0)).sum((1, 2)), (guess | (truth > 0)).sum((1, 2))
+    return np.where(any_ > 0, both.double() / any_.clip(min=1), 1.0)
+
+
+def test_they_are_the_worst_samples_of_the_worst_cells_and_look_as_the_model_says(ran: Proposal) -> None:
+    hits = keep_samples(ran)
+    donor, recipient = (torch.load(each.path) for each in (ran.donors[0], ran.recipient))
+    images, masks, baseline = outputs(ran, recipient)
+    drops = {
+        cell.names: iou(baseline, masks)
+        - iou(outputs(ran, recipient | {n: donor[n] for n in cell.names})[2], masks)
+        for cell in ran.plan.cells
+        if cell.status == "measured"
+    }
+    worst = sorted(drops, key=lambda names: -drops[names].mean())[:3]
+    cells = {(cell.layer, cell.kind): cell.names for cell in ran.plan.cells}
+    assert list(dict.fromkeys(cells[hit.layer, hit.kind] for hit in hits)) == worst
+    for hit in hits:
+        names = cells[hit.layer, hit.kind]
+        assert hit.drop == pytest.approx(drops[names][hit.sample], abs=1e-6)
+        assert hit.drop == pytest.approx(hit.baseline - hit.variant, abs=1e-12)
+        assert (drops[names] > hit.drop + 1e-9).sum() < 3
+        variant = outputs(ran, recipient | {n: donor[n] for n in names})[2]
+        for name, mask in (
+            ("truth", masks[hit.sample] > 0),
+            ("baseline", baseline[hit.sample, 0] > 0),
+            ("variant", variant[hit.sample, 0] > 0),
+        ):
+            assert ((pixels(hit.pictures[name]).sum(-1) > 0) == mask.numpy()).all()
+        image = images[hit.sample, 0].numpy()
+        shown = 255 * (image - image.min()) / (image.max() - image.min())
+        assert np.abs(pixels(hit.pictures["input"]) - shown).max() <= 0.51
+
+
+def test_what_was_kept_is_read_again(ran: Proposal) -> None:
+    assert load_samples(ran.folder) is None
+    hits = keep_samples(ran)
+    assert len(hits) == 9
+    assert load_samples(ran.folder) == hits
+
+
+def test_a_score_that_compares_no_pictures_keeps_none(save: Save, skip: TaskSpec, tmp_path: Path) -> None:
+    found = proposal(save, skip, tmp_path / "run")  # its first metric is the user's own
+    found.run()
+    assert keep_samples(found) == ()
+
+
+def test_an_image_is_compared_as_an_image(save: Save, skip: TaskSpec, tmp_path: Path) -> None:
+    found = proposal(save, replace(skip, metrics=("mse",), target="input"), tmp_path / "run")
+    found.run()
+    hits = keep_samples(found)
+    assert hits
+    assert (pixels(hits[0].pictures["truth"]) == pixels(hits[0].pictures["input"])).all()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"rows": [{"x": 1}]}', '{"rows": 3}'])
+def test_a_damaged_file_is_a_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(RunError, match="is damaged"):
+        load_samples(tmp_path)
+
+
+def test_a_file_that_names_something_else_is_refused(ran: Proposal) -> None:
+    keep_samples(ran)
+    path = ran.folder / FILE
+    rows = json.loads(path.read_text())
+    rows["rows"][0]["pictures"]["input"] = "https://example.org/x.png"
+    path.write_text(json.dumps(rows))
+    with pytest.raises(RunError, match="something else than pictures"):
+        load_samples(ran.folder)
