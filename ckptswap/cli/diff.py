@@ -79,7 +79,7 @@ def _two(
     a: str, b: str, selection: Selection, names: NameFlags, stat: bool, by: Patterns, sort: str, top: int | None
 ) -> tuple[bool, dict[str, Any]]:
     """Whether the two differ, and the JSON of how."""
-    from ckptswap import diff as library
+    from ckptswap.diff import diff as compare
     from ckptswap.formats import open_checkpoint
     from ckptswap.report.diff import diff_json
 
@@ -87,7 +87,7 @@ def _two(
         tell_notes(left, right)
         left, right = names.matched(left, right)
         with progress("comparing") as tell:
-            found = library.diff(left, right, selection, values=not stat, progress=tell)
+            found = compare(left, right, selection, values=not stat, progress=tell)
         tell_unmatched(selection, left, right)
     pooled = found.grouped(split_ways(by)) if by else found
     return found.differs, diff_json(pooled.sorted(sort, top))

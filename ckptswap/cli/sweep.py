@@ -235,13 +235,9 @@ def _named(cell: Cell, drop: float) -> str:
 
 def judged(folder: str, metric: str | None = None, tolerance: float | None = None) -> SweepResult:
     """The table of a run's folder, with the paper's claims judged on it."""
-    from ckptswap.lab.findings import findings
-    from ckptswap.sweep.evidence import load_evidence
+    from ckptswap.api import report
 
-    evidence = load_evidence(folder, metric, tolerance)
-    if evidence.result.mode != "only" or len(evidence.result.donors) > 1:
-        return evidence.result  # the claims are about one donor's parts, one at a time
-    return replace(evidence.result, findings=findings(evidence))
+    return report(folder, metric=metric, tolerance=tolerance)
 
 
 def render(result: SweepResult, format: Format, style: Style, top: int | None = None) -> str:

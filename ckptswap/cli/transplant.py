@@ -42,13 +42,14 @@ def transplant(
       ckptswap transplant --from reconstruct.safetensors --to segment.safetensors \\
         --layers encoder.3 --alpha 0.5 -o mix.safetensors
     """
-    from ckptswap import transplant as library
     from ckptswap.formats import open_checkpoint
+    from ckptswap.transplant import plan_transplant
+    from ckptswap.transplant import transplant as write
 
     with open_checkpoint(donor) as giving, open_checkpoint(recipient) as receiving:
         giving, receiving = names.matched(giving, receiving)
         selection = select.selection()
-        plan = library.plan_transplant(giving, receiving, selection, alpha=alpha, skip_missing=skip_missing)
+        plan = plan_transplant(giving, receiving, selection, alpha=alpha, skip_missing=skip_missing)
         tell_unmatched(selection, receiving)
         warn(plan.warnings)
         if plan.misfits:
@@ -60,6 +61,6 @@ def transplant(
             say(f"would take {what}, and write {out or plan.default_output}")
             return
         with progress("writing") as tell:
-            written = library.transplant(plan, out, force=force, link=link, progress=tell)
+            written = write(plan, out, force=force, link=link, progress=tell)
     say(f"took {what}")
     emit(str(written))
