@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -29,22 +30,41 @@ __all__ = [
     "Checkpoint", "Selection", "__version__", "diff", "evaluate", "open", "report", "save", "sweep", "transplant",
 ]  # fmt: skip
 _ELSEWHERE = {"Checkpoint": "ckptswap.checkpoint", "Selection": "ckptswap.selection"}
+_ROOMS = ("diff", "report", "sweep", "transplant")
+"""Modules of ours that have the name of a function; the import system makes each an attribute of this package."""
+
+
+class _Room(ModuleType):
+    """A module that can also be called, as the function of its name: `cs.diff(a, b)`."""
+
+    def __call__(self, *args: Any, **how: Any) -> Any:
+        return self._function(*args, **how)
+
+    @property
+    def __signature__(self) -> Any:
+        from inspect import signature
+
+        return signature(self._function)
+
+    @property
+    def _function(self) -> Callable[..., Any]:
+        return getattr(import_module("ckptswap.api"), self.__name__.rpartition(".")[2])
 
 
 class _Package(ModuleType):
-    """`ckptswap.diff` is a function, whatever has been imported; `from ckptswap.diff import …` finds the module.
-
-    The import system sets each submodule as an attribute of its package, where it would hide the function.
-    """
+    """Loads what is asked for, when it is asked for."""
 
     def __setattr__(self, name: str, value: object) -> None:
-        if not (name in __all__ and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
+        if name in _ROOMS and isinstance(value, ModuleType):
+            value.__class__ = _Room
+        super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
-        if name not in __all__:
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        return getattr(import_module(_ELSEWHERE.get(name, "ckptswap.api")), name)
+        if name in _ROOMS:
+            return import_module(f"ckptswap.{name}")
+        if name in __all__:
+            return getattr(import_module(_ELSEWHERE.get(name, "ckptswap.api")), name)
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *__all__})

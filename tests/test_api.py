@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -174,7 +175,7 @@ def test_import_loads_nothing_heavy() -> None:
     assert not {"torch", "segmentation_models_pytorch", "plotly", "matplotlib", "IPython"} & loaded_by(code)
 
 
-def test_functions_stay_functions_whatever_was_imported() -> None:
+def test_functions_can_be_called_whatever_was_imported() -> None:
     code = (
         "import ckptswap.diff, ckptswap.transplant, ckptswap.report.text, ckptswap.sweep.plan, ckptswap as cs\n"
         "from ckptswap.diff import READ\nfrom ckptswap import sweep\n"
@@ -184,6 +185,13 @@ def test_functions_stay_functions_whatever_was_imported() -> None:
     assert set(cs.__all__) <= set(dir(cs))
     with pytest.raises(AttributeError, match="difff"):
         cs.difff  # noqa: B018
+
+
+def test_a_room_is_a_module_still() -> None:
+    import ckptswap.diff
+
+    assert ckptswap.diff.diff(checkpoint(0), checkpoint(1)).differs  # type: ignore[attr-defined]
+    assert list(inspect.signature(cs.diff).parameters)[:2] == ["a", "b"]
 
 
 # How it looks ----------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import threading
 import warnings
 from dataclasses import replace
@@ -15,6 +14,7 @@ from core_samples import FLOATS, NUMPY, changed_bits, packed, pairs, plain_value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ckptswap import diff as module
 from ckptswap.checkpoint import Checkpoint, Tensor
 from ckptswap.diff import STATUSES, Diff, TensorDiff, diff
 from ckptswap.errors import SelectionError, UsageError
@@ -109,10 +109,7 @@ def test_every_number_is_what_plain_arithmetic_gives(
         if how == "all"
         else np.where(np.arange(size) % 7 == 3, make(dtype, (size,), 3), a)
     )
-    with (
-        mock.patch.object(sys.modules["ckptswap.diff"], "READ", 16 * (1 + read)),
-        mock.patch.object(sys.modules["ckptswap.diff"], "BLOCK", 48 * (1 + read)),
-    ):
+    with mock.patch.object(module, "READ", 16 * (1 + read)), mock.patch.object(module, "BLOCK", 48 * (1 + read)):
         row = one(a, b)
     expected = plain(a, b)
     assert row.status == ("changed" if expected["changed"] else "identical")
@@ -122,7 +119,7 @@ def test_every_number_is_what_plain_arithmetic_gives(
 
 @pytest.mark.parametrize("dtype", ["F32", "BF16", "I64"])
 def test_large_tensors_in_their_real_chunks(dtype: str) -> None:
-    a = plain_values(dtype, (sys.modules["ckptswap.diff"].READ // NUMPY[dtype].itemsize + 1003,), 1)
+    a = plain_values(dtype, (module.READ // NUMPY[dtype].itemsize + 1003,), 1)
     b = np.where(np.arange(a.size) > a.size // 2, plain_values(dtype, (a.size,), 2), a)
     agrees(measured(a, b), plain(a, b))
 
@@ -171,7 +168,7 @@ def test_the_same_nan_is_equal_and_another_is_not() -> None:
 def test_a_chunk_of_nothing_finite_poisons_no_number(dtype: str) -> None:
     a = np.concatenate([np.full(64, np.nan), np.full(64, 2.0)]).astype(NUMPY[dtype])
     b = np.concatenate([np.full(64, np.nan), np.full(64, 3.0)]).astype(NUMPY[dtype])
-    with mock.patch.object(sys.modules["ckptswap.diff"], "READ", 64 * a.itemsize):
+    with mock.patch.object(module, "READ", 64 * a.itemsize):
         found = measured(a, b)
     assert (found.count, found.rmse, found.max_abs, found.rel_l2, found.nan_b) == (64, 1.0, 1.0, 0.5, 64)
     assert found.cosine == pytest.approx(1)
@@ -323,7 +320,7 @@ def test_progress_ends_at_all_the_bytes() -> None:
     a = Checkpoint.from_arrays({"w": np.ones(1000), "v": np.ones(10), "only": np.ones(5)})
     b = Checkpoint.from_arrays({"w": np.ones(1000), "v": np.zeros(10)})
     said: list[tuple[int, int]] = []
-    with mock.patch.object(sys.modules["ckptswap.diff"], "BLOCK", 1024):
+    with mock.patch.object(module, "BLOCK", 1024):
         diff(a, b, progress=lambda *seen: said.append(seen))
     assert said == sorted(said)
     assert said[-1] == (8080, 8080)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from dataclasses import asdict
 from unittest import mock
 
@@ -13,6 +12,7 @@ from core_samples import NAMES, contents, fitting_pairs, pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ckptswap import diff as module
 from ckptswap.checkpoint import Checkpoint, overlay
 from ckptswap.diff import diff
 from ckptswap.errors import SelectionError
@@ -155,10 +155,7 @@ def test_a_diff_is_symmetric(given: tuple[Arrays, Arrays]) -> None:
 @given(pairs())
 def test_threads_change_no_bit_of_a_number(given: tuple[Arrays, Arrays]) -> None:
     a, b = (Checkpoint.from_arrays(arrays) for arrays in given)
-    with (
-        mock.patch.object(sys.modules["ckptswap.diff"], "READ", 32),
-        mock.patch.object(sys.modules["ckptswap.diff"], "BLOCK", 64),
-    ):
+    with mock.patch.object(module, "READ", 32), mock.patch.object(module, "BLOCK", 64):
         results = [
             [repr((row.name, row.status, row.distance and asdict(row.distance))) for row in found.rows]
             for found in (diff(a, b, threads=threads) for threads in (1, 2, 5))

@@ -10,7 +10,6 @@ import re
 import shlex
 import stat
 import struct
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -376,7 +375,7 @@ def test_an_interrupt_does_not_wait_for_hashes(
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["ckptswap.transplant"], "fingerprint", endless)
+    monkeypatch.setattr("ckptswap.transplant.fingerprint", endless)
     with pytest.raises(KeyboardInterrupt):
         transplant(plan(sides, kind=["conv.bias"]), progress=interrupt)
     assert stopped == [True, True]

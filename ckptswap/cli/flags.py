@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 import typer
 
 from ckptswap.checkpoint import Checkpoint
+from ckptswap.cli.completion import complete_kinds, complete_layers, complete_names
+from ckptswap.cli.defaults import task_defaults
 from ckptswap.cli.terminal import say
 from ckptswap.selection import Selection
 
@@ -33,10 +35,21 @@ class SelectionFlags:
 
     only: Annotated[
         Patterns,
-        typer.Option("--only", metavar="PATTERN", help="Whole tensor name or kind, as a glob: 'bn.running_*'."),
+        typer.Option(
+            "--only",
+            metavar="PATTERN",
+            help="Whole tensor name or kind, as a glob: 'bn.running_*'.",
+            autocompletion=complete_names,
+        ),
     ] = None
     exclude: Annotated[
-        Patterns, typer.Option("--exclude", metavar="PATTERN", help="Leave these out; read like --only.")
+        Patterns,
+        typer.Option(
+            "--exclude",
+            metavar="PATTERN",
+            help="Leave these out; read like --only.",
+            autocompletion=complete_names,
+        ),
     ] = None
     layers: Annotated[
         Patterns,
@@ -44,11 +57,17 @@ class SelectionFlags:
             "--layers",
             metavar="PATTERN",
             help="Layer paths by whole segments, and all below: 'encoder.3', 'encoder.0:2', '**.conv1'.",
+            autocompletion=complete_layers,
         ),
     ] = None
     kind: Annotated[
         Patterns,
-        typer.Option("--kind", metavar="KIND", help="Kinds, globs and aliases: conv.bias, 'bn.*', bn.stats."),
+        typer.Option(
+            "--kind",
+            metavar="KIND",
+            help="Kinds, globs and aliases: conv.bias, 'bn.*', bn.stats.",
+            autocompletion=complete_kinds,
+        ),
     ] = None
 
     def selection(self) -> Selection:
@@ -161,12 +180,12 @@ class TaskFlags:
     ] = None
 
     def spec(self) -> Any:
-        """The `TaskSpec` that the flags and the file say."""
+        """The `TaskSpec` that the flags, the file and the user's own defaults say, the first where they differ."""
         from ckptswap.task import TaskSpec
 
         said = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "config"}
-        base = TaskSpec.from_toml(self.config) if self.config else TaskSpec()
-        return base.merge(said)
+        base = TaskSpec().merge(task_defaults())
+        return (base.merge_toml(self.config) if self.config else base).merge(said)
 
 
 def flags(command: Callable[..., None]) -> Callable[..., None]:

@@ -8,11 +8,12 @@ import signal
 import sys
 from traceback import print_exception
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from ckptswap.cli.convert import convert
+from ckptswap.cli.defaults import default_map
 from ckptswap.cli.demo import demo
 from ckptswap.cli.diff import diff
 from ckptswap.cli.doctor import doctor
@@ -104,7 +105,9 @@ def main() -> None:
                 errors="backslashreplace"
             )  # a name is shown escaped where the locale lacks a letter
     try:
-        code = app(arguments, prog_name="ckptswap", standalone_mode=False) or 0
+        program = typer.main.get_command(app)
+        how = {"prog_name": "ckptswap", "standalone_mode": False, "default_map": _defaults(program, arguments)}
+        code = program(arguments, **how) or 0
         if code == EXIT_INTERRUPTED:  # newer typers make a code of Ctrl-C, older ones an exception
             raise KeyboardInterrupt
         sys.stdout.flush()
@@ -113,6 +116,11 @@ def main() -> None:
             print_exception(error)
         code = _explain(error)
     _leave(code if isinstance(code, int) else 0)
+
+
+def _defaults(program: Any, arguments: list[str]) -> dict[str, dict[str, Any]]:
+    """The user's own, but not while a shell asks what could come next."""
+    return {} if "_CKPTSWAP_COMPLETE" in os.environ else default_map(program, arguments)
 
 
 def _occupy_streams() -> None:

@@ -64,6 +64,10 @@ class TaskSpec:
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> TaskSpec:
         """Read a task file; raises `FileError` when it cannot be read, `UsageError` when it makes no sense."""
+        return cls().merge_toml(path)
+
+    def merge_toml(self, path: str | os.PathLike[str]) -> TaskSpec:
+        """This spec with a task file laid over it. Raises as `from_toml` does."""
         try:
             content = tomllib.loads(Path(path).read_text("utf-8"))
         except OSError as error:
@@ -71,7 +75,7 @@ class TaskSpec:
         except ValueError as error:
             raise UsageError(f"{path} is no TOML file", remedy=str(error)) from None
         try:
-            return cls().merge(content)
+            return self.merge(content)
         except UsageError as error:
             raise UsageError(f"in {path}, {error.message}", remedy=error.remedy) from None
 

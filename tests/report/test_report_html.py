@@ -81,11 +81,11 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Open]:
 
 
 def layers(page: Page) -> list[str]:
-    return page.locator("#table tbody tr:visible td:nth-child(2)").all_inner_texts()
+    return page.locator("#table tbody tr:not([hidden]) td:nth-child(2)").all_text_contents()
 
 
 def drops(page: Page) -> list[str]:
-    return page.locator("#table tbody tr td:nth-child(7)").all_inner_texts()
+    return page.locator("#table tbody tr td:nth-child(7)").all_text_contents()
 
 
 # What is there ---------------------------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ def test_five_thousand_rows_open_filter_and_sort(show: Open) -> None:
     assert layers(page) == ["block.999.conv"]
     page.fill("#filter", "")
     page.locator("#table th", has_text="RMSE").locator("button").click()
-    assert page.locator("#table tbody tr td:nth-child(2)").first.inner_text() == "block.999.conv"
+    assert page.locator("#table tbody tr td:nth-child(2)").first.text_content() == "block.999.conv"
     page.evaluate("document.querySelector('#rows .wide').scrollTo(0, 1e6)")
     assert page.locator("#table tbody tr").last.is_visible()
 
