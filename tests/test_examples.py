@@ -1,4 +1,4 @@
-"""README's commands and the examples run as they are written."""
+"""The examples run as they are written."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BY_HAND = "<!-- not run in the tests: it makes an environment -->\n"
-COMMANDS = re.compile(r"(?P<mark><!--[^\n]*-->\n)?```sh\n(?P<command>.*?)```", re.DOTALL)
 
 
 def shell(command: str, folder: Path, *arguments: str) -> str:
@@ -40,15 +38,6 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quick = re.sub(r"(ckptswap sweep .*)", r"\1 --limit 16 --exclude '*.conv?.*,*.bn2.*'", quick)
     shell(quick, folder)
     return folder
-
-
-def test_every_command_of_the_readme_runs(demo_folder: Path) -> None:
-    blocks = list(COMMANDS.finditer((ROOT / "README.md").read_text("utf-8")))
-    by_hand = [found for found in blocks if found["mark"] == BY_HAND]
-    assert len(by_hand) == 2, "the install lines of the demo and of the tests, and no other, are left out"
-    for found in blocks:
-        if found not in by_hand:
-            assert shell(found["command"], demo_folder).strip(), found["command"]
 
 
 def test_swap_script(demo_folder: Path) -> None:
