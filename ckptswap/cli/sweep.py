@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from ckptswap.task.spec import TaskSpec
 
 PAGE = "result.html"
-SHOWN = 2
-"""Of the worst cells so far, those that fit behind a progress bar."""
 
 
 @flags
@@ -206,11 +204,11 @@ def _score(proposal: Proposal, **how: Any) -> None:
     """Score, behind a bar that also shows the worst cells so far, with the exports kept up to date."""
     from ckptswap.sweep.stopping import on_signals
 
-    worst = ""
+    worst: list[str] = []
 
     def show(found: Sequence[tuple[Cell, float]]) -> None:
         nonlocal worst
-        worst = "worst so far: " + "; ".join(_named(cell, drop) for cell, drop in found[:SHOWN])
+        worst = ["worst so far: " + _named(*found[0]), *(_named(*each) for each in found[1:])] if found else []
 
     def news() -> None:
         export(judged(str(proposal.folder)), str(proposal.folder))
@@ -220,7 +218,7 @@ def _score(proposal: Proposal, **how: Any) -> None:
             proposal.run(
                 **how,
                 stop=stop,
-                progress=lambda done, total: tell(done, total, worst),
+                progress=lambda done, total: tell(done, total, below=worst),
                 live=show,
                 news=news,
             )

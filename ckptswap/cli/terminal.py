@@ -7,7 +7,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +111,8 @@ class Meter:
         self._bar: Progress | None = None
         self._task: Any = None
 
-    def __call__(self, done: int, total: int | None, remark: str = "") -> None:
+    def __call__(self, done: int, total: int | None, remark: str = "", below: Sequence[str] = ()) -> None:
+        """`remark` stands behind the bar, `below` are lines under it, of which a log has the first two."""
         now = time.monotonic()
         if self._begun is None:
             self._begun = done
@@ -119,10 +120,11 @@ class Meter:
             if self._bar is None and now - self._start > PATIENCE:
                 self._open(total)
             if self._bar:
-                self._bar.update(self._task, completed=done, total=total, remark=remark)
+                self._bar.update(self._task, completed=done, total=total, remark=remark, below=below)
         elif now - self._said > NEWS:
             self._said = now
-            say(f"{self.what}: {done}{self._outlook(done, total, now)} {remark}".rstrip())
+            said = " ".join([remark, "; ".join(below[:2])]).strip()
+            say(f"{self.what}: {done}{self._outlook(done, total, now)} {said}".rstrip())
 
     def close(self) -> None:
         if self._bar:
@@ -139,6 +141,17 @@ class Meter:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
         from rich.progress import TimeRemainingColumn as Remaining
+        from rich.text import Text
+
+        class Board(Progress):
+            """The bar, and under it the lines that the work tells of itself."""
+
+            def get_renderables(self) -> Iterator[Any]:
+                yield self.make_tasks_table(self.tasks)
+                for task in self.tasks:
+                    yield from (
+                        Text(f"  {safe(line)}", overflow="ellipsis", no_wrap=True) for line in task.fields["below"]
+                    )
 
         counted = (
             [MofNCompleteColumn()]
@@ -148,6 +161,6 @@ class Meter:
         name, remark = TextColumn("{task.description}"), TextColumn("{task.fields[remark]}")
         columns = [name, BarColumn(None), *counted, TimeElapsedColumn(), TextColumn("eta"), Remaining(), remark]
         # stdout is not rich's to replace and put back: threads that read data put it aside meanwhile.
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
-        self._task = self._bar.add_task(self.what, total=total, remark="")
+        self._bar = Board(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+        self._task = self._bar.add_task(self.what, total=total, remark="", below=())
         self._bar.start()

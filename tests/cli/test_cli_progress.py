@@ -88,3 +88,21 @@ def test_every_command_that_may_take_long_tells_how_far_it_is(
     assert len({total for _, _, total in told}) == 1
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
     assert told[-1][1] == told[-1][2]
+
+
+def test_what_the_work_tells_of_itself_stands_under_the_bar(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    lines = [f"layer{at} conv.weight +0.{at}" for at in range(5)]
+    with contextlib.redirect_stderr(Terminal()) as screen, progress("sweep") as tell:
+        tell(1, 10)
+        clock.now += 1.1
+        tell(2, 10, below=lines)
+    assert all(line in screen.getvalue() for line in lines)
+
+
+def test_a_log_has_the_first_two_of_them(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    meter = Meter("sweep", " blocks")
+    meter(0, 100)
+    clock.now += 20
+    meter(10, 100, below=["worst so far: a +0.5", "b +0.4", "c +0.3"])
+    assert "left worst so far: a +0.5; b +0.4\n" in capsys.readouterr().err
