@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,19 +29,6 @@ refresh = script("refresh")
 PAGES = {str(page.relative_to(ROOT)): page for page in refresh.pages()}
 
 
-@pytest.fixture(scope="module")
-def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `ckptswap demo` leaves, made by its own commands.sh but with few steps and samples."""
-    pytest.importorskip("nilearn")
-    from ckptswap.lab.demo import commands
-
-    folder = tmp_path_factory.mktemp("demo")
-    quick = re.sub(r"--steps \d+", "--steps 4", commands())
-    quick = re.sub(r"(ckptswap sweep .*)", r"\1 --limit 16 --exclude '*.conv?.*,*.bn2.*'", quick)
-    refresh.run(refresh.Block("", "sh", "", quick, 0, 0), folder)
-    return folder
-
-
 def test_the_pages_are_there() -> None:
     assert {"README.md", "CONTRIBUTING.md", "docs/tutorial.md", "docs/howto/own-model.md"} <= set(PAGES)
     nav = (ROOT / "mkdocs.yml").read_text("utf-8")
@@ -62,14 +48,12 @@ def test_every_block_runs_or_is_output_or_says_why_not(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, page in PAGES.items() if "```" in page.read_text("utf-8")])
-def test_the_blocks_of_a_page_run_in_their_order(name: str, demo_folder: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "demo"
-    shutil.copytree(demo_folder, folder)
+def test_the_blocks_of_a_page_run_in_their_order(name: str, demo_folder: Path) -> None:
     text = PAGES[name].read_text("utf-8")
     shown = {block.start: after.language == "text" for block, after in zip(
         refresh.blocks(text), refresh.blocks(text)[1:], strict=False)}  # fmt: skip
     try:
-        for block, said in refresh.outputs(text, folder):
+        for block, said in refresh.outputs(text, demo_folder):
             assert said.strip() or not shown.get(block.start), f"nothing is printed by\n{block.body}"
     except subprocess.CalledProcessError as error:
         pytest.fail(f"{error.cmd}\n{error.stdout}\n{error.stderr}")

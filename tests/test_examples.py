@@ -9,8 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
 
 
@@ -25,19 +23,6 @@ def shell(command: str, folder: Path, *arguments: str) -> str:
     # 141: `| head` closed the pipe before a command had printed all, as a reader may.
     assert done.returncode in (0, 141), f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
-
-
-@pytest.fixture(scope="module")
-def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `ckptswap demo` leaves, made by its own commands.sh but with few steps and samples."""
-    pytest.importorskip("nilearn")
-    from ckptswap.lab.demo import commands
-
-    folder = tmp_path_factory.mktemp("demo")
-    quick = re.sub(r"--steps \d+", "--steps 4", commands())
-    quick = re.sub(r"(ckptswap sweep .*)", r"\1 --limit 16 --exclude '*.conv?.*,*.bn2.*'", quick)
-    shell(quick, folder)
-    return folder
 
 
 def test_swap_script(demo_folder: Path) -> None:
