@@ -15,6 +15,8 @@ from ckptswap.errors import CkptswapError, FileError
 from ckptswap.report.text import Style, safe
 
 if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.live import Live
     from rich.progress import Progress
 
     from ckptswap.checkpoint import Checkpoint
@@ -109,6 +111,7 @@ class Meter:
         self._said = self._start
         self._begun: int | None = None
         self._bar: Progress | None = None
+        self._live: Live | None = None
         self._task: Any = None
 
     def __call__(self, done: int, total: int | None, remark: str = "", below: Sequence[str] = ()) -> None:
@@ -127,9 +130,9 @@ class Meter:
             say(f"{self.what}: {done}{self._outlook(done, total, now)} {said}".rstrip())
 
     def close(self) -> None:
-        if self._bar:
-            self._bar.stop()
-            self._bar = None
+        if self._live:
+            self._live.stop()
+            self._live = self._bar = None
 
     def _outlook(self, done: int, total: int | None, now: float) -> str:
         if total is None:
@@ -139,19 +142,9 @@ class Meter:
 
     def _open(self, total: int | None) -> None:
         from rich.console import Console
+        from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
         from rich.progress import TimeRemainingColumn as Remaining
-        from rich.text import Text
-
-        class Board(Progress):
-            """The bar, and under it the lines that the work tells of itself."""
-
-            def get_renderables(self) -> Iterator[Any]:
-                yield self.make_tasks_table(self.tasks)
-                for task in self.tasks:
-                    yield from (
-                        Text(f"  {safe(line)}", overflow="ellipsis", no_wrap=True) for line in task.fields["below"]
-                    )
 
         counted = (
             [MofNCompleteColumn()]
@@ -160,7 +153,19 @@ class Meter:
         )
         name, remark = TextColumn("{task.description}"), TextColumn("{task.fields[remark]}")
         columns = [name, BarColumn(None), *counted, TimeElapsedColumn(), TextColumn("eta"), Remaining(), remark]
-        # stdout is not rich's to replace and put back: threads that read data put it aside meanwhile.
-        self._bar = Board(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+        self._bar = Progress(*columns)
         self._task = self._bar.add_task(self.what, total=total, remark="", below=())
-        self._bar.start()
+        # stdout is not rich's to replace and put back: threads that read data put it aside meanwhile.
+        console = Console(stderr=True)
+        self._live = Live(get_renderable=self._view, console=console, transient=True, redirect_stdout=False)
+        self._live.start(refresh=True)
+
+    def _view(self) -> Group:
+        """The bar, and under it the lines that the work tells of itself."""
+        from rich.console import Group
+        from rich.text import Text
+
+        assert self._bar is not None
+        lines = (line for task in self._bar.tasks for line in task.fields["below"])
+        texts = (Text(f"  {safe(line)}", overflow="ellipsis", no_wrap=True) for line in lines)
+        return Group(self._bar, *texts)

@@ -78,6 +78,7 @@ def test_a_signal_lets_the_block_in_hand_be_finished(
 
 def test_a_second_sweep_is_told_who_works_on_the_folder(work: Path, table: dict[str, Any]) -> None:
     process = begun(work, "run")
+    process.send_signal(signal.SIGSTOP)  # or it may have ended before the second has begun
     second = chaos.start(work, "run")
     assert second.wait() == 2
     assert f"worked on by process {process.pid} on " in said(work, "run")
