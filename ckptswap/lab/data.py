@@ -13,9 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
+import importlib.metadata
 import io
+import os
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +28,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ckptswap.errors import DataError, DependencyError
+from ckptswap.errors import DataError, DependencyError, FileError
+from ckptswap.formats.atomic import atomic_file
 
 FIRST_SLICE = 3
 BLOCKS = 15
@@ -77,11 +83,40 @@ def split(part: str) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.lru_cache(maxsize=1)
 def _volume() -> tuple[np.ndarray, np.ndarray]:
-    """Every axial slice, halved and cut: images (Z, 96, 96) float32, masks (Z, 96, 96) int64."""
+    """Every axial slice, halved and cut: images (Z, 96, 96) float32, masks (Z, 96, 96) int64.
+
+    Kept in the user's cache: nilearn's import and mask take five seconds, which each command would spend anew.
+    """
+    kept = _kept()
+    with (
+        contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile),
+        open(kept, "rb") as file,
+    ):
+        found = np.load(file)
+        return found["images"], found["masks"].astype(np.int64)
     template, mask = _templates()
-    return _cut(_blocks(template).mean((2, 4))).astype(np.float32), _cut(_blocks(mask).sum((2, 4)) >= 2).astype(
-        np.int64
-    )
+    images = _cut(_blocks(template).mean((2, 4))).astype(np.float32)
+    masks = _cut(_blocks(mask).sum((2, 4)) >= 2)
+    with contextlib.suppress(OSError, FileError):  # a cache that cannot be written only costs time
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(kept) as file:
+            np.savez(file, images=images, masks=masks)
+    return images, masks.astype(np.int64)
+
+
+def _kept() -> Path:
+    """The file in the cache; its name changes with nilearn's version and with this module's text."""
+    try:
+        version = importlib.metadata.version("nilearn")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise _missing() from error
+    made_by = hashlib.sha256(f"{version}\n{Path(__file__).read_text('utf-8')}".encode()).hexdigest()[:16]
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(cache) / "ckptswap" / f"mni-{made_by}.npz"
+
+
+def _missing() -> DependencyError:
+    return DependencyError("lab:mni needs nilearn", remedy="pip install 'ckptswap[demo]'")
 
 
 def _templates() -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +128,7 @@ def _templates() -> tuple[np.ndarray, np.ndarray]:
 
             loaded = (load_mni152_template(resolution=1), load_mni152_gm_mask(resolution=1))
     except ImportError as error:
-        raise DependencyError("lab:mni needs nilearn", remedy="pip install 'ckptswap[demo]'") from error
+        raise _missing() from error
     template, mask = (np.asarray(each.dataobj).transpose(2, 1, 0)[:, ::-1] for each in loaded)
     return template.astype(np.float64), mask
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,3 +64,56 @@ def test_without_nilearn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 def test_stdout_stays_ours(capsys: pytest.CaptureFixture[str]) -> None:
     data._templates()
     assert capsys.readouterr().out == ""
+
+
+@pytest.fixture
+def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "ckptswap"
+
+
+def test_what_is_kept_is_what_was_read(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, masks = data._volume.__wrapped__()
+    assert [path.suffix for path in empty_cache.iterdir()] == [".npz"]
+    monkeypatch.setattr(data, "_templates", lambda: pytest.fail("what is kept was not used"))
+    again, masks_again = data._volume.__wrapped__()
+    assert np.array_equal(again, images)
+    assert again.dtype == images.dtype
+    assert np.array_equal(masks_again, masks)
+    assert masks_again.dtype == masks.dtype
+
+
+@pytest.mark.parametrize("damaged", [b"", b"PK\x03\x04", b"no archive"])
+def test_a_damaged_cache_is_made_anew(empty_cache: Path, damaged: bytes) -> None:
+    images, masks = data._volume.__wrapped__()
+    (kept,) = empty_cache.iterdir()
+    whole = kept.read_bytes()
+    for content in (damaged, whole[:-1000], whole[:1000] + b"\xff" * 1000 + whole[2000:]):
+        kept.write_bytes(content)
+        again, masks_again = data._volume.__wrapped__()
+        assert np.array_equal(again, images)
+        assert np.array_equal(masks_again, masks)
+
+
+def test_without_a_place_for_a_cache_the_data_are_read_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert data._volume.__wrapped__()[0].shape[1:] == (96, 96)
+
+
+def test_another_nilearn_has_another_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = data._kept()
+    monkeypatch.setattr(data.importlib.metadata, "version", lambda name: "99")
+    assert data._kept().name != before.name
+    assert data._kept().parent == before.parent
+
+
+def test_what_is_kept_is_of_no_use_without_nilearn(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise data.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(data.importlib.metadata, "version", missing)
+    with pytest.raises(DependencyError, match=r"ckptswap\[demo\]"):
+        data._kept()
