@@ -86,4 +86,9 @@ def _words(path: str, words: Words) -> list[str]:
     from ckptswap.formats import open_checkpoint
 
     with open_checkpoint(path) as checkpoint:
-        return [word for word in words(checkpoint) if word and word.isprintable()]
+        return [word for word in words(checkpoint) if _stands_alone(word)]
+
+
+def _stands_alone(word: str) -> bool:
+    """A shell puts what is chosen on its line as it is: a name must not be able to say anything else there."""
+    return shlex.quote(word) == word and "," not in word

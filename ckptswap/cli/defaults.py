@@ -8,8 +8,10 @@ to run: that is for flags.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +24,21 @@ PREFIX = "CKPTSWAP_"
 CONFIG = "CKPTSWAP_CONFIG"
 """Names another file; empty: none."""
 OWN, SHARED = "ckptswap.toml", "pyproject.toml"
-NEVER = ("from", "to", "out", "force", "fresh", "repair", "config", "help", "run", "data", "install-completion",
-         "show-completion", "version")  # fmt: skip
-"""What a command works on and what it may replace is said where it is called."""
+NEVER = frozenset((
+    "from", "to", "data", "data-args", "calibration-data", "calibration-args", "init-from", "map-file", "config",
+    "run", "out", "save-init", "force", "fresh", "repair", "help", "version", "install-completion",
+    "show-completion",
+))  # fmt: skip
+"""What a command works on, and what it may write or replace, is said where it is called."""
+BY_FILE = frozenset((
+    "format", "ascii", "sort", "stat", "stats", "all", "top", "by", "watch", "exit-code", "dry-run", "only",
+    "exclude", "layers", "kind", "map", "strip-prefix", "skip-missing", "shard-size", "alpha", "both", "mode",
+    "model", "model-args", "metric", "back-metric", "target", "back-target", "output", "output-key", "ignore",
+    "normalize", "direction", "batch-size", "limit", "threads", "device", "dtype", "engine", "executor", "jobs",
+    "memory", "budget", "screen", "tolerance", "confidence", "epsilon", "recalibrate-bn", "steps", "lr",
+    "optimizer", "seed", "freeze",
+))  # fmt: skip
+"""All that a file may say, for its folder may be a stranger's: no flag that names files, code or a cluster."""
 _TASK = {
     "model", "model-args", "data-args", "target", "metric", "direction", "batch-size", "limit", "threads",
     "device", "dtype", "output", "output-key", "ignore", "normalize", "group",
@@ -41,6 +55,7 @@ class Default:
     flag: str
     value: Any
     where: str
+    is_by_file: bool
 
 
 def default_map(program: Any, arguments: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -50,39 +65,50 @@ def default_map(program: Any, arguments: Sequence[str]) -> dict[str, dict[str, A
     Raises `UsageError` for a key that no command has, or a value that makes no sense, naming file or variable.
     """
     known = {name: _flags(command) for name, command in program.commands.items()}
+    name = next((word for word in arguments if not word.startswith("-")), "")
+    if name not in known or name == "doctor" or "--help" in arguments:
+        return {}
     found = [*_from_file(), *_from_environment(known)]
     for each in found:
         _check(each, known)
-    name = next((word for word in arguments if not word.startswith("-")), "")
-    flags = known.get(name, {})
-    mine = [each for each in found if each.command in ("", name) and each.flag in flags]
-    values = {
-        each.flag: each for each in sorted(mine, key=lambda each: bool(each.command))
-    }  # the command's own win
-    if not set(flags) >= _TASK:
-        values = {flag: each for flag, each in values.items() if flag != "metric" or each.command}
-    left = {flag: each for flag, each in values.items() if not _is_given(flag, arguments)}
-    _say(left)
     command = program.commands.get(name)
+    flags = known[name]
+    values = {each.flag: each for each in found if not each.command and each.flag in flags}
+    if not set(flags) >= _TASK:  # a metric for all is no choice among those that a run has
+        values.pop("metric", None)
+    values |= {each.flag: each for each in found if each.command == name and each.flag in flags}
+    given = _given(command, flags, arguments[arguments.index(name) + 1 :])
+    left = {flag: each for flag, each in values.items() if flag not in given}
+    _say(left)
     cast = {flag: _cast(command, flags[flag], each) for flag, each in left.items()}
     task = {flag for flag in left if set(flags) >= _TASK and flag in _TASK}
     _task.set({flag: cast[flag] for flag in task})
-    rest = {flags[flag]: each for flag, each in left.items() if flag not in task}
-    return {name: {str(parameter.name): _listed(parameter, each) for parameter, each in rest.items()}}
+    return {name: {str(flags[flag].name): _listed(flags[flag], left[flag]) for flag in left.keys() - task}}
+
+
+def _given(command: Any, flags: Mapping[str, Any], arguments: Sequence[str]) -> set[str]:
+    """The flags that the command line gives, by a task file too; and arguments of a model that it names itself."""
+    try:
+        said, _, _ = command.make_parser(command.context_class(command)).parse_args(list(arguments))
+    except Exception:  # click says soon what is wrong
+        return set()
+    found = {flag for flag, parameter in flags.items() if parameter.name in said}
+    if "config" in found:
+        with suppress(OSError, ValueError):
+            found |= _toml(Path(said["config"]).read_bytes()).keys()
+    return found | ({"model-args"} if "model" in found else set())
 
 
 def _listed(parameter: Any, each: Default) -> Any:
-    """A value as click takes it: a list where the flag may be repeated."""
+    """A value as click takes it: a list where the flag may be repeated; a table is its `key=value`."""
+    if isinstance(each.value, dict):
+        return [f"{key}={json.dumps(value)}" for key, value in each.value.items()]
     return [each.value] if parameter.multiple and not isinstance(each.value, list) else each.value
 
 
 def task_defaults() -> Mapping[str, Any]:
     """The keys of a task that the user's own defaults say for this command."""
     return _task.get()
-
-
-def _is_given(flag: str, arguments: Iterable[str]) -> bool:
-    return any(word == f"--{flag}" or word.startswith(f"--{flag}=") for word in arguments)
 
 
 def _say(values: Mapping[str, Default]) -> None:
@@ -105,7 +131,14 @@ def _flags(command: Any) -> dict[str, Any]:
 
 
 def _cast(command: Any, parameter: Any, each: Default) -> Any:
-    """A value as the flag would give it."""
+    """A value as the flag would give it; click alone would take 1.5 for 1, and true too."""
+    values = each.value if isinstance(each.value, list) else [each.value]
+    kind = type(parameter.type).__name__
+    whole = kind.startswith("Int") and any(isinstance(value, float | bool) for value in values)
+    if whole or ("Float" in kind and any(isinstance(value, bool) for value in values)):
+        raise UsageError(
+            f"{each.where}: {each.flag} is {each.value!r}", remedy="it must be a number, whole if it counts"
+        )
     try:
         return parameter.type_cast_value(command.context_class(command), _listed(parameter, each))
     except Exception as error:  # click's own class is typer's in some versions
@@ -114,7 +147,7 @@ def _cast(command: Any, parameter: Any, each: Default) -> Any:
 
 
 def _check(each: Default, known: Mapping[str, Mapping[str, Any]]) -> None:
-    everywhere = {flag for flags in known.values() for flag in flags} - set(NEVER)
+    everywhere = {flag for flags in known.values() for flag in flags} - NEVER
     if each.command and each.command not in known:
         hint = near(each.command, known) or "name a command, such as [sweep]"
         raise UsageError(f"{each.where}: there is no command {each.command!r}", remedy=hint)
@@ -122,10 +155,33 @@ def _check(each: Default, known: Mapping[str, Mapping[str, Any]]) -> None:
         raise UsageError(
             f"{each.where}: {each.flag} has no default", remedy=f"give --{each.flag} where it is needed"
         )
-    flags = set(known[each.command]) - set(NEVER) if each.command else everywhere
+    flags = set(known[each.command]) - NEVER if each.command else everywhere
     if each.flag not in flags:
-        hint = near(each.flag, flags) or "see --help"
+        hint = near(each.flag, flags) or "take it out, or correct its name"
         raise UsageError(f"{each.where}: there is no flag --{each.flag}", remedy=hint)
+    if each.is_by_file:
+        _check_file(each)
+
+
+def _check_file(each: Default) -> None:
+    """What a file may not say: its folder may be a stranger's, and so may code be that it names."""
+    if each.flag not in BY_FILE:
+        variable = PREFIX + each.flag.upper().replace("-", "_")
+        raise UsageError(
+            f"{each.where}: {each.flag} may name files, code or a cluster, which a file in some folder may not",
+            remedy=f"give --{each.flag}, or set {variable}",
+        )
+    values = each.value if isinstance(each.value, list) else [each.value]
+    words = [word.strip() for value in values for word in str(value).split(",")]
+    is_own = {
+        "model": all(word.startswith(("smp:", "lab:")) for word in words),
+        "metric": all(word.removesuffix(":pooled") in _METRICS for word in words),
+    }
+    if not is_own.get(each.flag.removeprefix("back-"), True):
+        raise UsageError(
+            f"{each.where}: {each.flag} = {each.value!r} would run code that is named in a file",
+            remedy=f"give --{each.flag}, or -c task.toml, where it is needed",
+        )
 
 
 # The file --------------------------------------------------------------------------------------------------------
@@ -136,54 +192,57 @@ def _from_file() -> Iterator[Default]:
     if path is None:
         return
     content = _read(path)
-    tables = content.get("tool", {}).get("ckptswap", {}) if path.name == SHARED else content
+    tables = _own_table(content) if path.name == SHARED else content
+    if not isinstance(tables, dict):
+        raise UsageError(f"{path}: [tool.ckptswap] is no table", remedy="write [tool.ckptswap] and flag = value")
     for key, value in tables.items():
         if isinstance(value, dict) and not key.endswith("-args"):
-            yield from (_safe(Default(key, flag, each, str(path))) for flag, each in value.items())
+            yield from (Default(key, flag, each, str(path), True) for flag, each in value.items())
         else:
-            yield _safe(Default("", key, value, str(path)))
+            yield Default("", key, value, str(path), True)
 
 
 def _file() -> Path | None:
     """The nearest, from the current folder upwards; a `pyproject.toml` that says nothing of us is passed by."""
     if (named := os.environ.get(CONFIG)) is not None:
         return Path(named) if named else None
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except OSError:
+        raise FileError("the current folder is gone", remedy="cd to one that is there") from None
     for folder in (here, *here.parents):
         if (folder / OWN).is_file():
             return folder / OWN
         shared = folder / SHARED
-        if shared.is_file() and b"[tool.ckptswap" in shared.read_bytes():
+        if shared.is_file() and b"ckptswap" in _bytes(shared) and _own_table(_read(shared)) is not None:
             return shared
     return None
 
 
-def _read(path: Path) -> dict[str, Any]:
-    import tomllib
+def _own_table(content: Mapping[str, Any]) -> Any:
+    """What a `pyproject.toml` says of us; None where it says nothing."""
+    tools = content.get("tool")
+    return tools.get("ckptswap") if isinstance(tools, dict) else None
 
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise FileError(f"{path} cannot be read", remedy=error.strerror or str(error)) from None
+        return _toml(_bytes(path))
     except ValueError as error:
         raise UsageError(f"{path} is no TOML file", remedy=str(error)) from None
 
 
-def _safe(each: Default) -> Default:
-    """Raises `UsageError` for what would run a file's code: the folder may be a stranger's."""
-    value = each.value if isinstance(each.value, list) else [each.value]
-    words = [word.strip() for text in value for word in str(text).split(",")]
-    is_code = {
-        "model": any(not word.startswith(("smp:", "lab:")) for word in words),
-        "metric": any(word.removesuffix(":pooled") not in _METRICS for word in words),
-        "back-metric": any(word.removesuffix(":pooled") not in _METRICS for word in words),
-    }
-    if is_code.get(each.flag):
-        raise UsageError(
-            f"{each.where}: {each.flag} = {each.value!r} would run code that is named in a file",
-            remedy=f"give --{each.flag}, or -c task.toml, where it is needed",
-        )
-    return each
+def _toml(content: bytes) -> dict[str, Any]:
+    import tomllib  # ten milliseconds, which a command without such a file need not spend
+
+    return tomllib.loads(content.decode("utf-8"))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FileError(f"{path} cannot be read", remedy=error.strerror or str(error)) from None
 
 
 # The environment -------------------------------------------------------------------------------------------------
@@ -196,6 +255,6 @@ def _from_environment(known: Mapping[str, Mapping[str, Any]]) -> Iterator[Defaul
         key = name.removeprefix(PREFIX).lower().replace("_", "-")
         command, _, flag = key.partition("-")
         if command in known and flag:
-            yield Default(command, flag, value, name)
+            yield Default(command, flag, value, name, False)
         else:
-            yield Default("", key, value, name)
+            yield Default("", key, value, name, False)

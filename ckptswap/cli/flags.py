@@ -21,9 +21,26 @@ Patterns = list[str] | None
 Format = Literal["table", "json", "csv", "md"]
 
 FormatFlag = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+
+
+def writable(context: typer.Context, path: str | None) -> str | None:
+    """A result may replace an older one: what it may not replace is refused here, before any work."""
+    if path is not None and not context.resilient_parsing:
+        from ckptswap.formats.guard import refuse_precious
+
+        refuse_precious(path)
+    return path
+
+
 OutFlag = Annotated[
     str | None,
-    typer.Option("-o", "--out", metavar="FILE", help="Write the result there instead of to the terminal."),
+    typer.Option(
+        "-o",
+        "--out",
+        metavar="FILE",
+        help="Write the result there instead of to the terminal.",
+        callback=writable,
+    ),
 ]
 ForceFlag = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
 AsciiFlag = Annotated[bool, typer.Option("--ascii", help="Draw with plain ASCII only.")]

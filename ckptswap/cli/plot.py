@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ckptswap.cli.flags import writable
 from ckptswap.cli.sweepflags import ToleranceFlag
 from ckptswap.cli.terminal import emit
 from ckptswap.errors import UsageError
@@ -18,7 +19,15 @@ if TYPE_CHECKING:
 def plot(
     run: Annotated[str, typer.Argument(help="A run's folder, finished or not.", show_default=False)],
     out: Annotated[
-        str, typer.Option("--out", "-o", metavar="FILE", help="Where to: .png, .svg or .pdf.", show_default=False)
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Where to: .png, .svg or .pdf.",
+            show_default=False,
+            callback=writable,
+        ),
     ],
     kind: Annotated[
         Literal["heatmap", "bars", "depth", "scatter"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -108,6 +109,8 @@ def _compared(
     from ckptswap.sweep.evidence import load_result
 
     found = agreement({run: load_result(run, metric, tolerance) for run in runs})
+    if format in ("json", "csv") and top is not None:
+        found = replace(found, cells=found.cells[:top])
     if format == "json":
         return dump_json(agreement_json(found))
     if format == "csv":

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from ckptswap.task.spec import TaskSpec
 
 PAGE = "result.html"
+CHECKED = ("fresh", "executor", "top", "confidence", "epsilon")
+"""What a plan that is not run is held to, too."""
 
 
 @flags
@@ -127,6 +129,7 @@ def sweep(
         with ExitStack() as stack:
             proposal = _proposed(giving, receiving, names, asked, stack, run_dir=folder, **how)
             if dry_run:
+                proposal.check(**{key: value for key, value in again.items() if key in CHECKED})
                 planned.append(_plan(proposal, format))
                 continue
             say(f"run: {proposal.folder}")

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from ckptswap.errors import CkptswapError, FileError
 from ckptswap.report.text import Style, safe
 
 if TYPE_CHECKING:
@@ -48,19 +47,7 @@ def emit(text: str, out: str | None = None, *, force: bool = True) -> None:
         return
     from ckptswap.formats.atomic import write_text
 
-    _refuse_checkpoint(out)
     write_text(out, text if text.endswith("\n") else f"{text}\n", force=force)
-
-
-def _refuse_checkpoint(out: str) -> None:
-    """A result replaces an older result, but never a checkpoint, such as the one that it is about."""
-    from ckptswap.formats import open_checkpoint
-
-    try:
-        open_checkpoint(out).close()
-    except CkptswapError:
-        return
-    raise FileError(f"{out} is a checkpoint", remedy="write the result elsewhere")
 
 
 def command_line() -> str:

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.errors import CkptswapError, MismatchError, ModelError, TaskError, UsageError
+from ckptswap.errors import CkptswapError, MismatchError, ModelError, RunError, TaskError, UsageError
 from ckptswap.selection import Selection
 from ckptswap.sweep.calibration import Calibration
-from ckptswap.sweep.evidence import limit_of, load_result
+from ckptswap.sweep.evidence import checked_tolerance, limit_of, load_result
 from ckptswap.sweep.executors.inline import Inline
 from ckptswap.sweep.facts import made_by
 from ckptswap.sweep.heats import Heat, Race, heats, wanted
@@ -104,6 +104,23 @@ class Proposal:
         inputs = self.task.first_inputs()
         return self.engine.cost(inputs, self.variants, self.task.samples / len(inputs))
 
+    def check(
+        self,
+        *,
+        fresh: bool = False,
+        top: int | None = None,
+        confidence: float = 0.95,
+        epsilon: float | None = None,
+        executor: Executor | None = None,
+    ) -> None:
+        """What `run` refuses before any work, for a plan that is shown and not run. Raises as `run` does."""
+        if top is not None:
+            self._refuse_race(RaceRules(top, confidence, epsilon or 0.0), executor or Inline())
+        if self.folder.exists() and not self.folder.is_dir():
+            raise RunError(f"{self.folder} is no folder", remedy="choose another --run")
+        if not fresh:
+            check_conditions(self.folder, self.conditions)
+
     def run(
         self,
         *,
@@ -132,16 +149,13 @@ class Proposal:
         `live` is told the worst drops so far, once a second, `news` now and then that the folder holds more than
         before. `command` is what the user typed, which the folder remembers.
 
-        Raises `UsageError` for a race that makes no sense, `RunError` when another sweep works on the folder, or
-        when it was made under other conditions and `fresh` does not set its journal aside, `TaskError` when the
-        baseline itself fails, which leaves no new folder behind, `Stopped` when `stop` asked for it. However it is
-        interrupted, the journal continues.
+        Raises `UsageError` for a race or a tolerance that makes no sense, `RunError` when another sweep works on
+        the folder, or when it was made under other conditions and `fresh` does not set its journal aside,
+        `TaskError` when the baseline itself fails, which leaves no new folder behind, `Stopped` when `stop` asked
+        for it. However it is interrupted, the journal continues.
         """
-        executor = executor or Inline()
-        if top is not None:
-            self._refuse_race(RaceRules(top, confidence, epsilon or 0.0), executor)
-        if not fresh:
-            check_conditions(self.folder, self.conditions)
+        executor, tolerance = executor or Inline(), checked_tolerance(tolerance)
+        self.check(fresh=fresh, top=top, confidence=confidence, epsilon=epsilon, executor=executor)
         made = next((each for each in [*reversed(self.folder.parents), self.folder] if not each.exists()), None)
         is_begun = bool(journal_files(self.folder)) and not fresh
         # A recipient without a score is found out before anything is written.

@@ -31,6 +31,8 @@ def test_two_runs_side_by_side_in_every_format(two: Path) -> None:
     assert [line["kind"] for line in lines] == [row["kind"] for row in data["rows"]]
     assert "| conv.weight |" in good("report", "one", "two", "--format", "md").out
     assert "more" in good("report", "one", "two", "--top", 1).out
+    assert good("report", "one", "two", "--top", 1, "--format", "json").json["rows"] == data["rows"][:1]
+    assert len(good("report", "one", "two", "--top", 1, "--format", "csv").out.splitlines()) == 2
 
 
 def test_a_run_with_itself_is_one_run(two: Path) -> None:

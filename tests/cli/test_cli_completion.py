@@ -32,6 +32,9 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "encoder.10.bn.running_var": np.ones(2),
         "encoder.2.fc.weight": np.ones((2, 2)),
         "evil\x1b[31m.w": np.ones(2),
+        "evil $(touch PWNED).w": np.ones(2),
+        "evil'.w": np.ones(2),
+        "evil,.w": np.ones(2),
     }
     monkeypatch.chdir(tmp_path)
     write_checkpoint(Checkpoint.from_arrays(arrays), "a.safetensors")

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 from cli_program import Done, good, run
+from typer.main import get_command
+
+from ckptswap.cli import defaults
+from ckptswap.cli.main import app
 
 EVALUATE = ["evaluate", "segment.safetensors", "--data", "scans", "--format", "json"]
 
@@ -97,6 +101,15 @@ def test_a_metric_for_all_is_no_choice_among_a_run_s(
         ('limit = "many"', "limit is 'many'"),
         ("limit = [1, 2]", "limit is [1, 2]"),
         ("limit = 3 3", "is no TOML file"),
+        ("limit = 8.9", "limit is 8.9: it must be a number, whole"),
+        ("threads = true", "threads is True: it must be a number, whole"),
+        ('data-args = "part=test"', "data-args has no default"),
+        ('map-file = "/etc/passwd"', "map-file has no default"),
+        ('[train]\nsave-init = "notes.safetensors"', "save-init has no default"),
+        ('[sweep]\nrecalibrate-bn = 1\ncalibration-data = "evil.py:fn"', "calibration-data has no default"),
+        ("[sweep]\nslurm = 'setup=[\"touch x\"]'", "slurm may name files, code or a cluster"),
+        ('[sweep]\nray-address = "10.0.0.1:6379"', "or set CKPTSWAP_RAY_ADDRESS"),
+        ('group = "groups.csv"', "group may name files"),
     ],
 )
 def test_what_makes_no_sense_is_a_sentence(content: str, said: str) -> None:
@@ -118,3 +131,79 @@ def test_help_does_not_mind_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CKPTSWAP_LIMIT", "2")
     assert good("--help").err == ""
     assert good("--version").err == ""
+
+
+@pytest.mark.parametrize("content", ["[[tool.ckptswap]]\nlimit = 3", "[tool]\nckptswap = 3"])
+def test_a_table_of_ours_that_is_none_is_a_sentence(content: str) -> None:
+    Path("pyproject.toml").write_text(content)
+    done = run(*EVALUATE)
+    assert (done.code, done.out) == (2, "")
+    assert "pyproject.toml: [tool.ckptswap] is no table" in done.err
+
+
+@pytest.mark.parametrize(
+    "content", ["[tool]\nckptswap = {limit = 4}", "[ tool.ckptswap ]\nlimit = 4", '[tool."ckptswap"]\nlimit = 4']
+)
+def test_the_table_is_found_however_it_is_written(content: str) -> None:
+    Path("pyproject.toml").write_text(content)
+    assert good(*EVALUATE).json["samples"] == 4
+
+
+def test_another_s_pyproject_is_passed_by() -> None:
+    Path("pyproject.toml").write_text("tool = 1\n# ckptswap\n")
+    assert good(*EVALUATE).json["samples"] == 18
+    Path("pyproject.toml").write_text("no toml")
+    assert good(*EVALUATE).json["samples"] == 18
+
+
+def test_every_flag_is_either_for_files_or_not() -> None:
+    """A new flag is refused in files until someone has thought about it; a name that is gone is no leftover."""
+    known = {flag for command in get_command(app).commands.values() for flag in defaults._flags(command)}
+    assert known >= defaults.BY_FILE
+    assert not defaults.BY_FILE & defaults.NEVER
+    assert not {"slurm", "ray-address", "group", "calibration-data", "map-file", "link"} & defaults.BY_FILE
+
+
+def test_arguments_of_a_model_may_be_a_table_and_go_with_their_model() -> None:
+    Path("ckptswap.toml").write_text("[model-args]\nwidth = 99\n")
+    done = run(*EVALUATE)
+    assert done.code == 2, "the checkpoint's own model has another width"
+    done = run("evaluate", "segment.safetensors", "--data", "scans", "--model", "lab:unet")
+    assert "ckptswap: note: --" not in done.err
+    assert run(*EVALUATE, "--model-args", "width=98").err.count("99") == 0
+
+
+@pytest.mark.parametrize("given", [["--threads=1"], ["--threads", "1"]])
+def test_what_is_given_is_not_said_to_be_a_default(given: list[str]) -> None:
+    Path("ckptswap.toml").write_text("threads = 2\nlimit = 8\n[sweep]\njobs = 2\n")
+    Path("task.toml").write_text("limit = 5\n")
+    assert "ckptswap: note: --" not in good(*EVALUATE, *given, "-c", "task.toml").err
+    flags = [
+        "--to",
+        "segment.safetensors",
+        "--from",
+        "reconstruct.safetensors",
+        "--data",
+        "scans",
+        "--metric",
+        "dice",
+    ]
+    done = good("sweep", *flags, *given, "--limit=5", "-j", "1", "--dry-run")
+    assert "ckptswap: note: --" not in done.err
+
+
+def test_help_version_and_doctor_do_not_mind_a_wrong_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CKPTSWAP_FOO", "1")
+    assert run("show", "segment.safetensors").err.endswith("take it out, or correct its name\n")
+    for arguments in (["--help"], ["show", "--help"], ["--version"], ["doctor"]):
+        assert "FOO" not in good(*arguments).err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [("tolerance = true", "tolerance is True"), ("ascii = 3", "ascii is 3")]
+)
+def test_numbers_and_switches_are_what_they_are_in_toml(content: str, said: str) -> None:
+    Path("ckptswap.toml").write_text(f"[report]\n{content}\n")
+    done = run("report", "nowhere")
+    assert done.code == 2
+    assert said in done.err

@@ -58,6 +58,8 @@ def test_top_and_tolerance_and_metric_reach_the_page(work_swept: Path) -> None:
         (["run", "--format", "html", "-o", "segment.safetensors"], "is a checkpoint"),
         (["run", "--format", "html", "-o", "nowhere/page.html"], "nowhere"),
         (["run", "--format", "htm"], "htm"),
+        (["run", "-o", "run/plan.json"], "is a part of the run"),
+        (["run", "--format", "csv", "-o", "run/journal/main.jsonl"], "is a part of the run"),
     ],
 )
 def test_wrong_uses_are_a_sentence(work_swept: Path, arguments: list[str], said: str) -> None:

@@ -238,3 +238,21 @@ def test_a_damaged_journal_names_file_and_line(work_swept: Path) -> None:
         assert "--fresh" in done.err
         now = listing(work_swept)
         assert {**now, "run": None} == {**before, "run": None}  # the lock that came and went changed its time
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--top", "3", "--confidence", "2"], "confidence is 2"),
+        (["--top", "3", "--jobs", "2"], "raced for by one process"),
+        (["--run", "segment.safetensors"], "segment.safetensors is no folder"),
+        (["--run", "run", "--limit", "8"], "was made under other conditions"),
+        (["-o", "segment.safetensors"], "is a checkpoint"),
+    ],
+)
+def test_a_dry_run_refuses_what_a_run_would(work: Path, flags: list[str], said: str) -> None:
+    good(*SWEEP, "--by", "kind", "--run", "run")
+    for more in (["--dry-run"], []):
+        done = run(*SWEEP, "--by", "kind", *flags, *more)
+        assert (done.code, done.out) == (2, "")
+        assert said in done.err

@@ -1,0 +1,77 @@
+"""A result replaces older results, and nothing that cannot be made again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.errors import FileError
+from ckptswap.formats import write_checkpoint
+from ckptswap.formats.guard import refuse_precious
+from ckptswap.sweep.journal import JOURNAL, PLAN, write_plan
+from ckptswap.sweep.lock import LOCK
+from ckptswap.sweep.order import ORDERS
+from ckptswap.sweep.samples import FILE
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder as a sweep leaves it, with journals that were set aside."""
+    folder = tmp_path / "run"
+    for name in (JOURNAL, f"{JOURNAL}.1", ORDERS):
+        (folder / name).mkdir(parents=True)
+    write_plan(folder, {"key": {}})
+    return folder
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pt", "a.npz", "shards/", "a.safetensors.index.json"])
+def test_a_checkpoint_is_refused_in_every_format(name: str, tmp_path: Path) -> None:
+    checkpoint = Checkpoint.from_arrays({"w": np.ones(2)})
+    write_checkpoint(checkpoint, f"{tmp_path}/{name}")
+    for path in (tmp_path / name, *(each for each in tmp_path.rglob("*.*") if each.suffix != ".json")):
+        with pytest.raises(FileError, match="is a checkpoint: write the result elsewhere"):
+            refuse_precious(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        PLAN,
+        FILE,
+        "state.json",
+        LOCK,
+        JOURNAL,
+        f"{JOURNAL}/main.jsonl",
+        f"{JOURNAL}.1/new.html",
+        f"{ORDERS}/a/b.json",
+    ],
+)
+def test_what_a_sweep_remembers_is_refused(name: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FileError, match="part of the run"):
+        refuse_precious(run / name)
+    monkeypatch.chdir(run / JOURNAL)
+    with pytest.raises(FileError, match="part of the run"):
+        refuse_precious(os.path.join("..", name))
+
+
+def test_a_damaged_plan_is_a_plan(run: Path) -> None:
+    (run / PLAN).write_bytes(b"")
+    with pytest.raises(FileError, match="part of the run"):
+        refuse_precious(run / PLAN)
+
+
+@pytest.mark.parametrize("name", ["result.json", "result.html", "table.csv", "back/result.md", "journal.html"])
+def test_what_can_be_made_again_may_be_replaced(name: str, run: Path) -> None:
+    refuse_precious(run / name)
+
+
+def test_elsewhere_these_names_are_free(tmp_path: Path) -> None:
+    """`sweep --dry-run --format json -o plan.json` may be asked twice."""
+    (tmp_path / PLAN).write_text('{"schema": "ckptswap.plan/1"}')
+    refuse_precious(tmp_path / PLAN)
+    refuse_precious(tmp_path / "lock" / "page.html")
+    refuse_precious(tmp_path / "new.safetensors")
