@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,10 +43,12 @@ def _seconds(text: str) -> float:
 
 
 def _tolerance(value: float | None) -> float | None:
-    """A drop's limit is finite and not negative; a NaN would pass any range."""
-    if value is not None and not (0 <= value < math.inf):
-        raise UsageError(f"tolerance is {value}", remedy="it must be a number, 0 or more")
-    return value
+    """A drop's limit, refused before any work."""
+    if value is None:
+        return None
+    from ckptswap.sweep.evidence import checked_tolerance
+
+    return checked_tolerance(value)
 
 
 ToleranceFlag = Annotated[

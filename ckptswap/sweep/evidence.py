@@ -6,8 +6,10 @@ intervals afterwards.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -144,10 +146,10 @@ def load_evidence(run_dir: str | Path, metric: str | None = None, tolerance: flo
     """The table of a run folder, and what is needed for contrasts between its rows.
 
     Variants that are not scored yet have no row; a note counts them. `tolerance` overrides the run's own.
-    Raises `RunError` for a folder that is no run, is damaged, or has no baseline yet, and `MetricError` for a
-    metric that it does not hold.
+    Raises `RunError` for a folder that is no run, is damaged, or has no baseline yet, `MetricError` for a metric
+    that it does not hold, and `UsageError` for a tolerance that is no number or below 0.
     """
-    run = read_run(Path(run_dir), metric, tolerance)
+    run = read_run(Path(run_dir), metric, checked_tolerance(tolerance))
     cells = [cell for cell in run.plan.cells if run.is_known(cell)]
     variants = list(dict.fromkeys(cell.variant for cell in cells if run.is_scored(cell)))
     sample, drops, paired = _drops(run, variants)
@@ -359,6 +361,24 @@ def _ranked(cells: Sequence[Cell], rows: Sequence[Row]) -> list[Row]:
             row = replace(row, rank=reached[cell.by])
         ranked.append(row)
     return ranked
+
+
+def checked_tolerance(value: float | None) -> float | None:
+    """A drop's limit as it may be given, None where it is not; a NaN would lie in no range, and pass any test.
+
+    Raises `UsageError` for what is no finite number, or below 0.
+
+    >>> checked_tolerance(np.float32(0.5)), checked_tolerance(None)
+    (0.5, None)
+    >>> checked_tolerance(-1)
+    Traceback (most recent call last):
+    ckptswap.errors.UsageError: tolerance is -1: it must be a number, 0 or more
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Real) or not 0 <= value < math.inf:
+        raise UsageError(f"tolerance is {value}", remedy="it must be a number, 0 or more")
+    return float(value)
 
 
 def _tolerance(run: Run) -> tuple[float, str]:

@@ -30,6 +30,8 @@ from ckptswap.formats.atomic import write_text
 SCHEMA = "ckptswap.run/2"
 PLAN = "plan.json"
 JOURNAL = "journal"
+SAMPLES = "samples.json"
+"""The samples that were hit worst (`samples`), which are nothing without their scores."""
 BASELINE = "baseline"
 DONOR = "donor"
 REPLAY = "replay"
@@ -218,7 +220,7 @@ def read_lines(path: Path, lines: list[bytes], key: str, first: int = 1) -> Iter
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(
                 f"line {number} of {path} is damaged ({error})",
-                remedy="--repair leaves it out and computes that block again; --fresh begins anew",
+                remedy="sweep --repair leaves it out and computes that block again, --fresh begins anew",
             ) from None
 
 
@@ -245,7 +247,8 @@ def repair(folder: Path) -> list[str]:
             if 1 not in broken:
                 kept = (line for number, line in enumerate(lines, start=1) if number not in broken)
                 path.write_bytes(b"".join(kept))
-        said.append(f"{path}: left out {len(broken)} damaged lines ({', '.join(map(str, broken[:10]))})")
+        lines_left_out = "1 damaged line" if len(broken) == 1 else f"{len(broken)} damaged lines"
+        said.append(f"{path}: left out {lines_left_out} ({', '.join(map(str, broken[:10]))})")
     return said
 
 
@@ -325,12 +328,15 @@ def prepare(folder: Path, contents: Mapping[str, Any], *, fresh: bool = False) -
     """Make a run folder ready for work under `contents["key"]`, writing `plan.json` atomically.
 
     `contents` is a JSON object with the conditions under "key". Raises `RunError` when the folder holds a run
-    made under other conditions (naming what changed), unless `fresh` sets its journal aside.
+    made under other conditions (naming what changed), unless `fresh` sets its journal aside and removes its
+    samples.
     """
     with faults(f"cannot make {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
     if fresh:
         set_aside(folder / JOURNAL)
+        with faults(f"cannot remove {folder / SAMPLES}"):
+            (folder / SAMPLES).unlink(missing_ok=True)
     else:
         check_conditions(folder, contents["key"])
     write_plan(folder, contents)

@@ -207,7 +207,7 @@ def test_a_damaged_line_is_named_and_can_be_repaired(work_swept: Path) -> None:
     assert "--repair" in done.err
     again = good(*SWEEP, "--repair", "--format", "json")
     assert again.out == whole
-    assert "left out 1 damaged lines (3)" in again.err
+    assert "left out 1 damaged line (3)" in again.err
     assert sorted(lines(journal)) == sorted(before)
 
 

@@ -215,7 +215,8 @@ def test_repair_leaves_broken_lines_out_and_keeps_the_old_file(tmp_path: Path, b
         lines[number - 1][60] ^= 4
     path.write_bytes(b"".join(lines))
     [said] = repair(tmp_path)
-    assert said == f"{path}: left out {len(broken)} damaged lines ({', '.join(map(str, broken))})"
+    left_out = "1 damaged line" if len(broken) == 1 else "2 damaged lines"
+    assert said == f"{path}: left out {left_out} ({', '.join(map(str, broken))})"
     assert path.with_name("main.jsonl.damaged").read_bytes() == b"".join(lines)
     kept = [("v0", 0), ("v1", 1), ("v2", 2)]
     assert list(read_blocks(tmp_path, key=HASH)) == [each for at, each in enumerate(kept) if at + 2 not in broken]
