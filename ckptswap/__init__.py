@@ -35,7 +35,7 @@ _ROOMS = ("diff", "report", "sweep", "transplant")
 
 
 class _Room(ModuleType):
-    """A module that can also be called, as the function of its name: `cs.diff(a, b)`."""
+    """A module that can also be called, as the function of its name, `cs.diff(a, b)`, and is documented as it."""
 
     def __call__(self, *args: Any, **how: Any) -> Any:
         return self._function(*args, **how)
@@ -45,6 +45,10 @@ class _Room(ModuleType):
         from inspect import signature
 
         return signature(self._function)
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        return self._function.__doc__
 
     @property
     def _function(self) -> Callable[..., Any]:

@@ -1,57 +1,78 @@
 """What `import ckptswap as cs` gives: the commands as functions, whose results show themselves in notebooks.
 
-Paths may stand wherever checkpoints may. Nothing here loads torch before a model has to run.
+Wherever a checkpoint may stand, so may its path, a `state_dict` (names → torch tensors or numpy arrays) and an
+`nn.Module`. Nothing here loads torch before a model has to run.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.diff import Diff
+from ckptswap.errors import UsageError
 from ckptswap.report.display import shows_itself
 from ckptswap.selection import Selection
 
 if TYPE_CHECKING:
     from ckptswap.sweep.comparison import Comparison
+    from ckptswap.sweep.plan import By
     from ckptswap.sweep.result import SweepResult
     from ckptswap.task.spec import TaskSpec
-
-Given = Checkpoint | str | os.PathLike[str]
-Patterns = str | Iterable[str]
+    from ckptswap.transplant import Transplant
 
 
-def open(path: str | os.PathLike[str]) -> Checkpoint:
+class Module(Protocol):
+    """What holds tensors under names, as `torch.nn.Module` does."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Its tensors by their names."""
+
+
+Given = Checkpoint | str | os.PathLike[str] | Mapping[str, Any] | Module
+Patterns = str | Iterable[str] | None
+"""None and nothing are the same: not given."""
+CELLS = "layer,kind"
+
+
+def open(path: Given) -> Checkpoint:
     """Open a checkpoint of any format as a lazy ordered map name → `Entry`; values are read when asked for.
 
-    Raises `FileError` where there is none, `FormatError` for one that is damaged or hostile.
+    A `state_dict` or an `nn.Module` becomes one without being copied. Raises `FileError` where there is none,
+    `FormatError` for one that is damaged or hostile, `UsageError` for what can be none.
 
-    >>> from ckptswap.checkpoint import Checkpoint
     >>> import numpy as np, tempfile
-    >>> path = f"{tempfile.mkdtemp()}/a.safetensors"
-    >>> _ = save(Checkpoint.from_arrays({"conv.bias": np.ones(2)}), path)
+    >>> path = save({"conv.bias": np.ones(2)}, f"{tempfile.mkdtemp()}/a.safetensors")
     >>> with open(path) as checkpoint:
     ...     checkpoint.read("conv.bias").tolist()
     [1.0, 1.0]
     """
     from ckptswap.formats import open_checkpoint
 
-    return open_checkpoint(path)
+    return open_checkpoint(path) if isinstance(path, str | os.PathLike) else _in_memory(path)
 
 
-def save(checkpoint: Checkpoint, path: str | os.PathLike[str], *, force: bool = False) -> Path:
+def save(checkpoint: Given, path: str | os.PathLike[str], *, force: bool = False) -> Path:
     """Write a checkpoint, such as a variant, in the format that the path's ending says. Returns the path.
 
-    Raises `FileError` where the file exists and `force` is not given.
+    Raises `FileError` where the file exists and `force` is not given, and what `open` raises.
+
+    >>> import numpy as np, tempfile
+    >>> save({"conv.bias": np.ones(2)}, f"{tempfile.mkdtemp()}/a.npz").name
+    'a.npz'
     """
     from ckptswap.formats import write_checkpoint
 
-    write_checkpoint(checkpoint, path, force=force, metadata=checkpoint.metadata)
+    with ExitStack() as stack:
+        found = _opened(checkpoint, stack)
+        write_checkpoint(found, path, force=force, metadata=found.metadata)
     return Path(path)
 
 
@@ -70,11 +91,10 @@ def diff(
 
     Raises `SelectionError` where nothing is selected, and what `open` raises.
 
-    >>> import numpy as np
-    >>> arrays = {"conv.weight": np.zeros((2, 1, 3, 3)), "conv.bias": np.zeros(2)}
-    >>> a = Checkpoint.from_arrays(arrays)
-    >>> b = Checkpoint.from_arrays(arrays | {"conv.bias": np.ones(2)})
-    >>> [(row.name, row.changed) for row in diff(a, b).rows if row.status == "changed"]
+    >>> import ckptswap as cs, numpy as np
+    >>> before = {"conv.weight": np.zeros((2, 1, 3, 3)), "conv.bias": np.zeros(2)}
+    >>> found = cs.diff(before, before | {"conv.bias": np.ones(2)})
+    >>> [(row.name, row.changed) for row in found.rows if row.status == "changed"]
     [('conv.bias', 2)]
     """
     from ckptswap.diff import diff as compare
@@ -106,11 +126,13 @@ def transplant(
     `MismatchError` naming every tensor that does not fit, unless `skip_missing`; `SelectionError` where nothing is
     selected; `FileError` where `out` exists and `force` is not given.
 
-    >>> import numpy as np
+    >>> import ckptswap as cs, numpy as np
     >>> ones, zeros = ({"conv.bias": each(2), "conv.weight": each((2, 1, 3, 3))} for each in (np.ones, np.zeros))
-    >>> variant = transplant(Checkpoint.from_arrays(ones), Checkpoint.from_arrays(zeros), kind="conv.bias")
+    >>> variant = cs.transplant(ones, zeros, kind="conv.bias")
     >>> variant.read("conv.bias").tolist(), float(variant.read("conv.weight").max())
     ([1.0, 1.0], 0.0)
+    >>> variant.path
+    'memory+conv.bias@memory.safetensors'
     """
     from ckptswap.renaming import matched
     from ckptswap.transplant import plan_transplant
@@ -119,23 +141,24 @@ def transplant(
     selection = _selection(only, exclude, layers, kind)
     with ExitStack() as stack:
         giving, receiving, _ = matched(_opened(donor, stack), _opened(recipient, stack), (), strip_prefix)
-        plan = plan_transplant(giving, receiving, selection, alpha=alpha, skip_missing=skip_missing)
+        plan = plan_transplant(giving, receiving, selection, alpha=_plain(alpha), skip_missing=skip_missing)
         if out is not None:
             return open(write(plan, out, force=force))
         stack.pop_all()  # the variant reads from both for as long as it lives
-        return plan.variant
+        return _named(plan)
 
 
 def evaluate(checkpoints: Given | Sequence[Given], **task: Any) -> Comparison:
     """Score checkpoints on the same samples, with intervals, and their differences, paired.
 
     `task` are the keys of `TaskSpec`: model, model_args, data, data_args, target, metric or metrics, batch_size,
-    limit, … Raises `TaskError`, `MismatchError` and their kin as the command does.
+    limit, … Raises `UsageError` where there is no checkpoint, `TaskError`, `MismatchError` and their kin as the
+    command does.
     """
     from ckptswap.sweep.comparison import compare
     from ckptswap.task.evaluate import evaluate as score
 
-    several = [checkpoints] if isinstance(checkpoints, Checkpoint | str | os.PathLike) else checkpoints
+    several = _several(checkpoints, "checkpoint")
     with ExitStack() as stack:
         return compare(score([_opened(each, stack) for each in several], _spec(task)))
 
@@ -145,7 +168,7 @@ def sweep(
     recipient: Given,
     *,
     run: str | os.PathLike[str] | None = None,
-    by: Patterns = "layer,kind",
+    by: Patterns = CELLS,
     only: Patterns = (),
     exclude: Patterns = (),
     layers: Patterns = (),
@@ -160,14 +183,13 @@ def sweep(
     `by` are ways to split (`layer,kind`, `kind`, `layer`, `tensor`), `run` the folder that remembers scores
     (default `runs/KEY`), from which the same call continues. A donor may be one of the words of
     `ckptswap.sweep.donors` (`zeros`, `init:SEED`, …). `task` are the keys of `TaskSpec`, as in `evaluate`; `how`
-    goes to `Proposal.run` (`top`, `budget`, `executor`, `progress`, …). Raises what `ckptswap.sweep.run.sweep`
-    raises.
+    goes to `Proposal.run` (`top`, `budget`, `executor`, `progress`, …). Raises `UsageError` where there is no
+    donor, and what `ckptswap.sweep.run.sweep` raises.
     """
     from ckptswap.sweep.run import propose
     from ckptswap.sweep.samples import keep_samples
 
-    spec = _spec(task)
-    several = [donor] if isinstance(donor, Checkpoint | str | os.PathLike) else donor
+    spec, several = _spec(task), _several(donor, "donor")
     with ExitStack() as stack:
         receiving = _opened(recipient, stack)
         giving = [_given(each, receiving, spec, stack) for each in several]
@@ -176,10 +198,10 @@ def sweep(
             receiving,
             spec,
             selection=_selection(only, exclude, layers, kind),
-            by=tuple(tuple(way.split(",")) for way in ([by] if isinstance(by, str) else by)),
+            by=_ways(by),
             run_dir=None if run is None else Path(run),
         )
-        proposal.run(tolerance=tolerance, fresh=fresh, **(how or {}))
+        proposal.run(tolerance=tolerance, fresh=fresh, **_plain(how or {}))
         keep_samples(proposal)
     return report(proposal.folder)
 
@@ -194,13 +216,17 @@ def report(
     """A run's table again, from its folder alone, with the paper's claims judged on it.
 
     `page` is where to write the HTML report as well. Raises `RunError` for a folder that is no run, or is damaged,
-    `MetricError` for a metric that it does not hold.
+    `MetricError` for a metric that it does not hold, `UsageError` for a tolerance that is no number or below 0,
+    `FileError` for a page that would replace a checkpoint or what the run remembers.
     """
     from ckptswap.formats.atomic import write_text
+    from ckptswap.formats.guard import refuse_precious
     from ckptswap.lab.findings import findings
     from ckptswap.report.html import about, sweep_html
     from ckptswap.sweep.evidence import load_evidence
 
+    if page is not None:
+        refuse_precious(page)
     evidence = load_evidence(Path(run), metric, tolerance)
     result = evidence.result
     if result.mode == "only" and len(result.donors) < 2:  # the claims are about one donor's parts, one at a time
@@ -218,22 +244,78 @@ def _given(given: Given, recipient: Checkpoint, spec: TaskSpec, stack: ExitStack
     """A donor, which may also be a word by which one is made."""
     from ckptswap.sweep.donors import open_donor
 
-    if isinstance(given, Checkpoint):
-        return given
+    if not isinstance(given, str | os.PathLike):
+        return _opened(given, stack)
     return stack.enter_context(open_donor(os.fspath(given), recipient, spec))
 
 
+def _in_memory(given: Any) -> Checkpoint:
+    """What holds tensors under names, as a checkpoint of these tensors."""
+    if isinstance(given, Checkpoint):
+        return given
+    if isinstance(given, Mapping):
+        return Checkpoint.from_arrays(given)
+    if not _holds_tensors(given):
+        remedy = "give a path, what cs.open or cs.transplant returned, a state_dict, or an nn.Module"
+        raise UsageError(f"{type(given).__name__} is no checkpoint", remedy=remedy)
+    state = {name: each for name, each in given.state_dict().items() if hasattr(each, "__array__")}
+    return Checkpoint.from_arrays(state, path=f"<{type(given).__name__}>")
+
+
+def _holds_tensors(given: object) -> bool:
+    return callable(getattr(given, "state_dict", None)) and not isinstance(given, type)
+
+
+def _several(given: Given | Iterable[Given], what: str) -> list[Given]:
+    """One or more. A module may be a sequence too, of its layers."""
+    is_one = isinstance(given, str | os.PathLike | Mapping) or _holds_tensors(given)
+    found: list[Any] = list(given) if isinstance(given, Iterable) and not is_one else [given]
+    if not found:
+        raise UsageError(f"there is no {what}", remedy="give one or more")
+    return found
+
+
+def _named(plan: Transplant) -> Checkpoint:
+    """The variant by the name that the command would give its file, and by its alpha, beside the recipient."""
+    name = plan.default_output.name
+    if plan.alpha != 1:
+        stem = name.removesuffix(".safetensors")
+        name = f"{stem}*{plan.alpha:g}{name[len(stem) :]}"
+    plan.variant.path = str(Path(plan.recipient.path).parent / name)
+    return plan.variant
+
+
+def _listed(given: Patterns) -> list[str]:
+    if given is None or isinstance(given, str):
+        return [] if given is None else [given]
+    found = list(given) if isinstance(given, Iterable) else [given]
+    if not all(isinstance(each, str) for each in found):
+        raise UsageError(f"{given!r} selects nothing", remedy="give a text, or several in a list")
+    return found
+
+
 def _selection(only: Patterns, exclude: Patterns, layers: Patterns, kind: Patterns) -> Selection:
-    only, exclude, layers, kind = (
-        [each] if isinstance(each, str) else list(each) for each in (only, exclude, layers, kind)
-    )
+    only, exclude, layers, kind = map(_listed, (only, exclude, layers, kind))
     return Selection.parse(only=only, exclude=exclude, layers=layers, kind=kind)
+
+
+def _ways(by: Patterns) -> tuple[By, ...]:
+    return tuple(tuple(way.split(",")) for way in _listed(by) or [CELLS])
 
 
 def _spec(task: dict[str, Any]) -> TaskSpec:
     from ckptswap.task.spec import TaskSpec
 
-    return TaskSpec().merge(task)
+    return TaskSpec().merge(_plain(task))
+
+
+def _plain(value: Any) -> Any:
+    """Python's own numbers in place of numpy's, inside dicts and lists too: JSON and flags know no others."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 shows_itself()

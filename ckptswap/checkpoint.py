@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from ckptswap import dtypes
-from ckptswap.errors import FileError, FormatError, MismatchError, near
+from ckptswap.errors import FileError, FormatError, MismatchError, UsageError, near
 from ckptswap.naming import classify
 
 CHUNK = 1 << 20
@@ -258,12 +258,15 @@ class Checkpoint(Mapping[str, Entry]):
     @classmethod
     def from_arrays(
         cls,
-        arrays: Mapping[str, np.ndarray],
+        arrays: Mapping[str, Any],
         *,
         metadata: Mapping[str, str] | None = None,
         path: str = "<memory>",
     ) -> Checkpoint:
-        """A checkpoint of arrays in memory; raises `FormatError` for a dtype that has no spelling."""
+        """A checkpoint of numpy arrays or torch tensors in memory, such as a `state_dict`, which are not copied.
+
+        Raises `FormatError` for a dtype that has no spelling, `UsageError` for what is no array under a name.
+        """
         tensors = (_tensor(name, array) for name, array in arrays.items())
         return cls(tensors, path=path, format="memory", metadata=metadata)
 
@@ -325,9 +328,38 @@ def _graft(ours: Entry, theirs: Entry, alpha: float) -> Entry:
     return replace(ours, source=BlendSource(ours.source, theirs.source, ours.dtype, alpha))
 
 
-def _tensor(name: str, array: np.ndarray) -> Tensor:
+def _tensor(name: str, values: Any) -> Tensor:
+    array = _array(name, values)
     dtype = dtypes.from_numpy(array.dtype)
     if dtype is None:
         raise FormatError(f"tensor {name!r} has the dtype {array.dtype}", remedy="convert it to a number type")
     plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     return Tensor(name, array.shape, dtype, MemorySource(plain.reshape(-1).view(np.uint8).data))
+
+
+def _array(name: object, values: Any) -> np.ndarray:
+    """A tensor's values as numpy sees them."""
+    if not isinstance(name, str) or not hasattr(values, "__array__"):
+        raise UsageError(
+            f"a checkpoint cannot hold {name!r}: {type(values).__name__}",
+            remedy="give a map from names to arrays or torch tensors, such as `model.state_dict()`",
+        )
+    if not hasattr(values, "detach"):
+        return np.asarray(values)
+    try:
+        return _array_of_torch(values)
+    except (AttributeError, TypeError, RuntimeError):
+        what = f"{values.dtype} on {values.device}, {values.layout}"
+        raise FormatError(f"tensor {name!r} is {what}", remedy="make it a dense tensor of numbers") from None
+
+
+def _array_of_torch(tensor: Any) -> np.ndarray:
+    """A tensor's bits. numpy itself knows neither bfloat16 nor the 8-bit floats: they are handed over as bytes."""
+    try:
+        return tensor.numpy(force=True)
+    except TypeError:
+        import ml_dtypes
+        import torch
+
+        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        return raw.view(getattr(ml_dtypes, str(tensor.dtype).removeprefix("torch."))).reshape(tensor.shape)

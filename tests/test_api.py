@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import inspect
 import json
+import pydoc
 import subprocess
 import sys
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 import ckptswap as cs
-from ckptswap.errors import CkptswapError, FileError, MismatchError, SelectionError
+from ckptswap.errors import CkptswapError, FileError, FormatError, MismatchError, SelectionError, UsageError
 from ckptswap.report.text import safe
+
+if TYPE_CHECKING:
+    import torch
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m"
 
@@ -99,6 +104,163 @@ def test_errors_are_those_of_the_tree(files: tuple[Path, Path]) -> None:
     with pytest.raises(CkptswapError):
         cs.open("nowhere.safetensors")
 
+
+def test_a_variant_has_a_name_of_its_own(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """The one that the command would write, where the recipient lies; halfway is not all the way."""
+    whole = cs.transplant(files[1], files[0], kind="conv.bias")
+    half = cs.transplant(files[1], files[0], kind="conv.bias", alpha=np.float32(0.5))
+    other = cs.transplant(files[1], whole, layers="enc.bn")
+    assert [each.path for each in (whole, half, other)] == [
+        str(tmp_path / f"zeros+{name}@ones{end}.safetensors")
+        for name, end in [("conv.bias", ""), ("conv.bias", "*0.5"), ("conv.bias@ones+enc.bn", "")]
+    ]
+    assert whole.path in cs.diff(files[0], whole)._repr_html_()  # type: ignore[attr-defined]
+    assert files[0].read_bytes() != cs.save(whole, tmp_path / "saved.safetensors").read_bytes()
+
+
+# What is in memory -----------------------------------------------------------------------------------------------
+
+
+def module(dtype: str = "float32") -> torch.nn.Sequential:
+    import torch
+
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2)).to(getattr(torch, dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float8_e4m3fn", "complex64"])
+def test_modules_and_state_dicts_are_checkpoints(dtype: str, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    state = {name: value.to(getattr(torch, dtype)) for name, value in module().state_dict().items()}
+    state["turned"] = torch.rand(3, 2).to(getattr(torch, dtype)).T
+    save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / "a.safetensors")
+    found = cs.diff(state, tmp_path / "a.safetensors")
+    assert found.summary["identical"] == len(state)
+    cs.save(state, tmp_path / "b.safetensors")
+    assert not cs.diff(tmp_path / "a.safetensors", tmp_path / "b.safetensors").differs
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_module_stands_wherever_a_checkpoint_may(dtype: str, tmp_path: Path) -> None:
+    net, zeros = module(dtype), {name: 0 * value for name, value in module(dtype).state_dict().items()}
+    assert cs.open(net).path == "<Sequential>"
+    assert not cs.diff(net, net.state_dict()).differs
+    variant = cs.transplant(zeros, net, kind="conv.bias")
+    assert [row.name for row in cs.diff(net, variant).rows if row.status == "changed"] == ["0.bias"]
+    with cs.open(cs.save(net, tmp_path / "net.pt")) as saved:
+        assert not cs.diff(saved, net).differs
+
+
+def test_what_is_in_memory_is_not_copied() -> None:
+    import torch
+
+    net = module()
+    found = cs.open(net)
+    with torch.no_grad():
+        net[0].bias.fill_(7)
+    assert found.read("0.bias").tolist() == [7, 7]
+
+
+def test_networks_in_memory_are_scored_and_swept(pair: dict[str, str], tmp_path: Path) -> None:
+    import torch
+
+    paths = [tmp_path / "1.pt", tmp_path / "0.pt"]
+    states = [torch.load(path) for path in paths]
+    assert cs.evaluate(states[0], **pair).scores == cs.evaluate(paths[0], **pair).scores
+    results = [
+        cs.sweep(donor, recipient, run=tmp_path / f"run{at}", by=by, **pair)
+        for at, ((donor, recipient), by) in enumerate([(paths, "kind"), (states, ["kind"])])
+    ]
+    assert results[0].rows == results[1].rows
+
+
+def unfit(kind: str) -> object:
+    import torch
+
+    return {
+        "sparse": lambda: torch.zeros(2, 2).to_sparse(),
+        "without values": lambda: torch.zeros(2, device="meta"),
+        "text": lambda: np.array(["a"]),
+        "nested": lambda: {"w": torch.zeros(2)},
+        "number": lambda: 3,
+    }[kind]()
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [("sparse", FormatError), ("without values", FormatError), ("text", FormatError), ("nested", UsageError),
+     ("number", UsageError)],
+)  # fmt: skip
+def test_what_is_no_tensor_is_named(kind: str, error: type[CkptswapError]) -> None:
+    with pytest.raises(error, match="'w'"):
+        cs.diff({"w": unfit(kind)}, {"w": np.ones(2)})
+
+
+@pytest.mark.parametrize("given", [3, None, dict, b"a.pt"])
+def test_what_is_no_checkpoint_is_told_what_is(given: object, files: tuple[Path, Path]) -> None:
+    for use in (cs.open, lambda it: cs.diff(it, files[0]), lambda it: cs.save(it, "out.npz"), cs.evaluate):
+        with pytest.raises(UsageError, match=r"a state_dict, or an nn\.Module"):
+            use(given)
+
+
+def test_save_takes_a_path(files: tuple[Path, Path], tmp_path: Path) -> None:
+    cs.save(files[1], tmp_path / "copy.npz")
+    assert not cs.diff(files[1], tmp_path / "copy.npz").differs
+
+
+# What is given wrongly -------------------------------------------------------------------------------------------
+
+
+def test_none_is_not_given(files: tuple[Path, Path]) -> None:
+    assert cs.diff(*files, only=None, exclude=None, layers=None, kind=None) == cs.diff(*files)
+    with pytest.raises(UsageError, match="3 selects nothing"):
+        cs.diff(*files, kind=3)
+
+
+def test_nothing_to_score_is_said(files: tuple[Path, Path]) -> None:
+    with pytest.raises(UsageError, match="there is no donor"):
+        cs.sweep([], files[0])
+    with pytest.raises(UsageError, match="there is no checkpoint"):
+        cs.evaluate([])
+
+
+def test_numpy_numbers_are_numbers(pair: dict[str, str], tmp_path: Path) -> None:
+    paths, pair = (tmp_path / "1.pt", tmp_path / "0.pt"), pair | {"limit": 8}
+    given = pair | {"limit": np.int64(8), "model_args": {}, "data_args": {}}
+    assert cs.evaluate(paths, **given) == cs.evaluate(paths, **pair)
+    found = cs.sweep(
+        *paths, run=tmp_path / "a", by="kind", tolerance=np.float32(0.5), how={"top": np.int8(1)}, **given
+    )
+    assert found.tolerance == 0.5
+    assert cs.transplant(*paths, tmp_path / "half.pt", alpha=np.float32(0.5)).metadata
+
+
+@pytest.mark.parametrize("tolerance", [-1, float("nan"), float("inf"), "0.1"])
+def test_a_tolerance_is_a_number_and_not_negative(tolerance: float, pair: dict[str, str], tmp_path: Path) -> None:
+    paths, run = (tmp_path / "1.pt", tmp_path / "0.pt"), tmp_path / "run"
+    with pytest.raises(UsageError, match="it must be a number, 0 or more"):
+        cs.sweep(*paths, run=run, by="kind", tolerance=tolerance, **pair)
+    assert not run.exists()
+    cs.sweep(*paths, run=run, by="kind", tolerance=0, **pair)
+    with pytest.raises(UsageError, match="it must be a number, 0 or more"):
+        cs.report(run, tolerance=tolerance)
+
+
+def test_a_page_replaces_no_checkpoint_and_no_memory(pair: dict[str, str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    cs.sweep(tmp_path / "1.pt", tmp_path / "0.pt", run=run, by="kind", **pair)
+    for path in (tmp_path / "0.pt", run / "plan.json", run / "journal" / "main.jsonl"):
+        before = path.read_bytes()
+        with pytest.raises(FileError, match="write the result elsewhere"):
+            cs.report(run, page=path)
+        assert path.read_bytes() == before
+    for _ in range(2):
+        cs.report(run, page=run / "result.html")
+
+
+# A task of the user's --------------------------------------------------------------------------------------------
 
 TASK = """
 import torch
@@ -194,6 +356,16 @@ def test_a_room_is_a_module_still() -> None:
     assert list(inspect.signature(cs.diff).parameters)[:2] == ["a", "b"]
 
 
+@pytest.mark.parametrize("name", ["diff", "report", "sweep", "transplant"])
+def test_a_room_is_documented_as_its_function(name: str) -> None:
+    from ckptswap import api
+
+    said = inspect.getdoc(getattr(api, name))
+    assert said
+    assert inspect.getdoc(getattr(cs, name)) == said
+    assert said.splitlines()[0] in pydoc.render_doc(getattr(cs, name), renderer=pydoc.plaintext)
+
+
 # How it looks ----------------------------------------------------------------------------------------------------
 
 
@@ -241,6 +413,18 @@ def test_results_show_themselves(what: str, pair: dict[str, str], tmp_path: Path
     assert max(map(len, text.splitlines())) <= 80
     assert {"table", "td"} <= tags(page) <= {"table", "caption", "thead", "tbody", "tfoot", "tr", "th", "td", "p",
                                              "details", "summary"}  # fmt: skip
+
+
+def test_an_evaluation_shows_differences_and_warnings(pair: dict[str, str], tmp_path: Path) -> None:
+    both = cs.evaluate([tmp_path / "0.pt", tmp_path / "1.pt"], limit=4, **pair)
+    page = both._repr_html_()  # type: ignore[attr-defined]
+    for shown in (page, " ".join(on_terminal(both, 200).split())):
+        assert f"{both.differences[0].interval.estimate:+.4f}" in shown
+        assert "too few for intervals" in shown
+    assert page.count("<table>") == 2
+    tags(page)
+    alone = cs.evaluate(tmp_path / "0.pt", **pair)
+    assert alone._repr_html_().count("<table>") == 1  # type: ignore[attr-defined]
 
 
 def test_names_from_a_file_stay_text() -> None:

@@ -45,7 +45,7 @@ def shows_itself() -> None:
     """Give checkpoints, diffs and sweeps their `__rich_console__` and `_repr_html_`."""
     _teach(Checkpoint, lambda it, style: show_table(_shown(it), style), lambda it: [_of_checkpoint(it)])
     _teach(Diff, lambda it, style: diff_table(diff_json(it), style), lambda it: [_of_diff(it)])
-    _teach(Comparison, lambda it, style: evaluate_table(evaluate_json(it), style), lambda it: [_of_comparison(it)])
+    _teach(Comparison, _text_of_comparison, _of_comparison)
     _teach(SweepResult, lambda it, style: sweep_table(it, style, top=MOST), _of_sweep)
 
 
@@ -120,11 +120,26 @@ def _of_sweep(result: SweepResult) -> list[Table | Heat | str]:
     return [" ".join(answer(result)), *(each for each in picture if each.rows), table, *said]
 
 
-def _of_comparison(comparison: Comparison) -> Table:
+def _text_of_comparison(comparison: Comparison, style: Style) -> str:
+    said = (safe(f"warning: {each}") for each in comparison.warnings)
+    return "\n".join([evaluate_table(evaluate_json(comparison), style).rstrip("\n"), *said])
+
+
+def _of_comparison(comparison: Comparison) -> list[Table | Heat | str]:
+    """Scores, then the paired differences where there are two to compare, then what to be told of them."""
     data = evaluate_json(comparison)
     names = list(data["checkpoints"][0]["scores"])
     rows = tuple((each["path"], *(_score(each["scores"][name]) for name in names)) for each in data["checkpoints"])
-    return Table(plural(data["samples"], "sample"), ("checkpoint", *names), rows)
+    scores = Table(plural(data["samples"], "sample"), ("checkpoint", *names), rows)
+    pairs = tuple(map(_difference, data["differences"]))
+    columns = ("metric", "a", "b", "a − b", "95 % interval, paired")
+    paired = [Table("differences, on the same samples", columns, pairs)] if pairs else []
+    return [scores, *paired, *(f"warning: {each}" for each in comparison.warnings)]
+
+
+def _difference(pair: Mapping[str, Any]) -> tuple[str, ...]:
+    ends = interval(pair["ci_low"], pair["ci_high"], 4, signed=True)
+    return pair["metric"], pair["a"], pair["b"], fixed(pair["difference"], 4, signed=True), ends
 
 
 def _score(score: Mapping[str, Any]) -> str:
