@@ -213,8 +213,9 @@ def _conv_weight(pairs: Sequence[Pair], kind: str = "conv.weight") -> list[Findi
         return spearman([cell.place for cell in cells], [cell.share for cell in cells])
 
     def ahead(pair: Pair) -> float | None:
-        others = [value for name, value in pair.noise.items() if name != kind and value is not None]
-        return _minus(pair.noise.get(kind), max(others)) if others else None
+        others = [value for name, value in pair.noise.items() if name != kind]
+        known = [value for value in others if value is not None]  # one that failed may be the largest
+        return _minus(pair.noise.get(kind), max(known)) if known and len(known) == len(others) else None
 
     return [
         judged(

@@ -8,7 +8,7 @@ nothing because both networks are equal there, or because the model never reads 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +123,7 @@ def _pair(experiment: Experiment, folder: Path, unit: Unit, init: str) -> Pair |
             kinds=by_donor[0],
             recalibrated={row.kind: _again(row, kinds) for row in kinds.rows if row.kind and row.donor == 0},
             shuffle=by_donor[1],
-            noise=by_donor[2],
+            noise=dict(_whole(kinds, 2, skipped=("no-effect", "identical"))),
             back=dict(_whole(back, 0)),
             groups={name: _share(each.rows[0], each) for name, each in groups.items()},
             regrouped=regrouped,
@@ -161,9 +161,11 @@ def _again(row: Row, result: SweepResult) -> Share:
     return row.recalibrated.drop * DEFAULT_TOLERANCE / result.tolerance
 
 
-def _whole(result: SweepResult, donor: int) -> Iterator[tuple[str, Share]]:
+def _whole(
+    result: SweepResult, donor: int, skipped: Collection[str] = ("no-effect",)
+) -> Iterator[tuple[str, Share]]:
     for row in result.rows:
-        if row.kind and row.donor == donor and row.status != "no-effect":
+        if row.kind and row.donor == donor and row.status not in skipped:
             yield row.kind, _share(row, result)
 
 

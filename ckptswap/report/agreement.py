@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ckptswap.sweep.agreement import Agreement, Shared
     from ckptswap.sweep.result import Row
 
-SCHEMA = "ckptswap.agreement/1"
+SCHEMA = "ckptswap.agreement/2"
 
 
 def agreement_json(found: Agreement) -> dict[str, Any]:
@@ -22,10 +22,16 @@ def agreement_json(found: Agreement) -> dict[str, Any]:
         "metric": found.results[0].metric,
         "direction": found.results[0].direction,
         "runs": [
-            {"path": path, "baseline": result.baseline, "tolerance": result.tolerance, "samples": result.samples}
+            {
+                "path": path,
+                "baseline": result.baseline,
+                "tolerance": result.tolerance,
+                "samples": result.samples,
+                "notes": list(result.notes),
+            }
             for path, result in zip(found.runs, found.results, strict=True)
         ],
-        "kendall": [{"a": a, "b": b, "tau": value} for (a, b), value in found.kendall.items()],
+        "kendall": [{"a": a, "b": b, "by": split, "tau": value} for (a, b, split), value in found.kendall.items()],
         "rows": [
             {
                 "layer": cell.layer,
@@ -39,7 +45,7 @@ def agreement_json(found: Agreement) -> dict[str, Any]:
 
 
 def _row(row: Row) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in ("status", "drop", "sim_low", "sim_high", "verdict")}
+    return {name: getattr(row, name) for name in ("status", "samples", "drop", "sim_low", "sim_high", "verdict")}
 
 
 def agreement_csv(found: Agreement) -> str:
@@ -65,20 +71,35 @@ def agreement_document(found: Agreement, top: int | None = None) -> Document:
         (letter, path, result.baseline, result.tolerance, result.samples)
         for letter, path, result in zip(letters, found.runs, found.results, strict=True)
     )
-    kendall = tuple((letters[a], letters[b], value) for (a, b), value in found.kendall.items())
-    apart = [cell for cell in found.cells if cell.differs]
+    kendall = tuple((letters[a], letters[b], split, value) for (a, b, split), value in found.kendall.items())
     shown = found.cells if top is None else found.cells[:top]
-    differ = plural(len(apart), "cell") + (" differs" if len(apart) == 1 else " differ")
-    lead = f"{differ} beyond the intervals (simultaneous 95 % ones that do not meet), of {len(found.cells)}."
+    said = (
+        f"{letter}: {note}" for letter, result in zip(letters, found.results, strict=True) for note in result.notes
+    )
     note = "" if top is None or len(found.cells) <= top else f"and {len(found.cells) - top:,} more"
     return Document(
         f"{len(found.runs)} runs, drop in {found.results[0].metric}",
-        (lead,),
+        (_lead(found), *said),
         (
             Table("Runs", ("", "run", "baseline", "tolerance", "samples"), runs),
-            Table("Ranks' agreement (Kendall)", ("", "and", "tau"), kendall),
+            Table("Ranks' agreement (Kendall)", ("", "and", "by", "tau"), kendall),
             Table("Cells, by spread", ("layer", "kind", "differs", *letters), tuple(map(_cell, shown)), note),
         ),
+    )
+
+
+def _lead(found: Agreement) -> str:
+    """How many cells differ, of those of which that can be told."""
+    known = [cell for cell in found.cells if cell.differs is not None]
+    alone = sum(sum(row is not None for row in cell.rows) < 2 for cell in found.cells)
+    beside = f" {plural(alone, 'cell')} in one run only." if alone else ""
+    if not known:
+        return f"No two runs have intervals of one cell, so that nothing can be told apart.{beside}"
+    apart = sum(bool(cell.differs) for cell in known)
+    differ = plural(apart, "cell") + (" differs" if apart == 1 else " differ")
+    return (
+        f"{differ} beyond the intervals (simultaneous 95 % ones that do not meet), of {len(known)} of which two "
+        f"runs have them.{beside}"
     )
 
 

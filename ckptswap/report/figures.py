@@ -85,9 +85,9 @@ def _height(panel: Picture) -> float:
 
 
 def _chart(axes: Axes, chart: Chart) -> None:
-    axes.set_title(chart.title)
-    axes.set_xlabel(chart.x_title)
-    axes.set_ylabel(chart.y_title)
+    axes.set_title(_plain(chart.title))
+    axes.set_xlabel(_plain(chart.x_title))
+    axes.set_ylabel(_plain(chart.y_title))
     if chart.form == "bars":
         _bars(axes, chart.series[0])
         return
@@ -98,7 +98,7 @@ def _chart(axes: Axes, chart: Chart) -> None:
         axes.set_xscale("log")
     if chart.form == "dots" and chart.series:
         axes.set_xticks(
-            range(len(chart.series[0].x)), [_cut(str(x)) for x in chart.series[0].x], rotation=30, ha="right"
+            range(len(chart.series[0].x)), _cut([str(x) for x in chart.series[0].x]), rotation=30, ha="right"
         )
     if len(chart.series) > 1:
         axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
@@ -112,7 +112,7 @@ def _series(axes: Axes, chart: Chart, series: Series, at: int) -> None:
         x = [float(series.x[i]) for i in known]
     y = [series.y[i] for i in known]
     style = {
-        "label": series.name,
+        "label": _plain(series.name),
         "marker": POINTS[at % len(POINTS)],
         "markersize": 3.5,
         "color": COLOURS[at % len(COLOURS)],
@@ -139,7 +139,7 @@ def _bars(axes: Axes, series: Series) -> None:
     values = [value or 0.0 for value in series.y]
     axes.barh(places, values, color=COLOURS[0], height=0.7)
     axes.errorbar(values, places, xerr=_ends(series, places), linestyle="", color="black", elinewidth=0.7)
-    axes.set_yticks(places, [_cut(str(x), 44) for x in series.x])
+    axes.set_yticks(places, _cut([str(x) for x in series.x], 44))
     axes.invert_yaxis()
     axes.axvline(0, color="#888888", linewidth=0.6)
 
@@ -154,17 +154,22 @@ def _heat(axes: Axes, heat: Heat) -> None:
     scale = LinearSegmentedColormap.from_list("drop", ["#0072b2", "#ffffff", "#d55e00"])
     colours = scale.with_extremes(bad="#dddddd")
     image = axes.imshow(values, cmap=colours, norm=TwoSlopeNorm(0, -(most or 1), most or 1), aspect="auto")
-    axes.set_title(heat.title)
-    axes.set_xticks(range(len(heat.columns)), heat.columns, rotation=40, ha="right")
-    axes.set_yticks(range(len(heat.rows)), [_cut(row) for row in heat.rows])
+    axes.set_title(_plain(heat.title))
+    axes.set_xticks(range(len(heat.columns)), [_plain(each) for each in heat.columns], rotation=40, ha="right")
+    axes.set_yticks(range(len(heat.rows)), _cut(heat.rows))
     for y, row in enumerate(heat.marks):
         for x, mark in enumerate(row):
             axes.text(x, y, mark, ha="center", va="center", fontsize=6)
     axes.figure.colorbar(image, ax=axes, label="drop")
 
 
-def _cut(text: str, most: int = LONG) -> str:
-    """Also keeps matplotlib from reading a name with $ as mathematics."""
-    from ckptswap.report.text import shorten
+def _cut(names: Sequence[str], most: int = LONG) -> list[str]:
+    """Names cut where they stay apart."""
+    from ckptswap.report.text import shorten_all
 
-    return shorten(text, most).replace("$", r"\$")
+    return [_plain(name) for name in shorten_all(names, most)]
+
+
+def _plain(text: str) -> str:
+    """Keeps matplotlib from reading what stands between two $ as mathematics."""
+    return text.replace("$", r"\$")

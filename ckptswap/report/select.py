@@ -72,20 +72,40 @@ def select_table(data: Mapping[str, Any], style: Style) -> str:
     if left:
         cells = [_cells(row) for row in left]
         lines += [Text(), Text("left with the recipient", style=HEADING), *grid(columns, cells, style)]
-    lines += [Text(), Text("to make it", style=HEADING)]
+    if data["commands"]:
+        lines += [Text(), Text("to make it", style=HEADING)]
     return render(lines, style) + "".join(f"{_wrapped(each, style)}\n" for each in data["commands"])
 
 
 def _wrapped(command: str, style: Style) -> str:
     """A command over several lines, which a shell reads as one."""
     lines = [""]
-    for word in map(shlex.quote, shlex.split(command)):
-        longer = f"{lines[-1]} {safe(word)}".lstrip()
+    for word in map(_quoted, shlex.split(command)):
+        longer = f"{lines[-1]} {word}".lstrip()
         if lines[-1] and len(longer) > style.width - 4:
-            lines.append(safe(word))
+            lines.append(word)
         else:
             lines[-1] = longer
     return " \\\n  ".join(lines)
+
+
+def _quoted(word: str) -> str:
+    """For a shell, and for a terminal: what is not printed is spelt as bash and zsh read it.
+
+    >>> print(_quoted("a\\nb"), _quoted("a b"))
+    $'a\\u000ab' 'a b'
+    """
+    if word.isprintable():
+        return shlex.quote(word)
+    letters = (
+        letter
+        if letter.isprintable() and letter not in "'\\"
+        else f"\\U{ord(letter):08x}"
+        if ord(letter) > 0xFFFF
+        else f"\\u{ord(letter):04x}"
+        for letter in word
+    )
+    return f"$'{''.join(letters)}'"
 
 
 def _cells(row: Mapping[str, Any]) -> list[Cell]:

@@ -27,6 +27,7 @@ from ckptswap.report.text import (
     plural,
     safe,
 )
+from ckptswap.sweep.result import widest
 
 if TYPE_CHECKING:
     from ckptswap.sweep.result import Finding, Row, SweepResult
@@ -369,7 +370,7 @@ def kind_summary(result: SweepResult, style: Style) -> str:
     conv.bias      1  +0.100  +0.100         0          1          0      –
     """
     cells: dict[str, list[Row]] = defaultdict(list)
-    for row in result.rows:
+    for row in widest(result.rows):
         if row.kind is not None:
             cells[row.kind] += [row] if row.layer is not None else []
     if not cells:

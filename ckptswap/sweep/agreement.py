@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from ckptswap.errors import UsageError
-from ckptswap.sweep.result import Row, SweepResult
+from ckptswap.sweep.result import Row, SweepResult, widest
 
 Cell = tuple[str | None, str | None]
 
@@ -30,6 +30,11 @@ class Shared:
     differs: bool | None
 
     @property
+    def split(self) -> str:
+        """Which way of splitting it belongs to; drops of different ones are not ranked together."""
+        return ",".join(word for word, part in (("layer", self.layer), ("kind", self.kind)) if part is not None)
+
+    @property
     def spread(self) -> float:
         """Largest drop minus smallest, 0 where fewer than two runs have one."""
         drops = [row.drop for row in self.rows if row is not None and row.drop is not None]
@@ -38,11 +43,12 @@ class Shared:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Runs in the order given; `kendall[a, b]` over the cells that both measured, None where that says nothing."""
+    """Runs in the order given; `kendall[a, b, split]` over the cells of one way of splitting that both measured,
+    None where that says nothing."""
 
     runs: tuple[str, ...]
     results: tuple[SweepResult, ...]
-    kendall: Mapping[tuple[int, int], float | None]
+    kendall: Mapping[tuple[int, int, str], float | None]
     cells: tuple[Shared, ...]
 
 
@@ -57,8 +63,9 @@ def agreement(results: Mapping[str, SweepResult]) -> Agreement:
     places = list(dict.fromkeys(place for each in known for place in each))
     cells = [_shared(place, [each.get(place) for each in known]) for place in places]
     kendall = {
-        (a, b): tau([(_drop(known[a], place), _drop(known[b], place)) for place in places])
+        (a, b, split): tau([(_drop(cell.rows[a]), _drop(cell.rows[b])) for cell in cells if cell.split == split])
         for a, b in combinations(range(len(runs)), 2)
+        for split in dict.fromkeys(cell.split for cell in cells)
     }
     ordered = sorted(cells, key=lambda cell: -cell.spread)
     return Agreement(tuple(results), tuple(runs), kendall, tuple(ordered))
@@ -71,24 +78,26 @@ def _refuse(results: Mapping[str, SweepResult]) -> None:
     for name, result in results.items():
         if len(result.donors) > 1:
             raise UsageError(f"{name} has several donors", remedy="compare runs of one donor each")
-        if (result.metric, result.mode) != (first.metric, first.mode):
+        if _way(result) != _way(first):
             raise UsageError(
-                f"{name} is by {result.metric} and mode {result.mode}, the first run by {first.metric} and mode "
-                f"{first.mode}",
-                remedy="compare runs of one metric (--metric NAME) and one mode",
+                f"{name} is by {_way(result)}, the first run by {_way(first)}",
+                remedy="compare runs of one metric (--metric NAME), one direction and one mode",
             )
 
 
+def _way(result: SweepResult) -> str:
+    return f"{result.metric} ({result.direction}) and mode {result.mode}"
+
+
 def _cells(result: SweepResult) -> dict[Cell, Row]:
-    """The first row of each layer and kind: where several share one, that is the worst."""
+    """The row of each layer and kind: where several tensors share one, the first, which is the worst."""
     found: dict[Cell, Row] = {}
-    for row in result.rows:
+    for row in widest(result.rows):
         found.setdefault((row.layer, row.kind), row)
     return found
 
 
-def _drop(cells: Mapping[Cell, Row], place: Cell) -> float | None:
-    row = cells.get(place)
+def _drop(row: Row | None) -> float | None:
     return row.drop if row is not None and row.status == "measured" else None
 
 

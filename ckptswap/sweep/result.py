@@ -95,6 +95,23 @@ class Row:
     recalibrated: Recalibrated | None = None
 
 
+def widest(rows: Iterable[Row]) -> list[Row]:
+    """Without the tensors of a cell that is there itself (`--by tensor` beside `--by layer,kind`), and each once.
+
+    >>> cell = Row("l", "rnn.weight", ("l.weight_l0", "l.weight_l1"), 8, "measured")
+    >>> parts = [Row("l", "rnn.weight", (name,), 4, "measured") for name in cell.tensors]
+    >>> widest([*parts, cell]) == [cell], widest([*parts, *parts]) == parts
+    (True, True)
+    """
+    found = list(rows)
+    most: dict[object, int] = {}
+    for row in found:
+        place = row.layer, row.kind, row.donor
+        most[place] = max(most.get(place, 0), len(row.tensors))
+    kept = [row for row in found if len(row.tensors) == most[row.layer, row.kind, row.donor]]
+    return list({(row.layer, row.kind, row.donor, row.tensors): row for row in kept}.values())
+
+
 @dataclass(frozen=True)
 class Finding:
     """A claim, the rule by which it was judged, the numbers, and what came out."""

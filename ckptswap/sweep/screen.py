@@ -65,12 +65,14 @@ def _gradients(task: Task, engine: Engine) -> dict[str, Tensor]:
                 raise UsageError(
                     f"--screen gradient needs a model that can be captured ({error})", remedy="use --screen rmse"
                 ) from None
-            for name, slope in _backward(graph, engine, inputs, batch.targets).items():
+            for name, slope in _backward(graph, engine, inputs, batch.targets, task.spec.ignore).items():
                 total[name] = total[name] + slope if name in total else slope
     return total
 
 
-def _backward(graph: Graph, engine: Engine, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+def _backward(
+    graph: Graph, engine: Engine, inputs: Tensor, targets: Tensor, ignore: int | None
+) -> dict[str, Tensor]:
     names = {graph.state[name]: name for name in engine.swaps.state if name in graph.state}
     values: dict[int, Any] = {**graph.constants, graph.input: inputs}
     with torch.enable_grad():
@@ -82,12 +84,27 @@ def _backward(graph: Graph, engine: Engine, inputs: Tensor, targets: Tensor) -> 
             kwargs = {name: filled(each, values) for name, each in step.kwargs.items()}
             values[step.gives] = _differentiable(step.op)(*args, **kwargs)
         wanted = {name: values[number] for number, name in names.items() if values[number].requires_grad}
-        slopes = torch.autograd.grad(loss(values[graph.output], targets), list(wanted.values()), allow_unused=True)
+        found = _loss(values[graph.output], targets, ignore)
+        slopes = torch.autograd.grad(found, list(wanted.values()), allow_unused=True)
     return {name: slope for name, slope in zip(wanted, slopes, strict=True) if slope is not None}
 
 
-def loss(output: Tensor, targets: Tensor) -> Tensor:
+def _loss(output: Tensor, targets: Tensor, ignore: int | None) -> Tensor:
+    """Raises `UsageError` where outputs and targets are of shapes that no loss of ours is for."""
+    try:
+        return loss(output, targets, ignore)
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise UsageError(
+            f"--screen gradient has no loss for outputs {tuple(output.shape)} and targets {tuple(targets.shape)} "
+            f"({str(error).splitlines()[0]})",
+            remedy="use --screen rmse",
+        ) from None
+
+
+def loss(output: Tensor, targets: Tensor, ignore: int | None = None) -> Tensor:
     """What stands in for the metric: cross-entropy for class ids, squared error for everything else.
+
+    Elements whose target is `ignore` do not count.
 
     >>> loss(torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64)).item()
     0.693147...
@@ -96,9 +113,14 @@ def loss(output: Tensor, targets: Tensor) -> Tensor:
     if targets.is_floating_point():
         return (output - targets.reshape(output.shape)).square().mean()
     if output.dim() == targets.dim() + 1 and output.shape[1] > 1:
-        return torch.nn.functional.cross_entropy(output, targets.long())
-    kept = targets.reshape(output.shape)
-    return torch.nn.functional.binary_cross_entropy_with_logits(output, kept.clamp(0, 1).to(output.dtype))
+        none = -100  # torch's own word for no class
+        return torch.nn.functional.cross_entropy(
+            output, targets.long(), ignore_index=none if ignore is None else ignore
+        )
+    targets = targets.reshape(output.shape)
+    counts = torch.ones_like(targets, dtype=torch.bool) if ignore is None else targets != ignore
+    wanted = targets[counts].clamp(0, 1).to(output.dtype)
+    return torch.nn.functional.binary_cross_entropy_with_logits(output[counts], wanted)
 
 
 def _differentiable(op: Any) -> Any:

@@ -11,22 +11,22 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ckptswap.errors import RunError, UsageError
+from ckptswap.errors import RunError
 from ckptswap.selection import Selection
 from ckptswap.sweep import statistics
 from ckptswap.sweep.donors import is_made
 from ckptswap.sweep.evidence import load_result, reduction
 from ckptswap.sweep.journal import read_plan
 from ckptswap.sweep.order import Order, parsed_order
-from ckptswap.sweep.plan import Plan
+from ckptswap.sweep.plan import Cell, Plan
 from ckptswap.sweep.rebuild import rebuilt
 from ckptswap.sweep.result import Row, SweepResult
 from ckptswap.sweep.statistics import Interval
@@ -81,8 +81,15 @@ def select(run_dir: str | Path, *, tolerance: float | None = None, progress: Pro
     result = load_result(folder, tolerance=tolerance)
     if result.mode != "only":
         raise RunError(f"{folder} swaps with --mode {result.mode}", remedy="sweep single parts, without --mode")
-    plan = Plan.from_json(read_plan(folder)["plan"])
-    candidates, same = _candidates(result)
+    made = [donor.path for donor in result.donors if is_made(donor.path)]
+    if made:
+        raise RunError(
+            f"{folder} has the donor {made[0]}, which is no file to transplant from",
+            remedy="sweep from files only",
+        )
+    cells = _finest(Plan.from_json(read_plan(folder)["plan"]))
+    way = {(cell.layer, cell.kind, cell.names) for cell in cells}
+    candidates, same = _candidates(row for row in result.rows if (row.layer, row.kind, row.tensors) in way)
     if not candidates:
         raise RunError(f"{folder} has no measured cell to choose from", remedy="see `ckptswap report`")
     order = _order(folder)
@@ -92,8 +99,7 @@ def select(run_dir: str | Path, *, tolerance: float | None = None, progress: Pro
         chosen = search.taken
         score, drop = search.measured(chosen)
     left = tuple(row for row in candidates if row not in chosen)
-    finest = max(Counter(cell.by for cell in plan.cells if cell.donor == 0).values())
-    unscored = finest - len(candidates) - same
+    unscored = sum(cell.donor == 0 for cell in cells) - len(candidates) - same
     renamed = any(each.renames for each in (order.recipient, *order.donors))
     paths = order.recipient.path, tuple(each.path for each in order.donors)
     return Choice(
@@ -109,13 +115,13 @@ def _order(folder: Path) -> Order:
         raise RunError(f"{folder} does not say how it was made ({error})", remedy="run the sweep again") from None
 
 
-def _candidates(result: SweepResult) -> tuple[list[Row], int]:
-    """Cells of the finest split, each with its best donor, the most harmless first; and how many are free.
+def _candidates(rows: Iterable[Row]) -> tuple[list[Row], int]:
+    """The cells of these rows, each with its best donor, the most harmless first; and how many are free.
 
     A cell that is not measured from any donor cannot be taken, unless it is free.
     """
     cells: dict[tuple[str, ...], list[Row]] = defaultdict(list)
-    for row in _finest(result):
+    for row in rows:
         if row.drop is not None:
             cells[row.tensors].append(row)
     free = [rows for rows in cells.values() if any(row.status != "measured" for row in rows)]
@@ -129,12 +135,12 @@ def _effect(row: Row) -> float:
     return max(abs(each) for each in (row.drop, row.ci_low, row.ci_high) if each is not None)
 
 
-def _finest(result: SweepResult) -> list[Row]:
-    """The rows of one way of splitting: parts of others would overlap."""
-    ways: dict[tuple[bool, bool], list[Row]] = defaultdict(list)
-    for row in result.rows:
-        ways[row.layer is None, row.kind is None].append(row)
-    return max(ways.values(), key=len, default=[])
+def _finest(plan: Plan) -> list[Cell]:
+    """The cells of the way of splitting that has most: parts of others would overlap."""
+    ways: dict[object, list[Cell]] = defaultdict(list)
+    for cell in plan.cells:
+        ways[cell.by].append(cell)
+    return max(ways.values(), key=len)
 
 
 class _Search:
@@ -191,18 +197,13 @@ class _Search:
 
 
 def commands(choice: Choice, out: str) -> list[str]:
-    """The `transplant` commands that make the chosen checkpoint, quoted for a shell; one for each donor.
-
-    Raises `UsageError` for a donor that is no file.
-    """
+    """The `transplant` commands that make the chosen checkpoint, quoted for a shell; one for each donor."""
     recipient, donors = choice.sources
     by_donor: dict[int, list[str]] = defaultdict(list)
     for row in choice.taken:
         by_donor[row.donor] += row.tensors
     found, last = [], recipient
     for place, (donor, names) in enumerate(sorted(by_donor.items()), start=1):
-        if is_made(donors[donor]):
-            raise UsageError(f"{donors[donor]} is no file to transplant from", remedy="sweep from files")
         stem, suffix = os.path.splitext(out)
         target = out if place == len(by_donor) else f"{stem}.part{place}{suffix}"
         words = ["ckptswap", "transplant", "--from", donors[donor], "--to", last]

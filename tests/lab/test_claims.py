@@ -192,6 +192,16 @@ def test_an_open_claim_is_undecided(claim: str) -> None:
     assert verdicts(CASES[claim][1])[claim] == "undecided"
 
 
+def test_a_kind_that_failed_may_be_the_worst() -> None:
+    """Without its number nobody can tell that convolution weights matter more than any other kind."""
+
+    def noisy(other: float | None) -> str:
+        found = every(noise=lambda seed: {"conv.weight": 0.3 + seed / 100, "bn.weight": 0.1, "bn.bias": other})
+        return verdicts(found)["conv-weight-sensitive-at-equal-distance"]
+
+    assert (noisy(0.1), noisy(0.9), noisy(None)) == ("supported", "not supported", "undecided")
+
+
 def test_recalibration_can_support() -> None:
     found = every(recalibrated=lambda seed: {"bn.weight": LOW[seed], "bn.bias": LOW[seed]})
     assert verdicts(found)["bn-statistics-matter-more-recalibrated"] == "supported"

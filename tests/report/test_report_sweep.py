@@ -106,3 +106,12 @@ def test_md_has_sections_findings_and_notes() -> None:
     assert "- **undecided**: The weight and bias" in text
     assert "0.01 × " in text
     assert sweep_md(dataclasses.replace(samples.sweep(), findings=())).count("###") == 2
+
+
+def test_a_kind_s_cells_are_counted_without_their_tensors() -> None:
+    cell = Row("l", "rnn.weight", ("l.weight_l0", "l.weight_l1"), 8, "measured", drop=0.1, verdict="reusable")
+    parts = [
+        Row("l", "rnn.weight", (name,), 4, "measured", drop=0.9, verdict="sensitive") for name in cell.tensors
+    ]
+    text = kind_summary(SweepResult("dice", "max", 0.01, 0.9, None, 8, (*parts, cell)), Style())
+    assert text.splitlines()[2].split() == ["rnn.weight", "1", "+0.100", "+0.100", "1", "0", "0", "–"]

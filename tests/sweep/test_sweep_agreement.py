@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ckptswap.errors import UsageError
+from ckptswap.report.agreement import agreement_document
+from ckptswap.report.document import document_text
+from ckptswap.report.text import Style
 from ckptswap.sweep.agreement import agreement, tau
 from ckptswap.sweep.result import DonorScore, Row, SweepResult
 
@@ -40,7 +43,7 @@ def test_cells_are_matched_by_name_and_missing_ones_stay_missing() -> None:
     assert [cell.layer for cell in found.cells] == ["y", "x", "z"], "the largest spread first"
     assert [cell.differs for cell in found.cells] == [True, None, None]
     assert found.cells[1].rows[1] is None
-    assert found.kendall == {(0, 1): None}, "one shared cell has no ranks"
+    assert found.kendall == {(0, 1, "layer,kind"): None}, "one shared cell has no ranks"
 
 
 @pytest.mark.parametrize(
@@ -60,13 +63,41 @@ def test_cells_differ_when_their_intervals_do_not_meet(other: Row, differs: bool
 def test_what_was_not_measured_has_no_rank() -> None:
     a = result(row("x", 0.5), row("y", 0.1), row("z", None, status="failed"))
     b = result(row("x", 0.4), row("y", 0.0, status="identical"), row("z", 0.3))
-    assert agreement({"a": a, "b": b}).kendall == {(0, 1): None}
+    assert agreement({"a": a, "b": b}).kendall == {(0, 1, "layer,kind"): None}
+
+
+def test_whole_kinds_and_their_cells_are_ranked_apart() -> None:
+    def whole(kind: str, drop: float) -> Row:
+        return Row(None, kind, (kind,), 4, "measured", drop=drop)
+
+    a = result(row("x", 0.5), row("y", 0.1), whole("k", 0.9), whole("m", 0.8))
+    b = result(row("x", 0.4), row("y", 0.2), whole("k", 0.01), whole("m", 0.02))
+    assert agreement({"a": a, "b": b}).kendall == {(0, 1, "layer,kind"): 1.0, (0, 1, "kind"): -1.0}
+
+
+def test_a_cell_is_compared_with_a_cell_and_not_with_one_of_its_tensors() -> None:
+    cell = Row("l", "rnn.weight", ("l.weight_l0", "l.weight_l1"), 8, "measured", drop=0.1)
+    parts = [Row("l", "rnn.weight", (name,), 4, "measured", drop=0.7) for name in cell.tensors]
+    found = agreement({"a": result(*parts, cell), "b": result(cell)})
+    assert [[each and each.drop for each in shared.rows] for shared in found.cells] == [[0.1, 0.1]]
+
+
+def test_the_lead_counts_what_can_be_told_and_notes_are_kept() -> None:
+    a = result(row("x", 0.5), row("y", 0.1), row("only here", 0.3))
+    b = replace(result(row("x", 0.9), row("y", 0.1)), notes=("2 cells are not scored yet",))
+    text = document_text(agreement_document(agreement({"a": a, "b": b})), Style(200))
+    assert "1 cell differs beyond the intervals" in text
+    assert "of 2 of which two runs have them. 1 cell in one run only." in text
+    assert "B: 2 cells are not scored yet" in text
+    none = agreement({"a": result(row("x", 0.5, None)), "b": result(row("x", 0.9, None))})
+    assert "nothing can be told apart" in document_text(agreement_document(none), Style(200))
 
 
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        (replace(result(), metric="iou"), "by iou and mode only, the first run by dice"),
+        (replace(result(), metric="iou"), r"by iou \(max\) and mode only, the first run by dice"),
+        (replace(result(), direction="min"), r"by dice \(min\)"),
         (replace(result(), mode="prefix"), "mode prefix"),
         (replace(result(), donors=(DonorScore("a", 0.1), DonorScore("b", 0.1))), "several donors"),
     ],

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from test_sweep_modes import READ, error_of, state_of
 
 from ckptswap.errors import RunError
+from ckptswap.formats import open_checkpoint
+from ckptswap.sweep.donors import open_donor
 from ckptswap.sweep.run import sweep
 from ckptswap.sweep.select import Choice, commands, select
 from ckptswap.task import TaskSpec
@@ -50,6 +55,45 @@ def test_the_finest_split_is_chosen_from(skip: TaskSpec, save, run: Path) -> Non
     names = [name for row in choice.taken for name in row.tensors]
     assert len(names) == len(set(names))
     assert all(row.layer is not None for row in choice.taken)
+
+
+DEEP = """
+
+class Deep(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.LSTM(12, 12, num_layers=2, batch_first=True)
+        self.head = nn.Conv2d(1, 1, 1)
+
+    def forward(self, x):
+        return self.head(self.rnn(x[:, 0])[0][:, None])
+"""
+
+
+@pytest.mark.parametrize("by", [[("tensor",), ("layer", "kind")], [("kind",), ("layer", "kind")]])
+def test_a_tensor_is_never_chosen_twice(skip: TaskSpec, own: Path, run: Path, by: list[tuple[str, ...]]) -> None:
+    """Where ways of splitting overlap, one is chosen from: the one with most cells."""
+    own.write_text(own.read_text() + DEEP)
+    spec = replace(skip, model=f"{own}:Deep", metrics=(f"{own}:error",))
+    pair = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        torch.save(runpy.run_path(str(own))["Deep"]().state_dict(), run.with_name(f"{seed}.pt"))
+        pair.append(open_checkpoint(run.with_name(f"{seed}.pt")))
+    sweep(pair[1], pair[0], spec, by=by, run_dir=run, tolerance=0.001)  # type: ignore[arg-type]
+    choice = select(run, tolerance=1e6)
+    names = [name for row in choice.taken for name in row.tensors]
+    assert sorted(names) == sorted(pair[0])
+    assert (choice.unscored, choice.same) == (0, 0)
+    assert choice.numel == sum(entry.numel for entry in pair[0].values())
+
+
+def test_a_donor_that_is_no_file_is_refused_before_any_work(skip: TaskSpec, save, run: Path) -> None:
+    recipient = save(0, "Skip")
+    zeros = open_donor("zeros", recipient, skip)
+    sweep([save(1, "Skip"), zeros], recipient, skip, selection=READ, run_dir=run, tolerance=0.001)
+    with pytest.raises(RunError, match=r"has the donor zeros, which is no file.*sweep from files"):
+        select(run, tolerance=1e6, progress=lambda done, total: pytest.fail("a set was scored"))
 
 
 def test_each_donor_has_its_command(skip: TaskSpec, save, run: Path) -> None:
