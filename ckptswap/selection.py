@@ -7,7 +7,6 @@ commas nor read as a pattern. Case matters.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fnmatch import translate
@@ -16,6 +15,7 @@ from functools import cached_property
 from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.errors import SelectionError, listing, near
 from ckptswap.naming import ALIASES, expand_kind, natural_key
+from ckptswap.shell import joined
 
 Test = Callable[[Entry], bool]
 WAYS = ("layer", "kind", "tensor", "all")
@@ -143,7 +143,7 @@ class Selection:
 
     def __str__(self) -> str:
         """The flags, quoted for a shell."""
-        return shlex.join(self.flags())
+        return joined(self.flags())
 
     @cached_property
     def _tests(self) -> list[tuple[str, bool, list[Test]]]:

@@ -6,6 +6,7 @@ A recipient in safetensors files is copied by the kernel and only the taken tens
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -240,7 +241,10 @@ def _slug(selection: Selection) -> str:
         *selection.kind,
     ]
     slug = "_".join(_safe(each) or "any" for each in patterns) or "all"
-    return slug if len(slug) <= 80 else f"{slug[:60]}-and-more"
+    if len(slug) <= 80:
+        return slug
+    rest = hashlib.sha256("\0".join(patterns).encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{slug[:60]}-and-more-{rest}"  # two selections that begin alike are two files
 
 
 def _safe(text: str) -> str:

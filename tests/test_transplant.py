@@ -198,6 +198,13 @@ def test_default_names(sides: tuple[Checkpoint, Checkpoint], flags: dict[str, li
     assert found == name
 
 
+def test_long_selections_that_begin_alike_have_names_of_their_own(sides: tuple[Checkpoint, Checkpoint]) -> None:
+    names = [f"={'a.very.long.layer' * 6}.{at}" for at in range(2)]
+    found = {str(plan(sides, only=["*", name]).default_output) for name in names}
+    assert len(found) == 2
+    assert all("-and-more-" in name and len(name) < 120 for name in found)
+
+
 @given(
     st.text(max_size=300),
     st.text(min_size=1, max_size=300),

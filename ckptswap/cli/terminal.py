@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import sys
 import time
@@ -12,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from ckptswap.report.text import Style, safe
+from ckptswap.shell import joined
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -52,7 +52,7 @@ def emit(text: str, out: str | None = None, *, force: bool = True) -> None:
 
 def command_line() -> str:
     """What the user typed, quoted for a shell."""
-    return shlex.join(["ckptswap", *sys.argv[1:]])
+    return joined(["ckptswap", *sys.argv[1:]])
 
 
 def say(text: str) -> None:

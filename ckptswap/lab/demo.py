@@ -7,7 +7,6 @@ journal. `commands.sh` holds the commands that do the same by hand.
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from ckptswap.formats import open_checkpoint
 from ckptswap.formats.atomic import write_text
 from ckptswap.lab.findings import findings
 from ckptswap.lab.train import TrainSpec, is_finished, load_samples, train
+from ckptswap.shell import joined
 from ckptswap.sweep.evidence import load_evidence
 from ckptswap.sweep.result import SweepResult
 from ckptswap.sweep.run import propose
@@ -118,7 +118,7 @@ def commands(segment: TrainSpec = SEGMENT, held_out: TaskSpec = HELD_OUT) -> str
         _train_command(auto_encoder(segment), RECONSTRUCTED, ["--init-from", INIT]),
         _sweep_command(held_out),
     ]
-    return "\n".join(["#!/bin/sh", "set -e", *(shlex.join(line) for line in lines)]) + "\n"
+    return "\n".join(["#!/bin/sh", "set -e", *(joined(line) for line in lines)]) + "\n"
 
 
 def _train_command(spec: TrainSpec, out: str, init: list[str]) -> list[str]:

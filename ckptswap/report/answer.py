@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from ckptswap.report.sweep import cell_name
+from ckptswap.report.charts import row_names
 from ckptswap.report.text import number, plural
 
 if TYPE_CHECKING:
-    from ckptswap.sweep.result import Row, SweepResult
+    from ckptswap.sweep.result import Mode, Row, Status, SweepResult
+
+_FREE: dict[Status, str] = {
+    "identical": "equal in both",
+    "no-effect": "never read",
+    "mismatch": "not fitting",
+    "failed": "failed",
+}
 
 
-def answer(result: SweepResult) -> tuple[str, ...]:
-    """What the sweep says, in at most two sentences.
+def answer(result: SweepResult, waiting: int = 0) -> tuple[str, ...]:
+    """What the sweep says, in at most two sentences; `waiting` rows are not scored yet.
 
     >>> from ckptswap.sweep.result import Row, SweepResult
     >>> row = Row("c", "conv.bias", ("c.bias",), 4, "measured", score=0.4, drop=0.5, verdict="sensitive")
@@ -23,45 +31,83 @@ def answer(result: SweepResult) -> tuple[str, ...]:
     Of 1 measured row, 0 are reusable within 0.01, 1 is sensitive and 0 are undecided.
     """
     measured = [row for row in result.rows if row.status == "measured" and row.drop is not None]
+    rest = _rest(result, waiting)
     if not measured:
-        return ("So far nothing is measured yet.",) if not result.rows else (f"{_free(result)}.".capitalize(),)
-    worst = max(measured, key=lambda row: row.drop or 0.0)
+        return ("So far nothing is measured yet.",) if not result.rows else (f"{rest}.",)
     verdicts = Counter(row.verdict for row in measured)
-    first = (
-        f"{_deed(result, worst)} costs most: {result.metric} goes from {number(result.baseline)} to "
-        f"{number(worst.score)}, a drop of {number(worst.drop, signed=True)}."
-    )
     second = (
         f"Of {plural(len(measured), 'measured row')}, {_are(verdicts['reusable'])} reusable within "
         f"{number(result.tolerance)}, {_are(verdicts['sensitive'])} sensitive and "
         f"{_are(verdicts['undecided'])} undecided"
     )
-    free = _free(result)
-    return first, f"{second}; {free}." if free else f"{second}."
+    worst = max(measured, key=lambda row: row.drop or 0.0)
+    return _first(result, worst), f"{second}; {rest}." if rest else f"{second}."
+
+
+def _first(result: SweepResult, worst: Row) -> str:
+    """What costs most, on the samples that it was scored on; or that nothing costs."""
+    drop = worst.drop or 0.0
+    from_to = f"{result.metric} goes from {number(_before(result, worst))} to {number(worst.score)}"
+    some = f", on {worst.samples} of {result.samples} samples" if is_partial(result, worst) else ""
+    deed = f"taking {taken(result.mode, _name(result, worst))} from {_donor(result, worst)}"
+    if drop <= 0:
+        return f"Nothing costs: the worst is {deed}, where {from_to}{some}."
+    return f"T{deed[1:]} costs most: {from_to}, {change(result, drop)}{some}."
+
+
+def is_partial(result: SweepResult, row: Row) -> bool:
+    """Whether a row rests on fewer samples than the whole, in a race or so far."""
+    return row.samples not in (None, result.samples)
+
+
+def _before(result: SweepResult, row: Row) -> float:
+    """The baseline on the row's own samples, with which its drop is paired."""
+    if row.score is None or row.drop is None:
+        return result.baseline
+    before = row.score + row.drop if result.direction == "max" else row.score - row.drop
+    return before if math.isfinite(before) else result.baseline
+
+
+def change(result: SweepResult, drop: float) -> str:
+    """A drop in words, for a metric of which more is better, and for one of which less is.
+
+    >>> from ckptswap.sweep.result import SweepResult
+    >>> change(SweepResult("mse", "min", 0.01, 0.9, None, 72, rows=()), 164.0)
+    '+164 worse'
+    """
+    shown = number(drop, signed=True)
+    return f"a drop of {shown}" if result.direction == "max" else f"{shown} worse"
+
+
+def taken(mode: Mode, name: str) -> str:
+    """What the variant of a cell takes from the donor.
+
+    >>> taken("all-but", "conv1 conv.bias"), taken("prefix", "conv1")
+    ('all but conv1 conv.bias', 'all layers up to conv1')
+    """
+    return {
+        "only": name,
+        "all-but": f"all but {name}",
+        "prefix": f"all layers up to {name}",
+        "suffix": f"all layers from {name} on",
+    }[mode]
+
+
+def _name(result: SweepResult, row: Row) -> str:
+    name = row_names(result.rows)[result.rows.index(row)]
+    return f"all of {name}" if result.mode == "only" and (row.layer is None or row.kind is None) else name
+
+
+def _donor(result: SweepResult, row: Row) -> str:
+    return result.donors[row.donor].path if len(result.donors) > 1 else "the donor"
 
 
 def _are(amount: int) -> str:
     return f"{amount:,} {'is' if amount == 1 else 'are'}"
 
 
-def _free(result: SweepResult) -> str:
-    found: Counter[str] = Counter(row.status for row in result.rows)
-    said = {
-        "identical": "equal in both",
-        "no-effect": "never read",
-        "mismatch": "not fitting",
-        "failed": "failed",
-    }
-    return ", ".join(f"{_are(found[status])} {words}" for status, words in said.items() if found[status])
-
-
-def _deed(result: SweepResult, row: Row) -> str:
-    donor = result.donors[row.donor].path if len(result.donors) > 1 else "the donor"
-    name = f"all of {cell_name(row)}" if row.layer is None or row.kind is None else cell_name(row)
-    where = {
-        "only": f"Taking {name}",
-        "all-but": f"Taking all but {name}",
-        "prefix": f"Taking all layers up to {name}",
-        "suffix": f"Taking all layers from {name} on",
-    }[result.mode]
-    return f"{where} from {donor}"
+def _rest(result: SweepResult, waiting: int) -> str:
+    """The rows without a measured drop, by why they have none."""
+    found = Counter(row.status for row in result.rows)
+    said = [(found[status], words) for status, words in _FREE.items()] + [(waiting, "not scored yet")]
+    return ", ".join(f"{_are(amount)} {words}" for amount, words in said if amount)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ckptswap.report.heatmap import worst_cells
-from ckptswap.report.sweep import cell_name
-from ckptswap.report.text import MISSING, count, interval, named, number, safe
+from ckptswap.report.heatmap import Key, worst_cells
+from ckptswap.report.sweep import MODES, cell_name
+from ckptswap.report.text import named, safe
+from ckptswap.sweep.result import widest
 
 if TYPE_CHECKING:
     from ckptswap.sweep.result import Row, SweepResult
@@ -17,15 +20,15 @@ Number = float | None
 
 @dataclass(frozen=True)
 class Series:
-    """Points under one name. Where there are any: `low` and `high` are the ends of their intervals, `notes` their
-    own names."""
+    """Points under one name. Where there are any: `low` and `high` are the ends of their intervals, `rows` what
+    they stand for."""
 
     name: str
     x: tuple[float | str, ...]
     y: tuple[Number, ...]
     low: tuple[Number, ...] = ()
     high: tuple[Number, ...] = ()
-    notes: tuple[str, ...] = ()
+    rows: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Chart:
 @dataclass(frozen=True)
 class Heat:
     """A matrix of drops, rows × columns. `marks` stand where there is no number to colour, `said` are these in
-    words, `notes` what else is known of a cell, in lines."""
+    words, `cells` the rows behind the matrix."""
 
     title: str
     rows: tuple[str, ...]
@@ -54,18 +57,45 @@ class Heat:
     values: tuple[tuple[Number, ...], ...]
     marks: tuple[tuple[str, ...], ...]
     said: tuple[tuple[str, ...], ...] = ()
-    notes: tuple[tuple[str, ...], ...] = ()
+    cells: tuple[tuple[Row | None, ...], ...] = ()
 
 
 Picture = Chart | Heat
-MARKS = {"identical": "=", "no-effect": "·", "mismatch": "×", "failed": "!"}
+WAITING = "not scored yet"
+MARKS = {"identical": "=", "no-effect": "·", "mismatch": "×", "failed": "!", WAITING: "…"}
 """What stands in a cell without a measured drop."""
 MOST_BARS = 40
 MOST_LINES = 8
 
 
-def heat(result: SweepResult) -> Heat:
-    """The drop of every layer × kind; layers in execution order where the run tells it.
+def row_names(rows: Sequence[Row]) -> list[str]:
+    """Layer and kind of each row; the tensor's name where others share them, or the same tensor came before.
+
+    >>> from ckptswap.sweep.result import Row
+    >>> row_names([Row("l", "rnn.weight", (name,), 4, "measured") for name in ("l.weight_l0", "l.weight_l1")])
+    ['l.weight_l0', 'l.weight_l1']
+    """
+    places = [(row.layer, row.kind, row.donor) for row in rows]
+    sharing: dict[object, set[tuple[str, ...]]] = defaultdict(set)
+    for place, row in zip(places, rows, strict=True):
+        sharing[place].add(row.tensors)
+    seen: set[object] = set()
+    names = []
+    for place, row in zip(places, rows, strict=True):
+        is_tensor = len(row.tensors) == 1 and (len(sharing[place]) > 1 or (place, row.tensors) in seen)
+        names.append(safe(row.tensors[0]) if is_tensor else cell_name(row))
+        seen.add((place, row.tensors))
+    return names
+
+
+def _mode(result: SweepResult) -> str:
+    """What a cell takes, where it is not itself."""
+    return f", {words}" if (words := MODES[result.mode]) else ""
+
+
+def heat(result: SweepResult, waiting: Collection[Key] = ()) -> Heat:
+    """The drop of every layer × kind; layers in execution order where the run tells it. `waiting` are the cells
+    that are not scored yet.
 
     >>> from ckptswap.sweep.result import Row, SweepResult
     >>> rows = (Row("c", "conv.bias", (), 4, "measured", drop=0.5), Row("d", "bn.bias", (), 4, "mismatch"))
@@ -73,29 +103,29 @@ def heat(result: SweepResult) -> Heat:
     >>> found.values, found.marks
     (((None, 0.5), (None, None)), (('', ''), ('×', '')))
     """
-    cells = {place: row for place, row in worst_cells(result.rows).items() if None not in place}
-    layers = result.in_order(layer for layer, _ in cells if layer is not None)
-    kinds = sorted({kind for _, kind in cells if kind})
-    table = [[cells.get((layer, kind)) for kind in kinds] for layer in layers]
+    cells = worst_cells(result.rows)
+    places = {place for place in [*cells, *waiting] if None not in place}
+    layers = result.in_order(layer for layer, _ in places if layer is not None)
+    kinds = sorted({kind for _, kind in places if kind})
+    table = tuple(tuple(cells.get((layer, kind)) for kind in kinds) for layer in layers)
+    said = tuple(
+        tuple(_status(cells.get((layer, kind)), (layer, kind) in waiting) for kind in kinds) for layer in layers
+    )
     return Heat(
-        f"drop in {safe(result.metric)}, by layer and kind",
-        tuple(named(layer or "") for layer in layers),
+        f"drop in {safe(result.metric)}, by layer and kind{_mode(result)}",
+        tuple(named(layer) for layer in layers),
         tuple(map(safe, kinds)),
         tuple(tuple(_measured(row) for row in line) for line in table),
-        tuple(tuple(MARKS.get(row.status, "") if row else "" for row in line) for line in table),
-        tuple(tuple(row.status if row else "" for row in line) for line in table),
-        tuple(tuple(_note(row) for row in line) for line in table),
+        tuple(tuple(MARKS.get(word, "") for word in line) for line in said),
+        said,
+        table,
     )
 
 
-def _note(row: Row | None) -> str:
-    """Interval, verdict, distance and size of a measured cell; of another why it is none."""
+def _status(row: Row | None, is_waiting: bool) -> str:
     if row is None:
-        return ""
-    if row.status != "measured":
-        return safe(row.reason or "")
-    ends = interval(row.sim_low, row.sim_high, 4, signed=True)
-    return f"{ends} simultaneous\n{row.verdict or MISSING}\nRMSE {number(row.rmse)}, {count(row.numel)} values"
+        return WAITING if is_waiting else ""
+    return row.status
 
 
 def _measured(row: Row | None) -> Number:
@@ -104,24 +134,25 @@ def _measured(row: Row | None) -> Number:
 
 def bars(result: SweepResult) -> Chart:
     """The worst cells, with their simultaneous intervals."""
-    ranked = sorted(_ranked(result), key=lambda row: -(row.drop or 0.0))[:MOST_BARS]
+    ranked = sorted(_ranked(result), key=lambda row: -(row.drop or 0.0))
+    names, ranked = row_names(ranked)[:MOST_BARS], ranked[:MOST_BARS]
     series = Series(
         "drop",
-        tuple(cell_name(row) for row in ranked),
+        tuple(names),
         tuple(row.drop for row in ranked),
         tuple(row.sim_low for row in ranked),
         tuple(row.sim_high for row in ranked),
+        tuple(ranked),
     )
-    return Chart(
-        "bars", f"the {len(ranked)} worst, 95 % simultaneous", f"drop in {safe(result.metric)}", "", (series,)
-    )
+    title = f"the {len(ranked)} worst, 95 % simultaneous{_mode(result)}"
+    return Chart("bars", title, f"drop in {safe(result.metric)}", "", (series,))
 
 
 def scatter(result: SweepResult) -> Chart:
     """RMSE against drop, by kind."""
     return Chart(
         "scatter",
-        "does the distance tell?",
+        f"does the distance tell?{_mode(result)}",
         "RMSE of donor and recipient",
         f"drop in {safe(result.metric)}",
         tuple(
@@ -129,9 +160,9 @@ def scatter(result: SweepResult) -> Chart:
                 safe(kind),
                 tuple(row.rmse or 0.0 for row in far),
                 tuple(row.drop for row in far),
-                notes=tuple(cell_name(row) for row in far),
+                rows=tuple(far),
             )
-            for kind, rows in _by_kind(result).items()
+            for kind, rows in _by_kind(_ranked(result)).items()
             if (far := [row for row in rows if row.rmse])  # a distance of 0 has no logarithm
         ),
         is_log_x=True,
@@ -139,11 +170,12 @@ def scatter(result: SweepResult) -> Chart:
 
 
 def depth(result: SweepResult) -> Chart:
-    """The drop along the layers in execution order, a line a kind."""
-    order = result.in_order(row.layer for row in _ranked(result) if row.layer is not None)
+    """The drop along the layers in execution order, a line a kind; of several tensors at one place the worst."""
+    cells = list(worst_cells(_ranked(result)).values())
+    order = result.in_order(row.layer for row in cells if row.layer is not None)
     place = {layer: at for at, layer in enumerate(order)}
     series = []
-    for kind, rows in _by_kind(result).items():
+    for kind, rows in _by_kind(cells).items():
         placed = sorted(rows, key=lambda row: place[row.layer or ""])
         series.append(
             Series(
@@ -152,23 +184,24 @@ def depth(result: SweepResult) -> Chart:
                 tuple(row.drop for row in placed),
                 tuple(row.sim_low for row in placed),
                 tuple(row.sim_high for row in placed),
+                tuple(placed),
             )
         )
-    title = "along the layers, in execution order"
+    title = f"along the layers, in execution order{_mode(result)}"
     axis = tuple(map(named, order))
     return Chart("lines", title, "layer", f"drop in {safe(result.metric)}", tuple(series), x_names=axis)
 
 
 def paths(result: SweepResult) -> Chart:
     """The drop on the way from recipient (0) to donor (1), a line for each of the worst cells that have one."""
-    rows = sorted((row for row in result.rows if row.path), key=lambda row: -(row.drop or 0.0))[:MOST_LINES]
+    rows = sorted((row for row in widest(result.rows) if row.path), key=lambda row: -(row.drop or 0.0))
     series = []
-    for row in rows:
+    for row, name in list(zip(rows, row_names(rows), strict=True))[:MOST_LINES]:
         points = [(point.alpha, point.drop, point.ci_low, point.ci_high) for point in row.path]
         ends = [(0.0, 0.0, None, None), (1.0, row.drop, row.ci_low, row.ci_high)]
         x, y, low, high = zip(*sorted([*ends, *points], key=lambda point: point[0]), strict=True)
-        series.append(Series(cell_name(row), x, y, low, high))
-    title = "on the way from recipient to donor"
+        series.append(Series(name, x, y, low, high))
+    title = f"on the way from recipient to donor{_mode(result)}"
     return Chart("lines", title, "alpha", f"drop in {safe(result.metric)}", tuple(series))
 
 
@@ -186,30 +219,33 @@ def curve(result: SweepResult) -> Chart:
         rows.sort(key=lambda row: place[row.layer or ""])
         x, y = tuple(place[row.layer or ""] for row in rows), tuple(row.drop for row in rows)
         low, high = tuple(row.sim_low for row in rows), tuple(row.sim_high for row in rows)
-        series.append(Series(safe(kind), x, y, low, high))
+        series.append(Series(safe(kind), x, y, low, high, tuple(rows)))
     way = "up to this one" if result.mode == "prefix" else "from this one on"
     axis = tuple(named(layer) for layer in order)
     title = f"all layers {way} from the donor"
     return Chart("lines", title, "layer", f"drop in {safe(result.metric)}", tuple(series), x_names=axis)
 
 
-def race(result: SweepResult) -> Chart:
-    """On how many samples each cell was scored before it was known to be among the worst, or not to be."""
-    ranked = sorted((row for row in result.rows if row.samples), key=lambda row: -(row.drop or 0.0))[:MOST_BARS]
+def race(result: SweepResult, is_race: bool = True) -> Chart:
+    """On how many samples each cell was scored: before a race knew whether it is among the worst, or so far."""
+    ranked = sorted((row for row in widest(result.rows) if row.samples), key=lambda row: -(row.drop or 0.0))
+    names, ranked = row_names(ranked)[:MOST_BARS], ranked[:MOST_BARS]
     if all(row.samples == result.samples for row in ranked):
-        ranked = []
-    series = Series("samples", tuple(map(cell_name, ranked)), tuple(row.samples for row in ranked))
-    return Chart("bars", "how far the race went", f"samples scored, of {result.samples}", "", (series,))
+        names, ranked = [], []
+    series = Series("samples", tuple(names), tuple(row.samples for row in ranked), rows=tuple(ranked))
+    title = "how far the race went" if is_race else "samples scored so far"
+    return Chart("bars", title, f"samples scored, of {result.samples}", "", (series,))
 
 
 def _ranked(result: SweepResult) -> list[Row]:
-    cells = [row for row in result.rows if row.status == "measured" and row.drop is not None]
+    """Measured cells; where there are none the measured rows of another split."""
+    cells = [row for row in widest(result.rows) if row.status == "measured" and row.drop is not None]
     return [row for row in cells if row.layer is not None and row.kind] or cells
 
 
-def _by_kind(result: SweepResult) -> dict[str, list[Row]]:
+def _by_kind(cells: Sequence[Row]) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
-    for row in _ranked(result):
+    for row in cells:
         if row.kind and row.layer is not None:
             found.setdefault(row.kind, []).append(row)
     return dict(sorted(found.items()))

@@ -72,9 +72,11 @@ def heatmap(result: SweepResult, style: Style) -> str:
 
 
 def worst_cells(rows: Sequence[Row]) -> dict[Key, Row]:
-    """The row behind each cell, the worst where several share one."""
+    """The row behind each cell; where several tensors share one that has no row itself, the worst of them."""
+    from ckptswap.sweep.result import widest
+
     cells: dict[Key, Row] = {}
-    for row in rows:
+    for row in widest(rows):
         key = row.layer, row.kind
         if key != (None, None) and (key not in cells or _drop(row) > _drop(cells[key])):
             cells[key] = row

@@ -1,48 +1,72 @@
 """A sweep as one self-contained page: the answer, pictures, findings, samples, every row, and where it comes from.
 
-The page opens offline: plotly's script, ours and the styles are in it, and its policy lets it load nothing else.
+The page opens offline: plotly's script, ours and the styles are in it, and its policy lets it load nothing else,
+and run no other script.
 All text from files goes through `safe` and `html.escape`; data for the script is JSON in which no `<` is left.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from ckptswap.report import charts
-from ckptswap.report.answer import answer
-from ckptswap.report.html_rows import css_class, escaped, row_commands, rows_table
+from ckptswap.report.answer import answer, change, taken
+from ckptswap.report.heatmap import Key
+from ckptswap.report.html_rows import css_class, escaped, row_commands, rows_table, shown_rows
 from ckptswap.report.interactive import figure
-from ckptswap.report.text import MISSING, fixed, named, number, safe
+from ckptswap.report.sweep import MODES
+from ckptswap.report.text import MISSING, number
 
 if TYPE_CHECKING:
     from ckptswap.sweep.facts import Origin
+    from ckptswap.sweep.plan import Cell
     from ckptswap.sweep.result import Finding, SweepResult
-    from ckptswap.sweep.samples import Hit
+    from ckptswap.sweep.samples import Hit, Samples
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'; "
+    "script-src {scripts}"
+)
 
 
 @dataclass(frozen=True)
 class About:
     """What a run's folder says beside its table: where it comes from, the samples that were hit worst (None where
-    none were kept)."""
+    none were kept), all cells that it is to score, and the metric that it raced by."""
 
     origin: Origin
-    samples: tuple[Hit, ...] | None = None
+    samples: Samples | None = None
+    cells: tuple[Cell, ...] = ()
+    raced_by: str | None = None
+
+    def waiting(self, result: SweepResult) -> list[Cell]:
+        """The cells that have no row yet."""
+        known = {(row.layer, row.kind, row.tensors, row.donor) for row in result.rows}
+        return [cell for cell in self.cells if (cell.layer, cell.kind, cell.names, cell.donor) not in known]
 
 
 def about(run_dir: str) -> About:
     """Read it from a run folder. Raises `RunError` for a folder that is no run, or is damaged."""
+    from ckptswap.errors import RunError
     from ckptswap.sweep.facts import load_origin
+    from ckptswap.sweep.journal import read_plan
+    from ckptswap.sweep.plan import Plan
     from ckptswap.sweep.samples import load_samples
 
-    return About(load_origin(run_dir), load_samples(run_dir))
+    origin, contents = load_origin(run_dir), read_plan(Path(run_dir))
+    try:
+        cells, race = Plan.from_json(contents["plan"]).cells, contents.get("race")
+        return About(origin, load_samples(run_dir), cells, race["metric"] if race else None)
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{run_dir} holds a damaged plan ({error!r})", remedy="run the sweep again") from None
 
 
 def sweep_html(result: SweepResult, about: About, top: int | None = None) -> str:
@@ -54,18 +78,21 @@ def sweep_html(result: SweepResult, about: About, top: int | None = None) -> str
     >>> page[:15], "nothing is measured yet" in page
     ('<!doctype html>', True)
     """
-    pictures = list(_pictures(result))
+    waiting, rows = about.waiting(result), shown_rows(result, top)
+    pictures = list(_pictures(result, waiting, about.raced_by == result.metric))
     body = "\n".join(
         [
-            _header(result, about.origin),
+            _header(result, about.origin, len(waiting)),
             _section("Findings", "findings", "\n".join(map(_finding, result.findings)) if result.findings else ""),
             _section("Pictures", "pictures", "\n".join(_figure(each) for each in pictures)),
             _section("Worst-hit samples", "samples", _samples(result, about.samples)),
-            _section("Every row", "rows", rows_table(result, about.origin, top)),
+            _section("Every row", "rows", _mode(result) + rows_table(result, rows)),
             _section("Where it comes from", "origin", _facts(about.origin)),
         ]
     )
-    data = {"figures": {each.id: figure(each.picture) for each in pictures}, **row_commands(result, about.origin)}
+    lines = {row: at for at, row in enumerate(rows)}
+    figures = {each.id: figure(each.picture, lines) for each in pictures}
+    data = {"figures": figures, **row_commands(rows, about.origin)}
     return _page(_title(about.origin), body, data)
 
 
@@ -73,12 +100,14 @@ def _page(title: str, body: str, data: Mapping[str, Any]) -> str:
     from plotly.offline import get_plotlyjs
 
     here = files("ckptswap.report")
-    style, script = (here.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
+    style, ours = (here.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
+    scripts = (get_plotlyjs(), f"\n{ours}")
+    policy = POLICY.format(scripts=" ".join(map(_hash, scripts)))
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{escaped(title)}</title>
@@ -92,12 +121,15 @@ def _page(title: str, body: str, data: Mapping[str, Any]) -> str:
 {body}
 </main>
 <script type="application/json" id="data">{_json(data)}</script>
-<script>{get_plotlyjs()}</script>
-<script>
-{script}</script>
+{"".join(f"<script>{each}</script>" for each in scripts)}
 </body>
 </html>
 """
+
+
+def _hash(script: str) -> str:
+    """By which the policy knows a script of ours, and lets no other run, nor what hides in an attribute."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def _json(data: Mapping[str, Any]) -> str:
@@ -127,7 +159,7 @@ def _stem(path: str) -> str:
     return PurePath(path).name or path
 
 
-def _header(result: SweepResult, origin: Origin) -> str:
+def _header(result: SweepResult, origin: Origin, waiting: int) -> str:
     facts = {
         result.metric: f"{'higher' if result.direction == 'max' else 'lower'} is better",
         "baseline": number(result.baseline),
@@ -141,7 +173,7 @@ def _header(result: SweepResult, origin: Origin) -> str:
         f"<div><dt>{escaped(name)}</dt><dd>{escaped(value)}</dd></div>" for name, value in facts.items()
     )
     notes = "".join(f"<li>{escaped(note)}</li>" for note in result.notes)
-    sentences = " ".join(answer(result))
+    sentences = " ".join(answer(result, waiting))
     return (
         f'<header>\n<h1>{escaped(_title(origin))}</h1>\n<p class="answer">{escaped(sentences)}</p>\n'
         f'<dl class="tiles">{tiles}</dl>\n{f"<ul class=notes>{notes}</ul>" if notes else ""}\n</header>'
@@ -173,78 +205,83 @@ class _Shown:
     donor: str = ""
 
 
-_CAPTIONS: dict[str, tuple[Callable[[SweepResult], charts.Picture], str]] = {
-    "curve": (charts.curve, "What the network loses as layer after layer comes from the donor."),
-    "heatmap": (
-        charts.heat,
-        "Orange costs, blue helps, pale is near zero. = equal in both, · never read, × does not fit, ! failed; an "
-        "empty place is no such cell. Layers in execution order.",
-    ),
-    "bars": (charts.bars, "The worst drops with their simultaneous 95 % intervals."),
-    "scatter": (charts.scatter, "Each cell's drop against how far apart the two networks' values are."),
-    "depth": (charts.depth, "The same drops by place in the network, a line a kind."),
-    "paths": (charts.paths, "The drop between recipient (0) and donor (1), with plain 95 % intervals."),
-    "race": (charts.race, "How many samples each cell was scored on before the race had decided."),
+_CAPTIONS = {
+    "curve": "What the network loses as layer after layer comes from the donor.",
+    "heatmap": "Orange costs, blue helps, the stronger the more. = equal in both, · never read, × does not fit, "
+    "! failed, … not scored yet; an empty place is no such cell. Layers in execution order.",
+    "bars": "The worst drops with their simultaneous 95 % intervals.",
+    "scatter": "Each cell's drop against how far apart the two networks' values are.",
+    "depth": "The same drops by place in the network, a line a kind.",
+    "paths": "The drop between recipient (0) and donor (1), with plain 95 % intervals.",
+    "race": "How many samples each cell was scored on before the race had decided.",
+    "scored": "How many samples each cell is scored on so far.",
 }
 
 
-def _pictures(result: SweepResult) -> Iterator[_Shown]:
+def _pictures(result: SweepResult, waiting: Collection[Cell], is_race: bool) -> Iterator[_Shown]:
     """Those that this run has something for, donor by donor."""
     several = len(result.donors) > 1
     for at in range(max(1, len(result.donors))):
         part = replace(result, rows=tuple(row for row in result.rows if row.donor == at)) if several else result
-        for name, (draw, caption) in _CAPTIONS.items():
-            if result.mode in ("prefix", "suffix") and name in ("heatmap", "depth", "scatter"):
-                continue  # cells that hold each other have no place of their own
+        places = {(cell.layer, cell.kind) for cell in waiting if cell.donor == at}
+        for name, draw in _draws(result, places, is_race).items():
             picture = draw(part)
             if not charts.is_empty(picture):
-                yield _Shown(f"{name}-{at}", picture, caption, result.donors[at].path if several else "")
+                yield _Shown(f"{name}-{at}", picture, _CAPTIONS[name], result.donors[at].path if several else "")
+
+
+def _draws(
+    result: SweepResult, waiting: Collection[Key], is_race: bool
+) -> dict[str, Callable[[SweepResult], charts.Picture]]:
+    """The pictures by their names. Of `prefix` and `suffix`, whose cells hold each other, none has a place of its
+    own."""
+    placed: dict[str, Callable[[SweepResult], charts.Picture]] = {
+        "heatmap": lambda part: charts.heat(part, waiting),
+        "bars": charts.bars,
+        "scatter": charts.scatter,
+        "depth": charts.depth,
+    }
+    if result.mode in ("prefix", "suffix"):
+        placed = {"curve": charts.curve, "bars": charts.bars}
+    last = "race" if is_race else "scored"
+    return {**placed, "paths": charts.paths, last: lambda part: charts.race(part, is_race)}
 
 
 def _figure(shown: _Shown) -> str:
+    """A group, not an image: plotly's buttons are in it."""
     title = f"{shown.picture.title}{f', from {shown.donor}' if shown.donor else ''}"
-    behind = _matrix(shown.picture) if isinstance(shown.picture, charts.Heat) else ""
+    table = f'<details data-of="{shown.id}"><summary>the heatmap as a table</summary></details>\n'
     return (
-        f'<figure>\n<h3>{escaped(title)}</h3>\n<div class="plot" id="{shown.id}" role="img" '
+        f'<figure>\n<h3>{escaped(title)}</h3>\n<div class="plot" id="{shown.id}" role="group" '
         f'aria-label="{escaped(title)}: {escaped(shown.caption)} The numbers are in the table below."></div>\n'
-        f"<figcaption>{escaped(shown.caption)}</figcaption>\n{behind}</figure>"
+        f"<figcaption>{escaped(shown.caption)}</figcaption>\n"
+        f"{table if isinstance(shown.picture, charts.Heat) else ''}</figure>"
     )
 
 
-def _matrix(heat: charts.Heat) -> str:
-    """The heatmap as a table, for whoever cannot see it."""
-    head = "".join(f'<th scope="col">{escaped(column)}</th>' for column in heat.columns)
-    lines = []
-    for name, values, said in zip(heat.rows, heat.values, heat.said, strict=True):
-        shown = (
-            fixed(value, 4, signed=True) if value is not None else word
-            for value, word in zip(values, said, strict=True)
-        )
-        cells = "".join(f"<td>{escaped(word)}</td>" for word in shown)
-        lines.append(f'<tr><th scope="row">{escaped(name)}</th>{cells}</tr>')
-    return (
-        "<details><summary>the heatmap as a table</summary><div class=wide><table>"
-        f"<thead><tr><th scope=col>layer</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-        "</details>"
-    )
+def _mode(result: SweepResult) -> str:
+    """A line above the table, where a row takes something else than itself."""
+    words = MODES[result.mode]
+    return f"<p class=quiet>Each row: {words}.</p>\n" if words else ""
 
 
 # Samples ---------------------------------------------------------------------------------------------------------
 
 
-def _samples(result: SweepResult, hits: Sequence[Hit] | None) -> str:
-    if hits is None:
+def _samples(result: SweepResult, kept: Samples | None) -> str:
+    if kept is None:
         return (
             "<p class=quiet>This run kept none: the same <code>ckptswap sweep</code> again keeps them where "
             "the task is about images.</p>"
         )
-    return "\n".join(_hit(result, hit) for hit in hits)
+    if kept.hits and kept.metric != result.metric:
+        said = f"Those that were kept are the worst by {kept.metric}, this report is about {result.metric}."
+        return f"<p class=quiet>{escaped(said)}</p>"
+    return "\n".join(_hit(result, hit) for hit in kept.hits)
 
 
 def _hit(result: SweepResult, hit: Hit) -> str:
     """One sample, from left to right: input, truth, baseline, variant."""
-    names = [named(hit.layer) if hit.layer is not None else "", safe(hit.kind or "")]
-    cell = " ".join(name for name in names if name) or "the whole selection"
     captions = {
         "input": "input",
         "truth": "truth",
@@ -252,14 +289,20 @@ def _hit(result: SweepResult, hit: Hit) -> str:
         "variant": f"variant {number(hit.variant)}",
     }
     pictures = "".join(
-        f'<figure class="tile"><img src="{html.escape(hit.pictures[name])}" alt="{name} of sample {hit.sample}">'
-        f"<figcaption>{escaped(caption)}</figcaption></figure>"
+        f'<figure class="tile"><img src="{html.escape(hit.pictures[name])}" '
+        f'alt="{escaped(f"{name} of sample {hit.sample}")}"><figcaption>{escaped(caption)}</figcaption></figure>'
         for name, caption in captions.items()
         if name in hit.pictures
     )
-    donor = f", from {escaped(result.donors[hit.donor].path)}" if len(result.donors) > 1 else ""
-    said = f"{html.escape(cell)}{donor}: sample {hit.sample}, a drop of {number(hit.drop, signed=True)}"
-    return f'<div class="strip"><p>{said}</p><div class="tiles-of-images">{pictures}</div></div>'
+    donor = f", from {result.donors[hit.donor].path}" if len(result.donors) > 1 else ""
+    said = f"{_cell(result, hit)}{donor}: sample {hit.sample}, {change(result, hit.drop)} in {result.metric}"
+    return f'<div class="strip"><p>{escaped(said)}</p><div class="tiles-of-images">{pictures}</div></div>'
+
+
+def _cell(result: SweepResult, hit: Hit) -> str:
+    names = [hit.layer or "(root)" if hit.layer is not None else "", hit.kind or ""]
+    cell = " ".join(name for name in names if name)
+    return taken(result.mode, cell) if cell else "the whole selection"
 
 
 # Where it comes from -------------------------------------------------------------------------------------------

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import html
-import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ckptswap.report.sweep import sections
-from ckptswap.report.text import MISSING, count, fixed, interval, named, plural, safe
+from ckptswap.report.answer import is_partial
+from ckptswap.report.charts import row_names
+from ckptswap.report.sweep import cell_name, sections
+from ckptswap.report.text import MISSING, count, decimals, fixed, interval, named, plural, safe
+from ckptswap.shell import quoted
 
 if TYPE_CHECKING:
     from ckptswap.sweep.facts import Origin
@@ -29,98 +32,148 @@ def css_class(word: str | None) -> str:
     return (word or "none").replace(" ", "-")
 
 
-_COLUMNS = (
-    ("rank", True), ("layer", False), ("kind", False), ("values", True), ("RMSE", True), ("score", True),
-    ("drop", True), ("plain interval", False), ("simultaneous interval", False), ("verdict", False),
-)  # fmt: skip
+def shown_rows(result: SweepResult, top: int | None) -> list[Row]:
+    """The rows of the table, section by section, of each the worst `top`."""
+    return [
+        row
+        for _, rows in sections(result.rows)
+        for row in rows
+        if top is None or (row.rank is not None and row.rank <= top)
+    ]
 
 
-def rows_table(result: SweepResult, origin: Origin, top: int | None) -> str:
-    """Every row, section by section, in one table that can be filtered and sorted."""
-    several = len(result.donors) > 1
-    extra = [("donor", False)] if several else []
-    extra += [("recalibrated drop", True)] if result.recalibrated_baseline is not None else []
-    extra += [("barrier", True)] if any(row.path for row in result.rows) else []
-    columns = [*_COLUMNS, *extra]
-    lines, hidden = [], 0
-    at = {id(row): index for index, row in enumerate(result.rows)}
-    for _, rows in sections(result.rows):
-        shown = rows if top is None else [row for row in rows if row.rank is not None and row.rank <= top]
-        hidden += len(rows) - len(shown)
-        lines += [_row(row, at[id(row)], result, extra, origin) for row in shown]
+@dataclass(frozen=True)
+class _Column:
+    """A column: its name, its cells as HTML, whether they are numbers."""
+
+    name: str
+    cells: Sequence[str]
+    is_number: bool = True
+
+
+def rows_table(result: SweepResult, rows: Sequence[Row]) -> str:
+    """The rows in one table that can be filtered and sorted. Cells are not closed, which HTML lets us do: their
+    closing tags would be a tenth of a large page."""
+    columns = list(_columns(result, rows))
     head = "".join(
         f'<th scope="col" aria-sort="none"><button type="button" data-column="{place}" '
-        f'data-number="{int(is_number)}">{name}</button></th>'
-        for place, (name, is_number) in enumerate(columns)
+        f'data-number="{int(column.is_number)}">{column.name}</button></th>'
+        for place, column in enumerate(columns)
     )
+    lines = "\n".join(
+        f"<tr>{''.join(cells)}</tr>" for cells in zip(*(each.cells for each in columns), strict=True)
+    )
+    hidden = len(result.rows) - len(rows)
     more = f"<p class=quiet>{hidden:,} more rows are left out by --top.</p>" if hidden else ""
     return f"""<p class="filter"><label>filter <input id="filter" type="search" placeholder="layer, kind, verdict"
  autocomplete="off" spellcheck="false"></label> <span id="shown"
- role="status">{plural(len(lines), "row")}</span></p>
+ role="status">{plural(len(rows), "row")}</span></p>
 <div class="wide" tabindex="0" role="region" aria-label="every row">
-<table id="table"><thead><tr>{head}<th scope="col">command</th></tr></thead>
+<table id="table"><thead><tr>{head}</tr></thead>
 <tbody>
-{chr(10).join(lines)}
+{lines}
 </tbody></table></div>{more}"""
 
 
-def _row(row: Row, at: int, result: SweepResult, extra: Sequence[tuple[str, bool]], origin: Origin) -> str:
-    again = row.recalibrated
-    verdict = row.verdict if row.status == "measured" else row.status
-    also: dict[str, tuple[float | None, str]] = {
-        "donor": (None, escaped(result.donors[row.donor].path) if result.donors else ""),
-        "recalibrated drop": _number(again.drop if again else None, signed=True),
-        "barrier": _number(row.barrier.height if row.barrier else None, signed=True),
-    }
-    cells: list[tuple[float | None, str]] = [
-        (row.rank, MISSING if row.rank is None else str(row.rank)),
-        (None, "(all)" if row.layer is None else html.escape(named(row.layer))),
-        (None, "(all)" if row.kind is None else escaped(row.kind)),
-        (row.numel, count(row.numel)),
-        _number(row.rmse),
-        _number(row.score),
-        _number(row.drop, signed=True),
-        (None, interval(row.ci_low, row.ci_high, 4, signed=True)),
-        (None, interval(row.sim_low, row.sim_high, 4, signed=True)),
-        (None, f'<span class="verdict {css_class(verdict)}">{escaped(verdict or MISSING)}</span>{_reason(row)}'),
-        *(also[name] for name, _ in extra),
-    ]
-    drawn = "".join(f"<td{_value(value)}>{text}</td>" for value, text in cells)
-    copy = (
-        f'<button type="button" class="copy" data-row="{at}" title="copy the transplant command">copy</button>'
-        if _has_command(row, origin)
-        else MISSING
+def _columns(result: SweepResult, rows: Sequence[Row]) -> Iterator[_Column]:
+    """Numbers of one column have the same decimals, intervals those of the drop."""
+    names = row_names(rows)
+    places = decimals(row.drop for row in rows)
+    yield _Column("rank", _cells(MISSING if row.rank is None else str(row.rank) for row in rows))
+    yield _Column(
+        "layer", _cells(html.escape(_layer(row, name)) for row, name in zip(rows, names, strict=True)), False
     )
-    return f"<tr>{drawn}<td>{copy}</td></tr>"
+    yield _Column("kind", _cells("(all)" if row.kind is None else escaped(row.kind) for row in rows), False)
+    yield _Column("values", _cells(count(row.numel) for row in rows))
+    yield _numbers("RMSE", (row.rmse for row in rows))
+    yield _numbers("score", (row.score for row in rows), places)  # no coarser than the drop
+    yield _numbers("drop", (row.drop for row in rows), signed=True)
+    plain = (interval(row.ci_low, row.ci_high, places, signed=True) for row in rows)
+    yield _Column("plain interval", _cells(plain))
+    wide = (interval(row.sim_low, row.sim_high, places, signed=True) for row in rows)
+    yield _Column("simultaneous interval", _cells(wide))
+    yield _Column("verdict", [_verdict(row) for row in rows], False)
+    yield from _asked_columns(result, rows)
 
 
-def _reason(row: Row) -> str:
-    return f" <small>{escaped(row.reason)}</small>" if row.reason else ""
+def _asked_columns(result: SweepResult, rows: Sequence[Row]) -> Iterator[_Column]:
+    """Those that only some runs have."""
+    if any(is_partial(result, row) for row in result.rows):
+        yield _Column("samples", _cells(count(row.samples) for row in rows))
+    if len(result.donors) > 1:
+        donors = [f"<td class=donor>{escaped(each.path)}" for each in result.donors]
+        yield _Column("donor", [donors[row.donor] for row in rows], False)
+    if result.recalibrated_baseline is not None:
+        again = (row.recalibrated.drop if row.recalibrated else None for row in rows)
+        yield _numbers("recalibrated drop", again, signed=True)
+    if any(row.path for row in result.rows):
+        heights = (row.barrier.height if row.barrier else None for row in rows)
+        yield _numbers("barrier", heights, signed=True)
 
 
-def _number(value: float | None, *, signed: bool = False) -> tuple[float | None, str]:
-    return value, fixed(value, 4, signed=signed)
+def _cells(texts: Iterable[str]) -> list[str]:
+    return [f"<td>{text}" for text in texts]
 
 
-def _value(value: float | None) -> str:
-    return "" if value is None else f' class="n" data-value="{value!r}"'
+def _numbers(name: str, values: Iterable[float | None], least: int = 0, *, signed: bool = False) -> _Column:
+    known = list(values)
+    places = max(least, decimals(known))
+    return _Column(name, _cells(fixed(value, places, signed=signed) for value in known))
+
+
+def _layer(row: Row, name: str) -> str:
+    """The layer; of one of several tensors under one layer and kind its own name."""
+    if name != cell_name(row):
+        return name
+    return "(all)" if row.layer is None else named(row.layer)
+
+
+def _verdict(row: Row) -> str:
+    said = row.verdict if row.status == "measured" else row.status
+    reason = f" <small>{escaped(row.reason)}</small>" if row.reason else ""
+    return f"<td class={css_class(said)}>{escaped(said or MISSING)}{reason}"
+
+
+# Commands --------------------------------------------------------------------------------------------------------
+
+
+def row_commands(rows: Sequence[Row], origin: Origin) -> dict[str, Any]:
+    """What the copy buttons need: the beginning of each donor's command, the tensors' names as words of a shell,
+    and for each row the donor and its words as runs (first, how many, …); none where no command can be.
+
+    The longest rows come first, so that the many that take nearly all, or one layer more each, are a few runs.
+    """
+    words: dict[str, int] = {}
+    for row in sorted(rows, key=lambda row: -len(row.tensors)):
+        for name in row.tensors:
+            words.setdefault(name, len(words))
+    return {
+        "starts": [origin.transplant(at) for at in range(len(origin.donors))],
+        "words": [quoted(f"={name}") for name in words],
+        "rows": [
+            _runs(words[name] for name in row.tensors) if _has_command(row, origin) else None for row in rows
+        ],
+        "donors": [row.donor for row in rows],
+    }
+
+
+def _runs(places: Iterable[int]) -> list[int]:
+    """
+    >>> _runs([4, 5, 6, 0, 1])
+    [4, 3, 0, 2]
+    """
+    runs: list[int] = []
+    for place in places:
+        if runs and place == runs[-2] + runs[-1]:
+            runs[-1] += 1
+        else:
+            runs += [place, 1]
+    return runs
 
 
 def _has_command(row: Row, origin: Origin) -> bool:
-    """A name with control characters is nothing to paste into a terminal."""
+    """What holds control characters is nothing to paste into a terminal."""
     if row.status == "mismatch" or not row.tensors or row.donor >= len(origin.donors):
         return False
-    return origin.transplant(row.donor) is not None and all(name.isprintable() for name in row.tensors)
-
-
-def row_commands(result: SweepResult, origin: Origin) -> dict[str, Any]:
-    """What the copy buttons need: the beginning of each donor's command, the words that name tensors, and for
-    each row which of these."""
-    words: dict[str, int] = {}
-    rows = [[words.setdefault(name, len(words)) for name in row.tensors] for row in result.rows]
-    return {
-        "starts": [origin.transplant(at) for at in range(len(origin.donors))],
-        "words": [f"--only {shlex.quote(f'={name}')}" for name in words],
-        "rows": rows,
-        "donors": [row.donor for row in result.rows],
-    }
+    words = (origin.recipient, origin.donors[row.donor], *row.tensors)
+    return origin.transplant(row.donor) is not None and all(word.isprintable() for word in words)

@@ -11,6 +11,7 @@ from rich.text import Text
 from ckptswap.report.layout import HEADING, QUIET, Cell, Column, grid, paragraph, render
 from ckptswap.report.tabular import to_csv, to_md
 from ckptswap.report.text import Style, count, figure, fixed, interval, named, number, plural, safe
+from ckptswap.shell import printable
 
 if TYPE_CHECKING:
     from ckptswap.sweep.result import Row
@@ -80,32 +81,13 @@ def select_table(data: Mapping[str, Any], style: Style) -> str:
 def _wrapped(command: str, style: Style) -> str:
     """A command over several lines, which a shell reads as one."""
     lines = [""]
-    for word in map(_quoted, shlex.split(command)):
+    for word in map(printable, shlex.split(command)):
         longer = f"{lines[-1]} {word}".lstrip()
         if lines[-1] and len(longer) > style.width - 4:
             lines.append(word)
         else:
             lines[-1] = longer
     return " \\\n  ".join(lines)
-
-
-def _quoted(word: str) -> str:
-    """For a shell, and for a terminal: what is not printed is spelt as bash and zsh read it.
-
-    >>> print(_quoted("a\\nb"), _quoted("a b"))
-    $'a\\u000ab' 'a b'
-    """
-    if word.isprintable():
-        return shlex.quote(word)
-    letters = (
-        letter
-        if letter.isprintable() and letter not in "'\\"
-        else f"\\U{ord(letter):08x}"
-        if ord(letter) > 0xFFFF
-        else f"\\u{ord(letter):04x}"
-        for letter in word
-    )
-    return f"$'{''.join(letters)}'"
 
 
 def _cells(row: Mapping[str, Any]) -> list[Cell]:

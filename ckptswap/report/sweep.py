@@ -27,7 +27,6 @@ from ckptswap.report.text import (
     plural,
     safe,
 )
-from ckptswap.sweep.result import widest
 
 if TYPE_CHECKING:
     from ckptswap.sweep.result import Finding, Row, SweepResult
@@ -50,7 +49,7 @@ _UNMEASURED = {
     "mismatch": "the donor's tensors do not fit",
     "failed": "could not be scored",
 }
-_MODES = {
+MODES = {
     "only": "",
     "all-but": "all but this from the donor",
     "prefix": "all layers up to this one from the donor",
@@ -213,7 +212,7 @@ def sweep_table(result: SweepResult, style: Style, top: int | None = None) -> st
         if result.mode in ("prefix", "suffix"):  # a curve: read from the first layer taken to the last
             rows = sorted(rows, key=lambda row: (row.kind or "", len(row.tensors)))
         shown = rows[:top]
-        lines += [Text(), Text(_MODES[result.mode] or title, style=HEADING), *_ranked(shown, result, style)]
+        lines += [Text(), Text(MODES[result.mode] or title, style=HEADING), *_ranked(shown, result, style)]
         if len(shown) < len(rows):
             lines.append(Text(f"and {len(rows) - len(shown):,} more", style=QUIET))
         lines += _paths(shown, style)
@@ -369,6 +368,8 @@ def kind_summary(result: SweepResult, style: Style) -> str:
     kind       cells   worst  median  reusable  sensitive  undecided  whole
     conv.bias      1  +0.100  +0.100         0          1          0      –
     """
+    from ckptswap.sweep.result import widest
+
     cells: dict[str, list[Row]] = defaultdict(list)
     for row in widest(result.rows):
         if row.kind is not None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ckptswap.shell import joined
 from ckptswap.sweep.donors import is_made
 from ckptswap.sweep.journal import journal_files, read_plan
 from ckptswap.version import __version__
@@ -37,7 +37,7 @@ class Origin:
         """
         if self.is_renamed or is_made(self.donors[donor]):
             return None
-        return shlex.join(["ckptswap", "transplant", "--from", self.donors[donor], "--to", self.recipient])
+        return joined(["ckptswap", "transplant", "--from", self.donors[donor], "--to", self.recipient])
 
 
 def made_by(folder: Path, command: str | None, *, anew: bool) -> dict[str, str | None]:

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ckptswap.errors import RunError
 from ckptswap.formats.atomic import write_text
-from ckptswap.sweep.journal import BASELINE, faults
+from ckptswap.sweep.journal import BASELINE, SAMPLES, faults, key_of, read_plan
 from ckptswap.sweep.plan import Cell, Variant
 
 if TYPE_CHECKING:
@@ -29,13 +29,14 @@ if TYPE_CHECKING:
     from ckptswap.task import Task
     from ckptswap.task.data import Batch
 
-FILE = "samples.json"
+FILE = SAMPLES
 SCHEMA = "ckptswap.samples/1"
 CELLS, EACH = 3, 3
 """How many of the worst cells are shown, and how many samples of each."""
 SIDE = 192
 """Pixels of a picture's longer side at the most."""
 OVERLAPS = ("iou", "dice", "accuracy")
+PICTURE = "data:image/png;base64,"
 _PALETTE = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
             (204, 121, 167))  # fmt: skip
 """Okabe and Ito's colours, class 0 black; the classes beyond begin again after black."""
@@ -55,37 +56,82 @@ class Hit:
     pictures: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Samples:
+    """What a run kept, and the metric by which these are the worst."""
+
+    metric: str
+    hits: tuple[Hit, ...]
+
+
 def keep_samples(proposal: Proposal) -> tuple[Hit, ...]:
     """Draw them from a run that has its scores, and keep them in its folder; nothing where there are no images.
 
     Raises `RunError` where the folder cannot be written to, and what `Task.forward` raises.
     """
     hits = tuple(_hits(proposal))
+    kept = {
+        "schema": SCHEMA,
+        "metric": proposal.task.metrics[0].name,
+        "key": _key(read_plan(proposal.folder)),
+        "rows": [asdict(hit) for hit in hits],
+    }
     with faults(f"cannot write to {proposal.folder}"):
-        write_text(proposal.folder / FILE, json.dumps({"schema": SCHEMA, "rows": [asdict(hit) for hit in hits]}))
+        write_text(proposal.folder / FILE, json.dumps(kept))
     return hits
 
 
-def load_samples(run_dir: str | Path) -> tuple[Hit, ...] | None:
-    """What was kept; None where a run kept none. Raises `RunError` for a damaged file."""
+def _key(contents: dict[str, Any]) -> str:
+    """What the samples were chosen under: the conditions of the scores, and which cells there are."""
+    return key_of({name: contents.get(name) for name in ("key", "plan")})
+
+
+def load_samples(run_dir: str | Path) -> Samples | None:
+    """What was kept; None where a run kept none, or only of what it was before. Raises `RunError` for a damaged
+    file."""
     path = Path(run_dir) / FILE
     if not path.exists():
         return None
     try:
         found = json.loads(path.read_text("utf-8"))
-        hits = tuple(Hit(**row) for row in found["rows"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        kept = Samples(_checked(found.get("metric", ""), str), tuple(_hit(row) for row in found["rows"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is damaged ({error})", remedy="remove it, and run the same sweep again") from None
-    if any(not uri.startswith("data:image/png;base64,") for hit in hits for uri in hit.pictures.values()):
+    if any(not uri.startswith(PICTURE) for hit in kept.hits for uri in hit.pictures.values()):
         raise RunError(f"{path} holds something else than pictures", remedy="remove it")
-    return hits
+    contents = read_plan(path.parent)
+    if found.get("key") != _key(contents):
+        return None
+    if any(hit.donor >= len(contents["donors"]) for hit in kept.hits):
+        raise RunError(f"{path} is damaged (it names a donor that the run does not have)", remedy="remove it")
+    return kept
+
+
+def _hit(row: dict[str, Any]) -> Hit:
+    """One that is what it says. Raises TypeError or ValueError for another."""
+    hit = Hit(**row)
+    for name in (hit.layer, hit.kind):
+        _checked(name, str, type(None))
+    for score in (hit.baseline, hit.variant, hit.drop):
+        _checked(score, int, float)
+    if min(_checked(hit.sample, int), _checked(hit.donor, int)) < 0:
+        raise ValueError(f"sample {hit.sample} of donor {hit.donor}")
+    for uri in _checked(hit.pictures, dict).values():
+        _checked(uri, str)
+    return hit
+
+
+def _checked(value: Any, *types: type) -> Any:
+    if type(value) not in types:  # True is no number
+        raise TypeError(f"{value!r} is no {types[0].__name__}")
+    return value
 
 
 def _hits(proposal: Proposal) -> Iterator[Hit]:
     from ckptswap.sweep.evidence import read_run
 
     run = read_run(proposal.folder)
-    if not _can_be_shown(proposal.task):
+    if not _may_be_shown(proposal.task):
         return
     wanted = [(cell, *hit) for cell in _worst_cells(run) for hit in _worst_samples(run, cell)]
     numbers = {place: number for number, places in enumerate(run.scores.walk) for place in places.tolist()}
@@ -135,20 +181,34 @@ def _worst_samples(run: Run, cell: Cell) -> list[tuple[int, float, float, float]
 # Pictures --------------------------------------------------------------------------------------------------------
 
 
-def _can_be_shown(task: Task) -> bool:
-    """Whether a score compares pictures of a kind that we know."""
-    return task.metrics[0].name.partition(":")[0] in (*OVERLAPS, "mse", "psnr") and task.first_inputs().dim() == 4
+def _may_be_shown(task: Task) -> bool:
+    """Whether inputs are images and the score compares what may be pictures too."""
+    return _metric(task) in (*OVERLAPS, "mse", "psnr") and task.first_inputs().dim() == 4
+
+
+def _metric(task: Task) -> str:
+    return task.metrics[0].name.partition(":")[0]
+
+
+def _are_pictures(task: Task, output: Tensor, targets: Tensor) -> bool:
+    """Whether a score compares masks or images of one size, not a few numbers a sample or one class of all."""
+    if targets.dim() < 3 or targets.shape[-2:] != output.shape[-2:]:
+        return False
+    if _metric(task) in OVERLAPS:
+        return output.dim() in (3, 4) and (targets.dim() == 3 or targets.shape[1] == 1)
+    return output.dim() == 4
 
 
 def _drawn(
     proposal: Proposal, batch: Batch, here: Sequence[tuple[Cell, int]]
 ) -> dict[tuple[str, int], dict[str, str]]:
-    task = proposal.task
+    task, baseline = proposal.task, proposal.task.forward(batch.inputs)
+    if not _are_pictures(task, baseline, batch.targets):
+        return {}
     at = {place: index for index, place in enumerate(batch.places.tolist())}
     cells = {cell.variant: cell for cell, _ in here}
     variants = [Variant(cell.variant, cell.names, cell.donor) for cell in cells.values()]
     outcomes = {each.variant.id: each.output for each in proposal.engine.in_full(batch.inputs, variants)}
-    baseline = task.forward(batch.inputs)
     found = {}
     for cell, place in here:
         output, index = outcomes[cell.variant], at[place]
@@ -159,7 +219,7 @@ def _drawn(
 
 
 def _pictures(task: Task, given: Tensor, truth: Tensor, baseline: Tensor, variant: Tensor) -> dict[str, str]:
-    if task.metrics[0].name.partition(":")[0] in OVERLAPS:
+    if _metric(task) in OVERLAPS:
         probability = task.spec.output == "probability"
         masks = {"truth": _values(truth)} | {
             name: _classes(_values(each), probability)
@@ -215,4 +275,4 @@ def _png(pixels: np.ndarray) -> str:
     image.thumbnail((SIDE, SIDE), Image.Resampling.NEAREST)
     out = io.BytesIO()
     image.save(out, "PNG")
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+    return PICTURE + base64.b64encode(out.getvalue()).decode()

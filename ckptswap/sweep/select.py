@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy as np
 
 from ckptswap.errors import RunError
 from ckptswap.selection import Selection
+from ckptswap.shell import joined
 from ckptswap.sweep import statistics
 from ckptswap.sweep.donors import is_made
 from ckptswap.sweep.evidence import load_result, reduction
@@ -74,22 +74,21 @@ def select(run_dir: str | Path, *, tolerance: float | None = None, progress: Pro
     """Find a largest set of a run's cells whose combined drop stays below the tolerance (default: the run's).
 
     It stays below when the upper end of the 95 % interval of its drop does. Of several donors each cell takes the
-    one that does least. The task is built as the sweep built it. Raises `RunError` for a folder that is no
+    one that does least; one that is no file (`zeros`, …) gives nothing, for no command could take from it.
+    The task is built as the sweep built it. Raises `RunError` for a folder that is no
     sweep of single parts, or whose checkpoints or data are others by now.
     """
     folder = Path(run_dir)
     result = load_result(folder, tolerance=tolerance)
     if result.mode != "only":
         raise RunError(f"{folder} swaps with --mode {result.mode}", remedy="sweep single parts, without --mode")
-    made = [donor.path for donor in result.donors if is_made(donor.path)]
-    if made:
-        raise RunError(
-            f"{folder} has the donor {made[0]}, which is no file to transplant from",
-            remedy="sweep from files only",
-        )
+    files = {at for at, donor in enumerate(result.donors) if not is_made(donor.path)}
+    if not files:
+        raise RunError(f"{folder} has no donor that is a file to transplant from", remedy="sweep from a file too")
     cells = _finest(Plan.from_json(read_plan(folder)["plan"]))
     way = {(cell.layer, cell.kind, cell.names) for cell in cells}
-    candidates, same = _candidates(row for row in result.rows if (row.layer, row.kind, row.tensors) in way)
+    rows = [row for row in result.rows if (row.layer, row.kind, row.tensors) in way and row.donor in files]
+    candidates, same = _candidates(rows)
     if not candidates:
         raise RunError(f"{folder} has no measured cell to choose from", remedy="see `ckptswap report`")
     order = _order(folder)
@@ -99,7 +98,7 @@ def select(run_dir: str | Path, *, tolerance: float | None = None, progress: Pro
         chosen = search.taken
         score, drop = search.measured(chosen)
     left = tuple(row for row in candidates if row not in chosen)
-    unscored = sum(cell.donor == 0 for cell in cells) - len(candidates) - same
+    unscored = sum(cell.donor == min(files) for cell in cells) - len(candidates) - same
     renamed = any(each.renames for each in (order.recipient, *order.donors))
     paths = order.recipient.path, tuple(each.path for each in order.donors)
     return Choice(
@@ -207,6 +206,6 @@ def commands(choice: Choice, out: str) -> list[str]:
         stem, suffix = os.path.splitext(out)
         target = out if place == len(by_donor) else f"{stem}.part{place}{suffix}"
         words = ["ckptswap", "transplant", "--from", donors[donor], "--to", last]
-        found.append(shlex.join([*words, *Selection.exactly(names).flags(), "-o", target]))
+        found.append(joined([*words, *Selection.exactly(names).flags(), "-o", target]))
         last = target
     return found

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from cli_program import good, run
+from cli_program import SWAP, TASK, good, run
 
 from ckptswap.formats import open_checkpoint
 
@@ -36,8 +36,9 @@ def test_the_page_tells_the_very_command_and_the_hashes(work_swept: Path) -> Non
 def test_a_copied_command_makes_the_variant(work_swept: Path) -> None:
     data = data_of(Path("run/result.html").read_text("utf-8"))
     row = good("report", "run", "--format", "json").json["rows"][0]
-    command = f"{data['starts'][0]} {' '.join(data['words'][at] for at in data['rows'][0])}"
-    [path] = good(*shlex.split(command)[1:]).out.splitlines()
+    first, many = data["rows"][0]
+    words = [f"--only {word}" for word in data["words"][first : first + many]]
+    [path] = good(*shlex.split(f"{data['starts'][0]} {' '.join(words)}")[1:]).out.splitlines()
     changed = good("diff", "segment.safetensors", path, "--format", "json").json["rows"]
     assert [each["name"] for each in changed if each["status"] == "changed"] == row["tensors"]
 
@@ -47,6 +48,23 @@ def test_top_and_tolerance_and_metric_reach_the_page(work_swept: Path) -> None:
     assert "more rows are left out by --top" in page
     assert "tolerance 0.5 as given" in page
     assert "drop in mse" in page
+    assert "the worst by iou, this report is about mse" in page
+    assert 'class="strip"' not in page
+
+
+def test_an_unfinished_run_shows_what_waits_and_speaks_of_no_race(work_swept: Path) -> None:
+    [journal] = Path("run/journal").glob("*.jsonl")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[: len(lines) // 5]))
+    page = good("report", "run", "--format", "html").out
+    waiting = len(good("sweep", *SWAP, *TASK, "--dry-run", "--format", "json").json["rows"]) - len(
+        good("report", "run", "--format", "json").json["rows"]
+    )
+    assert waiting > 0
+    assert f"{waiting} are not scored yet." in page
+    marks = [cell[3] for cell in data_of(page)["figures"]["heatmap-0"]["cells"]]
+    assert marks.count("…") == waiting
+    assert "race" not in page[page.index("<main>") : page.index("</main>")]
 
 
 @pytest.mark.parametrize(

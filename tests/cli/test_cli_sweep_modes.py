@@ -164,11 +164,12 @@ def test_select_on_what_is_no_plain_sweep(work: Path) -> None:
     good("sweep", "--from", "zeros", *TO, *TASK, "--metric", "iou", *KIND, "--run", "other")
     done = run("select", "other", "--tolerance", "1")
     assert done.code == 2
-    assert "no file to transplant from" in done.err
-    plan = json.loads(Path("other/plan.json").read_text())
+    assert "no donor that is a file" in done.err
+    good(*SWEEP, *KIND, "--run", "another")
+    plan = json.loads(Path("another/plan.json").read_text())
     plan["order"] = {}
-    Path("other/plan.json").write_text(json.dumps(plan))
-    assert "does not say how it was made" in run("select", "other").err
+    Path("another/plan.json").write_text(json.dumps(plan))
+    assert "does not say how it was made" in run("select", "another").err
 
 
 def test_what_was_asked_is_shown_of_every_donor(work: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from dataclasses import replace
 
 import pytest
 import report_samples as samples
@@ -78,7 +79,7 @@ def test_layers_stand_in_natural_order_and_the_whole_kind_last() -> None:
 
 
 def test_the_worst_of_several_rows_is_shown() -> None:
-    rows = [measured("l", "k", drop) for drop in (0.1, 0.8, 0.3)]
+    rows = [replace(measured("l", "k", drop), tensors=(str(drop),)) for drop in (0.1, 0.8, 0.3)]
     assert "███" in heatmap(of(*rows), Style(80)).splitlines()[2]
 
 

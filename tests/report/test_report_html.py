@@ -17,9 +17,11 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from ckptswap.report.answer import answer
 from ckptswap.report.html import About, sweep_html
+from ckptswap.report.html_rows import row_commands
 from ckptswap.sweep.facts import Origin
-from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated, Row, SweepResult
-from ckptswap.sweep.samples import Hit
+from ckptswap.sweep.plan import Cell
+from ckptswap.sweep.result import Barrier, DonorScore, Mode, Point, Recalibrated, Row, SweepResult
+from ckptswap.sweep.samples import Hit, Samples
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ORIGIN = Origin("b.safetensors", ("a donor.safetensors",), {"command": "ckptswap sweep", "begun": None})
@@ -35,6 +37,11 @@ MARKUP = (
     "$\\frac{1}{2}$",
 )
 HIT = Hit("head", "conv.bias", 0, 7, 0.9, 0.2, 0.7, dict.fromkeys(("input", "truth", "baseline", "variant"), DOT))
+KEPT = Samples("dice", (HIT,))
+
+
+def kept(**changed: Any) -> Samples:
+    return Samples("dice", (dataclasses.replace(HIT, **changed),))
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +65,7 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Open]:
     said: list[str] = []
     contexts = []
 
-    def opened(result: SweepResult, about: About = About(ORIGIN, (HIT,)), **how: Any) -> Page:
+    def opened(result: SweepResult, about: About = About(ORIGIN, KEPT), **how: Any) -> Page:
         file = tmp_path / "a report.html"
         file.write_text(sweep_html(result, about), "utf-8")
         context = browser.new_context(offline=True, **how)
@@ -113,11 +120,13 @@ def test_it_is_one_file_under_seven_megabytes() -> None:
 def test_every_status_is_distinct_in_the_heatmap(show: Open) -> None:
     page = show(samples.sweep())
     marks = set(page.locator("#heatmap-0 .heatmap-label").all_text_contents())
-    assert {"=", "·", "×", "!"} <= marks
+    assert marks == {"=", "·", "×", "!"}
     z = page.evaluate("DATA.figures['heatmap-0'].data[0].z")
     assert any(value is None for line in z for value in line)
     scale = page.evaluate("DATA.figures['heatmap-0'].data[0]")
     assert scale["zmin"] == -scale["zmax"]
+    page.locator("#pictures summary").click()
+    page.wait_for_selector("#pictures details td")
     words = page.locator("#pictures details td").all_text_contents()
     assert {"identical", "no-effect", "mismatch", "failed", ""} <= set(words)
 
@@ -130,6 +139,38 @@ def test_the_heatmap_tells_numbers_under_the_mouse(show: Open) -> None:
     said = page.locator("#heatmap-0 .hoverlayer").text_content()
     assert said
     assert "encoder.0.conv1" in said
+
+
+def test_the_mouse_and_the_table_below_the_heatmap_tell_what_the_rows_do(show: Open) -> None:
+    row = Row("a", "conv.bias", ("a",), 36864, "measured", rank=1, rmse=0.5, score=0.4, drop=0.5, sim_low=0.25,
+              sim_high=0.75, verdict="sensitive")  # fmt: skip
+    odd = Row("$b$<i>", "conv.bias", ("b",), 4, "failed", reason="no <b>number</b>")
+    cell = Cell(("layer", "kind"), "c", "conv.bias", ("c",), 4, "measured")
+    order = ("a", odd.layer or "", "c")
+    result = SweepResult("dice", "max", 0.01, 0.9, None, 8, (row, odd), layers=order)
+    page = show(result, About(ORIGIN, KEPT, (cell,)))
+    measured, marked = page.evaluate("DATA.figures['heatmap-0'].data")
+    told = measured["hovertext"][0][0].split("<br>")
+    assert {"layer a", "values 36.9k", "drop +0.5000", "verdict sensitive"} <= set(told)
+    assert "simultaneous interval [+0.2500, +0.7500]" in told
+    assert "&#36;b&#36;&#60;i&#62;" in measured["hovertext"][1][0]
+    assert measured["z"] == [[0.5], [None], [None]]
+    assert marked["text"] == [[""], ["!"], ["…"]]
+    assert measured["hovertext"][2][0] == "c<br>conv.bias<br>not scored yet"
+    assert page.evaluate("DATA.figures['bars-0'].data[0].hovertext[0]") == measured["hovertext"][0][0]
+    page.locator("#pictures summary").click()
+    page.wait_for_selector("#pictures details td")
+    assert page.locator("#pictures details td").all_text_contents() == ["+0.5000", "failed", "not scored yet"]
+    assert page.inner_text(".answer").endswith("1 is failed, 1 is not scored yet.")
+
+
+def test_no_button_sends_a_chart_away(show: Open) -> None:
+    page = show(samples.sweep())
+    names = page.locator(".modebar-btn").evaluate_all("all => all.map(each => each.getAttribute('data-title'))")
+    assert "Zoom in" in names
+    assert not [name for name in names if "hare" in name or "loud" in name]
+    assert page.evaluate("document.getElementById('bars-0')._context.plotlyServerURL") == ""
+    assert page.locator("[role=img]").count() == 0
 
 
 # Working with the table ------------------------------------------------------------------------------------------
@@ -156,6 +197,23 @@ def test_a_click_sorts_by_a_column_and_what_is_missing_comes_last(show: Open) ->
         assert set(shown[len(known) :]) == {"–"}
 
 
+def test_intervals_sort_by_their_lower_ends(show: Open) -> None:
+    lows = (-0.02, 0.1, -0.1, 9e-7, None, 0.01)
+    rows = tuple(
+        Row(f"l{at}", "conv.bias", (f"l{at}",), 10 ** (at + 2), "measured", drop=0.1, sim_low=low,
+            sim_high=None if low is None else 1.0)
+        for at, low in enumerate(lows)
+    )  # fmt: skip
+    page = show(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows))
+    head = page.locator("#table th", has_text="simultaneous")
+    head.locator("button").click()
+    assert layers(page) == ["l1", "l5", "l3", "l0", "l2", "l4"]
+    head.locator("button").click()
+    assert layers(page) == ["l2", "l0", "l3", "l5", "l1", "l4"]
+    page.locator("#table th", has_text="values").locator("button").click()
+    assert layers(page) == ["l5", "l4", "l3", "l2", "l1", "l0"]
+
+
 def test_names_sort_by_letters_and_numbers(show: Open) -> None:
     rows = tuple(Row(f"conv{at}", "conv.bias", (f"c{at}",), 1, "measured", drop=0.1) for at in (10, 9, 1))
     page = show(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows))
@@ -179,7 +237,7 @@ def test_the_keyboard_reaches_filter_sorting_and_copying(show: Open) -> None:
 
 @pytest.mark.parametrize("with_clipboard", [True, False])
 def test_copy_gives_the_command_of_the_row(show: Open, with_clipboard: bool) -> None:
-    names = ("it's $(odd).weight", "b c.bias")
+    names = ("it's $(odd).weight", "plain.bias")
     rows = (Row("odd", None, names, 8, "measured", rank=1, drop=0.1),)
     page = show(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows))
     page.evaluate(
@@ -192,6 +250,9 @@ def test_copy_gives_the_command_of_the_row(show: Open, with_clipboard: bool) -> 
     )
     page.click(".copy")
     page.wait_for_function("() => window.copied")
+    assert "--only '=it'\"'\"'s $(odd).weight' --only '=plain.bias'" in page.evaluate("window.copied")
+    assert page.evaluate("document.activeElement.className") == "copy"
+    assert page.get_attribute(".copy", "aria-label") == "copy the command of odd (all)"
     words = shlex.split(page.evaluate("window.copied"))
     assert words[:6] == ["ckptswap", "transplant", "--from", "a donor.safetensors", "--to", "b.safetensors"]
     assert words[6:] == ["--only", f"={names[0]}", "--only", f"={names[1]}"]
@@ -205,8 +266,13 @@ def test_what_no_command_can_take_has_no_button(show: Open) -> None:
     )
     page = show(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows))
     assert page.locator(".copy").count() == 0
-    made = About(Origin("b", ("zeros",), {}), ())
-    assert show(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows[:1]), made).locator(".copy").count() == 0
+
+
+@pytest.mark.parametrize(("recipient", "donor"), [("b", "zeros"), ("b\x1b", "a"), ("b", "a\nrm")])
+def test_neither_has_a_row_of_a_made_donor_or_a_path_with_control_characters(recipient: str, donor: str) -> None:
+    row = Row("a", "conv.bias", ("a",), 8, "measured", rank=1, drop=0.1)
+    assert row_commands([row], Origin(recipient, (donor,), {}))["rows"] == [None]
+    assert row_commands([row], ORIGIN)["rows"] == [[0, 1]]
 
 
 # How it looks ----------------------------------------------------------------------------------------------------
@@ -243,7 +309,25 @@ def test_on_paper_there_are_all_rows_and_no_buttons(show: Open) -> None:
     page.emulate_media(media="print")
     assert not page.locator("#theme, .filter, .copy").filter(visible=True).count()
     assert page.evaluate("getComputedStyle(document.querySelector('#rows .wide')).overflow") == "visible"
+    heads = page.locator("#table th").evaluate_all("all => all.map(each => getComputedStyle(each).display)")
+    assert heads == ["table-cell"] * 10 + ["none"]
+    page.locator("#pictures details").evaluate("details => { details.open = true; }")
+    page.wait_for_selector("#pictures details td")
+    assert page.locator("#pictures details th").last.is_visible()
+    assert page.locator("#pictures details thead th").last.is_visible()
     assert page.pdf().startswith(b"%PDF")
+
+
+def test_from_dark_every_picture_is_light_on_paper_and_dark_again(show: Open) -> None:
+    page = show(samples.sweep(), color_scheme="dark")
+    colours = "Object.keys(DATA.figures).map(id => document.getElementById(id).layout.paper_bgcolor)"
+    assert set(page.evaluate(colours)) == {"#0f1318"}
+    now = page.evaluate(f"(window.dispatchEvent(new Event('beforeprint')), {colours})")
+    assert set(now) == {"#fff"}
+    assert paper(page) == "rgb(255, 255, 255)"
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    page.wait_for_function(f"() => {colours}.every(each => each === '#0f1318')")
+    assert paper(page) == "rgb(15, 19, 24)"
 
 
 # Names, sizes, and what only some runs have ----------------------------------------------------------------------
@@ -255,7 +339,7 @@ def test_names_from_a_file_stay_text(show: Open) -> None:
     def odd(name: str) -> str:
         return f"{next(names)}{name}"
 
-    about = About(Origin(odd("b"), (odd("a"),), {odd("k"): odd("v")}), (dataclasses.replace(HIT, layer=odd("l")),))
+    about = About(Origin(odd("b"), (odd("a"),), {odd("k"): odd("v")}), kept(layer=odd("l")))
     page = show(samples.sweep(rename=odd), about)
     assert page.locator("script").count() == 3
     inside = "main img:not(.tile img), main b, main red, main [onmouseover], main [onerror], main a"
@@ -265,6 +349,96 @@ def test_names_from_a_file_stay_text(show: Open) -> None:
     assert "\x1b" not in page.content()
     assert any("$" in name for name in page.locator("#bars-0 .ytick text").all_text_contents())
     page.locator("#heatmap-0").hover()
+
+
+def test_nothing_hidden_in_a_sample_or_an_attribute_runs(browser: Browser, tmp_path: Path) -> None:
+    attack = "1\"><img src=x onerror='window.ran = 1'>"
+    (tmp_path / "page.html").write_text(sweep_html(samples.sweep(), About(ORIGIN, kept(sample=attack))))
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    assert attack in page.inner_text(".strip p")
+    assert page.locator(".tile img").count() == page.locator("img").count() == 4
+    page.evaluate("""document.body.insertAdjacentHTML("beforeend",
+        "<img src=x onerror='window.ran = 1'><a id=bad href='javascript:window.ran = 1'>x</a>")""")
+    page.click("#bad")
+    page.wait_for_timeout(200)
+    assert page.evaluate("window.ran") is None
+    policy = page.get_attribute("meta[http-equiv]", "content") or ""
+    assert "base-uri 'none'; form-action 'none'" in policy
+    assert "unsafe-inline" not in policy.partition("script-src")[2]
+    page.close()
+
+
+def test_samples_name_their_metric_and_are_not_shown_under_another() -> None:
+    text = sweep_html(samples.sweep(), About(ORIGIN, KEPT))
+    assert "sample 7, a drop of +0.7 in dice" in text
+    other = sweep_html(dataclasses.replace(samples.sweep(), metric="mse"), About(ORIGIN, KEPT))
+    assert "the worst by dice, this report is about mse" in other
+    assert 'class="strip"' not in other
+
+
+def test_what_a_row_takes_is_said_above_the_table_and_at_the_samples() -> None:
+    text = sweep_html(dataclasses.replace(samples.sweep(), mode="all-but"), About(ORIGIN, KEPT))
+    assert "Each row: all but this from the donor." in text
+    assert "<p>all but head conv.bias: sample 7" in text
+    assert "Each row" not in sweep_html(samples.sweep(), About(ORIGIN, KEPT))
+
+
+def test_rows_on_fewer_samples_have_a_column_and_without_a_race_none_is_named() -> None:
+    rows = (
+        Row("a", "conv.bias", ("a",), 8, "measured", rank=1, drop=0.1, samples=4),
+        Row("b", "conv.bias", ("b",), 8, "measured", rank=2, drop=0.1, samples=8),
+    )
+    text = sweep_html(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows), About(ORIGIN))
+    body = text[text.index("<main>") : text.index("</main>")]
+    assert ">samples</button>" in body
+    assert "<td>4</tr>" in body
+    assert "samples each cell is scored on so far" in body
+    assert "race" not in body
+    assert ">samples</button>" not in sweep_html(samples.sweep(), About(ORIGIN))
+
+
+def test_small_numbers_keep_their_digits() -> None:
+    rows = tuple(
+        Row(f"l{at}", "conv.bias", (f"l{at}",), 8, "measured", rmse=1e-5 * at, score=2e-4, drop=1.234e-5 * at,
+            sim_low=1e-5, sim_high=2e-5)
+        for at in (1, 2)
+    )  # fmt: skip
+    text = sweep_html(SweepResult("mse", "min", 1e-6, 1.7e-4, None, 8, rows), About(ORIGIN))
+    for shown in ("+1.23e-05", "+2.47e-05", "1.00e-05", "2.00e-04", "[+1.00e-05, +2.00e-05]"):
+        assert f"<td>{shown}" in text
+
+
+def test_tensors_of_one_cell_go_by_their_names_in_the_table(show: Open) -> None:
+    takes = (("x", "y"), ("x",), ("y",), ("c",), ("c",))
+    rows = tuple(Row("lstm" if names != ("c",) else "conv", "some.weight", names, 8, "measured", rank=1, drop=0.1)
+                 for names in takes)  # fmt: skip
+    page = show(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows), About(ORIGIN))
+    assert layers(page) == ["lstm", "x", "y", "conv", "c"]
+    assert page.locator("#bars-0 .ytick text").all_text_contents() == ["lstm some.weight", "conv some.weight"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "rows", "donors"), [("only", 5000, 1), ("only", 900, 4), ("all-but", 900, 1), ("prefix", 900, 1)]
+)
+def test_thousands_of_rows_stay_under_seven_megabytes(mode: Mode, rows: int, donors: int) -> None:
+    names = [f"model.layers.{at // 6}.self_attn.block{at % 6}.weight" for at in range(rows)]
+    takes = {
+        "only": lambda at: (names[at],),
+        "all-but": lambda at: tuple(names[:at] + names[at + 1 :]),
+        "prefix": lambda at: tuple(names[: at + 1]),
+    }[mode]
+    known = {"score": 0.51234, "sim_low": -0.0123, "sim_high": 0.0456, "ci_low": 0.0011, "ci_high": 0.0345}
+    kind = None if mode == "prefix" else "linear.weight"
+    found = tuple(
+        Row(name.removesuffix(".weight"), kind, takes(at), 1000, "measured", rank=at + 1, rmse=0.123456,
+            drop=1 / (at + 1), donor=donor, samples=8, verdict="undecided", **known)  # type: ignore[arg-type]
+        for donor in range(donors) for at, name in enumerate(names)
+    )  # fmt: skip
+    files = tuple(f"d{at}.safetensors" for at in range(donors))
+    scores = tuple(DonorScore(file, 0.5) for file in files) if donors > 1 else ()
+    result = SweepResult("dice", "max", 0.01, 0.9, None, 8, found, mode=mode, donors=scores)
+    assert len(sweep_html(result, About(Origin("b", files, {}))).encode()) < 7_000_000
 
 
 def test_five_thousand_rows_open_filter_and_sort(show: Open) -> None:
@@ -309,7 +483,7 @@ def test_prefixes_are_a_curve_and_a_race_shows_how_far_it_went(show: Open) -> No
         for at, names in enumerate(grown)
     )
     result = SweepResult("dice", "max", 0.01, 0.9, 0.3, 8, rows, mode="prefix", layers=("stem", "mid", "head"))
-    page = show(result)
+    page = show(result, About(ORIGIN, KEPT, raced_by="dice"))
     ids = page.locator(".plot").evaluate_all("plots => plots.map(each => each.id)")
     assert ids == ["curve-0", "bars-0", "race-0"]
     curve = page.evaluate("DATA.figures['curve-0']")

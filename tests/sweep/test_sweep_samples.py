@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from PIL import Image
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import RunError
+from ckptswap.sweep.journal import prepare, read_plan
 from ckptswap.sweep.run import Proposal, propose
-from ckptswap.sweep.samples import FILE, keep_samples, load_samples
+from ckptswap.sweep.samples import FILE, Samples, keep_samples, load_samples
 from ckptswap.task import TaskSpec
 
 Save = Callable[..., Checkpoint]
@@ -93,7 +95,7 @@ def test_what_was_kept_is_read_again(ran: Proposal) -> None:
     assert load_samples(ran.folder) is None
     hits = keep_samples(ran)
     assert len(hits) == 9
-    assert load_samples(ran.folder) == hits
+    assert load_samples(ran.folder) == Samples("iou", hits)
 
 
 def test_a_score_that_compares_no_pictures_keeps_none(save: Save, skip: TaskSpec, tmp_path: Path) -> None:
@@ -110,7 +112,91 @@ def test_an_image_is_compared_as_an_image(save: Save, skip: TaskSpec, tmp_path: 
     assert (pixels(hits[0].pictures["truth"]) == pixels(hits[0].pictures["input"])).all()
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"rows": [{"x": 1}]}', '{"rows": 3}'])
+FEW = """
+import torch
+from torch import nn
+
+
+class Few(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 4, 3), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.conv(x)).mean((2, 3)))
+
+
+def images():
+    return torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def numbers():
+    return [(image, image.mean() * torch.arange(3.0)) for image in images()]
+
+
+def classes():
+    return [(image, torch.tensor(at % 3)) for at, image in enumerate(images())]
+"""
+
+
+@pytest.mark.parametrize(("data", "metric"), [("numbers", "mse"), ("classes", "accuracy")])
+def test_an_output_that_is_no_image_gives_none(tmp_path: Path, data: str, metric: str) -> None:
+    own, namespace = tmp_path / "few.py", dict[str, Any]()
+    own.write_text(FEW)
+    exec(FEW, namespace)
+    torch.manual_seed(0)
+    donor, recipient = (
+        Checkpoint.from_arrays({k: v.numpy() for k, v in namespace["Few"]().state_dict().items()})
+        for _ in range(2)
+    )
+    spec = TaskSpec(model=f"{own}:Few", data=f"{own}:{data}", metrics=(metric,), batch_size=6, threads=1)
+    found = propose(donor, recipient, spec, run_dir=tmp_path / "run")
+    found.run(tolerance=0.01)
+    assert keep_samples(found) == ()
+    assert load_samples(found.folder) == Samples(metric, ())
+
+
+@pytest.mark.parametrize("changed", ["key", "plan"])
+def test_samples_of_another_run_in_the_folder_are_none(ran: Proposal, changed: str) -> None:
+    keep_samples(ran)
+    contents = read_plan(ran.folder)
+    contents[changed]["other"] = "another"
+    (ran.folder / "plan.json").write_text(json.dumps(contents))
+    assert load_samples(ran.folder) is None
+
+
+def test_a_fresh_run_begins_without_samples(ran: Proposal) -> None:
+    keep_samples(ran)
+    prepare(ran.folder, read_plan(ran.folder), fresh=True)
+    assert not (ran.folder / FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sample", '1"><img src=x onerror=alert(1)>'),
+        ("sample", -1),
+        ("donor", True),
+        ("donor", 1),
+        ("drop", "x"),
+        ("baseline", None),
+        ("layer", 3),
+        ("kind", ["conv.bias"]),
+        ("pictures", {"input": 3}),
+        ("pictures", []),
+    ],
+)
+def test_a_value_of_another_type_is_damage(ran: Proposal, field: str, value: object) -> None:
+    keep_samples(ran)
+    path = ran.folder / FILE
+    rows = json.loads(path.read_text())
+    rows["rows"][0][field] = value
+    path.write_text(json.dumps(rows))
+    with pytest.raises(RunError, match="is damaged"):
+        load_samples(ran.folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"rows": [{"x": 1}]}', '{"rows": 3}', '{"rows": [3]}'])
 def test_a_damaged_file_is_a_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
     with pytest.raises(RunError, match="is damaged"):
