@@ -66,7 +66,7 @@ def default_map(program: Any, arguments: Sequence[str]) -> dict[str, dict[str, A
     """
     known = {name: _flags(command) for name, command in program.commands.items()}
     name = next((word for word in arguments if not word.startswith("-")), "")
-    if name not in known or name == "doctor" or "--help" in arguments:
+    if name not in known or name == "doctor" or {"-h", "--help"} & set(arguments):
         return {}
     found = [*_from_file(), *_from_environment(known)]
     for each in found:
@@ -89,7 +89,7 @@ def default_map(program: Any, arguments: Sequence[str]) -> dict[str, dict[str, A
 def _given(command: Any, flags: Mapping[str, Any], arguments: Sequence[str]) -> set[str]:
     """The flags that the command line gives, by a task file too; and arguments of a model that it names itself."""
     try:
-        said, _, _ = command.make_parser(command.context_class(command)).parse_args(list(arguments))
+        said, _, _ = command.make_parser(_context(command)).parse_args(list(arguments))
     except Exception:  # click says soon what is wrong
         return set()
     found = {flag for flag, parameter in flags.items() if parameter.name in said}
@@ -130,6 +130,11 @@ def _flags(command: Any) -> dict[str, Any]:
     }
 
 
+def _context(command: Any) -> Any:
+    """click keeps what a command's first context calls help: as in the program."""
+    return command.context_class(command, help_option_names=["-h", "--help"])
+
+
 def _cast(command: Any, parameter: Any, each: Default) -> Any:
     """A value as the flag would give it; click alone would take 1.5 for 1, and true too."""
     values = each.value if isinstance(each.value, list) else [each.value]
@@ -140,7 +145,7 @@ def _cast(command: Any, parameter: Any, each: Default) -> Any:
             f"{each.where}: {each.flag} is {each.value!r}", remedy="it must be a number, whole if it counts"
         )
     try:
-        return parameter.type_cast_value(command.context_class(command), _listed(parameter, each))
+        return parameter.type_cast_value(_context(command), _listed(parameter, each))
     except Exception as error:  # click's own class is typer's in some versions
         said = getattr(error, "message", "give one value")
         raise UsageError(f"{each.where}: {each.flag} is {each.value!r}", remedy=said) from None

@@ -22,8 +22,8 @@ def select(
 ) -> None:
     """Find the largest set of a sweep's cells that the donor can replace together, and print how to make it.
 
-    Single drops do not add up, so every set that is tried is scored as a whole, on the sweep's own task. Donors that
-    are no files (zeros, init:SEED, …) give nothing.
+    Single drops do not add up, so every set that is tried is scored as a whole, on the sweep's own task. Donors
+    that are no files (zeros, init:SEED, …) give nothing.
 
     \b
     Examples:

@@ -33,7 +33,7 @@ def answer(result: SweepResult, waiting: int = 0) -> tuple[str, ...]:
     measured = [row for row in result.rows if row.status == "measured" and row.drop is not None]
     rest = _rest(result, waiting)
     if not measured:
-        return ("So far nothing is measured yet.",) if not result.rows else (f"{rest}.",)
+        return ("Nothing is scored yet.",) if not result.rows else (f"{rest}.",)
     verdicts = Counter(row.verdict for row in measured)
     second = (
         f"Of {plural(len(measured), 'measured row')}, {_are(verdicts['reusable'])} reusable within "

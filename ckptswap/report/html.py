@@ -75,7 +75,7 @@ def sweep_html(result: SweepResult, about: About, top: int | None = None) -> str
     >>> from ckptswap.sweep.facts import Origin
     >>> from ckptswap.sweep.result import SweepResult
     >>> page = sweep_html(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=()), About(Origin("b", ("a",), {})))
-    >>> page[:15], "nothing is measured yet" in page
+    >>> page[:15], "Nothing is scored yet" in page
     ('<!doctype html>', True)
     """
     waiting, rows = about.waiting(result), shown_rows(result, top)

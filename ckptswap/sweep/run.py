@@ -117,7 +117,7 @@ class Proposal:
         if top is not None:
             self._refuse_race(RaceRules(top, confidence, epsilon or 0.0), executor or Inline())
         if self.folder.exists() and not self.folder.is_dir():
-            raise RunError(f"{self.folder} is no folder", remedy="choose another --run")
+            raise RunError(f"cannot make {self.folder}: it is no folder", remedy="choose another --run")
         if not fresh:
             check_conditions(self.folder, self.conditions)
 

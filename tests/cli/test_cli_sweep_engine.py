@@ -245,7 +245,7 @@ def test_a_damaged_journal_names_file_and_line(work_swept: Path) -> None:
     [
         (["--top", "3", "--confidence", "2"], "confidence is 2"),
         (["--top", "3", "--jobs", "2"], "raced for by one process"),
-        (["--run", "segment.safetensors"], "segment.safetensors is no folder"),
+        (["--run", "segment.safetensors"], "segment.safetensors: it is no folder"),
         (["--run", "run", "--limit", "8"], "was made under other conditions"),
         (["-o", "segment.safetensors"], "is a checkpoint"),
     ],

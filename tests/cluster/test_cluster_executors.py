@@ -79,10 +79,12 @@ def test_any_executor_continues_any_run_to_the_same_table(
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Path:
-    """A sweep that takes its time."""
+    """A sweep that takes its time, and whose Slurm jobs stand still while there is a file `hold`."""
     folder = chaos.make(tmp_path / "work")
     source = folder / "own.py"
-    source.write_text(source.read_text().replace("0.01", "0.05"))
+    hold = f"'SLURM_JOB_ID' in os.environ and os.path.exists({str(folder / 'hold')!r})"
+    waits = f"time.sleep(0.05)\n    while {hold}:\n        time.sleep(0.05)"
+    source.write_text("import os\n" + source.read_text().replace("time.sleep(0.01)", waits))
     return folder
 
 
@@ -148,14 +150,18 @@ def holder(lock: Path) -> str:
 def test_jobs_outlive_the_sweep_and_the_same_command_collects(slow: Path, table: dict[str, Any]) -> None:
     process = chaos.start(slow, "run", *FLAGS["slurm"])
     wait_until(lambda: written(slow) > 10, "the jobs work")
+    (slow / "hold").touch()
     process.kill()
     process.wait()
     before = active()
     again = chaos.start(slow, "run", *FLAGS["slurm"])
     wait_until(lambda: f'"pid": {again.pid}' in holder(slow / "run/lock"), "the second sweep is at it")
-    wait_until(lambda: written(slow) > 60, "the jobs go on")
+    (slow / "hold").unlink()
+    wait_until(lambda: written(slow) > 40, "the jobs go on")
+    (slow / "hold").touch()
     again.send_signal(signal.SIGINT)
     assert again.wait() == 130
+    (slow / "hold").unlink()
     assert "Slurm's jobs go on" in (slow / "run.said").read_text()
     assert chaos.finish(slow, "run", *FLAGS["slurm"]) == table
     assert set(chaos.places(slow / "run").values()) == {1}

@@ -499,7 +499,7 @@ def test_without_a_measured_row_it_says_so(browser: Browser, tmp_path: Path) -> 
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto((tmp_path / "page.html").as_uri())
-    assert "nothing is measured yet" in page.inner_text(".answer")
+    assert "Nothing is scored yet" in page.inner_text(".answer")
     assert page.locator(".plot").count() == 0
     page.close()
     assert errors == []
