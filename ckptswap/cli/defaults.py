@@ -23,6 +23,7 @@ from ckptswap.errors import FileError, UsageError, near
 PREFIX = "CKPTSWAP_"
 CONFIG = "CKPTSWAP_CONFIG"
 """Names another file; empty: none."""
+HELP = ("-h", "--help")
 OWN, SHARED = "ckptswap.toml", "pyproject.toml"
 NEVER = frozenset((
     "from", "to", "data", "data-args", "calibration-data", "calibration-args", "init-from", "map-file", "config",
@@ -66,7 +67,7 @@ def default_map(program: Any, arguments: Sequence[str]) -> dict[str, dict[str, A
     """
     known = {name: _flags(command) for name, command in program.commands.items()}
     name = next((word for word in arguments if not word.startswith("-")), "")
-    if name not in known or name == "doctor" or {"-h", "--help"} & set(arguments):
+    if name not in known or name == "doctor" or not set(HELP).isdisjoint(arguments):
         return {}
     found = [*_from_file(), *_from_environment(known)]
     for each in found:
@@ -132,7 +133,7 @@ def _flags(command: Any) -> dict[str, Any]:
 
 def _context(command: Any) -> Any:
     """click keeps what a command's first context calls help: as in the program."""
-    return command.context_class(command, help_option_names=["-h", "--help"])
+    return command.context_class(command, help_option_names=list(HELP))
 
 
 def _cast(command: Any, parameter: Any, each: Default) -> Any:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ckptswap.cli.convert import convert
-from ckptswap.cli.defaults import default_map
+from ckptswap.cli.defaults import HELP, default_map
 from ckptswap.cli.demo import demo
 from ckptswap.cli.diff import diff
 from ckptswap.cli.doctor import doctor
@@ -43,7 +43,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": list(HELP), "max_content_width": 100},
 )
 CLOSED = "stdout is closed, so that the result has nowhere to go: send it to a file, or to /dev/null"
 for command in (

@@ -113,7 +113,9 @@ def _compared(
         found = replace(found, cells=found.cells[:top])
     if format == "json":
         return dump_json(agreement_json(found))
-    if format == "csv":
+    if format == "csv":  # which has no place for words
+        for name, result in zip(found.runs, found.results, strict=True):
+            say_notes(result, format, name)
         return agreement_csv(found)
     document = agreement_document(found, top)
     return document_md(document) if format == "md" else document_text(document, style)

@@ -265,11 +265,11 @@ def render(result: SweepResult, format: Format, style: Style, top: int | None = 
     return "\n".join(part for part in parts if part.strip())
 
 
-def say_notes(result: SweepResult, format: Format) -> None:
-    """Tolerance and warnings on stderr, for the formats that have no place for words."""
+def say_notes(result: SweepResult, format: Format, run: str = "") -> None:
+    """Tolerance and warnings on stderr, for the formats that have no place for words; `run` is one of several."""
     if format in ("json", "csv"):
         for note in result.notes:
-            say(f"ckptswap: note: {note}")
+            say(f"ckptswap: note: {f'{run}: ' if run else ''}{note}")
 
 
 def export(result: SweepResult, folder: str) -> None:

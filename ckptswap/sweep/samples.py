@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from ckptswap.task import Task
     from ckptswap.task.data import Batch
 
-FILE = SAMPLES
-SCHEMA = "ckptswap.samples/1"
+SCHEMA = "ckptswap.samples/2"
 CELLS, EACH = 3, 3
 """How many of the worst cells are shown, and how many samples of each."""
 SIDE = 192
@@ -77,7 +76,7 @@ def keep_samples(proposal: Proposal) -> tuple[Hit, ...]:
         "rows": [asdict(hit) for hit in hits],
     }
     with faults(f"cannot write to {proposal.folder}"):
-        write_text(proposal.folder / FILE, json.dumps(kept))
+        write_text(proposal.folder / SAMPLES, json.dumps(kept))
     return hits
 
 
@@ -87,20 +86,25 @@ def _key(contents: dict[str, Any]) -> str:
 
 
 def load_samples(run_dir: str | Path) -> Samples | None:
-    """What was kept; None where a run kept none, or only of what it was before. Raises `RunError` for a damaged
-    file."""
-    path = Path(run_dir) / FILE
+    """What was kept; None where a run kept none, or only of what it was before, or in another form.
+
+    Raises `RunError` for a damaged file.
+    """
+    path = Path(run_dir) / SAMPLES
     if not path.exists():
         return None
     try:
         found = json.loads(path.read_text("utf-8"))
-        kept = Samples(_checked(found.get("metric", ""), str), tuple(_hit(row) for row in found["rows"]))
+        if found["schema"] != SCHEMA:
+            return None
+        key, metric = found["key"], _checked(found["metric"], str)
+        kept = Samples(metric, tuple(_hit(row) for row in found["rows"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is damaged ({error})", remedy="remove it, and run the same sweep again") from None
     if any(not uri.startswith(PICTURE) for hit in kept.hits for uri in hit.pictures.values()):
         raise RunError(f"{path} holds something else than pictures", remedy="remove it")
     contents = read_plan(path.parent)
-    if found.get("key") != _key(contents):
+    if key != _key(contents):
         return None
     if any(hit.donor >= len(contents["donors"]) for hit in kept.hits):
         raise RunError(f"{path} is damaged (it names a donor that the run does not have)", remedy="remove it")

@@ -104,7 +104,7 @@ def _loss(output: Tensor, targets: Tensor, ignore: int | None) -> Tensor:
 def loss(output: Tensor, targets: Tensor, ignore: int | None = None) -> Tensor:
     """What stands in for the metric: cross-entropy for class ids, squared error for everything else.
 
-    Elements whose target is `ignore` do not count.
+    Class ids that are `ignore` do not count, as in the metrics.
 
     >>> loss(torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64)).item()
     0.693147...

@@ -27,7 +27,9 @@ def test_two_runs_side_by_side_in_every_format(two: Path) -> None:
     alone = {row["kind"]: row for row in good("report", "two", "--format", "json").json["rows"]}
     for row in data["rows"]:
         assert row["runs"][1]["drop"] == alone[row["kind"]]["drop"]
-    lines = list(csv.DictReader(good("report", "one", "two", "--format", "csv").out.splitlines()))
+    sheet = good("report", "one", "two", "--format", "csv")
+    assert all(f"note: {run}: tolerance " in sheet.err for run in ("one", "two"))
+    lines = list(csv.DictReader(sheet.out.splitlines()))
     assert [line["kind"] for line in lines] == [row["kind"] for row in data["rows"]]
     assert "| conv.weight |" in good("report", "one", "two", "--format", "md").out
     assert "more" in good("report", "one", "two", "--top", 1).out

@@ -17,9 +17,9 @@ from PIL import Image
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import RunError
-from ckptswap.sweep.journal import prepare, read_plan
+from ckptswap.sweep.journal import SAMPLES, prepare, read_plan
 from ckptswap.sweep.run import Proposal, propose
-from ckptswap.sweep.samples import FILE, Samples, keep_samples, load_samples
+from ckptswap.sweep.samples import SCHEMA, Samples, keep_samples, load_samples
 from ckptswap.task import TaskSpec
 
 Save = Callable[..., Checkpoint]
@@ -168,7 +168,7 @@ def test_samples_of_another_run_in_the_folder_are_none(ran: Proposal, changed: s
 def test_a_fresh_run_begins_without_samples(ran: Proposal) -> None:
     keep_samples(ran)
     prepare(ran.folder, read_plan(ran.folder), fresh=True)
-    assert not (ran.folder / FILE).exists()
+    assert not (ran.folder / SAMPLES).exists()
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_a_fresh_run_begins_without_samples(ran: Proposal) -> None:
 )
 def test_a_value_of_another_type_is_damage(ran: Proposal, field: str, value: object) -> None:
     keep_samples(ran)
-    path = ran.folder / FILE
+    path = ran.folder / SAMPLES
     rows = json.loads(path.read_text())
     rows["rows"][0][field] = value
     path.write_text(json.dumps(rows))
@@ -196,16 +196,26 @@ def test_a_value_of_another_type_is_damage(ran: Proposal, field: str, value: obj
         load_samples(ran.folder)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"rows": [{"x": 1}]}', '{"rows": 3}', '{"rows": [3]}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", *(
+    json.dumps({"schema": SCHEMA, "key": "", "metric": "iou", "rows": []} | changed)
+    for changed in [{"rows": [{"x": 1}]}, {"rows": 3}, {"rows": [3]}, {"metric": None}]
+), json.dumps({"schema": SCHEMA, "metric": "iou", "rows": []})])  # fmt: skip
 def test_a_damaged_file_is_a_sentence(tmp_path: Path, text: str) -> None:
-    (tmp_path / FILE).write_text(text)
+    (tmp_path / SAMPLES).write_text(text)
     with pytest.raises(RunError, match="is damaged"):
         load_samples(tmp_path)
 
 
+def test_a_file_of_an_older_form_is_as_none(ran: Proposal) -> None:
+    keep_samples(ran)
+    path = ran.folder / SAMPLES
+    path.write_text(path.read_text().replace(SCHEMA, "ckptswap.samples/1"))
+    assert load_samples(ran.folder) is None
+
+
 def test_a_file_that_names_something_else_is_refused(ran: Proposal) -> None:
     keep_samples(ran)
-    path = ran.folder / FILE
+    path = ran.folder / SAMPLES
     rows = json.loads(path.read_text())
     rows["rows"][0]["pictures"]["input"] = "https://example.org/x.png"
     path.write_text(json.dumps(rows))
