@@ -245,7 +245,9 @@ def render(result: SweepResult, format: Format, style: Style, top: int | None = 
     """A sweep's result in one of the formats; the table comes with heatmap, kinds and findings."""
     from ckptswap.report import sweep as report
     from ckptswap.report.donors import donors_table
+    from ckptswap.report.findings import findings_text
     from ckptswap.report.heatmap import heatmap
+    from ckptswap.report.kinds import kind_summary
     from ckptswap.report.text import dump_json
 
     if format != "table" and top is not None:
@@ -259,7 +261,7 @@ def render(result: SweepResult, format: Format, style: Style, top: int | None = 
         return report.sweep_md(result)
     if len(result.donors) > 1:
         return donors_table(result, style, top)
-    below = (heatmap, report.kind_summary, report.findings_text)
+    below = (heatmap, kind_summary, findings_text)
     drawn = () if result.mode in ("prefix", "suffix") else below
     parts = [report.sweep_table(result, style, top=top), *(draw(result, style) for draw in drawn)]
     return "\n".join(part for part in parts if part.strip())

@@ -1,4 +1,4 @@
-"""A sweep as json, csv, md, and as what is read in a terminal: ranked table, kind summary, findings."""
+"""A sweep as json, csv, md, and as the ranked table that is read in a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -56,7 +55,7 @@ MODES = {
     "suffix": "all layers from this one on from the donor",
 }
 SMALLEST = {"layer": 10, "kind": 15, "tensors": 10}  # bn.running_mean stays whole as long as it can
-_WIDE, _WIDEST = 100, 130
+WIDE, _WIDEST = 100, 130
 
 
 def sweep_json(result: SweepResult) -> dict[str, Any]:
@@ -239,7 +238,7 @@ def header(result: SweepResult, style: Style) -> list[Text]:
 
 
 def _ranked(rows: Sequence[Row], result: SweepResult, style: Style) -> list[Text]:
-    digits = 3 if style.width < _WIDE else 4
+    digits = 3 if style.width < WIDE else 4
     columns = [Column("#", right=True), *(Column(name, smallest=SMALLEST[name]) for name in labels(rows))]
     cells: list[Sequence[Cell]] = [[_rank(row) for row in rows], *labels(rows).values()]
     for column, values in _number_columns(rows, result, digits, wide=style.width >= _WIDEST):
@@ -310,7 +309,7 @@ def _plus_minus(row: Row, places: int) -> str:
 
 def _bars(rows: Sequence[Row], result: SweepResult, style: Style) -> list[Cell]:
     scale = largest_drop(result.rows)
-    width = 5 if style.width < _WIDE else 12
+    width = 5 if style.width < WIDE else 12
     return [
         Text(bar(row.drop, scale, width, style.ascii), style=WORSE if (row.drop or 0) > 0 else BETTER)
         for row in rows
@@ -352,109 +351,6 @@ def _reasons(rows: Iterable[Row], style: Style) -> list[Text]:
         line
         for reason, names in cells.items()
         for line in paragraph(f"{listing(names, most=5)}: {safe(reason)}", style, indent=16)
-    ]
-
-
-# Kinds and findings ----------------------------------------------------------------------------------------------
-
-
-def kind_summary(result: SweepResult, style: Style) -> str:
-    """Per kind: how many cells, their worst and median drop, their verdicts, and the drop of the whole kind.
-
-    >>> from ckptswap.sweep.result import Row, SweepResult
-    >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, drop=0.1, verdict="sensitive")
-    >>> print(kind_summary(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,)), Style()), end="")
-    drop by kind, over its cells
-    kind       cells   worst  median  reusable  sensitive  undecided  whole
-    conv.bias      1  +0.100  +0.100         0          1          0      –
-    """
-    from ckptswap.sweep.result import widest
-
-    cells: dict[str, list[Row]] = defaultdict(list)
-    for row in widest(result.rows):
-        if row.kind is not None:
-            cells[row.kind] += [row] if row.layer is not None else []
-    if not cells:
-        return ""
-    whole = {row.kind: row for row in result.rows if row.layer is None and row.kind is not None}
-    places = decimals((row.drop for row in result.rows if row.kind is not None), 3 if style.width < _WIDE else 4)
-    kinds = sorted(cells, key=lambda kind: -_worst([*cells[kind], *([whole[kind]] if kind in whole else [])]))
-    rows = [_kind_row(kind, cells[kind], whole.get(kind), places) for kind in kinds]
-    return render([Text("drop by kind, over its cells", style=HEADING), *grid(_KIND_COLUMNS, rows, style)], style)
-
-
-_KIND_COLUMNS = (
-    Column("kind", smallest=SMALLEST["kind"]),
-    Column("cells", right=True, spare=3),
-    Column("worst", right=True),
-    Column("median", right=True, spare=2),
-    Column("reusable", right=True),
-    Column("sensitive", right=True),
-    Column("undecided", right=True, spare=1),
-    Column("whole", right=True),
-)
-
-
-def _worst(rows: Iterable[Row]) -> float:
-    return max((row.drop for row in rows if row.drop is not None), default=float("-inf"))
-
-
-def _kind_row(kind: str, cells: Sequence[Row], whole: Row | None, places: int) -> list[Cell]:
-    drops = [row.drop for row in cells if row.drop is not None]
-    verdicts = Counter(row.verdict for row in cells)
-    return [
-        safe(kind),
-        f"{len(drops):,}" if len(drops) == len(cells) else f"{len(drops):,}/{len(cells):,}",
-        fixed(max(drops, default=None), places, signed=True),
-        fixed(median(drops) if drops else None, places, signed=True),
-        *(
-            Text(f"{verdicts[each]:,}", style=LOOK[each] if verdicts[each] else QUIET)
-            for each in ("reusable", "sensitive", "undecided")
-        ),
-        fixed(whole.drop if whole else None, places, signed=True),
-    ]
-
-
-def findings_text(result: SweepResult, style: Style) -> str:
-    """Each claim with its verdict, its numbers and the rule by which it was judged.
-
-    >>> from ckptswap.sweep.result import Finding, SweepResult
-    >>> finding = Finding("bias", "Biases can be reused.", "all reusable", {"worst": 0.002}, "supported")
-    >>> result = SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(), findings=(finding,))
-    >>> print(findings_text(result, Style()), end="")
-    findings
-    supported  bias
-      Biases can be reused.
-      rule  all reusable
-      worst 0.002
-    """
-    if not result.findings:
-        return ""
-    lines = [Text("findings", style=HEADING)]
-    for finding in result.findings:
-        lines += [*_finding(finding, style), Text()] if _is_tested(finding) else []
-    untested = [finding.claim for finding in result.findings if not _is_tested(finding)]
-    if untested:
-        lines += [*paragraph(f"not tested, having no such rows: {', '.join(untested)}", style), Text()]
-    return render(lines[:-1], style)
-
-
-def _is_tested(finding: Finding) -> bool:
-    """Whether the table has a row that the claim speaks of: a drop of one, or the count of a kind's cells."""
-    numbers = [value for name, value in finding.numbers.items() if not name.endswith("bound")]
-    return any(isinstance(value, float) or value for value in numbers)
-
-
-def _finding(finding: Finding, style: Style) -> list[Text]:
-    verdict = Text.assemble(
-        (finding.verdict, LOOK.get(finding.verdict, QUIET)), (f"  {safe(finding.claim)}", QUIET)
-    )
-    numbers = [Text.assemble((f"{safe(name)} ", QUIET), number(value)) for name, value in finding.numbers.items()]
-    return [
-        *flow([verdict], style),
-        *paragraph(safe(finding.text), style, indent=2),
-        *paragraph(safe(finding.rule), style, indent=8, label="  rule", look=QUIET),
-        *flow(numbers, style, indent=2),
     ]
 
 

@@ -43,8 +43,9 @@ from ckptswap.sweep.journal import (
 from ckptswap.sweep.journal import repair as repair_journal
 from ckptswap.sweep.live import Leaderboard
 from ckptswap.sweep.lock import Lock
+from ckptswap.sweep.meter import Live, Meter, OutOfTime, Progress
 from ckptswap.sweep.order import make_order
-from ckptswap.sweep.plan import UNREAD, By, Cell, Mode, Plan, Variant, make_plan
+from ckptswap.sweep.plan import UNREAD, By, Mode, Plan, Variant, make_plan
 from ckptswap.sweep.race import RaceRules
 from ckptswap.sweep.result import SweepResult
 from ckptswap.sweep.scores import Scores
@@ -57,15 +58,6 @@ if TYPE_CHECKING:
     from ckptswap.task.task import Score
 
 CELLS: By = ("layer", "kind")
-Progress = Callable[[int, int], None]
-"""Called with how many blocks (one variant on one batch) are done and how many there are."""
-Live = Callable[[Sequence[tuple[Cell, float]]], None]
-"""Called with the cells whose mean drops are the worst so far, and these."""
-NEWS = 1.0
-"""Seconds between two such calls."""
-SHOWN = 5
-REFRESH, SPARE = 5.0, 50.0
-"""Seconds between two exports at the least, and as many times as one of them takes."""
 EXTENT = "range of outputs"
 """Under this name the baseline's blocks hold (1, 2): least and greatest output, where it has one channel."""
 
@@ -162,7 +154,7 @@ class Proposal:
         first = [] if is_begun else list(islice(self._baseline({0}), 1))
         try:
             with Lock(self.folder) as lock:
-                meter = _Meter(self, progress, live, news, stop or Stop(), lock)
+                meter = Meter(self, progress, live, news, stop or Stop(), lock)
                 contents = self._contents(tolerance) | {"made": made_by(self.folder, command, anew=not is_begun)}
                 contents["screen"] = {"by": screen, "values": self._screened(screen)} if screen else None
                 self.engine.notes += repair_journal(self.folder) if repair else ()
@@ -178,7 +170,7 @@ class Proposal:
                     contents["race"] = race.to_json() if race else None
                     write_plan(self.folder, contents)
                     meter.board = self._leaderboard(journal.blocks, contents["metrics"][0]) if live else None
-                    with contextlib.suppress(_OutOfTime):
+                    with contextlib.suppress(OutOfTime):
                         meter.deadline = None if budget is None else time.monotonic() + budget
                         self._run_race(race, journal, meter) if race else executor.run(self, journal, meter)
         except TaskError:
@@ -187,7 +179,7 @@ class Proposal:
             raise
         return load_result(self.folder)
 
-    def _score_baseline(self, first: Sequence[Block], journal: Journal, meter: _Meter) -> None:
+    def _score_baseline(self, first: Sequence[Block], journal: Journal, meter: Meter) -> None:
         """Journal the recipient's blocks that are not known; `first` are those that have just been computed."""
         meter.begin(journal.blocks)
         numbers = range(len(first), len(self._walk))
@@ -196,7 +188,7 @@ class Proposal:
             journal.append(block)
             meter(None)
 
-    def _run_race(self, race: Race, journal: Journal, meter: _Meter) -> None:
+    def _run_race(self, race: Race, journal: Journal, meter: Meter) -> None:
         from ckptswap.sweep.walk import walk
 
         starts = [0, *np.cumsum(self.task.data.sizes).tolist()]
@@ -329,68 +321,6 @@ def _extent(score: Score) -> Statistics:
     if not score.one_channel or score.low is None or score.high is None:
         return {}
     return {EXTENT: np.array([[score.low, score.high]])}
-
-
-class _OutOfTime(Exception):
-    """The budget is used up."""
-
-
-class _Meter:
-    """Counts finished blocks for a progress bar, and ends the work when it is time, asked for, or another's."""
-
-    deadline: float | None = None
-    board: Leaderboard | None = None
-
-    def __init__(
-        self,
-        proposal: Proposal,
-        progress: Progress | None,
-        live: Live | None,
-        news: Callable[[], None] | None,
-        stop: Stop,
-        lock: Lock,
-    ) -> None:
-        self._proposal, self._stop, self._lock = proposal, stop, lock
-        self._progress, self._live, self._news = progress, live, news
-        self._cells = {cell.variant: cell for cell in proposal.plan.cells}
-        self._done = self._total = 0
-        self._shown, self._next_news = 0.0, time.monotonic() + REFRESH
-
-    def begin(self, known: Blocks) -> None:
-        """Count what is there."""
-        numbers = range(len(self._proposal.task.data.sizes))
-        wanted = [BASELINE, *(variant.id for variant in self._proposal.variants)]
-        self._done = sum(not known.lacks(variant, number) for variant in wanted for number in numbers)
-        self._total = len(wanted) * len(numbers)
-        self._count(0)
-
-    def __call__(self, block: Block | None) -> None:
-        """A block is done; None for one of the baseline's, which has no drop."""
-        self._count(1)
-        now = time.monotonic()
-        if block and self.board and self._live and block.variant in self._cells:
-            self.board.add(block)
-            if now - self._shown > NEWS:
-                self._shown = now
-                worst = self.board.worst(SHOWN)
-                self._live([(self._cells[variant], drop) for variant, drop in worst])
-        if block and self._news and now > self._next_news:
-            self._news()
-            took = time.monotonic() - now
-            self._next_news = now + max(REFRESH, SPARE * took)
-        self.check()
-
-    def check(self) -> None:
-        """Raises what is to end the work."""
-        self._lock.check()
-        self._stop.check(f"{self._done} of {self._total} blocks are done")
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            raise _OutOfTime
-
-    def _count(self, count: int) -> None:
-        self._done += count
-        if self._progress:
-            self._progress(min(self._done, self._total), self._total)
 
 
 def propose(

@@ -8,7 +8,9 @@ from statistics import median
 
 import report_samples as samples
 
-from ckptswap.report.sweep import findings_text, kind_summary, sweep_csv, sweep_json, sweep_md, sweep_table
+from ckptswap.report.findings import findings_text
+from ckptswap.report.kinds import kind_summary
+from ckptswap.report.sweep import sweep_csv, sweep_json, sweep_md, sweep_table
 from ckptswap.report.text import Style
 from ckptswap.sweep.result import Row, SweepResult
 

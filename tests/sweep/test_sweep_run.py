@@ -23,9 +23,10 @@ from ckptswap.sweep import walk as walk_module
 from ckptswap.sweep.engine import Engine
 from ckptswap.sweep.evidence import load_evidence, load_result
 from ckptswap.sweep.journal import BASELINE, DONOR, JOURNAL, Block, decode, journal_files, read_plan
+from ckptswap.sweep.meter import Progress
 from ckptswap.sweep.plan import variant_id
 from ckptswap.sweep.replay import Replay
-from ckptswap.sweep.run import Progress, propose, sweep
+from ckptswap.sweep.run import propose, sweep
 from ckptswap.task import Task, TaskSpec, load_task
 
 BOTH = [("kind",), ("layer", "kind")]
