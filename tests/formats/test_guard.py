@@ -12,10 +12,9 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FileError
 from ckptswap.formats import write_checkpoint
 from ckptswap.formats.guard import refuse_precious
-from ckptswap.sweep.journal import JOURNAL, PLAN, write_plan
+from ckptswap.sweep.journal import JOURNAL, PLAN, SAMPLES, write_plan
 from ckptswap.sweep.lock import LOCK
 from ckptswap.sweep.order import ORDERS
-from ckptswap.sweep.samples import FILE
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def test_a_checkpoint_is_refused_in_every_format(name: str, tmp_path: Path) -> N
     "name",
     [
         PLAN,
-        FILE,
+        SAMPLES,
         "state.json",
         LOCK,
         JOURNAL,
