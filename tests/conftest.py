@@ -1,11 +1,7 @@
-"""Property tests draw the same examples every time, and no example is judged by how long it took.
-
-`demo_folder` is made once for all workers of a test run.
-"""
+"""Property tests draw the same examples every time, and no example is judged by how long it took."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -15,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from once import once
 
 settings.register_profile("ckptswap", derandomize=True, deadline=None, database=None)
 settings.load_profile("ckptswap")
@@ -26,17 +23,14 @@ def demo_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("nilearn")
     from ckptswap.lab.demo import commands
 
-    base = tmp_path_factory.getbasetemp()
-    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "demo-made"
     quick = re.sub(r"--steps \d+", "--steps 4", commands())
     quick = re.sub(r"(ckptswap sweep .*)", r"\1 --limit 16 --exclude '*.conv?.*,*.bn2.*'", quick)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    with open(f"{shared}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (shared / "run/result.json").exists():
-            shared.mkdir()
-            subprocess.run(["bash", "-c", quick], cwd=shared, env={**os.environ, "PATH": path}, check=True)
-    return shared
+
+    def make(folder: Path) -> None:
+        subprocess.run(["bash", "-c", quick], cwd=folder, env={**os.environ, "PATH": path}, check=True)
+
+    return once(tmp_path_factory, "demo", make)
 
 
 @pytest.fixture

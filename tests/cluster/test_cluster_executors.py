@@ -16,6 +16,7 @@ import chaos
 import pytest
 import ray_nodes
 import torch
+from once import once
 from waiting import wait_until
 
 if sys.platform != "linux":
@@ -45,15 +46,19 @@ def cluster(request: pytest.FixtureRequest) -> tuple[list[str], Mapping[str, str
 @pytest.fixture(scope="session")
 def halfway(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A sweep that was stopped midway, one of whose variants must fail; and its table when it is whole."""
-    folder = chaos.make(tmp_path_factory.mktemp("halfway") / "work")
-    donor = torch.load(folder / "donor.pt")
-    donor["head.weight"].fill_(torch.inf)
-    torch.save(donor, folder / "donor.pt")
-    assert chaos.start(folder, "whole").wait() == 3
-    process = chaos.start(folder, "run")
-    wait_until(lambda: chaos.places(folder / "run").total() > 60, "the sweep works")
-    process.send_signal(signal.SIGTERM)
-    assert process.wait() == 143
+
+    def make(place: Path) -> None:
+        folder = chaos.make(place / "work")
+        donor = torch.load(folder / "donor.pt")
+        donor["head.weight"].fill_(torch.inf)
+        torch.save(donor, folder / "donor.pt")
+        assert chaos.start(folder, "whole").wait() == 3
+        process = chaos.start(folder, "run")
+        wait_until(lambda: chaos.places(folder / "run").total() > 60, "the sweep works")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 143
+
+    folder = once(tmp_path_factory, "halfway", make) / "work"
     return folder, json.loads((folder / "whole.out").read_text())
 
 
@@ -91,7 +96,8 @@ def slow(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def table(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Of a sweep that nothing befell."""
-    return chaos.finish(chaos.make(tmp_path_factory.mktemp("whole") / "work"), "whole")
+    place = once(tmp_path_factory, "whole", lambda place: chaos.finish(chaos.make(place / "work"), "whole"))
+    return json.loads((place / "work/whole.out").read_text())
 
 
 def written(folder: Path) -> int:

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from once import once
 from PIL import Image
 
 from ckptswap.errors import DataError, RunError, Stopped, TaskError
 from ckptswap.formats import open_checkpoint
 from ckptswap.lab import reproduce as room
-from ckptswap.lab.experiment import INITS, Arm, Experiment, Unit, full, quick
+from ckptswap.lab.experiment import INITS, SCORED_BATCH, Arm, Experiment, Unit, full, quick
 from ckptswap.lab.networks import build
 from ckptswap.lab.pairs import ALL, load_pairs
 from ckptswap.lab.reproduce import Cost, Outcome, Price, cost, load_experiment, reproduce
@@ -50,10 +51,13 @@ def draw(folder: Path, part: str, count: int, seed: int) -> None:
 
 @pytest.fixture(scope="module")
 def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("discs")
-    draw(folder, "train", 30, 0)
-    draw(folder, "test", 18, 1)
-    return folder
+    """As many samples are scored as one batch has: each sweep then captures its model once."""
+
+    def make(folder: Path) -> None:
+        draw(folder, "train", 30, 0)
+        draw(folder, "test", SCORED_BATCH, 1)
+
+    return once(tmp_path_factory, "discs", make)
 
 
 def small(discs: Path, seeds: int = 2, steps: int = 60) -> Experiment:
@@ -63,9 +67,11 @@ def small(discs: Path, seeds: int = 2, steps: int = 60) -> Experiment:
 @pytest.fixture(scope="module")
 def done(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole experiment: one network, two seeds."""
-    folder = tmp_path_factory.mktemp("done") / "run"
-    assert reproduce(small(discs), folder) == Outcome({})
-    return folder
+
+    def make(folder: Path) -> None:
+        assert reproduce(small(discs), folder / "run") == Outcome({})
+
+    return once(tmp_path_factory, "done", make) / "run"
 
 
 # The plan --------------------------------------------------------------------------------------------------------
@@ -129,11 +135,15 @@ def no_work(*args: object, **kwargs: object) -> None:
     pytest.fail("it worked again")
 
 
-def test_a_second_call_trains_and_scores_nothing(discs: Path, done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = {path: path.read_bytes() for path in done.rglob("*.jsonl")}
+def test_a_second_call_trains_and_scores_nothing(
+    discs: Path, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Path(shutil.copytree(done, tmp_path / "run"))
+    before = {path: path.read_bytes() for path in run.rglob("*.jsonl")}
+    assert before
     monkeypatch.setattr(room, "train", no_work)
-    assert reproduce(small(discs), done, known=PRICE) == Outcome({})
-    assert {path: path.read_bytes() for path in done.rglob("*.jsonl")} == before
+    assert reproduce(small(discs), run, known=PRICE) == Outcome({})
+    assert {path: path.read_bytes() for path in run.rglob("*.jsonl")} == before
 
 
 PRICE = Cost(
@@ -157,7 +167,7 @@ def stopping_at(call: int | None) -> dict[str, Any]:
 
 def test_interrupted_anywhere_it_continues_to_the_same_numbers(discs: Path, done: Path, tmp_path: Path) -> None:
     """In a training, in a sweep, and in the second unit."""
-    for call in (100, 300, 700, None):
+    for call in (100, 300, 500, None):
         with nullcontext() if call is None else pytest.raises(Stopped):
             reproduce(small(discs), tmp_path / "run", known=PRICE, **stopping_at(call))
     assert load_pairs(small(discs), tmp_path / "run") == load_pairs(small(discs), done)
