@@ -9,7 +9,7 @@ import pytest
 from cli_program import draw_scans, good, run, validate
 
 from ckptswap.lab import experiment
-from ckptswap.lab.experiment import Arm, Experiment
+from ckptswap.lab.experiment import SCORED_BATCH, Arm, Experiment
 
 RUN = ["reproduce", "--data", "scans", "--run", "run", "--jobs", "1"]
 
@@ -17,7 +17,7 @@ RUN = ["reproduce", "--data", "scans", "--run", "run", "--jobs", "1"]
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for part, count in (("train", 30), ("test", 18)):
+    for part, count in (("train", 30), ("test", SCORED_BATCH)):
         draw_scans(tmp_path / "scans" / part, count=count, seed=count)
 
     def small(data: str | None = None) -> Experiment:
