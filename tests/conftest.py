@@ -13,6 +13,9 @@ import pytest
 from hypothesis import settings
 from once import once
 
+# Test workers and their processes outnumber the cores: a thread of torch's that waits must not keep one busy.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 settings.register_profile("ckptswap", derandomize=True, deadline=None, database=None)
 settings.load_profile("ckptswap")
 
