@@ -139,15 +139,16 @@ def parsed_order(found: dict[str, Any]) -> Order:
 def divide(costs: Sequence[float], parts: int) -> list[list[int]]:
     """Indices of `costs` in at most `parts` groups of nearly equal sums, none of them empty.
 
-    The dearest first, each to whoever has least so far (Graham 1969: at most 4/3 of the best division).
+    The dearest first, each to whoever has least so far (Graham 1969: at most 4/3 of the best division), of equal
+    ones to who has fewest.
 
     >>> divide([5, 1, 4, 2], 2)
     [[0, 1], [2, 3]]
     """
-    heap: list[tuple[float, int]] = [(0.0, part) for part in range(min(parts, len(costs)))]
+    heap = [(0.0, 0, part) for part in range(min(parts, len(costs)))]
     groups: list[list[int]] = [[] for _ in heap]
     for index in sorted(range(len(costs)), key=lambda at: -costs[at]):
-        load, part = heapq.heappop(heap)
+        load, count, part = heapq.heappop(heap)
         groups[part].append(index)
-        heapq.heappush(heap, (load + costs[index], part))
+        heapq.heappush(heap, (load + costs[index], count + 1, part))
     return [sorted(group) for group in groups]

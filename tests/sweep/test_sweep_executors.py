@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ckptswap.errors import RunError, Stopped, UsageError
@@ -22,6 +22,7 @@ from ckptswap.task import TaskSpec
 
 
 @given(st.lists(st.floats(0, 1e9), max_size=60), st.integers(1, 12))
+@example([0.0, 0.0], 2)
 def test_work_is_divided_whole_and_evenly(costs: list[float], parts: int) -> None:
     groups = divide(costs, parts)
     assert sorted(at for group in groups for at in group) == list(range(len(costs)))
