@@ -7,7 +7,7 @@ intervals afterwards.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from ckptswap.errors import MetricError, RunError, UsageError, listing, near
+from ckptswap.errors import MetricError, RunError, UsageError, near
 from ckptswap.sweep import statistics
 from ckptswap.sweep.heats import Heat, Race, heats
 from ckptswap.sweep.journal import BASELINE, DONOR, PLAN, donor_id, key_of, read_blocks, read_plan
+from ckptswap.sweep.notes import notes
 from ckptswap.sweep.plan import Cell, Plan, Variant, cell_key
 from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated, Row, SweepResult
 from ckptswap.sweep.scores import Scores
@@ -99,6 +100,11 @@ class Run:
         """Whether a row has a drop that was measured, if only on some samples."""
         return cell.status == "measured" and self.is_there(cell.variant)
 
+    @property
+    def beside(self) -> list[Variant]:
+        """What is scored beside the rows: points of paths, and variants with new statistics."""
+        return [each for each in self.plan.variants() if each.recalibrated or each.alpha != 1.0]
+
     def is_known(self, cell: Cell) -> bool:
         """Whether there is a row to show."""
         return cell.status != "measured" or self.scores.is_begun(cell.variant)
@@ -168,7 +174,7 @@ def load_evidence(run_dir: str | Path, metric: str | None = None, tolerance: flo
         for index, at in enumerate(order)
         if rows[at].drop is not None
     }
-    return Evidence(_result(run, ranked, limit, [why, *_notes(run, cells, drops)]), sample, columns)
+    return Evidence(_result(run, ranked, limit, [why, *notes(run, cells, drops)]), sample, columns)
 
 
 def _drops(
@@ -280,10 +286,10 @@ def _result(run: Run, rows: Sequence[Row], tolerance: float, notes: Sequence[str
         mode=run.plan.mode,
         donors=tuple(DonorScore(path, run.value(donor_id(at))) for at, path in enumerate(run.donors)),
         recalibrated_baseline=run.value(again.id) if again else None,
-        beside=len(_beside(run)),
+        beside=len(run.beside),
         layers=run.layers,
         failed=sum(row.status == "failed" for row in rows)
-        + sum(run.scores.failed(each.id) is not None for each in _beside(run)),
+        + sum(run.scores.failed(each.id) is not None for each in run.beside),
     )
 
 
@@ -401,69 +407,3 @@ def limit_of(metric: Mapping[str, Any], scores: Scores, given: float | None) -> 
         f"tolerance {tolerance:.4g} = {DEFAULT_TOLERANCE:g} × |baseline {baseline:.4g} − "
         f"{trivial:.4g} of a trivial prediction|"
     )
-
-
-def _notes(run: Run, cells: Sequence[Cell], drops: Mapping[str, RowIntervals]) -> list[str]:
-    notes = list(run.warnings)
-    groups = len(np.unique(run.groups))
-    if groups < statistics.LEAST_GROUPS:
-        notes.append(
-            f"{groups} groups of samples, fewer than {statistics.LEAST_GROUPS}: no intervals, and every "
-            "measured row is undecided"
-        )
-    for at, misfit in enumerate(run.donor_misfits):
-        reason = misfit or run.scores.failed(donor_id(at))
-        if reason is not None:
-            which = "the donor" if len(run.donors) == 1 else run.donors[at]
-            notes.append(f"{which} has no score on this task: {reason}")
-    notes += _beside_notes(run)
-    waiting = len(run.plan.cells) - len(cells)
-    if waiting:
-        notes.append(f"{waiting} of {len(run.plan.cells)} rows are not scored yet: the same command continues")
-    partly = sum(run.is_scored(cell) and run.scores.done(cell.variant) < run.scores.samples for cell in cells)
-    if partly:
-        notes.append(f"{partly} rows rest on fewer than {run.scores.samples} samples so far")
-    return [*notes, *_race_notes(run), *_screen_notes(run, drops)]
-
-
-def _beside(run: Run) -> list[Variant]:
-    """What is scored beside the rows: points of paths, and variants with new statistics."""
-    return [each for each in run.plan.variants() if each.recalibrated or each.alpha != 1.0]
-
-
-def _beside_notes(run: Run) -> Iterator[str]:
-    beside = _beside(run)
-    waiting = sum(not run.scores.is_begun(each.id) for each in beside)
-    if waiting:
-        yield f"{waiting} of {len(beside)} scores beside the rows are not there yet: the same command continues"
-    reasons = [reason for each in beside if (reason := run.scores.failed(each.id))]
-    if reasons:
-        why = listing(list(dict.fromkeys(reasons)), most=3)
-        yield f"{len(reasons)} of {len(beside)} scores beside the rows failed: {why}"
-
-
-def _race_notes(run: Run) -> Iterator[str]:
-    race = run.race
-    if race is None:
-        return
-    sure = f"at {race.confidence:.0%} confidence, drops within {race.epsilon:.4g} counting as tied"
-    for heat in run.heats:
-        now, what = heat.standing, f"race for the top {race.top} by {','.join(heat.by)}"
-        share = f"{now.scored.sum() / (len(now.scored) * run.scores.samples):.0%} of all scores"
-        if now.finished:
-            yield f"{what}: decided {sure}, on {share}"
-        else:
-            yield f"{what}: {int((~now.outside).sum())} rows are still in it, on {share} so far"
-    if race.rules_for(run.scores).ceiling is None:
-        yield f"one sample's {race.metric} has no bound, so that the race's confidence is not guaranteed"
-
-
-def _screen_notes(run: Run, drops: Mapping[str, RowIntervals]) -> Iterator[str]:
-    """How well the guess ranked what was then measured."""
-    if run.screen is None:
-        return
-    guess = run.screen["values"]
-    both = [variant for variant in drops if variant in guess]
-    agreement = statistics.spearman([guess[each] for each in both], [drops[each].drop for each in both])
-    told = "none can be told" if agreement is None else f"{agreement:+.2f}"
-    yield f"screen by {run.screen['by']}: rank correlation with the drops {told}, over {len(both)} variants"

@@ -1,0 +1,79 @@
+"""What a table says in words beside its rows: what is missing, what rests on little, how race and guess went."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ckptswap.errors import listing
+from ckptswap.sweep import statistics
+from ckptswap.sweep.journal import donor_id
+from ckptswap.sweep.plan import Cell
+from ckptswap.sweep.statistics import RowIntervals
+
+if TYPE_CHECKING:
+    from ckptswap.sweep.evidence import Run
+
+
+def notes(run: Run, cells: Sequence[Cell], drops: Mapping[str, RowIntervals]) -> list[str]:
+    """Warnings of the run, and what a reader of these cells' rows should know; `drops` by variant."""
+    found = list(run.warnings)
+    groups = len(np.unique(run.groups))
+    if groups < statistics.LEAST_GROUPS:
+        found.append(
+            f"{groups} groups of samples, fewer than {statistics.LEAST_GROUPS}: no intervals, and every "
+            "measured row is undecided"
+        )
+    for at, misfit in enumerate(run.donor_misfits):
+        reason = misfit or run.scores.failed(donor_id(at))
+        if reason is not None:
+            which = "the donor" if len(run.donors) == 1 else run.donors[at]
+            found.append(f"{which} has no score on this task: {reason}")
+    found += _beside_notes(run)
+    waiting = len(run.plan.cells) - len(cells)
+    if waiting:
+        found.append(f"{waiting} of {len(run.plan.cells)} rows are not scored yet: the same command continues")
+    partly = sum(run.is_scored(cell) and run.scores.done(cell.variant) < run.scores.samples for cell in cells)
+    if partly:
+        found.append(f"{partly} rows rest on fewer than {run.scores.samples} samples so far")
+    return [*found, *_race_notes(run), *_screen_notes(run, drops)]
+
+
+def _beside_notes(run: Run) -> Iterator[str]:
+    beside = run.beside
+    waiting = sum(not run.scores.is_begun(each.id) for each in beside)
+    if waiting:
+        yield f"{waiting} of {len(beside)} scores beside the rows are not there yet: the same command continues"
+    reasons = [reason for each in beside if (reason := run.scores.failed(each.id))]
+    if reasons:
+        why = listing(list(dict.fromkeys(reasons)), most=3)
+        yield f"{len(reasons)} of {len(beside)} scores beside the rows failed: {why}"
+
+
+def _race_notes(run: Run) -> Iterator[str]:
+    race = run.race
+    if race is None:
+        return
+    sure = f"at {race.confidence:.0%} confidence, drops within {race.epsilon:.4g} counting as tied"
+    for heat in run.heats:
+        now, what = heat.standing, f"race for the top {race.top} by {','.join(heat.by)}"
+        share = f"{now.scored.sum() / (len(now.scored) * run.scores.samples):.0%} of all scores"
+        if now.finished:
+            yield f"{what}: decided {sure}, on {share}"
+        else:
+            yield f"{what}: {int((~now.outside).sum())} rows are still in it, on {share} so far"
+    if race.rules_for(run.scores).ceiling is None:
+        yield f"one sample's {race.metric} has no bound, so that the race's confidence is not guaranteed"
+
+
+def _screen_notes(run: Run, drops: Mapping[str, RowIntervals]) -> Iterator[str]:
+    """How well the guess ranked what was then measured."""
+    if run.screen is None:
+        return
+    guess = run.screen["values"]
+    both = [variant for variant in drops if variant in guess]
+    agreement = statistics.spearman([guess[each] for each in both], [drops[each].drop for each in both])
+    told = "none can be told" if agreement is None else f"{agreement:+.2f}"
+    yield f"screen by {run.screen['by']}: rank correlation with the drops {told}, over {len(both)} variants"
