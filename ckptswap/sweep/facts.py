@@ -54,7 +54,7 @@ def load_origin(run_dir: str | Path) -> Origin:
     key, made = contents.get("key", {}), contents.get("made", {})
     donors, recipient = contents.get("donors", []), contents.get("recipient", "")
     last = max((os.path.getmtime(each) for each in journal_files(folder)), default=None)
-    ended = None if last is None else datetime.fromtimestamp(last, UTC).isoformat(timespec="seconds")
+    written = None if last is None else datetime.fromtimestamp(last, UTC).isoformat(timespec="seconds")
     hashes = key.get("donor")
     facts: dict[str, str | None] = {
         "command": made.get("command") or (FROM_PYTHON if made else None),
@@ -68,7 +68,7 @@ def load_origin(run_dir: str | Path) -> Origin:
         **{name: _said(value) for name, value in (key.get("task") or {}).items() if value is not None},
         "seeds": _seeds(donors),
         "begun": made.get("begun"),
-        "last score": ended,
+        "journal last written": written,  # by its files' times, which a copied folder has from its copying
     }
     return Origin(recipient, tuple(donors), facts, any(_renames(key.get("names") or {})))
 
