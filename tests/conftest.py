@@ -1,10 +1,11 @@
-"""Property tests draw the same examples every time, and no example is judged by how long it took."""
+"""Tests begin alike wherever they are started: same examples, signals and width, and no defaults of a user's."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,13 @@ from once import once
 # Test workers and their processes outnumber the cores: a thread of torch's that waits must not keep one busy.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# `pytest … &` in a script begins with SIGINT ignored, and so would every program that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for name in list(os.environ):
+    if name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR") or name.startswith("CKPTSWAP_"):
+        del os.environ[name]
+
+# Property tests draw the same examples every time, and no example is judged by how long it took.
 settings.register_profile("ckptswap", derandomize=True, deadline=None, database=None)
 settings.load_profile("ckptswap")
 

@@ -99,6 +99,8 @@ def main() -> None:
         say(f"ckptswap: {CLOSED}")
         sys.exit(EXIT_USAGE)
     signal.signal(signal.SIGTERM, _terminate)
+    # A script's `… &` begins with SIGINT ignored; who sends it to us means us, there as anywhere.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(

@@ -267,14 +267,21 @@ def test_2_when_stdout_takes_nothing(work: Path, how: str) -> None:
     assert re.fullmatch(r"ckptswap: the output could not be written \(.*\)\n", done.stderr)
 
 
+IGNORED = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
+"""How a script starts `… &`: with SIGINT ignored."""
+
+
 def test_130_and_143(work: Path) -> None:
-    """Both while the user's own data is being read."""
+    """All while the user's own data is being read; in the background as in the foreground."""
     Path("slow.py").write_text(
         "import time\nfrom pathlib import Path\ndef build():\n    Path('started').touch()\n    time.sleep(60)\n"
     )
-    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+    sent = [([], signal.SIGINT, 130), (IGNORED, signal.SIGINT, 130), ([], signal.SIGTERM, 143)]
+    for how, number, code in sent:
         words = program("evaluate", PAIR[1], "--data", "slow.py:build")
-        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+        with subprocess.Popen(
+            [*how, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as started:
             wait_for(Path("started"), started)
             started.send_signal(number)
             out, err = started.communicate(timeout=60)
