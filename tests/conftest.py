@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,11 @@ from once import once
 
 # Test workers and their processes outnumber the cores: a thread of torch's that waits must not keep one busy.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# The secret by which a run folder is known as one's own: not the developer's; workers of pytest's share one.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _state = tempfile.TemporaryDirectory(prefix="ckptswap-state-")
+    os.environ["XDG_STATE_HOME"] = _state.name
 
 settings.register_profile("ckptswap", derandomize=True, deadline=None, database=None)
 settings.load_profile("ckptswap")

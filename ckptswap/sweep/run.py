@@ -23,6 +23,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, MismatchError, ModelError, RunError, TaskError, UsageError
 from ckptswap.selection import Selection
 from ckptswap.sweep.calibration import Calibration
+from ckptswap.sweep.contents import EXTENT, refuse_odd_blocks
 from ckptswap.sweep.evidence import checked_tolerance, limit_of, load_result
 from ckptswap.sweep.executors.inline import Inline
 from ckptswap.sweep.facts import made_by
@@ -40,13 +41,14 @@ from ckptswap.sweep.journal import (
     prepare,
     write_plan,
 )
-from ckptswap.sweep.journal import repair as repair_journal
 from ckptswap.sweep.live import Leaderboard
 from ckptswap.sweep.lock import Lock
 from ckptswap.sweep.meter import Live, Meter, OutOfTime, Progress
 from ckptswap.sweep.order import make_order
+from ckptswap.sweep.plain import refuse_odd_parts
 from ckptswap.sweep.plan import UNREAD, By, Mode, Plan, Variant, make_plan
 from ckptswap.sweep.race import RaceRules
+from ckptswap.sweep.repair import repair as repair_journal
 from ckptswap.sweep.result import SweepResult
 from ckptswap.sweep.scores import Scores
 from ckptswap.sweep.stopping import Stop
@@ -58,8 +60,6 @@ if TYPE_CHECKING:
     from ckptswap.task.task import Score
 
 CELLS: By = ("layer", "kind")
-EXTENT = "range of outputs"
-"""Under this name the baseline's blocks hold (1, 2): least and greatest output, where it has one channel."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,7 @@ class Proposal:
             self._refuse_race(RaceRules(top, confidence, epsilon or 0.0), executor or Inline())
         if self.folder.exists() and not self.folder.is_dir():
             raise RunError(f"cannot make {self.folder}: it is no folder", remedy="choose another --run")
+        refuse_odd_parts(self.folder)
         if not fresh:
             check_conditions(self.folder, self.conditions)
 
@@ -161,6 +162,7 @@ class Proposal:
                 if not is_begun:
                     prepare(self.folder, contents, fresh=fresh)
                 with Journal(self.folder, key_of(self.conditions)) as journal:
+                    self._refuse_odd(journal.blocks)
                     if is_begun:  # a damaged journal is refused before anything is changed
                         prepare(self.folder, contents)
                     self._score_baseline(first, journal, meter)
@@ -178,6 +180,15 @@ class Proposal:
                 shutil.rmtree(made)
             raise
         return load_result(self.folder)
+
+    def _refuse_odd(self, blocks: Blocks) -> None:
+        """Raises `RunError` for scores that cannot be this run's, whoever wrote them."""
+        try:
+            refuse_odd_blocks(blocks.values(), self.task.data.sizes, [each.name for each in self.task.metrics])
+        except ValueError as error:
+            raise RunError(
+                f"{self.folder} is damaged ({error})", remedy="--fresh sets its journal aside"
+            ) from None
 
     def _score_baseline(self, first: Sequence[Block], journal: Journal, meter: Meter) -> None:
         """Journal the recipient's blocks that are not known; `first` are those that have just been computed."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -19,7 +19,9 @@ import numpy as np
 from ckptswap.errors import RunError
 from ckptswap.formats.atomic import write_text
 from ckptswap.sweep.journal import BASELINE, SAMPLES, faults, key_of, read_plan
+from ckptswap.sweep.plain import read_plain
 from ckptswap.sweep.plan import Cell, Variant
+from ckptswap.sweep.sealed import sealed, unsealed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from ckptswap.task import Task
     from ckptswap.task.data import Batch
 
-SCHEMA = "ckptswap.samples/2"
+SCHEMA = "ckptswap.samples/3"
 CELLS, EACH = 3, 3
 """How many of the worst cells are shown, and how many samples of each."""
 SIDE = 192
@@ -76,7 +78,7 @@ def keep_samples(proposal: Proposal) -> tuple[Hit, ...]:
         "rows": [asdict(hit) for hit in hits],
     }
     with faults(f"cannot write to {proposal.folder}"):
-        write_text(proposal.folder / SAMPLES, json.dumps(kept))
+        write_text(proposal.folder / SAMPLES, sealed(kept))
     return hits
 
 
@@ -91,10 +93,10 @@ def load_samples(run_dir: str | Path) -> Samples | None:
     Raises `RunError` for a damaged file.
     """
     path = Path(run_dir) / SAMPLES
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = unsealed(read_plain(path))
         if found["schema"] != SCHEMA:
             return None
         key, metric = found["key"], _checked(found["metric"], str)
