@@ -99,6 +99,7 @@ def sweep(
         --both --back-metric psnr --by kind --limit 16
     """
     from ckptswap.sweep.allocator import keep_freed_memory
+    from ckptswap.sweep.plain import refuse_odd
 
     keep_freed_memory()
     also.check(donor, format, tolerance)
@@ -126,6 +127,8 @@ def sweep(
     planned: list[str] = []
     for way, (giving, receiving, asked) in ways.items():
         folder = str(Path(run) / way) if run else None
+        if folder and way:
+            refuse_odd(Path(folder), folder=True)
         with ExitStack() as stack:
             proposal = _proposed(giving, receiving, names, asked, stack, run_dir=folder, **how)
             if dry_run:

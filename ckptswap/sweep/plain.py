@@ -70,3 +70,5 @@ def refuse_odd_parts(folder: Path) -> None:
             refuse_odd(folder / name)
         elif _FOLDERS.fullmatch(name):
             refuse_odd(folder / name, folder=True)
+            for path in (folder / name).glob("*.jsonl"):
+                refuse_odd(path)
