@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ckptswap.task.spec import TaskSpec
 
 PAGE = "result.html"
-CHECKED = ("fresh", "executor", "top", "confidence", "epsilon")
+CHECKED = ("fresh", "repair", "executor", "top", "confidence", "epsilon")
 """What a plan that is not run is held to, too."""
 
 
@@ -71,7 +71,8 @@ def sweep(
         bool, typer.Option("--fresh", help="Set the folder's old journal aside and begin anew.")
     ] = False,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Leave damaged lines out of the journal and compute these anew.")
+        bool,
+        typer.Option("--repair", help="Compute anew what is damaged in the journal, write a damaged plan."),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its cost; score nothing.")

@@ -386,7 +386,10 @@ def read_plan(folder: Path) -> dict[str, Any]:
             raise RunError(
                 f"{path} was written by an earlier version of ckptswap", remedy="sweep again into another folder"
             ) from None
-        raise RunError(f"{path} is damaged, or no sweep's plan ({error})", remedy="give another folder") from None
+        raise RunError(
+            f"{path} is damaged, or no sweep's plan ({error})",
+            remedy="the same sweep with --repair writes it anew",
+        ) from None
 
 
 def is_own_run(folder: Path) -> bool:

@@ -49,6 +49,7 @@ from ckptswap.sweep.plain import refuse_odd_parts
 from ckptswap.sweep.plan import UNREAD, By, Mode, Plan, Variant, make_plan
 from ckptswap.sweep.race import RaceRules
 from ckptswap.sweep.repair import repair as repair_journal
+from ckptswap.sweep.repair import repair_plan
 from ckptswap.sweep.result import SweepResult
 from ckptswap.sweep.scores import Scores
 from ckptswap.sweep.stopping import Stop
@@ -100,6 +101,7 @@ class Proposal:
         self,
         *,
         fresh: bool = False,
+        repair: bool = False,
         top: int | None = None,
         confidence: float = 0.95,
         epsilon: float | None = None,
@@ -111,7 +113,7 @@ class Proposal:
         if self.folder.exists() and not self.folder.is_dir():
             raise RunError(f"cannot make {self.folder}: it is no folder", remedy="choose another --run")
         refuse_odd_parts(self.folder)
-        if not fresh:
+        if not (fresh or repair):  # what is repaired is held against its conditions afterwards
             check_conditions(self.folder, self.conditions)
 
     def run(
@@ -134,7 +136,8 @@ class Proposal:
     ) -> SweepResult:
         """Score what the journal lacks, then read the table from the folder.
 
-        `fresh` sets an old journal aside, `repair` leaves damaged lines out of it and notes which.
+        `fresh` sets an old journal aside, `repair` leaves damaged lines out of it, writes a damaged plan anew, and
+        notes what it did.
         `top` races for so many worst drops of each split by the first metric (`sweep.race`), with this
         `confidence` and ties within `epsilon` aside (default: the tolerance). `budget` ends the work after so many
         seconds. `screen` guesses the ranking beforehand (`sweep.screen`), and the table tells how well. `executor`
@@ -148,7 +151,7 @@ class Proposal:
         for it. However it is interrupted, the journal continues.
         """
         executor, tolerance = executor or Inline(), checked_tolerance(tolerance)
-        self.check(fresh=fresh, top=top, confidence=confidence, epsilon=epsilon, executor=executor)
+        self.check(fresh=fresh, repair=repair, top=top, confidence=confidence, epsilon=epsilon, executor=executor)
         made = next((each for each in [*reversed(self.folder.parents), self.folder] if not each.exists()), None)
         is_begun = bool(journal_files(self.folder)) and not fresh
         # A recipient without a score is found out before anything is written.
@@ -156,9 +159,11 @@ class Proposal:
         try:
             with Lock(self.folder) as lock:
                 meter = Meter(self, progress, live, news, stop or Stop(), lock)
+                if repair:
+                    self.engine.notes += repair_journal(self.folder)
+                    self.engine.notes += repair_plan(self.folder, self._contents(tolerance))
                 contents = self._contents(tolerance) | {"made": made_by(self.folder, command, anew=not is_begun)}
                 contents["screen"] = {"by": screen, "values": self._screened(screen)} if screen else None
-                self.engine.notes += repair_journal(self.folder) if repair else ()
                 if not is_begun:
                     prepare(self.folder, contents, fresh=fresh)
                 with Journal(self.folder, key_of(self.conditions)) as journal:

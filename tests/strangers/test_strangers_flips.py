@@ -165,3 +165,26 @@ def test_a_journal_of_another_run_is_refused(work: Path) -> None:
     done = run("report", "run")
     assert done.code == 2
     assert "was made under other conditions" in done.err
+
+
+def test_repair_writes_a_damaged_plan_anew(work: Path) -> None:
+    """Hours of scores are not lost by a bit of what the same command says again."""
+    before = good("report", "run", "--format", "json").out
+    plan = work / "run/plan.json"
+    damaged = plan.read_bytes().replace(b'"max"', b'"mix"')
+    plan.write_bytes(damaged)
+    assert "writes it anew" in run("report", "run").err
+    other = run(*SWEEP, "--repair", "--limit", "12")
+    assert other.code == 2, "the journal's key tells that these are other conditions"
+    assert plan.read_bytes() == damaged
+    done = good(*SWEEP, "--tolerance", "0.01", "--repair")
+    assert "plan.json: was damaged, and is written anew" in done.err
+    assert done.out == good("report", "run", "--format", "json").out == before
+    assert (work / "run/plan.json.damaged").read_bytes() == damaged
+    good("select", "run", "--tolerance", "1")
+
+
+def test_repair_takes_no_other_conditions_for_a_plan_that_is_sound(work: Path) -> None:
+    done = run(*SWEEP, "--repair", "--limit", "12")
+    assert done.code == 2
+    assert "under other conditions" in done.err
