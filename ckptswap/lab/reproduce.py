@@ -246,6 +246,8 @@ class _Work:
         out, seconds = self.folder / training.file, self.price.training(self.experiment)
         init = {"save_init": training.save_init, "init_from": training.init_from}
         beside: dict[str, Any] = {key: self.folder / name for key, name in init.items() if name}
+        for path in (out, *beside.values()):
+            refuse_odd(path)
         if not is_finished(out, training.spec, **beside):
             train(
                 training.spec,

@@ -144,7 +144,9 @@ def _fits(value: Any, form: Any) -> bool:
         return isinstance(value, str) and value in form
     if form is None:
         return value is None
-    return _is_number(value, form) if form in (int, float) else type(value) is form
+    if form is float:
+        return is_finite(value)
+    return type(value) is int and 0 <= value < MOST if form is int else type(value) is form
 
 
 def _all_fit(values: list[Any], form: Any) -> bool:
@@ -159,7 +161,10 @@ def _object_fits(value: Mapping[str, Any], form: Mapping[str, Any]) -> bool:
     return form.keys() <= value.keys() and all(_fits(value[key], each) for key, each in form.items())
 
 
-def _is_number(value: Any, form: type) -> bool:
-    if form is int:
-        return type(value) is int and 0 <= value < MOST
+def is_finite(value: object) -> bool:
+    """Whether a value that JSON gave is a number that a double can hold.
+
+    >>> is_finite(0.5), is_finite(3), is_finite(True), is_finite(float("inf")), is_finite(10**400)
+    (True, True, False, False, False)
+    """
     return (type(value) is int and abs(value) < MOST) or (type(value) is float and math.isfinite(value))

@@ -18,6 +18,7 @@ import numpy as np
 
 from ckptswap.errors import RunError
 from ckptswap.formats.atomic import write_text
+from ckptswap.sweep.contents import is_finite
 from ckptswap.sweep.journal import BASELINE, SAMPLES, faults, key_of, read_plan
 from ckptswap.sweep.plain import read_plain
 from ckptswap.sweep.plan import Cell, Variant
@@ -118,8 +119,8 @@ def _hit(row: dict[str, Any]) -> Hit:
     hit = Hit(**row)
     for name in (hit.layer, hit.kind):
         _checked(name, str, type(None))
-    for score in (hit.baseline, hit.variant, hit.drop):
-        _checked(score, int, float)
+    if not all(map(is_finite, (hit.baseline, hit.variant, hit.drop))):
+        raise ValueError("a score is not a number")
     if min(_checked(hit.sample, int), _checked(hit.donor, int)) < 0:
         raise ValueError(f"sample {hit.sample} of donor {hit.donor}")
     for uri in _checked(hit.pictures, dict).values():
@@ -179,7 +180,9 @@ def _drops(run: Run, cell: Cell) -> np.ndarray:
 
 
 def _worst_samples(run: Run, cell: Cell) -> list[tuple[int, float, float, float]]:
+    """Those of finite scores: a PSNR may be infinite, and nothing says by how much another is worse."""
     drops, before, after = _drops(run, cell), _each(run, BASELINE), _each(run, cell.variant)
+    drops = np.where(np.isfinite(drops), drops, 0.0)
     worst = [int(at) for at in np.argsort(-drops, kind="stable")[:EACH] if drops[at] > 0]
     return [(at, float(before[at]), float(after[at]), float(drops[at])) for at in worst]
 

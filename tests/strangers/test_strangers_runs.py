@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from cli_program import Done, good, run
 from once import once
 from stranger_runs import AGAIN, SWEEP, forge, journal, make, mark_of, plan_of
 
-from ckptswap.sweep.journal import Block, encode, write_plan
+from ckptswap.sweep.journal import Block, decode, encode, write_plan
+from ckptswap.sweep.samples import load_samples
 from ckptswap.sweep.secret import SIZE
 
 Order = dict[str, Any]
@@ -460,3 +462,21 @@ def test_a_last_line_is_torn_only_where_it_was_broken_off(work: Path) -> None:
     good("report", "run")
     journal(work / "run").write_bytes(whole[:-1] + b"\x0b")
     refused(run("report", "run"), "is damaged (the checksum does not fit)")
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_scores_that_are_infinite_are_no_fault_of_ours(work: Path) -> None:
+    """By a perfect PSNR, or by a stranger: the sweep ends, and shows the samples whose scores are numbers."""
+    blocks = [decode(each) for each in journal(work / "run").read_bytes().splitlines(True)[1:]]
+    cell = next(each.variant for each in blocks if each.variant not in ("baseline", "donor"))
+    with journal(work / "run").open("ab") as file:
+        for block in blocks:
+            if block.variant in (cell, "baseline") and block.batch == 0:
+                iou = block.statistics["iou"].copy()
+                iou[0], iou[1] = (np.inf, 1.0) if block.variant == cell else (1.0, np.inf)
+                file.write(encode(block._replace(statistics={**block.statistics, "iou": iou})))
+    done = good(*SWEEP, "--tolerance", "0.01")
+    assert {row["status"] for row in done.json["rows"]} >= {"measured"}
+    shown = load_samples("run")
+    assert shown is not None
+    assert all(np.isfinite(hit.drop) for hit in shown.hits)

@@ -179,6 +179,7 @@ def test_a_fresh_run_begins_without_samples(ran: Proposal) -> None:
         ("donor", True),
         ("donor", 1),
         ("drop", "x"),
+        ("drop", 10**4000),
         ("baseline", None),
         ("layer", 3),
         ("kind", ["conv.bias"]),
