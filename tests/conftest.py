@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 for name in list(os.environ):
     if name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR") or name.startswith("CKPTSWAP_"):
         del os.environ[name]
+
+# The secret by which a run folder is known as one's own: not the developer's; workers of pytest's share one.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _state = tempfile.TemporaryDirectory(prefix="ckptswap-state-")
+    os.environ["XDG_STATE_HOME"] = _state.name
 
 # Property tests draw the same examples every time, and no example is judged by how long it took.
 settings.register_profile("ckptswap", derandomize=True, deadline=None, database=None)

@@ -27,7 +27,7 @@ HELP = ("-h", "--help")
 OWN, SHARED = "ckptswap.toml", "pyproject.toml"
 NEVER = frozenset((
     "from", "to", "data", "data-args", "calibration-data", "calibration-args", "init-from", "map-file", "config",
-    "run", "out", "save-init", "force", "fresh", "repair", "help", "version", "install-completion",
+    "recipient", "run", "out", "save-init", "force", "fresh", "repair", "help", "version", "install-completion",
     "show-completion",
 ))  # fmt: skip
 """What a command works on, and what it may write or replace, is said where it is called."""
@@ -45,6 +45,8 @@ _TASK = {
     "device", "dtype", "output", "output-key", "ignore", "normalize", "group",
 }  # fmt: skip
 _task: ContextVar[Mapping[str, Any]] = ContextVar("task defaults", default={})  # noqa: B039  it is never changed
+OF_A_RUN = ("report", "plot", "select")
+"""What a run was scored by, it says itself: a task's key that is said for all commands is not for these."""
 _METRICS = ("iou", "dice", "accuracy", "mse", "psnr")
 
 
@@ -75,8 +77,8 @@ def default_map(program: Any, arguments: Sequence[str]) -> dict[str, dict[str, A
     command = program.commands.get(name)
     flags = known[name]
     values = {each.flag: each for each in found if not each.command and each.flag in flags}
-    if not set(flags) >= _TASK:  # a metric for all is no choice among those that a run has
-        values.pop("metric", None)
+    if name in OF_A_RUN:
+        values = {flag: each for flag, each in values.items() if flag not in _TASK}
     values |= {each.flag: each for each in found if each.command == name and each.flag in flags}
     given = _given(command, flags, arguments[arguments.index(name) + 1 :])
     left = {flag: each for flag, each in values.items() if flag not in given}

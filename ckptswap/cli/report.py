@@ -131,13 +131,14 @@ def _watch(run: Path, table: Callable[[], str]) -> None:
 
 def _growing(run: Path) -> Iterator[None]:
     """Once now, then whenever there is more, until nobody works on the run."""
-    from ckptswap.sweep.journal import journal_files
+    from ckptswap.sweep.journal import faults, journal_files
     from ckptswap.sweep.lock import is_held
 
     size = -1
     while True:
         held = is_held(run)  # before the last look: what comes between is seen
-        now = sum(path.stat().st_size for path in journal_files(run))
+        with faults(f"cannot read {run}"):
+            now = sum(path.stat().st_size for path in journal_files(run))
         if now != size:
             size = now
             yield

@@ -59,8 +59,10 @@ def reproduce(
     from ckptswap.lab import experiment as plans
     from ckptswap.lab.reproduce import cost
     from ckptswap.lab.reproduce import reproduce as carry_out
+    from ckptswap.sweep.plain import refuse_odd_parts
     from ckptswap.sweep.stopping import on_signals
 
+    refuse_odd_parts(Path(run))  # before minutes of measuring
     if format == "csv":
         raise UsageError("reproduce has no csv", remedy="use --format json, md or table")
     experiment = (plans.full if full else plans.quick)(data)

@@ -6,13 +6,15 @@ from typing import Annotated
 
 import typer
 
-from ckptswap.cli.flags import FormatFlag, OutFlag
-from ckptswap.cli.sweepflags import ToleranceFlag
+from ckptswap.cli.flags import FormatFlag, OutFlag, flags
+from ckptswap.cli.sweepflags import NamedFlags, ToleranceFlag
 from ckptswap.cli.terminal import emit, progress, style, warn
 
 
+@flags
 def select(
     run: Annotated[str, typer.Argument(help="A finished sweep's folder.", show_default=False)],
+    named: NamedFlags,
     tolerance: ToleranceFlag = None,
     to: Annotated[
         str, typer.Option("--to", metavar="FILE", help="What the printed command is to write.")
@@ -24,6 +26,9 @@ def select(
 
     Single drops do not add up, so every set that is tried is scored as a whole, on the sweep's own task. Donors
     that are no files (zeros, init:SEED, …) give nothing.
+
+    Of a folder that your own command made, everything is taken up again. A stranger's may name any code and any
+    file: name what it says again, with --from, --recipient and the task's flags.
 
     \b
     Examples:
@@ -39,7 +44,7 @@ def select(
 
     keep_freed_memory()
     with progress("selecting", unit=" cells") as tell:
-        choice = search(run, tolerance=tolerance, progress=tell)
+        choice = search(run, tolerance=tolerance, progress=tell, named=named.named())
     if choice.renamed:
         warn(["names were brought together by --map or a prefix: the command wants the same flags"])
     data = report.select_json(choice, commands(choice, to))

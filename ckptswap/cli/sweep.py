@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ckptswap.task.spec import TaskSpec
 
 PAGE = "result.html"
-CHECKED = ("fresh", "executor", "top", "confidence", "epsilon")
+CHECKED = ("fresh", "repair", "executor", "top", "confidence", "epsilon")
 """What a plan that is not run is held to, too."""
 
 
@@ -71,7 +71,8 @@ def sweep(
         bool, typer.Option("--fresh", help="Set the folder's old journal aside and begin anew.")
     ] = False,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Leave damaged lines out of the journal and compute these anew.")
+        bool,
+        typer.Option("--repair", help="Compute anew what is damaged in the journal, write a damaged plan."),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its cost; score nothing.")
@@ -99,6 +100,7 @@ def sweep(
         --both --back-metric psnr --by kind --limit 16
     """
     from ckptswap.sweep.allocator import keep_freed_memory
+    from ckptswap.sweep.plain import refuse_odd
 
     keep_freed_memory()
     also.check(donor, format, tolerance)
@@ -126,6 +128,8 @@ def sweep(
     planned: list[str] = []
     for way, (giving, receiving, asked) in ways.items():
         folder = str(Path(run) / way) if run else None
+        if folder and way:
+            refuse_odd(Path(folder), folder=True)
         with ExitStack() as stack:
             proposal = _proposed(giving, receiving, names, asked, stack, run_dir=folder, **how)
             if dry_run:

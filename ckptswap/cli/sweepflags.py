@@ -15,6 +15,7 @@ from ckptswap.errors import UsageError
 
 if TYPE_CHECKING:
     from ckptswap.sweep.executors import Executor
+    from ckptswap.sweep.trust import Named
     from ckptswap.task.spec import TaskSpec
 
 MOST_POINTS = 1000
@@ -200,6 +201,34 @@ class VariantFlags:
             )
         alphas = _between(_alphas(self.alpha)) if self.alpha is not None else ()
         return {"mode": self.mode, "alphas": alphas, "calibration": calibration}
+
+
+@dataclass
+class NamedFlags:
+    """What a stranger's run folder names, named again."""
+
+    donor: Annotated[
+        Patterns,
+        typer.Option("--from", metavar="DONOR", help="Of a stranger's folder: its donor; repeat for each."),
+    ] = None
+    recipient: Annotated[
+        str | None, typer.Option("--recipient", metavar="RECIPIENT", help="The same: its recipient.")
+    ] = None
+    model: Annotated[str | None, typer.Option(metavar="SPEC", help="The same: its model.")] = None
+    model_args: Annotated[Patterns, typer.Option(metavar="K=V,…", help="The same: arguments of its model.")] = None
+    data: Annotated[str | None, typer.Option(metavar="SPEC", help="The same: its data.")] = None
+    data_args: Annotated[Patterns, typer.Option(metavar="K=V,…", help="The same: arguments of its data.")] = None
+    metric: Annotated[Patterns, typer.Option(metavar="NAME", help="The same: its metrics.")] = None
+    group: Annotated[str | None, typer.Option(metavar="REGEX|CSV", help="The same: its groups.")] = None
+
+    def named(self) -> Named | None:
+        """None where nothing is named again."""
+        from ckptswap.sweep.trust import Named
+
+        task = {
+            name: getattr(self, name) for name in ("model", "model_args", "data", "data_args", "metric", "group")
+        }
+        return Named(tuple(self.donor or ()), self.recipient, task) or None
 
 
 @dataclass

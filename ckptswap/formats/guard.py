@@ -13,7 +13,7 @@ PLAN = "plan.json"
 _REMEMBERED = re.compile(r"(plan|samples|state)\.json|lock|(journal|orders)(\.\d+)?")
 """Files and folders of a run that nothing else can give again. A journal that was set aside has a number."""
 _SCHEMA = b'"ckptswap.run/'
-_HEAD = 200
+_HEAD = 400
 """Bytes of a plan within which its schema stands."""
 
 
@@ -59,6 +59,8 @@ def _run_that_remembers(path: Path) -> Path | None:
 def _is_run(folder: Path) -> bool:
     """Whether a sweep keeps its plan here. Where the plan is damaged, the journal beside it tells."""
     try:
+        if not (folder / PLAN).is_file():  # a pipe would keep us waiting
+            return False
         with open(folder / PLAN, "rb") as plan:
             return _SCHEMA in plan.read(_HEAD) or (folder / "journal").is_dir()
     except OSError:

@@ -19,6 +19,7 @@ from ckptswap.lab.findings import findings
 from ckptswap.lab.train import TrainSpec, is_finished, load_samples, train
 from ckptswap.shell import joined
 from ckptswap.sweep.evidence import load_evidence
+from ckptswap.sweep.plain import refuse_odd
 from ckptswap.sweep.result import SweepResult
 from ckptswap.sweep.run import propose
 from ckptswap.sweep.samples import keep_samples
@@ -62,9 +63,12 @@ def demo(
     `segment` and `held_out` are the settings; the auto-encoder differs from the segmentation network in its task
     only, and starts from the same initialisation. `command` is what the run remembers as typed. Raises
     DependencyError without nilearn, RunError when the folder holds a checkpoint of that name that was made
-    otherwise.
+    otherwise, or a link in its place.
     """
     load_samples(segment)  # so that what is missing is said before anything is written
+    refuse_odd(folder / RUN, folder=True)
+    for name in (INIT, SEGMENTED, RECONSTRUCTED, COMMANDS):
+        refuse_odd(folder / name)
     folder.mkdir(parents=True, exist_ok=True)
     tell = progress or (lambda stage, done, total, remark: None)
     write_text(folder / COMMANDS, commands(segment, held_out))

@@ -17,11 +17,13 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.diff import Diff, diff
 from ckptswap.errors import RunError
 from ckptswap.formats import open_checkpoint
+from ckptswap.formats.objects import is_plain_name
 from ckptswap.lab.experiment import INIT, INITS, STAGES, WAYS, Experiment, Unit
 from ckptswap.moments import Distance
 from ckptswap.selection import Selection
 from ckptswap.sweep.evidence import DEFAULT_TOLERANCE, is_complete, load_result
 from ckptswap.sweep.journal import PLAN, read_plan
+from ckptswap.sweep.plain import read_plain
 from ckptswap.sweep.plan import Plan, variant_id
 from ckptswap.sweep.result import Row, SweepResult
 
@@ -138,7 +140,12 @@ def _swept(runs: Path) -> list[str]:
     """The names of a pair's sweeps, when all of them are there and whole."""
     if not (runs / STAGES).exists():
         return []
-    names: list[str] = json.loads((runs / STAGES).read_text("utf-8"))
+    try:
+        names = json.loads(read_plain(runs / STAGES))
+        if not all(is_plain_name(name) for name in names):
+            raise ValueError("it names a folder elsewhere")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RunError(f"{runs / STAGES} is damaged ({error})", remedy="remove it, and continue") from None
     return names if all((runs / name / PLAN).exists() and is_complete(runs / name) for name in names) else []
 
 

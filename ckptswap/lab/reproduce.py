@@ -34,7 +34,9 @@ from ckptswap.sweep.evidence import is_complete
 from ckptswap.sweep.journal import PLAN, read_plan
 from ckptswap.sweep.layers import layers_before_norm
 from ckptswap.sweep.lock import Lock
+from ckptswap.sweep.plain import read_plain, refuse_odd, refuse_odd_parts
 from ckptswap.sweep.run import sweep
+from ckptswap.sweep.sealed import plain_json
 from ckptswap.sweep.stopping import Stop
 from ckptswap.task import load_task
 
@@ -149,6 +151,7 @@ def reproduce(
     experiment or is being worked on, Stopped when `stop` asked for it; then the same call continues.
     """
     price = known or cost(experiment)
+    refuse_odd_parts(folder)
     with Lock(folder):
         _claim(folder, experiment)
         workers = min(jobs, len(experiment.units()))
@@ -176,10 +179,10 @@ def _claim(folder: Path, experiment: Experiment) -> None:
 def load_experiment(folder: Path) -> Experiment:
     """The settings that a folder was made with. Raises RunError where it holds none."""
     try:
-        said = json.loads((folder / SETTINGS).read_text("utf-8"))
+        said = plain_json(read_plain(folder / SETTINGS))
         arms = tuple(Arm(**{**each, "freeze": tuple(each["freeze"])}) for each in said.pop("arms"))
         return Experiment(arms, **said)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{folder} holds no experiment ({error})", remedy="choose another --run") from None
 
 
@@ -222,6 +225,8 @@ class _Work:
         self.folder, self._tell, self._done = folder / unit.folder, tell, 0.0
 
     def run(self) -> None:
+        for each in (self.folder.parent, self.folder, *(self.folder / init for init in INITS)):
+            refuse_odd(each, folder=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         for training in self.experiment.trainings(self.unit):
             self._train(training)
@@ -241,6 +246,8 @@ class _Work:
         out, seconds = self.folder / training.file, self.price.training(self.experiment)
         init = {"save_init": training.save_init, "init_from": training.init_from}
         beside: dict[str, Any] = {key: self.folder / name for key, name in init.items() if name}
+        for path in (out, *beside.values()):
+            refuse_odd(path)
         if not is_finished(out, training.spec, **beside):
             train(
                 training.spec,
@@ -289,11 +296,11 @@ class _Work:
 
 def _is_swept(run: Path, donor: Checkpoint, recipient: Checkpoint) -> bool:
     """Whether a sweep of these two files is there, with every score."""
-    if not (run / PLAN).exists():
+    if not (run / PLAN).exists() or not is_complete(run):
         return False
     key = read_plan(run)["key"]
     donors = key["donor"] if isinstance(key["donor"], list) else [key["donor"]]
-    return [donors[0], key["recipient"]] == [donor.sha256(), recipient.sha256()] and is_complete(run)
+    return [donors[0], key["recipient"]] == [donor.sha256(), recipient.sha256()]
 
 
 # Several units at once -------------------------------------------------------------------------------------------

@@ -17,8 +17,9 @@ import numpy as np
 
 from ckptswap.errors import MetricError, RunError, UsageError, near
 from ckptswap.sweep import statistics
+from ckptswap.sweep.contents import refuse_odd_run
 from ckptswap.sweep.heats import Heat, Race, heats
-from ckptswap.sweep.journal import BASELINE, DONOR, PLAN, donor_id, key_of, read_blocks, read_plan
+from ckptswap.sweep.journal import BASELINE, DONOR, PLAN, Block, Blocks, donor_id, key_of, read_blocks, read_plan
 from ckptswap.sweep.notes import notes
 from ckptswap.sweep.plan import Cell, Plan, Variant, cell_key
 from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated, Row, SweepResult
@@ -296,19 +297,22 @@ def _result(run: Run, rows: Sequence[Row], tolerance: float, notes: Sequence[str
 def read_run(folder: Path, metric: str | None = None, tolerance: float | None = None) -> Run:
     """What a run folder holds, for its first metric or the named one. Raises as `load_evidence` does."""
     contents = read_plan(folder)
-    blocks = read_blocks(folder, key=key_of(contents["key"]))
     try:
+        blocks = read_blocks(folder, key=key_of(contents["key"]))
+        refuse_odd_run(contents, blocks.values())
         known = {each["name"]: each for each in contents["metrics"]}
         chosen = metric or contents["metrics"][0]["name"]
         plan, groups = Plan.from_json(contents["plan"]), np.array(contents["groups"], dtype=np.int64)
-        scores = Scores(blocks.values(), contents["walk"])
+        scores = Scores(_with_baseline(blocks), contents["walk"])
         own, warnings = contents["tolerance"], tuple(contents["warnings"])
         donors, misfits = tuple(contents["donors"]), tuple(contents["donor_misfits"])
         race = Race.from_json(contents["race"]) if contents["race"] else None
         units, screen = contents["units"], contents["screen"]
         layers = tuple(contents.get("layers", ()))  # runs of earlier versions do not say
-    except (KeyError, TypeError, IndexError) as error:
-        raise RunError(f"{folder} holds a damaged plan ({error!r})", remedy="run the sweep again") from None
+    except KeyError as error:
+        raise RunError(f"{folder} holds a plan without {error}", remedy="run the sweep again") from None
+    except (TypeError, IndexError, ValueError, OverflowError) as error:
+        raise RunError(f"{folder} holds a damaged plan ({error})", remedy="run the sweep again") from None
     if not scores.done(BASELINE):
         raise RunError(f"{folder} has no scores yet", remedy="run the same `ckptswap sweep` again to continue")
     if chosen not in known:
@@ -320,6 +324,12 @@ def read_run(folder: Path, metric: str | None = None, tolerance: float | None = 
     raced = race if race and race.metric == chosen else None
     found = tuple(heats(raced, plan, scores, units)) if raced else ()
     return Run(known[chosen], plan, scores, groups, limit, donors, misfits, warnings, raced, found, screen, layers)
+
+
+def _with_baseline(blocks: Blocks) -> list[Block]:
+    """What can be compared: without its baseline a batch's scores say nothing."""
+    there = {block.batch for block in blocks.values() if block.variant == BASELINE and block.failed is None}
+    return [block for block in blocks.values() if block.batch in there]
 
 
 def _row(cell: Cell, run: Run, drops: Mapping[str, RowIntervals], tolerance: float) -> Row:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ckptswap.sweep.journal import Block, faults, journal_files, read_lines
+from ckptswap.sweep.plain import open_plain
 
 
 class Follower:
@@ -29,7 +30,7 @@ class Follower:
 
     def _look_into(self, path: Path) -> Iterator[Block | None]:
         offset, count = self._read.get(path, (0, 0))
-        with faults(f"cannot read {path}"), path.open("rb") as file:
+        with faults(f"cannot read {path}"), open_plain(path) as file:
             file.seek(offset)
             new = file.read()
         whole = new[: new.rfind(b"\n") + 1]

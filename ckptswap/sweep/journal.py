@@ -1,7 +1,8 @@
 """What a run remembers: a folder with `plan.json` (conditions and plan) and `journal/` (finished blocks).
 
 A block is one variant on one batch. A journal file is only ever appended to, by one writer, one line a block, each
-with a CRC-32 of its bytes; it begins with the key of the conditions under which its scores were made. A line is
+with a CRC-32 of its bytes; it begins with the key of the conditions under which its scores were made. `plan.json`
+has a checksum too, and the mark of the user whose command wrote it (`sealed`). A line is
 written by a single call and fsynced within a second, so that a killed run loses no more than the block in flight,
 and a power cut no more than a second. Statistics are stored as the bytes of their float64 values, so that a
 continued run gives the same table, bit for bit.
@@ -26,8 +27,11 @@ import numpy as np
 
 from ckptswap.errors import RunError
 from ckptswap.formats.atomic import write_text
+from ckptswap.sweep.contents import refuse_odd_contents
+from ckptswap.sweep.plain import open_to_append, read_plain, refuse_odd, refuse_odd_parts
+from ckptswap.sweep.sealed import is_own, plain_json, sealed, unsealed
 
-SCHEMA = "ckptswap.run/2"
+SCHEMA = "ckptswap.run/3"
 PLAN = "plan.json"
 JOURNAL = "journal"
 SAMPLES = "samples.json"
@@ -39,10 +43,14 @@ SYNC = 1.0
 """Seconds after which what was written is made to reach the disk."""
 
 _F8 = np.dtype("<f8")
+_WIDEST = 1 << 20
+"""Statistics of one sample."""
 _TOGETHER = 1000
 """Lines that are parsed at once."""
 
 DISTRUST = "what was replayed cannot be trusted"
+_FORMS = [(str, int, failed, engine) for failed in (str, type(None)) for engine in ("full", REPLAY)]
+"""Types of a block's variant, batch and failure, and its engine: a sound checksum says nothing of who made it."""
 
 Statistics = dict[str, np.ndarray]
 Place = tuple[str, int]
@@ -83,12 +91,15 @@ def encode(block: Block) -> bytes:
 
 def decode(line: bytes) -> Block:
     """The block of a line; raises `ValueError` when a single bit of it has changed."""
-    return _block(_content(line))
+    return _block(content_of(line))
 
 
 def _block(content: Any) -> Block:
     variant, batch, packed, *rest = content
-    return Block(variant, batch, {metric: _unpacked(*each) for metric, each in packed.items()}, *rest)
+    block = Block(variant, batch, {metric: _unpacked(*each) for metric, each in packed.items()}, *rest)
+    if (type(variant), type(batch), type(block.failed), block.engine) not in _FORMS or batch < 0:
+        raise ValueError("it is not a block")
+    return block
 
 
 def _line(content: object) -> bytes:
@@ -96,8 +107,13 @@ def _line(content: object) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def _content(line: bytes) -> Any:
-    return json.loads(_checked(line).decode("ascii"))  # json would first guess at the encoding of bytes
+def content_of(line: bytes) -> Any:
+    """What a line says; raises `ValueError` when a single bit of it has changed."""
+    text = _checked(line).decode("ascii")  # json would first guess at the encoding of bytes
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def _checked(line: bytes) -> bytes:
@@ -109,12 +125,12 @@ def _checked(line: bytes) -> bytes:
 
 
 def _contents(lines: Sequence[bytes]) -> Iterator[Any]:
-    """`_content` of each. As one array they parse in half the time; but an error must come at its own line."""
+    """`content_of` of each. As one array they parse in half the time; but an error must come at its own line."""
     try:
         found = json.loads(b"[%s]" % b",".join(map(_checked, lines)))
-    except ValueError:
+    except (ValueError, RecursionError):
         found = []
-    return iter(found) if len(found) == len(lines) else map(_content, lines)
+    return iter(found) if len(found) == len(lines) else map(content_of, lines)
 
 
 def _packed(values: np.ndarray) -> str:
@@ -123,7 +139,7 @@ def _packed(values: np.ndarray) -> str:
 
 def _unpacked(width: int, text: str) -> np.ndarray:
     raw = binascii.a2b_base64(text)
-    if len(raw) % (8 * width):
+    if type(width) is not int or not 1 <= width <= _WIDEST or len(raw) % (8 * width):
         raise ValueError(f"{len(raw)} bytes are no rows of {width} values")
     return np.ndarray((len(raw) // (8 * width), width), _F8, raw)
 
@@ -190,17 +206,23 @@ def _no_garbage() -> Iterator[None]:
 
 
 def journal_files(folder: Path) -> list[Path]:
-    """The journal's files, in a fixed order."""
+    """The journal's files, in a fixed order. Raises `RunError` where the journal is elsewhere, behind a link."""
+    refuse_odd(folder / JOURNAL, folder=True)
     return sorted((folder / JOURNAL).glob("*.jsonl"))
 
 
 def _read_file(path: Path, key: str) -> Iterator[Block | None]:
     """A file's blocks; None where its writer found that replays cannot be trusted."""
     with faults(f"cannot read {path}"):
-        lines = path.read_bytes().splitlines(keepends=True)
-    if lines and not lines[-1].endswith(b"\n"):
+        lines = read_plain(path).splitlines(keepends=True)
+    if lines and is_torn(lines[-1]):
         lines.pop()
     return read_lines(path, lines, key)
+
+
+def is_torn(line: bytes) -> bool:
+    """Whether a file's last line was broken off; one that is whole but for the byte after it is damaged."""
+    return line[-1:] != b"\n" and line[:9] != b"%08x " % zlib.crc32(line[9:-1])
 
 
 def read_lines(path: Path, lines: list[bytes], key: str, first: int = 1) -> Iterator[Block | None]:
@@ -217,7 +239,7 @@ def read_lines(path: Path, lines: list[bytes], key: str, first: int = 1) -> Iter
                 _check_head(content, key, path)
             else:
                 yield None if content == DISTRUST else _block(content)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(
                 f"line {number} of {path} is damaged ({error})",
                 remedy="sweep --repair leaves it out and computes that block again, --fresh begins anew",
@@ -229,37 +251,6 @@ def _check_head(head: Mapping[str, Any], key: str, path: Path) -> None:
         raise RunError(f"{path} was made under other conditions", remedy="--fresh sets the old journal aside")
 
 
-def repair(folder: Path) -> list[str]:
-    """Leave broken lines out of every journal file, keeping the old file as `NAME.jsonl.damaged` (then
-    `.damaged.1`, …); says what it did.
-
-    A file whose first line is broken is set aside whole, since nobody can tell what its scores belong to.
-    """
-    said = []
-    for path in journal_files(folder):
-        with faults(f"cannot repair {path}"):
-            lines = path.read_bytes().splitlines(keepends=True)
-            broken = [number for number, line in enumerate(lines, start=1) if not _is_sound(line)]
-            torn = bool(lines) and not lines[-1].endswith(b"\n")
-            if not broken or (torn and broken == [len(lines)]):
-                continue
-            path.rename(_unused(path.with_name(f"{path.name}.damaged")))
-            if 1 not in broken:
-                kept = (line for number, line in enumerate(lines, start=1) if number not in broken)
-                path.write_bytes(b"".join(kept))
-        lines_left_out = "1 damaged line" if len(broken) == 1 else f"{len(broken)} damaged lines"
-        said.append(f"{path}: left out {lines_left_out} ({', '.join(map(str, broken[:10]))})")
-    return said
-
-
-def _is_sound(line: bytes) -> bool:
-    try:
-        _content(line)
-    except ValueError:
-        return False
-    return True
-
-
 class Journal:
     """One writer's file in a run's journal, open for appending; `blocks` holds what all files hold already."""
 
@@ -269,7 +260,7 @@ class Journal:
         self.path = folder / JOURNAL / f"{writer}.jsonl"
         with faults(f"cannot write {self.path}"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("ab", buffering=0)
+            self._file = open_to_append(self.path)
             whole = self._file.truncate(_whole_lines(self.path))
         self._synced = time.monotonic()
         if not whole:
@@ -312,7 +303,7 @@ class Journal:
 
 def _whole_lines(path: Path) -> int:
     """Bytes of a file up to its last newline."""
-    return path.read_bytes().rfind(b"\n") + 1
+    return read_plain(path).rfind(b"\n") + 1
 
 
 def key_of(conditions: Mapping[str, Any]) -> str:
@@ -333,6 +324,7 @@ def prepare(folder: Path, contents: Mapping[str, Any], *, fresh: bool = False) -
     """
     with faults(f"cannot make {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
+    refuse_odd_parts(folder)
     if fresh:
         set_aside(folder / JOURNAL)
         with faults(f"cannot remove {folder / SAMPLES}"):
@@ -343,8 +335,8 @@ def prepare(folder: Path, contents: Mapping[str, Any], *, fresh: bool = False) -
 
 
 def write_plan(folder: Path, contents: Mapping[str, Any]) -> None:
-    """Write `plan.json`, atomically."""
-    write_text(folder / PLAN, json.dumps({"schema": SCHEMA, **contents}, indent=1, allow_nan=False))
+    """Write `plan.json`, atomically, under its checksum and this user's mark."""
+    write_text(folder / PLAN, sealed({"schema": SCHEMA, **contents}, marked=True))
 
 
 def check_conditions(folder: Path, conditions: Mapping[str, Any]) -> None:
@@ -368,29 +360,59 @@ def set_aside(journal: Path) -> None:
     if not journal.exists():
         return
     with faults(f"cannot set {journal} aside"):
-        journal.rename(_unused(journal))
+        journal.rename(unused(journal))
 
 
-def _unused(path: Path) -> Path:
+def unused(path: Path) -> Path:
     """The path, or the first of `path.1`, `path.2`, … that is not there."""
     numbered = (path.with_name(f"{path.name}.{number}") for number in count(1))
     return next(each for each in chain([path], numbered) if not each.exists())
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
-    """The contents of a run's `plan.json`; raises `RunError` when it is missing, damaged or no run's."""
-    path = folder / PLAN
-    if not path.is_file():
-        raise RunError(f"{folder} holds no sweep (no {PLAN})", remedy="give the folder that `sweep --run` made")
-    with faults(f"cannot read {path}"):
-        raw = path.read_bytes()
+    """The contents of a run's `plan.json`; raises `RunError` when it is missing, damaged or no run's.
+
+    What is there is of the right form, but anybody may have written it.
+    """
+    path, raw = folder / PLAN, _raw_plan(folder)
     try:
-        found = json.loads(raw)
+        found = unsealed(raw)
         if found["schema"] != SCHEMA:
-            raise ValueError(f"its schema is {found['schema']!r}, not {SCHEMA!r}")
+            raise ValueError(f"its schema is {found['schema']!r:.40}, not {SCHEMA!r}")
+        refuse_odd_contents(found)
         return found
     except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is no sweep's plan ({error})", remedy="give another folder") from None
+        if _is_of_an_earlier_version(raw):
+            raise RunError(
+                f"{path} was written by an earlier version of ckptswap", remedy="sweep again into another folder"
+            ) from None
+        raise RunError(
+            f"{path} is damaged, or no sweep's plan ({error})",
+            remedy="the same sweep with --repair writes it anew",
+        ) from None
+
+
+def is_own_run(folder: Path) -> bool:
+    """Whether this user's own command wrote a folder's `plan.json`, here or wherever it was copied from.
+
+    Raises `RunError` where there is none.
+    """
+    return is_own(_raw_plan(folder))
+
+
+def _raw_plan(folder: Path) -> bytes:
+    path = folder / PLAN
+    if not os.path.lexists(path):
+        raise RunError(f"{folder} holds no sweep (no {PLAN})", remedy="give the folder that `sweep --run` made")
+    with faults(f"cannot read {path}"):
+        return read_plain(path)
+
+
+def _is_of_an_earlier_version(raw: bytes) -> bool:
+    try:
+        return plain_json(raw).get("schema") in ("ckptswap.run/1", "ckptswap.run/2")
+    except ValueError:
+        return False
 
 
 def _change(part: str, then: object, now: object) -> str:

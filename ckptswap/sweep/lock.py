@@ -7,17 +7,19 @@ that a killed sweep can be continued at once.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import socket
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ckptswap.errors import RunError
 from ckptswap.sweep.journal import faults
+from ckptswap.sweep.plain import read_plain
+from ckptswap.sweep.sealed import sealed, unsealed
 
 LOCK = "lock"
 BEAT = 5.0
@@ -64,7 +66,7 @@ class Lock:
     def _create(self) -> bool:
         """Link a finished file to the name: on NFS too, only one of several can."""
         beside = self.path.with_name(f".{LOCK}.{self._me['token']}")
-        beside.write_text(json.dumps(self._me))
+        beside.write_text(sealed(self._me))
         try:
             os.link(beside, self.path)
             return True
@@ -111,27 +113,33 @@ def is_held(folder: Path) -> bool:
 
 def _is_alive(path: Path, holder: dict[str, Any]) -> bool:
     if holder.get("host") == _host():
-        return holder.get("process") is not None and _process(holder["pid"]) == holder["process"]
+        pid, process = holder.get("pid"), holder.get("process")
+        return type(pid) is int and process is not None and _process(pid) == process
     return _age(path) < DEAD
 
 
 def _age(path: Path) -> float:
-    """Seconds since the holder's last touch, both moments by the clock of the file system."""
+    """Seconds since the holder's last touch, both moments by the clock of the file system; by this machine's where
+    the folder can only be read."""
     probe = path.with_name(f".{LOCK}.{secrets.token_hex(8)}.now")
-    probe.touch()
+    now = time.time()
+    with suppress(OSError):
+        probe.touch()
+        now = probe.stat().st_mtime
+        probe.unlink()
     try:
-        return probe.stat().st_mtime - path.stat().st_mtime
+        return now - path.lstat().st_mtime
     except FileNotFoundError:
         return 0.0
-    finally:
-        probe.unlink()
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Who holds it; None without a file, nobody in particular where it is damaged."""
+    """Who holds it; None without a file, nobody in particular where it is damaged.
+
+    Raises `RunError` for a link or a pipe.
+    """
     try:
-        found = json.loads(path.read_bytes())
-        return found if isinstance(found, dict) else {}
+        return unsealed(read_plain(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):

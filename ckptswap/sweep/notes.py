@@ -9,7 +9,7 @@ import numpy as np
 
 from ckptswap.errors import listing
 from ckptswap.sweep import statistics
-from ckptswap.sweep.journal import donor_id
+from ckptswap.sweep.journal import BASELINE, donor_id
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.statistics import RowIntervals
 
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 def notes(run: Run, cells: Sequence[Cell], drops: Mapping[str, RowIntervals]) -> list[str]:
     """Warnings of the run, and what a reader of these cells' rows should know; `drops` by variant."""
     found = list(run.warnings)
+    baseline = run.scores.done(BASELINE)
+    if baseline < run.scores.samples:
+        found.append(
+            f"the baseline is known on {baseline} of {run.scores.samples} samples, and what was scored on the "
+            "others is left out: the same command continues"
+        )
     groups = len(np.unique(run.groups))
     if groups < statistics.LEAST_GROUPS:
         found.append(

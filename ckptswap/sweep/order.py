@@ -1,9 +1,12 @@
-"""What a worker is told: paths and specs, no tensors, as a file in the run's folder; and how work is divided."""
+"""What a worker is told: paths and specs, no tensors, as a file in the run's folder; and how work is divided.
+
+An order names code. A worker is therefore also told the order's checksum, not by the folder but by whoever begins
+it, and obeys no other.
+"""
 
 from __future__ import annotations
 
 import heapq
-import json
 import os
 import secrets
 import sys
@@ -18,7 +21,9 @@ from ckptswap.formats.atomic import write_text
 from ckptswap.sweep.calibration import Calibration
 from ckptswap.sweep.donors import MADE
 from ckptswap.sweep.journal import faults, key_of
+from ckptswap.sweep.plain import read_plain
 from ckptswap.sweep.plan import Variant
+from ckptswap.sweep.sealed import seal_of, sealed, unsealed
 from ckptswap.task.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -76,7 +81,12 @@ class Order:
         """Write it to its path, atomically. Raises `RunError` where that cannot be."""
         with faults(f"cannot write {self.path}"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self.path, json.dumps(asdict(self)))
+        write_text(self.path, sealed(asdict(self)))
+
+    @property
+    def seal(self) -> str:
+        """The checksum by which a worker knows it."""
+        return seal_of(asdict(self))
 
 
 def make_order(proposal: Proposal, shards: Iterable[Shard] = ()) -> Order:
@@ -113,10 +123,10 @@ def places() -> tuple[str, ...]:
     return tuple(os.path.abspath(each) for each in sys.path)
 
 
-def read_order(path: str | os.PathLike[str]) -> Order:
-    """The order in a file; raises `RunError` when it is missing or damaged."""
+def read_order(path: str | os.PathLike[str], seal: str) -> Order:
+    """The order of this checksum in a file; raises `RunError` when it is missing, damaged or another."""
     try:
-        return parsed_order(json.loads(Path(path).read_bytes()))
+        return parsed_order(unsealed(read_plain(Path(path)), seal=seal))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is no order for a worker ({error})", remedy="run the sweep again") from None
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import RunError
-from ckptswap.sweep.journal import check_conditions, key_of
+from ckptswap.sweep.journal import check_conditions, faults, key_of
 from ckptswap.sweep.order import Named, Order
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def rebuilt(order: Order) -> Iterator[Engine]:
     """The engine of an order, in the folder and with the module path of whoever wrote it, as long as it is in use.
 
-    Raises `RunError` where task or checkpoints are no longer those of the run.
+    It runs code that the order names: whoever calls this has written the order, or seen by its mark that this user
+    did (`journal.is_own_run`). Raises `RunError` where task or checkpoints are no longer those of the run.
     """
     from ckptswap.sweep.conditions import conditions
     from ckptswap.sweep.engine import Engine
@@ -33,7 +34,8 @@ def rebuilt(order: Order) -> Iterator[Engine]:
     sys.path += [each for each in order.places if each not in sys.path]
     folder = Path(order.folder)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.chdir(order.cwd))
+        with faults(f"cannot go to {order.cwd}, where the sweep was started"):
+            stack.enter_context(contextlib.chdir(order.cwd))
         recipient = stack.enter_context(_opened(order.recipient))
         donors = [stack.enter_context(_given(each, recipient, order)) for each in order.donors]
         task = load_task(order.spec, recipient)

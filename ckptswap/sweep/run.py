@@ -23,6 +23,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, MismatchError, ModelError, RunError, TaskError, UsageError
 from ckptswap.selection import Selection
 from ckptswap.sweep.calibration import Calibration
+from ckptswap.sweep.contents import EXTENT, refuse_odd_blocks
 from ckptswap.sweep.evidence import checked_tolerance, limit_of, load_result
 from ckptswap.sweep.executors.inline import Inline
 from ckptswap.sweep.facts import made_by
@@ -40,13 +41,15 @@ from ckptswap.sweep.journal import (
     prepare,
     write_plan,
 )
-from ckptswap.sweep.journal import repair as repair_journal
 from ckptswap.sweep.live import Leaderboard
 from ckptswap.sweep.lock import Lock
 from ckptswap.sweep.meter import Live, Meter, OutOfTime, Progress
 from ckptswap.sweep.order import make_order
+from ckptswap.sweep.plain import refuse_odd_parts
 from ckptswap.sweep.plan import UNREAD, By, Mode, Plan, Variant, make_plan
 from ckptswap.sweep.race import RaceRules
+from ckptswap.sweep.repair import repair as repair_journal
+from ckptswap.sweep.repair import repair_plan
 from ckptswap.sweep.result import SweepResult
 from ckptswap.sweep.scores import Scores
 from ckptswap.sweep.stopping import Stop
@@ -58,8 +61,6 @@ if TYPE_CHECKING:
     from ckptswap.task.task import Score
 
 CELLS: By = ("layer", "kind")
-EXTENT = "range of outputs"
-"""Under this name the baseline's blocks hold (1, 2): least and greatest output, where it has one channel."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class Proposal:
         self,
         *,
         fresh: bool = False,
+        repair: bool = False,
         top: int | None = None,
         confidence: float = 0.95,
         epsilon: float | None = None,
@@ -110,7 +112,8 @@ class Proposal:
             self._refuse_race(RaceRules(top, confidence, epsilon or 0.0), executor or Inline())
         if self.folder.exists() and not self.folder.is_dir():
             raise RunError(f"cannot make {self.folder}: it is no folder", remedy="choose another --run")
-        if not fresh:
+        refuse_odd_parts(self.folder)
+        if not (fresh or repair):  # what is repaired is held against its conditions afterwards
             check_conditions(self.folder, self.conditions)
 
     def run(
@@ -133,7 +136,8 @@ class Proposal:
     ) -> SweepResult:
         """Score what the journal lacks, then read the table from the folder.
 
-        `fresh` sets an old journal aside, `repair` leaves damaged lines out of it and notes which.
+        `fresh` sets an old journal aside, `repair` leaves damaged lines out of it, writes a damaged plan anew, and
+        notes what it did.
         `top` races for so many worst drops of each split by the first metric (`sweep.race`), with this
         `confidence` and ties within `epsilon` aside (default: the tolerance). `budget` ends the work after so many
         seconds. `screen` guesses the ranking beforehand (`sweep.screen`), and the table tells how well. `executor`
@@ -147,7 +151,7 @@ class Proposal:
         for it. However it is interrupted, the journal continues.
         """
         executor, tolerance = executor or Inline(), checked_tolerance(tolerance)
-        self.check(fresh=fresh, top=top, confidence=confidence, epsilon=epsilon, executor=executor)
+        self.check(fresh=fresh, repair=repair, top=top, confidence=confidence, epsilon=epsilon, executor=executor)
         made = next((each for each in [*reversed(self.folder.parents), self.folder] if not each.exists()), None)
         is_begun = bool(journal_files(self.folder)) and not fresh
         # A recipient without a score is found out before anything is written.
@@ -155,12 +159,15 @@ class Proposal:
         try:
             with Lock(self.folder) as lock:
                 meter = Meter(self, progress, live, news, stop or Stop(), lock)
+                if repair:
+                    self.engine.notes += repair_journal(self.folder)
+                    self.engine.notes += repair_plan(self.folder, self._contents(tolerance))
                 contents = self._contents(tolerance) | {"made": made_by(self.folder, command, anew=not is_begun)}
                 contents["screen"] = {"by": screen, "values": self._screened(screen)} if screen else None
-                self.engine.notes += repair_journal(self.folder) if repair else ()
                 if not is_begun:
                     prepare(self.folder, contents, fresh=fresh)
                 with Journal(self.folder, key_of(self.conditions)) as journal:
+                    self._refuse_odd(journal.blocks)
                     if is_begun:  # a damaged journal is refused before anything is changed
                         prepare(self.folder, contents)
                     self._score_baseline(first, journal, meter)
@@ -178,6 +185,15 @@ class Proposal:
                 shutil.rmtree(made)
             raise
         return load_result(self.folder)
+
+    def _refuse_odd(self, blocks: Blocks) -> None:
+        """Raises `RunError` for scores that cannot be this run's, whoever wrote them."""
+        try:
+            refuse_odd_blocks(blocks.values(), self.task.data.sizes, [each.name for each in self.task.metrics])
+        except ValueError as error:
+            raise RunError(
+                f"{self.folder} is damaged ({error})", remedy="--fresh sets its journal aside"
+            ) from None
 
     def _score_baseline(self, first: Sequence[Block], journal: Journal, meter: Meter) -> None:
         """Journal the recipient's blocks that are not known; `first` are those that have just been computed."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -18,8 +18,11 @@ import numpy as np
 
 from ckptswap.errors import RunError
 from ckptswap.formats.atomic import write_text
+from ckptswap.sweep.contents import is_finite
 from ckptswap.sweep.journal import BASELINE, SAMPLES, faults, key_of, read_plan
+from ckptswap.sweep.plain import read_plain
 from ckptswap.sweep.plan import Cell, Variant
+from ckptswap.sweep.sealed import sealed, unsealed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from ckptswap.task import Task
     from ckptswap.task.data import Batch
 
-SCHEMA = "ckptswap.samples/2"
+SCHEMA = "ckptswap.samples/3"
 CELLS, EACH = 3, 3
 """How many of the worst cells are shown, and how many samples of each."""
 SIDE = 192
@@ -76,7 +79,7 @@ def keep_samples(proposal: Proposal) -> tuple[Hit, ...]:
         "rows": [asdict(hit) for hit in hits],
     }
     with faults(f"cannot write to {proposal.folder}"):
-        write_text(proposal.folder / SAMPLES, json.dumps(kept))
+        write_text(proposal.folder / SAMPLES, sealed(kept))
     return hits
 
 
@@ -91,10 +94,10 @@ def load_samples(run_dir: str | Path) -> Samples | None:
     Raises `RunError` for a damaged file.
     """
     path = Path(run_dir) / SAMPLES
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = unsealed(read_plain(path))
         if found["schema"] != SCHEMA:
             return None
         key, metric = found["key"], _checked(found["metric"], str)
@@ -116,8 +119,8 @@ def _hit(row: dict[str, Any]) -> Hit:
     hit = Hit(**row)
     for name in (hit.layer, hit.kind):
         _checked(name, str, type(None))
-    for score in (hit.baseline, hit.variant, hit.drop):
-        _checked(score, int, float)
+    if not all(map(is_finite, (hit.baseline, hit.variant, hit.drop))):
+        raise ValueError("a score is not a number")
     if min(_checked(hit.sample, int), _checked(hit.donor, int)) < 0:
         raise ValueError(f"sample {hit.sample} of donor {hit.donor}")
     for uri in _checked(hit.pictures, dict).values():
@@ -177,7 +180,9 @@ def _drops(run: Run, cell: Cell) -> np.ndarray:
 
 
 def _worst_samples(run: Run, cell: Cell) -> list[tuple[int, float, float, float]]:
+    """Those of finite scores: a PSNR may be infinite, and nothing says by how much another is worse."""
     drops, before, after = _drops(run, cell), _each(run, BASELINE), _each(run, cell.variant)
+    drops = np.where(np.isfinite(drops), drops, 0.0)
     worst = [int(at) for at in np.argsort(-drops, kind="stable")[:EACH] if drops[at] > 0]
     return [(at, float(before[at]), float(after[at]), float(drops[at])) for at in worst]
 

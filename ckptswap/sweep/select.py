@@ -25,11 +25,11 @@ from ckptswap.sweep import statistics
 from ckptswap.sweep.donors import is_made
 from ckptswap.sweep.evidence import load_result, reduction
 from ckptswap.sweep.journal import read_plan
-from ckptswap.sweep.order import Order, parsed_order
 from ckptswap.sweep.plan import Cell, Plan
 from ckptswap.sweep.rebuild import rebuilt
 from ckptswap.sweep.result import Row, SweepResult
 from ckptswap.sweep.statistics import Interval
+from ckptswap.sweep.trust import Named, order_to_rebuild
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,18 +70,26 @@ class Choice:
         return sum(row.numel for row in self.taken)
 
 
-def select(run_dir: str | Path, *, tolerance: float | None = None, progress: Progress | None = None) -> Choice:
+def select(
+    run_dir: str | Path,
+    *,
+    tolerance: float | None = None,
+    progress: Progress | None = None,
+    named: Named | None = None,
+) -> Choice:
     """Find a largest set of a run's cells whose combined drop stays below the tolerance (default: the run's).
 
     It stays below when the upper end of the 95 % interval of its drop does. Of several donors each cell takes the
     one that does least; one that is no file (`zeros`, …) gives nothing, for no command could take from it.
-    The task is built as the sweep built it. Raises `RunError` for a folder that is no
-    sweep of single parts, or whose checkpoints or data are others by now.
+    The task is built as the sweep built it, of the files and by the code that the folder names, where this user's
+    own command made the folder; else of what is `named` here, and by that alone. Raises `RunError` for a folder
+    that is no sweep of single parts, whose checkpoints or data are others by now, or that is a stranger's.
     """
     folder = Path(run_dir)
     result = load_result(folder, tolerance=tolerance)
     if result.mode != "only":
         raise RunError(f"{folder} swaps with --mode {result.mode}", remedy="sweep single parts, without --mode")
+    order = order_to_rebuild(folder, named)
     files = {at for at, donor in enumerate(result.donors) if not is_made(donor.path)}
     if not files:
         raise RunError(f"{folder} has no donor that is a file to transplant from", remedy="sweep from a file too")
@@ -91,7 +99,6 @@ def select(run_dir: str | Path, *, tolerance: float | None = None, progress: Pro
     candidates, same = _candidates(rows)
     if not candidates:
         raise RunError(f"{folder} has no measured cell to choose from", remedy="see `ckptswap report`")
-    order = _order(folder)
     with rebuilt(order) as engine:
         search = _Search(engine, result, len(candidates), progress)
         search.take(candidates)
@@ -105,13 +112,6 @@ def select(run_dir: str | Path, *, tolerance: float | None = None, progress: Pro
         result.metric, result.direction, result.tolerance, result.baseline, score, drop, tuple(chosen), left, same,
         unscored, search.evaluations, paths, renamed,
     )  # fmt: skip
-
-
-def _order(folder: Path) -> Order:
-    try:
-        return parsed_order(read_plan(folder)["order"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{folder} does not say how it was made ({error})", remedy="run the sweep again") from None
 
 
 def _candidates(rows: Iterable[Row]) -> tuple[list[Row], int]:

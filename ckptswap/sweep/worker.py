@@ -1,10 +1,11 @@
 """A worker: scores one shard of an order, and writes into a journal file of its own.
 
-    python -P -m ckptswap.sweep.worker ORDER SHARD
+    python -P -m ckptswap.sweep.worker ORDER SHARD SHA256
 
-It is told everything by the order's file, builds the task anew, and refuses to work where that gives other
-conditions than the run's. What the journal holds already is not done again, so that a worker may be killed and
-begun anew as often as may be. SIGTERM, or its standard input being closed, lets it finish the block in hand.
+It is told everything by the order's file, which must have this checksum, builds the task anew, and refuses to work
+where that gives other conditions than the run's. What the journal holds is not done again, so that a worker
+may be killed and begun anew as often as may be. SIGTERM, or its standard input being closed, lets it finish the
+block in hand.
 """
 
 from __future__ import annotations
@@ -69,12 +70,12 @@ def main() -> None:
     from ckptswap.sweep.allocator import keep_freed_memory
 
     keep_freed_memory()
-    path, shard, *rest = sys.argv[1:]
+    path, shard, seal, *rest = sys.argv[1:]
     with on_signals(signal.SIGINT, signal.SIGTERM, patient=True) as stop:
         if "--tethered" in rest:
             threading.Thread(target=_await_end_of_input, args=(stop,), daemon=True).start()
         try:
-            work(read_order(path), int(shard), stop)
+            work(read_order(path, seal), int(shard), stop)
         except Stopped as error:
             sys.exit(error.exit_code)
         except CkptswapError as error:

@@ -14,7 +14,7 @@ from ckptswap.errors import MetricError, RunError, UsageError
 from ckptswap.selection import Selection
 from ckptswap.sweep import statistics
 from ckptswap.sweep.evidence import Evidence, load_evidence, load_result, reduction
-from ckptswap.sweep.journal import BASELINE, DONOR, Block, decode, encode, journal_files, read_plan
+from ckptswap.sweep.journal import BASELINE, DONOR, Block, decode, encode, journal_files, read_plan, write_plan
 from ckptswap.sweep.plan import variant_id
 from ckptswap.sweep.result import Row
 from ckptswap.sweep.run import sweep
@@ -190,11 +190,11 @@ def test_pooled_and_plain_reductions() -> None:
 
 
 def test_damaged_plans_are_refused(finished: Path, tmp_path: Path) -> None:
-    text = (finished / "plan.json").read_text()
-    for word in ('"walk"', '"groups"', '"plan"', '"tolerance"'):
-        run = shutil.copytree(finished, tmp_path / word.strip('"'))
-        (run / "plan.json").write_text(text.replace(word, '"other"'))
-        with pytest.raises(RunError, match="holds a damaged plan"):
+    for word in ("walk", "groups", "plan", "tolerance"):
+        run, plan = shutil.copytree(finished, tmp_path / word), read_plan(finished)
+        del plan[word]
+        write_plan(run, plan)
+        with pytest.raises(RunError, match=f"holds a plan without '{word}'"):
             load_result(run)
     with pytest.raises(MetricError, match=r"has no scores by 'dice': it has .*iou"):
         load_result(finished, "dice")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,14 @@ def order(folder: Path) -> Order:
 
 def test_an_order_is_read_as_it_was_written(tmp_path: Path) -> None:
     order(tmp_path).write()
-    assert read_order(order(tmp_path).path) == order(tmp_path)
+    assert read_order(order(tmp_path).path, order(tmp_path).seal) == order(tmp_path)
+
+
+def test_another_order_in_its_place_is_not_obeyed(tmp_path: Path) -> None:
+    ours, other = order(tmp_path), replace(order(tmp_path), places=("/evil",))
+    other.write()
+    with pytest.raises(RunError, match="its checksum does not fit"):
+        read_order(ours.path, ours.seal)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"spec": {}}'])
@@ -73,9 +81,9 @@ def test_a_damaged_order_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "order.json"
     path.write_text(text)
     with pytest.raises(RunError, match="no order for a worker"):
-        read_order(path)
+        read_order(path, order(tmp_path).seal)
     with pytest.raises(RunError, match="no order for a worker"):
-        read_order(tmp_path / "nowhere.json")
+        read_order(tmp_path / "nowhere.json", order(tmp_path).seal)
 
 
 def test_following_sees_each_block_once_and_no_half_of_one(tmp_path: Path) -> None:

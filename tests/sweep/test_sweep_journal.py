@@ -30,9 +30,10 @@ from ckptswap.sweep.journal import (
     prepare,
     read_blocks,
     read_plan,
-    repair,
     set_aside,
 )
+from ckptswap.sweep.repair import repair
+from ckptswap.sweep.sealed import sealed
 
 KEY = {"donor": "1" * 64, "threads": 1, "task": {"model": "smp:Unet", "limit": None}}
 HASH = key_of(KEY)
@@ -402,11 +403,11 @@ def test_a_sync_that_fails_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_the_plan_is_written_before_any_work_and_rewritten(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "run"
-    prepare(folder, {"key": KEY, "plan": 1})
-    assert read_plan(folder)["plan"] == 1
+    prepare(folder, {"key": KEY, "donors": ["a"]})
+    assert read_plan(folder)["donors"] == ["a"]
     filled(folder)
-    prepare(folder, {"key": KEY, "plan": 2})
-    assert read_plan(folder)["plan"] == 2
+    prepare(folder, {"key": KEY, "donors": ["b"]})
+    assert read_plan(folder)["donors"] == ["b"]
     assert sorted(path.name for path in folder.iterdir()) == [JOURNAL, PLAN]
 
 
@@ -469,15 +470,24 @@ def test_a_journal_without_plan_is_refused(tmp_path: Path) -> None:
         prepare(tmp_path, {"key": KEY})
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": "other"}', "{", "\x00"])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"schema": "other"}', "{", "\x00", sealed({}), sealed({"schema": "other"})]
+)
 def test_somebody_elses_plan_is_refused(tmp_path: Path, content: str) -> None:
     filled(tmp_path)
     (tmp_path / PLAN).write_text(content)
-    with pytest.raises(RunError, match=r"is no sweep's plan"):
+    with pytest.raises(RunError, match=r"or no sweep's plan"):
         read_plan(tmp_path)
-    with pytest.raises(RunError, match=r"is no sweep's plan"):
+    with pytest.raises(RunError, match=r"or no sweep's plan"):
         prepare(tmp_path, {"key": KEY})
     assert (tmp_path / PLAN).read_text() == content
+
+
+@pytest.mark.parametrize("schema", ["ckptswap.run/1", "ckptswap.run/2"])
+def test_an_earlier_versions_plan_is_told_from_a_damaged_one(tmp_path: Path, schema: str) -> None:
+    (tmp_path / PLAN).write_text(json.dumps({"schema": schema, "key": KEY}))
+    with pytest.raises(RunError, match="by an earlier version of ckptswap: sweep again"):
+        read_plan(tmp_path)
 
 
 def test_no_run_folder(tmp_path: Path) -> None:
@@ -491,5 +501,5 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
         prepare(tmp_path / "file" / "run", {"key": KEY})
     prepare(tmp_path / "run", {"key": KEY})
     (tmp_path / "run" / JOURNAL).write_text("")
-    with pytest.raises(RunError, match=r"cannot write .*main\.jsonl"):
+    with pytest.raises(RunError, match=r"journal is not a plain folder"):
         Journal(tmp_path / "run", HASH)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -14,12 +13,13 @@ import pytest
 from ckptswap.errors import RunError
 from ckptswap.sweep import lock as lock_module
 from ckptswap.sweep.lock import DEAD, LOCK, Lock, is_held
+from ckptswap.sweep.sealed import sealed, unsealed
 
 
 def held_by(folder: Path, *, age: float = 0.0, **holder: object) -> Path:
     """A lock that somebody else left, touched so many seconds ago."""
     path = folder / LOCK
-    path.write_text(json.dumps({"token": "theirs", **holder}))
+    path.write_text(sealed({"token": "theirs", **holder}))
     os.utime(path, (time.time() - age,) * 2)
     return path
 
@@ -58,7 +58,7 @@ def test_a_dead_process_of_this_machine_is_found_out_at_once(tmp_path: Path) -> 
 
 def test_another_process_with_the_number_of_a_dead_one_is_another(tmp_path: Path) -> None:
     with Lock(tmp_path):
-        mine = json.loads((tmp_path / LOCK).read_text())
+        mine = unsealed((tmp_path / LOCK).read_bytes())
     held_by(tmp_path, **{**mine, "process": "1", "token": "theirs"})
     with Lock(tmp_path):
         pass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +16,10 @@ from PIL import Image
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import RunError
-from ckptswap.sweep.journal import SAMPLES, prepare, read_plan
+from ckptswap.sweep.journal import SAMPLES, prepare, read_plan, write_plan
 from ckptswap.sweep.run import Proposal, propose
 from ckptswap.sweep.samples import SCHEMA, Samples, keep_samples, load_samples
+from ckptswap.sweep.sealed import sealed, unsealed
 from ckptswap.task import TaskSpec
 
 Save = Callable[..., Checkpoint]
@@ -161,7 +161,7 @@ def test_samples_of_another_run_in_the_folder_are_none(ran: Proposal, changed: s
     keep_samples(ran)
     contents = read_plan(ran.folder)
     contents[changed]["other"] = "another"
-    (ran.folder / "plan.json").write_text(json.dumps(contents))
+    write_plan(ran.folder, contents)
     assert load_samples(ran.folder) is None
 
 
@@ -179,6 +179,7 @@ def test_a_fresh_run_begins_without_samples(ran: Proposal) -> None:
         ("donor", True),
         ("donor", 1),
         ("drop", "x"),
+        ("drop", 10**4000),
         ("baseline", None),
         ("layer", 3),
         ("kind", ["conv.bias"]),
@@ -189,17 +190,17 @@ def test_a_fresh_run_begins_without_samples(ran: Proposal) -> None:
 def test_a_value_of_another_type_is_damage(ran: Proposal, field: str, value: object) -> None:
     keep_samples(ran)
     path = ran.folder / SAMPLES
-    rows = json.loads(path.read_text())
+    rows = unsealed(path.read_bytes())
     rows["rows"][0][field] = value
-    path.write_text(json.dumps(rows))
+    path.write_text(sealed(rows))
     with pytest.raises(RunError, match="is damaged"):
         load_samples(ran.folder)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", *(
-    json.dumps({"schema": SCHEMA, "key": "", "metric": "iou", "rows": []} | changed)
+    sealed({"schema": SCHEMA, "key": "", "metric": "iou", "rows": []} | changed)
     for changed in [{"rows": [{"x": 1}]}, {"rows": 3}, {"rows": [3]}, {"metric": None}]
-), json.dumps({"schema": SCHEMA, "metric": "iou", "rows": []})])  # fmt: skip
+), sealed({"schema": SCHEMA, "metric": "iou", "rows": []})])  # fmt: skip
 def test_a_damaged_file_is_a_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / SAMPLES).write_text(text)
     with pytest.raises(RunError, match="is damaged"):
@@ -209,15 +210,15 @@ def test_a_damaged_file_is_a_sentence(tmp_path: Path, text: str) -> None:
 def test_a_file_of_an_older_form_is_as_none(ran: Proposal) -> None:
     keep_samples(ran)
     path = ran.folder / SAMPLES
-    path.write_text(path.read_text().replace(SCHEMA, "ckptswap.samples/1"))
+    path.write_text(sealed(unsealed(path.read_bytes()) | {"schema": "ckptswap.samples/4"}))
     assert load_samples(ran.folder) is None
 
 
 def test_a_file_that_names_something_else_is_refused(ran: Proposal) -> None:
     keep_samples(ran)
     path = ran.folder / SAMPLES
-    rows = json.loads(path.read_text())
+    rows = unsealed(path.read_bytes())
     rows["rows"][0]["pictures"]["input"] = "https://example.org/x.png"
-    path.write_text(json.dumps(rows))
+    path.write_text(sealed(rows))
     with pytest.raises(RunError, match="something else than pictures"):
         load_samples(ran.folder)

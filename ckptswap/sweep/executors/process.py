@@ -53,7 +53,7 @@ class ProcessHands:
             command = [sys.executable, "-P", "-m", "ckptswap.sweep.worker"]
             with log_of(self._order, shard).open("ab") as log:
                 self._running[shard] = subprocess.Popen(
-                    [*command, str(self._order.path), str(shard), "--tethered"],
+                    [*command, str(self._order.path), str(shard), self._order.seal, "--tethered"],
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,

@@ -56,7 +56,8 @@ class RayHands:
         self._log = order.path.with_name(f"{order.token}-ray.log")
 
     def begin(self, shards: Sequence[int]) -> None:
-        command = [sys.executable, "-P", "-m", "ckptswap.sweep.executors.ray", str(self._order.path)]
+        module = "ckptswap.sweep.executors.ray"
+        command = [sys.executable, "-P", "-m", module, str(self._order.path), self._order.seal]
         with self._log.open("ab") as log:
             driver = subprocess.Popen(
                 [*command, ",".join(map(str, shards)), *filter(None, [self._address])],
@@ -115,26 +116,26 @@ class RayHands:
             stream.close()
 
 
-def run_shard(path: str, shard: int) -> str | None:
+def run_shard(path: str, seal: str, shard: int) -> str | None:
     """What a task does. Returns why it cannot work, None when its shard is done."""
     from ckptswap.sweep.allocator import keep_freed_memory
 
     keep_freed_memory()
     try:
-        work(read_order(path), shard, Stop())
+        work(read_order(path, seal), shard, Stop())
     except CkptswapError as error:
         return str(error)
     return None
 
 
-def main(path: str, shards: str, address: str | None = None) -> None:
+def main(path: str, seal: str, shards: str, address: str | None = None) -> None:
     """The driver: a task for each shard, and a line on stdout for each that has ended."""
     import ray
 
     from ckptswap.sweep.executors import ray as here  # as workers will find it, and not as __main__
 
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
-    order = read_order(path)
+    order = read_order(path, seal)
     numbers = [int(each) for each in shards.split(",")]
     try:
         _knock(address)
@@ -155,7 +156,7 @@ def main(path: str, shards: str, address: str | None = None) -> None:
             _say(shard, fault, hopeless=True)
         return
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(here.run_shard)
-    tasks = {task.remote(path, shard): shard for shard in numbers}
+    tasks = {task.remote(path, seal, shard): shard for shard in numbers}
     while tasks:
         (done, *_), _ = ray.wait(list(tasks))
         shard = tasks.pop(done)

@@ -4,11 +4,15 @@ The jobs of an order are one array. They need nobody: when the process that subm
 whoever runs the same sweep again, anywhere, finds them in the queue by their comment, waits for them and collects
 what they wrote. A job that Slurm preempts, or that comes to its time limit, finishes the block in hand and is
 queued again.
+
+submitit's files are pickles: each order has a new folder for them, which nobody can have filled before, and the
+sweep opens none. A job says how it ended in a file of JSON.
 """
 
 from __future__ import annotations
 
 import getpass
+import json
 import logging
 import os
 import re
@@ -20,9 +24,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ckptswap.errors import CkptswapError, RunError, Stopped, UsageError
+from ckptswap.formats.atomic import write_text
 from ckptswap.sweep.executors.crew import Ending
 from ckptswap.sweep.executors.process import last_line, log_end
+from ckptswap.sweep.journal import faults
 from ckptswap.sweep.order import Order, order_path, read_order
+from ckptswap.sweep.plain import read_plain
 
 os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")  # else importing it sets up logging to stdout
 import submitit
@@ -62,7 +69,7 @@ class Slurm:
         self._parameters = dict(parameters)
 
     def hire(self, order: Order) -> SlurmHands:
-        executor = submitit.SlurmExecutor(folder_of(Path(order.folder)))
+        executor = submitit.SlurmExecutor(_new_folder(order))
         own = {"cpus_per_task": order.spec.threads, "job_name": MARK, "comment": f"{MARK} {order.token}"}
         logging.getLogger("submitit").setLevel(logging.ERROR)
         try:
@@ -74,7 +81,7 @@ class Slurm:
     def adopt(self, folder: Path) -> tuple[SlurmHands, Collection[int]] | None:
         """The jobs in the queue that belong to an order of this folder."""
         found = [
-            number
+            (number, token)
             for number, (state, comment) in queue().items()
             if state not in OVER
             and (token := comment.removeprefix(f"{MARK} ")) != comment
@@ -83,7 +90,7 @@ class Slurm:
         if not found:
             return None
         jobs: dict[int, SlurmJob[Any]] = {
-            at: submitit.SlurmJob(folder_of(folder), number) for at, number in enumerate(found)
+            at: submitit.SlurmJob(folder_of(folder, token), number) for at, (number, token) in enumerate(found)
         }
         return SlurmHands(None, None, jobs), jobs.keys()
 
@@ -107,7 +114,8 @@ class SlurmHands:
         assert self._executor is not None
         assert self._order is not None
         try:
-            jobs = self._executor.map_array(run_shard, [str(self._order.path)] * len(shards), shards)
+            told = [str(self._order.path)] * len(shards), [self._order.seal] * len(shards), shards
+            jobs = self._executor.map_array(run_shard, *told)
         except (subprocess.CalledProcessError, submitit.core.utils.FailedJobError, OSError) as error:
             raise RunError(f"Slurm takes no jobs ({_said(error)})", remedy="check --slurm, and `sinfo`") from None
         self._jobs.update(zip(shards, cast("list[SlurmJob[Any]]", jobs), strict=True))
@@ -134,8 +142,8 @@ class SlurmHands:
         """Nothing: what goes on is found again."""
 
     def _ending(self, shard: int, job: SlurmJob[Any], states: Mapping[str, tuple[str, str]]) -> Ending | None:
-        if job.paths.result_pickle.exists():
-            return _result(job)
+        if self._order is not None and (said := _said_at_the_end(self._order.path, shard)):
+            return said
         state = states.get(job.job_id, ("forgotten", ""))[0]
         if state not in OVER and state != "forgotten":
             self._over[shard] = 0
@@ -146,12 +154,23 @@ class SlurmHands:
         return Ending(f"job {job.job_id} is {state}; {log_end(job.paths.stderr)}".rstrip("; "))
 
 
-def _result(job: SlurmJob[Any]) -> Ending:
-    error = job.exception()
-    if error is not None:
-        return Ending(f"job {job.job_id}: {_said(error)}")
-    said = job.result()
-    return Ending(said, hopeless=said is not None)
+def _end_path(order: Path, shard: int) -> Path:
+    """Where a job says that it is done, or why it cannot work."""
+    return order.with_name(f"{order.stem}-{shard}.ended")
+
+
+def _say_at_the_end(order: Path, shard: int, fault: str | None) -> str | None:
+    write_text(_end_path(order, shard), json.dumps({"fault": fault}))
+    return fault
+
+
+def _said_at_the_end(order: Path, shard: int) -> Ending | None:
+    """What a job said at its end; None while it has not. One that died says nothing."""
+    path = _end_path(order, shard)
+    if not path.exists():
+        return None
+    fault = json.loads(read_plain(path))["fault"]
+    return Ending(fault, hopeless=fault is not None)
 
 
 def _said(error: BaseException) -> str:
@@ -159,9 +178,20 @@ def _said(error: BaseException) -> str:
     return last_line(getattr(error, "stderr", None) or str(error)) or type(error).__name__
 
 
-def folder_of(folder: Path) -> Path:
-    """Where submitit keeps what it knows of a run's jobs, by the number of the array."""
-    return folder.absolute() / JOBS / "%A"
+def folder_of(folder: Path, token: str) -> Path:
+    """Where submitit keeps what it knows of an order's jobs, by the number of the array."""
+    return folder.absolute() / JOBS / token / "%A"
+
+
+def _new_folder(order: Order) -> Path:
+    """The same, made for a new order. Raises `RunError` where another user could put other pickles there."""
+    folder = Path(order.folder)
+    with faults(f"cannot make {folder / JOBS}"):
+        if folder.stat().st_uid != os.getuid():
+            raise RunError(f"{folder} belongs to another user", remedy="use a --run of your own with Slurm")
+        (folder / JOBS).mkdir(exist_ok=True)
+        (folder / JOBS / order.token).mkdir(mode=0o700)
+    return folder_of(folder, order.token)
 
 
 def queue() -> dict[str, tuple[str, str]]:
@@ -179,7 +209,7 @@ def queue() -> dict[str, tuple[str, str]]:
     return {number: (state, comment) for number, state, comment in rows}
 
 
-def run_shard(path: str, shard: int) -> str | None:
+def run_shard(path: str, seal: str, shard: int) -> str | None:
     """What a job does. Returns why it cannot work, None when its shard is done."""
     from ckptswap.sweep.allocator import keep_freed_memory
     from ckptswap.sweep.stopping import on_signals
@@ -189,12 +219,12 @@ def run_shard(path: str, shard: int) -> str | None:
     # submitit's handlers, which are in place by now, would ignore the one and break off at the other.
     with on_signals(signal.SIGTERM, signal.SIGUSR2, patient=True) as stop:
         try:
-            work(read_order(path), shard, stop)
+            work(read_order(path, seal), shard, stop)
         except Stopped:
             _leave()
         except CkptswapError as error:
-            return str(error)
-    return None
+            return _say_at_the_end(Path(path), shard, str(error))
+    return _say_at_the_end(Path(path), shard, None)
 
 
 def _leave() -> None:

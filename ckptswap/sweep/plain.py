@@ -1,0 +1,74 @@
+"""Files of a run folder are plain: nothing in it leads elsewhere, nor keeps whoever reads it waiting.
+
+A folder may come from a stranger, and with it a symbolic link where a file is looked for, or a pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from ckptswap.errors import RunError
+
+_FILES = re.compile(r"(plan|samples|experiment|sweeps)\.json|lock|(result|report)\.\w+")
+_FOLDERS = re.compile(r"(journal|orders|slurm)(\.\d+)?")
+"""What a run writes to, by its name."""
+
+
+def read_plain(path: Path) -> bytes:
+    """All bytes of a plain file. Raises `RunError` for a link, a pipe or a folder, `OSError` where it cannot be
+    read."""
+    with open_plain(path) as file:
+        return file.read()
+
+
+def open_plain(path: Path, mode: str = "rb", flags: int = os.O_RDONLY) -> BinaryIO:
+    """Open a plain file, or make it where `flags` say so. Raises as `read_plain`."""
+    refuse_odd(path)
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    return os.fdopen(handle, mode, buffering=0 if "a" in mode else -1)  # type: ignore[return-value]
+
+
+def open_to_append(path: Path) -> BinaryIO:
+    """Open a plain file to be written to at its end, unbuffered; it has no other name, in another folder.
+
+    Raises as `read_plain`.
+    """
+    file = open_plain(path, "ab", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    if os.fstat(file.fileno()).st_nlink > 1:
+        file.close()
+        raise RunError(
+            f"{path} has a second name elsewhere (a hard link)", remedy="copy it, and put the copy there"
+        )
+    return file
+
+
+def refuse_odd(path: Path, *, folder: bool = False) -> None:
+    """Raises `RunError` where a path is there and is a link, or not a file (folder); nothing is followed."""
+    try:
+        mode = os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if stat.S_ISLNK(mode):
+        raise RunError(
+            f"{path} is a symbolic link", remedy="a run keeps its own files: put what it points to there"
+        )
+    if not (stat.S_ISDIR if folder else stat.S_ISREG)(mode):
+        what = "folder" if folder else "file"
+        raise RunError(f"{path} is not a plain {what}", remedy="take it away, or use another run folder")
+
+
+def refuse_odd_parts(folder: Path) -> None:
+    """Raises `RunError` where what a run would write to in its folder is a link, a pipe or the like."""
+    if not folder.is_dir():
+        return
+    for name in sorted(os.listdir(folder)):
+        if _FILES.fullmatch(name):
+            refuse_odd(folder / name)
+        elif _FOLDERS.fullmatch(name):
+            refuse_odd(folder / name, folder=True)
+            for path in (folder / name).glob("*.jsonl"):
+                refuse_odd(path)
