@@ -132,7 +132,8 @@ class Checkpoint(Mapping[str, Entry]):
     """A lazy ordered map name → `Entry`, in the order of the file.
 
     `path` and `format` say where it came from, `metadata` what the file says of itself, `notes` what a reader
-    should know (optimizer state beside the tensors, a prefix, shared storage). `files` are the files whose
+    should know (optimizer state beside the tensors, a prefix, shared storage), `unread` what holds values of the
+    model and is no tensor that could be read (name → what it is). `files` are the files whose
     bytes it stands for, `renames` the names that are not the file's own (old → new). Use it as a context
     manager, or call `close`.
 
@@ -152,6 +153,7 @@ class Checkpoint(Mapping[str, Entry]):
         files: Iterable[Path] = (),
         close: Callable[[], None] | None = None,
         renames: Mapping[str, str] | None = None,
+        unread: Mapping[str, str] | None = None,
     ) -> None:
         found = list(tensors)
         places = classify({tensor.name: tensor.shape for tensor in found})
@@ -163,6 +165,7 @@ class Checkpoint(Mapping[str, Entry]):
         self.format = format
         self.metadata: Mapping[str, str] = dict(metadata or {})
         self.notes = tuple(notes)
+        self.unread: Mapping[str, str] = dict(unread or {})
         self.files = tuple(files)
         self._stamps = {path: _stamp(path) for path in self.files}
         self.renames: Mapping[str, str] = dict(renames or {})
@@ -311,6 +314,7 @@ def overlay(recipient: Checkpoint, donor: Checkpoint, names: Iterable[str], *, a
         format="overlay",
         metadata=recipient.metadata,
         notes=recipient.notes,
+        unread=recipient.unread,
     )
 
 
