@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ckptswap import dtypes
-from ckptswap.errors import FileError, FormatError, MismatchError, UsageError, near
+from ckptswap.errors import FileError, FormatError, MismatchError, UsageError, listing, near
 from ckptswap.naming import classify
 
 CHUNK = 1 << 20
@@ -39,6 +39,10 @@ def page_aligned(size: int) -> np.ndarray:
     room = np.empty(size + PAGE - 1, np.uint8)
     begin = -room.__array_interface__["data"][0] % PAGE
     return room[begin : begin + size]
+
+
+NAME_SHOWN = 80
+"""Letters of a name that a sentence has room for."""
 
 
 class Source(Protocol):
@@ -217,6 +221,19 @@ class Checkpoint(Mapping[str, Entry]):
         if name not in self:
             raise MismatchError(f"{self.path} has no tensor {name!r}", remedy=near(name, self) or "see `show`")
         return self[name]
+
+    @property
+    def unread_note(self) -> str:
+        """What holds values and is not read, as a sentence; empty where all is.
+
+        >>> Checkpoint([], path="a.pt", format="torch", unread={"anchors": "a numpy array"}).unread_note
+        'a.pt: 1 entry holds values that are not read: anchors (a numpy array)'
+        """
+        if not self.unread:
+            return ""
+        named = listing([f"{name[:NAME_SHOWN]} ({what})" for name, what in self.unread.items()], most=5)
+        are = "1 entry holds" if len(self.unread) == 1 else f"{len(self.unread):,} entries hold"
+        return f"{self.path}: {are} values that are not read: {named}"
 
     def read(self, name: str) -> np.ndarray:
         """One tensor's values: a fresh, writable, C-contiguous array (packed dtypes: their raw bytes)."""

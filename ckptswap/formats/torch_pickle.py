@@ -47,6 +47,7 @@ _ODD_DTYPES = "complex32 bits8 bits16 float4_e2m1fn_x2 qint8 quint8 qint32 quint
 _DIMENSIONS_MOST = 64
 _KEY_MOST = 200
 """Letters of a storage's key; torch counts them."""
+_NAME_MOST = 10_000
 _STALE = re.compile(r"optim|(^|_)ema(_|$)|momentum|averag|shadow", re.IGNORECASE)
 _HARMLESS = (  # noqa: SIM905
     "_codecs.encode argparse.Namespace builtins.bytearray builtins.complex builtins.frozenset builtins.range "
@@ -291,6 +292,9 @@ def find_map(content: Any, is_tensor: Callable[[Any], bool], where: str) -> tupl
     for key, value in found.items():
         if is_tensor(value) and not isinstance(key, str):
             raise FormatError(f"{where} names a tensor {shown(key)}, not by text", remedy="save a `state_dict()`")
+        if isinstance(key, str) and len(key) > _NAME_MOST:
+            raise FormatError(f"{where} has a name of {len(key):,} letters, beginning {key[:40]!r}",
+                              remedy=f"{_NAME_MOST:,} is the most")  # fmt: skip
     return place, found
 
 
