@@ -59,10 +59,13 @@ def open(path: Given) -> Checkpoint:
     return open_checkpoint(path) if isinstance(path, str | os.PathLike) else _in_memory(path)
 
 
-def save(checkpoint: Given, path: str | os.PathLike[str], *, force: bool = False) -> Path:
+def save(
+    checkpoint: Given, path: str | os.PathLike[str], *, force: bool = False, drop_unread: bool = False
+) -> Path:
     """Write a checkpoint, such as a variant, in the format that the path's ending says. Returns the path.
 
-    Raises `FileError` where the file exists and `force` is not given, and what `open` raises.
+    Raises `FileError` where the file exists and `force` is not given, `FormatError` where values are not read and
+    would be lost, unless `drop_unread`, and what `open` raises.
 
     >>> import numpy as np, tempfile
     >>> save({"conv.bias": np.ones(2)}, f"{tempfile.mkdtemp()}/a.npz").name
@@ -72,7 +75,7 @@ def save(checkpoint: Given, path: str | os.PathLike[str], *, force: bool = False
 
     with ExitStack() as stack:
         found = _opened(checkpoint, stack)
-        write_checkpoint(found, path, force=force, metadata=found.metadata)
+        write_checkpoint(found, path, force=force, metadata=found.metadata, drop_unread=drop_unread)
     return Path(path)
 
 
@@ -119,12 +122,14 @@ def transplant(
     alpha: float = 1.0,
     skip_missing: bool = False,
     force: bool = False,
+    drop_unread: bool = False,
 ) -> Checkpoint:
     """The recipient with the selected tensors taken from the donor: a variant, which is a checkpoint itself.
 
     Without `out` nothing is written or copied; with it the variant is written there, and opened from there. Raises
     `MismatchError` naming every tensor that does not fit, unless `skip_missing`; `SelectionError` where nothing is
-    selected; `FileError` where `out` exists and `force` is not given.
+    selected; `FileError` where `out` exists and `force` is not given; `FormatError` where values of the recipient
+    are not read and would be lost, unless `drop_unread`.
 
     >>> import ckptswap as cs, numpy as np
     >>> ones, zeros = ({"conv.bias": each(2), "conv.weight": each((2, 1, 3, 3))} for each in (np.ones, np.zeros))
@@ -143,7 +148,7 @@ def transplant(
         giving, receiving, _ = matched(_opened(donor, stack), _opened(recipient, stack), (), strip_prefix)
         plan = plan_transplant(giving, receiving, selection, alpha=_plain(alpha), skip_missing=skip_missing)
         if out is not None:
-            return open(write(plan, out, force=force))
+            return open(write(plan, out, force=force, drop_unread=drop_unread))
         stack.pop_all()  # the variant reads from both for as long as it lives
         return _named(plan)
 
@@ -251,6 +256,8 @@ def _given(given: Given, recipient: Checkpoint, spec: TaskSpec, stack: ExitStack
 
 def _in_memory(given: Any) -> Checkpoint:
     """What holds tensors under names, as a checkpoint of these tensors."""
+    from ckptswap.formats.unread import unread
+
     if isinstance(given, Checkpoint):
         return given
     if isinstance(given, Mapping):
@@ -258,8 +265,15 @@ def _in_memory(given: Any) -> Checkpoint:
     if not _holds_tensors(given):
         remedy = "give a path, what cs.open or cs.transplant returned, a state_dict, or an nn.Module"
         raise UsageError(f"{type(given).__name__} is no checkpoint", remedy=remedy)
-    state = {name: each for name, each in given.state_dict().items() if hasattr(each, "__array__")}
-    return Checkpoint.from_arrays(state, path=f"<{type(given).__name__}>")
+    state = given.state_dict()
+    arrays = {name: each for name, each in state.items() if _is_array(each)}
+    found = Checkpoint.from_arrays(arrays, path=f"<{type(given).__name__}>")
+    found.unread = unread(state, _is_array)
+    return found
+
+
+def _is_array(value: object) -> bool:
+    return hasattr(value, "__array__")
 
 
 def _holds_tensors(given: object) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ckptswap import dtypes
-from ckptswap.errors import FileError, FormatError, MismatchError, UsageError, near
+from ckptswap.errors import FileError, FormatError, MismatchError, UsageError, listing, near
 from ckptswap.naming import classify
 
 CHUNK = 1 << 20
@@ -39,6 +39,10 @@ def page_aligned(size: int) -> np.ndarray:
     room = np.empty(size + PAGE - 1, np.uint8)
     begin = -room.__array_interface__["data"][0] % PAGE
     return room[begin : begin + size]
+
+
+NAME_SHOWN = 80
+"""Letters of a name that a sentence has room for."""
 
 
 class Source(Protocol):
@@ -132,7 +136,8 @@ class Checkpoint(Mapping[str, Entry]):
     """A lazy ordered map name → `Entry`, in the order of the file.
 
     `path` and `format` say where it came from, `metadata` what the file says of itself, `notes` what a reader
-    should know (optimizer state beside the tensors, a prefix, shared storage). `files` are the files whose
+    should know (optimizer state beside the tensors, a prefix, shared storage), `unread` what holds values of the
+    model and is no tensor that could be read (name → what it is). `files` are the files whose
     bytes it stands for, `renames` the names that are not the file's own (old → new). Use it as a context
     manager, or call `close`.
 
@@ -152,6 +157,7 @@ class Checkpoint(Mapping[str, Entry]):
         files: Iterable[Path] = (),
         close: Callable[[], None] | None = None,
         renames: Mapping[str, str] | None = None,
+        unread: Mapping[str, str] | None = None,
     ) -> None:
         found = list(tensors)
         places = classify({tensor.name: tensor.shape for tensor in found})
@@ -163,6 +169,7 @@ class Checkpoint(Mapping[str, Entry]):
         self.format = format
         self.metadata: Mapping[str, str] = dict(metadata or {})
         self.notes = tuple(notes)
+        self.unread: Mapping[str, str] = dict(unread or {})
         self.files = tuple(files)
         self._stamps = {path: _stamp(path) for path in self.files}
         self.renames: Mapping[str, str] = dict(renames or {})
@@ -214,6 +221,19 @@ class Checkpoint(Mapping[str, Entry]):
         if name not in self:
             raise MismatchError(f"{self.path} has no tensor {name!r}", remedy=near(name, self) or "see `show`")
         return self[name]
+
+    @property
+    def unread_note(self) -> str:
+        """What holds values and is not read, as a sentence; empty where all is.
+
+        >>> Checkpoint([], path="a.pt", format="torch", unread={"anchors": "a numpy array"}).unread_note
+        'a.pt: 1 entry holds values that are not read: anchors (a numpy array)'
+        """
+        if not self.unread:
+            return ""
+        named = listing([f"{name[:NAME_SHOWN]} ({what})" for name, what in self.unread.items()], most=5)
+        are = "1 entry holds" if len(self.unread) == 1 else f"{len(self.unread):,} entries hold"
+        return f"{self.path}: {are} values that are not read: {named}"
 
     def read(self, name: str) -> np.ndarray:
         """One tensor's values: a fresh, writable, C-contiguous array (packed dtypes: their raw bytes)."""
@@ -311,6 +331,7 @@ def overlay(recipient: Checkpoint, donor: Checkpoint, names: Iterable[str], *, a
         format="overlay",
         metadata=recipient.metadata,
         notes=recipient.notes,
+        unread=recipient.unread,
     )
 
 

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Entry, page_aligned
+from ckptswap.checkpoint import Checkpoint, Entry, MemorySource, page_aligned
 from ckptswap.errors import SelectionError, UsageError
 from ckptswap.formats.checksums import checked_bytes, refuse_damaged
 from ckptswap.formats.streaming import Progress, Watch, unwatched, watch_of
 from ckptswap.moments import Distance, Ruler
-from ckptswap.naming import natural_key
+from ckptswap.naming import natural_key, split_name
 from ckptswap.selection import Selection
 
 READ = 1 << 19
@@ -51,7 +51,8 @@ class TensorDiff:
     """One tensor on both sides, or a group of them (`name` None, `tensors` their count).
 
     `status` is one of `STATUSES`. `distance` is None where nothing was computed: another shape or dtype, one
-    side only, structure only, or a packed dtype whose bytes differ.
+    side only, structure only, or a packed dtype whose bytes differ. `numel` is None where a side holds values that
+    are not read.
     """
 
     name: str | None
@@ -62,7 +63,7 @@ class TensorDiff:
     shape_b: tuple[int, ...] | None
     dtype_a: str | None
     dtype_b: str | None
-    numel: int
+    numel: int | None
     distance: Distance | None = field(default=None, repr=False)
     tensors: int = 1
 
@@ -82,8 +83,8 @@ class Diff:
 
     @property
     def differs(self) -> bool:
-        """Whether anything that was looked at is not the same on both sides."""
-        return any(count for status, count in self.summary.items() if status not in ("identical", "unread"))
+        """Whether anything is not the same on both sides, or was not compared: that is not known to be equal."""
+        return any(count for status, count in self.summary.items() if status != "identical")
 
     def sorted(self, by: str = "name", top: int | None = None) -> Diff:
         """The largest first (what has no number comes last), or in the order of names; only `top` of them, and
@@ -123,21 +124,23 @@ def diff(
     >>> row.status, row.changed, row.distance.max_abs
     ('changed', 1, 3.0)
     """
-    names = _names(a, b, selection or Selection())
-    rows = [_structure(name, a.get(name), b.get(name)) for name in names]
+    unread = {entry.name: entry for side in (a, b) for entry in _unread(side)}
+    names = _names(a, b, unread, selection or Selection())
+    rows = [_structure(name, a, b, unread.get(name)) for name in names]
     if values:
-        pairs = [(a[name], b[name]) for name, row in zip(names, rows, strict=True) if row.status == "unread"]
+        pairs = [(a[row.name], b[row.name]) for row in rows if row.name is not None and _is_comparable(row)]
         watch = watch_of(progress, checked_bytes(a, b) + sum(entry.nbytes for entry, _ in pairs))
         refuse_damaged(a, b, watch=watch)
         measured = distances(pairs, threads=threads, watch=watch)
-        rows = [_measured(row, *next(measured)) if row.status == "unread" else row for row in rows]
+        rows = [_measured(row, *next(measured)) if _is_comparable(row) else row for row in rows]
     summary = {status: sum(row.status == status for row in rows) for status in STATUSES}
     return Diff(_side(a, names), _side(b, names), tuple(rows), summary)
 
 
-def _names(a: Checkpoint, b: Checkpoint, selection: Selection) -> list[str]:
+def _names(a: Checkpoint, b: Checkpoint, unread: Mapping[str, Entry], selection: Selection) -> list[str]:
     """What is selected on either side, where a tensor may have another kind on the other: both are looked at."""
-    names = {name for side in (a, b) for name, entry in side.items() if entry in selection}
+    names = {entry.name for side in (a, b) for entry in side.values() if entry in selection}
+    names |= {name for name, entry in unread.items() if entry in selection}
     if not names:
         selection.pick(b)
     return sorted(names, key=natural_key)
@@ -153,17 +156,33 @@ def _largest_first(row: TensorDiff, by: str) -> tuple[bool, float]:
     return (True, 0) if number is None else (False, -number)
 
 
-def _structure(name: str, a: Entry | None, b: Entry | None) -> TensorDiff:
+def _unread(checkpoint: Checkpoint) -> Iterator[Entry]:
+    """Entries without shape or values in place of what is not read, for a selection to go by their names."""
+    for name in checkpoint.unread:
+        layer, role = split_name(name)
+        yield Entry(name, (), "", layer, f"other.{role}", MemorySource(memoryview(b"")))
+
+
+def _structure(name: str, a: Checkpoint, b: Checkpoint, unread: Entry | None) -> TensorDiff:
     """What the headers tell. Kinds are the recipient's (B) where both sides have one."""
-    known = b or a
+    ours, theirs = a.get(name), b.get(name)
+    known = theirs or ours or unread
     assert known is not None
-    if a is None or b is None:
-        status = "only_a" if b is None else "only_b"
+    sides = [name in side or name in side.unread for side in (a, b)]
+    if not all(sides):
+        status = "only_a" if sides[0] else "only_b"
+    elif unread or ours is None or theirs is None:
+        status = "unread"
     else:
-        status = "shape" if a.shape != b.shape else "dtype" if a.dtype != b.dtype else "unread"
-    shapes = (a.shape if a else None, b.shape if b else None)
-    spelt = (a.dtype if a else None, b.dtype if b else None)
-    return TensorDiff(name, known.layer, known.kind, status, *shapes, *spelt, known.numel)
+        status = "shape" if ours.shape != theirs.shape else "dtype" if ours.dtype != theirs.dtype else "unread"
+    shapes = (ours.shape if ours else None, theirs.shape if theirs else None)
+    spelt = (ours.dtype if ours else None, theirs.dtype if theirs else None)
+    return TensorDiff(name, known.layer, known.kind, status, *shapes, *spelt, None if unread else known.numel)
+
+
+def _is_comparable(row: TensorDiff) -> bool:
+    """Whether both sides have tensors of one shape and dtype."""
+    return row.status == "unread" and row.numel is not None
 
 
 @dataclass(frozen=True)
@@ -303,8 +322,14 @@ def _pool_rows(rows: Iterable[TensorDiff], by: Sequence[str]) -> Iterator[Tensor
         groups.setdefault(key, []).append(row)
     for (layer, kind, status), members in groups.items():
         distance = _sum(member.distance for member in members)
-        numel, tensors = sum(member.numel for member in members), sum(member.tensors for member in members)
+        numel, tensors = _count(member.numel for member in members), sum(member.tensors for member in members)
         yield TensorDiff(None, layer, kind, status, None, None, None, None, numel, distance, tensors)
+
+
+def _count(numels: Iterable[int | None]) -> int | None:
+    """The elements of a group: unknown where one member's are."""
+    known = list(numels)
+    return None if None in known else sum(filter(None, known))
 
 
 def _sum(distances: Iterable[Distance | None]) -> Distance | None:

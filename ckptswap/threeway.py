@@ -11,8 +11,8 @@ from ckptswap.formats.streaming import Progress
 from ckptswap.naming import natural_key
 from ckptswap.selection import Selection
 
-STATUSES = ("unchanged", "a", "b", "same", "both")
-"""Neither side changed it; only A did; only B did; both did, to the same; both did, differently."""
+STATUSES = ("unchanged", "a", "b", "same", "both", "unread")
+"""Neither side changed it; only A did; only B did; both did, to the same; both did, differently; not compared."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def three_way(
     left, right = _by_name(ours), _by_name(theirs)
     names = sorted(dict.fromkeys([*left, *right]), key=natural_key)
     touched = [name for name in names if _changed(left.get(name)) and _changed(right.get(name))]
-    left_over = [name for name in touched if name in a or name in b]
+    there = {*a, *a.unread, *b, *b.unread}
+    left_over = [name for name in touched if name in there]
     between = _by_name(diff(a, b, Selection.exactly(left_over), progress=progress)) if left_over else {}
     rows = (_row(name, left.get(name), right.get(name), between.get(name)) for name in names)
     return ThreeWay(ours.a, ours.b, theirs.b, tuple(rows))
@@ -81,7 +82,9 @@ def _changed(row: TensorDiff | None) -> bool:
 def _row(name: str, a: TensorDiff | None, b: TensorDiff | None, between: TensorDiff | None) -> ThreeWayRow:
     known = b or a
     assert known is not None
-    if _changed(a) and _changed(b):
+    if any(row is not None and row.status == "unread" for row in (a, b, between)):
+        status = "unread"
+    elif _changed(a) and _changed(b):
         # Dropped on both sides, neither has it: that is the same change.
         status = "same" if between is None or between.status == "identical" else "both"
     else:

@@ -23,7 +23,7 @@ from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, Entry, overlay
 from ckptswap.errors import MismatchError, UsageError, listing, near
 from ckptswap.fingerprint import fingerprint
-from ckptswap.formats import write_checkpoint
+from ckptswap.formats import refuse_unread, write_checkpoint
 from ckptswap.formats.atomic import refuse_existing
 from ckptswap.formats.checksums import checked_bytes, refuse_damaged
 from ckptswap.formats.patch import Patch, patch_file, patch_folder, patches
@@ -123,20 +123,24 @@ def transplant(
     *,
     force: bool = False,
     link: bool = False,
+    drop_unread: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Carry a plan out and return the path written (default: `plan.default_output`).
 
     A sharded recipient gives a folder, unless `out` names a file; shards that do not change are copied, or
     hard-linked with `link`. Atomic: the name holds the old content or the new. Raises `FileError` when the file
-    exists and `force` is not given, or the folder exists; `UsageError` for a `link` without shards. The output's
-    metadata adds where it came from to what the recipient said.
+    exists and `force` is not given, or the folder exists; `UsageError` for a `link` without shards; `FormatError`
+    where values of the recipient are not read and would be lost, unless `drop_unread`. The output's metadata adds
+    where it came from to what the recipient said.
     """
     target = plan.default_output if out is None else Path(out)
     folder = _is_folder(plan, out)
     if not folder:
         refuse_existing(target, force=force)
     parts = _patched(plan, target, folder)
+    if not parts:
+        refuse_unread(plan.recipient, drop_unread)
     if link and not (parts and folder):
         raise UsageError("there are no shards to link", remedy="--link goes with a sharded recipient and a folder")
     checked = checked_bytes(plan.donor, plan.recipient)
@@ -151,7 +155,9 @@ def transplant(
         else:
             place = f"{target}/" if folder else target
             rest = later(progress, checked)
-            write_checkpoint(plan.variant, place, metadata=metadata(), force=force, progress=rest)
+            write_checkpoint(
+                plan.variant, place, metadata=metadata(), force=force, drop_unread=drop_unread, progress=rest
+            )
     return target
 
 
@@ -188,7 +194,8 @@ def _hashing(plan: Transplant) -> Iterator[Callable[[], Mapping[str, str]]]:
 def _misfit(ours: Entry, donor: Checkpoint) -> str | None:
     theirs = donor.get(ours.name)
     if theirs is None:
-        return "the donor has none"
+        what = donor.unread.get(ours.name)
+        return f"the donor has {what} there, which is not read" if what else "the donor has none"
     if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
         return f"donor {theirs.dtype} {list(theirs.shape)}, recipient {ours.dtype} {list(ours.shape)}"
     return None
@@ -215,6 +222,8 @@ def _warnings(donor: Checkpoint, recipient: Checkpoint, selection: Selection, ke
     said = [f"{recipient.path}: {note}; {fate}" for note in recipient.notes
             for beginning, fate in fates.items() if note.startswith(beginning)]  # fmt: skip
     extra = [name for name, entry in donor.items() if entry in selection and name not in recipient]
+    if recipient.unread:
+        said.append(recipient.unread_note)
     if extra:
         said.append(
             f"the recipient has no place for {len(extra)} of the donor's selected tensors: {listing(extra, 3)}"

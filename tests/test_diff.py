@@ -243,7 +243,7 @@ def test_headers_only() -> None:
 
     a = Checkpoint([Tensor("w", (3,), "F32", Unreadable())], path="a", format="test")
     found = diff(a, a, values=False)
-    assert (found.rows[0].status, found.rows[0].changed, found.differs) == ("unread", None, False)
+    assert (found.rows[0].status, found.rows[0].changed, found.differs) == ("unread", None, True)
 
 
 def test_a_selection_that_matches_neither_side_is_refused() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ckptswap.cli.flags import ForceFlag
+from ckptswap.cli.flags import DropUnreadFlag, ForceFlag
 from ckptswap.cli.terminal import emit, progress, tell_notes
 
 
@@ -27,6 +27,7 @@ def convert(
     shard_size: Annotated[
         int | None, typer.Option(metavar="BYTES", min=1, help="The most tensor data in one shard. [default: 5 GB]")
     ] = None,
+    drop_unread: DropUnreadFlag = False,
     force: ForceFlag = False,
 ) -> None:
     """Write a checkpoint's tensors in the format that the target's name says, bit for bit, and print its path.
@@ -45,6 +46,11 @@ def convert(
         [named] = strip_all([opened], strip_prefix) if strip_prefix else [opened]
         with progress("converting") as tell:
             written = write_checkpoint(
-                named, target, force=force, shard_size=shard_size or SHARD_SIZE, progress=tell
+                named,
+                target,
+                force=force,
+                shard_size=shard_size or SHARD_SIZE,
+                drop_unread=drop_unread,
+                progress=tell,
             )
     emit(str(written))

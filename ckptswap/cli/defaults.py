@@ -27,7 +27,8 @@ HELP = ("-h", "--help")
 OWN, SHARED = "ckptswap.toml", "pyproject.toml"
 NEVER = frozenset((
     "from", "to", "data", "data-args", "calibration-data", "calibration-args", "init-from", "map-file", "config",
-    "recipient", "run", "out", "save-init", "force", "fresh", "repair", "help", "version", "install-completion",
+    "recipient", "run", "out", "save-init", "force", "drop-unread", "fresh", "repair", "help", "version",
+    "install-completion",
     "show-completion",
 ))  # fmt: skip
 """What a command works on, and what it may write or replace, is said where it is called."""

@@ -43,6 +43,10 @@ OutFlag = Annotated[
     ),
 ]
 ForceFlag = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
+DropUnreadFlag = Annotated[
+    bool,
+    typer.Option("--drop-unread", help="Leave out what holds values and cannot be read: packed weights, arrays."),
+]
 AsciiFlag = Annotated[bool, typer.Option("--ascii", help="Draw with plain ASCII only.")]
 
 

@@ -72,6 +72,8 @@ def tell_notes(*checkpoints: Checkpoint) -> None:
     for checkpoint in checkpoints:
         for note in checkpoint.notes:
             say(f"ckptswap: note: {checkpoint.path}: {note}")
+        if checkpoint.unread:
+            say(f"ckptswap: warning: {checkpoint.unread_note}")
 
 
 def tell_unmatched(selection: Selection, *checkpoints: Checkpoint) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ckptswap.cli.flags import ForceFlag, NameFlags, SelectionFlags, flags
+from ckptswap.cli.flags import DropUnreadFlag, ForceFlag, NameFlags, SelectionFlags, flags
 from ckptswap.cli.terminal import emit, progress, say, tell_unmatched, warn
 from ckptswap.errors import listing
 from ckptswap.report.text import plural, safe
@@ -27,6 +27,7 @@ def transplant(
         str | None,
         typer.Option("-o", "--out", metavar="FILE", help="[default: RECIPIENT+SELECTION@DONOR.safetensors here]"),
     ] = None,
+    drop_unread: DropUnreadFlag = False,
     force: ForceFlag = False,
     link: Annotated[
         bool, typer.Option("--link", help="Hard-link shards that do not change instead of copying them.")
@@ -61,6 +62,6 @@ def transplant(
             say(f"would take {what}, and write {out or plan.default_output}")
             return
         with progress("writing") as tell:
-            written = write(plan, out, force=force, link=link, progress=tell)
+            written = write(plan, out, force=force, link=link, drop_unread=drop_unread, progress=tell)
     say(f"took {what}")
     emit(str(written))

@@ -21,6 +21,7 @@ def verify(
     """Read a checkpoint to its end and say what is wrong with it; exit 0 when nothing is, else 2.
 
     Looked at: structure, checksums where the format has them, non-finite values, names with control characters.
+    Values that cannot be read (packed weights, arrays, maps within the map) are listed: they are not vouched for.
 
     \b
     Examples:

@@ -16,7 +16,7 @@ from ckptswap.formats.sharded import INDEX, SHARD_SIZE, open_sharded, write_shar
 from ckptswap.formats.smp_folder import WEIGHTS, open_smp_folder
 from ckptswap.formats.streaming import Progress, Watch, watch_of
 
-__all__ = ["SHARD_SIZE", "common_prefix", "open_checkpoint", "write_checkpoint"]
+__all__ = ["SHARD_SIZE", "common_prefix", "open_checkpoint", "refuse_unread", "write_checkpoint"]
 
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
@@ -128,19 +128,22 @@ def write_checkpoint(
     metadata: Mapping[str, str] | None = None,
     force: bool = False,
     shard_size: int = SHARD_SIZE,
+    drop_unread: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Write a checkpoint in the format that the path's ending names, atomically, and return where it is.
 
     `.safetensors` (also where there is no ending), `.npz`, `.pt` `.pth` `.bin` `.ckpt`; `.index.json` or a path
     that ends with `/` for shards of at most `shard_size` bytes, in a new folder. `metadata` is added to what the
-    checkpoint says of itself. Raises `FileError` when the target exists and `force` is not given, or is a set of
+    checkpoint says of itself. `drop_unread` leaves out what holds values and is not read, which is else refused
+    before anything is written. Raises `FileError` when the target exists and `force` is not given, or is a set of
     shards, which replaces nothing; `FormatError`
     when the format cannot hold a tensor or the source is damaged, `UsageError` for another ending.
     """
     from ckptswap.formats.checksums import checked_bytes, refuse_damaged
 
     target = Path(path)
+    refuse_unread(checkpoint, drop_unread)
     said = {**checkpoint.metadata, **(metadata or {})}
     watch = watch_of(progress, checked_bytes(checkpoint) + checkpoint.nbytes)
     refuse_damaged(checkpoint, watch=watch)
@@ -151,6 +154,13 @@ def write_checkpoint(
     else:
         _write_file(checkpoint, target, said, force, watch)
     return target
+
+
+def refuse_unread(checkpoint: Checkpoint, drop_unread: bool) -> None:
+    """Raises `FormatError` where what is about to be written would lack values, and that was not allowed."""
+    if checkpoint.unread and not drop_unread:
+        raise FormatError(f"{checkpoint.unread_note}, and would be lost",
+                          remedy="leave them out with --drop-unread (in Python: drop_unread=True)")  # fmt: skip
 
 
 def _write_file(

@@ -17,12 +17,13 @@ def convert(
     metadata: Mapping[str, str] | None = None,
     force: bool = False,
     shard_size: int = SHARD_SIZE,
+    drop_unread: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Write the tensors of `source` in the format that `target`'s name says, and return where they are.
 
-    Metadata survives, with `metadata` added. Raises `FormatError` for what the target's format cannot hold;
-    see `open_checkpoint` and `write_checkpoint` for the rest.
+    Metadata survives, with `metadata` added. Raises `FormatError` for what the target's format cannot hold, and
+    for values that are not read, unless `drop_unread`; see `open_checkpoint` and `write_checkpoint` for the rest.
 
     >>> import numpy as np, tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -34,5 +35,11 @@ def convert(
     """
     with open_checkpoint(source) as checkpoint:
         return write_checkpoint(
-            checkpoint, target, metadata=metadata, force=force, shard_size=shard_size, progress=progress
+            checkpoint,
+            target,
+            metadata=metadata,
+            force=force,
+            shard_size=shard_size,
+            drop_unread=drop_unread,
+            progress=progress,
         )

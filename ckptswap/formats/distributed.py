@@ -23,26 +23,61 @@ from ckptswap.errors import FormatError
 from ckptswap.formats.archive import Archive
 from ckptswap.formats.local import LocalFile, Slice
 from ckptswap.formats.objects import is_plain_name
-from ckptswap.formats.pickles import PICKLE_MOST, Build, Global, Inert, inert, plain_dict, read_pickle
+from ckptswap.formats.pickles import (
+    CONSTRUCTORS,
+    INSTRUCTIONS_MOST,
+    PICKLE_MOST,
+    Build,
+    Global,
+    Inert,
+    enum_member,
+    inert,
+    plain_dict,
+    read_pickle,
+    shown,
+)
 from ckptswap.formats.strided import Piece, PieceSource
-from ckptswap.formats.torch_pickle import DTYPES, Unreadable, View, find_map, left_out, notes_on, view_fault
+from ckptswap.formats.torch_pickle import (
+    DTYPES,
+    INFLATED_FREE,
+    PATHS,
+    Unreadable,
+    View,
+    entries_of,
+    find_map,
+    left_out,
+    notes_on,
+    refuse_inflated,
+    view_fault,
+)
 from ckptswap.formats.torch_zip import read_content
+from ckptswap.formats.unread import unread
 
 FORMAT = "torch distributed"
+_NAME_MOST = 255
+_PIECES_FREE = 1000
+_DIMENSIONS_MOST = 64
 METADATA = ".metadata"
 _ROOM = "torch.distributed.checkpoint."
 _SHARDED = "torch.distributed._shard.sharded_tensor.metadata."
+_ENUMS = frozenset([f"{_ROOM}metadata._MEM_FORMAT_ENCODING", f"{_SHARDED}MEM_FORMAT_ENCODING"])
 _INERT = [
     *(f"{_ROOM}metadata.{name}" for name in (
         "Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata", "TensorProperties",
-        "MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING")),
+        "MetadataIndex", "StorageMeta")),
     *(f"{_ROOM}filesystem.{name}" for name in ("_StorageInfo", "_StoragePrefix")),
-    *(f"{_SHARDED}{name}" for name in ("TensorProperties", "MEM_FORMAT_ENCODING")),
+    *_ENUMS, f"{_SHARDED}TensorProperties",
     *(f"torch.{name}" for name in DTYPES),
-    "torch.serialization._get_layout", "pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath",
+    "torch.serialization._get_layout", *PATHS,
 ]  # fmt: skip
+INSTRUCTIONS_A_PIECE = 500
+"""How many the pickle of one tensor may have."""
+PIECE_LEAST = 512
+"""Bytes that the zip of a piece takes at least; torch's take a thousand and more."""
 NAMES: Mapping[str, Build] = {
+    **CONSTRUCTORS,
     **{name: inert(name) for name in _INERT},
+    "builtins.getattr": enum_member(_ENUMS),
     "torch.Size": lambda arguments: tuple(arguments[0]),
     "collections.OrderedDict": plain_dict,
 }
@@ -99,12 +134,20 @@ def open_distributed(folder: Path) -> Checkpoint:
             raise FormatError(f"{folder} is no sound distributed checkpoint", remedy=str(error)) from None
         tree = _tree(entries, paths)
         key, found = find_map(tree, _is_stored, str(folder))
-        tensors = {name: value for name, value in found.items() if isinstance(value, Stored)}
+        found = entries_of(key, found)
+        missed = unread(found, _is_stored)
+        tensors = [
+            Tensor(name, each.shape, each.dtype, TiledSource(each))
+            for name, each in found.items()
+            if isinstance(each, Stored)
+        ]
+        refuse_inflated(tensors, files.nbytes, str(folder))
         return Checkpoint(
-            [Tensor(name, each.shape, each.dtype, TiledSource(each)) for name, each in tensors.items()],
+            tensors,
             path=str(folder),
             format=FORMAT,
-            notes=[*notes_on(tree, key, _is_stored), *left_out(found, _is_stored)],
+            notes=[*notes_on(tree, key, _is_stored), *left_out(found, missed, _is_stored)],
+            unread=missed,
             files=[folder / METADATA, *files.paths],
             close=stack.pop_all().close,
         )
@@ -125,7 +168,8 @@ def _read_metadata(path: Path) -> Any:
         raw = file.pread(file.size, 0)
     finally:
         file.close()
-    return read_pickle(io.BytesIO(raw), NAMES, where=str(path),
+    pieces = sum(each.stat().st_blocks * 512 for each in path.parent.glob("*.distcp")) // PIECE_LEAST
+    return read_pickle(io.BytesIO(raw), NAMES, where=str(path), most=INSTRUCTIONS_MOST + 64 * pieces,
                        remedy="save it again with torch.distributed.checkpoint, where you trust it")  # fmt: skip
 
 
@@ -135,14 +179,20 @@ class _Files:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._folder, self._stack = folder, stack
         self._open: dict[str, LocalFile] = {}
+        self._taken = 0
 
     @property
     def paths(self) -> list[Path]:
         return [file.path for file in self._open.values()]
 
+    @property
+    def nbytes(self) -> int:
+        return sum(file.size for file in self._open.values())
+
     def slice(self, name: Any, offset: Any, length: Any) -> Slice:
-        if not isinstance(name, str) or not is_plain_name(name):
-            raise _DamagedError(f"it puts a tensor into {repr(name)[:80]}, which is no plain file name")
+        """A piece's bytes. Pieces do not share them, so that all together take no more than the files have."""
+        if not isinstance(name, str) or len(name) > _NAME_MOST or not is_plain_name(name):
+            raise _DamagedError(f"it puts a tensor into {shown(name)!r}, which is no plain file name")
         if name not in self._open:
             if not os.path.isfile(self._folder / name):
                 raise _DamagedError(f"its file {name!r} is not there")
@@ -151,24 +201,42 @@ class _Files:
         file = self._open[name]
         if not _are_counts((offset, length)) or offset + length > file.size:
             raise _DamagedError(f"{name!r} is cut short")
+        self._taken += length
+        if self._taken > 2 * self.nbytes + INFLATED_FREE:
+            raise _DamagedError(f"its pieces take more bytes than its files have, {self.nbytes:,}")
         return Slice(file, offset, length, file.name)
 
 
-def _entries(content: Any, files: _Files) -> tuple[dict[str, Stored | None], dict]:
-    """Name → tensor (None for what is no tensor), and name → path in the dict that was saved."""
+def _entries(content: Any, files: _Files) -> tuple[dict[str, Any], dict]:
+    """Name → tensor (what describes it, where it is no tensor), and name → path in the dict that was saved."""
     listed = _field(content, "state_dict_metadata", dict)
-    places = {}
-    for index, info in _field(content, "storage_data", dict).items():
-        offset = _state(index).get("offset")
-        places[_field(index, "fqn", str), tuple(offset) if isinstance(offset, tuple | list) else None] = info
-    entries: dict[str, Stored | None] = {}
+    places = _places(_field(content, "storage_data", dict))
+    pieces = 0
+    entries: dict[str, Any] = {}
     for name, described in listed.items():
         if not isinstance(name, str):
             raise _DamagedError("it names a tensor not by text")
-        is_tensor = "chunks" in _state(described)
-        entries[name] = _stored(name, described, places, files) if is_tensor else None
+        chunks = _state(described).get("chunks")
+        pieces += len(chunks) if isinstance(chunks, list) else 0
+        if pieces > 2 * len(places) + _PIECES_FREE:
+            raise _DamagedError("it has more pieces of tensors than places for them")
+        entries[name] = described if chunks is None else _stored(name, described, places, files)
     paths = _state(content).get("planner_data")
     return entries, paths if isinstance(paths, dict) else {}
+
+
+def _places(storage: Mapping[Any, Any]) -> dict[tuple[str, str], Any]:
+    """Where each piece lies, by its tensor's name and where it begins in it (`None`: all of it).
+
+    A beginning is spelt out: as numbers they could be chosen so that all of them collide.
+    """
+    places = {}
+    for index, info in storage.items():
+        begins = _state(index).get("offset")
+        if begins is not None and not (isinstance(begins, tuple | list) and _are_sizes(begins)):
+            raise _DamagedError("a piece begins nowhere")
+        places[_field(index, "fqn", str), str(None if begins is None else tuple(begins))] = info
+    return places
 
 
 def _stored(name: str, described: Any, places: Mapping, files: _Files) -> Stored:
@@ -177,21 +245,21 @@ def _stored(name: str, described: Any, places: Mapping, files: _Files) -> Stored
     for chunk in _field(described, "chunks", list):
         begins, sizes = (_shape(name, _field(chunk, key, tuple)) for key in ("offsets", "sizes"))
         if not len(begins) == len(sizes) == len(shape):
-            raise _DamagedError(f"a piece of {name!r} has other dimensions than it")
-        info = places.get((name, begins)) or places.get((name, None))
+            raise _DamagedError(f"a piece of {shown(name)!r} has other dimensions than it")
+        info = places.get((name, str(begins))) or places.get((name, "None"))
         if info is None:
-            raise _DamagedError(f"a piece of {name!r} is nowhere")
+            raise _DamagedError(f"a piece of {shown(name)!r} is nowhere")
         if prod(sizes):
-            chunks[begins] = Chunk(begins, sizes, _payload(name, info, files))
+            chunks[str(begins)] = Chunk(begins, sizes, _payload(name, info, files))
     if prod(shape) and not _tile(list(chunks.values()), shape):
-        raise _DamagedError(f"the pieces of {name!r} do not make up its {list(shape)}")
+        raise _DamagedError(f"the pieces of {shown(name)!r} do not make up its {list(shape)}")
     return Stored(name, shape, dtype, tuple(chunks.values()))
 
 
 def _payload(name: str, info: Any, files: _Files) -> Slice:
     state = _state(info)
     if state.get("transform_descriptors"):
-        raise _DamagedError(f"{name!r} is stored through an extension (compressed or encrypted)")
+        raise _DamagedError(f"{shown(name)!r} is stored through an extension (compressed or encrypted)")
     return files.slice(state.get("relative_path"), state.get("offset"), state.get("length"))
 
 
@@ -212,9 +280,9 @@ def _tile(chunks: Sequence[Chunk], shape: tuple[int, ...], axis: int = 0) -> boo
 
 
 def _shape(name: str, sizes: tuple) -> tuple[int, ...]:
-    fault = dtypes.shape_fault(sizes)
+    fault = f"{len(sizes)} dimensions" if len(sizes) > _DIMENSIONS_MOST else dtypes.shape_fault(sizes)
     if fault:
-        raise _DamagedError(f"{name!r} has {fault}")
+        raise _DamagedError(f"{shown(name)!r} has {fault}")
     return sizes
 
 
@@ -226,7 +294,7 @@ def _dtype(name: str, described: Any) -> str:
     )
     spelt = DTYPES.get(found.name.removeprefix("torch.")) if isinstance(found, Global) else None
     if spelt is None:
-        raise _DamagedError(f"{name!r} has no dtype that we know")
+        raise _DamagedError(f"{shown(name)!r} has no dtype that we know")
     return spelt
 
 
@@ -247,19 +315,25 @@ def _is_stored(value: Any) -> bool:
     return isinstance(value, Stored)
 
 
-def _are_counts(values: tuple) -> bool:
-    return all(type(value) is int and value >= 0 for value in values)
+def _are_counts(values: Sequence[Any]) -> bool:
+    return all(type(value) is int and 0 <= value < 2**63 for value in values)
 
 
-def _tree(entries: Mapping[str, Stored | None], paths: Mapping) -> dict[Any, Any]:
-    """The dict that was saved, two levels deep, so that the model's part of it can be told."""
+def _are_sizes(values: Sequence[Any]) -> bool:
+    return len(values) <= _DIMENSIONS_MOST and _are_counts(values)
+
+
+def _tree(entries: Mapping[str, Any], paths: Mapping) -> dict[Any, Any]:
+    """The dict that was saved, two levels deep, so that the model's part of it can be told. A name is its path,
+    joined by dots."""
     tree: dict[Any, Any] = {}
     for name, stored in entries.items():
         path = paths.get(name)
-        if isinstance(path, tuple) and len(path) > 1 and isinstance(path[0], str):
-            below = tree.setdefault(path[0], {})
+        top = path[0] if isinstance(path, tuple) and len(path) > 1 else None
+        if isinstance(top, str) and name.startswith(f"{top[: len(name)]}."):
+            below = tree.setdefault(top, {})
             if isinstance(below, dict):
-                below[".".join(map(str, path[1:]))] = stored
+                below[name[len(top) + 1 :]] = stored
         else:
             tree[name] = stored
     return tree
@@ -267,8 +341,8 @@ def _tree(entries: Mapping[str, Stored | None], paths: Mapping) -> dict[Any, Any
 
 def _piece(stored: Stored, chunk: Chunk, width: int) -> Piece:
     """Open a chunk's zip and see that it holds what the metadata says."""
-    where = f"{chunk.payload.name}, tensor {stored.name!r},"
-    content, locate = read_content(Archive(chunk.payload))
+    where = f"{chunk.payload.name}, tensor {shown(stored.name)!r},"
+    content, locate = read_content(Archive(chunk.payload), INSTRUCTIONS_A_PIECE)
     if isinstance(content, Unreadable) or not isinstance(content, View):
         raise FormatError(f"{where} holds no plain tensor", remedy="save it again")
     place = locate(content.storage)

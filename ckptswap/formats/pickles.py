@@ -4,33 +4,42 @@
 This machine knows plain containers and numbers, and the names it is given; a name outside them is refused, and
 even the admitted ones are never imported: each stands for a small function of ours. torch's own weights-only
 reader works the same way, but needs torch.
+
+A small pickle can also take the machine: by millions of containers, by keys that collide, by nests of shared
+tuples that no `repr`, `hash` or `==` comes out of. So the instructions are counted, only text is hashed and
+compared, and whoever speaks of a value does it by `shown`.
 """
 
 from __future__ import annotations
 
-import pickletools
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from ckptswap.errors import FormatError
+from ckptswap.formats.opcodes import ARGUMENTS
 
 PICKLE_MOST = 64 << 20
 """The longest pickle that is read, in bytes: some hundred thousand tensors."""
+INSTRUCTIONS_MOST = 3_000_000
+"""How many instructions are carried out: a tensor takes some thirty, and an empty container 72 bytes."""
 
 Build = Callable[[tuple], Any]
 """Makes the inert value that stands for a call of a global with these arguments."""
 
 _OLD_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+_OLD_NAMES = {
+    "builtins.xrange": "builtins.range",
+    "builtins.unicode": "builtins.str",
+    "builtins.long": "builtins.int",
+}
 _LITERAL = frozenset(["INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
                       "STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
                       "BYTEARRAY8", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"])  # fmt: skip
-_CONSTANT: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False,
-    "EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set,
-}  # fmt: skip
-_NOTHING = frozenset(["PROTO", "FRAME"])
 _FAULTS = (ValueError, LookupError, TypeError, OverflowError, AttributeError, RecursionError, MemoryError)
+_NEVER_PUT = object()
+_KEY = "a key"
+"""The name of the cases of keys, which is no class's."""
 
 
 class Global:
@@ -59,13 +68,69 @@ def inert(name: str) -> Build:
 
 
 def plain_dict(arguments: tuple) -> dict:
-    """`dict()` and its subclasses: empty, or made of a list of pairs; whatever else is ignored."""
-    pairs = arguments[0] if arguments and isinstance(arguments[0], list) else ()
+    """`dict()` and its subclasses: empty, or made of a list of pairs or of a dict; whatever else is ignored."""
+    given = arguments[0] if arguments else ()
+    pairs = given.items() if isinstance(given, dict) else given if isinstance(given, list) else ()
     return {_key(key): value for key, value in pairs}
+
+
+def _constructed(arguments: tuple) -> Any:
+    """`copyreg.__newobj__(class, …)`, as protocols 0 and 1 spell what later ones have an opcode for."""
+    return _class(arguments).build(arguments[1:])
+
+
+def _reconstructed(arguments: tuple) -> Any:
+    """`copyreg._reconstructor(class, base, value)`, by which protocols 0 and 1 make plain objects."""
+    return _class(arguments).build(arguments[2:3])
+
+
+def _class(arguments: tuple) -> Global:
+    if not arguments or not isinstance(arguments[0], Global) or arguments[0].name in CONSTRUCTORS:
+        raise ValueError("it makes an object of what is not a class")
+    return arguments[0]
+
+
+CONSTRUCTORS: Mapping[str, Build] = {
+    "copyreg._reconstructor": _reconstructed,
+    "copyreg.__newobj__": _constructed,
+    **{f"builtins.{name}": inert(f"builtins.{name}") for name in ("object", "int", "float", "str", "tuple")},
+}
+"""How protocols 0 and 1 make objects of the classes that are admitted; bases of such classes."""
+
+
+def enum_member(enums: frozenset[str]) -> Build:
+    """`getattr(enum, name)`, by which early releases of Python 3.11 pickle members of enums, and nothing else."""
+
+    def build(arguments: tuple) -> Inert:
+        owner, *names = arguments
+        if not isinstance(owner, Global) or owner.name not in enums or [*map(type, names)] != [str]:
+            raise ForbiddenGlobalError("builtins.getattr")
+        return Inert(owner.name)
+
+    return build
+
+
+def shown(value: Any, most: int = 60) -> str:
+    """A stranger's value in a few letters: text as it is, other containers by their kind alone.
+
+    >>> shown("conv.weight"), shown((1, 2)), shown(None), shown("a" * 100, most=3)
+    ('conv.weight', 'a tuple', 'None', 'aaa…')
+    """
+    if isinstance(value, Inert) and value.name == _KEY:
+        value = value.state
+    if isinstance(value, str):
+        return value if len(value) <= most else f"{value[:most]}…"
+    if value is None or type(value) in (bool, int, float):
+        return repr(value)[:most]
+    return value.name if isinstance(value, Inert | Global) else f"a {type(value).__name__}"
 
 
 class ForbiddenGlobalError(Exception):
     """A pickle asked for a name that is not admitted."""
+
+
+class _TooMuchError(Exception):
+    """A pickle has more instructions than are carried out."""
 
 
 def read_pickle(
@@ -75,11 +140,13 @@ def read_pickle(
     *,
     where: str,
     remedy: str = "if it holds a whole model, save its `state_dict()` instead, where you trust it",
+    most: int = INSTRUCTIONS_MOST,
 ) -> Any:
     """The value of one pickle, inert; the stream is left after its end.
 
-    `names` are the globals admitted, as `module.name`; `persistent` resolves persistent ids. Raises `FormatError`
-    naming the global that is not admitted, or saying that the pickle is damaged.
+    `names` are the globals admitted, as `module.name`; `persistent` resolves persistent ids; `most` is how many
+    instructions are carried out. Raises `FormatError` naming the global that is not admitted, or saying that the
+    pickle is damaged or too long.
 
     >>> import io, pickle
     >>> read_pickle(io.BytesIO(pickle.dumps({"a": [1, 2.5]})), {}, where="a.pkl")
@@ -92,10 +159,16 @@ def read_pickle(
     """
     try:
         with warnings.catch_warnings(action="ignore"):  # old strings with odd escapes warn
-            return _Machine(names, persistent).run(stream)
+            return _Machine(names, persistent, most).run(stream)
     except ForbiddenGlobalError as asked:
-        fault = f"{where} is a pickle that asks for {asked.args[0]}, which could run code; it was not loaded"
+        name = shown(asked.args[0], most=200)
+        fault = f"{where} is a pickle that asks for {name}, which could run code; it was not loaded"
         raise FormatError(fault, remedy=remedy) from None
+    except _TooMuchError:
+        fault = (
+            f"{where} is a pickle of more than {most:,} instructions, too many for the tensors that it could hold"
+        )
+        raise FormatError(fault, remedy="where you trust it, save its `state_dict()` alone") from None
     except _FAULTS as error:
         raise FormatError(f"{where} holds a damaged pickle", remedy=_reason(error)) from None
 
@@ -108,24 +181,24 @@ def _reason(error: Exception) -> str:
 class _Machine:
     """The stack, the marks and the memo of one pickle."""
 
-    def __init__(self, names: Mapping[str, Build], persistent: Callable[[Any], Any] | None) -> None:
+    def __init__(self, names: Mapping[str, Build], persistent: Callable[[Any], Any] | None, most: int) -> None:
         self.names = names
         self.persistent = persistent
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []
-        self.memo: dict[int, Any] = {}
+        self.memo: list[Any] = []
+        self.most = self.left = most
 
     def run(self, stream: BinaryIO) -> Any:
-        for opcode, argument, _ in pickletools.genops(stream):
-            name = opcode.name
-            if name in _LITERAL:
-                self.stack.append(argument)
-            elif name in _CONSTANT:
-                self.stack.append(_CONSTANT[name]())
-            elif name in _OPERATIONS:
-                _OPERATIONS[name](self, argument)
-            elif name not in _NOTHING and name != "STOP":
-                raise ValueError(f"its instruction {name} has no place in a checkpoint")
+        read = stream.read
+        while (code := read(1)) != b".":
+            self.left -= 1
+            if self.left < 0:
+                raise _TooMuchError
+            if code not in _INSTRUCTIONS:
+                raise ValueError(f"it has an instruction {code!r}, which has no place in a checkpoint")
+            argument, operation = _INSTRUCTIONS[code]
+            operation(self, argument(stream) if argument else None)
         return self.stack.pop()
 
     def push(self, value: object) -> None:
@@ -153,6 +226,7 @@ class _Machine:
 
     def find(self, module: str, name: str) -> None:
         full = f"{_OLD_MODULES.get(module, module)}.{name}"
+        full = _OLD_NAMES.get(full, full)
         if full not in self.names:
             raise ForbiddenGlobalError(full)
         self.stack.append(Global(full, self.names[full]))
@@ -166,6 +240,7 @@ class _Machine:
     def call(self, function: Any, arguments: Any) -> None:
         if not isinstance(function, Global) or not isinstance(arguments, tuple):
             raise ValueError("it calls what cannot be called")
+        self.left -= len(arguments) + sum(len(each) for each in arguments if isinstance(each, list | dict | tuple))
         self.stack.append(function.build(arguments))
 
     def reduce(self, _: object) -> None:
@@ -199,9 +274,13 @@ class _Machine:
             raise ValueError("it appends to what is no list")
 
     def add(self, items: list[Any]) -> None:
-        if not isinstance(self.stack[-1], set):
+        """What a set holds is not ours to know: it would have to be hashed and compared."""
+        if not isinstance(self.stack[-1], Inert):
             raise ValueError("it adds to what is no set")
-        self.stack[-1].update(map(_key, items))
+
+    def frozen(self, _: object) -> None:
+        self.since_mark()
+        self.push(Inert("builtins.frozenset"))
 
     def set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
@@ -220,7 +299,18 @@ class _Machine:
         self.set_items(items)
 
     def put(self, at: int) -> None:
+        """Remember the last value. Writers count from 0 or 1, so that no number outruns the instructions."""
+        if not 0 <= at <= self.most - self.left:
+            raise ValueError("it counts its values in an impossible way")
+        if at >= len(self.memo):
+            self.memo += [_NEVER_PUT] * (at + 1 - len(self.memo))
         self.memo[at] = self.stack[-1]
+
+    def get(self, at: int) -> None:
+        value = self.memo[at] if at >= 0 else _NEVER_PUT
+        if value is _NEVER_PUT:
+            raise LookupError
+        self.stack.append(value)
 
     def load(self, identity: Any) -> None:
         if self.persistent is None:
@@ -232,14 +322,29 @@ class _Machine:
 
 
 def _key(key: Any) -> Any:
-    """A key that can be hashed at once: hashing deeply nested tuples would overflow C's stack."""
-    parts = key if type(key) is tuple else (key,)
-    if len(parts) > 64 or any(type(part) in (tuple, list, dict, set, bytearray) for part in parts):
-        raise ValueError("one of its maps has a key that is no plain value")
-    return key
+    """Text, which Python hashes with a secret, and what is told by identity; other values in a case that is.
+
+    Numbers and tuples can be chosen so that all of them collide, and nests so that one takes for ever to hash.
+    """
+    if isinstance(key, str | bytes | Inert | Global) or key is None or key is True or key is False:
+        return key
+    if isinstance(key, list | dict | bytearray):
+        raise ValueError("one of its maps has a key that cannot be one")
+    case = Inert(_KEY)
+    case.state = key
+    return case
 
 
 _OPERATIONS: dict[str, Callable[[_Machine, Any], object]] = {
+    **dict.fromkeys(_LITERAL, _Machine.push),
+    **dict.fromkeys(["PROTO", "FRAME"], lambda machine, _: None),
+    "NONE": lambda machine, _: machine.stack.append(None),
+    "NEWTRUE": lambda machine, _: machine.stack.append(True),
+    "NEWFALSE": lambda machine, _: machine.stack.append(False),
+    "EMPTY_TUPLE": lambda machine, _: machine.stack.append(()),
+    "EMPTY_LIST": lambda machine, _: machine.stack.append([]),
+    "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
+    "EMPTY_SET": lambda machine, _: machine.stack.append(Inert("builtins.set")),
     "MARK": _Machine.mark,
     "POP": _Machine.pop,
     "POP_MARK": lambda machine, _: machine.since_mark(),
@@ -250,7 +355,7 @@ _OPERATIONS: dict[str, Callable[[_Machine, Any], object]] = {
     "TUPLE3": lambda machine, _: machine.tuple_of(3),
     "LIST": lambda machine, _: machine.push(machine.since_mark()),
     "DICT": _Machine.dict_since_mark,
-    "FROZENSET": lambda machine, _: machine.push(frozenset(map(_key, machine.since_mark()))),
+    "FROZENSET": _Machine.frozen,
     "APPEND": lambda machine, _: machine.append([machine.stack.pop()]),
     "APPENDS": lambda machine, _: machine.append(machine.since_mark()),
     "ADDITEMS": lambda machine, _: machine.add(machine.since_mark()),
@@ -265,9 +370,12 @@ _OPERATIONS: dict[str, Callable[[_Machine, Any], object]] = {
     "OBJ": _Machine.obj,
     "BUILD": _Machine.build,
     **dict.fromkeys(["PUT", "BINPUT", "LONG_BINPUT"], _Machine.put),
-    **dict.fromkeys(["GET", "BINGET", "LONG_BINGET"], lambda machine, at: machine.push(machine.memo[at])),
+    **dict.fromkeys(["GET", "BINGET", "LONG_BINGET"], _Machine.get),
     "MEMOIZE": lambda machine, _: machine.put(len(machine.memo)),
     "PERSID": _Machine.load,
     "BINPERSID": lambda machine, _: machine.load(machine.stack.pop()),
     **dict.fromkeys(["EXT1", "EXT2", "EXT4"], _Machine.extension),
+}
+_INSTRUCTIONS = {
+    code: (argument, _OPERATIONS[name]) for code, (name, argument) in ARGUMENTS.items() if name in _OPERATIONS
 }

@@ -44,6 +44,7 @@ def open_sharded(index: Path, open_file: Callable[[Path], Checkpoint]) -> Checkp
             format=f"sharded {' and '.join(formats)}",
             metadata={**found, **metadata},
             notes=dict.fromkeys(note for shard in shards.values() for note in shard.notes),
+            unread={name: what for shard in shards.values() for name, what in shard.unread.items()},
             files=[index, *(file for shard in shards.values() for file in shard.files)],
             close=stack.pop_all().close,
         )

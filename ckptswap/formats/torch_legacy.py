@@ -12,34 +12,37 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FormatError
 from ckptswap.formats.local import LocalFile
 from ckptswap.formats.pickles import PICKLE_MOST, read_pickle
-from ckptswap.formats.torch_pickle import NAMES, Place, Storage, find_tensors, storage_of
+from ckptswap.formats.torch_pickle import NAMES, Place, Storage, Storages, find_tensors
 
 FORMAT = "torch legacy"
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
+GREETING_MOST = 1000
+"""Instructions of a small pickle; torch writes some twenty."""
 
 
 def open_torch_legacy(file: LocalFile) -> Checkpoint:
     """Open lazily; raises `FormatError` for what is damaged, hostile, or a pickle of another kind."""
     stream = io.BytesIO(file.pread(PICKLE_MOST, 0))
     _check_greeting(stream, file.name)
-    roots: dict[str, Storage] = {}
-
-    def remember(identity: Any) -> Storage:
-        storage = storage_of(identity)
-        roots.setdefault(storage.key, storage_of(identity[:5]))
-        return storage
-
-    content = _read(stream, file.name, remember)
-    places = _places(file, stream, roots)
-    tensors, notes = find_tensors(content, lambda storage: _place(places, storage, file.name), file.name)
+    storages = Storages()
+    content = read_pickle(stream, NAMES, storages, where=file.name)
+    places = _places(file, stream, storages.first)
+    found = find_tensors(content, lambda storage: _place(places, storage, file.name), file.name)
     return Checkpoint(
-        tensors, path=file.name, format=FORMAT, notes=notes, files=[Path(file.name)], close=file.close
+        found.tensors,
+        path=file.name,
+        format=FORMAT,
+        notes=found.notes,
+        unread=found.unread,
+        files=[Path(file.name)],
+        close=file.close,
     )
 
 
-def _read(stream: BinaryIO, where: str, persistent: Any = None) -> Any:
-    return read_pickle(stream, NAMES, persistent, where=where)
+def _read(stream: BinaryIO, where: str) -> Any:
+    """One of the small pickles before the tensors'."""
+    return read_pickle(stream, NAMES, where=where, most=GREETING_MOST)
 
 
 def _check_greeting(stream: BinaryIO, where: str) -> None:
@@ -56,14 +59,14 @@ def _check_greeting(stream: BinaryIO, where: str) -> None:
 
 def _places(file: LocalFile, stream: BinaryIO, roots: Mapping[str, Storage]) -> dict[str, Place]:
     """Where each storage lies: they follow one another in the order of the last pickle's keys."""
-    keys = _read(stream, file.name)
-    if not isinstance(keys, list) or not all(str(key) in roots for key in keys):
+    keys = read_pickle(stream, NAMES, where=file.name)
+    if not isinstance(keys, list) or not all(isinstance(key, str) and key in roots for key in keys):
         raise FormatError(f"{file.name} is damaged", remedy="it lists storages that no tensor uses")
     places, at = {}, stream.tell()
-    for key in map(str, keys):
+    for key in keys:
         raw = file.pread(8, at)
         numel = int.from_bytes(raw, "little")
-        width = dtypes.bits(roots[key].dtype) // 8 if roots[key].dtype else 1  # type: ignore[arg-type]
+        width = dtypes.bits(roots[key].dtype) // 8
         if len(raw) < 8 or at + 8 + numel * width > file.size:
             raise FormatError(f"{file.name} is cut short", remedy=f"storage {key} is not there to its end")
         places[key] = Place(file, at + 8, numel * width)

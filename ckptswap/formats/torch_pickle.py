@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, NamedTuple
 
 from ckptswap import dtypes
 from ckptswap.checkpoint import Tensor
 from ckptswap.errors import FormatError, listing
 from ckptswap.formats.local import ByteSource
-from ckptswap.formats.pickles import Build, Global, Inert, inert, plain_dict
+from ckptswap.formats.pickles import CONSTRUCTORS, Build, Global, Inert, inert, plain_dict, shown
 from ckptswap.formats.strided import strided
+from ckptswap.formats.unread import unread
 
+INFLATION_MOST = 32
+"""How many times the bytes of a file its tensors may take: as often as its names share them."""
+INFLATED_FREE = 64 << 20
+"""Bytes that may be taken whatever is there."""
 PLACES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
 """Keys under which training scripts keep the model's tensors, the likeliest first."""
 DTYPES: Mapping[str, str] = {
@@ -38,17 +44,27 @@ STORAGES: Mapping[str, str] = {
 }  # fmt: skip
 """torch's names of the storages' element types, without `Storage`, and our dtypes."""
 _ODD_DTYPES = "complex32 bits8 bits16 float4_e2m1fn_x2 qint8 quint8 qint32 quint4x2 quint2x4".split()  # noqa: SIM905
+_DIMENSIONS_MOST = 64
+_KEY_MOST = 200
+"""Letters of a storage's key; torch counts them."""
+_NAME_MOST = 10_000
 _STALE = re.compile(r"optim|(^|_)ema(_|$)|momentum|averag|shadow", re.IGNORECASE)
 _HARMLESS = (  # noqa: SIM905
     "_codecs.encode argparse.Namespace builtins.bytearray builtins.complex builtins.frozenset builtins.range "
-    "builtins.slice datetime.date datetime.datetime datetime.timedelta datetime.timezone "
+    "builtins.set builtins.slice datetime.date datetime.datetime datetime.timedelta datetime.timezone "
     "numpy.dtype numpy.ndarray numpy.core.multiarray._reconstruct numpy.core.multiarray.scalar "
     "numpy._core.multiarray._reconstruct numpy._core.multiarray.scalar "
-    "pathlib.Path pathlib.PosixPath pathlib.PurePath pathlib.PurePosixPath pathlib.PureWindowsPath "
-    "pathlib.WindowsPath torch.Tensor torch.device torch.nn.parameter.Buffer torch.nn.parameter.Parameter "
+    "torch.Tensor torch.device torch.nn.parameter.Buffer torch.nn.parameter.Parameter "
     "torch.serialization._get_layout torch.per_tensor_affine torch.per_tensor_symmetric "
-    "torch.per_channel_affine torch.per_channel_symmetric torch.per_channel_affine_float_qparams"
+    "torch.per_channel_affine torch.per_channel_symmetric torch.per_channel_affine_float_qparams "
+    "torch.torch_version.TorchVersion _io.BytesIO"
 ).split()
+PATHS = tuple(
+    f"{module}.{name}"
+    for module in ("pathlib", "pathlib._local")  # the latter in Python 3.13, and in no other
+    for name in ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath")
+)
+"""The classes of paths, by all the names that they are pickled by."""
 _MAPS = (  # noqa: SIM905
     "builtins.dict collections.Counter collections.OrderedDict collections.defaultdict "
     "lightning.fabric.utilities.data.AttributeDict lightning_fabric.utilities.data.AttributeDict "
@@ -58,16 +74,17 @@ _MAPS = (  # noqa: SIM905
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Storage:
-    """A run of bytes that tensors are views of. `dtype` None: untyped, `numel` counts bytes. `start` in bytes."""
+    """A run of bytes that tensors are views of; `start` in bytes."""
 
     key: str
-    dtype: str | None
+    dtype: str
     numel: int
     start: int = 0
+    is_quantized: bool = False
 
     @property
     def nbytes(self) -> int:
-        return self.numel * (dtypes.bits(self.dtype) // 8 if self.dtype else 1)
+        return self.numel * dtypes.bits(self.dtype) // 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +95,7 @@ class View:
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
-    dtype: str | None
+    dtype: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,27 +116,47 @@ class Place(NamedTuple):
 Locate = Callable[[Storage], Place]
 
 
-def storage_of(identity: Any) -> Storage:
-    """The storage that a persistent id names; raises `ValueError` for an id of another form.
+class Storages:
+    """The storages of one file, by the ids that its pickle gives them.
 
-    Legacy files add a view (key, offset, size) of a storage that others may share.
+    As in torch, the first id with a key says of which dtype its storage is; what later ones say of it is ignored.
+    Legacy files add a view (key, offset, size) of a storage, which has a key of its own.
     """
-    if not isinstance(identity, tuple) or len(identity) not in (5, 6) or identity[0] != "storage":
-        raise ValueError("it refers to something that is no storage")
-    _, kind, key, _, numel = identity[:5]
-    if not isinstance(kind, Global) or kind.name not in _STORAGE_NAMES or type(numel) is not int or numel < 0:
-        raise ValueError("it refers to a storage of no known kind")
-    dtype = _STORAGE_NAMES[kind.name]
-    whole = Storage(str(key), dtype, numel)
-    view = identity[5] if len(identity) == 6 else None
-    return whole if view is None else _part(whole, view)
+
+    def __init__(self) -> None:
+        self.first: dict[str, Storage] = {}
+
+    def __call__(self, identity: Any) -> Storage:
+        """The storage that a persistent id names; raises `ValueError` for an id of another form."""
+        if not isinstance(identity, tuple) or len(identity) not in (5, 6) or identity[0] != "storage":
+            raise ValueError("it refers to something that is no storage")
+        _, kind, key, _, numel = identity[:5]
+        if not isinstance(kind, Global) or kind.name not in _STORAGE_NAMES or not _is_count((numel,)):
+            raise ValueError("it refers to a storage of no known kind")
+        mentioned = Storage(_storage_key(key), _STORAGE_NAMES[kind.name], numel, 0, ".Q" in kind.name)
+        root = self._known(mentioned.key, mentioned)
+        view = identity[5] if len(identity) == 6 else None
+        return root if view is None else self._known(*_part(root, mentioned, view))
+
+    def _known(self, key: str, mentioned: Storage) -> Storage:
+        known = self.first.setdefault(key, mentioned)
+        return known if known.numel else mentioned
 
 
-def _part(whole: Storage, view: Any) -> Storage:
-    if not isinstance(view, tuple) or len(view) != 3 or not _is_count(view[1:]) or sum(view[1:]) > whole.numel:
+def _storage_key(key: Any) -> str:
+    if not isinstance(key, str) or len(key) > _KEY_MOST:
+        raise ValueError("it refers to a storage by what is no plain key")
+    return key
+
+
+def _part(root: Storage, mentioned: Storage, view: Any) -> tuple[str, Storage]:
+    """The key of a view of a storage, and the view."""
+    if not isinstance(view, tuple) or len(view) != 3 or not _is_count(view[1:]):
+        raise ValueError("a storage's view has no sound place")
+    width = dtypes.bits(mentioned.dtype) // 8
+    if sum(view[1:]) * width > root.nbytes:
         raise ValueError("a storage's view lies outside it")
-    width = whole.nbytes // whole.numel if whole.numel else 1
-    return Storage(whole.key, whole.dtype, view[2], view[1] * width)
+    return _storage_key(view[0]), replace(mentioned, key=root.key, numel=view[2], start=view[1] * width)
 
 
 def _rebuild(arguments: tuple) -> View | Unreadable:
@@ -138,40 +175,49 @@ def _view(storage: Any, offset: Any, shape: Any, strides: Any, dtype: Any, extra
     lazily = [name for name in ("conj", "neg") if extra and isinstance(extra[0], dict) and extra[0].get(name)]
     if lazily:
         return Unreadable(f"a lazy {lazily[0]} view")
-    spelt = storage.dtype
-    if dtype is not None:
-        name = dtype.name if isinstance(dtype, Global) else repr(dtype)[:40]
-        spelt = DTYPES.get(name.removeprefix("torch."))
-        if spelt is None:
-            return Unreadable(f"of dtype {name}")
+    if dtype is None and storage.is_quantized:
+        return Unreadable("quantized")
+    spelt = storage.dtype if dtype is None else DTYPES.get(shown(dtype).removeprefix("torch."))
     if spelt is None:
-        return Unreadable("of no dtype")
-    return View(storage, offset, tuple(shape), tuple(strides), spelt)
+        return Unreadable(f"of dtype {shown(dtype)}")
+    return View(storage, offset, _sizes(shape), _sizes(strides), spelt)
+
+
+def _sizes(given: Any) -> tuple[int, ...]:
+    """Sizes or strides as the pickle gives them; what they are is checked when the view is."""
+    if not isinstance(given, tuple | list):
+        raise ValueError("a tensor has no shape")
+    if len(given) > _DIMENSIONS_MOST:
+        raise ValueError(f"a tensor has {len(given)} dimensions")
+    return tuple(given)
 
 
 def _rebuild_subclass(arguments: tuple) -> Any:
     function, _, inner, *_ = arguments
-    if not isinstance(function, Global) or not isinstance(inner, tuple):
-        raise ValueError("a tensor is made by what cannot be called")
+    if not isinstance(function, Global) or function.build not in _BUILDERS or not isinstance(inner, tuple):
+        raise ValueError("a tensor is made by what makes no tensors")
     return function.build(inner)
+
+
+_BUILDERS: tuple[Build, ...] = (_rebuild, _rebuild_with_dtype)
 
 
 def _unreadable(why: str) -> Build:
     return lambda arguments: Unreadable(why)
 
 
-_STORAGE_NAMES: Mapping[str, str | None] = {
+_STORAGE_NAMES: Mapping[str, str] = {
     **{f"{module}.{name}Storage": dtype for module in ("torch", "torch.cuda") for name, dtype in STORAGES.items()},
-    **dict.fromkeys(["torch.storage.UntypedStorage", "torch.UntypedStorage"]),
+    **dict.fromkeys(["torch.storage.UntypedStorage", "torch.UntypedStorage"], "U8"),
 }
 NAMES: Mapping[str, Build] = {
-    **{name: inert(name) for name in _HARMLESS},
+    **CONSTRUCTORS,
+    **{name: inert(name) for name in (*_HARMLESS, *PATHS)},
     **{name: inert(name) for name in _STORAGE_NAMES},
     **{f"torch.{name}": inert(f"torch.{name}") for name in (*DTYPES, *_ODD_DTYPES)},
     **dict.fromkeys(_MAPS, plain_dict),
     "builtins.list": lambda arguments: [],
-    "builtins.set": lambda arguments: set(),
-    "torch.Size": lambda arguments: tuple(arguments[0]),
+    "torch.Size": lambda arguments: _sizes(arguments[0]),
     "torch._utils._rebuild_tensor": _rebuild,
     "torch._utils._rebuild_tensor_v2": _rebuild,
     "torch._utils._rebuild_tensor_v3": _rebuild_with_dtype,
@@ -186,18 +232,42 @@ NAMES: Mapping[str, Build] = {
 
 
 class Found(NamedTuple):
-    """The tensors of a file, and what a reader should know."""
+    """The tensors of a file, what a reader should know, and what holds values and is not read."""
 
     tensors: list[Tensor]
     notes: list[str]
+    unread: dict[str, str]
 
 
 def find_tensors(content: Any, locate: Locate, where: str) -> Found:
     """The model's tensors in what a file holds, each checked against its storage; raises `FormatError`."""
     key, entries = find_map(content, _is_tensor, where)
+    entries = entries_of(key, entries)
     views = {name: value for name, value in entries.items() if _is_tensor(value)}
     tensors = [_tensor(name, value, locate, where) for name, value in views.items()]
-    return Found(tensors, [*notes_on(content, key, _is_tensor), *left_out(entries, _is_tensor), *_shared(views)])
+    held = {view.storage.key: locate(view.storage).size for view in views.values()}
+    refuse_inflated(tensors, sum(held.values()), where)
+    missed = unread(entries, _is_tensor)
+    notes = [*notes_on(content, key, _is_tensor), *left_out(entries, missed, _is_tensor), *_shared(views)]
+    return Found(tensors, notes, missed)
+
+
+def entries_of(where: str | None, found: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """What belongs to the model in a map: an optimizer's state does not, which may lie among its tensors where
+    they lie at the top."""
+    if where is not None:
+        return found
+    return {name: value for name, value in found.items()
+            if not (is_stale(name) and isinstance(value, dict | list))}  # fmt: skip
+
+
+def refuse_inflated(tensors: Sequence[Tensor], held: int, where: str) -> None:
+    """Raises `FormatError` where tensors would take far more bytes than are there: a view may repeat a value
+    without end. Weights that are tied or expanded repeat a few."""
+    taken = sum(dtypes.bits(each.dtype) * prod(each.shape) // 8 for each in tensors)
+    if taken > max(held * INFLATION_MOST, INFLATED_FREE):
+        raise FormatError(f"{where} holds {held:,} B of tensors that would take {taken:,} B",
+                          remedy="where you trust it, save its tensors with `.clone()`")  # fmt: skip
 
 
 def find_map(content: Any, is_tensor: Callable[[Any], bool], where: str) -> tuple[str | None, Mapping[str, Any]]:
@@ -205,8 +275,9 @@ def find_map(content: Any, is_tensor: Callable[[Any], bool], where: str) -> tupl
     if not isinstance(content, dict):
         what = content.name if isinstance(content, Inert | Global) else type(content).__name__
         raise FormatError(f"{where} holds no map of tensors but a {what}", remedy="save a `state_dict()`")
-    maps = {key: value for key, value in content.items()
-            if isinstance(value, dict) and any(map(is_tensor, value.values()))}  # fmt: skip
+    dicts = {id(value): value for value in content.values() if isinstance(value, dict)}  # each is looked at once
+    wanted = {at for at, value in dicts.items() if any(map(is_tensor, value.values()))}
+    maps = {key: value for key, value in content.items() if id(value) in wanted}
     place = next((key for key in PLACES if key in maps), None)
     if place is not None:
         found = maps[place]
@@ -215,14 +286,15 @@ def find_map(content: Any, is_tensor: Callable[[Any], bool], where: str) -> tupl
     elif len(maps) == 1:
         [(place, found)] = maps.items()
     else:
-        keys = listing([repr(key)[:60] for key in content])
+        keys = listing([repr(shown(key)) if isinstance(key, str) else shown(key) for key in content])
         raise FormatError(f"{where} holds no tensors that can be told to be the model's",
                           remedy=f"its keys are {keys}" if keys else "it is empty")  # fmt: skip
     for key, value in found.items():
         if is_tensor(value) and not isinstance(key, str):
-            raise FormatError(
-                f"{where} names a tensor {repr(key)[:60]}, not by text", remedy="save a `state_dict()`"
-            )
+            raise FormatError(f"{where} names a tensor {shown(key)}, not by text", remedy="save a `state_dict()`")
+        if isinstance(key, str) and len(key) > _NAME_MOST:
+            raise FormatError(f"{where} has a name of {len(key):,} letters, beginning {key[:40]!r}",
+                              remedy=f"{_NAME_MOST:,} is the most")  # fmt: skip
     return place, found
 
 
@@ -232,12 +304,13 @@ def _is_tensor(value: Any) -> bool:
 
 def _tensor(name: str, view: View | Unreadable, locate: Locate, where: str) -> Tensor:
     if isinstance(view, Unreadable):
-        raise FormatError(f"{where}: tensor {name!r} is {view.why}", remedy="save it dense, as plain numbers")
+        raise FormatError(
+            f"{where}: tensor {shown(name)!r} is {view.why}", remedy="save it dense, as plain numbers"
+        )
     place = locate(view.storage)
     fault = view_fault(view, place.size)
     if fault:
-        raise FormatError(f"{where} is damaged", remedy=f"tensor {name!r} {fault}")
-    assert view.dtype is not None
+        raise FormatError(f"{where} is damaged", remedy=f"tensor {shown(name)!r} {fault}")
     width = dtypes.bits(view.dtype) // 8
     steps = tuple(stride * width for stride in view.strides)
     start = place.offset + view.storage.start + view.offset * width
@@ -261,34 +334,42 @@ def view_fault(view: View, available: int) -> str | None:
 
 def _end(view: View) -> int:
     """Where a view ends, in bytes from the beginning of its storage."""
-    if 0 in view.shape or view.dtype is None:
+    if 0 in view.shape:
         return 0
     last = view.offset + sum((size - 1) * stride for size, stride in zip(view.shape, view.strides, strict=True))
     return (last + 1) * (dtypes.bits(view.dtype) // 8)
 
 
 def _is_count(values: Any) -> bool:
-    return all(type(value) is int and value >= 0 for value in values)
+    return all(type(value) is int and 0 <= value < 2**63 for value in values)
 
 
 def notes_on(content: Mapping[Any, Any], where: str | None, is_tensor: Callable[[Any], bool]) -> Iterator[str]:
     """What lies beside the model's tensors, which lie under `where`."""
     if "pytorch-lightning_version" in content:
-        yield f"a checkpoint of Lightning {content['pytorch-lightning_version']!s:.20}"
+        yield f"a checkpoint of Lightning {shown(content['pytorch-lightning_version'], most=20)}"
     if where is not None:
-        yield f"the tensors lie under {where!r}"
-        strays = [str(key) for key, value in content.items() if is_tensor(value)]
+        yield f"the tensors lie under {shown(where)!r}"
+        strays = [shown(key) for key, value in content.items() if is_tensor(value)]
         if strays:
             yield f"left out what lies beside them: {listing(strays)}"
-    stale = [str(key) for key, value in content.items()
-             if key != where and _STALE.search(str(key)) and isinstance(value, dict | list | Inert)]  # fmt: skip
+    stale = [shown(key) for key, value in content.items()
+             if key != where and is_stale(key) and isinstance(value, dict | list | Inert)]  # fmt: skip
     if stale:
         yield f"it also carries {listing(stale)}, which belongs to these tensors"
 
 
-def left_out(entries: Mapping[str, Any], is_tensor: Callable[[Any], bool]) -> Iterator[str]:
-    """What lies among them and is no tensor."""
-    others = [str(name) for name, value in entries.items() if not is_tensor(value)]
+def is_stale(key: Any) -> bool:
+    """Whether a key is one of what belongs to other values of the tensors: an optimizer's state, averages."""
+    return isinstance(key, str) and bool(_STALE.search(key[:_KEY_MOST]))
+
+
+def left_out(
+    entries: Mapping[Any, Any], unread: Mapping[str, str], is_tensor: Callable[[Any], bool]
+) -> Iterator[str]:
+    """What lies among them, is no tensor, and has no values that anybody could miss."""
+    others = [shown(name) for name, value in entries.items()
+              if not is_tensor(value) and name not in unread]  # fmt: skip
     if others:
         yield f"left out what is no tensor: {listing(others)}"
 

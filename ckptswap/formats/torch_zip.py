@@ -10,35 +10,41 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FormatError
 from ckptswap.formats.archive import Archive
 from ckptswap.formats.local import LocalFile
-from ckptswap.formats.pickles import PICKLE_MOST, read_pickle
-from ckptswap.formats.torch_pickle import NAMES, Locate, Place, Storage, find_tensors, storage_of
+from ckptswap.formats.pickles import INSTRUCTIONS_MOST, PICKLE_MOST, read_pickle
+from ckptswap.formats.torch_pickle import NAMES, Locate, Place, Storage, Storages, find_tensors
 
 FORMAT = "torch"
 METADATA = "ckptswap/metadata.json"
 """A member beside the pickle, which torch skips: metadata has no other room in a plain state dict."""
+METADATA_MOST = 8 << 20
+"""Bytes of that member."""
+INSTRUCTIONS_A_RECORD = 64
+"""How many more instructions a pickle may have for each record beside it: what a tensor takes, and then some."""
 NO_CRC = 0
 """What torch records when it was told not to compute checksums."""
 
 
 def open_torch_zip(archive: Archive, file: LocalFile) -> Checkpoint:
     """Open lazily: only the pickle is read. Raises `FormatError` for what is damaged, hostile, or TorchScript."""
-    content, locate = read_content(archive)
-    tensors, notes = find_tensors(content, locate, file.name)
+    content, locate = read_content(archive, INSTRUCTIONS_MOST + INSTRUCTIONS_A_RECORD * len(archive.members))
+    found = find_tensors(content, locate, file.name)
     return Checkpoint(
-        tensors,
+        found.tensors,
         path=file.name,
         format=FORMAT,
         metadata=_metadata(archive),
-        notes=notes,
+        notes=found.notes,
+        unread=found.unread,
         files=[Path(file.name)],
         close=file.close,
     )
 
 
-def read_content(archive: Archive) -> tuple[object, Locate]:
-    """What an archive's pickle holds, inert, and where its storages lie."""
+def read_content(archive: Archive, instructions: int) -> tuple[object, Locate]:
+    """What an archive's pickle holds, inert, and where its storages lie. The pickle has at most so many
+    instructions."""
     prefix = _prefix(archive)
-    return _content(archive, prefix), _locator(archive, prefix)
+    return _content(archive, prefix, instructions), _locator(archive, prefix)
 
 
 def _prefix(archive: Archive) -> str:
@@ -59,9 +65,9 @@ def _prefix(archive: Archive) -> str:
     return prefix
 
 
-def _content(archive: Archive, prefix: str) -> object:
+def _content(archive: Archive, prefix: str, instructions: int) -> object:
     raw = archive.read(f"{prefix}/data.pkl", PICKLE_MOST, ignore_crc=NO_CRC)
-    return read_pickle(io.BytesIO(raw), NAMES, storage_of, where=archive.file.name)
+    return read_pickle(io.BytesIO(raw), NAMES, Storages(), where=archive.file.name, most=instructions)
 
 
 def _locator(archive: Archive, prefix: str) -> Locate:
@@ -77,7 +83,7 @@ def _metadata(archive: Archive) -> dict[str, str]:
     if name not in archive:
         return {}
     try:
-        found = json.loads(archive.read(name, PICKLE_MOST))
+        found = json.loads(archive.read(name, METADATA_MOST))
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{archive.file.name} is damaged", remedy=f"its {name} is not JSON") from error
     return (

@@ -43,7 +43,8 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Re
     """Read a whole checkpoint in flat memory and say what is wrong with it.
 
     Looked for: a damaged or hostile structure, records of a zip whose CRC is wrong, values that are NaN or
-    infinite, names with control characters. Raises `FileError` only where there is nothing to look at.
+    infinite, names with control characters, and values that are not read, of which nothing is known. Raises
+    `FileError` only where there is nothing to look at.
 
     >>> import numpy as np, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -58,7 +59,7 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Re
     with checkpoint:
         watch = watch_of(progress, checked_bytes(checkpoint) + checkpoint.nbytes)
         damaged = (Finding(place, fault) for place, fault in damage(checkpoint, watch))
-        findings = (*_names(checkpoint), *damaged, *_values(checkpoint, watch))
+        findings = (*_names(checkpoint), *_unread(checkpoint), *damaged, *_values(checkpoint, watch))
         return Report(checkpoint.path, checkpoint.format, len(checkpoint), checkpoint.nbytes, findings)
 
 
@@ -66,6 +67,11 @@ def _names(checkpoint: Checkpoint) -> Iterator[Finding]:
     for name in checkpoint:
         if not name.isprintable():
             yield Finding(name, "its name has control characters")
+
+
+def _unread(checkpoint: Checkpoint) -> Iterator[Finding]:
+    for name, what in checkpoint.unread.items():
+        yield Finding(name, f"{what}, which is not read")
 
 
 def _values(checkpoint: Checkpoint, watch: Watch) -> Iterator[Finding]:

@@ -32,6 +32,7 @@ def show_json(
     16
     """
     shown = list(checkpoint.values()) if entries is None else list(entries)
+    unread = [{"name": name, "what": what} for name, what in checkpoint.unread.items()]
     return {
         "schema": SCHEMA,
         "path": checkpoint.path,
@@ -39,6 +40,7 @@ def show_json(
         "tensors": len(shown),
         "bytes": sum(entry.nbytes for entry in shown),
         "rows": [_row_json(entry, moments) for entry in shown],
+        **({"unread": unread} if unread else {}),
     }
 
 
@@ -110,7 +112,8 @@ def _summary(data: Mapping[str, Any], style: Style) -> list[Text]:
 
 def _totals(data: Mapping[str, Any]) -> list[str]:
     parameters = sum(row["numel"] for row in data["rows"])
-    return [plural(data["tensors"], "tensor"), f"{count(parameters)} elements", size(data["bytes"])]
+    unread = [f"{len(data['unread']):,} not read"] if data.get("unread") else []
+    return [plural(data["tensors"], "tensor"), f"{count(parameters)} elements", size(data["bytes"]), *unread]
 
 
 def show_csv(data: Mapping[str, Any]) -> str:

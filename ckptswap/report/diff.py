@@ -20,7 +20,6 @@ FIELDS = (
     "name", "layer", "kind", "status", "shape_a", "shape_b", "dtype_a", "dtype_b", "numel", "changed",
     "rmse", "max_abs", "rel_l2", "cosine", "nan_a", "nan_b", "mean_abs", "inf_a", "inf_b", "flips",
 )  # fmt: skip
-_SAME = ("identical", "unread")
 _MARK = {"changed": "~", "shape": "!", "dtype": "!", "only_a": "-", "only_b": "+", "unread": "?", "identical": "="}
 _LOOK = {
     "only_a": "red",
@@ -89,11 +88,17 @@ def diff_table(data: Mapping[str, Any], style: Style, *, every: bool = False) ->
     <BLANKLINE>
      1 tensor changed
     """
-    rows = [row for row in data["rows"] if every or row.get("status") not in _SAME]
+    rows = [row for row in data["rows"] if every or not _is_quiet(row)]
     lines = _sides(data, style)
     if rows:
         lines += [Text(), *_table(rows, style), *_key(rows, style)]
     return render([*lines, Text(), *_stat_line(data["summary"], style)], style)
+
+
+def _is_quiet(row: Mapping[str, Any]) -> bool:
+    """Whether a row is left out of tables: the same on both sides, or not looked at since only headers were."""
+    status = row.get("status")
+    return status == "identical" or (status == "unread" and row.get("numel") is not None)
 
 
 def _sides(data: Mapping[str, Any], style: Style) -> list[Text]:
@@ -239,7 +244,7 @@ def diff_md(data: Mapping[str, Any], *, every: bool = False) -> str:
     <BLANKLINE>
     0 tensors changed, 1 identical
     """
-    rows = [row for row in data["rows"] if every or row.get("status") not in _SAME]
+    rows = [row for row in data["rows"] if every or not _is_quiet(row)]
     fields = _fields(rows)
     sides = [f"**{side}**: {_side_md(data[side])}\n" for side in ("a", "b")]
     table = to_md(fields, [[row.get(name) for name in fields] for row in rows]) + "\n" if rows else ""

@@ -17,13 +17,20 @@ if TYPE_CHECKING:
 
 SCHEMA = "ckptswap.diff3/1"
 FIELDS = ("name", "layer", "kind", "status", "change_a", "rel_l2_a", "change_b", "rel_l2_b")
-_WORDS = {"a": "a", "b": "b", "both": "both, differently", "same": "both, the same", "unchanged": "unchanged"}
-_LOOKS = {"a": "red", "b": "green", "both": "bold yellow", "same": ""}
+_WORDS = {
+    "a": "a",
+    "b": "b",
+    "both": "both, differently",
+    "same": "both, the same",
+    "unchanged": "unchanged",
+    "unread": "not compared",
+}
+_LOOKS = {"a": "red", "b": "green", "both": "bold yellow", "same": "", "unread": "yellow"}
 
 
 def threeway_json(found: ThreeWay) -> dict[str, Any]:
-    """`status` is `unchanged`, `a`, `b`, `same` (both sides made the same change) or `both` (different ones);
-    `change_*` is that side's status against the base, as in a diff, and `rel_l2_*` relative to the base."""
+    """`status` is `unchanged`, `a`, `b`, `same` (both sides made the same change), `both` (different ones) or
+    `unread`; `change_*` is that side's status against the base, as in a diff, `rel_l2_*` relative to the base."""
     return {
         "schema": SCHEMA,
         **{name: _side(side) for name, side in (("base", found.base), ("a", found.a), ("b", found.b))},

@@ -93,7 +93,7 @@ def _bomb(opcode: bytes) -> bytes:
 
 
 def _nested_key() -> bytes:
-    """A dict whose key is a tuple nested very deep: hashing it would overflow C's stack."""
+    """A dict whose key is a tuple nested very deep: hashing it would overflow C's stack, so it is not hashed."""
     return b"\x80\x02})" + b"\x85" * 300_000 + b"K\x01s."
 
 
@@ -114,12 +114,12 @@ PICKLES = {
     "stack underflow": (b"\x80\x02R.", "damaged pickle"),
     "memo of nothing": (b"\x80\x02h\x07.", "damaged pickle"),
     "calls a tensor": (tensor_pickle()[:-1] + b")R.", "damaged pickle"),
-    "memo far away": (_bomb(b"}r\xff\xff\xff\xff."), "holds no tensors"),
+    "memo far away": (_bomb(b"}r\xff\xff\xff\xff."), "counts its values in an impossible way"),
     "huge byte array": (_bomb(b"\x96" + struct.pack("<Q", 2**40) + b"."), "damaged pickle"),
     "huge string": (_bomb(b"\x8d" + struct.pack("<Q", 2**62) + b"."), "damaged pickle"),
     "huge frame": (_bomb(b"\x95" + struct.pack("<Q", 2**62) + b"}."), "holds no tensors"),
     "huge number": (b"\x80\x02I" + b"9" * 10_000 + b"\n.", "damaged pickle"),
-    "key nested deep": (_nested_key(), "damaged pickle"),
+    "key nested deep": (_nested_key(), "its keys are a tuple"),
     "list nested deep": (b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".", "a list"),
     "persistent id of another kind": (b"\x80\x02K\x01Q.", "no storage"),
     "a storage that is no storage": (

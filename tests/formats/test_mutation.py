@@ -20,7 +20,7 @@ from ckptswap.errors import CkptswapError
 from ckptswap.formats import open_checkpoint, write_checkpoint
 from ckptswap.formats.distributed import NAMES as DISTRIBUTED
 from ckptswap.formats.pickles import read_pickle
-from ckptswap.formats.torch_pickle import NAMES, storage_of
+from ckptswap.formats.torch_pickle import NAMES, Storages
 from ckptswap.formats.verify import verify
 
 ROUNDS = 150
@@ -156,7 +156,7 @@ def test_random_instructions_do_no_more_than_fail() -> None:
         for _ in range(3000):
             raw = b"\x80\x04" + b"".join(chance.choices(words, k=chance.randrange(1, 25))) + b"."
             with contextlib.suppress(CkptswapError):
-                read_pickle(io.BytesIO(raw), names, storage_of, where="a")
+                read_pickle(io.BytesIO(raw), names, Storages(), where="a")
 
 
 def test_mutated_distributed_metadata(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""The arguments of the pickle opcodes. `pickletools` knows them, but reads lines and integers of any length, and
+puts all of a wrong one into its error."""
+
+from __future__ import annotations
+
+import codecs
+import pickletools
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
+
+DIGITS_MOST = 1200
+"""Letters of a number written out; Python itself reads 4,300."""
+INTEGER_MOST = 512
+"""Bytes of an integer: more cannot be printed, and is used by nothing that saves tensors."""
+NAME_MOST = 4000
+"""Letters of a global's module or name."""
+LINE_MOST = 64 << 20
+
+Argument = Callable[[BinaryIO], Any]
+
+
+def _line(stream: BinaryIO, most: int) -> bytes:
+    raw = stream.readline(most + 1)
+    if not raw.endswith(b"\n"):
+        raise ValueError("one of its lines has no end, or is too long")
+    return raw[:-1]
+
+
+def _decimal(stream: BinaryIO) -> int:
+    """A number of PUT and GET."""
+    return int(_line(stream, DIGITS_MOST))
+
+
+def _integer(stream: BinaryIO) -> int | bool:
+    """A number of INT or LONG; old pickles write True as 01."""
+    raw = _line(stream, DIGITS_MOST)
+    return raw == b"01" if raw in (b"00", b"01") else int(raw.removesuffix(b"L"))
+
+
+def _float(stream: BinaryIO) -> float:
+    return float(_line(stream, DIGITS_MOST))
+
+
+def _quoted(stream: BinaryIO) -> str:
+    raw = _line(stream, LINE_MOST)
+    if len(raw) < 2 or raw[:1] != raw[-1:] or raw[:1] not in (b"'", b'"'):
+        raise ValueError("one of its strings has no quotes")
+    return codecs.escape_decode(raw[1:-1])[0].decode("ascii")
+
+
+def _text(stream: BinaryIO) -> str:
+    return str(_line(stream, LINE_MOST), "raw-unicode-escape")
+
+
+def _identity(stream: BinaryIO) -> str:
+    return _line(stream, NAME_MOST).decode("ascii")
+
+
+def _pair(stream: BinaryIO) -> str:
+    """A module and a name, parted by a space."""
+    return " ".join(_line(stream, NAME_MOST).decode("utf-8") for _ in range(2))
+
+
+def _long(width: int) -> Argument:
+    def read(stream: BinaryIO) -> int:
+        size = int.from_bytes(stream.read(width), "little")
+        raw = stream.read(min(size, INTEGER_MOST + 1))
+        if len(raw) != size:
+            raise ValueError(f"an integer takes {size:,} bytes")
+        return int.from_bytes(raw, "little", signed=True)
+
+    return read
+
+
+_OURS: Mapping[str, Argument] = {
+    "INT": _integer, "LONG": _integer, "FLOAT": _float, "STRING": _quoted, "UNICODE": _text, "PERSID": _identity,
+    "GLOBAL": _pair, "INST": _pair, "PUT": _decimal, "GET": _decimal, "LONG1": _long(1), "LONG4": _long(4),
+}  # fmt: skip
+ARGUMENTS: Mapping[bytes, tuple[str, Argument | None]] = {
+    each.code.encode("latin-1"): (each.name, _OURS.get(each.name) or (each.arg.reader if each.arg else None))
+    for each in pickletools.opcodes
+}
+"""Opcode → its name, and what reads its argument."""
