@@ -14,6 +14,7 @@ from ckptswap.formats.local import LocalFile, opened
 from ckptswap.formats.prefix import common_prefix
 from ckptswap.formats.sharded import INDEX, SHARD_SIZE, open_sharded, write_sharded, write_sharded_folder
 from ckptswap.formats.smp_folder import WEIGHTS, open_smp_folder
+from ckptswap.formats.sniff import kind_of
 from ckptswap.formats.streaming import Progress, Watch, watch_of
 
 __all__ = ["SHARD_SIZE", "common_prefix", "open_checkpoint", "write_checkpoint"]
@@ -54,17 +55,18 @@ def _open_folder(folder: Path) -> Checkpoint:
 
 def _open_file(path: Path) -> Checkpoint:
     """One file, or the index of several, told by how it begins."""
-    head, size = _head(path)
+    head = _head(path)
     if path.name.endswith(INDEX):
         return _open_index(path)
-    if head.startswith(b"PK\x03\x04"):
+    kind = kind_of(head)
+    if kind == "safetensors":
+        return safetensors.open_safetensors(path)
+    if kind == "zip":
         _refuse_disguise(path, "a zip archive, as torch and numpy write them")
         return _open_zip(path)
-    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+    if kind == "pickle":
         _refuse_disguise(path, "a pickle, as torch writes them")
         return _open_legacy(path)
-    if safetensors.looks_like(head, size):
-        return safetensors.open_safetensors(path)
     from ckptswap.formats.foreign import refuse_foreign
 
     refuse_foreign(path, head)
@@ -108,9 +110,7 @@ def _open_legacy(path: Path) -> Checkpoint:
         return open_torch_legacy(file)
 
 
-def _head(path: Path) -> tuple[bytes, int]:
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise FileError(f"{path} is neither a file nor a folder", remedy="name a checkpoint")
+def _head(path: Path) -> bytes:
     file = LocalFile(path)
     try:
         head = file.pread(512, 0)
@@ -118,7 +118,7 @@ def _head(path: Path) -> tuple[bytes, int]:
         file.close()
     if not head:
         raise FormatError(f"{path} is empty", remedy="it was perhaps never written to its end")
-    return head, file.size
+    return head
 
 
 def write_checkpoint(
