@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ckptswap.checkpoint import Checkpoint, Tensor
 from ckptswap.errors import FileError, MismatchError, UsageError, near
+from ckptswap.plainfiles import read_plain
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ def parse_rules(maps: Iterable[str] = (), map_file: str | Path | None = None) ->
     lines: list[str] = []
     if map_file is not None:
         try:
-            lines = Path(map_file).read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            lines = read_plain(map_file).decode("utf-8").splitlines()
+        except UnicodeDecodeError as error:
             raise FileError(f"{map_file} cannot be read ({error})", remedy="check --map-file") from None
     written = (line.strip() for line in lines)
     return tuple(Rule.parse(text) for text in (*maps, *(line for line in written if line and line[0] != "#")))

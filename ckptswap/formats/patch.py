@@ -133,7 +133,8 @@ def _copy(file: LocalFile, start: int, out: BinaryIO, at: int, watch: Watch) -> 
     while start < file.size:
         size = min(COPY - at % COPY, file.size - start)
         try:
-            count = os.copy_file_range(file.fileno(), out.fileno(), size, start, at)
+            with file.descriptor() as source:
+                count = os.copy_file_range(source, out.fileno(), size, start, at)
         except OSError as error:
             if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise

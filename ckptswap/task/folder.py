@@ -11,6 +11,7 @@ order of their names; a mask without an image is left alone.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,8 +21,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ckptswap.errors import DataError, UsageError, listing
+from ckptswap.errors import DataError, FileError, UsageError, listing
 from ckptswap.naming import natural_key
+from ckptswap.plainfiles import read_plain
 from ckptswap.task.callables import first_line
 
 SUFFIXES = (".png", ".tif", ".tiff", ".npy")
@@ -175,9 +177,9 @@ def _groups_from_pattern(pattern: str, names: Iterable[str]) -> dict[str, str]:
 def _groups_from_csv(path: str) -> dict[str, str]:
     """Columns name and group; a name may carry its suffix."""
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
+        text = read_plain(path).decode("utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except (FileError, ValueError, csv.Error) as error:
         raise DataError(f"{path} cannot be read", remedy=str(error)) from None
     if not rows or any(not row.get("name") or not row.get("group") for row in rows):
         raise DataError(f"{path} needs the columns name and group, filled in every row", remedy="add them")
@@ -198,6 +200,8 @@ def _files(folder: Path) -> dict[str, Path]:
             continue
         if path.suffix.lower() in _OTHER_IMAGES:
             raise DataError(f"{path} is neither PNG, TIFF nor NPY", remedy="convert it")
+        if not path.is_file():
+            raise DataError(f"{path} is not a plain file", remedy="take it away")
         if path.stem in files:
             raise DataError(f"{folder} has both {files[path.stem].name} and {path.name}", remedy="keep one")
         files[path.stem] = path

@@ -1,4 +1,4 @@
-"""The format is told by all that it asks of a file's first bytes: no length of a header makes another format of it."""
+"""The format is told by all that it asks of the first bytes: no length of a header makes another of it."""
 
 from __future__ import annotations
 
