@@ -128,6 +128,19 @@ class Entry:
             yield part
 
 
+NAME_MOST = 10_000
+"""Letters of a tensor's name. Real ones have some hundred, and what looks at a name's parts takes their square."""
+
+
+def _refuse_long_names(tensors: Iterable[Tensor], path: str) -> None:
+    longest = max((tensor.name for tensor in tensors), key=len, default="")
+    if len(longest) > NAME_MOST:
+        raise FormatError(
+            f"{path} has a tensor whose name takes {len(longest):,} letters, beginning {longest[:40]!r}",
+            remedy=f"{NAME_MOST:,} is the most",
+        )
+
+
 class Checkpoint(Mapping[str, Entry]):
     """A lazy ordered map name → `Entry`, in the order of the file.
 
@@ -154,6 +167,7 @@ class Checkpoint(Mapping[str, Entry]):
         renames: Mapping[str, str] | None = None,
     ) -> None:
         found = list(tensors)
+        _refuse_long_names(found, path)
         places = classify({tensor.name: tensor.shape for tensor in found})
         self._entries = {
             tensor.name: Entry(tensor.name, tensor.shape, tensor.dtype, *places[tensor.name], tensor.source)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from ckptswap.errors import DataError, FileError, UsageError, listing
 from ckptswap.naming import natural_key
+from ckptswap.patterns import Expression
 from ckptswap.plainfiles import read_plain
 from ckptswap.task.callables import first_line
 
@@ -162,13 +162,10 @@ def groups_of(names: list[str], group: str | None) -> list[str]:
 
 
 def _groups_from_pattern(pattern: str, names: Iterable[str]) -> dict[str, str]:
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise UsageError(f"--group {pattern!r} is no regular expression", remedy=str(error)) from None
-    if compiled.groups != 1:
+    compiled = Expression(pattern, "--group")
+    if compiled.pattern.groups != 1:
         raise UsageError(
-            f"--group {pattern!r} has {compiled.groups} groups", remedy=r"write one, such as '(subj\d+)_'"
+            f"--group {pattern!r} has {compiled.pattern.groups} groups", remedy=r"write one, such as '(subj\d+)_'"
         )
     matches = ((name, compiled.search(name)) for name in names)
     return {name: match[1] for name, match in matches if match and match[1] is not None}
