@@ -19,6 +19,7 @@ import numpy as np
 from ckptswap import dtypes
 from ckptswap.errors import FileError, FormatError, MismatchError, UsageError, near
 from ckptswap.naming import classify
+from ckptswap.plainfiles import open_plain
 
 CHUNK = 1 << 20
 """Bytes read at once where a tensor is streamed: small enough to stay in a core's cache."""
@@ -297,7 +298,7 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal; raises `FileError` when they cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open(open_plain(path), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         reason = f"{os.fspath(path)} cannot be read for its hash ({error.strerror})"
