@@ -4,7 +4,7 @@ what is named `.safetensors` has to be it."""
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ckptswap.checkpoint import Checkpoint
@@ -128,33 +128,43 @@ def write_checkpoint(
     metadata: Mapping[str, str] | None = None,
     force: bool = False,
     shard_size: int = SHARD_SIZE,
+    made_of: Sequence[Path] | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Write a checkpoint in the format that the path's ending names, atomically, and return where it is.
 
     `.safetensors` (also where there is no ending), `.npz`, `.pt` `.pth` `.bin` `.ckpt`; `.index.json` or a path
     that ends with `/` for shards of at most `shard_size` bytes, in a new folder. `metadata` is added to what the
-    checkpoint says of itself. Raises `FileError` when the target exists and `force` is not given, or is a set of
-    shards, which replaces nothing; `FormatError`
-    when the format cannot hold a tensor or the source is damaged, `UsageError` for another ending.
+    checkpoint says of itself. New files are no more open than those that they are `made_of` (default: the
+    checkpoint's own). Raises `FileError` when the target exists and `force` is not given, or is a set of shards,
+    which replaces nothing; `FormatError` when the format cannot hold a tensor or the source is damaged,
+    `UsageError` for another ending.
     """
     from ckptswap.formats.checksums import checked_bytes, refuse_damaged
 
     target = Path(path)
     said = {**checkpoint.metadata, **(metadata or {})}
+    sources = checkpoint.files if made_of is None else made_of
     watch = watch_of(progress, checked_bytes(checkpoint) + checkpoint.nbytes)
     refuse_damaged(checkpoint, watch=watch)
     if os.fspath(path).endswith("/"):
-        write_sharded_folder(checkpoint, target, metadata=said, shard_size=shard_size, watch=watch)
+        write_sharded_folder(
+            checkpoint, target, metadata=said, shard_size=shard_size, made_of=sources, watch=watch
+        )
     elif target.name.endswith(INDEX):
-        write_sharded(checkpoint, target, metadata=said, shard_size=shard_size, watch=watch)
+        write_sharded(checkpoint, target, metadata=said, shard_size=shard_size, made_of=sources, watch=watch)
     else:
-        _write_file(checkpoint, target, said, force, watch)
+        _write_file(checkpoint, target, said, force, sources, watch)
     return target
 
 
 def _write_file(
-    checkpoint: Checkpoint, target: Path, metadata: Mapping[str, str], force: bool, watch: Watch
+    checkpoint: Checkpoint,
+    target: Path,
+    metadata: Mapping[str, str],
+    force: bool,
+    made_of: Sequence[Path],
+    watch: Watch,
 ) -> None:
     if target.suffix in TORCH_SUFFIXES:
         from ckptswap.formats.torch_writer import write_torch as write
@@ -165,4 +175,4 @@ def _write_file(
     else:
         known = ", ".join((".safetensors", ".npz", *TORCH_SUFFIXES, INDEX))
         raise UsageError(f"{target} names no format that we write", remedy=f"end it with one of {known}")
-    write(checkpoint.values(), target, metadata=metadata, force=force, watch=watch)
+    write(checkpoint.values(), target, metadata=metadata, force=force, made_of=made_of, watch=watch)

@@ -96,6 +96,7 @@ def write_safetensors(
     *,
     metadata: Mapping[str, str],
     force: bool = False,
+    made_of: Iterable[Path] = (),
     watch: Watch = unwatched,
 ) -> None:
     """Stream entries into a new file, atomically. Wide dtypes come first, so that every tensor is aligned.
@@ -110,7 +111,7 @@ def write_safetensors(
         raise FormatError(
             f"{path} cannot hold a name or metadata that is not Unicode", remedy="rename it"
         ) from None
-    with atomic_file(path, force=force) as file:
+    with atomic_file(path, force=force, made_of=made_of) as file:
         file.write(header)
         for entry in ordered:
             stream(entry, file, watch)
