@@ -21,6 +21,7 @@ import numpy as np
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, MismatchError, ModelError, RunError, TaskError, UsageError
+from ckptswap.formats.guard import refuse_occupied
 from ckptswap.selection import Selection
 from ckptswap.sweep.calibration import Calibration
 from ckptswap.sweep.evidence import checked_tolerance, limit_of, load_result
@@ -110,6 +111,7 @@ class Proposal:
             self._refuse_race(RaceRules(top, confidence, epsilon or 0.0), executor or Inline())
         if self.folder.exists() and not self.folder.is_dir():
             raise RunError(f"cannot make {self.folder}: it is no folder", remedy="choose another --run")
+        refuse_occupied(self.folder)
         if not fresh:
             check_conditions(self.folder, self.conditions)
 

@@ -47,7 +47,7 @@ def _refuse(word: str) -> None:
 def run(*arguments: object) -> Done:
     """The program in this process and the current folder, through its own entry point; stdout is no terminal."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     code: object = None
     try:
         with (
@@ -59,7 +59,8 @@ def run(*arguments: object) -> Done:
     except SystemExit as end:
         code = end.code
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     assert isinstance(code, int), f"main() left with {code!r}"
     return Done(code, *(each.buffer.getvalue().decode("utf-8") for each in (out, err)))  # type: ignore[attr-defined]
 
