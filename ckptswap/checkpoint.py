@@ -19,6 +19,7 @@ import numpy as np
 from ckptswap import dtypes
 from ckptswap.errors import FileError, FormatError, MismatchError, UsageError, listing, near
 from ckptswap.naming import classify
+from ckptswap.plainfiles import open_plain
 
 CHUNK = 1 << 20
 """Bytes read at once where a tensor is streamed: small enough to stay in a core's cache."""
@@ -132,6 +133,19 @@ class Entry:
             yield part
 
 
+NAME_MOST = 10_000
+"""Letters of a tensor's name. Real ones have some hundred, and what looks at a name's parts takes their square."""
+
+
+def _refuse_long_names(tensors: Iterable[Tensor], path: str) -> None:
+    longest = max((tensor.name for tensor in tensors), key=len, default="")
+    if len(longest) > NAME_MOST:
+        raise FormatError(
+            f"{path} has a tensor whose name takes {len(longest):,} letters, beginning {longest[:40]!r}",
+            remedy=f"{NAME_MOST:,} is the most",
+        )
+
+
 class Checkpoint(Mapping[str, Entry]):
     """A lazy ordered map name → `Entry`, in the order of the file.
 
@@ -160,6 +174,7 @@ class Checkpoint(Mapping[str, Entry]):
         unread: Mapping[str, str] | None = None,
     ) -> None:
         found = list(tensors)
+        _refuse_long_names(found, path)
         places = classify({tensor.name: tensor.shape for tensor in found})
         self._entries = {
             tensor.name: Entry(tensor.name, tensor.shape, tensor.dtype, *places[tensor.name], tensor.source)
@@ -303,7 +318,7 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal; raises `FileError` when they cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open(open_plain(path), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         reason = f"{os.fspath(path)} cannot be read for its hash ({error.strerror})"

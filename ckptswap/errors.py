@@ -7,6 +7,7 @@ The library raises these; the command line turns them into one short paragraph a
 from __future__ import annotations
 
 import difflib
+import heapq
 from collections.abc import Iterable, Sequence
 
 EXIT_DIFFERENT = 1
@@ -17,8 +18,10 @@ EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141
 EXIT_TERMINATED = 143
 
-NEAR_MOST = 500
+NEAR_MOST = 200
 """Letters of a name beyond which nothing is near: comparing takes their square, and a file may be hostile."""
+ALIGNED_MOST = 50
+"""Names that are compared letter by letter, of all that are there."""
 
 
 class CkptswapError(Exception):
@@ -109,8 +112,17 @@ def near(name: str, known: Iterable[str], count: int = 3) -> str:
     """
     if len(name) > NEAR_MOST:
         return ""
-    found = difflib.get_close_matches(name, list(known), n=count)
+    found = difflib.get_close_matches(name, _alike(name, known), n=count)
     return f"did you mean {' or '.join(repr(each) for each in found)}?" if found else ""
+
+
+def _alike(name: str, known: Iterable[str]) -> list[str]:
+    """Those that share most pairs of letters with the name: looking for pairs is quick, aligning is not."""
+    pairs = {name[at : at + 2] for at in range(max(1, len(name) - 1))}
+    fitting = (each for each in known if len(each) <= 2 * NEAR_MOST)
+    return heapq.nlargest(
+        ALIGNED_MOST, fitting, key=lambda each: (sum(pair in each for pair in pairs), -abs(len(each) - len(name)))
+    )
 
 
 def listing(names: Sequence[str], most: int = 10) -> str:

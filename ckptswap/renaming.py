@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import translate
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from ckptswap.checkpoint import Checkpoint, Tensor
 from ckptswap.errors import FileError, MismatchError, UsageError, near
+from ckptswap.patterns import Expression, starred
+from ckptswap.plainfiles import read_plain
+
+PREFIXES_MOST = 32
+"""Dotted prefixes that are tried: each is a look at every name."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +31,7 @@ class Rule:
     """
 
     text: str
-    pattern: re.Pattern[str]
-    new: str
+    rename: Callable[[str], str | None] = field(compare=False, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> Rule:
@@ -35,34 +41,39 @@ class Rule:
             raise UsageError(
                 f"--map {text!r} is no rule", remedy="write 'OLD=NEW', such as 'backbone.*=encoder.*'"
             )
-        try:
-            if text.startswith("re:"):
-                pattern = re.compile(old)
-                pattern.sub(new, "")  # a \3 without a third group is found here, if the pattern matches nothing
-                return cls(text, pattern, new)
-            return cls(text, _glob(old), _template(old, new))
-        except (re.error, IndexError) as error:
-            raise UsageError(f"--map {text!r} cannot be read ({error})", remedy="check its groups") from None
+        return cls(text, (_by_expression if text.startswith("re:") else _by_glob)(text, old, new))
 
     def __call__(self, name: str) -> str | None:
         """The new name, or None where the rule does not speak of this one."""
-        found = self.pattern.fullmatch(name)
-        return None if found is None else found.expand(self.new)
+        return self.rename(name)
 
 
-def _glob(old: str) -> re.Pattern[str]:
-    """fnmatch's own translation, with a group for each `*`."""
-    parts = (
-        translate(part).removeprefix("(?s:").removesuffix(")\\Z").removesuffix(")\\z") for part in old.split("*")
-    )
-    return re.compile("(.*)".join(parts), re.DOTALL)
+def _by_expression(text: str, old: str, new: str) -> Callable[[str], str | None]:
+    expression = Expression(old, "--map re:")
+    try:
+        expression.pattern.sub(
+            new, ""
+        )  # a \\3 without a third group is found here, if the pattern matches nothing
+    except (re.error, IndexError) as error:
+        raise UsageError(f"--map {text!r} cannot be read ({error})", remedy="check its groups") from None
+
+    def rename(name: str) -> str | None:
+        found = expression.fullmatch(name)
+        return None if found is None else found.expand(new)
+
+    return rename
 
 
-def _template(old: str, new: str) -> str:
+def _by_glob(text: str, old: str, new: str) -> Callable[[str], str | None]:
     if new.count("*") > old.count("*"):
-        raise UsageError(f"--map '{old}={new}' has more * on the right", remedy="each must match something")
-    pieces = [piece.replace("\\", "\\\\") for piece in new.split("*")]
-    return pieces[0] + "".join(f"\\g<{at}>{piece}" for at, piece in enumerate(pieces[1:], start=1))
+        raise UsageError(f"--map {text!r} has more * on the right", remedy="each must match something")
+    fit, (first, *rest) = starred(old), new.split("*")
+
+    def rename(name: str) -> str | None:
+        found = fit(name)
+        return None if found is None else first + "".join(map(str.__add__, found, rest))
+
+    return rename
 
 
 def parse_rules(maps: Iterable[str] = (), map_file: str | Path | None = None) -> tuple[Rule, ...]:
@@ -73,8 +84,8 @@ def parse_rules(maps: Iterable[str] = (), map_file: str | Path | None = None) ->
     lines: list[str] = []
     if map_file is not None:
         try:
-            lines = Path(map_file).read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            lines = read_plain(map_file).decode("utf-8").splitlines()
+        except UnicodeDecodeError as error:
             raise FileError(f"{map_file} cannot be read ({error})", remedy="check --map-file") from None
     written = (line.strip() for line in lines)
     return tuple(Rule.parse(text) for text in (*maps, *(line for line in written if line and line[0] != "#")))
@@ -94,7 +105,7 @@ def renamed(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
         return checkpoint
     new_names = [changed.get(name, name) for name in checkpoint]
     if len(set(new_names)) < len(new_names):
-        twice = next(name for name in new_names if new_names.count(name) > 1)
+        [(twice, _)] = Counter(new_names).most_common(1)
         raise MismatchError(f"renaming gives two tensors of {checkpoint.path} the name {twice!r}",
                             remedy="make the rules narrower")  # fmt: skip
     entries = zip(new_names, checkpoint.values(), strict=True)
@@ -229,11 +240,6 @@ def _overlap(other: Checkpoint, reference: Checkpoint, rename: Callable[[str], s
 
 def _prefixes(checkpoint: Checkpoint) -> Iterator[str]:
     """Every dotted prefix that stands before all names, the shortest first."""
-    names = list(checkpoint)
-    shortest = min(names, key=len, default="")
-    for at, letter in enumerate(shortest):
-        prefix = shortest[: at + 1]
-        if not all(name.startswith(prefix) for name in names):
-            return
-        if letter == "." and shortest != prefix:
-            yield prefix
+    shared = os.path.commonprefix(list(checkpoint))  # noqa: RUF071  letters are meant
+    dots = (at + 1 for at, letter in enumerate(shared) if letter == ".")
+    yield from (shared[:end] for end in islice(dots, PREFIXES_MOST) if shared[:end] not in checkpoint)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from fnmatch import translate
 from functools import cached_property
+from itertools import accumulate
 
 from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.errors import SelectionError, listing, near
 from ckptswap.naming import ALIASES, expand_kind, natural_key
+from ckptswap.patterns import begins_path, glob
 from ckptswap.shell import joined
 
 Test = Callable[[Entry], bool]
@@ -22,6 +23,8 @@ WAYS = ("layer", "kind", "tensor", "all")
 """What a selection can be split by."""
 HINTS_MOST = 10
 """Values for which near names are looked for: among thousands of names that takes long."""
+DEPTH_MOST = 64
+"""Segments of a layer among which near ones are looked for."""
 
 
 @dataclass(frozen=True)
@@ -187,20 +190,13 @@ def _part_key(entry: Entry, by: Sequence[str]) -> tuple[str | None, str | None, 
     return entry.layer if "layer" in by else None, entry.kind if "kind" in by else None, None
 
 
-def _glob(pattern: str) -> Callable[[str], bool]:
-    if pattern.startswith("="):
-        return pattern[1:].__eq__
-    match = re.compile(translate(pattern)).match
-    return lambda text: match(text) is not None
-
-
 def _name_test(pattern: str) -> Test:
-    matches = _glob(pattern)
+    matches = glob(pattern)
     return lambda entry: matches(entry.name) or matches(entry.kind)
 
 
 def _kind_test(pattern: str) -> Test:
-    tests = [_glob(each) for each in expand_kind(pattern)]
+    tests = [glob(each) for each in expand_kind(pattern)]
     return lambda entry: any(matches(entry.kind) for matches in tests)
 
 
@@ -215,26 +211,17 @@ def _layer_test(pattern: str) -> Test:
             f"--layers {pattern!r} has an empty segment", remedy="write 'encoder.3' or '**.conv1'"
         )
     tests = [None if segment == "**" else _segment_test(segment) for segment in segments]
-    return lambda entry: _matches_prefix(tests, entry.layer.split(".") if entry.layer else [])
+    return lambda entry: begins_path(tests, entry.layer.split(".") if entry.layer else [])
 
 
 def _segment_test(segment: str) -> Callable[[str], bool]:
     span = re.fullmatch(r"([0-9]{1,18}):([0-9]{1,18})", segment)
     if not span:
-        return _glob(segment)
+        return glob(segment)
     low, high = int(span[1]), int(span[2])
     if low > high:
         raise SelectionError(f"--layers range {segment!r} runs backwards", remedy=f"write '{high}:{low}'")
     return lambda text: re.fullmatch("[0-9]{1,18}", text) is not None and low <= int(text) <= high
-
-
-def _matches_prefix(tests: Sequence[Callable[[str], bool] | None], segments: Sequence[str]) -> bool:
-    """Whether the tests use up some leading segments; None stands for any number of them."""
-    if not tests:
-        return True
-    if tests[0] is None:
-        return any(_matches_prefix(tests[1:], segments[skip:]) for skip in range(len(segments) + 1))
-    return bool(segments) and tests[0](segments[0]) and _matches_prefix(tests[1:], segments[1:])
 
 
 def _hint(flag: str, values: Sequence[str], entries: Sequence[Entry]) -> str:
@@ -261,5 +248,6 @@ def _known(flag: str, entries: Sequence[Entry]) -> list[str]:
 
 
 def _ancestors(layer: str) -> list[str]:
-    segments = layer.split(".")
-    return [".".join(segments[:depth]) for depth in range(1, len(segments) + 1)]
+    """The layer and all above it, of which only the first few are shown where there are very many."""
+    segments = layer.split(".", DEPTH_MOST)[:DEPTH_MOST]
+    return list(accumulate(segments, "{}.{}".format))

@@ -147,16 +147,27 @@ def transplant(
     size = sum(part.nbytes for part in parts) if parts else plan.variant.nbytes
     watch = watch_of(progress, checked + size)
     refuse_damaged(plan.donor, plan.recipient, watch=watch)
+    files = (*plan.donor.files, *plan.recipient.files)
     with _hashing(plan) as metadata:
         if parts and folder:
-            patch_folder(parts, target, draft=_draft(plan), metadata=metadata, link=link, watch=watch)
+            patch_folder(
+                parts, target, draft=_draft(plan), metadata=metadata, link=link, made_of=files, watch=watch
+            )
         elif parts:
-            patch_file(parts[0], target, draft=_draft(plan), metadata=metadata, force=force, watch=watch)
+            patch_file(
+                parts[0], target, draft=_draft(plan), metadata=metadata, force=force, made_of=files, watch=watch
+            )
         else:
             place = f"{target}/" if folder else target
             rest = later(progress, checked)
             write_checkpoint(
-                plan.variant, place, metadata=metadata(), force=force, drop_unread=drop_unread, progress=rest
+                plan.variant,
+                place,
+                metadata=metadata(),
+                force=force,
+                drop_unread=drop_unread,
+                made_of=files,
+                progress=rest,
             )
     return target
 

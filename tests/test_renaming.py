@@ -56,7 +56,7 @@ def test_the_first_fitting_rule_wins_and_one_that_fits_nothing_is_named() -> Non
 def test_a_map_file_has_a_rule_a_line(tmp_path: Path) -> None:
     (tmp_path / "rules").write_text("# ours to theirs\n\na=b\n  c=d  \n")
     assert [rule.text for rule in parse_rules(["x=y"], tmp_path / "rules")] == ["x=y", "a=b", "c=d"]
-    with pytest.raises(FileError, match="map-file"):
+    with pytest.raises(FileError, match="does not exist"):
         parse_rules((), tmp_path / "nothing")
 
 

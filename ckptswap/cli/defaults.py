@@ -3,13 +3,15 @@
 A key is a flag without its dashes; under a command's name it is for this command alone (`[sweep]`,
 `CKPTSWAP_SWEEP_JOBS`). What wins: a flag, then `-c task.toml`, then a variable, then the file. What was taken is
 said on stderr. They may say how to work, never what to write, and a file that lies in some folder never names code
-to run: that is for flags.
+to run: that is for flags. A file that somebody else could have written is not honoured, and no file leaves out
+a part of what `--exit-code` promises.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
@@ -18,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from ckptswap.cli.terminal import say
-from ckptswap.errors import FileError, UsageError, near
+from ckptswap.errors import CkptswapError, FileError, UsageError, near
+from ckptswap.plainfiles import read_plain, read_toml
 
 PREFIX = "CKPTSWAP_"
 CONFIG = "CKPTSWAP_CONFIG"
@@ -45,6 +48,9 @@ _TASK = {
     "model", "model-args", "data-args", "target", "metric", "direction", "batch-size", "limit", "threads",
     "device", "dtype", "output", "output-key", "ignore", "normalize", "group",
 }  # fmt: skip
+PROMISES = {"diff": "exit-code"}
+NARROWING = frozenset(("stat", "only", "exclude", "layers", "kind", "map", "strip-prefix"))
+"""What a file may not say beside a promise of the command's, which would then be about less than it seems."""
 _task: ContextVar[Mapping[str, Any]] = ContextVar("task defaults", default={})  # noqa: B039  it is never changed
 OF_A_RUN = ("report", "plot", "select")
 """What a run was scored by, it says itself: a task's key that is said for all commands is not for these."""
@@ -83,11 +89,22 @@ def default_map(program: Any, arguments: Sequence[str]) -> dict[str, dict[str, A
     values |= {each.flag: each for each in found if each.command == name and each.flag in flags}
     given = _given(command, flags, arguments[arguments.index(name) + 1 :])
     left = {flag: each for flag, each in values.items() if flag not in given}
+    left = _without_narrowing(left, PROMISES.get(name), given)
     _say(left)
     cast = {flag: _cast(command, flags[flag], each) for flag, each in left.items()}
     task = {flag for flag in left if set(flags) >= _TASK and flag in _TASK}
     _task.set({flag: cast[flag] for flag in task})
     return {name: {str(flags[flag].name): _listed(flags[flag], left[flag]) for flag in left.keys() - task}}
+
+
+def _without_narrowing(values: dict[str, Default], promise: str | None, given: set[str]) -> dict[str, Default]:
+    """Without what a file says beside a promise; says on stderr what that was."""
+    if promise is None or (promise not in given and promise not in values):
+        return values
+    left_out = {flag: each for flag, each in values.items() if each.is_by_file and flag in NARROWING}
+    for flag, each in left_out.items():
+        say(f"ckptswap: note: --{flag} of {each.where} is left out: --{promise} would promise less than it seems")
+    return {flag: each for flag, each in values.items() if flag not in left_out}
 
 
 def _given(command: Any, flags: Mapping[str, Any], arguments: Sequence[str]) -> set[str]:
@@ -98,8 +115,8 @@ def _given(command: Any, flags: Mapping[str, Any], arguments: Sequence[str]) -> 
         return set()
     found = {flag for flag, parameter in flags.items() if parameter.name in said}
     if "config" in found:
-        with suppress(OSError, ValueError):
-            found |= _toml(Path(said["config"]).read_bytes()).keys()
+        with suppress(CkptswapError):
+            found |= read_toml(said["config"]).keys()
     return found | ({"model-args"} if "model" in found else set())
 
 
@@ -200,7 +217,7 @@ def _from_file() -> Iterator[Default]:
     path = _file()
     if path is None:
         return
-    content = _read(path)
+    content = read_toml(path)
     tables = _own_table(content) if path.name == SHARED else content
     if not isinstance(tables, dict):
         raise UsageError(f"{path}: [tool.ckptswap] is no table", remedy="write [tool.ckptswap] and flag = value")
@@ -220,38 +237,37 @@ def _file() -> Path | None:
     except OSError:
         raise FileError("the current folder is gone", remedy="cd to one that is there") from None
     for folder in (here, *here.parents):
-        if (folder / OWN).is_file():
-            return folder / OWN
-        shared = folder / SHARED
-        if shared.is_file() and b"ckptswap" in _bytes(shared) and _own_table(_read(shared)) is not None:
+        own, shared = folder / OWN, folder / SHARED
+        if os.path.isfile(own) and _is_honoured(own):
+            return own
+        if not os.path.isfile(shared) or b"ckptswap" not in read_plain(shared) or not _is_honoured(shared):
+            continue
+        if _own_table(read_toml(shared)) is not None:
             return shared
     return None
+
+
+def _is_honoured(path: Path) -> bool:
+    """Whether nobody but this user (and root) can have written a file; says on stderr why not."""
+    try:
+        target = path.resolve()
+        places = [os.stat(each) for each in (path, path.parent, target.parent)]
+    except OSError:
+        return False
+    if places[0].st_uid not in (0, os.geteuid()):
+        fault = "it belongs to somebody else"
+    elif any(each.st_mode & stat.S_IWOTH for each in places):
+        fault = "everybody may write there"
+    else:
+        return True
+    say(f"ckptswap: note: {path} is not honoured, since {fault}; {CONFIG}={path} would name it")
+    return False
 
 
 def _own_table(content: Mapping[str, Any]) -> Any:
     """What a `pyproject.toml` says of us; None where it says nothing."""
     tools = content.get("tool")
     return tools.get("ckptswap") if isinstance(tools, dict) else None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return _toml(_bytes(path))
-    except ValueError as error:
-        raise UsageError(f"{path} is no TOML file", remedy=str(error)) from None
-
-
-def _toml(content: bytes) -> dict[str, Any]:
-    import tomllib  # ten milliseconds, which a command without such a file need not spend
-
-    return tomllib.loads(content.decode("utf-8"))
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise FileError(f"{path} cannot be read", remedy=error.strerror or str(error)) from None
 
 
 # The environment -------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ckptswap.cli.flags import AsciiFlag, FormatFlag, NameFlags, OutFlag, Patterns, SelectionFlags, flags
+from ckptswap.cli.flags import AsciiFlag, FormatFlag, NameFlags, OutFlag, OverFlag, Patterns, SelectionFlags, flags
 from ckptswap.cli.terminal import emit, progress, style, tell_notes, tell_unmatched
 from ckptswap.errors import EXIT_DIFFERENT, UsageError
 from ckptswap.selection import Selection
@@ -35,6 +35,7 @@ def diff(
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 when something differs.")] = False,
     format: FormatFlag = "table",
     out: OutFlag = None,
+    force: OverFlag = False,
     ascii: AsciiFlag = False,
 ) -> None:
     """Compare two checkpoints tensor by tensor: bytes first, then by how much. Or three: BASE A B.

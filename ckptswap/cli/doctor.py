@@ -6,13 +6,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from ckptswap.cli.flags import OutFlag
+from ckptswap.cli.flags import OutFlag, OverFlag
 from ckptswap.cli.terminal import emit
 
 
 def doctor(
     format: Annotated[Literal["table", "json"], typer.Option("--format", help="How to print it.")] = "table",
     out: OutFlag = None,
+    force: OverFlag = False,
 ) -> None:
     """Print versions, threads, devices and extras: what a bug report needs.
 

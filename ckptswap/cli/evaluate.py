@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ckptswap.cli.flags import FormatFlag, OutFlag, TaskFlags, flags
+from ckptswap.cli.flags import FormatFlag, OutFlag, OverFlag, TaskFlags, flags
 from ckptswap.cli.terminal import emit, progress, style, warn
 from ckptswap.errors import EXIT_PARTIAL
 
@@ -21,6 +21,7 @@ def evaluate(
     ] = None,
     format: FormatFlag = "table",
     out: OutFlag = None,
+    force: OverFlag = False,
 ) -> None:
     """Score checkpoints on the same samples, with intervals, and their differences, paired.
 

@@ -23,12 +23,18 @@ Format = Literal["table", "json", "csv", "md"]
 FormatFlag = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 
 
+STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+
+
 def writable(context: typer.Context, path: str | None) -> str | None:
-    """A result may replace an older one: what it may not replace is refused here, before any work."""
+    """A result may replace an older one: what it may not replace is refused here, before any work. None for
+    stdout."""
+    if path in STDOUT:
+        return None
     if path is not None and not context.resilient_parsing:
         from ckptswap.formats.guard import refuse_precious
 
-        refuse_precious(path)
+        refuse_precious(path, force=context.params.get("force", False))
     return path
 
 
@@ -42,6 +48,10 @@ OutFlag = Annotated[
         callback=writable,
     ),
 ]
+OverFlag = Annotated[
+    bool, typer.Option("--force", is_eager=True, help="With -o, replace a file that is not such a result.")
+]
+"""Read by `writable`, for which it has to be known first."""
 ForceFlag = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
 DropUnreadFlag = Annotated[
     bool,

@@ -32,7 +32,6 @@ from ckptswap.errors import (
     EXIT_INTERNAL,
     EXIT_INTERRUPTED,
     EXIT_PIPE,
-    EXIT_TERMINATED,
     EXIT_USAGE,
     CkptswapError,
 )
@@ -45,6 +44,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": list(HELP), "max_content_width": 100},
 )
+SAID_MOST = 5000
+"""Letters of an error."""
 CLOSED = "stdout is closed, so that the result has nowhere to go: send it to a file, or to /dev/null"
 for command in (
     show,
@@ -82,13 +83,13 @@ def ckptswap(
     Every command takes --traceback, which shows where in the code an error arose.
 
     Exit codes: 0 done; 1 'diff --exit-code' found a difference; 2 wrong usage or unfit input;
-    3 part of the work failed; 70 a fault of ours; 130 interrupted; 141 the reader of a pipe is gone;
-    143 terminated.
+    3 part of the work failed; 70 a fault of ours; 129 the terminal is gone; 130 interrupted; 141 the reader
+    of a pipe is gone; 143 terminated.
     """
 
 
 class _Terminated(BaseException):
-    """SIGTERM, as an exception, so that half-written files are cleaned up."""
+    """SIGTERM or SIGHUP, as an exception, so that half-written files are cleaned up."""
 
 
 def main() -> None:
@@ -101,6 +102,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     # A script's `… &` begins with SIGINT ignored; who sends it to us means us, there as anywhere.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # `nohup` has it ignored, and wants it so
+        signal.signal(signal.SIGHUP, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(
@@ -142,19 +145,19 @@ def _without_traceback_flag(arguments: list[str]) -> tuple[list[str], bool]:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    raise _Terminated
+    raise _Terminated(number)
 
 
 def _explain(error: BaseException) -> int:
     """Say what happened in one paragraph, and return the exit code."""
     if isinstance(error, CkptswapError):
-        say(f"ckptswap: {error}")
+        say(f"ckptswap: {_shortened(str(error))}")
         return error.exit_code
     if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):  # typer exits with 1
         return EXIT_PIPE
     if isinstance(error, _Terminated):
         say("ckptswap: terminated; what was finished is kept")
-        return EXIT_TERMINATED
+        return 128 + error.args[0]
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         say("ckptswap: interrupted; what was finished is kept, and the same command continues")
         return EXIT_INTERRUPTED
@@ -173,6 +176,11 @@ def _explain(error: BaseException) -> int:
     say(f"ckptswap: a fault of ours: {type(error).__name__}: {error}; --traceback shows where, `ckptswap doctor` "
         "prints what a bug report needs")  # fmt: skip
     return EXIT_INTERNAL
+
+
+def _shortened(text: str) -> str:
+    """A file may hold names and numbers that would fill the terminal."""
+    return text if len(text) <= SAID_MOST else f"{text[: SAID_MOST // 2]} … {text[-SAID_MOST // 2 :]}"
 
 
 def _where_to_look(error: BaseException) -> str:

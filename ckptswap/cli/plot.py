@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ckptswap.cli.flags import writable
+from ckptswap.cli.flags import OverFlag, writable
 from ckptswap.cli.sweepflags import ToleranceFlag
-from ckptswap.cli.terminal import emit
+from ckptswap.cli.terminal import emit, put
 from ckptswap.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def plot(
             callback=writable,
         ),
     ],
+    force: OverFlag = False,
     kind: Annotated[
         Literal["heatmap", "bars", "depth", "scatter"],
         typer.Option(help="Layers × kinds; the worst cells; along the layers; RMSE against drop."),
@@ -45,7 +46,6 @@ def plot(
       ckptswap plot run --kind scatter -o rmse.pdf
     """
     from ckptswap.cli.sweep import judged
-    from ckptswap.formats.atomic import atomic_file
     from ckptswap.report import charts
     from ckptswap.report.figures import draw, form_of
 
@@ -65,6 +65,5 @@ def plot(
             f"{run} has nothing for a {kind}", remedy="sweep with --by layer,kind, or choose another --kind"
         )
     drawn = draw([picture], form)
-    with atomic_file(out) as file:
-        file.write(drawn)
+    put(drawn, out)
     emit(out)

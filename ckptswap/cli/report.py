@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ckptswap.cli.flags import AsciiFlag, Format, OutFlag
+from ckptswap.cli.flags import AsciiFlag, Format, OutFlag, OverFlag
 from ckptswap.cli.sweep import judged, render, say_notes
 from ckptswap.cli.sweepflags import ToleranceFlag
 from ckptswap.cli.terminal import emit, say, style
@@ -41,6 +41,7 @@ def report(
         typer.Option("--format", help="How to print the result; html is a page that opens offline."),
     ] = "table",
     out: OutFlag = None,
+    force: OverFlag = False,
     ascii: AsciiFlag = False,
 ) -> None:
     """Show what a sweep found, from its folder alone: ranked table, heatmap, kinds, findings.

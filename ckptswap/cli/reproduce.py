@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ckptswap.cli.flags import AsciiFlag, Format, FormatFlag, OutFlag
+from ckptswap.cli.flags import AsciiFlag, Format, FormatFlag, OutFlag, OverFlag
 from ckptswap.cli.terminal import emit, progress, say, style
 from ckptswap.errors import EXIT_PARTIAL, DependencyError, UsageError
 from ckptswap.report.text import duration, plural
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ckptswap.report.charts import Picture
 
 REPORT, VALUES = "report.md", "report.json"
+PICTURES = ("kinds", "prefixes", "rmse")
 
 
 def reproduce(
@@ -43,6 +44,7 @@ def reproduce(
     ] = False,
     format: FormatFlag = "table",
     out: OutFlag = None,
+    force: OverFlag = False,
     ascii: AsciiFlag = False,
 ) -> None:
     """Train networks for segmentation and auto-encoding, swap every part of every pair, judge the paper's claims.
@@ -56,8 +58,9 @@ def reproduce(
       ckptswap reproduce --run quick
       ckptswap reproduce --full --run reusability --jobs 2
     """
+    from ckptswap.formats.guard import refuse_occupied
     from ckptswap.lab import experiment as plans
-    from ckptswap.lab.reproduce import cost
+    from ckptswap.lab.reproduce import SETTINGS, cost
     from ckptswap.lab.reproduce import reproduce as carry_out
     from ckptswap.sweep.plain import refuse_odd_parts
     from ckptswap.sweep.stopping import on_signals
@@ -66,6 +69,8 @@ def reproduce(
     if format == "csv":
         raise UsageError("reproduce has no csv", remedy="use --format json, md or table")
     experiment = (plans.full if full else plans.quick)(data)
+    if not (Path(run) / SETTINGS).exists():
+        refuse_occupied(Path(run), run=("lock",), results=(REPORT, VALUES, *(f"{name}.svg" for name in PICTURES)))
     price = cost(experiment)
     text = _told(experiment, price, jobs)
     if dry_run:

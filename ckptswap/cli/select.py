@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ckptswap.cli.flags import FormatFlag, OutFlag, flags
+from ckptswap.cli.flags import FormatFlag, OutFlag, OverFlag, flags
 from ckptswap.cli.sweepflags import NamedFlags, ToleranceFlag
 from ckptswap.cli.terminal import emit, progress, style, warn
 
@@ -21,6 +21,7 @@ def select(
     ] = "selected.safetensors",
     format: FormatFlag = "table",
     out: OutFlag = None,
+    force: OverFlag = False,
 ) -> None:
     """Find the largest set of a sweep's cells that the donor can replace together, and print how to make it.
 

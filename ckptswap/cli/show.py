@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ckptswap.cli.flags import FormatFlag, OutFlag, SelectionFlags, flags
+from ckptswap.cli.flags import FormatFlag, OutFlag, OverFlag, SelectionFlags, flags
 from ckptswap.cli.terminal import emit, progress, style, tell_notes, tell_unmatched
 
 
@@ -19,6 +19,7 @@ def show(
     ] = False,
     format: FormatFlag = "table",
     out: OutFlag = None,
+    force: OverFlag = False,
 ) -> None:
     """List a checkpoint's tensors: name, layer, kind, shape, dtype, size.
 

@@ -17,6 +17,7 @@ from ckptswap.cli.flags import (
     FormatFlag,
     NameFlags,
     OutFlag,
+    OverFlag,
     Patterns,
     SelectionFlags,
     TaskFlags,
@@ -79,6 +80,7 @@ def sweep(
     ] = False,
     format: FormatFlag = "table",
     out: OutFlag = None,
+    force: OverFlag = False,
     ascii: AsciiFlag = False,
 ) -> None:
     """Swap each layer × kind in, one at a time, score the network, and rank what breaks it.

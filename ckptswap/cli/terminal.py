@@ -39,15 +39,24 @@ def style(out: str | None = None, *, ascii: bool = False) -> Style:
     )
 
 
-def emit(text: str, out: str | None = None, *, force: bool = True) -> None:
+def emit(text: str, out: str | None = None) -> None:
     """The result: to stdout, or atomically into a file."""
     if out is None:
         sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
         sys.stdout.flush()
         return
-    from ckptswap.formats.atomic import write_text
+    put((text if text.endswith("\n") else f"{text}\n").encode("utf-8"), out)
 
-    write_text(out, text if text.endswith("\n") else f"{text}\n", force=force)
+
+def put(content: bytes, out: str) -> None:
+    """A result into a file, atomically, or to a stream, which is never replaced."""
+    from ckptswap.formats.atomic import atomic_file, is_stream, write_stream
+
+    if is_stream(out):
+        write_stream(out, content)
+        return
+    with atomic_file(out) as file:
+        file.write(content)
 
 
 def command_line() -> str:

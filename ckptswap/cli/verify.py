@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ckptswap.cli.flags import OutFlag
+from ckptswap.cli.flags import OutFlag, OverFlag
 from ckptswap.cli.terminal import emit, progress
 from ckptswap.errors import EXIT_USAGE
 
@@ -17,6 +17,7 @@ def verify(
         Literal["table", "json"], typer.Option("--format", help="How to print the result.")
     ] = "table",
     out: OutFlag = None,
+    force: OverFlag = False,
 ) -> None:
     """Read a checkpoint to its end and say what is wrong with it; exit 0 when nothing is, else 2.
 

@@ -4,7 +4,7 @@ what is named `.safetensors` has to be it."""
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ckptswap.checkpoint import Checkpoint
@@ -14,6 +14,7 @@ from ckptswap.formats.local import LocalFile, opened
 from ckptswap.formats.prefix import common_prefix
 from ckptswap.formats.sharded import INDEX, SHARD_SIZE, open_sharded, write_sharded, write_sharded_folder
 from ckptswap.formats.smp_folder import WEIGHTS, open_smp_folder
+from ckptswap.formats.sniff import kind_of
 from ckptswap.formats.streaming import Progress, Watch, watch_of
 
 __all__ = ["SHARD_SIZE", "common_prefix", "open_checkpoint", "refuse_unread", "write_checkpoint"]
@@ -54,17 +55,18 @@ def _open_folder(folder: Path) -> Checkpoint:
 
 def _open_file(path: Path) -> Checkpoint:
     """One file, or the index of several, told by how it begins."""
-    head, size = _head(path)
+    head = _head(path)
     if path.name.endswith(INDEX):
         return _open_index(path)
-    if head.startswith(b"PK\x03\x04"):
+    kind = kind_of(head)
+    if kind == "safetensors":
+        return safetensors.open_safetensors(path)
+    if kind == "zip":
         _refuse_disguise(path, "a zip archive, as torch and numpy write them")
         return _open_zip(path)
-    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+    if kind == "pickle":
         _refuse_disguise(path, "a pickle, as torch writes them")
         return _open_legacy(path)
-    if safetensors.looks_like(head, size):
-        return safetensors.open_safetensors(path)
     from ckptswap.formats.foreign import refuse_foreign
 
     refuse_foreign(path, head)
@@ -108,9 +110,7 @@ def _open_legacy(path: Path) -> Checkpoint:
         return open_torch_legacy(file)
 
 
-def _head(path: Path) -> tuple[bytes, int]:
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise FileError(f"{path} is neither a file nor a folder", remedy="name a checkpoint")
+def _head(path: Path) -> bytes:
     file = LocalFile(path)
     try:
         head = file.pread(512, 0)
@@ -118,7 +118,7 @@ def _head(path: Path) -> tuple[bytes, int]:
         file.close()
     if not head:
         raise FormatError(f"{path} is empty", remedy="it was perhaps never written to its end")
-    return head, file.size
+    return head
 
 
 def write_checkpoint(
@@ -129,6 +129,7 @@ def write_checkpoint(
     force: bool = False,
     shard_size: int = SHARD_SIZE,
     drop_unread: bool = False,
+    made_of: Sequence[Path] | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Write a checkpoint in the format that the path's ending names, atomically, and return where it is.
@@ -136,23 +137,27 @@ def write_checkpoint(
     `.safetensors` (also where there is no ending), `.npz`, `.pt` `.pth` `.bin` `.ckpt`; `.index.json` or a path
     that ends with `/` for shards of at most `shard_size` bytes, in a new folder. `metadata` is added to what the
     checkpoint says of itself. `drop_unread` leaves out what holds values and is not read, which is else refused
-    before anything is written. Raises `FileError` when the target exists and `force` is not given, or is a set of
-    shards, which replaces nothing; `FormatError`
-    when the format cannot hold a tensor or the source is damaged, `UsageError` for another ending.
+    before anything is written. New files are no more open than those that they are `made_of` (default: the
+    checkpoint's own). Raises `FileError` when the target exists and `force` is not given, or is a set of shards,
+    which replaces nothing; `FormatError` when the format cannot hold a tensor or the source is damaged,
+    `UsageError` for another ending.
     """
     from ckptswap.formats.checksums import checked_bytes, refuse_damaged
 
     target = Path(path)
     refuse_unread(checkpoint, drop_unread)
     said = {**checkpoint.metadata, **(metadata or {})}
+    sources = checkpoint.files if made_of is None else made_of
     watch = watch_of(progress, checked_bytes(checkpoint) + checkpoint.nbytes)
     refuse_damaged(checkpoint, watch=watch)
     if os.fspath(path).endswith("/"):
-        write_sharded_folder(checkpoint, target, metadata=said, shard_size=shard_size, watch=watch)
+        write_sharded_folder(
+            checkpoint, target, metadata=said, shard_size=shard_size, made_of=sources, watch=watch
+        )
     elif target.name.endswith(INDEX):
-        write_sharded(checkpoint, target, metadata=said, shard_size=shard_size, watch=watch)
+        write_sharded(checkpoint, target, metadata=said, shard_size=shard_size, made_of=sources, watch=watch)
     else:
-        _write_file(checkpoint, target, said, force, watch)
+        _write_file(checkpoint, target, said, force, sources, watch)
     return target
 
 
@@ -164,7 +169,12 @@ def refuse_unread(checkpoint: Checkpoint, drop_unread: bool) -> None:
 
 
 def _write_file(
-    checkpoint: Checkpoint, target: Path, metadata: Mapping[str, str], force: bool, watch: Watch
+    checkpoint: Checkpoint,
+    target: Path,
+    metadata: Mapping[str, str],
+    force: bool,
+    made_of: Sequence[Path],
+    watch: Watch,
 ) -> None:
     if target.suffix in TORCH_SUFFIXES:
         from ckptswap.formats.torch_writer import write_torch as write
@@ -175,4 +185,4 @@ def _write_file(
     else:
         known = ", ".join((".safetensors", ".npz", *TORCH_SUFFIXES, INDEX))
         raise UsageError(f"{target} names no format that we write", remedy=f"end it with one of {known}")
-    write(checkpoint.values(), target, metadata=metadata, force=force, watch=watch)
+    write(checkpoint.values(), target, metadata=metadata, force=force, made_of=made_of, watch=watch)

@@ -20,6 +20,8 @@ RATIO_MOST = 1032
 """No deflate stream grows more than this many times; a size beyond it is a lie."""
 BLOCK = 1 << 20
 BLOCKS_KEPT = 64
+HEAD = 16 << 10
+"""Bytes of a compressed member that are unpacked to look at its header: a file may have very many."""
 _END_RECORD = 22
 _COUNT_IN_ZIP64 = 0xFFFF
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
@@ -46,12 +48,14 @@ class Archive:
         self._lock = threading.Lock()
         self._inflating: tuple[str, zipfile.ZipExtFile] | None = None
         self._blocks: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._head = "", b""
         try:
             self._zip = zipfile.ZipFile(io.BufferedReader(RawReader(file)))
         except _FAULTS as error:
             raise self._refusal(_first_line(error)) from None
         self._check_end()
         self.members = {info.filename: self._member(info) for info in self._distinct()}
+        self._refuse_overlap()
 
     def __contains__(self, name: object) -> bool:
         return name in self.members
@@ -114,6 +118,17 @@ class Archive:
             self._inflating = None
             raise self._refusal(f"{name!r} cannot be unpacked ({_first_line(error)})") from None
 
+    def head(self, name: str) -> bytes:
+        """The first bytes of a compressed member."""
+        with self._lock:
+            if self._head[0] != name:
+                try:
+                    with self._zip.open(name) as stream:
+                        self._head = name, stream.read(HEAD)
+                except _UNPACK_FAULTS as error:
+                    raise self._refusal(f"{name!r} cannot be unpacked ({_first_line(error)})") from None
+            return self._head[1]
+
     def _is_sound(self, member: Member, watch: Callable[[int], None]) -> bool:
         (file, start), found = self.place(member.name), 0
         buffer = page_aligned(min(BLOCK, member.size))
@@ -143,6 +158,14 @@ class Archive:
         if count > 1:
             raise self._refusal(f"it has {name!r} twice")
         return infos
+
+    def _refuse_overlap(self) -> None:
+        """Members that share bytes make a small file a large one."""
+        end, before = 0, ""
+        for info in sorted(self._zip.infolist(), key=lambda each: each.header_offset):
+            if info.header_offset < end:
+                raise self._refusal(f"{info.filename!r} overlaps {before!r}")
+            end, before = self.members[info.filename].offset + info.compress_size, info.filename
 
     def _member(self, info: zipfile.ZipInfo) -> Member:
         """The member's place by its local header, which must agree with the directory."""
@@ -186,6 +209,10 @@ class Inflated:
 
     def pread_into(self, buffer: memoryview, offset: int) -> None:
         done = 0
+        if offset + len(buffer) <= HEAD:
+            part = self._archive.head(self._member)[offset : offset + len(buffer)]
+            buffer[: len(part)] = part
+            done = len(part)
         while done < len(buffer):
             number, inside = divmod(offset + done, BLOCK)
             part = self._archive.block(self._member, number)[inside : inside + len(buffer) - done]

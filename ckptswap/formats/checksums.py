@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FormatError
 from ckptswap.formats.local import LocalFile
+from ckptswap.formats.sniff import HEAD, kind_of
 from ckptswap.formats.streaming import Watch, unwatched
 
 if TYPE_CHECKING:
@@ -76,4 +77,4 @@ def _is_zip(path: Path) -> bool:
     if not os.path.exists(path):
         return False  # gone since it was opened: what reads it next says so
     with open(path, "rb") as file:
-        return file.read(4) == b"PK\x03\x04"
+        return kind_of(file.read(HEAD)) == "zip"

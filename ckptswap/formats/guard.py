@@ -1,28 +1,45 @@
-"""What a result may not replace: checkpoints, and what a sweep remembers."""
+"""What a result may not replace: checkpoints, what a sweep remembers, and whatever is not an export of ours."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from ckptswap.errors import CkptswapError, FileError
 from ckptswap.formats import open_checkpoint
+from ckptswap.formats.atomic import is_stream
+from ckptswap.plainfiles import open_plain
 
 PLAN = "plan.json"
+REMEMBERED = (PLAN, "samples.json", "state.json", "lock")
+RESULTS = tuple(f"result.{form}" for form in ("json", "csv", "md", "html"))
 _REMEMBERED = re.compile(r"(plan|samples|state)\.json|lock|(journal|orders)(\.\d+)?")
 """Files and folders of a run that nothing else can give again. A journal that was set aside has a number."""
 _SCHEMA = b'"ckptswap.run/'
-_HEAD = 400
-"""Bytes of a plan within which its schema stands."""
+_LOOKED_AT = 4096
+"""Bytes at a file's two ends in which it says what it is."""
+_ABOVE = rb"(?:(?:[^#|\n][^\n]{0,400})?\n){0,8}"
+"""Lines above a table in Markdown: paths, sums. No heading: a person's document may hold a table of ours."""
+_EXPORT = re.compile(
+    rb'\s*\{[^{}\[\]]{0,300}"schema": "ckptswap\.(?!run/)'
+    rb'|\s*\{\s*"versions": \{\s*"ckptswap"'
+    rb'|(?s:.*)<meta name="generator" content="ckptswap">'
+    rb"|(?:name|rank|taken|tensors),layer,kind,|layer,kind,(?:status|differs),|quantity,metric,a,b,"
+    rb"|\*\*[^*\n]{1,200}\*\* \((?:higher|lower) is better\): baseline |(?:" + _ABOVE + rb")\| (?:"
+    rb"(?:name|rank|taken|tensors) \| layer \| kind|layer \| kind \| status|quantity \| metric) \|"
+    rb"|\x89PNG(?s:.*)Software\x00ckptswap|<\?xml(?s:.*)<dc:title>ckptswap<|%PDF-(?s:.*)/Creator \(ckptswap\)"
+)
+"""How exports begin: JSON, HTML, csv and Markdown by their columns, and pictures by whom they name."""
 
 
-def refuse_precious(path: str | os.PathLike[str]) -> None:
+def refuse_precious(path: str | os.PathLike[str], *, force: bool = False) -> None:
     """Raises `FileError` where a result would replace a checkpoint, such as the one that it is about, or what a
-    sweep remembers.
+    sweep remembers; and unless `force` says so, whatever else is not a result.
 
-    That is `plan.json`, `samples.json`, `state.json` and `lock` of a run folder, and whatever is or would be in
-    its `journal/` and `orders/`. What is made of them (`result.json`, `result.html`, …) may be replaced.
+    A sweep remembers by `plan.json`, `samples.json`, `state.json` and `lock` of a run folder, and whatever is or
+    would be in its `journal/` and `orders/`. What is made of them (`result.json`, …) may be replaced.
 
     >>> import numpy as np, tempfile
     >>> from ckptswap.checkpoint import Checkpoint
@@ -34,11 +51,48 @@ def refuse_precious(path: str | os.PathLike[str]) -> None:
     Traceback (most recent call last):
     ckptswap.errors.FileError: .../a.safetensors is a checkpoint: write the result elsewhere
     """
+    if is_stream(path):
+        return
     if _is_checkpoint(path):
         raise FileError(f"{os.fspath(path)} is a checkpoint", remedy="write the result elsewhere")
     run = _run_that_remembers(Path(path))
     if run is not None:
         raise FileError(f"{os.fspath(path)} is a part of the run {run}", remedy="write the result elsewhere")
+    if not force and os.path.isfile(path) and not is_export(path):
+        raise FileError(
+            f"{os.fspath(path)} exists already, and is not known to be a result of ckptswap's",
+            remedy="write elsewhere, or replace it with --force",
+        )
+
+
+def is_export(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is empty, or says itself that it is a result of ours. A table for the terminal does not."""
+    try:
+        with open(open_plain(path), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            head = file.read(_LOOKED_AT)
+            file.seek(max(0, size - _LOOKED_AT))
+            return size == 0 or _EXPORT.match(head + file.read(_LOOKED_AT)) is not None
+    except (CkptswapError, OSError):
+        return False
+
+
+def refuse_occupied(folder: Path, *, run: Iterable[str] = REMEMBERED, results: Iterable[str] = RESULTS) -> None:
+    """Raises `FileError` where a new run in a folder that is not one would replace a person's own files.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "result.csv").write_text("mine")
+    >>> refuse_occupied(folder)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ckptswap.errors.FileError: .../result.csv is in the way, and is not a run's: use another folder...
+    """
+    if _says_that_it_is_a_run(folder):
+        return
+    own = [folder / name for name in run if os.path.lexists(folder / name) and not _is_lock(folder / name)]
+    made = [folder / name for name in results if os.path.lexists(folder / name) and not is_export(folder / name)]
+    for path in (*own, *made):
+        raise FileError(f"{path} is in the way, and is not a run's", remedy="use another folder, or move it away")
 
 
 def _is_checkpoint(path: str | os.PathLike[str]) -> bool:
@@ -58,10 +112,22 @@ def _run_that_remembers(path: Path) -> Path | None:
 
 def _is_run(folder: Path) -> bool:
     """Whether a sweep keeps its plan here. Where the plan is damaged, the journal beside it tells."""
+    return os.path.isfile(folder / PLAN) and (_SCHEMA in _head(folder / PLAN) or (folder / "journal").is_dir())
+
+
+def _says_that_it_is_a_run(folder: Path) -> bool:
+    """The same, less readily: a person may have a `plan.json` and a `journal/`."""
+    return _SCHEMA in _head(folder / PLAN) or (_is_run(folder) and any((folder / "journal").glob("*.jsonl")))
+
+
+def _is_lock(path: Path) -> bool:
+    """What a sweep that was killed early leaves alone in its folder."""
+    return path.name == "lock" and b'"token"' in _head(path)
+
+
+def _head(path: Path) -> bytes:
     try:
-        if not (folder / PLAN).is_file():  # a pipe would keep us waiting
-            return False
-        with open(folder / PLAN, "rb") as plan:
-            return _SCHEMA in plan.read(_HEAD) or (folder / "journal").is_dir()
-    except OSError:
-        return False
+        with open(open_plain(path), "rb") as file:
+            return file.read(_LOOKED_AT)
+    except (CkptswapError, OSError):
+        return b""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+import resource
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from ckptswap.errors import FileError, FormatError
+from ckptswap.plainfiles import open_plain
 
 
 class ByteSource(Protocol):
@@ -28,15 +32,31 @@ class ByteSource(Protocol):
 
 
 class LocalFile:
-    """A file opened for ranged reads that many threads may share."""
+    """A file opened for ranged reads that many threads may share.
+
+    A checkpoint of a thousand shards is a thousand of these. Only so many are really open; another is opened again
+    when it is read, and must then still be the same file.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.name = str(path)
-        self._fd = open_readable(self.path)
-        status = os.fstat(self._fd)
-        self.size = status.st_size
-        self._stamp = (status.st_size, status.st_mtime_ns)
+        self._fd = -1
+        self._users = 0
+        self._closed = False
+        self._identity: tuple[int, int] | None = None
+        self._stamp = (0, 0)
+        with self.descriptor():
+            self.size = self._stamp[0]
+
+    @contextlib.contextmanager
+    def descriptor(self) -> Iterator[int]:
+        """Its file descriptor, which stays open inside the block."""
+        fd = self._lend()
+        try:
+            yield fd
+        finally:
+            self._give_back()
 
     def pread_into(self, buffer: memoryview, offset: int) -> None:
         done = 0
@@ -45,33 +65,85 @@ class LocalFile:
             if count == 0:
                 raise FormatError(f"{self.name} ended at byte {offset + done}", remedy="it is cut short")
             done += count
-        self.check_unchanged()
 
     def _read(self, buffer: memoryview, offset: int) -> int:
+        fd = self._lend()
         try:
-            return os.preadv(self._fd, [buffer], offset)
+            count = os.preadv(fd, [buffer], offset)
+            self._check(os.fstat(fd))
+            return count
         except OSError as error:
             raise FileError(f"{self.name} cannot be read ({error.strerror})", remedy="was it closed?") from None
+        finally:
+            self._give_back()
 
     def pread(self, size: int, offset: int) -> bytes:
         """At most `size` bytes from `offset` on; fewer only at the file's end."""
-        found = os.pread(self._fd, size, offset)
-        self.check_unchanged()
-        return found
-
-    def fileno(self) -> int:
-        return self._fd
+        with self.descriptor() as fd:
+            found = os.pread(fd, size, offset)
+            self._check(os.fstat(fd))
+            return found
 
     def check_unchanged(self) -> None:
         """Raises `FileError` when somebody wrote to the file since it was opened."""
-        status = os.fstat(self._fd)
+        with self.descriptor() as fd:
+            self._check(os.fstat(fd))
+
+    def _check(self, status: os.stat_result) -> None:
         if (status.st_size, status.st_mtime_ns) != self._stamp:
             raise FileError(f"{self.name} changed while it was being read", remedy="run again when it rests")
 
     def close(self) -> None:
-        if self._fd >= 0:
+        with _LOCK:
+            self._closed = True
+            self._drop()
+
+    def _lend(self) -> int:
+        with _LOCK:
+            if self._closed:
+                raise FileError(f"{self.name} cannot be read", remedy="was it closed?")
+            if self._fd < 0:
+                self._open()
+            self._users += 1
+            _OPEN[self] = None
+            _OPEN.move_to_end(self)
+            return self._fd
+
+    def _give_back(self) -> None:
+        with _LOCK:
+            self._users -= 1
+            if self._closed:
+                self._drop()
+
+    def _open(self) -> None:
+        """Open it, for the first time or again, and close what was used longest ago where too many are open."""
+        for other in [each for each in _OPEN if not each._users][: max(0, len(_OPEN) + 1 - _most_open())]:
+            other._drop()
+        self._fd = open_plain(self.path)
+        status = os.fstat(self._fd)
+        if self._identity is None:
+            self._identity = status.st_dev, status.st_ino
+            self._stamp = status.st_size, status.st_mtime_ns
+        elif self._identity != (status.st_dev, status.st_ino):
+            self._drop()
+            raise FileError(f"{self.name} changed while it was being read", remedy="run again when it rests")
+
+    def _drop(self) -> None:
+        if self._fd >= 0 and not self._users:
             os.close(self._fd)
             self._fd = -1
+            _OPEN.pop(self, None)
+
+
+_LOCK = threading.Lock()
+_OPEN: OrderedDict[LocalFile, None] = OrderedDict()
+"""The files whose descriptors are open, the one that was used longest ago first."""
+
+
+def _most_open() -> int:
+    """A quarter of what the system grants, so that enough is left to others, and not more than 256."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 256 if soft == resource.RLIM_INFINITY else max(4, min(256, soft // 4))
 
 
 @dataclass(frozen=True)
@@ -109,30 +181,3 @@ class FileRange:
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         self.file.pread_into(buffer, self.offset + offset)
-
-
-def open_readable(path: Path) -> int:
-    """A file descriptor for reading; raises `FileError` saying why there is none."""
-    return _explained(path, lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-
-
-def _explained(path: Path, action: Callable[[], int]) -> int:
-    try:
-        return action()
-    except FileNotFoundError:
-        raise FileError(f"{path} does not exist", remedy=_nearby(path)) from None
-    except PermissionError:
-        raise FileError(f"{path} cannot be read", remedy="ask for permission to read it") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise FileError(f"{path} cannot be opened ({reason})", remedy="check the path") from None
-
-
-def _nearby(path: Path) -> str:
-    from ckptswap.errors import near
-
-    try:
-        siblings = [each.name for each in path.parent.iterdir()]
-    except OSError:
-        return f"there is no folder {path.parent} either"
-    return near(path.name, siblings) or "check the path"

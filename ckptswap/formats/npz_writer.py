@@ -25,6 +25,7 @@ def write_npz(
     *,
     metadata: Mapping[str, str],
     force: bool = False,
+    made_of: Iterable[Path] = (),
     watch: Watch = unwatched,
 ) -> None:
     """Stream entries into a new file, atomically.
@@ -38,7 +39,7 @@ def write_npz(
     if len(comment) > COMMENT_MOST:
         raise FormatError(f"{path} has no room for {len(comment):,} bytes of metadata",
                           remedy="write .safetensors instead")  # fmt: skip
-    with atomic_file(path, force=force) as file, zipfile.ZipFile(file, "w") as archive:
+    with atomic_file(path, force=force, made_of=made_of) as file, zipfile.ZipFile(file, "w") as archive:
         archive.comment = comment
         for entry in listed:
             _add(archive, entry, headers[entry.name], watch)

@@ -65,7 +65,14 @@ def patches(recipient: Checkpoint, replaced: Mapping[str, Entry]) -> list[Patch]
 
 
 def patch_file(
-    patch: Patch, target: Path, *, draft: Metadata, metadata: Callable[[], Metadata], force: bool, watch: Watch
+    patch: Patch,
+    target: Path,
+    *,
+    draft: Metadata,
+    metadata: Callable[[], Metadata],
+    force: bool,
+    watch: Watch,
+    made_of: Sequence[Path] = (),
 ) -> None:
     """Write the patched file, atomically. The header is written last, when `metadata()` is known, into room that
     `draft` (no shorter than it) keeps.
@@ -81,7 +88,7 @@ def patch_file(
     }
     room = len(encode_header(patch.entries, offsets, draft))
     new_start = room + (old_start - room) % PAGE
-    with atomic_file(target, force=force) as out:
+    with atomic_file(target, force=force, made_of=made_of) as out:
         _copy(patch.file, old_start, out, new_start, watch)
         for name, entry in patch.replaced.items():
             _overwrite(entry, out, places[name] - old_start + new_start, watch)
@@ -97,6 +104,7 @@ def patch_folder(
     metadata: Callable[[], Metadata],
     link: bool,
     watch: Watch,
+    made_of: Sequence[Path] = (),
 ) -> None:
     """Write a new folder of shards and their index: what changes is patched, the rest copied, or hard-linked with
     `link`. The folder appears whole or not at all; raises `FileError` when it exists."""
@@ -106,12 +114,12 @@ def patch_folder(
             shard = beside / part.file.path.name
             places |= {entry.name: shard.name for entry in part.entries}
             if part.replaced:
-                patch_file(part, shard, draft=draft, metadata=metadata, force=False, watch=watch)
+                patch_file(part, shard, draft=draft, metadata=metadata, force=False, made_of=made_of, watch=watch)
             elif link:
                 os.link(os.path.realpath(part.file.path), shard)
                 watch(part.nbytes)
             else:
-                with atomic_file(shard, force=False) as out:
+                with atomic_file(shard, force=False, made_of=made_of) as out:
                     _copy(part.file, 0, out, 0, watch)
                     part.file.check_unchanged()
         total = sum(entry.nbytes for part in parts for entry in part.entries)
@@ -133,7 +141,8 @@ def _copy(file: LocalFile, start: int, out: BinaryIO, at: int, watch: Watch) -> 
     while start < file.size:
         size = min(COPY - at % COPY, file.size - start)
         try:
-            count = os.copy_file_range(file.fileno(), out.fileno(), size, start, at)
+            with file.descriptor() as source:
+                count = os.copy_file_range(source, out.fileno(), size, start, at)
         except OSError as error:
             if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_forward_module.")
@@ -16,11 +17,7 @@ def common_prefix(names: Iterable[str]) -> str:
     >>> common_prefix(["module.c.weight", "head.weight"])
     ''
     """
-    listed = list(names)
-    prefix = ""
-    while listed:
-        found = next((each for each in WRAPPERS if all(name.startswith(prefix + each) for name in listed)), "")
-        if not found:
-            break
-        prefix += found
-    return prefix
+    shared, end = os.path.commonprefix(list(names)), 0  # noqa: RUF071  letters are meant
+    while found := next((each for each in WRAPPERS if shared.startswith(each, end)), ""):
+        end += len(found)
+    return shared[:end]

@@ -19,11 +19,10 @@ from ckptswap.errors import FormatError
 from ckptswap.formats.atomic import atomic_file
 from ckptswap.formats.local import FileRange, LocalFile, opened
 from ckptswap.formats.objects import parse_object
+from ckptswap.formats.sniff import HEADER_MOST
 from ckptswap.formats.streaming import Watch, stream, unwatched
 
 FORMAT = "safetensors"
-HEADER_MOST = 100_000_000
-"""The longest header that the reference implementation accepts, in bytes."""
 
 
 class Layout(NamedTuple):
@@ -32,11 +31,6 @@ class Layout(NamedTuple):
     header: dict[str, dict]
     metadata: dict[str, str]
     data_start: int
-
-
-def looks_like(head: bytes, size: int) -> bool:
-    """Whether a file that begins with these bytes can be meant as safetensors."""
-    return size >= 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= max(size, HEADER_MOST)
 
 
 def open_safetensors(path: Path) -> Checkpoint:
@@ -102,6 +96,7 @@ def write_safetensors(
     *,
     metadata: Mapping[str, str],
     force: bool = False,
+    made_of: Iterable[Path] = (),
     watch: Watch = unwatched,
 ) -> None:
     """Stream entries into a new file, atomically. Wide dtypes come first, so that every tensor is aligned.
@@ -116,7 +111,7 @@ def write_safetensors(
         raise FormatError(
             f"{path} cannot hold a name or metadata that is not Unicode", remedy="rename it"
         ) from None
-    with atomic_file(path, force=force) as file:
+    with atomic_file(path, force=force, made_of=made_of) as file:
         file.write(header)
         for entry in ordered:
             stream(entry, file, watch)

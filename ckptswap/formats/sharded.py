@@ -102,6 +102,7 @@ def write_sharded(
     *,
     metadata: Mapping[str, str],
     shard_size: int,
+    made_of: Sequence[Path] = (),
     watch: Watch = unwatched,
 ) -> None:
     """Write shards beside the index and the index last; a file is whole or not there.
@@ -119,7 +120,7 @@ def write_sharded(
             )
     with ExitStack() as undo:
         for name, part in zip(names, parts, strict=True):
-            write_safetensors(part, index.parent / name, metadata={}, watch=watch)
+            write_safetensors(part, index.parent / name, metadata={}, made_of=made_of, watch=watch)
             undo.callback((index.parent / name).unlink, missing_ok=True)
         places = {entry.name: name for name, part in zip(names, parts, strict=True) for entry in part}
         listing = {"metadata": {**metadata, "total_size": checkpoint.nbytes}, "weight_map": places}
@@ -128,11 +129,24 @@ def write_sharded(
 
 
 def write_sharded_folder(
-    checkpoint: Checkpoint, folder: Path, *, metadata: Mapping[str, str], shard_size: int, watch: Watch = unwatched
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    metadata: Mapping[str, str],
+    shard_size: int,
+    made_of: Sequence[Path] = (),
+    watch: Watch = unwatched,
 ) -> None:
     """Write a new folder of shards; it appears whole or not at all. Raises `FileError` when it exists."""
     with new_folder(folder) as beside:
-        write_sharded(checkpoint, beside / DEFAULT_INDEX, metadata=metadata, shard_size=shard_size, watch=watch)
+        write_sharded(
+            checkpoint,
+            beside / DEFAULT_INDEX,
+            metadata=metadata,
+            shard_size=shard_size,
+            made_of=made_of,
+            watch=watch,
+        )
 
 
 @contextmanager

@@ -34,6 +34,7 @@ def write_torch(
     *,
     metadata: Mapping[str, str],
     force: bool = False,
+    made_of: Iterable[Path] = (),
     watch: Watch = unwatched,
 ) -> None:
     """Stream entries into a new file, atomically. Raises `FormatError` for a dtype that torch lacks."""
@@ -41,7 +42,7 @@ def write_torch(
     small = {"data.pkl": _pickle(listed, path), "byteorder": b"little", "version": b"3\n"}
     if metadata:
         small[METADATA] = json.dumps(dict(metadata)).encode("ascii")
-    with atomic_file(path, force=force) as file, zipfile.ZipFile(file, "w") as archive:
+    with atomic_file(path, force=force, made_of=made_of) as file, zipfile.ZipFile(file, "w") as archive:
         for name, raw in small.items():
             add_member(archive, f"{PREFIX}/{name}", len(raw), partial(_write, raw))
         for at, entry in enumerate(listed):

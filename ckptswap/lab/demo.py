@@ -15,8 +15,10 @@ from typing import Any
 from ckptswap.errors import RunError
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.atomic import write_text
+from ckptswap.formats.guard import refuse_occupied
 from ckptswap.lab.findings import findings
-from ckptswap.lab.train import TrainSpec, is_finished, load_samples, train
+from ckptswap.lab.train import TrainSpec, is_finished, load_samples, recipe, train
+from ckptswap.plainfiles import read_plain
 from ckptswap.shell import joined
 from ckptswap.sweep.evidence import load_evidence
 from ckptswap.sweep.plain import refuse_odd
@@ -69,6 +71,7 @@ def demo(
     refuse_odd(folder / RUN, folder=True)
     for name in (INIT, SEGMENTED, RECONSTRUCTED, COMMANDS):
         refuse_odd(folder / name)
+    _refuse_occupied(folder, segment)
     folder.mkdir(parents=True, exist_ok=True)
     tell = progress or (lambda stage, done, total, remark: None)
     write_text(folder / COMMANDS, commands(segment, held_out))
@@ -90,6 +93,27 @@ def judged(folder: Path) -> Demo:
 def auto_encoder(segment: TrainSpec) -> TrainSpec:
     """The donor's settings: the recipient's, with the other task."""
     return replace(segment, task="reconstruct")
+
+
+def _refuse_occupied(folder: Path, segment: TrainSpec) -> None:
+    """Raises RunError where a person's own file would be replaced: none of these bears a mark of the demo's."""
+    script = folder / COMMANDS
+    if script.exists() and not _begins(script, "#!/bin/sh\nset -e\nckptswap train "):
+        raise RunError(f"{script} is in the way", remedy="choose another folder, or move it away")
+    refuse_occupied(folder / RUN)
+    made = {INIT: segment, SEGMENTED: segment, RECONSTRUCTED: auto_encoder(segment)}
+    for path, spec in ((folder / name, spec) for name, spec in made.items()):
+        if path.exists() and _recipe_of(path) != recipe(spec):
+            raise RunError(f"{path} was made with other settings", remedy="choose another folder, or remove it")
+
+
+def _recipe_of(path: Path) -> str | None:
+    with open_checkpoint(path) as checkpoint:
+        return checkpoint.metadata.get("ckptswap.train")
+
+
+def _begins(path: Path, text: str) -> bool:
+    return read_plain(path).startswith(text.encode())
 
 
 def _train(path: Path, spec: TrainSpec, tell: Progress, **init: Path) -> None:

@@ -17,6 +17,12 @@ FORMS = ("png", "svg", "pdf")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 """Okabe and Ito's, which colour-blind readers tell apart (https://jfly.uni-koeln.de/color/)."""
 POINTS = "osD^vP*X"
+_MARKS: dict[str, Any] = {
+    "png": {"Software": "ckptswap"},
+    "svg": {"Title": "ckptswap", "Date": None},
+    "pdf": {"Creator": "ckptswap", "CreationDate": None},
+}
+"""By these a picture is known to be ours, and may be replaced by a newer one."""
 LONG = 24
 """A name is cut in the middle beyond so many letters."""
 
@@ -63,7 +69,7 @@ def draw(panels: Sequence[Picture], form: str) -> bytes:
             out,
             format=form,
             dpi=200,
-            metadata={"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[form],
+            metadata=_MARKS[form],
         )
         return out.getvalue()
 

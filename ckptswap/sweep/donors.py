@@ -134,14 +134,11 @@ def _initialised(text: str, recipient: Checkpoint, spec: TaskSpec, seed: int) ->
     """What the model's own initialiser makes, in the recipient's dtypes."""
     import torch
 
-    from ckptswap.task.models import build_model
-    from ckptswap.task.task import resolved
+    from ckptswap.task.models import build_named
 
-    known = resolved(spec, recipient)
-    assert known.model is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        state = build_model(known.model, known.model_args).state_dict()
+        state = build_named(recipient, spec.model, spec.model_args).state_dict()
     arrays = {
         name: value.numpy().astype(dtypes.to_numpy(recipient[name].dtype))
         for name, value in state.items()

@@ -21,6 +21,7 @@ import numpy as np
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, MismatchError, ModelError, RunError, TaskError, UsageError
+from ckptswap.formats.guard import refuse_occupied
 from ckptswap.selection import Selection
 from ckptswap.sweep.calibration import Calibration
 from ckptswap.sweep.contents import EXTENT, refuse_odd_blocks
@@ -113,6 +114,7 @@ class Proposal:
         if self.folder.exists() and not self.folder.is_dir():
             raise RunError(f"cannot make {self.folder}: it is no folder", remedy="choose another --run")
         refuse_odd_parts(self.folder)
+        refuse_occupied(self.folder)
         if not (fresh or repair):  # what is repaired is held against its conditions afterwards
             check_conditions(self.folder, self.conditions)
 

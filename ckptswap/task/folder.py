@@ -11,7 +11,7 @@ order of their names; a mask without an image is left alone.
 from __future__ import annotations
 
 import csv
-import re
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -20,8 +20,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ckptswap.errors import DataError, UsageError, listing
+from ckptswap.errors import DataError, FileError, UsageError, listing
 from ckptswap.naming import natural_key
+from ckptswap.patterns import Expression
+from ckptswap.plainfiles import read_plain
 from ckptswap.task.callables import first_line
 
 SUFFIXES = (".png", ".tif", ".tiff", ".npy")
@@ -160,13 +162,10 @@ def groups_of(names: list[str], group: str | None) -> list[str]:
 
 
 def _groups_from_pattern(pattern: str, names: Iterable[str]) -> dict[str, str]:
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise UsageError(f"--group {pattern!r} is no regular expression", remedy=str(error)) from None
-    if compiled.groups != 1:
+    compiled = Expression(pattern, "--group")
+    if compiled.pattern.groups != 1:
         raise UsageError(
-            f"--group {pattern!r} has {compiled.groups} groups", remedy=r"write one, such as '(subj\d+)_'"
+            f"--group {pattern!r} has {compiled.pattern.groups} groups", remedy=r"write one, such as '(subj\d+)_'"
         )
     matches = ((name, compiled.search(name)) for name in names)
     return {name: match[1] for name, match in matches if match and match[1] is not None}
@@ -175,9 +174,9 @@ def _groups_from_pattern(pattern: str, names: Iterable[str]) -> dict[str, str]:
 def _groups_from_csv(path: str) -> dict[str, str]:
     """Columns name and group; a name may carry its suffix."""
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
+        text = read_plain(path).decode("utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except (FileError, ValueError, csv.Error) as error:
         raise DataError(f"{path} cannot be read", remedy=str(error)) from None
     if not rows or any(not row.get("name") or not row.get("group") for row in rows):
         raise DataError(f"{path} needs the columns name and group, filled in every row", remedy="add them")
@@ -198,6 +197,8 @@ def _files(folder: Path) -> dict[str, Path]:
             continue
         if path.suffix.lower() in _OTHER_IMAGES:
             raise DataError(f"{path} is neither PNG, TIFF nor NPY", remedy="convert it")
+        if not path.is_file():
+            raise DataError(f"{path} is not a plain file", remedy="take it away")
         if path.stem in files:
             raise DataError(f"{folder} has both {files[path.stem].name} and {path.name}", remedy="keep one")
         files[path.stem] = path

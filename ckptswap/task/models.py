@@ -19,6 +19,8 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError, near
 from ckptswap.formats.smp_folder import CONFIG_KEY
+from ckptswap.plainfiles import refuse_unwieldy
+from ckptswap.task.bounds import bounded_by
 from ckptswap.task.callables import call, is_callable_spec, load_callable
 
 MODEL_KEY, ARGS_KEY, TASK_KEY = "ckptswap.model", "ckptswap.model_args", "ckptswap.task"
@@ -59,6 +61,22 @@ def build_model(spec_name: str, args: Mapping[str, Any]) -> nn.Module:
             f"{spec_name!r} is no model", remedy="write smp:NAME, file.py:name or package.module:name"
         )
     return _in_eval_mode(model, spec_name)
+
+
+def build_named(checkpoint: Checkpoint, spec: str | None, args: Mapping[str, Any]) -> nn.Module:
+    """The model of a spec, or where there is none the one that the checkpoint names, which may then not be larger
+    than the checkpoint. Raises as `build_model` and `model_of` do.
+
+    >>> said = {"ckptswap.model": "lab:unet", "ckptswap.model_args": '{"width": 1500}'}
+    >>> build_named(Checkpoint.from_arrays({}, metadata=said, path="a.pt"), None, {})  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ckptswap.errors.ModelError: the model that a.pt names itself needs more numbers than ...
+    """
+    if spec is not None:
+        return build_model(spec, args)
+    spec, args = model_of(checkpoint)
+    with bounded_by(checkpoint, spec, args):
+        return build_model(spec, args)
 
 
 def model_of(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
@@ -169,6 +187,7 @@ def _named(spec: str, checkpoint: Checkpoint) -> str:
 def _object(text: str, key: str, checkpoint: Checkpoint) -> dict[str, Any]:
     try:
         found = json.loads(text)
+        refuse_unwieldy(found)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from ckptswap.errors import FileError, UsageError, near
+from ckptswap.errors import UsageError, near
+from ckptswap.plainfiles import read_toml, refuse_unwieldy
 
 TARGETS = ("masks", "input")
 OUTPUTS = ("logits", "probability")
@@ -68,12 +67,7 @@ class TaskSpec:
 
     def merge_toml(self, path: str | os.PathLike[str]) -> TaskSpec:
         """This spec with a task file laid over it. Raises as `from_toml` does."""
-        try:
-            content = tomllib.loads(Path(path).read_text("utf-8"))
-        except OSError as error:
-            raise FileError(f"{path} cannot be read", remedy=error.strerror or str(error)) from None
-        except ValueError as error:
-            raise UsageError(f"{path} is no TOML file", remedy=str(error)) from None
+        content = read_toml(path)
         try:
             return self.merge(content)
         except UsageError as error:
@@ -142,7 +136,9 @@ def _value(text: str) -> Any:
     if text in _PYTHON_WORDS:
         return _PYTHON_WORDS[text]
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        found = json.loads(text, parse_constant=_no_constant)
+        refuse_unwieldy(found)
+        return found
     except (ValueError, RecursionError):
         return text
 

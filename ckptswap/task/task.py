@@ -17,7 +17,7 @@ from ckptswap.errors import ModelError, UsageError
 from ckptswap.task.callables import faults_of, first_line
 from ckptswap.task.data import Batch, Data, Progress, load_data
 from ckptswap.task.metrics import Metric, Overlap, code_hashes, load_metrics
-from ckptswap.task.models import build_model, depends_on_batch, model_of, target_of
+from ckptswap.task.models import build_named, depends_on_batch, model_of, target_of
 from ckptswap.task.mutation import Watch
 from ckptswap.task.order import in_data_order
 from ckptswap.task.spec import TaskSpec
@@ -237,6 +237,7 @@ def load_task(
     The model is the spec's, or else what the checkpoint says of itself. `progress` follows the reading of the
     data. Raises `TaskError`, `MismatchError` or `UsageError`.
 
+    >>> from ckptswap.task.models import build_model
     >>> weights = {name: each.numpy() for name, each in build_model("lab:unet", {"width": 2}).state_dict().items()}
     >>> said = {"ckptswap.model": "lab:unet", "ckptswap.model_args": '{"width": 2}'}
     >>> spec = TaskSpec(data="lab:mni", metrics=("dice",), limit=4)
@@ -245,9 +246,8 @@ def load_task(
     """
     _check_device(spec.device)
     metrics = load_metrics(spec)
-    spec = resolved(spec, checkpoint)
-    assert spec.model is not None
-    model = build_model(spec.model, spec.model_args)
+    asked, spec = spec, resolved(spec, checkpoint)
+    model = build_named(checkpoint, asked.model, asked.model_args)
     load_into(model, checkpoint)
     model.to(spec.device, _DTYPES[spec.dtype] if spec.dtype else None)
     return Task(spec, model, metrics, data or load_data(spec, progress), _warnings(spec, model, checkpoint))

@@ -47,7 +47,7 @@ def _refuse(word: str) -> None:
 def run(*arguments: object) -> Done:
     """The program in this process and the current folder, through its own entry point; stdout is no terminal."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     code: object = None
     try:
         with (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def test_a_metric_for_all_is_no_choice_among_a_run_s(
         ('[sweep]\nmetric = ["iou", "evil.py:fn"]', "would run code"),
         ('limit = "many"', "limit is 'many'"),
         ("limit = [1, 2]", "limit is [1, 2]"),
-        ("limit = 3 3", "is no TOML file"),
+        ("limit = 3 3", "is not a TOML file"),
         ("limit = 8.9", "limit is 8.9: it must be a number, whole"),
         ("threads = true", "threads is True: it must be a number, whole"),
         ('data-args = "part=test"', "data-args has no default"),
@@ -207,3 +208,113 @@ def test_numbers_and_switches_are_what_they_are_in_toml(content: str, said: str)
     done = run("report", "nowhere")
     assert done.code == 2
     assert said in done.err
+
+
+# Whose file -----------------------------------------------------------------------------------------------------
+
+
+def given_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a file somebody else's."""
+    if os.geteuid() == 0:
+        os.chown(path, 4242, -1)
+    else:
+        mine = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
+
+
+@pytest.mark.parametrize("name", ["ckptswap.toml", "pyproject.toml"])
+@pytest.mark.parametrize(
+    "how", ["another's", "open folder", "open file", "link to another's", "link to an open folder"]
+)
+def test_a_file_that_another_can_have_written_is_not_honoured(
+    name: str, how: str, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the search goes on above it."""
+    content = "limit = 3\n" if name == "ckptswap.toml" else "[tool.ckptswap]\nlimit = 3\n"
+    place = Path("below")
+    (place / "elsewhere").mkdir(parents=True)
+    real = place / "elsewhere" / "real" if "link" in how else place / name
+    real.write_text(content)
+    if "link" in how:
+        (place / name).symlink_to(real.absolute())
+    if "another's" in how:
+        given_away(real, monkeypatch)
+    elif how == "open file":
+        real.chmod(0o666)
+    else:
+        real.parent.chmod(0o777)
+    monkeypatch.chdir(place)
+    done = good("evaluate", "../segment.safetensors", "--data", "../scans", "--format", "json")
+    assert done.json["samples"] == 18
+    said = "belongs to somebody else" if "another's" in how else "everybody may write there"
+    assert f"{name} is not honoured, since" in done.err
+    assert said in done.err
+    monkeypatch.setenv("CKPTSWAP_CONFIG", name)  # named by the user, whoever wrote it
+    assert (
+        good("evaluate", "../segment.safetensors", "--data", "../scans", "--format", "json").json["samples"] == 3
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "stat = true",
+        'exclude = "*"',
+        'only = "head.*"',
+        'layers = "head"',
+        '[diff]\nkind = "other.*"',
+        'map = "a=b"',
+        "[diff]\nstat = true\nexit-code = true",
+    ],
+)
+def test_no_file_leaves_out_what_exit_code_promises(content: str) -> None:
+    Path("ckptswap.toml").write_text(content)
+    done = run("diff", "init.safetensors", "segment.safetensors", "--exit-code", "--format", "json")
+    assert done.code == 1
+    assert done.json["summary"]["changed"] > 10
+    assert "is left out: --exit-code would promise less than it seems" in done.err
+
+
+def test_without_a_promise_a_file_may_narrow() -> None:
+    Path("ckptswap.toml").write_text("stat = true")
+    done = good("diff", "init.safetensors", "segment.safetensors", "--format", "json")
+    assert done.json["summary"]["unread"] > 10
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a = " + "[" * 10_000 + "]" * 10_000, "nested too deep"),
+        ("a = " + "{b=" * 10_000 + "1" + "}" * 10_000, "nested too deep"),
+        ("a = " + "[" * 30 + "]" * 30, "nested too deep"),
+        ("limit = " + "9" * 5000, "too many digits"),
+        ("limit = 0x" + "f" * 5000, "more than 64 bits"),
+        ("a." * 10_000 + "a = 1", "more than 200 dots"),
+        ("[" + "a." * 10_000 + "a]", "more than 200 dots"),
+        ("# " + "x" * 300_000, "256,000 is the most"),
+    ],
+    ids=lambda value: value[:30],
+)
+@pytest.mark.parametrize("name", ["ckptswap.toml", "task.toml"])
+def test_toml_that_takes_the_machine_is_a_sentence(name: str, content: str, said: str) -> None:
+    Path(name).write_text(content)
+    done = run(*EVALUATE, *(["-c", name] if name == "task.toml" else []))
+    assert done.code == 2
+    assert f"{name} is not a TOML file: " in done.err
+    assert said in done.err
+
+
+def test_a_pipe_as_a_task_file_is_a_sentence() -> None:
+    os.mkfifo("task.toml")
+    assert "neither a file nor a folder" in run(*EVALUATE, "-c", "task.toml").err
+
+
+def test_what_a_shell_hands_over_is_read() -> None:
+    """As for `-c <(...)`: through a pipe that is read once, though its keys and its values are asked for apart."""
+    read, write = os.pipe()
+    os.write(write, b"limit = 5\n")
+    os.close(write)
+    try:
+        assert good(*EVALUATE, "-c", f"/dev/fd/{read}").json["samples"] == 5
+    finally:
+        os.close(read)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +56,7 @@ def test_what_is_in_the_way_is_refused(tmp_path: Path) -> None:
         refuse_existing(tmp_path / "dangling", force=False)
     with pytest.raises(FileError, match="is a folder"):
         refuse_existing(tmp_path, force=True)
-    with pytest.raises(FileError, match="no plain file"):
+    with pytest.raises(FileError, match="not a plain file"):
         refuse_existing(Path(os.devnull), force=True)
     with pytest.raises(FileError, match="there is no folder"):
         refuse_existing(tmp_path / "no" / "a", force=True)
@@ -129,7 +132,7 @@ def test_shards_never_take_the_place_of_others(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("call", ["copy_file_range", "pwrite", "fsync", "replace", "rename"])
+@pytest.mark.parametrize("call", ["copy_file_range", "pwrite", "fsync", "replace", "link", "rename"])
 @pytest.mark.parametrize("target", ["b.safetensors", "new.safetensors", "folder/"])
 def test_a_kill_while_transplanting_leaves_the_old_file_or_the_new(call: str, target: str, tmp_path: Path) -> None:
     """Killed before each step that touches the disk: replacing the recipient, making a file, making a folder."""
@@ -223,3 +226,116 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
         with pytest.raises(FileError):
             open_checkpoint(tmp_path / "bad.pt")
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+# Who gets the name, and who may read it -------------------------------------------------------------------------
+
+
+def test_of_two_that_begin_at_once_one_gets_the_name(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="exists already"), atomic_file(tmp_path / "a", force=False) as file:  # noqa: PT012
+        file.write(b"second")
+        write_text(tmp_path / "a", "first", force=False)
+    assert (tmp_path / "a").read_text() == "first"
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+def test_also_when_both_look_at_the_very_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the last look, and before the name is taken."""
+    link = os.link
+
+    def late(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "link", link)
+        write_text(target, "first", force=False)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", late)
+    with pytest.raises(FileError, match="exists already"):
+        write_text(tmp_path / "a", "second", force=False)
+    assert (tmp_path / "a").read_text() == "first"
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP])
+def test_also_where_there_are_no_hard_links(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    write_text(tmp_path / "a", "first", force=False)
+    assert (tmp_path / "a").read_text() == "first"
+    with pytest.raises(FileError), atomic_file(tmp_path / "b", force=False):
+        write_text(tmp_path / "b", "first", force=False)
+    assert (tmp_path / "b").read_text() == "first"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("target", ["c.safetensors", "c.pt", "c.npz", "c/", "c.safetensors.index.json"])
+@pytest.mark.parametrize("form", ["a.safetensors", "a/"])
+def test_of_two_transplants_to_one_name_one_is_refused(target: str, form: str, tmp_path: Path) -> None:
+    """Both have looked before either is done: the second one plans, and the first one writes."""
+    path = write_checkpoint(Checkpoint.from_arrays({"w": np.zeros(3), "v": np.zeros(2)}), f"{tmp_path}/{form}")
+    done = threading.Event()
+
+    def first(*_: object) -> None:
+        if not done.is_set():
+            done.set()
+            with open_checkpoint(path) as a:
+                transplant(plan_transplant(a, a), f"{tmp_path}/{target}")
+
+    with open_checkpoint(path) as a, pytest.raises(FileError):
+        transplant(plan_transplant(a, a), f"{tmp_path}/{target}", progress=first)
+    assert done.is_set()
+    with open_checkpoint(tmp_path / target) as found:
+        assert list(found) == ["w", "v"]
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o664, 0o400])
+def test_what_is_replaced_keeps_its_mode(mode: int, tmp_path: Path, umask: None) -> None:
+    write_text(tmp_path / "a", "old")
+    (tmp_path / "a").chmod(mode)
+    write_text(tmp_path / "a", "new")
+    assert (tmp_path / "a").stat().st_mode & 0o777 == mode
+    checkpoint = Checkpoint.from_arrays({"w": np.zeros(1)})
+    for name in ("a.safetensors", "a.pt", "a.npz"):
+        path = write_checkpoint(checkpoint, tmp_path / name)
+        assert path.stat().st_mode & 0o777 == 0o644
+        path.chmod(mode)
+        assert write_checkpoint(checkpoint, path, force=True).stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize("private", ["a", "b"])
+@pytest.mark.parametrize("form", ["safetensors", "npz", "shards"])
+@pytest.mark.parametrize("target", ["c.safetensors", "c.pt", "c.npz", "c/"])
+def test_what_is_made_of_a_private_file_is_private(
+    private: str, form: str, target: str, tmp_path: Path, umask: None
+) -> None:
+    """As `cp` does: else a copy of what only its owner may read would be for everybody."""
+    paths = {}
+    for name in ("a", "b"):
+        ending = "/" if form == "shards" else f".{form}"
+        paths[name] = write_checkpoint(Checkpoint.from_arrays({"w": np.zeros(3)}), f"{tmp_path}/{name}{ending}")
+    kept = paths[private]
+    for each in kept.iterdir() if kept.is_dir() else [kept]:
+        each.chmod(0o600)
+    with open_checkpoint(paths["a"]) as a, open_checkpoint(paths["b"]) as b:
+        made = transplant(plan_transplant(a, b), f"{tmp_path}/{target}")
+        copied = write_checkpoint(a if private == "a" else b, f"{tmp_path}/copy-{target}")
+    for path in (made, copied):
+        files = list(path.glob("*.safetensors")) if path.is_dir() else [path]
+        assert files
+        assert {each.stat().st_mode & 0o777 for each in files} == {0o600}
+
+
+@pytest.mark.parametrize("name", ["/dev/null", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "-"])
+def test_a_checkpoint_takes_no_stream_s_place(name: str) -> None:
+    with pytest.raises(FileError, match="is not a plain file"):
+        write_checkpoint(Checkpoint.from_arrays({"w": np.zeros(3)}), name, force=True)
+    assert not os.path.exists("-")

@@ -131,7 +131,7 @@ NAMES = {
     "a long storage": state((text("v"), tensor(held=storage(key=text(LONG))))),
     "a long storage, often": text(LONG) + put(0) + b"0" + state(
         *((text(str(at)), tensor(held=storage(key=get(0)))) for at in range(300))),
-    "a long dtype": state((text("v"), called("torch._utils._rebuild_tensor_v3", storage(), integer(0), 
+    "a long dtype": state((text("v"), called("torch._utils._rebuild_tensor_v3", storage(), integer(0),
         many(integer(4)), many(integer(1)), TRUE, EMPTY_MAP, text(LONG)))),
     "a long version": mapped((text("state_dict"), state()), (text("pytorch-lightning_version"), text(LONG))),
     "a long name of one that is not dense": state((text(LONG), called("torch._utils._rebuild_sparse_tensor"))),

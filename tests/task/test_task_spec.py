@@ -114,7 +114,7 @@ def test_toml_that_cannot_be_read(tmp_path: Path) -> None:
     for at, content in enumerate([b"model = ", b"\xff\xfe"]):
         path = tmp_path / f"{at}.toml"
         path.write_bytes(content)
-        with pytest.raises(UsageError, match="no TOML"):
+        with pytest.raises(UsageError, match="not a TOML"):
             TaskSpec.from_toml(path)
 
 

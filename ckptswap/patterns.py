@@ -1,0 +1,263 @@
+"""Patterns that a person types, against names that a stranger may have chosen: matched in bounded time.
+
+Globs take at most the pattern's length times the name's. A regular expression is read before it is used: how many
+ways through a name it could try is counted, and what could take for ever is refused in a sentence.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import translate
+from math import comb
+from re import _constants as ops  # type: ignore[attr-defined]
+from re import _parser as parser  # type: ignore[attr-defined]
+from typing import Any
+
+from ckptswap.errors import UsageError
+
+WAYS_MOST = 1_000_000
+"""Ways through one name that an expression may have to try: some tenths of a second."""
+SECONDS_MOST = 3.0
+"""Processor time that one expression may take over all names."""
+REPEATS_MOST = 20
+"""A repeat of more, around something that can match in several ways, counts as one without end."""
+
+Test = Callable[[str], bool]
+
+
+# Globs -----------------------------------------------------------------------------------------------------------
+
+
+def glob(pattern: str) -> Test:
+    """fnmatch over the whole name; `=NAME` is one literal name.
+
+    >>> glob("*.bias")("c.bias"), glob("=*")("c.bias")
+    (True, False)
+    """
+    if pattern.startswith("="):
+        return pattern[1:].__eq__
+    match = re.compile(translate(pattern)).match  # which never goes back behind a `*`
+    return lambda text: match(text) is not None
+
+
+def starred(pattern: str) -> Callable[[str], tuple[str, ...] | None]:
+    """fnmatch that gives what each `*` matched, the first as much as it can; None where the name does not fit.
+
+    From the right, each piece between two `*` is put as far right as it goes: that leaves most to those before.
+
+    >>> starred("*.conv*.weight")("a.conv1.b.conv2.weight")
+    ('a.conv1.b', '2')
+    """
+    pieces = [(re.compile(translate(piece)).fullmatch, _width(piece)) for piece in pattern.split("*")]
+
+    def fit(name: str) -> tuple[str, ...] | None:
+        (begins, first), *between, (ends, last) = pieces if len(pieces) > 1 else (*pieces, *pieces)
+        end = len(name) - last
+        if len(pieces) == 1:
+            return () if begins(name) else None
+        if end < first or not begins(name[:first]) or not ends(name[end:]):
+            return None
+        found: list[str] = []
+        for matches, width in reversed(between):
+            at = next((at for at in range(end - width, first - 1, -1) if matches(name[at : at + width])), None)
+            if at is None:
+                return None
+            found.append(name[at + width : end])
+            end = at
+        return (name[first:end], *reversed(found))
+
+    return fit
+
+
+def _width(piece: str) -> int:
+    """Letters that a glob without `*` matches: each literal, `?` and `[…]` is one."""
+    tree = parser.parse(translate(piece))
+    return int(tree.getwidth()[0])
+
+
+def begins_path(tests: Sequence[Test | None], segments: Sequence[str]) -> bool:
+    """Whether the tests use up some leading segments; None stands for any number of them.
+
+    >>> begins_path([None, "conv".__eq__], ["a", "b", "conv", "weight"])
+    True
+    """
+    places = {0}
+    """How many segments may have been used up so far."""
+    for test in tests:
+        if test is None:
+            places = set(range(min(places), len(segments) + 1))
+        else:
+            places = {at + 1 for at in places if at < len(segments) and test(segments[at])}
+        if not places:
+            return False
+    return True
+
+
+# Regular expressions ---------------------------------------------------------------------------------------------
+
+
+class Expression:
+    """A regular expression that answers in bounded time, or says that it cannot. `what` names it in messages.
+
+    Raises `UsageError` for one that cannot be read, or repeats what can itself be repeated in several ways
+    (`(a+)+`, `(a|ab)*`); and while matching, where a name is too long for it.
+
+    >>> Expression(r"block(\\d+)\\.(.*)", "--map").fullmatch("block3.norm.bias").groups()
+    ('3', 'norm.bias')
+    >>> Expression("(a+)+b", "--map")
+    Traceback (most recent call last):
+    ...
+    ckptswap.errors.UsageError: --map '(a+)+b' could take for ever: repeat nothing that holds a repeat itself
+    """
+
+    def __init__(self, text: str, what: str) -> None:
+        self.named = f"{what} {text!r}"
+        try:
+            self.pattern = re.compile(text)
+            tree = parser.parse(text)
+        except re.error as error:
+            raise UsageError(f"{self.named} is not a regular expression", remedy=str(error)) from None
+        except (RecursionError, OverflowError):
+            raise UsageError(f"{self.named} is not a regular expression", remedy="it is too large") from None
+        exact = not self.pattern.flags & re.IGNORECASE
+        try:
+            self._whole, self._part = (_ways(tree, exact, ends=ends) for ends in (True, False))
+        except _EndlessError:
+            raise UsageError(
+                f"{self.named} could take for ever", remedy="repeat nothing that holds a repeat itself"
+            ) from None
+        self._spent = 0.0
+
+    def fullmatch(self, name: str) -> re.Match[str] | None:
+        """The whole of a name."""
+        return self._timed(self.pattern.fullmatch, name, *self._whole)
+
+    def search(self, name: str) -> re.Match[str] | None:
+        """Anywhere in a name."""
+        factor, degree = self._part
+        return self._timed(self.pattern.search, name, factor * (len(name) + 1), degree)
+
+    def _timed(
+        self, match: Callable[[str], re.Match[str] | None], name: str, factor: int, degree: int
+    ) -> re.Match[str] | None:
+        if factor * comb(len(name) + degree, degree) > WAYS_MOST or self._spent > SECONDS_MOST:
+            raise UsageError(
+                f"{self.named} would take too long on {name[:40]!r}", remedy="write it with fewer repeats of '.'"
+            )
+        begin = time.thread_time()
+        found = match(name)
+        self._spent += time.thread_time() - begin
+        return found
+
+
+class _EndlessError(Exception):
+    """The ways through a name grow faster than any power of its length."""
+
+
+Ways = tuple[int, int]
+"""(factor, degree): at most `factor` × C(n + degree, degree) ways through n letters."""
+
+
+def _ways(tree: Iterable[Any], exact: bool, *, ends: bool = False) -> Ways:
+    """How many ways a sequence of parsed nodes can go through a name.
+
+    A repeat of one letter that what follows does not begin with has one way: it takes all there are. So has one at
+    the end, where the whole name is to be matched (`ends`).
+    """
+    nodes = list(_flat(tree))
+    factor, degree = 1, 0
+    for at, (op, value) in enumerate(nodes):
+        following = nodes[at + 1] if at + 1 < len(nodes) else None
+        if op in _REPEATS and _is_one_way(value, following, exact, ends and at + 1 == len(nodes)):
+            continue
+        more, higher = _ways_of(op, value, exact)
+        factor, degree = factor * more, degree + higher
+    return min(factor, 10 * WAYS_MOST), degree
+
+
+def _flat(tree: Iterable[Any]) -> Iterable[tuple[Any, Any]]:
+    """The nodes of a sequence, those of its groups among them."""
+    for op, value in tree:
+        if op is ops.SUBPATTERN:
+            yield from _flat(value[3])
+        else:
+            yield op, value
+
+
+_REPEATS = (ops.MAX_REPEAT, ops.MIN_REPEAT, ops.POSSESSIVE_REPEAT)
+_SINGLE = (ops.LITERAL, ops.NOT_LITERAL, ops.ANY, ops.IN, ops.AT, ops.GROUPREF, ops.FAILURE)
+
+
+def _ways_of(op: Any, value: Any, exact: bool) -> Ways:
+    if op in _SINGLE:
+        return 1, 0
+    if op in _REPEATS:
+        low, high, tree = value
+        return _repeated(low, high, _ways(tree, exact))
+    if op is ops.BRANCH:
+        found = [_ways(tree, exact) for tree in value[1]]
+        apart = exact and _begin_apart(value[1])
+        factors = [factor for factor, _ in found]
+        return max(factors) if apart else sum(factors), max(degree for _, degree in found)
+    if op in (ops.ASSERT, ops.ASSERT_NOT):
+        return _ways(value[1], exact)
+    if op is ops.ATOMIC_GROUP:
+        return _ways(value, exact)
+    raise _EndlessError
+
+
+def _repeated(low: int, high: int, inner: Ways) -> Ways:
+    factor, degree = inner
+    if inner == (1, 0):
+        return (1, 1) if high > REPEATS_MOST else (high - low + 1, 0)
+    if high > REPEATS_MOST:
+        raise _EndlessError
+    return factor**high * (high - low + 1), degree * high
+
+
+def _begin_apart(trees: Sequence[Iterable[Any]]) -> bool:
+    """Whether no two alternatives begin with the same letter."""
+    firsts = [next(iter(_flat(tree)), (None, None)) for tree in trees]
+    return all(op is ops.LITERAL for op, _ in firsts) and len({code for _, code in firsts}) == len(firsts)
+
+
+def _is_one_way(repeat: Any, following: Any, exact: bool, is_last: bool) -> bool:
+    nodes = list(_flat(repeat[2]))
+    if len(nodes) != 1 or nodes[0][0] not in _SINGLE:
+        return False
+    if following is None:
+        return is_last
+    return exact and following[0] is ops.LITERAL and not _takes(nodes[0], following[1])
+
+
+def _takes(node: Any, code: int) -> bool:
+    """Whether a node that matches one letter may match this one."""
+    op, value = node
+    if op is ops.LITERAL:
+        return bool(value == code)
+    if op is ops.NOT_LITERAL:
+        return bool(value != code)
+    if op is not ops.IN or any(inner is ops.CATEGORY and what not in _CATEGORIES for inner, what in value):
+        return True
+    inside = any(_is_in(inner, what, code) for inner, what in value)
+    return inside != (value[0][0] is ops.NEGATE)
+
+
+_CATEGORIES = {
+    ops.CATEGORY_DIGIT: r"\d",
+    ops.CATEGORY_NOT_DIGIT: r"\D",
+    ops.CATEGORY_SPACE: r"\s",
+    ops.CATEGORY_NOT_SPACE: r"\S",
+    ops.CATEGORY_WORD: r"\w",
+    ops.CATEGORY_NOT_WORD: r"\W",
+}
+
+
+def _is_in(op: Any, value: Any, code: int) -> bool:
+    if op is ops.LITERAL:
+        return bool(value == code)
+    if op is ops.RANGE:
+        return bool(value[0] <= code <= value[1])
+    return op is ops.CATEGORY and re.match(_CATEGORIES[value], chr(code)) is not None

@@ -1,0 +1,73 @@
+"""What a model may take that a stranger's checkpoint names: no more numbers than the checkpoint could fill."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+from torch.nn.modules import module as modules
+
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.errors import ModelError
+
+SPARE = {"smp": 130_000_000}
+"""Numbers that a library makes and drops again while it builds: the classifier of a VGG has 124 million."""
+ARGS_MOST = {"img_size": 1024, "window_size": 64, "upsampling": 32, "depth": 16}
+"""Arguments that cost memory before there is a parameter to count, or only when the model runs."""
+PATCH_LEAST = 4
+
+
+@contextmanager
+def bounded_by(checkpoint: Checkpoint, spec: str, args: Mapping[str, Any]) -> Iterator[None]:
+    """In here a model is built, in this thread, as `checkpoint` itself says. Raises `ModelError` once it has more
+    numbers than the checkpoint could fill, before their memory is touched.
+
+    Twice as many are allowed, since a parameter may be made anew while a model is built.
+    """
+    _check_args(checkpoint, args)
+    here, made = threading.get_ident(), 0
+    most = 2 * sum(entry.numel for entry in checkpoint.values()) + 1000 + SPARE.get(spec.partition(":")[0], 0)
+
+    def count(module: object, name: str, value: Tensor | None) -> None:
+        nonlocal made
+        if value is None or threading.get_ident() != here:
+            return
+        made += value.numel()
+        if made > most:
+            raise _refusal(checkpoint, f"needs more numbers than the {most:,} that it could fill")
+
+    handles = [
+        register(count)
+        for register in (
+            modules.register_module_parameter_registration_hook,
+            modules.register_module_buffer_registration_hook,
+        )
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _check_args(checkpoint: Checkpoint, args: Mapping[str, Any]) -> None:
+    for key, most in ARGS_MOST.items():
+        if any(value > most for value in _numbers(args.get(key))):
+            raise _refusal(checkpoint, f"has {key} above {most}")
+    if any(value < PATCH_LEAST for value in _numbers(args.get("patch_size"))):
+        raise _refusal(checkpoint, f"has patch_size below {PATCH_LEAST}")
+
+
+def _numbers(value: Any) -> list[float]:
+    values = value if isinstance(value, list | tuple) else [value]
+    return [each for each in values if isinstance(each, int | float)]
+
+
+def _refusal(checkpoint: Checkpoint, fault: str) -> ModelError:
+    return ModelError(
+        f"the model that {checkpoint.path} names itself {fault}",
+        remedy="if you trust it, name it yourself with --model and --model-args",
+    )
