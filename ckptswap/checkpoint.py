@@ -5,6 +5,7 @@ A variant is a checkpoint too: `overlay` lays some entries of a donor over a rec
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +20,7 @@ import numpy as np
 from ckptswap import dtypes
 from ckptswap.errors import FileError, FormatError, MismatchError, UsageError, near
 from ckptswap.naming import classify
+from ckptswap.ties import Ties, ties_of
 
 CHUNK = 1 << 20
 """Bytes read at once where a tensor is streamed: small enough to stay in a core's cache."""
@@ -133,8 +135,8 @@ class Checkpoint(Mapping[str, Entry]):
 
     `path` and `format` say where it came from, `metadata` what the file says of itself, `notes` what a reader
     should know (optimizer state beside the tensors, a prefix, shared storage). `files` are the files whose
-    bytes it stands for, `renames` the names that are not the file's own (old → new). Use it as a context
-    manager, or call `close`.
+    bytes it stands for, `renames` the names that are not the file's own (old → new), `ties` the names that are
+    known to be one tensor. Use it as a context manager, or call `close`.
 
     >>> a = Checkpoint.from_arrays({"w": np.arange(3.0)})
     >>> list(a), a["w"].dtype, a.read("w").tolist()
@@ -152,6 +154,7 @@ class Checkpoint(Mapping[str, Entry]):
         files: Iterable[Path] = (),
         close: Callable[[], None] | None = None,
         renames: Mapping[str, str] | None = None,
+        ties: Ties | None = None,
     ) -> None:
         found = list(tensors)
         places = classify({tensor.name: tensor.shape for tensor in found})
@@ -166,6 +169,7 @@ class Checkpoint(Mapping[str, Entry]):
         self.files = tuple(files)
         self._stamps = {path: _stamp(path) for path in self.files}
         self.renames: Mapping[str, str] = dict(renames or {})
+        self.ties = ties or Ties()
         self._close = close
 
     def __getitem__(self, name: str) -> Entry:
@@ -208,6 +212,32 @@ class Checkpoint(Mapping[str, Entry]):
     def nbytes(self) -> int:
         """Bytes of tensor data, headers not counted."""
         return sum(entry.nbytes for entry in self.values())
+
+    def tied(self, ties: Ties) -> Checkpoint:
+        """The same checkpoint, in which these of its names are known to be one tensor too."""
+        known = ties.among(self).joined(self.ties)
+        if known == self.ties:
+            return self
+        found = copy.copy(self)
+        found.ties, found._close = known, self.close
+        return found
+
+    def also_named(self, names: Mapping[str, str]) -> Checkpoint:
+        """The same checkpoint, whose tensors have these names too, or instead (new → old).
+
+        >>> list(Checkpoint.from_arrays({"w": np.zeros(1)}).also_named({"v": "w"}))
+        ['w', 'v']
+        """
+        if not names:
+            return self
+        found = copy.copy(self)
+        shapes = {name: self[names.get(name, name)].shape for name in dict.fromkeys([*self, *names])}
+        places = classify(shapes)
+        new = {name: replace(self[old], name=name, layer=places[name][0], kind=places[name][1])
+               for name, old in names.items()}  # fmt: skip
+        found._entries = {**self._entries, **new}
+        found._close = self.close
+        return found
 
     def entry(self, name: str) -> Entry:
         """The entry of that name; raises `MismatchError` with near names when there is none."""
@@ -267,8 +297,9 @@ class Checkpoint(Mapping[str, Entry]):
 
         Raises `FormatError` for a dtype that has no spelling, `UsageError` for what is no array under a name.
         """
-        tensors = (_tensor(name, array) for name, array in arrays.items())
-        return cls(tensors, path=path, format="memory", metadata=metadata)
+        tensors = [_tensor(name, array) for name, array in arrays.items()]
+        ties = ties_of({name: array for name, array in arrays.items() if hasattr(array, "detach")})
+        return cls(tensors, path=path, format="memory", metadata=metadata, ties=ties)
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:
@@ -311,6 +342,7 @@ def overlay(recipient: Checkpoint, donor: Checkpoint, names: Iterable[str], *, a
         format="overlay",
         metadata=recipient.metadata,
         notes=recipient.notes,
+        ties=recipient.ties.unbroken(taken),
     )
 
 

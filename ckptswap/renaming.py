@@ -107,6 +107,7 @@ def renamed(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
         files=checkpoint.files,
         close=checkpoint.close,
         renames=_composed(checkpoint.renames, changed),
+        ties=checkpoint.ties.renamed(changed),
     )
 
 

@@ -32,9 +32,15 @@ def open_torch_legacy(file: LocalFile) -> Checkpoint:
 
     content = _read(stream, file.name, remember)
     places = _places(file, stream, roots)
-    tensors, notes = find_tensors(content, lambda storage: _place(places, storage, file.name), file.name)
+    tensors, notes, ties = find_tensors(content, lambda storage: _place(places, storage, file.name), file.name)
     return Checkpoint(
-        tensors, path=file.name, format=FORMAT, notes=notes, files=[Path(file.name)], close=file.close
+        tensors,
+        path=file.name,
+        format=FORMAT,
+        notes=notes,
+        files=[Path(file.name)],
+        close=file.close,
+        ties=ties,
     )
 
 

@@ -7,7 +7,6 @@ tensors are looked for where training scripts put them (`state_dict`, `model`, â
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from ckptswap.errors import FormatError, listing
 from ckptswap.formats.local import ByteSource
 from ckptswap.formats.pickles import Build, Global, Inert, inert, plain_dict
 from ckptswap.formats.strided import strided
+from ckptswap.ties import Extent, Ties
 
 PLACES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
 """Keys under which training scripts keep the model's tensors, the likeliest first."""
@@ -186,10 +186,11 @@ NAMES: Mapping[str, Build] = {
 
 
 class Found(NamedTuple):
-    """The tensors of a file, and what a reader should know."""
+    """The tensors of a file, what a reader should know, and which of their names are one tensor."""
 
     tensors: list[Tensor]
     notes: list[str]
+    ties: Ties
 
 
 def find_tensors(content: Any, locate: Locate, where: str) -> Found:
@@ -197,7 +198,9 @@ def find_tensors(content: Any, locate: Locate, where: str) -> Found:
     key, entries = find_map(content, _is_tensor, where)
     views = {name: value for name, value in entries.items() if _is_tensor(value)}
     tensors = [_tensor(name, value, locate, where) for name, value in views.items()]
-    return Found(tensors, [*notes_on(content, key, _is_tensor), *left_out(entries, _is_tensor), *_shared(views)])
+    ties = Ties.of({name: _extent(view) for name, view in views.items()})
+    notes = [*notes_on(content, key, _is_tensor), *left_out(entries, _is_tensor)]
+    return Found(tensors, [*notes, str(ties)] if ties else notes, ties)
 
 
 def find_map(content: Any, is_tensor: Callable[[Any], bool], where: str) -> tuple[str | None, Mapping[str, Any]]:
@@ -293,27 +296,9 @@ def left_out(entries: Mapping[str, Any], is_tensor: Callable[[Any], bool]) -> It
         yield f"left out what is no tensor: {listing(others)}"
 
 
-def _shared(views: Mapping[str, Any]) -> Iterator[str]:
-    """Names of the tensors that lie in the same bytes (tied weights)."""
-    storages: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
-    for name, view in views.items():
-        if _end(view) and view.storage.nbytes:
-            width = dtypes.bits(view.dtype) // 8
-            begin = view.storage.start
-            storages[view.storage.key].append((begin + view.offset * width, begin + _end(view), name))
-    for ranges in storages.values():
-        yield from (f"these share their bytes: {listing(names)}" for names in _overlapping(sorted(ranges)))
-
-
-def _overlapping(ranges: list[tuple[int, int, str]]) -> Iterator[list[str]]:
-    names: list[str] = []
-    reach = -1
-    for begin, end, name in ranges:
-        if begin >= reach:
-            if len(names) > 1:
-                yield names
-            names = []
-        names.append(name)
-        reach = max(reach, end)
-    if len(names) > 1:
-        yield names
+def _extent(view: View) -> Extent:
+    """Where a view lies in its storage."""
+    width = dtypes.bits(view.dtype) // 8 if view.dtype else 0
+    begin, end = view.storage.start + view.offset * width, view.storage.start + _end(view)
+    steps = [(size, step) for size, step in zip(view.shape, view.strides, strict=True) if size > 1]
+    return Extent(view.storage.key, begin, end, (view.shape, tuple(steps), view.dtype))

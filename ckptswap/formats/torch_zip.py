@@ -23,7 +23,7 @@ NO_CRC = 0
 def open_torch_zip(archive: Archive, file: LocalFile) -> Checkpoint:
     """Open lazily: only the pickle is read. Raises `FormatError` for what is damaged, hostile, or TorchScript."""
     content, locate = read_content(archive)
-    tensors, notes = find_tensors(content, locate, file.name)
+    tensors, notes, ties = find_tensors(content, locate, file.name)
     return Checkpoint(
         tensors,
         path=file.name,
@@ -32,6 +32,7 @@ def open_torch_zip(archive: Archive, file: LocalFile) -> Checkpoint:
         notes=notes,
         files=[Path(file.name)],
         close=file.close,
+        ties=ties,
     )
 
 
