@@ -194,9 +194,8 @@ def _hashing(plan: Transplant) -> Iterator[Callable[[], Mapping[str, str]]]:
 def _misfits(wanted: Sequence[Entry], donor: Checkpoint, ties: Ties) -> dict[str, str]:
     """What cannot be taken, and why; names that belong together are taken together or not at all."""
     found = {entry.name: reason for entry in wanted if (reason := _misfit(entry, donor))}
-    for group in contradictions(donor, ties.among({entry.name for entry in wanted})):
-        others = {name: listing([each for each in group if each != name], most=3) for name in group}
-        found |= {name: f"one tensor with {others[name]}, but the donor's differ" for name in group}
+    for group, two in contradictions(donor, ties.among({entry.name for entry in wanted})).items():
+        found |= dict.fromkeys(group, f"{' and '.join(two)} are one tensor, but the donor's differ")
     for name in list(found):
         found |= {each: f"goes with {name}" for each in ties.group(name) if each not in found}
     return found

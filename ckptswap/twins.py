@@ -43,14 +43,17 @@ def with_twins(checkpoint: Checkpoint, ties: Ties) -> Checkpoint:
     return checkpoint.also_named(missing).tied(Ties(completed, completed))
 
 
-def contradictions(checkpoint: Checkpoint, ties: Ties) -> list[Group]:
-    """The groups of names of one tensor under which a checkpoint holds different values; counters may."""
-    return [group for group in ties.same if split_name(group[0])[1] != COUNTER and _differ(checkpoint, group)]
+def contradictions(checkpoint: Checkpoint, ties: Ties) -> dict[Group, Group]:
+    """The groups of names of one tensor under which a checkpoint holds different values, each with two such names;
+    counters may.
+    """
+    found = {group: _disagreeing(checkpoint, group) for group in ties.same if split_name(group[0])[1] != COUNTER}
+    return {group: two for group, two in found.items() if two}
 
 
-def _differ(checkpoint: Checkpoint, group: Group) -> bool:
+def _disagreeing(checkpoint: Checkpoint, group: Group) -> Group:
     first, *others = checkpoint.ties.once(name for name in group if name in checkpoint) or [""]
-    return any(not alike(checkpoint[first], checkpoint[other]) for other in others)
+    return next(((first, other) for other in others if not alike(checkpoint[first], checkpoint[other])), ())
 
 
 def alike(a: Entry, b: Entry) -> bool:

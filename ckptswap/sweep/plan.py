@@ -238,8 +238,8 @@ def _compare(donor: Checkpoint, recipient: Checkpoint, names: Iterable[str]) -> 
     """Each tensor once: why it cannot be swapped, or how far it is from the recipient's."""
     wanted = dict.fromkeys(names)
     reasons = {name: reason for name in wanted if (reason := misfit(donor, recipient, name))}
-    for group in contradictions(donor, recipient.ties.among(wanted)):
-        reasons |= dict.fromkeys(group, f"{listing(group, most=4)}: one tensor, but the donor's differ")
+    for group, two in contradictions(donor, recipient.ties.among(wanted)).items():
+        reasons |= dict.fromkeys(group, f"{' and '.join(two)} are one tensor, but the donor's differ")
     fit = [name for name in wanted if name not in reasons]
     apart = distances([(recipient[name], donor[name]) for name in fit], norms=True)
     return {**reasons, **dict(zip(fit, apart, strict=True))}
@@ -269,7 +269,7 @@ def _cell(by: By, part: Part, donor: int, recipient: Checkpoint, compared: Mappi
     once = recipient.ties.once(part.names)
     numel = sum(recipient[name].numel for name in once)
     here = Cell(by, part.layer, part.kind, part.names, numel, "measured", donor=donor)
-    reasons = [each for name in part.names if isinstance(each := compared[name], str)]
+    reasons = [each for name in once if isinstance(each := compared[name], str)]
     if reasons:
         return replace(here, status="mismatch", reason=listing(reasons, most=1))
     total, same = Distance(), True

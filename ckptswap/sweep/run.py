@@ -355,7 +355,7 @@ def propose(
     from ckptswap.task import load_task
 
     donors = (donor,) if isinstance(donor, Checkpoint) else tuple(donor)
-    wanted, given = selection or Selection(), recipient
+    wanted, given = selection or Selection(), (donors, recipient)
     how: dict[str, Any] = {"mode": mode, "alphas": alphas}
     plan = None if mode in ("prefix", "suffix") else make_plan(donors, recipient, wanted, by, **how)
     task = load_task(spec, recipient)
@@ -367,7 +367,9 @@ def propose(
         chosen.refuse_chance(task.first_inputs())
     order = layer_order(task, recipient)
     chosen.notes += said_of_names(recipient)
-    if plan is None or recipient is not given:  # the model tells in which order layers run, and what is one tensor
+    if (
+        plan is None or (donors, recipient) != given
+    ):  # the model tells in which order layers run, and what is one tensor
         plan = make_plan(donors, recipient, wanted, by, order=order, **how)
     plan = replace(plan, recalibration=fingerprint(batches) if batches else None)
     if plan.recalibrated_baseline:

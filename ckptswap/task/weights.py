@@ -46,9 +46,9 @@ def load_into(model: nn.Module, checkpoint: Checkpoint) -> None:
 
 def refuse_contradictions(checkpoint: Checkpoint, ties: Ties) -> None:
     """Raises `MismatchError` where the names of one tensor of the model hold different values in the file."""
-    groups = contradictions(checkpoint, ties)
-    if groups:
-        said = equal(groups, " ≠ ")
+    found = list(contradictions(checkpoint, ties).values())
+    if found:
+        said = equal(found, " ≠ ")
         raise MismatchError(
             f"{checkpoint.path} holds different values under names of one tensor of the model ({said}), of which "
             "torch would silently keep the last",
