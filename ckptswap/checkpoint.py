@@ -5,6 +5,7 @@ A variant is a checkpoint too: `overlay` lays some entries of a donor over a rec
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ from ckptswap import dtypes
 from ckptswap.errors import FileError, FormatError, MismatchError, UsageError, listing, near
 from ckptswap.naming import classify
 from ckptswap.plainfiles import open_plain
+from ckptswap.ties import Ties, ties_of
 
 CHUNK = 1 << 20
 """Bytes read at once where a tensor is streamed: small enough to stay in a core's cache."""
@@ -172,6 +174,7 @@ class Checkpoint(Mapping[str, Entry]):
         close: Callable[[], None] | None = None,
         renames: Mapping[str, str] | None = None,
         unread: Mapping[str, str] | None = None,
+        ties: Ties | None = None,
     ) -> None:
         found = list(tensors)
         _refuse_long_names(found, path)
@@ -188,6 +191,7 @@ class Checkpoint(Mapping[str, Entry]):
         self.files = tuple(files)
         self._stamps = {path: _stamp(path) for path in self.files}
         self.renames: Mapping[str, str] = dict(renames or {})
+        self.ties = ties or Ties()
         self._close = close
 
     def __getitem__(self, name: str) -> Entry:
@@ -230,6 +234,32 @@ class Checkpoint(Mapping[str, Entry]):
     def nbytes(self) -> int:
         """Bytes of tensor data, headers not counted."""
         return sum(entry.nbytes for entry in self.values())
+
+    def tied(self, ties: Ties) -> Checkpoint:
+        """The same checkpoint, in which these of its names are known to be one tensor too."""
+        known = ties.among(self).joined(self.ties)
+        if known == self.ties:
+            return self
+        found = copy.copy(self)
+        found.ties, found._close = known, self.close
+        return found
+
+    def also_named(self, names: Mapping[str, str]) -> Checkpoint:
+        """The same checkpoint, whose tensors have these names too, or instead (new → old).
+
+        >>> list(Checkpoint.from_arrays({"w": np.zeros(1)}).also_named({"v": "w"}))
+        ['w', 'v']
+        """
+        if not names:
+            return self
+        found = copy.copy(self)
+        shapes = {name: self[names.get(name, name)].shape for name in dict.fromkeys([*self, *names])}
+        places = classify(shapes)
+        new = {name: replace(self[old], name=name, layer=places[name][0], kind=places[name][1])
+               for name, old in names.items()}  # fmt: skip
+        found._entries = {**self._entries, **new}
+        found._close = self.close
+        return found
 
     def entry(self, name: str) -> Entry:
         """The entry of that name; raises `MismatchError` with near names when there is none."""
@@ -302,8 +332,9 @@ class Checkpoint(Mapping[str, Entry]):
 
         Raises `FormatError` for a dtype that has no spelling, `UsageError` for what is no array under a name.
         """
-        tensors = (_tensor(name, array) for name, array in arrays.items())
-        return cls(tensors, path=path, format="memory", metadata=metadata)
+        tensors = [_tensor(name, array) for name, array in arrays.items()]
+        ties = ties_of({name: array for name, array in arrays.items() if hasattr(array, "detach")})
+        return cls(tensors, path=path, format="memory", metadata=metadata, ties=ties)
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:
@@ -347,6 +378,7 @@ def overlay(recipient: Checkpoint, donor: Checkpoint, names: Iterable[str], *, a
         metadata=recipient.metadata,
         notes=recipient.notes,
         unread=recipient.unread,
+        ties=recipient.ties.unbroken(taken),
     )
 
 

@@ -119,6 +119,7 @@ def renamed(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
         close=checkpoint.close,
         renames=_composed(checkpoint.renames, changed),
         unread=checkpoint.unread,
+        ties=checkpoint.ties.renamed(changed),
     )
 
 

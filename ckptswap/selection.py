@@ -94,11 +94,15 @@ class Selection:
         return any(getattr(self, each.name) for each in fields(self))
 
     def pick(self, checkpoint: Checkpoint) -> list[Entry]:
-        """The selected entries in natural order; raises `SelectionError` with near names if there is none."""
-        picked = [entry for entry in checkpoint.values() if entry in self]
+        """The selected entries in natural order; raises `SelectionError` with near names if there is none.
+
+        A tensor with several names is selected under all of them, whichever is meant, and so is what shares bytes
+        with it.
+        """
+        picked = [entry.name for entry in checkpoint.values() if entry in self]
         if not picked:
             raise SelectionError(self._why_nothing(checkpoint))
-        return sorted(picked, key=lambda entry: natural_key(entry.name))
+        return [checkpoint[name] for name in sorted(checkpoint.ties.closed(picked), key=natural_key)]
 
     def unmatched(self, *checkpoints: Checkpoint) -> list[Unmatched]:
         """The values that match nothing in any of these, be it beside others that do.
@@ -122,7 +126,11 @@ class Selection:
         ]
 
     def split(self, checkpoint: Checkpoint, by: Sequence[str]) -> list[Part]:
-        """The selection in disjoint parts: by layer, by kind, by both, tensor by tensor, or all in one."""
+        """The selection in disjoint parts: by layer, by kind, by both, tensor by tensor, or all in one.
+
+        Names of one tensor, and of tensors that share bytes, are in one part: that of the first of them, in the
+        order of the model where it is known, else of the file.
+        """
         unknown = [way for way in by if way not in WAYS]
         if unknown or not by:
             raise SelectionError(
@@ -132,7 +140,8 @@ class Selection:
             raise SelectionError(f"cannot split by {', '.join(by)}", remedy="'all' is one part, and stands alone")
         parts: dict[tuple[str | None, str | None, str | None], list[str]] = {}
         for entry in self.pick(checkpoint):
-            parts.setdefault(_part_key(entry, by), []).append(entry.name)
+            first = checkpoint[checkpoint.ties.group(entry.name)[0]]
+            parts.setdefault(_part_key(first, by), []).append(entry.name)
         return [Part(layer, kind, tuple(names)) for (layer, kind, _), names in parts.items()]
 
     def flags(self) -> list[str]:

@@ -30,6 +30,8 @@ from ckptswap.formats.patch import Patch, patch_file, patch_folder, patches
 from ckptswap.formats.sharded import INDEX
 from ckptswap.formats.streaming import Progress, later, watch_of
 from ckptswap.selection import Selection
+from ckptswap.ties import Ties, equal
+from ckptswap.twins import contradictions, probable_ties, with_twins
 from ckptswap.version import __version__
 
 METADATA_KEY = "ckptswap.transplant"
@@ -103,8 +105,12 @@ def plan_transplant(
     if not 0 <= alpha <= 1:
         raise UsageError(f"alpha is {alpha}", remedy="it goes from 0 (the recipient) to 1 (the donor)")
     chosen = selection or Selection()
+    named = [entry.name for entry in chosen.pick(recipient)]
+    guessed = probable_ties(recipient, donor, named)
+    recipient = recipient.tied(guessed)
     wanted = chosen.pick(recipient)
-    misfits = {entry.name: reason for entry in wanted if (reason := _misfit(entry, donor))}
+    donor = with_twins(donor, recipient.ties)
+    misfits = _misfits(wanted, donor, recipient.ties)
     if misfits and not skip_missing:
         raise _refusal(donor, recipient, misfits)
     taken = tuple(entry for entry in wanted if entry.name not in misfits)
@@ -113,7 +119,7 @@ def plan_transplant(
                             remedy="compare them with `ckptswap diff`")  # fmt: skip
     kept = tuple(entry.name for entry in taken if 0 < alpha < 1 and not dtypes.is_float(entry.dtype))
     found = tuple(Misfit(name, reason) for name, reason in misfits.items())
-    warnings = tuple(_warnings(donor, recipient, chosen, kept))
+    warnings = (*_tied(taken, recipient, chosen, guessed), *_warnings(donor, recipient, chosen, kept))
     return Transplant(donor, recipient, chosen, alpha, taken, found, kept, warnings)
 
 
@@ -202,6 +208,16 @@ def _hashing(plan: Transplant) -> Iterator[Callable[[], Mapping[str, str]]]:
             stop.set()
 
 
+def _misfits(wanted: Sequence[Entry], donor: Checkpoint, ties: Ties) -> dict[str, str]:
+    """What cannot be taken, and why; names that belong together are taken together or not at all."""
+    found = {entry.name: reason for entry in wanted if (reason := _misfit(entry, donor))}
+    for group, two in contradictions(donor, ties.among({entry.name for entry in wanted})).items():
+        found |= dict.fromkeys(group, f"{' and '.join(two)} are one tensor, but the donor's differ")
+    for name in list(found):
+        found |= {each: f"goes with {name}" for each in ties.group(name) if each not in found}
+    return found
+
+
 def _misfit(ours: Entry, donor: Checkpoint) -> str | None:
     theirs = donor.get(ours.name)
     if theirs is None:
@@ -225,13 +241,23 @@ def _refusal(donor: Checkpoint, recipient: Checkpoint, misfits: Mapping[str, str
     )
 
 
+def _tied(taken: Sequence[Entry], recipient: Checkpoint, selection: Selection, guessed: Ties) -> Iterator[str]:
+    """What is taken though the selection does not name it: the other names of a tensor."""
+    more = {entry.name for entry in taken if entry not in selection}
+    groups = [group for group in recipient.ties.together if not more.isdisjoint(group)]
+    for are_told, why in (
+        (False, "share their bytes in the recipient"),
+        (True, "hold equal bytes in both files, and count as one tensor"),
+    ):
+        some = [group for group in groups if (guessed.group(group[0]) == group) == are_told]
+        if some:
+            also = sum(name in more for group in some for name in group)
+            yield f"{also} names are taken that were not selected, since they {why}: {equal(some)}"
+
+
 def _warnings(donor: Checkpoint, recipient: Checkpoint, selection: Selection, kept: Sequence[str]) -> list[str]:
-    fates = {
-        "it also carries": "it does not fit the new tensors and is not written",
-        "these share their bytes": "they are written apart",
-    }
-    said = [f"{recipient.path}: {note}; {fate}" for note in recipient.notes
-            for beginning, fate in fates.items() if note.startswith(beginning)]  # fmt: skip
+    said = [f"{recipient.path}: {note}; it does not fit the new tensors and is not written"
+            for note in recipient.notes if note.startswith("it also carries")]  # fmt: skip
     extra = [name for name, entry in donor.items() if entry in selection and name not in recipient]
     if recipient.unread:
         said.append(recipient.unread_note)

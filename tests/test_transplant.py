@@ -333,12 +333,14 @@ def test_optimizer_state_that_no_longer_fits_is_warned_of() -> None:
     assert ["optimizer" in each and "does not fit the new tensors" in each for each in said] == [True]
 
 
-def test_shared_bytes_that_come_apart_are_warned_of(folder: Path) -> None:
+def test_names_of_one_tensor_are_taken_together_and_said_once(folder: Path) -> None:
     weight = torch.ones(2, 2)
     torch.save({"a.weight": weight, "b.weight": weight}, folder / "tied.pt")
     with open_checkpoint("tied.pt") as tied:
         chosen = plan((tied, tied), only=["a.weight"])
-        assert chosen.warnings == ("tied.pt: these share their bytes: a.weight, b.weight; they are written apart",)
+        assert [entry.name for entry in chosen.taken] == ["a.weight", "b.weight"]
+        [said] = chosen.warnings
+        assert said.endswith("since they share their bytes in the recipient: a.weight = b.weight")
 
 
 def failing(code: int):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from ckptswap.cli.flags import DropUnreadFlag, ForceFlag, NameFlags, SelectionFl
 from ckptswap.cli.terminal import emit, progress, say, tell_unmatched, warn
 from ckptswap.errors import listing
 from ckptswap.report.text import plural, safe
+
+if TYPE_CHECKING:
+    from ckptswap.transplant import Transplant
 
 
 @flags
@@ -55,8 +58,7 @@ def transplant(
         warn(plan.warnings)
         if plan.misfits:
             say(f"left out: {listing([f'{each.name} ({each.reason})' for each in plan.misfits])}")
-        size = sum(entry.nbytes for entry in plan.taken)
-        what = f"{plural(len(plan.taken), 'tensor')} ({plural(size, 'byte')}) from {donor} into {recipient}"
+        what = f"{_amount(plan)} from {donor} into {recipient}"
         if dry_run:
             emit("\n".join(safe(entry.name) for entry in plan.taken))
             say(f"would take {what}, and write {out or plan.default_output}")
@@ -65,3 +67,12 @@ def transplant(
             written = write(plan, out, force=force, link=link, drop_unread=drop_unread, progress=tell)
     say(f"took {what}")
     emit(str(written))
+
+
+def _amount(plan: Transplant) -> str:
+    """How much is taken; a tensor with several names counts once."""
+    names = [entry.name for entry in plan.taken]
+    once = plan.recipient.ties.once(names)
+    size = sum(plan.recipient[name].nbytes for name in once)
+    several = f" under {len(names)} names" if len(names) > len(once) else ""
+    return f"{plural(len(once), 'tensor')}{several} ({plural(size, 'byte')})"

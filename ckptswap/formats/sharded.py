@@ -10,6 +10,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import reduce
 from pathlib import Path
 
 from ckptswap.checkpoint import Checkpoint, Entry, Tensor
@@ -19,6 +20,7 @@ from ckptswap.formats.local import LocalFile
 from ckptswap.formats.objects import is_plain_name, parse_object, strings
 from ckptswap.formats.safetensors import write_safetensors
 from ckptswap.formats.streaming import Watch, unwatched
+from ckptswap.ties import Ties
 
 INDEX = ".index.json"
 INDEX_MOST = 100_000_000
@@ -47,6 +49,7 @@ def open_sharded(index: Path, open_file: Callable[[Path], Checkpoint]) -> Checkp
             unread={name: what for shard in shards.values() for name, what in shard.unread.items()},
             files=[index, *(file for shard in shards.values() for file in shard.files)],
             close=stack.pop_all().close,
+            ties=reduce(Ties.joined, (shard.ties for shard in shards.values()), Ties()),
         )
 
 

@@ -7,7 +7,6 @@ tensors are looked for where training scripts put them (`state_dict`, `model`, â
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -20,6 +19,7 @@ from ckptswap.formats.local import ByteSource
 from ckptswap.formats.pickles import CONSTRUCTORS, Build, Global, Inert, inert, plain_dict, shown
 from ckptswap.formats.strided import strided
 from ckptswap.formats.unread import unread
+from ckptswap.ties import Extent
 
 INFLATION_MOST = 32
 """How many times the bytes of a file its tensors may take: as often as its names share them."""
@@ -374,27 +374,9 @@ def left_out(
         yield f"left out what is no tensor: {listing(others)}"
 
 
-def _shared(views: Mapping[str, Any]) -> Iterator[str]:
-    """Names of the tensors that lie in the same bytes (tied weights)."""
-    storages: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
-    for name, view in views.items():
-        if _end(view) and view.storage.nbytes:
-            width = dtypes.bits(view.dtype) // 8
-            begin = view.storage.start
-            storages[view.storage.key].append((begin + view.offset * width, begin + _end(view), name))
-    for ranges in storages.values():
-        yield from (f"these share their bytes: {listing(names)}" for names in _overlapping(sorted(ranges)))
-
-
-def _overlapping(ranges: list[tuple[int, int, str]]) -> Iterator[list[str]]:
-    names: list[str] = []
-    reach = -1
-    for begin, end, name in ranges:
-        if begin >= reach:
-            if len(names) > 1:
-                yield names
-            names = []
-        names.append(name)
-        reach = max(reach, end)
-    if len(names) > 1:
-        yield names
+def _extent(view: View) -> Extent:
+    """Where a view lies in its storage."""
+    width = dtypes.bits(view.dtype) // 8 if view.dtype else 0
+    begin, end = view.storage.start + view.offset * width, view.storage.start + _end(view)
+    steps = [(size, step) for size, step in zip(view.shape, view.strides, strict=True) if size > 1]
+    return Extent(view.storage.key, begin, end, (view.shape, tuple(steps), view.dtype))

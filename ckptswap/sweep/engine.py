@@ -22,7 +22,7 @@ from ckptswap.sweep.graph import Graph, Uncapturable, capture
 from ckptswap.sweep.plan import Variant
 from ckptswap.sweep.recalibration import Recalibration
 from ckptswap.sweep.replay import Replay
-from ckptswap.sweep.swap import Swaps
+from ckptswap.sweep.swap import Swaps, same_bits
 from ckptswap.task.callables import first_line
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ class Engine:
         self.notes: list[str] = []
         self._replays: dict[Form, Replay | None] = {}
         self._begun: set[Form] = set()
+        self._faults: dict[tuple[tuple[str, ...], int, float], str | None] = {}
         self._swaps: dict[tuple[Replay, str], dict[int, Tensor]] = {}
 
     def replay(self, inputs: Tensor) -> Replay | None:
@@ -114,8 +115,11 @@ class Engine:
 
         Raises `ReplayDiffers` when a replayed output is found wrong; then call `run_in_full`.
         """
+        replay = None if all(each.recalibrated for each in variants) else self.replay(inputs)
+        faults = {variant.id: self.fault(variant) for variant in variants}
+        yield from (Outcome(each, None, fault, "full") for each in variants if (fault := faults[each.id]))
+        variants = [variant for variant in variants if not faults[variant.id]]
         plain = [variant for variant in variants if not variant.recalibrated]
-        replay = self.replay(inputs) if plain else None
         if replay is None:
             yield from self.in_full(inputs, variants)
             return
@@ -179,6 +183,16 @@ class Engine:
         """What must be written to the model to make the variant."""
         taken = self.swaps.taken(variant.names, variant.donor, variant.alpha)
         return taken | self.recalibration.statistics(variant.id, taken) if variant.recalibrated else taken
+
+    def fault(self, variant: Variant) -> str | None:
+        """Why the variant is not what was meant once it is in the model; found once for all batches."""
+        what = variant.names, variant.donor, variant.alpha
+        if what not in self._faults:
+            try:
+                self._faults[what] = self.swaps.fault(*what)
+            except CkptswapError as error:
+                self._faults[what] = str(error)
+        return self._faults[what]
 
     def _swap(self, replay: Replay, variant: Variant) -> dict[int, Tensor]:
         """`values`, found once for all batches."""
@@ -297,18 +311,6 @@ class Engine:
 
 def _form(inputs: Tensor) -> Form:
     return tuple(inputs.shape), inputs.dtype
-
-
-def same_bits(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors have the same shape, dtype and bits, NaN included.
-
-    >>> same_bits(torch.tensor([0.0]), torch.tensor([-0.0]))
-    False
-    """
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    left, right = (each.contiguous().view(-1).view(torch.uint8) for each in (a, b))
-    return torch.equal(left, right)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -26,6 +26,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ckptswap.errors import ModelError
 from ckptswap.task.callables import STDOUT_ASIDE, first_line
+from ckptswap.ties import Extent, extent_of
+
+Place = Extent | int
+"""Where a tensor's bytes lie; of one without any, its id."""
 
 
 class Uncapturable(Exception):
@@ -97,7 +101,7 @@ def capture(model: nn.Module, batch: Tensor, pick: Callable[[object], Tensor]) -
     """
     tensors = _state(model)
     try:
-        traced = _traced(model, list(tensors), list(tensors.values()), batch, pick)
+        traced = _traced(model, tensors, batch, pick)
         graph = _graph(traced, model, tensors)
     except (ModelError, Uncapturable):
         raise
@@ -106,11 +110,18 @@ def capture(model: nn.Module, batch: Tensor, pick: Callable[[object], Tensor]) -
     return graph
 
 
-def _state(model: nn.Module) -> dict[str, Tensor]:
+def _place(tensor: Tensor) -> Place:
+    """What tells a tensor from others: where its bytes lie, whatever object it is reached by."""
+    return extent_of(tensor) or id(tensor)
+
+
+def _state(model: nn.Module) -> dict[Place, Tensor]:
     """Every parameter and buffer once. Raises `Uncapturable` where two share memory without being one tensor, or
     where what is saved and loaded is something else.
     """
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors: dict[Place, Tensor] = {}
+    for _, tensor in _all_names(model):
+        tensors.setdefault(_place(tensor), tensor)
     held = {name: tensor.untyped_storage().data_ptr() for name, tensor in _all_names(model)}
     saved = {name: each for name, each in model.state_dict().items() if isinstance(each, Tensor)}
     if any(held.get(name) != each.untyped_storage().data_ptr() for name, each in saved.items()):
@@ -122,19 +133,40 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _traced(
-    model: nn.Module,
-    names: Sequence[str],
-    tensors: Sequence[Tensor],
-    batch: Tensor,
-    pick: Callable[[object], Tensor],
+    model: nn.Module, tensors: Mapping[Place, Tensor], batch: Tensor, pick: Callable[[object], Tensor]
 ) -> GraphModule:
+    places = list(tensors)
+
     def forward(state: Sequence[Tensor], inputs: Tensor) -> Tensor:
-        return pick(torch.func.functional_call(model, dict(zip(names, state, strict=True)), (inputs,)))
+        with _holding(model, dict(zip(places, state, strict=True))):
+            return pick(model(inputs))
 
     pure = torch.func.functionalize(forward, remove="mutations")
     with torch.no_grad(), _no_numpy(), warnings.catch_warnings(), STDOUT_ASIDE:
         warnings.simplefilter("ignore")
-        return make_fx(pure, tracing_mode="fake", _allow_non_fake_inputs=True)(tensors, batch)
+        return make_fx(pure, tracing_mode="fake", _allow_non_fake_inputs=True)(list(tensors.values()), batch)
+
+
+@contextlib.contextmanager
+def _holding(model: nn.Module, values: Mapping[Place, Tensor]) -> Iterator[None]:
+    """The model with other tensors in the places of its own, each under all of its names; its own come back.
+
+    `torch.func.functional_call` leaves a model changed where one module is registered under two names.
+    """
+    slots: list[tuple[dict[str, Any], str, Tensor]] = [
+        (table, key, value)
+        for module in model.modules()
+        for table in (module._parameters, module._buffers)
+        for key, value in table.items()
+        if value is not None
+    ]
+    try:
+        for table, key, value in slots:
+            table[key] = values[_place(value)]
+        yield
+    finally:
+        for table, key, value in slots:
+            table[key] = value
 
 
 @contextlib.contextmanager
@@ -162,7 +194,7 @@ def _no_numpy() -> Iterator[None]:
             torch.Tensor.numpy = before  # type: ignore[method-assign]
 
 
-def _graph(traced: GraphModule, model: nn.Module, tensors: Mapping[str, Tensor]) -> Graph:
+def _graph(traced: GraphModule, model: nn.Module, tensors: Mapping[Place, Tensor]) -> Graph:
     nodes = list(traced.graph.nodes)
     inputs = [node for node in nodes if node.op == "placeholder"]
     numbers = {
@@ -181,8 +213,8 @@ def _graph(traced: GraphModule, model: nn.Module, tensors: Mapping[str, Tensor])
             _refuse_effects(node)
             memory[node] = _memory(node, memory)
             steps.append(_step(node, numbers, memory, flops))
-    places = {id(tensor): at for at, tensor in enumerate(tensors.values())}
-    state = {name: places[id(tensor)] for name, tensor in _all_names(model) if id(tensor) in places}
+    places = {place: at for at, place in enumerate(tensors)}
+    state = {name: places[_place(tensor)] for name, tensor in _all_names(model)}
     return Graph(state, constants, len(tensors), numbers[output], tuple(steps))
 
 

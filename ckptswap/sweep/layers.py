@@ -34,7 +34,8 @@ def layer_order(task: Task, checkpoint: Checkpoint) -> list[str]:
 
 def _run_with(model: nn.Module, told: Callable[[str], object], task: Task) -> None:
     hooks = [
-        module.register_forward_pre_hook(partial(_tell, told, name)) for name, module in model.named_modules()
+        module.register_forward_pre_hook(partial(_tell, told, name))
+        for name, module in model.named_modules(remove_duplicate=False)
     ]
     try:
         task.forward(task.first_inputs())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +22,7 @@ from ckptswap.moments import Distance
 from ckptswap.naming import natural_key, split_name
 from ckptswap.selection import Part, Selection
 from ckptswap.sweep.result import Mode
+from ckptswap.twins import contradictions, with_twins
 
 By = tuple[str, ...]
 Compared = str | tuple[bool, Distance]
@@ -51,7 +52,8 @@ class Variant(NamedTuple):
 class Cell:
     """One row to be: its tensors' names in natural order, and how far apart donor and recipient are there.
 
-    `by` is the split it belongs to, `donor` the number of the donor that gives, `names` what is taken from it.
+    `by` is the split it belongs to, `layer` and `kind` are those of a tensor's first name in the model's order,
+    `donor` is the number of the donor that gives, `names` what is taken from it.
     `rmse` and `rel_l2` (relative to the recipient) leave non-finite elements out and are None over nothing.
     `reason` says why a `mismatch` cannot be swapped.
     """
@@ -194,7 +196,7 @@ def make_plan(
     nothing is selected, `UsageError` for a split that the mode makes no sense of, `FormatError` when a checksum is
     wrong.
     """
-    donors = [donor] if isinstance(donor, Checkpoint) else list(donor)
+    donors = [with_twins(each, recipient.ties) for each in ([donor] if isinstance(donor, Checkpoint) else donor)]
     everything = [entry.name for entry in selection.pick(recipient)]
     splits = {way: _takes(mode, way, selection.split(recipient, way), everything, order) for way in map(tuple, by)}
     refuse_damaged(*donors, recipient)
@@ -202,9 +204,7 @@ def make_plan(
     for number, giving in enumerate(donors):
         compared = _compare(giving, recipient, everything)
         for way, parts in splits.items():
-            found = [
-                _cell(way, part, number, recipient, [compared[name] for name in part.names]) for part in parts
-            ]
+            found = [_cell(way, part, number, recipient, compared) for part in parts]
             cells += sorted(found, key=cell_key) if mode in ("only", "all-but") else found
     ways = tuple(dict.fromkeys(splits))
     return Plan(ways, tuple(selection.flags()), tuple(cells), mode, tuple(dict.fromkeys(alphas)), recalibration)
@@ -238,6 +238,8 @@ def _compare(donor: Checkpoint, recipient: Checkpoint, names: Iterable[str]) -> 
     """Each tensor once: why it cannot be swapped, or how far it is from the recipient's."""
     wanted = dict.fromkeys(names)
     reasons = {name: reason for name in wanted if (reason := misfit(donor, recipient, name))}
+    for group, two in contradictions(donor, recipient.ties.among(wanted)).items():
+        reasons |= dict.fromkeys(group, f"{' and '.join(two)} are one tensor, but the donor's differ")
     fit = [name for name in wanted if name not in reasons]
     apart = distances([(recipient[name], donor[name]) for name in fit], norms=True)
     return {**reasons, **dict(zip(fit, apart, strict=True))}
@@ -263,14 +265,15 @@ def _form(entry: Entry) -> str:
     return f"{entry.dtype} {list(entry.shape)}"
 
 
-def _cell(by: By, part: Part, donor: int, recipient: Checkpoint, found: Sequence[Compared]) -> Cell:
-    numel = sum(recipient[name].numel for name in part.names)
+def _cell(by: By, part: Part, donor: int, recipient: Checkpoint, compared: Mapping[str, Compared]) -> Cell:
+    once = recipient.ties.once(part.names)
+    numel = sum(recipient[name].numel for name in once)
     here = Cell(by, part.layer, part.kind, part.names, numel, "measured", donor=donor)
-    reasons = [each for each in found if isinstance(each, str)]
+    reasons = [each for name in once if isinstance(each := compared[name], str)]
     if reasons:
         return replace(here, status="mismatch", reason=listing(reasons, most=1))
     total, same = Distance(), True
-    for equal, distance in (each for each in found if not isinstance(each, str)):
+    for equal, distance in (each for name in once if not isinstance(each := compared[name], str)):
         total.add(distance)
         same &= equal
     status: Status = "identical" if same else "measured"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.errors import CkptswapError, MismatchError, ModelError, RunError, TaskError, UsageError
+from ckptswap.errors import CkptswapError, ModelError, RunError, TaskError, UsageError
 from ckptswap.formats.guard import refuse_occupied
 from ckptswap.selection import Selection
 from ckptswap.sweep.calibration import Calibration
@@ -368,21 +368,26 @@ def propose(
     from ckptswap.sweep.conditions import conditions
     from ckptswap.sweep.engine import MEMORY, Engine
     from ckptswap.sweep.layers import layer_order
+    from ckptswap.sweep.names import as_in_model, misfit_of, said_of_names
     from ckptswap.sweep.recalibration import fingerprint, load_calibration
     from ckptswap.task import load_task
 
     donors = (donor,) if isinstance(donor, Checkpoint) else tuple(donor)
-    wanted = selection or Selection()
+    wanted, given = selection or Selection(), (donors, recipient)
     how: dict[str, Any] = {"mode": mode, "alphas": alphas}
     plan = None if mode in ("prefix", "suffix") else make_plan(donors, recipient, wanted, by, **how)
     task = load_task(spec, recipient)
-    misfits = tuple(_misfit(task, each) for each in donors)
+    donors, recipient = as_in_model(task, donors, recipient)
+    misfits = tuple(misfit_of(task, each) for each in donors)
     batches = load_calibration(calibration, task) if calibration else []
     chosen = Engine(task, donors, recipient, engine, MEMORY if memory is None else memory, batches)
     with task.pinned():
         chosen.refuse_chance(task.first_inputs())
     order = layer_order(task, recipient)
-    if plan is None:  # in which order the layers run, the model must tell
+    chosen.notes += said_of_names(recipient)
+    if (
+        plan is None or (donors, recipient) != given
+    ):  # the model tells in which order layers run, and what is one tensor
         plan = make_plan(donors, recipient, wanted, by, order=order, **how)
     plan = replace(plan, recalibration=fingerprint(batches) if batches else None)
     if plan.recalibrated_baseline:
@@ -416,16 +421,6 @@ def _unread(task: Task, engine: Engine, recipient: Checkpoint) -> frozenset[str]
     firsts = set(task.data.forms.values())
     with task.pinned(), closing(task.data.numbered(firsts)) as batches:
         return counters | frozenset.intersection(*(engine.unread(batch.inputs) for _, batch in batches))
-
-
-def _misfit(task: Task, donor: Checkpoint) -> str | None:
-    from ckptswap.task.weights import check_fit
-
-    try:
-        check_fit(task.model, donor)
-    except MismatchError as error:
-        return str(error)
-    return None
 
 
 def sweep(

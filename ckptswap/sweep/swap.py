@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
@@ -10,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ckptswap.checkpoint import Checkpoint, overlay
-from ckptswap.errors import MismatchError
-from ckptswap.task.weights import to_torch
+from ckptswap.errors import MismatchError, listing
+from ckptswap.task.weights import state_of, to_torch
+from ckptswap.ties import ties_of
+from ckptswap.twins import alike
 
 _LEAVE_OUT = "leave it out with --exclude"
 
@@ -21,8 +22,8 @@ class Swaps:
 
     def __init__(self, model: nn.Module, *donors: Checkpoint, recipient: Checkpoint | None = None) -> None:
         self.donors, self.recipient = donors, recipient
-        self.state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-        self._sharing = _sharing(self.state)
+        self.state = state_of(model)
+        self.ties = ties_of(self.state)
         self._given: dict[tuple[str, int], Tensor] = {}
 
     def given(self, name: str, donor: int = 0, alpha: float = 1.0) -> Tensor:
@@ -52,26 +53,47 @@ class Swaps:
     def taken(self, names: Iterable[str], donor: int = 0, alpha: float = 1.0) -> dict[str, Tensor]:
         """What must be written to make a variant, in the order of the state dict.
 
-        Tensors that share memory (tied parameters) are all written, as loading the variant's file would: the last
-        one counts, be it the donor's or the recipient's own.
+        A tensor is written under all of its names, whichever is taken. What shares only part of its bytes keeps
+        the recipient's, as it would in the variant's file; `fault` tells whether that can be.
         """
-        wanted = set(names)
-        given = {name: self.given(name, donor, alpha) for name in wanted}
-        touched = {each for name in wanted for each in self._sharing[name]}
+        given = {name: self.given(name, donor, alpha) for name in dict.fromkeys(names)}
+        given = {twin: value for name, value in given.items() for twin in self.ties.twins(name)} | given
+        touched = set(self.ties.closed(given))
         return {name: given.get(name, value) for name, value in self.state.items() if name in touched}
 
-    def swapped(self, names: Iterable[str]) -> AbstractContextManager[None]:
+    def fault(self, names: Iterable[str], donor: int = 0, alpha: float = 1.0) -> str | None:
+        """Why the model with these tensors is not what was meant: it holds other values, or nothing is changed
+        although donor and recipient differ.
+        """
+        taken = self.taken(names, donor, alpha)
+        with self.holding(taken) as (meant, before):
+            lost = [name for name, value in meant.items() if not same_bits(self.state[name], value)]
+            changed = any(not same_bits(self.state[name], value) for name, value in before.items())
+        if lost:
+            return f"the model does not hold what was swapped in ({listing(lost, most=3)}): others write over it"
+        if changed or alpha != 1.0 or not self._differ(taken, donor):
+            return None
+        return (
+            f"the swap changes nothing in the model, though donor and recipient differ ({listing(list(taken), 3)})"
+        )
+
+    def _differ(self, names: Iterable[str], donor: int) -> bool:
+        recipient, giving = self.recipient, self.donors[donor]
+        both = [name for name in names if recipient is not None and name in recipient and name in giving]
+        return recipient is not None and any(not alike(recipient[name], giving[name]) for name in both)
+
+    def swapped(self, names: Iterable[str]) -> AbstractContextManager[object]:
         """The model with the named tensors taken from the donor; the recipient's bits come back at the end."""
         return self.holding(self.taken(names))
 
     @contextmanager
-    def holding(self, values: Mapping[str, Tensor]) -> Iterator[None]:
-        """The model with these tensors written to it; the recipient's bits come back at the end."""
+    def holding(self, values: Mapping[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        """The model with these tensors written to it; the recipient's bits come back at the end. Gives both."""
         written = {name: value.clone() for name, value in values.items()}
         kept = {name: self.state[name].clone() for name in written}
         try:
             self._write(written)
-            yield
+            yield written, kept
         finally:
             self._write(kept)
 
@@ -80,9 +102,13 @@ class Swaps:
             self.state[name].copy_(value)
 
 
-def _sharing(state: dict[str, Tensor]) -> dict[str, list[str]]:
-    """For each tensor, all that use the same memory, itself included."""
-    owners: dict[int, list[str]] = defaultdict(list)
-    for name, tensor in state.items():
-        owners[tensor.untyped_storage().data_ptr()].append(name)
-    return {name: owners[tensor.untyped_storage().data_ptr()] for name, tensor in state.items()}
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors have the same shape, dtype and bits, NaN included.
+
+    >>> same_bits(torch.tensor([0.0]), torch.tensor([-0.0]))
+    False
+    """
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    left, right = (each.contiguous().view(-1).view(torch.uint8) for each in (a, b))
+    return torch.equal(left, right)

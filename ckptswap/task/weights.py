@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, Entry
-from ckptswap.errors import MismatchError, listing
+from ckptswap.errors import MismatchError, ModelError, listing
 from ckptswap.formats.checksums import refuse_damaged
+from ckptswap.ties import Ties, equal, extent_of, ties_of
+from ckptswap.twins import contradictions
 
 _REINTERPRETED = {1: np.uint8, 2: np.uint16}
 
@@ -23,9 +25,10 @@ def load_into(model: nn.Module, checkpoint: Checkpoint) -> None:
     """Copy every tensor of the checkpoint into the model; nothing is copied unless all of them fit.
 
     Names and shapes must be equal; only a missing `num_batches_tracked` is forgiven, as torch itself does for old
-    files. A float may have another precision (torch's `copy_` rounds it); whole numbers and floats do not mix.
-    Raises `MismatchError` with the missing, the unexpected and the mismatched tensors, ten of each and a count;
-    `FormatError` when a checksum is wrong.
+    files, and a name of a tensor that is there under another. A float may have another precision (`copy_` rounds
+    it); whole numbers and floats do not mix. Raises `MismatchError` with the missing, the unexpected and the
+    mismatched tensors, ten of each and a count, and where names of one tensor hold different values; `FormatError`
+    when a checksum is wrong.
 
     >>> model = nn.Linear(1, 1)
     >>> load_into(model, Checkpoint.from_arrays({"weight": np.ones((1, 1)), "bias": np.zeros(1)}))
@@ -34,10 +37,23 @@ def load_into(model: nn.Module, checkpoint: Checkpoint) -> None:
     """
     state = check_fit(model, checkpoint)
     refuse_damaged(checkpoint)
+    refuse_contradictions(checkpoint, ties_of(state))
     with torch.no_grad():
         for name, value in state.items():
             if name in checkpoint:
                 value.copy_(to_torch(checkpoint.read(name)))
+
+
+def refuse_contradictions(checkpoint: Checkpoint, ties: Ties) -> None:
+    """Raises `MismatchError` where the names of one tensor of the model hold different values in the file."""
+    found = list(contradictions(checkpoint, ties).values())
+    if found:
+        said = equal(found, " ≠ ")
+        raise MismatchError(
+            f"{checkpoint.path} holds different values under names of one tensor of the model ({said}), of which "
+            "torch would silently keep the last",
+            remedy="write it anew with the right ones under all of these names, or under one of them",
+        )
 
 
 def to_torch(array: np.ndarray) -> Tensor:
@@ -61,8 +77,9 @@ def check_fit(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
     """The model's own tensors by name; raises `MismatchError`, as `load_into` does, where the checkpoint does
     not fit.
     """
-    state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    missing = [name for name in state if name not in checkpoint and not name.endswith("num_batches_tracked")]
+    state = state_of(model)
+    there = set(ties_of(state).closed_twins(checkpoint))
+    missing = [name for name in state if name not in there and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in checkpoint if name not in state]
     unlike = [_pair(checkpoint[name], state[name]) for name in state if name in checkpoint]
     parts = [
@@ -77,6 +94,24 @@ def check_fit(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
     if parts:
         raise MismatchError(
             f"{checkpoint.path} does not fit the model: {'; '.join(parts)}", remedy=_remedy(missing, unexpected)
+        )
+    return state
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """The model's own tensors by name. Raises `ModelError` where its `state_dict` gives copies: what is written to
+    these does not reach the model.
+    """
+    first, again = model.state_dict(), model.state_dict()
+    state = {name: value for name, value in first.items() if isinstance(value, Tensor)}
+    copied = [
+        name for name, value in state.items() if value.numel() and extent_of(value) != extent_of(again[name])
+    ]
+    if copied:
+        raise ModelError(
+            f"the model's state_dict() gives copies of its tensors ({listing(copied, most=3)}): what is written "
+            "to them does not reach it",
+            remedy="wrap it in a module without that hook",
         )
     return state
 

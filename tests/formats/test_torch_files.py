@@ -58,7 +58,10 @@ def test_tied_tensors_are_reported(zipped: bool, tmp_path: Path) -> None:
     weight = torch.rand(4, 4)
     state = {"decoder": weight, "apart": weight.clone(), "encoder": weight, "row": weight[1]}
     with open_checkpoint(save(state, tmp_path, zipped)) as found:
-        assert found.notes == ("these share their bytes: decoder, encoder, row",)
+        assert found.ties.same == (("decoder", "encoder"),)
+        assert found.ties.together == (("decoder", "encoder", "row"),)
+        [note] = found.notes
+        assert note.startswith("1 tensor has several names (decoder = encoder)")
     halves = torch.rand(4, 4)
     with open_checkpoint(save({"a": halves[:2], "b": halves[2:]}, tmp_path, zipped)) as found:
         assert found.notes == ()

@@ -15,8 +15,11 @@ Forward = Callable[[Tensor], Tensor]
 
 
 def plain_network(task: Task, donor: Checkpoint, recipient: Checkpoint, names: Collection[str]) -> nn.Module:
-    """A network of its own, with the named tensors of the donor's file and the others of the recipient's."""
+    """A network of its own, with the named tensors of the donor's file, under all names that they have, and the
+    others of the recipient's."""
     theirs, ours = (torch.load(each.path, weights_only=True) for each in (donor, recipient))
+    places = {ours[name].data_ptr() for name in names}
+    names = {name for name in ours if name in names or ours[name].data_ptr() in places}
     assert task.spec.model is not None
     place, _, name = task.spec.model.rpartition(":")
     network: nn.Module = runpy.run_path(place)[name](**task.spec.model_args)

@@ -1,0 +1,180 @@
+"""Which names are one tensor, told by where their bytes lie.
+
+`same` are names of one tensor (tied weights, a module registered twice). Others share part of their memory (a view
+of a fused weight): `together` are all the names that a change of one reaches, and that are taken together.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from ckptswap.errors import listing
+
+Group = tuple[str, ...]
+
+
+class Extent(NamedTuple):
+    """Where a tensor's bytes lie in a storage, in bytes, and in which form (shape, strides, dtype)."""
+
+    storage: Hashable
+    begin: int
+    end: int
+    form: Hashable
+
+
+@dataclass(frozen=True)
+class Ties:
+    """Groups of two names or more, the names in the order in which their model has them.
+
+    >>> ties = Ties.of({"a": Extent(0, 0, 8, ()), "b": Extent(0, 0, 8, ()), "c": Extent(0, 4, 8, ())})
+    >>> ties.same, ties.together
+    ((('a', 'b'),), (('a', 'b', 'c'),))
+    """
+
+    same: tuple[Group, ...] = ()
+    together: tuple[Group, ...] = ()
+
+    @classmethod
+    def of(cls, extents: Mapping[str, Extent]) -> Ties:
+        """From where each tensor lies; one without bytes is tied to nothing."""
+        names: dict[Extent, list[str]] = defaultdict(list)
+        for name, extent in extents.items():
+            if extent.end > extent.begin:
+                names[extent].append(name)
+        place = {name: at for at, name in enumerate(extents)}
+        reached = (sorted(group, key=place.__getitem__) for group in _overlapping(names))
+        return cls(_groups(names.values()), _groups(reached))
+
+    def joined(self, other: Ties) -> Ties:
+        """Both; groups that share a name become one."""
+        if not other or not self:
+            return self or other
+        same = merged([*self.same, *other.same])
+        return Ties(same, merged([*self.together, *other.together, *same]))
+
+    def among(self, names: Collection[str]) -> Ties:
+        """What is left of it among these names."""
+        return self._changed(lambda group: [name for name in group if name in names])
+
+    def renamed(self, names: Mapping[str, str]) -> Ties:
+        """Under other names (old → new); what is not mentioned keeps its own."""
+        return self._changed(lambda group: [names.get(name, name) for name in group])
+
+    def unbroken(self, names: Collection[str]) -> Ties:
+        """The groups all or none of whose names are among these."""
+        return self._changed(lambda group: group if len({name in names for name in group}) == 1 else [])
+
+    def _changed(self, change: Callable[[Group], Sequence[str]]) -> Ties:
+        return Ties(_groups(map(change, self.same)), _groups(map(change, self.together)))
+
+    def twins(self, name: str) -> Group:
+        """All names of the tensor, this one included."""
+        return self._same.get(name, (name,))
+
+    def group(self, name: str) -> Group:
+        """All names that are taken together with this one, which is one of them."""
+        return self._together.get(name, (name,))
+
+    def closed(self, names: Iterable[str]) -> list[str]:
+        """These names and all that are taken together with them, each once."""
+        return list(dict.fromkeys(each for name in names for each in self.group(name)))
+
+    def closed_twins(self, names: Iterable[str]) -> list[str]:
+        """These names and all other names of their tensors, each once."""
+        return list(dict.fromkeys(each for name in names for each in self.twins(name)))
+
+    def once(self, names: Iterable[str]) -> list[str]:
+        """The first of these names for each tensor."""
+        return list({self.twins(name)[0]: name for name in reversed(list(names))}.values())[::-1]
+
+    def __bool__(self) -> bool:
+        return bool(self.together)
+
+    def __str__(self) -> str:
+        """What a reader should know, in one line."""
+        count = len(self.same)
+        have = "tensor has" if count == 1 else "tensors have"
+        parts = [f"{count} {have} several names ({equal(self.same)})"] if self.same else []
+        others = [group for group in self.together if len({self.twins(name) for name in group}) > 1]
+        if others:
+            parts.append(f"some share part of their bytes ({equal(others, ' + ')})")
+        return "; ".join(parts)
+
+    @cached_property
+    def _same(self) -> dict[str, Group]:
+        return {name: group for group in self.same for name in group}
+
+    @cached_property
+    def _together(self) -> dict[str, Group]:
+        return {name: group for group in self.together for name in group}
+
+
+def equal(groups: Sequence[Group], sign: str = " = ", most: int = 1) -> str:
+    """The first groups in words, and how many more there are.
+
+    >>> equal([("embed", "head"), ("a", "b")])
+    'embed = head and 1 more'
+    """
+    said = [sign.join([*group[:3], *(["…"] if len(group) > 3 else [])]) for group in groups]
+    return listing(said, most=most)
+
+
+def _groups(found: Iterable[Sequence[str]]) -> tuple[Group, ...]:
+    return tuple(tuple(group) for group in found if len(group) > 1)
+
+
+def merged(groups: Iterable[Sequence[str]]) -> tuple[Group, ...]:
+    """Groups that share a name as one, names in the order in which they first appear.
+
+    >>> merged([("a", "b"), ("c", "d"), ("b", "e")])
+    (('a', 'b', 'e'), ('c', 'd'))
+    """
+    found: dict[str, dict[str, None]] = {}
+    for group in groups:
+        whole: dict[str, None] = {}
+        for name in group:
+            if name not in whole:
+                whole |= found.get(name, {name: None})
+        found |= dict.fromkeys(whole, whole)
+    return _groups([tuple(each) for each in {id(each): each for each in found.values()}.values()])
+
+
+def _overlapping(names: Mapping[Extent, Sequence[str]]) -> Iterator[list[str]]:
+    """Names whose stretches of one storage meet, be it through others between them."""
+    storages: dict[Hashable, list[Extent]] = defaultdict(list)
+    for extent in names:
+        storages[extent.storage].append(extent)
+    for extents in storages.values():
+        found: list[str] = []
+        reach = -1
+        for extent in sorted(extents, key=lambda each: (each.begin, each.end)):
+            if extent.begin >= reach:
+                yield found
+                found = []
+            found.extend(names[extent])
+            reach = max(reach, extent.end)
+        yield found
+
+
+def extent_of(tensor: Any) -> Extent | None:
+    """Where a torch tensor lies in memory; None for one without bytes of its own (sparse, meta, empty)."""
+    try:
+        begin, size = tensor.data_ptr(), tensor.element_size()
+        steps = [(length, step) for length, step in zip(tensor.shape, tensor.stride(), strict=True) if length > 1]
+    except (RuntimeError, NotImplementedError, AttributeError):
+        return None
+    if not begin or not tensor.numel():
+        return None
+    last = sum((length - 1) * step for length, step in steps)
+    form = tuple(tensor.shape), tuple(steps), tensor.dtype
+    return Extent(str(tensor.device), begin, begin + (last + 1) * size, form)
+
+
+def ties_of(tensors: Mapping[str, Any]) -> Ties:
+    """Which of these torch tensors are one, by their place in memory."""
+    extents = {name: extent_of(each) for name, each in tensors.items()}
+    return Ties.of({name: extent for name, extent in extents.items() if extent})

@@ -1,0 +1,182 @@
+"""Names of one tensor in checkpoints that do not say so: missing ones, contradictions, and guesses from bytes.
+
+Files of safetensors keep no sharing: a tied tensor stands there twice, or under one of its names. Where no model
+tells, names whose bytes are equal in the recipient and in the donor, and differ between the two, are taken to be
+one tensor: training keeps no two tensors equal. Constant tensors (biases of zeros) and whole numbers are no
+evidence by themselves, and follow the tensors of their layers.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import xxhash
+
+from ckptswap import dtypes
+from ckptswap.checkpoint import Checkpoint, Entry
+from ckptswap.naming import split_name
+from ckptswap.ties import Group, Ties, merged
+
+PROBE = 4096
+"""Bytes by which tensors are told apart before all of their bytes are read."""
+COUNTER = "num_batches_tracked"
+"""What no model reads in eval mode: batch norm's count of batches, which nobody keeps equal."""
+
+
+def with_twins(checkpoint: Checkpoint, ties: Ties) -> Checkpoint:
+    """The checkpoint in which a tensor that has one of its names has all of them.
+
+    >>> found = with_twins(Checkpoint.from_arrays({"embed": np.ones(2)}), Ties((("embed", "head"),)))
+    >>> found.read("head").tolist()
+    [1.0, 1.0]
+    """
+    missing = {
+        name: there
+        for group in ties.same
+        if (there := next((each for each in group if each in checkpoint), None)) is not None
+        for name in group
+        if name not in checkpoint
+    }
+    completed = tuple(group for group in ties.same if any(name in missing for name in group))
+    return checkpoint.also_named(missing).tied(Ties(completed, completed))
+
+
+def contradictions(checkpoint: Checkpoint, ties: Ties) -> dict[Group, Group]:
+    """The groups of names of one tensor under which a checkpoint holds different values, each with two such names;
+    counters may.
+    """
+    found = {group: _disagreeing(checkpoint, group) for group in ties.same if split_name(group[0])[1] != COUNTER}
+    return {group: two for group, two in found.items() if two}
+
+
+def _disagreeing(checkpoint: Checkpoint, group: Group) -> Group:
+    first, *others = checkpoint.ties.once(name for name in group if name in checkpoint) or [""]
+    return next(((first, other) for other in others if not alike(checkpoint[first], checkpoint[other])), ())
+
+
+def alike(a: Entry, b: Entry) -> bool:
+    """Whether two tensors have the same shape, dtype and bytes."""
+    if (a.shape, a.dtype) != (b.shape, b.dtype):
+        return False
+    return all(np.array_equal(ours, theirs) for ours, theirs in zip(a.chunks(), b.chunks(), strict=True))
+
+
+def probable_ties(recipient: Checkpoint, donor: Checkpoint, names: Iterable[str]) -> Ties:
+    """Groups with one of these names and with others, that are one tensor as far as bytes tell.
+
+    Only tensors of equal shape and dtype are looked at, a first stretch of each, and all of those whose stretches
+    are equal. A name that the donor lacks counts as equal there.
+
+    >>> def pair(value): return Checkpoint.from_arrays(dict.fromkeys("ab", np.arange(4.0) + value))
+    >>> probable_ties(pair(0), pair(1), ["a"]).same
+    (('a', 'b'),)
+    """
+    wanted = set(names)
+    if len(wanted) == len(recipient):
+        return Ties()
+    layers = {split_name(name)[0] for name in wanted}
+    near = {name for name in recipient if name in wanted or split_name(name)[0] in layers}
+    evident = [tuple(entry.name for entry in group) for group in _evident(recipient, donor, near, wanted)]
+    following = _following(recipient, donor, evident, wanted)
+    found = [group for group in merged([*evident, *following]) if not wanted.isdisjoint(group)]
+    return Ties(tuple(found), tuple(found))
+
+
+def _evident(
+    recipient: Checkpoint, donor: Checkpoint, near: Collection[str], wanted: Collection[str]
+) -> Iterator[list[Entry]]:
+    """Groups by their bytes alone, some of whose names are `near` and some not `wanted`."""
+
+    def theirs(key: Callable[[Entry], Hashable]) -> Callable[[Entry], Hashable]:
+        return lambda entry: key(donor[entry.name]) if _fits(entry, donor) else None
+
+    def is_asked_for(group: Sequence[Entry]) -> bool:
+        return any(each.name in near for each in group) and any(each.name not in wanted for each in group)
+
+    floats = [each for each in recipient.values() if dtypes.is_float(each.dtype) and each.numel > 1]
+    for form in _equal(floats, lambda entry: (entry.shape, entry.dtype), is_asked_for):
+        for begun in _equal(form, _probe, is_asked_for):
+            for same in _equal(begun, _hash, is_asked_for):
+                for group in _equal_or_missing(same, theirs(_hash)):
+                    if is_asked_for(group) and _is_evidence(group[0], donor, group):
+                        yield group
+
+
+def _equal(
+    entries: Iterable[Entry], key: Callable[[Entry], Hashable], wanted: Callable[[Sequence[Entry]], bool]
+) -> Iterator[list[Entry]]:
+    groups: dict[Hashable, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        groups[key(entry)].append(entry)
+    yield from (group for group in groups.values() if len(group) > 1 and wanted(group))
+
+
+def _equal_or_missing(entries: Sequence[Entry], key: Callable[[Entry], Hashable]) -> list[list[Entry]]:
+    """Those of one key; those without any join them where there is but one."""
+    groups: dict[Hashable, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        groups[key(entry)].append(entry)
+    missing = groups.pop(None, [])
+    return [list(entries)] if missing and len(groups) == 1 else [each for each in groups.values() if len(each) > 1]
+
+
+def _is_evidence(entry: Entry, donor: Checkpoint, group: Sequence[Entry]) -> bool:
+    """Whether anything is at stake, and more than a constant is equal."""
+    theirs = next(donor[each.name] for each in group if _fits(each, donor))
+    return not alike(entry, theirs) and not (_is_constant(entry) and _is_constant(theirs))
+
+
+def _following(
+    recipient: Checkpoint, donor: Checkpoint, evident: Sequence[Group], wanted: Collection[str]
+) -> Iterator[Group]:
+    """What is no evidence, in layers that are one by another tensor."""
+    known = {name for group in evident for name in group}
+    inside: Mapping[str, list[str]] = defaultdict(list)
+    for name in wanted:
+        if name not in known:
+            inside[split_name(name)[0]].append(name)
+    for layers in dict.fromkeys(tuple(split_name(name)[0] for name in group) for group in evident):
+        for layer in layers:
+            for name in inside[layer]:
+                others = (other + name.removeprefix(layer) for other in layers if other != layer)
+                yield (name, *(each for each in others if _are_alike(recipient, donor, name, each)))
+
+
+def _are_alike(recipient: Checkpoint, donor: Checkpoint, a: str, b: str) -> bool:
+    there = a in donor and b in donor
+    return b in recipient and alike(recipient[a], recipient[b]) and (not there or alike(donor[a], donor[b]))
+
+
+def _fits(entry: Entry, donor: Checkpoint) -> bool:
+    theirs = donor.get(entry.name)
+    return theirs is not None and (theirs.shape, theirs.dtype) == (entry.shape, entry.dtype)
+
+
+def _probe(entry: Entry) -> bytes:
+    raw = bytearray(min(PROBE, entry.nbytes))  # whole values: every width divides it
+    entry.source.read_into(memoryview(raw), 0)
+    return bytes(raw)
+
+
+def _width(entry: Entry) -> int:
+    """Bytes of one value; 1 for packed ones."""
+    return max(1, dtypes.bits(entry.dtype) // 8)
+
+
+def _hash(entry: Entry) -> bytes:
+    digest = xxhash.xxh3_128()
+    for chunk in entry.chunks():
+        digest.update(chunk.data)
+    return digest.digest()
+
+
+def _is_constant(entry: Entry) -> bool:
+    width, first = _width(entry), None
+    for chunk in entry.chunks():
+        values = chunk.reshape(-1, width)
+        first = values[:1].copy() if first is None else first
+        if not (values == first).all():
+            return False
+    return True
