@@ -153,9 +153,9 @@ class Checkpoint(Mapping[str, Entry]):
 
     `path` and `format` say where it came from, `metadata` what the file says of itself, `notes` what a reader
     should know (optimizer state beside the tensors, a prefix, shared storage), `unread` what holds values of the
-    model and is no tensor that could be read (name → what it is). `files` are the files whose
-    bytes it stands for, `renames` the names that are not the file's own (old → new). Use it as a context
-    manager, or call `close`.
+    model and is no tensor that could be read (name → what it is). `files` are the files whose bytes it stands
+    for, `renames` the names that are not the file's own (old → new), `ties` the names that are known to be one
+    tensor. Use it as a context manager, or call `close`.
 
     >>> a = Checkpoint.from_arrays({"w": np.arange(3.0)})
     >>> list(a), a["w"].dtype, a.read("w").tolist()

@@ -37,6 +37,7 @@ def open_torch_legacy(file: LocalFile) -> Checkpoint:
         unread=found.unread,
         files=[Path(file.name)],
         close=file.close,
+        ties=found.ties,
     )
 
 

@@ -19,7 +19,7 @@ from ckptswap.formats.local import ByteSource
 from ckptswap.formats.pickles import CONSTRUCTORS, Build, Global, Inert, inert, plain_dict, shown
 from ckptswap.formats.strided import strided
 from ckptswap.formats.unread import unread
-from ckptswap.ties import Extent
+from ckptswap.ties import Extent, Ties
 
 INFLATION_MOST = 32
 """How many times the bytes of a file its tensors may take: as often as its names share them."""
@@ -232,11 +232,14 @@ NAMES: Mapping[str, Build] = {
 
 
 class Found(NamedTuple):
-    """The tensors of a file, what a reader should know, and what holds values and is not read."""
+    """The tensors of a file, what a reader should know, what holds values and is not read, and which names are
+    one tensor.
+    """
 
     tensors: list[Tensor]
     notes: list[str]
     unread: dict[str, str]
+    ties: Ties
 
 
 def find_tensors(content: Any, locate: Locate, where: str) -> Found:
@@ -248,8 +251,10 @@ def find_tensors(content: Any, locate: Locate, where: str) -> Found:
     held = {view.storage.key: locate(view.storage).size for view in views.values()}
     refuse_inflated(tensors, sum(held.values()), where)
     missed = unread(entries, _is_tensor)
-    notes = [*notes_on(content, key, _is_tensor), *left_out(entries, missed, _is_tensor), *_shared(views)]
-    return Found(tensors, notes, missed)
+    ties = Ties.of({name: _extent(view) for name, view in views.items()})
+    shared = [str(ties)] if ties else []
+    notes = [*notes_on(content, key, _is_tensor), *left_out(entries, missed, _is_tensor), *shared]
+    return Found(tensors, notes, missed, ties)
 
 
 def entries_of(where: str | None, found: Mapping[Any, Any]) -> Mapping[Any, Any]:
@@ -376,7 +381,7 @@ def left_out(
 
 def _extent(view: View) -> Extent:
     """Where a view lies in its storage."""
-    width = dtypes.bits(view.dtype) // 8 if view.dtype else 0
+    width = dtypes.bits(view.dtype) // 8
     begin, end = view.storage.start + view.offset * width, view.storage.start + _end(view)
     steps = [(size, step) for size, step in zip(view.shape, view.strides, strict=True) if size > 1]
     return Extent(view.storage.key, begin, end, (view.shape, tuple(steps), view.dtype))

@@ -37,7 +37,7 @@ def open_torch_zip(archive: Archive, file: LocalFile) -> Checkpoint:
         unread=found.unread,
         files=[Path(file.name)],
         close=file.close,
-        ties=ties,
+        ties=found.ties,
     )
 
 
