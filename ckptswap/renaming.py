@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from pathlib import Path
 
 from ckptswap.checkpoint import Checkpoint, Tensor
 from ckptswap.errors import FileError, MismatchError, UsageError, near
+from ckptswap.wrappers import correspondence
 
 
 @dataclass(frozen=True)
@@ -201,38 +202,20 @@ def all_matched(
 
 
 def aligned(other: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, str | None]:
-    """`other` under the names of `reference`, where they share none and one prefix explains it; what was done.
+    """`other` under the names of `reference`, as far as a wrapper's names or a prefix explain them; what was done.
 
     >>> import numpy as np
     >>> plain, wrapped = (Checkpoint.from_arrays({name: np.zeros(1)}) for name in ("c.bias", "module.c.bias"))
     >>> list(aligned(plain, wrapped)[0])
     ['module.c.bias']
     """
-    if any(name in reference for name in other):
+    return aligned_with(other, reference, reference.path)
+
+
+def aligned_with(other: Checkpoint, names: Collection[str], whose: str) -> tuple[Checkpoint, str | None]:
+    """The same with these names, of a model for example; `whose` they are is for the sentence."""
+    new, how = correspondence(other, names)
+    if not new:
         return other, None
-    candidates = [
-        *((prefix, lambda name, cut=len(prefix): name[cut:], "without") for prefix in _prefixes(other)),
-        *((prefix, lambda name, prefix=prefix: prefix + name, "with") for prefix in _prefixes(reference)),
-    ]
-    best = max(candidates, key=lambda each: _overlap(other, reference, each[1]), default=None)
-    if best is None or not _overlap(other, reference, best[1]):
-        return other, None
-    prefix, rename, how = best
-    said = f"the tensors of {other.path} are taken {how} the prefix {prefix!r}, to match {reference.path}"
-    return renamed(other, {name: rename(name) for name in other}), said
-
-
-def _overlap(other: Checkpoint, reference: Checkpoint, rename: Callable[[str], str]) -> int:
-    return sum(rename(name) in reference for name in other)
-
-
-def _prefixes(checkpoint: Checkpoint) -> Iterator[str]:
-    """Every dotted prefix that stands before all names, the shortest first."""
-    names = list(checkpoint)
-    shortest = min(names, key=len, default="")
-    for at, letter in enumerate(shortest):
-        prefix = shortest[: at + 1]
-        if not all(name.startswith(prefix) for name in names):
-            return
-        if letter == "." and shortest != prefix:
-            yield prefix
+    which = "the" if len(new) == len(other) else f"{len(new)} of the {len(other)}"
+    return renamed(other, new), f"{which} tensors of {other.path} are taken {how}, to match {whose}"
