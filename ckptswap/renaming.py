@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import translate
 from pathlib import Path
@@ -93,21 +95,37 @@ def renamed(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
     changed = {old: new for old, new in names.items() if old != new}
     if not changed:
         return checkpoint
-    new_names = [changed.get(name, name) for name in checkpoint]
-    if len(set(new_names)) < len(new_names):
-        twice = next(name for name in new_names if new_names.count(name) > 1)
+    new_names = {name: changed.get(name, name) for name in checkpoint}
+    if len(set(new_names.values())) < len(new_names):
+        [(twice, _)] = Counter(new_names.values()).most_common(1)
         raise MismatchError(f"renaming gives two tensors of {checkpoint.path} the name {twice!r}",
                             remedy="make the rules narrower")  # fmt: skip
-    entries = zip(new_names, checkpoint.values(), strict=True)
+    return _derived(checkpoint, new_names, _composed(checkpoint.renames, changed))
+
+
+def limited(checkpoint: Checkpoint, names: Iterable[str]) -> Checkpoint:
+    """The checkpoint with these of its tensors only; closing it closes the original.
+
+    >>> import numpy as np
+    >>> list(limited(Checkpoint.from_arrays({"a": np.zeros(1), "b": np.zeros(1)}), ["b"]))
+    ['b']
+    """
+    kept = set(names)
+    return _derived(checkpoint, {name: name for name in checkpoint if name in kept}, checkpoint.renames)
+
+
+def _derived(checkpoint: Checkpoint, names: Mapping[str, str], renames: Mapping[str, str]) -> Checkpoint:
+    """What of a checkpoint is named, under new names."""
+    entries = ((new, checkpoint[old]) for old, new in names.items())
     return Checkpoint(
-        (Tensor(name, entry.shape, entry.dtype, entry.source) for name, entry in entries),
+        (Tensor(new, entry.shape, entry.dtype, entry.source) for new, entry in entries),
         path=checkpoint.path,
         format=checkpoint.format,
         metadata=checkpoint.metadata,
         notes=checkpoint.notes,
         files=checkpoint.files,
         close=checkpoint.close,
-        renames=_composed(checkpoint.renames, changed),
+        renames=renames,
     )
 
 
@@ -162,18 +180,42 @@ def strip_all(checkpoints: Sequence[Checkpoint], prefix: str) -> list[Checkpoint
 
 
 def matched(
-    other: Checkpoint, reference: Checkpoint, rules: Sequence[Rule] = (), strip_prefix: str | None = None
+    other: Checkpoint,
+    reference: Checkpoint,
+    rules: Sequence[Rule] = (),
+    strip_prefix: str | None = None,
+    *,
+    either: bool = False,
 ) -> tuple[Checkpoint, Checkpoint, str | None]:
     """Both under names that can be compared, and a sentence where a prefix was found without being named.
 
-    `strip_prefix` is taken off both, then `rules` rename the tensors of `other`, then `aligned` looks for a
-    prefix. Raises what `strip_all` and `map_all` raise.
+    `strip_prefix` is taken off both, then `rules` rename the tensors of `other` (with `either` those of both,
+    where more names are the same then), then `aligned` looks for a prefix. Raises what `strip_all` and `map_all`
+    raise.
     """
     if strip_prefix:
         other, reference = strip_all([other, reference], strip_prefix)
-    [other] = map_all([other], rules)
+    other, reference = _mapped(other, reference, rules) if either else (*map_all([other], rules), reference)
     other, said = aligned(other, reference)
     return other, reference, said
+
+
+def _mapped(other: Checkpoint, reference: Checkpoint, rules: Sequence[Rule]) -> tuple[Checkpoint, Checkpoint]:
+    """The rules upon `other`, or upon both, whichever makes more names the same."""
+    try:
+        alone = map_all([other], rules)[0], reference
+    except UsageError:  # a rule fits none of its names, and may fit the reference's
+        first, second = map_all([other, reference], rules)
+        return first, second
+    with suppress(MismatchError):
+        first, second = map_all([other, reference], rules)
+        if _shared(first, second) > _shared(*alone):
+            return first, second
+    return alone
+
+
+def _shared(one: Checkpoint, other: Checkpoint) -> int:
+    return sum(name in other for name in one)
 
 
 def all_matched(
@@ -199,6 +241,20 @@ def all_matched(
     reference, *others = map_all(each, rules)
     pairs = [aligned(other, reference) for other in others]
     return [reference, *(other for other, _ in pairs)], [said for _, said in pairs if said]
+
+
+def sides_matched(
+    recipient: Checkpoint, donors: Sequence[Checkpoint], rules: Sequence[Rule], strip_prefix: str | None
+) -> tuple[Checkpoint, list[Checkpoint], list[str]]:
+    """Recipient and donors under names that can be compared, and what was found unasked.
+
+    One donor is `matched`, and rules may concern either side; several are `all_matched`.
+    """
+    if len(donors) == 1:
+        donor, recipient, said = matched(donors[0], recipient, rules, strip_prefix, either=True)
+        return recipient, [donor], [said] if said else []
+    [recipient, *others], sentences = all_matched(recipient, donors, rules, strip_prefix)
+    return recipient, others, sentences
 
 
 def aligned(other: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, str | None]:

@@ -8,10 +8,11 @@ from itertools import islice
 from typing import NamedTuple
 
 SEGMENTS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
-"""(Distributed)DataParallel and AveragedModel, torch.compile, FSDP, activation checkpointing, Lightning Fabric: they
-stand wherever a part was wrapped."""
+"""(Distributed)DataParallel and AveragedModel, torch.compile, FSDP, activation checkpointing, Lightning Fabric:
+they stand wherever a part was wrapped."""
 HOLDER = "model"
-"""What a training loop (Lightning's, for example) calls the network: it stands first, and is an ordinary name too."""
+"""What training loops call the network (Lightning's, for example): it stands first, and is an ordinary name
+too."""
 _CHAINS_MOST = 8
 _TOLD_MOST = 1000
 _CHAIN_DEPTH = 4
@@ -19,7 +20,7 @@ _DEPTH_MOST = 16
 
 
 class Correspondence(NamedTuple):
-    """New names for those that change, and in words what was taken off or put before them ('' where nothing was)."""
+    """New names for those that change, and in words what was taken off or put before them."""
 
     names: Mapping[str, str]
     how: str

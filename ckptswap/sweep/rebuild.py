@@ -34,9 +34,9 @@ def rebuilt(order: Order) -> Iterator[Engine]:
     folder = Path(order.folder)
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.chdir(order.cwd))
-        recipient = stack.enter_context(_opened(order.recipient))
+        task = load_task(order.spec, stack.enter_context(_opened(order.recipient)))
+        recipient = task.fit.taken
         donors = [stack.enter_context(_given(each, recipient, order)) for each in order.donors]
-        task = load_task(order.spec, recipient)
         found = conditions(task, donors, recipient)
         if key_of(found) != order.key:
             check_conditions(folder, found)

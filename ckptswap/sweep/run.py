@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.errors import CkptswapError, MismatchError, ModelError, RunError, TaskError, UsageError
+from ckptswap.errors import CkptswapError, ModelError, RunError, TaskError, UsageError
 from ckptswap.selection import Selection
 from ckptswap.sweep.calibration import Calibration
 from ckptswap.sweep.evidence import checked_tolerance, limit_of, load_result
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from ckptswap.task import Metric, Task, TaskSpec
     from ckptswap.task.task import Score
 
+Donor = Checkpoint | str
 CELLS: By = ("layer", "kind")
 EXTENT = "range of outputs"
 """Under this name the baseline's blocks hold (1, 2): least and greatest output, where it has one channel."""
@@ -67,7 +68,7 @@ class Proposal:
     """A sweep that could be run: what would be scored, on what, and in which folder it is kept.
 
     `donor_misfits` say of each donor why it has no score itself, where it does not fit the model; `layers` are in
-    the order in which they run.
+    the order in which they run; `notes` say what was taken off names, and what of the recipient was left out.
     """
 
     task: Task
@@ -80,6 +81,7 @@ class Proposal:
     donor_misfits: tuple[str | None, ...]
     calibration: Calibration | None = None
     layers: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def variants(self) -> list[Variant]:
@@ -324,7 +326,7 @@ def _extent(score: Score) -> Statistics:
 
 
 def propose(
-    donor: Checkpoint | Sequence[Checkpoint],
+    donor: Donor | Sequence[Donor],
     recipient: Checkpoint,
     spec: TaskSpec,
     *,
@@ -340,25 +342,30 @@ def propose(
     """Plan a sweep: compare the checkpoints, build the task, capture the model, name the run folder (default
     `runs/KEY`).
 
-    Several donors make one table. `mode` says what each part of the selection takes from the donor (`sweep.plan`),
-    `alphas` which points of the path to it are scored beside it, `calibration` on what batch norm's statistics are
-    estimated anew beside it. `engine` says how variants are scored (see `sweep.engine`), `memory` bounds in bytes
-    what replays may take. Nothing is written. Raises `SelectionError` when nothing is selected, `UsageError` for
-    modes and calibrations that make no sense, `TaskError` when the task cannot be built or the model run,
-    `MismatchError` when the recipient does not fit the model, `ModelError` where it can estimate no statistics.
+    Several donors make one table; a donor may be one of the words by which it is made from the recipient
+    (`sweep.donors`). Both sides go by the model's names, and the notes say so. `mode` says what each part of the
+    selection takes from the donor (`sweep.plan`), `alphas` which points of the path to it are scored beside it,
+    `calibration` on what batch norm's statistics are estimated anew beside it. `engine` says how variants are
+    scored (see `sweep.engine`), `memory` bounds in bytes what replays may take. Nothing is written. Raises
+    `SelectionError` when nothing is selected, `UsageError` for modes and calibrations that make no sense,
+    `TaskError` when the task cannot be built or the model run, `MismatchError` when the recipient does not fit the
+    model, `ModelError` where it can estimate no statistics.
     """
     from ckptswap.sweep.conditions import conditions
     from ckptswap.sweep.engine import MEMORY, Engine
     from ckptswap.sweep.layers import layer_order
     from ckptswap.sweep.recalibration import fingerprint, load_calibration
-    from ckptswap.task import load_task
+    from ckptswap.sweep.sides import misfit_of, named_alike
+    from ckptswap.task.task import load_model, load_task
 
-    donors = (donor,) if isinstance(donor, Checkpoint) else tuple(donor)
+    loaded = load_model(spec, recipient)
+    recipient = loaded.fit.taken
+    donors, said = named_alike([donor] if isinstance(donor, str | Checkpoint) else donor, loaded)
     wanted = selection or Selection()
     how: dict[str, Any] = {"mode": mode, "alphas": alphas}
     plan = None if mode in ("prefix", "suffix") else make_plan(donors, recipient, wanted, by, **how)
-    task = load_task(spec, recipient)
-    misfits = tuple(_misfit(task, each) for each in donors)
+    task = load_task(spec, recipient, loaded=loaded)
+    misfits = tuple(misfit_of(task, each) for each in donors)
     batches = load_calibration(calibration, task) if calibration else []
     chosen = Engine(task, donors, recipient, engine, MEMORY if memory is None else memory, batches)
     with task.pinned():
@@ -373,7 +380,10 @@ def propose(
         plan = plan.without_effect(_unread(task, chosen, recipient))
     found = conditions(task, donors, recipient)
     folder = Path(run_dir) if run_dir is not None else Path("runs") / key_of(found)[:12]
-    return Proposal(task, chosen, recipient, donors, plan, found, folder, misfits, calibration, tuple(order))
+    return Proposal(
+        task, chosen, recipient, donors, plan, found, folder, misfits, calibration, tuple(order),
+        (*loaded.fit.notes, *said),
+    )  # fmt: skip
 
 
 def _refuse_estimate(engine: Engine, baseline: Variant) -> None:
@@ -400,18 +410,8 @@ def _unread(task: Task, engine: Engine, recipient: Checkpoint) -> frozenset[str]
         return counters | frozenset.intersection(*(engine.unread(batch.inputs) for _, batch in batches))
 
 
-def _misfit(task: Task, donor: Checkpoint) -> str | None:
-    from ckptswap.task.weights import check_fit
-
-    try:
-        check_fit(task.model, donor)
-    except MismatchError as error:
-        return str(error)
-    return None
-
-
 def sweep(
-    donor: Checkpoint | Sequence[Checkpoint],
+    donor: Donor | Sequence[Donor],
     recipient: Checkpoint,
     spec: TaskSpec,
     *,
