@@ -12,6 +12,7 @@ from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.errors import CkptswapError
 from ckptswap.renaming import Rule, map_all, matched, parse_rules, strip_all
 from ckptswap.selection import Selection
+from ckptswap.shell import joined
 
 Shapes = Mapping[str, tuple[int, ...]]
 RULES_MOST = 3
@@ -147,10 +148,23 @@ def joining_flags(other: Checkpoint, reference: Checkpoint) -> tuple[list[str], 
     """
     ours, theirs = ({name: entry.shape for name, entry in side.items()} for side in (other, reference))
     flags = flags_for(prefix_rules(ours, theirs), both=True)
-    before = sum(name in reference for name in other)
+    before = _shared_with([], other, reference)
     gained = _shared_with(flags, other, reference) - before if flags else 0
     left = min(len(other), len(reference)) - before
     return (flags, gained) if gained >= LEAST and 2 * gained >= left else ([], 0)
+
+
+def names_apart(other: Checkpoint, reference: Checkpoint) -> str | None:
+    """A sentence where two files share no name, or where flags would bring more of them together; else None."""
+    if all(name in reference for name in other):
+        return None
+    flags, gained = joining_flags(other, reference)
+    shared = _shared_with([], other, reference)
+    if shared and not flags:
+        return None
+    there = f"{other.path} and {reference.path} share {shared or 'no'} names" if shared else (
+        f"no tensor of {other.path} has the name of one of {reference.path}")  # fmt: skip
+    return f"{there}; with {joined(flags)} {gained} more are the same" if flags else there
 
 
 def _shared_with(flags: Sequence[str], other: Checkpoint, reference: Checkpoint) -> int:

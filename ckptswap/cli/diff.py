@@ -85,6 +85,7 @@ def _two(
 
     with open_checkpoint(a) as left, open_checkpoint(b) as right:
         tell_notes(left, right)
+        names.hint(left, right)
         left, right = names.matched(left, right)
         with progress("comparing") as tell:
             found = compare(left, right, selection, values=not stat, progress=tell)
@@ -101,6 +102,8 @@ def _three(base: str, a: str, b: str, selection: Selection, names: NameFlags) ->
 
     with open_checkpoint(base) as root, open_checkpoint(a) as left, open_checkpoint(b) as right:
         tell_notes(root, left, right)
+        names.hint(left, root)
+        names.hint(right, root)
         root, left, right = names.all_matched(root, left, right)
         with progress("comparing") as tell:
             found = three_way(root, left, right, selection, progress=tell)

@@ -131,6 +131,15 @@ class NameFlags:
         note([said] if said else [])
         return other, reference
 
+    def hint(self, other: Checkpoint, reference: Checkpoint) -> None:
+        """Says on stderr where the names of two files are apart, and which of these flags would help; unless one
+        was given.
+        """
+        from ckptswap.hints import names_apart
+
+        if not (self.map or self.map_file or self.strip_prefix):
+            note(filter(None, [names_apart(other, reference)]))
+
     def sides_matched(
         self, recipient: Checkpoint, donors: Sequence[Checkpoint]
     ) -> tuple[Checkpoint, list[Checkpoint]]:

@@ -183,6 +183,8 @@ def _opened(
 
     paths = [text for text in dict.fromkeys(donors) if is_file(text)]
     files = [stack.enter_context(open_donor(path, recipient, spec)) for path in paths]
+    for file in files:
+        names.hint(file, recipient)
     recipient, files = names.sides_matched(recipient, files)
     found = dict(zip(paths, files, strict=True))
     return [found.get(text, text) for text in dict.fromkeys(donors)], recipient

@@ -78,7 +78,8 @@ class Fit:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was taken off names, and what goes nowhere."""
-        left = f"{self.checkpoint.path}: {len(self.left)} tensors are left out ({listing(self.left)})"
+        count = f"{len(self.left)} of {len(self.checkpoint)}"
+        left = f"{self.checkpoint.path}: left out, not fitting the model: {count} tensors ({listing(self.left)})"
         return (*([self.said] if self.said else []), *([left] if self.left else []))
 
 
