@@ -137,8 +137,10 @@ class Entry:
     def compatible(self, other: Entry) -> bool:
         """Whether the other may take its place: of its shape and dtype; what counts batches, of any number type.
 
-        >>> counts = {dtype: Checkpoint.from_arrays({"n.num_batches_tracked": np.array(9, dtype)}) for dtype in
-        "qf"} >>> counts["q"]["n.num_batches_tracked"].compatible(counts["f"]["n.num_batches_tracked"]) True
+        >>> name = "bn.num_batches_tracked"
+        >>> old, new = (Checkpoint.from_arrays({name: np.array(9, dtype)}) for dtype in (np.float32, np.int64))
+        >>> new[name].compatible(old[name])
+        True
         """
         if self.shape != other.shape or self.dtype == other.dtype:
             return self.shape == other.shape

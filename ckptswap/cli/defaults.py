@@ -27,10 +27,10 @@ HELP = ("-h", "--help")
 OWN, SHARED = "ckptswap.toml", "pyproject.toml"
 NEVER = frozenset((
     "from", "to", "data", "data-args", "calibration-data", "calibration-args", "init-from", "map-file", "config",
-    "run", "out", "save-init", "force", "fresh", "repair", "help", "version", "install-completion",
+    "run", "out", "save-init", "force", "fresh", "repair", "partial", "help", "version", "install-completion",
     "show-completion",
 ))  # fmt: skip
-"""What a command works on, and what it may write or replace, is said where it is called."""
+"""What a command works on, may write or replace, or may go without, is said where it is called."""
 BY_FILE = frozenset((
     "format", "ascii", "sort", "stat", "stats", "all", "top", "by", "watch", "exit-code", "dry-run", "only",
     "exclude", "layers", "kind", "map", "strip-prefix", "skip-missing", "shard-size", "alpha", "both", "mode",

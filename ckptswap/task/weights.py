@@ -57,7 +57,7 @@ def check_fit(
     state = tensors_of(model.state_dict())
     fit = fit_of(state, checkpoint)
     judged = fit.without(exclude)
-    if partial and not fit.loaded and state:
+    if state and not fit.loaded and (partial or not judged.problems):
         raise MismatchError(f"nothing in {checkpoint.path} fits the model", remedy=remedy(state, checkpoint, fit))
     if judged.problems and not partial:
         raise MismatchError(

@@ -1,0 +1,8 @@
+"""The program is run as in tests/cli."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
