@@ -131,14 +131,12 @@ class NameFlags:
         note([said] if said else [])
         return other, reference
 
-    def hint(self, other: Checkpoint, reference: Checkpoint) -> None:
-        """Says on stderr where the names of two files are apart, and which of these flags would help; unless one
-        was given.
-        """
+    def hint(self, other: Checkpoint, reference: Checkpoint) -> str | None:
+        """Where the names of two files are apart, and which of these flags would help; None where one was given."""
         from ckptswap.hints import names_apart
 
-        if not (self.map or self.map_file or self.strip_prefix):
-            note(filter(None, [names_apart(other, reference)]))
+        is_given = self.map or self.map_file or self.strip_prefix
+        return None if is_given else names_apart(other, reference)
 
     def sides_matched(
         self, recipient: Checkpoint, donors: Sequence[Checkpoint]

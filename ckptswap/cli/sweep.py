@@ -167,9 +167,9 @@ def _proposed(
     from ckptswap.formats import open_checkpoint
     from ckptswap.sweep.run import propose
 
-    giving, receiving = _opened(donors, stack.enter_context(open_checkpoint(recipient)), names, spec, stack)
+    giving, receiving, hints = _opened(donors, stack.enter_context(open_checkpoint(recipient)), names, spec, stack)
     proposal = propose(giving, receiving, spec, **how)
-    note(proposal.notes)
+    note([*proposal.notes, *hints])
     fit = proposal.task.fit
     tell_unmatched(how["selection"], fit.checkpoint, fit.own)
     return proposal
@@ -177,17 +177,16 @@ def _proposed(
 
 def _opened(
     donors: Sequence[str], recipient: Checkpoint, names: NameFlags, spec: TaskSpec, stack: ExitStack
-) -> tuple[list[Checkpoint | str], Checkpoint]:
-    """The donors that are files, under comparable names, and the words of those that are made."""
+) -> tuple[list[Checkpoint | str], Checkpoint, list[str]]:
+    """The donors (files under comparable names, words for those that are made), the recipient, and hints."""
     from ckptswap.sweep.donors import is_file, open_donor
 
     paths = [text for text in dict.fromkeys(donors) if is_file(text)]
     files = [stack.enter_context(open_donor(path, recipient, spec)) for path in paths]
-    for file in files:
-        names.hint(file, recipient)
+    hints = [hint for file in files if (hint := names.hint(file, recipient))]
     recipient, files = names.sides_matched(recipient, files)
     found = dict(zip(paths, files, strict=True))
-    return [found.get(text, text) for text in dict.fromkeys(donors)], recipient
+    return [found.get(text, text) for text in dict.fromkeys(donors)], recipient, hints
 
 
 def _run(proposal: Proposal, **how: Any) -> SweepResult:

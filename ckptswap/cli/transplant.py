@@ -52,9 +52,10 @@ def transplant(
         selection = select.selection()
         try:
             plan = plan_transplant(giving, receiving, selection, alpha=alpha, skip_missing=skip_missing)
-        except MismatchError:
-            names.hint(*own)
-            raise
+        except MismatchError as error:
+            hint = names.hint(*own)
+            remedy = f"{hint}; else {error.remedy}" if hint else error.remedy
+            raise MismatchError(error.message, remedy=remedy) from None
         tell_unmatched(selection, receiving)
         warn(plan.warnings)
         if plan.misfits:
