@@ -132,7 +132,7 @@ class NameFlags:
         return other, reference
 
     def hint(self, other: Checkpoint, reference: Checkpoint) -> str | None:
-        """Where the names of two files are apart, and which of these flags would help; None where one was given."""
+        """Where two files' names are apart, and which of these flags would help; None where one was given."""
         from ckptswap.hints import names_apart
 
         is_given = self.map or self.map_file or self.strip_prefix
