@@ -22,6 +22,7 @@ from ckptswap.report.display import shows_itself
 from ckptswap.selection import Selection
 
 if TYPE_CHECKING:
+    from ckptswap.renaming import Rule
     from ckptswap.sweep.comparison import Comparison
     from ckptswap.sweep.plan import By
     from ckptswap.sweep.result import SweepResult
@@ -87,12 +88,15 @@ def diff(
     exclude: Patterns = (),
     layers: Patterns = (),
     kind: Patterns = (),
+    map: Patterns = (),
     strip_prefix: str | None = None,
     stat: bool = False,
 ) -> Diff:
     """What differs, tensor by tensor. `stat` looks at the headers only.
 
-    Raises `SelectionError` where nothing is selected, and what `open` raises.
+    `map` are rules `OLD=NEW` for the names of `a`, `strip_prefix` comes off both sides first. Raises
+    `SelectionError` where nothing is selected, `UsageError` for a rule or prefix that fits no name, and what
+    `open` raises.
 
     >>> import ckptswap as cs, numpy as np
     >>> before = {"conv.weight": np.zeros((2, 1, 3, 3)), "conv.bias": np.zeros(2)}
@@ -101,11 +105,11 @@ def diff(
     [('conv.bias', 2)]
     """
     from ckptswap.diff import diff as compare
-    from ckptswap.renaming import matched
+    from ckptswap.renaming import matched, parse_rules
 
-    selection = _selection(only, exclude, layers, kind)
+    selection, rules = _selection(only, exclude, layers, kind), parse_rules(_listed(map))
     with ExitStack() as stack:
-        left, right, _ = matched(_opened(a, stack), _opened(b, stack), (), strip_prefix)
+        left, right, _ = matched(_opened(a, stack), _opened(b, stack), rules, strip_prefix)
         return compare(left, right, selection, values=not stat)
 
 
@@ -118,6 +122,7 @@ def transplant(
     exclude: Patterns = (),
     layers: Patterns = (),
     kind: Patterns = (),
+    map: Patterns = (),
     strip_prefix: str | None = None,
     alpha: float = 1.0,
     skip_missing: bool = False,
@@ -126,10 +131,11 @@ def transplant(
 ) -> Checkpoint:
     """The recipient with the selected tensors taken from the donor: a variant, which is a checkpoint itself.
 
-    Without `out` nothing is written or copied; with it the variant is written there, and opened from there. Raises
-    `MismatchError` naming every tensor that does not fit, unless `skip_missing`; `SelectionError` where nothing is
-    selected; `FileError` where `out` exists and `force` is not given; `FormatError` where values of the recipient
-    are not read and would be lost, unless `drop_unread`.
+    Without `out` nothing is written or copied; with it the variant is written there, and opened from there. `map`
+    are rules `OLD=NEW` for the donor's names, `strip_prefix` comes off both sides first. Raises `MismatchError`
+    naming every tensor that does not fit, unless `skip_missing`; `SelectionError` where nothing is selected;
+    `FileError` where `out` exists and `force` is not given; `FormatError` where values of the recipient are not
+    read and would be lost, unless `drop_unread`.
 
     >>> import ckptswap as cs, numpy as np
     >>> ones, zeros = ({"conv.bias": each(2), "conv.weight": each((2, 1, 3, 3))} for each in (np.ones, np.zeros))
@@ -139,13 +145,13 @@ def transplant(
     >>> variant.path
     'memory+conv.bias@memory.safetensors'
     """
-    from ckptswap.renaming import matched
+    from ckptswap.renaming import matched, parse_rules
     from ckptswap.transplant import plan_transplant
     from ckptswap.transplant import transplant as write
 
-    selection = _selection(only, exclude, layers, kind)
+    selection, rules = _selection(only, exclude, layers, kind), parse_rules(_listed(map))
     with ExitStack() as stack:
-        giving, receiving, _ = matched(_opened(donor, stack), _opened(recipient, stack), (), strip_prefix)
+        giving, receiving, _ = matched(_opened(donor, stack), _opened(recipient, stack), rules, strip_prefix)
         plan = plan_transplant(giving, receiving, selection, alpha=_plain(alpha), skip_missing=skip_missing)
         if out is not None:
             return open(write(plan, out, force=force, drop_unread=drop_unread))
@@ -153,19 +159,32 @@ def transplant(
         return _named(plan)
 
 
-def evaluate(checkpoints: Given | Sequence[Given], **task: Any) -> Comparison:
+def evaluate(
+    checkpoints: Given | Sequence[Given],
+    *,
+    exclude: Patterns = (),
+    partial: bool = False,
+    map: Patterns = (),
+    strip_prefix: str | None = None,
+    **task: Any,
+) -> Comparison:
     """Score checkpoints on the same samples, with intervals, and their differences, paired.
 
-    `task` are the keys of `TaskSpec`: model, model_args, data, data_args, target, metric or metrics, batch_size,
-    limit, … Raises `UsageError` where there is no checkpoint, `TaskError`, `MismatchError` and their kin as the
-    command does.
+    What `exclude` names need not fit the model, and with `partial` nothing need that does not: what a checkpoint
+    lacks then stays as initialised, of which `warnings` tell. `map` (rules `OLD=NEW`) and `strip_prefix` may
+    concern the names of any. `task` are the keys of `TaskSpec`: model, model_args, data, data_args, target, metric
+    or metrics, batch_size, limit, … Raises `UsageError` where there is no checkpoint, `TaskError`, `MismatchError`
+    and their kin as the command does.
     """
+    from ckptswap.renaming import map_all, parse_rules, strip_all
     from ckptswap.sweep.comparison import compare
     from ckptswap.task.evaluate import evaluate as score
 
-    several = _several(checkpoints, "checkpoint")
+    several, spec = _several(checkpoints, "checkpoint"), _spec(task, exclude, partial)
     with ExitStack() as stack:
-        return compare(score([_opened(each, stack) for each in several], _spec(task)))
+        found = [_opened(each, stack) for each in several]
+        found = strip_all(found, strip_prefix) if strip_prefix else found
+        return compare(score(map_all(found, parse_rules(_listed(map))), spec))
 
 
 def sweep(
@@ -178,6 +197,9 @@ def sweep(
     exclude: Patterns = (),
     layers: Patterns = (),
     kind: Patterns = (),
+    map: Patterns = (),
+    strip_prefix: str | None = None,
+    partial: bool = False,
     tolerance: float | None = None,
     fresh: bool = False,
     how: dict[str, Any] | None = None,
@@ -187,17 +209,21 @@ def sweep(
 
     `by` are ways to split (`layer,kind`, `kind`, `layer`, `tensor`), `run` the folder that remembers scores
     (default `runs/KEY`), from which the same call continues. A donor may be one of the words of
-    `ckptswap.sweep.donors` (`zeros`, `init:SEED`, …). `task` are the keys of `TaskSpec`, as in `evaluate`; `how`
+    `ckptswap.sweep.donors` (`zeros`, `init:SEED`, …). `exclude` and `partial` say what need not fit the model,
+    `map` and `strip_prefix` rename, as in `evaluate`. `task` are the keys of `TaskSpec`, as in `evaluate`; `how`
     goes to `Proposal.run` (`top`, `budget`, `executor`, `progress`, …). Raises `UsageError` where there is no
     donor, and what `ckptswap.sweep.run.sweep` raises.
     """
+    from ckptswap.renaming import parse_rules
     from ckptswap.sweep.run import propose
     from ckptswap.sweep.samples import keep_samples
 
-    spec, several = _spec(task), _several(donor, "donor")
+    spec, several = _spec(task, exclude, partial), _several(donor, "donor")
+    rules = parse_rules(_listed(map))
     with ExitStack() as stack:
         receiving = _opened(recipient, stack)
         giving = [_given(each, receiving, spec, stack) for each in several]
+        giving, receiving = _sides(giving, receiving, rules, strip_prefix)
         proposal = propose(
             giving,
             receiving,
@@ -245,12 +271,14 @@ def _opened(given: Given, stack: ExitStack) -> Checkpoint:
     return given if isinstance(given, Checkpoint) else stack.enter_context(open(given))
 
 
-def _given(given: Given, recipient: Checkpoint, spec: TaskSpec, stack: ExitStack) -> Checkpoint:
-    """A donor, which may also be a word by which one is made."""
-    from ckptswap.sweep.donors import open_donor
+def _given(given: Given, recipient: Checkpoint, spec: TaskSpec, stack: ExitStack) -> Checkpoint | str:
+    """A donor; or the word by which one is made from the recipient."""
+    from ckptswap.sweep.donors import is_file, open_donor
 
     if not isinstance(given, str | os.PathLike):
         return _opened(given, stack)
+    if not is_file(os.fspath(given)):
+        return os.fspath(given)
     return stack.enter_context(open_donor(os.fspath(given), recipient, spec))
 
 
@@ -317,10 +345,23 @@ def _ways(by: Patterns) -> tuple[By, ...]:
     return tuple(tuple(way.split(",")) for way in _listed(by) or [CELLS])
 
 
-def _spec(task: dict[str, Any]) -> TaskSpec:
+def _sides(
+    donors: Sequence[Checkpoint | str], recipient: Checkpoint, rules: Sequence[Rule], strip_prefix: str | None
+) -> tuple[list[Checkpoint | str], Checkpoint]:
+    """Donors that are files, and the recipient, under comparable names."""
+    from ckptswap.renaming import sides_matched
+
+    files = [each for each in donors if isinstance(each, Checkpoint)]
+    recipient, found, _ = sides_matched(recipient, files, rules, strip_prefix)
+    renamed = iter(found)
+    return [each if isinstance(each, str) else next(renamed) for each in donors], recipient
+
+
+def _spec(task: dict[str, Any], exclude: Patterns = (), partial: bool = False) -> TaskSpec:
     from ckptswap.task.spec import TaskSpec
 
-    return TaskSpec().merge(_plain(task))
+    spec = TaskSpec().merge(_plain({**task, "partial": partial}))
+    return replace(spec, exclude=_selection((), exclude, (), ()).exclude)
 
 
 def _plain(value: Any) -> Any:

@@ -19,7 +19,7 @@ import numpy as np
 
 from ckptswap import dtypes
 from ckptswap.errors import FileError, FormatError, MismatchError, UsageError, listing, near
-from ckptswap.naming import classify
+from ckptswap.naming import classify, is_counter
 from ckptswap.plainfiles import open_plain
 from ckptswap.ties import Ties, ties_of
 
@@ -92,6 +92,21 @@ class BlendSource:
         buffer[:] = found.view(np.uint8).data
 
 
+@dataclass(frozen=True)
+class CastSource:
+    """Plain numbers in another dtype, rounded as numpy does."""
+
+    source: Source
+    dtype: str
+    wanted: str
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        have, want = dtypes.to_numpy(self.dtype), dtypes.to_numpy(self.wanted)
+        values = np.empty(len(buffer) // want.itemsize, have)
+        self.source.read_into(values.view(np.uint8).data, offset // want.itemsize * have.itemsize)
+        buffer[:] = values.astype(want).view(np.uint8).data
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """What a format finds of one tensor, before names are classified."""
@@ -125,6 +140,18 @@ class Entry:
     @property
     def nbytes(self) -> int:
         return (self.numel * dtypes.bits(self.dtype) + 7) // 8
+
+    def compatible(self, other: Entry) -> bool:
+        """Whether the other may take its place: of its shape and dtype; what counts batches, of any number type.
+
+        >>> name = "bn.num_batches_tracked"
+        >>> old, new = (Checkpoint.from_arrays({name: np.array(9, dtype)}) for dtype in (np.float32, np.int64))
+        >>> new[name].compatible(old[name])
+        True
+        """
+        if self.shape != other.shape or self.dtype == other.dtype:
+            return self.shape == other.shape
+        return is_counter(self.name) and dtypes.is_number(self.dtype) and dtypes.is_number(other.dtype)
 
     def chunks(self, size: int = CHUNK) -> Iterator[np.ndarray]:
         """The tensor's bytes in order, as uint8 arrays of at most `size` bytes; the buffer is reused."""
@@ -369,7 +396,7 @@ def overlay(recipient: Checkpoint, donor: Checkpoint, names: Iterable[str], *, a
     >>> variant.read("w").tolist(), variant.read("b").tolist()
     ([1.0, 1.0], [0.0, 0.0])
     """
-    taken = {name: _graft(recipient.entry(name), donor.entry(name), alpha) for name in names}
+    taken = {name: graft(recipient.entry(name), donor.entry(name), alpha) for name in names}
     entries = (taken.get(name, entry) for name, entry in recipient.items())
     return Checkpoint(
         (Tensor(entry.name, entry.shape, entry.dtype, entry.source) for entry in entries),
@@ -382,18 +409,20 @@ def overlay(recipient: Checkpoint, donor: Checkpoint, names: Iterable[str], *, a
     )
 
 
-def _graft(ours: Entry, theirs: Entry, alpha: float) -> Entry:
-    if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
+def graft(ours: Entry, theirs: Entry, alpha: float = 1.0) -> Entry:
+    """The recipient's entry with the donor's values, as `overlay` takes them. Raises `MismatchError`."""
+    if not ours.compatible(theirs):
         raise MismatchError(
             f"{ours.name!r} is {theirs.dtype} {list(theirs.shape)} in the donor "
             f"but {ours.dtype} {list(ours.shape)} in the recipient",
             remedy="select tensors that fit, or skip the others",
         )
+    given = theirs.source if ours.dtype == theirs.dtype else CastSource(theirs.source, theirs.dtype, ours.dtype)
     if alpha == 1:
-        return replace(ours, source=theirs.source)
+        return replace(ours, source=given)
     if alpha == 0 or not dtypes.is_float(ours.dtype):
         return ours
-    return replace(ours, source=BlendSource(ours.source, theirs.source, ours.dtype, alpha))
+    return replace(ours, source=BlendSource(ours.source, given, ours.dtype, alpha))
 
 
 def _tensor(name: str, values: Any) -> Tensor:

@@ -75,6 +75,15 @@ def is_float(dtype: str) -> bool:
     return (dtype[0] in "FC" and not is_packed(dtype)) or dtype == "BF16"
 
 
+def is_number(dtype: str) -> bool:
+    """Whether elements are whole numbers or floats, one by one.
+
+    >>> is_number("I64"), is_number("BF16"), is_number("BOOL"), is_number("C64")
+    (True, True, False, False)
+    """
+    return dtype != "BOOL" and dtype[0] != "C" and not is_packed(dtype)
+
+
 def to_numpy(dtype: str) -> np.dtype:
     """The numpy dtype whose elements have these bits; packed dtypes give bytes.
 

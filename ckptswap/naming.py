@@ -74,6 +74,15 @@ def split_name(name: str) -> tuple[str, str]:
     return layer, role
 
 
+def is_counter(name: str) -> bool:
+    """Whether it counts batch norm's batches, for training only; old files lack it, or hold it as a float.
+
+    >>> is_counter("encoder.1.num_batches_tracked"), is_counter("encoder.1.running_mean")
+    (True, False)
+    """
+    return split_name(name)[1] == "num_batches_tracked"
+
+
 def classify(shapes: Mapping[str, Shape]) -> dict[str, tuple[str, str]]:
     """Layer and kind of every tensor, from names and shapes (Source: torch.nn's own naming of parameters).
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 from ckptswap.checkpoint import Checkpoint, Tensor
 from ckptswap.errors import FileError, MismatchError, UsageError, near
 from ckptswap.patterns import Expression, starred
 from ckptswap.plainfiles import read_plain
-
-PREFIXES_MOST = 32
-"""Dotted prefixes that are tried: each is a look at every name."""
+from ckptswap.wrappers import correspondence
 
 
 @dataclass(frozen=True)
@@ -103,23 +100,39 @@ def renamed(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
     changed = {old: new for old, new in names.items() if old != new}
     if not changed:
         return checkpoint
-    new_names = [changed.get(name, name) for name in checkpoint]
-    if len(set(new_names)) < len(new_names):
-        [(twice, _)] = Counter(new_names).most_common(1)
+    new_names = {name: changed.get(name, name) for name in checkpoint}
+    if len(set(new_names.values())) < len(new_names):
+        [(twice, _)] = Counter(new_names.values()).most_common(1)
         raise MismatchError(f"renaming gives two tensors of {checkpoint.path} the name {twice!r}",
                             remedy="make the rules narrower")  # fmt: skip
-    entries = zip(new_names, checkpoint.values(), strict=True)
+    return _derived(checkpoint, new_names, _composed(checkpoint.renames, changed))
+
+
+def limited(checkpoint: Checkpoint, names: Iterable[str]) -> Checkpoint:
+    """The checkpoint with these of its tensors only; closing it closes the original.
+
+    >>> import numpy as np
+    >>> list(limited(Checkpoint.from_arrays({"a": np.zeros(1), "b": np.zeros(1)}), ["b"]))
+    ['b']
+    """
+    kept = set(names)
+    return _derived(checkpoint, {name: name for name in checkpoint if name in kept}, checkpoint.renames)
+
+
+def _derived(checkpoint: Checkpoint, names: Mapping[str, str], renames: Mapping[str, str]) -> Checkpoint:
+    """What of a checkpoint is named, under new names."""
+    entries = ((new, checkpoint[old]) for old, new in names.items())
     return Checkpoint(
-        (Tensor(name, entry.shape, entry.dtype, entry.source) for name, entry in entries),
+        (Tensor(new, entry.shape, entry.dtype, entry.source) for new, entry in entries),
         path=checkpoint.path,
         format=checkpoint.format,
         metadata=checkpoint.metadata,
         notes=checkpoint.notes,
         files=checkpoint.files,
         close=checkpoint.close,
-        renames=_composed(checkpoint.renames, changed),
+        renames=renames,
         unread=checkpoint.unread,
-        ties=checkpoint.ties.renamed(changed),
+        ties=checkpoint.ties.among(names).renamed(names),
     )
 
 
@@ -174,18 +187,42 @@ def strip_all(checkpoints: Sequence[Checkpoint], prefix: str) -> list[Checkpoint
 
 
 def matched(
-    other: Checkpoint, reference: Checkpoint, rules: Sequence[Rule] = (), strip_prefix: str | None = None
+    other: Checkpoint,
+    reference: Checkpoint,
+    rules: Sequence[Rule] = (),
+    strip_prefix: str | None = None,
+    *,
+    either: bool = False,
 ) -> tuple[Checkpoint, Checkpoint, str | None]:
     """Both under names that can be compared, and a sentence where a prefix was found without being named.
 
-    `strip_prefix` is taken off both, then `rules` rename the tensors of `other`, then `aligned` looks for a
-    prefix. Raises what `strip_all` and `map_all` raise.
+    `strip_prefix` is taken off both, then `rules` rename the tensors of `other` (with `either` those of both,
+    where more names are the same then), then `aligned` looks for a prefix. Raises what `strip_all` and `map_all`
+    raise.
     """
     if strip_prefix:
         other, reference = strip_all([other, reference], strip_prefix)
-    [other] = map_all([other], rules)
+    other, reference = _mapped(other, reference, rules) if either else (*map_all([other], rules), reference)
     other, said = aligned(other, reference)
     return other, reference, said
+
+
+def _mapped(other: Checkpoint, reference: Checkpoint, rules: Sequence[Rule]) -> tuple[Checkpoint, Checkpoint]:
+    """The rules upon `other`, or upon both, whichever makes more names the same."""
+    try:
+        alone = map_all([other], rules)[0], reference
+    except UsageError:  # a rule fits none of its names, and may fit the reference's
+        first, second = map_all([other, reference], rules)
+        return first, second
+    with suppress(MismatchError):
+        first, second = map_all([other, reference], rules)
+        if _shared(first, second) > _shared(*alone):
+            return first, second
+    return alone
+
+
+def _shared(one: Checkpoint, other: Checkpoint) -> int:
+    return sum(name in other for name in one)
 
 
 def all_matched(
@@ -213,34 +250,35 @@ def all_matched(
     return [reference, *(other for other, _ in pairs)], [said for _, said in pairs if said]
 
 
+def sides_matched(
+    recipient: Checkpoint, donors: Sequence[Checkpoint], rules: Sequence[Rule], strip_prefix: str | None
+) -> tuple[Checkpoint, list[Checkpoint], list[str]]:
+    """Recipient and donors under names that can be compared, and what was found unasked.
+
+    One donor is `matched`, and rules may concern either side; several are `all_matched`.
+    """
+    if len(donors) == 1:
+        donor, recipient, said = matched(donors[0], recipient, rules, strip_prefix, either=True)
+        return recipient, [donor], [said] if said else []
+    [recipient, *others], sentences = all_matched(recipient, donors, rules, strip_prefix)
+    return recipient, others, sentences
+
+
 def aligned(other: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, str | None]:
-    """`other` under the names of `reference`, where they share none and one prefix explains it; what was done.
+    """`other` under the names of `reference`, as far as a wrapper's names or a prefix explain them; what was done.
 
     >>> import numpy as np
     >>> plain, wrapped = (Checkpoint.from_arrays({name: np.zeros(1)}) for name in ("c.bias", "module.c.bias"))
     >>> list(aligned(plain, wrapped)[0])
     ['module.c.bias']
     """
-    if any(name in reference for name in other):
+    return aligned_with(other, reference, reference.path)
+
+
+def aligned_with(other: Checkpoint, names: Collection[str], whose: str) -> tuple[Checkpoint, str | None]:
+    """The same with these names, of a model for example; `whose` they are is for the sentence."""
+    new, how = correspondence(other, names)
+    if not new:
         return other, None
-    candidates = [
-        *((prefix, lambda name, cut=len(prefix): name[cut:], "without") for prefix in _prefixes(other)),
-        *((prefix, lambda name, prefix=prefix: prefix + name, "with") for prefix in _prefixes(reference)),
-    ]
-    best = max(candidates, key=lambda each: _overlap(other, reference, each[1]), default=None)
-    if best is None or not _overlap(other, reference, best[1]):
-        return other, None
-    prefix, rename, how = best
-    said = f"the tensors of {other.path} are taken {how} the prefix {prefix!r}, to match {reference.path}"
-    return renamed(other, {name: rename(name) for name in other}), said
-
-
-def _overlap(other: Checkpoint, reference: Checkpoint, rename: Callable[[str], str]) -> int:
-    return sum(rename(name) in reference for name in other)
-
-
-def _prefixes(checkpoint: Checkpoint) -> Iterator[str]:
-    """Every dotted prefix that stands before all names, the shortest first."""
-    shared = os.path.commonprefix(list(checkpoint))  # noqa: RUF071  letters are meant
-    dots = (at + 1 for at, letter in enumerate(shared) if letter == ".")
-    yield from (shared[:end] for end in islice(dots, PREFIXES_MOST) if shared[:end] not in checkpoint)
+    which = "the" if len(new) == len(other) else f"{len(new)} of the {len(other)}"
+    return renamed(other, new), f"{which} tensors of {other.path} are taken {how}, to match {whose}"

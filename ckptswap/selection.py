@@ -113,7 +113,7 @@ class Selection:
         ["--kind conv.wieght matches nothing in <memory>; did you mean 'conv.weight' or 'conv.bias'?"]
         """
         entries = [entry for checkpoint in checkpoints for entry in checkpoint.values()]
-        where = " or ".join(checkpoint.path for checkpoint in checkpoints)
+        where = " or ".join(dict.fromkeys(checkpoint.path for checkpoint in checkpoints))
         missed = [
             (flag, value)
             for flag, _, tests in self._tests

@@ -29,6 +29,7 @@ from ckptswap.formats.checksums import checked_bytes, refuse_damaged
 from ckptswap.formats.patch import Patch, patch_file, patch_folder, patches
 from ckptswap.formats.sharded import INDEX
 from ckptswap.formats.streaming import Progress, later, watch_of
+from ckptswap.naming import is_counter
 from ckptswap.selection import Selection
 from ckptswap.ties import Ties, equal
 from ckptswap.twins import contradictions, probable_ties, with_twins
@@ -94,7 +95,8 @@ def plan_transplant(
 
     `alpha` 1 takes the donor's values, 0 keeps the recipient's, between them floats are interpolated. Raises
     `MismatchError` naming every tensor that the donor lacks or has in another shape or dtype, unless
-    `skip_missing`; `SelectionError` when nothing is selected; `UsageError` for an alpha outside 0…1.
+    `skip_missing` (what counts batches may be lacking, as in old files, or be of another number type);
+    `SelectionError` when nothing is selected; `UsageError` for an alpha outside 0…1.
 
     >>> import numpy as np
     >>> a = Checkpoint.from_arrays({"c.bias": np.ones(2), "c.weight": np.ones((2, 1, 1))})
@@ -111,8 +113,9 @@ def plan_transplant(
     wanted = chosen.pick(recipient)
     donor = with_twins(donor, recipient.ties)
     misfits = _misfits(wanted, donor, recipient.ties)
-    if misfits and not skip_missing:
-        raise _refusal(donor, recipient, misfits)
+    needed = {name: reason for name, reason in misfits.items() if name in donor or not is_counter(name)}
+    if needed and not skip_missing:
+        raise _refusal(donor, recipient, needed)
     taken = tuple(entry for entry in wanted if entry.name not in misfits)
     if not taken:
         raise MismatchError(f"{donor.path} has none of the selected tensors in the shape of {recipient.path}",
@@ -223,7 +226,7 @@ def _misfit(ours: Entry, donor: Checkpoint) -> str | None:
     if theirs is None:
         what = donor.unread.get(ours.name)
         return f"the donor has {what} there, which is not read" if what else "the donor has none"
-    if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
+    if not ours.compatible(theirs):
         return f"donor {theirs.dtype} {list(theirs.shape)}, recipient {ours.dtype} {list(ours.shape)}"
     return None
 

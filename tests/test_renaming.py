@@ -86,9 +86,55 @@ def test_one_prefix_is_found_on_either_side(names: list[str], prefix: str) -> No
         assert said
 
 
-def test_names_that_share_one_are_left_alone() -> None:
-    other, reference = named("a", "module.b"), named("a", "b")
+def test_names_that_share_one_lose_no_prefix_but_a_wrappers() -> None:
+    other, reference = named("a", "net.b"), named("a", "b")
     assert aligned(other, reference) == (other, None)
+    found, said = aligned(named("a", "module.b"), reference)
+    assert list(found) == ["a", "b"]
+    assert said == "1 of the 2 tensors of <memory> are taken without the prefix 'module.', to match <memory>"
+
+
+PLAIN = ("encoder.0.weight", "encoder.1.weight", "head.weight")
+
+
+@pytest.mark.parametrize(
+    ("names", "reference"),
+    [
+        (["module._orig_mod." + name for name in PLAIN], PLAIN),
+        ([name.replace("encoder.", "encoder._orig_mod.") for name in PLAIN], PLAIN),
+        ([name.replace("encoder.", "encoder.module.") for name in PLAIN], PLAIN),
+        ([f"_fsdp_wrapped_module.{name.replace('.0', '.0._checkpoint_wrapped_module')}" for name in PLAIN], PLAIN),
+        (["module." + name for name in PLAIN], ["_orig_mod." + name for name in PLAIN]),
+        (["model.module." + name for name in PLAIN], ["module.model." + name for name in PLAIN]),
+        (["model._forward_module.model." + name for name in PLAIN], PLAIN),
+        (["backbone." + name for name in PLAIN], ["module." + name for name in PLAIN]),
+        # Networks with parts of these very names.
+        (["module.module.w", "module.w"], ["module.w", "w"]),
+        (["module.model.w", "module.head.w"], ["model.w", "head.w"]),
+        (["model.model.layers.0.w", "model.lm_head.w"], ["model.layers.0.w", "lm_head.w"]),
+    ],
+)  # fmt: skip
+def test_what_wrappers_write_is_taken_off_either_side(names: list[str], reference: list[str]) -> None:
+    for ours, theirs in ((names, reference), (reference, names)):
+        for left_over in ([], ["n_averaged"]) if "backbone" not in names[0] else ([],):
+            found, said = aligned(named(*ours, *left_over), named(*theirs))
+            assert list(found) == [*theirs, *left_over]
+            assert said
+
+
+@pytest.mark.parametrize(
+    ("names", "reference"),
+    [
+        (["w", "module.w"], ["w"]),  # both are there: nothing needs to be taken off
+        (["a.w", "module.a.w", "module.b.w"], ["a.w", "b.w", "c.w"]),  # two tensors would have one name
+        (["teacher.w", "student.w"], ["w"]),
+        (["a.w"], ["b.w"]),
+        ([], ["w"]),
+    ],
+)
+def test_names_that_wrappers_do_not_explain_are_left_alone(names: list[str], reference: list[str]) -> None:
+    other = named(*names)
+    assert aligned(other, named(*reference)) == (other, None)
 
 
 def test_a_named_prefix_comes_off_both_sides() -> None:

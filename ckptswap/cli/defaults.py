@@ -30,11 +30,11 @@ HELP = ("-h", "--help")
 OWN, SHARED = "ckptswap.toml", "pyproject.toml"
 NEVER = frozenset((
     "from", "to", "data", "data-args", "calibration-data", "calibration-args", "init-from", "map-file", "config",
-    "recipient", "run", "out", "save-init", "force", "drop-unread", "fresh", "repair", "help", "version",
-    "install-completion",
+    "recipient", "run", "out", "save-init", "force", "drop-unread", "fresh", "repair", "partial", "help",
+    "version", "install-completion",
     "show-completion",
 ))  # fmt: skip
-"""What a command works on, and what it may write or replace, is said where it is called."""
+"""What a command works on, may write or replace, or may go without, is said where it is called."""
 BY_FILE = frozenset((
     "format", "ascii", "sort", "stat", "stats", "all", "top", "by", "watch", "exit-code", "dry-run", "only",
     "exclude", "layers", "kind", "map", "strip-prefix", "skip-missing", "shard-size", "alpha", "both", "mode",

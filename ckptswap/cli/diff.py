@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ckptswap.cli.flags import AsciiFlag, FormatFlag, NameFlags, OutFlag, OverFlag, Patterns, SelectionFlags, flags
-from ckptswap.cli.terminal import emit, progress, style, tell_notes, tell_unmatched
+from ckptswap.cli.terminal import emit, note, progress, style, tell_notes, tell_unmatched
 from ckptswap.errors import EXIT_DIFFERENT, UsageError
 from ckptswap.selection import Selection
 
@@ -86,6 +86,7 @@ def _two(
 
     with open_checkpoint(a) as left, open_checkpoint(b) as right:
         tell_notes(left, right)
+        note(filter(None, [names.hint(left, right)]))
         left, right = names.matched(left, right)
         with progress("comparing") as tell:
             found = compare(left, right, selection, values=not stat, progress=tell)
@@ -102,6 +103,7 @@ def _three(base: str, a: str, b: str, selection: Selection, names: NameFlags) ->
 
     with open_checkpoint(base) as root, open_checkpoint(a) as left, open_checkpoint(b) as right:
         tell_notes(root, left, right)
+        note(filter(None, [names.hint(side, root) for side in (left, right)]))
         root, left, right = names.all_matched(root, left, right)
         with progress("comparing") as tell:
             found = three_way(root, left, right, selection, progress=tell)

@@ -7,18 +7,28 @@ from typing import Annotated
 
 import typer
 
-from ckptswap.cli.flags import FormatFlag, OutFlag, OverFlag, TaskFlags, flags
-from ckptswap.cli.terminal import emit, progress, style, warn
+from ckptswap.cli.completion import complete_names
+from ckptswap.cli.flags import FormatFlag, NameFlags, OutFlag, OverFlag, PartialFlag, Patterns, TaskFlags, flags
+from ckptswap.cli.terminal import emit, note, progress, style, warn
 from ckptswap.errors import EXIT_PARTIAL
+from ckptswap.selection import Selection
 
 
 @flags
 def evaluate(
     checkpoints: Annotated[list[str], typer.Argument(help="One or more checkpoints.", show_default=False)],
     task: TaskFlags,
-    strip_prefix: Annotated[
-        str | None, typer.Option("--strip-prefix", metavar="PREFIX", help="Take this off all names.")
+    names: NameFlags,
+    exclude: Annotated[
+        Patterns,
+        typer.Option(
+            "--exclude",
+            metavar="PATTERN",
+            help="These tensors need not fit the model: whole name or kind, as a glob.",
+            autocompletion=complete_names,
+        ),
     ] = None,
+    partial: PartialFlag = False,
     format: FormatFlag = "table",
     out: OutFlag = None,
     force: OverFlag = False,
@@ -32,7 +42,6 @@ def evaluate(
       ckptswap evaluate reconstruct.safetensors --data lab:mni --target input --metric psnr --format json
     """
     from ckptswap.formats import open_checkpoint
-    from ckptswap.renaming import strip_all
     from ckptswap.report import evaluate as report
     from ckptswap.report.text import dump_json
     from ckptswap.sweep.comparison import compare
@@ -40,8 +49,11 @@ def evaluate(
 
     with ExitStack() as stack, progress("evaluating", unit=" samples") as tell:
         opened = [stack.enter_context(open_checkpoint(path)) for path in checkpoints]
-        opened = strip_all(opened, strip_prefix) if strip_prefix else opened
-        comparison = compare(score(opened, task.spec(), tell))
+        spec = task.spec(exclude=exclude, partial=partial)
+        found = score(names.renamed(*opened), spec, tell)
+        warn(map(str, found.unmatched(Selection(exclude=spec.exclude))))
+    comparison = compare(found)
+    note(found.notes)
     warn(comparison.warnings)
     data = report.evaluate_json(comparison)
     texts = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
@@ -13,7 +13,7 @@ import typer
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.cli.completion import complete_kinds, complete_layers, complete_names
 from ckptswap.cli.defaults import task_defaults
-from ckptswap.cli.terminal import say
+from ckptswap.cli.terminal import note
 from ckptswap.selection import Selection
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
@@ -129,27 +129,56 @@ class NameFlags:
         typer.Option("--strip-prefix", metavar="PREFIX", help="Take it off all names."),
     ] = None
 
+    def renamed(self, *checkpoints: Checkpoint) -> list[Checkpoint]:
+        """Each by itself, where a rule or the prefix may concern any of them."""
+        from ckptswap.renaming import map_all, parse_rules, strip_all
+
+        found = strip_all(checkpoints, self.strip_prefix) if self.strip_prefix else checkpoints
+        return map_all(found, parse_rules(self.map or (), self.map_file))
+
     def matched(self, other: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
         """Both under comparable names; says on stderr which prefix was found where none was named."""
         from ckptswap.renaming import matched, parse_rules
 
         rules = parse_rules(self.map or (), self.map_file)
         other, reference, said = matched(other, reference, rules, self.strip_prefix)
-        _note([said] if said else [])
+        note([said] if said else [])
         return other, reference
+
+    def hint(self, other: Checkpoint, reference: Checkpoint) -> str | None:
+        """Where two files' names are apart, and which of these flags would help; None where one was given."""
+        from ckptswap.hints import names_apart
+
+        is_given = self.map or self.map_file or self.strip_prefix
+        return None if is_given else names_apart(other, reference)
+
+    def sides_matched(
+        self, recipient: Checkpoint, donors: Sequence[Checkpoint]
+    ) -> tuple[Checkpoint, list[Checkpoint]]:
+        """The same for a sweep's recipient and donors."""
+        from ckptswap.renaming import parse_rules, sides_matched
+
+        rules = parse_rules(self.map or (), self.map_file)
+        recipient, found, said = sides_matched(recipient, donors, rules, self.strip_prefix)
+        note(said)
+        return recipient, found
 
     def all_matched(self, reference: Checkpoint, *others: Checkpoint) -> list[Checkpoint]:
         """The same for several, where a rule or a prefix may concern any of them."""
         from ckptswap.renaming import all_matched, parse_rules
 
         found, said = all_matched(reference, others, parse_rules(self.map or (), self.map_file), self.strip_prefix)
-        _note(said)
+        note(said)
         return found
 
 
-def _note(said: Iterable[str]) -> None:
-    for each in said:
-        say(f"ckptswap: note: {each}")
+PartialFlag = Annotated[
+    bool,
+    typer.Option(
+        "--partial",
+        help="Load what fits the model, and list the rest; what the file lacks stays as initialised.",
+    ),
+]
 
 
 @dataclass
@@ -210,13 +239,17 @@ class TaskFlags:
         ),
     ] = None
 
-    def spec(self) -> Any:
-        """The `TaskSpec` that the flags, the file and the user's own defaults say, the first where they differ."""
+    def spec(self, *, exclude: Patterns = None, partial: bool = False) -> Any:
+        """The `TaskSpec` that the flags, the file and the user's own defaults say, the first where they differ.
+
+        `exclude` is as typed; it and `partial` say what of a checkpoint need not fit the model.
+        """
         from ckptswap.task import TaskSpec
 
         said = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "config"}
         base = TaskSpec().merge(task_defaults())
-        return (base.merge_toml(self.config) if self.config else base).merge(said)
+        spec = (base.merge_toml(self.config) if self.config else base).merge({**said, "partial": partial or None})
+        return replace(spec, exclude=Selection.parse(exclude=exclude or ()).exclude)
 
 
 def flags(command: Callable[..., None]) -> Callable[..., None]:

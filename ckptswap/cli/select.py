@@ -8,7 +8,7 @@ import typer
 
 from ckptswap.cli.flags import FormatFlag, OutFlag, OverFlag, flags
 from ckptswap.cli.sweepflags import NamedFlags, ToleranceFlag
-from ckptswap.cli.terminal import emit, progress, style, warn
+from ckptswap.cli.terminal import emit, progress, style
 
 
 @flags
@@ -46,8 +46,6 @@ def select(
     keep_freed_memory()
     with progress("selecting", unit=" cells") as tell:
         choice = search(run, tolerance=tolerance, progress=tell, named=named.named())
-    if choice.renamed:
-        warn(["names were brought together by --map or a prefix: the command wants the same flags"])
     data = report.select_json(choice, commands(choice, to))
     texts = {
         "table": lambda: report.select_table(data, style(out)),

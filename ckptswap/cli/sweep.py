@@ -18,13 +18,14 @@ from ckptswap.cli.flags import (
     NameFlags,
     OutFlag,
     OverFlag,
+    PartialFlag,
     Patterns,
     SelectionFlags,
     TaskFlags,
     flags,
 )
 from ckptswap.cli.sweepflags import BothFlags, ExecutorFlags, RunFlag, ToleranceFlag, VariantFlags, WorkFlags
-from ckptswap.cli.terminal import command_line, emit, progress, say, style, tell_unmatched, warn
+from ckptswap.cli.terminal import command_line, emit, note, progress, say, style, tell_unmatched, warn
 from ckptswap.errors import EXIT_PARTIAL
 from ckptswap.report.text import safe
 
@@ -67,6 +68,7 @@ def sweep(
         ),
     ] = None,
     run: RunFlag = None,
+    partial: PartialFlag = False,
     tolerance: ToleranceFlag = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Set the folder's old journal aside and begin anew.")
@@ -107,7 +109,7 @@ def sweep(
     keep_freed_memory()
     also.check(donor, format, tolerance)
     limits, selection = work.limits(), select.selection()
-    spec = task.spec()
+    spec = task.spec(exclude=select.exclude, partial=partial)
     how: dict[str, Any] = {
         "selection": selection,
         "by": tuple(split_ways([value]) for value in by or ["layer,kind"]),
@@ -167,33 +169,30 @@ def _joined(texts: Mapping[str, str], format: Format) -> str:
 def _proposed(
     donors: Sequence[str], recipient: str, names: NameFlags, spec: TaskSpec, stack: ExitStack, **how: Any
 ) -> Proposal:
-    """The sweep of one direction; tells which values of the selection match nothing."""
+    """The sweep of one direction; tells of names, and which values of the selection match nothing."""
     from ckptswap.formats import open_checkpoint
     from ckptswap.sweep.run import propose
 
-    giving, receiving = _opened(donors, stack.enter_context(open_checkpoint(recipient)), names, spec, stack)
+    giving, receiving, hints = _opened(donors, stack.enter_context(open_checkpoint(recipient)), names, spec, stack)
     proposal = propose(giving, receiving, spec, **how)
-    tell_unmatched(how["selection"], receiving)
+    note([*proposal.notes, *hints])
+    fit = proposal.task.fit
+    tell_unmatched(how["selection"], fit.checkpoint, fit.own)
     return proposal
 
 
 def _opened(
     donors: Sequence[str], recipient: Checkpoint, names: NameFlags, spec: TaskSpec, stack: ExitStack
-) -> tuple[list[Checkpoint], Checkpoint]:
-    """The donors that are files, under comparable names, and then those that are made from the recipient."""
-    from ckptswap.sweep.donors import is_made, open_donor
+) -> tuple[list[Checkpoint | str], Checkpoint, list[str]]:
+    """The donors (files under comparable names, words for those that are made), the recipient, and hints."""
+    from ckptswap.sweep.donors import is_file, open_donor
 
-    paths = [text for text in dict.fromkeys(donors) if not is_made(text)]
+    paths = [text for text in dict.fromkeys(donors) if is_file(text)]
     files = [stack.enter_context(open_donor(path, recipient, spec)) for path in paths]
-    if len(files) == 1:
-        files[0], recipient = names.matched(files[0], recipient)
-    else:
-        recipient, *files = names.all_matched(recipient, *files)
+    hints = [hint for file in files if (hint := names.hint(file, recipient))]
+    recipient, files = names.sides_matched(recipient, files)
     found = dict(zip(paths, files, strict=True))
-    for text in donors:
-        if text not in found:
-            found[text] = stack.enter_context(open_donor(text, recipient, spec))
-    return [found[text] for text in dict.fromkeys(donors)], recipient
+    return [found.get(text, text) for text in dict.fromkeys(donors)], recipient, hints
 
 
 def _run(proposal: Proposal, **how: Any) -> SweepResult:

@@ -70,6 +70,12 @@ def say(text: str) -> None:
         print(safe(text), file=sys.stderr, flush=True)
 
 
+def note(texts: Iterable[str]) -> None:
+    """What was done unasked, on stderr, one a line."""
+    for text in texts:
+        say(f"ckptswap: note: {text}")
+
+
 def warn(texts: Iterable[str]) -> None:
     """Warnings, on stderr, one a line."""
     for text in texts:

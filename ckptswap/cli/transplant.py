@@ -8,7 +8,7 @@ import typer
 
 from ckptswap.cli.flags import DropUnreadFlag, ForceFlag, NameFlags, SelectionFlags, flags
 from ckptswap.cli.terminal import emit, progress, say, tell_unmatched, warn
-from ckptswap.errors import listing
+from ckptswap.errors import MismatchError, listing
 from ckptswap.report.text import plural, safe
 
 if TYPE_CHECKING:
@@ -51,9 +51,15 @@ def transplant(
     from ckptswap.transplant import transplant as write
 
     with open_checkpoint(donor) as giving, open_checkpoint(recipient) as receiving:
-        giving, receiving = names.matched(giving, receiving)
+        own = giving, receiving
+        giving, receiving = names.matched(*own)
         selection = select.selection()
-        plan = plan_transplant(giving, receiving, selection, alpha=alpha, skip_missing=skip_missing)
+        try:
+            plan = plan_transplant(giving, receiving, selection, alpha=alpha, skip_missing=skip_missing)
+        except MismatchError as error:
+            hint = names.hint(*own)
+            remedy = f"{hint}; else {error.remedy}" if hint else error.remedy
+            raise MismatchError(error.message, remedy=remedy) from None
         tell_unmatched(selection, receiving)
         warn(plan.warnings)
         if plan.misfits:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_forward_module.")
-"""DistributedDataParallel and DataParallel, torch.compile, FSDP, Lightning Fabric."""
+from ckptswap.wrappers import SEGMENTS
+
+WRAPPERS = tuple(f"{segment}." for segment in SEGMENTS)
 
 
 def common_prefix(names: Iterable[str]) -> str:

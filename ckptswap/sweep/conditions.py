@@ -30,6 +30,7 @@ def conditions(task: Task, donors: Sequence[Checkpoint], recipient: Checkpoint) 
         "data": identity["data"],
         "batches": identity["batches"],
         "code": identity["code"],
+        **{key: identity[key] for key in ("initial values",) if key in identity},
         "dtype": str(next((each.dtype for each in task.model.parameters()), None)),
         "versions": {name: version(name) for name in ("torch", "segmentation-models-pytorch")},
         "CPU": torch.backends.cpu.get_cpu_capability(),

@@ -49,6 +49,15 @@ def is_made(text: str) -> bool:
     return text.partition(":")[0] in WORDS
 
 
+def is_file(text: str) -> bool:
+    """Whether it names a file, be it by `rewind`; the others are made from the recipient's tensors, by its names.
+
+    >>> is_file("a.pt"), is_file("rewind"), is_file("zeros")
+    (True, True, False)
+    """
+    return not is_made(text) or text == "rewind"
+
+
 def open_donor(text: str, recipient: Checkpoint, spec: TaskSpec) -> Checkpoint:
     """The donor that a word or a path names.
 

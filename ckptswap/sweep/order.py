@@ -133,7 +133,8 @@ def read_order(path: str | os.PathLike[str], seal: str) -> Order:
 
 def parsed_order(found: dict[str, Any]) -> Order:
     """The order of which `asdict` made this; raises `KeyError`, `ValueError` or `TypeError` for anything else."""
-    spec = {**found["spec"], "metrics": tuple(found["spec"]["metrics"])}
+    lists = {key: tuple(found["spec"].get(key, ())) for key in ("metrics", "exclude")}
+    spec = {**found["spec"], **lists}
     shards = tuple(
         tuple(Variant(id, tuple(names), *rest) for id, names, *rest in shard) for shard in found["shards"]
     )

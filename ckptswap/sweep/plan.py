@@ -14,12 +14,12 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from ckptswap.checkpoint import Checkpoint, Entry
+from ckptswap.checkpoint import Checkpoint, Entry, graft
 from ckptswap.diff import distances
 from ckptswap.errors import UsageError, listing
 from ckptswap.formats.checksums import refuse_damaged
 from ckptswap.moments import Distance
-from ckptswap.naming import natural_key, split_name
+from ckptswap.naming import is_counter, natural_key, split_name
 from ckptswap.selection import Part, Selection
 from ckptswap.sweep.result import Mode
 from ckptswap.twins import contradictions, with_twins
@@ -204,7 +204,7 @@ def make_plan(
     for number, giving in enumerate(donors):
         compared = _compare(giving, recipient, everything)
         for way, parts in splits.items():
-            found = [_cell(way, part, number, recipient, compared) for part in parts]
+            found = [_cell(way, _given_by(giving, part), number, recipient, compared) for part in parts]
             cells += sorted(found, key=cell_key) if mode in ("only", "all-but") else found
     ways = tuple(dict.fromkeys(splits))
     return Plan(ways, tuple(selection.flags()), tuple(cells), mode, tuple(dict.fromkeys(alphas)), recalibration)
@@ -236,13 +236,24 @@ def _takes(
 
 def _compare(donor: Checkpoint, recipient: Checkpoint, names: Iterable[str]) -> dict[str, Compared]:
     """Each tensor once: why it cannot be swapped, or how far it is from the recipient's."""
-    wanted = dict.fromkeys(names)
+    wanted = [name for name in dict.fromkeys(names) if not _is_lacking(donor, name)]
     reasons = {name: reason for name in wanted if (reason := misfit(donor, recipient, name))}
     for group, two in contradictions(donor, recipient.ties.among(wanted)).items():
         reasons |= dict.fromkeys(group, f"{' and '.join(two)} are one tensor, but the donor's differ")
     fit = [name for name in wanted if name not in reasons]
-    apart = distances([(recipient[name], donor[name]) for name in fit], norms=True)
+    apart = distances([(recipient[name], graft(recipient[name], donor[name])) for name in fit], norms=True)
     return {**reasons, **dict(zip(fit, apart, strict=True))}
+
+
+def _is_lacking(donor: Checkpoint, name: str) -> bool:
+    """Old files have nothing that counts batches, which no model reads in eval mode."""
+    return is_counter(name) and name not in donor
+
+
+def _given_by(donor: Checkpoint, part: Part) -> Part:
+    """A part without the counters that the donor lacks, as long as something is left of it."""
+    names = tuple(name for name in part.names if not _is_lacking(donor, name))
+    return replace(part, names=names or part.names)
 
 
 def cell_key(cell: Cell) -> tuple[Any, ...]:
@@ -256,7 +267,7 @@ def misfit(donor: Checkpoint, recipient: Checkpoint, name: str) -> str | None:
     if name not in donor:
         return f"{name}: missing in the donor, {_form(ours)} in the recipient"
     theirs = donor[name]
-    if (theirs.shape, theirs.dtype) == (ours.shape, ours.dtype):
+    if ours.compatible(theirs):
         return None
     return f"{name}: {_form(theirs)} in the donor, {_form(ours)} in the recipient"
 
@@ -269,11 +280,14 @@ def _cell(by: By, part: Part, donor: int, recipient: Checkpoint, compared: Mappi
     once = recipient.ties.once(part.names)
     numel = sum(recipient[name].numel for name in once)
     here = Cell(by, part.layer, part.kind, part.names, numel, "measured", donor=donor)
-    reasons = [each for name in once if isinstance(each := compared[name], str)]
+    found = [compared[name] for name in once if name in compared]
+    if not found:
+        return replace(here, status="no-effect")
+    reasons = [each for each in found if isinstance(each, str)]
     if reasons:
         return replace(here, status="mismatch", reason=listing(reasons, most=1))
     total, same = Distance(), True
-    for equal, distance in (each for name in once if not isinstance(each := compared[name], str)):
+    for equal, distance in (each for each in found if not isinstance(each, str)):
         total.add(distance)
         same &= equal
     status: Status = "identical" if same else "measured"

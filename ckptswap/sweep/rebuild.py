@@ -29,7 +29,7 @@ def rebuilt(order: Order) -> Iterator[Engine]:
     """
     from ckptswap.sweep.conditions import conditions
     from ckptswap.sweep.engine import Engine
-    from ckptswap.sweep.names import as_in_model
+    from ckptswap.sweep.sides import as_in_model
     from ckptswap.task import load_task
 
     sys.path += [each for each in order.places if each not in sys.path]
@@ -37,10 +37,9 @@ def rebuilt(order: Order) -> Iterator[Engine]:
     with contextlib.ExitStack() as stack:
         with faults(f"cannot go to {order.cwd}, where the sweep was started"):
             stack.enter_context(contextlib.chdir(order.cwd))
-        recipient = stack.enter_context(_opened(order.recipient))
-        donors = tuple(stack.enter_context(_given(each, recipient, order)) for each in order.donors)
-        task = load_task(order.spec, recipient)
-        donors, recipient = as_in_model(task, donors, recipient)
+        task = load_task(order.spec, stack.enter_context(_opened(order.recipient)))
+        given = [stack.enter_context(_given(each, task.fit.taken, order)) for each in order.donors]
+        donors, recipient = as_in_model(task.model, given, task.fit.taken)
         found = conditions(task, donors, recipient)
         if key_of(found) != order.key:
             check_conditions(folder, found)

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from ckptswap.task import Metric, Task, TaskSpec
     from ckptswap.task.task import Score
 
+Donor = Checkpoint | str
 CELLS: By = ("layer", "kind")
 
 
@@ -69,7 +70,7 @@ class Proposal:
     """A sweep that could be run: what would be scored, on what, and in which folder it is kept.
 
     `donor_misfits` say of each donor why it has no score itself, where it does not fit the model; `layers` are in
-    the order in which they run.
+    the order in which they run; `notes` say what was taken off names, and what of the recipient was left out.
     """
 
     task: Task
@@ -82,6 +83,7 @@ class Proposal:
     donor_misfits: tuple[str | None, ...]
     calibration: Calibration | None = None
     layers: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def variants(self) -> list[Variant]:
@@ -342,7 +344,7 @@ def _extent(score: Score) -> Statistics:
 
 
 def propose(
-    donor: Checkpoint | Sequence[Checkpoint],
+    donor: Donor | Sequence[Donor],
     recipient: Checkpoint,
     spec: TaskSpec,
     *,
@@ -358,26 +360,29 @@ def propose(
     """Plan a sweep: compare the checkpoints, build the task, capture the model, name the run folder (default
     `runs/KEY`).
 
-    Several donors make one table. `mode` says what each part of the selection takes from the donor (`sweep.plan`),
-    `alphas` which points of the path to it are scored beside it, `calibration` on what batch norm's statistics are
-    estimated anew beside it. `engine` says how variants are scored (see `sweep.engine`), `memory` bounds in bytes
-    what replays may take. Nothing is written. Raises `SelectionError` when nothing is selected, `UsageError` for
-    modes and calibrations that make no sense, `TaskError` when the task cannot be built or the model run,
-    `MismatchError` when the recipient does not fit the model, `ModelError` where it can estimate no statistics.
+    Several donors make one table; a donor may be one of the words by which it is made from the recipient
+    (`sweep.donors`). Both sides go by the model's names, and the notes say so. `mode` says what each part of the
+    selection takes from the donor (`sweep.plan`), `alphas` which points of the path to it are scored beside it,
+    `calibration` on what batch norm's statistics are estimated anew beside it. `engine` says how variants are
+    scored (see `sweep.engine`), `memory` bounds in bytes what replays may take. Nothing is written. Raises
+    `SelectionError` when nothing is selected, `UsageError` for modes and calibrations that make no sense,
+    `TaskError` when the task cannot be built or the model run, `MismatchError` when the recipient does not fit the
+    model, `ModelError` where it can estimate no statistics.
     """
     from ckptswap.sweep.conditions import conditions
     from ckptswap.sweep.engine import MEMORY, Engine
     from ckptswap.sweep.layers import layer_order
-    from ckptswap.sweep.names import as_in_model, misfit_of, said_of_names
     from ckptswap.sweep.recalibration import fingerprint, load_calibration
-    from ckptswap.task import load_task
+    from ckptswap.sweep.sides import as_in_model, misfit_of, named_alike, said_of_names
+    from ckptswap.task.task import load_model, load_task
 
-    donors = (donor,) if isinstance(donor, Checkpoint) else tuple(donor)
-    wanted, given = selection or Selection(), (donors, recipient)
+    loaded = load_model(spec, recipient)
+    given, said = named_alike([donor] if isinstance(donor, str | Checkpoint) else donor, loaded)
+    donors, recipient = as_in_model(loaded.model, given, loaded.fit.taken)
+    wanted = selection or Selection()
     how: dict[str, Any] = {"mode": mode, "alphas": alphas}
     plan = None if mode in ("prefix", "suffix") else make_plan(donors, recipient, wanted, by, **how)
-    task = load_task(spec, recipient)
-    donors, recipient = as_in_model(task, donors, recipient)
+    task = load_task(spec, recipient, loaded=loaded)
     misfits = tuple(misfit_of(task, each) for each in donors)
     batches = load_calibration(calibration, task) if calibration else []
     chosen = Engine(task, donors, recipient, engine, MEMORY if memory is None else memory, batches)
@@ -385,9 +390,7 @@ def propose(
         chosen.refuse_chance(task.first_inputs())
     order = layer_order(task, recipient)
     chosen.notes += said_of_names(recipient)
-    if (
-        plan is None or (donors, recipient) != given
-    ):  # the model tells in which order layers run, and what is one tensor
+    if plan is None:  # in which order the layers run, the model must tell
         plan = make_plan(donors, recipient, wanted, by, order=order, **how)
     plan = replace(plan, recalibration=fingerprint(batches) if batches else None)
     if plan.recalibrated_baseline:
@@ -396,7 +399,10 @@ def propose(
         plan = plan.without_effect(_unread(task, chosen, recipient))
     found = conditions(task, donors, recipient)
     folder = Path(run_dir) if run_dir is not None else Path("runs") / key_of(found)[:12]
-    return Proposal(task, chosen, recipient, donors, plan, found, folder, misfits, calibration, tuple(order))
+    return Proposal(
+        task, chosen, recipient, donors, plan, found, folder, misfits, calibration, tuple(order),
+        (*loaded.fit.notes, *said),
+    )  # fmt: skip
 
 
 def _refuse_estimate(engine: Engine, baseline: Variant) -> None:
@@ -424,7 +430,7 @@ def _unread(task: Task, engine: Engine, recipient: Checkpoint) -> frozenset[str]
 
 
 def sweep(
-    donor: Checkpoint | Sequence[Checkpoint],
+    donor: Donor | Sequence[Donor],
     recipient: Checkpoint,
     spec: TaskSpec,
     *,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from ckptswap.sweep import statistics
 from ckptswap.sweep.donors import is_made
 from ckptswap.sweep.evidence import load_result, reduction
 from ckptswap.sweep.journal import read_plan
+from ckptswap.sweep.own_names import map_flags, own_names
 from ckptswap.sweep.plan import Cell, Plan
 from ckptswap.sweep.rebuild import rebuilt
 from ckptswap.sweep.result import Row, SweepResult
@@ -47,7 +48,8 @@ class Choice:
     `drop` has no interval with fewer than 8 groups of samples; then its value decides. `same` counts the cells
     that are equal in both or never read, which are free and not taken; `unscored` those that the sweep has not
     reached, that failed or do not fit. `score` is that of recipient and taken cells together. `sources` are the
-    recipient's path and the donors'; `renamed`: some of their names are not the files' own.
+    recipient's path and the donors', `own` what the recipient's file calls each tensor, `maps` the flags by which
+    each donor's tensors are found under these names.
     """
 
     metric: str
@@ -62,7 +64,8 @@ class Choice:
     unscored: int
     evaluations: int
     sources: tuple[str, tuple[str, ...]]
-    renamed: bool
+    own: Mapping[str, str]
+    maps: tuple[tuple[str, ...], ...]
 
     @property
     def numel(self) -> int:
@@ -104,13 +107,17 @@ def select(
         search.take(candidates)
         chosen = search.taken
         score, drop = search.measured(chosen)
+        own = own_names(engine.task.fit.checkpoint)
+        maps = tuple(
+            map_flags(own_names(donor), own, [name for row in chosen if row.donor == at for name in row.tensors])
+            for at, donor in enumerate(engine.swaps.donors)
+        )
     left = tuple(row for row in candidates if row not in chosen)
     unscored = sum(cell.donor == min(files) for cell in cells) - len(candidates) - same
-    renamed = any(each.renames for each in (order.recipient, *order.donors))
     paths = order.recipient.path, tuple(each.path for each in order.donors)
     return Choice(
         result.metric, result.direction, result.tolerance, result.baseline, score, drop, tuple(chosen), left, same,
-        unscored, search.evaluations, paths, renamed,
+        unscored, search.evaluations, paths, own, maps,
     )  # fmt: skip
 
 
@@ -205,7 +212,8 @@ def commands(choice: Choice, out: str) -> list[str]:
     for place, (donor, names) in enumerate(sorted(by_donor.items()), start=1):
         stem, suffix = os.path.splitext(out)
         target = out if place == len(by_donor) else f"{stem}.part{place}{suffix}"
-        words = ["ckptswap", "transplant", "--from", donors[donor], "--to", last]
-        found.append(joined([*words, *Selection.exactly(names).flags(), "-o", target]))
+        words = ["ckptswap", "transplant", "--from", donors[donor], "--to", last, *choice.maps[donor]]
+        taken = Selection.exactly(choice.own[name] for name in names)
+        found.append(joined([*words, *taken.flags(), "-o", target]))
         last = target
     return found

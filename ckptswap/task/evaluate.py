@@ -9,7 +9,9 @@ import numpy as np
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import UsageError
+from ckptswap.selection import Selection, Unmatched
 from ckptswap.task.data import Data, Progress, load_data
+from ckptswap.task.fit import Fit
 from ckptswap.task.metrics import Metric, load_metrics
 from ckptswap.task.spec import TaskSpec
 from ckptswap.task.task import Measured, load_task, resolved
@@ -17,19 +19,21 @@ from ckptswap.task.task import Measured, load_task, resolved
 
 @dataclass(frozen=True)
 class Scored:
-    """One checkpoint: where it is, the model it was put in, its statistics, and the value of each metric."""
+    """One checkpoint: where it is, the model it was put in and how, its statistics, the value of each metric."""
 
     path: str
     model: str
     measured: Measured
     values: Mapping[str, float]
+    fit: Fit
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Every checkpoint on the same samples in the same order, so that differences are paired by sample.
 
-    `groups` (N,) are the samples' groups, `data` the fingerprint of the data.
+    `groups` (N,) are the samples' groups, `data` the fingerprint of the data. `notes` say what of the files' names
+    or tensors was left out.
     """
 
     metrics: tuple[Metric, ...]
@@ -37,6 +41,15 @@ class Evaluation:
     samples: int
     data: str
     checkpoints: tuple[Scored, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(note for each in self.checkpoints for note in each.fit.notes)
+
+    def unmatched(self, exclude: Selection) -> list[Unmatched]:
+        """What of a selection means nothing in any of the files and their models."""
+        fits = [each.fit for each in self.checkpoints]
+        return exclude.unmatched(*(side for fit in fits for side in (fit.checkpoint, fit.own)))
 
 
 def evaluate(checkpoints: Sequence[Checkpoint], spec: TaskSpec, progress: Progress | None = None) -> Evaluation:
@@ -64,7 +77,7 @@ def _scored(checkpoint: Checkpoint, spec: TaskSpec, data: Data, progress: Progre
     task = load_task(spec, checkpoint, data=data)
     measured = task.measure(progress)
     values = {metric.name: metric.value(measured.statistics[metric.name]) for metric in task.metrics}
-    return Scored(checkpoint.path, str(task.spec.model), measured, values)
+    return Scored(checkpoint.path, str(task.spec.model), measured, values, task.fit)
 
 
 def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:

@@ -1,6 +1,7 @@
-"""A folder of images and masks: `images/` and `masks/`, PNG, TIFF or NPY, paired by the name before the suffix.
+"""A folder of images and masks: `images/` and `masks/`, paired by the name before the suffix.
 
-Images are grey or RGB, scaled to 0…1 by their integer type (uint8, uint16, bool; floats as they are) and nothing
+Both may be PNG, TIFF, BMP or NPY, images JPEG too, which would change a mask's class ids at every edge. Images are
+grey or RGB, scaled to 0…1 by their integer type (uint8, uint16, bool; floats as they are) and nothing
 more. Arrays of three axes in an NPY file are channels-last when the last axis is 1 or 3, else channels-first.
 Masks hold one class id a pixel. Where the folder's masks hold 0, 255 and the ignore value only, 255 is read as 1.
 That is decided from masks spread evenly over all pairs, up to `SURVEYED` that hold 255, so that a limit on the
@@ -17,17 +18,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ckptswap.errors import DataError, FileError, UsageError, listing
 from ckptswap.naming import natural_key
 from ckptswap.patterns import Expression
 from ckptswap.plainfiles import read_plain
-from ckptswap.task.callables import first_line
+from ckptswap.task.pictures import IMAGES, LOSSY, MASKS, read_array
 
-SUFFIXES = (".png", ".tif", ".tiff", ".npy")
-_OTHER_IMAGES = (".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".npz", ".nii", ".gz", ".dcm", ".mha", ".mhd", ".nrrd")
+_OTHER_IMAGES = (".gif", ".webp", ".jfif", ".jp2", ".heic", ".npz", ".nii", ".gz", ".dcm", ".mha", ".mhd", ".nrrd")
 SURVEYED = 64
 """Masks that hold 255, and no class id, before 255 is read as 1."""
 _SCALE = {"uint8": 255, "uint16": 65535, "bool": 1}
@@ -53,7 +52,7 @@ class FolderSamples:
         if not root.is_dir():
             raise DataError(f"there is no folder {root}", remedy="check --data")
         images = _files(root / "images")
-        masks = _files(root / "masks") if target == "masks" else images
+        masks = _files(root / "masks", are_masks=True) if target == "masks" else images
         pairs = _pairs(images, masks, root)
         self.pairs = pairs[:limit]
         self.target, self.ignore = target, ignore
@@ -86,7 +85,7 @@ def read_image(path: Path) -> np.ndarray:
     >>> read_image(file).tolist()
     [[[0.0, 1.0]]]
     """
-    array = _channels_first(_read(path), path)
+    array = _channels_first(read_array(path), path)
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
             raise DataError(f"{path} holds NaN or infinite values", remedy="fill them before")
@@ -98,7 +97,7 @@ def read_image(path: Path) -> np.ndarray:
 
 def read_mask(path: Path) -> np.ndarray:
     """A mask as int64 (H, W), values as they are in the file."""
-    array = _read(path)
+    array = read_array(path, is_mask=True)
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
         array = array.squeeze(-1 if array.shape[-1] == 1 else 0)
     if array.ndim != 2:
@@ -184,19 +183,20 @@ def _groups_from_csv(path: str) -> dict[str, str]:
 
 
 def _stem(name: str) -> str:
-    return Path(name).stem if name.lower().endswith(SUFFIXES) else name
+    return Path(name).stem if name.lower().endswith(IMAGES) else name
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def _files(folder: Path, *, are_masks: bool = False) -> dict[str, Path]:
     """Stem → file, in natural order."""
     if not folder.is_dir():
         raise DataError(f"{folder.parent} has no folder {folder.name}/", remedy="it needs images/ and masks/")
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir(), key=lambda each: natural_key(each.name)):
-        if path.name.startswith(".") or path.suffix.lower() not in (*SUFFIXES, *_OTHER_IMAGES):
+        suffix = path.suffix.lower()
+        if path.name.startswith(".") or suffix not in (*IMAGES, *_OTHER_IMAGES):
             continue
-        if path.suffix.lower() in _OTHER_IMAGES:
-            raise DataError(f"{path} is neither PNG, TIFF nor NPY", remedy="convert it")
+        if suffix not in (MASKS if are_masks else IMAGES):
+            raise _refused(path, is_lossy=suffix in LOSSY)
         if not path.is_file():
             raise DataError(f"{path} is not a plain file", remedy="take it away")
         if path.stem in files:
@@ -205,9 +205,18 @@ def _files(folder: Path) -> dict[str, Path]:
     return files
 
 
+def _refused(path: Path, *, is_lossy: bool) -> DataError:
+    if is_lossy:
+        return DataError(
+            f"{path} is a JPEG, whose loss changes the class ids of a mask at every edge",
+            remedy="save masks as PNG, TIFF, BMP or NPY, from what they were drawn as",
+        )
+    return DataError(f"{path} is neither PNG, JPEG, TIFF, BMP nor NPY", remedy="convert it")
+
+
 def _pairs(images: dict[str, Path], masks: dict[str, Path], root: Path) -> list[tuple[Path, Path]]:
     if not images:
-        raise DataError(f"{root / 'images'} has no PNG, TIFF or NPY file", remedy="check --data")
+        raise DataError(f"{root / 'images'} has no PNG, JPEG, TIFF, BMP or NPY file", remedy="check --data")
     without = [image.name for stem, image in images.items() if stem not in masks]
     if len(without) == len(images):
         there = listing([each.name for each in masks.values()], most=2) or "no masks"
@@ -218,31 +227,6 @@ def _pairs(images: dict[str, Path], masks: dict[str, Path], root: Path) -> list[
     if without:
         raise DataError(f"{root} has no mask for {listing(without)}", remedy="add them, or move the images away")
     return [(image, masks[stem]) for stem, image in images.items()]
-
-
-def _read(path: Path) -> np.ndarray:
-    try:
-        array = np.load(path, allow_pickle=False) if path.suffix.lower() == ".npy" else _read_picture(path)
-    except DataError:
-        raise
-    except Exception as error:  # Pillow raises whatever its decoders do
-        raise DataError(f"{path} cannot be read as an image", remedy=first_line(error)) from None
-    if 0 in array.shape:
-        raise DataError(f"{path} is empty: its shape is {list(array.shape)}", remedy="remove it")
-    return array.astype(array.dtype.newbyteorder("="))
-
-
-def _read_picture(path: Path) -> np.ndarray:
-    with Image.open(path, formats=("PNG", "TIFF")) as picture:  # Pillow would run Ghostscript for EPS
-        if getattr(picture, "n_frames", 1) > 1:
-            raise DataError(f"{path} has {picture.n_frames} pages", remedy="save one a file")  # type: ignore[attr-defined]
-        if picture.mode == "P" and path.parent.name == "images":
-            return np.asarray(picture.convert("RGB"))
-        if picture.mode not in ("1", "L", "P", "RGB", "I", "F") and not picture.mode.startswith("I;16"):
-            raise DataError(f"{path} has the colour mode {picture.mode}", remedy="save it as grey or RGB")
-        array = np.asarray(picture)
-        # Older Pillows open a 16-bit PNG as 32-bit integers; no PNG has more than 16.
-        return array.astype(np.uint16) if picture.mode == "I" and picture.format == "PNG" else array
 
 
 def _channels_first(array: np.ndarray, path: Path) -> np.ndarray:

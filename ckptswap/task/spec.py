@@ -30,13 +30,14 @@ def _cores() -> int:
 class TaskSpec:
     """A task as the user says it.
 
-    `model` and `data` are None where nothing was said (the checkpoint may say what it is). `target` is `masks`,
-    or `input` for auto-encoding. `output` says whether the model gives `logits` or a `probability`; `output_key`
+    `model` and `data` are None where nothing was said (the checkpoint may say what it is). `target` is `masks`, or
+    `input` for auto-encoding. `output` says whether the model gives `logits` or a `probability`; `output_key`
     picks from a dict or tuple. `limit` is a number of samples. `threads` is the number of logical cores unless
-    given; the last bits of scores depend on it, on `batch_size`, and on `dtype`, in which it computes (as it
-    was built where None). `group` is a regex with one group on the file name, or a .csv file with the columns name
-    and group. `normalize` is MEAN/STD, such as `0.5/0.25`, one
-    value or one a channel.
+    given; the last bits of scores depend on it, on `batch_size`, and on `dtype`, in which it computes (as it was
+    built where None). `group` is a regex with one group on the file name, or a .csv file with the columns name and
+    group. `normalize` is MEAN/STD, such as `0.5/0.25`, one value or one a channel. `exclude` and `partial` say how
+    a checkpoint may fail to fit the model (`task.weights`): patterns of what need not fit, and whether anything
+    need.
 
     >>> TaskSpec().merge({"metric": "iou,dice", "batch-size": 4}).metrics
     ('iou', 'dice')
@@ -59,6 +60,8 @@ class TaskSpec:
     ignore: int | None = None
     normalize: str | None = None
     group: str | None = None
+    partial: bool = False
+    exclude: tuple[str, ...] = ()
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> TaskSpec:
@@ -93,12 +96,15 @@ class TaskSpec:
         return replace(self, **values)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, in JSON's words: what a run's key is made of.
+        """Everything that decides a score, in JSON's words: what a run's key is made of.
+
+        How a checkpoint may fail to fit decides none: what is not loaded counts by its values (`Task.identity`).
 
         >>> TaskSpec(data="scans", threads=1).as_dict()["data"]
         'scans'
         """
-        return {**asdict(self), "metrics": list(self.metrics)}
+        said = {**asdict(self), "metrics": list(self.metrics)}
+        return {key: value for key, value in said.items() if key not in ("exclude", "partial")}
 
 
 def parse_args(text: str) -> dict[str, Any]:
@@ -179,6 +185,12 @@ def _whole(flag: str, value: Any) -> int:
     return value
 
 
+def _yes_or_no(flag: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{flag} is {value!r}", remedy="it must be true or false")
+    return value
+
+
 def _count(flag: str, value: Any) -> int:
     if _whole(flag, value) < 1:
         raise UsageError(f"{flag} is {value}", remedy="it must be 1 or more")
@@ -222,5 +234,6 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "batch_size": _count, "limit": _count, "threads": _count, "device": _text,
     "dtype": _one_of(DTYPES),
     "output": _one_of(OUTPUTS), "output_key": _key, "ignore": _whole, "normalize": _text, "group": _text,
+    "partial": _yes_or_no,
 }  # fmt: skip
 """How each flag's value is read, in the order of the fields."""

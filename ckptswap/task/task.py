@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.errors import ModelError, UsageError
+from ckptswap.errors import ModelError, UsageError, listing
 from ckptswap.task.callables import faults_of, first_line
 from ckptswap.task.data import Batch, Data, Progress, load_data
+from ckptswap.task.fit import Fit
 from ckptswap.task.metrics import Metric, Overlap, code_hashes, load_metrics
 from ckptswap.task.models import build_named, depends_on_batch, model_of, target_of
 from ckptswap.task.mutation import Watch
@@ -25,6 +26,8 @@ from ckptswap.task.threads import pinned_threads
 from ckptswap.task.trivial import trivial_score
 from ckptswap.task.weights import load_into
 
+INITIAL_SEED = 0
+"""Of the values that a model begins with; what a checkpoint lacks keeps them."""
 _FIT = "channels and size of the images must be what the model takes (its in_channels, for example)"
 _LIKE_PROBABILITIES = (
     "all outputs lie in 0…1 and are read as logits: if the model ends in a sigmoid, say --output probability"
@@ -84,13 +87,19 @@ Scorer = Callable[[Tensor], Score]
 
 @dataclass
 class Task:
-    """What 'score' means. `spec` names the model even where the checkpoint said it; the model is in eval mode."""
+    """What 'score' means. `spec` names the model even where the checkpoint said it; the model is in eval mode.
+
+    `fit` is how the checkpoint went in, `initial` a hash of the values that stay as initialised, where there are
+    any.
+    """
 
     spec: TaskSpec
     model: nn.Module
     metrics: tuple[Metric, ...]
     data: Data
+    fit: Fit
     warnings: tuple[str, ...] = ()
+    initial: str | None = None
 
     @property
     def groups(self) -> np.ndarray:
@@ -103,7 +112,7 @@ class Task:
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Put every tensor of the checkpoint into the model. Raises `MismatchError`, and then changes nothing."""
-        load_into(self.model, checkpoint)
+        load_into(self.model, checkpoint, exclude=self.spec.exclude, partial=self.spec.partial)
 
     def batches(self) -> Generator[Batch]:
         """The batches on the CPU, always the same in the same order. For use inside `pinned`."""
@@ -194,7 +203,7 @@ class Task:
             "data": self.data.fingerprint(),
             "batches": self.data.composition(),
             "code": code_hashes(self.spec),
-        }
+        } | ({"initial values": self.initial} if self.initial else {})
 
     @cached_property
     def _watch(self) -> Watch:
@@ -230,12 +239,17 @@ class Task:
 
 
 def load_task(
-    spec: TaskSpec, checkpoint: Checkpoint, progress: Progress | None = None, *, data: Data | None = None
+    spec: TaskSpec,
+    checkpoint: Checkpoint,
+    progress: Progress | None = None,
+    *,
+    data: Data | None = None,
+    loaded: Loaded | None = None,
 ) -> Task:
     """Build model, metrics and data, and load the checkpoint; `data` may be shared with another task.
 
-    The model is the spec's, or else what the checkpoint says of itself. `progress` follows the reading of the
-    data. Raises `TaskError`, `MismatchError` or `UsageError`.
+    The model is the spec's, or else what the checkpoint says of itself; `loaded` is what `load_model` gave for it.
+    `progress` follows the reading of the data. Raises `TaskError`, `MismatchError` or `UsageError`.
 
     >>> from ckptswap.task.models import build_model
     >>> weights = {name: each.numpy() for name, each in build_model("lab:unet", {"width": 2}).state_dict().items()}
@@ -244,13 +258,60 @@ def load_task(
     >>> load_task(spec, Checkpoint.from_arrays(weights, metadata=said)).measure().statistics["dice"].shape
     (4, 1)
     """
-    _check_device(spec.device)
     metrics = load_metrics(spec)
+    found = loaded or load_model(spec, checkpoint)
+    spec, model, fit = found.spec, found.model, found.fit
+    return Task(
+        spec,
+        model,
+        metrics,
+        data or load_data(spec, progress),
+        fit,
+        (*_warnings(spec, model, checkpoint), *_incomplete(fit, spec)),
+        found.initial,
+    )
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that holds a checkpoint, in eval mode, on the spec's device: the parts of a `Task` without data."""
+
+    spec: TaskSpec
+    model: nn.Module
+    fit: Fit
+    initial: str | None
+
+
+def load_model(spec: TaskSpec, checkpoint: Checkpoint) -> Loaded:
+    """Build the model and load the checkpoint. Raises `ModelError`, `MismatchError` or `UsageError`.
+
+    What the checkpoint does not hold begins with the same values every time.
+    """
+    _check_device(spec.device)
     asked, spec = spec, resolved(spec, checkpoint)
-    model = build_named(checkpoint, asked.model, asked.model_args)
-    load_into(model, checkpoint)
+    assert spec.model is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(INITIAL_SEED)
+        model = build_named(checkpoint, asked.model, asked.model_args)
+    fit = load_into(model, checkpoint, exclude=spec.exclude, partial=spec.partial)
+    initial = _hash_of(model, fit.kept) if fit.kept else None
     model.to(spec.device, _DTYPES[spec.dtype] if spec.dtype else None)
-    return Task(spec, model, metrics, data or load_data(spec, progress), _warnings(spec, model, checkpoint))
+    return Loaded(spec, model, fit, initial)
+
+
+def _hash_of(model: nn.Module, names: Sequence[str]) -> str:
+    state = model.state_dict()
+    return Checkpoint.from_arrays({name: state[name] for name in names}).sha256()
+
+
+def _incomplete(fit: Fit, spec: TaskSpec) -> list[str]:
+    """A score of a model that is only partly the checkpoint's is no score of the checkpoint."""
+    if not fit.kept:
+        return []
+    return [
+        f"{fit.checkpoint.path}: {len(fit.kept)} of the model's tensors are not in it, or do not fit, and stay as "
+        f"initialised (seed {INITIAL_SEED}): {listing(fit.kept)}; {spec.model} is scored with these"
+    ]
 
 
 def resolved(spec: TaskSpec, checkpoint: Checkpoint) -> TaskSpec:

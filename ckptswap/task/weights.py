@@ -5,43 +5,86 @@ Not smp's `load_state_dict`, which can change the caller's dict and skip mismatc
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Entry
+from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import MismatchError, ModelError, listing
 from ckptswap.formats.checksums import refuse_damaged
+from ckptswap.task.fit import Fit, fit_of, tensors_of
+from ckptswap.task.remedy import remedy
 from ckptswap.ties import Ties, equal, extent_of, ties_of
 from ckptswap.twins import contradictions
 
 _REINTERPRETED = {1: np.uint8, 2: np.uint16}
 
 
-def load_into(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Copy every tensor of the checkpoint into the model; nothing is copied unless all of them fit.
+def load_into(
+    model: nn.Module, checkpoint: Checkpoint, *, exclude: Sequence[str] = (), partial: bool = False
+) -> Fit:
+    """Copy a checkpoint's tensors into the model; nothing unless it fits, as `check_fit` says.
 
-    Names and shapes must be equal; only a missing `num_batches_tracked` is forgiven, as torch itself does for old
-    files, and a name of a tensor that is there under another. A float may have another precision (`copy_` rounds
-    it); whole numbers and floats do not mix. Raises `MismatchError` with the missing, the unexpected and the
-    mismatched tensors, ten of each and a count, and where names of one tensor hold different values; `FormatError`
-    when a checksum is wrong.
+    A float may have another precision (torch's `copy_` rounds it). Raises what `check_fit` raises, `MismatchError`
+    where names of one tensor hold different values, and `FormatError` when a checksum is wrong.
 
     >>> model = nn.Linear(1, 1)
-    >>> load_into(model, Checkpoint.from_arrays({"weight": np.ones((1, 1)), "bias": np.zeros(1)}))
-    >>> model.weight.item()
-    1.0
+    >>> wrapped = {"module.weight": np.ones((1, 1)), "module.bias": np.zeros(1)}
+    >>> fit = load_into(model, Checkpoint.from_arrays(wrapped))
+    >>> model.weight.item(), fit.said
+    (1.0, "the tensors of <memory> are taken without the prefix 'module.', to match the model")
     """
-    state = check_fit(model, checkpoint)
+    fit = check_fit(model, checkpoint, exclude=exclude, partial=partial)
     refuse_damaged(checkpoint)
-    refuse_contradictions(checkpoint, ties_of(state))
+    state = state_of(model)
+    refuse_contradictions(fit.taken, ties_of(state))
     with torch.no_grad():
-        for name, value in state.items():
-            if name in checkpoint:
-                value.copy_(to_torch(checkpoint.read(name)))
+        for name in fit.loaded:
+            state[name].copy_(to_torch(fit.checkpoint.read(name)))
+    return fit
+
+
+def check_fit(
+    model: nn.Module, checkpoint: Checkpoint, *, exclude: Sequence[str] = (), partial: bool = False
+) -> Fit:
+    """How the checkpoint fits, when it does: names and shapes are equal, once wrappers' names are taken off.
+
+    What `exclude` names (patterns, as the flag's) need not fit, and with `partial` nothing need, as long as
+    something does. `num_batches_tracked` may be missing, as in old files, or of any number type, and so may a name
+    of a tensor that is there under another. Raises `ModelError` as `state_of` does, and `MismatchError` with the
+    missing, the unexpected and the mismatched tensors, ten of each and a count, and the flags that would help.
+    """
+    state = state_of(model)
+    fit = fit_of(state, checkpoint)
+    judged = fit.without(exclude)
+    if state and not fit.loaded and (partial or not judged.problems):
+        raise MismatchError(f"nothing in {checkpoint.path} fits the model", remedy=remedy(state, checkpoint, fit))
+    if judged.problems and not partial:
+        raise MismatchError(
+            f"{checkpoint.path} does not fit the model: {judged.problems}",
+            remedy=remedy(state, checkpoint, judged),
+        )
+    return fit
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """The model's own tensors by name. Raises `ModelError` where its `state_dict` gives copies: what is written to
+    these does not reach the model.
+    """
+    state, again = tensors_of(model.state_dict()), model.state_dict()
+    copied = [
+        name for name, value in state.items() if value.numel() and extent_of(value) != extent_of(again[name])
+    ]
+    if copied:
+        raise ModelError(
+            f"the model's state_dict() gives copies of its tensors ({listing(copied, most=3)}): what is written "
+            "to them does not reach it",
+            remedy="wrap it in a module without that hook",
+        )
+    return state
 
 
 def refuse_contradictions(checkpoint: Checkpoint, ties: Ties) -> None:
@@ -71,83 +114,3 @@ def to_torch(array: np.ndarray) -> Tensor:
 _PLAIN = frozenset(
     ["F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL", "C64", "C128"]
 )
-
-
-def check_fit(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """The model's own tensors by name; raises `MismatchError`, as `load_into` does, where the checkpoint does
-    not fit.
-    """
-    state = state_of(model)
-    there = set(ties_of(state).closed_twins(checkpoint))
-    missing = [name for name in state if name not in there and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in checkpoint if name not in state]
-    unlike = [_pair(checkpoint[name], state[name]) for name in state if name in checkpoint]
-    parts = [
-        f"{len(names)} {word} ({listing(names)})"
-        for word, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("mismatched", [each for each in unlike if each]),
-        )
-        if names
-    ]
-    if parts:
-        raise MismatchError(
-            f"{checkpoint.path} does not fit the model: {'; '.join(parts)}", remedy=_remedy(missing, unexpected)
-        )
-    return state
-
-
-def state_of(model: nn.Module) -> dict[str, Tensor]:
-    """The model's own tensors by name. Raises `ModelError` where its `state_dict` gives copies: what is written to
-    these does not reach the model.
-    """
-    first, again = model.state_dict(), model.state_dict()
-    state = {name: value for name, value in first.items() if isinstance(value, Tensor)}
-    copied = [
-        name for name, value in state.items() if value.numel() and extent_of(value) != extent_of(again[name])
-    ]
-    if copied:
-        raise ModelError(
-            f"the model's state_dict() gives copies of its tensors ({listing(copied, most=3)}): what is written "
-            "to them does not reach it",
-            remedy="wrap it in a module without that hook",
-        )
-    return state
-
-
-def _pair(entry: Entry, value: Tensor) -> str:
-    """Both sides of a mismatch, '' where they fit."""
-    if entry.shape != tuple(value.shape):
-        return f"{entry.name}: {list(entry.shape)} in the file, {list(value.shape)} in the model"
-    if _family(entry) != _family_of(value):
-        return f"{entry.name}: {entry.dtype} in the file, {str(value.dtype).removeprefix('torch.')} in the model"
-    return ""
-
-
-def _family(entry: Entry) -> str:
-    if dtypes.is_packed(entry.dtype):
-        return "packed"
-    if entry.dtype[0] == "C":
-        return "complex"
-    if dtypes.is_float(entry.dtype):
-        return "float"
-    return "bool" if entry.dtype == "BOOL" else "whole"
-
-
-def _family_of(value: Tensor) -> str:
-    if value.dtype.is_complex:
-        return "complex"
-    if value.dtype.is_floating_point:
-        return "float"
-    return "bool" if value.dtype == torch.bool else "whole"
-
-
-def _remedy(missing: Iterable[str], unexpected: Iterable[str]) -> str:
-    """Name the prefix when that is all that differs: a wrapper (DataParallel, Lightning) is the usual cause."""
-    left = list(unexpected)
-    prefixes = {name.partition(".")[0] + "." for name in left}
-    if len(prefixes) == 1 and {name.partition(".")[2] for name in left} >= set(missing):
-        prefix = prefixes.pop()
-        return f"every name in the file begins with {prefix!r}; use --strip-prefix {prefix}"
-    return "give the model's own arguments with --model and --model-args"

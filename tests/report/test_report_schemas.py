@@ -104,7 +104,8 @@ def choice() -> Json:
         0,
         9,
         ("b", ("a",)),
-        False,
+        {},
+        ((),),
     )
     return select_json(found, ["ckptswap transplant"])
 

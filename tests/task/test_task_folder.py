@@ -138,11 +138,11 @@ def test_the_input_as_target_needs_no_masks(write_folder) -> None:
         ({}, "there is no folder"),
         ({"masks/a.png": ONES}, "has no folder images/"),
         ({"images/a.png": GREY}, "has no folder masks/"),
-        ({"images/.a.png": GREY, "masks/a.png": ONES}, "has no PNG, TIFF or NPY"),
+        ({"images/.a.png": GREY, "masks/a.png": ONES}, "has no PNG, JPEG, TIFF, BMP or NPY"),
         ({"images/a.png": GREY, "masks/b.png": ONES}, r"no pairs found in .*: a\.png against b\.png"),
         ({"images/a.png": GREY, "images/b.png": GREY, "masks/a.npy": ONES}, r"no mask for b\.png"),
         ({"images/a.png": GREY, "images/a.npy": GREY, "masks/a.png": ONES}, "has both a.npy and a.png"),
-        ({"images/a.jpg": GREY, "masks/a.png": ONES}, "is neither PNG, TIFF nor NPY"),
+        ({"images/a.gif": GREY, "masks/a.png": ONES}, "is neither PNG, JPEG, TIFF, BMP nor NPY"),
         ({"images/a.png": GREY, "masks/a.png": np.ones((3, 4), np.uint8)}, r"is 3×4 but its image a\.png is 2×2"),
         ({"images/a.png": GREY, "masks/a.png": np.ones((2, 2, 3), np.uint8)}, "has the shape"),
         ({"images/a.png": np.ones((2, 2, 4), np.uint8), "masks/a.png": ONES}, "colour mode RGBA"),
@@ -208,6 +208,6 @@ def test_groups_from_a_pattern() -> None:
 
 def test_other_formats_under_a_known_suffix_are_not_decoded(write_folder) -> None:
     root = write_folder({"images/a.png": GREY, "masks/a.png": ONES})
-    Image.fromarray(GREY).save(root / "images" / "a.png", format="BMP")
+    Image.fromarray(GREY).save(root / "images" / "a.png", format="GIF")
     with pytest.raises(DataError, match=r"a\.png cannot be read as an image"):
         FolderSamples(root)[0]

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -20,8 +20,16 @@ def test_defaults_are_what_the_contract_says() -> None:
     assert (spec.model, spec.data, spec.limit, spec.ignore) == (None, None, None, None)
 
 
-def test_every_field_can_be_said() -> None:
-    assert list(_READERS) == [each.name for each in fields(TaskSpec)]
+def test_every_field_can_be_said_but_exclude_which_is_a_selections_flag() -> None:
+    assert [*_READERS, "exclude"] == [each.name for each in fields(TaskSpec)]
+
+
+def test_what_of_a_file_need_not_fit_decides_no_score_by_itself() -> None:
+    spec = TaskSpec().merge({"partial": True})
+    assert spec.partial
+    assert replace(spec, exclude=("a.*",)).as_dict() == TaskSpec().as_dict()
+    with pytest.raises(UsageError, match="partial is 1: it must be true or false"):
+        spec.merge({"partial": 1})
 
 
 def test_toml_has_the_flags_as_keys_and_flags_win(tmp_path: Path) -> None:

@@ -1,0 +1,132 @@
+"""What wrappers write into the names of a network's tensors, and which names of two sides mean the same tensor."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import NamedTuple
+
+SEGMENTS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
+"""(Distributed)DataParallel and AveragedModel, torch.compile, FSDP, activation checkpointing, Lightning Fabric:
+they stand wherever a part was wrapped."""
+HOLDER = "model"
+"""What training loops call the network (Lightning's, for example): it stands first, and is an ordinary name
+too."""
+_CHAINS_MOST = 8
+_TOLD_MOST = 1000
+_CHAIN_DEPTH = 4
+_DEPTH_MOST = 16
+
+
+class Correspondence(NamedTuple):
+    """New names for those that change, and in words what was taken off or put before them."""
+
+    names: Mapping[str, str]
+    how: str
+
+
+def plain_name(name: str) -> str:
+    """A name without what wrappers write into it.
+
+    >>> plain_name("model.module.encoder._orig_mod.0.weight"), plain_name("head.module")
+    ('encoder.0.weight', 'head.module')
+    """
+    *path, role = name.split(".")
+    kept = [part for part in path if part not in SEGMENTS]
+    start = next((at for at, part in enumerate(kept) if part != HOLDER), len(kept))
+    return ".".join([*kept[start:], role])
+
+
+def correspondence(names: Collection[str], reference: Collection[str]) -> Correspondence:
+    """How `names` are to be changed to mean the same tensors as those of `reference`.
+
+    Of all that wrappers may have done to either side, what brings most names together; the least change where
+    several do. A prefix that no wrapper writes is found only where no name is shared and all names begin with it.
+    Two names never become one.
+
+    >>> correspondence(["module.w", "module.b", "n_averaged"], ["w", "b"])
+    Correspondence(names={'module.w': 'w', 'module.b': 'b'}, how="without the prefix 'module.'")
+    >>> correspondence(["a.w", "b.w"], ["a._orig_mod.w", "b.w"]).names
+    {'a.w': 'a._orig_mod.w'}
+    """
+    known = frozenset(reference)
+    shared = sum(name in known for name in names)
+    best, most = Correspondence({}, ""), shared
+    if shared < min(len(names), len(known)):
+        for found in _candidates(names, known, alike=shared > 0):
+            together = sum(found.names.get(name, name) in known for name in names)
+            if together > most and _is_unique(found.names.get(name, name) for name in names):
+                best, most = found, together
+    return best
+
+
+def _candidates(names: Collection[str], reference: frozenset[str], *, alike: bool) -> Iterator[Correspondence]:
+    chains = _chains(names)
+    yield from (_without(names, prefix) for prefix in chains)
+    yield from (_with(names, prefix, reference) for prefix in _chains(reference))
+    plain = [plain_name(name) for name in names]
+    own = {plain_name(name): name for name in reference}
+    is_told_apart = _is_unique(plain) and len(own) == len(reference)
+    if is_told_apart:
+        yield _by_plain_names(names, plain, own)
+    if not alike:
+        yield from (_without(names, prefix) for prefix in _common_prefixes(names) if prefix not in chains)
+        yield from (_with(names, prefix, reference) for prefix in _common_prefixes(reference))
+    if not alike and is_told_apart:
+        for prefix in _common_prefixes(plain):
+            yield _by_plain_names(names, [key[len(prefix) :] for key in plain], own)
+        for prefix in _common_prefixes(own):
+            yield _by_plain_names(names, [prefix + key for key in plain], own)
+
+
+def _without(names: Iterable[str], prefix: str) -> Correspondence:
+    cut = {name: name[len(prefix) :] for name in names if name.startswith(prefix) and name != prefix}
+    return Correspondence(cut, f"without the prefix {prefix!r}")
+
+
+def _with(names: Iterable[str], prefix: str, reference: Container[str]) -> Correspondence:
+    longer = {name: prefix + name for name in names if prefix + name in reference}
+    return Correspondence(longer, f"with the prefix {prefix!r}")
+
+
+def _by_plain_names(names: Iterable[str], plain: Iterable[str], own: Mapping[str, str]) -> Correspondence:
+    """Wrappers' names are taken off, and on those of the other side put on."""
+    changed = {name: own.get(key, key) for name, key in zip(names, plain, strict=True)}
+    changed = {name: new for name, new in changed.items() if name != new}
+    told = list(islice(changed.items(), _TOLD_MOST))
+    off = dict.fromkeys(part for name, new in told for part in _missing_parts(name, new))
+    on = dict.fromkeys(part for name, new in told for part in _missing_parts(new, name))
+    parts = [f"{word} {' and '.join(map(repr, found))} in their names"
+             for word, found in (("without", off), ("with", on)) if found]  # fmt: skip
+    return Correspondence(changed, ", ".join(parts))
+
+
+def _missing_parts(name: str, other: str) -> Iterable[str]:
+    return (Counter(name.split(".")) - Counter(other.split("."))).keys()
+
+
+def _chains(names: Iterable[str]) -> list[str]:
+    """What wrappers put before names, such as `module.`, `module._orig_mod.`; the shortest first."""
+    found: Counter[str] = Counter()
+    for name in names:
+        prefix = ""
+        for part in name.split(".", _CHAIN_DEPTH)[:-1]:
+            if part not in SEGMENTS and part != HOLDER:
+                break
+            prefix += f"{part}."
+            found[prefix] += 1
+    return sorted((prefix for prefix, _ in found.most_common(_CHAINS_MOST)), key=len)
+
+
+def _common_prefixes(names: Collection[str]) -> list[str]:
+    """Every dotted prefix that stands before all names, the shortest first."""
+    first, last = min(names, default=""), max(names, default="")
+    parts = first.split(".", _DEPTH_MOST)[:_DEPTH_MOST]
+    prefixes = [".".join(parts[:depth]) + "." for depth in range(1, len(parts))]
+    return [prefix for prefix in prefixes if first.startswith(prefix) and last.startswith(prefix)]
+
+
+def _is_unique(names: Iterable[str]) -> bool:
+    seen: set[str] = set()
+    return not any(name in seen or seen.add(name) for name in names)  # type: ignore[func-returns-value]
