@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -112,11 +113,11 @@ class Distance:
 
     @property
     def mean_abs(self) -> float | None:
-        return self.absolute / self.count if self.count else None
+        return self.absolute / self.count if self.count and self.absolute < math.inf else None
 
     @property
     def max_abs(self) -> float | int | None:
-        return self.largest if self.count else None
+        return self.largest if self.count and self.largest < math.inf else None
 
     @property
     def rel_l2(self) -> float | None:
@@ -134,9 +135,38 @@ class Distance:
         return max(-1.0, min(1.0, self.product / math.sqrt(self.norm_a) / math.sqrt(self.norm_b)))
 
     @property
+    def non_finite(self) -> str | None:
+        """What no distance tells of, by side; None where all values are finite.
+
+        >>> Distance(nan_b=1, inf_b=2).non_finite, Distance(inf_a=3, inf_b=3).non_finite, Distance().non_finite
+        ('b 1 NaN, 2 Inf', 'both 3 Inf', None)
+        """
+        return non_finite_words({"a": (self.nan_a, self.inf_a), "b": (self.nan_b, self.inf_b)})
+
+    @property
+    def is_beyond(self) -> bool:
+        """Whether the two are farther apart than doubles can tell in squares."""
+        return self.square == math.inf
+
+    @property
     def _is_square_sound(self) -> bool:
         """Whether the squares neither overflowed nor vanished."""
         return self.square < math.inf and (self.square > 0 or not self.largest)
+
+
+def non_finite_words(counts: Mapping[str, tuple[int, int]]) -> str | None:
+    """NaN and infinities of each side in words; one word for both where their counts are equal.
+
+    >>> non_finite_words({"a": (1, 0), "b": (0, 2_000)})
+    'a 1 NaN; b 2,000 Inf'
+    """
+    said = {
+        side: ", ".join(f"{count:,} {word}" for count, word in zip(each, ("NaN", "Inf"), strict=True) if count)
+        for side, each in counts.items()
+    }
+    if len(said) == 2 and len(set(said.values())) == 1:
+        said = {"both": next(iter(said.values()))}
+    return "; ".join(f"{side} {words}" for side, words in said.items() if words) or None
 
 
 def widen(raw: np.ndarray, dtype: str) -> np.ndarray:
