@@ -14,8 +14,10 @@ from ckptswap.lab.judging import Number, Part, State, beyond, judged
 from ckptswap.lab.pairs import ALL, STATISTICS, Pair
 from ckptswap.lab.predictors import kind_correlation, threshold_gains
 from ckptswap.sweep.evidence import DEFAULT_TOLERANCE
+from ckptswap.sweep.ranks import spearman
 from ckptswap.sweep.result import Finding
-from ckptswap.sweep.statistics import LEVEL, seeds_interval, spearman
+from ckptswap.sweep.seeds import seeds_interval
+from ckptswap.sweep.statistics import LEVEL
 
 TOLERANCE = DEFAULT_TOLERANCE
 """A share is a drop over what the default tolerance is a hundredth of."""

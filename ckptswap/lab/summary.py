@@ -13,7 +13,7 @@ from ckptswap.lab.pairs import Pair
 from ckptswap.lab.predictors import PREDICTORS, kind_auc, kind_correlation, threshold_gains
 from ckptswap.report.charts import Chart, Picture, Series
 from ckptswap.report.document import Document, Mean, Table, Value
-from ckptswap.sweep.statistics import seeds_interval
+from ckptswap.sweep.seeds import seeds_interval
 from ckptswap.version import __version__
 
 SCHEMA = "ckptswap.reproduce/1"

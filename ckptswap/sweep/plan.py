@@ -18,7 +18,7 @@ from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.diff import distances
 from ckptswap.errors import UsageError, listing
 from ckptswap.formats.checksums import refuse_damaged
-from ckptswap.moments import Distance
+from ckptswap.moments import Distance, non_finite_words
 from ckptswap.naming import natural_key, split_name
 from ckptswap.selection import Part, Selection
 from ckptswap.sweep.result import Mode
@@ -52,8 +52,8 @@ class Cell:
     """One row to be: its tensors' names in natural order, and how far apart donor and recipient are there.
 
     `by` is the split it belongs to, `donor` the number of the donor that gives, `names` what is taken from it.
-    `rmse` and `rel_l2` (relative to the recipient) leave non-finite elements out and are None over nothing.
-    `reason` says why a `mismatch` cannot be swapped.
+    `rmse` and `rel_l2` (relative to the recipient) are None over nothing, and where something to take is NaN or
+    infinite: `non_finite` then counts these in words. `reason` says so, or why a `mismatch` cannot be swapped.
     """
 
     by: By
@@ -66,6 +66,7 @@ class Cell:
     rel_l2: float | None = None
     reason: str | None = None
     donor: int = 0
+    non_finite: str | None = None
 
     @property
     def variant(self) -> str:
@@ -273,5 +274,9 @@ def _cell(by: By, part: Part, donor: int, recipient: Checkpoint, found: Sequence
     for equal, distance in (each for each in found if not isinstance(each, str)):
         total.add(distance)
         same &= equal
-    status: Status = "identical" if same else "measured"
-    return replace(here, status=status, rmse=total.rmse, rel_l2=total.rel_l2)
+    if same:
+        return replace(here, status="identical", rmse=total.rmse, rel_l2=total.rel_l2)
+    counts = {"recipient": (total.nan_a, total.inf_a), "donor": (total.nan_b, total.inf_b)}
+    if said := non_finite_words(counts):
+        return replace(here, non_finite=said, reason=f"no distance: {said}")
+    return replace(here, rmse=total.rmse, rel_l2=total.rel_l2)
