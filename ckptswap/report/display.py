@@ -19,7 +19,7 @@ from ckptswap.report.charts import Heat, heat
 from ckptswap.report.checkpoint import show_json, show_table
 from ckptswap.report.diff import diff_json, diff_table, non_finite
 from ckptswap.report.evaluate import evaluate_json, evaluate_table
-from ckptswap.report.sweep import cell_name, sweep_table
+from ckptswap.report.sweep import cell_name, distance, sweep_table
 from ckptswap.report.text import MISSING, Style, count, figure, fixed, interval, number, plural, safe, shape
 from ckptswap.sweep.comparison import Comparison
 from ckptswap.sweep.result import SweepResult
@@ -106,7 +106,7 @@ def _of_sweep(result: SweepResult) -> list[Table | Heat | str]:
             MISSING if row.rank is None else str(row.rank),
             cell_name(row),
             count(row.numel),
-            row.non_finite or figure(row.rmse),
+            distance(row, figure),
             number(row.score),
             fixed(row.drop, 4, signed=True),
             interval(row.sim_low, row.sim_high, 4, signed=True),

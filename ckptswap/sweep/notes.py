@@ -35,6 +35,9 @@ def notes(run: Run, cells: Sequence[Cell], drops: Mapping[str, RowIntervals], to
             which = "the donor" if len(run.donors) == 1 else run.donors[at]
             found.append(f"{which} has no score on this task: {reason}")
     found += _beside_notes(run)
+    odd = sum(cell.non_finite is not None for cell in cells)
+    if odd:
+        found.append(f"{odd} rows take or replace values that are NaN or infinite, and have no distance")
     waiting = len(run.plan.cells) - len(cells)
     if waiting:
         found.append(f"{waiting} of {len(run.plan.cells)} rows are not scored yet: the same command continues")

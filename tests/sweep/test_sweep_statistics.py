@@ -149,7 +149,7 @@ def test_direction_turns_the_sign() -> None:
 
 
 def test_rows_that_hardly_move_share_the_error_and_leave_plain_intervals_alone() -> None:
-    """A shift that is the same in all groups, nothing at all, one group, and what has no bound and so no interval."""
+    """A shift that is the same in all groups, nothing at all, one group; without bounds they have no interval."""
     baseline, variants, label = simulated(12, 3, seed=8)
     alone = table(Sample.of([baseline, *variants], label, mean), "max")
     rare = baseline - 1e-6 * (label == 3)[:, None]
