@@ -7,7 +7,7 @@ The library raises these; the command line turns them into one short paragraph a
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 EXIT_DIFFERENT = 1
 EXIT_USAGE = 2
@@ -111,6 +111,21 @@ def near(name: str, known: Iterable[str], count: int = 3) -> str:
         return ""
     found = difflib.get_close_matches(name, list(known), n=count)
     return f"did you mean {' or '.join(repr(each) for each in found)}?" if found else ""
+
+
+def non_finite_words(counts: Mapping[str, tuple[int, int]]) -> str | None:
+    """NaN and infinities of each side in words; one word for both where their counts are equal.
+
+    >>> non_finite_words({"a": (1, 0), "b": (0, 2_000)})
+    'a 1 NaN; b 2,000 Inf'
+    """
+    said = {
+        side: ", ".join(f"{count:,} {word}" for count, word in zip(each, ("NaN", "Inf"), strict=True) if count)
+        for side, each in counts.items()
+    }
+    if len(said) == 2 and len(set(said.values())) == 1:
+        said = {"both": next(iter(said.values()))}
+    return "; ".join(f"{side} {words}" for side, words in said.items() if words) or None
 
 
 def listing(names: Sequence[str], most: int = 10) -> str:

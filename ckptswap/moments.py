@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
 
 from ckptswap import dtypes
+from ckptswap.errors import non_finite_words
 
 _EXPONENT = {
     "F64": (8, 0x7FF0000000000000),
@@ -152,21 +152,6 @@ class Distance:
     def _is_square_sound(self) -> bool:
         """Whether the squares neither overflowed nor vanished."""
         return self.square < math.inf and (self.square > 0 or not self.largest)
-
-
-def non_finite_words(counts: Mapping[str, tuple[int, int]]) -> str | None:
-    """NaN and infinities of each side in words; one word for both where their counts are equal.
-
-    >>> non_finite_words({"a": (1, 0), "b": (0, 2_000)})
-    'a 1 NaN; b 2,000 Inf'
-    """
-    said = {
-        side: ", ".join(f"{count:,} {word}" for count, word in zip(each, ("NaN", "Inf"), strict=True) if count)
-        for side, each in counts.items()
-    }
-    if len(said) == 2 and len(set(said.values())) == 1:
-        said = {"both": next(iter(said.values()))}
-    return "; ".join(f"{side} {words}" for side, words in said.items() if words) or None
 
 
 def widen(raw: np.ndarray, dtype: str) -> np.ndarray:

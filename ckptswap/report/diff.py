@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from ckptswap.moments import non_finite_words
+from ckptswap.errors import non_finite_words
 from ckptswap.report.layout import HEADING, QUIET, Cell, Column, flow, grid, paragraph, render
 from ckptswap.report.tabular import md_text, to_csv, to_md
 from ckptswap.report.text import MISSING, Style, bar, count, figure, named, plural, safe, shape, size

@@ -16,9 +16,9 @@ from typing import Any, Literal, NamedTuple
 
 from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.diff import distances
-from ckptswap.errors import UsageError, listing
+from ckptswap.errors import UsageError, listing, non_finite_words
 from ckptswap.formats.checksums import refuse_damaged
-from ckptswap.moments import Distance, non_finite_words
+from ckptswap.moments import Distance
 from ckptswap.naming import natural_key, split_name
 from ckptswap.selection import Part, Selection
 from ckptswap.sweep.result import Mode

@@ -5,14 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ckptswap.sweep.statistics import LEVEL, Interval
+from ckptswap.sweep.statistics import LEVEL, UNBOUNDED, Bounds, Interval
+
+CORRELATION, SHARE = (-1.0, 1.0), (0.0, 1.0)
 
 
-def seeds_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
+def seeds_interval(values: Sequence[float], level: float = LEVEL, bounds: Bounds = UNBOUNDED) -> Interval:
     """The mean over seeds (or pairs of networks) with Student's t interval; fewer than 2 values have none.
+
+    `bounds` are those of a value, at which the interval is cut.
 
     >>> seeds_interval([1.0, 2.0, 3.0, 4.0, 5.0])
     Interval(estimate=3.0, low=1.0367..., high=4.9632...)
+    >>> seeds_interval([0.75, 1.0, 1.0], bounds=SHARE).high
+    1.0
     """
     n = len(values)
     if n == 0:
@@ -22,7 +28,7 @@ def seeds_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
         return Interval(centre, None, None)
     spread = math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1) / n)
     margin = student_quantile(n - 1, level) * spread
-    return Interval(centre, centre - margin, centre + margin)
+    return Interval(centre, max(centre - margin, bounds[0]), min(centre + margin, bounds[1]))
 
 
 def student_quantile(freedom: int, level: float = LEVEL) -> float:
