@@ -146,7 +146,7 @@ class Distance:
     @property
     def is_beyond(self) -> bool:
         """Whether the two are farther apart than doubles can tell in squares."""
-        return self.square == math.inf
+        return math.inf in (self.square, self.largest)
 
     @property
     def _is_square_sound(self) -> bool:

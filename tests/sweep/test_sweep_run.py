@@ -177,7 +177,8 @@ def test_a_variant_with_nan_outputs_is_failed_at_its_first_batch(skip: TaskSpec,
     [failed] = [row for row in result.rows if row.status == "failed"]
     first = blocks(run)[4]
     assert failed.tensors == ("head.bias",)
-    assert failed.reason == f"{6 * 144} of the model's outputs are NaN or infinite in batch 0"
+    outputs = f"{6 * 144} of the model's outputs are NaN or infinite in batch 0"
+    assert failed.reason == f"{outputs}; no distance: donor 1 NaN"
     assert [batch for variant, batch in places(run) if variant == variant_id(["head.bias"])] == [0]
     assert first.batch == 0
     assert sorted(row.status for row in result.rows) == ["failed", "measured", "measured"]

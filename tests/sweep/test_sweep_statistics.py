@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -68,6 +70,58 @@ def test_simultaneous_intervals_cover_the_whole_table(groups: int) -> None:
         together += all(row.sim_low <= 0.1 <= row.sim_high for row in rows)
     assert 0.93 <= together / count <= 0.985
     assert plainly / count < 0.85
+
+
+# What docs/method.md says of simultaneous intervals -------------------------------------------------------------
+
+
+def normal(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    return rng.normal(size=shape)
+
+
+def lognormal(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Around their mean of 0, with σ = 1."""
+    return np.exp(rng.normal(size=shape)) - np.exp(0.5)
+
+
+def test_with_few_skewed_groups_simultaneous_intervals_do_not_hold_in_95_percent_of_tables() -> None:
+    held = {}
+    for draw in (normal, lognormal):
+        held[draw] = 0
+        for at in range(80):
+            drops = 0.1 + 0.02 * draw(np.random.default_rng(9000 + at), (20, 8))
+            rows = table(
+                Sample.of([np.zeros((8, 1)), *-drops[..., None]], np.arange(8), mean, resamples=400), "max"
+            )
+            held[draw] += all(row.sim_low <= 0.1 <= row.sim_high for row in rows)
+    assert held[normal] / 80 > 0.95
+    assert held[lognormal] / 80 < 0.85
+
+
+@pytest.mark.parametrize(("draw", "least", "most"), [(normal, 5.0, 5.6), (lognormal, 9.0, 11.0)])
+def test_how_far_an_interval_reaches_with_15_groups_and_a_hundred_rows(draw, least: float, most: float) -> None:
+    variants = draw(np.random.default_rng(0), (100, 15))[..., None]
+    sample = Sample.of([np.zeros((15, 1)), *variants], np.arange(15), mean)
+    forms = [statistics.drop_form(1 + at, "max") for at in range(100)]
+    assert least < statistics.effects(sample, forms).critical_of_all() < most
+
+
+def test_how_far_it_reaches_in_the_demo() -> None:
+    """From the Dice of its 15 groups, baseline and variants, that `ckptswap demo` left."""
+    scores = np.load(Path(__file__).with_name("demo_scores.npz"))
+    columns = [scores["baseline"], *scores["variants"]]
+    sample = Sample.of([each[:, None] for each in columns], np.arange(15), mean, bounds=(0.0, 1.0))
+    forms = [statistics.drop_form(1 + at, "max") for at in range(len(scores["variants"]))]
+    rows = table(sample, "max")
+    assert len(rows) == 98
+    moved = [at for at, row in enumerate(rows) if row.few is None]
+    assert len(moved) == 91
+    found = statistics.effects(sample, [forms[at] for at in moved])
+    reach = [(rows[at].sim_high - rows[at].drop) / se for at, se in zip(moved, found.se, strict=True)]
+    assert np.median(reach) == pytest.approx(7.9, abs=0.05)
+    idle = [row for row in rows if row.few is not None]
+    assert sum(row.drop == 0 for row in idle) == 5
+    assert all(row.sim_high > 0.4 for row in idle), "which a bootstrap had called ±0.0000"
 
 
 def test_pooled_metric_covers() -> None:
