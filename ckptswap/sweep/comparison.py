@@ -84,7 +84,7 @@ def _without_interval(evaluation: Evaluation, found: Sequence[tuple[str, Interva
     if _groups(evaluation) < statistics.LEAST_GROUPS:
         return []
     return [
-        f"{metric} is alike in nearly all groups, and one group's {metric} has no bound: no interval"
+        f"{metric} is alike in nearly all groups, and what one group can change it by has no bound: no interval"
         for metric, interval in found
         if interval is not None and interval.low is None
     ]

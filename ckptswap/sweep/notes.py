@@ -58,7 +58,7 @@ def unseen(few: Few, metric: str, tolerance: float, error: float) -> str:
     if few.common:
         said = f"moved alike in {few.groups - apart} of {few.groups} groups"
     if not few.is_bounded:
-        return f"{said}: one group's {metric} has no bound, so that no number of groups would tell"
+        return f"{said}: one group's loss in {metric} has no bound, so that no number of groups would tell"
     possible = f"{said}: a drop of up to {few.ends(error)[1]:.3g} is possible"
     groups = few.groups_that_tell(tolerance, error)
     return possible if groups is None else f"{possible}; {groups:,} such groups would tell"
@@ -77,7 +77,7 @@ def _few_notes(run: Run, drops: Mapping[str, RowIntervals], tolerance: float) ->
     told = [each.few.groups_that_tell(tolerance, each.error) for each in open_ if each.few]
     least = min((groups for groups in told if groups is not None), default=None)
     if least is None:
-        yield f"{said}, and {run.metric['name']} has no bound by which more groups would tell"
+        yield f"{said}; one group's loss in {run.metric['name']} has no bound, so that no number would tell"
     else:
         yield f"{said}; {least:,} groups or more would tell"
 

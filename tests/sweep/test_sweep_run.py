@@ -118,7 +118,7 @@ def test_every_engine_and_memory_gives_the_same_table(skip: TaskSpec, save, tmp_
             assert (row.status, row.drop, row.score) == ("measured", 0.0, full.baseline)
             assert (row.ci_low, row.ci_high, row.sim_low, row.sim_high) == (None,) * 4
             assert (row.verdict, row.is_unproven) == ("undecided", True)
-            assert row.reason.startswith("moved in 0 of 10 groups: one group's ")
+            assert row.reason.startswith("moved in 0 of 10 groups: one group's loss in ")
     for row in known.values():
         assert (row.score, row.drop, row.verdict) == (full.baseline, 0.0, "reusable")
         assert row.rank is row.ci_low is row.sim_high is row.samples is None
