@@ -21,7 +21,7 @@ from statistics import fmean
 import numpy as np
 
 from ckptswap.sweep.race import RaceRules, chunk_ends, standing
-from ckptswap.sweep.statistics import student_quantile
+from ckptswap.sweep.seeds import student_quantile
 
 BATCH = 8
 Make = Callable[[np.random.Generator, int, int, int], np.ndarray]

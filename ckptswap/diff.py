@@ -7,6 +7,7 @@ Memory does not depend on the size of the files.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -90,11 +91,13 @@ class Diff:
         """The largest first (what has no number comes last), or in the order of names; only `top` of them, and
         of what did not change only where room is left.
 
-        `by` is a number of `Distance`; raises `UsageError` for another word.
+        Before all others comes what holds NaN or Inf, of which no distance tells. `by` is a number of `Distance`;
+        raises `UsageError` for another word.
         """
         if by != "name" and not hasattr(Distance, by):
             raise UsageError(f"cannot sort by {by!r}", remedy="use name, rmse, max_abs, rel_l2 or changed")
         rows = self.rows if by == "name" else sorted(self.rows, key=lambda row: _largest_first(row, by))
+        rows = sorted(rows, key=lambda row: not (row.distance and row.distance.non_finite))
         if top is not None:
             rows = sorted(rows, key=lambda row: row.status in ("identical", "unread"))[:top]
         return replace(self, rows=tuple(rows))
@@ -153,6 +156,8 @@ def _side(checkpoint: Checkpoint, names: Iterable[str]) -> Side:
 
 def _largest_first(row: TensorDiff, by: str) -> tuple[bool, float]:
     number: float | None = getattr(row.distance, by, None)
+    if number is None and row.distance is not None and row.distance.is_beyond:
+        number = math.inf
     return (True, 0) if number is None else (False, -number)
 
 

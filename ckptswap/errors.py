@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 EXIT_DIFFERENT = 1
 EXIT_USAGE = 2
@@ -123,6 +123,21 @@ def _alike(name: str, known: Iterable[str]) -> list[str]:
     return heapq.nlargest(
         ALIGNED_MOST, fitting, key=lambda each: (sum(pair in each for pair in pairs), -abs(len(each) - len(name)))
     )
+
+
+def non_finite_words(counts: Mapping[str, tuple[int, int]]) -> str | None:
+    """NaN and infinities of each side in words; one word for both where their counts are equal.
+
+    >>> non_finite_words({"a": (1, 0), "b": (0, 2_000)})
+    'a 1 NaN; b 2,000 Inf'
+    """
+    said = {
+        side: ", ".join(f"{count:,} {word}" for count, word in zip(each, ("NaN", "Inf"), strict=True) if count)
+        for side, each in counts.items()
+    }
+    if len(said) == 2 and len(set(said.values())) == 1:
+        said = {"both": next(iter(said.values()))}
+    return "; ".join(f"{side} {words}" for side, words in said.items() if words) or None
 
 
 def listing(names: Sequence[str], most: int = 10) -> str:

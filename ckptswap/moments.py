@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from ckptswap import dtypes
+from ckptswap.errors import non_finite_words
 
 _EXPONENT = {
     "F64": (8, 0x7FF0000000000000),
@@ -112,11 +113,11 @@ class Distance:
 
     @property
     def mean_abs(self) -> float | None:
-        return self.absolute / self.count if self.count else None
+        return self.absolute / self.count if self.count and self.absolute < math.inf else None
 
     @property
     def max_abs(self) -> float | int | None:
-        return self.largest if self.count else None
+        return self.largest if self.count and self.largest < math.inf else None
 
     @property
     def rel_l2(self) -> float | None:
@@ -132,6 +133,20 @@ class Distance:
         if self.norm_a == self.norm_b:
             return max(-1.0, min(1.0, self.product / self.norm_a))
         return max(-1.0, min(1.0, self.product / math.sqrt(self.norm_a) / math.sqrt(self.norm_b)))
+
+    @property
+    def non_finite(self) -> str | None:
+        """What no distance tells of, by side; None where all values are finite.
+
+        >>> Distance(nan_b=1, inf_b=2).non_finite, Distance(inf_a=3, inf_b=3).non_finite, Distance().non_finite
+        ('b 1 NaN, 2 Inf', 'both 3 Inf', None)
+        """
+        return non_finite_words({"a": (self.nan_a, self.inf_a), "b": (self.nan_b, self.inf_b)})
+
+    @property
+    def is_beyond(self) -> bool:
+        """Whether the two are farther apart than doubles can tell in squares."""
+        return math.inf in (self.square, self.largest)
 
     @property
     def _is_square_sound(self) -> bool:

@@ -26,10 +26,20 @@ class ThreeWayRow:
     a: TensorDiff | None
     b: TensorDiff | None
 
+    @property
+    def non_finite(self) -> dict[str, tuple[int, int]]:
+        """How many NaN and infinities each file holds; those without any, and what was not read, are left out."""
+        found: dict[str, tuple[int, int]] = {}
+        for side, row in (("a", self.a), ("b", self.b)):
+            if row and row.distance:
+                found["base"] = row.distance.nan_a, row.distance.inf_a
+                found[side] = row.distance.nan_b, row.distance.inf_b
+        return {side: counts for side, counts in found.items() if any(counts)}
+
 
 @dataclass(frozen=True)
 class ThreeWay:
-    """Rows in natural order of their names."""
+    """Rows in natural order of their names, what holds NaN or Inf before all others."""
 
     base: Side
     a: Side
@@ -68,7 +78,7 @@ def three_way(
     left_over = [name for name in touched if name in there]
     between = _by_name(diff(a, b, Selection.exactly(left_over), progress=progress)) if left_over else {}
     rows = (_row(name, left.get(name), right.get(name), between.get(name)) for name in names)
-    return ThreeWay(ours.a, ours.b, theirs.b, tuple(rows))
+    return ThreeWay(ours.a, ours.b, theirs.b, tuple(sorted(rows, key=lambda row: not row.non_finite)))
 
 
 def _by_name(found: Diff) -> Mapping[str, TensorDiff]:

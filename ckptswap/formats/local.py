@@ -1,4 +1,4 @@
-"""Bytes on disk: a byte source with a size and ranged reads, which is all that a format needs to open a file."""
+"""Bytes on disk: a byte source, with a size and ranged reads, from which values come."""
 
 from __future__ import annotations
 

@@ -14,8 +14,10 @@ from ckptswap.lab.judging import Number, Part, State, beyond, judged
 from ckptswap.lab.pairs import ALL, STATISTICS, Pair
 from ckptswap.lab.predictors import kind_correlation, threshold_gains
 from ckptswap.sweep.evidence import DEFAULT_TOLERANCE
+from ckptswap.sweep.ranks import spearman
 from ckptswap.sweep.result import Finding
-from ckptswap.sweep.statistics import LEVEL, seeds_interval, spearman
+from ckptswap.sweep.seeds import CORRELATION, seeds_interval
+from ckptswap.sweep.statistics import LEVEL, UNBOUNDED, Bounds
 
 TOLERANCE = DEFAULT_TOLERANCE
 """A share is a drop over what the default tolerance is a hundredth of."""
@@ -60,23 +62,25 @@ def claims(pairs: Sequence[Pair]) -> list[Judged]:
 # Parts -----------------------------------------------------------------------------------------------------------
 
 
-def above(name: str, values: Values, bound: float, level: float = LEVEL) -> Part:
+def above(name: str, values: Values, bound: float, level: float = LEVEL, bounds: Bounds = UNBOUNDED) -> Part:
     """Whether the values' mean lies above a bound: wholly above upholds, wholly at or below refutes.
 
     >>> above("gap", [0.2, 0.3, 0.2, 0.3, 0.2], 0.0).state, above("gap", [0.2, 0.3], 0.0).state
     ('upheld', 'open')
     """
-    return _placed(name, values, level, lambda low, high: beyond(low, high, bound))
+    return _placed(name, values, level, bounds, lambda low, high: beyond(low, high, bound))
 
 
-def below(name: str, values: Values, bound: float, level: float = LEVEL) -> Part:
+def below(name: str, values: Values, bound: float, level: float = LEVEL, bounds: Bounds = UNBOUNDED) -> Part:
     """Whether the values' mean lies below a bound: wholly below upholds, wholly at or above refutes."""
-    return _placed(name, values, level, lambda low, high: beyond(-high, -low, -bound))
+    return _placed(name, values, level, bounds, lambda low, high: beyond(-high, -low, -bound))
 
 
-def _placed(name: str, values: Values, level: float, judge: Callable[[float, float], tuple[State, str]]) -> Part:
+def _placed(
+    name: str, values: Values, level: float, bounds: Bounds, judge: Callable[[float, float], tuple[State, str]]
+) -> Part:
     known = [value for value in values if value is not None]
-    mean = seeds_interval(known, level) if known else None
+    mean = seeds_interval(known, level, bounds) if known else None
     numbers: dict[str, Number] = {
         name: mean.estimate if mean else None,
         f"{name}.low": mean.low if mean else None,
@@ -229,7 +233,7 @@ def _conv_weight(pairs: Sequence[Pair], kind: str = "conv.weight") -> list[Findi
             "conv-weight-early-layers-matter-more",
             "Convolution weights matter more the earlier they run.",
             f"rank correlation of place in execution order and share, over the cells of {kind}: below 0",
-            [below("rank correlation", [by_depth(pair) for pair in pairs], 0.0)],
+            [below("rank correlation", [by_depth(pair) for pair in pairs], 0.0, bounds=CORRELATION)],
         ),
         judged(
             "conv-weight-sensitive-at-equal-distance",
@@ -341,7 +345,11 @@ def _rmse_predicts(pairs: Sequence[Pair]) -> list[Finding]:
             "rmse-predicts-drop",
             _PREDICTS,
             "rank correlation of RMSE and share over the cells of a kind, mean over kinds with 5 cells: above 0",
-            [above("rank correlation", [kind_correlation(pair, "rmse") for pair in pairs], 0.0)],
+            [
+                above(
+                    "rank correlation", [kind_correlation(pair, "rmse") for pair in pairs], 0.0, bounds=CORRELATION
+                )
+            ],
         )
     ]
 
@@ -359,13 +367,13 @@ def _over_networks(pairs: Sequence[Pair]) -> list[Finding]:
             "rmse-predicts-drop",
             _PREDICTS,
             "as for one network, with the mean over seeds of each of the networks as an observation: above 0",
-            [above("rank correlation", [of(arm) for arm in arms], 0.0)],
+            [above("rank correlation", [of(arm) for arm in arms], 0.0, bounds=CORRELATION)],
         ),
         judged(
             "rmse-threshold-carries-over",
             "A threshold on RMSE tells reusable cells from others in a network that it was not fitted on.",
             "balanced accuracy on the network left out, mean over kinds, minus 0.5: above 0",
-            [above("balanced accuracy minus 0.5", [gains.get(arm) for arm in arms], 0.0)],
+            [above("balanced accuracy minus 0.5", [gains.get(arm) for arm in arms], 0.0, bounds=(-0.5, 0.5))],
         ),
     ]
 

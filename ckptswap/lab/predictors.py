@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ckptswap.lab.pairs import CellShare, Pair
 from ckptswap.sweep.evidence import DEFAULT_TOLERANCE
-from ckptswap.sweep.statistics import spearman
+from ckptswap.sweep.ranks import spearman
 
 PREDICTORS = ("rmse", "rel_l2", "cosine_distance", "first_order")
 REUSABLE = DEFAULT_TOLERANCE

@@ -13,7 +13,8 @@ from ckptswap.lab.pairs import Pair
 from ckptswap.lab.predictors import PREDICTORS, kind_auc, kind_correlation, threshold_gains
 from ckptswap.report.charts import Chart, Picture, Series
 from ckptswap.report.document import Document, Mean, Table, Value
-from ckptswap.sweep.statistics import seeds_interval
+from ckptswap.sweep.seeds import CORRELATION, SHARE, seeds_interval
+from ckptswap.sweep.statistics import UNBOUNDED, Bounds
 from ckptswap.version import __version__
 
 SCHEMA = "ckptswap.reproduce/1"
@@ -140,16 +141,18 @@ def _part(each: Judged, name: str) -> tuple[Value, Value, Value]:
 # Numbers ---------------------------------------------------------------------------------------------------------
 
 
-def mean_of(values: Iterable[float | None]) -> Mean | None:
-    """Mean and t interval over the seeds that have a value.
+def mean_of(values: Iterable[float | None], bounds: Bounds = UNBOUNDED) -> Mean | None:
+    """Mean and t interval over the seeds that have a value, as far as there can be such values.
 
     >>> mean_of([1.0, None]), mean_of([])
     (Mean(value=1.0, low=None, high=None), None)
+    >>> mean_of([0.9, 1.0, 0.8], SHARE)
+    Mean(value=0.9..., low=0.6515..., high=1.0)
     """
     known = [value for value in values if value is not None]
     if not known:
         return None
-    found = seeds_interval(known)
+    found = seeds_interval(known, bounds=bounds)
     return Mean(found.estimate, found.low, found.high)
 
 
@@ -163,8 +166,8 @@ def _baselines(pairs: Sequence[Pair]) -> Table:
         (
             arm,
             init,
-            mean_of(pair.baseline for pair in group),
-            mean_of(pair.donor_score for pair in group),
+            mean_of((pair.baseline for pair in group), SHARE),
+            mean_of((pair.donor_score for pair in group), SHARE),
             mean_of(pair.back_baseline for pair in group),
             len(group),
         )
@@ -261,9 +264,9 @@ def _predictors(pairs: Sequence[Pair]) -> Table:
                 (
                     init,
                     predictor.replace("_", " "),
-                    _over_arms(group, partial(_correlation, predictor)),
-                    _over_arms(group, partial(_auc, predictor)),
-                    mean_of(None if gain is None else gain + 0.5 for gain in gains),
+                    _over_arms(group, partial(_correlation, predictor), CORRELATION),
+                    _over_arms(group, partial(_auc, predictor), SHARE),
+                    mean_of((None if gain is None else gain + 0.5 for gain in gains), SHARE),
                 )
             )
     return Table(
@@ -275,9 +278,11 @@ def _predictors(pairs: Sequence[Pair]) -> Table:
     )
 
 
-def _over_arms(pairs: Sequence[Pair], value: Callable[[Sequence[Pair]], float | None]) -> Mean | None:
+def _over_arms(
+    pairs: Sequence[Pair], value: Callable[[Sequence[Pair]], float | None], bounds: Bounds
+) -> Mean | None:
     arms = dict.fromkeys(pair.arm for pair in pairs)
-    return mean_of(value([pair for pair in pairs if pair.arm == arm]) for arm in arms)
+    return mean_of((value([pair for pair in pairs if pair.arm == arm]) for arm in arms), bounds)
 
 
 def _correlation(predictor: str, pairs: Sequence[Pair]) -> float | None:

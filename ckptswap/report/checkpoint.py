@@ -71,7 +71,7 @@ def show_table(data: Mapping[str, Any], style: Style) -> str:
     """
     rows = data["rows"]
     stats = _has_stats(rows)
-    lines = grid(_columns(stats), [_row(row, stats) for row in rows], style) if rows else []
+    lines = grid(_columns(rows), [_row(row, stats) for row in rows], style) if rows else []
     return render([*lines, *([Text()] if lines else []), *_summary(data, style)], style)
 
 
@@ -79,7 +79,9 @@ def _has_stats(rows: Sequence[Mapping[str, Any]]) -> bool:
     return any("min" in row for row in rows)
 
 
-def _columns(stats: bool) -> list[Column]:
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """What is NaN or infinite somewhere is never spared."""
+    stats = _has_stats(rows)
     columns = [
         Column("name", smallest=16),
         Column("kind", smallest=15, spare=7 if stats else 2),
@@ -88,7 +90,9 @@ def _columns(stats: bool) -> list[Column]:
         Column("numel", right=True, spare=8 if stats else 4),
         Column("bytes", right=True, spare=9 if stats else 3),
     ]
-    return columns + [Column(name, right=True, spare=at) for at, name in enumerate(STATS)] if stats else columns
+    there = {name for name in ("nan", "inf") if any(row.get(name) for row in rows)}
+    spares = {name: 0 if name in there else at for at, name in enumerate(STATS)} if stats else {}
+    return columns + [Column(name, right=True, spare=spare) for name, spare in spares.items()]
 
 
 def _row(row: Mapping[str, Any], stats: bool) -> list[Cell]:

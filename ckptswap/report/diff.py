@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from ckptswap.report.layout import HEADING, QUIET, Cell, Column, flow, grid, render
+from ckptswap.errors import non_finite_words
+from ckptswap.report.layout import HEADING, QUIET, Cell, Column, flow, grid, paragraph, render
 from ckptswap.report.tabular import md_text, to_csv, to_md
 from ckptswap.report.text import MISSING, Style, bar, count, figure, named, plural, safe, shape, size
 
@@ -74,6 +75,8 @@ def _row_json(row: TensorDiff) -> dict[str, Any]:
 def diff_table(data: Mapping[str, Any], style: Style, *, every: bool = False) -> str:
     """What differs, one line a tensor (or a group, with --by), and a last line like diffstat's.
 
+    A tensor with NaN or Inf shows how many in place of distances, which leave these out and tell only of the rest.
+
     `data` is the `diff` JSON, `docs/schemas/diff.schema.json`; `every` shows the unchanged ones too.
 
     >>> row = {"name": "c.bias", "kind": "conv.bias", "status": "changed", "shape_a": [4], "numel": 4}
@@ -92,7 +95,26 @@ def diff_table(data: Mapping[str, Any], style: Style, *, every: bool = False) ->
     lines = _sides(data, style)
     if rows:
         lines += [Text(), *_table(rows, style), *_key(rows, style)]
-    return render([*lines, Text(), *_stat_line(data["summary"], style)], style)
+    hidden = [] if every else [row for row in data["rows"] if _is_quiet(row) and non_finite(row)]
+    return render([*lines, Text(), *_stat_line(data["summary"], style), *_hidden(hidden, style)], style)
+
+
+def non_finite(row: Mapping[str, Any]) -> str | None:
+    """A row's NaN and infinities in words; None where it has none, or was not read.
+
+    >>> non_finite({"nan_a": 0, "inf_a": 0, "nan_b": 1, "inf_b": 1})
+    'b 1 NaN, 1 Inf'
+    """
+    return non_finite_words({side: (row.get(f"nan_{side}") or 0, row.get(f"inf_{side}") or 0) for side in "ab"})
+
+
+def _hidden(rows: Sequence[Mapping[str, Any]], style: Style) -> list[Text]:
+    """That what is equal on both sides holds NaN or Inf, too, where the table does not show it."""
+    tensors = sum(row.get("tensors", 1) for row in rows)
+    if not tensors:
+        return []
+    said = f"{plural(tensors, 'identical tensor')} with NaN or Inf on both sides: --all shows which"
+    return paragraph(said, style, indent=1, look="yellow")
 
 
 def _is_quiet(row: Mapping[str, Any]) -> bool:
@@ -121,13 +143,17 @@ def _sides(data: Mapping[str, Any], style: Style) -> list[Text]:
 
 
 def _table(rows: Sequence[Mapping[str, Any]], style: Style) -> list[Text]:
-    columns = [Column(""), *_name_columns(rows), *_NUMBERS]
-    scale = max((row["rel_l2"] for row in rows if row.get("rel_l2") is not None), default=0.0)
+    marks = [Text(non_finite(row) or "", style="yellow") for row in rows]
+    marked = [Column("not finite")] if any(mark.plain for mark in marks) else []
+    columns = [Column(""), *_name_columns(rows), *marked, *_NUMBERS]
+    told = [row for row in rows if row.get("rel_l2") is not None and not non_finite(row)]
+    scale = max((row["rel_l2"] for row in told), default=0.0)
     width = 6 if style.width < 100 else 16
     cells = [
-        [_mark(row), *_names(row, rows), *_numbers(row), bar(row.get("rel_l2"), scale, width, style.ascii)]
-        for row in rows
-    ]
+        [_mark(row), *_names(row, rows), *([mark] if marked else []), *_numbers(row),
+         bar(None if mark.plain else row.get("rel_l2"), scale, width, style.ascii)]
+        for row, mark in zip(rows, marks, strict=True)
+    ]  # fmt: skip
     return grid([*columns, Column("", spare=1)], cells, style)
 
 
@@ -184,9 +210,11 @@ def _mark(row: Mapping[str, Any]) -> Cell:
 
 
 def _numbers(row: Mapping[str, Any]) -> list[Cell]:
+    counts = [count(row.get("numel")), _share(row.get("changed"), row.get("numel"))]
+    if non_finite(row):
+        return [*counts, *[MISSING] * 4]
     return [
-        count(row.get("numel")),
-        _share(row.get("changed"), row.get("numel")),
+        *counts,
         figure(row.get("rmse")),
         figure(row.get("max_abs")),
         MISSING if row.get("cosine") is None else f"{row['cosine']:.4f}",

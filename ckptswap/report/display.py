@@ -17,9 +17,9 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.diff import Diff
 from ckptswap.report.charts import Heat, heat
 from ckptswap.report.checkpoint import show_json, show_table
-from ckptswap.report.diff import diff_json, diff_table
+from ckptswap.report.diff import diff_json, diff_table, non_finite
 from ckptswap.report.evaluate import evaluate_json, evaluate_table
-from ckptswap.report.sweep import cell_name, sweep_table
+from ckptswap.report.sweep import cell_name, distance, sweep_table
 from ckptswap.report.text import MISSING, Style, count, figure, fixed, interval, number, plural, safe, shape
 from ckptswap.sweep.comparison import Comparison
 from ckptswap.sweep.result import SweepResult
@@ -84,15 +84,17 @@ def _of_diff(diff: Diff) -> Table:
             row["kind"] or "",
             row["status"],
             count(row["changed"]),
-            figure(row["rmse"]),
-            figure(row["max_abs"]),
-            figure(row["rel_l2"]),
+            *([non_finite(row) or "", MISSING, MISSING] if non_finite(row) else _distances(row)),
         )
         for row in rows[:MOST]
     )
     columns = ("name", "kind", "status", "changed", "RMSE", "max |Δ|", "relative L2")
     title = f"{diff.a.path} → {diff.b.path}: {said or 'nothing to compare'}"
     return Table(title, columns, shown, max(0, len(rows) - MOST))
+
+
+def _distances(row: Mapping[str, Any]) -> list[str]:
+    return [figure(row[name]) for name in ("rmse", "max_abs", "rel_l2")]
 
 
 def _of_sweep(result: SweepResult) -> list[Table | Heat | str]:
@@ -104,7 +106,7 @@ def _of_sweep(result: SweepResult) -> list[Table | Heat | str]:
             MISSING if row.rank is None else str(row.rank),
             cell_name(row),
             count(row.numel),
-            figure(row.rmse),
+            distance(row, figure),
             number(row.score),
             fixed(row.drop, 4, signed=True),
             interval(row.sim_low, row.sim_high, 4, signed=True),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ckptswap.report.answer import is_partial
 from ckptswap.report.charts import row_names
-from ckptswap.report.sweep import cell_name, sections
+from ckptswap.report.sweep import cell_name, distance, sections
 from ckptswap.report.text import MISSING, count, decimals, fixed, interval, named, plural, safe
 from ckptswap.shell import quoted
 
@@ -85,7 +85,8 @@ def _columns(result: SweepResult, rows: Sequence[Row]) -> Iterator[_Column]:
     )
     yield _Column("kind", _cells("(all)" if row.kind is None else escaped(row.kind) for row in rows), False)
     yield _Column("values", _cells(count(row.numel) for row in rows))
-    yield _numbers("RMSE", (row.rmse for row in rows))
+    near = decimals(row.rmse for row in rows)
+    yield _Column("RMSE", _cells(distance(row, lambda value: fixed(value, near)) for row in rows))
     yield _numbers("score", (row.score for row in rows), places)  # no coarser than the drop
     yield _numbers("drop", (row.drop for row in rows), signed=True)
     plain = (interval(row.ci_low, row.ci_high, places, signed=True) for row in rows)

@@ -259,7 +259,7 @@ def _number_columns(
     )  # no coarser than the drop
     columns = [
         (Column("numel", right=True, spare=3), [count(row.numel) for row in rows]),
-        (Column("RMSE", right=True, spare=4), [fixed(row.rmse, rmse) for row in rows]),
+        (Column("RMSE", right=True, spare=4), [distance(row, lambda value: fixed(value, rmse)) for row in rows]),
         (Column("score", right=True, spare=5), [fixed(row.score, score) for row in rows]),
         (Column("drop", right=True), [fixed(row.drop, drop, signed=True) for row in rows]),
     ]
@@ -271,6 +271,13 @@ def _number_columns(
     plain = [interval(row.ci_low, row.ci_high, drop, signed=True) for row in rows]
     simultaneous = [interval(row.sim_low, row.sim_high, drop, signed=True) for row in rows]
     return [*columns, (Column("plain interval"), plain), (Column("simultaneous"), simultaneous)]
+
+
+def distance(row: Row, shown: Callable[[float | None], str]) -> str:
+    """The RMSE as it is `shown`, or which sort of value it cannot tell of."""
+    if row.non_finite is None:
+        return shown(row.rmse)
+    return " ".join(word for word in ("NaN", "Inf") if word in row.non_finite)
 
 
 def _asked_columns(rows: Sequence[Row], result: SweepResult, drop: int) -> list[tuple[Column, list[str]]]:
@@ -302,9 +309,10 @@ def _paths(rows: Sequence[Row], style: Style) -> list[Text]:
 
 
 def _plus_minus(row: Row, places: int) -> str:
-    if row.sim_low is None or row.sim_high is None:
+    """How far the simultaneous interval reaches; to the farther end, since an exact or a cut one is uneven."""
+    if row.sim_low is None or row.sim_high is None or row.drop is None:
         return MISSING
-    return f"±{fixed((row.sim_high - row.sim_low) / 2, places)}"
+    return f"±{fixed(max(row.sim_high - row.drop, row.drop - row.sim_low), places)}"
 
 
 def _bars(rows: Sequence[Row], result: SweepResult, style: Style) -> list[Cell]:

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from ckptswap.errors import non_finite_words
 from ckptswap.report.layout import Cell, Column, flow, grid, render
 from ckptswap.report.tabular import md_text, to_csv, to_md
 from ckptswap.report.text import Style, figure, plural, safe
 
 if TYPE_CHECKING:
     from ckptswap.diff import Side, TensorDiff
-    from ckptswap.threeway import ThreeWay
+    from ckptswap.threeway import ThreeWay, ThreeWayRow
 
 SCHEMA = "ckptswap.diff3/1"
-FIELDS = ("name", "layer", "kind", "status", "change_a", "rel_l2_a", "change_b", "rel_l2_b")
+COUNTS = ("nan_base", "inf_base", "nan_a", "inf_a", "nan_b", "inf_b")
+FIELDS = ("name", "layer", "kind", "status", "change_a", "rel_l2_a", "change_b", "rel_l2_b", *COUNTS)
 _WORDS = {
     "a": "a",
     "b": "b",
@@ -37,7 +39,7 @@ def threeway_json(found: ThreeWay) -> dict[str, Any]:
         "summary": found.summary,
         "rows": [
             {"name": row.name, "layer": row.layer, "kind": row.kind, "status": row.status,
-             **_change("a", row.a), **_change("b", row.b)}
+             **_change("a", row.a), **_change("b", row.b), **_non_finite(row)}
             for row in found.rows
         ],
     }  # fmt: skip
@@ -50,6 +52,15 @@ def _side(side: Side) -> dict[str, Any]:
 def _change(side: str, row: TensorDiff | None) -> dict[str, Any]:
     distance = row.distance if row else None
     return {f"change_{side}": row.status if row else None, f"rel_l2_{side}": distance.rel_l2 if distance else None}
+
+
+def _non_finite(row: ThreeWayRow) -> dict[str, int]:
+    """Counts for each file that has some: of these no distance tells."""
+    return {
+        f"{word}_{side}": count
+        for side, counts in row.non_finite.items()
+        for word, count in zip(("nan", "inf"), counts, strict=True)
+    }
 
 
 def threeway_table(data: Mapping[str, Any], style: Style, *, every: bool = False) -> str:
@@ -77,7 +88,10 @@ def _cells(row: Mapping[str, Any]) -> list[Cell]:
 
 def _amount(row: Mapping[str, Any], side: str) -> str:
     change = row[f"change_{side}"]
-    return figure(row[f"rel_l2_{side}"]) if change in ("changed", "identical", None) else change
+    if change not in ("changed", "identical", None):
+        return change
+    counts = {each: (row.get(f"nan_{each}", 0), row.get(f"inf_{each}", 0)) for each in ("base", side)}
+    return non_finite_words(counts) or figure(row[f"rel_l2_{side}"])
 
 
 def threeway_csv(data: Mapping[str, Any]) -> str:
@@ -92,4 +106,4 @@ def threeway_md(data: Mapping[str, Any]) -> str:
 
 
 def _rows(data: Mapping[str, Any]) -> list[list[object]]:
-    return [[row[name] for name in FIELDS] for row in data["rows"]]
+    return [[row.get(name) for name in FIELDS] for row in data["rows"]]

@@ -1,17 +1,17 @@
 """Several runs side by side: whether they rank alike, and where they differ by more than their intervals.
 
 Runs are compared cell by cell (layer and kind), so that they may have other donors, seeds or samples, and even
-other networks as far as these share names. Source: Kendall, Biometrika 33 (1945) 239 (rank correlation with ties).
+other networks as far as these share names.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from ckptswap.errors import UsageError
+from ckptswap.sweep.ranks import tau
 from ckptswap.sweep.result import Row, SweepResult, widest
 
 Cell = tuple[str | None, str | None]
@@ -110,19 +110,3 @@ def _shared(place: Cell, rows: Sequence[Row | None]) -> Shared:
     known = [(low, high) for low, high in ends if low is not None and high is not None]
     differs = any(a[1] < b[0] or b[1] < a[0] for a, b in combinations(known, 2)) if len(known) > 1 else None
     return Shared(*place, tuple(rows), differs)
-
-
-def tau(pairs: Sequence[tuple[float | None, float | None]]) -> float | None:
-    """Kendall's tau-b over the pairs that have both numbers; None where one side has no two different ones.
-
-    >>> tau([(1.0, 1.0), (2.0, 3.0), (3.0, 2.0)])
-    0.3333333333333333
-    """
-    known = [(a, b) for a, b in pairs if a is not None and b is not None]
-    score = apart_a = apart_b = 0
-    for (a, b), (c, d) in combinations(known, 2):
-        first, second = (a > c) - (a < c), (b > d) - (b < d)
-        score += first * second
-        apart_a += abs(first)
-        apart_b += abs(second)
-    return score / math.sqrt(apart_a * apart_b) if apart_a and apart_b else None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ckptswap.errors import TaskError
 from ckptswap.sweep import statistics
+from ckptswap.sweep.evidence import reduction
 from ckptswap.sweep.statistics import Interval
 
 if TYPE_CHECKING:
@@ -60,15 +61,33 @@ def compare(evaluation: Evaluation) -> Comparison:
         for metric in evaluation.metrics
         for a, b in combinations([each for each in scored if not each.measured.nonfinite], 2)
     )
-    warnings = tuple(dict.fromkeys([*(said for each in scored for said in _warnings(each)), *_few(evaluation)]))
-    return Comparison(evaluation.samples, tuple(each.path for each in scored), scores, differences, warnings)
+    warnings = [*(said for each in scored for said in _warnings(each)), *_few(evaluation)]
+    warnings += _without_interval(evaluation, [(each.metric, each.interval) for each in differences])
+    warnings += _without_interval(evaluation, [pair for each in scores for pair in each.items()])
+    paths = tuple(each.path for each in scored)
+    return Comparison(evaluation.samples, paths, scores, differences, tuple(dict.fromkeys(warnings)))
 
 
 def _few(evaluation: Evaluation) -> list[str]:
-    groups = len(set(evaluation.groups.tolist()))
+    groups = _groups(evaluation)
     if groups >= statistics.LEAST_GROUPS:
         return []
     return [f"{groups} groups are too few for intervals, which want {statistics.LEAST_GROUPS} or more"]
+
+
+def _groups(evaluation: Evaluation) -> int:
+    return len(set(evaluation.groups.tolist()))
+
+
+def _without_interval(evaluation: Evaluation, found: Sequence[tuple[str, Interval | None]]) -> list[str]:
+    """Which metrics have numbers without one, though there are groups enough."""
+    if _groups(evaluation) < statistics.LEAST_GROUPS:
+        return []
+    return [
+        f"{metric} is alike in nearly all groups, and what one group can change it by has no bound: no interval"
+        for metric, interval in found
+        if interval is not None and interval.low is None
+    ]
 
 
 def _warnings(scored: Scored) -> list[str]:
@@ -81,11 +100,16 @@ def _warnings(scored: Scored) -> list[str]:
 def _score(evaluation: Evaluation, scored: Scored, metric: str) -> Interval | None:
     if scored.measured.nonfinite:
         return None
-    reduce = next(each.reduce for each in evaluation.metrics if each.name == metric)
-    return statistics.interval(scored.measured.statistics[metric], evaluation.groups, reduce)
+    return statistics.interval(scored.measured.statistics[metric], evaluation.groups, **_how(evaluation, metric))
+
+
+def _how(evaluation: Evaluation, metric: str) -> dict[str, Any]:
+    """How a metric's statistics become a value, and between which bounds that lies."""
+    bounds = next(each.bounds for each in evaluation.metrics if each.name == metric)
+    return {"reduce": reduction(metric), "bounds": bounds}
 
 
 def _difference(evaluation: Evaluation, a: Scored, b: Scored, metric: str) -> Difference:
-    reduce = next(each.reduce for each in evaluation.metrics if each.name == metric)
     ours, theirs = (each.measured.statistics[metric] for each in (a, b))
-    return Difference(a.path, b.path, metric, statistics.difference(ours, theirs, evaluation.groups, reduce))
+    found = statistics.difference(ours, theirs, evaluation.groups, **_how(evaluation, metric))
+    return Difference(a.path, b.path, metric, found)

@@ -20,9 +20,9 @@ from ckptswap.sweep import statistics
 from ckptswap.sweep.contents import refuse_odd_run
 from ckptswap.sweep.heats import Heat, Race, heats
 from ckptswap.sweep.journal import BASELINE, DONOR, PLAN, Block, Blocks, donor_id, key_of, read_blocks, read_plan
-from ckptswap.sweep.notes import notes
+from ckptswap.sweep.notes import notes, unseen
 from ckptswap.sweep.plan import Cell, Plan, Variant, cell_key
-from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated, Row, SweepResult
+from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated, Row, SweepResult, Verdict
 from ckptswap.sweep.scores import Scores
 from ckptswap.sweep.statistics import Interval, RowIntervals, Sample
 
@@ -83,6 +83,12 @@ class Run:
     @property
     def reduce(self) -> statistics.Reduce:
         return reduction(self.metric["name"])
+
+    @property
+    def bounds(self) -> statistics.Bounds:
+        """Between which one sample's score lies."""
+        low, high = self.metric.get("bounds", (None, None))  # runs of earlier versions do not say
+        return -math.inf if low is None else low, math.inf if high is None else high
 
     def value(self, variant: str) -> float | None:
         """The score of a variant, the baseline or the donor, on all that it was scored on; None when it failed."""
@@ -175,7 +181,7 @@ def load_evidence(run_dir: str | Path, metric: str | None = None, tolerance: flo
         for index, at in enumerate(order)
         if rows[at].drop is not None
     }
-    return Evidence(_result(run, ranked, limit, [why, *notes(run, cells, drops)]), sample, columns)
+    return Evidence(_result(run, ranked, limit, [why, *notes(run, cells, drops, limit)]), sample, columns)
 
 
 def _drops(
@@ -196,7 +202,7 @@ def _drops(
             places[there.tobytes()] = len(columns)
             columns.append(np.where(there[:, None], baseline, np.nan))
     paired = [places[statistics.scored(each).tobytes()] for each in own]
-    sample = Sample.of([*columns, *own], run.groups, run.reduce)
+    sample = Sample.of([*columns, *own], run.groups, run.reduce, bounds=run.bounds)
     found = statistics.table(sample, run.metric["direction"], paired)
     return sample, dict(zip(variants, found, strict=True)), paired
 
@@ -230,7 +236,7 @@ class _Paths:
         ):
             return None
         columns = [run.statistics(each) for each in [BASELINE, cell.variant, *self._ids(inner)]]
-        sample = Sample.of(columns, run.groups, run.reduce)
+        sample = Sample.of(columns, run.groups, run.reduce, bounds=run.bounds)
         sign = 1.0 if run.metric["direction"] == "max" else -1.0
         forms = [
             {0: sign * (1 - point.alpha), 1: sign * point.alpha, 2 + at: -sign} for at, point in enumerate(inner)
@@ -268,8 +274,16 @@ def _again(
     if variant.id not in drops:
         return Recalibrated(reason=run.scores.failed(variant.id))
     found = drops[variant.id]
+    verdict, why = _judged(run, found, tolerance)
+    return Recalibrated(**found.numbers, score=run.value(variant.id), verdict=verdict, reason=why)
+
+
+def _judged(run: Run, found: RowIntervals, tolerance: float) -> tuple[Verdict, str | None]:
+    """The verdict, and why too few groups moved for another than 'undecided'."""
     verdict = statistics.verdict(found.sim_low, found.sim_high, tolerance)
-    return Recalibrated(**vars(found), score=run.value(variant.id), verdict=verdict)
+    if verdict != "undecided" or found.few is None:
+        return verdict, None
+    return verdict, unseen(found.few, run.metric["name"], tolerance, found.error)
 
 
 def _result(run: Run, rows: Sequence[Row], tolerance: float, notes: Sequence[str]) -> SweepResult:
@@ -336,19 +350,27 @@ def _row(cell: Cell, run: Run, drops: Mapping[str, RowIntervals], tolerance: flo
     row = Row(cell.layer, cell.kind, cell.names, cell.numel, cell.status, reason=cell.reason, donor=cell.donor)
     if cell.status == "mismatch":
         return row
-    row = replace(row, rmse=cell.rmse, rel_l2=cell.rel_l2)
+    row = replace(row, rmse=cell.rmse, rel_l2=cell.rel_l2, non_finite=cell.non_finite)
     if cell.status in ("identical", "no-effect"):
         return replace(row, score=run.value(BASELINE), drop=0.0, verdict="reusable")
     if cell.variant not in drops:
-        return replace(row, status="failed", rmse=None, rel_l2=None, reason=run.scores.failed(cell.variant))
+        why = _joined(run.scores.failed(cell.variant), cell.reason)
+        return replace(row, status="failed", rmse=None, rel_l2=None, reason=why)
     found = drops[cell.variant]
+    verdict, why = _judged(run, found, tolerance)
     return replace(
         row,
-        **vars(found),
+        **found.numbers,
         score=run.value(cell.variant),
         samples=run.scores.done(cell.variant),
-        verdict=statistics.verdict(found.sim_low, found.sim_high, tolerance),
+        verdict=verdict,
+        reason=_joined(why, cell.reason),
+        is_unproven=why is not None,
     )
+
+
+def _joined(*reasons: str | None) -> str | None:
+    return "; ".join(filter(None, reasons)) or None
 
 
 def _order(cells: Sequence[Cell], rows: Sequence[Row], run: Run) -> list[int]:

@@ -9,15 +9,17 @@ import numpy as np
 
 from ckptswap.errors import listing
 from ckptswap.sweep import statistics
+from ckptswap.sweep.exact import LEAST_MOVED, Few
 from ckptswap.sweep.journal import BASELINE, donor_id
 from ckptswap.sweep.plan import Cell
+from ckptswap.sweep.ranks import spearman
 from ckptswap.sweep.statistics import RowIntervals
 
 if TYPE_CHECKING:
     from ckptswap.sweep.evidence import Run
 
 
-def notes(run: Run, cells: Sequence[Cell], drops: Mapping[str, RowIntervals]) -> list[str]:
+def notes(run: Run, cells: Sequence[Cell], drops: Mapping[str, RowIntervals], tolerance: float) -> list[str]:
     """Warnings of the run, and what a reader of these cells' rows should know; `drops` by variant."""
     found = list(run.warnings)
     baseline = run.scores.done(BASELINE)
@@ -32,12 +34,16 @@ def notes(run: Run, cells: Sequence[Cell], drops: Mapping[str, RowIntervals]) ->
             f"{groups} groups of samples, fewer than {statistics.LEAST_GROUPS}: no intervals, and every "
             "measured row is undecided"
         )
+    found += _few_notes(run, drops, tolerance)
     for at, misfit in enumerate(run.donor_misfits):
         reason = misfit or run.scores.failed(donor_id(at))
         if reason is not None:
             which = "the donor" if len(run.donors) == 1 else run.donors[at]
             found.append(f"{which} has no score on this task: {reason}")
     found += _beside_notes(run)
+    odd = sum(cell.non_finite is not None for cell in cells)
+    if odd:
+        found.append(f"{odd} rows take or replace values that are NaN or infinite, and have no distance")
     waiting = len(run.plan.cells) - len(cells)
     if waiting:
         found.append(f"{waiting} of {len(run.plan.cells)} rows are not scored yet: the same command continues")
@@ -45,6 +51,41 @@ def notes(run: Run, cells: Sequence[Cell], drops: Mapping[str, RowIntervals]) ->
     if partly:
         found.append(f"{partly} rows rest on fewer than {run.scores.samples} samples so far")
     return [*found, *_race_notes(run), *_screen_notes(run, drops)]
+
+
+def unseen(few: Few, metric: str, tolerance: float, error: float) -> str:
+    """Why a row that moved in so few groups is undecided, and how many groups would tell.
+
+    >>> unseen(Few(0.0, 0, 1, 16, -1.0, 1.0), "accuracy", 0.01, 0.025)
+    'moved in 1 of 16 groups: a drop of up to 0.302 is possible; 556 such groups would tell'
+    """
+    apart = few.below + few.above
+    said = f"moved in {apart} of {few.groups} groups"
+    if few.common:
+        said = f"moved alike in {few.groups - apart} of {few.groups} groups"
+    if not few.is_bounded:
+        return f"{said}: one group's loss in {metric} has no bound, so that no number of groups would tell"
+    possible = f"{said}: a drop of up to {few.ends(error)[1]:.3g} is possible"
+    groups = few.groups_that_tell(tolerance, error)
+    return possible if groups is None else f"{possible}; {groups:,} such groups would tell"
+
+
+def _few_notes(run: Run, drops: Mapping[str, RowIntervals], tolerance: float) -> Iterator[str]:
+    """What the reasons of rows that hardly moved have in common."""
+    hardly = [each for each in drops.values() if each.few]
+    open_ = [each for each in hardly if statistics.verdict(each.sim_low, each.sim_high, tolerance) == "undecided"]
+    if not open_:
+        return
+    said = (
+        f"{len(open_)} rows moved in fewer than {LEAST_MOVED} groups, which is no proof that more would not: an "
+        "exact bound leaves them undecided"
+    )
+    told = [each.few.groups_that_tell(tolerance, each.error) for each in open_ if each.few]
+    least = min((groups for groups in told if groups is not None), default=None)
+    if least is None:
+        yield f"{said}; one group's loss in {run.metric['name']} has no bound, so that no number would tell"
+    else:
+        yield f"{said}; {least:,} groups or more would tell"
 
 
 def _beside_notes(run: Run) -> Iterator[str]:
@@ -80,6 +121,6 @@ def _screen_notes(run: Run, drops: Mapping[str, RowIntervals]) -> Iterator[str]:
         return
     guess = run.screen["values"]
     both = [variant for variant in drops if variant in guess]
-    agreement = statistics.spearman([guess[each] for each in both], [drops[each].drop for each in both])
+    agreement = spearman([guess[each] for each in both], [drops[each].drop for each in both])
     told = "none can be told" if agreement is None else f"{agreement:+.2f}"
     yield f"screen by {run.screen['by']}: rank correlation with the drops {told}, over {len(both)} variants"

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from ckptswap.checkpoint import Checkpoint, Entry, graft
 from ckptswap.diff import distances
-from ckptswap.errors import UsageError, listing
+from ckptswap.errors import UsageError, listing, non_finite_words
 from ckptswap.formats.checksums import refuse_damaged
 from ckptswap.moments import Distance
 from ckptswap.naming import is_counter, natural_key, split_name
@@ -54,8 +54,8 @@ class Cell:
 
     `by` is the split it belongs to, `layer` and `kind` are those of a tensor's first name in the model's order,
     `donor` is the number of the donor that gives, `names` what is taken from it.
-    `rmse` and `rel_l2` (relative to the recipient) leave non-finite elements out and are None over nothing.
-    `reason` says why a `mismatch` cannot be swapped.
+    `rmse` and `rel_l2` (relative to the recipient) are None over nothing, and where something to take is NaN or
+    infinite: `non_finite` then counts these in words. `reason` says so, or why a `mismatch` cannot be swapped.
     """
 
     by: By
@@ -68,6 +68,7 @@ class Cell:
     rel_l2: float | None = None
     reason: str | None = None
     donor: int = 0
+    non_finite: str | None = None
 
     @property
     def variant(self) -> str:
@@ -290,5 +291,9 @@ def _cell(by: By, part: Part, donor: int, recipient: Checkpoint, compared: Mappi
     for equal, distance in (each for each in found if not isinstance(each, str)):
         total.add(distance)
         same &= equal
-    status: Status = "identical" if same else "measured"
-    return replace(here, status=status, rmse=total.rmse, rel_l2=total.rel_l2)
+    if same:
+        return replace(here, status="identical", rmse=total.rmse, rel_l2=total.rel_l2)
+    counts = {"recipient": (total.nan_a, total.inf_a), "donor": (total.nan_b, total.inf_b)}
+    if said := non_finite_words(counts):
+        return replace(here, non_finite=said, reason=f"no distance: {said}")
+    return replace(here, rmse=total.rmse, rel_l2=total.rel_l2)

@@ -68,8 +68,9 @@ class Row:
 
     `drop` is how much worse the variant scores than the baseline: positive is worse, whatever the metric's
     direction. `ci_*` is the plain 95 % interval of the drop, `sim_*` the simultaneous one.
-    `rel_l2` is relative to the recipient. `donor` is the number of the donor; `path`, `barrier` and `recalibrated`
-    are there where the sweep asks for them.
+    `rel_l2` is relative to the recipient; there is no distance where values are `non_finite`, which says how many.
+    `is_unproven`: too few groups moved to tell that it is reusable. `donor` is the number of the donor; `path`,
+    `barrier` and `recalibrated` are there where the sweep asks for them.
     """
 
     layer: str | None
@@ -93,6 +94,8 @@ class Row:
     path: tuple[Point, ...] = ()
     barrier: Barrier | None = None
     recalibrated: Recalibrated | None = None
+    non_finite: str | None = None
+    is_unproven: bool = False
 
 
 def widest(rows: Iterable[Row]) -> list[Row]:

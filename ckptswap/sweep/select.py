@@ -45,11 +45,10 @@ Progress = Callable[[int, int], None]
 class Choice:
     """The cells that are taken, and what all of them together cost.
 
-    `drop` has no interval with fewer than 8 groups of samples; then its value decides. `same` counts the cells
-    that are equal in both or never read, which are free and not taken; `unscored` those that the sweep has not
-    reached, that failed or do not fit. `score` is that of recipient and taken cells together. `sources` are the
-    recipient's path and the donors', `own` what the recipient's file calls each tensor, `maps` the flags by which
-    each donor's tensors are found under these names.
+    `same` counts the cells that are equal in both or never read, which are free and not taken; `unscored` those
+    that the sweep has not reached, that failed or do not fit. `score` is that of recipient and taken cells
+    together. `sources` are the recipient's path and the donors', `own` what the recipient's file calls each
+    tensor, `maps` the flags by which each donor's tensors are found under these names.
     """
 
     metric: str
@@ -82,7 +81,8 @@ def select(
 ) -> Choice:
     """Find a largest set of a run's cells whose combined drop stays below the tolerance (default: the run's).
 
-    It stays below when the upper end of the 95 % interval of its drop does. Of several donors each cell takes the
+    It stays below when the upper end of the 95 % interval of its drop does. A cell that moved too few groups to be
+    told reusable is not tried: a set would not show its harm either. Of several donors each cell takes the
     one that does least; one that is no file (`zeros`, …) gives nothing, for no command could take from it.
     The task is built as the sweep built it, of the files and by the code that the folder names, where this user's
     own command made the folder; else of what is `named` here, and by that alone. Raises `RunError` for a folder
@@ -96,15 +96,22 @@ def select(
     files = {at for at, donor in enumerate(result.donors) if not is_made(donor.path)}
     if not files:
         raise RunError(f"{folder} has no donor that is a file to transplant from", remedy="sweep from a file too")
-    cells = _finest(Plan.from_json(read_plan(folder)["plan"]))
+    contents = read_plan(folder)
+    groups, cells = len(set(contents["groups"])), _finest(Plan.from_json(contents["plan"]))
+    if groups < statistics.LEAST_GROUPS:
+        raise RunError(
+            f"{folder} has {groups} groups of samples, too few to tell what is reusable",
+            remedy=f"sweep on {statistics.LEAST_GROUPS} or more",
+        )
     way = {(cell.layer, cell.kind, cell.names) for cell in cells}
     rows = [row for row in result.rows if (row.layer, row.kind, row.tensors) in way and row.donor in files]
     candidates, same = _candidates(rows)
     if not candidates:
         raise RunError(f"{folder} has no measured cell to choose from", remedy="see `ckptswap report`")
+    tried = [row for row in candidates if not row.is_unproven]
     with rebuilt(order) as engine:
-        search = _Search(engine, result, len(candidates), progress)
-        search.take(candidates)
+        search = _Search(engine, result, len(tried), progress)
+        search.take(tried)
         chosen = search.taken
         score, drop = search.measured(chosen)
         own = own_names(engine.task.fit.checkpoint)
@@ -135,10 +142,12 @@ def _candidates(rows: Iterable[Row]) -> tuple[list[Row], int]:
     return sorted(best, key=_effect), len(free)
 
 
-def _effect(row: Row) -> float:
-    """How much a cell may change the score, either way: what surely does nothing comes first."""
+def _effect(row: Row) -> tuple[bool, float]:
+    """How much a cell may change the score, either way: what surely does little comes first, and last what moved
+    too few groups to tell."""
     assert row.drop is not None
-    return max(abs(each) for each in (row.drop, row.ci_low, row.ci_high) if each is not None)
+    most = max(abs(each) for each in (row.drop, row.ci_low, row.ci_high) if each is not None)
+    return row.is_unproven, most
 
 
 def _finest(plan: Plan) -> list[Cell]:
@@ -155,12 +164,15 @@ class _Search:
     def __init__(self, engine: Engine, result: SweepResult, cells: int, progress: Progress | None) -> None:
         self._engine, self._result, self._cells, self._progress = engine, result, cells, progress
         self._reduce = reduction(result.metric)
+        self._bounds = next(each.bounds for each in engine.task.metrics if each.name == result.metric)
         self.taken: list[Row] = []
         self.evaluations = self._decided = 0
         self._baseline = self._statistics([])
 
     def take(self, rows: Sequence[Row]) -> None:
         """Take these cells, or as many of them as can be had."""
+        if not rows:
+            return
         if self._is_within([*self.taken, *rows]):
             self.taken += rows
             self._tell(len(rows))
@@ -178,16 +190,17 @@ class _Search:
 
     def _is_within(self, rows: Sequence[Row]) -> bool:
         _, drop = self.measured(rows)
-        highest = drop.estimate if drop.high is None else drop.high
-        return highest < self._result.tolerance
+        return drop.high is not None and drop.high < self._result.tolerance
 
     def measured(self, rows: Sequence[Row]) -> tuple[float, Interval]:
         """Score and drop of the recipient with all these cells swapped; an infinite drop where it fails."""
         found = self._statistics(rows)
         if found is None or self._baseline is None:
             return math.nan, Interval(math.inf, None, None)
+        if not rows:  # the recipient itself, which no bound need speak of
+            return statistics.whole(found, self._reduce), Interval(0.0, None, None)
         best, worse = (self._baseline, found) if self._result.direction == "max" else (found, self._baseline)
-        drop = statistics.difference(best, worse, self._engine.task.groups, self._reduce)
+        drop = statistics.difference(best, worse, self._engine.task.groups, self._reduce, bounds=self._bounds)
         return statistics.whole(found, self._reduce), drop
 
     def _statistics(self, rows: Sequence[Row]) -> np.ndarray | None:

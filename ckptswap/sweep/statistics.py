@@ -7,7 +7,8 @@ groups for every checkpoint (paired).
 
 Each resample is studentised: t* = (θ* − θ) / se*, with θ a linear combination of values and se its linearised
 cluster standard error, computed anew in every resample. The 95 % interval is θ ± c·se, where c is the 95 %
-quantile of |t*| (symmetric bootstrap-t), or, for a whole table at once, of the largest |t*| of all its rows.
+quantile of |t*| (symmetric bootstrap-t), or, for a whole table at once, of the largest |t*| of all its rows. What
+moves in fewer than 5 groups has an exact bound instead (`sweep.exact`; docs/method.md tells the levels).
 
 Sources: Davison & Hinkley, Bootstrap Methods and their Application (1997), ch. 2 and 5 (studentised intervals,
 linearised variance); Cameron, Gelbach & Miller, Rev. Econ. Stat. 90 (2008) 414 (bootstrap-t when clusters are
@@ -21,23 +22,29 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
+from ckptswap.sweep.exact import LEAST_MOVED, Few, common_of, ends_of_two
 from ckptswap.sweep.result import Verdict
 
 Reduce = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """sums (..., K) and count (...) → values (...)."""
+Bounds = tuple[float, float]
+"""Between which every value lies; infinite where there is no bound."""
 
 LEVEL = 0.95
+UNBOUNDED = (-math.inf, math.inf)
+NO_ENDS = (None, None, None, None)
 LEAST_GROUPS = 8
 """With fewer groups there is no interval: a bootstrap of so few covers far too little."""
 RESAMPLES = 4000
 SEED = 20080341
 """Fixed, so that the same scores always give the same table."""
 FLOOR = 0.2
-"""A resample's standard error counts as at least this share of the sample's. A row that moved in one group only
-would else have se* = 0 in a third of the resamples, and its infinite t* would widen the whole table's intervals.
+"""A resample's standard error counts as at least this share of the sample's. A resample may hold next to none of
+the groups that moved, and its huge t* would widen the whole table's intervals.
 By simulation (8–50 groups, normal and lognormal rows, rare events) 0.2 keeps the coverage; 0.5 loses it."""
 BLOCK = 1 << 18
 """Resample weights held at once: 2 MB, so that they stay in a core's cache whatever the number of groups."""
@@ -49,7 +56,7 @@ STEP = float(np.cbrt(np.finfo(float).eps))
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its 95 % interval; no interval (None) with fewer than 8 groups."""
+    """A value with its 95 % interval; none (None) with fewer than 8 groups, or where nothing bounds it."""
 
     estimate: float
     low: float | None
@@ -58,13 +65,24 @@ class Interval:
 
 @dataclass(frozen=True)
 class RowIntervals:
-    """A drop with its plain and its simultaneous interval."""
+    """A drop with its plain and its simultaneous interval.
+
+    `few` is there where too few groups moved to be resampled, and `error` then how often each end of the
+    simultaneous interval may be wrong.
+    """
 
     drop: float
     ci_low: float | None
     ci_high: float | None
     sim_low: float | None
     sim_high: float | None
+    few: Few | None = None
+    error: float = 0.0
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The drop and the four ends, by name."""
+        return {name: getattr(self, name) for name in ("drop", "ci_low", "ci_high", "sim_low", "sim_high")}
 
 
 @dataclass(frozen=True)
@@ -117,12 +135,16 @@ def whole(statistics: np.ndarray, reduce: Reduce) -> float:
 
 @dataclass(frozen=True)
 class Sample:
-    """Per-group sums of several checkpoints, which may be scored on different samples of the same groups."""
+    """Per-group sums of several checkpoints, which may be scored on different samples of the same groups.
+
+    `bounds` are those of a value.
+    """
 
     columns: Sequence[Totals]
     reduce: Reduce
     resamples: int = RESAMPLES
     seed: int = SEED
+    bounds: Bounds = UNBOUNDED
 
     @classmethod
     def of(
@@ -133,9 +155,10 @@ class Sample:
         *,
         resamples: int = RESAMPLES,
         seed: int = SEED,
+        bounds: Bounds = UNBOUNDED,
     ) -> Sample:
         """From each checkpoint's per-sample statistics (N, K), NaN where not scored, and the groups (N,)."""
-        return cls([group_totals(each, groups) for each in statistics], reduce, resamples, seed)
+        return cls([group_totals(each, groups) for each in statistics], reduce, resamples, seed, bounds)
 
     @property
     def groups(self) -> int:
@@ -144,6 +167,46 @@ class Sample:
     def groups_of(self, form: Form) -> int:
         """How many groups there are something of in every column of a linear combination."""
         return min(int(np.count_nonzero(self.columns[column].count)) for column in form)
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """Each column's value of each group alone (C, G), NaN where a group has nothing."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.array(
+                [np.where(each.count > 0, self.reduce(each.sums, each.count), np.nan) for each in self.columns]
+            )
+
+    def range_of(self, form: Form) -> Bounds:
+        """Between which a linear combination lies, whatever is drawn; without bounds where they do not hold."""
+        low, high = self.bounds
+        slack = NEGLIGIBLE * max(abs(low), abs(high)) if math.isfinite(high - low) else 0.0
+        if np.nanmin(self.values) < low - slack or np.nanmax(self.values) > high + slack:
+            return UNBOUNDED
+        ends = [(weight * low, weight * high) for weight in form.values() if weight]
+        return sum(map(min, ends), start=0.0), sum(map(max, ends), start=0.0)
+
+    def few(self, form: Form) -> Few | None:
+        """How a linear combination lies in the groups where it is the same in all but fewer than 5 of them.
+
+        Only a mean over samples has a largest loss by one group: of pooled counts, one group may outweigh all.
+        """
+        form = {column: weight for column, weight in form.items() if weight}
+        if not form:
+            return None
+        parts = [weight * self.values[column] for column, weight in form.items()]
+        each = np.sum(parts, axis=0)
+        each = each[~np.isnan(each)]
+        slack = NEGLIGIBLE * max(float(np.nanmax(np.abs(part))) for part in parts)
+        common, below, above = common_of(each, slack)
+        if below + above >= LEAST_MOVED:
+            return None
+        low, high = self.range_of(form) if self.reduce is mean else UNBOUNDED
+        return Few(common, below, above, len(each), low, high, self.weight_of(form))
+
+    def weight_of(self, form: Form) -> float:
+        """How much more than the mean group the largest weighs in a linear combination, 1 where all are alike."""
+        counts = [self.columns[column].count for column in form]
+        return max(float(count.max() / count[count > 0].mean()) for count in counts)
 
     @cached_property
     def scales(self) -> list[np.ndarray]:
@@ -199,12 +262,12 @@ class Effects:
 
     def critical(self) -> np.ndarray:
         """Each form's own critical value (F,)."""
-        return _upper(self.t)
+        return _upper(self.t, LEVEL)
 
-    def critical_of_all(self) -> float:
+    def critical_of_all(self, level: float = LEVEL) -> float:
         """One critical value for all forms at once (max-T); forms without spread have no say."""
         spread = self.t[self.se > 0]
-        return float(_upper(spread.max(axis=0))) if len(spread) else 0.0
+        return float(_upper(spread.max(axis=0), level)) if len(spread) else 0.0
 
 
 Form = Mapping[int, float]
@@ -262,9 +325,9 @@ def _moments(
     return estimate, variance, scale
 
 
-def _upper(values: np.ndarray) -> np.ndarray:
+def _upper(values: np.ndarray, level: float) -> np.ndarray:
     """The order statistic that bounds the level from above (Davison & Hinkley, eq. 2.10), along the last axis."""
-    place = min(math.ceil(LEVEL * (values.shape[-1] + 1)), values.shape[-1]) - 1
+    place = min(math.ceil(level * (values.shape[-1] + 1)), values.shape[-1]) - 1
     return np.partition(values, place, axis=-1)[..., place]
 
 
@@ -280,27 +343,49 @@ def value_of(sample: Sample, form: Form) -> float:
 def contrast(sample: Sample, form: Form) -> Interval:
     """A linear combination of values, Σ weight × value of column, with its plain paired interval.
 
-    >>> a, b = np.linspace(0, 1, 8)[:, None], np.linspace(0, 1, 8)[:, None] + 0.5
-    >>> contrast(Sample.of([a, b], np.arange(8), mean), {1: 1.0, 0: -1.0})
-    Interval(estimate=0.5, low=0.5, high=0.5)
+    >>> a, b = np.linspace(0, 0.4, 8)[:, None], np.linspace(0.2, 1, 8)[:, None]
+    >>> found = contrast(Sample.of([a, b], np.arange(8), mean), {1: 1.0, 0: -1.0})
+    >>> [round(each, 2) for each in (found.low, found.estimate, found.high)]
+    [0.27, 0.4, 0.53]
     """
     if sample.groups_of(form) < LEAST_GROUPS:
         return Interval(value_of(sample, form), None, None)
+    few = sample.few(form)
+    if few is not None:
+        return Interval(value_of(sample, form), *_ends(few, (1 - LEVEL) / 2))
     found = effects(sample, [form])
     estimate, margin = float(found.estimate[0]), float((found.critical() * found.se)[0])
-    return Interval(estimate, estimate - margin, estimate + margin)
+    return Interval(estimate, *_cut(estimate, margin, sample.range_of(form)))
 
 
-def interval(statistics: np.ndarray, groups: np.ndarray, reduce: Reduce, **how: int) -> Interval:
-    """The value of one checkpoint from (N, K) statistics, with its interval over groups."""
-    return contrast(Sample.of([statistics], groups, reduce, **how), {0: 1.0})
+def _ends(few: Few, error: float) -> tuple[float | None, float | None]:
+    return few.ends(error) if few.is_bounded else (None, None)
 
 
-def difference(a: np.ndarray, b: np.ndarray, groups: np.ndarray, reduce: Reduce, **how: int) -> Interval:
+def _cut(estimate: float, margin: float, bounds: Bounds) -> tuple[float, float]:
+    """Both ends, as far as there can be such values."""
+    return max(estimate - margin, bounds[0]), min(estimate + margin, bounds[1])
+
+
+def interval(statistics: np.ndarray, groups: np.ndarray, reduce: Reduce, **how: Any) -> Interval:
+    """The value of one checkpoint from (N, K) statistics, with its interval over groups.
+
+    >>> interval(np.ones((16, 1)), np.arange(16), mean, bounds=(0.0, 1.0))
+    Interval(estimate=1.0, low=0.7940..., high=1.0)
+    """
+    sample, form = Sample.of([statistics], groups, reduce, **how), {0: 1.0}
+    if reduce is mean and sample.groups_of(form) >= LEAST_GROUPS and sample.weight_of(form) == 1:
+        ends = ends_of_two(sample.values[0], sample.bounds, (1 - LEVEL) / 2)
+        if ends:
+            return Interval(value_of(sample, form), *ends)
+    return contrast(sample, form)
+
+
+def difference(a: np.ndarray, b: np.ndarray, groups: np.ndarray, reduce: Reduce, **how: Any) -> Interval:
     """Value of A − value of B on the same samples, with its paired interval.
 
-    >>> difference(np.ones((9, 1)), np.zeros((9, 1)), np.arange(9), mean)
-    Interval(estimate=1.0, low=1.0, high=1.0)
+    >>> difference(np.ones((9, 1)), np.zeros((9, 1)), np.arange(9), mean, bounds=(0.0, 1.0))
+    Interval(estimate=1.0, low=0.3274..., high=1.0)
     """
     return contrast(Sample.of([a, b], groups, reduce, **how), {0: 1.0, 1: -1.0})
 
@@ -319,25 +404,36 @@ def table(sample: Sample, direction: str, baselines: Sequence[int] | None = None
     """The drops of variants, with plain intervals and intervals that hold all at once (95 %).
 
     `baselines[j]` is the column that the `j`-th variant is paired with, variants being the last columns; without
-    it column 0 is the baseline of columns 1…. A row with fewer than 8 groups has no interval.
+    it column 0 is the baseline of columns 1…. A row with fewer than 8 groups has no interval. All others share the
+    simultaneous intervals' error evenly, those that moved in too few groups to be resampled each by itself.
     """
     paired = baselines if baselines is not None else [0] * (len(sample.columns) - 1)
     first = len(sample.columns) - len(paired)
     forms = [drop_form(first + at, direction, baseline) for at, baseline in enumerate(paired)]
-    enough = [form for form in forms if sample.groups_of(form) >= LEAST_GROUPS]
-    found = iter(_rows(effects(sample, enough)) if enough else ())
-    return [
-        next(found) if sample.groups_of(form) >= LEAST_GROUPS
-        else RowIntervals(contrast(sample, form).estimate, None, None, None, None)
-        for form in forms
-    ]  # fmt: skip
+    told = [at for at, form in enumerate(forms) if sample.groups_of(form) >= LEAST_GROUPS]
+    few = {at: found for at in told if (found := sample.few(forms[at]))}
+    spread = [at for at in told if at not in few]
+    error = (1 - LEVEL) / max(len(spread) + sum(each.is_bounded for each in few.values()), 1)
+    level = 1 - error * len(spread) if few else LEVEL
+    rows = dict(zip(spread, _rows(sample, [forms[at] for at in spread], level), strict=True))
+    rows |= {at: _few_row(value_of(sample, forms[at]), each, error / 2) for at, each in few.items()}
+    return [rows.get(at) or RowIntervals(value_of(sample, form), *NO_ENDS) for at, form in enumerate(forms)]
 
 
-def _rows(found: Effects) -> Iterator[RowIntervals]:
+def _rows(sample: Sample, forms: Sequence[Form], level: float) -> Iterator[RowIntervals]:
+    if not forms:
+        return
+    found = effects(sample, forms)
     plain = found.critical() * found.se
-    simultaneous = found.critical_of_all() * found.se
-    for drop, near, far in zip(found.estimate.tolist(), plain.tolist(), simultaneous.tolist(), strict=True):
-        yield RowIntervals(drop, drop - near, drop + near, drop - far, drop + far)
+    simultaneous = found.critical_of_all(level) * found.se
+    for at, drop in enumerate(found.estimate.tolist()):
+        bounds = sample.range_of(forms[at])
+        near, far = (_cut(drop, float(margin[at]), bounds) for margin in (plain, simultaneous))
+        yield RowIntervals(drop, *near, *far)
+
+
+def _few_row(drop: float, few: Few, error: float) -> RowIntervals:
+    return RowIntervals(drop, *_ends(few, (1 - LEVEL) / 2), *_ends(few, error), few, error)
 
 
 def verdict(low: float | None, high: float | None, tolerance: float) -> Verdict:
@@ -351,68 +447,3 @@ def verdict(low: float | None, high: float | None, tolerance: float) -> Verdict:
     if high is not None and high < tolerance:
         return "reusable"
     return "undecided"
-
-
-def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Spearman's rank correlation, ties sharing their mean rank; None where a side has no two different values.
-
-    >>> spearman([1.0, 2.0, 3.0], [10.0, 30.0, 20.0])
-    0.5
-    """
-    if len(set(x)) < 2 or len(set(y)) < 2:
-        return None
-    return float(np.corrcoef(_mean_ranks(x), _mean_ranks(y))[0, 1])
-
-
-def _mean_ranks(values: Sequence[float]) -> np.ndarray:
-    _, place, count = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    return (last - (count - 1) / 2)[place]
-
-
-def seeds_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
-    """The mean over seeds (or pairs of networks) with Student's t interval; fewer than 2 values have none.
-
-    >>> seeds_interval([1.0, 2.0, 3.0, 4.0, 5.0])
-    Interval(estimate=3.0, low=1.0367..., high=4.9632...)
-    """
-    n = len(values)
-    if n == 0:
-        raise ValueError("the mean of no values does not exist")
-    centre = math.fsum(values) / n
-    if n == 1:
-        return Interval(centre, None, None)
-    spread = math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1) / n)
-    margin = student_quantile(n - 1, level) * spread
-    return Interval(centre, centre - margin, centre + margin)
-
-
-def student_quantile(freedom: int, level: float = LEVEL) -> float:
-    """t with P(|T| ≤ t) = level, by bisection.
-
-    >>> round(student_quantile(4), 6)
-    2.776445
-    """
-    low, high = 0.0, 1.0
-    while student_central(high, freedom) < level:
-        high *= 2
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if student_central(middle, freedom) < level else (low, middle)
-    return (low + high) / 2
-
-
-def student_central(t: float, freedom: int) -> float:
-    """P(|T| ≤ t) for a whole number of degrees of freedom (Abramowitz & Stegun, 26.7.3 and 26.7.4).
-
-    >>> round(student_central(1.0, 1), 12)
-    0.5
-    """
-    angle = math.atan2(t, math.sqrt(freedom))
-    sine, cosine = math.sin(angle), math.cos(angle)
-    odd = freedom % 2
-    term, total = (cosine, cosine if freedom > 1 else 0.0) if odd else (1.0, 1.0)
-    for power in range(3 if odd else 2, freedom, 2):
-        term *= cosine**2 * (power - 1) / power
-        total += term
-    return 2 / math.pi * (angle + sine * total) if odd else sine * total

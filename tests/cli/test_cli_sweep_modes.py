@@ -58,7 +58,8 @@ def test_a_curve_reads_from_the_first_layer_to_the_last(work: Path) -> None:
     assert data["findings"] == []
     measured = sorted((row for row in data["rows"] if row["rank"]), key=lambda row: len(row["tensors"]))
     assert measured[-1]["score"] == pytest.approx(data["donor_score"], abs=1e-12), "all layers are the donor"
-    listed = [line.split()[1] for line in done.out.splitlines() if line.strip()[:1].isdigit()]
+    curve = done.out.split("all layers up to this one from the donor\n")[1]
+    listed = [line.split()[1] for line in curve.splitlines() if line.strip()[:1].isdigit()]
     assert listed[: len(measured)] == [row["layer"] for row in measured]
 
 

@@ -330,3 +330,15 @@ def test_intervals_over_five_seeds_cover() -> None:
         together += all(one["x.low"] <= 0.1 <= one["x.high"] for one in each)
     assert 0.93 <= covered / 1000 <= 0.97
     assert together / 1000 >= 0.95
+
+
+def test_intervals_of_correlations_end_where_these_do() -> None:
+    """A t interval of five values near 1 reaches beyond it; where it is cut has no say in the verdict."""
+    near_one = [1.0, 1.0, 0.6, 1.0, 1.0]
+    free, cut = above("r", near_one, 0.0), above("r", near_one, 0.0, bounds=(-1.0, 1.0))
+    assert free.numbers["r.high"] > 1
+    assert cut.numbers["r.high"] == 1
+    assert (free.state, free.numbers["r.low"]) == (cut.state, cut.numbers["r.low"])
+    found = {each.finding.claim: each.finding.numbers for each in claims([pair(seed) for seed in range(5)])}
+    numbers = found["conv-weight-early-layers-matter-more"]
+    assert -1 <= numbers["rank correlation.low"] <= numbers["rank correlation.high"] <= 1

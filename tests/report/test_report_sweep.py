@@ -117,3 +117,24 @@ def test_a_kind_s_cells_are_counted_without_their_tensors() -> None:
     ]
     text = kind_summary(SweepResult("dice", "max", 0.01, 0.9, None, 8, (*parts, cell)), Style())
     assert text.splitlines()[2].split() == ["rnn.weight", "1", "+0.100", "+0.100", "1", "0", "0", "–"]
+
+
+def test_an_uneven_interval_is_shown_to_its_farther_end() -> None:
+    """An exact bound of a row that got better in one group, and one that is cut at the largest drop."""
+    rows = (
+        Row("a", "conv.bias", ("a.bias",), 1, "measured", 1, drop=-0.0625, sim_low=-0.4, sim_high=0.25),
+        Row("b", "conv.bias", ("b.bias",), 1, "measured", 2, drop=0.75, sim_low=0.25, sim_high=1.0),
+    )
+    text = sweep_table(of(*rows), Style(99))
+    assert re.findall(r"±(0\.\d+)", text) == ["0.338", "0.500"]
+
+
+def test_what_is_not_finite_stands_in_place_of_a_distance_and_a_reason_in_every_format() -> None:
+    said = "no distance: donor 1 NaN"
+    row = Row("a", "conv.bias", ("a.bias",), 1, "measured", 1, drop=0.5, reason=said, non_finite="donor 1 NaN")
+    assert re.search(r"conv.bias +1 +NaN ", sweep_table(of(row), WIDE))
+    data = sweep_json(of(row))["rows"][0]
+    assert (data["rmse"], data["reason"]) == (None, said)
+    assert "non_finite" not in data
+    assert said in sweep_csv(of(row))
+    assert said in sweep_md(of(row))

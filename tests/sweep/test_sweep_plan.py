@@ -88,10 +88,12 @@ def test_equal_nans_are_identical_and_non_finite_elements_have_no_distance() -> 
     (cell,) = make_plan(*(Checkpoint.from_arrays({"w": each}) for each in (values, values)), Selection()).cells
     assert cell.status == "identical"
     (cell,) = make_plan(*(Checkpoint.from_arrays({"w": each}) for each in (other, values)), Selection()).cells
-    assert (cell.status, cell.rmse, cell.rel_l2, cell.numel) == ("measured", 2.0, 2.0, 3)
+    assert (cell.status, cell.rmse, cell.rel_l2, cell.numel) == ("measured", None, None, 3)
+    assert cell.non_finite == "recipient 1 NaN, 1 Inf; donor 1 Inf"
+    assert cell.reason == f"no distance: {cell.non_finite}"
     nothing = np.full(3, np.nan, np.float32)
     (cell,) = make_plan(*(Checkpoint.from_arrays({"w": each}) for each in (other, nothing)), Selection()).cells
-    assert (cell.rmse, cell.rel_l2) == (None, None)
+    assert (cell.rmse, cell.rel_l2, cell.non_finite) == (None, None, "recipient 3 NaN; donor 1 Inf")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,135 @@
+"""Exact bounds where nearly all groups are alike, and a bootstrap would only repeat what was seen. numpy only.
+
+If k of G independent groups are worse than the others, the share p of all groups that are is at most the largest p
+with P(Binomial(G, p) ≤ k) ≥ error. No group can lose more than the metric's range, so that p bounds the mean too.
+
+Source: Clopper & Pearson, Biometrika 26 (1934) 404.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+LEAST_MOVED = 5
+"""Where fewer groups are apart from the rest there is no bootstrap. A rule of ours."""
+HALVINGS = 60
+"""Of an interval in which a root lies; doubles have 53 bits."""
+MOST_GROUPS = 1 << 60
+
+
+@dataclass(frozen=True)
+class Few:
+    """A number that all of `groups` have in `common` but for those that lie `below` or `above` it.
+
+    `low` and `high` are the least and the most that a group can have, infinite where that is not known.
+    `weight` is how much the largest group weighs in the mean, 1 where all are of one size.
+    """
+
+    common: float
+    below: int
+    above: int
+    groups: int
+    low: float
+    high: float
+    weight: float = 1.0
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the mean over all groups, seen or not, can be bounded at all."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    def ends(self, error: float) -> tuple[float, float]:
+        """Between which the mean over all groups lies, each end wrong with probability `error` at most.
+
+        >>> Few(0.0, 0, 0, 16, -1.0, 1.0).ends(0.025)
+        (-0.2059..., 0.2059...)
+        """
+        down = highest_share(self.below, self.groups, error) * self.weight * (self.common - self.low)
+        up = highest_share(self.above, self.groups, error) * self.weight * (self.high - self.common)
+        return max(self.low, self.common - down), min(self.high, self.common + up)
+
+    def groups_that_tell(self, limit: float, error: float) -> int | None:
+        """In how many groups the upper end falls below the limit, if no more of them are above; None in none.
+
+        >>> Few(0.0, 0, 0, 16, -1.0, 1.0).groups_that_tell(0.01, 0.025)
+        368
+        """
+        room = (self.high - self.common) * self.weight
+        share = (limit - self.common) / room if 0 < room < math.inf else math.nan
+        if not share > 0:
+            return None
+        few, many = self.above, max(self.groups, 1)
+        while at_most(self.above, many, share) >= error:
+            few, many = many, many * 2
+            if many > MOST_GROUPS:
+                return None
+        while many - few > 1:
+            middle = (few + many) // 2
+            few, many = (middle, many) if at_most(self.above, middle, share) >= error else (few, middle)
+        return many
+
+
+def at_most(count: int, groups: int, share: float) -> float:
+    """P(Binomial(groups, share) ≤ count), from the terms' logarithms.
+
+    >>> round(at_most(1, 3, 0.5), 12)
+    0.5
+    """
+    if share <= 0 or count >= groups:
+        return 1.0
+    if share >= 1:
+        return 0.0
+    ahead = np.arange(count, dtype=float)
+    ratios = np.log((groups - ahead) / (ahead + 1)) + math.log(share) - math.log1p(-share)
+    terms = groups * math.log1p(-share) + np.concatenate([[0.0], np.cumsum(ratios)])
+    most = terms.max()
+    return min(1.0, float(np.exp(terms - most).sum() * math.exp(most)))
+
+
+def highest_share(count: int, groups: int, error: float) -> float:
+    """The largest share of all groups that is worse, where `count` of the drawn ones were (Clopper–Pearson).
+
+    >>> round(highest_share(0, 16, 0.025), 4), round(highest_share(3, 16, 0.025), 4), highest_share(2, 2, 0.025)
+    (0.2059, 0.4565, 1.0)
+    """
+    if count >= groups:
+        return 1.0
+    if count == 0:
+        return -math.expm1(math.log(error) / groups)
+    low, high = count / groups, 1.0
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if at_most(count, groups, middle) >= error else (low, middle)
+    return high
+
+
+def ends_of_two(values: np.ndarray, bounds: tuple[float, float], error: float) -> tuple[float, float] | None:
+    """The interval of a mean of values (NaN left out) that all lie at one bound or the other; else None.
+
+    >>> [round(end, 4) for end in ends_of_two(np.repeat([0.0, 1.0], [1, 15]), (0.0, 1.0), 0.025)]
+    [0.6977, 0.9984]
+    """
+    (low, high), there = bounds, values[~np.isnan(values)]
+    if not np.isin(there, bounds).all():
+        return None
+    above = int((there == high).sum())
+    least, most = 1 - highest_share(len(there) - above, len(there), error), highest_share(above, len(there), error)
+    return low + (high - low) * least, low + (high - low) * most
+
+
+def common_of(values: np.ndarray, slack: float) -> tuple[float, int, int]:
+    """What most of the values are but for `slack`, and how many lie below and above it.
+
+    A value that half of them share is one of the two in the middle.
+
+    >>> common_of(np.array([0.0, 0.0, 0.5, 0.0]), 0.0)
+    (0.0, 0, 1)
+    """
+    ranked = np.sort(values)
+    middle = ranked[(len(ranked) - 1) // 2], ranked[len(ranked) // 2]
+    tried = [0.0 if abs(value) <= slack else float(value) for value in middle]
+    found = [(value, int((values < value - slack).sum()), int((values > value + slack).sum())) for value in tried]
+    return min(found, key=lambda each: each[1] + each[2])
