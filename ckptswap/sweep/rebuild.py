@@ -25,7 +25,7 @@ def rebuilt(order: Order) -> Iterator[Engine]:
     """The engine of an order, in the folder and with the module path of whoever wrote it, as long as it is in use.
 
     It runs code that the order names: whoever calls this has written the order, or seen by its mark that this user
-    did (`journal.is_own_run`). Raises `RunError` where task or checkpoints are no longer those of the run.
+    did (`trust.order_to_rebuild`). Raises `RunError` where task or checkpoints are no longer those of the run.
     """
     from ckptswap.sweep.conditions import conditions
     from ckptswap.sweep.engine import Engine

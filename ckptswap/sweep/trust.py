@@ -16,7 +16,7 @@ from typing import Any
 from ckptswap.errors import RunError, UsageError
 from ckptswap.shell import joined
 from ckptswap.sweep.donors import is_made
-from ckptswap.sweep.journal import is_own_run, read_plan
+from ckptswap.sweep.journal import read_plan_and_owner
 from ckptswap.sweep.order import Named as Source
 from ckptswap.sweep.order import Order, parsed_order
 from ckptswap.task.spec import TaskSpec
@@ -51,10 +51,11 @@ def order_to_rebuild(folder: Path, named: Named | None = None) -> Order:
     Raises `RunError`, before anything is run or opened, for a folder that this user's command did not make, unless
     all that it names is `named` again; `UsageError` for names that make no sense.
     """
-    order = replace(_order(folder), folder=str(folder.absolute()), calibration=None)
+    contents, own = read_plan_and_owner(folder)
+    order = replace(_order(folder, contents), folder=str(folder.absolute()), calibration=None)
     if named:
         return _renamed(order, named, folder)
-    if not is_own_run(folder):
+    if not own:
         flags = joined([word for flag in _flags(order) for word in flag])
         raise RunError(
             f"{folder} does not show that a command of yours made it, and would run or read what it names",
@@ -63,9 +64,9 @@ def order_to_rebuild(folder: Path, named: Named | None = None) -> Order:
     return order
 
 
-def _order(folder: Path) -> Order:
+def _order(folder: Path, contents: Mapping[str, Any]) -> Order:
     try:
-        return parsed_order(read_plan(folder)["order"])
+        return parsed_order(contents["order"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{folder} does not say how it was made ({error})", remedy="run the sweep again") from None
 
