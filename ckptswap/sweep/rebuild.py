@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import RunError
-from ckptswap.sweep.journal import check_conditions, faults, key_of
+from ckptswap.sweep.journal import check_conditions, key_of
 from ckptswap.sweep.order import Named, Order
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ def rebuilt(order: Order) -> Iterator[Engine]:
     sys.path += [each for each in order.places if each not in sys.path]
     folder = Path(order.folder)
     with contextlib.ExitStack() as stack:
-        with faults(f"cannot go to {order.cwd}, where the sweep was started"):
-            stack.enter_context(contextlib.chdir(order.cwd))
+        _enter(order.cwd, stack)
         recipient = stack.enter_context(_opened(order.recipient))
         donors = [stack.enter_context(_given(each, recipient, order)) for each in order.donors]
         task = load_task(order.spec, recipient)
@@ -44,6 +43,16 @@ def rebuilt(order: Order) -> Iterator[Engine]:
             check_conditions(folder, found)
             raise RunError(f"{folder} belongs to another sweep by now", remedy="run the sweep again")
         yield Engine(task, donors, recipient, order.engine, order.memory, _calibration(order, task))
+
+
+def _enter(folder: str, stack: contextlib.ExitStack) -> None:
+    try:
+        stack.enter_context(contextlib.chdir(folder))
+    except OSError as error:
+        raise RunError(
+            f"the sweep was started in {folder}, which cannot be entered ({error.strerror})",
+            remedy="put it back; select also works where checkpoints and task are named again",
+        ) from None
 
 
 @contextlib.contextmanager

@@ -185,6 +185,13 @@ def test_a_folder_of_ones_own_is_taken_up_wherever_it_lies(work: Path) -> None:
         assert chosen("copy") == first
 
 
+def test_a_place_that_is_gone_is_said(work: Path) -> None:
+    plan = plan_of(work / "run")
+    plan["order"]["cwd"] = str(work / "gone")
+    write_plan(work / "run", plan)
+    refused(run("select", "run"), "gone, which cannot be entered (No such file or directory)", "named again")
+
+
 def test_what_is_named_again_is_selected_from_alike(work: Path) -> None:
     first = chosen("run")
     forge(work / "run", lambda plan: plan["order"].update(cwd="/nowhere", places=["/evil"]))
