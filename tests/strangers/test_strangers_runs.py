@@ -185,6 +185,13 @@ def test_a_folder_of_ones_own_is_taken_up_wherever_it_lies(work: Path) -> None:
         assert chosen("copy") == first
 
 
+def test_defaults_for_all_commands_name_nothing_of_a_run(work: Path) -> None:
+    """Else they would be taken for what is named again, and for another model than the run's."""
+    first = chosen("run")
+    Path("ckptswap.toml").write_text('model = "smp:Unet"\nmodel-args = "classes=1"\nmetric = "dice"\n')
+    assert chosen("run") == first
+
+
 def test_a_place_that_is_gone_is_said(work: Path) -> None:
     plan = plan_of(work / "run")
     plan["order"]["cwd"] = str(work / "gone")
