@@ -7,7 +7,7 @@ journal's blocks against them, so that whatever reads them needs no care of its 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 from ckptswap.sweep.result import Mode
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MOST = 1 << 62
 """No count is larger."""
+MOST_KINDS, MOST_POINTS = 1000, 100_000
+"""Beyond these a small plan keeps a report at work for minutes: kinds of tensors; points without a score."""
 ANY = "*"
 """In a form: every key of an object."""
 EXTENT = "range of outputs"
@@ -92,7 +94,7 @@ def refuse_odd_contents(contents: Mapping[str, Any]) -> None:
             raise ValueError(f"the part {part!r} of its key is not what it should be")
 
 
-def refuse_odd_run(contents: Mapping[str, Any], blocks: Iterable[Block]) -> None:
+def refuse_odd_run(contents: Mapping[str, Any], blocks: Collection[Block]) -> None:
     """Raises `ValueError` where a plan contradicts itself, or a block is none of its samples'."""
     walk, plan, donors = contents["walk"], contents["plan"], len(contents["donors"])
     samples = sum(map(len, walk))
@@ -105,6 +107,10 @@ def refuse_odd_run(contents: Mapping[str, Any], blocks: Iterable[Block]) -> None
     for cell in plan["cells"]:
         if cell["by"] not in plan["by"] or cell["donor"] >= donors or not cell["names"]:
             raise ValueError("it has cells that belong nowhere")
+    if len({cell["kind"] for cell in plan["cells"]}) > MOST_KINDS:
+        raise ValueError("it has more kinds than there can be")
+    if len(plan["alphas"]) * len(plan["cells"]) > MOST_POINTS + 10 * len(blocks):
+        raise ValueError("it has more points of paths than anybody scores")
     metrics = {each["name"]: len(each["bounds"]) for each in contents["metrics"]}
     race = contents["race"]
     if race and (race["metric"] not in metrics or len(race["bounds"]) != 2):

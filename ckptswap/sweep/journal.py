@@ -374,7 +374,16 @@ def read_plan(folder: Path) -> dict[str, Any]:
 
     What is there is of the right form, but anybody may have written it.
     """
-    path, raw = folder / PLAN, _raw_plan(folder)
+    return _parsed_plan(folder / PLAN, _raw_plan(folder))
+
+
+def read_plan_and_owner(folder: Path) -> tuple[dict[str, Any], bool]:
+    """What `read_plan` gives, and whether this user's own command wrote it, here or where it was copied from."""
+    raw = _raw_plan(folder)  # once: another plan could be there the next time
+    return _parsed_plan(folder / PLAN, raw), is_own(raw)
+
+
+def _parsed_plan(path: Path, raw: bytes) -> dict[str, Any]:
     try:
         found = unsealed(raw)
         if found["schema"] != SCHEMA:
@@ -390,14 +399,6 @@ def read_plan(folder: Path) -> dict[str, Any]:
             f"{path} is damaged, or no sweep's plan ({error})",
             remedy="the same sweep with --repair writes it anew",
         ) from None
-
-
-def is_own_run(folder: Path) -> bool:
-    """Whether this user's own command wrote a folder's `plan.json`, here or wherever it was copied from.
-
-    Raises `RunError` where there is none.
-    """
-    return is_own(_raw_plan(folder))
 
 
 def _raw_plan(folder: Path) -> bytes:

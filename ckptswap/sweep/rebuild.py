@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import RunError
-from ckptswap.sweep.journal import check_conditions, faults, key_of
+from ckptswap.sweep.journal import check_conditions, key_of
 from ckptswap.sweep.order import Named, Order
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def rebuilt(order: Order) -> Iterator[Engine]:
     """The engine of an order, in the folder and with the module path of whoever wrote it, as long as it is in use.
 
     It runs code that the order names: whoever calls this has written the order, or seen by its mark that this user
-    did (`journal.is_own_run`). Raises `RunError` where task or checkpoints are no longer those of the run.
+    did (`trust.order_to_rebuild`). Raises `RunError` where task or checkpoints are no longer those of the run.
     """
     from ckptswap.sweep.conditions import conditions
     from ckptswap.sweep.engine import Engine
@@ -35,8 +35,7 @@ def rebuilt(order: Order) -> Iterator[Engine]:
     sys.path += [each for each in order.places if each not in sys.path]
     folder = Path(order.folder)
     with contextlib.ExitStack() as stack:
-        with faults(f"cannot go to {order.cwd}, where the sweep was started"):
-            stack.enter_context(contextlib.chdir(order.cwd))
+        _enter(order.cwd, stack)
         task = load_task(order.spec, stack.enter_context(_opened(order.recipient)))
         given = [stack.enter_context(_given(each, task.fit.taken, order)) for each in order.donors]
         donors, recipient = as_in_model(task.model, given, task.fit.taken)
@@ -45,6 +44,16 @@ def rebuilt(order: Order) -> Iterator[Engine]:
             check_conditions(folder, found)
             raise RunError(f"{folder} belongs to another sweep by now", remedy="run the sweep again")
         yield Engine(task, donors, recipient, order.engine, order.memory, _calibration(order, task))
+
+
+def _enter(folder: str, stack: contextlib.ExitStack) -> None:
+    try:
+        stack.enter_context(contextlib.chdir(folder))
+    except OSError as error:
+        raise RunError(
+            f"the sweep was started in {folder}, which cannot be entered ({error.strerror})",
+            remedy="put it back; select also works where checkpoints and task are named again",
+        ) from None
 
 
 @contextlib.contextmanager

@@ -16,13 +16,15 @@ from typing import Any
 from ckptswap.errors import RunError, UsageError
 from ckptswap.shell import joined
 from ckptswap.sweep.donors import is_made
-from ckptswap.sweep.journal import is_own_run, read_plan
+from ckptswap.sweep.journal import read_plan_and_owner
 from ckptswap.sweep.order import Named as Source
 from ckptswap.sweep.order import Order, parsed_order
 from ckptswap.task.spec import TaskSpec
 
 LONGEST = 200
 """Letters of a name in a sentence."""
+MOST_THREADS = 1024
+"""A stranger's task may ask for no more: the machine would go down under them."""
 _REGISTERED = ("smp:", "lab:")
 _METRICS = ("iou", "dice", "accuracy", "mse", "psnr")
 _NAMING = ("model", "model_args", "data", "data_args", "metrics", "group")
@@ -51,10 +53,11 @@ def order_to_rebuild(folder: Path, named: Named | None = None) -> Order:
     Raises `RunError`, before anything is run or opened, for a folder that this user's command did not make, unless
     all that it names is `named` again; `UsageError` for names that make no sense.
     """
-    order = replace(_order(folder), folder=str(folder.absolute()), calibration=None)
+    contents, own = read_plan_and_owner(folder)
+    order = replace(_order(folder, contents), folder=str(folder.absolute()), calibration=None)
     if named:
         return _renamed(order, named, folder)
-    if not is_own_run(folder):
+    if not own:
         flags = joined([word for flag in _flags(order) for word in flag])
         raise RunError(
             f"{folder} does not show that a command of yours made it, and would run or read what it names",
@@ -63,9 +66,9 @@ def order_to_rebuild(folder: Path, named: Named | None = None) -> Order:
     return order
 
 
-def _order(folder: Path) -> Order:
+def _order(folder: Path, contents: Mapping[str, Any]) -> Order:
     try:
-        return parsed_order(read_plan(folder)["order"])
+        return parsed_order(contents["order"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{folder} does not say how it was made ({error})", remedy="run the sweep again") from None
 
@@ -75,6 +78,8 @@ def _renamed(order: Order, named: Named, folder: Path) -> Order:
     said = vars(order.spec)
     spec = TaskSpec().merge({key: value for key, value in said.items() if key not in _NAMING})
     spec = spec.merge({key: said[key] for key in _NAMING if _is_harmless(key, order.spec)}).merge(named.task)
+    if spec.threads > MOST_THREADS:
+        raise RunError(f"{folder} wants {spec.threads} threads", remedy="sweep again, with --threads")
     recipient, donors = named.recipient or "", named.donors
     wanted = replace(
         order,

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -184,6 +185,20 @@ def test_a_folder_of_ones_own_is_taken_up_wherever_it_lies(work: Path) -> None:
         assert chosen("copy") == first
 
 
+def test_defaults_for_all_commands_name_nothing_of_a_run(work: Path) -> None:
+    """Else they would be taken for what is named again, and for another model than the run's."""
+    first = chosen("run")
+    Path("ckptswap.toml").write_text('model = "smp:Unet"\nmodel-args = "classes=1"\nmetric = "dice"\n')
+    assert chosen("run") == first
+
+
+def test_a_place_that_is_gone_is_said(work: Path) -> None:
+    plan = plan_of(work / "run")
+    plan["order"]["cwd"] = str(work / "gone")
+    write_plan(work / "run", plan)
+    refused(run("select", "run"), "gone, which cannot be entered (No such file or directory)", "named again")
+
+
 def test_what_is_named_again_is_selected_from_alike(work: Path) -> None:
     first = chosen("run")
     forge(work / "run", lambda plan: plan["order"].update(cwd="/nowhere", places=["/evil"]))
@@ -213,9 +228,9 @@ def test_other_data_than_the_runs_is_refused(work: Path) -> None:
 
 
 ODD_SPECS: list[dict[str, object]] = [
-    {"metrics": [3]}, {"model": 3}, {"data_args": []}, {"threads": "many"}, {"batch_size": -1}, {"limit": 1.5},
+    {"metrics": [3]}, {"model": 3}, {"data_args": []}, {"threads": "many"}, {"threads": 100_000}, {"limit": 1.5},
     {"device": "\x00"}, {"dtype": "f3"}, {"normalize": "1/0/1"}, {"ignore": "x"}, {"target": "x"}, {"extra": 1},
-    {"output_key": {}},
+    {"output_key": {}}, {"batch_size": -1},
 ]  # fmt: skip
 
 
@@ -441,6 +456,53 @@ def swept_plan(work: Path) -> dict[str, Any]:
     plan["race"] = {**rules, "top": 1, "confidence": 0.95, "epsilon": 0.01}
     plan["screen"] = {"by": "rmse", "values": {"v": 0.5, "w": 0.1}}
     return plan
+
+
+def many(part: str, value: object) -> Callable[[dict[str, Any]], None]:
+    return lambda plan: plan["plan"]["cells"][0].update({part: value})
+
+
+def kinds(plan: dict[str, Any]) -> None:
+    cell = plan["plan"]["cells"][0]
+    plan["plan"]["cells"] = [
+        {**cell, "layer": f"l{at}", "kind": f"k{at}", "status": "identical"} for at in range(3000)
+    ]
+
+
+def points(plan: dict[str, Any]) -> None:
+    plan["plan"]["alphas"] = [at / 100_000 for at in range(1, 50_000)]
+
+
+LARGE = {
+    "a layer of dots": many("layer", "a." * 50_000), "a layer of digits": many("layer", "9" * 100_000),
+    "a tensor of dots": many("names", ["a." * 50_000]), "very many tensors": many("names", ["a"] * 50_000),
+    "very many layers": lambda plan: plan.update(layers=["a"] * 100_000), "very many kinds": kinds,
+    "very many points": points,
+}  # fmt: skip
+LIMITED = """
+import re, resource, sys
+resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+from ckptswap.cli.main import main
+before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+sys.argv = ["ckptswap", "report", "run", *sys.argv[1:]]
+try:
+    main()
+finally:
+    # ru_maxrss would count what the process was forked from
+    peak = re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_utime - before, peak, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_small_plan_takes_neither_time_nor_memory(work: Path, name: str) -> None:
+    forge(work / "run", LARGE[name])
+    for flags in ([], ["--format", "html", "-o", "page.html"]):
+        done = subprocess.run([sys.executable, "-c", LIMITED, *flags], capture_output=True, text=True)
+        assert done.returncode in (0, 2), done.stderr
+        seconds, kilobytes = map(float, done.stderr.splitlines()[-1].split())
+        assert seconds < 5
+        assert kilobytes < 500_000
 
 
 def test_a_lost_line_of_the_baseline_is_said_and_found_again(work: Path) -> None:
