@@ -131,7 +131,7 @@ NAMES = {
     "a long storage": state((text("v"), tensor(held=storage(key=text(LONG))))),
     "a long storage, often": text(LONG) + put(0) + b"0" + state(
         *((text(str(at)), tensor(held=storage(key=get(0)))) for at in range(300))),
-    "a long dtype": state((text("v"), called("torch._utils._rebuild_tensor_v3", storage(), integer(0), 
+    "a long dtype": state((text("v"), called("torch._utils._rebuild_tensor_v3", storage(), integer(0),
         many(integer(4)), many(integer(1)), TRUE, EMPTY_MAP, text(LONG)))),
     "a long version": mapped((text("state_dict"), state()), (text("pytorch-lightning_version"), text(LONG))),
     "a long name of one that is not dense": state((text(LONG), called("torch._utils._rebuild_sparse_tensor"))),
@@ -198,7 +198,8 @@ def test_legacy_files_and_metadata(tmp_path: Path) -> None:
     assert faults(written(LEGACY, tmp_path), tmp_path) == []
 
 
-LENGTH = 300
+ZERO_STRIDE = zipped(tensor((2**50,), (0,)))
+SETS = zipped(listed([b"\x8f"] * (8 << 20)) + b"0" + tensor((4,), (1,)))
 SOUND = (index(), place())
 CHUNK = thing(f"{ROOM}metadata.ChunkStorageMetadata", mapped(
     (text("offsets"), many(integer(0))), (text("sizes"), many(integer(4)))))  # fmt: skip
@@ -223,10 +224,9 @@ FOLDERS: dict[str, Callable[[Path], Path]] = {
         payload=zipped(tensor((4,), (1,)), pad=bytes(16 << 20)).ljust(16 << 20, b"\0")),
     "a zero stride": lambda folder: distributed(
         folder, [(text("w"), described(shape=many(integer(2**50)), sizes=many(integer(2**50))))],
-        [(index(), place(length=integer(LENGTH)))], payload=zipped(tensor((2**50,), (0,)))),
+        [(index(), place(length=integer(len(ZERO_STRIDE))))], payload=ZERO_STRIDE),
     "sets for a piece": lambda folder: distributed(
-        folder, places=[(index(), place(length=integer((8 << 20) + LENGTH)))],
-        payload=zipped(listed([b"\x8f"] * (8 << 20)) + b"0" + tensor((4,), (1,)))),
+        folder, places=[(index(), place(length=integer(len(SETS))))], payload=SETS),
     "sets": lambda folder: distributed(folder, paths=listed([b"\x8f"] * (16 << 20))),
     "getattr of a nest": lambda folder: distributed(
         folder, paths=called("builtins.getattr", nest(), nest(first=100))),
