@@ -97,12 +97,10 @@ NUMBERS = {
 }  # fmt: skip
 BOMBS = {
     "sets": b"\x8f" * (16 << 20),
-    "lists": b"]" * (16 << 20),
     "maps": b"}" * (16 << 20),
     "marks": b"(" * (16 << 20),
     "tuples": b"N" + b"\x85" * (16 << 20),
     "texts": b"\x8c\x02ab" * (4 << 20),
-    "floats": (b"G" + bytes(8)) * (2 << 20),
     "sets that are kept": state((text("v"), listed([b"\x8f"] * (16 << 20)))),
     "maps of one list": many(text("a"), NONE) + put(0) + b"0" + listed([get(0)] * BIG) + put(1) + b"0" + listed(
         [called("collections.OrderedDict", get(1))] * 300),
@@ -120,6 +118,7 @@ BOMBS = {
     "nested subclasses": state((text("v"),
         SUBCLASS + (b"(" + SUBCLASS + b"N") * 30_000 + b")" + b"t" * 30_000 + b"R")),
 }  # fmt: skip
+HEAVY = {*BOMBS, "sets for the storages"}
 NAMES = {
     "a long name": state((text(LONG), tensor())),
     "a long name of no tensor": state((text(LONG), NONE)),
@@ -158,12 +157,15 @@ def written(cases: dict[str, bytes], folder: Path) -> dict[str, Path]:
 
 
 def faults(paths: dict[str, Path], folder: Path, commands: Sequence[str] = COMMANDS) -> list[str]:
-    ended = tried(paths.values(), folder, commands)
-    assert len(ended) == len(commands) * len(paths)
+    """What goes wrong. All commands open a file alike: what takes seconds to refuse is refused by one of them."""
+    light = [path for name, path in paths.items() if name not in HEAVY]
+    heavy = [path for name, path in paths.items() if name in HEAVY]
+    ended = [*tried(light, folder, commands), *tried(heavy, folder, commands[:1])]
+    assert len(ended) == len(commands) * len(light) + len(heavy)
     return [f"{each.command} {Path(each.path).name}: {each.fault}" for each in ended if each.fault]
 
 
-GROUPS = {"nests": NESTS, "numbers": NUMBERS, "names": NAMES, "sizes": SIZES}
+GROUPS = {"nests": NESTS, "numbers": NUMBERS, "bombs": BOMBS, "names": NAMES, "sizes": SIZES}
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -171,11 +173,9 @@ def test_an_archive(group: str, tmp_path: Path) -> None:
     assert faults(archived(GROUPS[group], tmp_path), tmp_path) == []
 
 
-def test_bombs(tmp_path: Path) -> None:
-    """All commands open a file alike: what takes seconds is tried with all of them once."""
-    paths = archived(BOMBS, tmp_path)
-    assert faults(paths, tmp_path, ["show"]) == []
-    assert faults({"sets": paths["sets"]}, tmp_path, COMMANDS[1:]) == []
+def test_all_commands_stop_at_a_bomb(tmp_path: Path) -> None:
+    paths = archived({"empty sets": BOMBS["sets"]}, tmp_path)
+    assert faults(paths, tmp_path, ["convert", "complete"]) == []
 
 
 LEGACY = {
@@ -214,7 +214,7 @@ FOLDERS: dict[str, Callable[[Path], Path]] = {
     "a nest for a shape": lambda folder: distributed(folder, [(text("w"), described(shape=nest()))]),
     "a nest for a tensor": lambda folder: distributed(folder, [(text("w"), nest()), (nest(first=100), NONE)]),
     "colliding offsets": lambda folder: distributed(folder, places=[
-        SOUND, *((index(offset=many(integer(at * MERSENNE))), place()) for at in range(20_000))]),
+        SOUND, *((index(offset=many(integer(at * MERSENNE))), place()) for at in range(5000))]),
     "one list of pieces for many": lambda folder: distributed(folder, [
         *((text(str(at)), described(chunks=listed([CHUNK] * 20_000) + put(0) if at == 0 else get(0)))
           for at in range(3000))], [(index(text(str(at))), place()) for at in range(3000)]),
