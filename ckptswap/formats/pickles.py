@@ -93,7 +93,10 @@ def _class(arguments: tuple) -> Global:
 CONSTRUCTORS: Mapping[str, Build] = {
     "copyreg._reconstructor": _reconstructed,
     "copyreg.__newobj__": _constructed,
-    **{f"builtins.{name}": inert(f"builtins.{name}") for name in ("object", "int", "float", "str", "tuple")},
+    **{
+        f"builtins.{name}": inert(f"builtins.{name}")
+        for name in ("object", "int", "float", "str", "bytes", "tuple")
+    },
 }
 """How protocols 0 and 1 make objects of the classes that are admitted; bases of such classes."""
 

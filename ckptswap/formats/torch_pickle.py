@@ -54,6 +54,7 @@ _HARMLESS = (  # noqa: SIM905
     "builtins.set builtins.slice datetime.date datetime.datetime datetime.timedelta datetime.timezone "
     "numpy.dtype numpy.ndarray numpy.core.multiarray._reconstruct numpy.core.multiarray.scalar "
     "numpy._core.multiarray._reconstruct numpy._core.multiarray.scalar "
+    "numpy.core.numeric._frombuffer numpy._core.numeric._frombuffer "
     "torch.Tensor torch.device torch.nn.parameter.Buffer torch.nn.parameter.Parameter "
     "torch.serialization._get_layout torch.per_tensor_affine torch.per_tensor_symmetric "
     "torch.per_channel_affine torch.per_channel_symmetric torch.per_channel_affine_float_qparams "

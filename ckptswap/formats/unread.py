@@ -14,6 +14,7 @@ from ckptswap.formats.pickles import Inert, shown
 DEPTH_MOST = 50
 HOLDERS: Mapping[str, str] = {
     **{f"numpy.{core}.multiarray._reconstruct": "a numpy array" for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": "a numpy array" for core in ("core", "_core")},
     "numpy.ndarray": "a numpy array",
     "_codecs.encode": "bytes",
     "builtins.bytearray": "bytes",

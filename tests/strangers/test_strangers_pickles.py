@@ -97,12 +97,10 @@ NUMBERS = {
 }  # fmt: skip
 BOMBS = {
     "sets": b"\x8f" * (16 << 20),
-    "lists": b"]" * (16 << 20),
     "maps": b"}" * (16 << 20),
     "marks": b"(" * (16 << 20),
     "tuples": b"N" + b"\x85" * (16 << 20),
     "texts": b"\x8c\x02ab" * (4 << 20),
-    "floats": (b"G" + bytes(8)) * (2 << 20),
     "sets that are kept": state((text("v"), listed([b"\x8f"] * (16 << 20)))),
     "maps of one list": many(text("a"), NONE) + put(0) + b"0" + listed([get(0)] * BIG) + put(1) + b"0" + listed(
         [called("collections.OrderedDict", get(1))] * 300),
@@ -120,6 +118,7 @@ BOMBS = {
     "nested subclasses": state((text("v"),
         SUBCLASS + (b"(" + SUBCLASS + b"N") * 30_000 + b")" + b"t" * 30_000 + b"R")),
 }  # fmt: skip
+HEAVY = {*BOMBS, "sets for the storages"}
 NAMES = {
     "a long name": state((text(LONG), tensor())),
     "a long name of no tensor": state((text(LONG), NONE)),
@@ -158,12 +157,15 @@ def written(cases: dict[str, bytes], folder: Path) -> dict[str, Path]:
 
 
 def faults(paths: dict[str, Path], folder: Path, commands: Sequence[str] = COMMANDS) -> list[str]:
-    ended = tried(paths.values(), folder, commands)
-    assert len(ended) == len(commands) * len(paths)
+    """What goes wrong. All commands open a file alike: what takes seconds to refuse is refused by one of them."""
+    light = [path for name, path in paths.items() if name not in HEAVY]
+    heavy = [path for name, path in paths.items() if name in HEAVY]
+    ended = [*tried(light, folder, commands), *tried(heavy, folder, commands[:1])]
+    assert len(ended) == len(commands) * len(light) + len(heavy)
     return [f"{each.command} {Path(each.path).name}: {each.fault}" for each in ended if each.fault]
 
 
-GROUPS = {"nests": NESTS, "numbers": NUMBERS, "names": NAMES, "sizes": SIZES}
+GROUPS = {"nests": NESTS, "numbers": NUMBERS, "bombs": BOMBS, "names": NAMES, "sizes": SIZES}
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -171,11 +173,9 @@ def test_an_archive(group: str, tmp_path: Path) -> None:
     assert faults(archived(GROUPS[group], tmp_path), tmp_path) == []
 
 
-def test_bombs(tmp_path: Path) -> None:
-    """All commands open a file alike: what takes seconds is tried with all of them once."""
-    paths = archived(BOMBS, tmp_path)
-    assert faults(paths, tmp_path, ["show"]) == []
-    assert faults({"sets": paths["sets"]}, tmp_path, COMMANDS[1:]) == []
+def test_all_commands_stop_at_a_bomb(tmp_path: Path) -> None:
+    paths = archived({"empty sets": BOMBS["sets"]}, tmp_path)
+    assert faults(paths, tmp_path, ["convert", "complete"]) == []
 
 
 LEGACY = {
@@ -198,7 +198,8 @@ def test_legacy_files_and_metadata(tmp_path: Path) -> None:
     assert faults(written(LEGACY, tmp_path), tmp_path) == []
 
 
-LENGTH = 300
+ZERO_STRIDE = zipped(tensor((2**50,), (0,)))
+SETS = zipped(listed([b"\x8f"] * (8 << 20)) + b"0" + tensor((4,), (1,)))
 SOUND = (index(), place())
 CHUNK = thing(f"{ROOM}metadata.ChunkStorageMetadata", mapped(
     (text("offsets"), many(integer(0))), (text("sizes"), many(integer(4)))))  # fmt: skip
@@ -213,7 +214,7 @@ FOLDERS: dict[str, Callable[[Path], Path]] = {
     "a nest for a shape": lambda folder: distributed(folder, [(text("w"), described(shape=nest()))]),
     "a nest for a tensor": lambda folder: distributed(folder, [(text("w"), nest()), (nest(first=100), NONE)]),
     "colliding offsets": lambda folder: distributed(folder, places=[
-        SOUND, *((index(offset=many(integer(at * MERSENNE))), place()) for at in range(20_000))]),
+        SOUND, *((index(offset=many(integer(at * MERSENNE))), place()) for at in range(5000))]),
     "one list of pieces for many": lambda folder: distributed(folder, [
         *((text(str(at)), described(chunks=listed([CHUNK] * 20_000) + put(0) if at == 0 else get(0)))
           for at in range(3000))], [(index(text(str(at))), place()) for at in range(3000)]),
@@ -223,10 +224,9 @@ FOLDERS: dict[str, Callable[[Path], Path]] = {
         payload=zipped(tensor((4,), (1,)), pad=bytes(16 << 20)).ljust(16 << 20, b"\0")),
     "a zero stride": lambda folder: distributed(
         folder, [(text("w"), described(shape=many(integer(2**50)), sizes=many(integer(2**50))))],
-        [(index(), place(length=integer(LENGTH)))], payload=zipped(tensor((2**50,), (0,)))),
+        [(index(), place(length=integer(len(ZERO_STRIDE))))], payload=ZERO_STRIDE),
     "sets for a piece": lambda folder: distributed(
-        folder, places=[(index(), place(length=integer((8 << 20) + LENGTH)))],
-        payload=zipped(listed([b"\x8f"] * (8 << 20)) + b"0" + tensor((4,), (1,)))),
+        folder, places=[(index(), place(length=integer(len(SETS))))], payload=SETS),
     "sets": lambda folder: distributed(folder, paths=listed([b"\x8f"] * (16 << 20))),
     "getattr of a nest": lambda folder: distributed(
         folder, paths=called("builtins.getattr", nest(), nest(first=100))),
