@@ -20,7 +20,7 @@ EXIT_TERMINATED = 143
 
 NEAR_MOST = 200
 """Letters of a name beyond which nothing is near: comparing takes their square, and a file may be hostile."""
-ALIGNED_MOST = 50
+ALIGNED_MOST = 20
 """Names that are compared letter by letter, of all that are there."""
 
 

@@ -7,9 +7,12 @@ errors.
 from __future__ import annotations
 
 import os
+import resource
 import shlex
+import signal
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from itertools import accumulate, islice, takewhile
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 
 MOST = 500
 """More is nothing to choose from."""
+LOOKED_AT, LONG = 1_000_000, 500
+"""Words of a file that are looked at, and letters of one that may be offered."""
+SECONDS, MEMORY = 3.0, 300_000_000
 FILES = ("checkpoint", "recipient", "a", "donor", "b", "third", "checkpoints")
 """The parameters that name a checkpoint, in the order in which they are looked at."""
 
@@ -43,10 +49,10 @@ def complete_kinds(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def _layers(checkpoint: Checkpoint) -> Iterator[str]:
-    from itertools import accumulate
-
     for entry in checkpoint.values():
-        yield from accumulate(entry.layer.split("."), "{}.{}".format)
+        yield from takewhile(
+            lambda word: len(word) <= LONG, accumulate(entry.layer.split(".", LONG), "{}.{}".format)
+        )
 
 
 def _kinds(checkpoint: Checkpoint) -> Iterator[str]:
@@ -63,13 +69,13 @@ def _offered(context: Any, incomplete: str, words: Words) -> list[str]:
 
     before, comma, last = incomplete.rpartition(",")
     found: set[str] = set()
-    for path in _paths(context.params):
-        with suppress(CkptswapError, OSError):
-            found.update(_words(path, words))
-        if found:
-            break
-    fitting = sorted((word for word in found if word.startswith(last)), key=natural_key)
-    return [f"{before}{comma}{word}" for word in fitting[:MOST]]
+    with suppress(Exception), _limits():
+        for path in _paths(context.params):
+            with suppress(CkptswapError, OSError):
+                found |= _words(path, words, last)
+            if found:
+                break
+    return [f"{before}{comma}{word}" for word in sorted(found, key=natural_key)[:MOST]]
 
 
 def _paths(given: dict[str, Any]) -> Iterator[str]:
@@ -82,11 +88,46 @@ def _paths(given: dict[str, Any]) -> Iterator[str]:
             yield from filter(os.path.exists, shlex.split(os.environ.get(variable, "")))
 
 
-def _words(path: str, words: Words) -> list[str]:
+def _words(path: str, words: Words, beginning: str) -> set[str]:
+    """Of the first words of a file (many files have fewer), those that begin so."""
     from ckptswap.formats import open_checkpoint
 
     with open_checkpoint(path) as checkpoint:
-        return [word for word in words(checkpoint) if _stands_alone(word)]
+        looked_at = islice(words(checkpoint), LOOKED_AT)
+        fitting = (word for word in looked_at if len(word) <= LONG and word.startswith(beginning))
+        return set(filter(_stands_alone, fitting))
+
+
+@contextmanager
+def _limits() -> Iterator[None]:
+    """Seconds of processor time and memory while a shell waits: the file may be a stranger's. A process of its own
+    is limited only, in which nothing else runs."""
+    if "_CKPTSWAP_COMPLETE" not in os.environ:
+        yield
+        return
+    from ckptswap import formats  # noqa: F401  so that what libraries take does not count
+
+    with open("/proc/self/statm", "rb") as file:
+        size = int(file.read().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = size + MEMORY if hard == resource.RLIM_INFINITY else min(hard, size + MEMORY)
+    before = signal.signal(signal.SIGPROF, _give_up)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        signal.signal(signal.SIGPROF, before)
+
+
+class _EnoughError(Exception):
+    """The time is over."""
+
+
+def _give_up(number: int, frame: object) -> None:
+    raise _EnoughError
 
 
 def _stands_alone(word: str) -> bool:

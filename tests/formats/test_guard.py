@@ -11,7 +11,7 @@ import pytest
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FileError
 from ckptswap.formats import write_checkpoint
-from ckptswap.formats.guard import refuse_precious
+from ckptswap.formats.guard import is_export, refuse_occupied, refuse_precious
 from ckptswap.sweep.journal import JOURNAL, PLAN, SAMPLES, write_plan
 from ckptswap.sweep.lock import LOCK
 from ckptswap.sweep.order import ORDERS
@@ -74,3 +74,60 @@ def test_elsewhere_these_names_are_free(tmp_path: Path) -> None:
     refuse_precious(tmp_path / PLAN)
     refuse_precious(tmp_path / "lock" / "page.html")
     refuse_precious(tmp_path / "new.safetensors")
+
+
+# Other people's files -------------------------------------------------------------------------------------------
+
+
+def occupied(folder: Path) -> str:
+    try:
+        refuse_occupied(folder)
+    except FileError as error:
+        return str(error)
+    return ""
+
+
+def test_a_run_s_own_folder_is_not_occupied(run: Path) -> None:
+    for name in (SAMPLES, "result.csv", LOCK):
+        (run / name).write_text("whatever it holds")
+    assert occupied(run) == ""
+    (run / PLAN).write_bytes(b"\0damaged")  # its journal tells whose it is
+    (run / JOURNAL / "main.jsonl").write_text("{}")
+    assert occupied(run) == ""
+
+
+@pytest.mark.parametrize(
+    "make", [lambda path: path.write_text("{}"), os.mkfifo, lambda path: path.symlink_to("x")]
+)
+def test_a_person_s_plan_is_in_the_way(make: object, tmp_path: Path) -> None:
+    """Also where a folder beside it is called journal; a pipe is not waited for."""
+    (tmp_path / JOURNAL).mkdir()
+    make(tmp_path / PLAN)  # type: ignore[operator]
+    assert f"{PLAN} is in the way, and is not a run's" in occupied(tmp_path)
+
+
+def test_what_a_killed_sweep_leaves_is_in_nobody_s_way(tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_text('{"host": "a", "pid": 1, "process": "1", "token": "abc"}')
+    assert occupied(tmp_path) == ""
+    (tmp_path / LOCK).write_text("a key")
+    assert "lock is in the way" in occupied(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# My notes\n\n| name | layer | kind | shape |\n| :--- | :--- | :--- | :--- |\n",
+        "name,score\nlayer,kind\n",
+        'notes\nname,layer,kind,shape\n',
+        '{"runs": [{"schema": "ckptswap.sweep/1"}]}',
+        '{"schema": "ckptswap.run/3"}',
+        "<html><body>ckptswap</body></html>",
+        '<svg xmlns="http://www.w3.org/2000/svg"><!-- ckptswap --></svg>',
+    ],
+)  # fmt: skip
+def test_what_only_speaks_of_us_is_not_a_result(text: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text(text)
+    assert not is_export(tmp_path / "mine")
+    with pytest.raises(FileError, match="is not known to be a result of ckptswap's: write elsewhere"):
+        refuse_precious(tmp_path / "mine")
+    refuse_precious(tmp_path / "mine", force=True)
