@@ -89,7 +89,10 @@ class Ties:
 
     def once(self, names: Iterable[str]) -> list[str]:
         """The first of these names for each tensor."""
-        return list({self.twins(name)[0]: name for name in reversed(list(names))}.values())[::-1]
+        found: dict[str, str] = {}
+        for name in names:
+            found.setdefault(self.twins(name)[0], name)
+        return list(found.values())
 
     def __bool__(self) -> bool:
         return bool(self.together)
@@ -133,14 +136,23 @@ def merged(groups: Iterable[Sequence[str]]) -> tuple[Group, ...]:
     >>> merged([("a", "b"), ("c", "d"), ("b", "e")])
     (('a', 'b', 'e'), ('c', 'd'))
     """
-    found: dict[str, dict[str, None]] = {}
+    above: dict[str, str] = {}
     for group in groups:
-        whole: dict[str, None] = {}
         for name in group:
-            if name not in whole:
-                whole |= found.get(name, {name: None})
-        found |= dict.fromkeys(whole, whole)
-    return _groups([tuple(each) for each in {id(each): each for each in found.values()}.values()])
+            above.setdefault(name, name)
+            above[_top(above, name)] = _top(above, group[0])
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in above:
+        found[_top(above, name)].append(name)
+    return _groups(found.values())
+
+
+def _top(above: dict[str, str], name: str) -> str:
+    """The name that stands for a group, with the way to it halved for the next one."""
+    while above[name] != name:
+        above[name] = above[above[name]]
+        name = above[name]
+    return name
 
 
 def _overlapping(names: Mapping[Extent, Sequence[str]]) -> Iterator[list[str]]:

@@ -107,10 +107,11 @@ def plan_transplant(
     if not 0 <= alpha <= 1:
         raise UsageError(f"alpha is {alpha}", remedy="it goes from 0 (the recipient) to 1 (the donor)")
     chosen = selection or Selection()
-    named = [entry.name for entry in chosen.pick(recipient)]
-    guessed = probable_ties(recipient, donor, named)
-    recipient = recipient.tied(guessed)
     wanted = chosen.pick(recipient)
+    guessed = probable_ties(recipient, donor, [entry.name for entry in wanted])
+    if guessed:
+        recipient = recipient.tied(guessed)
+        wanted = chosen.pick(recipient)
     donor = with_twins(donor, recipient.ties)
     misfits = _misfits(wanted, donor, recipient.ties)
     needed = {name: reason for name, reason in misfits.items() if name in donor or not is_counter(name)}
@@ -246,7 +247,7 @@ def _refusal(donor: Checkpoint, recipient: Checkpoint, misfits: Mapping[str, str
 
 def _tied(taken: Sequence[Entry], recipient: Checkpoint, selection: Selection, guessed: Ties) -> Iterator[str]:
     """What is taken though the selection does not name it: the other names of a tensor."""
-    more = {entry.name for entry in taken if entry not in selection}
+    more = {entry.name for entry in taken if entry not in selection} if recipient.ties else set()
     groups = [group for group in recipient.ties.together if not more.isdisjoint(group)]
     for are_told, why in (
         (False, "share their bytes in the recipient"),

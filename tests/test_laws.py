@@ -17,6 +17,8 @@ from ckptswap.checkpoint import Checkpoint, overlay
 from ckptswap.diff import diff
 from ckptswap.errors import SelectionError
 from ckptswap.selection import Selection
+from ckptswap.ties import Ties
+from ckptswap.transplant import plan_transplant
 
 Arrays = dict[str, np.ndarray]
 SWAPPED = {"only_a": "only_b", "only_b": "only_a"}
@@ -134,6 +136,54 @@ def test_exact_names_print_as_flags_that_take_exactly_them(names: list[str]) -> 
     checkpoint = Checkpoint.from_arrays({name: np.zeros(1) for name in NAMES})
     again = parsed(shlex.split(str(Selection.exactly(names))))
     assert {entry.name for entry in again.pick(checkpoint)} == set(names)
+
+
+@st.composite
+def tied(draw: st.DrawFn) -> tuple[Ties, Arrays, Arrays]:
+    """Names in groups of one tensor, and two files that hold the same values under all names of a group."""
+    names = draw(st.lists(st.sampled_from(NAMES), min_size=2, unique=True))
+    groups: dict[int, list[str]] = {}
+    for name in names:
+        groups.setdefault(draw(st.integers(0, 2)), []).append(name)
+    sides = [
+        {name: np.full(3, 10 * side + at) for at, group in groups.items() for name in group} for side in (0, 1)
+    ]
+    same = tuple(tuple(group) for group in groups.values() if len(group) > 1)
+    return Ties(same, same), sides[0], sides[1]
+
+
+@given(tied(), selections, st.sampled_from([("layer",), ("kind",), ("layer", "kind"), ("tensor",), ("all",)]))
+def test_tied_names_are_never_in_two_parts(
+    given: tuple[Ties, Arrays, Arrays], values: dict[str, list[str]], by: tuple[str, ...]
+) -> None:
+    ties, checkpoint, selection = given[0], Checkpoint.from_arrays(given[1]).tied(given[0]), chosen_from(values)
+    if selection is None or not any(entry in selection for entry in checkpoint.values()):
+        return
+    parts = selection.split(checkpoint, by)
+    for group in ties.same:
+        assert sum(not set(group).isdisjoint(part.names) for part in parts) <= 1
+        assert sum(set(group) <= set(part.names) for part in parts) == any(
+            checkpoint[name] in selection for name in group
+        )
+    names = [name for part in parts for name in part.names]
+    assert len(names) == len(set(names))
+    assert set(names) == {entry.name for entry in selection.pick(checkpoint)}
+
+
+@given(tied(), selections)
+def test_a_transplant_keeps_tied_names_equal(
+    given: tuple[Ties, Arrays, Arrays], values: dict[str, list[str]]
+) -> None:
+    ties, ours, theirs = given
+    recipient, selection = Checkpoint.from_arrays(ours).tied(ties), chosen_from(values)
+    if selection is None or not any(entry in selection for entry in recipient.values()):
+        return
+    variant = plan_transplant(Checkpoint.from_arrays(theirs), recipient, selection).variant
+    for group in ties.same:
+        assert len({variant.read(name).tobytes() for name in group}) == 1
+        taken = any(recipient[name] in selection for name in group)
+        assert variant.read(group[0]).tobytes() == (theirs if taken else ours)[group[0]].tobytes()
+    assert variant.ties == recipient.ties
 
 
 @given(pairs())

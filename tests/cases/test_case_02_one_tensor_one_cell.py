@@ -20,8 +20,9 @@ from ckptswap.errors import ModelError
 from ckptswap.sweep.calibration import Calibration
 from ckptswap.sweep.donors import open_donor
 from ckptswap.sweep.engine import Engine
-from ckptswap.sweep.executors import executor
+from ckptswap.sweep.order import make_order, read_order
 from ckptswap.sweep.plan import Variant
+from ckptswap.sweep.rebuild import rebuilt
 from ckptswap.sweep.run import propose, sweep
 from ckptswap.sweep.select import commands, select
 from ckptswap.task import load_task
@@ -147,14 +148,26 @@ def test_select_and_its_commands_mean_the_same_network(model: str, pair, capsys)
     assert plain_score(model, state) == pytest.approx(choice.score, rel=1e-6)
 
 
+@pytest.mark.parametrize("donor", ["a.pth", "shuffle:2"])
 @pytest.mark.parametrize("model", ["Registered"])
-def test_workers_score_the_same(model: str, pair) -> None:
-    [here, there] = [
-        sweep(*opened("a.pth", "b.pth"), task(model), by=[("layer",)], run_dir=name, executor=how)
-        for name, how in (("here", None), ("there", executor("process", jobs=2)))
-    ]
-    assert here.rows == there.rows
-    hold_rows(there.rows, model, pair[1], pair[0])
+def test_a_worker_makes_the_same_variants(model: str, donor: str, pair) -> None:
+    """From what its order says, written to a file and read again."""
+    from safetensors.torch import save_file
+
+    save_file({key: value.clone() for key, value in pair[1].items()}, "b.safetensors")
+    [recipient] = opened("b.safetensors")
+    spec = task(model)
+    proposal = propose(open_donor(donor, recipient, spec), recipient, spec, by=[("layer",)], run_dir="run")
+    variants = proposal.variants
+    order = make_order(proposal, [tuple(variants)])
+    order.write()
+    inputs = proposal.task.first_inputs()
+    here = {each.variant: each.output for each in proposal.engine.outputs(0, inputs, variants)}
+    with rebuilt(read_order(order.path)) as engine:
+        there = {each.variant: each.output for each in engine.outputs(0, inputs, list(order.shards[0]))}
+    assert len(here) > 4
+    assert here.keys() == there.keys()
+    assert all(torch.equal(output, there[variant]) for variant, output in here.items())
 
 
 # The net under it all ------------------------------------------------------------------------------------------

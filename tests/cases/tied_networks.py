@@ -84,6 +84,30 @@ class Listed(nn.Module):
         return x
 
 
+class Recurrent(nn.Module):
+    """An LSTM under two names, which keeps its weights in a list of its own as well."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.LSTM(8, 8, batch_first=True)
+        self.two, self.head = self.one, nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.head(self.two(self.one(x[:, 0])[0])[0])
+
+
+class Normed(nn.Module):
+    """Weight norm, whose layer has two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = torch.nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))
+        self.two = self.one
+
+    def forward(self, x):
+        return self.two(torch.tanh(self.one(x)))
+
+
 class Decides(Registered):
     """Control flow that depends on values, so that nothing can be captured."""
 
@@ -246,4 +270,4 @@ def hold_rows(rows: Collection[Row], model: str, ours: Mapping[str, Tensor], the
         assert all(names[name] <= set(row.tensors) for name in row.tensors), row.tensors
         expected = plain_score(model, variant(row.tensors, ours, theirs))
         assert row.score is not None, row.reason
-        assert abs(row.score - expected) < 1e-7 * max(1, abs(expected)), (row.tensors, row.score, expected)
+        assert abs(row.score - expected) < 1e-6 * max(1, abs(expected)), (row.tensors, row.score, expected)
