@@ -112,13 +112,13 @@ def exclusions(extra: Sequence[Entry], fitting: Collection[Entry]) -> list[str]:
     ['loss.*', 'n']
     """
     taken = {prefix for entry in fitting for prefix in _prefixes(entry.name)}
-    patterns = dict.fromkeys(_outside(entry.name, taken) for entry in extra)
-    return [each for pattern in patterns for each in _checked(pattern, extra, fitting)]
+    stems = dict.fromkeys(_outside(entry.name, taken) for entry in extra)
+    return [pattern for stem in stems for pattern in _patterns(stem, extra, fitting)]
 
 
 def _outside(name: str, taken: Collection[str]) -> str:
-    prefix = next((prefix for prefix in _prefixes(name) if prefix not in taken), None)
-    return name if prefix is None else f"{prefix}*"
+    """The shortest dotted prefix that nothing else has, or the whole name."""
+    return next((prefix for prefix in _prefixes(name) if prefix not in taken), name)
 
 
 def _prefixes(name: str) -> Iterator[str]:
@@ -127,14 +127,17 @@ def _prefixes(name: str) -> Iterator[str]:
     yield from (".".join(parts[:depth]) + "." for depth in range(1, len(parts)))
 
 
-def _checked(pattern: str, extra: Sequence[Entry], fitting: Collection[Entry]) -> list[str]:
-    """The pattern itself, or exact names where it means something else as well: it may be a kind."""
-    if not set(pattern[:-1]) & {"*", "?", "[", ","} and not pattern.startswith("="):
+def _patterns(stem: str, extra: Sequence[Entry], fitting: Collection[Entry]) -> list[str]:
+    """One pattern, or exact names where it would mean something else as well: it may be a kind."""
+    is_whole = any(entry.name == stem for entry in extra)
+    if not set(stem) & {"*", "?", "[", ","} and not stem.startswith("="):
+        pattern = stem if is_whole else f"{stem}*"
         means = Selection.parse(only=[pattern])
         if not any(entry in means for entry in fitting):
             return [pattern]
-    stem = pattern.removesuffix("*")
-    return [f"={entry.name}" for entry in extra if entry.name == pattern or entry.name.startswith(stem)]
+    return [
+        f"={entry.name}" for entry in extra if entry.name == stem or (not is_whole and entry.name.startswith(stem))
+    ]
 
 
 def joining_flags(other: Checkpoint, reference: Checkpoint) -> tuple[list[str], int]:

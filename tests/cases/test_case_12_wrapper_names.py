@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.optim.swa_utils import AveragedModel
 
+import ckptswap as cs
+
 SOURCE = '''
 import torch
 from torch import nn
@@ -248,6 +250,26 @@ def test_a_model_and_file_that_no_wrapper_explains_get_flags_that_were_tried(her
         swept = ("sweep", "--from", path, "--from", "zeros", "--to", path, "--model", "net.py:net", *TASK)
         done = good(*swept, "--by", "kind", "--run", f"{path}.run", *words)
         assert done.json["baseline"] == pytest.approx(plain_scores(state)["mse"], rel=1e-6)
+
+
+def test_the_library_has_the_same_ways(here: Path) -> None:
+    states = [made(seed).state_dict() for seed in (0, 1)]
+    a = {f"module.{name.replace('encoder.', 'backbone.')}": value for name, value in states[0].items()}
+    b = states[1] | {"loss.w": torch.ones(2)}
+    how = {"map": "module.backbone.*=module.encoder.*"}
+    assert cs.diff(a, b, **how).summary["only_a"] == 0
+    taken = cs.transplant(a, b, only="encoder.*", **how)
+    np.testing.assert_array_equal(taken.read("encoder.0.weight"), states[0]["encoder.0.weight"].numpy())
+    torch.save(a, "a.pt")
+    torch.save(b, "b.pt")
+    task = {"model": "net.py:net", "data": "net.py:data", "metric": "mse", "threads": 1}
+    found = cs.sweep("a.pt", "b.pt", by="layer", exclude="loss.*", run="r", **how, **task)
+    assert {row.layer for row in found.rows} == {"encoder.0", "encoder.1", "module", "head"}
+    for row in found.rows:
+        mixed = {**states[1], **{name: states[0][name] for name in row.tensors}}
+        assert row.score == pytest.approx(plain_scores(mixed)["mse"], rel=1e-5)
+    partial = cs.sweep("a.pt", "b.pt", by="layer", partial=True, run="p", **how, **task)
+    assert [row.score for row in partial.rows] == [row.score for row in found.rows]
 
 
 def test_a_part_named_as_a_wrapper_is_never_mistaken() -> None:
