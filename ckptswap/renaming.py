@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
@@ -93,8 +94,8 @@ def renamed(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
     if not changed:
         return checkpoint
     new_names = [changed.get(name, name) for name in checkpoint]
-    if len(set(new_names)) < len(new_names):
-        twice = next(name for name in new_names if new_names.count(name) > 1)
+    twice = next((name for name, times in Counter(new_names).items() if times > 1), None)
+    if twice is not None:
         raise MismatchError(f"renaming gives two tensors of {checkpoint.path} the name {twice!r}",
                             remedy="make the rules narrower")  # fmt: skip
     entries = zip(new_names, checkpoint.values(), strict=True)
@@ -113,7 +114,8 @@ def renamed(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
 def _composed(first: Mapping[str, str], then: Mapping[str, str]) -> dict[str, str]:
     """From the file's own names to the last ones."""
     both = {old: then.get(new, new) for old, new in first.items()}
-    later = {old: new for old, new in then.items() if old not in first.values()}
+    reached = set(first.values())
+    later = {old: new for old, new in then.items() if old not in reached}
     return {old: new for old, new in (both | later).items() if old != new}
 
 

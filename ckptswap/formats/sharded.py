@@ -158,11 +158,13 @@ def new_folder(folder: Path) -> Iterator[Path]:
 def _parts(entries: Sequence[Entry], size: int) -> Iterator[list[Entry]]:
     """Entries in their order, cut where a part would grow beyond `size` bytes."""
     part: list[Entry] = []
+    taken = 0
     for entry in entries:
-        if part and sum(each.nbytes for each in part) + entry.nbytes > size:
+        if part and taken + entry.nbytes > size:
             yield part
-            part = []
+            part, taken = [], 0
         part.append(entry)
+        taken += entry.nbytes
     yield part
 
 

@@ -69,7 +69,7 @@ def show_table(data: Mapping[str, Any], style: Style) -> str:
     """
     rows = data["rows"]
     stats = _has_stats(rows)
-    lines = grid(_columns(stats), [_row(row, stats) for row in rows], style) if rows else []
+    lines = grid(_columns(stats), (_row(row, stats) for row in rows), style) if rows else []
     return render([*lines, *([Text()] if lines else []), *_summary(data, style)], style)
 
 
