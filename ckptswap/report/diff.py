@@ -142,7 +142,7 @@ def _is_grouped(rows: Iterable[Mapping[str, Any]]) -> bool:
 
 
 def _ways(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...] | None:
-    """By what the rows are grouped; None where each is one tensor. Asked once: a row cannot look at all the others."""
+    """By what the rows are grouped; None where each is one tensor. Asked once, not once a row."""
     if not _is_grouped(rows):
         return None
     return tuple(way for way in ("layer", "kind") if any(row.get(way) is not None for row in rows))

@@ -6,6 +6,7 @@ Names come from a stranger's file, so each passes through `safe` before it is sh
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import numbers
@@ -298,8 +299,19 @@ def dump_json(obj: object) -> str:
       "name": "a\u001b"
     }
     """
-    text = json.dumps(finite(obj), indent=2, allow_nan=False, ensure_ascii=True)
-    return text.replace("\x7f", "\\u007f") + "\n"  # the one control character that JSON lets through
+    try:
+        return _dumped(obj)
+    except (ValueError, TypeError):  # NaN, or numpy's numbers: only then is all of it copied
+        return _dumped(finite(obj))
+
+
+def _dumped(obj: object) -> str:
+    """Piece by piece: a list of all the pieces takes several times the text's own memory."""
+    out = io.StringIO()
+    for piece in json.JSONEncoder(indent=2, allow_nan=False, ensure_ascii=True).iterencode(obj):
+        out.write(piece.replace("\x7f", "\\u007f"))  # the one control character that JSON lets through
+    out.write("\n")
+    return out.getvalue()
 
 
 def finite(obj: object) -> object:
