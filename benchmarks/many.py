@@ -3,8 +3,8 @@
     python benchmarks/many.py [--tensors 200000] [--runs 1] [--folder /tmp] [--only diff]
 
 Every figure is a whole command in a process of its own, imports included: seconds, the processor's seconds, and
-the largest resident size that the operating system saw. The last column is the processor's time for all tensors over
-ten times that for a tenth of them: at most about 1 where the work is linear, whatever else the machine does.
+the largest resident size that the operating system saw. The last column is the processor's time for all tensors
+over ten times that for a tenth of them: at most about 1 where the work is linear, whatever else the machine does.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,11 @@ def main() -> None:
     options = arguments()
     print(f"{'':34} {'tensors':>9} {'seconds':>8} {'cpu s':>7} {'MB':>6} {'cpu, of ten times a tenth':>26}")
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        sides = {count: prepare(Path(name), count) for count in (options.tensors // 10, options.tensors)}
+        sides = {count: Path(name, str(count)) for count in (options.tensors // 10, options.tensors)}
+        for count, inside in sides.items():
+            writing = get_context("spawn").Process(target=prepare, args=(inside, count))
+            writing.start()  # not here: a child's largest size begins with that of its parent
+            writing.join()
         for title in commands(Path(name), options.tensors):
             if options.only in title:
                 compare(title, sides, options.runs)
@@ -53,10 +58,9 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def prepare(folder: Path, count: int) -> Path:
-    """A folder with the same `count` tensors of four values twice, a third of the values other in the second, and
-    the first in all formats."""
-    inside = folder / str(count)
+def prepare(inside: Path, count: int) -> None:
+    """Fill a folder with the same `count` tensors of four values twice, a third of the values other in the second,
+    and with the first in all formats."""
     inside.mkdir()
     names = [f"model.layers.{at // 4}.block{at % 7}.{ROLES[at % 4]}.weight" for at in range(count)]
     fields = {
@@ -71,7 +75,6 @@ def prepare(folder: Path, count: int) -> Path:
         (inside / f"{side}.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + raw)
     for target in ("a.pt", "a.npz", "shards/"):
         timed([*ckptswap("convert"), f"{inside}/a.safetensors", f"{inside}/{target}"])
-    return inside
 
 
 def commands(inside: Path, count: int) -> dict[str, list[str]]:

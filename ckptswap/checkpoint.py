@@ -60,7 +60,7 @@ class MemorySource:
 
 @dataclass(frozen=True)
 class BlendSource:
-    """(1 − alpha) × recipient + alpha × donor, computed in double precision, chunk by chunk.
+    """(1 − alpha) × recipient + alpha × donor, computed in double precision and rounded once, chunk by chunk.
 
     The parts of a complex value are values of their own. Where both sides have the same bits, they stay: rounding
     would change some of them, and NaN.
@@ -80,7 +80,7 @@ class BlendSource:
         with np.errstate(all="ignore"):
             mixed = (1 - self.alpha) * ours.view(values).astype(np.float64)
             mixed += self.alpha * theirs.view(values).astype(np.float64)
-            found = mixed.astype(values)
+            found = dtypes.rounded(mixed, values)
         np.copyto(found, ours.view(values), where=same)
         buffer[:] = found.view(np.uint8).data
 

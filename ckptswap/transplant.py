@@ -19,6 +19,8 @@ from functools import cached_property
 from itertools import count
 from pathlib import Path
 
+import numpy as np
+
 from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, Entry, overlay
 from ckptswap.errors import MismatchError, UsageError, listing, near
@@ -51,6 +53,7 @@ class Transplant:
     """What will be taken, and what will not.
 
     `kept` names what an `alpha` between 0 and 1 leaves alone, since it cannot be mixed: integers, packed floats.
+    `taken` is all that was selected and fits, `moved` that of it which gets values of the donor.
     """
 
     donor: Checkpoint
@@ -66,6 +69,17 @@ class Transplant:
     def variant(self) -> Checkpoint:
         """The result as a checkpoint, without writing anything."""
         return overlay(self.recipient, self.donor, (entry.name for entry in self.taken), alpha=self.alpha)
+
+    @cached_property
+    def moved(self) -> tuple[Entry, ...]:
+        """What gets values of the donor: nothing when `alpha` is 0, and not what is kept."""
+        kept = set(self.kept)
+        return tuple(entry for entry in self.taken if entry.name not in kept) if self.alpha else ()
+
+    @cached_property
+    def changed(self) -> tuple[str, ...]:
+        """The names of those whose bytes the donor changes; reads values, up to the first that differs."""
+        return tuple(entry.name for entry in self.moved if _differs(entry, self.variant[entry.name]))
 
     @property
     def default_output(self) -> Path:
@@ -185,6 +199,10 @@ def _hashing(plan: Transplant) -> Iterator[Callable[[], Mapping[str, str]]]:
             stop.set()
 
 
+def _differs(ours: Entry, theirs: Entry) -> bool:
+    return any(not np.array_equal(a, b) for a, b in zip(ours.chunks(), theirs.chunks(), strict=True))
+
+
 def _misfit(ours: Entry, donor: Checkpoint) -> str | None:
     theirs = donor.get(ours.name)
     if theirs is None:
@@ -272,7 +290,7 @@ def _origin(plan: Transplant, donor: Mapping[str, str], recipient: Mapping[str, 
         "recipient": {"path": plan.recipient.path, **recipient},
         "selection": plan.selection.flags(),
         "alpha": plan.alpha,
-        "tensors": len(plan.taken),
+        "tensors": len(plan.moved),
         "skipped": [misfit.name for misfit in plan.misfits],
     }
     renamed = {side: dict(each.renames) for side, each in (("donor", plan.donor), ("recipient", plan.recipient))}

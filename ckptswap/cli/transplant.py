@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from ckptswap.cli.flags import ForceFlag, NameFlags, SelectionFlags, flags
 from ckptswap.cli.terminal import emit, progress, say, tell_unmatched, warn
 from ckptswap.errors import listing
 from ckptswap.report.text import plural, safe
+
+if TYPE_CHECKING:
+    from ckptswap.transplant import Transplant
 
 
 @flags
@@ -54,13 +57,33 @@ def transplant(
         warn(plan.warnings)
         if plan.misfits:
             say(f"left out: {listing([f'{each.name} ({each.reason})' for each in plan.misfits])}")
-        size = sum(entry.nbytes for entry in plan.taken)
-        what = f"{plural(len(plan.taken), 'tensor')} ({plural(size, 'byte')}) from {donor} into {recipient}"
+        what = _what(plan, donor, recipient)
         if dry_run:
-            emit("\n".join(safe(entry.name) for entry in plan.taken))
-            say(f"would take {what}, and write {out or plan.default_output}")
+            for entry in plan.moved:
+                emit(safe(entry.name))
+            say(f"would take {what}; would write {out or plan.default_output}")
             return
         with progress("writing") as tell:
             written = write(plan, out, force=force, link=link, progress=tell)
-    say(f"took {what}")
+        say(f"took {what}{_unchanged(plan)}")
     emit(str(written))
+
+
+def _what(plan: Transplant, donor: str, recipient: str) -> str:
+    """What goes from one into the other, and how far: '3 tensors (48 bytes) from a into b'."""
+    if not plan.moved:
+        why = "alpha 0 is the recipient" if plan.alpha == 0 else "what cannot be mixed stays the recipient's"
+        return f"nothing from {donor} into {recipient}: {why}"
+    size = sum(entry.nbytes for entry in plan.moved)
+    far = f", by {plan.alpha:g} of the way" if plan.alpha < 1 else ""
+    return f"{plural(len(plan.moved), 'tensor')} ({plural(size, 'byte')}) from {donor} into {recipient}{far}"
+
+
+def _unchanged(plan: Transplant) -> str:
+    """How many of them the donor did not change."""
+    same = len(plan.moved) - len(plan.changed)
+    if not same:
+        return ""
+    return (
+        f"; {'all' if same == len(plan.moved) else f'{same:,}'} of these are the same in both, and changed nothing"
+    )
