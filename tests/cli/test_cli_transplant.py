@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from cli_program import SWAP, good, listing, run
 from safetensors import safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 DEFAULT = "segment+conv.bias@reconstruct.safetensors"
 DONOR, RECIPIENT = "reconstruct.safetensors", "segment.safetensors"
@@ -130,3 +130,44 @@ def test_names_are_brought_together(work: Path) -> None:
         done = good(*words, *flags, "-o", f"{at}.safetensors")
         assert good("diff", "plain.safetensors", f"{at}.safetensors", "--exit-code").code == 0
         assert ("module." in done.err) == (not flags), "a prefix that was found is said"
+
+
+@pytest.fixture
+def sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A donor and a recipient that share some values, a copy of the recipient, and two whose counters differ."""
+    monkeypatch.chdir(tmp_path)
+    zeros = {"a": np.zeros(3, "f4"), "b": np.zeros(2, "f4"), "n": np.array([1, 2])}
+    save_file(zeros, "recipient.safetensors")
+    save_file(zeros, "same.safetensors")
+    save_file({**zeros, "a": np.ones(3, "f4"), "n": np.array([3, 4])}, "donor.safetensors")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--from", "donor.safetensors"], "took 3 tensors (36 bytes)"),
+        (["--from", "donor.safetensors"], "; 1 of these are the same in both, and changed nothing"),
+        (["--from", "donor.safetensors", "--only", "a"], "took 1 tensor (12 bytes)"),
+        (["--from", "donor.safetensors", "--alpha", "0"], "took nothing"),
+        (["--from", "donor.safetensors", "--alpha", "0"], ": alpha 0 is the recipient"),
+        (["--from", "donor.safetensors", "--alpha", "0.5"], "took 2 tensors (20 bytes)"),
+        (["--from", "donor.safetensors", "--alpha", "0.5"], ", by 0.5 of the way; 1 of these are the same"),
+        (["--from", "donor.safetensors", "--alpha", "0.5", "--only", "n"], "took nothing"),
+        (["--from", "donor.safetensors", "--alpha", "0.5", "--only", "n"], ": what cannot be mixed stays"),
+        (["--from", "same.safetensors"], "took 3 tensors (36 bytes)"),
+        (["--from", "same.safetensors"], "; all of these are the same in both, and changed nothing"),
+    ],
+)
+def test_what_it_says_it_took_is_what_changed(sides: Path, flags: list[str], said: str) -> None:
+    assert said in good("transplant", "--to", "recipient.safetensors", *flags, "-o", "out.safetensors").err
+    ours, made = (load_file(each) for each in ("recipient.safetensors", "out.safetensors"))
+    changed = [name for name in ours if ours[name].tobytes() != made[name].tobytes()]
+    assert bool(changed) == ("nothing" not in said and "all of" not in said and "same.safetensors" not in flags)
+
+
+def test_a_dry_run_names_nothing_where_nothing_is_taken(sides: Path) -> None:
+    words = ["transplant", "--from", "donor.safetensors", "--to", "recipient.safetensors", "--dry-run", "--alpha"]
+    nothing = good(*words, "0")
+    assert (nothing.out, "would take nothing" in nothing.err) == ("", True)
+    assert good(*words, "0.5").out == "a\nb\n"
