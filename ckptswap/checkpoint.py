@@ -133,8 +133,8 @@ class Checkpoint(Mapping[str, Entry]):
 
     `path` and `format` say where it came from, `metadata` what the file says of itself, `notes` what a reader
     should know (optimizer state beside the tensors, a prefix, shared storage). `files` are the files whose
-    bytes it stands for, `renames` the names that are not the file's own (old → new). Use it as a context
-    manager, or call `close`.
+    bytes it stands for, `renames` the names that are not the file's own (old → new), `beside` the keys of what a
+    file holds besides the tensors. Use it as a context manager, or call `close`.
 
     >>> a = Checkpoint.from_arrays({"w": np.arange(3.0)})
     >>> list(a), a["w"].dtype, a.read("w").tolist()
@@ -152,6 +152,7 @@ class Checkpoint(Mapping[str, Entry]):
         files: Iterable[Path] = (),
         close: Callable[[], None] | None = None,
         renames: Mapping[str, str] | None = None,
+        beside: Iterable[str] = (),
     ) -> None:
         found = list(tensors)
         places = classify({tensor.name: tensor.shape for tensor in found})
@@ -166,6 +167,7 @@ class Checkpoint(Mapping[str, Entry]):
         self.files = tuple(files)
         self._stamps = {path: _stamp(path) for path in self.files}
         self.renames: Mapping[str, str] = dict(renames or {})
+        self.beside = tuple(beside)
         self._close = close
 
     def __getitem__(self, name: str) -> Entry:

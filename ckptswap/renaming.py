@@ -108,6 +108,7 @@ def renamed(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
         files=checkpoint.files,
         close=checkpoint.close,
         renames=_composed(checkpoint.renames, changed),
+        beside=checkpoint.beside,
     )
 
 

@@ -46,7 +46,7 @@ def transplant(
         --layers encoder.3 --alpha 0.5 -o mix.safetensors
     """
     from ckptswap.formats import open_checkpoint
-    from ckptswap.transplant import plan_transplant
+    from ckptswap.transplant import left_behind, plan_transplant
     from ckptswap.transplant import transplant as write
 
     with open_checkpoint(donor) as giving, open_checkpoint(recipient) as receiving:
@@ -55,6 +55,7 @@ def transplant(
         plan = plan_transplant(giving, receiving, selection, alpha=alpha, skip_missing=skip_missing)
         tell_unmatched(selection, receiving)
         warn(plan.warnings)
+        warn(left_behind(plan, out))
         if plan.misfits:
             say(f"left out: {listing([f'{each.name} ({each.reason})' for each in plan.misfits])}")
         what = _what(plan, donor, recipient)

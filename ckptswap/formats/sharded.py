@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ckptswap.checkpoint import Checkpoint, Entry, Tensor
 from ckptswap.errors import FileError, FormatError
 from ckptswap.formats.atomic import sync_folder, write_text
+from ckptswap.formats.companions import Companion, take_along
 from ckptswap.formats.local import LocalFile
 from ckptswap.formats.objects import is_plain_name, parse_object, strings
 from ckptswap.formats.safetensors import write_safetensors
@@ -127,10 +129,18 @@ def write_sharded(
 
 
 def write_sharded_folder(
-    checkpoint: Checkpoint, folder: Path, *, metadata: Mapping[str, str], shard_size: int, watch: Watch = unwatched
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    metadata: Mapping[str, str],
+    shard_size: int,
+    watch: Watch = unwatched,
+    others: Iterable[Companion] = (),
 ) -> None:
-    """Write a new folder of shards; it appears whole or not at all. Raises `FileError` when it exists."""
+    """Write a new folder of shards and the `others` that go with them; it appears whole or not at all. Raises
+    `FileError` when it exists."""
     with new_folder(folder) as beside:
+        take_along(others, beside)
         write_sharded(checkpoint, beside / DEFAULT_INDEX, metadata=metadata, shard_size=shard_size, watch=watch)
 
 
@@ -152,7 +162,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         reason = error.strerror or str(error)
         raise FileError(f"{folder} could not be written ({reason})", remedy="nothing was left behind") from None
     finally:
-        _remove(beside)
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _parts(entries: Sequence[Entry], size: int) -> Iterator[list[Entry]]:
@@ -166,10 +176,3 @@ def _parts(entries: Sequence[Entry], size: int) -> Iterator[list[Entry]]:
         part.append(entry)
         taken += entry.nbytes
     yield part
-
-
-def _remove(folder: Path) -> None:
-    if folder.is_dir():
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()

@@ -12,7 +12,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FormatError
 from ckptswap.formats.local import LocalFile
 from ckptswap.formats.pickles import PICKLE_MOST, read_pickle
-from ckptswap.formats.torch_pickle import NAMES, Place, Storage, find_tensors, storage_of
+from ckptswap.formats.torch_pickle import NAMES, Place, Storage, beside, find_tensors, storage_of
 
 FORMAT = "torch legacy"
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -34,7 +34,13 @@ def open_torch_legacy(file: LocalFile) -> Checkpoint:
     places = _places(file, stream, roots)
     tensors, notes = find_tensors(content, lambda storage: _place(places, storage, file.name), file.name)
     return Checkpoint(
-        tensors, path=file.name, format=FORMAT, notes=notes, files=[Path(file.name)], close=file.close
+        tensors,
+        path=file.name,
+        format=FORMAT,
+        notes=notes,
+        files=[Path(file.name)],
+        close=file.close,
+        beside=beside(content),
     )
 
 

@@ -200,6 +200,13 @@ def find_tensors(content: Any, locate: Locate, where: str) -> Found:
     return Found(tensors, [*notes_on(content, key, _is_tensor), *left_out(entries, _is_tensor), *_shared(views)])
 
 
+def beside(content: Any) -> tuple[str, ...]:
+    """The keys of what a file holds besides the model's tensors, for whoever does not write it on."""
+    place, found = find_map(content, _is_tensor, "it")
+    others = [key for key in content if key != place] if place is not None else []
+    return tuple(map(str, [*others, *(key for key, value in found.items() if not _is_tensor(value))]))
+
+
 def find_map(content: Any, is_tensor: Callable[[Any], bool], where: str) -> tuple[str | None, Mapping[str, Any]]:
     """The key under which the model's tensors lie (None: at the top) and the map itself; raises `FormatError`."""
     if not isinstance(content, dict):

@@ -11,7 +11,7 @@ from ckptswap.errors import FormatError
 from ckptswap.formats.archive import Archive
 from ckptswap.formats.local import LocalFile
 from ckptswap.formats.pickles import PICKLE_MOST, read_pickle
-from ckptswap.formats.torch_pickle import NAMES, Locate, Place, Storage, find_tensors, storage_of
+from ckptswap.formats.torch_pickle import NAMES, Locate, Place, Storage, beside, find_tensors, storage_of
 
 FORMAT = "torch"
 METADATA = "ckptswap/metadata.json"
@@ -32,16 +32,17 @@ def open_torch_zip(archive: Archive, file: LocalFile) -> Checkpoint:
         notes=notes,
         files=[Path(file.name)],
         close=file.close,
+        beside=beside(content),
     )
 
 
 def read_content(archive: Archive) -> tuple[object, Locate]:
     """What an archive's pickle holds, inert, and where its storages lie."""
-    prefix = _prefix(archive)
+    prefix = prefix_of(archive)
     return _content(archive, prefix), _locator(archive, prefix)
 
 
-def _prefix(archive: Archive) -> str:
+def prefix_of(archive: Archive) -> str:
     """The folder inside the archive; its name is the writer's choice."""
     where = archive.file.name
     found = [name.removesuffix("/data.pkl") for name in archive.members if name.endswith("/data.pkl")]
@@ -73,7 +74,7 @@ def _locator(archive: Archive, prefix: str) -> Locate:
 
 
 def _metadata(archive: Archive) -> dict[str, str]:
-    name = f"{_prefix(archive)}/{METADATA}"
+    name = f"{prefix_of(archive)}/{METADATA}"
     if name not in archive:
         return {}
     try:

@@ -86,8 +86,10 @@ class _Layout:
     def _row(self, row: Sequence[Cell]) -> list[Text]:
         if all(cells(_plain(cell)) <= width for cell, width in zip(row, self.widths, strict=True)):
             return [self._line(row)]
-        folded = [_pieces(_text(cell), width) for cell, width in zip(row, self.widths, strict=True)]
-        return [self._line(parts) for parts in zip_longest(*folded, fillvalue="")]
+        folded: list[Sequence[Cell]] = [
+            _pieces(_text(cell), width) for cell, width in zip(row, self.widths, strict=True)
+        ]
+        return [self._line(list(parts)) for parts in zip_longest(*folded, fillvalue="")]
 
     def _line(self, row: Sequence[Cell]) -> Text:
         parts: list[str] = []
