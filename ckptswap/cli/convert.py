@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ckptswap.cli.flags import ForceFlag
-from ckptswap.cli.terminal import emit, progress, tell_notes, warn
+from ckptswap.cli.terminal import emit, progress, say, tell_notes
 
 
 def convert(
@@ -44,7 +44,8 @@ def convert(
 
     with open_checkpoint(source) as opened:
         tell_notes(opened)
-        warn(left_behind(opened, target))
+        for each in left_behind(opened, target):
+            say(f"ckptswap: note: {each}")
         [named] = strip_all([opened], strip_prefix) if strip_prefix else [opened]
         with progress("converting") as tell:
             written = write_checkpoint(

@@ -12,7 +12,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FormatError
 from ckptswap.formats.local import LocalFile
 from ckptswap.formats.pickles import PICKLE_MOST, read_pickle
-from ckptswap.formats.torch_pickle import NAMES, Place, Storage, beside, find_tensors, storage_of
+from ckptswap.formats.torch_pickle import NAMES, Locate, Place, Storage, beside, find_tensors, storage_of
 
 FORMAT = "torch legacy"
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -21,6 +21,21 @@ PROTOCOL = 1001
 
 def open_torch_legacy(file: LocalFile) -> Checkpoint:
     """Open lazily; raises `FormatError` for what is damaged, hostile, or a pickle of another kind."""
+    content, locate = read_content(file)
+    tensors, notes = find_tensors(content, locate, file.name)
+    return Checkpoint(
+        tensors,
+        path=file.name,
+        format=FORMAT,
+        notes=notes,
+        files=[Path(file.name)],
+        close=file.close,
+        beside=beside(content),
+    )
+
+
+def read_content(file: LocalFile) -> tuple[Any, Locate]:
+    """What a file's pickle holds, inert, and where its storages lie."""
     stream = io.BytesIO(file.pread(PICKLE_MOST, 0))
     _check_greeting(stream, file.name)
     roots: dict[str, Storage] = {}
@@ -32,16 +47,7 @@ def open_torch_legacy(file: LocalFile) -> Checkpoint:
 
     content = _read(stream, file.name, remember)
     places = _places(file, stream, roots)
-    tensors, notes = find_tensors(content, lambda storage: _place(places, storage, file.name), file.name)
-    return Checkpoint(
-        tensors,
-        path=file.name,
-        format=FORMAT,
-        notes=notes,
-        files=[Path(file.name)],
-        close=file.close,
-        beside=beside(content),
-    )
+    return content, lambda storage: _place(places, storage, file.name)
 
 
 def _read(stream: BinaryIO, where: str, persistent: Any = None) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from ckptswap.formats.patch import copy_file
 from ckptswap.formats.pickles import Inert
 from ckptswap.formats.streaming import Watch, unwatched
 from ckptswap.formats.strided import PieceSource
-from ckptswap.formats.torch_pickle import View, find_map
+from ckptswap.formats.torch_pickle import Locate, View, find_map, span
 from ckptswap.formats.zip_writer import add_member
 
 FORMATS = (torch_zip.FORMAT, torch_legacy.FORMAT)
@@ -136,26 +137,33 @@ def _distinct(found: Sequence[Splice]) -> Iterator[Splice]:
     yield from (after for before, after in pairwise(found) if after.begin >= before.end or after.end > before.end)
 
 
-def sharing(recipient: Checkpoint, replaced: Iterable[Splice]) -> list[str]:
-    """The keys of a zip, other than the model's, under which tensors lie in bytes that are to be replaced.
+def sharing(recipient: Checkpoint, replaced: Sequence[Splice]) -> list[str]:
+    """The keys beside the model's under which tensors lie in bytes that are to be replaced.
 
-    Averages that were saved before they left the weights are such; what was put into one is then in both.
+    Averages that were saved before they left the weights are such: what is put into the one is then in both.
     """
-    if recipient.format != torch_zip.FORMAT or not recipient.beside:
+    if not recipient.beside or not replaced:
         return []
+    taken = [(each.begin, each.end) for each in replaced]
     with closing(LocalFile(recipient.files[0])) as file:
-        archive = Archive(file)
-        content, locate = torch_zip.read_content(archive)
+        is_old = recipient.format == torch_legacy.FORMAT
+        content, locate = torch_legacy.read_content(file) if is_old else torch_zip.read_content(Archive(file))
         key, _ = find_map(content, lambda value: isinstance(value, View), file.name)
         if key is None or not isinstance(content, dict):
             return []
-        taken = [(each.begin, each.end) for each in replaced]
-        spots = {
-            str(other): {locate(view.storage)[1:] for view in _views(value)}
-            for other, value in content.items()
-            if other != key
-        }
-    return [other for other, places in spots.items() if any(_meets(taken, begin, size) for begin, size in places)]
+        return [str(other) for other, value in content.items() if other != key and _meets(taken, value, locate)]
+
+
+def _meets(taken: Sequence[tuple[int, int]], value: Any, locate: Locate) -> bool:
+    """Whether a tensor in `value` lies where something is taken; `taken` are in order and apart."""
+    begins = [begin for begin, _ in taken]
+    for view in _views(value):
+        start = locate(view.storage).offset
+        begin, end = (start + place for place in span(view))
+        before = bisect_left(begins, end) - 1
+        if begin < end and before >= 0 and taken[before][1] > begin:
+            return True
+    return False
 
 
 def _views(content: Any) -> Iterator[View]:
@@ -170,10 +178,6 @@ def _views(content: Any) -> Iterator[View]:
             waiting.extend(
                 value.values() if isinstance(value, dict) else [value.state] if isinstance(value, Inert) else value
             )
-
-
-def _meets(spans: Sequence[tuple[int, int]], begin: int, size: int) -> bool:
-    return any(begin < stop and start < begin + size for start, stop in spans)
 
 
 def patched_bytes(recipient: Checkpoint, replaced: Sequence[Splice]) -> int:

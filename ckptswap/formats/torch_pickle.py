@@ -274,6 +274,14 @@ def _end(view: View) -> int:
     return (last + 1) * (dtypes.bits(view.dtype) // 8)
 
 
+def span(view: View) -> tuple[int, int]:
+    """Where a view begins and ends, in bytes from where its storage's lie in the file; equal when it is empty."""
+    if not _end(view):
+        return 0, 0
+    begin = view.storage.start + view.offset * (dtypes.bits(view.dtype) // 8)  # type: ignore[arg-type]
+    return begin, view.storage.start + _end(view)
+
+
 def _is_count(values: Any) -> bool:
     return all(type(value) is int and value >= 0 for value in values)
 
@@ -305,9 +313,7 @@ def _shared(views: Mapping[str, Any]) -> Iterator[str]:
     storages: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
     for name, view in views.items():
         if _end(view) and view.storage.nbytes:
-            width = dtypes.bits(view.dtype) // 8
-            begin = view.storage.start
-            storages[view.storage.key].append((begin + view.offset * width, begin + _end(view), name))
+            storages[view.storage.key].append((*span(view), name))
     for ranges in storages.values():
         yield from (f"these share their bytes: {listing(names)}" for names in _overlapping(sorted(ranges)))
 
