@@ -25,7 +25,16 @@ from ckptswap.formats.local import LocalFile, Slice
 from ckptswap.formats.objects import is_plain_name
 from ckptswap.formats.pickles import PICKLE_MOST, Build, Global, Inert, inert, plain_dict, read_pickle
 from ckptswap.formats.strided import Piece, PieceSource
-from ckptswap.formats.torch_pickle import DTYPES, Unreadable, View, find_map, left_out, notes_on, view_fault
+from ckptswap.formats.torch_pickle import (
+    DTYPES,
+    Unreadable,
+    View,
+    beside,
+    find_map,
+    left_out,
+    notes_on,
+    view_fault,
+)
 from ckptswap.formats.torch_zip import read_content
 
 FORMAT = "torch distributed"
@@ -107,6 +116,7 @@ def open_distributed(folder: Path) -> Checkpoint:
             notes=[*notes_on(tree, key, _is_stored), *left_out(found, _is_stored)],
             files=[folder / METADATA, *files.paths],
             close=stack.pop_all().close,
+            beside=beside(tree, _is_stored),
         )
 
 

@@ -200,11 +200,16 @@ def find_tensors(content: Any, locate: Locate, where: str) -> Found:
     return Found(tensors, [*notes_on(content, key, _is_tensor), *left_out(entries, _is_tensor), *_shared(views)])
 
 
-def beside(content: Any) -> tuple[str, ...]:
-    """The keys of what a file holds besides the model's tensors, for whoever does not write it on."""
-    place, found = find_map(content, _is_tensor, "it")
+def beside(content: Any, is_tensor: Callable[[Any], bool] | None = None) -> tuple[str, ...]:
+    """The keys of what a file holds besides the model's tensors, for whoever does not write it on.
+
+    >>> beside({"state_dict": {"w": View(Storage("0", "F32", 1), 0, (1,), (1,), "F32"), "n": 1}, "epoch": 3})
+    ('epoch', 'n')
+    """
+    test = is_tensor or _is_tensor
+    place, found = find_map(content, test, "it")
     others = [key for key in content if key != place] if place is not None else []
-    return tuple(map(str, [*others, *(key for key, value in found.items() if not _is_tensor(value))]))
+    return tuple(map(str, [*others, *(key for key, value in found.items() if not test(value))]))
 
 
 def find_map(content: Any, is_tensor: Callable[[Any], bool], where: str) -> tuple[str | None, Mapping[str, Any]]:
