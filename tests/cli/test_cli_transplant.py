@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from cli_program import SWAP, good, listing, run
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -169,3 +170,46 @@ def test_a_dry_run_names_nothing_where_nothing_is_taken(sides: Path) -> None:
     nothing = good(*words, "0")
     assert (nothing.out, "would take nothing" in nothing.err) == ("", True)
     assert good(*words, "0.5").out == "a\nb\n"
+
+
+@pytest.fixture
+def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two checkpoints of a training script, with more in them than tensors."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("donor.ckpt", 1.0), ("recipient.ckpt", 0.0)):
+        content = {"state_dict": {"w": torch.full((2,), value)}, "epoch": 3, "hyper_parameters": {"lr": 0.1}}
+        torch.save(content, name)
+    return tmp_path
+
+
+LOST = "warning: recipient.ckpt: what lies beside the tensors is not written: epoch, hyper_parameters"
+
+
+@pytest.mark.parametrize("more", [[], ["-o", "out.safetensors"], ["-o", "out.npz"], ["-o", "out.pt", "--dry-run"]])
+def test_what_is_lost_is_said_before_anything_is_written(training: Path, more: list[str]) -> None:
+    done = good("transplant", "--from", "donor.ckpt", "--to", "recipient.ckpt", *more)
+    assert (LOST in done.err) == ("out.pt" not in more)
+    if LOST in done.err:
+        assert "(-o FILE.ckpt keeps it)" in done.err
+        assert done.err.index(LOST) < done.err.index("took 1 tensor")
+    refused = run("transplant", "--from", "donor.ckpt", "--to", "recipient.ckpt", "-o", "recipient.ckpt")
+    assert refused.code == 2
+    assert torch.load("recipient.ckpt")["state_dict"]["w"].tolist() == [0, 0]
+
+
+def test_a_graft_of_a_training_checkpoint_is_one(training: Path) -> None:
+    done = good("transplant", "--from", "donor.ckpt", "--to", "recipient.ckpt", "-o", "out.ckpt")
+    assert done.out == "out.ckpt\n"
+    found = torch.load("out.ckpt")
+    assert found["state_dict"]["w"].tolist() == [1, 1]
+    assert {key: value for key, value in found.items() if key != "state_dict"} == {
+        "epoch": 3,
+        "hyper_parameters": {"lr": 0.1},
+    }
+
+
+@pytest.mark.parametrize("target", ["out.safetensors", "out.pt"])
+def test_a_conversion_says_what_it_leaves(training: Path, target: str) -> None:
+    done = good("convert", "recipient.ckpt", target)
+    message = "note: recipient.ckpt: what lies beside the tensors is not written: epoch, hyper_parameters\n"
+    assert message in done.err
