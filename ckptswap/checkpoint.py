@@ -67,7 +67,7 @@ class MemorySource:
 
 @dataclass(frozen=True)
 class BlendSource:
-    """(1 − alpha) × recipient + alpha × donor, computed in double precision, chunk by chunk.
+    """(1 − alpha) × recipient + alpha × donor, computed in double precision and rounded once, chunk by chunk.
 
     The parts of a complex value are values of their own. Where both sides have the same bits, they stay: rounding
     would change some of them, and NaN.
@@ -87,7 +87,7 @@ class BlendSource:
         with np.errstate(all="ignore"):
             mixed = (1 - self.alpha) * ours.view(values).astype(np.float64)
             mixed += self.alpha * theirs.view(values).astype(np.float64)
-            found = mixed.astype(values)
+            found = dtypes.rounded(mixed, values)
         np.copyto(found, ours.view(values), where=same)
         buffer[:] = found.view(np.uint8).data
 
@@ -182,7 +182,8 @@ class Checkpoint(Mapping[str, Entry]):
     should know (optimizer state beside the tensors, a prefix, shared storage), `unread` what holds values of the
     model and is no tensor that could be read (name → what it is). `files` are the files whose bytes it stands
     for, `renames` the names that are not the file's own (old → new), `ties` the names that are known to be one
-    tensor. Use it as a context manager, or call `close`.
+    tensor, `beside` the keys of what a file holds besides the tensors. Use it as a context manager, or call
+    `close`.
 
     >>> a = Checkpoint.from_arrays({"w": np.arange(3.0)})
     >>> list(a), a["w"].dtype, a.read("w").tolist()
@@ -202,6 +203,7 @@ class Checkpoint(Mapping[str, Entry]):
         renames: Mapping[str, str] | None = None,
         unread: Mapping[str, str] | None = None,
         ties: Ties | None = None,
+        beside: Iterable[str] = (),
     ) -> None:
         found = list(tensors)
         _refuse_long_names(found, path)
@@ -219,6 +221,7 @@ class Checkpoint(Mapping[str, Entry]):
         self._stamps = {path: _stamp(path) for path in self.files}
         self.renames: Mapping[str, str] = dict(renames or {})
         self.ties = ties or Ties()
+        self.beside = tuple(beside)
         self._close = close
 
     def __getitem__(self, name: str) -> Entry:

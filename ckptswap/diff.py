@@ -10,9 +10,9 @@ import contextlib
 import math
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,7 @@ class Side:
     bytes: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorDiff:
     """One tensor on both sides, or a group of them (`name` None, `tensors` their count).
 
@@ -190,7 +190,7 @@ def _is_comparable(row: TensorDiff) -> bool:
     return row.status == "unread" and row.numel is not None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Block:
     """A stretch of one pair of tensors."""
 
@@ -271,11 +271,12 @@ def distances(
         again = [at for at, block in enumerate(blocks) if parts[at][0] and (norms or block.pair in differing)]
         for at, whole in zip(again, mapped(worker.measure, [blocks[at] for at in again]), strict=True):
             parts[at] = (False, whole)
-    by_pair = {at: list(group) for at, group in groupby(range(len(blocks)), key=lambda at: blocks[at].pair)}
+    ordered = deque(zip((block.pair for block in blocks), (part for _, part in parts), strict=True))
+    del blocks, parts  # what is yielded is not kept here a second time
     for at in range(len(pairs)):
-        total = Distance()
-        for part in by_pair.get(at, []):
-            total.add(parts[part][1])
+        total = ordered.popleft()[1] if ordered and ordered[0][0] == at else Distance()
+        while ordered and ordered[0][0] == at:
+            total.add(ordered.popleft()[1])
         yield at not in differing, total
 
 

@@ -97,6 +97,28 @@ def to_numpy(dtype: str) -> np.dtype:
     return np.dtype("u1" if is_packed(dtype) else _NUMPY[dtype])
 
 
+def rounded(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Doubles as the nearest values of a narrower float dtype, ties to even, rounded once.
+
+    ml_dtypes goes by way of single precision, which rounds a second time: what lies just above the middle of two
+    bf16 values is then first rounded onto it. Rounded to odd on the way instead, it stays on its side.
+    Source: Boldo and Melquiond 2008, "Emulation of a FMA and correctly rounded sums: proved algorithms using
+    rounding to odd".
+
+    >>> above = np.array([1 + 2**-8 + 2**-40])
+    >>> float(rounded(above, to_numpy("BF16"))[0]), float(above.astype(to_numpy("BF16"))[0])
+    (1.0078125, 1.0)
+    """
+    if dtype.name not in _ML_DTYPES.values():
+        return values.astype(dtype)
+    with np.errstate(all="ignore"):
+        single = values.astype(np.float32)
+        back = single.astype(np.float64)
+        odd = single.view(np.uint32) - (np.abs(back) > np.abs(values))
+        odd |= (back != values) & ~np.isnan(values)
+        return odd.view(np.float32).astype(dtype)
+
+
 def from_numpy(dtype: np.dtype) -> str | None:
     """How safetensors spells a numpy (or ml_dtypes) dtype; None where it has no word for it.
 

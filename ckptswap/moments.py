@@ -78,7 +78,7 @@ class Moments:
         return other.total / other.count - self.total / self.count
 
 
-@dataclass
+@dataclass(slots=True)
 class Distance:
     """Sums over the pairs of values of two tensors, of which `count` are finite on both sides.
 

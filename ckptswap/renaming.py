@@ -101,8 +101,8 @@ def renamed(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
     if not changed:
         return checkpoint
     new_names = {name: changed.get(name, name) for name in checkpoint}
-    if len(set(new_names.values())) < len(new_names):
-        [(twice, _)] = Counter(new_names.values()).most_common(1)
+    twice = next((name for name, times in Counter(new_names.values()).items() if times > 1), None)
+    if twice is not None:
         raise MismatchError(f"renaming gives two tensors of {checkpoint.path} the name {twice!r}",
                             remedy="make the rules narrower")  # fmt: skip
     return _derived(checkpoint, new_names, _composed(checkpoint.renames, changed))
@@ -133,13 +133,15 @@ def _derived(checkpoint: Checkpoint, names: Mapping[str, str], renames: Mapping[
         renames=renames,
         unread=checkpoint.unread,
         ties=checkpoint.ties.among(names).renamed(names),
+        beside=checkpoint.beside,
     )
 
 
 def _composed(first: Mapping[str, str], then: Mapping[str, str]) -> dict[str, str]:
     """From the file's own names to the last ones."""
     both = {old: then.get(new, new) for old, new in first.items()}
-    later = {old: new for old, new in then.items() if old not in first.values()}
+    reached = set(first.values())
+    later = {old: new for old, new in then.items() if old not in reached}
     return {old: new for old, new in (both | later).items() if old != new}
 
 

@@ -7,7 +7,7 @@ commas nor read as a pattern. Case matters.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import accumulate
@@ -19,6 +19,8 @@ from ckptswap.patterns import begins_path, glob
 from ckptswap.shell import joined
 
 Test = Callable[[Entry], bool]
+BY_NAME = ("only", "exclude")
+"""Flags whose `=NAME` means one tensor or kind."""
 WAYS = ("layer", "kind", "tensor", "all")
 """What a selection can be split by."""
 HINTS_MOST = 10
@@ -87,7 +89,7 @@ class Selection:
     def __contains__(self, entry: object) -> bool:
         if not isinstance(entry, Entry):
             return False
-        return all(any(test(entry) for test in tests) == wanted for _, wanted, tests in self._tests)
+        return all(test(entry) == wanted for wanted, test in self._conditions)
 
     def __bool__(self) -> bool:
         """Whether it leaves anything out."""
@@ -114,11 +116,12 @@ class Selection:
         """
         entries = [entry for checkpoint in checkpoints for entry in checkpoint.values()]
         where = " or ".join(dict.fromkeys(checkpoint.path for checkpoint in checkpoints))
+        known = {entry.name for entry in entries} | {entry.kind for entry in entries}
         missed = [
             (flag, value)
             for flag, _, tests in self._tests
             for value, test in zip(getattr(self, flag), tests, strict=True)
-            if not any(map(test, entries))
+            if not (value[1:] in known if _is_literal(flag, value) else any(map(test, entries)))
         ]
         return [
             Unmatched(flag, value, where, _near(flag, value, entries) if at < HINTS_MOST else "")
@@ -156,6 +159,18 @@ class Selection:
     def __str__(self) -> str:
         """The flags, quoted for a shell."""
         return joined(self.flags())
+
+    @cached_property
+    def _conditions(self) -> list[tuple[bool, Test]]:
+        """A test a flag, and whether a match is wanted. Literal names are looked up, not gone through: a cell may
+        have thousands."""
+        found = []
+        for flag, wanted, tests in self._tests:
+            values = getattr(self, flag)
+            literal = {value[1:] for value in values if _is_literal(flag, value)}
+            rest = [test for value, test in zip(values, tests, strict=True) if not _is_literal(flag, value)]
+            found.append((wanted, _any_test(literal, rest)))
+        return found
 
     @cached_property
     def _tests(self) -> list[tuple[str, bool, list[Test]]]:
@@ -202,6 +217,15 @@ def _part_key(entry: Entry, by: Sequence[str]) -> tuple[str | None, str | None, 
 def _name_test(pattern: str) -> Test:
     matches = glob(pattern)
     return lambda entry: matches(entry.name) or matches(entry.kind)
+
+
+def _is_literal(flag: str, value: str) -> bool:
+    return flag in BY_NAME and value.startswith("=")
+
+
+def _any_test(literal: Set[str], tests: Sequence[Test]) -> Test:
+    """Whether a name or kind is one of those that are literal, or a test fits."""
+    return lambda entry: entry.name in literal or entry.kind in literal or any(test(entry) for test in tests)
 
 
 def _kind_test(pattern: str) -> Test:

@@ -19,16 +19,22 @@ from functools import cached_property
 from itertools import count
 from pathlib import Path
 
+import numpy as np
+
 from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, Entry, overlay
 from ckptswap.errors import MismatchError, UsageError, listing, near
 from ckptswap.fingerprint import fingerprint
-from ckptswap.formats import refuse_unread, write_checkpoint
+from ckptswap.formats import TORCH_SUFFIXES, refuse_unread, write_checkpoint
 from ckptswap.formats.atomic import refuse_existing
 from ckptswap.formats.checksums import checked_bytes, refuse_damaged
+from ckptswap.formats.companions import companions, folder_of
 from ckptswap.formats.patch import Patch, patch_file, patch_folder, patches
 from ckptswap.formats.sharded import INDEX
+from ckptswap.formats.smp_folder import FORMAT as SMP_FOLDER
 from ckptswap.formats.streaming import Progress, later, watch_of
+from ckptswap.formats.torch_legacy import FORMAT as LEGACY
+from ckptswap.formats.torch_patch import Splice, patch_torch, patched_bytes, sharing, splices
 from ckptswap.naming import is_counter
 from ckptswap.selection import Selection
 from ckptswap.ties import Ties, equal
@@ -38,7 +44,7 @@ from ckptswap.version import __version__
 METADATA_KEY = "ckptswap.transplant"
 """Where the latest transplant is told; what it said of earlier ones moves to `.1`, `.2` … in their order."""
 NAMED_MOST = 10
-FILE_SUFFIXES = (".safetensors", ".npz", ".pt", ".pth", ".bin", ".ckpt")
+FILE_SUFFIXES = (".safetensors", ".npz", *TORCH_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class Transplant:
     """What will be taken, and what will not.
 
     `kept` names what an `alpha` between 0 and 1 leaves alone, since it cannot be mixed: integers, packed floats.
+    `taken` is all that was selected and fits, `moved` that of it which gets values of the donor.
     """
 
     donor: Checkpoint
@@ -70,11 +77,22 @@ class Transplant:
         """The result as a checkpoint, without writing anything."""
         return overlay(self.recipient, self.donor, (entry.name for entry in self.taken), alpha=self.alpha)
 
+    @cached_property
+    def moved(self) -> tuple[Entry, ...]:
+        """What gets values of the donor: nothing when `alpha` is 0, and not what is kept."""
+        kept = set(self.kept)
+        return tuple(entry for entry in self.taken if entry.name not in kept) if self.alpha else ()
+
+    @cached_property
+    def changed(self) -> tuple[str, ...]:
+        """The names of those whose bytes the donor changes; reads values, up to the first that differs."""
+        return tuple(entry.name for entry in self.moved if _differs(entry, self.variant[entry.name]))
+
     @property
     def default_output(self) -> Path:
-        """RECIPIENT+SELECTION@DONOR.safetensors, safe in a shell, in the current folder; a sharded recipient gives
-        a folder, without suffix."""
-        suffix = "" if self.is_sharded else ".safetensors"
+        """RECIPIENT+SELECTION@DONOR.safetensors, safe in a shell, in the current folder; a recipient that is a
+        folder gives a folder, without suffix."""
+        suffix = "" if folder_of(self.recipient) else ".safetensors"
         return Path(f"{_stem(self.recipient)}+{_slug(self.selection)}@{_stem(self.donor)}{suffix}")
 
     @property
@@ -138,38 +156,54 @@ def transplant(
 ) -> Path:
     """Carry a plan out and return the path written (default: `plan.default_output`).
 
-    A sharded recipient gives a folder, unless `out` names a file; shards that do not change are copied, or
-    hard-linked with `link`. Atomic: the name holds the old content or the new. Raises `FileError` when the file
-    exists and `force` is not given, or the folder exists; `UsageError` for a `link` without shards; `FormatError`
-    where values of the recipient are not read and would be lost, unless `drop_unread`. The output's metadata adds
-    where it came from to what the recipient said.
+    A recipient that is a folder gives a folder, with the other files in it, unless `out` names a file; shards that
+    do not change are copied, or hard-linked with `link`. A file of torch gives a file of torch in which all else
+    stays; what is lost otherwise is told by `left_behind`. Atomic: the name holds the old content or the new.
+    Raises `FileError` when the file exists and `force` is not given, or the folder exists; `UsageError` for a
+    `link` without shards; `FormatError` where values of the recipient are not read and would be lost, unless
+    `drop_unread`. The output's metadata adds where it came from to what the recipient said.
     """
     target = plan.default_output if out is None else Path(out)
     folder = _is_folder(plan, out)
     if not folder:
         refuse_existing(target, force=force)
     parts = _patched(plan, target, folder)
-    if not parts:
+    spliced = None if parts else _spliced(plan, out)
+    if not parts and spliced is None:
         refuse_unread(plan.recipient, drop_unread)
-    if link and not (parts and folder):
+    if link and not (parts and folder and plan.is_sharded):
         raise UsageError("there are no shards to link", remedy="--link goes with a sharded recipient and a folder")
     checked = checked_bytes(plan.donor, plan.recipient)
-    size = sum(part.nbytes for part in parts) if parts else plan.variant.nbytes
+    if spliced is not None:
+        size = patched_bytes(plan.recipient, spliced)
+    else:
+        size = sum(part.nbytes for part in parts) if parts else plan.variant.nbytes
     watch = watch_of(progress, checked + size)
     refuse_damaged(plan.donor, plan.recipient, watch=watch)
     files = (*plan.donor.files, *plan.recipient.files)
     with _hashing(plan) as metadata:
         if parts and folder:
             patch_folder(
-                parts, target, draft=_draft(plan), metadata=metadata, link=link, made_of=files, watch=watch
+                parts,
+                target,
+                draft=_draft(plan),
+                metadata=metadata,
+                link=link,
+                made_of=files,
+                watch=watch,
+                index=plan.recipient.format != SMP_FOLDER,
+                others=companions(plan.recipient).taken,
             )
         elif parts:
             patch_file(
                 parts[0], target, draft=_draft(plan), metadata=metadata, force=force, made_of=files, watch=watch
             )
+        elif spliced is not None:
+            patch_torch(
+                plan.recipient, spliced, target, metadata=metadata, force=force, made_of=files, watch=watch
+            )
         else:
             place = f"{target}/" if folder else target
-            rest = later(progress, checked)
             write_checkpoint(
                 plan.variant,
                 place,
@@ -177,9 +211,48 @@ def transplant(
                 force=force,
                 drop_unread=drop_unread,
                 made_of=files,
-                progress=rest,
+                progress=later(progress, checked),
+                others=companions(plan.recipient).taken,
             )
     return target
+
+
+def left_behind(plan: Transplant, out: str | os.PathLike[str] | None = None) -> list[str]:
+    """What the recipient holds that will not be written, or that changes with what is taken, a sentence each.
+
+    To be said before anything is written: without it a graft may not load where its recipient did.
+    """
+    recipient = plan.recipient
+    spliced = _spliced(plan, out)
+    said = []
+    if spliced is not None:
+        said += [
+            f"{key} shares bytes with what is taken, and changes with it" for key in sharing(recipient, spliced)
+        ]
+        if recipient.format == LEGACY:
+            said.append("a file from before torch 1.6 has no room to say where it came from")
+    elif recipient.beside:
+        said.append(
+            f"what lies beside the tensors is not written: {listing(recipient.beside)}{_way_to_keep(plan, out)}"
+        )
+    left = companions(recipient).staying(into_folder=_is_folder(plan, out))
+    if left:
+        said.append(f"these files beside the weights are not taken along: {listing(left)}")
+    return [f"{recipient.path}: {each}" for each in said]
+
+
+def _way_to_keep(plan: Transplant, out: str | os.PathLike[str] | None) -> str:
+    """How to keep what lies beside the tensors; '' where there is no way."""
+    suffix = Path(plan.recipient.path).suffix
+    able = suffix in TORCH_SUFFIXES and _spliced(plan, f"x{suffix}") is not None
+    return f" (-o FILE{suffix} keeps it)" if able else ""
+
+
+def _spliced(plan: Transplant, out: str | os.PathLike[str] | None) -> list[Splice] | None:
+    """What to replace in a file of torch, where the output is one too, and all else in it can stay."""
+    if out is None or Path(out).suffix not in TORCH_SUFFIXES or _is_folder(plan, out):
+        return None
+    return splices(plan.recipient, {entry.name: plan.variant[entry.name] for entry in plan.moved})
 
 
 def _patched(plan: Transplant, target: Path, folder: bool) -> list[Patch] | None:
@@ -190,11 +263,12 @@ def _patched(plan: Transplant, target: Path, folder: bool) -> list[Patch] | None
 
 
 def _is_folder(plan: Transplant, out: str | os.PathLike[str] | None) -> bool:
-    """Whether a folder of shards is to be written: asked for by a final `/`, or as the recipient is one."""
+    """Whether a folder is to be written: asked for by a final `/`, or as the recipient is one."""
+    is_one = folder_of(plan.recipient) is not None
     if out is None:
-        return plan.is_sharded
+        return is_one
     name = os.fspath(out)
-    return name.endswith("/") or (plan.is_sharded and not name.endswith((*FILE_SUFFIXES, INDEX)))
+    return name.endswith("/") or (is_one and not name.endswith((*FILE_SUFFIXES, INDEX)))
 
 
 @contextmanager
@@ -210,6 +284,10 @@ def _hashing(plan: Transplant) -> Iterator[Callable[[], Mapping[str, str]]]:
             yield lambda: _metadata(plan, *(each.result() for each in hashes))
         finally:
             stop.set()
+
+
+def _differs(ours: Entry, theirs: Entry) -> bool:
+    return any(not np.array_equal(a, b) for a, b in zip(ours.chunks(), theirs.chunks(), strict=True))
 
 
 def _misfits(wanted: Sequence[Entry], donor: Checkpoint, ties: Ties) -> dict[str, str]:
@@ -260,7 +338,7 @@ def _tied(taken: Sequence[Entry], recipient: Checkpoint, selection: Selection, g
 
 
 def _warnings(donor: Checkpoint, recipient: Checkpoint, selection: Selection, kept: Sequence[str]) -> list[str]:
-    said = [f"{recipient.path}: {note}; it does not fit the new tensors and is not written"
+    said = [f"{recipient.path}: {note}; it does not fit the new tensors"
             for note in recipient.notes if note.startswith("it also carries")]  # fmt: skip
     extra = [name for name, entry in donor.items() if entry in selection and name not in recipient]
     if recipient.unread:
@@ -322,7 +400,7 @@ def _origin(plan: Transplant, donor: Mapping[str, str], recipient: Mapping[str, 
         "recipient": {"path": plan.recipient.path, **recipient},
         "selection": plan.selection.flags(),
         "alpha": plan.alpha,
-        "tensors": len(plan.taken),
+        "tensors": len(plan.moved),
         "skipped": [misfit.name for misfit in plan.misfits],
     }
     renamed = {side: dict(each.renames) for side, each in (("donor", plan.donor), ("recipient", plan.recipient))}

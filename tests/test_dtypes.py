@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import load, save
 
 from ckptswap import dtypes
+from ckptswap.checkpoint import Checkpoint, MemorySource, Tensor, overlay
 
 NUMPY = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16,
@@ -68,3 +69,103 @@ def test_shapes_that_can_be(shape: tuple[int, ...]) -> None:
 )
 def test_shapes_that_cannot(shape: tuple[int, ...]) -> None:
     assert dtypes.shape_fault(shape)
+
+
+def nearest(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The bits of the nearest values, ties to the even one, found by looking at all values that the dtype has."""
+    width = np.dtype(f"u{dtype.itemsize}")
+    codes = np.arange(2 ** (8 * dtype.itemsize - 1)).astype(width)
+    known = codes.view(dtype).astype(np.float64)
+    codes, known = codes[np.isfinite(known)], known[np.isfinite(known)]
+    steps = np.append(known, 2 * known[-1] - known[-2])
+    middles = (steps[:-1] + steps[1:]) / 2
+    sizes = np.abs(values)
+    at = np.searchsorted(middles, sizes, "left")
+    tied = (at < middles.size) & (middles[np.minimum(at, middles.size - 1)] == sizes)
+    at = np.where(tied & (at % 2 == 1), at + 1, at)
+    with np.errstate(all="ignore"):
+        outside = np.array([np.inf], np.float32).astype(dtype)
+    found = np.append(known, 0.0).astype(dtype)
+    found[-1] = outside[0]
+    with np.errstate(all="ignore"):
+        signed = np.where(np.signbit(values), -(found[at].astype(np.float32)), found[at].astype(np.float32))
+        return signed.astype(dtype)
+
+
+def same_values(found: np.ndarray, wanted: np.ndarray) -> bool:
+    """Bits, but for NaN, of which there are many, and the sign of a NaN."""
+    a, b = (each.astype(np.float64) for each in (found, wanted))
+    return bool(np.all((np.isnan(a) & np.isnan(b)) | ((a == b) & (np.signbit(a) == np.signbit(b)))))
+
+
+quiet = pytest.mark.filterwarnings("ignore:invalid value")  # of NaN that signal, among all the bits
+FP8 = ["F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"]
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.25, 0.1, 1 / 3, 0.999])
+@pytest.mark.parametrize("spelt", FP8)
+@quiet
+def test_all_pairs_of_fp8_values_blend_to_the_nearest(spelt: str, alpha: float) -> None:
+    dtype = dtypes.to_numpy(spelt)
+    codes = np.arange(256, dtype=np.uint8)
+    a, b = (np.ascontiguousarray(each).reshape(-1) for each in np.meshgrid(codes, codes))
+    with np.errstate(all="ignore"):
+        ours, theirs = (each.view(dtype).astype(np.float64) for each in (a, b))
+        mixed = (1 - alpha) * ours + alpha * theirs
+    wanted = nearest(mixed, dtype)
+    wanted[np.isnan(mixed)] = np.nan
+    assert same_values(dtypes.rounded(mixed, dtype), wanted)
+    blend = overlay(in_memory(a, spelt), in_memory(b, spelt), ["w"], alpha=alpha).read("w")
+    assert same_values(blend[a != b], wanted[a != b])
+    assert np.array_equal(blend.view(np.uint8)[a == b], a[a == b])
+
+
+def in_memory(raw: np.ndarray, spelt: str) -> Checkpoint:
+    shape = (raw.nbytes * 8 // dtypes.bits(spelt),)
+    source = MemorySource(raw.view(np.uint8).data)
+    return Checkpoint([Tensor("w", shape, spelt, source)], path="<memory>", format="memory")
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.25, 0.1])
+@quiet
+def test_bf16_blends_to_the_nearest(alpha: float) -> None:
+    """Random bits: values, denormals, Inf and NaN of all sizes; and neighbours, whose middles are ties."""
+    random = np.random.default_rng(0)
+    a = random.integers(0, 1 << 16, 200_000).astype(np.uint16)
+    near = (a + random.integers(-3, 4, a.size)).astype(np.uint16)
+    b = np.where(random.random(a.size) < 0.5, near, random.integers(0, 1 << 16, a.size).astype(np.uint16))
+    dtype = dtypes.to_numpy("BF16")
+    with np.errstate(all="ignore"):
+        ours, theirs = (each.view(dtype).astype(np.float64) for each in (a, b))
+        mixed = (1 - alpha) * ours + alpha * theirs
+    wanted = nearest(mixed, dtype)
+    wanted[np.isnan(mixed)] = np.nan
+    blend = overlay(in_memory(a, "BF16"), in_memory(b, "BF16"), ["w"], alpha=alpha).read("w")
+    assert same_values(blend[a != b], wanted[a != b])
+
+
+@pytest.mark.parametrize("spelt", ["BF16", *FP8])
+@quiet
+def test_values_beside_a_middle_are_rounded_once(spelt: str) -> None:
+    """Doubles a little above, on and below the middles between all neighbours, and beyond the largest."""
+    dtype = dtypes.to_numpy(spelt)
+    codes = np.arange(2 ** (8 * dtype.itemsize - 1)).astype(f"u{dtype.itemsize}")
+    known = codes.view(dtype).astype(np.float64)
+    known = known[np.isfinite(known)]
+    middles = (known[:-1] + known[1:]) / 2
+    values = np.concatenate([middles * (1 + shift) for shift in (-(2.0**-40), 0, 2.0**-40)])
+    values = np.concatenate(
+        [values, -values, known[-1] * np.array([1.01, 1.5, 4, 1e10]), [0.0, -0.0, 1e-300, -1e-300]]
+    )
+    assert same_values(dtypes.rounded(values, dtype), nearest(values, dtype))
+    with np.errstate(all="ignore"):
+        twice = values.astype(np.float32).astype(dtype)
+    assert not same_values(twice, nearest(values, dtype))
+
+
+@pytest.mark.parametrize("spelt", ["F16", "F32", "F64", "C64"])
+def test_what_numpy_rounds_itself_is_left_to_it(spelt: str) -> None:
+    values = np.random.default_rng(0).normal(size=100) * 1e-5
+    assert (
+        dtypes.rounded(values, dtypes.to_numpy(spelt)).tobytes() == values.astype(dtypes.to_numpy(spelt)).tobytes()
+    )

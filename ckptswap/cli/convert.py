@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ckptswap.cli.flags import DropUnreadFlag, ForceFlag
-from ckptswap.cli.terminal import emit, progress, tell_notes
+from ckptswap.cli.terminal import emit, progress, say, tell_notes
 
 
 def convert(
@@ -39,10 +39,14 @@ def convert(
       ckptswap convert segment.safetensors shards/ --shard-size 200000
     """
     from ckptswap.formats import SHARD_SIZE, open_checkpoint, write_checkpoint
+    from ckptswap.formats.companions import companions
+    from ckptswap.formats.convert import left_behind
     from ckptswap.renaming import strip_all
 
     with open_checkpoint(source) as opened:
         tell_notes(opened)
+        for each in left_behind(opened, target):
+            say(f"ckptswap: note: {each}")
         [named] = strip_all([opened], strip_prefix) if strip_prefix else [opened]
         with progress("converting") as tell:
             written = write_checkpoint(
@@ -52,5 +56,6 @@ def convert(
                 shard_size=shard_size or SHARD_SIZE,
                 drop_unread=drop_unread,
                 progress=tell,
+                others=companions(opened).taken,
             )
     emit(str(written))

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 1.0
 """Seconds of silence before a progress bar appears."""
+PIECE = 1 << 20
+"""Letters written at once."""
 NEWS = 15.0
 """Seconds between two lines of progress where there is no terminal to draw a bar on."""
 
@@ -42,7 +44,9 @@ def style(out: str | None = None, *, ascii: bool = False) -> Style:
 def emit(text: str, out: str | None = None) -> None:
     """The result: to stdout, or atomically into a file."""
     if out is None:
-        sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+        for at in range(0, len(text), PIECE):  # encoded whole, a long text takes its memory twice
+            sys.stdout.write(text[at : at + PIECE])
+        sys.stdout.write("" if text.endswith("\n") else "\n")
         sys.stdout.flush()
         return
     put((text if text.endswith("\n") else f"{text}\n").encode("utf-8"), out)

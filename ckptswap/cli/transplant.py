@@ -47,7 +47,7 @@ def transplant(
         --layers encoder.3 --alpha 0.5 -o mix.safetensors
     """
     from ckptswap.formats import open_checkpoint
-    from ckptswap.transplant import plan_transplant
+    from ckptswap.transplant import left_behind, plan_transplant
     from ckptswap.transplant import transplant as write
 
     with open_checkpoint(donor) as giving, open_checkpoint(recipient) as receiving:
@@ -62,23 +62,40 @@ def transplant(
             raise MismatchError(error.message, remedy=remedy) from None
         tell_unmatched(selection, receiving)
         warn(plan.warnings)
+        warn(left_behind(plan, out))
         if plan.misfits:
             say(f"left out: {listing([f'{each.name} ({each.reason})' for each in plan.misfits])}")
-        what = f"{_amount(plan)} from {donor} into {recipient}"
+        what = _what(plan, donor, recipient)
         if dry_run:
-            emit("\n".join(safe(entry.name) for entry in plan.taken))
-            say(f"would take {what}, and write {out or plan.default_output}")
+            for entry in plan.moved:
+                emit(safe(entry.name))
+            say(f"would take {what}; would write {out or plan.default_output}")
             return
         with progress("writing") as tell:
             written = write(plan, out, force=force, link=link, drop_unread=drop_unread, progress=tell)
-    say(f"took {what}")
+        say(f"took {what}{_unchanged(plan)}")
     emit(str(written))
 
 
-def _amount(plan: Transplant) -> str:
-    """How much is taken; a tensor with several names counts once."""
-    names = [entry.name for entry in plan.taken]
+def _what(plan: Transplant, donor: str, recipient: str) -> str:
+    """What goes from one into the other, and how far: '3 tensors (48 bytes) from a into b'."""
+    if not plan.moved:
+        why = "alpha 0 is the recipient" if plan.alpha == 0 else "what cannot be mixed stays the recipient's"
+        return f"nothing from {donor} into {recipient}: {why}"
+    names = [entry.name for entry in plan.moved]
     once = plan.recipient.ties.once(names)
     size = sum(plan.recipient[name].nbytes for name in once)
     several = f" under {len(names)} names" if len(names) > len(once) else ""
-    return f"{plural(len(once), 'tensor')}{several} ({plural(size, 'byte')})"
+    far = f", by {plan.alpha:g} of the way" if plan.alpha < 1 else ""
+    what = f"{plural(len(once), 'tensor')}{several} ({plural(size, 'byte')})"
+    return f"{what} from {donor} into {recipient}{far}"
+
+
+def _unchanged(plan: Transplant) -> str:
+    """How many of them the donor did not change."""
+    once = plan.recipient.ties.once
+    moved = len(once(entry.name for entry in plan.moved))
+    same = moved - len(once(plan.changed))
+    if not same:
+        return ""
+    return f"; {'all' if same == moved else f'{same:,}'} of these are the same in both, and changed nothing"

@@ -4,12 +4,13 @@ what is named `.safetensors` has to be it."""
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FileError, FormatError, UsageError, listing
 from ckptswap.formats import safetensors
+from ckptswap.formats.companions import Companion
 from ckptswap.formats.local import LocalFile, opened
 from ckptswap.formats.prefix import common_prefix
 from ckptswap.formats.sharded import INDEX, SHARD_SIZE, open_sharded, write_sharded, write_sharded_folder
@@ -131,16 +132,17 @@ def write_checkpoint(
     drop_unread: bool = False,
     made_of: Sequence[Path] | None = None,
     progress: Progress | None = None,
+    others: Iterable[Companion] = (),
 ) -> Path:
     """Write a checkpoint in the format that the path's ending names, atomically, and return where it is.
 
     `.safetensors` (also where there is no ending), `.npz`, `.pt` `.pth` `.bin` `.ckpt`; `.index.json` or a path
-    that ends with `/` for shards of at most `shard_size` bytes, in a new folder. `metadata` is added to what the
-    checkpoint says of itself. `drop_unread` leaves out what holds values and is not read, which is else refused
-    before anything is written. New files are no more open than those that they are `made_of` (default: the
-    checkpoint's own). Raises `FileError` when the target exists and `force` is not given, or is a set of shards,
-    which replaces nothing; `FormatError` when the format cannot hold a tensor or the source is damaged,
-    `UsageError` for another ending.
+    that ends with `/` for shards of at most `shard_size` bytes, in a new folder with the `others`. `metadata` is
+    added to what the checkpoint says of itself. `drop_unread` leaves out what holds values and is not read, which
+    is else refused before anything is written. New files are no more open than those that they are `made_of`
+    (default: the checkpoint's own). Raises `FileError` when the target exists and `force` is not given, or is a
+    set of shards, which replaces nothing; `FormatError` when the format cannot hold a tensor or the source is
+    damaged, `UsageError` for another ending.
     """
     from ckptswap.formats.checksums import checked_bytes, refuse_damaged
 
@@ -152,7 +154,13 @@ def write_checkpoint(
     refuse_damaged(checkpoint, watch=watch)
     if os.fspath(path).endswith("/"):
         write_sharded_folder(
-            checkpoint, target, metadata=said, shard_size=shard_size, made_of=sources, watch=watch
+            checkpoint,
+            target,
+            metadata=said,
+            shard_size=shard_size,
+            made_of=sources,
+            watch=watch,
+            others=others,
         )
     elif target.name.endswith(INDEX):
         write_sharded(checkpoint, target, metadata=said, shard_size=shard_size, made_of=sources, watch=watch)

@@ -29,7 +29,7 @@ _FAULTS = (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, Lo
 _UNPACK_FAULTS = (*_FAULTS, zlib.error, EOFError, RuntimeError, MemoryError)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Member:
     """One file in an archive; `offset` is where its bytes, packed or not, begin."""
 

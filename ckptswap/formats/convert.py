@@ -6,7 +6,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.errors import listing
 from ckptswap.formats import SHARD_SIZE, open_checkpoint, write_checkpoint
+from ckptswap.formats.companions import companions
 from ckptswap.formats.streaming import Progress
 
 
@@ -22,8 +25,9 @@ def convert(
 ) -> Path:
     """Write the tensors of `source` in the format that `target`'s name says, and return where they are.
 
-    Metadata survives, with `metadata` added. Raises `FormatError` for what the target's format cannot hold, and
-    for values that are not read, unless `drop_unread`; see `open_checkpoint` and `write_checkpoint` for the rest.
+    Metadata survives, with `metadata` added; where a folder becomes a folder, its other files come along, and what
+    does not is told by `left_behind`. Raises `FormatError` for what the target's format cannot hold, and for
+    values that are not read, unless `drop_unread`; see `open_checkpoint` and `write_checkpoint` for the rest.
 
     >>> import numpy as np, tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -42,4 +46,13 @@ def convert(
             shard_size=shard_size,
             drop_unread=drop_unread,
             progress=progress,
+            others=companions(checkpoint).taken,
         )
+
+
+def left_behind(source: Checkpoint, target: str | os.PathLike[str]) -> list[str]:
+    """What a checkpoint holds that is not written when it is converted, a sentence each."""
+    files = companions(source).staying(into_folder=os.fspath(target).endswith("/"))
+    said = {"what lies beside the tensors is not written": source.beside,
+            "these files beside the weights are not taken along": files}  # fmt: skip
+    return [f"{source.path}: {what}: {listing(names)}" for what, names in said.items() if names]

@@ -43,6 +43,7 @@ from ckptswap.formats.torch_pickle import (
     PATHS,
     Unreadable,
     View,
+    beside,
     entries_of,
     find_map,
     left_out,
@@ -150,6 +151,7 @@ def open_distributed(folder: Path) -> Checkpoint:
             unread=missed,
             files=[folder / METADATA, *files.paths],
             close=stack.pop_all().close,
+            beside=beside(tree, _is_stored),
         )
 
 

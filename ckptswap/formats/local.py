@@ -172,7 +172,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[LocalFile]:
         raise
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileRange:
     """A tensor whose bytes lie in one piece in a byte source."""
 

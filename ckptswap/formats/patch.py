@@ -6,7 +6,7 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +14,7 @@ from typing import BinaryIO
 from ckptswap.checkpoint import PAGE, Checkpoint, Entry
 from ckptswap.errors import FormatError
 from ckptswap.formats.atomic import atomic_file, write_text
+from ckptswap.formats.companions import Companion, take_along
 from ckptswap.formats.local import FileRange, LocalFile
 from ckptswap.formats.safetensors import encode_header, pad_header
 from ckptswap.formats.sharded import DEFAULT_INDEX, new_folder
@@ -89,7 +90,7 @@ def patch_file(
     room = len(encode_header(patch.entries, offsets, draft))
     new_start = room + (old_start - room) % PAGE
     with atomic_file(target, force=force, made_of=made_of) as out:
-        _copy(patch.file, old_start, out, new_start, watch)
+        copy_file(patch.file, old_start, out, new_start, watch)
         for name, entry in patch.replaced.items():
             _overwrite(entry, out, places[name] - old_start + new_start, watch)
         out.write(pad_header(encode_header(patch.entries, offsets, metadata()), new_start))
@@ -105,9 +106,12 @@ def patch_folder(
     link: bool,
     watch: Watch,
     made_of: Sequence[Path] = (),
+    index: bool = True,
+    others: Iterable[Companion] = (),
 ) -> None:
-    """Write a new folder of shards and their index: what changes is patched, the rest copied, or hard-linked with
-    `link`. The folder appears whole or not at all; raises `FileError` when it exists."""
+    """Write a new folder of shards, the `others` that go with them, and an `index` unless the one file needs none:
+    what changes is patched, the rest copied, or hard-linked with `link`. The folder appears whole or not at all;
+    raises `FileError` when it exists."""
     with new_folder(folder) as beside:
         places: dict[str, str] = {}
         for part in parts:
@@ -120,8 +124,11 @@ def patch_folder(
                 watch(part.nbytes)
             else:
                 with atomic_file(shard, force=False, made_of=made_of) as out:
-                    _copy(part.file, 0, out, 0, watch)
+                    copy_file(part.file, 0, out, 0, watch)
                     part.file.check_unchanged()
+        take_along(others, beside)
+        if not index:
+            return
         total = sum(entry.nbytes for part in parts for entry in part.entries)
         listing = {"metadata": {**metadata(), "total_size": total}, "weight_map": places}
         write_text(beside / DEFAULT_INDEX, json.dumps(listing, indent=2) + "\n")
@@ -132,7 +139,7 @@ def _place(entry: Entry) -> int:
     return entry.source.offset
 
 
-def _copy(file: LocalFile, start: int, out: BinaryIO, at: int, watch: Watch) -> None:
+def copy_file(file: LocalFile, start: int, out: BinaryIO, at: int, watch: Watch) -> None:
     """The kernel's own copy, which shares blocks where the file system can; plain reads where it cannot copy.
 
     Each stretch ends at a multiple of its size in the new file, where the page cache can then use large folios,

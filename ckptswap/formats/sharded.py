@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import reduce
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from ckptswap.checkpoint import Checkpoint, Entry, Tensor
 from ckptswap.errors import FileError, FormatError
 from ckptswap.formats.atomic import sync_folder, write_text
+from ckptswap.formats.companions import Companion, take_along
 from ckptswap.formats.local import LocalFile
 from ckptswap.formats.objects import is_plain_name, parse_object, strings
 from ckptswap.formats.safetensors import write_safetensors
@@ -139,9 +141,12 @@ def write_sharded_folder(
     shard_size: int,
     made_of: Sequence[Path] = (),
     watch: Watch = unwatched,
+    others: Iterable[Companion] = (),
 ) -> None:
-    """Write a new folder of shards; it appears whole or not at all. Raises `FileError` when it exists."""
+    """Write a new folder of shards and the `others` that go with them; it appears whole or not at all. Raises
+    `FileError` when it exists."""
     with new_folder(folder) as beside:
+        take_along(others, beside)
         write_sharded(
             checkpoint,
             beside / DEFAULT_INDEX,
@@ -170,22 +175,17 @@ def new_folder(folder: Path) -> Iterator[Path]:
         reason = error.strerror or str(error)
         raise FileError(f"{folder} could not be written ({reason})", remedy="nothing was left behind") from None
     finally:
-        _remove(beside)
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _parts(entries: Sequence[Entry], size: int) -> Iterator[list[Entry]]:
     """Entries in their order, cut where a part would grow beyond `size` bytes."""
     part: list[Entry] = []
+    taken = 0
     for entry in entries:
-        if part and sum(each.nbytes for each in part) + entry.nbytes > size:
+        if part and taken + entry.nbytes > size:
             yield part
-            part = []
+            part, taken = [], 0
         part.append(entry)
+        taken += entry.nbytes
     yield part
-
-
-def _remove(folder: Path) -> None:
-    if folder.is_dir():
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()

@@ -12,7 +12,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FormatError
 from ckptswap.formats.local import LocalFile
 from ckptswap.formats.pickles import PICKLE_MOST, read_pickle
-from ckptswap.formats.torch_pickle import NAMES, Place, Storage, Storages, find_tensors
+from ckptswap.formats.torch_pickle import NAMES, Locate, Place, Storage, Storages, beside, find_tensors
 
 FORMAT = "torch legacy"
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -23,12 +23,8 @@ GREETING_MOST = 1000
 
 def open_torch_legacy(file: LocalFile) -> Checkpoint:
     """Open lazily; raises `FormatError` for what is damaged, hostile, or a pickle of another kind."""
-    stream = io.BytesIO(file.pread(PICKLE_MOST, 0))
-    _check_greeting(stream, file.name)
-    storages = Storages()
-    content = read_pickle(stream, NAMES, storages, where=file.name)
-    places = _places(file, stream, storages.first)
-    found = find_tensors(content, lambda storage: _place(places, storage, file.name), file.name)
+    content, locate = read_content(file)
+    found = find_tensors(content, locate, file.name)
     return Checkpoint(
         found.tensors,
         path=file.name,
@@ -38,7 +34,18 @@ def open_torch_legacy(file: LocalFile) -> Checkpoint:
         files=[Path(file.name)],
         close=file.close,
         ties=found.ties,
+        beside=beside(content),
     )
+
+
+def read_content(file: LocalFile) -> tuple[Any, Locate]:
+    """What a file's pickle holds, inert, and where its storages lie."""
+    stream = io.BytesIO(file.pread(PICKLE_MOST, 0))
+    _check_greeting(stream, file.name)
+    storages = Storages()
+    content = read_pickle(stream, NAMES, storages, where=file.name)
+    places = _places(file, stream, storages.first)
+    return content, lambda storage: _place(places, storage, file.name)
 
 
 def _read(stream: BinaryIO, where: str) -> Any:

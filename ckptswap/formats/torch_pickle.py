@@ -276,6 +276,18 @@ def refuse_inflated(tensors: Sequence[Tensor], held: int, where: str) -> None:
                           remedy="where you trust it, save its tensors with `.clone()`")  # fmt: skip
 
 
+def beside(content: Any, is_tensor: Callable[[Any], bool] | None = None) -> tuple[str, ...]:
+    """The keys of what a file holds besides the model's tensors, for whoever does not write it on.
+
+    >>> beside({"state_dict": {"w": View(Storage("0", "F32", 1), 0, (1,), (1,), "F32"), "n": 1}, "epoch": 3})
+    ('epoch', 'n')
+    """
+    test = is_tensor or _is_tensor
+    place, found = find_map(content, test, "it")
+    others = [key for key in content if key != place] if place is not None else []
+    return tuple(map(shown, [*others, *(key for key, value in found.items() if not test(value))]))
+
+
 def find_map(content: Any, is_tensor: Callable[[Any], bool], where: str) -> tuple[str | None, Mapping[str, Any]]:
     """The key under which the model's tensors lie (None: at the top) and the map itself; raises `FormatError`."""
     if not isinstance(content, dict):
@@ -346,6 +358,14 @@ def _end(view: View) -> int:
     return (last + 1) * (dtypes.bits(view.dtype) // 8)
 
 
+def span(view: View) -> tuple[int, int]:
+    """Where a view begins and ends, in bytes from where its storage's lie in the file; equal when it is empty."""
+    if not _end(view):
+        return 0, 0
+    begin = view.storage.start + view.offset * (dtypes.bits(view.dtype) // 8)
+    return begin, view.storage.start + _end(view)
+
+
 def _is_count(values: Any) -> bool:
     return all(type(value) is int and 0 <= value < 2**63 for value in values)
 
@@ -382,7 +402,5 @@ def left_out(
 
 def _extent(view: View) -> Extent:
     """Where a view lies in its storage."""
-    width = dtypes.bits(view.dtype) // 8
-    begin, end = view.storage.start + view.offset * width, view.storage.start + _end(view)
     steps = [(size, step) for size, step in zip(view.shape, view.strides, strict=True) if size > 1]
-    return Extent(view.storage.key, begin, end, (view.shape, tuple(steps), view.dtype))
+    return Extent(view.storage.key, *span(view), (view.shape, tuple(steps), view.dtype))

@@ -11,7 +11,7 @@ from ckptswap.errors import FormatError
 from ckptswap.formats.archive import Archive
 from ckptswap.formats.local import LocalFile
 from ckptswap.formats.pickles import INSTRUCTIONS_MOST, PICKLE_MOST, read_pickle
-from ckptswap.formats.torch_pickle import NAMES, Locate, Place, Storage, Storages, find_tensors
+from ckptswap.formats.torch_pickle import NAMES, Locate, Place, Storage, Storages, beside, find_tensors
 
 FORMAT = "torch"
 METADATA = "ckptswap/metadata.json"
@@ -26,7 +26,7 @@ NO_CRC = 0
 
 def open_torch_zip(archive: Archive, file: LocalFile) -> Checkpoint:
     """Open lazily: only the pickle is read. Raises `FormatError` for what is damaged, hostile, or TorchScript."""
-    content, locate = read_content(archive, INSTRUCTIONS_MOST + INSTRUCTIONS_A_RECORD * len(archive.members))
+    content, locate = read_content(archive)
     found = find_tensors(content, locate, file.name)
     return Checkpoint(
         found.tensors,
@@ -38,17 +38,20 @@ def open_torch_zip(archive: Archive, file: LocalFile) -> Checkpoint:
         files=[Path(file.name)],
         close=file.close,
         ties=found.ties,
+        beside=beside(content),
     )
 
 
-def read_content(archive: Archive, instructions: int) -> tuple[object, Locate]:
+def read_content(archive: Archive, instructions: int | None = None) -> tuple[object, Locate]:
     """What an archive's pickle holds, inert, and where its storages lie. The pickle has at most so many
-    instructions."""
-    prefix = _prefix(archive)
-    return _content(archive, prefix, instructions), _locator(archive, prefix)
+    instructions (by default some for each record)."""
+    prefix = prefix_of(archive)
+    counted = INSTRUCTIONS_MOST + INSTRUCTIONS_A_RECORD * len(archive.members)
+    most = counted if instructions is None else instructions
+    return _content(archive, prefix, most), _locator(archive, prefix)
 
 
-def _prefix(archive: Archive) -> str:
+def prefix_of(archive: Archive) -> str:
     """The folder inside the archive; its name is the writer's choice."""
     where = archive.file.name
     found = [name.removesuffix("/data.pkl") for name in archive.members if name.endswith("/data.pkl")]
@@ -80,7 +83,7 @@ def _locator(archive: Archive, prefix: str) -> Locate:
 
 
 def _metadata(archive: Archive) -> dict[str, str]:
-    name = f"{_prefix(archive)}/{METADATA}"
+    name = f"{prefix_of(archive)}/{METADATA}"
     if name not in archive:
         return {}
     try:

@@ -143,17 +143,17 @@ def _sides(data: Mapping[str, Any], style: Style) -> list[Text]:
 
 
 def _table(rows: Sequence[Mapping[str, Any]], style: Style) -> list[Text]:
-    marks = [Text(non_finite(row) or "", style="yellow") for row in rows]
-    marked = [Column("not finite")] if any(mark.plain for mark in marks) else []
-    columns = [Column(""), *_name_columns(rows), *marked, *_NUMBERS]
-    told = [row for row in rows if row.get("rel_l2") is not None and not non_finite(row)]
-    scale = max((row["rel_l2"] for row in told), default=0.0)
+    ways, marks = _ways(rows), [non_finite(row) or "" for row in rows]
+    marked = [Column("not finite")] if any(marks) else []
+    columns = [Column(""), *_name_columns(ways), *marked, *_NUMBERS]
+    told = (row["rel_l2"] for row, mark in zip(rows, marks, strict=True) if not mark)
+    scale = max((value for value in told if value is not None), default=0.0)
     width = 6 if style.width < 100 else 16
-    cells = [
-        [_mark(row), *_names(row, rows), *([mark] if marked else []), *_numbers(row),
-         bar(None if mark.plain else row.get("rel_l2"), scale, width, style.ascii)]
+    cells = (
+        [_mark(row), *_names(row, ways), *([Text(mark, style="yellow")] if marked else []), *_numbers(row),
+         bar(None if mark else row.get("rel_l2"), scale, width, style.ascii)]
         for row, mark in zip(rows, marks, strict=True)
-    ]  # fmt: skip
+    )  # fmt: skip
     return grid([*columns, Column("", spare=1)], cells, style)
 
 
@@ -171,25 +171,27 @@ def _is_grouped(rows: Iterable[Mapping[str, Any]]) -> bool:
     return any(row.get("name") is None for row in rows)
 
 
-def _name_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
+def _ways(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...] | None:
+    """By what the rows are grouped; None where each is one tensor. Asked once, not once a row."""
     if not _is_grouped(rows):
+        return None
+    return tuple(way for way in ("layer", "kind") if any(row.get(way) is not None for row in rows))
+
+
+def _name_columns(ways: tuple[str, ...] | None) -> list[Column]:
+    if ways is None:
         return [Column("name", smallest=28), Column("shape", smallest=11)]
-    ways = [Column(way, smallest=22) for way in ("layer", "kind") if _splits(rows, way)]
-    return [*ways, Column("tensors", right=True)]
+    return [*(Column(way, smallest=22) for way in ways), Column("tensors", right=True)]
 
 
-def _splits(rows: Iterable[Mapping[str, Any]], way: str) -> bool:
-    return any(row.get(way) is not None for row in rows)
-
-
-def _names(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Cell]:
+def _names(row: Mapping[str, Any], ways: tuple[str, ...] | None) -> list[Cell]:
     look = _LOOK.get(row.get("status") or "", "")
-    if not _is_grouped(rows):
+    if ways is None:
         return [Text(safe(row["name"]), style=look), Text(_what(row), style=look or QUIET)]
     cells: list[Cell] = []
-    if _splits(rows, "layer"):
+    if "layer" in ways:
         cells.append(Text(MISSING if row.get("layer") is None else named(row["layer"]), style=look))
-    if _splits(rows, "kind"):
+    if "kind" in ways:
         cells.append(Text(safe(row.get("kind") or MISSING), style=look))
     return [*cells, count(row.get("tensors"))]
 

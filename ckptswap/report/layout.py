@@ -8,9 +8,9 @@ from io import StringIO
 from itertools import zip_longest
 
 from rich.cells import cell_len
-from rich.text import Text
+from rich.text import Span, Text
 
-from ckptswap.report.text import Style, asciify, fold, shorten_all
+from ckptswap.report.text import Style, asciify, cells, fold, shorten_all
 
 QUIET = "dim"
 HEADING = "bold"
@@ -36,20 +36,23 @@ class Column:
 Cell = str | Text
 
 
-def grid(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], style: Style) -> list[Text]:
+def grid(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], style: Style) -> list[Text]:
     """Lines of an aligned table, headings first, at most `style.width` cells wide.
 
-    Different names never look alike: where no cut keeps them apart, they are folded over several lines.
+    Different names never look alike: where no cut keeps them apart, they are folded over several lines. Cells are
+    kept by column, and plain where no colour is wanted: there may be 200,000 rows.
 
     >>> columns = [Column("name"), Column("n", right=True)]
     >>> [line.plain for line in grid(columns, [["a", "10"], ["bcd", "2"]], Style())]
     ['name   n', 'a     10', 'bcd    2']
     """
-    table = [[_cell(cell, style) for cell in row] for row in rows]
-    table.insert(0, [_cell(Text(column.title, style=QUIET), style) for column in columns])
+    table: list[list[Cell]] = [[_drawn(Text(column.title, style=QUIET), style)] for column in columns]
+    for row in rows:
+        for column, cell in zip(table, row, strict=True):
+            column.append(_drawn(cell, style))
     tried = []
     for kept in _fewer(columns):
-        tried.append(_layout([columns[i] for i in kept], [[row[i] for i in kept] for row in table], style))
+        tried.append(_layout([columns[i] for i in kept], [table[i] for i in kept], style))
         if tried[-1].is_roomy and tried[-1].is_apart:
             return tried[-1].lines()
     return next((each for each in tried if each.is_roomy), tried[-1]).lines()
@@ -66,10 +69,11 @@ def _fewer(columns: Sequence[Column]) -> Iterator[list[int]]:
 
 @dataclass(frozen=True)
 class _Layout:
-    """A table whose names are cut. `is_roomy`: none below its column's smallest; `is_apart`: no two look alike."""
+    """A table, by column, whose names are cut. `is_roomy`: none below its column's smallest; `is_apart`: no two
+    look alike."""
 
     columns: Sequence[Column]
-    table: Sequence[Sequence[Text]]
+    table: Sequence[Sequence[Cell]]
     widths: Sequence[int]
     gap: int
     is_roomy: bool
@@ -77,44 +81,81 @@ class _Layout:
 
     def lines(self) -> list[Text]:
         """A line a row, or several where a name is too long still."""
-        return [line for row in self.table for line in self._row(row)]
+        return [line for row in zip(*self.table, strict=True) for line in self._row(row)]
 
-    def _row(self, row: Sequence[Text]) -> list[Text]:
-        folded = [_pieces(cell, width) for cell, width in zip(row, self.widths, strict=True)]
-        return [self._line(parts) for parts in zip_longest(*folded, fillvalue=Text())]
+    def _row(self, row: Sequence[Cell]) -> list[Text]:
+        if all(cells(_plain(cell)) <= width for cell, width in zip(row, self.widths, strict=True)):
+            return [self._line(row)]
+        folded: list[Sequence[Cell]] = [
+            _pieces(_text(cell), width) for cell, width in zip(row, self.widths, strict=True)
+        ]
+        return [self._line(list(parts)) for parts in zip_longest(*folded, fillvalue="")]
 
-    def _line(self, row: Sequence[Text]) -> Text:
-        line = Text()
-        for i, (column, cell, width) in enumerate(zip(self.columns, row, self.widths, strict=True)):
-            pad = " " * (width - cell_len(cell.plain))
-            line.append(" " * self.gap if i else "")
-            line.append_text(Text(pad) + cell if column.right else cell + Text(pad))
-        return line
+    def _line(self, row: Sequence[Cell]) -> Text:
+        parts: list[str] = []
+        spans: list[Span] = []
+        at = 0
+        for column, cell, width in zip(self.columns, row, self.widths, strict=True):
+            plain = _plain(cell)
+            pad = " " * (width - cells(plain))
+            parts.append(pad + plain if column.right else plain + pad)
+            end = at + len(parts[-1])
+            spans += _spans(cell, at + len(pad) * column.right, end)
+            at = end + self.gap
+        return Text((" " * self.gap).join(parts), spans=spans)
 
 
-def _layout(columns: Sequence[Column], table: list[list[Text]], style: Style) -> _Layout:
+def _layout(columns: Sequence[Column], table: Sequence[Sequence[Cell]], style: Style) -> _Layout:
     """Cut the names of each column where that keeps them apart."""
     widths, gap, is_roomy = _fit(columns, table, style)
-    is_apart = True
+    drawn, is_apart = list(table), True
     for i in (i for i, column in enumerate(columns) if column.smallest):
-        names = [row[i].plain for row in table[1:]]
+        names = [_plain(cell) for cell in table[i][1:]]
         shown = shorten_all(names, widths[i], ascii=style.ascii)
         if len(set(shown)) < len(set(names)):
             is_apart = False
             continue
-        for row, name in zip(table[1:], shown, strict=True):
-            row[i] = Text(name, style=row[i].style)
-    return _Layout(columns, table, widths, gap, is_roomy, is_apart)
+        cut = (_like(cell, name) for cell, name in zip(table[i][1:], shown, strict=True))
+        drawn[i] = [table[i][0], *cut]
+    return _Layout(columns, drawn, widths, gap, is_roomy, is_apart)
 
 
-def _cell(cell: Cell, style: Style) -> Text:
-    text = Text(cell) if isinstance(cell, str) else cell
-    return Text(asciify(text.plain), style=text.style) if style.ascii else text
+def _drawn(cell: Cell, style: Style) -> Cell:
+    """The cell as the terminal gets it: its letters alone, where it has no colours."""
+    drawn = _ascii(cell, style)
+    return drawn if style.colour else _plain(drawn)
 
 
-def _fit(columns: Sequence[Column], table: list[list[Text]], style: Style) -> tuple[list[int], int, bool]:
+def _ascii(cell: Cell, style: Style) -> Cell:
+    return _like(cell, asciify(_plain(cell))) if style.ascii else cell
+
+
+def _plain(cell: Cell) -> str:
+    return cell if isinstance(cell, str) else cell.plain
+
+
+def _like(cell: Cell, plain: str) -> Cell:
+    """Other letters in the same look; a cell whose letters stay keeps all of its looks."""
+    if isinstance(cell, str):
+        return plain
+    return cell if cell.plain == plain else Text(plain, style=cell.style)
+
+
+def _text(cell: Cell) -> Text:
+    return Text(cell) if isinstance(cell, str) else cell
+
+
+def _spans(cell: Cell, at: int, end: int) -> list[Span]:
+    """The looks of a cell whose letters begin at `at` in their line, and whose room goes to `end`."""
+    if isinstance(cell, str):
+        return []
+    whole = [Span(at, end, cell.style)] if cell.style else []
+    return whole + [span.move(at) for span in cell.spans]
+
+
+def _fit(columns: Sequence[Column], table: Sequence[Sequence[Cell]], style: Style) -> tuple[list[int], int, bool]:
     """Widths and gap with which a line fits, and whether no name column is below its smallest."""
-    widths = [max(cell_len(row[i].plain) for row in table) for i in range(len(columns))]
+    widths = [max(map(cells, {_plain(cell) for cell in column})) for column in table]
     for gap in (2, 1):
         if (room := style.width - gap * (len(columns) - 1)) >= sum(widths):
             return widths, gap, True
@@ -141,7 +182,7 @@ def flow(parts: Iterable[Cell], style: Style, *, gap: int = 2, indent: int = 0) 
     """
     lines: list[Text] = []
     for part in parts:
-        for piece in _pieces(_cell(part, style), style.width - indent):
+        for piece in _pieces(_text(_ascii(part, style)), style.width - indent):
             if lines and cell_len(lines[-1].plain) + gap + cell_len(piece.plain) <= style.width:
                 lines[-1] = Text.assemble(lines[-1], " " * gap, piece)
             else:
@@ -173,7 +214,7 @@ def render(lines: Iterable[Text], style: Style) -> str:
     >>> render([Text("a", style="bold"), Text("b  ")], Style())
     'a\nb\n'
     """
-    texts = [_cell(line, style) if style.ascii and not line.plain.isascii() else line for line in lines]
+    texts = [_text(_ascii(line, style)) for line in lines]
     if style.colour:
         return _coloured(texts, style)
     return "".join(f"{text.plain.rstrip()}\n" for text in texts)

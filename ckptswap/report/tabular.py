@@ -18,7 +18,7 @@ def to_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     r"""RFC 4180 with `\n`; numbers in full, a missing or non-finite one empty.
 
     Lists are joined, shapes by `x`, names by `;`. Control characters are escaped, and a text that a spreadsheet
-    would take for a formula gets a leading `'`.
+    would take for a formula gets a leading `'`, headings too.
 
     >>> print(to_csv(["name", "drop"], [["a,b", 0.5], ["c", None]]), end="")
     name,drop
@@ -27,7 +27,7 @@ def to_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(columns)
+    writer.writerow(map(_harmless, columns))  # where runs are compared, headings are their paths
     writer.writerows([_field(value) for value in row] for row in rows)
     return out.getvalue()
 

@@ -6,6 +6,7 @@ Names come from a stranger's file, so each passes through `safe` before it is sh
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import numbers
@@ -42,6 +43,8 @@ def safe(text: str) -> str:
     >>> print(safe("a\x1b[31m\nb\u202ec"))
     a\x1b[31m\nb\u202ec
     """
+    if text.isprintable():  # most are, and tables of 200,000 names wait for this
+        return text
     return "".join(_escape(c) if unicodedata.category(c) in _UNSAFE else c for c in text)
 
 
@@ -61,6 +64,15 @@ def asciify(text: str) -> str:
     return "".join(c if c.isascii() else _ASCII.get(c) or _escape(c) for c in text)
 
 
+def cells(text: str) -> int:
+    """How many cells a terminal gives it: a letter each, in ASCII, and rich knows the others.
+
+    >>> cells("conv"), cells("层")
+    (4, 2)
+    """
+    return len(text) if text.isascii() and text.isprintable() else cell_len(text)
+
+
 def named(layer: str) -> str:
     """A layer's name for people; the root module's is empty.
 
@@ -76,13 +88,15 @@ def shorten(name: str, width: int, *, head: int | None = None, ascii: bool = Fal
     >>> shorten("encoder.layer1.0.conv1", 13)
     'encode….conv1'
     """
-    if cell_len(name) <= width:
+    if cells(name) <= width:
         return name
     mark = "~" if ascii else "…"
     room = width - 1
     if room < 1:
         return mark[: max(width, 0)]
     head = (room + 1) // 2 if head is None else min(head, room)
+    if name.isascii():
+        return name[:head] + mark + name[len(name) - room + head :]
     return _take(name, head) + mark + _take(name[::-1], room - head)[::-1]
 
 
@@ -101,7 +115,7 @@ def shorten_all(names: Sequence[str], width: int, *, ascii: bool = False) -> lis
     ['en…1.conv', 'en…2.conv']
     """
     distinct = list(dict.fromkeys(names))
-    if all(cell_len(name) <= width for name in distinct):
+    if all(cells(name) <= width for name in distinct):
         return list(names)
     head = _best_head(distinct, width)
     return [shorten(name, width, head=head, ascii=ascii) for name in names]
@@ -285,8 +299,19 @@ def dump_json(obj: object) -> str:
       "name": "a\u001b"
     }
     """
-    text = json.dumps(finite(obj), indent=2, allow_nan=False, ensure_ascii=True)
-    return text.replace("\x7f", "\\u007f") + "\n"  # the one control character that JSON lets through
+    try:
+        return _dumped(obj)
+    except (ValueError, TypeError):  # NaN, or numpy's numbers: only then is all of it copied
+        return _dumped(finite(obj))
+
+
+def _dumped(obj: object) -> str:
+    """Piece by piece: a list of all the pieces takes several times the text's own memory."""
+    out = io.StringIO()
+    for piece in json.JSONEncoder(indent=2, allow_nan=False, ensure_ascii=True).iterencode(obj):
+        out.write(piece.replace("\x7f", "\\u007f"))  # the one control character that JSON lets through
+    out.write("\n")
+    return out.getvalue()
 
 
 def finite(obj: object) -> object:

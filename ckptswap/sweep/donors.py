@@ -109,7 +109,11 @@ def _way(text: str, word: str, numbers: list[str]) -> Remade:
         raise _no_sense(text, word)
     if word == "zeros":
         return lambda name, values: np.zeros_like(values)
-    return lambda name, values: np.full_like(values, values.astype(np.float64).mean() if values.size else 0)
+    return lambda name, values: np.full_like(values, _mean(values) if values.size else 0)
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    return dtypes.rounded(values.astype(np.float64).mean(keepdims=True), values.dtype).reshape(())
 
 
 def _draw(seed: int, name: str) -> np.random.Generator:
@@ -121,7 +125,7 @@ def _draw(seed: int, name: str) -> np.random.Generator:
 def _moved(draw: np.random.Generator, values: np.ndarray, share: float) -> np.ndarray:
     """Signs are kept where the share is below 1: a variance stays one."""
     signs = draw.integers(0, 2, values.shape) * 2 - 1
-    return (values.astype(np.float64) * (1 + share * signs)).astype(values.dtype)
+    return dtypes.rounded(values.astype(np.float64) * (1 + share * signs), values.dtype)
 
 
 def _remade(text: str, recipient: Checkpoint, way: Remade) -> Checkpoint:

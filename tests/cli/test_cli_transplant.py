@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from cli_program import SWAP, good, listing, run
 from safetensors import safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 DEFAULT = "segment+conv.bias@reconstruct.safetensors"
 DONOR, RECIPIENT = "reconstruct.safetensors", "segment.safetensors"
@@ -130,3 +131,85 @@ def test_names_are_brought_together(work: Path) -> None:
         done = good(*words, *flags, "-o", f"{at}.safetensors")
         assert good("diff", "plain.safetensors", f"{at}.safetensors", "--exit-code").code == 0
         assert ("module." in done.err) == (not flags), "a prefix that was found is said"
+
+
+@pytest.fixture
+def sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A donor and a recipient that share some values, a copy of the recipient, and two whose counters differ."""
+    monkeypatch.chdir(tmp_path)
+    zeros = {"a": np.zeros(3, "f4"), "b": np.zeros(2, "f4"), "n": np.array([1, 2])}
+    save_file(zeros, "recipient.safetensors")
+    save_file(zeros, "same.safetensors")
+    save_file({**zeros, "a": np.ones(3, "f4"), "n": np.array([3, 4])}, "donor.safetensors")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("flags", "said", "changes"),
+    [
+        ([], ["took 3 tensors (36 bytes)", "; 1 of these are the same in both, and changed nothing"], ["a", "n"]),
+        (["--only", "a"], ["took 1 tensor (12 bytes) from donor.safetensors into recipient.safetensors\n"], ["a"]),
+        (["--alpha", "0"], ["took nothing", ": alpha 0 is the recipient"], []),
+        (["--alpha", "0.5"], ["took 2 tensors (20 bytes)", ", by 0.5 of the way; 1 of these are the same"], ["a"]),
+        (["--alpha", "0.5", "--only", "n"], ["took nothing", ": what cannot be mixed stays the recipient's"], []),
+        (["--from", "same.safetensors"], ["took 3 tensors (36 bytes)", "; all of these are the same in both"], []),
+    ],
+)
+def test_what_it_says_it_took_is_what_changed(
+    sides: Path, flags: list[str], said: list[str], changes: list[str]
+) -> None:
+    words = ["--from", "donor.safetensors", "--to", "recipient.safetensors", *flags, "-o", "out.safetensors"]
+    told = good("transplant", *words).err
+    assert all(part in told for part in said)
+    ours, made = (load_file(each) for each in ("recipient.safetensors", "out.safetensors"))
+    assert sorted(name for name in ours if ours[name].tobytes() != made[name].tobytes()) == changes
+
+
+def test_a_dry_run_names_nothing_where_nothing_is_taken(sides: Path) -> None:
+    words = ["transplant", "--from", "donor.safetensors", "--to", "recipient.safetensors", "--dry-run", "--alpha"]
+    nothing = good(*words, "0")
+    assert (nothing.out, "would take nothing" in nothing.err) == ("", True)
+    assert good(*words, "0.5").out == "a\nb\n"
+
+
+@pytest.fixture
+def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two checkpoints of a training script, with more in them than tensors."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("donor.ckpt", 1.0), ("recipient.ckpt", 0.0)):
+        content = {"state_dict": {"w": torch.full((2,), value)}, "epoch": 3, "hyper_parameters": {"lr": 0.1}}
+        torch.save(content, name)
+    return tmp_path
+
+
+LOST = "warning: recipient.ckpt: what lies beside the tensors is not written: epoch, hyper_parameters"
+
+
+@pytest.mark.parametrize("more", [[], ["-o", "out.safetensors"], ["-o", "out.npz"], ["-o", "out.pt", "--dry-run"]])
+def test_what_is_lost_is_said_before_anything_is_written(training: Path, more: list[str]) -> None:
+    done = good("transplant", "--from", "donor.ckpt", "--to", "recipient.ckpt", *more)
+    assert (LOST in done.err) == ("out.pt" not in more)
+    if LOST in done.err:
+        assert "(-o FILE.ckpt keeps it)" in done.err
+        assert done.err.index(LOST) < done.err.index("took 1 tensor")
+    refused = run("transplant", "--from", "donor.ckpt", "--to", "recipient.ckpt", "-o", "recipient.ckpt")
+    assert refused.code == 2
+    assert torch.load("recipient.ckpt")["state_dict"]["w"].tolist() == [0, 0]
+
+
+def test_a_graft_of_a_training_checkpoint_is_one(training: Path) -> None:
+    done = good("transplant", "--from", "donor.ckpt", "--to", "recipient.ckpt", "-o", "out.ckpt")
+    assert done.out == "out.ckpt\n"
+    found = torch.load("out.ckpt")
+    assert found["state_dict"]["w"].tolist() == [1, 1]
+    assert {key: value for key, value in found.items() if key != "state_dict"} == {
+        "epoch": 3,
+        "hyper_parameters": {"lr": 0.1},
+    }
+
+
+@pytest.mark.parametrize("target", ["out.safetensors", "out.pt"])
+def test_a_conversion_says_what_it_leaves(training: Path, target: str) -> None:
+    done = good("convert", "recipient.ckpt", target)
+    message = "note: recipient.ckpt: what lies beside the tensors is not written: epoch, hyper_parameters\n"
+    assert message in done.err

@@ -80,6 +80,7 @@ def test_what_torch_writes(room: Any, tmp_path: Path) -> None:
         assert found.format == "torch distributed"
         assert set(found) == set(state["model"])
         assert "it also carries optim, which belongs to these tensors" in found.notes
+        assert "optim" in found.beside
         for name, tensor in state["model"].items():
             assert found.read(name).tobytes() == tensor.numpy().tobytes()
     assert verify(tmp_path / "d").ok

@@ -53,3 +53,9 @@ def test_lists_and_alignment() -> None:
         "| 64×3 | 5 |",
         "| scalar | – |",
     ]
+
+
+def test_headings_are_as_harmless_as_cells() -> None:
+    """Where runs are compared, their paths are headings: names that somebody else chose."""
+    [heading, _] = list(csv.reader(io.StringIO(to_csv(["=1+1", "@run", "a\nb\x1b[31m", "a,b"], [[1, 2, 3, 4]]))))
+    assert heading == ["'=1+1", "'@run", "a\\nb\\x1b[31m", "a,b"]

@@ -1,0 +1,89 @@
+"""The other files of a checkpoint's folder: the configuration, the tokenizer, whatever else opens the weights."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.formats.smp_folder import FORMAT as SMP_FOLDER
+
+WEIGHTS = (
+    ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".h5", ".msgpack", ".ot", ".gguf", ".onnx",
+    ".onnx_data", ".pb", ".tflite", ".index.json",
+)  # fmt: skip
+"""Endings of files with tensors in them, or about such: the old ones do not go with the new."""
+BLOBS = Path("..", "..", "blobs")
+"""Where Hugging Face's cache keeps what the links in a snapshot's folder mean."""
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A file to take along: where its bytes are, and its place in the folder."""
+
+    source: Path
+    place: Path
+
+
+@dataclass(frozen=True)
+class Companions:
+    """What goes with a checkpoint's folder, and the places of what does not: other weights, links that lead out.
+
+    A target that is no folder takes nothing.
+    """
+
+    taken: tuple[Companion, ...] = ()
+    left: tuple[str, ...] = ()
+
+    def staying(self, *, into_folder: bool) -> list[str]:
+        """The places of what is not taken along."""
+        return [*(() if into_folder else (str(each.place) for each in self.taken)), *self.left]
+
+
+def folder_of(checkpoint: Checkpoint) -> Path | None:
+    """The folder that a checkpoint is, by its index or by name; None where it is a file, or lies in memory."""
+    if checkpoint.format == SMP_FOLDER:
+        return Path(checkpoint.path)
+    return Path(checkpoint.path).absolute().parent if checkpoint.format.startswith("sharded") else None
+
+
+def companions(checkpoint: Checkpoint) -> Companions:
+    """The other plain files in a checkpoint's folder and below, hidden ones not counted.
+
+    A link is followed to a file in the same folder, or in the cache of Hugging Face that the folder is a part of:
+    any other may lead to what nobody meant to give away.
+    """
+    folder = folder_of(checkpoint)
+    if folder is None:
+        return Companions()
+    own = {os.path.abspath(path) for path in checkpoint.files}
+    homes = [folder.resolve(), (folder / BLOBS).resolve()]
+    taken, left = [], []
+    for path in sorted(_files(folder)):
+        real = path.resolve()
+        place = path.relative_to(folder)
+        if os.path.abspath(path) in own:
+            continue
+        is_fit = real.is_file() and any(home in real.parents for home in homes)
+        if is_fit and not path.name.endswith(WEIGHTS):
+            taken.append(Companion(real, place))
+        else:
+            left.append(str(place))
+    return Companions(tuple(taken), tuple(left))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for above, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(above, name) for name in names if not name.startswith("."))
+
+
+def take_along(taken: Iterable[Companion], folder: Path) -> None:
+    """Copy files to their places in a new folder, as plain files."""
+    for each in taken:
+        target = folder / each.place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(each.source, target)
