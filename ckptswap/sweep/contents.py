@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
+from ckptswap.sweep.plan import Status
 from ckptswap.sweep.result import Mode
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ EXTENT = "range of outputs"
 
 _TEXT, _NUMBER = (str, None), (float, None)
 _DIRECTION = frozenset(("max", "min"))
-_STATUS = frozenset(("measured", "identical", "no-effect", "mismatch"))
+_STATUS = frozenset(get_args(Status))
 _CELL = {
     "by": [str], "layer": _TEXT, "kind": _TEXT, "names": [str], "numel": int, "status": _STATUS, "rmse": _NUMBER,
     "rel_l2": _NUMBER, "reason": _TEXT, "donor": int,
