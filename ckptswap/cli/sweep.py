@@ -175,7 +175,7 @@ def _proposed(
 
     giving, receiving, hints = _opened(donors, stack.enter_context(open_checkpoint(recipient)), names, spec, stack)
     proposal = propose(giving, receiving, spec, **how)
-    note([*proposal.notes, *hints])
+    note(dict.fromkeys([*proposal.notes, *hints]))
     fit = proposal.task.fit
     tell_unmatched(how["selection"], fit.checkpoint, fit.own)
     return proposal
