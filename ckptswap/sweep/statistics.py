@@ -36,7 +36,6 @@ Bounds = tuple[float, float]
 
 LEVEL = 0.95
 UNBOUNDED = (-math.inf, math.inf)
-NO_ENDS = (None, None, None, None)
 LEAST_GROUPS = 8
 """With fewer groups there is no interval: a bootstrap of so few covers far too little."""
 RESAMPLES = 4000
@@ -65,17 +64,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class RowIntervals:
-    """A drop with its plain and its simultaneous interval.
-
-    `few` is there where too few groups moved to be resampled, and `error` then how often each end of the
-    simultaneous interval may be wrong.
-    """
+    """A drop with its plain and its simultaneous interval; `few` where too few groups moved to be resampled, and
+    `error` then how often each end of the simultaneous one may be wrong."""
 
     drop: float
-    ci_low: float | None
-    ci_high: float | None
-    sim_low: float | None
-    sim_high: float | None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    sim_low: float | None = None
+    sim_high: float | None = None
     few: Few | None = None
     error: float = 0.0
 
@@ -176,12 +172,17 @@ class Sample:
                 [np.where(each.count > 0, self.reduce(each.sums, each.count), np.nan) for each in self.columns]
             )
 
-    def range_of(self, form: Form) -> Bounds:
-        """Between which a linear combination lies, whatever is drawn; without bounds where they do not hold."""
+    @cached_property
+    def range(self) -> Bounds:
+        """Between which every value lies; nothing where the bounds that were declared do not hold."""
         low, high = self.bounds
         slack = NEGLIGIBLE * max(abs(low), abs(high)) if math.isfinite(high - low) else 0.0
-        if np.nanmin(self.values) < low - slack or np.nanmax(self.values) > high + slack:
-            return UNBOUNDED
+        hold = np.nanmin(self.values) >= low - slack and np.nanmax(self.values) <= high + slack
+        return self.bounds if hold else UNBOUNDED
+
+    def range_of(self, form: Form) -> Bounds:
+        """Between which a linear combination lies, whatever is drawn."""
+        low, high = self.range
         ends = [(weight * low, weight * high) for weight in form.values() if weight]
         return sum(map(min, ends), start=0.0), sum(map(max, ends), start=0.0)
 
@@ -374,11 +375,9 @@ def interval(statistics: np.ndarray, groups: np.ndarray, reduce: Reduce, **how: 
     Interval(estimate=1.0, low=0.7940..., high=1.0)
     """
     sample, form = Sample.of([statistics], groups, reduce, **how), {0: 1.0}
-    if reduce is mean and sample.groups_of(form) >= LEAST_GROUPS and sample.weight_of(form) == 1:
-        ends = ends_of_two(sample.values[0], sample.bounds, (1 - LEVEL) / 2)
-        if ends:
-            return Interval(value_of(sample, form), *ends)
-    return contrast(sample, form)
+    even = reduce is mean and sample.groups_of(form) >= LEAST_GROUPS and sample.weight_of(form) == 1
+    ends = ends_of_two(sample.values[0], sample.bounds, (1 - LEVEL) / 2) if even else None
+    return Interval(value_of(sample, form), *ends) if ends else contrast(sample, form)
 
 
 def difference(a: np.ndarray, b: np.ndarray, groups: np.ndarray, reduce: Reduce, **how: Any) -> Interval:
@@ -417,7 +416,7 @@ def table(sample: Sample, direction: str, baselines: Sequence[int] | None = None
     level = 1 - error * len(spread) if few else LEVEL
     rows = dict(zip(spread, _rows(sample, [forms[at] for at in spread], level), strict=True))
     rows |= {at: _few_row(value_of(sample, forms[at]), each, error / 2) for at, each in few.items()}
-    return [rows.get(at) or RowIntervals(value_of(sample, form), *NO_ENDS) for at, form in enumerate(forms)]
+    return [rows.get(at) or RowIntervals(value_of(sample, form)) for at, form in enumerate(forms)]
 
 
 def _rows(sample: Sample, forms: Sequence[Form], level: float) -> Iterator[RowIntervals]:
