@@ -12,6 +12,7 @@ from core_samples import FLOATS, NUMPY, bytes_of, packed, plain_values, random_b
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ckptswap import dtypes
 from ckptswap.checkpoint import (
     CHUNK,
     PAGE,
@@ -173,11 +174,12 @@ def test_an_overlay_refuses_what_does_not_fit(donor: dict[str, np.ndarray], said
 @settings(max_examples=20)
 @given(st.integers(0, 99), st.floats(0.01, 0.99))
 def test_a_blend_is_numpy_s(dtype: str, seed: int, alpha: float) -> None:
+    """Rounded once; `test_dtypes` holds the rounding itself against all values that a dtype has."""
     a, b = plain_values(dtype, (40,), seed), plain_values(dtype, (40,), seed + 1)
     parts = {"C64": "f4", "C128": "f8"}.get(dtype, a.dtype)
     x, y = a.view(parts), b.view(parts)
     with np.errstate(all="ignore"):
-        mixed = ((1 - alpha) * x.astype("f8") + alpha * y.astype("f8")).astype(parts)
+        mixed = dtypes.rounded((1 - alpha) * x.astype("f8") + alpha * y.astype("f8"), np.dtype(parts))
     width = x.dtype.itemsize
     same = [x.tobytes()[at : at + width] == y.tobytes()[at : at + width] for at in range(0, x.nbytes, width)]
     expected = np.where(same, x, mixed).astype(parts)

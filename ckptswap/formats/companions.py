@@ -16,6 +16,10 @@ WEIGHTS = (
     ".onnx_data", ".pb", ".tflite", ".index.json",
 )  # fmt: skip
 """Endings of files with tensors in them, or about such: the old ones do not go with the new."""
+SIZE_MOST = 64 << 20
+"""The largest file that goes along, in bytes: some tokenizers have 30 MB."""
+COUNT_MOST = 50
+"""The most files in a folder that goes along."""
 BLOBS = Path("..", "..", "blobs")
 """Where Hugging Face's cache keeps what the links in a snapshot's folder mean."""
 
@@ -51,10 +55,11 @@ def folder_of(checkpoint: Checkpoint) -> Path | None:
 
 
 def companions(checkpoint: Checkpoint) -> Companions:
-    """The other plain files in a checkpoint's folder and below, hidden ones not counted.
+    """The other plain files in a checkpoint's folder and in the folders in it, hidden ones not counted.
 
     A link is followed to a file in the same folder, or in the cache of Hugging Face that the folder is a part of:
-    any other may lead to what nobody meant to give away.
+    any other may lead to what nobody meant to give away. What is too large or too much for a configuration (data,
+    logs of a project that lives in the same folder) is left.
     """
     folder = folder_of(checkpoint)
     if folder is None:
@@ -62,23 +67,34 @@ def companions(checkpoint: Checkpoint) -> Companions:
     own = {os.path.abspath(path) for path in checkpoint.files}
     homes = [folder.resolve(), (folder / BLOBS).resolve()]
     taken, left = [], []
-    for path in sorted(_files(folder)):
-        real = path.resolve()
+    for path in _files(folder):
         place = path.relative_to(folder)
         if os.path.abspath(path) in own:
             continue
-        is_fit = real.is_file() and any(home in real.parents for home in homes)
-        if is_fit and not path.name.endswith(WEIGHTS):
+        if not path.name.endswith(WEIGHTS) and _fits(real := path.resolve(), homes):
             taken.append(Companion(real, place))
         else:
-            left.append(str(place))
+            left.append(f"{place}/" if path.is_dir() else str(place))
     return Companions(tuple(taken), tuple(left))
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for above, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(above, name) for name in names if not name.startswith("."))
+def _fits(real: Path, homes: Iterable[Path]) -> bool:
+    return real.is_file() and real.stat().st_size <= SIZE_MOST and any(home in real.parents for home in homes)
+
+
+def _files(folder: Path, depth: int = 1) -> Iterator[Path]:
+    """Its files in the order of their names, and those of the folders in it; a folder that is too full, too deep
+    or closed to us as itself."""
+    for path in sorted(folder.iterdir()):
+        if not path.name.startswith("."):
+            yield from _files(path, depth - 1) if depth and _is_small(path) else [path]
+
+
+def _is_small(path: Path) -> bool:
+    try:
+        return path.is_dir() and not path.is_symlink() and len(os.listdir(path)) <= COUNT_MOST
+    except OSError:
+        return False
 
 
 def take_along(taken: Iterable[Companion], folder: Path) -> None:

@@ -144,6 +144,18 @@ def test_a_pipe_among_them_is_not_waited_for(here: Path) -> None:
     assert "log.json" not in listed(written)
 
 
+def test_a_project_that_lives_in_the_folder_is_not_copied(here: Path) -> None:
+    """Data, a large log, a tree."""
+    for path in [*(Path("single/images") / f"{at}.png" for at in range(60)), Path("single/deep/er/x.json")]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    with open("single/log.txt", "wb") as file:
+        file.truncate(1 << 30)
+    written, [said] = graft("single", "made")
+    assert all(name in said for name in ("images/", "deep/er/", "log.txt"))
+    assert listed(written) == {"model.safetensors", *OTHERS}
+
+
 def test_a_failure_takes_everything_back(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "ckptswap.formats.companions.shutil.copyfile", lambda *paths: (_ for _ in ()).throw(OSError())
