@@ -21,7 +21,7 @@ from ckptswap.formats.opcodes import ARGUMENTS
 
 PICKLE_MOST = 64 << 20
 """The longest pickle that is read, in bytes: some hundred thousand tensors."""
-INSTRUCTIONS_MOST = 3_000_000
+INSTRUCTIONS_MOST = 2_000_000
 """How many instructions are carried out: a tensor takes some thirty, and an empty container 72 bytes."""
 
 Build = Callable[[tuple], Any]
