@@ -82,8 +82,9 @@ def select(
     """Find a largest set of a run's cells whose combined drop stays below the tolerance (default: the run's).
 
     It stays below when the upper end of the 95 % interval of its drop does. A cell that moved too few groups to be
-    told reusable is not tried: a set would not show its harm either. Of several donors each cell takes the
-    one that does least; one that is no file (`zeros`, …) gives nothing, for no command could take from it.
+    told reusable is not tried: a set would not show its harm either. With fewer than 8 groups none is. Of several
+    donors each cell takes the one that does least; one that is no file (`zeros`, …) gives nothing, for no command
+    could take from it.
     The task is built as the sweep built it, of the files and by the code that the folder names, where this user's
     own command made the folder; else of what is `named` here, and by that alone. Raises `RunError` for a folder
     that is no sweep of single parts, whose checkpoints or data are others by now, or that is a stranger's.
@@ -98,17 +99,12 @@ def select(
         raise RunError(f"{folder} has no donor that is a file to transplant from", remedy="sweep from a file too")
     contents = read_plan(folder)
     groups, cells = len(set(contents["groups"])), _finest(Plan.from_json(contents["plan"]))
-    if groups < statistics.LEAST_GROUPS:
-        raise RunError(
-            f"{folder} has {groups} groups of samples, too few to tell what is reusable",
-            remedy=f"sweep on {statistics.LEAST_GROUPS} or more",
-        )
     way = {(cell.layer, cell.kind, cell.names) for cell in cells}
     rows = [row for row in result.rows if (row.layer, row.kind, row.tensors) in way and row.donor in files]
     candidates, same = _candidates(rows)
     if not candidates:
         raise RunError(f"{folder} has no measured cell to choose from", remedy="see `ckptswap report`")
-    tried = [row for row in candidates if not row.is_unproven]
+    tried = [row for row in candidates if groups >= statistics.LEAST_GROUPS and not row.is_unproven]
     with rebuilt(order) as engine:
         search = _Search(engine, result, len(tried), progress)
         search.take(tried)
