@@ -174,11 +174,7 @@ def transplant(
     if link and not (parts and folder and plan.is_sharded):
         raise UsageError("there are no shards to link", remedy="--link goes with a sharded recipient and a folder")
     checked = checked_bytes(plan.donor, plan.recipient)
-    if spliced is not None:
-        size = patched_bytes(plan.recipient, spliced)
-    else:
-        size = sum(part.nbytes for part in parts) if parts else plan.variant.nbytes
-    watch = watch_of(progress, checked + size)
+    watch = watch_of(progress, checked + _written_bytes(plan, parts, spliced))
     refuse_damaged(plan.donor, plan.recipient, watch=watch)
     files = (*plan.donor.files, *plan.recipient.files)
     with _hashing(plan) as metadata:
@@ -215,6 +211,12 @@ def transplant(
                 others=companions(plan.recipient).taken,
             )
     return target
+
+
+def _written_bytes(plan: Transplant, parts: Sequence[Patch] | None, spliced: Sequence[Splice] | None) -> int:
+    if spliced is not None:
+        return patched_bytes(plan.recipient, spliced)
+    return sum(part.nbytes for part in parts) if parts else plan.variant.nbytes
 
 
 def left_behind(plan: Transplant, out: str | os.PathLike[str] | None = None) -> list[str]:

@@ -5,6 +5,7 @@ Ten times the tensors may take little more than ten times the calls. A square wo
 
 from __future__ import annotations
 
+import difflib
 import io
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import pytest
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.diff import diff
-from ckptswap.errors import near
+from ckptswap.errors import ALIGNED_MOST, near
 from ckptswap.formats import open_checkpoint, write_checkpoint
 from ckptswap.formats.convert import convert
 from ckptswap.renaming import Rule, matched
@@ -139,12 +140,17 @@ def test_calls_grow_with_the_tensors(name: str, tmp_path: Path) -> None:
     assert counts[2] < MOST * (MANY / FEW) * counts[1]
 
 
-def test_near_names_are_looked_for_among_few() -> None:
-    """However many names there are, a bounded number is compared letter by letter."""
+def test_near_names_are_looked_for_among_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many names there are, a bounded number is compared letter by letter; all are looked at but once."""
+    aligned: list[int] = []
+    found = difflib.get_close_matches
+    monkeypatch.setattr(difflib, "get_close_matches", lambda name, among, n: (
+        aligned.append(len(among)), found(name, among, n=n))[1])  # fmt: skip
     few, many = (
         calls(lambda size=size: near("model.layers.7.block1.q.wieght", names(size))) for size in (2000, 12_000)
     )
-    assert many < 3 * few
+    assert aligned == [ALIGNED_MOST] * 2
+    assert many < MOST * 6 * few
 
 
 def test_a_square_would_be_noticed() -> None:

@@ -25,7 +25,8 @@ class Few:
     """A number that all of `groups` have in `common` but for those that lie `below` or `above` it.
 
     `low` and `high` are the least and the most that a group can have, infinite where that is not known.
-    `weight` is how much the largest group weighs in the mean, 1 where all are of one size.
+    `weight` is how much the largest group weighs in the mean, 1 where all are of one size. `least` and `greatest`
+    are what was seen (None: the common one).
     """
 
     common: float
@@ -35,6 +36,8 @@ class Few:
     low: float
     high: float
     weight: float = 1.0
+    least: float | None = None
+    greatest: float | None = None
 
     @property
     def is_bounded(self) -> bool:
@@ -47,9 +50,22 @@ class Few:
         >>> Few(0.0, 0, 0, 16, -1.0, 1.0).ends(0.025)
         (-0.2059..., 0.2059...)
         """
-        down = highest_share(self.below, self.groups, error) * self.weight * (self.common - self.low)
-        up = highest_share(self.above, self.groups, error) * self.weight * (self.high - self.common)
-        return max(self.low, self.common - down), min(self.high, self.common + up)
+        low = max(self._reach(self.below, self.low, error, self.least))
+        high = min(self._reach(self.above, self.high, error, self.greatest))
+        return max(self.low, low), min(self.high, high)
+
+    def _reach(self, beyond: int, limit: float, error: float, seen: float | None) -> tuple[float, ...]:
+        """How far to a limit the mean may lie, for all that was drawn: bounds that hold with `error` together.
+
+        Where all moved, and a few of them less, what moved least is a bound of its own: none was beyond it.
+        """
+
+        def reached(count: int, start: float, error: float) -> float:
+            return start + highest_share(count, self.groups, error) * self.weight * (limit - start)
+
+        if not (self.common and beyond and seen is not None):
+            return (reached(beyond, self.common, error),)
+        return reached(beyond, self.common, error / 2), reached(0, seen, error / 2)
 
     def groups_that_tell(self, limit: float, error: float) -> int | None:
         """In how many groups the upper end falls below the limit, if no more of them are above; None in none.

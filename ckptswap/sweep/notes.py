@@ -57,7 +57,7 @@ def unseen(few: Few, metric: str, tolerance: float, error: float) -> str:
     """Why a row that moved in so few groups is undecided, and how many groups would tell.
 
     >>> unseen(Few(0.0, 0, 1, 16, -1.0, 1.0), "accuracy", 0.01, 0.025)
-    'moved in 1 of 16 groups: a drop of up to 0.302 is possible; 556 such groups would tell'
+    'moved in 1 of 16 groups: a drop of up to 0.302 is possible; 555 such groups would tell'
     """
     apart = few.below + few.above
     said = f"moved in {apart} of {few.groups} groups"

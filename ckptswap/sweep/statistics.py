@@ -202,7 +202,8 @@ class Sample:
         if below + above >= LEAST_MOVED:
             return None
         low, high = self.range_of(form) if self.reduce is mean else UNBOUNDED
-        return Few(common, below, above, len(each), low, high, self.weight_of(form))
+        seen = float(each.min()), float(each.max())
+        return Few(common, below, above, len(each), low, high, self.weight_of(form), *seen)
 
     def weight_of(self, form: Form) -> float:
         """How much more than the mean group the largest weighs in a linear combination, 1 where all are alike."""

@@ -76,7 +76,8 @@ def _order(folder: Path, contents: Mapping[str, Any]) -> Order:
 def _renamed(order: Order, named: Named, folder: Path) -> Order:
     """The order with everything that names code or files from the command line, in the current folder."""
     said = vars(order.spec)
-    spec = TaskSpec().merge({key: value for key, value in said.items() if key not in _NAMING})
+    spec = TaskSpec(exclude=order.spec.exclude)  # patterns on tensors' names: neither code nor files
+    spec = spec.merge({key: value for key, value in said.items() if key not in (*_NAMING, "exclude")})
     spec = spec.merge({key: said[key] for key in _NAMING if _is_harmless(key, order.spec)}).merge(named.task)
     if spec.threads > MOST_THREADS:
         raise RunError(f"{folder} wants {spec.threads} threads", remedy="sweep again, with --threads")

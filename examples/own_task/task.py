@@ -50,6 +50,7 @@ def missed(output, target):
 
 
 missed.direction = "min"
+missed.bounds = 0, 1  # what a sample can score: without it, what is equal in all samples proves nothing
 
 
 def train(path, inverted):

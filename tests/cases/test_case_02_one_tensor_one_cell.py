@@ -163,7 +163,7 @@ def test_a_worker_makes_the_same_variants(model: str, donor: str, pair) -> None:
     order.write()
     inputs = proposal.task.first_inputs()
     here = {each.variant: each.output for each in proposal.engine.outputs(0, inputs, variants)}
-    with rebuilt(read_order(order.path)) as engine:
+    with rebuilt(read_order(order.path, order.seal)) as engine:
         there = {each.variant: each.output for each in engine.outputs(0, inputs, list(order.shards[0]))}
     assert len(here) > 4
     assert here.keys() == there.keys()

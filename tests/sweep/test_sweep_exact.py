@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from ckptswap.sweep import statistics
-from ckptswap.sweep.exact import LEAST_MOVED, Few, at_most, ends_of_two, highest_share
+from ckptswap.sweep.exact import LEAST_MOVED, Few, at_most, common_of, ends_of_two, highest_share
 from ckptswap.sweep.statistics import Sample, contrast, difference, interval, mean, table
 
 UNIT = (0.0, 1.0)
@@ -31,7 +31,7 @@ def test_the_highest_share_is_a_quantile_of_beta(groups: int, error: float) -> N
 @given(st.integers(1, 400), st.integers(0, 400), st.floats(1e-6, 1 - 1e-6))
 def test_at_most_is_the_binomial_tail(groups: int, count: int, share: float) -> None:
     expected = scipy_stats.binom.cdf(count, groups, share)
-    assert at_most(count, groups, share) == pytest.approx(expected, rel=1e-8, abs=1e-300)
+    assert at_most(count, groups, share) == pytest.approx(expected, rel=1e-8, abs=1e-100)
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -205,3 +205,23 @@ def test_a_proportion_of_a_two_valued_score_in_another_range() -> None:
     expected = scipy_stats.binomtest(7, 10).proportion_ci(0.95, method="exact")
     assert (low, high) == pytest.approx((-1 + 4 * expected.low, -1 + 4 * expected.high))
     assert ends_of_two(np.array([-1.0, 0.0]), (-1.0, 3.0), 0.025) is None
+
+
+def test_what_breaks_every_group_has_a_lower_end_above_nothing() -> None:
+    """Twelve groups that lose all, or nearly all: by the least that was lost, and the share that may be unseen."""
+    few, unseen = Few(1.0, 3, 0, 12, -1.0, 1.0, 1.0, 0.96, 1.0), 1 - 0.0125 ** (1 / 12)
+    assert few.ends(0.025)[0] == pytest.approx(0.96 - unseen * 1.96)
+    few, unseen = Few(1.0, 0, 0, 12, -1.0, 1.0, 1.0, 1.0, 1.0), 1 - 0.025 ** (1 / 12)
+    assert few.ends(0.025)[0] == pytest.approx(1 - unseen * 2)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.2])
+def test_its_lower_end_is_seldom_wrong(share: float) -> None:
+    """Simulated: most groups lose all, a share of them anything from −1 on."""
+    draw, wrong, tables = np.random.default_rng(5), 0, 3000
+    for _ in range(tables):
+        drops = np.where(draw.random(12) < share, draw.uniform(-1, 0.9, 12), 1.0)
+        common, below, above = common_of(drops, 0.0)
+        few = Few(common, below, above, 12, -1.0, 1.0, 1.0, float(drops.min()), float(drops.max()))
+        wrong += few.ends(0.025)[0] > 1 - share * 1.05
+    assert wrong / tables <= 0.025 + 2 * (0.025 * 0.975 / tables) ** 0.5

@@ -72,9 +72,8 @@ def test_outputs_that_are_not_finite_are_counted(spec: TaskSpec) -> None:
 
 
 def test_the_one_that_does_not_fit_is_named(spec: TaskSpec) -> None:
-    wrong = Checkpoint.from_arrays(
-        {"w": np.ones(1)}, metadata={"ckptswap.model": "lab:unet"}, path="wrong.safetensors"
-    )
+    said = {"ckptswap.model": "lab:unet", "ckptswap.model_args": '{"width": 2, "depth": 1}'}
+    wrong = Checkpoint.from_arrays({"w": np.ones(1)}, metadata=said, path="wrong.safetensors")
     with pytest.raises(MismatchError, match=r"wrong\.safetensors does not fit the model"):
         evaluate([trained("lab:unet", 1, width=2, depth=1), wrong], spec)
     with pytest.raises(UsageError, match="nothing to evaluate"):
