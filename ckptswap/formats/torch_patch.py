@@ -182,8 +182,10 @@ def _views(content: Any) -> Iterator[View]:
 
 def patched_bytes(recipient: Checkpoint, replaced: Sequence[Splice]) -> int:
     """How many bytes `patch_torch` tells its watch of."""
-    size = recipient.files[0].stat().st_size
-    return size + sum(each.end - each.begin for each in replaced if recipient.format == torch_legacy.FORMAT)
+    with closing(LocalFile(recipient.files[0])) as file:
+        if recipient.format == torch_legacy.FORMAT:
+            return file.size + sum(each.end - each.begin for each in replaced)
+        return sum(member.size for member in _kept(Archive(file)))
 
 
 def patch_torch(
@@ -217,18 +219,28 @@ def _patch_zip(
     file: LocalFile, replaced: Sequence[Splice], out: BinaryIO, metadata: Callable[[], Metadata], watch: Watch
 ) -> None:
     archive = Archive(file)
-    said = f"{torch_zip.prefix_of(archive)}/{torch_zip.METADATA}"
-    members = sorted(archive.members.values(), key=lambda member: member.offset)
+    said = _origin_of(archive)
     with zipfile.ZipFile(out, "w") as made:
         made.comment = archive.comment
         rest = sorted(replaced, key=lambda each: each.begin, reverse=True)
-        for member in (each for each in members if each.name != said):
+        for member in _kept(archive):
             inside = []
             while member.is_stored and rest and rest[-1].begin < member.offset + member.size:
                 inside.append(rest.pop())
             add_member(made, member.name, member.size, _filler(archive, member, inside, watch))
         raw = json.dumps(dict(metadata())).encode("ascii")
         add_member(made, said, len(raw), lambda into: _write([memoryview(raw)], into, unwatched))
+
+
+def _origin_of(archive: Archive) -> str:
+    """The member that tells where a file of ours came from."""
+    return f"{torch_zip.prefix_of(archive)}/{torch_zip.METADATA}"
+
+
+def _kept(archive: Archive) -> list[Member]:
+    """All other members, in the order in which they lie in the file."""
+    said = _origin_of(archive)
+    return sorted((each for each in archive.members.values() if each.name != said), key=lambda each: each.offset)
 
 
 def _filler(

@@ -96,4 +96,7 @@ def test_example(folder: Path, tmp_path: Path, command: str, line: str) -> None:
             piped = subprocess.run(
                 ["bash", "-euc", rest], input=done.out, capture_output=True, text=True, check=True
             )
-            assert piped.stdout.strip() not in ("", "null")
+            nothing = (
+                "select" in first and done.json["commands"] == []
+            )  # on nine groups no cell is proven reusable
+            assert (piped.stdout.strip() not in ("", "null")) != nothing

@@ -78,7 +78,9 @@ def test_markdown_tables_are_rectangular(outputs: dict[tuple[str, str], Done], n
 
 @pytest.mark.parametrize("name", REPEATED)
 def test_tables_fit_eighty_columns(outputs: dict[tuple[str, str], Done], name: str) -> None:
-    assert max(map(len, outputs[name, "table"].out.splitlines())) <= 80
+    """All but a word of a command, such as a long path, which cannot be cut."""
+    lines = outputs[name, "table"].out.splitlines()
+    assert max(len(line) for line in lines if not re.fullmatch(r"  \S+( \\)?", line)) <= 80
 
 
 @pytest.mark.parametrize("name", REPEATED)

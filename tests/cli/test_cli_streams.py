@@ -190,7 +190,7 @@ def test_1_only_when_asked_and_different(work: Path) -> None:
     assert run("diff", *PAIR).code == 0
     assert run("diff", *PAIR, "--exit-code").code == 1
     assert run("diff", PAIR[0], PAIR[0], "--exit-code").code == 0
-    assert run("diff", *PAIR, "--exit-code", "--stat").code == 0
+    assert run("diff", *PAIR, "--exit-code", "--stat").code == 1, "nothing was compared"
     assert run("diff", PAIR[0], PAIR[0], PAIR[1], "--exit-code").code == 1
     assert run("diff", *PAIR, "--exit-code").out == run("diff", *PAIR).out
 

@@ -190,5 +190,6 @@ def test_a_rule_may_concern_any_of_several_donors(work: Path) -> None:
     plain = good("sweep", "--from", "init.safetensors", *TO, *TASK, "--metric", "iou", *KIND, "--run", "plain",
                  "--format", "json").json  # fmt: skip
     assert drops == {row["kind"]: row["drop"] for row in plain["rows"]}
-    done = good("select", "run", "--tolerance", "0.5")
-    assert "wants the same flags" in done.err
+    commands = good("select", "run", "--tolerance", "0.5", "--format", "json").json["commands"]
+    assert all("--map" in command for command in commands if "net.safetensors" in command)
+    assert not any("--map" in command for command in commands if "net.safetensors" not in command)
