@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 from ckptswap.errors import listing
 
 Group = tuple[str, ...]
+WOVEN_MOST = 100
+"""Tensors that are held against one another, where their stretches meet; of more, the stretches decide."""
 
 
 class Extent(NamedTuple):
@@ -24,6 +26,8 @@ class Extent(NamedTuple):
     begin: int
     end: int
     form: Hashable
+    steps: tuple[tuple[int, int], ...] = ()
+    """Lengths and strides, in elements, of the dimensions of more than one; none for a plain run of bytes."""
 
 
 @dataclass(frozen=True)
@@ -161,15 +165,45 @@ def _overlapping(names: Mapping[Extent, Sequence[str]]) -> Iterator[list[str]]:
     for extent in names:
         storages[extent.storage].append(extent)
     for extents in storages.values():
-        found: list[str] = []
+        found: list[Extent] = []
         reach = -1
         for extent in sorted(extents, key=lambda each: (each.begin, each.end)):
             if extent.begin >= reach:
-                yield found
+                yield from _meeting(found, names)
                 found = []
-            found.extend(names[extent])
+            found.append(extent)
             reach = max(reach, extent.end)
-        yield found
+        yield from _meeting(found, names)
+
+
+def _meeting(extents: Sequence[Extent], names: Mapping[Extent, Sequence[str]]) -> Iterator[list[str]]:
+    """Of extents whose stretches meet, those together that have bytes in common: columns of a matrix have none."""
+    groups: list[list[Extent]] = []
+    if len(extents) > WOVEN_MOST:
+        groups = [list(extents)]
+    for extent in extents if not groups else ():
+        meeting = [group for group in groups if not all(_are_apart(each, extent) for each in group)]
+        groups = [group for group in groups if group not in meeting]
+        groups.append([*(each for group in meeting for each in group), extent])
+    for group in groups:
+        yield [name for extent in group for name in names[extent]]
+
+
+def _are_apart(a: Extent, b: Extent) -> bool:
+    """Whether two tensors surely have no byte in common: they lie apart, or side by side in the same rows."""
+    if a.end <= b.begin or b.end <= a.begin:
+        return True
+    (row, own), (other_row, other) = _in_row(a), _in_row(b)
+    shift = (b.begin - a.begin) % row
+    return row == other_row and own <= shift and shift + other <= row
+
+
+def _in_row(extent: Extent) -> tuple[int, int]:
+    """The length of the rows of which a tensor takes a part (all of it: one row), and how much of each it takes."""
+    outer = max((step for _, step in extent.steps), default=0)
+    inner = sum((size - 1) * step for size, step in extent.steps if step != outer) + 1
+    width = (extent.end - extent.begin) // (sum((size - 1) * step for size, step in extent.steps) + 1)
+    return outer * width or extent.end - extent.begin, inner * width
 
 
 def extent_of(tensor: Any) -> Extent | None:
@@ -183,7 +217,7 @@ def extent_of(tensor: Any) -> Extent | None:
         return None
     last = sum((length - 1) * step for length, step in steps)
     form = tuple(tensor.shape), tuple(steps), tensor.dtype
-    return Extent(str(tensor.device), begin, begin + (last + 1) * size, form)
+    return Extent(str(tensor.device), begin, begin + (last + 1) * size, form, tuple(steps))
 
 
 def ties_of(tensors: Mapping[str, Any]) -> Ties:

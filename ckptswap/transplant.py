@@ -245,8 +245,9 @@ def left_behind(plan: Transplant, out: str | os.PathLike[str] | None = None) -> 
 
 def _way_to_keep(plan: Transplant, out: str | os.PathLike[str] | None) -> str:
     """How to keep what lies beside the tensors; '' where there is no way."""
-    suffix = Path(plan.recipient.path).suffix
-    able = suffix in TORCH_SUFFIXES and _spliced(plan, f"x{suffix}") is not None
+    own = Path(plan.recipient.path).suffix
+    suffix = own if own in TORCH_SUFFIXES else TORCH_SUFFIXES[0]  # `.pth.tar` is read, and not written
+    able = _spliced(plan, f"x{suffix}") is not None
     return f" (-o FILE{suffix} keeps it)" if able else ""
 
 
@@ -336,7 +337,8 @@ def _tied(taken: Sequence[Entry], recipient: Checkpoint, selection: Selection, g
         some = [group for group in groups if (guessed.group(group[0]) == group) == are_told]
         if some:
             also = sum(name in more for group in some for name in group)
-            yield f"{also} names are taken that were not selected, since they {why}: {equal(some)}"
+            sign = " = " if all(group in recipient.ties.same for group in some) else " + "
+            yield f"{also} names are taken that were not selected, since they {why}: {equal(some, sign)}"
 
 
 def _warnings(donor: Checkpoint, recipient: Checkpoint, selection: Selection, kept: Sequence[str]) -> list[str]:

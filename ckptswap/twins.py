@@ -64,7 +64,8 @@ def alike(a: Entry, b: Entry) -> bool:
 
 
 def probable_ties(recipient: Checkpoint, donor: Checkpoint, names: Iterable[str]) -> Ties:
-    """Groups with one of these names and with others, that are one tensor as far as bytes tell.
+    """Groups with one of these names, and with others or with names that the donor lacks, that are one tensor as
+    far as bytes tell.
 
     Only tensors of equal shape and dtype are looked at, a first stretch of each, and all of those whose stretches
     are equal. A name that the donor lacks counts as equal there.
@@ -74,7 +75,7 @@ def probable_ties(recipient: Checkpoint, donor: Checkpoint, names: Iterable[str]
     (('a', 'b'),)
     """
     wanted = set(names)
-    if len(wanted) == len(recipient):
+    if len(wanted) == len(recipient) and all(name in donor for name in wanted):
         return Ties()
     layers = {split_name(name)[0] for name in wanted}
     near = {name for name in recipient if name in wanted or split_name(name)[0] in layers}
@@ -87,13 +88,15 @@ def probable_ties(recipient: Checkpoint, donor: Checkpoint, names: Iterable[str]
 def _evident(
     recipient: Checkpoint, donor: Checkpoint, near: Collection[str], wanted: Collection[str]
 ) -> Iterator[list[Entry]]:
-    """Groups by their bytes alone, some of whose names are `near` and some not `wanted`."""
+    """Groups by their bytes alone, some of whose names are `near`, and some not `wanted` or not the donor's."""
 
     def theirs(key: Callable[[Entry], Hashable]) -> Callable[[Entry], Hashable]:
         return lambda entry: key(donor[entry.name]) if _fits(entry, donor) else None
 
     def is_asked_for(group: Sequence[Entry]) -> bool:
-        return any(each.name in near for each in group) and any(each.name not in wanted for each in group)
+        return any(each.name in near for each in group) and any(
+            each.name not in wanted or each.name not in donor for each in group
+        )
 
     floats = [each for each in recipient.values() if dtypes.is_float(each.dtype) and each.numel > 1]
     for form in _equal(floats, lambda entry: (entry.shape, entry.dtype), is_asked_for):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -29,13 +30,33 @@ W = torch.arange(24.0).reshape(4, 6)
         ({"a": W.to("meta"), "b": W.to("meta")}, [], []),
         ({"a": W[:, :1], "b": W[:, :1].expand(4, 6)}, [], [("a", "b")]),
         ({"z": W, "a": W}, [("z", "a")], [("z", "a")]),
+        ({"q": W[:, :3], "k": W[:, 3:]}, [], []),
+        ({"q": W[:, :4], "k": W[:, 3:]}, [], [("q", "k")]),
+        ({"q": W[:, :3], "fused": W, "k": W[:, 3:]}, [], [("q", "fused", "k")]),
+        ({"even": W.view(24)[::2], "odd": W.view(24)[1::2]}, [], []),
     ],
     ids=["the same", "other objects", "a copy", "halves", "views", "turned", "another shape", "one more dimension",
-         "another dtype", "empty", "sparse", "meta", "expanded", "in the order of the model"],
+         "another dtype", "empty", "sparse", "meta", "expanded", "in the order of the model",
+         "columns", "columns that meet", "columns of what is there too", "every other"],
 )  # fmt: skip
 def test_tensors_are_one_by_their_place_in_memory(tensors, same, together) -> None:
     found = ties_of(tensors)
     assert (list(found.same), list(found.together)) == (same, together)
+
+
+@given(st.data())
+def test_views_are_apart_only_where_they_share_no_element(data: st.DataObject) -> None:
+    """Of two views by slices and turns, against numpy's own numbering of the elements."""
+    numbers = np.arange(96).reshape(data.draw(st.sampled_from([(8, 12), (4, 2, 12), (96,), (2, 4, 3, 4)])))
+    steps = st.builds(slice, st.integers(0, 3), st.integers(1, 12), st.integers(1, 3))
+    views = []
+    for _ in range(2):
+        at = tuple(data.draw(st.lists(steps, min_size=numbers.ndim, max_size=numbers.ndim)))
+        part = numbers[at]
+        views.append((part.T if data.draw(st.booleans()) else part, at))
+    tensors = {name: torch.from_numpy(view) for name, (view, _) in zip("ab", views, strict=True)}
+    if np.intersect1d(views[0][0], views[1][0]).size:
+        assert ties_of(tensors).together == (("a", "b"),)
 
 
 def test_groups_that_meet_become_one() -> None:

@@ -403,4 +403,4 @@ def left_out(
 def _extent(view: View) -> Extent:
     """Where a view lies in its storage."""
     steps = [(size, step) for size, step in zip(view.shape, view.strides, strict=True) if size > 1]
-    return Extent(view.storage.key, *span(view), (view.shape, tuple(steps), view.dtype))
+    return Extent(view.storage.key, *span(view), (view.shape, tuple(steps), view.dtype), tuple(steps))

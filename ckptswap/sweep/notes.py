@@ -76,16 +76,19 @@ def _few_notes(run: Run, drops: Mapping[str, RowIntervals], tolerance: float) ->
     open_ = [each for each in hardly if statistics.verdict(each.sim_low, each.sim_high, tolerance) == "undecided"]
     if not open_:
         return
+    alike = ", or alike in all but as few" if any(each.few and each.few.common for each in open_) else ""
     said = (
-        f"{len(open_)} rows moved in fewer than {LEAST_MOVED} groups, which is no proof that more would not: an "
-        "exact bound leaves them undecided"
+        f"{len(open_)} rows moved in fewer than {LEAST_MOVED} groups{alike}, which is no proof that more would "
+        "not: an exact bound leaves them undecided"
     )
     told = [each.few.groups_that_tell(tolerance, each.error) for each in open_ if each.few]
     least = min((groups for groups in told if groups is not None), default=None)
-    if least is None:
-        yield f"{said}; one group's loss in {run.metric['name']} has no bound, so that no number would tell"
-    else:
+    if least is not None:
         yield f"{said}; {least:,} groups or more would tell"
+    elif any(each.few and each.few.is_bounded for each in open_):
+        yield f"{said}; their reasons say how large a drop may be"
+    else:
+        yield f"{said}; one group's loss in {run.metric['name']} has no bound, so that no number would tell"
 
 
 def _beside_notes(run: Run) -> Iterator[str]:
