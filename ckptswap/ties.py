@@ -199,7 +199,7 @@ def _are_apart(a: Extent, b: Extent) -> bool:
 
 
 def _in_row(extent: Extent) -> tuple[int, int]:
-    """The length of the rows of which a tensor takes a part (all of it: one row), and how much of each it takes."""
+    """How long the rows are of which a tensor takes a part (all of it: one row), and how much it takes of each."""
     outer = max((step for _, step in extent.steps), default=0)
     inner = sum((size - 1) * step for size, step in extent.steps if step != outer) + 1
     width = (extent.end - extent.begin) // (sum((size - 1) * step for size, step in extent.steps) + 1)

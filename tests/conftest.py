@@ -20,6 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # `pytest … &` in a script begins with SIGINT ignored, and so would every program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` has it ignored
 for name in list(os.environ):
     if name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR") or name.startswith("CKPTSWAP_"):
         del os.environ[name]

@@ -145,6 +145,8 @@ def _without_traceback_flag(arguments: list[str]) -> tuple[list[str], bool]:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
+    for other in (signal.SIGTERM, signal.SIGHUP):  # a session's end sends both, and files are cleaned up meanwhile
+        signal.signal(other, signal.SIG_IGN)
     raise _Terminated(number)
 
 

@@ -20,8 +20,6 @@ SIZE_MOST = 64 << 20
 """The largest file that goes along, in bytes: some tokenizers have 30 MB."""
 COUNT_MOST = 50
 """The most files in a folder that goes along."""
-BLOBS = Path("..", "..", "blobs")
-"""Where Hugging Face's cache keeps what the links in a snapshot's folder mean."""
 
 
 @dataclass(frozen=True)
@@ -65,21 +63,36 @@ def companions(checkpoint: Checkpoint) -> Companions:
     if folder is None:
         return Companions()
     own = {os.path.abspath(path) for path in checkpoint.files}
-    homes = [folder.resolve(), (folder / BLOBS).resolve()]
+    homes = _homes(folder)
     taken, left = [], []
     for path in _files(folder):
         place = path.relative_to(folder)
         if os.path.abspath(path) in own:
             continue
-        if not path.name.endswith(WEIGHTS) and _fits(real := path.resolve(), homes):
+        real = None if path.name.endswith(WEIGHTS) else _within(path, homes)
+        if real is not None:
             taken.append(Companion(real, place))
         else:
             left.append(f"{place}/" if path.is_dir() else str(place))
     return Companions(tuple(taken), tuple(left))
 
 
-def _fits(real: Path, homes: Iterable[Path]) -> bool:
-    return real.is_file() and real.stat().st_size <= SIZE_MOST and any(home in real.parents for home in homes)
+def _homes(folder: Path) -> list[Path]:
+    """The folder, and the `blobs` of the cache that it is a snapshot of: a folder there, and not a link elsewhere."""
+    here = folder.resolve()
+    blobs = here.parents[1] / "blobs" if len(here.parents) > 1 else here
+    return [here, blobs] if here.parent.name == "snapshots" and blobs.resolve() == blobs else [here]
+
+
+def _within(path: Path, homes: Iterable[Path]) -> Path | None:
+    """The small file that a path leads to, where it lies in one of these folders."""
+    try:
+        real = path.resolve()
+        inside = any(home in real.parents for home in homes)
+        fits = inside and real.is_file() and real.stat().st_size <= SIZE_MOST
+    except (OSError, RuntimeError):  # a link to itself
+        return None
+    return real if fits else None
 
 
 def _files(folder: Path, depth: int = 1) -> Iterator[Path]:

@@ -105,6 +105,8 @@ def refuse_odd_run(contents: Mapping[str, Any], blocks: Collection[Block]) -> No
         raise ValueError("its groups are not those of its samples")
     if not donors or len(contents["donor_misfits"]) != donors:
         raise ValueError("its donors are not told")
+    if len(contents.get("order", {}).get("donors", contents["donors"])) != donors:
+        raise ValueError("its order has other donors")
     for cell in plan["cells"]:
         if cell["by"] not in plan["by"] or cell["donor"] >= donors or not cell["names"]:
             raise ValueError("it has cells that belong nowhere")

@@ -22,6 +22,9 @@ from ckptswap.sweep.plain import read_plain
 from ckptswap.sweep.sealed import sealed, unsealed
 
 LOCK = "lock"
+LOCK_MOST = 10_000
+"""Bytes."""
+PID_MOST = 1 << 31
 BEAT = 5.0
 """Seconds between two touches."""
 DEAD = 6 * BEAT
@@ -139,7 +142,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     Raises `RunError` for a link or a pipe.
     """
     try:
-        return unsealed(read_plain(path))
+        return unsealed(read_plain(path, LOCK_MOST))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
@@ -161,6 +164,8 @@ def _name(holder: dict[str, Any]) -> str:
 
 def _process(pid: int) -> str | None:
     """What tells this process from a later one with its number; None where there is none, or it has ended."""
+    if not 0 < pid < PID_MOST:
+        return None
     with suppress(OSError, ValueError):
         # The name, in brackets, may hold spaces; state is the first field after it, the starting time the 20th.
         fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()

@@ -17,11 +17,20 @@ _FILES = re.compile(r"(plan|samples|experiment|sweeps)\.json|lock|(result|report
 _FOLDERS = re.compile(r"(journal|orders|slurm)(\.\d+)?")
 """What a run writes to, by its name."""
 
+FILE_MOST = 4 << 30
+SMALL = 1 << 20
+"""Bytes. What is larger lies on the disk, if not in full: some file systems compress, by `DENSEST` at the most."""
+DENSEST = 64
 
-def read_plain(path: Path) -> bytes:
-    """All bytes of a plain file. Raises `RunError` for a link, a pipe or a folder, `OSError` where it cannot be
-    read."""
+
+def read_plain(path: Path, most: int = FILE_MOST) -> bytes:
+    """All bytes of a plain file. Raises `RunError` for a link, a pipe or a folder, and for what is larger than
+    `most` bytes or next to nothing but a hole, `OSError` where it cannot be read."""
     with open_plain(path) as file:
+        status = os.fstat(file.fileno())
+        if status.st_size > min(most, max(SMALL, status.st_blocks * 512 * DENSEST)):
+            raise RunError(f"{path} cannot be what a run remembers: it has {status.st_size:,} bytes",
+                           remedy="take it away, or use another run folder")  # fmt: skip
         return file.read()
 
 

@@ -23,8 +23,6 @@ from ckptswap.task.spec import TaskSpec
 
 LONGEST = 200
 """Letters of a name in a sentence."""
-MOST_THREADS = 1024
-"""A stranger's task may ask for no more: the machine would go down under them."""
 _REGISTERED = ("smp:", "lab:")
 _METRICS = ("iou", "dice", "accuracy", "mse", "psnr")
 _NAMING = ("model", "model_args", "data", "data_args", "metrics", "group")
@@ -79,8 +77,6 @@ def _renamed(order: Order, named: Named, folder: Path) -> Order:
     spec = TaskSpec(exclude=order.spec.exclude)  # patterns on tensors' names: neither code nor files
     spec = spec.merge({key: value for key, value in said.items() if key not in (*_NAMING, "exclude")})
     spec = spec.merge({key: said[key] for key in _NAMING if _is_harmless(key, order.spec)}).merge(named.task)
-    if spec.threads > MOST_THREADS:
-        raise RunError(f"{folder} wants {spec.threads} threads", remedy="sweep again, with --threads")
     recipient, donors = named.recipient or "", named.donors
     wanted = replace(
         order,

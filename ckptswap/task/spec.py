@@ -26,6 +26,10 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
+THREADS_MOST = 1024
+"""More than any machine has; a configuration's typing error, or a stranger's, would take the machine."""
+
+
 @dataclass(frozen=True)
 class TaskSpec:
     """A task as the user says it.
@@ -228,10 +232,17 @@ def _args(flag: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+def _threads(flag: str, value: Any) -> int:
+    count = _count(flag, value)
+    if count > THREADS_MOST:
+        raise UsageError(f"{flag} is {count:,}", remedy=f"{THREADS_MOST:,} is the most")
+    return count
+
+
 _READERS: dict[str, Callable[[str, Any], Any]] = {
     "model": _text, "model_args": _args, "data": _text, "data_args": _args,
     "target": _one_of(TARGETS), "metrics": _names, "direction": _one_of(DIRECTIONS),
-    "batch_size": _count, "limit": _count, "threads": _count, "device": _text,
+    "batch_size": _count, "limit": _count, "threads": _threads, "device": _text,
     "dtype": _one_of(DTYPES),
     "output": _one_of(OUTPUTS), "output_key": _key, "ignore": _whole, "normalize": _text, "group": _text,
     "partial": _yes_or_no,
