@@ -78,7 +78,7 @@ def companions(checkpoint: Checkpoint) -> Companions:
 
 
 def _homes(folder: Path) -> list[Path]:
-    """The folder, and the `blobs` of the cache that it is a snapshot of: a folder there, and not a link elsewhere."""
+    """The folder, and the `blobs` of the cache that it is a snapshot of: a folder there, no link elsewhere."""
     here = folder.resolve()
     blobs = here.parents[1] / "blobs" if len(here.parents) > 1 else here
     return [here, blobs] if here.parent.name == "snapshots" and blobs.resolve() == blobs else [here]
