@@ -12,6 +12,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FormatError
 from ckptswap.formats.local import LocalFile
 from ckptswap.formats.pickles import PICKLE_MOST, read_pickle
+from ckptswap.formats.torch_beside import refuse_faulty
 from ckptswap.formats.torch_pickle import NAMES, Locate, Place, Storage, Storages, beside, find_tensors
 
 FORMAT = "torch legacy"
@@ -25,6 +26,7 @@ def open_torch_legacy(file: LocalFile) -> Checkpoint:
     """Open lazily; raises `FormatError` for what is damaged, hostile, or a pickle of another kind."""
     content, locate = read_content(file)
     found = find_tensors(content, locate, file.name)
+    refuse_faulty(content, locate, file.name)
     return Checkpoint(
         found.tensors,
         path=file.name,

@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -25,10 +25,10 @@ from ckptswap.formats.archive import Archive, Member
 from ckptswap.formats.atomic import atomic_file
 from ckptswap.formats.local import ByteSource, FileRange, LocalFile
 from ckptswap.formats.patch import copy_file
-from ckptswap.formats.pickles import Inert, shown
 from ckptswap.formats.streaming import Watch, unwatched
 from ckptswap.formats.strided import PieceSource
-from ckptswap.formats.torch_pickle import Locate, View, find_map, span
+from ckptswap.formats.torch_beside import keys_of
+from ckptswap.formats.torch_pickle import View, span
 from ckptswap.formats.zip_writer import add_member
 
 FORMATS = (torch_zip.FORMAT, torch_legacy.FORMAT)
@@ -138,46 +138,25 @@ def _distinct(found: Sequence[Splice]) -> Iterator[Splice]:
 
 
 def sharing(recipient: Checkpoint, replaced: Sequence[Splice]) -> list[str]:
-    """The keys beside the model's under which tensors lie in bytes that are to be replaced.
+    """The keys beside the model's tensors under which others lie in bytes that are to be replaced.
 
     Averages that were saved before they left the weights are such: what is put into the one is then in both.
     """
     if not recipient.beside or not replaced:
         return []
     taken = [(each.begin, each.end) for each in replaced]
+    begins = [begin for begin, _ in taken]
     with closing(LocalFile(recipient.files[0])) as file:
         is_old = recipient.format == torch_legacy.FORMAT
         content, locate = torch_legacy.read_content(file) if is_old else torch_zip.read_content(Archive(file))
-        key, _ = find_map(content, lambda value: isinstance(value, View), file.name)
-        if key is None or not isinstance(content, dict):
-            return []
-        return [shown(other) for other, value in content.items() if other != key and _meets(taken, value, locate)]
 
+        def is_taken(view: View) -> bool:
+            start = locate(view.storage).offset
+            begin, end = (start + place for place in span(view))
+            before = bisect_left(begins, end) - 1
+            return begin < end and before >= 0 and taken[before][1] > begin
 
-def _meets(taken: Sequence[tuple[int, int]], value: Any, locate: Locate) -> bool:
-    """Whether a tensor in `value` lies where something is taken; `taken` are in order and apart."""
-    begins = [begin for begin, _ in taken]
-    for view in _views(value):
-        start = locate(view.storage).offset
-        begin, end = (start + place for place in span(view))
-        before = bisect_left(begins, end) - 1
-        if begin < end and before >= 0 and taken[before][1] > begin:
-            return True
-    return False
-
-
-def _views(content: Any) -> Iterator[View]:
-    """Every tensor in a value, each container looked into once."""
-    waiting, seen = [content], set()
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, View):
-            yield value
-        elif isinstance(value, dict | list | tuple | set | frozenset | Inert) and id(value) not in seen:
-            seen.add(id(value))
-            waiting.extend(
-                value.values() if isinstance(value, dict) else [value.state] if isinstance(value, Inert) else value
-            )
+        return keys_of(content, is_taken)
 
 
 def patched_bytes(recipient: Checkpoint, replaced: Sequence[Splice]) -> int:

@@ -282,10 +282,15 @@ def beside(content: Any, is_tensor: Callable[[Any], bool] | None = None) -> tupl
     >>> beside({"state_dict": {"w": View(Storage("0", "F32", 1), 0, (1,), (1,), "F32"), "n": 1}, "epoch": 3})
     ('epoch', 'n')
     """
+    return tuple(shown(key) for key, _ in others(content, is_tensor))
+
+
+def others(content: Any, is_tensor: Callable[[Any], bool] | None = None) -> list[tuple[Any, Any]]:
+    """What `beside` names, with its values: all at the top but the model's map, and what is no tensor in that."""
     test = is_tensor or _is_tensor
     place, found = find_map(content, test, "it")
-    others = [key for key in content if key != place] if place is not None else []
-    return tuple(map(shown, [*others, *(key for key, value in found.items() if not test(value))]))
+    around = [(key, value) for key, value in content.items() if key != place] if place is not None else []
+    return [*around, *((key, value) for key, value in found.items() if not test(value))]
 
 
 def find_map(content: Any, is_tensor: Callable[[Any], bool], where: str) -> tuple[str | None, Mapping[str, Any]]:

@@ -11,6 +11,7 @@ from ckptswap.errors import FormatError
 from ckptswap.formats.archive import Archive
 from ckptswap.formats.local import LocalFile
 from ckptswap.formats.pickles import INSTRUCTIONS_MOST, PICKLE_MOST, read_pickle
+from ckptswap.formats.torch_beside import refuse_faulty
 from ckptswap.formats.torch_pickle import NAMES, Locate, Place, Storage, Storages, beside, find_tensors
 
 FORMAT = "torch"
@@ -28,6 +29,7 @@ def open_torch_zip(archive: Archive, file: LocalFile) -> Checkpoint:
     """Open lazily: only the pickle is read. Raises `FormatError` for what is damaged, hostile, or TorchScript."""
     content, locate = read_content(archive)
     found = find_tensors(content, locate, file.name)
+    refuse_faulty(content, locate, file.name)
     return Checkpoint(
         found.tensors,
         path=file.name,
@@ -63,6 +65,8 @@ def prefix_of(archive: Archive) -> str:
             f"{where} is a TorchScript archive, which holds code",
             remedy="where you trust it, save `torch.jit.load(FILE).state_dict()` with torch.save",
         )
+    for name in archive.members:  # whoever copies the file, or checks it, would unpack what may be very large
+        archive.stored(name)
     order = f"{prefix}/byteorder"
     if order in archive and archive.read(order, 16, ignore_crc=NO_CRC) != b"little":
         raise FormatError(f"{where} was saved big-endian", remedy="save it again on a little-endian machine")
