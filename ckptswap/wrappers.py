@@ -15,6 +15,7 @@ HOLDER = "model"
 too."""
 _CHAINS_MOST = 8
 _TOLD_MOST = 1000
+_PARTS_MOST = 100
 _CHAIN_DEPTH = 4
 _DEPTH_MOST = 16
 
@@ -58,7 +59,7 @@ def correspondence(names: Collection[str], reference: Collection[str]) -> Corres
             together = sum(found.names.get(name, name) in known for name in names)
             if together > most and _is_unique(found.names.get(name, name) for name in names):
                 best, most = found, together
-    return best
+    return best if best.how or not best.names else best._replace(how=_told(best.names))
 
 
 def _candidates(names: Collection[str], reference: frozenset[str], *, alike: bool) -> Iterator[Correspondence]:
@@ -94,16 +95,24 @@ def _by_plain_names(names: Iterable[str], plain: Iterable[str], own: Mapping[str
     """Wrappers' names are taken off, and on those of the other side put on."""
     changed = {name: own.get(key, key) for name, key in zip(names, plain, strict=True)}
     changed = {name: new for name, new in changed.items() if name != new}
+    return Correspondence(changed, "")
+
+
+def _told(changed: Mapping[str, str]) -> str:
     told = list(islice(changed.items(), _TOLD_MOST))
     off = dict.fromkeys(part for name, new in told for part in _missing_parts(name, new))
     on = dict.fromkeys(part for name, new in told for part in _missing_parts(new, name))
     parts = [f"{word} {' and '.join(map(repr, found))} in their names"
              for word, found in (("without", off), ("with", on)) if found]  # fmt: skip
-    return Correspondence(changed, ", ".join(parts))
+    return ", ".join(parts)
 
 
 def _missing_parts(name: str, other: str) -> Iterable[str]:
-    return (Counter(name.split(".")) - Counter(other.split("."))).keys()
+    return (Counter(_first_parts(name)) - Counter(_first_parts(other))).keys()
+
+
+def _first_parts(name: str) -> list[str]:
+    return name.split(".", _PARTS_MOST)[:_PARTS_MOST]
 
 
 def _chains(names: Iterable[str]) -> list[str]:

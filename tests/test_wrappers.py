@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckptswap import wrappers
 from ckptswap.wrappers import HOLDER, SEGMENTS, correspondence, plain_name
 
 PARTS = st.sampled_from(["encoder", "0", "1", "head", "model", "module"])
@@ -58,3 +60,15 @@ def test_names_of_very_many_parts_take_no_time() -> None:
     long = "module." * 600_000 + "w"
     assert correspondence([long], ["w"]).names == {long: "w"}
     assert correspondence(["." * 100_000 + "w"], ["v"]).names == {}
+
+
+def test_what_is_told_looks_at_few_parts_of_the_best_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    first_parts = wrappers._first_parts
+    monkeypatch.setattr(
+        wrappers, "_first_parts", lambda name: told.append(len(found := first_parts(name))) or found
+    )
+    names = ["a." * 4900 + f"{at}.w" for at in range(20)]
+    assert len(correspondence(names, [f"x.{name}" for name in names]).names) == 20
+    assert len(told) <= 4 * len(names)
+    assert max(told, default=0) <= 100

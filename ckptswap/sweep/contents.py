@@ -7,7 +7,7 @@ journal's blocks against them, so that whatever reads them needs no care of its 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 from ckptswap.sweep.plan import Status
@@ -110,6 +110,8 @@ def refuse_odd_run(contents: Mapping[str, Any], blocks: Collection[Block]) -> No
     for cell in plan["cells"]:
         if cell["by"] not in plan["by"] or cell["donor"] >= donors or not cell["names"]:
             raise ValueError("it has cells that belong nowhere")
+    if len(set(map(_key_of_cell, plan["cells"]))) < len(plan["cells"]):
+        raise ValueError("it has the same cell twice")
     if len({cell["kind"] for cell in plan["cells"]}) > MOST_KINDS:
         raise ValueError("it has more kinds than there can be")
     if len(plan["alphas"]) * len(plan["cells"]) > MOST_POINTS + 10 * len(blocks):
@@ -121,6 +123,10 @@ def refuse_odd_run(contents: Mapping[str, Any], blocks: Collection[Block]) -> No
     if not metrics or set(metrics.values()) != {2} or len(metrics) != len(contents["metrics"]):
         raise ValueError("its metrics are not told")
     refuse_odd_blocks(blocks, list(map(len, walk)), list(metrics))
+
+
+def _key_of_cell(cell: Mapping[str, Any]) -> Hashable:
+    return tuple(cell["by"]), cell["layer"], cell["kind"], tuple(cell["names"]), cell["donor"]
 
 
 def refuse_odd_blocks(blocks: Iterable[Block], sizes: Sequence[int], metrics: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -105,6 +106,7 @@ def at_most(count: int, groups: int, share: float) -> float:
     return min(1.0, float(np.exp(terms - most).sum() * math.exp(most)))
 
 
+@lru_cache(maxsize=1 << 14)
 def highest_share(count: int, groups: int, error: float) -> float:
     """The largest share of all groups that is worse, where `count` of the drawn ones were (Clopper–Pearson).
 

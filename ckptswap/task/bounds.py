@@ -15,7 +15,7 @@ from ckptswap.errors import ModelError
 
 SPARE = {"smp": 130_000_000}
 """Numbers that a library makes and drops again while it builds: the classifier of a VGG has 124 million."""
-ARGS_MOST = {"img_size": 1024, "window_size": 64, "upsampling": 32, "depth": 16}
+ARGS_MOST = {"img_size": 1024, "window_size": 16, "upsampling": 32, "depth": 16}
 """Arguments that cost memory before there is a parameter to count, or only when the model runs."""
 PATCH_LEAST = 4
 
@@ -54,6 +54,9 @@ def bounded_by(checkpoint: Checkpoint, spec: str, args: Mapping[str, Any]) -> It
 
 
 def _check_args(checkpoint: Checkpoint, args: Mapping[str, Any]) -> None:
+    for key, value in args.items():
+        if any(isinstance(each, list | tuple | dict) for each in _each(value)):
+            raise _refusal(checkpoint, f"has values within those of {key}")
     for key, most in ARGS_MOST.items():
         if any(value > most for value in _numbers(args.get(key))):
             raise _refusal(checkpoint, f"has {key} above {most}")
@@ -62,8 +65,13 @@ def _check_args(checkpoint: Checkpoint, args: Mapping[str, Any]) -> None:
 
 
 def _numbers(value: Any) -> list[float]:
-    values = value if isinstance(value, list | tuple) else [value]
-    return [each for each in values if isinstance(each, int | float)]
+    return [each for each in _each(value) if isinstance(each, int | float)]
+
+
+def _each(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _refusal(checkpoint: Checkpoint, fault: str) -> ModelError:

@@ -225,3 +225,9 @@ def test_its_lower_end_is_seldom_wrong(share: float) -> None:
         few = Few(common, below, above, 12, -1.0, 1.0, 1.0, float(drops.min()), float(drops.max()))
         wrong += few.ends(0.025)[0] > 1 - share * 1.05
     assert wrong / tables <= 0.025 + 2 * (0.025 * 0.975 / tables) ** 0.5
+
+
+def test_the_same_share_is_reckoned_once() -> None:
+    highest_share.cache_clear()
+    assert len({highest_share(3, 16, 0.025) for _ in range(5)}) == 1
+    assert highest_share.cache_info().misses == 1

@@ -36,6 +36,8 @@ def saying(spec: str, args: dict[str, Any], held: dict[str, np.ndarray] | None =
         ("smp:PSPNet", {"encoder_name": "resnet18", "upsampling": 10**6}),
         ("smp:Unet", {"encoder_name": "tu-vit_tiny_patch16_224", "img_size": 100_000}),
         ("smp:Unet", {"encoder_name": "tu-vit_tiny_patch16_224", "img_size": [224, 100_000]}),
+        ("smp:Unet", {"encoder_name": "tu-swin_tiny_patch4_window7_224", "window_size": 64}),
+        ("smp:Unet", {"encoder_name": "tu-swin_tiny_patch4_window7_224", "window_size": [[64, 64]]}),
     ],
     ids=str,
 )
