@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import xxhash
@@ -140,16 +141,38 @@ def _following(
     for name in wanted:
         if name not in known:
             inside[split_name(name)[0]].append(name)
+    digest = lru_cache(maxsize=None)(_digest)
     for layers in dict.fromkeys(tuple(split_name(name)[0] for name in group) for group in evident):
-        for layer in layers:
-            for name in inside[layer]:
-                others = (other + name.removeprefix(layer) for other in layers if other != layer)
-                yield (name, *(each for each in others if _are_alike(recipient, donor, name, each)))
+        roles = dict.fromkeys(name.removeprefix(layer) for layer in layers for name in inside[layer])
+        for role in roles:
+            named = [layer + role for layer in dict.fromkeys(layers) if layer + role in recipient]
+            for same in _by(named, lambda name: digest(recipient, name)):
+                yield from _alike_in(donor, same, wanted, digest)
 
 
-def _are_alike(recipient: Checkpoint, donor: Checkpoint, a: str, b: str) -> bool:
-    there = a in donor and b in donor
-    return b in recipient and alike(recipient[a], recipient[b]) and (not there or alike(donor[a], donor[b]))
+def _alike_in(
+    donor: Checkpoint, names: Sequence[str], wanted: Collection[str], digest: Callable[[Checkpoint, str], Hashable]
+) -> Iterator[Group]:
+    """Those that are equal in the donor too; a name that it lacks is one with each that is wanted."""
+    missing = [name for name in names if name not in donor]
+    for same in _by([name for name in names if name in donor], lambda name: digest(donor, name)):
+        yield tuple(same)
+        if missing and not wanted.isdisjoint([*same, *missing]):
+            yield (same[0], *missing)
+    if missing:
+        yield tuple(missing)
+
+
+def _by(names: Iterable[str], key: Callable[[str], Hashable]) -> list[list[str]]:
+    groups: dict[Hashable, list[str]] = defaultdict(list)
+    for name in names:
+        groups[key(name)].append(name)
+    return list(groups.values())
+
+
+def _digest(checkpoint: Checkpoint, name: str) -> Hashable:
+    entry = checkpoint[name]
+    return entry.shape, entry.dtype, _hash(entry)
 
 
 def _fits(entry: Entry, donor: Checkpoint) -> bool:

@@ -19,6 +19,7 @@ from tied_networks import built, groups, opened, plain_score, save_pair, variant
 from torch import Tensor
 
 import ckptswap as cs
+from ckptswap import twins
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import MismatchError
 from ckptswap.selection import Selection
@@ -303,3 +304,18 @@ def test_save_model_files_of_a_whole_network() -> None:
     names = {name for name in ours if ours[name].dim() == 4}
     expected = plain_score("Registered", variant(names, ours, theirs))
     assert found.scores[0]["net.py:error"].estimate == pytest.approx(expected, rel=1e-6)
+
+
+def test_what_follows_is_hashed_once_a_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+    plain = twins._hash
+    monkeypatch.setattr(twins, "_hash", lambda entry: hashed.append(entry.name) or plain(entry))
+    layers = [f"l{at}" for at in range(50)]
+
+    def side(value: float) -> Checkpoint:
+        weights = {f"{each}.weight": np.arange(4.0) + value for each in layers}
+        return Checkpoint.from_arrays(weights | {f"{each}.bias": np.zeros(2) for each in layers})
+
+    found = probable_ties(side(0), side(1), [f"{each}.bias" for each in layers])
+    assert {len(group) for group in found.same} == {50}
+    assert max(map(hashed.count, hashed)) <= 2
