@@ -9,7 +9,7 @@ evidence by themselves, and follow the tensors of their layers.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import lru_cache
 
 import numpy as np
@@ -133,7 +133,7 @@ def _is_evidence(entry: Entry, donor: Checkpoint, group: Sequence[Entry]) -> boo
 
 
 def _following(
-    recipient: Checkpoint, donor: Checkpoint, evident: Sequence[Group], wanted: Collection[str]
+    recipient: Checkpoint, donor: Checkpoint, evident: Sequence[Group], wanted: Set[str]
 ) -> Iterator[Group]:
     """What is no evidence, in layers that are one by another tensor."""
     known = {name for group in evident for name in group}
@@ -151,7 +151,7 @@ def _following(
 
 
 def _alike_in(
-    donor: Checkpoint, names: Sequence[str], wanted: Collection[str], digest: Callable[[Checkpoint, str], Hashable]
+    donor: Checkpoint, names: Sequence[str], wanted: Set[str], digest: Callable[[Checkpoint, str], Hashable]
 ) -> Iterator[Group]:
     """Those that are equal in the donor too; a name that it lacks is one with each that is wanted."""
     missing = [name for name in names if name not in donor]

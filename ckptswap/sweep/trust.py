@@ -27,6 +27,9 @@ _REGISTERED = ("smp:", "lab:")
 _METRICS = ("iou", "dice", "accuracy", "mse", "psnr")
 _NAMING = ("model", "model_args", "data", "data_args", "metrics", "group")
 """The keys of a task that may name code or files."""
+_BOUNDED = ("model", "model_args")
+"""What is not taken from the folder even where it is ours, but from the recipient: a model that a checkpoint names
+itself may be no larger than the checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ def _renamed(order: Order, named: Named, folder: Path) -> Order:
     said = vars(order.spec)
     spec = TaskSpec(exclude=order.spec.exclude)  # patterns on tensors' names: neither code nor files
     spec = spec.merge({key: value for key, value in said.items() if key not in (*_NAMING, "exclude")})
-    spec = spec.merge({key: said[key] for key in _NAMING if _is_harmless(key, order.spec)}).merge(named.task)
+    own = [key for key in _NAMING if key not in _BOUNDED and _is_harmless(key, order.spec)]
+    spec = spec.merge({key: said[key] for key in own}).merge(named.task)
     recipient, donors = named.recipient or "", named.donors
     wanted = replace(
         order,

@@ -221,6 +221,13 @@ def test_arguments_must_be_named_again_too(work: Path) -> None:
     refused(run("select", "run", *AGAIN), "add --data-args samples=1000000000")
 
 
+def test_how_large_a_model_of_ours_is_a_folder_does_not_say(work: Path) -> None:
+    """The recipient does, by what it says of itself, and no larger than itself; else the command line."""
+    forge(work / "run", lambda plan: spec(model="lab:unet", model_args={"width": 1500})(plan["order"]))
+    given = [each for each in AGAIN if each not in ("--model", "own.py:Net")]
+    refused(run("select", "run", *given), "recipient.pt does not say what model it is")
+
+
 def test_other_data_than_the_runs_is_refused(work: Path) -> None:
     (work / "own.py").write_text((work / "own.py").read_text().replace("manual_seed(0)", "manual_seed(1)"))
     forge(work / "run", lambda plan: None)
