@@ -67,9 +67,10 @@ PLAIN = {name: BAGGAGE[name] for name in ("default", "counter", "float", "big", 
 
 @contextmanager
 def python_313() -> Iterator[None]:
-    """Paths lie in `pathlib._local` in Python 3.13, and in no other."""
+    """Paths lie in `pathlib._local` in Python 3.13, and in no other; enums are written as in all but 3.11."""
     local = argparse.Namespace(PosixPath=pathlib.PosixPath, PureWindowsPath=pathlib.PureWindowsPath)
     with (
+        others(),
         patch.dict(sys.modules, {"pathlib._local": local}),
         patch.object(pathlib.PosixPath, "__module__", "pathlib._local"),
         patch.object(pathlib.PureWindowsPath, "__module__", "pathlib._local"),
