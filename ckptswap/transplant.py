@@ -228,9 +228,8 @@ def left_behind(plan: Transplant, out: str | os.PathLike[str] | None = None) -> 
     spliced = _spliced(plan, out)
     said = []
     if spliced is not None:
-        said += [
-            f"{key} shares bytes with what is taken, and changes with it" for key in sharing(recipient, spliced)
-        ]
+        if keys := sharing(recipient, spliced):
+            said.append(f"what shares bytes with the taken changes with it: {listing(keys)}")
         if recipient.format == LEGACY:
             said.append("a file from before torch 1.6 has no room to say where it came from")
     elif recipient.beside:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
+from ckptswap.sweep.blocks import Block
 from ckptswap.sweep.plan import Status
 from ckptswap.sweep.result import Mode
-
-if TYPE_CHECKING:
-    from ckptswap.sweep.journal import Block
 
 MOST = 1 << 62
 """No count is larger."""

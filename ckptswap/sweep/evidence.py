@@ -17,9 +17,10 @@ import numpy as np
 
 from ckptswap.errors import MetricError, RunError, UsageError, near
 from ckptswap.sweep import statistics
+from ckptswap.sweep.blocks import Block, Blocks
 from ckptswap.sweep.contents import refuse_odd_run
 from ckptswap.sweep.heats import Heat, Race, heats
-from ckptswap.sweep.journal import BASELINE, DONOR, PLAN, Block, Blocks, donor_id, key_of, read_blocks, read_plan
+from ckptswap.sweep.journal import BASELINE, DONOR, PLAN, donor_id, key_of, read_blocks, read_plan
 from ckptswap.sweep.notes import notes, unseen
 from ckptswap.sweep.plan import Cell, Plan, Variant, cell_key
 from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated, Row, SweepResult, Verdict

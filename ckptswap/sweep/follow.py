@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ckptswap.sweep.journal import Block, faults, journal_files, read_lines
+from ckptswap.sweep.blocks import Block
+from ckptswap.sweep.journal import faults, journal_files, read_lines
 from ckptswap.sweep.plain import open_plain
 
 

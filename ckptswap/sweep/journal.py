@@ -21,12 +21,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ckptswap.errors import RunError
 from ckptswap.formats.atomic import write_text
+from ckptswap.sweep.blocks import REPLAY, Block, Blocks
 from ckptswap.sweep.contents import refuse_odd_contents
 from ckptswap.sweep.plain import open_to_append, read_plain, refuse_odd, refuse_odd_parts
 from ckptswap.sweep.sealed import is_own, plain_json, sealed, unsealed
@@ -38,7 +39,6 @@ SAMPLES = "samples.json"
 """The samples that were hit worst (`samples`), which are nothing without their scores."""
 BASELINE = "baseline"
 DONOR = "donor"
-REPLAY = "replay"
 SYNC = 1.0
 """Seconds after which what was written is made to reach the disk."""
 
@@ -52,10 +52,6 @@ DISTRUST = "what was replayed cannot be trusted"
 _FORMS = [(str, int, failed, engine) for failed in (str, type(None)) for engine in ("full", REPLAY)]
 """Types of a block's variant, batch and failure, and its engine: a sound checksum says nothing of who made it."""
 
-Statistics = dict[str, np.ndarray]
-Place = tuple[str, int]
-"""Variant and number of the batch."""
-
 
 def donor_id(number: int) -> str:
     """What the journal calls a donor itself.
@@ -64,19 +60,6 @@ def donor_id(number: int) -> str:
     ('donor', 'donor1')
     """
     return DONOR if number == 0 else f"{DONOR}{number}"
-
-
-class Block(NamedTuple):
-    """One variant on one batch: per metric the statistics of its samples (n, K), or why it failed.
-
-    `engine` says how it was computed: `full` or `replay`.
-    """
-
-    variant: str
-    batch: int
-    statistics: Statistics
-    failed: str | None = None
-    engine: str = "full"
 
 
 def encode(block: Block) -> bytes:
@@ -142,38 +125,6 @@ def _unpacked(width: int, text: str) -> np.ndarray:
     if type(width) is not int or not 1 <= width <= _WIDEST or len(raw) % (8 * width):
         raise ValueError(f"{len(raw)} bytes are no rows of {width} values")
     return np.ndarray((len(raw) // (8 * width), width), _F8, raw)
-
-
-class Blocks(dict[Place, Block]):
-    """All that is known of a run, by variant and batch. Of two blocks for one place the better one stays, whatever
-    the order in which they come: a score rather than a failure, a full pass rather than a replay."""
-
-    distrusted = False
-    """Whether replays were found wrong: then none of theirs is kept."""
-
-    def put(self, block: Block) -> None:
-        """Add one, unless a better one is there."""
-        if self.distrusted and block.engine == REPLAY:
-            return
-        place = block.variant, block.batch
-        known = self.get(place)
-        if known is None or _worth(block) >= _worth(known):
-            self[place] = block
-
-    def distrust(self) -> None:
-        """Forget what was replayed, and take no more of it."""
-        self.distrusted = True
-        for place in [place for place, block in self.items() if block.engine == REPLAY]:
-            del self[place]
-
-    def lacks(self, variant: str, batch: int) -> bool:
-        """Whether there is work to do; what failed is tried again."""
-        block = self.get((variant, batch))
-        return block is None or block.failed is not None
-
-
-def _worth(block: Block) -> tuple[bool, bool]:
-    return block.failed is None, block.engine != REPLAY
 
 
 def read_blocks(folder: Path, *, key: str) -> Blocks:

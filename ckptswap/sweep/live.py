@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 
-from ckptswap.sweep.journal import BASELINE, Block
+from ckptswap.sweep.blocks import Block
+from ckptswap.sweep.journal import BASELINE
 
 
 class Leaderboard:

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ckptswap.sweep.journal import BASELINE, Block, Blocks
+from ckptswap.sweep.blocks import Block, Blocks
+from ckptswap.sweep.journal import BASELINE
 from ckptswap.sweep.live import Leaderboard
 from ckptswap.sweep.lock import Lock
 from ckptswap.sweep.plan import Cell

@@ -23,6 +23,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, ModelError, RunError, TaskError, UsageError
 from ckptswap.formats.guard import refuse_occupied
 from ckptswap.selection import Selection
+from ckptswap.sweep.blocks import Block, Blocks, Statistics
 from ckptswap.sweep.calibration import Calibration
 from ckptswap.sweep.contents import EXTENT, refuse_odd_blocks
 from ckptswap.sweep.evidence import checked_tolerance, limit_of, load_result
@@ -31,10 +32,7 @@ from ckptswap.sweep.facts import made_by
 from ckptswap.sweep.heats import Heat, Race, heats, wanted
 from ckptswap.sweep.journal import (
     BASELINE,
-    Block,
-    Blocks,
     Journal,
-    Statistics,
     check_conditions,
     donor_id,
     journal_files,

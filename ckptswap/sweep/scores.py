@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ckptswap.sweep.journal import Block
+from ckptswap.sweep.blocks import Block
 
 
 class Scores:

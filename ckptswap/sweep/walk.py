@@ -11,8 +11,9 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from ckptswap.errors import CkptswapError
+from ckptswap.sweep.blocks import Block, Blocks
 from ckptswap.sweep.engine import Engine, Outcome, ReplayDiffers
-from ckptswap.sweep.journal import Block, Blocks, Journal
+from ckptswap.sweep.journal import Journal
 from ckptswap.sweep.plan import Variant
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 
 from ckptswap.errors import CkptswapError, Stopped
-from ckptswap.sweep.journal import Block, Journal
+from ckptswap.sweep.blocks import Block
+from ckptswap.sweep.journal import Journal
 from ckptswap.sweep.order import Order, read_order
 from ckptswap.sweep.stopping import Stop, on_signals
 

@@ -95,11 +95,6 @@ def model_of(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
     raise ModelError(f"{checkpoint.path} does not say what model it is", remedy=_EXAMPLE)
 
 
-def says_what_it_is(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint names a model at all."""
-    return MODEL_KEY in checkpoint.metadata or CONFIG_KEY in checkpoint.metadata
-
-
 def target_of(checkpoint: Checkpoint) -> str | None:
     """What `ckptswap train` taught it to give: `masks` or `input`; None where it does not say."""
     if TASK_KEY not in checkpoint.metadata:

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from ckptswap.sweep.journal import Block, decode, journal_files
+from ckptswap.sweep.blocks import Block
+from ckptswap.sweep.journal import decode, journal_files
 
 SOURCE = """
 import time

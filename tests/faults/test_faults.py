@@ -20,7 +20,8 @@ import chaos
 import numpy as np
 import pytest
 
-from ckptswap.sweep.journal import JOURNAL, Block, Journal, journal_files, key_of, read_blocks, read_plan
+from ckptswap.sweep.blocks import Block
+from ckptswap.sweep.journal import JOURNAL, Journal, journal_files, key_of, read_blocks, read_plan
 from ckptswap.sweep.lock import LOCK
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import shutil
@@ -12,8 +11,7 @@ from pathlib import Path
 
 import pytest
 from cli_program import good, run
-from once import once
-from stranger_runs import SWEEP, journal, make
+from stranger_runs import SWEEP, journal
 
 from ckptswap.api import report
 from ckptswap.errors import CkptswapError, RunError
@@ -25,19 +23,6 @@ from ckptswap.sweep.run import Proposal, propose
 from ckptswap.task import TaskSpec
 
 FLIPS = 300
-
-
-@pytest.fixture
-def work(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[Path]:
-    """A copy of a small run, as the current folder."""
-
-    def build(folder: Path) -> None:
-        with contextlib.chdir(folder):
-            make(folder)
-
-    folder = shutil.copytree(once(tmp_path_factory, "stranger", build), tmp_path / "work")
-    with contextlib.chdir(folder):
-        yield folder
 
 
 def flipped(path: Path, seed: int = 0) -> Iterator[int]:

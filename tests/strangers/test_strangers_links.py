@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -11,8 +10,7 @@ from pathlib import Path
 
 import pytest
 from cli_program import good, listing, run
-from once import once
-from stranger_runs import AGAIN, SWEEP, journal, make
+from stranger_runs import AGAIN, SWEEP, journal
 
 from ckptswap.errors import RunError
 from ckptswap.lab.experiment import STAGES, quick
@@ -27,19 +25,6 @@ PARTS = ["plan.json", "journal", "journal/main.jsonl", "samples.json", "lock", "
 FOLDERS = ("journal", "orders", "slurm")
 READ = {"plan.json", "journal", "journal/main.jsonl"}
 """Without what stands here there is no table."""
-
-
-@pytest.fixture
-def work(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[Path]:
-    """A copy of a small run, as the current folder."""
-
-    def build(folder: Path) -> None:
-        with contextlib.chdir(folder):
-            make(folder)
-
-    folder = shutil.copytree(once(tmp_path_factory, "stranger", build), tmp_path / "work")
-    with contextlib.chdir(folder):
-        yield folder
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,8 @@ from cli_program import Done, good, run
 from once import once
 from stranger_runs import AGAIN, SWEEP, forge, journal, make, mark_of, plan_of
 
-from ckptswap.sweep.journal import Block, decode, encode, write_plan
+from ckptswap.sweep.blocks import Block
+from ckptswap.sweep.journal import decode, encode, write_plan
 from ckptswap.sweep.samples import load_samples
 from ckptswap.sweep.secret import SIZE
 

@@ -13,8 +13,9 @@ import pytest
 from ckptswap.errors import MetricError, RunError, UsageError
 from ckptswap.selection import Selection
 from ckptswap.sweep import statistics
+from ckptswap.sweep.blocks import Block
 from ckptswap.sweep.evidence import Evidence, load_evidence, load_result, reduction
-from ckptswap.sweep.journal import BASELINE, DONOR, Block, decode, encode, journal_files, read_plan, write_plan
+from ckptswap.sweep.journal import BASELINE, DONOR, decode, encode, journal_files, read_plan, write_plan
 from ckptswap.sweep.plan import variant_id
 from ckptswap.sweep.result import Row
 from ckptswap.sweep.run import sweep

@@ -12,10 +12,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ckptswap.errors import RunError, Stopped, UsageError
+from ckptswap.sweep.blocks import Block
 from ckptswap.sweep.executors import executor
 from ckptswap.sweep.executors.process import environment
 from ckptswap.sweep.follow import Follower
-from ckptswap.sweep.journal import Block, Journal
+from ckptswap.sweep.journal import Journal
 from ckptswap.sweep.order import Named, Order, divide, read_order
 from ckptswap.sweep.plan import Variant
 from ckptswap.sweep.stopping import Stop, on_signals

@@ -16,11 +16,10 @@ from hypothesis.extra import numpy as hnp
 
 from ckptswap.errors import RunError
 from ckptswap.sweep import journal as journal_module
+from ckptswap.sweep.blocks import Block, Blocks
 from ckptswap.sweep.journal import (
     JOURNAL,
     PLAN,
-    Block,
-    Blocks,
     Journal,
     check_conditions,
     decode,

@@ -20,9 +20,10 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import MetricError, ModelError, RunError, TaskError
 from ckptswap.selection import Selection
 from ckptswap.sweep import walk as walk_module
+from ckptswap.sweep.blocks import Block
 from ckptswap.sweep.engine import Engine
 from ckptswap.sweep.evidence import load_evidence, load_result
-from ckptswap.sweep.journal import BASELINE, DONOR, JOURNAL, Block, decode, journal_files, read_plan
+from ckptswap.sweep.journal import BASELINE, DONOR, JOURNAL, decode, journal_files, read_plan
 from ckptswap.sweep.meter import Progress
 from ckptswap.sweep.plan import variant_id
 from ckptswap.sweep.replay import Replay

@@ -15,7 +15,8 @@ from ckptswap.errors import DependencyError, UsageError
 from ckptswap.task.spec import TaskSpec
 
 if TYPE_CHECKING:
-    from ckptswap.sweep.journal import Block, Journal
+    from ckptswap.sweep.blocks import Block
+    from ckptswap.sweep.journal import Journal
     from ckptswap.sweep.run import Proposal
 
 Name = Literal["inline", "process", "slurm", "ray"]
