@@ -177,7 +177,9 @@ def _proposed(
     proposal = propose(giving, receiving, spec, **how)
     note(dict.fromkeys([*proposal.notes, *hints]))
     fit = proposal.task.fit
-    tell_unmatched(how["selection"], fit.checkpoint, fit.own)
+    wanted, sides = how["selection"], (fit.checkpoint, fit.own)
+    tell_unmatched(replace(wanted, exclude=()), *sides)
+    tell_unmatched(replace(wanted, only=(), layers=(), kind=()), *proposal.donors, *sides)
     return proposal
 
 

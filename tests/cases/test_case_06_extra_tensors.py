@@ -302,3 +302,12 @@ def test_a_counter_that_is_no_number_or_has_another_shape_is_still_refused() -> 
         state = {name: each.numpy() for name, each in made(0).state_dict().items()} | {COUNTER: value}
         cs.save(state, "a.safetensors", force=True)
         assert run("evaluate", "a.safetensors", *TASK).code == 2
+
+
+def test_what_only_the_donor_has_is_excluded_without_a_warning() -> None:
+    torch.save({**made(0).state_dict(), "n_averaged": torch.tensor(3)}, "a.pt")
+    torch.save(made(1).state_dict(), "b.pt")
+    pair = ("sweep", "--from", "a.pt", "--to", "b.pt", *TASK, "--by", "kind", "--dry-run")
+    assert "matches nothing" not in good(*pair, "--exclude", "n_averaged").err
+    assert "--exclude n_avraged matches nothing in a.pt or b.pt" in good(*pair, "--exclude", "n_avraged").err
+    assert "--only n_averaged matches nothing in b.pt" in good(*pair, "--only", "n_averaged,head.bias").err
