@@ -21,8 +21,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/faults"))
 import chaos
 
-from ckptswap.sweep.blocks import Block
-from ckptswap.sweep.journal import Journal, read_blocks
+from ckptswap.sweep.run_folder.blocks import Block
+from ckptswap.sweep.run_folder.journal import Journal, read_blocks
 
 BLOCK = 0.005
 """Seconds that a block is said to take."""

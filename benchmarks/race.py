@@ -20,8 +20,8 @@ from statistics import fmean
 
 import numpy as np
 
+from ckptswap.statistics.seeds import student_quantile
 from ckptswap.sweep.race import RaceRules, chunk_ends, standing
-from ckptswap.sweep.seeds import student_quantile
 
 BATCH = 8
 Make = Callable[[np.random.Generator, int, int, int], np.ndarray]

@@ -129,10 +129,10 @@ def race_all(folder: Path, options: argparse.Namespace, exact: dict[str, Any]) -
 def scores(folder: Path, rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Drops (V, N), baseline (N,), and each variant's cone as a share of a forward pass (V,)."""
     from ckptswap.formats import open_checkpoint
-    from ckptswap.sweep.graph import capture
-    from ckptswap.sweep.journal import BASELINE, key_of, read_blocks, read_plan
+    from ckptswap.scoring.graph import capture
+    from ckptswap.scoring.schedule import cone_of
     from ckptswap.sweep.plan import variant_id
-    from ckptswap.sweep.schedule import cone_of
+    from ckptswap.sweep.run_folder.journal import BASELINE, key_of, read_blocks, read_plan
     from ckptswap.sweep.scores import Scores
     from ckptswap.task.models import build_model, model_of
 

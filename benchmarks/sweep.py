@@ -4,7 +4,7 @@
 
 For each network a pair of random checkpoints, one variant for every tensor that the network reads, and
 
-- *ours*: `propose` and `run`, that is capture, checks, baseline, base passes, scoring, journal and table;
+- *ours*: `prepare` and `run`, that is capture, checks, baseline, base passes, scoring, journal and table;
 - *full*: the same variants in memory: tensors copied in, one full forward pass, the same scoring, copied back;
 - *script*: both files loaded, tensors copied, `load_state_dict`, a DataLoader, for some of the variants, scaled.
 
@@ -172,8 +172,8 @@ def pair(network: str, folder: Path) -> None:
 def one(options: argparse.Namespace) -> dict[str, Any]:
     """Measure one way in this process."""
     from ckptswap.formats import open_checkpoint
-    from ckptswap.sweep.allocator import keep_freed_memory
-    from ckptswap.sweep.run import propose
+    from ckptswap.scoring.allocator import keep_freed_memory
+    from ckptswap.sweep.runner import prepare
     from ckptswap.task import TaskSpec, load_task
 
     if options.allocator == "kept":
@@ -194,7 +194,7 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
         load_task(spec, recipient)  # imports
         if options.how == "ours":
             return ours(spec, donor, recipient, folder)
-        proposal = propose(donor, recipient, spec, by=[("tensor",)])
+        proposal = prepare(donor, recipient, spec, by=[("tensor",)])
         names = [each for variant in proposal.plan.variants() for each in variant.names]
         run: Callable[..., dict[str, float]] = in_memory if options.how == "full" else scripted
         chosen = names if options.how == "full" else names[:: max(1, len(names) // SCRIPTED)]
@@ -206,11 +206,11 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def ours(spec: Any, donor: Any, recipient: Any, folder: Path) -> dict[str, Any]:
-    from ckptswap.sweep.run import propose
+    from ckptswap.sweep.runner import prepare
 
     with tempfile.TemporaryDirectory(dir=folder) as run:
         start = time.perf_counter()
-        proposal = propose(donor, recipient, spec, by=[("tensor",)], run_dir=run)
+        proposal = prepare(donor, recipient, spec, by=[("tensor",)], run_dir=run)
         result = proposal.run(tolerance=0.01)
         seconds = time.perf_counter() - start
     assert proposal.engine.notes == [], proposal.engine.notes

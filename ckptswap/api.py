@@ -211,12 +211,12 @@ def sweep(
     (default `runs/KEY`), from which the same call continues. A donor may be one of the words of
     `ckptswap.sweep.donors` (`zeros`, `init:SEED`, …). `exclude` and `partial` say what need not fit the model,
     `map` and `strip_prefix` rename, as in `evaluate`. `task` are the keys of `TaskSpec`, as in `evaluate`; `how`
-    goes to `Proposal.run` (`top`, `budget`, `executor`, `progress`, …). Raises `UsageError` where there is no
-    donor, and what `ckptswap.sweep.run.sweep` raises.
+    goes to `Sweep.run` (`top`, `budget`, `executor`, `progress`, …). Raises `UsageError` where there is no
+    donor, and what `ckptswap.sweep.runner.sweep` raises.
     """
     from ckptswap.renaming import parse_rules
-    from ckptswap.sweep.run import propose
-    from ckptswap.sweep.samples import keep_samples
+    from ckptswap.sweep.run_folder.samples import keep_samples
+    from ckptswap.sweep.runner import prepare
 
     spec, several = _spec(task, exclude, partial), _several(donor, "donor")
     rules = parse_rules(_listed(map))
@@ -224,7 +224,7 @@ def sweep(
         receiving = _opened(recipient, stack)
         giving = [_given(each, receiving, spec, stack) for each in several]
         giving, receiving = _sides(giving, receiving, rules, strip_prefix)
-        proposal = propose(
+        proposal = prepare(
             giving,
             receiving,
             spec,
@@ -251,14 +251,14 @@ def report(
     `FileError` for a page that would replace a checkpoint or what the run remembers.
     """
     from ckptswap.formats.atomic import write_text
-    from ckptswap.formats.guard import refuse_precious
+    from ckptswap.formats.overwrite import refuse_precious
     from ckptswap.lab.findings import findings
     from ckptswap.report.html import about, sweep_html
-    from ckptswap.sweep.evidence import load_evidence
+    from ckptswap.sweep.analysis import load_analysis
 
     if page is not None:
         refuse_precious(page)
-    evidence = load_evidence(Path(run), metric, tolerance)
+    evidence = load_analysis(Path(run), metric, tolerance)
     result = evidence.result
     if result.mode == "only" and len(result.donors) < 2:  # the claims are about one donor's parts, one at a time
         result = replace(result, findings=findings(evidence))

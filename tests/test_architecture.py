@@ -82,7 +82,7 @@ def imports(file: Path) -> Iterator[str]:
 def test_the_walk_sees_what_is_there() -> None:
     """A walk that finds nothing would hold every arrow."""
     found = set(imports(PACKAGE / "cli/sweep.py"))
-    assert {"typer", "ckptswap.cli.flags", "ckptswap.sweep.run", "ckptswap.api"} <= found
+    assert {"typer", "ckptswap.cli.flags", "ckptswap.sweep.runner", "ckptswap.api"} <= found
     assert "ckptswap.sweep.result" not in set(imports(PACKAGE / "cli/flags.py"))
     assert rooms()[0] == "errors"
     assert rooms()[-2:] == ["api", "cli"]

@@ -29,7 +29,7 @@ def demo(
     """
     from ckptswap.cli.sweep import export, keep_page, render
     from ckptswap.lab import demo as library
-    from ckptswap.sweep.allocator import keep_freed_memory
+    from ckptswap.scoring.allocator import keep_freed_memory
 
     keep_freed_memory()
 

@@ -32,7 +32,7 @@ def writable(context: typer.Context, path: str | None) -> str | None:
     if path in STDOUT:
         return None
     if path is not None and not context.resilient_parsing:
-        from ckptswap.formats.guard import refuse_precious
+        from ckptswap.formats.overwrite import refuse_precious
 
         refuse_precious(path, force=context.params.get("force", False))
     return path

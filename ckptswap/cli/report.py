@@ -107,7 +107,7 @@ def _compared(
     from ckptswap.report.document import document_md, document_text
     from ckptswap.report.text import dump_json
     from ckptswap.sweep.agreement import agreement
-    from ckptswap.sweep.evidence import load_result
+    from ckptswap.sweep.analysis import load_result
 
     found = agreement({run: load_result(run, metric, tolerance) for run in runs})
     if format in ("json", "csv") and top is not None:
@@ -132,8 +132,8 @@ def _watch(run: Path, table: Callable[[], str]) -> None:
 
 def _growing(run: Path) -> Iterator[None]:
     """Once now, then whenever there is more, until nobody works on the run."""
-    from ckptswap.sweep.journal import faults, journal_files
-    from ckptswap.sweep.lock import is_held
+    from ckptswap.sweep.run_folder.journal import faults, journal_files
+    from ckptswap.sweep.run_folder.lock import is_held
 
     size = -1
     while True:

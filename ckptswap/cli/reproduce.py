@@ -58,11 +58,11 @@ def reproduce(
       ckptswap reproduce --run quick
       ckptswap reproduce --full --run reusability --jobs 2
     """
-    from ckptswap.formats.guard import refuse_occupied
+    from ckptswap.formats.overwrite import refuse_occupied
     from ckptswap.lab import experiment as plans
     from ckptswap.lab.reproduce import SETTINGS, cost
     from ckptswap.lab.reproduce import reproduce as carry_out
-    from ckptswap.sweep.plain import refuse_odd_parts
+    from ckptswap.sweep.run_folder.plain import refuse_odd_parts
     from ckptswap.sweep.stopping import on_signals
 
     refuse_odd_parts(Path(run))  # before minutes of measuring

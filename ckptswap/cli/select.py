@@ -39,7 +39,7 @@ def select(
     """
     from ckptswap.report import select as report
     from ckptswap.report.text import dump_json
-    from ckptswap.sweep.allocator import keep_freed_memory
+    from ckptswap.scoring.allocator import keep_freed_memory
     from ckptswap.sweep.select import commands
     from ckptswap.sweep.select import select as search
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ckptswap.report.text import Style
     from ckptswap.sweep.plan import Cell
     from ckptswap.sweep.result import SweepResult
-    from ckptswap.sweep.run import Proposal
+    from ckptswap.sweep.runner import Sweep
     from ckptswap.task.spec import TaskSpec
 
 PAGE = "result.html"
@@ -103,8 +103,8 @@ def sweep(
       ckptswap sweep --from reconstruct.safetensors --to segment.safetensors --data lab:mni --metric dice \\
         --both --back-metric psnr --by kind --limit 16
     """
-    from ckptswap.sweep.allocator import keep_freed_memory
-    from ckptswap.sweep.plain import refuse_odd
+    from ckptswap.scoring.allocator import keep_freed_memory
+    from ckptswap.sweep.run_folder.plain import refuse_odd
 
     keep_freed_memory()
     also.check(donor, format, tolerance)
@@ -168,13 +168,13 @@ def _joined(texts: Mapping[str, str], format: Format) -> str:
 
 def _proposed(
     donors: Sequence[str], recipient: str, names: NameFlags, spec: TaskSpec, stack: ExitStack, **how: Any
-) -> Proposal:
+) -> Sweep:
     """The sweep of one direction; tells of names, and which values of the selection match nothing."""
     from ckptswap.formats import open_checkpoint
-    from ckptswap.sweep.run import propose
+    from ckptswap.sweep.runner import prepare
 
     giving, receiving, hints = _opened(donors, stack.enter_context(open_checkpoint(recipient)), names, spec, stack)
-    proposal = propose(giving, receiving, spec, **how)
+    proposal = prepare(giving, receiving, spec, **how)
     note(dict.fromkeys([*proposal.notes, *hints]))
     fit = proposal.task.fit
     wanted, sides = how["selection"], (fit.checkpoint, fit.own)
@@ -197,9 +197,9 @@ def _opened(
     return [found.get(text, text) for text in dict.fromkeys(donors)], recipient, hints
 
 
-def _run(proposal: Proposal, **how: Any) -> SweepResult:
+def _run(proposal: Sweep, **how: Any) -> SweepResult:
     """Score, and leave the table in the folder in every form, beside the samples that were hit worst."""
-    from ckptswap.sweep.samples import keep_samples
+    from ckptswap.sweep.run_folder.samples import keep_samples
 
     folder = str(proposal.folder)
     _score(proposal, **how)
@@ -210,7 +210,7 @@ def _run(proposal: Proposal, **how: Any) -> SweepResult:
     return result
 
 
-def _score(proposal: Proposal, **how: Any) -> None:
+def _score(proposal: Sweep, **how: Any) -> None:
     """Score, behind a bar that also shows the worst cells so far, with the exports kept up to date."""
     from ckptswap.sweep.stopping import on_signals
 
@@ -295,7 +295,7 @@ def keep_page(result: SweepResult, folder: str) -> None:
     say(f"ckptswap: {folder}/{PAGE} shows it in a browser")
 
 
-def _plan(proposal: Proposal, format: Format) -> str:
+def _plan(proposal: Sweep, format: Format) -> str:
     """What would run, and what it costs."""
     from ckptswap.report import plan as report
     from ckptswap.report.text import dump_json

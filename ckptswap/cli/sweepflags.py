@@ -14,8 +14,8 @@ from ckptswap.cli.flags import Patterns
 from ckptswap.errors import UsageError
 
 if TYPE_CHECKING:
-    from ckptswap.sweep.executors import Executor
-    from ckptswap.sweep.trust import Named
+    from ckptswap.executors import Executor
+    from ckptswap.sweep.run_folder.trust import Named
     from ckptswap.task.spec import TaskSpec
 
 MOST_POINTS = 1000
@@ -47,7 +47,7 @@ def _tolerance(value: float | None) -> float | None:
     """A drop's limit, refused before any work."""
     if value is None:
         return None
-    from ckptswap.sweep.evidence import checked_tolerance
+    from ckptswap.sweep.analysis import checked_tolerance
 
     return checked_tolerance(value)
 
@@ -95,7 +95,7 @@ class WorkFlags:
     ] = None
 
     def limits(self) -> dict[str, Any]:
-        """What `Proposal.run` takes of it; raises `UsageError` for a race's flags without a race."""
+        """What `Sweep.run` takes of it; raises `UsageError` for a race's flags without a race."""
         if self.top is None and (self.confidence is not None or self.epsilon is not None):
             raise UsageError("--confidence and --epsilon are for a race", remedy="give --top N with them")
         confidence = 0.95 if self.confidence is None else self.confidence
@@ -133,7 +133,7 @@ class ExecutorFlags:
 
     def executor_for(self, spec: TaskSpec) -> Executor:
         """Raises `UsageError` for flags that do not go together."""
-        from ckptswap.sweep.executors import executor
+        from ckptswap.executors import executor
 
         slurm = _parameters(self.slurm)
         return executor(spec, self.executor, self.jobs, slurm=slurm, ray_address=self.ray_address)
@@ -188,8 +188,8 @@ class VariantFlags:
     ] = None
 
     def how(self) -> dict[str, Any]:
-        """What `propose` takes of it; raises `UsageError` for a calibration set without use."""
-        from ckptswap.sweep.calibration import Calibration
+        """What `prepare` takes of it; raises `UsageError` for a calibration set without use."""
+        from ckptswap.scoring.calibration import Calibration
 
         calibration = None
         if self.recalibrate_bn is not None:
@@ -223,7 +223,7 @@ class NamedFlags:
 
     def named(self) -> Named | None:
         """None where nothing is named again."""
-        from ckptswap.sweep.trust import Named
+        from ckptswap.sweep.run_folder.trust import Named
 
         task = {
             name: getattr(self, name) for name in ("model", "model_args", "data", "data_args", "metric", "group")

@@ -11,12 +11,12 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FileError, FormatError, UsageError, listing
 from ckptswap.formats import safetensors
 from ckptswap.formats.companions import Companion
-from ckptswap.formats.local import LocalFile, opened
 from ckptswap.formats.prefix import common_prefix
 from ckptswap.formats.sharded import INDEX, SHARD_SIZE, open_sharded, write_sharded, write_sharded_folder
 from ckptswap.formats.smp_folder import WEIGHTS, open_smp_folder
 from ckptswap.formats.sniff import kind_of
 from ckptswap.formats.streaming import Progress, Watch, watch_of
+from ckptswap.storage import LocalFile, opened
 
 __all__ = ["SHARD_SIZE", "common_prefix", "open_checkpoint", "refuse_unread", "write_checkpoint"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ckptswap.checkpoint import page_aligned
 from ckptswap.errors import FormatError
-from ckptswap.formats.local import ByteSource
+from ckptswap.storage import ByteSource
 
 ZIP_MAGIC = b"PK\x03\x04"
 RATIO_MOST = 1032

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FormatError
-from ckptswap.formats.local import LocalFile
 from ckptswap.formats.sniff import HEAD, kind_of
 from ckptswap.formats.streaming import Watch, unwatched
+from ckptswap.storage import LocalFile
 
 if TYPE_CHECKING:
     from ckptswap.formats.archive import Archive

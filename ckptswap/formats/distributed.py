@@ -21,7 +21,6 @@ from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, Tensor
 from ckptswap.errors import FormatError
 from ckptswap.formats.archive import Archive
-from ckptswap.formats.local import LocalFile, Slice
 from ckptswap.formats.objects import is_plain_name
 from ckptswap.formats.pickles import (
     CONSTRUCTORS,
@@ -53,6 +52,7 @@ from ckptswap.formats.torch_pickle import (
 )
 from ckptswap.formats.torch_zip import read_content
 from ckptswap.formats.unread import unread
+from ckptswap.storage import LocalFile, Slice
 
 FORMAT = "torch distributed"
 _NAME_MOST = 255

@@ -18,8 +18,8 @@ from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, Tensor
 from ckptswap.errors import FormatError
 from ckptswap.formats.archive import Archive
-from ckptswap.formats.local import ByteSource, LocalFile
 from ckptswap.formats.strided import contiguous, strided
+from ckptswap.storage import ByteSource, LocalFile
 
 FORMAT = "npz"
 MAGIC = b"\x93NUMPY"

@@ -15,10 +15,10 @@ from ckptswap.checkpoint import PAGE, Checkpoint, Entry
 from ckptswap.errors import FormatError
 from ckptswap.formats.atomic import atomic_file, write_text
 from ckptswap.formats.companions import Companion, take_along
-from ckptswap.formats.local import FileRange, LocalFile
 from ckptswap.formats.safetensors import encode_header, pad_header
 from ckptswap.formats.sharded import DEFAULT_INDEX, new_folder
 from ckptswap.formats.streaming import Watch
+from ckptswap.storage import FileRange, LocalFile
 
 FORMATS = ("safetensors", "sharded safetensors", "smp folder")
 

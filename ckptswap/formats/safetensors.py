@@ -17,10 +17,10 @@ from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, Entry, Tensor
 from ckptswap.errors import FormatError
 from ckptswap.formats.atomic import atomic_file
-from ckptswap.formats.local import FileRange, LocalFile, opened
 from ckptswap.formats.objects import parse_object
 from ckptswap.formats.sniff import HEADER_MOST
 from ckptswap.formats.streaming import Watch, stream, unwatched
+from ckptswap.storage import FileRange, LocalFile, opened
 
 FORMAT = "safetensors"
 

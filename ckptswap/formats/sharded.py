@@ -18,10 +18,10 @@ from ckptswap.checkpoint import Checkpoint, Entry, Tensor
 from ckptswap.errors import FileError, FormatError
 from ckptswap.formats.atomic import sync_folder, write_text
 from ckptswap.formats.companions import Companion, take_along
-from ckptswap.formats.local import LocalFile
 from ckptswap.formats.objects import is_plain_name, parse_object, strings
 from ckptswap.formats.safetensors import write_safetensors
 from ckptswap.formats.streaming import Watch, unwatched
+from ckptswap.storage import LocalFile
 from ckptswap.ties import Ties
 
 INDEX = ".index.json"

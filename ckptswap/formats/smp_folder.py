@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FileError, FormatError
-from ckptswap.formats.local import LocalFile
 from ckptswap.formats.objects import parse_object
 from ckptswap.formats.safetensors import open_safetensors
+from ckptswap.storage import LocalFile
 
 FORMAT = "smp folder"
 WEIGHTS = "model.safetensors"

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ckptswap.formats.local import ByteSource, FileRange
+from ckptswap.storage import ByteSource, FileRange
 
 SPAN_MOST = 1 << 23
 """Bytes read at once, wanted or not."""

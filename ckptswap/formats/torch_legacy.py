@@ -10,10 +10,10 @@ from typing import Any, BinaryIO
 from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FormatError
-from ckptswap.formats.local import LocalFile
 from ckptswap.formats.pickles import PICKLE_MOST, read_pickle
 from ckptswap.formats.torch_beside import refuse_faulty
 from ckptswap.formats.torch_pickle import NAMES, Locate, Place, Storage, Storages, beside, find_tensors
+from ckptswap.storage import LocalFile
 
 FORMAT = "torch legacy"
 MAGIC = 0x1950A86A20F9469CFC6C

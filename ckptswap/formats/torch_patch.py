@@ -23,13 +23,13 @@ from ckptswap.checkpoint import CHUNK, Checkpoint, Entry, MemorySource, Source, 
 from ckptswap.formats import torch_legacy, torch_zip
 from ckptswap.formats.archive import Archive, Member
 from ckptswap.formats.atomic import atomic_file
-from ckptswap.formats.local import ByteSource, FileRange, LocalFile
 from ckptswap.formats.patch import copy_file
 from ckptswap.formats.streaming import Watch, unwatched
 from ckptswap.formats.strided import PieceSource
 from ckptswap.formats.torch_beside import keys_of
 from ckptswap.formats.torch_pickle import View, span
 from ckptswap.formats.zip_writer import add_member
+from ckptswap.storage import ByteSource, FileRange, LocalFile
 
 FORMATS = (torch_zip.FORMAT, torch_legacy.FORMAT)
 Metadata = Mapping[str, str]

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 from ckptswap import dtypes
 from ckptswap.checkpoint import Tensor
 from ckptswap.errors import FormatError, listing
-from ckptswap.formats.local import ByteSource
 from ckptswap.formats.pickles import CONSTRUCTORS, Build, Global, Inert, inert, plain_dict, shown
 from ckptswap.formats.strided import strided
 from ckptswap.formats.unread import unread
+from ckptswap.storage import ByteSource
 from ckptswap.ties import Extent, Ties
 
 INFLATION_MOST = 32

@@ -9,10 +9,10 @@ from pathlib import Path
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FormatError
 from ckptswap.formats.archive import Archive
-from ckptswap.formats.local import LocalFile
 from ckptswap.formats.pickles import INSTRUCTIONS_MOST, PICKLE_MOST, read_pickle
 from ckptswap.formats.torch_beside import refuse_faulty
 from ckptswap.formats.torch_pickle import NAMES, Locate, Place, Storage, Storages, beside, find_tensors
+from ckptswap.storage import LocalFile
 
 FORMAT = "torch"
 METADATA = "ckptswap/metadata.json"

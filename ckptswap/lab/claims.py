@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from ckptswap.lab.judging import Number, Part, State, beyond, judged
 from ckptswap.lab.pairs import ALL, STATISTICS, Pair
 from ckptswap.lab.predictors import kind_correlation, threshold_gains
-from ckptswap.sweep.evidence import DEFAULT_TOLERANCE
-from ckptswap.sweep.ranks import spearman
+from ckptswap.statistics.intervals import LEVEL, UNBOUNDED, Bounds
+from ckptswap.statistics.ranks import spearman
+from ckptswap.statistics.seeds import CORRELATION, seeds_interval
+from ckptswap.sweep.analysis import DEFAULT_TOLERANCE
 from ckptswap.sweep.result import Finding
-from ckptswap.sweep.seeds import CORRELATION, seeds_interval
-from ckptswap.sweep.statistics import LEVEL, UNBOUNDED, Bounds
 
 TOLERANCE = DEFAULT_TOLERANCE
 """A share is a drop over what the default tolerance is a hundredth of."""

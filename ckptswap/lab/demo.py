@@ -15,16 +15,16 @@ from typing import Any
 from ckptswap.errors import RunError
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.atomic import write_text
-from ckptswap.formats.guard import refuse_occupied
+from ckptswap.formats.overwrite import refuse_occupied
 from ckptswap.lab.findings import findings
 from ckptswap.lab.train import TrainSpec, is_finished, load_samples, recipe, train
 from ckptswap.plainfiles import read_plain
 from ckptswap.shell import joined
-from ckptswap.sweep.evidence import load_evidence
-from ckptswap.sweep.plain import refuse_odd
+from ckptswap.sweep.analysis import load_analysis
 from ckptswap.sweep.result import SweepResult
-from ckptswap.sweep.run import propose
-from ckptswap.sweep.samples import keep_samples
+from ckptswap.sweep.run_folder.plain import refuse_odd
+from ckptswap.sweep.run_folder.samples import keep_samples
+from ckptswap.sweep.runner import prepare
 from ckptswap.task import TaskSpec
 
 SEGMENT = TrainSpec("segment", model_args={"width": 12, "depth": 3}, data_args={"part": "train"})
@@ -78,7 +78,7 @@ def demo(
     _train(folder / SEGMENTED, segment, tell, save_init=folder / INIT)
     _train(folder / RECONSTRUCTED, auto_encoder(segment), tell, init_from=folder / INIT)
     with open_checkpoint(folder / RECONSTRUCTED) as donor, open_checkpoint(folder / SEGMENTED) as recipient:
-        proposal = propose(donor, recipient, held_out, by=BY, run_dir=folder / RUN)
+        proposal = prepare(donor, recipient, held_out, by=BY, run_dir=folder / RUN)
         proposal.run(progress=lambda done, total: tell("sweep", done, total, ""), command=command)
         keep_samples(proposal)
     return judged(folder)
@@ -86,7 +86,7 @@ def demo(
 
 def judged(folder: Path) -> Demo:
     """Read a finished demo's folder again."""
-    evidence = load_evidence(folder / RUN)
+    evidence = load_analysis(folder / RUN)
     return Demo(folder, replace(evidence.result, findings=findings(evidence)))
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.lab.train import TrainSpec
+from ckptswap.scoring.calibration import Calibration
 from ckptswap.selection import Selection
-from ckptswap.sweep.calibration import Calibration
 from ckptswap.sweep.plan import By
 from ckptswap.sweep.result import Mode
 from ckptswap.task.spec import TaskSpec

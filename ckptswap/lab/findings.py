@@ -11,8 +11,8 @@ from typing import Protocol
 
 from ckptswap.errors import listing
 from ckptswap.lab.judging import Number, Part, State, beyond, judged
+from ckptswap.statistics.intervals import Interval
 from ckptswap.sweep.result import Finding, Row, SweepResult, Verdict
-from ckptswap.sweep.statistics import Interval
 
 VERY = 10  # times the tolerance, for 'very sensitive'
 STATS = ("bn.running_mean", "bn.running_var")
@@ -20,7 +20,7 @@ AFFINE = ("bn.weight", "bn.bias")
 _NOT_SWAPPED = ("identical", "no-effect")
 
 
-class Evidence(Protocol):
+class Analysis(Protocol):
     """What a claim is judged by: a sweep's rows, and intervals for weighted sums of their drops."""
 
     @property
@@ -28,7 +28,7 @@ class Evidence(Protocol):
     def contrast(self, weights: Mapping[int, float], /) -> Interval: ...
 
 
-def findings(evidence: Evidence) -> tuple[Finding, ...]:
+def findings(evidence: Analysis) -> tuple[Finding, ...]:
     """The four claims with rule, numbers and verdict, in the paper's order.
 
     `evidence.result.rows` should hold whole kinds (layer None) and layer × kind cells; what is missing leaves a
@@ -42,7 +42,7 @@ def findings(evidence: Evidence) -> tuple[Finding, ...]:
     return (_statistics_matter_more(evidence), _affine_reusable(evidence), *_convolutions(evidence))
 
 
-def _statistics_matter_more(evidence: Evidence) -> Finding:
+def _statistics_matter_more(evidence: Analysis) -> Finding:
     parts = [_contrast_part(evidence, "whole_kinds", whole=True), _contrast_part(evidence, "cells", whole=False)]
     return judged(
         "bn-statistics-matter-more",
@@ -54,14 +54,14 @@ def _statistics_matter_more(evidence: Evidence) -> Finding:
     )
 
 
-def _affine_reusable(evidence: Evidence) -> Finding:
+def _affine_reusable(evidence: Analysis) -> Finding:
     parts = [part for kind in AFFINE for part in _reusable_parts(evidence.result, kind)]
     return judged(
         "bn-affine-reusable", "The weight and bias of batch norm can be reused.", _reusable_rule(*AFFINE), parts
     )
 
 
-def _convolutions(evidence: Evidence) -> tuple[Finding, Finding]:
+def _convolutions(evidence: Analysis) -> tuple[Finding, Finding]:
     weight = judged(
         "conv-weight-very-sensitive",
         "The network is very sensitive to convolution weights.",
@@ -89,7 +89,7 @@ def _reusable_rule(*kinds: str) -> str:
 # Claim 1 -------------------------------------------------------------------------------------------
 
 
-def _contrast_part(evidence: Evidence, name: str, *, whole: bool) -> Part:
+def _contrast_part(evidence: Analysis, name: str, *, whole: bool) -> Part:
     """Mean drop of the statistics minus mean drop of the affine parameters, against 0."""
     rows = {kind: _rows(evidence.result, kind, whole=whole) for kind in STATS + AFFINE}
     drops = {f"{name}.{kind}": _mean([row.drop for row in of_kind.values()]) for kind, of_kind in rows.items()}

@@ -21,11 +21,11 @@ from ckptswap.formats.objects import is_plain_name
 from ckptswap.lab.experiment import INIT, INITS, STAGES, WAYS, Experiment, Unit
 from ckptswap.moments import Distance
 from ckptswap.selection import Selection
-from ckptswap.sweep.evidence import DEFAULT_TOLERANCE, is_complete, load_result
-from ckptswap.sweep.journal import PLAN, read_plan
-from ckptswap.sweep.plain import read_plain
+from ckptswap.sweep.analysis import DEFAULT_TOLERANCE, is_complete, load_result
 from ckptswap.sweep.plan import Plan, variant_id
 from ckptswap.sweep.result import Row, SweepResult
+from ckptswap.sweep.run_folder.journal import PLAN, read_plan
+from ckptswap.sweep.run_folder.plain import read_plain
 
 Share = float | None
 

@@ -11,8 +11,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from ckptswap.lab.pairs import CellShare, Pair
-from ckptswap.sweep.evidence import DEFAULT_TOLERANCE
-from ckptswap.sweep.ranks import spearman
+from ckptswap.statistics.ranks import spearman
+from ckptswap.sweep.analysis import DEFAULT_TOLERANCE
 
 PREDICTORS = ("rmse", "rel_l2", "cosine_distance", "first_order")
 REUSABLE = DEFAULT_TOLERANCE

@@ -28,15 +28,15 @@ from ckptswap.formats import open_checkpoint
 from ckptswap.formats.atomic import write_text
 from ckptswap.lab.experiment import INITS, SEGMENT, STAGES, Arm, Experiment, Stage, Training, Unit, stages
 from ckptswap.lab.train import is_finished, load_samples, train
-from ckptswap.sweep.allocator import keep_freed_memory
+from ckptswap.scoring.allocator import keep_freed_memory
+from ckptswap.sweep.analysis import is_complete
 from ckptswap.sweep.donors import open_donor
-from ckptswap.sweep.evidence import is_complete
-from ckptswap.sweep.journal import PLAN, read_plan
 from ckptswap.sweep.layers import layers_before_norm
-from ckptswap.sweep.lock import Lock
-from ckptswap.sweep.plain import read_plain, refuse_odd, refuse_odd_parts
-from ckptswap.sweep.run import sweep
-from ckptswap.sweep.sealed import plain_json
+from ckptswap.sweep.run_folder.journal import PLAN, read_plan
+from ckptswap.sweep.run_folder.lock import Lock
+from ckptswap.sweep.run_folder.plain import read_plain, refuse_odd, refuse_odd_parts
+from ckptswap.sweep.run_folder.sealed import plain_json
+from ckptswap.sweep.runner import sweep
 from ckptswap.sweep.stopping import Stop
 from ckptswap.task import load_task
 

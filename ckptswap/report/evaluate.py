@@ -12,8 +12,8 @@ from ckptswap.report.tabular import to_csv, to_md
 from ckptswap.report.text import Style, decimals, fixed, interval, plural, safe
 
 if TYPE_CHECKING:
+    from ckptswap.statistics.intervals import Interval
     from ckptswap.sweep.comparison import Comparison
-    from ckptswap.sweep.statistics import Interval
 
 SCHEMA = "ckptswap.evaluate/1"
 _CSV = ("quantity", "metric", "a", "b", "value", "ci_low", "ci_high")

@@ -26,10 +26,10 @@ from ckptswap.report.sweep import MODES
 from ckptswap.report.text import MISSING, number
 
 if TYPE_CHECKING:
-    from ckptswap.sweep.facts import Origin
     from ckptswap.sweep.plan import Cell
+    from ckptswap.sweep.provenance import Provenance
     from ckptswap.sweep.result import Finding, SweepResult
-    from ckptswap.sweep.samples import Hit, Samples
+    from ckptswap.sweep.run_folder.samples import Hit, Samples
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'; "
@@ -42,7 +42,7 @@ class About:
     """What a run's folder says beside its table: where it comes from, the samples that were hit worst (None where
     none were kept), all cells that it is to score, and the metric that it raced by."""
 
-    origin: Origin
+    origin: Provenance
     samples: Samples | None = None
     cells: tuple[Cell, ...] = ()
     raced_by: str | None = None
@@ -56,10 +56,10 @@ class About:
 def about(run_dir: str) -> About:
     """Read it from a run folder. Raises `RunError` for a folder that is no run, or is damaged."""
     from ckptswap.errors import RunError
-    from ckptswap.sweep.facts import load_origin
-    from ckptswap.sweep.journal import read_plan
     from ckptswap.sweep.plan import Plan
-    from ckptswap.sweep.samples import load_samples
+    from ckptswap.sweep.provenance import load_origin
+    from ckptswap.sweep.run_folder.journal import read_plan
+    from ckptswap.sweep.run_folder.samples import load_samples
 
     origin, contents = load_origin(run_dir), read_plan(Path(run_dir))
     try:
@@ -72,9 +72,10 @@ def about(run_dir: str) -> About:
 def sweep_html(result: SweepResult, about: About, top: int | None = None) -> str:
     """The page. `top` limits the table of rows to the worst so many of each section, and says so.
 
-    >>> from ckptswap.sweep.facts import Origin
+    >>> from ckptswap.sweep.provenance import Provenance
     >>> from ckptswap.sweep.result import SweepResult
-    >>> page = sweep_html(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=()), About(Origin("b", ("a",), {})))
+    >>> result = SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=())
+    >>> page = sweep_html(result, About(Provenance("b", ("a",), {})))
     >>> page[:15], "Nothing is scored yet" in page
     ('<!doctype html>', True)
     """
@@ -151,7 +152,7 @@ def _section(title: str, anchor: str, content: str) -> str:
 # The answer ------------------------------------------------------------------------------------------------------
 
 
-def _title(origin: Origin) -> str:
+def _title(origin: Provenance) -> str:
     donors = ", ".join(_stem(each) for each in origin.donors)
     return f"What {_stem(origin.recipient)} can take from {donors}"
 
@@ -160,7 +161,7 @@ def _stem(path: str) -> str:
     return PurePath(path).name or path
 
 
-def _header(result: SweepResult, origin: Origin, waiting: int) -> str:
+def _header(result: SweepResult, origin: Provenance, waiting: int) -> str:
     facts = {
         result.metric: f"{'higher' if result.direction == 'max' else 'lower'} is better",
         "baseline": number(result.baseline),
@@ -309,7 +310,7 @@ def _cell(result: SweepResult, hit: Hit) -> str:
 # Where it comes from -------------------------------------------------------------------------------------------
 
 
-def _facts(origin: Origin) -> str:
+def _facts(origin: Provenance) -> str:
     shown = {name: MISSING if value is None else value for name, value in origin.facts.items()}
     lines = "".join(
         f'<tr><th scope="row">{escaped(name)}</th><td><code>{escaped(value)}</code></td></tr>'

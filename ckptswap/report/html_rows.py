@@ -14,7 +14,7 @@ from ckptswap.report.text import MISSING, count, decimals, fixed, interval, name
 from ckptswap.shell import quoted
 
 if TYPE_CHECKING:
-    from ckptswap.sweep.facts import Origin
+    from ckptswap.sweep.provenance import Provenance
     from ckptswap.sweep.result import Row, SweepResult
 
 
@@ -138,7 +138,7 @@ def _verdict(row: Row) -> str:
 # Commands --------------------------------------------------------------------------------------------------------
 
 
-def row_commands(rows: Sequence[Row], origin: Origin) -> dict[str, Any]:
+def row_commands(rows: Sequence[Row], origin: Provenance) -> dict[str, Any]:
     """What the copy buttons need: the beginning of each donor's command, the tensors' names as words of a shell,
     and for each row the donor and its words as runs (first, how many, …); none where no command can be.
 
@@ -172,7 +172,7 @@ def _runs(places: Iterable[int]) -> list[int]:
     return runs
 
 
-def _has_command(row: Row, origin: Origin) -> bool:
+def _has_command(row: Row, origin: Provenance) -> bool:
     """What holds control characters is nothing to paste into a terminal."""
     if row.status == "mismatch" or not row.tensors or row.donor >= len(origin.donors):
         return False

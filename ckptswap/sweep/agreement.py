@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from ckptswap.errors import UsageError
-from ckptswap.sweep.ranks import tau
+from ckptswap.statistics.ranks import tau
 from ckptswap.sweep.result import Row, SweepResult, widest
 
 Cell = tuple[str | None, str | None]

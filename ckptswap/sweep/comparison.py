@@ -8,9 +8,9 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from ckptswap.errors import TaskError
-from ckptswap.sweep import statistics
-from ckptswap.sweep.evidence import reduction
-from ckptswap.sweep.statistics import Interval
+from ckptswap.statistics import intervals as statistics
+from ckptswap.statistics.intervals import Interval
+from ckptswap.sweep.analysis import reduction
 
 if TYPE_CHECKING:
     from ckptswap.task.evaluate import Evaluation, Scored

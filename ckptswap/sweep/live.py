@@ -5,8 +5,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 
-from ckptswap.sweep.blocks import Block
-from ckptswap.sweep.journal import BASELINE
+from ckptswap.sweep.run_folder.blocks import Block
+from ckptswap.sweep.run_folder.journal import BASELINE
 
 
 class Leaderboard:

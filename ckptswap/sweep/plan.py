@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from ckptswap.checkpoint import Checkpoint, Entry, graft
 from ckptswap.diff import distances
@@ -20,6 +20,7 @@ from ckptswap.errors import UsageError, listing, non_finite_words
 from ckptswap.formats.checksums import refuse_damaged
 from ckptswap.moments import Distance
 from ckptswap.naming import is_counter, natural_key, split_name
+from ckptswap.scoring.variant import Variant
 from ckptswap.selection import Part, Selection
 from ckptswap.sweep.result import Mode
 from ckptswap.twins import contradictions, with_twins
@@ -32,20 +33,6 @@ UNREAD = "bn.num_batches_tracked"
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """What an estimate of batch norm's statistics writes over, by its role in the layer."""
 Status = Literal["measured", "identical", "no-effect", "mismatch"]
-
-
-class Variant(NamedTuple):
-    """The recipient with these tensors taken from one of the donors, under the name that the journal gives it.
-
-    `alpha` 1 takes the donor's bits, others go part of the way (see `checkpoint.overlay`). `recalibrated`: batch
-    norm's statistics are then estimated anew.
-    """
-
-    id: str
-    names: tuple[str, ...]
-    donor: int = 0
-    alpha: float = 1.0
-    recalibrated: bool = False
 
 
 @dataclass(frozen=True)

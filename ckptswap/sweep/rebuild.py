@@ -10,25 +10,26 @@ from typing import TYPE_CHECKING
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import RunError
-from ckptswap.sweep.journal import check_conditions, key_of
-from ckptswap.sweep.order import Named, Order
+from ckptswap.sweep.run_folder.journal import check_conditions, key_of
+from ckptswap.sweep.worker_spec import Named, WorkerSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ckptswap.sweep.engine import Engine
+    from ckptswap.scoring.engine import Engine
     from ckptswap.task import Task
 
 
 @contextlib.contextmanager
-def rebuilt(order: Order) -> Iterator[Engine]:
+def rebuilt(order: WorkerSpec) -> Iterator[Engine]:
     """The engine of an order, in the folder and with the module path of whoever wrote it, as long as it is in use.
 
     It runs code that the order names: whoever calls this has written the order, or seen by its mark that this user
-    did (`trust.order_to_rebuild`). Raises `RunError` where task or checkpoints are no longer those of the run.
+    did (`trust.worker_spec_to_rebuild`). Raises `RunError` where task or checkpoints are no longer those of the
+    run.
     """
+    from ckptswap.scoring.engine import Engine
     from ckptswap.sweep.conditions import conditions
-    from ckptswap.sweep.engine import Engine
     from ckptswap.sweep.sides import as_in_model
     from ckptswap.task import load_task
 
@@ -66,7 +67,7 @@ def _opened(source: Named) -> Iterator[Checkpoint]:
 
 
 @contextlib.contextmanager
-def _given(source: Named, recipient: Checkpoint, order: Order) -> Iterator[Checkpoint]:
+def _given(source: Named, recipient: Checkpoint, order: WorkerSpec) -> Iterator[Checkpoint]:
     from ckptswap.renaming import renamed
     from ckptswap.sweep.donors import open_donor
 
@@ -74,8 +75,8 @@ def _given(source: Named, recipient: Checkpoint, order: Order) -> Iterator[Check
         yield renamed(donor, source.renames)
 
 
-def _calibration(order: Order, task: Task) -> list[Tensor]:
-    from ckptswap.sweep.recalibration import fingerprint, load_calibration
+def _calibration(order: WorkerSpec, task: Task) -> list[Tensor]:
+    from ckptswap.scoring.recalibration import fingerprint, load_calibration
 
     if order.calibration is None:
         return []

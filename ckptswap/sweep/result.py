@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ckptswap.naming import natural_key
+from ckptswap.statistics.intervals import Verdict
 
 Status = Literal["measured", "identical", "no-effect", "mismatch", "failed"]
 Mode = Literal["only", "all-but", "prefix", "suffix"]
-Verdict = Literal["reusable", "sensitive", "undecided"]
 
 
 @dataclass(frozen=True)

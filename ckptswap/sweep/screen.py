@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from ckptswap.errors import UsageError
-from ckptswap.sweep.graph import Graph, Uncapturable, capture
-from ckptswap.sweep.plan import Variant
-from ckptswap.sweep.replay import filled
+from ckptswap.scoring.graph import Graph, Uncapturable, capture
+from ckptswap.scoring.replay import filled
+from ckptswap.scoring.variant import Variant
 
 if TYPE_CHECKING:
-    from ckptswap.sweep.engine import Engine
+    from ckptswap.scoring.engine import Engine
     from ckptswap.sweep.plan import Plan
     from ckptswap.task import Task
 

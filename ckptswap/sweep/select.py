@@ -21,21 +21,21 @@ import numpy as np
 from ckptswap.errors import RunError
 from ckptswap.selection import Selection
 from ckptswap.shell import joined
-from ckptswap.sweep import statistics
+from ckptswap.statistics import intervals as statistics
+from ckptswap.statistics.intervals import Interval
+from ckptswap.sweep.analysis import load_result, reduction
 from ckptswap.sweep.donors import is_made
-from ckptswap.sweep.evidence import load_result, reduction
-from ckptswap.sweep.journal import read_plan
 from ckptswap.sweep.own_names import map_flags, own_names
 from ckptswap.sweep.plan import Cell, Plan
 from ckptswap.sweep.rebuild import rebuilt
 from ckptswap.sweep.result import Row, SweepResult
-from ckptswap.sweep.statistics import Interval
-from ckptswap.sweep.trust import Named, order_to_rebuild
+from ckptswap.sweep.run_folder.journal import read_plan
+from ckptswap.sweep.run_folder.trust import Named, worker_spec_to_rebuild
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ckptswap.sweep.engine import Engine
+    from ckptswap.scoring.engine import Engine
 
 Progress = Callable[[int, int], None]
 """Called with how many cells are decided and how many there are."""
@@ -93,7 +93,7 @@ def select(
     result = load_result(folder, tolerance=tolerance)
     if result.mode != "only":
         raise RunError(f"{folder} swaps with --mode {result.mode}", remedy="sweep single parts, without --mode")
-    order = order_to_rebuild(folder, named)
+    order = worker_spec_to_rebuild(folder, named)
     files = {at for at, donor in enumerate(result.donors) if not is_made(donor.path)}
     if not files:
         raise RunError(f"{folder} has no donor that is a file to transplant from", remedy="sweep from a file too")

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from ckptswap.errors import DataError
-from ckptswap.task.ahead import read_ahead
 from ckptswap.task.callables import faults_of
 from ckptswap.task.folder import FolderSamples
 from ckptswap.task.normalize import normalizer
 from ckptswap.task.order import batches_of, reordered
+from ckptswap.task.prefetch import read_ahead
 from ckptswap.task.spec import TaskSpec
 
 AHEAD = 2

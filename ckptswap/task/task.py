@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError, UsageError, listing
 from ckptswap.task.callables import faults_of, first_line
+from ckptswap.task.constant import trivial_score
 from ckptswap.task.data import Batch, Data, Progress, load_data
 from ckptswap.task.fit import Fit
 from ckptswap.task.metrics import Metric, Overlap, code_hashes, load_metrics
@@ -23,7 +24,6 @@ from ckptswap.task.mutation import Watch
 from ckptswap.task.order import in_data_order
 from ckptswap.task.spec import TaskSpec
 from ckptswap.task.threads import pinned_threads
-from ckptswap.task.trivial import trivial_score
 from ckptswap.task.weights import load_into
 
 INITIAL_SEED = 0

@@ -12,8 +12,8 @@ import pytest
 import torch
 from tied_networks import built, groups, hold_rows, opened, save_pair, task
 
-from ckptswap.sweep.graph import Uncapturable, capture
-from ckptswap.sweep.run import propose, sweep
+from ckptswap.scoring.graph import Uncapturable, capture
+from ckptswap.sweep.runner import prepare, sweep
 
 NETWORKS = ["Registered", "BaseModel", "Siamese", "Listed", "Recurrent", "Normed"]
 
@@ -53,7 +53,7 @@ def test_a_model_is_left_as_it_was(model: str) -> None:
 def test_what_cannot_be_captured_is_run_in_full_and_is_right() -> None:
     save_pair("Decides")
     theirs, ours = (torch.load(path, weights_only=True) for path in ("a.pth", "b.pth"))
-    proposal = propose(*opened("a.pth", "b.pth"), task("Decides"), run_dir="run")
+    proposal = prepare(*opened("a.pth", "b.pth"), task("Decides"), run_dir="run")
     hold_rows([row for row in proposal.run().rows if row.status == "measured"], "Decides", ours, theirs)
     assert any("every variant is run in full" in note for note in proposal.engine.notes)
 
@@ -66,7 +66,7 @@ def test_gradients_have_one_value_a_tensor(model: str, engine: str) -> None:
     save_pair(model)
     theirs, ours = (torch.load(path, weights_only=True) for path in ("a.pth", "b.pth"))
     spec = task(model, data="net.py:pictures", metrics=("mse",), batch_size=4)
-    proposal = propose(*opened("a.pth", "b.pth"), spec, run_dir="run", engine=engine)
+    proposal = prepare(*opened("a.pth", "b.pth"), spec, run_dir="run", engine=engine)
     proposal.run(screen="gradient", tolerance=0.1)
     net = built(model)
     net.load_state_dict(ours)

@@ -17,14 +17,14 @@ from torch.optim.swa_utils import update_bn
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError
-from ckptswap.sweep.calibration import Calibration
+from ckptswap.scoring.calibration import Calibration
+from ckptswap.scoring.engine import Engine
+from ckptswap.scoring.variant import Variant
 from ckptswap.sweep.donors import open_donor
-from ckptswap.sweep.engine import Engine
-from ckptswap.sweep.order import make_order, read_order
-from ckptswap.sweep.plan import Variant
 from ckptswap.sweep.rebuild import rebuilt
-from ckptswap.sweep.run import propose, sweep
+from ckptswap.sweep.runner import prepare, sweep
 from ckptswap.sweep.select import commands, select
+from ckptswap.sweep.worker_spec import make_worker_spec, read_worker_spec
 from ckptswap.task import load_task
 
 NETWORKS = ["Head", "Alias", "Buffers", "Biases", "Views"]
@@ -46,7 +46,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[dict[str, Tensor], dict[str, T
 @pytest.mark.parametrize("engine", ["auto", "full"])
 @pytest.mark.parametrize("model", NETWORKS)
 def test_every_row_is_the_plain_loops(model: str, engine: str, pair) -> None:
-    proposal = propose(*opened("a.pth", "b.pth"), task(model), by=WAYS, run_dir="run", engine=engine)
+    proposal = prepare(*opened("a.pth", "b.pth"), task(model), by=WAYS, run_dir="run", engine=engine)
     hold_rows(proposal.run().rows, model, pair[1], pair[0])
     in_full = any("run in full" in note for note in proposal.engine.notes)
     assert in_full is (engine == "auto" and model == "Views"), "all but views of one memory can be replayed"
@@ -91,7 +91,7 @@ def test_a_donor_that_is_made_has_one_value_a_tensor(model: str, word: str, shar
     save_file({key: value.clone() for key, value in pair[1].items()}, "b.safetensors")
     [recipient] = opened("b.pth" if sharing else "b.safetensors")
     donor = open_donor(word, recipient, task(model))
-    proposal = propose(donor, recipient, task(model), run_dir="run", engine="full")
+    proposal = prepare(donor, recipient, task(model), run_dir="run", engine="full")
     [made] = proposal.donors
     theirs = {name: torch.from_numpy(made.read(name).copy()) for name in made}
     for name, group in groups(model).items():
@@ -118,7 +118,7 @@ def test_new_statistics_are_those_of_torch(model: str, pair) -> None:
     result = sweep(*opened("a.pth", "b.pth"), task(model), calibration=calibration, run_dir="run")
     found = [row for row in result.rows if row.recalibrated and row.recalibrated.score is not None]
     assert found
-    from ckptswap.sweep.recalibration import load_calibration
+    from ckptswap.scoring.recalibration import load_calibration
 
     batches = load_calibration(calibration, load_task(task(model), opened("b.pth")[0]))
     for row in (row for row in found if row.status == "measured"):
@@ -133,7 +133,7 @@ def test_select_and_its_commands_mean_the_same_network(model: str, pair, capsys)
 
     from cli_program_of_cases import good
 
-    proposal = propose(*opened("a.pth", "b.pth"), task(model), run_dir="run")
+    proposal = prepare(*opened("a.pth", "b.pth"), task(model), run_dir="run")
     rows = proposal.run().rows
     limit = sorted(row.drop for row in rows if row.drop is not None)[len(rows) // 2] + 0.01
     choice = select("run", tolerance=limit)
@@ -157,13 +157,13 @@ def test_a_worker_makes_the_same_variants(model: str, donor: str, pair) -> None:
     save_file({key: value.clone() for key, value in pair[1].items()}, "b.safetensors")
     [recipient] = opened("b.safetensors")
     spec = task(model)
-    proposal = propose(open_donor(donor, recipient, spec), recipient, spec, by=[("layer",)], run_dir="run")
+    proposal = prepare(open_donor(donor, recipient, spec), recipient, spec, by=[("layer",)], run_dir="run")
     variants = proposal.variants
-    order = make_order(proposal, [tuple(variants)])
+    order = make_worker_spec(proposal, [tuple(variants)])
     order.write()
     inputs = proposal.task.first_inputs()
     here = {each.variant: each.output for each in proposal.engine.outputs(0, inputs, variants)}
-    with rebuilt(read_order(order.path, order.seal)) as engine:
+    with rebuilt(read_worker_spec(order.path, order.seal)) as engine:
         there = {each.variant: each.output for each in engine.outputs(0, inputs, list(order.shards[0]))}
     assert len(here) > 4
     assert here.keys() == there.keys()
@@ -190,7 +190,7 @@ def test_two_values_for_one_tensor_have_no_verdict(model: str, how: str, pair) -
     failed = outcome(model, donor, recipient, ("embed.weight", "head.weight"), how)
     assert failed is not None
     assert "does not hold what was swapped in (embed.weight)" in failed
-    proposal = propose(donor, recipient, task(model), run_dir=f"run-{how}", engine=how)
+    proposal = prepare(donor, recipient, task(model), run_dir=f"run-{how}", engine=how)
     [row] = [row for row in proposal.run(tolerance=0.1).rows if "embed.weight" in row.tensors]
     assert (row.status, row.verdict, row.drop) == ("mismatch", None, None)
     assert row.reason == "embed.weight and head.weight are one tensor, but the donor's differ"

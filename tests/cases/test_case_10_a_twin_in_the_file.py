@@ -16,7 +16,7 @@ from tied_networks import built, groups, opened, plain_score, save_pair, task
 from torch import Tensor
 
 from ckptswap.errors import MismatchError
-from ckptswap.sweep.run import sweep
+from ckptswap.sweep.runner import sweep
 from ckptswap.task import load_task
 
 TASK = ["--data", "net.py:images", "--metric", "net.py:error", "--batch-size", 5, "--threads", 1]

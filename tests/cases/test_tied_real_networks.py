@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import ckptswap as cs
 from ckptswap.formats import open_checkpoint
-from ckptswap.sweep.run import propose
+from ckptswap.sweep.runner import prepare
 from ckptswap.task import TaskSpec
 
 SOURCE = '''
@@ -136,7 +136,7 @@ def test_a_sweep_is_the_plain_loop(model: str) -> None:
     places = {value.data_ptr() for value in built(model).state_dict().values()}
     for suffix in ("pth", "safetensors"):
         donor, recipient = (open_checkpoint(f"{name}.{suffix}") for name in "ab")
-        proposal = propose(donor, recipient, spec(model), by=[("tensor",), ("kind",)], run_dir=suffix)
+        proposal = prepare(donor, recipient, spec(model), by=[("tensor",), ("kind",)], run_dir=suffix)
         result = proposal.run()
         assert proposal.engine.how == ("full" if model == "gpt2" else "auto"), proposal.engine.notes
         assert result.baseline == pytest.approx(plain_score(model, ours), rel=1e-6)

@@ -18,7 +18,7 @@ from scipy import stats as scipy_stats
 from ckptswap.formats import open_checkpoint
 from ckptswap.sweep.comparison import compare
 from ckptswap.sweep.result import SweepResult
-from ckptswap.sweep.run import sweep
+from ckptswap.sweep.runner import sweep
 from ckptswap.sweep.select import select
 from ckptswap.task import TaskSpec
 from ckptswap.task.evaluate import evaluate

@@ -10,7 +10,7 @@ import pytest
 from cli_program import SWAP, TASK, good, run, validate
 from safetensors.numpy import load_file, save_file
 
-from ckptswap.sweep.journal import read_plan, write_plan
+from ckptswap.sweep.run_folder.journal import read_plan, write_plan
 
 SWEEP = ["sweep", *SWAP, *TASK, "--metric", "iou", "--run", "run"]
 TO = SWAP[SWAP.index("--to") : SWAP.index("--to") + 2]

@@ -32,7 +32,7 @@ def interruptible(diary: Path) -> list[str]:
     """
     import submitit  # not where pytest collects this file: importing it sets up its logging
 
-    from ckptswap.sweep.executors.slurm import must_requeue_itself
+    from ckptswap.executors.slurm import must_requeue_itself
 
     stops: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: stops.append(number))

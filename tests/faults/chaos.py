@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from ckptswap.sweep.blocks import Block
-from ckptswap.sweep.journal import decode, journal_files
+from ckptswap.sweep.run_folder.blocks import Block
+from ckptswap.sweep.run_folder.journal import decode, journal_files
 
 SOURCE = """
 import time
@@ -168,7 +168,7 @@ def itself(process: subprocess.Popen[str]) -> int:
 
 def worker_of(process: subprocess.Popen[str]) -> int | None:
     """One of its worker processes, by Linux's /proc; None while there is none."""
-    return next(iter(running("ckptswap.sweep.worker", parent=process.pid)), None)
+    return next(iter(running("ckptswap.executors.worker", parent=process.pid)), None)
 
 
 def running(word: str, parent: int | None = None) -> list[int]:

@@ -20,9 +20,9 @@ import chaos
 import numpy as np
 import pytest
 
-from ckptswap.sweep.blocks import Block
-from ckptswap.sweep.journal import JOURNAL, Journal, journal_files, key_of, read_blocks, read_plan
-from ckptswap.sweep.lock import LOCK
+from ckptswap.sweep.run_folder.blocks import Block
+from ckptswap.sweep.run_folder.journal import JOURNAL, Journal, journal_files, key_of, read_blocks, read_plan
+from ckptswap.sweep.run_folder.lock import LOCK
 
 
 def said(folder: Path, run: str) -> str:
@@ -69,7 +69,7 @@ def test_a_signal_lets_the_block_in_hand_be_finished(
     assert f"{word}, " in said(work, "run")
     assert "the same command continues" in said(work, "run")
     assert not (work / "run" / LOCK).exists()
-    assert not chaos.running("ckptswap.sweep.worker", parent=process.pid)
+    assert not chaos.running("ckptswap.executors.worker", parent=process.pid)
     before = chaos.places(work / "run")
     assert all(path.read_bytes().endswith(b"\n") for path in journal_files(work / "run"))
     assert chaos.finish(work, "run", *flags) == table

@@ -11,10 +11,10 @@ import pytest
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FileError
 from ckptswap.formats import write_checkpoint
-from ckptswap.formats.guard import is_export, refuse_occupied, refuse_precious
-from ckptswap.sweep.journal import JOURNAL, PLAN, SAMPLES, write_plan
-from ckptswap.sweep.lock import LOCK
-from ckptswap.sweep.order import ORDERS
+from ckptswap.formats.overwrite import is_export, refuse_occupied, refuse_precious
+from ckptswap.sweep.run_folder.journal import JOURNAL, PLAN, SAMPLES, write_plan
+from ckptswap.sweep.run_folder.lock import LOCK
+from ckptswap.sweep.worker_spec import ORDERS
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.diff import diff
 from ckptswap.errors import CkptswapError, FileError
 from ckptswap.formats import open_checkpoint, write_checkpoint
-from ckptswap.formats.local import LocalFile
+from ckptswap.storage import LocalFile
 from ckptswap.transplant import plan_transplant, transplant
 
 FEW, MANY = 100, 130

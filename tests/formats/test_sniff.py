@@ -19,7 +19,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FileError, FormatError
 from ckptswap.formats import open_checkpoint, write_checkpoint
 from ckptswap.formats.checksums import checked_bytes
-from ckptswap.formats.guard import refuse_precious
+from ckptswap.formats.overwrite import refuse_precious
 from ckptswap.formats.sniff import HEAD, kind_of
 
 W = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}

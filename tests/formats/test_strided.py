@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptswap.formats.local import FileRange, LocalFile
 from ckptswap.formats.strided import Piece, PieceSource, boxes, contiguous, strided
+from ckptswap.storage import FileRange, LocalFile
 
 SHAPES = st.lists(st.integers(1, 5), max_size=4).map(tuple)
 

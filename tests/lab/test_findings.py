@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from ckptswap.lab.findings import findings
+from ckptswap.statistics.intervals import Interval
 from ckptswap.sweep.result import Finding, Row, SweepResult
-from ckptswap.sweep.statistics import Interval
 
 TOLERANCE = 0.01
 LAYERS = ("encoder.0", "encoder.1", "head")

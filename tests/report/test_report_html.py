@@ -18,13 +18,13 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from ckptswap.report.answer import answer
 from ckptswap.report.html import About, sweep_html
 from ckptswap.report.html_rows import row_commands
-from ckptswap.sweep.facts import Origin
 from ckptswap.sweep.plan import Cell
+from ckptswap.sweep.provenance import Provenance
 from ckptswap.sweep.result import Barrier, DonorScore, Mode, Point, Recalibrated, Row, SweepResult
-from ckptswap.sweep.samples import Hit, Samples
+from ckptswap.sweep.run_folder.samples import Hit, Samples
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ORIGIN = Origin("b.safetensors", ("a donor.safetensors",), {"command": "ckptswap sweep", "begun": None})
+ORIGIN = Provenance("b.safetensors", ("a donor.safetensors",), {"command": "ckptswap sweep", "begun": None})
 DOT = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJ"
     "RU5ErkJggg=="
@@ -271,7 +271,7 @@ def test_what_no_command_can_take_has_no_button(show: Open) -> None:
 @pytest.mark.parametrize(("recipient", "donor"), [("b", "zeros"), ("b\x1b", "a"), ("b", "a\nrm")])
 def test_neither_has_a_row_of_a_made_donor_or_a_path_with_control_characters(recipient: str, donor: str) -> None:
     row = Row("a", "conv.bias", ("a",), 8, "measured", rank=1, drop=0.1)
-    assert row_commands([row], Origin(recipient, (donor,), {}))["rows"] == [None]
+    assert row_commands([row], Provenance(recipient, (donor,), {}))["rows"] == [None]
     assert row_commands([row], ORIGIN)["rows"] == [[0, 1]]
 
 
@@ -339,7 +339,7 @@ def test_names_from_a_file_stay_text(show: Open) -> None:
     def odd(name: str) -> str:
         return f"{next(names)}{name}"
 
-    about = About(Origin(odd("b"), (odd("a"),), {odd("k"): odd("v")}), kept(layer=odd("l")))
+    about = About(Provenance(odd("b"), (odd("a"),), {odd("k"): odd("v")}), kept(layer=odd("l")))
     page = show(samples.sweep(rename=odd), about)
     assert page.locator("script").count() == 3
     inside = "main img:not(.tile img), main b, main red, main [onmouseover], main [onerror], main a"
@@ -438,7 +438,7 @@ def test_thousands_of_rows_stay_under_seven_megabytes(mode: Mode, rows: int, don
     files = tuple(f"d{at}.safetensors" for at in range(donors))
     scores = tuple(DonorScore(file, 0.5) for file in files) if donors > 1 else ()
     result = SweepResult("dice", "max", 0.01, 0.9, None, 8, found, mode=mode, donors=scores)
-    assert len(sweep_html(result, About(Origin("b", files, {}))).encode()) < 7_000_000
+    assert len(sweep_html(result, About(Provenance("b", files, {}))).encode()) < 7_000_000
 
 
 def test_five_thousand_rows_open_filter_and_sort(show: Open) -> None:
@@ -468,7 +468,7 @@ def test_paths_new_statistics_and_several_donors_have_their_place(show: Open) ->
     rows = (row, dataclasses.replace(row, donor=1, drop=0.25))
     donors = (DonorScore("a donor.safetensors", 0.3), DonorScore("zeros", None))
     result = SweepResult("dice", "max", 0.01, 0.9, 0.3, 8, rows, donors=donors, recalibrated_baseline=0.91)
-    page = show(result, About(Origin("b", ("a donor.safetensors", "zeros"), {})))
+    page = show(result, About(Provenance("b", ("a donor.safetensors", "zeros"), {})))
     ids = page.locator(".plot").evaluate_all("plots => plots.map(each => each.id)")
     assert {"paths-0", "paths-1", "heatmap-1"} <= set(ids)
     assert page.evaluate("DATA.figures['paths-0'].data[0].y") == [0, 0.2, 0.5]

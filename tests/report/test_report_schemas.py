@@ -26,12 +26,12 @@ from ckptswap.report.sweep import sweep_json
 from ckptswap.report.text import dump_json
 from ckptswap.report.threeway import threeway_json
 from ckptswap.report.verify import verify_json
+from ckptswap.scoring.engine import Cost
 from ckptswap.selection import Selection
-from ckptswap.sweep.engine import Cost
+from ckptswap.statistics.intervals import Interval
 from ckptswap.sweep.plan import make_plan
 from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated
 from ckptswap.sweep.select import Choice
-from ckptswap.sweep.statistics import Interval
 from ckptswap.threeway import three_way
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"

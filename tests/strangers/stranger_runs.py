@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from cli_program import good
 
-from ckptswap.sweep.journal import JOURNAL, PLAN
-from ckptswap.sweep.sealed import sealed, unsealed
+from ckptswap.sweep.run_folder.journal import JOURNAL, PLAN
+from ckptswap.sweep.run_folder.sealed import sealed, unsealed
 
 SOURCE = """
 import torch

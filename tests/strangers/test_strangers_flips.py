@@ -16,10 +16,10 @@ from stranger_runs import SWEEP, journal
 from ckptswap.api import report
 from ckptswap.errors import CkptswapError, RunError
 from ckptswap.report.html import about
-from ckptswap.sweep.lock import Lock, is_held
-from ckptswap.sweep.order import make_order, read_order
 from ckptswap.sweep.result import SweepResult
-from ckptswap.sweep.run import Proposal, propose
+from ckptswap.sweep.run_folder.lock import Lock, is_held
+from ckptswap.sweep.runner import Sweep, prepare
+from ckptswap.sweep.worker_spec import make_worker_spec, read_worker_spec
 from ckptswap.task import TaskSpec
 
 FLIPS = 300
@@ -89,13 +89,13 @@ def test_a_flipped_bit_of_an_order_is_not_obeyed(work: Path) -> None:
 
     spec = TaskSpec(model="own.py:Net", data="own.py:data", threads=1)
     with open_checkpoint("donor.pt") as donor, open_checkpoint("recipient.pt") as recipient:
-        proposal: Proposal = propose(donor, recipient, spec, run_dir="other")
-        order = make_order(proposal, [proposal.variants])
+        proposal: Sweep = prepare(donor, recipient, spec, run_dir="other")
+        order = make_worker_spec(proposal, [proposal.variants])
     order.write()
     for _ in flipped(order.path):
         with pytest.raises(RunError, match="is no order for a worker"):
-            read_order(order.path, order.seal)
-    assert read_order(order.path, order.seal).spec == order.spec
+            read_worker_spec(order.path, order.seal)
+    assert read_worker_spec(order.path, order.seal).spec == order.spec
 
 
 def test_a_flipped_bit_of_a_lock_takes_it_from_nobody(work: Path) -> None:

@@ -16,8 +16,8 @@ from ckptswap.errors import RunError
 from ckptswap.lab.experiment import STAGES, quick
 from ckptswap.lab.pairs import _swept
 from ckptswap.lab.reproduce import Price, _Work, load_experiment
-from ckptswap.sweep.lock import Lock, is_held
-from ckptswap.sweep.sealed import sealed
+from ckptswap.sweep.run_folder.lock import Lock, is_held
+from ckptswap.sweep.run_folder.sealed import sealed
 from ckptswap.sweep.stopping import Stop
 
 PARTS = ["plan.json", "journal", "journal/main.jsonl", "samples.json", "lock", "orders", "slurm", "result.json",

@@ -14,8 +14,8 @@ from safetensors.numpy import save_file
 from ckptswap.errors import RunError
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.companions import companions
-from ckptswap.sweep.lock import _process
-from ckptswap.sweep.plain import read_plain
+from ckptswap.sweep.run_folder.lock import _process
+from ckptswap.sweep.run_folder.plain import read_plain
 
 
 def sharded(folder: Path) -> Path:

@@ -20,10 +20,10 @@ from cli_program import Done, good, run
 from once import once
 from stranger_runs import AGAIN, SWEEP, forge, journal, make, mark_of, plan_of
 
-from ckptswap.sweep.blocks import Block
-from ckptswap.sweep.journal import decode, encode, write_plan
-from ckptswap.sweep.samples import load_samples
-from ckptswap.sweep.secret import SIZE
+from ckptswap.sweep.run_folder.blocks import Block
+from ckptswap.sweep.run_folder.journal import decode, encode, write_plan
+from ckptswap.sweep.run_folder.samples import load_samples
+from ckptswap.sweep.run_folder.secret import SIZE
 
 Order = dict[str, Any]
 EVIL = """
@@ -331,7 +331,7 @@ def test_pickles_that_lie_where_slurms_would_are_not_opened(
     work: Path, mark: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("submitit")
-    from ckptswap.sweep.executors import slurm
+    from ckptswap.executors import slurm
 
     evil = pickle.dumps(("success", Touch()))
     for number in ("7", "7_0"):
@@ -344,9 +344,9 @@ def test_pickles_that_lie_where_slurms_would_are_not_opened(
     (work / "run/orders/000000000000.json").write_text("{}")
     states = [{"7_0": ("RUNNING", "ckptswap 000000000000")}, *[{"7_0": ("COMPLETED", "")}] * 9]
     monkeypatch.setattr(slurm, "queue", lambda: states.pop(0) if len(states) > 1 else states[0])
-    monkeypatch.setattr(slurm.SlurmHands, "poll", 0.01)
+    monkeypatch.setattr(slurm.SlurmHandle, "poll", 0.01)
     place = slurm.Slurm.__new__(slurm.Slurm)
-    hands, workers = place.adopt(work / "run") or pytest.fail("no job was found")
+    hands, workers = place.reattach(work / "run") or pytest.fail("no job was found")
     assert list(workers) == [0]
     endings: dict[int, Any] = {}
     for _ in range(5):

@@ -13,8 +13,8 @@ from ckptswap.errors import UsageError
 from ckptswap.report.agreement import agreement_document
 from ckptswap.report.document import document_text
 from ckptswap.report.text import Style
+from ckptswap.statistics.ranks import tau
 from ckptswap.sweep.agreement import agreement
-from ckptswap.sweep.ranks import tau
 from ckptswap.sweep.result import DonorScore, Row, SweepResult
 
 NUMBERS = st.integers(-4, 4).map(float)

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError
+from ckptswap.scoring import engine as engine_module
+from ckptswap.scoring import replay as replay_module
+from ckptswap.scoring.engine import SHAPES, Engine, Outcome, ReplayDiffers, same_bits
+from ckptswap.scoring.replay import Replay
+from ckptswap.scoring.schedule import Instruction
+from ckptswap.scoring.variant import Variant
 from ckptswap.selection import Selection
-from ckptswap.sweep import engine as engine_module
-from ckptswap.sweep import replay as replay_module
-from ckptswap.sweep.engine import SHAPES, Engine, Outcome, ReplayDiffers, same_bits
-from ckptswap.sweep.plan import Variant, make_plan, variant_id
-from ckptswap.sweep.replay import Replay
-from ckptswap.sweep.schedule import Instruction
+from ckptswap.sweep.plan import make_plan, variant_id
 from ckptswap.task import Task, TaskSpec, load_task
 
 ODD = Path(odd_models.__file__)

@@ -12,14 +12,14 @@ import pytest
 
 from ckptswap.errors import MetricError, RunError, UsageError
 from ckptswap.selection import Selection
-from ckptswap.sweep import statistics
-from ckptswap.sweep.blocks import Block
-from ckptswap.sweep.evidence import Evidence, load_evidence, load_result, reduction
-from ckptswap.sweep.journal import BASELINE, DONOR, decode, encode, journal_files, read_plan, write_plan
+from ckptswap.statistics import intervals as statistics
+from ckptswap.statistics.intervals import Sample, mean
+from ckptswap.sweep.analysis import Analysis, load_analysis, load_result, reduction
 from ckptswap.sweep.plan import variant_id
 from ckptswap.sweep.result import Row
-from ckptswap.sweep.run import sweep
-from ckptswap.sweep.statistics import Sample, mean
+from ckptswap.sweep.run_folder.blocks import Block
+from ckptswap.sweep.run_folder.journal import BASELINE, DONOR, decode, encode, journal_files, read_plan, write_plan
+from ckptswap.sweep.runner import sweep
 from ckptswap.task import TaskSpec
 
 ONLY = Selection.parse(only=["head.*", "norm.weight", "unused.bias"])
@@ -63,7 +63,7 @@ def scores(run: Path, variant: str, metric: str, batches: Sequence[int]) -> tupl
     )
 
 
-def row_of(evidence: Evidence, names: tuple[str, ...]) -> Row:
+def row_of(evidence: Analysis, names: tuple[str, ...]) -> Row:
     return next(row for row in evidence.result.rows if row.tensors == names)
 
 
@@ -79,7 +79,7 @@ def test_a_row_rests_on_its_own_samples(finished: Path, tmp_path: Path, metric: 
     """As if the data had no others: the drop exactly, and the interval where each group is there."""
     run = rewritten(finished, tmp_path / "part", begun(batches, HEAD))
     name = read_plan(run)["metrics"][0]["name"] if metric == "own" else metric
-    evidence = load_evidence(run, name)
+    evidence = load_analysis(run, name)
     row = row_of(evidence, HEAD)
     there = range(batches)
     baseline, label = scores(finished, BASELINE, name, there)
@@ -103,7 +103,7 @@ def test_rows_on_unequal_samples_beside_each_other(finished: Path, tmp_path: Pat
     run = rewritten(
         finished, tmp_path / "part", lambda each: each.variant == BASELINE or each.batch < ids.get(each.variant, 0)
     )
-    evidence, whole = load_evidence(run), load_evidence(finished)
+    evidence, whole = load_analysis(run), load_analysis(finished)
     few, many = row_of(evidence, HEAD), row_of(evidence, NORM)
     assert (few.samples, many.samples) == (24, 60)
     assert replace(many, rank=None, sim_low=None, sim_high=None) == replace(
@@ -118,7 +118,7 @@ def test_rows_on_unequal_samples_beside_each_other(finished: Path, tmp_path: Pat
 
 def test_contrasts_of_partial_rows(finished: Path, tmp_path: Path) -> None:
     run = rewritten(finished, tmp_path / "part", begun(5, HEAD, NORM))
-    evidence = load_evidence(run)
+    evidence = load_analysis(run)
     index = {row.tensors: at for at, row in enumerate(evidence.result.rows)}
     assert {evidence.result.rows[index[names]].samples for names in (HEAD, NORM)} == {30}
     found = evidence.contrast({index[HEAD]: 1.0, index[NORM]: -1.0})
@@ -131,7 +131,7 @@ def test_contrasts_of_partial_rows(finished: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("batches", [1, 5])
 def test_a_contrast_of_one_row_is_its_drop(finished: Path, tmp_path: Path, batches: int) -> None:
-    evidence = load_evidence(rewritten(finished, tmp_path / "part", begun(batches, HEAD)))
+    evidence = load_analysis(rewritten(finished, tmp_path / "part", begun(batches, HEAD)))
     at = next(at for at, row in enumerate(evidence.result.rows) if row.tensors == HEAD)
     row, found = evidence.result.rows[at], evidence.contrast({at: 1.0})
     assert (found.low, found.high) == (row.ci_low, row.ci_high)
@@ -141,7 +141,7 @@ def test_a_contrast_of_one_row_is_its_drop(finished: Path, tmp_path: Path, batch
 def test_too_few_groups_so_far_have_no_interval(finished: Path, tmp_path: Path) -> None:
     """Six samples of one batch: five or six groups."""
     run = rewritten(finished, tmp_path / "part", begun(1, HEAD))
-    row = row_of(load_evidence(run), HEAD)
+    row = row_of(load_analysis(run), HEAD)
     assert row.samples == 6
     assert row.drop is not None
     assert (row.ci_low, row.ci_high, row.sim_low, row.sim_high) == (None,) * 4
@@ -160,10 +160,10 @@ def test_a_failure_anywhere_is_a_failed_row(finished: Path, tmp_path: Path) -> N
     head, _ = parts(finished)
     later = Block(variant_id(HEAD), 7, {}, "out of luck")
     path.write_bytes(head + encode(later))
-    assert row_of(load_evidence(run), HEAD).status == "measured", "a score is better than a failure"
+    assert row_of(load_analysis(run), HEAD).status == "measured", "a score is better than a failure"
     run = rewritten(finished, tmp_path / "less", lambda each: (each.variant, each.batch) != later[:2])
     (run / "journal" / "z.jsonl").write_bytes(head + encode(later) + encode(later._replace(variant=DONOR)))
-    evidence = load_evidence(run)
+    evidence = load_analysis(run)
     row = row_of(evidence, HEAD)
     assert (row.status, row.reason, row.drop, row.samples) == ("failed", "out of luck", None, None)
     assert evidence.result.donor_score is not None, "of the donor, too"

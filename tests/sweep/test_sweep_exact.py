@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from ckptswap.sweep import statistics
-from ckptswap.sweep.exact import LEAST_MOVED, Few, at_most, common_of, ends_of_two, highest_share
-from ckptswap.sweep.statistics import Sample, contrast, difference, interval, mean, table
+from ckptswap.statistics import intervals as statistics
+from ckptswap.statistics.exact import LEAST_MOVED, Few, at_most, common_of, ends_of_two, highest_share
+from ckptswap.statistics.intervals import Sample, contrast, difference, interval, mean, table
 
 UNIT = (0.0, 1.0)
 ERRORS = (0.025, 0.025 / 41, 1e-6)

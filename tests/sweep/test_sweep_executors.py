@@ -12,14 +12,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ckptswap.errors import RunError, Stopped, UsageError
-from ckptswap.sweep.blocks import Block
-from ckptswap.sweep.executors import executor
-from ckptswap.sweep.executors.process import environment
-from ckptswap.sweep.follow import Follower
-from ckptswap.sweep.journal import Journal
-from ckptswap.sweep.order import Named, Order, divide, read_order
-from ckptswap.sweep.plan import Variant
+from ckptswap.executors import executor
+from ckptswap.executors.process import environment
+from ckptswap.scoring.variant import Variant
+from ckptswap.sweep.run_folder.blocks import Block
+from ckptswap.sweep.run_folder.journal import Journal
+from ckptswap.sweep.run_folder.tail import JournalTail
 from ckptswap.sweep.stopping import Stop, on_signals
+from ckptswap.sweep.worker_spec import Named, WorkerSpec, divide, read_worker_spec
 from ckptswap.task import TaskSpec
 
 
@@ -59,22 +59,22 @@ def test_each_process_sees_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment("cpu", 0)["CUDA_VISIBLE_DEVICES"] == "4,GPU-b,6"
 
 
-def order(folder: Path) -> Order:
+def order(folder: Path) -> WorkerSpec:
     source, spec = Named("/a.pt", {"x.w": "w"}), TaskSpec(data="lab:mni", metrics=("iou", "dice"), threads=3)
     shards = ((Variant("v", ("w", "b")),), (Variant("donor", ("w",)),))
-    return Order("t", str(folder), "key", (source,), source, spec, "auto", 1, shards, "/", ("/lib",))
+    return WorkerSpec("t", str(folder), "key", (source,), source, spec, "auto", 1, shards, "/", ("/lib",))
 
 
 def test_an_order_is_read_as_it_was_written(tmp_path: Path) -> None:
     order(tmp_path).write()
-    assert read_order(order(tmp_path).path, order(tmp_path).seal) == order(tmp_path)
+    assert read_worker_spec(order(tmp_path).path, order(tmp_path).seal) == order(tmp_path)
 
 
 def test_another_order_in_its_place_is_not_obeyed(tmp_path: Path) -> None:
     ours, other = order(tmp_path), replace(order(tmp_path), places=("/evil",))
     other.write()
     with pytest.raises(RunError, match="its checksum does not fit"):
-        read_order(ours.path, ours.seal)
+        read_worker_spec(ours.path, ours.seal)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"spec": {}}'])
@@ -82,14 +82,14 @@ def test_a_damaged_order_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "order.json"
     path.write_text(text)
     with pytest.raises(RunError, match="no order for a worker"):
-        read_order(path, order(tmp_path).seal)
+        read_worker_spec(path, order(tmp_path).seal)
     with pytest.raises(RunError, match="no order for a worker"):
-        read_order(tmp_path / "nowhere.json", order(tmp_path).seal)
+        read_worker_spec(tmp_path / "nowhere.json", order(tmp_path).seal)
 
 
 def test_following_sees_each_block_once_and_no_half_of_one(tmp_path: Path) -> None:
     with Journal(tmp_path, "key") as own, Journal(tmp_path, "key", "worker") as theirs:
-        follower = Follower(tmp_path, "key", own.path)
+        follower = JournalTail(tmp_path, "key", own.path)
         own.append(Block("mine", 0, {}))
         assert list(follower.look()) == []
         theirs.append(Block("a", 0, {}))
@@ -109,7 +109,7 @@ def test_following_sees_each_block_once_and_no_half_of_one(tmp_path: Path) -> No
     with pytest.raises(RunError, match=r"line 6 of .*worker\.jsonl is damaged"):
         list(follower.look())
     with pytest.raises(RunError, match="other conditions"):
-        list(Follower(tmp_path, "other key", own.path).look())
+        list(JournalTail(tmp_path, "other key", own.path).look())
 
 
 def test_the_first_signal_asks_and_the_second_acts(capfd: pytest.CaptureFixture[str]) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import RunError
-from ckptswap.sweep.facts import FROM_PYTHON, load_origin
-from ckptswap.sweep.journal import read_plan, write_plan
-from ckptswap.sweep.run import propose
+from ckptswap.sweep.provenance import FROM_PYTHON, load_origin
+from ckptswap.sweep.run_folder.journal import read_plan, write_plan
+from ckptswap.sweep.runner import prepare
 from ckptswap.task import TaskSpec
 
 Save = Callable[..., Checkpoint]
@@ -21,7 +21,7 @@ Save = Callable[..., Checkpoint]
 
 def test_a_run_tells_command_hashes_seeds_and_times(save: Save, skip: TaskSpec, tmp_path: Path) -> None:
     donor, recipient = save(1, "Skip"), save(0, "Skip")
-    found = propose(donor, recipient, skip, run_dir=tmp_path / "run")
+    found = prepare(donor, recipient, skip, run_dir=tmp_path / "run")
     found.run(command="ckptswap sweep --from 'a b'")
     origin = load_origin(tmp_path / "run")
     facts = origin.facts
@@ -35,7 +35,7 @@ def test_a_run_tells_command_hashes_seeds_and_times(save: Save, skip: TaskSpec, 
 
 
 def test_a_continued_run_keeps_its_first_beginning(save: Save, skip: TaskSpec, tmp_path: Path) -> None:
-    found = propose(save(1, "Skip"), save(0, "Skip"), skip, run_dir=tmp_path / "run")
+    found = prepare(save(1, "Skip"), save(0, "Skip"), skip, run_dir=tmp_path / "run")
     found.run()
     contents = read_plan(tmp_path / "run")
     contents["made"]["begun"] = "2020-02-20T20:20:20+00:00"
@@ -50,7 +50,7 @@ def test_a_continued_run_keeps_its_first_beginning(save: Save, skip: TaskSpec, t
 
 
 def test_a_run_may_say_nothing_of_its_making(save: Save, skip: TaskSpec, tmp_path: Path) -> None:
-    propose(save(1, "Skip"), save(0, "Skip"), skip, run_dir=tmp_path / "run").run()
+    prepare(save(1, "Skip"), save(0, "Skip"), skip, run_dir=tmp_path / "run").run()
     contents = read_plan(tmp_path / "run")
     del contents["made"]
     write_plan(tmp_path / "run", contents)

@@ -15,24 +15,24 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ckptswap.errors import RunError
-from ckptswap.sweep import journal as journal_module
-from ckptswap.sweep.blocks import Block, Blocks
-from ckptswap.sweep.journal import (
+from ckptswap.sweep.run_folder import journal as journal_module
+from ckptswap.sweep.run_folder.blocks import Block, Blocks
+from ckptswap.sweep.run_folder.journal import (
     JOURNAL,
     PLAN,
     Journal,
+    begin_folder,
     check_conditions,
     decode,
     encode,
     journal_files,
     key_of,
-    prepare,
     read_blocks,
     read_plan,
     set_aside,
 )
-from ckptswap.sweep.repair import repair
-from ckptswap.sweep.sealed import sealed
+from ckptswap.sweep.run_folder.repair import repair
+from ckptswap.sweep.run_folder.sealed import sealed
 
 KEY = {"donor": "1" * 64, "threads": 1, "task": {"model": "smp:Unet", "limit": None}}
 HASH = key_of(KEY)
@@ -56,7 +56,7 @@ def failing(variant: str, batch: int = 0, reason: str = "it broke", engine: str 
 
 def filled(folder: Path, count: int = 3, writer: str = "main") -> Path:
     """A prepared folder with `count` blocks; the journal's file."""
-    prepare(folder, {"key": KEY})
+    begin_folder(folder, {"key": KEY})
     with Journal(folder, HASH, writer) as journal:
         for at in range(count):
             journal.append(block(f"v{at}", at, at / 7))
@@ -190,7 +190,7 @@ def test_another_key_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_thousand_variants_on_two_hundred_batches(tmp_path: Path) -> None:
-    prepare(tmp_path, {"key": KEY})
+    begin_folder(tmp_path, {"key": KEY})
     with Journal(tmp_path, HASH) as journal:
         start = journal.path.read_bytes()
     parts = [encode(Block(f"{at:016x}", 0, {"iou": np.full((8, 1), at / 7)})) for at in range(1000)]
@@ -266,7 +266,7 @@ def test_a_second_repair_keeps_the_first_ones_file(tmp_path: Path) -> None:
 
 
 def test_two_writers_files_are_merged(tmp_path: Path) -> None:
-    prepare(tmp_path, {"key": KEY})
+    begin_folder(tmp_path, {"key": KEY})
     with Journal(tmp_path, HASH, "one") as one, Journal(tmp_path, HASH, "two") as two:
         one.append(block("v", 0))
         two.append(block("v", 1))
@@ -297,7 +297,7 @@ def test_the_better_block_wins_whatever_the_order(order: tuple[int, ...]) -> Non
 
 
 def test_a_better_block_of_another_writer_wins_on_disk(tmp_path: Path) -> None:
-    prepare(tmp_path, {"key": KEY})
+    begin_folder(tmp_path, {"key": KEY})
     with Journal(tmp_path, HASH, "a") as first, Journal(tmp_path, HASH, "b") as second:
         first.append(BEST_FIRST[0])
         second.append(BEST_FIRST[3])
@@ -307,7 +307,7 @@ def test_a_better_block_of_another_writer_wins_on_disk(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("writer", ["a", "b", "c"])
 def test_distrust_outlives_the_writer_and_covers_every_file(tmp_path: Path, writer: str) -> None:
-    prepare(tmp_path, {"key": KEY})
+    begin_folder(tmp_path, {"key": KEY})
     with Journal(tmp_path, HASH, "b") as journal:
         journal.append(block("replayed", engine="replay"))
         journal.append(block("full"))
@@ -345,7 +345,7 @@ class Full:
 
 @pytest.mark.parametrize("room", [0, 1, 50])
 def test_a_full_disk_is_said_and_the_journal_continues(tmp_path: Path, room: int) -> None:
-    prepare(tmp_path, {"key": KEY})
+    begin_folder(tmp_path, {"key": KEY})
     with Journal(tmp_path, HASH) as journal:
         journal.append(block("v0"))
         journal._file = Full(journal._file, room)  # type: ignore[assignment]
@@ -359,7 +359,7 @@ def test_a_full_disk_is_said_and_the_journal_continues(tmp_path: Path, room: int
 
 
 def test_short_writes_are_carried_on(tmp_path: Path) -> None:
-    prepare(tmp_path, {"key": KEY})
+    begin_folder(tmp_path, {"key": KEY})
 
     class Slow(Full):
         def write(self, line: memoryview) -> int:
@@ -376,7 +376,7 @@ def test_what_was_written_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     now, synced = [0.0], []
     monkeypatch.setattr(journal_module.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(journal_module.os, "fsync", lambda number: synced.append(now[0]))
-    prepare(tmp_path, {"key": KEY})
+    begin_folder(tmp_path, {"key": KEY})
     synced.clear()
     with Journal(tmp_path, HASH) as journal:
         for now[0] in (0.5, 1.5, 2.0, 3.0):
@@ -402,10 +402,10 @@ def test_a_sync_that_fails_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_the_plan_is_written_before_any_work_and_rewritten(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "run"
-    prepare(folder, {"key": KEY, "donors": ["a"]})
+    begin_folder(folder, {"key": KEY, "donors": ["a"]})
     assert read_plan(folder)["donors"] == ["a"]
     filled(folder)
-    prepare(folder, {"key": KEY, "donors": ["b"]})
+    begin_folder(folder, {"key": KEY, "donors": ["b"]})
     assert read_plan(folder)["donors"] == ["b"]
     assert sorted(path.name for path in folder.iterdir()) == [JOURNAL, PLAN]
 
@@ -423,7 +423,7 @@ def test_another_key_is_refused_by_part(tmp_path: Path, changed: dict, words: st
     path = filled(tmp_path)
     before = path.read_bytes(), (tmp_path / PLAN).read_bytes()
     for look in (
-        lambda: prepare(tmp_path, {"key": KEY | changed}),
+        lambda: begin_folder(tmp_path, {"key": KEY | changed}),
         lambda: check_conditions(tmp_path, KEY | changed),
     ):
         with pytest.raises(RunError, match=f"under other conditions: {words}.*--fresh"):
@@ -434,23 +434,23 @@ def test_another_key_is_refused_by_part(tmp_path: Path, changed: dict, words: st
 def test_conditions_are_compared_as_json_has_them(tmp_path: Path) -> None:
     filled(tmp_path)
     check_conditions(tmp_path, {**KEY, "task": {"limit": None, "model": "smp:Unet"}})
-    prepare(tmp_path, {"key": {**KEY, "args": (1, 2)}}, fresh=True)
+    begin_folder(tmp_path, {"key": {**KEY, "args": (1, 2)}}, fresh=True)
     check_conditions(tmp_path, {**KEY, "args": [1, 2]})
 
 
 def test_conditions_may_change_while_nothing_is_scored(tmp_path: Path) -> None:
-    prepare(tmp_path, {"key": KEY})
-    prepare(tmp_path, {"key": KEY | {"threads": 2}})
+    begin_folder(tmp_path, {"key": KEY})
+    begin_folder(tmp_path, {"key": KEY | {"threads": 2}})
     assert read_plan(tmp_path)["key"]["threads"] == 2
 
 
 def test_fresh_sets_journals_aside_and_keeps_them(tmp_path: Path) -> None:
     first = filled(tmp_path).read_bytes()
-    prepare(tmp_path, {"key": KEY | {"threads": 2}}, fresh=True)
+    begin_folder(tmp_path, {"key": KEY | {"threads": 2}}, fresh=True)
     assert not (tmp_path / JOURNAL).exists()
     with Journal(tmp_path, key_of(KEY | {"threads": 2})) as journal:
         journal.append(block("second"))
-    prepare(tmp_path, {"key": KEY}, fresh=True)
+    begin_folder(tmp_path, {"key": KEY}, fresh=True)
     assert (tmp_path / "journal.1" / "main.jsonl").read_bytes() == first
     assert (tmp_path / "journal.2" / "main.jsonl").exists()
     assert read_plan(tmp_path)["key"] == KEY
@@ -466,7 +466,7 @@ def test_a_journal_without_plan_is_refused(tmp_path: Path) -> None:
     filled(tmp_path)
     (tmp_path / PLAN).unlink()
     with pytest.raises(RunError, match=r"has a journal but no plan\.json"):
-        prepare(tmp_path, {"key": KEY})
+        begin_folder(tmp_path, {"key": KEY})
 
 
 @pytest.mark.parametrize(
@@ -478,7 +478,7 @@ def test_somebody_elses_plan_is_refused(tmp_path: Path, content: str) -> None:
     with pytest.raises(RunError, match=r"or no sweep's plan"):
         read_plan(tmp_path)
     with pytest.raises(RunError, match=r"or no sweep's plan"):
-        prepare(tmp_path, {"key": KEY})
+        begin_folder(tmp_path, {"key": KEY})
     assert (tmp_path / PLAN).read_text() == content
 
 
@@ -497,8 +497,8 @@ def test_no_run_folder(tmp_path: Path) -> None:
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot make"):
-        prepare(tmp_path / "file" / "run", {"key": KEY})
-    prepare(tmp_path / "run", {"key": KEY})
+        begin_folder(tmp_path / "file" / "run", {"key": KEY})
+    begin_folder(tmp_path / "run", {"key": KEY})
     (tmp_path / "run" / JOURNAL).write_text("")
     with pytest.raises(RunError, match=r"journal is not a plain folder"):
         Journal(tmp_path / "run", HASH)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from ckptswap.errors import RunError
-from ckptswap.sweep import lock as lock_module
-from ckptswap.sweep.lock import DEAD, LOCK, Lock, is_held
-from ckptswap.sweep.sealed import sealed, unsealed
+from ckptswap.sweep.run_folder import lock as lock_module
+from ckptswap.sweep.run_folder.lock import DEAD, LOCK, Lock, is_held
+from ckptswap.sweep.run_folder.sealed import sealed, unsealed
 
 
 def held_by(folder: Path, *, age: float = 0.0, **holder: object) -> Path:
@@ -47,7 +47,7 @@ def test_a_holder_elsewhere_is_alive_while_it_touches_the_file(tmp_path: Path) -
 
 def test_a_dead_process_of_this_machine_is_found_out_at_once(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from ckptswap.sweep.lock import Lock;"
+        "import sys; from pathlib import Path; from ckptswap.sweep.run_folder.lock import Lock;"
         "Lock(Path(sys.argv[1])).__enter__(); import os; os._exit(0)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)

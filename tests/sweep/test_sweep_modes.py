@@ -15,15 +15,15 @@ from torch.optim.swa_utils import update_bn
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError, RunError, SelectionError, UsageError
+from ckptswap.executors import executor
 from ckptswap.formats import open_checkpoint
+from ckptswap.scoring.calibration import Calibration
 from ckptswap.selection import Selection
-from ckptswap.sweep.calibration import Calibration
-from ckptswap.sweep.evidence import load_result
-from ckptswap.sweep.executors import executor
-from ckptswap.sweep.journal import decode, journal_files
+from ckptswap.sweep.analysis import load_result
 from ckptswap.sweep.layers import layer_order
 from ckptswap.sweep.result import Row, SweepResult
-from ckptswap.sweep.run import propose, sweep
+from ckptswap.sweep.run_folder.journal import decode, journal_files
+from ckptswap.sweep.runner import prepare, sweep
 from ckptswap.task import TaskSpec, load_task
 from ckptswap.transplant import plan_transplant, transplant
 
@@ -109,7 +109,7 @@ def test_a_mode_is_that_of_a_plain_loop(skip: TaskSpec, pair, run: Path, mode, w
 
 def test_a_mode_that_makes_no_sense_of_tensors(skip: TaskSpec, pair) -> None:
     with pytest.raises(UsageError, match="goes by layers or kinds"):
-        propose(*pair, skip, by=[("tensor",)], mode="all-but")
+        prepare(*pair, skip, by=[("tensor",)], mode="all-but")
 
 
 # Donors ---------------------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def test_a_path_is_that_of_a_plain_loop(skip: TaskSpec, pair, run: Path, engine)
 
 def test_a_point_has_the_bits_that_transplant_writes(skip: TaskSpec, pair, tmp_path: Path) -> None:
     donor, recipient = pair
-    proposal = propose(donor, recipient, skip, selection=READ, by=[("layer",)], alphas=[0.3])
+    proposal = prepare(donor, recipient, skip, selection=READ, by=[("layer",)], alphas=[0.3])
     half = next(each for each in proposal.variants if each.alpha == 0.3)
     out = tmp_path / "half.safetensors"
     transplant(plan_transplant(donor, recipient, Selection.exactly(half.names), alpha=0.3), out)
@@ -247,7 +247,7 @@ def calibration_batches(spec: TaskSpec, recipient: Checkpoint, calibration: Cali
 
 
 def test_the_model_is_afterwards_as_it_was(skip: TaskSpec, pair, calibration) -> None:
-    proposal = propose(*pair, skip, selection=READ, by=[("layer",)], calibration=calibration)
+    proposal = prepare(*pair, skip, selection=READ, by=[("layer",)], calibration=calibration)
     model = proposal.task.model
     norms = [each for each in model.modules() if isinstance(each, nn.BatchNorm2d)]
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -278,7 +278,7 @@ def test_statistics_of_single_values_are_refused_before_any_work(
     own.write_text(own.read_text() + ONE)
     spec = replace(skip, model=f"{own}:Pooled", batch_size=1)
     with pytest.raises(ModelError, match="cannot estimate"):
-        propose(save(1, "Skip"), save(0, "Skip"), spec, calibration=calibration, run_dir=run)
+        prepare(save(1, "Skip"), save(0, "Skip"), spec, calibration=calibration, run_dir=run)
 
 
 def test_a_failing_estimate_is_told_and_counted(skip: TaskSpec, own: Path, save, run: Path, calibration) -> None:
@@ -331,13 +331,13 @@ def test_calibration_that_makes_no_sense(skip: TaskSpec, pair, calibration, chan
     if changed.get("data") == "scored":
         changed = {"data": skip.data}
     with pytest.raises(UsageError, match=words):
-        propose(*pair, skip, calibration=replace(calibration, **changed))
+        prepare(*pair, skip, calibration=replace(calibration, **changed))
 
 
 def test_a_model_without_batch_norm_has_nothing_to_estimate(spec: TaskSpec, own: Path, save, calibration) -> None:
     task = replace(spec, model=f"{own}:Tied")
     with pytest.raises(UsageError, match="no batch norm"):
-        propose(save(1, "Tied"), save(0, "Tied"), task, calibration=calibration)
+        prepare(save(1, "Tied"), save(0, "Tied"), task, calibration=calibration)
 
 
 # Elsewhere ------------------------------------------------------------------------------------------------------
@@ -376,4 +376,4 @@ def test_the_whole_selection_is_one_variant(skip: TaskSpec, pair, run: Path) -> 
         error_of(skip, recipient, taken(recipient, donor, whole.tensors)), rel=1e-6
     )
     with pytest.raises(SelectionError, match="stands alone"):
-        propose(donor, recipient, skip, by=[("all", "kind")])
+        prepare(donor, recipient, skip, by=[("all", "kind")])

@@ -18,16 +18,16 @@ from plain import plain_outputs
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import MetricError, ModelError, RunError, TaskError
+from ckptswap.scoring.engine import Engine
+from ckptswap.scoring.replay import Replay
 from ckptswap.selection import Selection
-from ckptswap.sweep import walk as walk_module
-from ckptswap.sweep.blocks import Block
-from ckptswap.sweep.engine import Engine
-from ckptswap.sweep.evidence import load_evidence, load_result
-from ckptswap.sweep.journal import BASELINE, DONOR, JOURNAL, decode, journal_files, read_plan
-from ckptswap.sweep.meter import Progress
+from ckptswap.sweep import loop as walk_module
+from ckptswap.sweep.analysis import load_analysis, load_result
 from ckptswap.sweep.plan import variant_id
-from ckptswap.sweep.replay import Replay
-from ckptswap.sweep.run import propose, sweep
+from ckptswap.sweep.progress import Progress
+from ckptswap.sweep.run_folder.blocks import Block
+from ckptswap.sweep.run_folder.journal import BASELINE, DONOR, JOURNAL, decode, journal_files, read_plan
+from ckptswap.sweep.runner import prepare, sweep
 from ckptswap.task import Task, TaskSpec, load_task
 
 BOTH = [("kind",), ("layer", "kind")]
@@ -200,7 +200,7 @@ def test_few_groups_have_no_intervals_and_one_note(skip: TaskSpec, save, run: Pa
     assert {row.verdict for row in result.rows} == {"undecided"}
     assert {row.ci_low for row in result.rows} | {row.sim_high for row in result.rows} == {None}
     assert sum("7 groups" in note for note in result.notes) == 1
-    found = load_evidence(run).contrast({0: 1.0})
+    found = load_analysis(run).contrast({0: 1.0})
     assert (found.estimate, found.low, found.high) == (pytest.approx(result.rows[0].drop), None, None)
 
 
@@ -208,7 +208,7 @@ def test_contrasts_are_paired_sums_of_drops(spec: TaskSpec, save, run: Path) -> 
     recipient = save(0)
     donor = save(1, enc__0__bias=torch.from_numpy(recipient.read("enc.0.bias")))
     sweep(donor, recipient, spec, by=BOTH, run_dir=run)
-    evidence = load_evidence(run)
+    evidence = load_analysis(run)
     rows = evidence.result.rows
     single = evidence.contrast({2: 1.0})
     assert (single.estimate, single.low, single.high) == (rows[2].drop, rows[2].ci_low, rows[2].ci_high)
@@ -246,7 +246,7 @@ def test_what_any_form_of_batch_reads_has_an_effect(spec: TaskSpec, save, run: P
 
 def test_nothing_is_known_of_more_shapes_than_are_captured(skip: TaskSpec, save, run: Path) -> None:
     many = replace(skip, data_args={"sizes": list(range(3, 13))}, batch_size=2)
-    proposal = propose(save(1, "Skip"), save(0, "Skip"), many, run_dir=run)
+    proposal = prepare(save(1, "Skip"), save(0, "Skip"), many, run_dir=run)
     assert {cell.names[0] for cell in proposal.plan.cells if cell.status == "measured"} >= {"unused.weight"}
     assert proposal.engine.notes == ["inputs of more than 8 shapes: the rest is run in full"]
 
@@ -277,7 +277,7 @@ def test_the_folder_alone_gives_the_same_table(skip: TaskSpec, save, own: Path, 
 def test_the_folder_is_read_without_torch(skip: TaskSpec, save, run: Path) -> None:
     result = sweep(save(1, "Skip"), save(0, "Skip"), skip, run_dir=run)
     code = (
-        "import sys; from ckptswap.sweep.evidence import load_result; import ckptswap.sweep.run; "
+        "import sys; from ckptswap.sweep.analysis import load_result; import ckptswap.sweep.runner; "
         f"print(len(load_result({str(run)!r}).rows), 'torch' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -561,7 +561,7 @@ def test_everything_replayed_is_computed_again_in_full(
 ) -> None:
     """Wrong from the first variant on, from the last of the first batch, or in the last batch's new shape only."""
     spoil(first)
-    proposal = propose(save(1, "Skip"), save(0, "Skip"), skip, run_dir=run, selection=FEW)
+    proposal = prepare(save(1, "Skip"), save(0, "Skip"), skip, run_dir=run, selection=FEW)
     assert proposal.run() == load_result(whole)
     assert proposal.engine.how == "full"
     [note] = proposal.engine.notes
@@ -583,7 +583,7 @@ def test_distrust_outlives_the_run(skip: TaskSpec, save, run: Path, whole: Path,
         spoil(0)
         with pytest.raises(KeyboardInterrupt):
             sweep(donor, recipient, skip, run_dir=run, selection=FEW, progress=interrupt)
-    proposal = propose(donor, recipient, skip, run_dir=run, selection=FEW)
+    proposal = prepare(donor, recipient, skip, run_dir=run, selection=FEW)
     assert proposal.run() == load_result(whole)
     assert proposal.engine.notes == [
         "an earlier part of this run found replays with other bits than full passes: every variant is run in full"

@@ -16,10 +16,10 @@ from PIL import Image
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import RunError
-from ckptswap.sweep.journal import SAMPLES, prepare, read_plan, write_plan
-from ckptswap.sweep.run import Proposal, propose
-from ckptswap.sweep.samples import SCHEMA, Samples, keep_samples, load_samples
-from ckptswap.sweep.sealed import sealed, unsealed
+from ckptswap.sweep.run_folder.journal import SAMPLES, begin_folder, read_plan, write_plan
+from ckptswap.sweep.run_folder.samples import SCHEMA, Samples, keep_samples, load_samples
+from ckptswap.sweep.run_folder.sealed import sealed, unsealed
+from ckptswap.sweep.runner import Sweep, prepare
 from ckptswap.task import TaskSpec
 
 Save = Callable[..., Checkpoint]
@@ -27,12 +27,12 @@ Save = Callable[..., Checkpoint]
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
-def proposal(save: Save, spec: TaskSpec, folder: Path) -> Proposal:
-    return propose(save(1, "Skip"), save(0, "Skip"), spec, run_dir=folder)
+def proposal(save: Save, spec: TaskSpec, folder: Path) -> Sweep:
+    return prepare(save(1, "Skip"), save(0, "Skip"), spec, run_dir=folder)
 
 
 @pytest.fixture
-def ran(save: Save, skip: TaskSpec, tmp_path: Path) -> Proposal:
+def ran(save: Save, skip: TaskSpec, tmp_path: Path) -> Sweep:
     found = proposal(save, replace(skip, metrics=("iou",)), tmp_path / "run")
     found.run()
     return found
@@ -42,7 +42,7 @@ def pixels(uri: str) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
 
 
-def outputs(ran: Proposal, tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def outputs(ran: Sweep, tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Inputs, targets and outputs of the user's model with this state, by nobody's code but torch's."""
     namespace: dict = {}
     path = str(ran.task.spec.model).partition(":")[0]
@@ -61,7 +61,7 @@ def iou(output: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
     return np.where(any_ > 0, both.double() / any_.clip(min=1), 1.0)
 
 
-def test_they_are_the_worst_samples_of_the_worst_cells_and_look_as_the_model_says(ran: Proposal) -> None:
+def test_they_are_the_worst_samples_of_the_worst_cells_and_look_as_the_model_says(ran: Sweep) -> None:
     hits = keep_samples(ran)
     donor, recipient = (torch.load(each.path) for each in (ran.donors[0], ran.recipient))
     images, masks, baseline = outputs(ran, recipient)
@@ -91,7 +91,7 @@ def test_they_are_the_worst_samples_of_the_worst_cells_and_look_as_the_model_say
         assert np.abs(pixels(hit.pictures["input"]) - shown).max() <= 0.51
 
 
-def test_what_was_kept_is_read_again(ran: Proposal) -> None:
+def test_what_was_kept_is_read_again(ran: Sweep) -> None:
     assert load_samples(ran.folder) is None
     hits = keep_samples(ran)
     assert len(hits) == 9
@@ -150,14 +150,14 @@ def test_an_output_that_is_no_image_gives_none(tmp_path: Path, data: str, metric
         for _ in range(2)
     )
     spec = TaskSpec(model=f"{own}:Few", data=f"{own}:{data}", metrics=(metric,), batch_size=6, threads=1)
-    found = propose(donor, recipient, spec, run_dir=tmp_path / "run")
+    found = prepare(donor, recipient, spec, run_dir=tmp_path / "run")
     found.run(tolerance=0.01)
     assert keep_samples(found) == ()
     assert load_samples(found.folder) == Samples(metric, ())
 
 
 @pytest.mark.parametrize("changed", ["key", "plan"])
-def test_samples_of_another_run_in_the_folder_are_none(ran: Proposal, changed: str) -> None:
+def test_samples_of_another_run_in_the_folder_are_none(ran: Sweep, changed: str) -> None:
     keep_samples(ran)
     contents = read_plan(ran.folder)
     contents[changed]["other"] = "another"
@@ -165,9 +165,9 @@ def test_samples_of_another_run_in_the_folder_are_none(ran: Proposal, changed: s
     assert load_samples(ran.folder) is None
 
 
-def test_a_fresh_run_begins_without_samples(ran: Proposal) -> None:
+def test_a_fresh_run_begins_without_samples(ran: Sweep) -> None:
     keep_samples(ran)
-    prepare(ran.folder, read_plan(ran.folder), fresh=True)
+    begin_folder(ran.folder, read_plan(ran.folder), fresh=True)
     assert not (ran.folder / SAMPLES).exists()
 
 
@@ -187,7 +187,7 @@ def test_a_fresh_run_begins_without_samples(ran: Proposal) -> None:
         ("pictures", []),
     ],
 )
-def test_a_value_of_another_type_is_damage(ran: Proposal, field: str, value: object) -> None:
+def test_a_value_of_another_type_is_damage(ran: Sweep, field: str, value: object) -> None:
     keep_samples(ran)
     path = ran.folder / SAMPLES
     rows = unsealed(path.read_bytes())
@@ -207,14 +207,14 @@ def test_a_damaged_file_is_a_sentence(tmp_path: Path, text: str) -> None:
         load_samples(tmp_path)
 
 
-def test_a_file_of_an_older_form_is_as_none(ran: Proposal) -> None:
+def test_a_file_of_an_older_form_is_as_none(ran: Sweep) -> None:
     keep_samples(ran)
     path = ran.folder / SAMPLES
     path.write_text(sealed(unsealed(path.read_bytes()) | {"schema": "ckptswap.samples/4"}))
     assert load_samples(ran.folder) is None
 
 
-def test_a_file_that_names_something_else_is_refused(ran: Proposal) -> None:
+def test_a_file_that_names_something_else_is_refused(ran: Sweep) -> None:
     keep_samples(ran)
     path = ran.folder / SAMPLES
     rows = unsealed(path.read_bytes())

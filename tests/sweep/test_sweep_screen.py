@@ -16,7 +16,7 @@ from torch.nn import functional
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import UsageError
 from ckptswap.sweep.plan import Plan
-from ckptswap.sweep.run import sweep
+from ckptswap.sweep.runner import sweep
 from ckptswap.sweep.screen import loss
 from ckptswap.task import Task, TaskSpec
 from ckptswap.task.task import load_task

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from ckptswap.sweep import statistics
-from ckptswap.sweep.seeds import seeds_interval, student_quantile
-from ckptswap.sweep.statistics import Sample, contrast, difference, interval, mean, table, whole
+from ckptswap.statistics import intervals as statistics
+from ckptswap.statistics.intervals import Sample, contrast, difference, interval, mean, table, whole
+from ckptswap.statistics.seeds import seeds_interval, student_quantile
 
 
 def pooled_iou(sums: np.ndarray, count: np.ndarray) -> np.ndarray:

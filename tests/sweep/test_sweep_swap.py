@@ -10,7 +10,7 @@ import torch
 from plain import bits, plain_network
 
 from ckptswap.errors import MismatchError
-from ckptswap.sweep.swap import Swaps
+from ckptswap.scoring.swap import Swaps
 from ckptswap.task import TaskSpec, load_task
 
 

@@ -12,10 +12,10 @@ from plain import bits
 from torch import Tensor
 
 from ckptswap.errors import MetricError
-from ckptswap.sweep.engine import Engine, Outcome
-from ckptswap.sweep.journal import Journal, key_of, prepare
-from ckptswap.sweep.plan import Variant
-from ckptswap.sweep.walk import Alive, scored, walk
+from ckptswap.scoring.engine import Engine, Outcome
+from ckptswap.scoring.variant import Variant
+from ckptswap.sweep.loop import Alive, scored, walk
+from ckptswap.sweep.run_folder.journal import Journal, key_of, prepare
 from ckptswap.task import Task, TaskSpec, load_task
 from ckptswap.task.data import load_data
 from ckptswap.task.task import Score

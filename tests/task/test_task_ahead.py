@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from ckptswap.task.ahead import read_ahead
+from ckptswap.task.prefetch import read_ahead
 
 
 def readers() -> int:

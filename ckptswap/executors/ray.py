@@ -1,0 +1,197 @@
+"""Workers that are tasks of a Ray cluster (the extra `ray`): one that is there, or one on this machine.
+
+Ray is driven by a process of its own (`main`), since it prints to stdout and leaves threads behind. Tasks whose
+worker or node dies are run again by Ray itself.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ckptswap.errors import EXIT_TERMINATED, CkptswapError
+from ckptswap.executors.pool import RETRIES, Ending
+from ckptswap.executors.process import environment, last_line, log_end
+from ckptswap.executors.worker import stop_file, work
+from ckptswap.sweep.stopping import Stop
+from ckptswap.sweep.worker_spec import WorkerSpec, read_worker_spec
+
+if importlib.util.find_spec("ray") is None:
+    raise ImportError("ray")
+
+
+class Ray:
+    """Where workers are tasks; `address` is that of a cluster, None for one of this machine's own."""
+
+    def __init__(self, address: str | None) -> None:
+        self._address = address
+
+    def submit(self, order: WorkerSpec) -> RayHandle:
+        return RayHandle(order, self._address)
+
+    def reattach(self, folder: Path) -> tuple[RayHandle, Collection[int]] | None:
+        """Nobody: Ray ends the tasks of a driver that is gone."""
+        return None
+
+
+class RayHandle:
+    """The tasks of one order, behind one driver for every call of `begin`."""
+
+    poll = 0.2
+
+    def __init__(self, order: WorkerSpec, address: str | None) -> None:
+        self._order, self._address = order, address
+        self._drivers: dict[subprocess.Popen[bytes], set[int]] = {}
+        self._heard: dict[subprocess.Popen[bytes], bytes] = {}
+        self._log = order.path.with_name(f"{order.token}-ray.log")
+
+    def begin(self, shards: Sequence[int]) -> None:
+        module = "ckptswap.executors.ray"
+        command = [sys.executable, "-P", "-m", module, str(self._order.path), self._order.seal]
+        with self._log.open("ab") as log:
+            driver = subprocess.Popen(
+                [*command, ",".join(map(str, shards)), *filter(None, [self._address])],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment("cpu", 0),
+                start_new_session=True,
+            )
+        assert driver.stdout
+        os.set_blocking(driver.stdout.fileno(), False)
+        self._drivers[driver] = set(shards)
+
+    def ended(self) -> Mapping[int, Ending]:
+        found: dict[int, Ending] = {}
+        for driver, left in list(self._drivers.items()):
+            code = driver.poll()  # before what it has said is read
+            for shard, ending in self._told(driver):
+                found[shard] = ending
+                left.discard(shard)
+            if code is not None:
+                fault = f"Ray's driver ended with exit code {code}; {log_end(self._log)}".rstrip("; ")
+                found |= {shard: Ending(fault) for shard in left}
+                self._release(driver)
+        return found
+
+    def stop(self) -> None:
+        stop_file(self._order.path).touch()
+
+    def kill(self) -> None:
+        for driver in list(self._drivers):
+            driver.kill()
+            driver.wait()
+            self._release(driver)
+        stop_file(self._order.path).unlink(missing_ok=True)
+
+    def _told(self, driver: subprocess.Popen[bytes]) -> Iterator[tuple[int, Ending]]:
+        """What a driver has said since the last look: a line of JSON for each task that has ended. What Ray itself
+        prints there is none.
+        """
+        assert driver.stdout
+        heard = self._heard.pop(driver, b"")
+        with suppress(BlockingIOError):
+            while new := os.read(driver.stdout.fileno(), 1 << 16):
+                heard += new
+        *lines, self._heard[driver] = heard.split(b"\n")
+        for line in lines:
+            with suppress(ValueError, KeyError, TypeError):
+                found = json.loads(line)
+                yield found["shard"], Ending(found["fault"], found["hopeless"])
+
+    def _release(self, driver: subprocess.Popen[bytes]) -> None:
+        del self._drivers[driver]
+        for stream in (driver.stdin, driver.stdout):
+            assert stream
+            stream.close()
+
+
+def run_shard(path: str, seal: str, shard: int) -> str | None:
+    """What a task does. Returns why it cannot work, None when its shard is done."""
+    from ckptswap.scoring.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    try:
+        work(read_worker_spec(path, seal), shard, Stop())
+    except CkptswapError as error:
+        return str(error)
+    return None
+
+
+def main(path: str, seal: str, shards: str, address: str | None = None) -> None:
+    """The driver: a task for each shard, and a line on stdout for each that has ended."""
+    import ray
+
+    from ckptswap.executors import ray as here  # and not as __main__
+
+    threading.Thread(target=_end_with_the_sweep, daemon=True).start()
+    order = read_worker_spec(path, seal)
+    numbers = [int(each) for each in shards.split(",")]
+    try:
+        _knock(address)
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}},
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        where = f" at {address}" if address else ""
+        for shard in numbers:
+            _say(shard, f"Ray cannot be reached{where} ({error})", hopeless=True)
+        return
+    cpus, gpus = order.spec.threads, int(order.spec.device != "cpu")
+    if fault := _infeasible(ray.nodes(), cpus, gpus):
+        for shard in numbers:
+            _say(shard, fault, hopeless=True)
+        return
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(here.run_shard)
+    tasks = {task.remote(path, seal, shard): shard for shard in numbers}
+    while tasks:
+        (done, *_), _ = ray.wait(list(tasks))
+        shard = tasks.pop(done)
+        try:
+            said = ray.get(done)
+            _say(shard, said, hopeless=said is not None)
+        except Exception as error:  # a death too many, or what user code raised past our own net
+            _say(shard, last_line(str(error)) or type(error).__name__, hopeless=False)
+
+
+def _end_with_the_sweep() -> None:
+    """The sweep holds the other end of our input, and may die without a word; Ray then ends the tasks."""
+    while os.read(0, 4096):
+        pass
+    os._exit(EXIT_TERMINATED)
+
+
+def _knock(address: str | None) -> None:
+    """Raises `OSError` where nobody listens at HOST:PORT: Ray itself would try for ever."""
+    host, _, port = (address or "").rpartition(":")
+    if port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def _infeasible(nodes: Sequence[Mapping[str, Any]], cpus: int, gpus: int) -> str | None:
+    """Ray waits for ever for a node that is large enough."""
+    have = [node["Resources"] for node in nodes if node["Alive"]]
+    if any(each.get("CPU", 0) >= cpus and each.get("GPU", 0) >= gpus for each in have):
+        return None
+    return f"no node of Ray's has {cpus} CPUs and {gpus} GPUs: change --threads"
+
+
+def _say(shard: int, fault: str | None, *, hopeless: bool) -> None:
+    print(json.dumps({"shard": shard, "fault": fault, "hopeless": hopeless}), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

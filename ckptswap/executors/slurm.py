@@ -1,0 +1,266 @@
+"""Workers that are jobs of a Slurm cluster, begun through submitit (the extra `slurm`).
+
+The jobs of an order are one array. They need nobody: when the process that submitted them is gone, they go on, and
+whoever runs the same sweep again, anywhere, finds them in the queue by their comment, waits for them and collects
+what they wrote. A job that Slurm preempts, or that comes to its time limit, finishes the block in hand and is
+queued again.
+
+submitit's files are pickles: each order has a new folder for them, which nobody can have filled before, and the
+sweep opens none. A job says how it ended in a file of JSON.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ckptswap.errors import CkptswapError, RunError, Stopped, UsageError
+from ckptswap.executors.pool import Ending
+from ckptswap.executors.process import last_line, log_end
+from ckptswap.formats.atomic import write_text
+from ckptswap.sweep.run_folder.journal import faults
+from ckptswap.sweep.run_folder.plain import read_plain
+from ckptswap.sweep.worker_spec import WorkerSpec, order_path, read_worker_spec
+
+os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")  # else importing it sets up logging to stdout
+import submitit
+
+if TYPE_CHECKING:
+    from submitit import SlurmJob
+
+MARK = "ckptswap"
+JOBS = "slurm"
+"""The folder of submitit's files in a run's folder."""
+OVER = frozenset(
+    [
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "TIMEOUT",
+    ]
+)
+"""States of jobs that will not run again; a requeued one has others."""
+LOOKS = 2
+"""How often a job without a result must be found over: its result may take a while to appear on a network."""
+
+
+class Slurm:
+    """Where workers are jobs; `parameters` are submitit's: time in minutes, partition, mem_per_cpu, …
+
+    Raises `RunError` where there is no Slurm, before any work.
+    """
+
+    def __init__(self, parameters: Mapping[str, Any]) -> None:
+        queue()
+        self._parameters = dict(parameters)
+
+    def submit(self, order: WorkerSpec) -> SlurmHandle:
+        executor = submitit.SlurmExecutor(_new_folder(order))
+        own = {"cpus_per_task": order.spec.threads, "job_name": MARK, "comment": f"{MARK} {order.token}"}
+        logging.getLogger("submitit").setLevel(logging.ERROR)
+        try:
+            executor.update_parameters(**{**own, **self._parameters})
+        except (ValueError, TypeError, AssertionError) as error:
+            raise UsageError(f"submitit refuses Slurm's parameters ({error})", remedy="check --slurm") from None
+        return SlurmHandle(order, executor)
+
+    def reattach(self, folder: Path) -> tuple[SlurmHandle, Collection[int]] | None:
+        """The jobs in the queue that belong to an order of this folder."""
+        found = [
+            (number, token)
+            for number, (state, comment) in queue().items()
+            if state not in OVER
+            and (token := comment.removeprefix(f"{MARK} ")) != comment
+            and order_path(folder, token).exists()
+        ]
+        if not found:
+            return None
+        jobs: dict[int, SlurmJob[Any]] = {
+            at: submitit.SlurmJob(folder_of(folder, token), number) for at, (number, token) in enumerate(found)
+        }
+        return SlurmHandle(None, None, jobs), jobs.keys()
+
+
+class SlurmHandle:
+    """The jobs of one order, or those that were found in the queue."""
+
+    poll = 1.0
+
+    def __init__(
+        self,
+        order: WorkerSpec | None,
+        executor: submitit.SlurmExecutor | None,
+        jobs: dict[int, SlurmJob[Any]] | None = None,
+    ) -> None:
+        self._order, self._executor = order, executor
+        self._jobs = jobs or {}
+        self._over: dict[int, int] = {}
+
+    def begin(self, shards: Sequence[int]) -> None:
+        assert self._executor is not None
+        assert self._order is not None
+        try:
+            told = [str(self._order.path)] * len(shards), [self._order.seal] * len(shards), shards
+            jobs = self._executor.map_array(run_shard, *told)
+        except (subprocess.CalledProcessError, submitit.core.utils.FailedJobError, OSError) as error:
+            raise RunError(f"Slurm takes no jobs ({_said(error)})", remedy="check --slurm, and `sinfo`") from None
+        self._jobs.update(zip(shards, cast("list[SlurmJob[Any]]", jobs), strict=True))
+
+    def ended(self) -> Mapping[int, Ending]:
+        try:
+            states = queue()
+        except RunError:
+            return {}  # a controller may be away for a while, and jobs go on
+        found = {
+            shard: ending for shard, job in self._jobs.items() if (ending := self._ending(shard, job, states))
+        }
+        for shard in found:
+            del self._jobs[shard]
+            self._over.pop(shard, None)
+        return found
+
+    def stop(self) -> str:
+        """They are left alone."""
+        ids = " ".join(dict.fromkeys(str(job.job_id).split("_")[0] for job in self._jobs.values()))
+        return f"Slurm's jobs go on (`scancel {ids}` ends them), and the same command collects what they find"
+
+    def kill(self) -> None:
+        """Nothing: what goes on is found again."""
+
+    def _ending(self, shard: int, job: SlurmJob[Any], states: Mapping[str, tuple[str, str]]) -> Ending | None:
+        if self._order is not None and (said := _said_at_the_end(self._order.path, shard)):
+            return said
+        state = states.get(job.job_id, ("forgotten", ""))[0]
+        if state not in OVER and state != "forgotten":
+            self._over[shard] = 0
+            return None
+        self._over[shard] = self._over.get(shard, 0) + 1
+        if self._over[shard] < LOOKS:
+            return None
+        return Ending(f"job {job.job_id} is {state}; {log_end(job.paths.stderr)}".rstrip("; "))
+
+
+def _end_path(order: Path, shard: int) -> Path:
+    """Where a job says that it is done, or why it cannot work."""
+    return order.with_name(f"{order.stem}-{shard}.ended")
+
+
+def _say_at_the_end(order: Path, shard: int, fault: str | None) -> str | None:
+    write_text(_end_path(order, shard), json.dumps({"fault": fault}))
+    return fault
+
+
+def _said_at_the_end(order: Path, shard: int) -> Ending | None:
+    """What a job said at its end; None while it has not. One that died says nothing."""
+    path = _end_path(order, shard)
+    if not path.exists():
+        return None
+    fault = json.loads(read_plain(path))["fault"]
+    return Ending(fault, hopeless=fault is not None)
+
+
+def _said(error: BaseException) -> str:
+    """What a command said last, or else the error."""
+    return last_line(getattr(error, "stderr", None) or str(error)) or type(error).__name__
+
+
+def folder_of(folder: Path, token: str) -> Path:
+    """Where submitit keeps what it knows of an order's jobs, by the number of the array."""
+    return folder.absolute() / JOBS / token / "%A"
+
+
+def _new_folder(order: WorkerSpec) -> Path:
+    """The same, made for a new order. Raises `RunError` where another user could put other pickles there."""
+    folder = Path(order.folder)
+    with faults(f"cannot make {folder / JOBS}"):
+        if folder.stat().st_uid != os.getuid():
+            raise RunError(f"{folder} belongs to another user", remedy="use a --run of your own with Slurm")
+        (folder / JOBS).mkdir(exist_ok=True)
+        (folder / JOBS / order.token).mkdir(mode=0o700)
+    return folder_of(folder, order.token)
+
+
+def queue() -> dict[str, tuple[str, str]]:
+    """State and comment of each job of this user that Slurm still knows. Raises `RunError` without a Slurm."""
+    command = ["squeue", "--user", getpass.getuser(), "--array", "--noheader", "--states=all"]
+    try:
+        done = subprocess.run(
+            [*command, "--format=%i|%T|%k"], capture_output=True, text=True, check=True, timeout=60
+        )
+    except FileNotFoundError:
+        raise RunError("there is no Slurm here (no squeue)", remedy="run it where jobs are submitted") from None
+    except (subprocess.SubprocessError, OSError) as error:
+        raise RunError(f"squeue fails ({_said(error)})", remedy="is the controller there?") from None
+    rows = (line.split("|", 2) for line in done.stdout.splitlines())
+    return {number: (state, comment) for number, state, comment in rows}
+
+
+def run_shard(path: str, seal: str, shard: int) -> str | None:
+    """What a job does. Returns why it cannot work, None when its shard is done."""
+    from ckptswap.executors.worker import work
+    from ckptswap.scoring.allocator import keep_freed_memory
+    from ckptswap.sweep.stopping import on_signals
+
+    keep_freed_memory()
+    # submitit's handlers, which are in place by now, would ignore the one and break off at the other.
+    with on_signals(signal.SIGTERM, signal.SIGUSR2, patient=True) as stop:
+        try:
+            work(read_worker_spec(path, seal), shard, stop)
+        except Stopped:
+            _leave()
+        except CkptswapError as error:
+            return _say_at_the_end(Path(path), shard, str(error))
+    return _say_at_the_end(Path(path), shard, None)
+
+
+def _leave() -> None:
+    """End without a result, queued again where Slurm would not do it by itself."""
+    # Slurm signals every process of a job, often twice: the second would kill the scontrol started below.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Not SLURM_JOB_ID: one task of an array has the array's own number there, and would requeue all its siblings.
+    number = submitit.JobEnvironment().job_id
+    if must_requeue_itself(number):
+        subprocess.run(["scontrol", "requeue", number], check=True)
+    sys.exit(128 + signal.SIGTERM)  # no Exception, so that submitit leaves no result that would call the job done
+
+
+def must_requeue_itself(number: str) -> bool:
+    """Whether a job that was told to stop should ask to be run again. The controller knows why it was stopped:
+
+    | stopped by | `scontrol show job` says | it comes back |
+    |---|---|---|
+    | `scontrol requeue`, preemption at once | COMPLETING, `Restarts` one higher | by itself |
+    | preemption with a grace time | RUNNING, `PreemptTime` set | if it asks |
+    | `scancel` | COMPLETING, `Restarts` as before | if it asks, and then nobody can cancel it: don't |
+    | `scancel --signal TERM` | RUNNING, no `PreemptTime` | if it asks: don't |
+    | the time limit is near (SIGUSR2) | RUNNING, `EndTime` soon | if it asks |
+    """
+    shown = subprocess.run(["scontrol", "show", "job", number], capture_output=True, text=True, check=True).stdout
+    facts = dict(re.findall(r"(\w+)=(\S*)", shown))
+    preempted = facts.get("PreemptTime", "None") != "None"
+    return facts["JobState"] == "RUNNING" and (preempted or _is_near_its_limit(facts))
+
+
+def _is_near_its_limit(facts: Mapping[str, str]) -> bool:
+    """submitit asks for SIGUSR2 90 s before the end."""
+    from datetime import datetime, timedelta
+
+    try:
+        end = datetime.fromisoformat(facts["EndTime"])
+    except (KeyError, ValueError):
+        return False
+    return end - datetime.now() < timedelta(minutes=3)

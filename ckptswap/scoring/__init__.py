@@ -1,0 +1,1 @@
+"""How a variant is scored: what a swap changes is replayed, or the whole model is run."""

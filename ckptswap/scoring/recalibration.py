@@ -1,0 +1,141 @@
+"""Batch norm's running statistics estimated anew after a swap, on batches that are never scored.
+
+A swap changes what reaches the layers behind it, whose running means and variances then belong to other values;
+how much of a drop is only that, a new estimate tells. Sources: AdaBN, Li et al. 2016, arXiv:1603.04779; REPAIR,
+Jordan et al. 2022, arXiv:2211.08403. The estimate is that of `torch.optim.swa_utils.update_bn`: a plain mean over
+the batches. Only batch norm is in training mode, so that dropout draws nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ckptswap.errors import UsageError
+from ckptswap.scoring.calibration import Calibration
+from ckptswap.scoring.swap import Swaps
+
+if TYPE_CHECKING:
+    from ckptswap.task import Task
+
+
+def load_calibration(wanted: Calibration, task: Task) -> list[Tensor]:
+    """The inputs of the first batches of a calibration set, in the task's batch size and random order.
+
+    Raises `UsageError` where there is no such data, not enough of it, no batch norm to estimate, or where a sample
+    of it is also scored.
+    """
+    from ckptswap.task.data import load_data
+
+    if wanted.batches < 1:
+        raise UsageError(f"--recalibrate-bn is {wanted.batches}", remedy="give a number of batches, 1 or more")
+    if not _norms(task.model):
+        raise UsageError(
+            "the model has no batch norm with running statistics", remedy="leave --recalibrate-bn out"
+        )
+    data, args = wanted.data, wanted.data_args
+    if data is None and task.spec.data == "lab:mni":
+        data, args = "lab:mni", {"part": "train"}
+    if data is None:
+        raise UsageError(
+            "--recalibrate-bn needs data that is not scored", remedy="name it with --calibration-data"
+        )
+    spec = replace(task.spec, data=data, data_args=args, target="input", limit=None, group=None)
+    with task.pinned(), closing(load_data(spec).batches()) as batches:
+        found = [batch.inputs for batch in islice(batches, wanted.batches)]
+    if len(found) < wanted.batches:
+        raise UsageError(
+            f"{data} has {len(found)} batches of {task.spec.batch_size}, fewer than {wanted.batches}",
+            remedy=f"use --recalibrate-bn {len(found)}",
+        )
+    _refuse_scored(found, task)
+    return found
+
+
+def fingerprint(batches: Sequence[Tensor]) -> str:
+    """A hash of the batches, their order included.
+
+    >>> a, b = torch.zeros(2, 1), torch.ones(2, 1)
+    >>> fingerprint([a, b]) == fingerprint([b, a])
+    False
+    """
+    digest = hashlib.sha256()
+    for batch in batches:
+        digest.update(repr((batch.shape, batch.dtype)).encode())
+        digest.update(_bytes(batch))
+    return digest.hexdigest()[:16]
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _refuse_scored(batches: Sequence[Tensor], task: Task) -> None:
+    """Statistics that were estimated on the scored samples would flatter every variant."""
+    known = {hashlib.sha256(_bytes(sample)).digest() for batch in batches for sample in batch}
+    with task.pinned(), closing(task.batches()) as scored:
+        both = sum(hashlib.sha256(_bytes(each)).digest() in known for batch in scored for each in batch.inputs)
+    if both:
+        raise UsageError(
+            f"{both} of the scored samples are also in the calibration data",
+            remedy="name other data with --calibration-data, such as the training images",
+        )
+
+
+class Recalibration:
+    """Estimates the statistics of variants of a task's model, each once."""
+
+    def __init__(self, task: Task, swaps: Swaps, batches: Sequence[Tensor]) -> None:
+        self.batches = batches
+        self._task, self._swaps = task, swaps
+        self._found: dict[str, dict[str, Tensor]] = {}
+
+    def statistics(self, variant: str, taken: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The new running means and variances, by name, of the model with `taken` written to it.
+
+        The model itself is afterwards as it was. Raises what the model raises in training mode, such as for a
+        batch of a single value a channel.
+        """
+        if variant not in self._found:
+            with self._swaps.holding(taken):
+                self._found[variant] = self._estimated()
+        return self._found[variant]
+
+    def _estimated(self) -> dict[str, Tensor]:
+        norms = _norms(self._task.model)
+        places = {buffer.data_ptr() for norm in norms for buffer in (norm.running_mean, norm.running_var)}
+        with _estimating(norms), torch.no_grad():
+            for batch in self.batches:
+                self._task.model(self._task.prepared(batch))
+            state = self._swaps.state.items()
+            return {name: value.clone() for name, value in state if value.data_ptr() in places}
+
+
+def _norms(model: nn.Module) -> list[Any]:
+    return [each for each in model.modules() if isinstance(each, _BatchNorm) and each.running_mean is not None]
+
+
+@contextmanager
+def _estimating(norms: Sequence[Any]) -> Iterator[None]:
+    """Batch norms that start from nothing and average over batches; afterwards they are as they were."""
+    kept = [(norm, norm.training, norm.momentum, [buffer.clone() for buffer in norm.buffers()]) for norm in norms]
+    try:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+            norm.train()
+        yield
+    finally:
+        for norm, training, momentum, buffers in kept:
+            norm.train(training)
+            norm.momentum = momentum
+            for buffer, before in zip(norm.buffers(), buffers, strict=True):
+                buffer.copy_(before)

@@ -1,0 +1,19 @@
+"""What is scored: the recipient with some of its tensors replaced."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Variant(NamedTuple):
+    """The recipient with these tensors taken from one of the donors, under the name that the journal gives it.
+
+    `alpha` 1 takes the donor's bits, others go part of the way (see `checkpoint.overlay`). `recalibrated`: batch
+    norm's statistics are then estimated anew.
+    """
+
+    id: str
+    names: tuple[str, ...]
+    donor: int = 0
+    alpha: float = 1.0
+    recalibrated: bool = False

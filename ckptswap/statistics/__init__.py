@@ -1,0 +1,1 @@
+"""How sure we are: pure functions of per-sample scores, used by `evaluate` and `sweep` alike."""

@@ -1,0 +1,62 @@
+"""Over seeds, or pairs of networks, of which each is one observation: Student's t interval of their mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ckptswap.statistics.intervals import LEVEL, UNBOUNDED, Bounds, Interval
+
+CORRELATION, SHARE = (-1.0, 1.0), (0.0, 1.0)
+
+
+def seeds_interval(values: Sequence[float], level: float = LEVEL, bounds: Bounds = UNBOUNDED) -> Interval:
+    """The mean over seeds (or pairs of networks) with Student's t interval; fewer than 2 values have none.
+
+    `bounds` are those of a value, at which the interval is cut.
+
+    >>> seeds_interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    Interval(estimate=3.0, low=1.0367..., high=4.9632...)
+    >>> seeds_interval([0.75, 1.0, 1.0], bounds=SHARE).high
+    1.0
+    """
+    n = len(values)
+    if n == 0:
+        raise ValueError("the mean of no values does not exist")
+    centre = math.fsum(values) / n
+    if n == 1:
+        return Interval(centre, None, None)
+    spread = math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1) / n)
+    margin = student_quantile(n - 1, level) * spread
+    return Interval(centre, max(centre - margin, bounds[0]), min(centre + margin, bounds[1]))
+
+
+def student_quantile(freedom: int, level: float = LEVEL) -> float:
+    """t with P(|T| ≤ t) = level, by bisection.
+
+    >>> round(student_quantile(4), 6)
+    2.776445
+    """
+    low, high = 0.0, 1.0
+    while student_central(high, freedom) < level:
+        high *= 2
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if student_central(middle, freedom) < level else (low, middle)
+    return (low + high) / 2
+
+
+def student_central(t: float, freedom: int) -> float:
+    """P(|T| ≤ t) for a whole number of degrees of freedom (Abramowitz & Stegun, 26.7.3 and 26.7.4).
+
+    >>> round(student_central(1.0, 1), 12)
+    0.5
+    """
+    angle = math.atan2(t, math.sqrt(freedom))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = freedom % 2
+    term, total = (cosine, cosine if freedom > 1 else 0.0) if odd else (1.0, 1.0)
+    for power in range(3 if odd else 2, freedom, 2):
+        term *= cosine**2 * (power - 1) / power
+        total += term
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total

@@ -1,0 +1,386 @@
+"""What a run remembers: a folder with `plan.json` (conditions and plan) and `journal/` (finished blocks).
+
+A block is one variant on one batch. A journal file is only ever appended to, by one writer, one line a block, each
+with a CRC-32 of its bytes; it begins with the key of the conditions under which its scores were made. `plan.json`
+has a checksum too, and the mark of the user whose command wrote it (`sealed`). A line is
+written by a single call and fsynced within a second, so that a killed run loses no more than the block in flight,
+and a power cut no more than a second. Statistics are stored as the bytes of their float64 values, so that a
+continued run gives the same table, bit for bit.
+"""
+
+from __future__ import annotations
+
+import binascii
+import gc
+import hashlib
+import json
+import os
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ckptswap.errors import RunError
+from ckptswap.formats.atomic import write_text
+from ckptswap.sweep.run_folder.blocks import REPLAY, Block, Blocks
+from ckptswap.sweep.run_folder.contents import refuse_odd_contents
+from ckptswap.sweep.run_folder.plain import open_to_append, read_plain, refuse_odd, refuse_odd_parts
+from ckptswap.sweep.run_folder.sealed import is_own, plain_json, sealed, unsealed
+
+SCHEMA = "ckptswap.run/3"
+PLAN = "plan.json"
+JOURNAL = "journal"
+SAMPLES = "samples.json"
+"""The samples that were hit worst (`samples`), which are nothing without their scores."""
+BASELINE = "baseline"
+DONOR = "donor"
+SYNC = 1.0
+"""Seconds after which what was written is made to reach the disk."""
+
+_F8 = np.dtype("<f8")
+_WIDEST = 1 << 20
+"""Statistics of one sample."""
+_TOGETHER = 1000
+"""Lines that are parsed at once."""
+
+DISTRUST = "what was replayed cannot be trusted"
+_FORMS = [(str, int, failed, engine) for failed in (str, type(None)) for engine in ("full", REPLAY)]
+"""Types of a block's variant, batch and failure, and its engine: a sound checksum says nothing of who made it."""
+
+
+def donor_id(number: int) -> str:
+    """What the journal calls a donor itself.
+
+    >>> donor_id(0), donor_id(1)
+    ('donor', 'donor1')
+    """
+    return DONOR if number == 0 else f"{DONOR}{number}"
+
+
+def encode(block: Block) -> bytes:
+    """A block as its line, newline included.
+
+    >>> decode(encode(Block("v", 0, {"iou": np.array([[0.1]])}))).statistics["iou"].tolist()
+    [[0.1]]
+    """
+    packed = {metric: [values.shape[1], _packed(values)] for metric, values in block.statistics.items()}
+    return _line([*block[:2], packed, *block[3:]])
+
+
+def decode(line: bytes) -> Block:
+    """The block of a line; raises `ValueError` when a single bit of it has changed."""
+    return _block(content_of(line))
+
+
+def _block(content: Any) -> Block:
+    variant, batch, packed, *rest = content
+    block = Block(variant, batch, {metric: _unpacked(*each) for metric, each in packed.items()}, *rest)
+    if (type(variant), type(batch), type(block.failed), block.engine) not in _FORMS or batch < 0:
+        raise ValueError("it is not a block")
+    return block
+
+
+def _line(content: object) -> bytes:
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def content_of(line: bytes) -> Any:
+    """What a line says; raises `ValueError` when a single bit of it has changed."""
+    text = _checked(line).decode("ascii")  # json would first guess at the encoding of bytes
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def _checked(line: bytes) -> bytes:
+    """A line's text, whose checksum fits."""
+    text = line[9:-1]
+    if line[:9] != b"%08x " % zlib.crc32(text) or line[-1:] != b"\n":
+        raise ValueError("the checksum does not fit")
+    return text
+
+
+def _contents(lines: Sequence[bytes]) -> Iterator[Any]:
+    """`content_of` of each. As one array they parse in half the time; but an error must come at its own line."""
+    try:
+        found = json.loads(b"[%s]" % b",".join(map(_checked, lines)))
+    except (ValueError, RecursionError):
+        found = []
+    return iter(found) if len(found) == len(lines) else map(content_of, lines)
+
+
+def _packed(values: np.ndarray) -> str:
+    return binascii.b2a_base64(np.ascontiguousarray(values, dtype=_F8).tobytes(), newline=False).decode("ascii")
+
+
+def _unpacked(width: int, text: str) -> np.ndarray:
+    raw = binascii.a2b_base64(text)
+    if type(width) is not int or not 1 <= width <= _WIDEST or len(raw) % (8 * width):
+        raise ValueError(f"{len(raw)} bytes are no rows of {width} values")
+    return np.ndarray((len(raw) // (8 * width), width), _F8, raw)
+
+
+def read_blocks(folder: Path, *, key: str) -> Blocks:
+    """Everything in a run folder's journal files, which must all have been made under this key.
+
+    A last line without its newline was torn by a crash: it is left out. Any other broken line, and a file made
+    under another key, raises `RunError` naming file and line. A missing folder is an empty journal.
+    """
+    found = Blocks()
+    with _no_garbage():
+        for path in journal_files(folder):
+            for block in _read_file(path, key):
+                if block is None:
+                    found.distrust()
+                else:
+                    found.put(block)
+    return found
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """All of hundreds of thousands of blocks are kept: looking for garbage among them took a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def journal_files(folder: Path) -> list[Path]:
+    """The journal's files, in a fixed order. Raises `RunError` where the journal is elsewhere, behind a link."""
+    refuse_odd(folder / JOURNAL, folder=True)
+    return sorted((folder / JOURNAL).glob("*.jsonl"))
+
+
+def _read_file(path: Path, key: str) -> Iterator[Block | None]:
+    """A file's blocks; None where its writer found that replays cannot be trusted."""
+    with faults(f"cannot read {path}"):
+        lines = read_plain(path).splitlines(keepends=True)
+    if lines and is_torn(lines[-1]):
+        lines.pop()
+    return read_lines(path, lines, key)
+
+
+def is_torn(line: bytes) -> bool:
+    """Whether a file's last line was broken off; one that is whole but for the byte after it is damaged."""
+    return line[-1:] != b"\n" and line[:9] != b"%08x " % zlib.crc32(line[9:-1])
+
+
+def read_lines(path: Path, lines: list[bytes], key: str, first: int = 1) -> Iterator[Block | None]:
+    """The blocks of whole lines, which are numbered from `first` on; None for a line of distrust.
+
+    Raises `RunError` naming file and line for a damaged one, and where the file was made under another key.
+    """
+    parts = (lines[at : at + _TOGETHER] for at in range(0, len(lines), _TOGETHER))
+    contents = chain.from_iterable(map(_contents, parts))
+    for number in range(first, first + len(lines)):
+        try:
+            content = next(contents)
+            if number == 1:
+                _check_head(content, key, path)
+            else:
+                yield None if content == DISTRUST else _block(content)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(
+                f"line {number} of {path} is damaged ({error})",
+                remedy="sweep --repair leaves it out and computes that block again, --fresh begins anew",
+            ) from None
+
+
+def _check_head(head: Mapping[str, Any], key: str, path: Path) -> None:
+    if head["key"] != key:
+        raise RunError(f"{path} was made under other conditions", remedy="--fresh sets the old journal aside")
+
+
+class Journal:
+    """One writer's file in a run's journal, open for appending; `blocks` holds what all files hold already."""
+
+    def __init__(self, folder: Path, key: str, writer: str = "main") -> None:
+        self.key = key
+        self.blocks = read_blocks(folder, key=key)
+        self.path = folder / JOURNAL / f"{writer}.jsonl"
+        with faults(f"cannot write {self.path}"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open_to_append(self.path)
+            whole = self._file.truncate(_whole_lines(self.path))
+        self._synced = time.monotonic()
+        if not whole:
+            self._write(_line({"schema": SCHEMA, "key": key}))
+
+    def append(self, block: Block) -> None:
+        """Remember a block; raises `RunError` when it cannot be written."""
+        self._write(encode(block))
+        self.blocks.put(block)
+
+    def distrust(self) -> None:
+        """Remember for good that replays were found wrong."""
+        self._write(_line(DISTRUST))
+        self.blocks.distrust()
+
+    def _write(self, line: bytes) -> None:
+        left = memoryview(line)
+        with faults(f"cannot write {self.path}"):
+            while left:
+                left = left[self._file.write(left) :]
+        if time.monotonic() - self._synced > SYNC:
+            self.sync()
+
+    def sync(self) -> None:
+        """Make what was written reach the disk; raises `RunError` where the file has been removed meanwhile."""
+        with faults(f"cannot write {self.path}"):
+            os.fsync(self._file.fileno())
+            self.path.stat()  # a file without a name can still be written to, and nobody would find it
+        self._synced = time.monotonic()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.sync()
+        finally:
+            self._file.close()
+
+
+def _whole_lines(path: Path) -> int:
+    """Bytes of a file up to its last newline."""
+    return read_plain(path).rfind(b"\n") + 1
+
+
+def key_of(conditions: Mapping[str, Any]) -> str:
+    """The hash of everything that decides scores.
+
+    >>> key_of({"threads": 1, "device": "cpu"}) == key_of({"device": "cpu", "threads": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()
+
+
+def begin_folder(folder: Path, contents: Mapping[str, Any], *, fresh: bool = False) -> None:
+    """Make a run folder ready for work under `contents["key"]`, writing `plan.json` atomically.
+
+    `contents` is a JSON object with the conditions under "key". Raises `RunError` when the folder holds a run
+    made under other conditions (naming what changed), unless `fresh` sets its journal aside and removes its
+    samples.
+    """
+    with faults(f"cannot make {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+    refuse_odd_parts(folder)
+    if fresh:
+        set_aside(folder / JOURNAL)
+        with faults(f"cannot remove {folder / SAMPLES}"):
+            (folder / SAMPLES).unlink(missing_ok=True)
+    else:
+        check_conditions(folder, contents["key"])
+    write_plan(folder, contents)
+
+
+def write_plan(folder: Path, contents: Mapping[str, Any]) -> None:
+    """Write `plan.json`, atomically, under its checksum and this user's mark."""
+    write_text(folder / PLAN, sealed({"schema": SCHEMA, **contents}, marked=True))
+
+
+def check_conditions(folder: Path, conditions: Mapping[str, Any]) -> None:
+    """Raises `RunError` when a run folder has scores made under other conditions, naming what changed."""
+    if not journal_files(folder):
+        return  # nothing was scored, so nothing can be mixed up
+    if not (folder / PLAN).exists():
+        raise RunError(f"{folder} has a journal but no {PLAN}", remedy="--fresh sets the journal aside")
+    then, now = read_plan(folder)["key"], json.loads(json.dumps(conditions))
+    changed = [part for part in {**then, **now} if then.get(part) != now.get(part)]
+    if changed:
+        what = "; ".join(_change(part, then.get(part), now.get(part)) for part in changed)
+        raise RunError(
+            f"{folder} was made under other conditions: {what}",
+            remedy="use another --run, or --fresh to set the old journal aside",
+        )
+
+
+def set_aside(journal: Path) -> None:
+    """Rename a journal's folder to the first free `journal.N` beside it."""
+    if not journal.exists():
+        return
+    with faults(f"cannot set {journal} aside"):
+        journal.rename(unused(journal))
+
+
+def unused(path: Path) -> Path:
+    """The path, or the first of `path.1`, `path.2`, … that is not there."""
+    numbered = (path.with_name(f"{path.name}.{number}") for number in count(1))
+    return next(each for each in chain([path], numbered) if not each.exists())
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """The contents of a run's `plan.json`; raises `RunError` when it is missing, damaged or no run's.
+
+    What is there is of the right form, but anybody may have written it.
+    """
+    return _parsed_plan(folder / PLAN, _raw_plan(folder))
+
+
+def read_plan_and_owner(folder: Path) -> tuple[dict[str, Any], bool]:
+    """What `read_plan` gives, and whether this user's own command wrote it, here or where it was copied from."""
+    raw = _raw_plan(folder)  # once: another plan could be there the next time
+    return _parsed_plan(folder / PLAN, raw), is_own(raw)
+
+
+def _parsed_plan(path: Path, raw: bytes) -> dict[str, Any]:
+    try:
+        found = unsealed(raw)
+        if found["schema"] != SCHEMA:
+            raise ValueError(f"its schema is {found['schema']!r:.40}, not {SCHEMA!r}")
+        refuse_odd_contents(found)
+        return found
+    except (ValueError, KeyError, TypeError) as error:
+        if _is_of_an_earlier_version(raw):
+            raise RunError(
+                f"{path} was written by an earlier version of ckptswap", remedy="sweep again into another folder"
+            ) from None
+        raise RunError(
+            f"{path} is damaged, or no sweep's plan ({error})",
+            remedy="the same sweep with --repair writes it anew",
+        ) from None
+
+
+def _raw_plan(folder: Path) -> bytes:
+    path = folder / PLAN
+    if not os.path.lexists(path):
+        raise RunError(f"{folder} holds no sweep (no {PLAN})", remedy="give the folder that `sweep --run` made")
+    with faults(f"cannot read {path}"):
+        return read_plain(path)
+
+
+def _is_of_an_earlier_version(raw: bytes) -> bool:
+    try:
+        return plain_json(raw).get("schema") in ("ckptswap.run/1", "ckptswap.run/2")
+    except ValueError:
+        return False
+
+
+def _change(part: str, then: object, now: object) -> str:
+    """The part's name, and its fields or values where they are short enough to help."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        fields = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+        return f"{part} ({', '.join(_change(name, then.get(name), now.get(name)) for name in fields)})"
+    if max(len(str(then)), len(str(now))) <= 40:
+        return f"{part} was {then}, is {now}"
+    return f"{part} changed"
+
+
+@contextmanager
+def faults(what: str) -> Iterator[None]:
+    """Turn the system's refusals (no space, no permission, no such folder) into a `RunError`."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{what}: {error.strerror or error}", remedy="free space, or use another --run") from error

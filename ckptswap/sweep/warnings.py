@@ -1,0 +1,129 @@
+"""What a table says in words beside its rows: what is missing, what rests on little, how race and guess went."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ckptswap.errors import listing
+from ckptswap.statistics import intervals as statistics
+from ckptswap.statistics.exact import LEAST_MOVED, Few
+from ckptswap.statistics.intervals import RowIntervals
+from ckptswap.statistics.ranks import spearman
+from ckptswap.sweep.plan import Cell
+from ckptswap.sweep.run_folder.journal import BASELINE, donor_id
+
+if TYPE_CHECKING:
+    from ckptswap.sweep.analysis import Run
+
+
+def notes(run: Run, cells: Sequence[Cell], drops: Mapping[str, RowIntervals], tolerance: float) -> list[str]:
+    """Warnings of the run, and what a reader of these cells' rows should know; `drops` by variant."""
+    found = list(run.warnings)
+    baseline = run.scores.done(BASELINE)
+    if baseline < run.scores.samples:
+        found.append(
+            f"the baseline is known on {baseline} of {run.scores.samples} samples, and what was scored on the "
+            "others is left out: the same command continues"
+        )
+    groups = len(np.unique(run.groups))
+    if groups < statistics.LEAST_GROUPS:
+        found.append(
+            f"{groups} groups of samples, fewer than {statistics.LEAST_GROUPS}: no intervals, and every "
+            "measured row is undecided"
+        )
+    found += _few_notes(run, drops, tolerance)
+    for at, misfit in enumerate(run.donor_misfits):
+        reason = misfit or run.scores.failed(donor_id(at))
+        if reason is not None:
+            which = "the donor" if len(run.donors) == 1 else run.donors[at]
+            found.append(f"{which} has no score on this task: {reason}")
+    found += _beside_notes(run)
+    odd = sum(cell.non_finite is not None for cell in cells)
+    if odd:
+        found.append(f"{odd} rows take or replace values that are NaN or infinite, and have no distance")
+    waiting = len(run.plan.cells) - len(cells)
+    if waiting:
+        found.append(f"{waiting} of {len(run.plan.cells)} rows are not scored yet: the same command continues")
+    partly = sum(run.is_scored(cell) and run.scores.done(cell.variant) < run.scores.samples for cell in cells)
+    if partly:
+        found.append(f"{partly} rows rest on fewer than {run.scores.samples} samples so far")
+    return [*found, *_race_notes(run), *_screen_notes(run, drops)]
+
+
+def unseen(few: Few, metric: str, tolerance: float, error: float) -> str:
+    """Why a row that moved in so few groups is undecided, and how many groups would tell.
+
+    >>> unseen(Few(0.0, 0, 1, 16, -1.0, 1.0), "accuracy", 0.01, 0.025)
+    'moved in 1 of 16 groups: a drop of up to 0.302 is possible; 555 such groups would tell'
+    """
+    apart = few.below + few.above
+    said = f"moved in {apart} of {few.groups} groups"
+    if few.common:
+        said = f"moved alike in {few.groups - apart} of {few.groups} groups"
+    if not few.is_bounded:
+        return f"{said}: one group's loss in {metric} has no bound, so that no number of groups would tell"
+    possible = f"{said}: a drop of up to {few.ends(error)[1]:.3g} is possible"
+    groups = few.groups_that_tell(tolerance, error)
+    return possible if groups is None else f"{possible}; {groups:,} such groups would tell"
+
+
+def _few_notes(run: Run, drops: Mapping[str, RowIntervals], tolerance: float) -> Iterator[str]:
+    """What the reasons of rows that hardly moved have in common."""
+    hardly = [each for each in drops.values() if each.few]
+    open_ = [each for each in hardly if statistics.verdict(each.sim_low, each.sim_high, tolerance) == "undecided"]
+    if not open_:
+        return
+    alike = ", or alike in all but as few" if any(each.few and each.few.common for each in open_) else ""
+    said = (
+        f"{len(open_)} rows moved in fewer than {LEAST_MOVED} groups{alike}, which is no proof that more would "
+        "not: an exact bound leaves them undecided"
+    )
+    told = [each.few.groups_that_tell(tolerance, each.error) for each in open_ if each.few]
+    least = min((groups for groups in told if groups is not None), default=None)
+    if least is not None:
+        yield f"{said}; {least:,} groups or more would tell"
+    elif any(each.few and each.few.is_bounded for each in open_):
+        yield f"{said}; their reasons say how large a drop may be"
+    else:
+        yield f"{said}; one group's loss in {run.metric['name']} has no bound, so that no number would tell"
+
+
+def _beside_notes(run: Run) -> Iterator[str]:
+    beside = run.beside
+    waiting = sum(not run.scores.is_begun(each.id) for each in beside)
+    if waiting:
+        yield f"{waiting} of {len(beside)} scores beside the rows are not there yet: the same command continues"
+    reasons = [reason for each in beside if (reason := run.scores.failed(each.id))]
+    if reasons:
+        why = listing(list(dict.fromkeys(reasons)), most=3)
+        yield f"{len(reasons)} of {len(beside)} scores beside the rows failed: {why}"
+
+
+def _race_notes(run: Run) -> Iterator[str]:
+    race = run.race
+    if race is None:
+        return
+    sure = f"at {race.confidence:.0%} confidence, drops within {race.epsilon:.4g} counting as tied"
+    for heat in run.heats:
+        now, what = heat.standing, f"race for the top {race.top} by {','.join(heat.by)}"
+        share = f"{now.scored.sum() / (len(now.scored) * run.scores.samples):.0%} of all scores"
+        if now.finished:
+            yield f"{what}: decided {sure}, on {share}"
+        else:
+            yield f"{what}: {int((~now.outside).sum())} rows are still in it, on {share} so far"
+    if race.rules_for(run.scores).ceiling is None:
+        yield f"one sample's {race.metric} has no bound, so that the race's confidence is not guaranteed"
+
+
+def _screen_notes(run: Run, drops: Mapping[str, RowIntervals]) -> Iterator[str]:
+    """How well the guess ranked what was then measured."""
+    if run.screen is None:
+        return
+    guess = run.screen["values"]
+    both = [variant for variant in drops if variant in guess]
+    agreement = spearman([guess[each] for each in both], [drops[each].drop for each in both])
+    told = "none can be told" if agreement is None else f"{agreement:+.2f}"
+    yield f"screen by {run.screen['by']}: rank correlation with the drops {told}, over {len(both)} variants"
