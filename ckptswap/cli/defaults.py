@@ -74,13 +74,15 @@ def default_map(program: Any, arguments: Sequence[str]) -> dict[str, dict[str, A
 
     Raises `UsageError` for a key that no command has, or a value that makes no sense, naming file or variable.
     """
-    known = {name: _flags(command) for name, command in program.commands.items()}
     name = next((word for word in arguments if not word.startswith("-")), "")
-    if name not in known or name == "doctor" or not set(HELP).isdisjoint(arguments):
+    if name not in program.commands or name == "doctor" or not set(HELP).isdisjoint(arguments):
         return {}
-    found = [*_from_file(), *_from_environment(known)]
-    for each in found:
-        _check(each, known)
+    defaults = [*_from_file(), *_from_environment(program.commands)]
+    if not defaults:  # then nobody needs to know the flags of all commands
+        return {}
+    known = {name: _flags(command) for name, command in program.commands.items()}
+    for default in defaults:
+        _check(default, known)
     command = program.commands.get(name)
     flags = known[name]
     values = {each.flag: each for each in found if not each.command and each.flag in flags}

@@ -1,0 +1,49 @@
+"""The rooms that take long to import, or that few calls need, each loaded when it is first asked for.
+
+>>> from ckptswap import lazy
+>>> lazy.comparison.__name__
+'ckptswap.sweep.comparison'
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ckptswap import doctor as doctor
+    from ckptswap.lab import demo as demo
+    from ckptswap.lab import experiment as experiment
+    from ckptswap.lab import findings as findings
+    from ckptswap.lab import pairs as pairs
+    from ckptswap.lab import reproduce as reproduce
+    from ckptswap.lab import summary as summary
+    from ckptswap.lab import train as train
+    from ckptswap.report import figures as figures
+    from ckptswap.report import html as html
+    from ckptswap.sweep import agreement as agreement
+    from ckptswap.sweep import analysis as analysis
+    from ckptswap.sweep import comparison as comparison
+    from ckptswap.sweep import runner as runner
+    from ckptswap.sweep import select as select
+    from ckptswap.sweep.run_folder import samples as samples
+    from ckptswap.sweep.run_folder import trust as trust
+    from ckptswap.task import evaluate as evaluate
+
+ROOMS = {
+    "doctor": "ckptswap",
+    **dict.fromkeys(
+        ("demo", "experiment", "findings", "pairs", "reproduce", "summary", "train"), "ckptswap.lab"
+    ),
+    **dict.fromkeys(("figures", "html"), "ckptswap.report"),
+    **dict.fromkeys(("agreement", "analysis", "comparison", "runner", "select"), "ckptswap.sweep"),
+    **dict.fromkeys(("samples", "trust"), "ckptswap.sweep.run_folder"),
+    "evaluate": "ckptswap.task",
+}
+"""Name → the package that has it."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module(f"{ROOMS[name]}.{name}")
