@@ -351,9 +351,7 @@ def report(
     if page is not None:
         refuse_precious(page)
     analysis = lazy.analysis.load_analysis(Path(run), metric, tolerance)
-    result = analysis.result
-    if claims and result.mode == "only" and len(result.donors) < 2:  # they are about one donor's parts, one at a time
-        result = replace(result, findings=lazy.findings.findings(analysis))
+    result = lazy.findings.judge(analysis) if claims else analysis.result
     if page is not None:
         _put(lazy.html.sweep_html(result, lazy.html.about(os.fspath(run))).encode(), page)
     return result
@@ -464,6 +462,12 @@ def verify(checkpoint: Path_) -> Report:
 
 def _put(content: bytes, out: Path_) -> None:
     """A result into a file, atomically, or to a stream, which is never replaced."""
+    path = os.fspath(out)
+    if is_stream(path):
+        write_stream(path, content)
+        return
+    with atomic_file(path) as file:
+        file.write(content)
 
 
 def task_of(task: Mapping[str, Any], exclude: Patterns = (), partial: bool = False) -> TaskSpec:
