@@ -141,7 +141,7 @@ def diff(
     >>> [(row.name, row.changed) for row in found.rows if row.status == "changed"]
     [('conv.bias', 2)]
     """
-    selection, how = selection_of(only, exclude, layers, kind), Names(**names)
+    selection, how = selection_of(only, exclude, layers, kind), Names.of(**names)
     with ExitStack() as stack:
         left, right = opened(a, stack), opened(b, stack)
         _tell_notes(left, right)
@@ -171,7 +171,7 @@ def diff3(
     >>> [(row.name, row.status) for row in diff3(base, a, base).rows]
     [('w', 'a'), ('b', 'unchanged')]
     """
-    selection, how = selection_of(only, exclude, layers, kind), Names(**names)
+    selection, how = selection_of(only, exclude, layers, kind), Names.of(**names)
     with ExitStack() as stack:
         root, left, right = (opened(given, stack) for given in (base, a, b))
         _tell_notes(root, left, right)
@@ -197,7 +197,7 @@ def planned_transplant(
     **names: Any,
 ) -> Transplant:
     """What a transplant would take, without writing anything; `stack` closes both sides. See `transplant`."""
-    selection, how = selection_of(only, exclude, layers, kind), Names(**names)
+    selection, how = selection_of(only, exclude, layers, kind), Names.of(**names)
     own = opened(donor, stack), opened(recipient, stack)
     giving, receiving = how.matched(*own)
     try:
@@ -209,6 +209,11 @@ def planned_transplant(
     _tell_unmatched(selection, receiving)
     _warn(plan.warnings)
     return plan
+
+
+def warn_of_loss(plan: Transplant, out: Path_ | None = None) -> None:
+    """Tell what the recipient holds that will not be written to `out`, or that changes with what is taken."""
+    _warn(lost(plan, out))
 
 
 def transplant(
@@ -241,6 +246,7 @@ def transplant(
     with ExitStack() as stack:
         plan = planned_transplant(donor, recipient, stack, **selected)
         if out is not None:
+            warn_of_loss(plan, out)
             return open(carried_out(plan, out, force=force, link=link, drop_unread=drop_unread))
         stack.pop_all()  # the variant reads from both for as long as it lives
         return _named(plan)
@@ -248,7 +254,6 @@ def transplant(
 
 def carried_out(plan: Transplant, out: Path_ | None = None, **how: Any) -> Path:
     """Write what a plan would take; returns the path. `how` are `force`, `link` and `drop_unread` of `transplant`."""
-    _warn(lost(plan, None if out is None else os.fspath(out)))
     with listener().progress("writing") as progress:
         return carry_out(plan, out, progress=progress, **how)
 
@@ -273,7 +278,7 @@ def evaluate(
     command does.
     """
     given, spec = several(checkpoints, "checkpoint"), task_of(task, exclude, partial)
-    names = Names(map, map_file, strip_prefix)
+    names = Names.of(map, map_file, strip_prefix)
     with ExitStack() as stack, listener().progress("evaluating", unit=" samples") as progress:
         sources = names.renamed(*(opened(each, stack) for each in given))
         evaluation = lazy.evaluate.evaluate(sources, spec, progress)
@@ -357,9 +362,7 @@ def report(
     return result
 
 
-def compare(
-    runs: Sequence[Path_], *, metric: str | None = None, tolerance: float | None = None
-) -> Agreement:
+def compare(runs: Sequence[Path_], *, metric: str | None = None, tolerance: float | None = None) -> Agreement:
     """Runs side by side: which cells differ, and how alike their rankings are. Raises as `report` does, and
     `UsageError` for runs that cannot be compared."""
     load = lazy.analysis.load_result

@@ -16,6 +16,7 @@ from ckptswap.formats import open_checkpoint
 from ckptswap.formats.unread import unread
 from ckptswap.hints import names_apart
 from ckptswap.messages import listener
+from ckptswap.records import option
 from ckptswap.renaming import all_matched, map_all, matched, parse_rules, strip_all
 from ckptswap.selection import Selection
 
@@ -88,9 +89,7 @@ def selection_of(
     only: Patterns = (), exclude: Patterns = (), layers: Patterns = (), kind: Patterns = ()
 ) -> Selection:
     """The selection of these patterns; raises `SelectionError` for an impossible one."""
-    return Selection.parse(
-        only=listed(only), exclude=listed(exclude), layers=listed(layers), kind=listed(kind)
-    )
+    return Selection.parse(only=listed(only), exclude=listed(exclude), layers=listed(layers), kind=listed(kind))
 
 
 def plain(value: Any) -> Any:
@@ -104,14 +103,26 @@ def plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Names:
-    """How the names of two sides are brought together: rules `OLD=NEW`, a file of such rules, a prefix to take off.
+    """How the names of several sides are brought together: rules `OLD=NEW`, a file of rules, a prefix to take off.
 
     What was found unasked is told to the listener.
     """
 
-    map: Patterns = ()
-    map_file: str | os.PathLike[str] | None = None
-    strip_prefix: str | None = None
+    map: tuple[str, ...] = option(
+        (),
+        "Rename tensors of the first one (of several: of any): 'net.*=encoder.*' or 're:…=…'.",
+        metavar="OLD=NEW",
+        defaults="file",
+    )
+    map_file: str | None = option(None, "Such rules, one a line.", metavar="FILE", defaults="never")
+    strip_prefix: str | None = option(None, "Take it off all names.", metavar="PREFIX", defaults="file")
+
+    @classmethod
+    def of(
+        cls, map: Patterns = (), map_file: str | os.PathLike[str] | None = None, strip_prefix: str | None = None
+    ) -> Names:
+        """The same, of what a caller may give."""
+        return cls(listed(map), None if map_file is None else os.fspath(map_file), strip_prefix)
 
     def renamed(self, *checkpoints: Checkpoint) -> list[Checkpoint]:
         """Each by itself, where a rule or the prefix may concern any of them."""
@@ -138,4 +149,4 @@ class Names:
         return None if is_given else names_apart(other, reference)
 
     def _rules(self) -> Sequence[Any]:
-        return parse_rules(listed(self.map), self.map_file)
+        return parse_rules(self.map, self.map_file)

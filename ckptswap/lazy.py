@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 
 ROOMS = {
     "doctor": "ckptswap",
-    **dict.fromkeys(
-        ("demo", "experiment", "findings", "pairs", "reproduce", "summary", "train"), "ckptswap.lab"
-    ),
+    **dict.fromkeys(("demo", "experiment", "findings", "pairs", "reproduce", "summary", "train"), "ckptswap.lab"),
     **dict.fromkeys(("figures", "html"), "ckptswap.report"),
     **dict.fromkeys(("agreement", "analysis", "comparison", "runner", "select"), "ckptswap.sweep"),
     **dict.fromkeys(("samples", "trust"), "ckptswap.sweep.run_folder"),
