@@ -8,9 +8,9 @@ prefix that was taken off, a pattern that matches nothing, how far it is) goes t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,13 +26,24 @@ from ckptswap.formats.convert import left_behind
 from ckptswap.formats.overwrite import refuse_precious
 from ckptswap.formats.verify import Report
 from ckptswap.formats.verify import verify as examine
-from ckptswap.given import Given, Names, Patterns, listed, opened, plain, selection_of, several
-from ckptswap.messages import listener
+from ckptswap.given import (
+    Given,
+    Names,
+    Patterns,
+    listed,
+    opened,
+    plain,
+    selection_of,
+    several,
+    task_of,
+    tell_unmatched,
+)
+from ckptswap.messages import listener, note, warn
 from ckptswap.moments import Moments
 from ckptswap.renaming import strip_all
 from ckptswap.selection import Selection
 from ckptswap.show import statistics
-from ckptswap.task.spec import TaskSpec
+from ckptswap.task.spec import parse_args
 from ckptswap.threeway import ThreeWay, three_way
 from ckptswap.transplant import Transplant, plan_transplant
 from ckptswap.transplant import left_behind as lost
@@ -40,6 +51,7 @@ from ckptswap.transplant import transplant as carry_out
 
 if TYPE_CHECKING:
     from ckptswap.lab.demo import Demo
+    from ckptswap.lab.reporting import Reproduced
     from ckptswap.lab.train import TrainResult
     from ckptswap.sweep.agreement import Agreement
     from ckptswap.sweep.comparison import Comparison
@@ -111,7 +123,7 @@ def show(
         source = opened(checkpoint, stack)
         _tell_notes(source)
         entries = tuple(selection.pick(source))
-        _tell_unmatched(selection, source)
+        tell_unmatched(selection, source)
         if not stats:
             return Contents(source, entries)
         with listener().progress("reading") as progress:
@@ -149,7 +161,7 @@ def diff(
         left, right = how.matched(left, right)
         with listener().progress("comparing") as progress:
             result = compare_two(left, right, selection, values=not stat, progress=progress)
-        _tell_unmatched(selection, left, right)
+        tell_unmatched(selection, left, right)
     return result
 
 
@@ -179,7 +191,7 @@ def diff3(
         root, left, right = how.all_matched(root, left, right)
         with listener().progress("comparing") as progress:
             result = three_way(root, left, right, selection, progress=progress)
-        _tell_unmatched(selection, root, left, right)
+        tell_unmatched(selection, root, left, right)
     return result
 
 
@@ -196,7 +208,7 @@ def planned_transplant(
     skip_missing: bool = False,
     **names: Any,
 ) -> Transplant:
-    """What a transplant would take, without writing anything; `stack` closes both sides. See `transplant`."""
+    """Plan a transplant; write nothing. `stack` closes both sides, the rest is as in `transplant`."""
     selection, how = selection_of(only, exclude, layers, kind), Names.of(**names)
     own = opened(donor, stack), opened(recipient, stack)
     giving, receiving = how.matched(*own)
@@ -206,14 +218,14 @@ def planned_transplant(
         hint = how.hint(*own)
         remedy = f"{hint}; else {error.remedy}" if hint else error.remedy
         raise MismatchError(error.message, remedy=remedy) from None
-    _tell_unmatched(selection, receiving)
-    _warn(plan.warnings)
+    tell_unmatched(selection, receiving)
+    warn(plan.warnings)
     return plan
 
 
 def warn_of_loss(plan: Transplant, out: Path_ | None = None) -> None:
-    """Tell what the recipient holds that will not be written to `out`, or that changes with what is taken."""
-    _warn(lost(plan, out))
+    """Tell what the recipient holds that will not be written, or that changes with what is taken."""
+    warn(lost(plan, out))
 
 
 def transplant(
@@ -228,9 +240,9 @@ def transplant(
 ) -> Checkpoint:
     """The recipient with the selected tensors taken from the donor: a variant, which is a checkpoint itself.
 
-    Without `out` nothing is written or copied; with it the variant is written there, and opened from there. What is
-    selected say `only`, `exclude`, `layers` and `kind`; how names are brought together `map` (rules `OLD=NEW` for
-    the donor's names), `map_file` and `strip_prefix`; `alpha` how far it goes. Raises `MismatchError` naming every
+    Without `out` nothing is written or copied; with it the variant is written there, and opened from there. What
+    is selected say `only`, `exclude`, `layers` and `kind`; how names are brought together `map` (rules `OLD=NEW`
+    for the donor's names), `map_file` and `strip_prefix`; `alpha` how far it goes. Raises `MismatchError` naming every
     tensor that does not fit, unless `skip_missing`; `SelectionError` where nothing is selected; `FileError` where
     `out` exists and `force` is not given; `FormatError` where values of the recipient are not read and would be
     lost, unless `drop_unread`. `link` hard-links shards that do not change.
@@ -253,7 +265,7 @@ def transplant(
 
 
 def carried_out(plan: Transplant, out: Path_ | None = None, **how: Any) -> Path:
-    """Write what a plan would take; returns the path. `how` are `force`, `link` and `drop_unread` of `transplant`."""
+    """Write what is planned; returns the path. `how` are `force`, `link` and `drop_unread`, as in `transplant`."""
     with listener().progress("writing") as progress:
         return carry_out(plan, out, progress=progress, **how)
 
@@ -282,61 +294,43 @@ def evaluate(
     with ExitStack() as stack, listener().progress("evaluating", unit=" samples") as progress:
         sources = names.renamed(*(opened(each, stack) for each in given))
         evaluation = lazy.evaluate.evaluate(sources, spec, progress)
-        _warn(str(unmatched) for unmatched in evaluation.unmatched(Selection(exclude=spec.exclude)))
+        warn(str(unmatched) for unmatched in evaluation.unmatched(Selection(exclude=spec.exclude)))
     comparison = lazy.comparison.compare(evaluation)
-    _note(evaluation.notes)
-    _warn(comparison.warnings)
+    note(evaluation.notes)
+    warn(comparison.warnings)
     return comparison
 
 
-def sweep(
-    donor: Given | Sequence[Given],
-    recipient: Given,
-    *,
-    run: str | os.PathLike[str] | None = None,
-    by: Patterns = CELLS,
-    only: Patterns = (),
-    exclude: Patterns = (),
-    layers: Patterns = (),
-    kind: Patterns = (),
-    map: Patterns = (),
-    strip_prefix: str | None = None,
-    partial: bool = False,
-    tolerance: float | None = None,
-    fresh: bool = False,
-    how: dict[str, Any] | None = None,
-    **task: Any,
-) -> SweepResult:
+def sweep(donor: Given | Sequence[Given], recipient: Given, *, claims: bool = False, **how: Any) -> SweepResult:
     """Swap each part of the selection in, one at a time, score the network, and rank what breaks it.
 
-    `by` are ways to split (`layer,kind`, `kind`, `layer`, `tensor`), `run` the folder that remembers scores
-    (default `runs/KEY`), from which the same call continues. A donor may be one of the words of
-    `ckptswap.sweep.donors` (`zeros`, `init:SEED`, …). `exclude` and `partial` say what need not fit the model,
-    `map` and `strip_prefix` rename, as in `evaluate`. `task` are the keys of `TaskSpec`, as in `evaluate`; `how`
-    goes to `Sweep.run` (`top`, `budget`, `executor`, `progress`, …). Raises `UsageError` where there is no
-    donor, and what `ckptswap.sweep.runner.sweep` raises.
+    A donor may be one of the words of `ckptswap.sweep.donors` (`zeros`, `init:SEED`, …). `how` are the flags of
+    the command as keywords (`ckptswap.sweeping.keywords`): what is swapped (`by`, `mode`, `alpha`, `recalibrate_bn`;
+    `only`, `exclude`, `layers`, `kind`; `map`, `map_file`, `strip_prefix`), how far (`top`, `budget`, `screen`,
+    `tolerance`, …) and where (`executor`, `jobs`, …) it is run, the folder that remembers scores (`run`,
+    default `runs/KEY`), from which the same call continues, and the task, as in `evaluate`. With `claims` the paper's
+    claims are judged on it. Leaves in the folder what the command leaves. Raises `UsageError` for a keyword that
+    does not exist or a value that makes no sense, and what `ckptswap.sweep.runner.Sweep.run` raises.
     """
-    from ckptswap.renaming import parse_rules
-    from ckptswap.sweep.run_folder.samples import keep_samples
-    from ckptswap.sweep.runner import prepare
+    return lazy.sweeping.swept(lazy.sweeping.asked(donor, recipient, **how), claims=claims)
 
-    spec, several = _spec(task, exclude, partial), _several(donor, "donor")
-    rules = parse_rules(_listed(map))
-    with ExitStack() as stack:
-        receiving = _opened(recipient, stack)
-        giving = [_given(each, receiving, spec, stack) for each in several]
-        giving, receiving = _sides(giving, receiving, rules, strip_prefix)
-        proposal = prepare(
-            giving,
-            receiving,
-            spec,
-            selection=_selection(only, exclude, layers, kind),
-            by=_ways(by),
-            run_dir=None if run is None else Path(run),
-        )
-        proposal.run(tolerance=tolerance, fresh=fresh, **_plain(how or {}))
-        keep_samples(proposal)
-    return report(proposal.folder)
+
+def sweep_both(
+    donor: Given,
+    recipient: Given,
+    *,
+    back_metric: Patterns,
+    back_target: str | None = None,
+    claims: bool = False,
+    **how: Any,
+) -> dict[str, SweepResult]:
+    """The sweep (`forth`), and the one from the recipient to the donor on the donor's task (`back`).
+
+    Of what the other way predicts (`back_target`) the default is the other of masks and input. Raises as `sweep`
+    does, and where there are several donors or a tolerance.
+    """
+    ways = lazy.sweeping.both_ways(lazy.sweeping.asked(donor, recipient, **how), back_metric, back_target)
+    return {way: lazy.sweeping.swept(asked, claims=claims) for way, asked in ways.items()}
 
 
 def report(
@@ -355,8 +349,7 @@ def report(
     """
     if page is not None:
         refuse_precious(page)
-    analysis = lazy.analysis.load_analysis(Path(run), metric, tolerance)
-    result = lazy.findings.judge(analysis) if claims else analysis.result
+    result = lazy.sweeping.judged(run, metric, tolerance, claims=claims)
     if page is not None:
         _put(lazy.html.sweep_html(result, lazy.html.about(os.fspath(run))).encode(), page)
     return result
@@ -438,7 +431,7 @@ def convert(
     with ExitStack() as stack:
         checkpoint = opened(source, stack)
         _tell_notes(checkpoint)
-        _note(left_behind(checkpoint, target))
+        note(left_behind(checkpoint, target))
         [named] = strip_all([checkpoint], strip_prefix) if strip_prefix else [checkpoint]
         with listener().progress("converting") as progress:
             return write_checkpoint(
@@ -463,6 +456,76 @@ def verify(checkpoint: Path_) -> Report:
         return examine(checkpoint, progress)
 
 
+def train(
+    task: Literal["segment", "reconstruct"],
+    out: Path_,
+    *,
+    init_from: Path_ | None = None,
+    save_init: Path_ | None = None,
+    force: bool = False,
+    **how: Any,
+) -> TrainResult:
+    """Train a network to segment, or to reconstruct its input, and write its checkpoint to `out`.
+
+    `init_from` is a checkpoint to start from, `save_init` where to keep the network as it was before the first
+    step; `how` are the fields of `ckptswap.lab.train.TrainSpec`. Raises what `ckptswap.lab.train.train` raises.
+    """
+    for name in ("model_args", "data_args"):
+        if not isinstance(how.get(name, {}), Mapping):
+            how[name] = parse_args(",".join(listed(how[name])))
+    if "freeze" in how:
+        how["freeze"] = tuple(kind for text in listed(how["freeze"]) for kind in text.split(","))
+    spec = lazy.train.TrainSpec(task, **how)
+    with listener().progress(f"train {task}", unit=" steps") as tell:
+        return lazy.train.train(
+            spec,
+            Path(out),
+            init_from=None if init_from is None else Path(init_from),
+            save_init=None if save_init is None else Path(save_init),
+            progress=lambda step, loss: tell(step, spec.steps, f"loss {loss:.4f}"),
+            force=force,
+        )
+
+
+def demo(folder: Path_ = "ckptswap-demo", *, command: str | None = None) -> Demo:
+    """Train a U-Net to segment and one to reconstruct brain MRI, swap every part, rank what breaks, judge claims.
+
+    Everything is left in the folder; the same call continues. Raises what `ckptswap.lab.demo.demo` raises.
+    """
+    begun: dict[str, Any] = {}
+    with ExitStack() as stack:
+
+        def tell(stage: str, done: int, total: int, remark: str) -> None:
+            if stage not in begun:
+                stack.close()  # the stage before has ended
+                listener().say(f"{len(begun) + 1}/3 {stage}")
+                begun[stage] = stack.enter_context(listener().progress(stage))
+            begun[stage](done, total, remark)
+
+        made = lazy.demo.demo(Path(folder), tell, command=command)
+    lazy.sweeping.leave(made.result, made.folder / lazy.demo.RUN)
+    return made
+
+
+def reproduce(run: Path_, *, full: bool = False, data: str | None = None, jobs: int = 2) -> Reproduced:
+    """Train networks for segmentation and auto-encoding, swap every part of every pair, judge the paper's claims.
+
+    Leaves the report in the folder; the same call continues. Raises as `ckptswap.lab.reproduce.reproduce` does.
+    """
+    planned = lazy.reporting.plan(Path(run), is_full=full, data=data)
+    listener().say(planned.told(jobs))
+    with listener().stopping() as stop, listener().progress("reproduce", unit=" s") as tell:
+        outcome = lazy.reproduce.reproduce(
+            planned.experiment,
+            planned.folder,
+            jobs=jobs,
+            known=planned.cost,
+            progress=lambda done, total, what: tell(round(done), round(total), what),
+            stop=stop,
+        )
+    return lazy.reporting.leave_report(planned, outcome.failed, listener().say)
+
+
 def _put(content: bytes, out: Path_) -> None:
     """A result into a file, atomically, or to a stream, which is never replaced."""
     path = os.fspath(out)
@@ -473,43 +536,17 @@ def _put(content: bytes, out: Path_) -> None:
         file.write(content)
 
 
-def task_of(task: Mapping[str, Any], exclude: Patterns = (), partial: bool = False) -> TaskSpec:
-    """The task that keywords say: a `TaskSpec` to begin with (`task`), a file of keys (`config`), keys.
-
-    Raises `UsageError` for a key that does not exist or a value that makes no sense.
-    """
-    keys = {**task, "partial": partial or None}
-    spec, config = keys.pop("task", None) or TaskSpec(), keys.pop("config", None)
-    spec = (spec.merge_toml(config) if config else spec).merge(plain(keys))
-    return replace(spec, exclude=selection_of(exclude=exclude).exclude)
-
-
 def _tell_notes(*checkpoints: Checkpoint) -> None:
     """What a reader should know of each file."""
     for checkpoint in checkpoints:
-        _note(f"{checkpoint.path}: {note}" for note in checkpoint.notes)
+        note(f"{checkpoint.path}: {note}" for note in checkpoint.notes)
         if checkpoint.unread:
             listener().warn(str(checkpoint.unread_note))
 
 
 def _tell_hints(names: Names, reference: Checkpoint, *others: Checkpoint) -> None:
     """Where their names are apart, and which flags would help."""
-    _note(hint for other in others if (hint := names.hint(other, reference)))
-
-
-def _tell_unmatched(selection: Selection, *checkpoints: Checkpoint) -> None:
-    """Which values of a selection match nothing, where others beside them do."""
-    _warn(map(str, selection.unmatched(*checkpoints)))
-
-
-def _note(texts: Iterable[str]) -> None:
-    for text in texts:
-        listener().note(text)
-
-
-def _warn(texts: Iterable[str]) -> None:
-    for text in texts:
-        listener().warn(text)
+    note(hint for other in others if (hint := names.hint(other, reference)))
 
 
 def _named(plan: Transplant) -> Checkpoint:

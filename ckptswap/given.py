@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,10 +15,11 @@ from ckptswap.errors import UsageError
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.unread import unread
 from ckptswap.hints import names_apart
-from ckptswap.messages import listener
+from ckptswap.messages import note, warn
 from ckptswap.records import option
-from ckptswap.renaming import all_matched, map_all, matched, parse_rules, strip_all
+from ckptswap.renaming import all_matched, map_all, matched, parse_rules, sides_matched, strip_all
 from ckptswap.selection import Selection
+from ckptswap.task.spec import TaskSpec
 
 
 class Module(Protocol):
@@ -101,6 +102,25 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def tell_unmatched(selection: Selection, *checkpoints: Checkpoint) -> None:
+    """Tell which values of a selection match nothing, where others beside them do."""
+    warn(map(str, selection.unmatched(*checkpoints)))
+
+
+def task_of(keys: Mapping[str, Any], exclude: Patterns = (), partial: bool = False) -> TaskSpec:
+    """The task that keywords say: a `TaskSpec` to begin with (`task`), a file of keys (`config`), keys.
+
+    Raises `UsageError` for a key that does not exist or a value that makes no sense.
+
+    >>> task_of({"task": TaskSpec(threads=1), "limit": 8}).limit
+    8
+    """
+    left = {**keys, "partial": partial or None}
+    spec, config = left.pop("task", None) or TaskSpec(), left.pop("config", None)
+    spec = (spec.merge_toml(config) if config else spec).merge(plain(left))
+    return replace(spec, exclude=selection_of(exclude=exclude).exclude)
+
+
 @dataclass(frozen=True)
 class Names:
     """How the names of several sides are brought together: rules `OLD=NEW`, a file of rules, a prefix to take off.
@@ -132,16 +152,22 @@ class Names:
     def matched(self, other: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
         """Both under comparable names."""
         other, reference, found = matched(other, reference, self._rules(), self.strip_prefix)
-        if found:
-            listener().note(found)
+        note([found] if found else [])
         return other, reference
 
     def all_matched(self, reference: Checkpoint, *others: Checkpoint) -> list[Checkpoint]:
         """The same for several, where a rule or a prefix may concern any of them."""
         checkpoints, found = all_matched(reference, others, self._rules(), self.strip_prefix)
-        for sentence in found:
-            listener().note(sentence)
+        note(found)
         return checkpoints
+
+    def sides_matched(
+        self, recipient: Checkpoint, donors: Sequence[Checkpoint]
+    ) -> tuple[Checkpoint, list[Checkpoint]]:
+        """The same for a sweep's recipient and donors."""
+        recipient, renamed, found = sides_matched(recipient, donors, self._rules(), self.strip_prefix)
+        note(found)
+        return recipient, renamed
 
     def hint(self, other: Checkpoint, reference: Checkpoint) -> str | None:
         """Where two files' names are apart, and which of these would help; None where one was given."""

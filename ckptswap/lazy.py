@@ -12,30 +12,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ckptswap import doctor as doctor
+    from ckptswap import sweeping as sweeping
     from ckptswap.lab import demo as demo
-    from ckptswap.lab import experiment as experiment
     from ckptswap.lab import findings as findings
-    from ckptswap.lab import pairs as pairs
+    from ckptswap.lab import reporting as reporting
     from ckptswap.lab import reproduce as reproduce
-    from ckptswap.lab import summary as summary
     from ckptswap.lab import train as train
+    from ckptswap.report import charts as charts
     from ckptswap.report import figures as figures
     from ckptswap.report import html as html
     from ckptswap.sweep import agreement as agreement
     from ckptswap.sweep import analysis as analysis
     from ckptswap.sweep import comparison as comparison
-    from ckptswap.sweep import runner as runner
     from ckptswap.sweep import select as select
-    from ckptswap.sweep.run_folder import samples as samples
     from ckptswap.sweep.run_folder import trust as trust
     from ckptswap.task import evaluate as evaluate
 
 ROOMS = {
-    "doctor": "ckptswap",
-    **dict.fromkeys(("demo", "experiment", "findings", "pairs", "reproduce", "summary", "train"), "ckptswap.lab"),
-    **dict.fromkeys(("figures", "html"), "ckptswap.report"),
-    **dict.fromkeys(("agreement", "analysis", "comparison", "runner", "select"), "ckptswap.sweep"),
-    **dict.fromkeys(("samples", "trust"), "ckptswap.sweep.run_folder"),
+    **dict.fromkeys(("doctor", "sweeping"), "ckptswap"),
+    **dict.fromkeys(("demo", "findings", "reporting", "reproduce", "train"), "ckptswap.lab"),
+    **dict.fromkeys(("charts", "figures", "html"), "ckptswap.report"),
+    **dict.fromkeys(("agreement", "analysis", "comparison", "select"), "ckptswap.sweep"),
+    "trust": "ckptswap.sweep.run_folder",
     "evaluate": "ckptswap.task",
 }
 """Name → the package that has it."""

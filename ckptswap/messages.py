@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Progress(Protocol):
@@ -30,6 +30,10 @@ class Listener:
     def progress(self, what: str, *, unit: str = "") -> AbstractContextManager[Progress]:
         """Give what is told how far a piece of work is."""
         return nullcontext(lambda done, total, remark="", below=(): None)
+
+    def stopping(self) -> AbstractContextManager[Any]:
+        """Give what a sweep looks at to see whether it is to end (`ckptswap.sweep.stopping.Stop`), or None."""
+        return nullcontext()
 
 
 _listener: ContextVar[Listener] = ContextVar("listener", default=Listener())  # noqa: B039  it holds nothing
@@ -56,3 +60,15 @@ def listening(who: Listener) -> Iterator[None]:
         yield
     finally:
         _listener.reset(token)
+
+
+def note(texts: Iterable[str]) -> None:
+    """Tell what was done unasked."""
+    for text in texts:
+        listener().note(text)
+
+
+def warn(texts: Iterable[str]) -> None:
+    """Tell warnings."""
+    for text in texts:
+        listener().warn(text)

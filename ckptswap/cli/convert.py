@@ -33,7 +33,9 @@ def convert(
     drop_unread: DropUnreadFlag = False,
     force: ForceFlag = False,
 ) -> None:
-    """Write a checkpoint's tensors in the format that the target's name says, bit for bit, and print its path.
+    """Write a checkpoint's tensors in the format that the target's name says, bit for bit.
+
+    Prints the path that was written.
 
     \b
     Examples:

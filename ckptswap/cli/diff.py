@@ -80,7 +80,11 @@ def diff(
 def _two(a: str, b: str, compared: Keywords, rows: Keywords, output: DrawnFlags, every: bool) -> bool:
     """Print how two differ; returns whether they do."""
     result = api.diff(a, b, stat=rows["stat"], **compared)
-    pooled = result.grouped(tuple(word.strip() for way in rows["by"] for word in way.split(","))) if rows["by"] else result
+    pooled = (
+        result.grouped(tuple(word.strip() for way in rows["by"] for word in way.split(",")))
+        if rows["by"]
+        else result
+    )
     output.emit(
         two_way.diff_json(pooled.sorted(rows["sort"], rows["top"])),
         table=lambda document: two_way.diff_table(document, output.style, every=every),

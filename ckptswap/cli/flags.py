@@ -10,17 +10,17 @@ import inspect
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, fields, is_dataclass
-from enum import Enum
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
 
 from ckptswap.cli.completion import complete_kinds, complete_layers, complete_names
-from ckptswap.cli.defaults import task_defaults
+from ckptswap.cli.defaults import Settable, task_defaults
 from ckptswap.cli.terminal import emit, style
 from ckptswap.formats.overwrite import refuse_precious
 from ckptswap.given import Names
+from ckptswap.records import flag_name
 from ckptswap.report.text import Style, dump_json
 from ckptswap.task.spec import TaskSpec
 
@@ -34,16 +34,7 @@ Keywords = dict[str, Any]
 """What the flags of a group say, as keywords of the library's functions."""
 
 
-class Defaults(Enum):
-    """Whether a person's own defaults may set a flag; without a mark variables may, and files may not."""
-
-    FILE = "file"
-    """A file in some folder may too, which may be a stranger's: it names no file, no code and no cluster."""
-    NEVER = "never"
-    """What a command works on, may write or replace, or may go without, is said where it is called."""
-
-
-FILE, NEVER = Defaults.FILE, Defaults.NEVER
+FILE, NEVER = Settable.FILE, Settable.NEVER
 
 
 # Groups of flags -------------------------------------------------------------------------------------------------
@@ -58,7 +49,7 @@ def flags_of(spec: type, *names: str) -> Group:
     hints, made = get_type_hints(spec), {}
     for part in fields(spec):
         if part.metadata.get("help") and (not names or part.name in names):
-            name = part.metadata.get("flag", part.name)
+            name = flag_name(part).replace("-", "_")
             made[name] = (_annotation(hints[part.name], part), False if hints[part.name] is bool else None)
     return made
 
@@ -66,7 +57,8 @@ def flags_of(spec: type, *names: str) -> Group:
 def _annotation(hint: Any, part: Field[Any]) -> Any:
     """The type as typer wants it, with all that the field says of its flag."""
     said = part.metadata
-    words = [f"-{said['short']}", f"--{said.get('flag', part.name)}".replace("_", "-")] if "short" in said else []
+    words = [f"--{flag_name(part)}"] if "short" in said or hint is bool else []
+    words += [f"-{said['short']}"] if "short" in said else []
     how = {
         "help": said["help"],
         "metavar": said.get("metavar"),
@@ -74,7 +66,7 @@ def _annotation(hint: Any, part: Field[Any]) -> Any:
         "parser": said.get("parse"),
     }
     option = typer.Option(*words, **{name: value for name, value in how.items() if value is not None})
-    marks = [Defaults(said["defaults"])] if "defaults" in said else []
+    marks = [Settable(said["defaults"])] if "defaults" in said else []
     return Annotated[(_typed(hint, said), option, *marks)]  # type: ignore[misc]
 
 
@@ -91,7 +83,7 @@ def _typed(hint: Any, said: Mapping[str, Any]) -> Any:
         else [hint]
     )
     origin = get_origin(inner[0])
-    return list[str] | None if origin is tuple or (origin and issubclass(origin, Mapping)) else inner[0] | None
+    return list[str] | None if origin in (tuple, Mapping) else inner[0] | None
 
 
 def flags(**groups: Group) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -196,7 +188,9 @@ class DrawnFlags(OutputFlags):
 class TextFlags(OutputFlags):
     """The same for what is no table."""
 
-    format: Annotated[Literal["table", "json"], typer.Option("--format", help="How to print the result."), FILE] = (  # type: ignore[assignment]
+    format: Annotated[
+        Literal["table", "json"], typer.Option("--format", help="How to print the result."), FILE
+    ] = (  # type: ignore[assignment]
         "table"
     )
 

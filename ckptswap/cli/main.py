@@ -34,19 +34,19 @@ PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": F
 SUMMARIES = {
     "show": "List a checkpoint's tensors: name, layer, kind, shape, dtype, size.",
     "diff": "Compare two checkpoints tensor by tensor: bytes first, then by how much. Or three: BASE A B.",
-    "transplant": "Write the recipient with the selected tensors taken from the donor, and print the path written.",
+    "transplant": "Write the recipient with the selected tensors taken from the donor, and print the path.",
     "evaluate": "Score checkpoints on the same samples, with intervals, and their differences, paired.",
     "sweep": "Swap each layer × kind in, one at a time, score the network, and rank what breaks it.",
-    "report": "Show what a sweep found, from its folder alone: ranked table, heatmap, kinds, findings.",
+    "report": "Show what a sweep found, from its folder alone: the answer, the worst cells, the kinds.",
     "plot": "Draw what a sweep found, for a paper. Needs the extra 'plot'.",
-    "select": "Find the largest set of a sweep's cells that the donor can replace together, and print how to make it.",
+    "select": "Find the largest set of a sweep's cells that the donor can replace together.",
     "train": "Train a network to segment, or to reconstruct its input, and print the path of the checkpoint.",
     "demo": "Train a U-Net to segment and one to reconstruct brain MRI, swap every part, rank what breaks.",
-    "reproduce": "Train networks for segmentation and auto-encoding, swap every part of every pair, judge the paper's claims.",
-    "convert": "Write a checkpoint's tensors in the format that the target's name says, bit for bit, and print its path.",
+    "reproduce": "Train networks for segmentation and auto-encoding, swap every part, judge the paper's claims.",
+    "convert": "Write a checkpoint's tensors in the format that the target's name says, bit for bit.",
     "verify": "Read a checkpoint to its end and say what is wrong with it; exit 0 when nothing is, else 2.",
     "doctor": "Print versions, threads, devices and extras: what a bug report needs.",
-}  # fmt: skip
+}
 """The commands, each a function in the module of its name, and the first sentence of its help: a list of commands
 loads none of them."""
 

@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 import typer
 
 from ckptswap import api
-from ckptswap.cli.flags import FILE, NEVER, MetricFlag, OverFlag, writable
+from ckptswap.cli.flags import FILE, NEVER, MetricFlag, OverFlag, flags, writable
 from ckptswap.cli.sweepflags import RunArgument, ToleranceFlag
 from ckptswap.cli.terminal import emit
 
 
+@flags()
 def plot(
     run: RunArgument,
     out: Annotated[

@@ -23,8 +23,9 @@ def select(
         str, typer.Option("--to", metavar="FILE", help="What the printed command is to write."), NEVER
     ] = "selected.safetensors",
 ) -> None:
-    """Find the largest set of a sweep's cells that the donor can replace together, and print how to make it.
+    """Find the largest set of a sweep's cells that the donor can replace together.
 
+    Prints how to make it.
     Single drops do not add up, so every set that is tried is scored as a whole, on the sweep's own task. Donors
     that are no files (zeros, init:SEED, …) give nothing.
 

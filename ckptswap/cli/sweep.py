@@ -2,47 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
-from ckptswap.cli.diff import split_ways
 from ckptswap.cli.flags import (
-    AsciiFlag,
+    FILE,
+    NAMES,
+    NEVER,
+    PARTIAL,
+    SELECTION,
+    TASK,
+    DrawnFlags,
     Format,
-    FormatFlag,
-    NameFlags,
-    OutFlag,
-    OverFlag,
-    PartialFlag,
-    Patterns,
-    SelectionFlags,
-    TaskFlags,
+    Keywords,
     flags,
+    task_keywords,
 )
-from ckptswap.cli.sweepflags import BothFlags, ExecutorFlags, RunFlag, ToleranceFlag, VariantFlags, WorkFlags
-from ckptswap.cli.terminal import command_line, emit, note, progress, say, style, tell_unmatched, warn
-from ckptswap.errors import EXIT_PARTIAL
-from ckptswap.report.text import safe
+from ckptswap.cli.sweepflags import BOTH, CALIBRATION, OPTIONS, SPEC, ClaimsFlag, EveryFlag
+from ckptswap.cli.terminal import command_line, emit, say
+from ckptswap.errors import EXIT_PARTIAL, UsageError
+from ckptswap.report import plan as report
+from ckptswap.report.screen import render_sweep
+from ckptswap.report.text import dump_json
+from ckptswap.scoring.allocator import keep_freed_memory
+from ckptswap.sweep.result import SweepResult
+from ckptswap.sweeping import Asked, asked, both_ways, planned, swept
 
-if TYPE_CHECKING:
-    from ckptswap.checkpoint import Checkpoint
-    from ckptswap.report.text import Style
-    from ckptswap.sweep.plan import Cell
-    from ckptswap.sweep.result import SweepResult
-    from ckptswap.sweep.runner import Sweep
-    from ckptswap.task.spec import TaskSpec
-
-PAGE = "result.html"
-CHECKED = ("fresh", "repair", "executor", "top", "confidence", "epsilon")
-"""What a plan that is not run is held to, too."""
+PARTS = {**SPEC, **CALIBRATION, **OPTIONS, **NAMES, **PARTIAL}
 
 
-@flags
+@flags(select=SELECTION, task=TASK, how=PARTS, also=BOTH)
 def sweep(
     donor: Annotated[
         list[str],
@@ -52,38 +43,21 @@ def sweep(
             help="The checkpoint that gives; repeat for several. Or one made from the recipient: init:SEED, "
             "rewind, zeros, mean, shuffle:SEED, noise:SHARE.",
         ),
+        NEVER,
     ],
-    recipient: Annotated[str, typer.Option("--to", metavar="RECIPIENT", help="The checkpoint that receives.")],
-    select: SelectionFlags,
-    names: NameFlags,
-    task: TaskFlags,
-    what: VariantFlags,
-    work: WorkFlags,
-    where: ExecutorFlags,
-    also: BothFlags,
-    by: Annotated[
-        Patterns,
-        typer.Option(
-            "--by", metavar="WAY", help="layer,kind | layer | kind | tensor | all; repeat for several tables."
-        ),
-    ] = None,
-    run: RunFlag = None,
-    partial: PartialFlag = False,
-    tolerance: ToleranceFlag = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Set the folder's old journal aside and begin anew.")
-    ] = False,
-    repair: Annotated[
-        bool,
-        typer.Option("--repair", help="Compute anew what is damaged in the journal, write a damaged plan."),
-    ] = False,
+    recipient: Annotated[
+        str, typer.Option("--to", metavar="RECIPIENT", help="The checkpoint that receives."), NEVER
+    ],
+    select: Keywords,
+    task: Keywords,
+    how: Keywords,
+    also: Keywords,
+    output: DrawnFlags,
+    claims: ClaimsFlag = False,
+    every: EveryFlag = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and its cost; score nothing.")
+        bool, typer.Option("--dry-run", help="Print the plan and its cost; score nothing."), FILE
     ] = False,
-    format: FormatFlag = "table",
-    out: OutFlag = None,
-    force: OverFlag = False,
-    ascii: AsciiFlag = False,
 ) -> None:
     """Swap each layer × kind in, one at a time, score the network, and rank what breaks it.
 
@@ -103,56 +77,39 @@ def sweep(
       ckptswap sweep --from reconstruct.safetensors --to segment.safetensors --data lab:mni --metric dice \\
         --both --back-metric psnr --by kind --limit 16
     """
-    from ckptswap.scoring.allocator import keep_freed_memory
-    from ckptswap.sweep.run_folder.plain import refuse_odd
-
     keep_freed_memory()
-    also.check(donor, format, tolerance)
-    limits, selection = work.limits(), select.selection()
-    spec = task.spec(exclude=select.exclude, partial=partial)
-    how: dict[str, Any] = {
-        "selection": selection,
-        "by": tuple(split_ways([value]) for value in by or ["layer,kind"]),
-        "engine": work.engine,
-        "memory": work.memory,
-        **what.how(),
-    }
-    again = {
-        "tolerance": tolerance,
-        "fresh": fresh,
-        "repair": repair,
-        "command": command_line(),
-        "executor": where.executor_for(spec),
-        **limits,
-    }
-    ways = {"": (donor, recipient, spec)}
-    if also.both:
-        ways = {"forth": (donor, recipient, spec), "back": ([recipient], donor[0], also.back(spec))}
-    found: dict[str, SweepResult] = {}
-    planned: list[str] = []
-    for way, (giving, receiving, asked) in ways.items():
-        folder = str(Path(run) / way) if run else None
-        if folder and way:
-            refuse_odd(Path(folder), folder=True)
-        with ExitStack() as stack:
-            proposal = _proposed(giving, receiving, names, asked, stack, run_dir=folder, **how)
-            if dry_run:
-                proposal.check(**{key: value for key, value in again.items() if key in CHECKED})
-                planned.append(_plan(proposal, format))
-                continue
-            say(f"run: {proposal.folder}")
-            found[way] = _run(proposal, **again)
-        say_notes(found[way], format)
+    _refuse(also, output.format)
+    one = asked(donor, recipient, command=command_line(), **select, **how, **task_keywords(task))
+    ways = both_ways(one, also["back_metric"], also["back_target"]) if also["both"] else {"": one}
     if dry_run:
-        emit(_joined(dict(zip(ways, planned, strict=True)), format), out)
+        emit(_joined({way: _plan(sweep, output) for way, sweep in ways.items()}, output.format), output.out)
         return
-    drawn = {way: render(each, format, style(out, ascii=ascii), work.top) for way, each in found.items()}
-    emit(_joined(drawn, format), out)
-    failed = sum(each.failed for each in found.values())
+    results = {way: _swept(sweep, output.format, claims=claims) for way, sweep in ways.items()}
+    top = one.options.top
+    drawn = {
+        way: render_sweep(result, output.format, output.style, top=top, every=every)
+        for way, result in results.items()
+    }
+    emit(_joined(drawn, output.format), output.out)
+    failed = sum(result.failed for result in results.values())
     if failed:
-        total = sum(len(each.rows) + each.beside for each in found.values())
+        total = sum(len(result.rows) + result.beside for result in results.values())
         say(f"ckptswap: {failed} of {total} variants failed; the reasons are in the table")
         raise typer.Exit(EXIT_PARTIAL)
+
+
+def _refuse(also: Keywords, format: str) -> None:
+    """Raises `UsageError` for flags that do not go together, before any work."""
+    if also["both"] and format == "csv":
+        raise UsageError("--both gives two tables", remedy="use `report RUN/back --format csv` afterwards")
+    if not also["both"] and (also["back_metric"] or also["back_target"]):
+        raise UsageError("--back-metric and --back-target are for --both", remedy="give --both with them")
+
+
+def _swept(sweep: Asked, format: Format, *, claims: bool) -> SweepResult:
+    result = swept(sweep, claims=claims)
+    say_notes(result, format)
+    return result
 
 
 def _joined(texts: Mapping[str, str], format: Format) -> str:
@@ -166,127 +123,20 @@ def _joined(texts: Mapping[str, str], format: Format) -> str:
     return "\n".join(f"{mark}{way}\n\n{text}" for way, text in texts.items())
 
 
-def _proposed(
-    donors: Sequence[str], recipient: str, names: NameFlags, spec: TaskSpec, stack: ExitStack, **how: Any
-) -> Sweep:
-    """The sweep of one direction; tells of names, and which values of the selection match nothing."""
-    from ckptswap.formats import open_checkpoint
-    from ckptswap.sweep.runner import prepare
-
-    giving, receiving, hints = _opened(donors, stack.enter_context(open_checkpoint(recipient)), names, spec, stack)
-    proposal = prepare(giving, receiving, spec, **how)
-    note(dict.fromkeys([*proposal.notes, *hints]))
-    fit = proposal.task.fit
-    wanted, sides = how["selection"], (fit.checkpoint, fit.own)
-    tell_unmatched(replace(wanted, exclude=()), *sides)
-    tell_unmatched(replace(wanted, only=(), layers=(), kind=()), *proposal.donors, *sides)
-    return proposal
-
-
-def _opened(
-    donors: Sequence[str], recipient: Checkpoint, names: NameFlags, spec: TaskSpec, stack: ExitStack
-) -> tuple[list[Checkpoint | str], Checkpoint, list[str]]:
-    """The donors (files under comparable names, words for those that are made), the recipient, and hints."""
-    from ckptswap.sweep.donors import is_file, open_donor
-
-    paths = [text for text in dict.fromkeys(donors) if is_file(text)]
-    files = [stack.enter_context(open_donor(path, recipient, spec)) for path in paths]
-    hints = [hint for file in files if (hint := names.hint(file, recipient))]
-    recipient, files = names.sides_matched(recipient, files)
-    found = dict(zip(paths, files, strict=True))
-    return [found.get(text, text) for text in dict.fromkeys(donors)], recipient, hints
-
-
-def _run(proposal: Sweep, **how: Any) -> SweepResult:
-    """Score, and leave the table in the folder in every form, beside the samples that were hit worst."""
-    from ckptswap.sweep.run_folder.samples import keep_samples
-
-    folder = str(proposal.folder)
-    _score(proposal, **how)
-    result = judged(folder)
-    export(result, folder)
-    keep_samples(proposal)
-    keep_page(result, folder)
-    return result
-
-
-def _score(proposal: Sweep, **how: Any) -> None:
-    """Score, behind a bar that also shows the worst cells so far, with the exports kept up to date."""
-    from ckptswap.sweep.stopping import on_signals
-
-    worst: list[str] = []
-
-    def show(found: Sequence[tuple[Cell, float]]) -> None:
-        nonlocal worst
-        worst = ["worst so far: " + _named(*found[0]), *(_named(*each) for each in found[1:])] if found else []
-
-    def news() -> None:
-        export(judged(str(proposal.folder)), str(proposal.folder))
-
-    try:
-        with on_signals() as stop, progress("sweep", unit=" blocks") as tell:
-            proposal.run(
-                **how,
-                stop=stop,
-                progress=lambda done, total: tell(done, total, below=worst),
-                live=show,
-                news=news,
-            )
-    finally:
-        warn(proposal.engine.notes)
-
-
-def _named(cell: Cell, drop: float) -> str:
-    where = " ".join(part for part in (cell.layer, cell.kind) if part)
-    return f"{safe(where or cell.names[0])} {drop:+.3f}"
-
-
-def judged(folder: str, metric: str | None = None, tolerance: float | None = None) -> SweepResult:
-    """The table of a run's folder, with the paper's claims judged on it."""
-    from ckptswap.api import report
-
-    return report(folder, metric=metric, tolerance=tolerance)
-
-
-def render(result: SweepResult, format: Format, style: Style, top: int | None = None) -> str:
-    """A sweep's result in one of the formats; the table comes with heatmap, kinds and findings."""
-    from ckptswap.report.screen import render_sweep
-
-    return render_sweep(result, format, style, top=top, every=True)
-
-
-def say_notes(result: SweepResult, format: Format, run: str = "") -> None:
+def say_notes(result: SweepResult, format: str, run: str = "") -> None:
     """Tolerance and warnings on stderr, for the formats that have no place for words; `run` is one of several."""
     if format in ("json", "csv"):
         for note in result.notes:
             say(f"ckptswap: note: {f'{run}: ' if run else ''}{note}")
 
 
-def export(result: SweepResult, folder: str) -> None:
-    """The same table beside the journal, for whoever reads the folder without us."""
-    for format in ("json", "csv", "md"):
-        emit(render(result, format, style()), f"{folder}/result.{format}")
-
-
-def keep_page(result: SweepResult, folder: str) -> None:
-    """The page beside the journal, for whoever would rather look than read."""
-    from ckptswap.report.html import about, sweep_html
-
-    emit(sweep_html(result, about(folder)), f"{folder}/{PAGE}")
-    say(f"ckptswap: {folder}/{PAGE} shows it in a browser")
-
-
-def _plan(proposal: Sweep, format: Format) -> str:
+def _plan(sweep: Asked, output: DrawnFlags) -> str:
     """What would run, and what it costs."""
-    from ckptswap.report import plan as report
-    from ckptswap.report.text import dump_json
-
-    folder, donors = str(proposal.folder), len(proposal.donors)
-    data = report.plan_json(proposal.plan, folder, proposal.task.samples, proposal.cost(), donors)
+    document: dict[str, Any] = planned(sweep)
     texts = {
-        "table": lambda: report.plan_table(data, style()),
-        "json": lambda: dump_json(data),
-        "csv": lambda: report.plan_csv(data),
-        "md": lambda: report.plan_md(data),
+        "table": lambda: report.plan_table(document, output.style),
+        "json": lambda: dump_json(document),
+        "csv": lambda: report.plan_csv(document),
+        "md": lambda: report.plan_md(document),
     }
-    return texts[format]()
+    return texts[output.format]()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ckptswap.messages import Listener
 from ckptswap.report.text import Style, safe
 from ckptswap.shell import joined
+from ckptswap.sweep.stopping import on_signals
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -96,6 +97,9 @@ class Terminal(Listener):
 
     def progress(self, what: str, *, unit: str = "") -> AbstractContextManager[Meter]:
         return progress(what, unit=unit)
+
+    def stopping(self) -> AbstractContextManager[Any]:
+        return on_signals()
 
 
 class Meter:

@@ -18,7 +18,9 @@ WRITING: Group = {
     "out": (
         Annotated[
             str | None,
-            typer.Option("-o", "--out", metavar="FILE", help="[default: RECIPIENT+SELECTION@DONOR.safetensors here]"),
+            typer.Option(
+                "-o", "--out", metavar="FILE", help="[default: RECIPIENT+SELECTION@DONOR.safetensors here]"
+            ),
             NEVER,
         ],
         None,
@@ -26,7 +28,9 @@ WRITING: Group = {
     "drop_unread": (DropUnreadFlag, False),
     "force": (ForceFlag, False),
     "link": (
-        Annotated[bool, typer.Option("--link", help="Hard-link shards that do not change instead of copying them.")],
+        Annotated[
+            bool, typer.Option("--link", help="Hard-link shards that do not change instead of copying them.")
+        ],
         False,
     ),
 }
@@ -51,7 +55,7 @@ def transplant(
         bool, typer.Option("--dry-run", help="Say what would be taken; write nothing."), FILE
     ] = False,
 ) -> None:
-    """Write the recipient with the selected tensors taken from the donor, and print the path written.
+    """Write the recipient with the selected tensors taken from the donor, and print the path.
 
     \b
     Examples:

@@ -212,7 +212,7 @@ class RunOptions:
         None, "Guess the ranking beforehand, and tell how well it was guessed.", defaults="file"
     )
     executor: str | None = option(
-        None, "Where: here, in processes, on a Slurm or a Ray cluster. [default: inline]", defaults="file"
+        None, "Where: inline, process, slurm, ray. [default: inline]", metavar="NAME", defaults="file"
     )
     jobs: int | None = option(
         None, "Among how many workers, of --threads each.", metavar="N", least=1, short="j", defaults="file"
