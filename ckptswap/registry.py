@@ -62,8 +62,8 @@ class Source:
     `build` is a function, or where it lies, so that a declaration costs no import. It raises `ModelError`,
     `DataError` or `MetricError` for what it cannot build. `libraries` are the distributions whose versions decide
     what is built, beside the one that declares it: they go into a run's key. `is_safe`: neither the rest of a spec
-    nor arguments can make it run code, open files or ask the network. `endings` are what may stand behind the
-    name, for a help text. `spare` is how many numbers building a model makes and drops again.
+    nor arguments can make it run code, open files or ask the network. `endings` are all that may stand behind a
+    metric's name (None: anything). `spare` is how many numbers building a model makes and drops again.
 
     >>> Source("math:hypot", is_safe=True).made(3, 4)
     5.0
@@ -72,7 +72,7 @@ class Source:
     build: Callable[..., Any] | str
     libraries: tuple[str, ...] = ()
     is_safe: bool = False
-    endings: tuple[str, ...] = ()
+    endings: tuple[str, ...] | None = None
     spare: int = 0
 
     def made(self, rest: Any, given: Any) -> Any:

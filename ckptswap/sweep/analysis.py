@@ -27,6 +27,7 @@ from ckptswap.sweep.run_folder.journal import BASELINE, DONOR, PLAN, donor_id, k
 from ckptswap.sweep.scores import Scores
 from ckptswap.sweep.spec import checked_tolerance
 from ckptswap.sweep.warnings import notes, unseen
+from ckptswap.task.metrics import recorded_metric
 
 DEFAULT_TOLERANCE = 0.01
 """Of the distance between the baseline and a trivial prediction."""
@@ -120,20 +121,13 @@ class Run:
 
 
 def reduction(metric: str) -> statistics.Reduce:
-    """How a metric's summed statistics become its value, by its name: all are means but the pooled overlaps.
+    """How a metric's summed statistics become its value, by its name.
 
-    >>> reduction("own.py:loss") is statistics.mean, reduction("iou") is statistics.mean
-    (True, True)
     >>> float(reduction("iou:pooled")(np.array([2.0, 1.0, 1.0, 0.0]), np.array(3.0)))
     0.5
     """
-    plain = metric.removesuffix(":pooled")
-    if plain == metric or plain not in ("iou", "dice", "accuracy"):
-        return statistics.mean
-    from ckptswap.task import metrics
-
-    score = getattr(metrics, plain)
-    return lambda sums, count: score(sums.reshape(*sums.shape[:-1], -1, 4))
+    recorded = recorded_metric(metric)
+    return statistics.mean if recorded.is_mean else recorded.reduce
 
 
 def load_result(run_dir: str | Path, metric: str | None = None, tolerance: float | None = None) -> SweepResult:

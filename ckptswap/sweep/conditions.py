@@ -7,12 +7,12 @@ they are read.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ckptswap.checkpoint import Checkpoint
+from ckptswap.task.libraries import versions_of
 
 if TYPE_CHECKING:
     from ckptswap.task import Task
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def conditions(task: Task, donors: Sequence[Checkpoint], recipient: Checkpoint) -> dict[str, Any]:
     """Everything that a score depends on, as a JSON object; the parts' names are fit for an error message."""
     identity = task.identity()
-    hashes, renames = [each.sha256() for each in donors], [dict(each.renames) for each in donors]
+    hashes, renames = [donor.sha256() for donor in donors], [dict(donor.renames) for donor in donors]
     return {
         "donor": hashes if len(donors) > 1 else hashes[0],
         "recipient": recipient.sha256(),
@@ -31,7 +31,7 @@ def conditions(task: Task, donors: Sequence[Checkpoint], recipient: Checkpoint) 
         "batches": identity["batches"],
         "code": identity["code"],
         **{key: identity[key] for key in ("initial values",) if key in identity},
-        "dtype": str(next((each.dtype for each in task.model.parameters()), None)),
-        "versions": {name: version(name) for name in ("torch", "segmentation-models-pytorch")},
+        "dtype": str(next((parameter.dtype for parameter in task.model.parameters()), None)),
+        "versions": versions_of(task.spec, task.model),
         "CPU": torch.backends.cpu.get_cpu_capability(),
     }

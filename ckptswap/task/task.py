@@ -18,7 +18,9 @@ from ckptswap.task.callables import faults_of, first_line
 from ckptswap.task.constant import trivial_score
 from ckptswap.task.data import Batch, Data, Progress, load_data
 from ckptswap.task.fit import Fit
-from ckptswap.task.metrics import Metric, Overlap, code_hashes, load_metrics
+from ckptswap.task.libraries import code_hashes
+from ckptswap.task.metrics import Metric, load_metrics
+from ckptswap.task.metrics.overlap import Overlap
 from ckptswap.task.models.build import build_named, depends_on_batch
 from ckptswap.task.models.named import model_of, target_of
 from ckptswap.task.mutation import Watch
