@@ -95,7 +95,12 @@ def is_known(group: Group, name: str) -> bool:
     >>> is_known("models", "smp"), is_known("models", "scans/net.py")
     (True, False)
     """
-    return name in _OURS[group] or (name.isidentifier() and name in plugins(group))
+    return is_ours(group, name) or name in plugins(group)
+
+
+def is_ours(group: Group, name: str) -> bool:
+    """Whether the name is in the table of this package."""
+    return name in _OURS[group]
 
 
 def find(group: Group, name: str) -> Any:
@@ -122,7 +127,7 @@ def find(group: Group, name: str) -> Any:
 def every(group: Group) -> Iterator[Any]:
     """What the names of a group stand for, ours first; packages are asked once these are used up."""
     yield from (find(group, name) for name in _OURS[group])
-    yield from (find(group, name) for name in plugins(group) if name not in _OURS[group])
+    yield from (find(group, name) for name in plugins(group) if not is_ours(group, name))
 
 
 def source_of(group: Group, spec: str) -> tuple[Source, str] | None:
@@ -157,7 +162,7 @@ def plugins(group: Group) -> dict[str, EntryPoint]:
 
 def distribution_of(group: Group, name: str) -> str | None:
     """The name of the installed package that a name comes from; None for ours."""
-    if name in _OURS[group] or name not in plugins(group):
+    if is_ours(group, name) or name not in plugins(group):
         return None
     package = plugins(group)[name].dist
     return package.name if package else None
