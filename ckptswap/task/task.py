@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -81,10 +82,6 @@ def _fault(statistics: Mapping[str, np.ndarray], nonfinite: int) -> str | None:
     return None
 
 
-Scorer = Callable[[Tensor], Score]
-"""From an output (n, …) to its score."""
-
-
 @dataclass
 class Task:
     """What 'score' means. `spec` names the model even where the checkpoint said it; the model is in eval mode.
@@ -152,7 +149,7 @@ class Task:
             _, batch = next(batches)
             return batch.inputs
 
-    def scorer(self, targets: Tensor) -> Scorer:
+    def scored_against(self, targets: Tensor) -> Callable[[Tensor], Score]:
         """From a batch's targets to a function that scores outputs; both may raise `MetricError`."""
         measures = {metric.name: metric.against(targets) for metric in self.metrics}
 
@@ -172,7 +169,7 @@ class Task:
         done = 0
         with self.pinned(), closing(self.batches()) as batches:
             for batch in batches:
-                scores.append(self.scorer(batch.targets)(self.forward(batch.inputs)))
+                scores.append(self.scored_against(batch.targets)(self.forward(batch.inputs)))
                 for name, values in scores[-1].statistics.items():
                     parts[name].append(values)
                 done += len(batch)
@@ -194,15 +191,18 @@ class Task:
             return trivial_score(metric, self.data, self.forward)
 
     def identity(self) -> dict[str, Any]:
-        """All that decides a score but the checkpoint: spec, the data's bytes, the user's files. JSON's words.
+        """All that decides a score but the checkpoint: spec, the data's bytes, the user's files, versions.
 
         `batches` tells ready-made ones apart, and is None for others, which the spec decides.
         """
         return {
-            "spec": self.spec.as_dict(),
+            "task": self.spec.as_dict(),
             "data": self.data.fingerprint(),
             "batches": self.data.composition(),
             "code": code_hashes(self.spec),
+            "dtype": str(next((parameter.dtype for parameter in self.model.parameters()), None)),
+            "versions": {name: version(name) for name in ("torch", "segmentation-models-pytorch")},
+            "CPU": torch.backends.cpu.get_cpu_capability(),
         } | ({"initial values": self.initial} if self.initial else {})
 
     @cached_property
