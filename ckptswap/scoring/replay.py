@@ -89,7 +89,7 @@ class ReplayScorer(FullScorer):
         return self._replays.get(form)
 
     def outputs(self, number: int, inputs: Any, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
-        """See `FullScorer`. Raises `ShortcutFailed` when a replayed output is found wrong; then call `distrust`."""
+        """See `FullScorer`. Raises `ShortcutFailed` when a replayed output is wrong; then call `distrust`."""
         if any(map(_is_replayed, variants)):
             self.replay(inputs)  # whatever becomes of the variants, a model that must be captured is
         yield from super().outputs(number, inputs, variants)
@@ -104,7 +104,8 @@ class ReplayScorer(FullScorer):
         checked = self._sample(number, plain, is_new=_form(inputs) not in self._begun)
         self._begun.add(_form(inputs))
         yield from self._replayed(replay, inputs, plain, checked)
-        yield from self.in_full(inputs, whole)
+        if whole:
+            yield from self.in_full(inputs, whole)
 
     def unread(self) -> frozenset[str]:
         """The tensors that the model reads for no form of batch in eval mode, as far as its graphs tell."""

@@ -116,7 +116,7 @@ def test_an_interrupt_anywhere_puts_the_recipient_back(
 ) -> None:
     """In a full pass of a variant, be it only to check a replay."""
     engine = scorer_of(task, save(1, "Skip"), save(0, "Skip"), how)
-    engine.unread()
+    engine.refuse_chance()
     before, forward, count = bits(task.model), task.forward, iter(range(1, 100))
 
     def interrupted(batch: Tensor) -> Tensor:

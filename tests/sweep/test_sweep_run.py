@@ -18,12 +18,12 @@ from plain import plain_outputs
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import MetricError, ModelError, RunError, TaskError
+from ckptswap.executors import inline
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.interpreter import Replay
 from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import BASELINE
 from ckptswap.selection import Selection
-from ckptswap.sweep import loop as walk_module
 from ckptswap.sweep.analysis import load_analysis, load_result
 from ckptswap.sweep.plan import variant_id
 from ckptswap.sweep.progress import Progress
@@ -316,7 +316,7 @@ def test_the_plan_is_there_before_the_work(skip: TaskSpec, save, run: Path, monk
         assert {variant for variant, _ in places(run)} == {BASELINE}
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(walk_module, "walk", stop)
+    monkeypatch.setattr(inline, "score_missing", stop)
     with pytest.raises(KeyboardInterrupt):
         sweep(save(1, "Skip"), save(0, "Skip"), skip, run_dir=run)
 
