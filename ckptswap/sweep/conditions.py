@@ -15,7 +15,7 @@ from ckptswap.scoring.scorer import Scorer
 
 def conditions(scorer: Scorer, donors: Sequence[Checkpoint], recipient: Checkpoint) -> dict[str, Any]:
     """Everything that a score depends on, as a JSON object; the parts' names are fit for an error message."""
-    hashes, renames = [each.sha256() for each in donors], [dict(each.renames) for each in donors]
+    hashes, renames = [donor.sha256() for donor in donors], [dict(donor.renames) for donor in donors]
     return {
         "donor": hashes if len(donors) > 1 else hashes[0],
         "recipient": recipient.sha256(),
