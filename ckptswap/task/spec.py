@@ -89,9 +89,7 @@ class TaskSpec:
         >>> TaskSpec(model="smp:Unet", model_args={"classes": 1}).merge({"model-args": "in_channels=1"}).model_args
         {'classes': 1, 'in_channels': 1}
         """
-        flagged = {
-            _field(key): value for key, value in flags.items() if value is not None and value not in ((), [])
-        }
+        given = {_field(key): value for key, value in flags.items() if value is not None and value not in ((), [])}
         values = {key: _READERS[key](_flag(key), value) for key, value in flagged.items()}
         for owner in ("model", "data"):
             args = f"{owner}_args"
