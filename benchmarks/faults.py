@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests/faults"))
+sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / name) for name in ("", "faults")]
 import chaos
 
 from ckptswap.sweep.run_folder.blocks import Block
