@@ -1,7 +1,7 @@
 """Programs for tests, without a start-up of seconds: forked from a server that has torch loaded.
 
-`Popen` and `run` are `subprocess`'s, for a command that begins with `sys.executable`. In a shell script, the PATH of
-`path()` does the same for `ckptswap` and `python`. Tests of the start-up itself, of memory and of limits use
+`Popen` and `run` are `subprocess`'s, for a command that begins with `sys.executable`. In a shell script, the PATH
+of `path()` does the same for `ckptswap` and `python`. Tests of the start-up itself, of memory and of limits use
 `subprocess`, and so does what changes a variable that Python or a library reads when it starts.
 
 Whoever collects the tests owns the server, for all workers of pytest's.
@@ -140,8 +140,12 @@ def run(command: Sequence[Any], **how: Any) -> subprocess.CompletedProcess[Any]:
         return subprocess.run(command, **how)
 
 
+def python() -> str:
+    """Return a `python` that is the server's; beside it lies such a `ckptswap`."""
+    return str(Path(os.environ[DOOR]).with_name("python"))
+
+
 def path() -> str:
     """Return a PATH on which `ckptswap` and `python` are the server's."""
-    return os.pathsep.join(
-        [str(Path(os.environ[DOOR]).parent), str(Path(sys.executable).parent), os.environ["PATH"]]
-    )
+    places = [str(Path(program).parent) for program in (python(), sys.executable)]
+    return os.pathsep.join([*places, os.environ["PATH"]])
