@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from ckptswap.task.data import Batch, Data
-from ckptswap.task.metrics import Distance, Metric, Overlap
+from ckptswap.task.metrics import Metric
+from ckptswap.task.metrics.distance import Distance
+from ckptswap.task.metrics.overlap import Overlap
 from ckptswap.task.order import in_data_order
 
 Found = TypeVar("Found")

@@ -18,7 +18,7 @@ from typing import Any
 import programs
 import torch
 
-from ckptswap.sweep.run_folder.blocks import Block
+from ckptswap.scoring.scorer import Block
 from ckptswap.sweep.run_folder.journal import decode, journal_files
 
 SOURCE = """

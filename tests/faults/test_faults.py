@@ -20,7 +20,7 @@ import chaos
 import numpy as np
 import pytest
 
-from ckptswap.sweep.run_folder.blocks import Block
+from ckptswap.scoring.scorer import Block
 from ckptswap.sweep.run_folder.journal import JOURNAL, Journal, journal_files, key_of, read_blocks, read_plan
 from ckptswap.sweep.run_folder.lock import LOCK
 
