@@ -90,7 +90,7 @@ class TaskSpec:
         {'classes': 1, 'in_channels': 1}
         """
         given = {_field(key): value for key, value in flags.items() if value is not None and value not in ((), [])}
-        values = {key: _READERS[key](_flag(key), value) for key, value in flagged.items()}
+        values = {key: _READERS[key](_flag(key), value) for key, value in given.items()}
         for owner in ("model", "data"):
             args = f"{owner}_args"
             if args in values and values.get(owner, getattr(self, owner)) == getattr(self, owner):
