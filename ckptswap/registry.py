@@ -20,11 +20,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, requires
 from re import match
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ckptswap.errors import DataError, DependencyError, MetricError, ModelError, UsageError, near
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 Group = Literal["models", "data", "metrics", "formats", "executors"]
 
@@ -157,6 +159,8 @@ def is_safe(group: Group, spec: str) -> bool:
 @cache
 def plugins(group: Group) -> dict[str, EntryPoint]:
     """The entry points of installed packages, by name; one with a name of ours is never used (doctor says so)."""
+    from importlib.metadata import entry_points  # which takes long beside the start of a command
+
     return {point.name: point for point in entry_points(group=f"ckptswap.{group}")}
 
 
@@ -174,6 +178,8 @@ def extra_for(module: str, package: str = "ckptswap") -> str | None:
     >>> extra_for("submitit"), extra_for("nilearn.datasets"), extra_for("torch")
     ('slurm', 'demo', None)
     """
+    from importlib.metadata import PackageNotFoundError, requires
+
     try:
         requirements = requires(package) or ()
     except PackageNotFoundError:
