@@ -31,10 +31,10 @@ Group = Literal["models", "data", "metrics", "formats", "executors"]
 _OURS: dict[Group, dict[str, str]] = {
     "models": {
         "smp": "ckptswap.task.models.smp:SOURCE",
-        "lab": "ckptswap.lab.sources:MODELS",
+        "lab": "ckptswap.lab.registered:MODELS",
     },
     "data": {
-        "lab": "ckptswap.lab.sources:DATA",
+        "lab": "ckptswap.lab.registered:DATA",
     },
     "metrics": {
         "iou": "ckptswap.task.metrics.overlap:IOU",
@@ -179,9 +179,9 @@ def extra_for(module: str, package: str = "ckptswap") -> str | None:
     except PackageNotFoundError:
         return None
     for requirement in requirements:
-        found = match(r"""([\w.-]+)[^;\[]*;.*extra == ["']([\w-]+)["']""", requirement)
-        if found and found[1].replace("-", "_") == module.partition(".")[0]:
-            return found[2]
+        wanted = match(r"""([\w.-]+)[^;\[]*;.*extra == ["']([\w-]+)["']""", requirement)
+        if wanted and wanted[1].replace("-", "_") == module.partition(".")[0]:
+            return wanted[2]
     return None
 
 
