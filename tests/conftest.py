@@ -36,6 +36,16 @@ settings.register_profile("ckptswap", derandomize=True, deadline=None, database=
 settings.load_profile("ckptswap")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with those that wait for a cluster: others run beside them, and nobody waits for them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("cluster") is None)
+
+
+def pytest_unconfigure() -> None:
+    """Let no program's server outlive the tests."""
+    programs.end()
+
+
 @pytest.fixture(scope="session")
 def demo_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `ckptswap demo` leaves, by its own commands.sh but with few steps and samples. Write nothing to it."""

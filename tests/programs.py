@@ -58,9 +58,13 @@ os._exit(code)
 """A program that asks the server for another, and ends as that does."""
 
 
+_ours: list[ForkServer] = []
+
+
 def serve() -> None:
     """Begin the server, for as long as this process lives; it imports nothing before a program is asked for."""
     server = ForkServer(MODULES)
+    _ours.append(server)
     folder = tempfile.TemporaryDirectory(prefix="ckptswap-door-", dir="/tmp")  # a socket's path is short
     os.environ[DOOR] = f"{folder.name}/socket"
     os.environ[AT_START] = read_at_start(os.environ)
@@ -68,18 +72,33 @@ def serve() -> None:
     listening.bind(os.environ[DOOR])
     listening.listen(64)
     for name, words in (("python", []), ("ckptswap", ["-m", "ckptswap"])):
-        text = SHIM.format(
-            python=sys.executable, forkserver=forkserver.__file__, door=os.environ[DOOR], words=words
-        )
-        (shim := Path(folder.name, name)).write_text(text)
+        shim = Path(folder.name, name)
+        text = {
+            "python": sys.executable,
+            "forkserver": forkserver.__file__,
+            "door": os.environ[DOOR],
+            "words": words,
+        }
+        shim.write_text(SHIM.format(**text))
         shim.chmod(0o755)
     threading.Thread(target=_let_in, args=(listening, server, folder), daemon=True).start()
 
 
+def end() -> None:
+    """End the server, where it is this process's."""
+    while _ours:
+        _ours.pop().close()
+
+
 def _let_in(listening: socket.socket, server: ForkServer, folder: tempfile.TemporaryDirectory[str]) -> None:
+    """Hand on whoever comes; `folder` is there meanwhile."""
     while True:
         with listening.accept()[0] as connection:
-            server.hand_in(connection)
+            try:
+                server.hand_in(connection)
+            except OSError:  # someone has ended it
+                _ours[:] = [server := ForkServer(MODULES)]
+                server.hand_in(connection)
 
 
 def read_at_start(env: Mapping[str, str]) -> str:
