@@ -7,10 +7,10 @@
 >>> cs.diff(zeros, cs.transplant(ones, zeros, kind="linear.bias")).summary["changed"]
 1
 
-The commands are functions here (`ckptswap.api`): `show`, `diff`, `transplant`, `evaluate`, `sweep`, `report`, `plot`,
-`select`, `convert`, `verify`, `train`, `demo`, `reproduce`; beside them `open` and `save`, and what a command does
-for a flag: `diff3`, `sweep_both`, `compare`. They are loaded when they are first asked for, and torch when a model
-first has to run.
+The commands are functions here (`ckptswap.api`): `show`, `diff`, `transplant`, `evaluate`, `sweep`, `report`,
+`plot`, `select`, `convert`, `verify`, `train`, `demo`, `reproduce`; beside them `open` and `save`, and what a
+command does for a flag or for more arguments: `diff3`, `sweep_both`, `compare`. They are loaded when they are
+first asked for, and torch when a model first has to run.
 """
 
 from __future__ import annotations
@@ -24,14 +24,33 @@ from typing import TYPE_CHECKING, Any
 from ckptswap.version import __version__
 
 if TYPE_CHECKING:
-    from ckptswap.api import compare, convert, demo, diff, diff3, evaluate, open, plot, report, reproduce
-    from ckptswap.api import save, select, show, sweep, sweep_both, train, transplant, verify
+    from ckptswap.api import (
+        compare,
+        convert,
+        demo,
+        diff,
+        diff3,
+        evaluate,
+        open,
+        plot,
+        report,
+        reproduce,
+        save,
+        select,
+        show,
+        sweep,
+        sweep_both,
+        train,
+        transplant,
+        verify,
+    )  # fmt: skip
     from ckptswap.checkpoint import Checkpoint
     from ckptswap.selection import Selection
 
 __all__ = [
     "Checkpoint", "Selection", "__version__", "compare", "convert", "demo", "diff", "diff3", "evaluate", "open",
-    "plot", "report", "reproduce", "save", "select", "show", "sweep", "sweep_both", "train", "transplant", "verify",
+    "plot", "report", "reproduce", "save", "select", "show", "sweep", "sweep_both", "train", "transplant",
+    "verify",
 ]  # fmt: skip
 _ELSEWHERE = {"Checkpoint": "ckptswap.checkpoint", "Selection": "ckptswap.selection"}
 _ROOMS = ("diff", "report", "show", "sweep", "transplant")

@@ -243,9 +243,9 @@ def transplant(
     Without `out` nothing is written or copied; with it the variant is written there, and opened from there. What
     is selected say `only`, `exclude`, `layers` and `kind`; how names are brought together `map` (rules `OLD=NEW`
     for the donor's names), `map_file` and `strip_prefix`; `alpha` how far it goes. Raises `MismatchError` naming
-    every tensor that does not fit, unless `skip_missing`; `SelectionError` where nothing is selected; `FileError` where
-    `out` exists and `force` is not given; `FormatError` where values of the recipient are not read and would be
-    lost, unless `drop_unread`. `link` hard-links shards that do not change.
+    every tensor that does not fit, unless `skip_missing`; `SelectionError` where nothing is selected;
+    `FileError` where `out` exists and `force` is not given; `FormatError` where values of the recipient are not
+    read and would be lost, unless `drop_unread`. `link` hard-links shards that do not change.
 
     >>> import ckptswap as cs, numpy as np
     >>> ones, zeros = ({"conv.bias": fill(2), "conv.weight": fill((2, 1, 3, 3))} for fill in (np.ones, np.zeros))
@@ -305,10 +305,10 @@ def sweep(donor: Given | Sequence[Given], recipient: Given, *, claims: bool = Fa
     """Swap each part of the selection in, one at a time, score the network, and rank what breaks it.
 
     A donor may be one of the words of `ckptswap.sweep.donors` (`zeros`, `init:SEED`, …). `how` are the flags of
-    the command as keywords (`ckptswap.sweeping.keywords`): what is swapped (`by`, `mode`, `alpha`, …;
-    `only`, `exclude`, `layers`, `kind`; `map`, `map_file`, `strip_prefix`), how far (`top`, `budget`, `screen`,
-    `tolerance`, …) and where (`executor`, `jobs`, …) it is run, the folder that remembers scores (`run`,
-    default `runs/KEY`), from which the same call continues, and the task, as in `evaluate`. With `claims` the paper's
+    the command as keywords (`ckptswap.sweeping.keywords`): what is swapped (`by`, `mode`, `alpha`, …; `only`,
+    `exclude`, `layers`, `kind`; `map`, `map_file`, `strip_prefix`), how far (`top`, `budget`, `screen`,
+    `tolerance`, …) and where (`executor`, `jobs`, …) it is run, the folder that remembers scores (`run`, default
+    `runs/KEY`), from which the same call continues, and the task, as in `evaluate`. With `claims` the paper's
     claims are judged on it. Leaves in the folder what the command leaves. Raises `UsageError` for a keyword that
     does not exist or a value that makes no sense, and what `ckptswap.sweep.runner.Sweep.run` raises.
     """

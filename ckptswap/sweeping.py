@@ -263,7 +263,7 @@ def _score(sweep: Sweep, asked: Asked) -> None:
                 news=lambda: export(judged(sweep.folder), sweep.folder),
             )
     finally:
-        warn(sweep.engine.notes)
+        warn(sweep.scorer.notes)
 
 
 def _named(cell: Cell, drop: float) -> str:

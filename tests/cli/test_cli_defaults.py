@@ -14,12 +14,14 @@ from ckptswap.cli import defaults
 from ckptswap.cli.main import app
 
 NEVER = frozenset((
-    "from", "to", "data", "data-args", "calibration-data", "calibration-args", "init-from", "map-file", "config",
+    "from", "to", "data", "data-args", "calibration-data", "calibration-args",
+    "init-from", "map-file", "config",
     "recipient", "run", "out", "save-init", "force", "drop-unread", "fresh", "repair", "partial",
 ))  # fmt: skip
 
 BY_FILE = frozenset((
-    "format", "ascii", "sort", "stat", "stats", "all", "top", "by", "claims", "watch", "exit-code", "dry-run", "only",
+    "format", "ascii", "sort", "stat", "stats", "all", "top", "by", "claims",
+    "watch", "exit-code", "dry-run", "only",
     "exclude", "layers", "kind", "map", "strip-prefix", "skip-missing", "shard-size", "alpha", "both", "mode",
     "model", "model-args", "metric", "back-metric", "target", "back-target", "output", "output-key", "ignore",
     "normalize", "direction", "batch-size", "limit", "threads", "device", "dtype", "engine", "executor", "jobs",
