@@ -24,26 +24,7 @@ from typing import TYPE_CHECKING, Any
 from ckptswap.version import __version__
 
 if TYPE_CHECKING:
-    from ckptswap.api import (
-        compare,
-        convert,
-        demo,
-        diff,
-        diff3,
-        evaluate,
-        open,
-        plot,
-        report,
-        reproduce,
-        save,
-        select,
-        show,
-        sweep,
-        sweep_both,
-        train,
-        transplant,
-        verify,
-    )  # fmt: skip
+    from ckptswap.api import *  # noqa: F403  # ruff: noqa: F405  what it has is named below
     from ckptswap.checkpoint import Checkpoint
     from ckptswap.selection import Selection
 

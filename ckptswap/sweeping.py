@@ -67,7 +67,7 @@ class Asked:
 
 
 def asked(donor: Given | Sequence[Given], recipient: Given, **how: Any) -> Asked:
-    """A sweep as keywords say it: those of `keywords`, and of `TaskSpec`.
+    """A sweep as keywords say it: those of `keywords`, and of `TaskSpec`; an `executor` may be one of your own.
 
     Raises `UsageError` for a keyword that does not exist or a value that makes no sense.
 
@@ -78,6 +78,7 @@ def asked(donor: Given | Sequence[Given], recipient: Given, **how: Any) -> Asked
     how = plain({name: value for name, value in how.items() if value is not None})
     chosen = {name: how.pop(name, ()) for name in SELECTION}
     batches, data, args = (how.pop(name, None) for name in CALIBRATION)
+    own_executor = None if isinstance(how.get("executor", ""), str) else how.pop("executor")
     options = RunOptions(**_fields(RunOptions, how))
     own = _fields(SweepSpec, how)
     task = task_of(how, chosen["exclude"], how.pop("partial", False))
@@ -89,8 +90,10 @@ def asked(donor: Given | Sequence[Given], recipient: Given, **how: Any) -> Asked
         calibration=calibration_of(batches, data, _args(args)),
         **own,
     )
-    where = {"slurm": options.slurm, "ray_address": options.ray_address}
-    return Asked(donors, recipient, spec, options, executor(task, options.executor, options.jobs, **where))
+    where = own_executor or executor(
+        task, options.executor, options.jobs, slurm=options.slurm, ray_address=options.ray_address
+    )
+    return Asked(donors, recipient, spec, options, where)
 
 
 def _path(given: Given) -> str:

@@ -106,12 +106,12 @@ def refreshed(text: str, folder: Path) -> str:
 
 def screenshot(folder: Path, target: Path) -> None:
     """The sweep's table and heatmap in colour, as SVG."""
-    from ckptswap.cli.sweep import judged
+    from ckptswap.api import report
     from ckptswap.report.heatmap import heatmap
     from ckptswap.report.sweep import sweep_table
     from ckptswap.report.text import Style
 
-    result, look = judged(str(folder / "run")), Style(width=100, colour=True)
+    result, look = report(folder / "run"), Style(width=100, colour=True)
     console = Console(record=True, width=100, file=io.StringIO())
     console.print(Text("$ ckptswap report run --top 12\n", style="bold"))
     console.print(Text.from_ansi(sweep_table(result, look, top=12) + "\n" + heatmap(result, look)))
