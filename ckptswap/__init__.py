@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from ckptswap.version import __version__
 
+# ruff: noqa: F405
 if TYPE_CHECKING:
-    from ckptswap.api import *  # noqa: F403  # ruff: noqa: F405  what it has is named below
+    from ckptswap.api import *  # noqa: F403
     from ckptswap.checkpoint import Checkpoint
     from ckptswap.selection import Selection
 

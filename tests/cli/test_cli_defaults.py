@@ -107,7 +107,7 @@ def test_a_metric_for_all_is_no_choice_among_a_run_s(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("limits = 3", "there is no flag --limits: did you mean 'limit'?"),
+        ("limits = 3", "there is no flag --limits: did you mean 'limit' or"),
         ("[swep]\njobs = 2", "did you mean 'sweep'?"),
         ("[show]\njobs = 2", "there is no flag --jobs"),
         ('out = "x"', "out has no default"),
