@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from ckptswap.errors import DataError, UsageError
+from ckptswap.errors import DataError, UsageError, near
 from ckptswap.registry import names, source_of
 from ckptswap.task.callables import call, faults_of, is_callable_spec, load_callable
 from ckptswap.task.folder import FolderSamples
@@ -200,6 +200,9 @@ def _find(name: str, spec: TaskSpec) -> Any:
             return source.made(rest, spec.data_args)
     if is_callable_spec(name) and not Path(name).is_dir():
         return call(name, load_callable(name, DataError, names("data")), spec.data_args, DataError)
+    meant = near(name.partition(":")[0], names("data")) if ":" in name and not Path(name).exists() else ""
+    if meant:
+        raise DataError(f"there is no data {name!r}", remedy=meant)
     if spec.data_args:
         raise UsageError(f"a folder takes no --data-args ({', '.join(spec.data_args)})", remedy="leave them out")
     return FolderSamples(name, target=spec.target, ignore=spec.ignore, group=spec.group, limit=spec.limit)
