@@ -134,7 +134,7 @@ def scores(folder: Path, rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.nda
     from ckptswap.sweep.plan import variant_id
     from ckptswap.sweep.run_folder.journal import BASELINE, key_of, read_blocks, read_plan
     from ckptswap.sweep.scores import Scores
-    from ckptswap.task.models import build_model, model_of
+    from ckptswap.task.models.build import build_model, model_of
 
     plan = read_plan(folder / "exact")
     known = Scores(read_blocks(folder / "exact", key=key_of(plan["key"])).values(), plan["walk"])

@@ -158,7 +158,7 @@ def process(network: str, how: str, options: argparse.Namespace, folder: Path) -
 
 def pair(network: str, folder: Path) -> None:
     """Two checkpoints with random values."""
-    from ckptswap.task.models import build_model
+    from ckptswap.task.models.build import build_model
 
     for seed, name in enumerate(("a", "b")):
         torch.manual_seed(seed)

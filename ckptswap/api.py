@@ -252,16 +252,13 @@ def report(
     """
     from ckptswap.formats.atomic import write_text
     from ckptswap.formats.overwrite import refuse_precious
-    from ckptswap.lab.findings import findings
+    from ckptswap.lab.findings import judge
     from ckptswap.report.html import about, sweep_html
     from ckptswap.sweep.analysis import load_analysis
 
     if page is not None:
         refuse_precious(page)
-    evidence = load_analysis(Path(run), metric, tolerance)
-    result = evidence.result
-    if result.mode == "only" and len(result.donors) < 2:  # the claims are about one donor's parts, one at a time
-        result = replace(result, findings=findings(evidence))
+    result = judge(load_analysis(Path(run), metric, tolerance))
     if page is not None:
         write_text(page, sweep_html(result, about(os.fspath(run))))
     return result

@@ -250,28 +250,9 @@ def judged(folder: str, metric: str | None = None, tolerance: float | None = Non
 
 def render(result: SweepResult, format: Format, style: Style, top: int | None = None) -> str:
     """A sweep's result in one of the formats; the table comes with heatmap, kinds and findings."""
-    from ckptswap.report import sweep as report
-    from ckptswap.report.donors import donors_table
-    from ckptswap.report.findings import findings_text
-    from ckptswap.report.heatmap import heatmap
-    from ckptswap.report.kinds import kind_summary
-    from ckptswap.report.text import dump_json
+    from ckptswap.report.screen import render_sweep
 
-    if format != "table" and top is not None:
-        worst = tuple(row for row in result.rows if row.rank is not None and row.rank <= top)
-        result = replace(result, rows=worst)
-    if format == "json":
-        return dump_json(report.sweep_json(result))
-    if format == "csv":
-        return report.sweep_csv(result)
-    if format == "md":
-        return report.sweep_md(result)
-    if len(result.donors) > 1:
-        return donors_table(result, style, top)
-    below = (heatmap, kind_summary, findings_text)
-    drawn = () if result.mode in ("prefix", "suffix") else below
-    parts = [report.sweep_table(result, style, top=top), *(draw(result, style) for draw in drawn)]
-    return "\n".join(part for part in parts if part.strip())
+    return render_sweep(result, format, style, top=top, every=True)
 
 
 def say_notes(result: SweepResult, format: Format, run: str = "") -> None:

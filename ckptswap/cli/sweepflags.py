@@ -47,7 +47,7 @@ def _tolerance(value: float | None) -> float | None:
     """A drop's limit, refused before any work."""
     if value is None:
         return None
-    from ckptswap.sweep.analysis import checked_tolerance
+    from ckptswap.sweep.spec import checked_tolerance
 
     return checked_tolerance(value)
 

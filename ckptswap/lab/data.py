@@ -28,8 +28,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ckptswap.errors import DataError, DependencyError, FileError
+from ckptswap.errors import DataError, DependencyError, FileError, near
 from ckptswap.formats.atomic import atomic_file
+from ckptswap.task.callables import call
 
 FIRST_SLICE = 3
 BLOCKS = 15
@@ -146,3 +147,11 @@ def _cut(slices: np.ndarray) -> np.ndarray:
 
 
 DATASETS: Mapping[str, Callable[..., Dataset[Any]]] = {"mni": mni}
+
+
+def opened(name: str, args: Mapping[str, Any]) -> Dataset[Any]:
+    """The data of `lab:NAME`. Raises `DataError` for a name that is not in `DATASETS`, or where it fails."""
+    if name not in DATASETS:
+        remedy = near(name, DATASETS) or f"use one of {', '.join(DATASETS)}"
+        raise DataError(f"the lab has no data {name!r}", remedy=remedy)
+    return call(f"lab:{name}", DATASETS[name], args, DataError)

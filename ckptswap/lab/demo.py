@@ -16,7 +16,7 @@ from ckptswap.errors import RunError
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.atomic import write_text
 from ckptswap.formats.overwrite import refuse_occupied
-from ckptswap.lab.findings import findings
+from ckptswap.lab.findings import judge
 from ckptswap.lab.train import TrainSpec, is_finished, load_samples, recipe, train
 from ckptswap.plainfiles import read_plain
 from ckptswap.shell import joined
@@ -86,8 +86,7 @@ def demo(
 
 def judged(folder: Path) -> Demo:
     """Read a finished demo's folder again."""
-    evidence = load_analysis(folder / RUN)
-    return Demo(folder, replace(evidence.result, findings=findings(evidence)))
+    return Demo(folder, judge(load_analysis(folder / RUN)))
 
 
 def auto_encoder(segment: TrainSpec) -> TrainSpec:

@@ -7,11 +7,11 @@ when any is refuted, and undecided otherwise. Every threshold is ours: the paper
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from dataclasses import replace
 
 from ckptswap.errors import listing
 from ckptswap.lab.judging import Number, Part, State, beyond, judged
-from ckptswap.statistics.intervals import Interval
+from ckptswap.sweep.analysis import Analysis
 from ckptswap.sweep.result import Finding, Row, SweepResult, Verdict
 
 VERY = 10  # times the tolerance, for 'very sensitive'
@@ -20,18 +20,21 @@ AFFINE = ("bn.weight", "bn.bias")
 _NOT_SWAPPED = ("identical", "no-effect")
 
 
-class Analysis(Protocol):
-    """What a claim is judged by: a sweep's rows, and intervals for weighted sums of their drops."""
+def judge(analysis: Analysis) -> SweepResult:
+    """The analysis's result with the claims judged on it; unchanged where they cannot be.
 
-    @property
-    def result(self) -> SweepResult: ...
-    def contrast(self, weights: Mapping[int, float], /) -> Interval: ...
+    The claims are about parts of one donor, taken one at a time: nothing is said of other modes or several donors.
+    """
+    result = analysis.result
+    if result.mode != "only" or len(result.donors) > 1:
+        return result
+    return replace(result, findings=findings(analysis))
 
 
-def findings(evidence: Analysis) -> tuple[Finding, ...]:
+def findings(analysis: Analysis) -> tuple[Finding, ...]:
     """The four claims with rule, numbers and verdict, in the paper's order.
 
-    `evidence.result.rows` should hold whole kinds (layer None) and layer × kind cells; what is missing leaves a
+    `analysis.result.rows` should hold whole kinds (layer None) and layer × kind cells; what is missing leaves a
     claim undecided. Source: arXiv:2008.03414 for the claims, docs/method.md for the rules.
 
     >>> from types import SimpleNamespace
@@ -39,11 +42,11 @@ def findings(evidence: Analysis) -> tuple[Finding, ...]:
     >>> {each.verdict for each in findings(SimpleNamespace(result=nothing, contrast=None))}
     {'undecided'}
     """
-    return (_statistics_matter_more(evidence), _affine_reusable(evidence), *_convolutions(evidence))
+    return (_statistics_matter_more(analysis), _affine_reusable(analysis), *_convolutions(analysis))
 
 
-def _statistics_matter_more(evidence: Analysis) -> Finding:
-    parts = [_contrast_part(evidence, "whole_kinds", whole=True), _contrast_part(evidence, "cells", whole=False)]
+def _statistics_matter_more(analysis: Analysis) -> Finding:
+    parts = [_contrast_part(analysis, "whole_kinds", whole=True), _contrast_part(analysis, "cells", whole=False)]
     return judged(
         "bn-statistics-matter-more",
         "In batch norm, running mean and variance matter more than weight and bias.",
@@ -54,27 +57,27 @@ def _statistics_matter_more(evidence: Analysis) -> Finding:
     )
 
 
-def _affine_reusable(evidence: Analysis) -> Finding:
-    parts = [part for kind in AFFINE for part in _reusable_parts(evidence.result, kind)]
+def _affine_reusable(analysis: Analysis) -> Finding:
+    parts = [part for kind in AFFINE for part in _reusable_parts(analysis.result, kind)]
     return judged(
         "bn-affine-reusable", "The weight and bias of batch norm can be reused.", _reusable_rule(*AFFINE), parts
     )
 
 
-def _convolutions(evidence: Analysis) -> tuple[Finding, Finding]:
+def _convolutions(analysis: Analysis) -> tuple[Finding, Finding]:
     weight = judged(
         "conv-weight-very-sensitive",
         "The network is very sensitive to convolution weights.",
         f"the simultaneous interval of the whole kind conv.weight lies above {VERY} × tolerance, and at least "
         f"half of its cells are sensitive: supported; that interval at or below {VERY} × tolerance, or more "
         "than half of the cells reusable: not supported (10 and half are ours)",
-        [_very_sensitive_part(evidence.result), _half_sensitive_part(evidence.result)],
+        [_very_sensitive_part(analysis.result), _half_sensitive_part(analysis.result)],
     )
     bias = judged(
         "conv-bias-reusable",
         "Convolution biases are not sensitive and can be reused directly.",
         _reusable_rule("conv.bias"),
-        _reusable_parts(evidence.result, "conv.bias"),
+        _reusable_parts(analysis.result, "conv.bias"),
     )
     return weight, bias
 
@@ -89,14 +92,14 @@ def _reusable_rule(*kinds: str) -> str:
 # Claim 1 -------------------------------------------------------------------------------------------
 
 
-def _contrast_part(evidence: Analysis, name: str, *, whole: bool) -> Part:
+def _contrast_part(analysis: Analysis, name: str, *, whole: bool) -> Part:
     """Mean drop of the statistics minus mean drop of the affine parameters, against 0."""
-    rows = {kind: _rows(evidence.result, kind, whole=whole) for kind in STATS + AFFINE}
+    rows = {kind: _rows(analysis.result, kind, whole=whole) for kind in STATS + AFFINE}
     drops = {f"{name}.{kind}": _mean([row.drop for row in of_kind.values()]) for kind, of_kind in rows.items()}
     why = _untested(rows, whole=whole) or _without_drop([row for each in rows.values() for row in each.values()])
     if why:
         return Part("open", drops, why)
-    found = evidence.contrast(_weights(rows))
+    found = analysis.contrast(_weights(rows))
     bounds = {f"{name}.contrast": found.estimate, f"{name}.low": found.low, f"{name}.high": found.high}
     state, why = beyond(found.low, found.high, 0.0)
     return Part(state, {**drops, **bounds}, why)

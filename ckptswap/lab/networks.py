@@ -166,6 +166,11 @@ def build(name: str, **args: Any) -> nn.Module:
     return NETWORKS[name](**args)
 
 
+def built(name: str, args: Mapping[str, Any]) -> nn.Module:
+    """The network of `lab:NAME`. Raises as `build` does."""
+    return build(name, **args)
+
+
 def _check(name: str, args: Mapping[str, Any]) -> None:
     known = inspect.signature(NETWORKS[name]).parameters
     for key, value in args.items():

@@ -29,7 +29,7 @@ from ckptswap.formats.checksums import refuse_damaged
 from ckptswap.naming import classify, expand_kind
 from ckptswap.task import TaskSpec
 from ckptswap.task.data import load_data
-from ckptswap.task.models import build_model
+from ckptswap.task.models.build import build_model
 from ckptswap.task.weights import to_torch
 from ckptswap.version import __version__
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from ckptswap.report.layout import HEADING, QUIET, Cell, Column, flow, grid, render
-from ckptswap.report.tabular import md_text, to_csv, to_md
+from ckptswap.report.layout import HEADING, QUIET, Column, field, flow, render, table
+from ckptswap.report.tabular import columns_csv, columns_md, md_text
 from ckptswap.report.text import Style, count, figure, plural, safe, shape, size
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ckptswap.moments import Moments
 
 SCHEMA = "ckptswap.show/1"
-FIELDS = ("name", "layer", "kind", "shape", "dtype", "numel", "nbytes")
 STATS = ("min", "max", "mean", "std", "nan", "inf")
 
 
@@ -48,9 +47,34 @@ def _row_json(entry: Entry, moments: Mapping[str, Moments] | None) -> dict[str, 
     row = {name: getattr(entry, name) for name in FIELDS} | {"shape": list(entry.shape)}
     if moments is None:
         return row
-    found = moments[entry.name]
-    low, high = (found.minimum, found.maximum) if found.count else (None, None)
-    return row | {"min": low, "max": high} | {name: getattr(found, name) for name in STATS[2:]}
+    measured = moments[entry.name]
+    low, high = (measured.minimum, measured.maximum) if measured.count else (None, None)
+    return row | {"min": low, "max": high} | {name: getattr(measured, name) for name in STATS[2:]}
+
+
+def show_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """With statistics where the rows have them; what is NaN or infinite somewhere is never spared.
+
+    >>> [column.field for column in show_columns([])]
+    ['name', 'layer', 'kind', 'shape', 'dtype', 'numel', 'nbytes']
+    """
+    stats = STATS if any("min" in row for row in rows) else ()
+    later = 5 if stats else 0
+    columns = [
+        field("name", safe, smallest=16),
+        field("layer"),
+        field("kind", lambda kind: Text(safe(kind), style=QUIET), smallest=15, spare=2 + later),
+        field("shape", shape),
+        field("dtype", safe, spare=6),
+        field("numel", count, right=True, spare=4 + later),
+        field("nbytes", size, "bytes", right=True, spare=3 + later),
+    ]
+    there = {name for name in ("nan", "inf") if any(row.get(name) for row in rows)}
+    spares = {name: 0 if name in there else at for at, name in enumerate(stats)}
+    return columns + [field(name, figure, right=True, spare=spare) for name, spare in spares.items()]
+
+
+FIELDS = tuple(column.field for column in show_columns([]))
 
 
 def show_table(data: Mapping[str, Any], style: Style) -> str:
@@ -70,41 +94,8 @@ def show_table(data: Mapping[str, Any], style: Style) -> str:
     conv.bias 1
     """
     rows = data["rows"]
-    stats = _has_stats(rows)
-    lines = grid(_columns(rows), [_row(row, stats) for row in rows], style) if rows else []
-    return render([*lines, *([Text()] if lines else []), *_summary(data, style)], style)
-
-
-def _has_stats(rows: Sequence[Mapping[str, Any]]) -> bool:
-    return any("min" in row for row in rows)
-
-
-def _columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
-    """What is NaN or infinite somewhere is never spared."""
-    stats = _has_stats(rows)
-    columns = [
-        Column("name", smallest=16),
-        Column("kind", smallest=15, spare=7 if stats else 2),
-        Column("shape"),
-        Column("dtype", spare=6),
-        Column("numel", right=True, spare=8 if stats else 4),
-        Column("bytes", right=True, spare=9 if stats else 3),
-    ]
-    there = {name for name in ("nan", "inf") if any(row.get(name) for row in rows)}
-    spares = {name: 0 if name in there else at for at, name in enumerate(STATS)} if stats else {}
-    return columns + [Column(name, right=True, spare=spare) for name, spare in spares.items()]
-
-
-def _row(row: Mapping[str, Any], stats: bool) -> list[Cell]:
-    cells: list[Cell] = [
-        safe(row["name"]),
-        Text(safe(row["kind"]), style=QUIET),
-        shape(row["shape"]),
-        safe(row["dtype"]),
-        count(row["numel"]),
-        size(row["nbytes"]),
-    ]
-    return cells + [figure(row.get(name)) for name in STATS] if stats else cells
+    lines = [*table(show_columns(rows), rows, style), Text()] if rows else []
+    return render([*lines, *_summary(data, style)], style)
 
 
 def _summary(data: Mapping[str, Any], style: Style) -> list[Text]:
@@ -126,8 +117,7 @@ def show_csv(data: Mapping[str, Any]) -> str:
     >>> show_csv({"rows": []})
     'name,layer,kind,shape,dtype,numel,nbytes\\n'
     """
-    fields = _fields(data)
-    return to_csv(fields, ([row.get(name) for name in fields] for row in data["rows"]))
+    return columns_csv(show_columns(data["rows"]), data["rows"])
 
 
 def show_md(data: Mapping[str, Any]) -> str:
@@ -137,10 +127,5 @@ def show_md(data: Mapping[str, Any]) -> str:
     >>> show_md(data).splitlines()[0]
     '**a.pt** (torch): 0 tensors, 0 elements, 0 B'
     """
-    fields = _fields(data)
     head = f"**{md_text(data['path'])}** ({md_text(data['format'])}): {', '.join(_totals(data))}\n\n"
-    return head + to_md(fields, [[row.get(name) for name in fields] for row in data["rows"]])
-
-
-def _fields(data: Mapping[str, Any]) -> tuple[str, ...]:
-    return FIELDS + STATS if _has_stats(data["rows"]) else FIELDS
+    return head + columns_md(show_columns(data["rows"]), data["rows"])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from ckptswap.errors import non_finite_words
-from ckptswap.report.layout import HEADING, QUIET, Cell, Column, flow, grid, paragraph, render
-from ckptswap.report.tabular import md_text, to_csv, to_md
+from ckptswap.report.layout import HEADING, QUIET, WIDE, Cell, Column, field, flow, grid, paragraph, render, table
+from ckptswap.report.tabular import columns_csv, columns_md, md_text
 from ckptswap.report.text import MISSING, Style, bar, count, figure, named, plural, safe, shape, size
 
 if TYPE_CHECKING:
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 
 SCHEMA = "ckptswap.diff/1"
 STATUSES = ("identical", "changed", "shape", "dtype", "only_a", "only_b", "unread")
-FIELDS = (
-    "name", "layer", "kind", "status", "shape_a", "shape_b", "dtype_a", "dtype_b", "numel", "changed",
-    "rmse", "max_abs", "rel_l2", "cosine", "nan_a", "nan_b", "mean_abs", "inf_a", "inf_b", "flips",
+_TENSOR = ("name", "layer", "kind", "status", "shape_a", "shape_b", "dtype_a", "dtype_b", "numel")
+_DISTANCE = (
+    "changed", "rmse", "max_abs", "rel_l2", "cosine", "nan_a", "nan_b", "mean_abs", "inf_a", "inf_b", "flips",
 )  # fmt: skip
+_COUNTS = ("nan_a", "nan_b", "inf_a", "inf_b")
 _MARK = {"changed": "~", "shape": "!", "dtype": "!", "only_a": "-", "only_b": "+", "unread": "?", "identical": "="}
 _LOOK = {
     "only_a": "red",
@@ -55,21 +57,22 @@ def diff_json(diff: Diff) -> dict[str, Any]:
     """
     return {
         "schema": SCHEMA,
-        **{name: _side_json(side) for name, side in (("a", diff.a), ("b", diff.b))},
+        **{name: side_json(side) for name, side in (("a", diff.a), ("b", diff.b))},
         "summary": {status: diff.summary[status] for status in STATUSES},
         "rows": [_row_json(row) for row in diff.rows],
     }
 
 
-def _side_json(side: Side) -> dict[str, Any]:
+def side_json(side: Side) -> dict[str, Any]:
+    """A file by its path and what it holds."""
     return {"path": side.path, "tensors": side.tensors, "bytes": side.bytes}
 
 
 def _row_json(row: TensorDiff) -> dict[str, Any]:
-    found = {name: getattr(row, name) for name in FIELDS[:9]}
-    found |= {name: None if found[name] is None else list(found[name]) for name in ("shape_a", "shape_b")}
-    found |= {name: getattr(row.distance, name, None) for name in FIELDS[9:]}
-    return found if row.name is not None else {**found, "tensors": row.tensors}
+    data = {name: getattr(row, name) for name in _TENSOR}
+    data |= {name: None if data[name] is None else list(data[name]) for name in ("shape_a", "shape_b")}
+    data |= {name: getattr(row.distance, name, None) for name in _DISTANCE}
+    return data if row.name is not None else {**data, "tensors": row.tensors}
 
 
 def diff_table(data: Mapping[str, Any], style: Style, *, every: bool = False) -> str:
@@ -94,7 +97,7 @@ def diff_table(data: Mapping[str, Any], style: Style, *, every: bool = False) ->
     rows = [row for row in data["rows"] if every or not _is_quiet(row)]
     lines = _sides(data, style)
     if rows:
-        lines += [Text(), *_table(rows, style), *_key(rows, style)]
+        lines += [Text(), *table(diff_columns(rows, style), rows, style), *_key(rows, style)]
     hidden = [] if every else [row for row in data["rows"] if _is_quiet(row) and non_finite(row)]
     return render([*lines, Text(), *_stat_line(data["summary"], style), *_hidden(hidden, style)], style)
 
@@ -105,6 +108,8 @@ def non_finite(row: Mapping[str, Any]) -> str | None:
     >>> non_finite({"nan_a": 0, "inf_a": 0, "nan_b": 1, "inf_b": 1})
     'b 1 NaN, 1 Inf'
     """
+    if not any(row.get(count) for count in _COUNTS):  # most rows; and a table asks for each of its cells
+        return None
     return non_finite_words({side: (row.get(f"nan_{side}") or 0, row.get(f"inf_{side}") or 0) for side in "ab"})
 
 
@@ -142,58 +147,62 @@ def _sides(data: Mapping[str, Any], style: Style) -> list[Text]:
     return grid(columns, rows, style)[1:]
 
 
-def _table(rows: Sequence[Mapping[str, Any]], style: Style) -> list[Text]:
-    ways, marks = _ways(rows), [non_finite(row) or "" for row in rows]
-    marked = [Column("not finite")] if any(marks) else []
-    columns = [Column(""), *_name_columns(ways), *marked, *_NUMBERS]
-    told = (row["rel_l2"] for row, mark in zip(rows, marks, strict=True) if not mark)
-    scale = max((value for value in told if value is not None), default=0.0)
-    width = 6 if style.width < 100 else 16
-    cells = (
-        [_mark(row), *_names(row, ways), *([Text(mark, style="yellow")] if marked else []), *_numbers(row),
-         bar(None if mark else row.get("rel_l2"), scale, width, style.ascii)]
-        for row, mark in zip(rows, marks, strict=True)
-    )  # fmt: skip
-    return grid([*columns, Column("", spare=1)], cells, style)
+def diff_columns(rows: Sequence[Mapping[str, Any]], style: Style = Style()) -> list[Column]:
+    """Those of tensors, or of groups of them; a row that holds NaN or Inf shows how many, and no distances."""
+    marks = any(map(non_finite, rows))
+    largest = max((row.get("rel_l2") or 0.0 for row in rows if not (marks and non_finite(row))), default=0.0)
+    width = 6 if style.width < WIDE else 16
+
+    def drawn(row: Mapping[str, Any]) -> Cell:
+        return "" if marks and non_finite(row) else bar(row.get("rel_l2"), largest, width, style.ascii)
+
+    return [
+        Column("", lambda row: _looked(_MARK.get(row.get("status") or "", " "), row)),
+        *(_group_columns(rows) if _is_grouped(rows) else _NAME_COLUMNS),
+        *([Column("not finite", lambda row: Text(non_finite(row) or "", style="yellow"))] if marks else []),
+        *(Column(field=name) for name in _TENSOR[3:8]),
+        field("numel", count, "elements", right=True, spare=5),
+        Column("changed", _share, right=True, spare=3, field="changed"),
+        Column("RMSE", _finite("rmse", figure), right=True, spare=2, field="rmse"),
+        Column("max", _finite("max_abs", figure), right=True, spare=4, field="max_abs"),
+        Column(field="rel_l2"),
+        Column("cosine", _finite("cosine", "{:.4f}".format), right=True, spare=6, field="cosine"),
+        *(Column(field=name) for name in _DISTANCE[5:]),
+        Column("rel. L2", _finite("rel_l2", figure), right=True),
+        Column("", drawn, spare=1),
+    ]
 
 
-_NUMBERS = (
-    Column("elements", right=True, spare=5),
-    Column("changed", right=True, spare=3),
-    Column("RMSE", right=True, spare=2),
-    Column("max", right=True, spare=4),
-    Column("cosine", right=True, spare=6),
-    Column("rel. L2", right=True),
+_NAME_COLUMNS = (
+    Column("name", lambda row: _looked(safe(row["name"]), row), smallest=28, field="name"),
+    Column(field="layer"),
+    Column(field="kind"),
+    Column("shape", lambda row: _looked(_what(row), row, QUIET), smallest=11),
 )
+
+
+def _group_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """By what the rows are grouped: layer, kind, or both."""
+    layer = Column("layer", lambda row: _looked(MISSING if row.get("layer") is None else named(row["layer"]), row))
+    kind = Column("kind", lambda row: _looked(safe(row.get("kind") or MISSING), row))
+    there = [way for way in ("layer", "kind") if any(row.get(way) is not None for row in rows)]
+    return [
+        Column(field="tensors"),
+        *(
+            replace(way, field=way.title, smallest=22, shown=way.shown if way.title in there else None)
+            for way in (layer, kind)
+        ),
+        Column("tensors", lambda row: count(row.get("tensors")), right=True),
+    ]
 
 
 def _is_grouped(rows: Iterable[Mapping[str, Any]]) -> bool:
     return any(row.get("name") is None for row in rows)
 
 
-def _ways(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...] | None:
-    """By what the rows are grouped; None where each is one tensor. Asked once, not once a row."""
-    if not _is_grouped(rows):
-        return None
-    return tuple(way for way in ("layer", "kind") if any(row.get(way) is not None for row in rows))
-
-
-def _name_columns(ways: tuple[str, ...] | None) -> list[Column]:
-    if ways is None:
-        return [Column("name", smallest=28), Column("shape", smallest=11)]
-    return [*(Column(way, smallest=22) for way in ways), Column("tensors", right=True)]
-
-
-def _names(row: Mapping[str, Any], ways: tuple[str, ...] | None) -> list[Cell]:
-    look = _LOOK.get(row.get("status") or "", "")
-    if ways is None:
-        return [Text(safe(row["name"]), style=look), Text(_what(row), style=look or QUIET)]
-    cells: list[Cell] = []
-    if "layer" in ways:
-        cells.append(Text(MISSING if row.get("layer") is None else named(row["layer"]), style=look))
-    if "kind" in ways:
-        cells.append(Text(safe(row.get("kind") or MISSING), style=look))
-    return [*cells, count(row.get("tensors"))]
+def _finite(name: str, shown: Callable[[float], str]) -> Callable[[Mapping[str, Any]], str]:
+    """A distance as it is shown, where there is one and it tells of the whole tensor."""
+    return lambda row: MISSING if row.get(name) is None or non_finite(row) else shown(row[name])
 
 
 def _what(row: Mapping[str, Any]) -> str:
@@ -206,25 +215,13 @@ def _what(row: Mapping[str, Any]) -> str:
     return shape(sides[0] if sides[0] is not None else sides[1])
 
 
-def _mark(row: Mapping[str, Any]) -> Cell:
-    status = row.get("status") or ""
-    return Text(_MARK.get(status, " "), style=_LOOK.get(status, ""))
+def _looked(text: str, row: Mapping[str, Any], look: str = "") -> Text:
+    """A text in the colour of the row's status."""
+    return Text(text, style=_LOOK.get(row.get("status") or "", "") or look)
 
 
-def _numbers(row: Mapping[str, Any]) -> list[Cell]:
-    counts = [count(row.get("numel")), _share(row.get("changed"), row.get("numel"))]
-    if non_finite(row):
-        return [*counts, *[MISSING] * 4]
-    return [
-        *counts,
-        figure(row.get("rmse")),
-        figure(row.get("max_abs")),
-        MISSING if row.get("cosine") is None else f"{row['cosine']:.4f}",
-        figure(row.get("rel_l2")),
-    ]
-
-
-def _share(changed: int | None, numel: int | None) -> str:
+def _share(row: Mapping[str, Any]) -> str:
+    changed, numel = row.get("changed"), row.get("numel")
     if changed is None or not numel:
         return MISSING
     return f"{100 * changed / numel:.3g} %" if changed != numel else "all"
@@ -260,8 +257,7 @@ def diff_csv(data: Mapping[str, Any]) -> str:
     >>> diff_csv({"rows": []})[:23]
     'name,layer,kind,status,'
     """
-    fields = _fields(data["rows"])
-    return to_csv(fields, ([row.get(name) for name in fields] for row in data["rows"]))
+    return columns_csv(diff_columns(data["rows"]), data["rows"])
 
 
 def diff_md(data: Mapping[str, Any], *, every: bool = False) -> str:
@@ -275,16 +271,11 @@ def diff_md(data: Mapping[str, Any], *, every: bool = False) -> str:
     0 tensors changed, 1 identical
     """
     rows = [row for row in data["rows"] if every or not _is_quiet(row)]
-    fields = _fields(rows)
     sides = [f"**{side}**: {_side_md(data[side])}\n" for side in ("a", "b")]
-    table = to_md(fields, [[row.get(name) for name in fields] for row in rows]) + "\n" if rows else ""
+    changed = columns_md(diff_columns(rows), rows) + "\n" if rows else ""
     last = " ".join(line.plain.strip() for line in _stat_line(data["summary"], Style(width=1000)))
-    return f"{''.join(sides)}\n{table}{last}\n"
+    return f"{''.join(sides)}\n{changed}{last}\n"
 
 
 def _side_md(side: Mapping[str, Any]) -> str:
     return f"{md_text(side['path'])} ({plural(side['tensors'], 'tensor')}, {size(side['bytes'])})"
-
-
-def _fields(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    return ("tensors", *FIELDS[1:]) if _is_grouped(rows) else FIELDS

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from ckptswap.report.layout import HEADING, QUIET, Cell, Column, grid, paragraph, render
-from ckptswap.report.sweep import LOOK, header, labels, sections, unmeasured
+from ckptswap.report.sweep import LOOK, header, labels, left_out, sections, unmeasured
 from ckptswap.report.text import MISSING, Style, count, decimals, fixed, number, safe
 from ckptswap.sweep.result import Row
 
@@ -36,21 +36,28 @@ def donors_table(result: SweepResult, style: Style, top: int | None = None) -> s
     r reusable, s sensitive, ? undecided, = not run: equal in both, or without
     effect
     """
-    names = [_letter(at) for at in range(len(result.donors))]
+    lines, _ = donor_lines(result, style, top)
+    return render([*header(result, style), *lines, *unmeasured(result.rows, style)], style)
+
+
+def donor_lines(result: SweepResult, style: Style, top: int | None = None) -> tuple[list[Text], int]:
+    """The donors, the cells below them, and what the marks mean; and how many cells are left out."""
+    names, hidden = [_letter(at) for at in range(len(result.donors))], 0
     listed: list[list[Cell]] = [
         [Text(name, style=HEADING), safe(donor.path), number(donor.score)]
         for name, donor in zip(names, result.donors, strict=True)
     ]
     columns = [Column(""), Column("", smallest=20), Column("", right=True)]
-    lines = [*header(result, style), Text(), Text("donors", style=HEADING), *grid(columns, listed, style)[1:]]
+    lines = [Text(), Text("donors", style=HEADING), *grid(columns, listed, style)[1:]]
     for title, rows in sections(result.rows):
         cells = _by_cell(rows, len(names))
         for what, value in _asked(result).items():
             lines += [Text(), Text(f"{title}{what}", style=HEADING), *_pivot(cells[:top], names, value, style)]
-        if top is not None and top < len(cells):
-            lines.append(Text(f"and {len(cells) - top:,} more", style=QUIET))
+        fewer = len(cells) - len(cells[:top])
+        lines += left_out(fewer)
+        hidden += fewer
     marks = "r reusable, s sensitive, ? undecided, = not run: equal in both, or without effect"
-    return render([*lines, *paragraph(marks, style, look=QUIET), *unmeasured(result.rows, style)], style)
+    return [*lines, *paragraph(marks, style, look=QUIET)], hidden
 
 
 Value = Callable[[Row], tuple[float | None, str | None]]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from ckptswap.report.layout import HEADING, QUIET, Cell, Column, flow, grid, render
-from ckptswap.report.tabular import to_csv, to_md
+from ckptswap.report.layout import HEADING, QUIET, Column, field, flow, render, table
+from ckptswap.report.tabular import columns_csv, columns_md
 from ckptswap.report.text import Style, decimals, fixed, interval, plural, safe
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ckptswap.sweep.comparison import Comparison
 
 SCHEMA = "ckptswap.evaluate/1"
-_CSV = ("quantity", "metric", "a", "b", "value", "ci_low", "ci_high")
+_EXPORTED = tuple(field(name) for name in ("quantity", "metric", "a", "b", "value", "ci_low", "ci_high"))
 
 
 def evaluate_json(comparison: Comparison) -> dict[str, Any]:
@@ -29,9 +29,9 @@ def evaluate_json(comparison: Comparison) -> dict[str, Any]:
             for path, scores in zip(comparison.paths, comparison.scores, strict=True)
         ],
         "differences": [
-            {"a": each.a, "b": each.b, "metric": each.metric, "difference": each.interval.estimate,
-             "ci_low": each.interval.low, "ci_high": each.interval.high}
-            for each in comparison.differences
+            {"a": pair.a, "b": pair.b, "metric": pair.metric, "difference": pair.interval.estimate,
+             "ci_low": pair.interval.low, "ci_high": pair.interval.high}
+            for pair in comparison.differences
         ],
     }  # fmt: skip
 
@@ -56,61 +56,48 @@ def evaluate_table(data: Mapping[str, Any], style: Style) -> str:
     checkpoint   score  95 % interval
     a.pt        0.9300  [0.9100, 0.9500]
     """
+    rows = _rows(data)
     lines: list[Text] = [Text(plural(data["samples"], "sample"), style=QUIET)]
-    for metric in _metrics(data):
-        scores = [
-            (each["path"], each["scores"][metric]) for each in data["checkpoints"] if metric in each["scores"]
-        ]
-        differences = [each for each in data["differences"] if each["metric"] == metric]
-        places = decimals(score["value"] for _, score in scores)
-        lines += [Text(), *flow([Text(safe(metric), style=HEADING)], style), *_scores(scores, places, style)]
-        lines += [Text(), *_differences(differences, places, style)] if differences else []
+    for metric in dict.fromkeys(row["metric"] for row in rows):
+        scores, differences = (
+            [row for row in rows if (row["metric"], row["quantity"]) == (metric, quantity)]
+            for quantity in ("score", "difference")
+        )
+        places = decimals(row["value"] for row in scores)
+        lines += [Text(), *flow([Text(safe(metric), style=HEADING)], style)]
+        lines += table(score_columns(places), scores, style)
+        lines += [Text(), *table(difference_columns(places), differences, style)] if differences else []
     return render(lines, style)
 
 
-def _metrics(data: Mapping[str, Any]) -> list[str]:
-    return list(dict.fromkeys(metric for each in data["checkpoints"] for metric in each["scores"]))
-
-
-def _scores(scores: Sequence[tuple[str, Mapping[str, Any]]], places: int, style: Style) -> list[Text]:
-    rows: list[list[Cell]] = [
-        [safe(path), fixed(score["value"], places), interval(score["ci_low"], score["ci_high"], places)]
-        for path, score in scores
+def score_columns(places: int) -> list[Column]:
+    """Those of the scores, to so many decimals."""
+    return [
+        field("a", safe, "checkpoint", smallest=16),
+        field("value", lambda value: fixed(value, places), "score", right=True),
+        Column("95 % interval", lambda row: interval(row["ci_low"], row["ci_high"], places), spare=1),
     ]
-    columns = [Column("checkpoint", smallest=16), Column("score", right=True), Column("95 % interval", spare=1)]
-    return grid(columns, rows, style)
 
 
-def _differences(differences: Sequence[Mapping[str, Any]], places: int, style: Style) -> list[Text]:
-    rows: list[list[Cell]] = [
-        [
-            safe(each["a"]),
-            safe(each["b"]),
-            fixed(each["difference"], places, signed=True),
-            interval(each["ci_low"], each["ci_high"], places, signed=True),
-        ]
-        for each in differences
+def difference_columns(places: int) -> list[Column]:
+    """Those of the paired differences, a − b."""
+    ends = "95 % interval, paired"
+    return [
+        field("a", safe, smallest=12),
+        field("b", safe, smallest=12),
+        field("value", lambda value: fixed(value, places, signed=True), "a − b", right=True),
+        Column(ends, lambda row: interval(row["ci_low"], row["ci_high"], places, signed=True), spare=1),
     ]
-    columns = [
-        Column("a", smallest=12),
-        Column("b", smallest=12),
-        Column("a − b", right=True),
-        Column("95 % interval, paired", spare=1),
-    ]
-    return grid(columns, rows, style)
 
 
-def _rows(data: Mapping[str, Any]) -> list[list[object]]:
-    scores: list[list[object]] = [
-        ["score", metric, each["path"], None, score["value"], score["ci_low"], score["ci_high"]]
-        for each in data["checkpoints"]
-        for metric, score in each["scores"].items()
+def _rows(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Scores (`b` is None) and differences in one form."""
+    scores = [
+        {"quantity": "score", "metric": metric, "a": scored["path"], "b": None} | score
+        for scored in data["checkpoints"]
+        for metric, score in scored["scores"].items()
     ]
-    differences: list[list[object]] = [
-        ["difference", each["metric"], each["a"], each["b"], each["difference"], each["ci_low"], each["ci_high"]]
-        for each in data["differences"]
-    ]
-    return scores + differences
+    return scores + [{"quantity": "difference", "value": row["difference"]} | row for row in data["differences"]]
 
 
 def evaluate_csv(data: Mapping[str, Any]) -> str:
@@ -119,7 +106,7 @@ def evaluate_csv(data: Mapping[str, Any]) -> str:
     >>> evaluate_csv({"checkpoints": [], "differences": []})
     'quantity,metric,a,b,value,ci_low,ci_high\\n'
     """
-    return to_csv(_CSV, _rows(data))
+    return columns_csv(_EXPORTED, _rows(data))
 
 
 def evaluate_md(data: Mapping[str, Any]) -> str:
@@ -131,4 +118,4 @@ def evaluate_md(data: Mapping[str, Any]) -> str:
     | quantity | metric | a | b | value | ci_low | ci_high |
     | :--- | :--- | :--- | :--- | :--- | :--- | :--- |
     """
-    return f"{plural(data['samples'], 'sample')}; differences are a − b\n\n{to_md(_CSV, _rows(data))}"
+    return f"{plural(data['samples'], 'sample')}; differences are a − b\n\n{columns_md(_EXPORTED, _rows(data))}"

@@ -27,15 +27,20 @@ def findings_text(result: SweepResult, style: Style) -> str:
       rule  all reusable
       worst 0.002
     """
+    return render(finding_lines(result, style), style)
+
+
+def finding_lines(result: SweepResult, style: Style, *, in_short: bool = False) -> list[Text]:
+    """The same as lines; `in_short` without numbers and rules. None where no claim was judged."""
     if not result.findings:
-        return ""
+        return []
     lines = [Text("findings", style=HEADING)]
     for finding in result.findings:
-        lines += [*_finding(finding, style), Text()] if _is_tested(finding) else []
+        lines += _finding(finding, style, in_short=in_short) if _is_tested(finding) else []
     untested = [finding.claim for finding in result.findings if not _is_tested(finding)]
     if untested:
-        lines += [*paragraph(f"not tested, having no such rows: {', '.join(untested)}", style), Text()]
-    return render(lines[:-1], style)
+        lines += paragraph(f"not tested, having no such rows: {', '.join(untested)}", style)
+    return lines if lines[-1].plain else lines[:-1]
 
 
 def _is_tested(finding: Finding) -> bool:
@@ -44,14 +49,17 @@ def _is_tested(finding: Finding) -> bool:
     return any(isinstance(value, float) or value for value in numbers)
 
 
-def _finding(finding: Finding, style: Style) -> list[Text]:
+def _finding(finding: Finding, style: Style, *, in_short: bool) -> list[Text]:
     verdict = Text.assemble(
         (finding.verdict, LOOK.get(finding.verdict, QUIET)), (f"  {safe(finding.claim)}", QUIET)
     )
+    said = [*flow([verdict], style), *paragraph(safe(finding.text), style, indent=2)]
+    if in_short:
+        return said
     numbers = [Text.assemble((f"{safe(name)} ", QUIET), number(value)) for name, value in finding.numbers.items()]
     return [
-        *flow([verdict], style),
-        *paragraph(safe(finding.text), style, indent=2),
+        *said,
         *paragraph(safe(finding.rule), style, indent=8, label="  rule", look=QUIET),
         *flow(numbers, style, indent=2),
+        Text(),
     ]

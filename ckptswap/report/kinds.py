@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from ckptswap.report.layout import HEADING, QUIET, Cell, Column, grid, render
-from ckptswap.report.sweep import LOOK, SMALLEST, WIDE
+from ckptswap.report.sweep import LOOK, SMALLEST, WIDE, left_out
 from ckptswap.report.text import Style, decimals, fixed, safe
 
 if TYPE_CHECKING:
@@ -27,6 +27,11 @@ def kind_summary(result: SweepResult, style: Style) -> str:
     kind       cells   worst  median  reusable  sensitive  undecided  whole
     conv.bias      1  +0.100  +0.100         0          1          0      –
     """
+    return render(kind_lines(result, style)[0], style)
+
+
+def kind_lines(result: SweepResult, style: Style, most: int | None = None) -> tuple[list[Text], int]:
+    """The same as lines, of the `most` worst kinds; and how many kinds are left out."""
     from ckptswap.sweep.result import widest
 
     cells: dict[str, list[Row]] = defaultdict(list)
@@ -34,12 +39,14 @@ def kind_summary(result: SweepResult, style: Style) -> str:
         if row.kind is not None:
             cells[row.kind] += [row] if row.layer is not None else []
     if not cells:
-        return ""
+        return [], 0
     whole = {row.kind: row for row in result.rows if row.layer is None and row.kind is not None}
     places = decimals((row.drop for row in result.rows if row.kind is not None), 3 if style.width < WIDE else 4)
     kinds = sorted(cells, key=lambda kind: -_worst([*cells[kind], *([whole[kind]] if kind in whole else [])]))
-    rows = [_kind_row(kind, cells[kind], whole.get(kind), places) for kind in kinds]
-    return render([Text("drop by kind, over its cells", style=HEADING), *grid(_KIND_COLUMNS, rows, style)], style)
+    rows = [_kind_row(kind, cells[kind], whole.get(kind), places) for kind in kinds[:most]]
+    fewer = len(kinds) - len(rows)
+    title = Text("drop by kind, over its cells", style=HEADING)
+    return [title, *grid(_KIND_COLUMNS, rows, style), *left_out(fewer)], fewer
 
 
 _KIND_COLUMNS = (

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
 from itertools import zip_longest
+from typing import Any
 
 from rich.cells import cell_len
 from rich.text import Span, Text
@@ -16,24 +17,67 @@ QUIET = "dim"
 HEADING = "bold"
 WORSE = "color(202)"  # orange and blue: told apart by colour-blind readers too
 BETTER = "color(33)"
+WIDE, WIDEST = 100, 130
+"""Columns from which on a terminal has room for more digits, and for both intervals."""
 _TINY = 5
+
+
+Cell = str | Text
 
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, and how the column behaves.
+    """A column, declared once for every form: its `title` over cells that are `shown` to people, and the `field`
+    under which programs know its values.
 
-    Numbers stand to the `right`. Names may be cut down to `smallest` cells (0: never). When that is not enough, or
-    when two names would look alike, columns with `spare` above 0 are left out, the largest first.
+    Without `shown` it is for programs alone, without `field` for people alone; `forms` may narrow it further
+    ("csv", "md", "narrow" and "wide" terminals, "page"). Numbers stand to the `right`. Names may be cut down to
+    `smallest` cells (0: never). When that is not enough, or when two names would look alike, columns with `spare`
+    above 0 are left out, the largest first.
     """
 
-    title: str
+    title: str = ""
+    shown: Callable[[Any], Cell] | None = None
     right: bool = False
     smallest: int = 0
     spare: int = 0
+    field: str = ""
+    value: Callable[[Any], Any] | None = None
+    forms: str = ""
+
+    def of(self, row: Any) -> Any:
+        """The value that programs get of a row."""
+        if self.value is not None:
+            return self.value(row)
+        return row.get(self.field) if isinstance(row, Mapping) else getattr(row, self.field)
+
+    def is_in(self, form: str) -> bool:
+        """Whether a form has it."""
+        if self.forms and form not in self.forms.split():
+            return False
+        return bool(self.field) if form in ("csv", "md") else self.shown is not None
 
 
-Cell = str | Text
+def field(name: str, shown: Callable[[Any], Cell] | None = None, title: str | None = None, **look: Any) -> Column:
+    """A column of a field, with `shown` from its value; without it, it is for programs alone.
+
+    >>> field("numel", str, right=True).shown({"numel": 4})
+    '4'
+    """
+    column = Column(name if title is None else title, field=name, **look)
+    return column if shown is None else replace(column, shown=lambda row: shown(column.of(row)))
+
+
+def table(columns: Iterable[Column], rows: Sequence[Any], style: Style, form: str = "") -> list[Text]:
+    """Rows under the columns that the form has: by its width where none is named.
+
+    >>> lines = table([field("n", str, right=True), field("only-for-programs")], [{"n": 10}], Style())
+    >>> [line.plain for line in lines]
+    [' n', '10']
+    """
+    form = form or ("wide" if style.width >= WIDEST else "narrow")
+    chosen = [column for column in columns if column.is_in(form)]
+    return grid(chosen, [[column.shown(row) for column in chosen if column.shown] for row in rows], style)
 
 
 def grid(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], style: Style) -> list[Text]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from ckptswap.report.layout import Cell, Column, grid, paragraph, render
-from ckptswap.report.tabular import to_csv, to_md
+from ckptswap.report.layout import field, paragraph, render, table
+from ckptswap.report.tabular import columns_csv, columns_md
 from ckptswap.report.text import Style, count, duration, figure, named, plural, safe, size
 
 if TYPE_CHECKING:
@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from ckptswap.sweep.plan import Plan
 
 SCHEMA = "ckptswap.plan/1"
-FIELDS = ("layer", "kind", "status", "tensors", "numel", "rmse", "rel_l2", "reason")
+COLUMNS = (
+    field("layer", lambda layer: "(all)" if layer is None else named(layer), smallest=12),
+    field("kind", lambda kind: safe(kind or "(all)"), smallest=15),
+    field("status", str),
+    field("tensors", value=lambda row: " ".join(row["tensors"])),
+    field("numel", count, right=True, spare=3),
+    field("rmse", figure, "RMSE", right=True, spare=2),
+    field("rel_l2", figure, "rel. L2", right=True, spare=1),
+    field("reason", lambda reason: safe(reason or ""), smallest=8),
+)
+FIELDS = tuple(column.field for column in COLUMNS)
 
 
 def plan_json(plan: Plan, folder: str, samples: int, cost: Cost, donors: int = 1) -> dict[str, Any]:
@@ -41,19 +51,14 @@ def plan_json(plan: Plan, folder: str, samples: int, cost: Cost, donors: int = 1
 
 def plan_table(data: Mapping[str, Any], style: Style) -> str:
     """One line a cell, then what it would cost."""
-    texts = [Column("layer", smallest=12), Column("kind", smallest=15), Column("status")]
-    numbers = [Column(name, right=True, spare=3 - at) for at, name in enumerate(("numel", "RMSE", "rel. L2"))]
     cost = (
         f"{plural(data['cells'], 'cell')}, {plural(data['variants'], 'variant')} to score, with the baseline and "
         f"{_donors(data)}, on {plural(data['samples'], 'sample')}"
     )
-    rows = [_cells(row) for row in data["rows"]]
-    said = [
-        *paragraph(cost, style),
-        *paragraph(_effort(data), style),
-        *paragraph(f"run: {safe(data['run'])}", style),
+    below = [
+        line for text in (cost, _effort(data), f"run: {safe(data['run'])}") for line in paragraph(text, style)
     ]
-    return render([*grid([*texts, *numbers, Column("reason", smallest=8)], rows, style), Text(), *said], style)
+    return render([*table(COLUMNS, data["rows"], style), Text(), *below], style)
 
 
 def _donors(data: Mapping[str, Any]) -> str:
@@ -69,21 +74,11 @@ def _effort(data: Mapping[str, Any]) -> str:
     return f"by replay: {data['share']:.1%} of the work of full forward passes, {took}; {memory}"
 
 
-def _cells(row: Mapping[str, Any]) -> list[Cell]:
-    layer = "(all)" if row["layer"] is None else named(row["layer"])
-    sizes = [count(row["numel"]), figure(row["rmse"]), figure(row["rel_l2"])]
-    return [layer, safe(row["kind"] or "(all)"), row["status"], *sizes, safe(row["reason"] or "")]
-
-
 def plan_csv(data: Mapping[str, Any]) -> str:
     """The cells, one a line."""
-    return to_csv(FIELDS, _rows(data))
+    return columns_csv(COLUMNS, data["rows"])
 
 
 def plan_md(data: Mapping[str, Any]) -> str:
     """The cells as a table for GitHub."""
-    return to_md(FIELDS, _rows(data))
-
-
-def _rows(data: Mapping[str, Any]) -> list[list[object]]:
-    return [[" ".join(row[name]) if name == "tensors" else row[name] for name in FIELDS] for row in data["rows"]]
+    return columns_md(COLUMNS, data["rows"])

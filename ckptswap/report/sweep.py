@@ -211,10 +211,8 @@ def sweep_table(result: SweepResult, style: Style, top: int | None = None) -> st
         if result.mode in ("prefix", "suffix"):  # a curve: read from the first layer taken to the last
             rows = sorted(rows, key=lambda row: (row.kind or "", len(row.tensors)))
         shown = rows[:top]
-        lines += [Text(), Text(MODES[result.mode] or title, style=HEADING), *_ranked(shown, result, style)]
-        if len(shown) < len(rows):
-            lines.append(Text(f"and {len(rows) - len(shown):,} more", style=QUIET))
-        lines += _paths(shown, style)
+        lines += [Text(), Text(MODES[result.mode] or title, style=HEADING), *ranked_lines(shown, result, style)]
+        lines += [*left_out(len(rows) - len(shown)), *_paths(shown, style)]
     return render(lines + unmeasured(result.rows, style), style)
 
 
@@ -237,7 +235,18 @@ def header(result: SweepResult, style: Style) -> list[Text]:
     return [*flow([metric], style), *flow(parts, style, gap=3), *notes]
 
 
-def _ranked(rows: Sequence[Row], result: SweepResult, style: Style) -> list[Text]:
+def left_out(rows: int) -> list[Text]:
+    """A line that says how many rows are not shown, where there are any."""
+    return [Text(f"and {rows:,} more", style=QUIET)] if rows > 0 else []
+
+
+def section_title(result: SweepResult, rows: Sequence[Row]) -> str:
+    """What stands over rows of one way of splitting."""
+    return MODES[result.mode] or sections(rows)[0][0]
+
+
+def ranked_lines(rows: Sequence[Row], result: SweepResult, style: Style) -> list[Text]:
+    """The rows as a table, with what the width has room for."""
     digits = 3 if style.width < WIDE else 4
     columns = [Column("#", right=True), *(Column(name, smallest=SMALLEST[name]) for name in labels(rows))]
     cells: list[Sequence[Cell]] = [[_rank(row) for row in rows], *labels(rows).values()]

@@ -6,8 +6,9 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from ckptswap.report.layout import Column
 from ckptswap.report.text import MISSING, number, safe, shape
 
 # In a GitHub table these begin markup or end a cell; as entities they are only characters.
@@ -30,6 +31,23 @@ def to_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     writer.writerow(map(_harmless, columns))  # where runs are compared, headings are their paths
     writer.writerows([_field(value) for value in row] for row in rows)
     return out.getvalue()
+
+
+def columns_csv(columns: Iterable[Column], rows: Iterable[object]) -> str:
+    """The columns that programs know, a line a row."""
+    return to_csv(*_chosen(columns, rows, "csv"))
+
+
+def columns_md(columns: Iterable[Column], rows: Iterable[object]) -> str:
+    """The same as a GitHub table."""
+    return to_md(*_chosen(columns, rows, "md"))
+
+
+def _chosen(
+    columns: Iterable[Column], rows: Iterable[object], form: str
+) -> tuple[list[str], Iterator[list[object]]]:
+    chosen = [column for column in columns if column.is_in(form)]
+    return [column.field for column in chosen], ([column.of(row) for column in chosen] for row in rows)
 
 
 def _field(value: object) -> str:

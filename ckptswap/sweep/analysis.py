@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from ckptswap.sweep.run_folder.blocks import Block, Blocks
 from ckptswap.sweep.run_folder.contents import refuse_odd_run
 from ckptswap.sweep.run_folder.journal import BASELINE, DONOR, PLAN, donor_id, key_of, read_blocks, read_plan
 from ckptswap.sweep.scores import Scores
+from ckptswap.sweep.spec import checked_tolerance
 from ckptswap.sweep.warnings import notes, unseen
 
 DEFAULT_TOLERANCE = 0.01
@@ -401,24 +401,6 @@ def _ranked(cells: Sequence[Cell], rows: Sequence[Row]) -> list[Row]:
             row = replace(row, rank=reached[cell.by])
         ranked.append(row)
     return ranked
-
-
-def checked_tolerance(value: float | None) -> float | None:
-    """A drop's limit as it may be given, None where it is not; a NaN would lie in no range, and pass any test.
-
-    Raises `UsageError` for what is no finite number, or below 0.
-
-    >>> checked_tolerance(np.float32(0.5)), checked_tolerance(None)
-    (0.5, None)
-    >>> checked_tolerance(-1)
-    Traceback (most recent call last):
-    ckptswap.errors.UsageError: tolerance is -1: it must be a number, 0 or more
-    """
-    if value is None:
-        return None
-    if not isinstance(value, Real) or not 0 <= value < math.inf:
-        raise UsageError(f"tolerance is {value}", remedy="it must be a number, 0 or more")
-    return float(value)
 
 
 def _tolerance(run: Run) -> tuple[float, str]:

@@ -147,7 +147,7 @@ def _initialised(text: str, recipient: Checkpoint, spec: TaskSpec, seed: int) ->
     """What the model's own initialiser makes, in the recipient's dtypes."""
     import torch
 
-    from ckptswap.task.models import build_named
+    from ckptswap.task.models.build import build_named
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -17,7 +17,7 @@ import sysconfig
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO, cast
@@ -74,17 +74,20 @@ def is_callable_spec(spec: str) -> bool:
     return bool(colon) and name.isidentifier() and (place.endswith(".py") or _is_module_name(place))
 
 
-def load_callable(spec: str, error: type[TaskError]) -> Callable[..., Any]:
-    """The function or class that a spec names; raises `error` when the file, the name or the code fails."""
+def load_callable(spec: str, error: type[TaskError], registered: Sequence[str] = ()) -> Callable[..., Any]:
+    """Load the function or class that a spec names; raises `error` when the file, the name or the code fails.
+
+    Where there is no such module, one of the `registered` names may have been meant.
+    """
     place, _, name = spec.rpartition(":")
-    module = _load_file(Path(place), error) if place.endswith(".py") else _load_module(place, error)
-    found = getattr(module, name, None)
-    if found is None:
-        public = [each for each in vars(module) if not each.startswith("_")]
+    module = _load_file(Path(place), error) if place.endswith(".py") else _load_module(place, error, registered)
+    function = getattr(module, name, None)
+    if function is None:
+        public = [public for public in vars(module) if not public.startswith("_")]
         raise error(f"{place} has no {name!r}", remedy=near(name, public) or "name a function that is in it")
-    if not callable(found):
-        raise error(f"{spec} is a {type(found).__name__}", remedy="name a function or a class")
-    return found
+    if not callable(function):
+        raise error(f"{spec} is a {type(function).__name__}", remedy="name a function or a class")
+    return function
 
 
 def call(what: str, function: Callable[..., Any], args: Mapping[str, Any], error: type[TaskError]) -> Any:
@@ -138,7 +141,7 @@ def _place(fault: BaseException) -> str:
     if isinstance(fault, SyntaxError) and fault.filename:
         return f" at {fault.filename}:{fault.lineno}"
     frames = traceback.extract_tb(fault.__traceback__)
-    users = [each for each in frames if not any(part in each.filename for part in _NOT_USERS)]
+    users = [frame for frame in frames if not any(part in frame.filename for part in _NOT_USERS)]
     return f" at {users[-1].filename}:{users[-1].lineno}" if users else ""
 
 
@@ -170,7 +173,7 @@ def _load_file(path: Path, error: type[TaskError]) -> ModuleType:
     return module
 
 
-def _load_module(name: str, error: type[TaskError]) -> ModuleType:
+def _load_module(name: str, error: type[TaskError], registered: Sequence[str]) -> ModuleType:
     _make_importable(Path.cwd())
     try:
         with faults_of(name, error):
@@ -178,7 +181,8 @@ def _load_module(name: str, error: type[TaskError]) -> ModuleType:
     except error as failure:
         cause = failure.__cause__
         if isinstance(cause, ModuleNotFoundError) and cause.name and f"{name}.".startswith(f"{cause.name}."):
-            raise error(f"there is no module {cause.name!r}", remedy="install it, or write file.py:name") from None
+            remedy = near(name, registered) or "install it, or write file.py:name"
+            raise error(f"there is no module {cause.name!r}", remedy=remedy) from None
         raise
 
 

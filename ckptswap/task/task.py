@@ -19,7 +19,8 @@ from ckptswap.task.constant import trivial_score
 from ckptswap.task.data import Batch, Data, Progress, load_data
 from ckptswap.task.fit import Fit
 from ckptswap.task.metrics import Metric, Overlap, code_hashes, load_metrics
-from ckptswap.task.models import build_named, depends_on_batch, model_of, target_of
+from ckptswap.task.models.build import build_named, depends_on_batch
+from ckptswap.task.models.named import model_of, target_of
 from ckptswap.task.mutation import Watch
 from ckptswap.task.order import in_data_order
 from ckptswap.task.spec import TaskSpec
@@ -251,7 +252,7 @@ def load_task(
     The model is the spec's, or else what the checkpoint says of itself; `loaded` is what `load_model` gave for it.
     `progress` follows the reading of the data. Raises `TaskError`, `MismatchError` or `UsageError`.
 
-    >>> from ckptswap.task.models import build_model
+    >>> from ckptswap.task.models.build import build_model
     >>> weights = {name: each.numpy() for name, each in build_model("lab:unet", {"width": 2}).state_dict().items()}
     >>> said = {"ckptswap.model": "lab:unet", "ckptswap.model_args": '{"width": 2}'}
     >>> spec = TaskSpec(data="lab:mni", metrics=("dice",), limit=4)

@@ -18,7 +18,7 @@ from ckptswap.errors import CkptswapError, MismatchError, UsageError
 from ckptswap.formats import open_checkpoint, write_checkpoint
 from ckptswap.sweep.donors import ORIGIN, is_made, open_donor
 from ckptswap.task import TaskSpec
-from ckptswap.task.models import build_model
+from ckptswap.task.models.build import build_model
 
 FLOATS = hnp.arrays(
     st.sampled_from([np.float32, np.float64, np.float16]),

@@ -15,7 +15,7 @@ from ckptswap.errors import MetricError
 from ckptswap.scoring.engine import Engine, Outcome
 from ckptswap.scoring.variant import Variant
 from ckptswap.sweep.loop import Alive, scored, walk
-from ckptswap.sweep.run_folder.journal import Journal, key_of, prepare
+from ckptswap.sweep.run_folder.journal import Journal, begin_folder, key_of
 from ckptswap.task import Task, TaskSpec, load_task
 from ckptswap.task.data import load_data
 from ckptswap.task.task import Score
@@ -26,7 +26,7 @@ KEY = {"of": "a test"}
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
-    prepare(tmp_path / "run", {"key": KEY})
+    begin_folder(tmp_path / "run", {"key": KEY})
     with Journal(tmp_path / "run", key_of(KEY)) as found:
         yield found
 

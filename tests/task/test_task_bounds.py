@@ -12,8 +12,8 @@ from torch import nn
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError
-from ckptswap.task.bounds import bounded_by
-from ckptswap.task.models import build_model, build_named
+from ckptswap.task.models.bounds import bounded_by
+from ckptswap.task.models.build import build_model, build_named
 
 
 def saying(spec: str, args: dict[str, Any], held: dict[str, np.ndarray] | None = None) -> Checkpoint:
@@ -51,7 +51,7 @@ def test_a_huge_network_in_the_metadata_is_a_sentence(spec: str, args: dict[str,
 )
 def test_arguments_that_cannot_be_printed_are_a_sentence(text: str) -> None:
     said = {"ckptswap.model": "lab:unet", "ckptswap.model_args": text}
-    with pytest.raises(ModelError, match="is no JSON object"):
+    with pytest.raises(ModelError, match="not a JSON object"):
         build_named(Checkpoint.from_arrays({}, metadata=said), None, {})
 
 

@@ -10,7 +10,7 @@ import torch
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import MismatchError, ModelError, UsageError
 from ckptswap.task.evaluate import evaluate
-from ckptswap.task.models import build_model
+from ckptswap.task.models.build import build_model
 from ckptswap.task.spec import TaskSpec
 from ckptswap.task.task import load_task
 

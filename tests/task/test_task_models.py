@@ -13,7 +13,8 @@ from torch import nn
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError
 from ckptswap.formats import open_checkpoint
-from ckptswap.task.models import build_model, depends_on_batch, model_of, target_of
+from ckptswap.task.models.build import build_model, depends_on_batch
+from ckptswap.task.models.named import model_of, target_of
 from ckptswap.task.weights import load_into
 
 SMALL = {"encoder_name": "resnet18", "in_channels": 1, "classes": 2, "decoder_channels": [32, 16, 8, 8, 8]}
@@ -56,8 +57,8 @@ def test_lab_models_are_found_by_name() -> None:
         ("smp:Unet", {"classes": "many"}, r"smp:Unet failed: \w+"),
         ("lab:unte", {}, "did you mean 'unet'"),
         ("lab:unet", {"name": "x"}, "lab:unet"),
-        ("unet", {}, "is no model"),
-        ("https://x.org/net", {}, "is no model"),
+        ("unet", {}, "is not a model"),
+        ("https://x.org/net", {}, "is not a model"),
     ],
 )
 def test_models_that_cannot_be_built(spec: str, args: dict[str, object], message: str) -> None:
@@ -133,9 +134,9 @@ def test_metadata_cannot_name_a_strangers_code(spec: str) -> None:
 
 @pytest.mark.parametrize("text", ["[1]", "{", "[" * 100_000, '"x"'])
 def test_metadata_that_is_no_object(text: str) -> None:
-    with pytest.raises(ModelError, match="no JSON object"):
+    with pytest.raises(ModelError, match="not a JSON object"):
         model_of(checkpoint_saying(model="lab:unet", model_args=text))
-    with pytest.raises(ModelError, match="no JSON object"):
+    with pytest.raises(ModelError, match="not a JSON object"):
         target_of(checkpoint_saying(task=text))
 
 

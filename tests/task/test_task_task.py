@@ -15,7 +15,7 @@ from ckptswap.task import Task, TaskSpec, load_task
 from ckptswap.task.data import load_data
 from ckptswap.task.folder import FolderSamples
 from ckptswap.task.metrics import Metric
-from ckptswap.task.models import build_model
+from ckptswap.task.models.build import build_model
 from ckptswap.task.task import Measured, Score, extent
 
 NET = """

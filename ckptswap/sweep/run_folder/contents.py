@@ -6,16 +6,14 @@ journal's blocks against them, so that whatever reads them needs no care of its 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
+from ckptswap.records import MOST, is_finite
 from ckptswap.sweep.plan import Status
 from ckptswap.sweep.result import Mode
 from ckptswap.sweep.run_folder.blocks import Block
 
-MOST = 1 << 62
-"""No count is larger."""
 MOST_KINDS, MOST_POINTS = 1000, 100_000
 """Beyond these a small plan keeps a report at work for minutes: kinds of tensors; points without a score."""
 ANY = "*"
@@ -172,12 +170,3 @@ def _object_fits(value: Mapping[str, Any], form: Mapping[str, Any]) -> bool:
     if ANY in form:
         return all(_fits(each, form[ANY]) for each in value.values())
     return form.keys() <= value.keys() and all(_fits(value[key], each) for key, each in form.items())
-
-
-def is_finite(value: object) -> bool:
-    """Whether a value that JSON gave is a number that a double can hold.
-
-    >>> is_finite(0.5), is_finite(3), is_finite(True), is_finite(float("inf")), is_finite(10**400)
-    (True, True, False, False, False)
-    """
-    return (type(value) is int and abs(value) < MOST) or (type(value) is float and math.isfinite(value))

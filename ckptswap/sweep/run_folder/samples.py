@@ -18,9 +18,9 @@ import numpy as np
 
 from ckptswap.errors import RunError
 from ckptswap.formats.atomic import write_text
+from ckptswap.records import is_finite
 from ckptswap.scoring.variant import Variant
 from ckptswap.sweep.plan import Cell
-from ckptswap.sweep.run_folder.contents import is_finite
 from ckptswap.sweep.run_folder.journal import BASELINE, SAMPLES, faults, key_of, read_plan
 from ckptswap.sweep.run_folder.plain import read_plain
 from ckptswap.sweep.run_folder.sealed import sealed, unsealed

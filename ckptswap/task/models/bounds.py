@@ -12,9 +12,8 @@ from torch.nn.modules import module as modules
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError
+from ckptswap.registry import source_of
 
-SPARE = {"smp": 130_000_000}
-"""Numbers that a library makes and drops again while it builds: the classifier of a VGG has 124 million."""
 ARGS_MOST = {"img_size": 1024, "window_size": 16, "upsampling": 32, "depth": 16}
 """Arguments that cost memory before there is a parameter to count, or only when the model runs."""
 PATCH_LEAST = 4
@@ -29,7 +28,9 @@ def bounded_by(checkpoint: Checkpoint, spec: str, args: Mapping[str, Any]) -> It
     """
     _check_args(checkpoint, args)
     here, made = threading.get_ident(), 0
-    most = 2 * sum(entry.numel for entry in checkpoint.values()) + 1000 + SPARE.get(spec.partition(":")[0], 0)
+    registered = source_of("models", spec)
+    spare = registered[0].spare if registered else 0
+    most = 2 * sum(entry.numel for entry in checkpoint.values()) + 1000 + spare
 
     def count(module: object, name: str, value: Tensor | None) -> None:
         nonlocal made
@@ -55,7 +56,7 @@ def bounded_by(checkpoint: Checkpoint, spec: str, args: Mapping[str, Any]) -> It
 
 def _check_args(checkpoint: Checkpoint, args: Mapping[str, Any]) -> None:
     for key, value in args.items():
-        if any(isinstance(each, list | tuple | dict) for each in _each(value)):
+        if any(isinstance(part, list | tuple | dict) for part in _parts(value)):
             raise _refusal(checkpoint, f"has values within those of {key}")
     for key, most in ARGS_MOST.items():
         if any(value > most for value in _numbers(args.get(key))):
@@ -65,10 +66,10 @@ def _check_args(checkpoint: Checkpoint, args: Mapping[str, Any]) -> None:
 
 
 def _numbers(value: Any) -> list[float]:
-    return [each for each in _each(value) if isinstance(each, int | float)]
+    return [part for part in _parts(value) if isinstance(part, int | float)]
 
 
-def _each(value: Any) -> list[Any]:
+def _parts(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return list(value.values())
     return list(value) if isinstance(value, list | tuple) else [value]

@@ -1,0 +1,135 @@
+"""JSON ↔ frozen dataclasses: what a file of ours says must be of the types of the fields, and no more is let in.
+
+A checksum says that nothing has changed since, not who wrote it: files may come from strangers.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+MOST = 1 << 62
+"""No whole number is larger."""
+Count = Annotated[int, "0 or more"]
+"""A whole number, 0 or more."""
+Record = TypeVar("Record")
+
+
+def from_json(form: Callable[..., Record], value: Any) -> Record:
+    """The dataclass of which `asdict` made this, possibly after a round trip through text.
+
+    Raises `ValueError`, whose text ends a sentence, naming the first part that is of another type, is missing, or
+    belongs nowhere.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Point:
+    ...     place: tuple[float, ...]
+    ...     name: str | None = None
+    >>> from_json(Point, {"place": [0, 0.5]})
+    Point(place=(0, 0.5), name=None)
+    >>> from_json(Point, {"place": "0"})
+    Traceback (most recent call last):
+    ValueError: its part 'place' is not what it should be
+    """
+    if not isinstance(value, Mapping):
+        raise ValueError("it is not a JSON object")
+    known = _hints(form)
+    parts = {}
+    for name, part in value.items():
+        if name not in known:
+            raise ValueError(f"its part {name!r:.40} belongs nowhere")
+        try:
+            parts[name] = _parsed(known[name], part)
+        except ValueError:
+            raise ValueError(f"its part {name!r} is not what it should be") from None
+    missing = [name for name in _required(form) if name not in parts]
+    if missing:
+        raise ValueError(f"its part {missing[0]!r} is missing")
+    return form(**parts)
+
+
+@cache
+def _hints(form: Any) -> dict[str, Any]:
+    hints = get_type_hints(form, include_extras=True)
+    return {field.name: hints[field.name] for field in fields(form)}
+
+
+@cache
+def _required(form: Any) -> tuple[str, ...]:
+    every = fields(form)
+    return tuple(field.name for field in every if field.default is MISSING and field.default_factory is MISSING)
+
+
+def _parsed(form: Any, value: Any) -> Any:
+    """A value that JSON gave, as this type; raises `ValueError` where it is of another."""
+    if is_dataclass(form):
+        return from_json(form, value)
+    origin, inner = get_origin(form), get_args(form)
+    if origin in (Union, types.UnionType):
+        return _as_one_of(inner, value)
+    if origin is tuple:
+        return _as_tuple(inner, value)
+    if origin is Literal:
+        return _checked(value, isinstance(value, str) and value in inner)
+    if origin is not None and issubclass(_class_of(origin), Mapping):
+        _checked(value, isinstance(value, Mapping))
+        return {_parsed(inner[0], name): _parsed(inner[1], part) for name, part in value.items()}
+    return _plain(form, value)
+
+
+def _class_of(origin: Any) -> type:
+    return origin if isinstance(origin, type) else object
+
+
+def _plain(form: Any, value: Any) -> Any:
+    if form is Any:
+        return value
+    if form is Count:
+        return _checked(value, type(value) is int and 0 <= value < MOST)
+    if form is int:
+        return _checked(value, type(value) is int and abs(value) < MOST)
+    if form is float:
+        return _checked(value, is_finite(value))
+    if form in (None, type(None)):
+        return _checked(value, value is None)
+    return _checked(value, type(value) is form)
+
+
+def _as_one_of(forms: tuple[Any, ...], value: Any) -> Any:
+    for form in forms:
+        try:
+            return _parsed(form, value)
+        except ValueError:
+            continue
+    raise ValueError(value)
+
+
+def _as_tuple(inner: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
+    _checked(value, isinstance(value, list | tuple))
+    if inner[-1:] != (Ellipsis,):
+        _checked(value, len(value) == len(inner))
+        return tuple(map(_parsed, inner, value))
+    if inner[0] is Count:  # there may be millions
+        _checked(value, set(map(type, value)) <= {int} and (not value or 0 <= min(value) <= max(value) < MOST))
+        return tuple(value)
+    return tuple(_parsed(inner[0], part) for part in value)
+
+
+def _checked(value: Any, is_right: bool) -> Any:
+    if not is_right:
+        raise ValueError(value)
+    return value
+
+
+def is_finite(value: object) -> bool:
+    """Whether a value that JSON gave is a number that a double can hold.
+
+    >>> is_finite(0.5), is_finite(3), is_finite(True), is_finite(float("inf")), is_finite(10**400)
+    (True, True, False, False, False)
+    """
+    return (type(value) is int and abs(value) < MOST) or (type(value) is float and math.isfinite(value))

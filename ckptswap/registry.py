@@ -1,0 +1,200 @@
+"""What a sweep is made of, by name: models, data, metrics, formats, executors; ours and those of other packages.
+
+A name stands for `"package.module:attribute"`, imported when somebody asks for it and never at start-up. Ours are
+in the table below, one line each; another package declares an entry point of that form in the group
+`ckptswap.GROUP`. A name of ours wins over an entry point's, and that over a module of the user's.
+
+- models, `--model NAME:REST`: a `Source` whose `build(rest, args)` gives a `torch.nn.Module`, freshly initialised;
+- data, `--data NAME:REST`: a `Source` whose `build(rest, args)` gives a Dataset or yields batches (`task.data`);
+- metrics, `--metric NAME` or `NAME:REST`: a `Source` whose `build(rest, spec)` gives a `task.metrics.Metric`;
+- formats, told by a file's first bytes or by its ending: a `formats.Format`;
+- executors, `--executor NAME`: `build(spec, jobs, options)`, which gives an `executors.Executor`.
+
+`spec` is the `TaskSpec`, `options` the executor's own flags that were given. Checkpoints, configuration files and
+run folders may be a stranger's, and may name what is `Source.is_safe` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, requires
+from re import match
+from typing import Any, Literal
+
+from ckptswap.errors import DataError, DependencyError, MetricError, ModelError, UsageError, near
+
+Group = Literal["models", "data", "metrics", "formats", "executors"]
+
+_OURS: dict[Group, dict[str, str]] = {
+    "models": {
+        "smp": "ckptswap.task.models.smp:SOURCE",
+        "lab": "ckptswap.lab.sources:MODELS",
+    },
+    "data": {
+        "lab": "ckptswap.lab.sources:DATA",
+    },
+    "metrics": {
+        "iou": "ckptswap.task.metrics.overlap:IOU",
+        "dice": "ckptswap.task.metrics.overlap:DICE",
+        "accuracy": "ckptswap.task.metrics.overlap:ACCURACY",
+        "mse": "ckptswap.task.metrics.distance:MSE",
+        "psnr": "ckptswap.task.metrics.distance:PSNR",
+    },
+    "formats": {},
+    "executors": {},
+}
+_WORDS = {
+    "models": ("model", ModelError),
+    "data": ("data", DataError),
+    "metrics": ("metric", MetricError),
+    "formats": ("format", UsageError),
+    "executors": ("executor", UsageError),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What gives models, data or metrics.
+
+    `build` is a function, or where it lies, so that a declaration costs no import. It raises `ModelError`,
+    `DataError` or `MetricError` for what it cannot build. `libraries` are the distributions whose versions decide
+    what is built, beside the one that declares it: they go into a run's key. `is_safe`: neither the rest of a spec
+    nor arguments can make it run code, open files or ask the network. `endings` are what may stand behind the
+    name, for a help text. `spare` is how many numbers building a model makes and drops again.
+
+    >>> Source("math:hypot", is_safe=True).made(3, 4)
+    5.0
+    """
+
+    build: Callable[..., Any] | str
+    libraries: tuple[str, ...] = ()
+    is_safe: bool = False
+    endings: tuple[str, ...] = ()
+    spare: int = 0
+
+    def made(self, rest: Any, given: Any) -> Any:
+        """What `build` gives. Raises what it raises."""
+        return (_loaded(self.build) if isinstance(self.build, str) else self.build)(rest, given)
+
+
+def names(group: Group) -> tuple[str, ...]:
+    """Every name of a group: ours, then those of installed packages.
+
+    >>> names("models")[:2]
+    ('smp', 'lab')
+    """
+    return tuple(dict.fromkeys((*_OURS[group], *plugins(group))))
+
+
+def is_known(group: Group, name: str) -> bool:
+    """Whether the name is registered; installed packages are asked only where it is not ours.
+
+    >>> is_known("models", "smp"), is_known("models", "scans/net.py")
+    (True, False)
+    """
+    return name in _OURS[group] or (name.isidentifier() and name in plugins(group))
+
+
+def find(group: Group, name: str) -> Any:
+    """Import what a name stands for.
+
+    Raises the group's error, with near names, where there is none, `DependencyError` where a package is missing.
+
+    >>> find("metrics", "dcie")
+    Traceback (most recent call last):
+    ckptswap.errors.MetricError: there is no metric 'dcie': did you mean 'dice'?
+    """
+    if name in _OURS[group]:
+        return _import(group, name, _OURS[group][name], "ckptswap")
+    known = plugins(group)
+    if name in known:
+        return _import(group, name, known[name].value, distribution_of(group, name) or known[name].module)
+    word, error = _WORDS[group]
+    raise error(
+        f"there is no {word} {name!r}",
+        remedy=near(name, names(group)) or f"use one of {', '.join(names(group))}",
+    )
+
+
+def every(group: Group) -> Iterator[Any]:
+    """What the names of a group stand for, ours first; packages are asked once these are used up."""
+    yield from (find(group, name) for name in _OURS[group])
+    yield from (find(group, name) for name in plugins(group) if name not in _OURS[group])
+
+
+def source_of(group: Group, spec: str) -> tuple[Source, str] | None:
+    """The source that a spec `NAME:REST` begins with, and the rest; None where its name is not registered.
+
+    Only a metric may be a name alone.
+
+    >>> source, rest = source_of("models", "lab:unet")
+    >>> source.is_safe, rest
+    (True, 'unet')
+    """
+    name, colon, rest = spec.partition(":")
+    is_complete = bool(colon) or group == "metrics"
+    return (find(group, name), rest) if is_complete and is_known(group, name) else None
+
+
+def is_safe(group: Group, spec: str) -> bool:
+    """Whether a stranger's file may name this: its source is registered, and says so.
+
+    >>> is_safe("models", "smp:Unet"), is_safe("models", "net.py:build"), is_safe("data", "scans/train")
+    (True, False, False)
+    """
+    known = source_of(group, spec)
+    return known is not None and known[0].is_safe
+
+
+@cache
+def plugins(group: Group) -> dict[str, EntryPoint]:
+    """The entry points of installed packages, by name; one with a name of ours is never used (doctor says so)."""
+    return {point.name: point for point in entry_points(group=f"ckptswap.{group}")}
+
+
+def distribution_of(group: Group, name: str) -> str | None:
+    """The name of the installed package that a name comes from; None for ours."""
+    if name in _OURS[group] or name not in plugins(group):
+        return None
+    package = plugins(group)[name].dist
+    return package.name if package else None
+
+
+def extra_for(module: str, package: str = "ckptswap") -> str | None:
+    """The extra of a package that brings a module, by the package's own metadata.
+
+    >>> extra_for("submitit"), extra_for("nilearn.datasets"), extra_for("torch")
+    ('slurm', 'demo', None)
+    """
+    try:
+        requirements = requires(package) or ()
+    except PackageNotFoundError:
+        return None
+    for requirement in requirements:
+        found = match(r"""([\w.-]+)[^;\[]*;.*extra == ["']([\w-]+)["']""", requirement)
+        if found and found[1].replace("-", "_") == module.partition(".")[0]:
+            return found[2]
+    return None
+
+
+def _import(group: Group, name: str, target: str, package: str) -> Any:
+    word = _WORDS[group][0]
+    try:
+        return _loaded(target)
+    except ModuleNotFoundError as error:
+        extra = extra_for(error.name or "", package)
+        remedy = f"pip install '{package}[{extra}]'" if extra else f"install {error.name}"
+        raise DependencyError(f"the {word} {name!r} needs {error.name}", remedy=remedy) from None
+    except (ImportError, AttributeError) as error:
+        raise DependencyError(
+            f"the {word} {name!r} of {package} is broken ({error})", remedy="install it again"
+        ) from None
+
+
+def _loaded(target: str) -> Any:
+    """`package.module:attribute`, imported."""
+    module, _, attribute = target.partition(":")
+    return getattr(import_module(module), attribute)

@@ -1,0 +1,248 @@
+"""What a sweep is told, as pure data: `SweepSpec` says what is scored, `RunOptions` how and how far.
+
+The command line is made of the same fields. A field's metadata has what a flag needs: `help`, `metavar`, `flag`
+where it is called otherwise, `least` for a number, and `parse` where its text is more than its value; choices are
+those of its type.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from decimal import Decimal
+from numbers import Real
+from typing import Any, Literal
+
+from ckptswap.errors import UsageError
+from ckptswap.records import from_json
+from ckptswap.scoring.calibration import Calibration
+from ckptswap.selection import Selection
+from ckptswap.sweep.plan import By
+from ckptswap.sweep.race import RaceRules
+from ckptswap.sweep.result import Mode
+from ckptswap.task.spec import TaskSpec
+
+CELLS: By = ("layer", "kind")
+EngineName = Literal["auto", "replay", "full"]
+ScreenName = Literal["rmse", "gradient"]
+CONFIDENCE = 0.95
+MOST_POINTS = 1000
+"""Of a path."""
+
+
+def bytes_of(text: str) -> int:
+    """A size as it is typed; raises `UsageError` for anything else.
+
+    >>> bytes_of("2GB"), bytes_of("500")
+    (2000000000, 500)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
+    size = int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " ")) if match else 0
+    if not size:
+        raise UsageError(f"--memory {text!r} is no size", remedy="write for example 2GB")
+    return size
+
+
+def seconds_of(text: str) -> float:
+    """A time as it is typed; raises `UsageError` for anything else.
+
+    >>> seconds_of("90s"), seconds_of("2h")
+    (90.0, 7200.0)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
+    if match is None or not float(match[1]):
+        raise UsageError(f"--budget {text!r} is no time", remedy="write for example 90s, 5m or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def points_of(text: str) -> tuple[float, ...]:
+    """Points of the path from recipient (0) to donor (1) as they are typed; raises `UsageError` for anything else.
+
+    >>> points_of("0:1:0.5"), points_of("0.25,0.5")
+    ((0.0, 0.5, 1.0), (0.25, 0.5))
+    """
+    match = re.fullmatch(r"(-?[\d.]+):(-?[\d.]+):([\d.]+)", text)
+    try:
+        if not match:
+            return _between(tuple(float(Decimal(part)) for part in text.split(",")))
+        start, stop, step = (Decimal(part) for part in match.groups())
+        count = int((stop - start) / step) + 1
+    except (ArithmeticError, ValueError):
+        count = 0
+    if not 0 < count <= MOST_POINTS:
+        raise UsageError(f"--alpha {text!r} is no path", remedy="write for example 0:1:0.1, or 0.25,0.5")
+    return _between(tuple(float(start + step * at) for at in range(count)))
+
+
+def _between(alphas: tuple[float, ...]) -> tuple[float, ...]:
+    if not all(0 <= alpha <= 1 for alpha in alphas):
+        raise UsageError(
+            f"--alpha has a point outside 0…1 ({min(alphas):g} to {max(alphas):g})",
+            remedy="it goes from 0 (the recipient) to 1 (the donor)",
+        )
+    return alphas
+
+
+def checked_tolerance(value: float | None) -> float | None:
+    """A drop's limit as it may be given, None where it is not; a NaN would lie in no range, and pass any test.
+
+    Raises `UsageError` for what is no finite number, or below 0.
+
+    >>> import numpy as np
+    >>> checked_tolerance(np.float32(0.5)), checked_tolerance(None)
+    (0.5, None)
+    >>> checked_tolerance(-1)
+    Traceback (most recent call last):
+    ckptswap.errors.UsageError: tolerance is -1: it must be a number, 0 or more
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Real) or not 0 <= value < math.inf:
+        raise UsageError(f"tolerance is {value}", remedy="it must be a number, 0 or more")
+    return float(value)
+
+
+def option(default: Any, help: str, **metadata: Any) -> Any:
+    """A field that is a flag of the command line too."""
+    return field(default=default, metadata={"help": help, **metadata})
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """What is scored: which parts of which donors in which recipient, on what task.
+
+    `donors` and `recipient` are paths, or the words by which a donor is made (`sweep.donors`); what is open
+    already goes by any name (`runner.open_sides`). `by` are the ways of splitting the selection, each a table of
+    its own. `mode` says what a part takes from the donor, `alphas` which points of the path to it are scored
+    beside it, `calibration` on what batch norm's statistics are estimated anew beside it. `map`, `map_file` and
+    `strip_prefix` bring names together. What `selection` excludes need not fit the model.
+
+    >>> spec = SweepSpec(("a.pt",), "b.pt", TaskSpec(threads=1), by=(("kind",),))
+    >>> SweepSpec.from_json(spec.to_json()) == spec
+    True
+    """
+
+    donors: tuple[str, ...]
+    recipient: str
+    task: TaskSpec = field(default_factory=TaskSpec)
+    selection: Selection = Selection()
+    by: tuple[By, ...] = option(
+        (CELLS,), "layer,kind | layer | kind | tensor | all; repeat for several tables.", metavar="WAY"
+    )
+    mode: Mode = option("only", "Take this part only, all but it, or all layers up to it or from it on.")
+    alphas: tuple[float, ...] = option(
+        (),
+        "Also go part of the way to the donor, such as 0:1:0.1.",
+        flag="alpha",
+        metavar="A:B:STEP",
+        parse=points_of,
+    )
+    calibration: Calibration | None = None
+    map: tuple[str, ...] = option(
+        (),
+        "Rename tensors of the first one (of several: of any): 'net.*=encoder.*' or 're:…=…'.",
+        metavar="OLD=NEW",
+    )
+    map_file: str | None = option(None, "Such rules, one a line.", metavar="FILE")
+    strip_prefix: str | None = option(None, "Take it off all names.", metavar="PREFIX")
+    engine: EngineName = option(
+        "auto", "How variants are scored: replay only what a swap changes, or full forward passes."
+    )
+    memory: int | None = option(
+        None, "What replays may take, such as 2GB. [default: 2GB]", metavar="SIZE", parse=bytes_of
+    )
+
+    def __post_init__(self) -> None:
+        if not self.donors:
+            raise UsageError("there is no donor", remedy="give one or more")
+        if self.selection.exclude and not self.task.exclude:
+            object.__setattr__(self, "task", replace(self.task, exclude=self.selection.exclude))
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; `from_json` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> SweepSpec:
+        """The spec that `to_json` wrote; raises `ValueError` for anything else."""
+        return from_json(cls, value)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How and how far a sweep is run: in which folder, for what, and where.
+
+    `run` is the folder (default: `runs/KEY`). `fresh` sets an old journal aside, `repair` leaves damaged lines out
+    of it, and writes a damaged plan anew. `top` races for so many worst drops of each split by the first metric,
+    with this `confidence` and ties within `epsilon` aside. `executor` is the name of a registered one (default:
+    here; with `jobs` in processes), to which `slurm` and `ray_address` are told. `command` is what the user typed,
+    which the folder remembers. Raises `UsageError` for values that make no sense.
+
+    >>> RunOptions(confidence=0.9)
+    Traceback (most recent call last):
+    ckptswap.errors.UsageError: --confidence and --epsilon are for a race: give --top N with them
+    """
+
+    run: str | None = option(None, "The run's folder. [default: runs/KEY, printed]", metavar="DIR")
+    tolerance: float | None = option(
+        None, "The largest drop that counts as none. [default: 1 % of what the baseline gains, printed]"
+    )
+    fresh: bool = option(False, "Set the folder's old journal aside and begin anew.")
+    repair: bool = option(False, "Compute anew what is damaged in the journal, write a damaged plan.")
+    top: int | None = option(None, "Race for the N worst cells only, and show no others.", metavar="N", least=1)
+    confidence: float | None = option(None, "With --top: how sure to be of these N. [default: 0.95]", metavar="P")
+    epsilon: float | None = option(
+        None, "With --top: drops so near are tied. [default: the tolerance]", metavar="DROP"
+    )
+    budget: float | None = option(
+        None, "Stop after so long, such as 90s, 5m or 2h.", metavar="TIME", parse=seconds_of
+    )
+    screen: ScreenName | None = option(None, "Guess the ranking beforehand, and tell how well it was guessed.")
+    executor: str | None = option(
+        None, "Where: here, in processes, on a Slurm or a Ray cluster. [default: inline]"
+    )
+    jobs: int | None = option(None, "Among how many workers, of --threads each.", metavar="N", least=1, short="j")
+    slurm: Mapping[str, Any] = field(
+        default_factory=dict,
+        metadata={
+            "help": "With slurm: submitit's parameters, such as time=60,partition=gpu.",
+            "metavar": "K=V,…",
+        },
+    )
+    ray_address: str | None = option(
+        None, "With ray: of the cluster. [default: one on this machine]", metavar="ADDRESS"
+    )
+    command: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tolerance", checked_tolerance(self.tolerance))
+        if self.top is None and (self.confidence is not None or self.epsilon is not None):
+            raise UsageError("--confidence and --epsilon are for a race", remedy="give --top N with them")
+        if self.top is not None:
+            self.race_rules(0.0)  # raises for rules that make no sense
+
+    def race_rules(self, epsilon: float) -> RaceRules:
+        """The rules of the race that is asked for, drops within `epsilon` tied unless the options say how near."""
+        assert self.top is not None
+        confidence = CONFIDENCE if self.confidence is None else self.confidence
+        return RaceRules(self.top, confidence, epsilon if self.epsilon is None else self.epsilon)
+
+
+def calibration_of(batches: int | None, data: str | None, args: Mapping[str, Any]) -> Calibration | None:
+    """A calibration as flags say it; raises `UsageError` for a calibration set without use."""
+    if batches is not None:
+        return Calibration(batches, data, args)
+    if data or args:
+        raise UsageError("--calibration-data is for --recalibrate-bn", remedy="give --recalibrate-bn N with it")
+    return None
+
+
+def ways_of(texts: tuple[str, ...]) -> tuple[By, ...]:
+    """Ways of splitting as they are typed: the parts of each with commas between.
+
+    >>> ways_of(("layer,kind", "kind"))
+    (('layer', 'kind'), ('kind',))
+    """
+    return tuple(tuple(word.strip() for word in way.split(",")) for way in texts) or (CELLS,)

@@ -1,0 +1,60 @@
+"""What a checkpoint says of itself: which model it is of, and what it was trained to give. No torch."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.errors import ModelError
+from ckptswap.formats.smp_folder import CONFIG_KEY
+from ckptswap.plainfiles import refuse_unwieldy
+from ckptswap.registry import is_safe
+from ckptswap.task.models import smp
+
+MODEL_KEY, ARGS_KEY, TASK_KEY = "ckptswap.model", "ckptswap.model_args", "ckptswap.task"
+_EXAMPLE = "pass --model, for example --model smp:Unet --model-args encoder_name=resnet18,classes=1"
+
+
+def model_of(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
+    """The model spec and arguments that a checkpoint names itself (our own metadata, or smp's `save_pretrained`).
+
+    Raises `ModelError` when it names none, or one that only the command line may name.
+
+    >>> model_of(Checkpoint.from_arrays({}, metadata={"ckptswap.model": "lab:unet"}))
+    ('lab:unet', {})
+    """
+    metadata = checkpoint.metadata
+    if MODEL_KEY in metadata:
+        spec = metadata[MODEL_KEY]
+        if not is_safe("models", spec):
+            what = f"the metadata of {checkpoint.path} names the model {spec[:80]!r}"
+            raise ModelError(
+                f"{what}, which could be a stranger's code",
+                remedy="if you trust it, name it yourself with --model FILE:FUNCTION",
+            )
+        return spec, _object(metadata.get(ARGS_KEY, "{}"), ARGS_KEY, checkpoint)
+    if CONFIG_KEY not in metadata:
+        raise ModelError(f"{checkpoint.path} does not say what model it is", remedy=_EXAMPLE)
+    named = smp.spec_of(_object(metadata[CONFIG_KEY], "config.json", checkpoint))
+    if named is None:
+        raise ModelError(f"config.json in {checkpoint.path} has no _model_class", remedy=_EXAMPLE)
+    return named
+
+
+def target_of(checkpoint: Checkpoint) -> str | None:
+    """What `ckptswap train` taught it to give: `masks` or `input`; None where it does not say."""
+    if TASK_KEY not in checkpoint.metadata:
+        return None
+    return _object(checkpoint.metadata[TASK_KEY], TASK_KEY, checkpoint).get("target")
+
+
+def _object(text: str, key: str, checkpoint: Checkpoint) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+        refuse_unwieldy(content)
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise ModelError(f"{key} in {checkpoint.path} is not a JSON object", remedy=_EXAMPLE)
+    return content
