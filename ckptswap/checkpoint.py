@@ -146,12 +146,12 @@ class Checkpoint(Mapping[str, Entry]):
     """A lazy ordered map name → `Entry`, in the order of the file.
 
     `path` and `format` say where it came from, `metadata` what the file says of itself, `notes` what a reader
-    should know (a prefix, shared storage), `unread` what holds values of the model and is no tensor that could be
-    read (name → what it is), `beside` the keys of what a file holds besides the tensors, `stale` those of them that
-    belong to these very tensors (an optimizer's state). `sources` are the files whose bytes it stands for,
-    `checksums` what is known of their soundness, `home` the folder that it is. `renames` are the names that are not
-    the file's own (old → new), `ties` the names that are known to be one tensor. Use it as a context manager, or
-    call `close`.
+    should know (a prefix, shared storage). `unread` is what holds values of the model and is not a tensor that can
+    be read (name → what it is), `beside` the keys of what a file holds besides the tensors, `stale` those of them
+    that belong to these very tensors (an optimizer's state). `sources` are the files whose bytes it stands for,
+    `checksums` what is known of their soundness, `home` the folder that it is. `renames` are the names that are
+    not the file's own (old → new), `ties` the names that are known to be one tensor. Use it as a context manager,
+    or call `close`.
 
     >>> a = Checkpoint.from_arrays({"w": np.arange(3.0)})
     >>> list(a), a["w"].dtype, a.read("w").tolist()

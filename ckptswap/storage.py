@@ -1,4 +1,4 @@
-"""Where bytes come from: sources with a size and ranged reads, and folders of such; on this machine, or in memory."""
+"""Where bytes come from: sources with a size and ranged reads, and folders of such, on the disk or in memory."""
 
 from __future__ import annotations
 
@@ -267,7 +267,10 @@ class LocalFolder:
         return str(self.path)
 
     def names(self) -> list[str]:
-        return sorted(os.listdir(self.path))
+        try:
+            return sorted(os.listdir(self.path))
+        except OSError as error:
+            raise FileError(f"{self.name} cannot be read ({error.strerror})", remedy="check the path") from None
 
     def holds(self, name: str) -> bool:
         return os.path.isfile(self.path / name)
@@ -302,5 +305,6 @@ class MemoryFolder:
 
     def open(self, name: str) -> MemoryFile:
         if name not in self.content:
-            raise FileError(f"{self.name} has no file {name!r}", remedy=near(name, self.content) or "check the name")
+            hint = near(name, self.content) or "check the name"
+            raise FileError(f"{self.name} has no file {name!r}", remedy=hint)
         return MemoryFile(self.content[name], os.path.join(self.name, name))

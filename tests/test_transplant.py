@@ -25,11 +25,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from ckptswap import fingerprint
-from ckptswap.checkpoint import Checkpoint, MemorySource, Tensor
+from ckptswap.checkpoint import Checkpoint, Tensor
 from ckptswap.diff import diff
 from ckptswap.errors import CkptswapError, FileError, FormatError, MismatchError, SelectionError, UsageError
 from ckptswap.formats import open_checkpoint, patch, write_checkpoint
 from ckptswap.selection import Selection
+from ckptswap.sources import MemorySource
 from ckptswap.transplant import METADATA_KEY, Transplant, plan_transplant, transplant
 from ckptswap.version import __version__
 

@@ -82,7 +82,8 @@ def writer(path: str | os.PathLike[str]) -> Callable[[Iterable[Entry], Target], 
     for known in formats():
         if known.write and (not place.suffix or known.is_named(place.name)):
             return known.write
-    raise UsageError(f"{place} names no format that we write", remedy=f"end it with one of {', '.join(suffixes())}")
+    endings = ", ".join(suffixes())
+    raise UsageError(f"{place} names no format that we write", remedy=f"end it with one of {endings}")
 
 
 def suffixes() -> tuple[str, ...]:

@@ -30,8 +30,8 @@ class Format:
 
     - `open(source, folder)` gives the `Checkpoint` whose bytes `source` holds; `folder` opens the files beside it.
       It reads by `source.pread` and `pread_into` alone, so that a file in memory does as well as one on the disk,
-      runs nothing that the file holds, and raises `FormatError` for what is damaged or hostile. The checkpoint gets
-      its `sources`, which it closes, and what it knows of their `checksums`.
+      runs nothing that the file holds, and raises `FormatError` for what is damaged or hostile. The checkpoint
+      gets its `sources`, which it closes, and what is known of their `checksums`.
     - `what` says what a file is, after "is": "a zip archive, as torch writes them".
     - `claims(head, source)`: whether a file whose first 512 bytes are `head` is of this format.
     - `inside(folder)`: the name of the file by which a whole folder is of this format, None where it is not.

@@ -29,9 +29,9 @@ HEADER_MOST = 100_000_000
 
 
 def _claims(head: bytes, source: ByteSource) -> bool:
-    """A length that is possible and a `{` behind it: whatever magic number the length reads like, neither a zip nor
-    a pickle begins so. In a zip it would be a way of compressing that does not exist; a pickle would have to begin
-    with a text whose first letter is NUL."""
+    """A length that is possible and a `{` behind it: whatever magic number the length reads like, neither a zip
+    nor a pickle begins so. In a zip it would be a way of compressing that does not exist; a pickle would have to
+    begin with a text whose first letter is NUL."""
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= HEADER_MOST
 
 

@@ -39,6 +39,4 @@ def _config_text(file: ByteSource) -> str:
     return raw.decode("utf-8")
 
 
-FORMAT = Format(
-    "smp folder", open_smp_folder, inside=lambda folder: WEIGHTS if folder.holds(WEIGHTS) else None
-)
+FORMAT = Format("smp folder", open_smp_folder, inside=lambda folder: WEIGHTS if folder.holds(WEIGHTS) else None)

@@ -33,7 +33,8 @@ _KEY_MOST = 200
 class StateDict:
     """The model's map in `content`: under `key`, or at the top (None). `is_tensor` tells what a tensor is.
 
-    >>> state = StateDict.of({"state_dict": {"w": 1.5, "n": 1}, "epoch": 3}, lambda value: type(value) is float, "a")
+    >>> content = {"state_dict": {"w": 1.5, "n": 1}, "epoch": 3}
+    >>> state = StateDict.of(content, lambda value: type(value) is float, "a.pt")
     >>> state.key, state.tensors, state.beside
     ('state_dict', {'w': 1.5}, ('epoch', 'n'))
     """

@@ -16,12 +16,13 @@ from ckptswap.watching import Watch, unwatched
 SHARD_SIZE = 5_000_000_000
 """Bytes of tensors in a shard, as Hugging Face's tools choose by default."""
 
+
 @dataclass(frozen=True)
 class Target:
     """A file or folder to be written: what it says of itself, and whether it may replace a file (`force`).
 
-    It may be read by nobody who may not read all files that it is `made_of`. Shards have at most `shard_size` bytes
-    of tensors, a folder takes the `others` along, and `watch` is told of the bytes that are done.
+    It may be read by nobody who may not read all files that it is `made_of`. Shards have at most `shard_size`
+    bytes of tensors, a folder takes the `others` along, and `watch` is told of the bytes that are done.
     """
 
     path: Path

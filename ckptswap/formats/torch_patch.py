@@ -28,7 +28,6 @@ from ckptswap.formats.torch_tensors import keys_holding
 from ckptswap.formats.zip_writer import add_member
 from ckptswap.sources import CHUNK, FileRange, MemorySource, TensorSource, page_aligned
 from ckptswap.storage import ByteSource
-from ckptswap.twins import alike
 from ckptswap.watching import Watch, unwatched
 
 FORMATS = (torch_zip.FORMAT.name, torch_legacy.FORMAT.name)
@@ -180,8 +179,8 @@ def _disagree(a: Splice, b: Splice) -> bool:
     """Whether two that share bytes cannot both have what they should."""
     if a.replacement is a.entry and b.replacement is b.entry:
         return False
-    alike = (a.begin, a.end, a.entry.shape, a.entry.dtype) == (b.begin, b.end, b.entry.shape, b.entry.dtype)
-    if not alike or isinstance(a.entry.source, PieceSource) or isinstance(b.entry.source, PieceSource):
+    is_one_place = (a.begin, a.end, a.entry.shape, a.entry.dtype) == (b.begin, b.end, b.entry.shape, b.entry.dtype)
+    if not is_one_place or isinstance(a.entry.source, PieceSource) or isinstance(b.entry.source, PieceSource):
         return True
     return not alike(a.replacement, b.replacement)
 
@@ -189,7 +188,7 @@ def _disagree(a: Splice, b: Splice) -> bool:
 def _distinct(splices: Sequence[Splice]) -> Iterator[Splice]:
     """One of those that fill the same bytes."""
     yield from splices[:1]
-    yield from (after for before, after in pairwise(splices) if after.begin >= before.end or after.end > before.end)
+    yield from (b for a, b in pairwise(splices) if b.begin >= a.end or b.end > a.end)
 
 
 def _patch_plain(file: ByteSource, replaced: Sequence[Splice], out: BinaryIO, watch: Watch) -> None:
