@@ -34,7 +34,8 @@ class ByteSource:
     def pread(self, size: int, offset: int) -> bytes:
         """At most `size` bytes from `offset` on; fewer only at the end."""
         raw = bytearray(max(0, min(size, self.size - offset)))
-        self.pread_into(memoryview(raw), offset)
+        if raw:
+            self.pread_into(memoryview(raw), offset)
         return bytes(raw)
 
     def whole(self, most: int) -> bytes:
@@ -86,6 +87,8 @@ class LocalFile(ByteSource):
     A checkpoint of a thousand shards is a thousand of these. Only so many are really open; another is opened again
     when it is read, and must then still be the same file.
     """
+
+    path: Path
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)

@@ -28,6 +28,7 @@ from ckptswap.formats.torch_tensors import keys_holding
 from ckptswap.formats.zip_writer import add_member
 from ckptswap.sources import CHUNK, FileRange, MemorySource, TensorSource, page_aligned
 from ckptswap.storage import ByteSource
+from ckptswap.twins import alike
 from ckptswap.watching import Watch, unwatched
 
 FORMATS = (torch_zip.FORMAT.name, torch_legacy.FORMAT.name)
