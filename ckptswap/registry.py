@@ -30,10 +30,10 @@ Group = Literal["models", "data", "metrics", "formats", "executors"]
 _OURS: dict[Group, dict[str, str]] = {
     "models": {
         "smp": "ckptswap.task.models.smp:SOURCE",
-        "lab": "ckptswap.lab.sources:MODELS",
+        "lab": "ckptswap.lab.registered:MODELS",
     },
     "data": {
-        "lab": "ckptswap.lab.sources:DATA",
+        "lab": "ckptswap.lab.registered:DATA",
     },
     "metrics": {
         "iou": "ckptswap.task.metrics.overlap:IOU",
@@ -69,8 +69,8 @@ class Source:
     `build` is a function, or where it lies, so that a declaration costs no import. It raises `ModelError`,
     `DataError` or `MetricError` for what it cannot build. `libraries` are the distributions whose versions decide
     what is built, beside the one that declares it: they go into a run's key. `is_safe`: neither the rest of a spec
-    nor arguments can make it run code, open files or ask the network. `endings` are what may stand behind the
-    name, for a help text. `spare` is how many numbers building a model makes and drops again.
+    nor arguments can make it run code, open files or ask the network. `endings` are all that may stand behind a
+    metric's name (None: anything). `spare` is how many numbers building a model makes and drops again.
 
     >>> Source("math:hypot", is_safe=True).made(3, 4)
     5.0
@@ -79,7 +79,7 @@ class Source:
     build: Callable[..., Any] | str
     libraries: tuple[str, ...] = ()
     is_safe: bool = False
-    endings: tuple[str, ...] = ()
+    endings: tuple[str, ...] | None = None
     spare: int = 0
 
     def made(self, rest: Any, given: Any) -> Any:
@@ -102,7 +102,12 @@ def is_known(group: Group, name: str) -> bool:
     >>> is_known("models", "smp"), is_known("models", "scans/net.py")
     (True, False)
     """
-    return name in _OURS[group] or (name.isidentifier() and name in plugins(group))
+    return is_ours(group, name) or name in plugins(group)
+
+
+def is_ours(group: Group, name: str) -> bool:
+    """Whether the name is in the table of this package."""
+    return name in _OURS[group]
 
 
 def find(group: Group, name: str) -> Any:
@@ -129,7 +134,7 @@ def find(group: Group, name: str) -> Any:
 def every(group: Group) -> Iterator[Any]:
     """What the names of a group stand for, ours first; packages are asked once these are used up."""
     yield from (find(group, name) for name in _OURS[group])
-    yield from (find(group, name) for name in plugins(group) if name not in _OURS[group])
+    yield from (find(group, name) for name in plugins(group) if not is_ours(group, name))
 
 
 def source_of(group: Group, spec: str) -> tuple[Source, str] | None:
@@ -159,14 +164,14 @@ def is_safe(group: Group, spec: str) -> bool:
 @cache
 def plugins(group: Group) -> dict[str, Any]:
     """The entry points of installed packages, by name; one with a name of ours is never used (doctor says so)."""
-    from importlib.metadata import entry_points  # thirty milliseconds, which few commands need to spend
+    from importlib.metadata import entry_points  # which takes long beside the start of a command
 
     return {point.name: point for point in entry_points(group=f"ckptswap.{group}")}
 
 
 def distribution_of(group: Group, name: str) -> str | None:
     """The name of the installed package that a name comes from; None for ours."""
-    if name in _OURS[group] or name not in plugins(group):
+    if is_ours(group, name) or name not in plugins(group):
         return None
     package = plugins(group)[name].dist
     return package.name if package else None
@@ -185,9 +190,9 @@ def extra_for(module: str, package: str = "ckptswap") -> str | None:
     except PackageNotFoundError:
         return None
     for requirement in requirements:
-        found = match(r"""([\w.-]+)[^;\[]*;.*extra == ["']([\w-]+)["']""", requirement)
-        if found and found[1].replace("-", "_") == module.partition(".")[0]:
-            return found[2]
+        wanted = match(r"""([\w.-]+)[^;\[]*;.*extra == ["']([\w-]+)["']""", requirement)
+        if wanted and wanted[1].replace("-", "_") == module.partition(".")[0]:
+            return wanted[2]
     return None
 
 

@@ -7,11 +7,13 @@ Student's t over seeds. Sources of the claims: arXiv:2008.03414 (1–5), arXiv:2
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from ckptswap.lab.judging import Number, Part, State, beyond, judged
-from ckptswap.lab.pairs import ALL, STATISTICS, Pair
+from ckptswap.lab.findings import AFFINE, STATISTICS
+from ckptswap.lab.judging import Number, Part, State, all_reusable, beyond, half, judged, mean, minus
+from ckptswap.lab.pairs import ALL, Pair
 from ckptswap.lab.predictors import kind_correlation, threshold_gains
 from ckptswap.statistics.intervals import LEVEL, UNBOUNDED, Bounds
 from ckptswap.statistics.ranks import spearman
@@ -25,11 +27,25 @@ VERY = 10 * TOLERANCE
 LEAST = 5
 """Seeds that a claim takes; networks too, where these are the observations."""
 STAYS = 0.1
-AFFINE = ("bn.weight", "bn.bias")
 VARIANTS = ("unet-sgd", "unet-frozen-bias")
 """Other ways of training a network that is there already: no networks of their own."""
 
 Values = Sequence[float | None]
+
+
+class Claim:
+    """What is claimed, the rule by which it is judged, and its parts; `speaks_of` tells of which pairs."""
+
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        rule: str,
+        *parts: Callable[[Sequence[Pair]], Part],
+        speaks_of: Callable[[Sequence[Pair]], bool] = lambda pairs: True,
+    ) -> None:
+        self.judge = lambda pairs: judged(name, text, rule, [part(pairs) for part in parts])
+        self.speaks_of = speaks_of
 
 
 @dataclass(frozen=True)
@@ -42,28 +58,33 @@ class Judged:
 
 
 def claims(pairs: Sequence[Pair]) -> list[Judged]:
-    """Every claim for every network × initialisation, then those about networks, then those over networks.
+    """Judge every claim for every network × initialisation, then those about networks, then those over networks.
 
     >>> claims([])
     []
     """
-    found: list[Judged] = []
+    return [
+        Judged(arm, init, claim.judge(group))
+        for arm, init, group, known in _groups(pairs)
+        for claim in known
+        if claim.speaks_of(group)
+    ]
+
+
+def _groups(pairs: Sequence[Pair]) -> Iterator[tuple[str | None, str | None, list[Pair], Sequence[Claim]]]:
     for arm, init in dict.fromkeys((pair.arm, pair.init) for pair in pairs):
-        group = [pair for pair in pairs if (pair.arm, pair.init) == (arm, init)]
-        found += [Judged(arm, init, finding) for judge in CLAIMS for finding in judge(group)]
+        yield arm, init, [pair for pair in pairs if (pair.arm, pair.init) == (arm, init)], CLAIMS
     for arm in dict.fromkeys(pair.arm for pair in pairs):
-        found.append(Judged(arm, None, _needs_shared_start([pair for pair in pairs if pair.arm == arm])))
+        yield arm, None, [pair for pair in pairs if pair.arm == arm], OF_NETWORKS
     for init in dict.fromkeys(pair.init for pair in pairs):
-        group = [pair for pair in pairs if pair.init == init and pair.arm not in VARIANTS]
-        found += [Judged(None, init, finding) for finding in _over_networks(group)]
-    return found
+        yield None, init, [pair for pair in pairs if pair.init == init and pair.arm not in VARIANTS], OVER_NETWORKS
 
 
 # Parts -----------------------------------------------------------------------------------------------------------
 
 
 def above(name: str, values: Values, bound: float, level: float = LEVEL, bounds: Bounds = UNBOUNDED) -> Part:
-    """Whether the values' mean lies above a bound: wholly above upholds, wholly at or below refutes.
+    """Tell whether the values' mean lies above a bound: wholly above upholds, wholly at or below refutes.
 
     >>> above("gap", [0.2, 0.3, 0.2, 0.3, 0.2], 0.0).state, above("gap", [0.2, 0.3], 0.0).state
     ('upheld', 'open')
@@ -72,7 +93,7 @@ def above(name: str, values: Values, bound: float, level: float = LEVEL, bounds:
 
 
 def below(name: str, values: Values, bound: float, level: float = LEVEL, bounds: Bounds = UNBOUNDED) -> Part:
-    """Whether the values' mean lies below a bound: wholly below upholds, wholly at or above refutes."""
+    """Tell whether the values' mean lies below a bound: wholly below upholds, wholly at or above refutes."""
     return _placed(name, values, level, bounds, lambda low, high: beyond(-high, -low, -bound))
 
 
@@ -80,302 +101,275 @@ def _placed(
     name: str, values: Values, level: float, bounds: Bounds, judge: Callable[[float, float], tuple[State, str]]
 ) -> Part:
     known = [value for value in values if value is not None]
-    mean = seeds_interval(known, level, bounds) if known else None
+    interval = seeds_interval(known, level, bounds) if known else None
     numbers: dict[str, Number] = {
-        name: mean.estimate if mean else None,
-        f"{name}.low": mean.low if mean else None,
-        f"{name}.high": mean.high if mean else None,
+        name: interval.estimate if interval else None,
+        f"{name}.low": interval.low if interval else None,
+        f"{name}.high": interval.high if interval else None,
         f"{name}.n": len(known),
     }
-    if mean is None or mean.low is None or mean.high is None or len(known) < LEAST:
+    if interval is None or interval.low is None or interval.high is None or len(known) < LEAST:
         return Part("open", numbers, f"{name} has {len(known)} values, and a claim takes {LEAST}")
-    return Part(judge(mean.low, mean.high)[0], numbers)
+    return Part(judge(interval.low, interval.high)[0], numbers)
 
 
-def _cells(pairs: Sequence[Pair], kinds: Sequence[str]) -> dict[tuple[str, str], list[float]]:
-    """Layer and kind → its share in every seed that has one."""
-    found: dict[tuple[str, str], list[float]] = {}
-    for pair in pairs:
-        for cell in pair.cells:
-            if cell.kind in kinds:
-                found.setdefault((cell.layer, cell.kind), []).append(cell.share)
-    return found
+def _each(
+    judge: Callable[..., Part],
+    name: str,
+    value: Callable[[Pair], float | None],
+    bound: float = 0.0,
+    bounds: Bounds = UNBOUNDED,
+) -> Callable[[Sequence[Pair]], Part]:
+    """A part about a number that each pair has."""
+    return lambda pairs: judge(name, [value(pair) for pair in pairs], bound, bounds=bounds)
 
 
-def _verdicts(name: str, pairs: Sequence[Pair], kinds: Sequence[str]) -> tuple[dict[str, Number], str]:
+def _whole(kind: str) -> Callable[[Sequence[Pair]], Part]:
+    return _each(below, kind, _share(kind), TOLERANCE)
+
+
+def _verdicts(pairs: Sequence[Pair], *kinds: str) -> tuple[dict[str, int], str]:
     """How many cells lie below the tolerance, and above it, by intervals that hold all at once (Bonferroni)."""
-    cells = _cells(pairs, kinds)
+    cells: dict[tuple[str, str], list[float]] = {}
+    for cell in (cell for pair in pairs for cell in pair.cells if cell.kind in kinds):
+        cells.setdefault((cell.layer, cell.kind), []).append(cell.share)
     level = 1 - (1 - LEVEL) / max(len(cells), 1)
-    states = [below(name, values, TOLERANCE, level).state for values in cells.values()]
-    numbers: dict[str, Number] = {
-        f"{name}.cells": len(cells),
-        f"{name}.reusable": states.count("upheld"),
-        f"{name}.sensitive": states.count("refuted"),
-    }
+    states = [below("cell", shares, TOLERANCE, level).state for shares in cells.values()]
+    counts = {"cells": len(cells), "reusable": states.count("upheld"), "sensitive": states.count("refuted")}
     few = not cells or min(map(len, cells.values())) < LEAST
-    return numbers, f"{name}: not every cell has {LEAST} seeds" if few else ""
+    return counts, f"{_cells_of(*kinds)}: not every cell has {LEAST} seeds" if few else ""
 
 
-def _all_reusable(pairs: Sequence[Pair], *kinds: str) -> Part:
-    name = f"cells of {' and '.join(kinds)}"
-    numbers, why = _verdicts(name, pairs, kinds)
-    if numbers[f"{name}.sensitive"]:
-        return Part("refuted", numbers)
-    upheld = not why and numbers[f"{name}.reusable"] == numbers[f"{name}.cells"]
-    return Part("upheld" if upheld else "open", numbers, why)
+def _cells_of(*kinds: str) -> str:
+    return f"cells of {' and '.join(kinds)}"
 
 
-def _half_sensitive(pairs: Sequence[Pair], kind: str) -> Part:
-    name = f"cells of {kind}"
-    numbers, why = _verdicts(name, pairs, [kind])
-    sensitive, reusable, cells = (numbers[f"{name}.{each}"] or 0 for each in ("sensitive", "reusable", "cells"))
-    if why:
-        return Part("open", numbers, why)
-    return Part("upheld" if 2 * sensitive >= cells else "refuted" if 2 * reusable > cells else "open", numbers)
+def _reusable_cells(*kinds: str) -> Callable[[Sequence[Pair]], Part]:
+    def part(pairs: Sequence[Pair]) -> Part:
+        counts, why = _verdicts(pairs, *kinds)
+        state = all_reusable(counts, why)
+        return Part(state, _named(counts, *kinds), "" if state == "refuted" else why)
+
+    return part
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = list(values)
-    if not known or any(value is None for value in known):
-        return None
-    return math.fsum(value for value in known if value is not None) / len(known)
+def _half_sensitive(pairs: Sequence[Pair], kind: str = "conv.weight") -> Part:
+    counts, why = _verdicts(pairs, kind)
+    return Part("open" if why else half(counts), _named(counts, kind), why)
 
 
-def _minus(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else a - b
+def _named(counts: dict[str, int], *kinds: str) -> dict[str, Number]:
+    return {f"{_cells_of(*kinds)}.{name}": count for name, count in counts.items()}
 
 
-# 1: batch norm's statistics --------------------------------------------------------------------------------------
+# What a pair has -------------------------------------------------------------------------------------------------
 
 
-def _statistics_matter_more(pairs: Sequence[Pair]) -> list[Finding]:
-    def affine(pair: Pair) -> float | None:
-        return _mean(pair.kinds.get(kind) for kind in AFFINE)
-
-    def gap(*kinds: str) -> list[float | None]:
-        return [_minus(_mean(pair.kinds.get(kind) for kind in kinds), affine(pair)) for pair in pairs]
-
-    def of_cells(pair: Pair, kinds: Sequence[str]) -> float | None:
-        return _mean(cell.share for cell in pair.cells if cell.kind in kinds)
-
-    cells = [_minus(of_cells(pair, STATISTICS), of_cells(pair, AFFINE)) for pair in pairs]
-    again = [_minus(0.0, _mean(pair.recalibrated.get(kind) for kind in AFFINE)) for pair in pairs]
-    rule = "share of {} minus mean share of bn.weight and bn.bias, over whole kinds{}: above 0"
-    both = "In batch norm, running mean and variance matter more than weight and bias."
-    return [
-        judged(
-            "bn-statistics-matter-more",
-            both,
-            rule.format("running mean and variance (their mean)", ", and over cells"),
-            [above("whole kinds", gap(*STATISTICS), 0.0), above("cells", cells, 0.0)],
-        ),
-        judged(
-            "bn-running-mean-matters-more",
-            "The running mean alone matters more than weight and bias.",
-            rule.format("bn.running_mean", ""),
-            [above("mean minus affine", gap(STATISTICS[0]), 0.0)],
-        ),
-        judged(
-            "bn-running-var-matters-more",
-            "The running variance alone matters more than weight and bias.",
-            rule.format("bn.running_var", ""),
-            [above("variance minus affine", gap(STATISTICS[1]), 0.0)],
-        ),
-        judged(
-            "bn-statistics-matter-more-recalibrated",
-            "Once the statistics are estimated anew, the swapped ones still matter more than weight and bias.",
-            "0 (new statistics write over the swapped ones) minus mean share of bn.weight and bn.bias with new "
-            "statistics: above 0",
-            [above("0 minus affine", again, 0.0)],
-        ),
-    ]
+def _share(kind: str) -> Callable[[Pair], float | None]:
+    return lambda pair: pair.kinds.get(kind)
 
 
-# 2: weight and bias of batch norm --------------------------------------------------------------------------------
+def _gap(pair: Pair, *kinds: str) -> float | None:
+    """The mean share of whole kinds minus that of batch norm's weight and bias."""
+    return minus(mean(map(pair.kinds.get, kinds)), mean(map(pair.kinds.get, AFFINE)))
 
 
-def _affine_reusable(pairs: Sequence[Pair]) -> list[Finding]:
-    wholes = [below(kind, [pair.kinds.get(kind) for pair in pairs], TOLERANCE) for kind in AFFINE]
-    together = below("both together", [pair.groups.get("affine") for pair in pairs], TOLERANCE)
-    return [
-        judged(
-            "bn-affine-reusable",
-            "The weight and bias of batch norm can be reused.",
-            f"bn.weight, bn.bias, and both together: below {TOLERANCE}; all of their cells: below {TOLERANCE} "
-            "(Bonferroni), not supported when one is above",
-            [*wholes, together, _all_reusable(pairs, *AFFINE)],
-        )
-    ]
+def _gap_of_cells(pair: Pair) -> float | None:
+    def share(kinds: Sequence[str]) -> float | None:
+        return mean(cell.share for cell in pair.cells if cell.kind in kinds)
+
+    return minus(share(STATISTICS), share(AFFINE))
 
 
-# 3: convolution weights ------------------------------------------------------------------------------------------
+def _by_depth(pair: Pair, kind: str = "conv.weight") -> float | None:
+    cells = [cell for cell in pair.cells if cell.kind == kind]
+    return spearman([cell.place for cell in cells], [cell.share for cell in cells])
 
 
-def _conv_weight(pairs: Sequence[Pair], kind: str = "conv.weight") -> list[Finding]:
-    def by_depth(pair: Pair) -> float | None:
-        cells = [cell for cell in pair.cells if cell.kind == kind]
-        return spearman([cell.place for cell in cells], [cell.share for cell in cells])
-
-    def ahead(pair: Pair) -> float | None:
-        others = [value for name, value in pair.noise.items() if name != kind]
-        known = [value for value in others if value is not None]  # one that failed may be the largest
-        return _minus(pair.noise.get(kind), max(known)) if known and len(known) == len(others) else None
-
-    return [
-        judged(
-            "conv-weight-very-sensitive",
-            "The network is very sensitive to convolution weights.",
-            f"{kind}: above {VERY:g}; at least half of its cells above {TOLERANCE}, not supported when more than "
-            "half are below (Bonferroni)",
-            [above(kind, [pair.kinds.get(kind) for pair in pairs], VERY), _half_sensitive(pairs, kind)],
-        ),
-        judged(
-            "conv-weight-early-layers-matter-more",
-            "Convolution weights matter more the earlier they run.",
-            f"rank correlation of place in execution order and share, over the cells of {kind}: below 0",
-            [below("rank correlation", [by_depth(pair) for pair in pairs], 0.0, bounds=CORRELATION)],
-        ),
-        judged(
-            "conv-weight-sensitive-at-equal-distance",
-            "Moved equally far, convolution weights matter more than any other kind.",
-            f"every tensor moved by 30 % of its norm: share of {kind} minus the largest of the others: above 0",
-            [above("conv.weight minus others", [ahead(pair) for pair in pairs], 0.0)],
-        ),
-    ]
+def _ahead(pair: Pair, kind: str = "conv.weight") -> float | None:
+    others = [share for name, share in pair.noise.items() if name != kind]
+    known = [share for share in others if share is not None]  # one that failed may be the largest
+    return minus(pair.noise.get(kind), max(known)) if known and len(known) == len(others) else None
 
 
-# 4: convolution biases -------------------------------------------------------------------------------------------
+def _before_minus_others(pair: Pair) -> float | None:
+    return minus(pair.groups.get("bias-before-norm"), pair.groups.get("bias-without-norm"))
 
 
-def _conv_bias(pairs: Sequence[Pair], kind: str = "conv.bias") -> list[Finding]:
-    before = [pair.groups.get("bias-before-norm") for pair in pairs]
-    rest = [pair.groups.get("bias-without-norm") for pair in pairs]
-    again = [pair.regrouped.get("bias-before-norm") for pair in pairs]
-    alone = [
-        # Where the biases are equal in both networks, nothing was swapped beside the means.
-        None if bias is None else _minus(pair.kinds.get("bn.running_mean"), pair.groups.get("bias-and-mean"))
-        for pair, bias in zip(pairs, before, strict=True)
-    ]
-    found = [
-        judged(
-            "conv-bias-reusable",
-            "Convolution biases are not sensitive and can be reused directly.",
-            f"{kind}: below {TOLERANCE}; all of its cells: below {TOLERANCE} (Bonferroni), not supported when one "
-            "is above",
-            [below(kind, [pair.kinds.get(kind) for pair in pairs], TOLERANCE), _all_reusable(pairs, kind)],
-        )
-    ]
-    if not any("bias-before-norm" in pair.groups for pair in pairs):
-        return found
-    return [
-        *found,
-        judged(
-            "conv-bias-harm-lies-before-norm",
-            "What harm biases do is done by those before batch norm.",
-            "share of all biases before batch norm minus that of all others: above 0",
-            [above("before minus others", [_minus(a, b) for a, b in zip(before, rest, strict=True)], 0.0)],
-        ),
-        judged(
-            "running-mean-absorbs-bias",
-            "A bias before batch norm is absorbed by the running mean.",
-            f"biases before batch norm with new statistics: below {TOLERANCE}; share of bn.running_mean alone "
-            "minus share of both together: above 0",
-            [below("with new statistics", again, TOLERANCE), above("mean alone minus together", alone, 0.0)],
-        ),
-        judged(
-            "conv-bias-stays-near-its-start",
-            "A bias before batch norm, which has no gradient, stays near its initial value.",
-            f"distance from the initial values relative to these: below {STAYS}",
-            [below("relative distance", [pair.moved for pair in pairs], STAYS)],
-        ),
-    ]
+def _alone_minus_together(pair: Pair) -> float | None:
+    if pair.groups.get("bias-before-norm") is None:
+        return None  # the biases are equal in both networks: nothing was swapped beside the means
+    return minus(pair.kinds.get("bn.running_mean"), pair.groups.get("bias-and-mean"))
 
 
-def _needs_shared_start(pairs: Sequence[Pair], kind: str = "conv.bias") -> Finding:
+def _first_half(pair: Pair) -> float | None:
+    return pair.prefix[(len(pair.prefix) + 1) // 2 - 1] if pair.prefix else None
+
+
+def _log_ratio(to: str, pair: Pair) -> float | None:
+    apart = pair.apart.get(ALL)
+    other = getattr(apart, to) if apart else None
+    return math.log(apart.pair / other) if apart and apart.pair and other else None
+
+
+def _apart_by_start(pairs: Sequence[Pair], kind: str = "conv.bias") -> Values:
+    """Of every seed, the share from an independent start minus that from a shared one."""
     shares = {(pair.init, pair.seed): pair.kinds.get(kind) for pair in pairs}
     seeds = sorted({pair.seed for pair in pairs})
-    apart = [_minus(shares.get(("independent", seed)), shares.get(("shared", seed))) for seed in seeds]
-    return judged(
+    return [minus(shares.get(("independent", seed)), shares.get(("shared", seed))) for seed in seeds]
+
+
+def _correlations(pairs: Sequence[Pair]) -> Values:
+    """Of every network, the mean over seeds."""
+    found: dict[str, list[float]] = {pair.arm: [] for pair in pairs}
+    for pair in pairs:
+        correlation = kind_correlation(pair, "rmse")
+        found[pair.arm] += [] if correlation is None else [correlation]
+    return list(map(mean, found.values()))
+
+
+def _has_bias_before_norm(pairs: Sequence[Pair]) -> bool:
+    return any("bias-before-norm" in pair.groups for pair in pairs)
+
+
+# The claims ------------------------------------------------------------------------------------------------------
+
+_GAP = "share of {} minus mean share of bn.weight and bn.bias, over whole kinds{}: above 0"
+_PREDICTS = ("rmse-predicts-drop", "The RMSE between donor and recipient predicts the drop.")
+
+CLAIMS = (
+    Claim(
+        "bn-statistics-matter-more",
+        "In batch norm, running mean and variance matter more than weight and bias.",
+        _GAP.format("running mean and variance (their mean)", ", and over cells"),
+        _each(above, "whole kinds", lambda pair: _gap(pair, *STATISTICS)),
+        _each(above, "cells", _gap_of_cells),
+    ),
+    Claim(
+        "bn-running-mean-matters-more",
+        "The running mean alone matters more than weight and bias.",
+        _GAP.format("bn.running_mean", ""),
+        _each(above, "mean minus affine", lambda pair: _gap(pair, "bn.running_mean")),
+    ),
+    Claim(
+        "bn-running-var-matters-more",
+        "The running variance alone matters more than weight and bias.",
+        _GAP.format("bn.running_var", ""),
+        _each(above, "variance minus affine", lambda pair: _gap(pair, "bn.running_var")),
+    ),
+    Claim(
+        "bn-statistics-matter-more-recalibrated",
+        "Once the statistics are estimated anew, the swapped ones still matter more than weight and bias.",
+        "0 (new statistics write over the swapped ones) minus mean share of bn.weight and bn.bias with new "
+        "statistics: above 0",
+        _each(above, "0 minus affine", lambda pair: minus(0.0, mean(map(pair.recalibrated.get, AFFINE)))),
+    ),
+    Claim(
+        "bn-affine-reusable",
+        "The weight and bias of batch norm can be reused.",
+        f"bn.weight, bn.bias, and both together: below {TOLERANCE}; all of their cells: below {TOLERANCE} "
+        "(Bonferroni), not supported when one is above",
+        *map(_whole, AFFINE),
+        _each(below, "both together", lambda pair: pair.groups.get("affine"), TOLERANCE),
+        _reusable_cells(*AFFINE),
+    ),
+    Claim(
+        "conv-weight-very-sensitive",
+        "The network is very sensitive to convolution weights.",
+        f"conv.weight: above {VERY:g}; at least half of its cells above {TOLERANCE}, not supported when more than "
+        "half are below (Bonferroni)",
+        _each(above, "conv.weight", _share("conv.weight"), VERY),
+        _half_sensitive,
+    ),
+    Claim(
+        "conv-weight-early-layers-matter-more",
+        "Convolution weights matter more the earlier they run.",
+        "rank correlation of place in execution order and share, over the cells of conv.weight: below 0",
+        _each(below, "rank correlation", _by_depth, bounds=CORRELATION),
+    ),
+    Claim(
+        "conv-weight-sensitive-at-equal-distance",
+        "Moved equally far, convolution weights matter more than any other kind.",
+        "every tensor moved by 30 % of its norm: share of conv.weight minus the largest of the others: above 0",
+        _each(above, "conv.weight minus others", _ahead),
+    ),
+    Claim(
+        "conv-bias-reusable",
+        "Convolution biases are not sensitive and can be reused directly.",
+        f"conv.bias: below {TOLERANCE}; all of its cells: below {TOLERANCE} (Bonferroni), not supported when one "
+        "is above",
+        _whole("conv.bias"),
+        _reusable_cells("conv.bias"),
+    ),
+    Claim(
+        "conv-bias-harm-lies-before-norm",
+        "What harm biases do is done by those before batch norm.",
+        "share of all biases before batch norm minus that of all others: above 0",
+        _each(above, "before minus others", _before_minus_others),
+        speaks_of=_has_bias_before_norm,
+    ),
+    Claim(
+        "running-mean-absorbs-bias",
+        "A bias before batch norm is absorbed by the running mean.",
+        f"biases before batch norm with new statistics: below {TOLERANCE}; share of bn.running_mean alone "
+        "minus share of both together: above 0",
+        _each(below, "with new statistics", lambda pair: pair.regrouped.get("bias-before-norm"), TOLERANCE),
+        _each(above, "mean alone minus together", _alone_minus_together),
+        speaks_of=_has_bias_before_norm,
+    ),
+    Claim(
+        "conv-bias-stays-near-its-start",
+        "A bias before batch norm, which has no gradient, stays near its initial value.",
+        f"distance from the initial values relative to these: below {STAYS}",
+        _each(below, "relative distance", lambda pair: pair.moved, STAYS),
+        speaks_of=_has_bias_before_norm,
+    ),
+    Claim(
+        "features-are-general",
+        "The first half of the layers can be taken from a network of another task.",
+        f"the first half of the layers in execution order, all their tensors: below {TOLERANCE}",
+        _each(below, "first half", _first_half, TOLERANCE),
+    ),
+    Claim(
+        "parameters-differ-little",
+        "The parameters of networks for the two tasks differ little.",
+        "over all weights and biases, log of the pair's RMSE over that from the recipient's own start: below "
+        "0; over that between recipients of two seeds: below 0",
+        _each(below, "log ratio to start", partial(_log_ratio, "start")),
+        _each(below, "log ratio to seeds", partial(_log_ratio, "seeds")),
+    ),
+    Claim(
+        *_PREDICTS,
+        "rank correlation of RMSE and share over the cells of a kind, mean over kinds with 5 cells: above 0",
+        _each(above, "rank correlation", lambda pair: kind_correlation(pair, "rmse"), bounds=CORRELATION),
+    ),
+)
+"""For every network × initialisation."""
+OF_NETWORKS = (
+    Claim(
         "conv-bias-needs-shared-start",
         "Convolution biases can be reused only where both networks began alike.",
-        f"{kind}, independent minus shared initialisation of the same seed: above {TOLERANCE}",
-        [above("independent minus shared", apart, TOLERANCE)],
-    )
-
-
-# 5: the paper's reasons ------------------------------------------------------------------------------------------
-
-
-def _reasons(pairs: Sequence[Pair]) -> list[Finding]:
-    half = [pair.prefix[(len(pair.prefix) + 1) // 2 - 1] if pair.prefix else None for pair in pairs]
-
-    def ratio(pair: Pair, to: str) -> float | None:
-        apart = pair.apart.get(ALL)
-        other = getattr(apart, to) if apart else None
-        return math.log(apart.pair / other) if apart and apart.pair and other else None
-
-    return [
-        judged(
-            "features-are-general",
-            "The first half of the layers can be taken from a network of another task.",
-            f"the first half of the layers in execution order, all their tensors: below {TOLERANCE}",
-            [below("first half", half, TOLERANCE)],
+        f"conv.bias, independent minus shared initialisation of the same seed: above {TOLERANCE}",
+        lambda pairs: above("independent minus shared", _apart_by_start(pairs), TOLERANCE),
+    ),
+)
+"""For every network, over both initialisations."""
+OVER_NETWORKS = (
+    Claim(
+        *_PREDICTS,
+        "as for one network, with the mean over seeds of each of the networks as an observation: above 0",
+        lambda pairs: above("rank correlation", _correlations(pairs), 0.0, bounds=CORRELATION),
+    ),
+    Claim(
+        "rmse-threshold-carries-over",
+        "A threshold on RMSE tells reusable cells from others in a network that it was not fitted on.",
+        "balanced accuracy on the network left out, mean over kinds, minus 0.5: above 0",
+        lambda pairs: above(
+            "balanced accuracy minus 0.5",
+            list(threshold_gains(pairs, "rmse").values()),
+            0.0,
+            bounds=(-0.5, 0.5),
         ),
-        judged(
-            "parameters-differ-little",
-            "The parameters of networks for the two tasks differ little.",
-            "over all weights and biases, log of the pair's RMSE over that from the recipient's own start: below "
-            "0; over that between recipients of two seeds: below 0",
-            [
-                below("log ratio to start", [ratio(pair, "start") for pair in pairs], 0.0),
-                below("log ratio to seeds", [ratio(pair, "seeds") for pair in pairs], 0.0),
-            ],
-        ),
-    ]
-
-
-# 6: RMSE as a predictor ------------------------------------------------------------------------------------------
-
-_PREDICTS = "The RMSE between donor and recipient predicts the drop."
-
-
-def _rmse_predicts(pairs: Sequence[Pair]) -> list[Finding]:
-    return [
-        judged(
-            "rmse-predicts-drop",
-            _PREDICTS,
-            "rank correlation of RMSE and share over the cells of a kind, mean over kinds with 5 cells: above 0",
-            [
-                above(
-                    "rank correlation", [kind_correlation(pair, "rmse") for pair in pairs], 0.0, bounds=CORRELATION
-                )
-            ],
-        )
-    ]
-
-
-def _over_networks(pairs: Sequence[Pair]) -> list[Finding]:
-    arms = list(dict.fromkeys(pair.arm for pair in pairs))
-
-    def of(arm: str) -> float | None:
-        known = [kind_correlation(pair, "rmse") for pair in pairs if pair.arm == arm]
-        return _mean(value for value in known if value is not None)
-
-    gains = threshold_gains(pairs, "rmse")
-    return [
-        judged(
-            "rmse-predicts-drop",
-            _PREDICTS,
-            "as for one network, with the mean over seeds of each of the networks as an observation: above 0",
-            [above("rank correlation", [of(arm) for arm in arms], 0.0, bounds=CORRELATION)],
-        ),
-        judged(
-            "rmse-threshold-carries-over",
-            "A threshold on RMSE tells reusable cells from others in a network that it was not fitted on.",
-            "balanced accuracy on the network left out, mean over kinds, minus 0.5: above 0",
-            [above("balanced accuracy minus 0.5", [gains.get(arm) for arm in arms], 0.0, bounds=(-0.5, 0.5))],
-        ),
-    ]
-
-
-CLAIMS = (_statistics_matter_more, _affine_reusable, _conv_weight, _conv_bias, _reasons, _rmse_predicts)
+    ),
+)
+"""For every initialisation; a network is the observation."""

@@ -10,18 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ckptswap.errors import listing
-from ckptswap.lab.judging import Number, Part, State, beyond, judged
+from ckptswap.lab.judging import Number, Part, State, all_reusable, beyond, half, judged
 from ckptswap.sweep.analysis import Analysis
 from ckptswap.sweep.result import Finding, Row, SweepResult, Verdict
 
 VERY = 10  # times the tolerance, for 'very sensitive'
-STATS = ("bn.running_mean", "bn.running_var")
-AFFINE = ("bn.weight", "bn.bias")
+STATISTICS, AFFINE = ("bn.running_mean", "bn.running_var"), ("bn.weight", "bn.bias")
+_REUSABLE = (
+    "{}, as whole kinds and in every cell: supported when all are reusable at the tolerance, not supported when "
+    "any is sensitive (simultaneous intervals)"
+)
 _NOT_SWAPPED = ("identical", "no-effect")
 
 
 def judge(analysis: Analysis) -> SweepResult:
-    """The analysis's result with the claims judged on it; unchanged where they cannot be.
+    """Lay the claims onto an analysis's result; it stays as it is where they cannot be judged.
 
     The claims are about parts of one donor, taken one at a time: nothing is said of other modes or several donors.
     """
@@ -32,76 +35,60 @@ def judge(analysis: Analysis) -> SweepResult:
 
 
 def findings(analysis: Analysis) -> tuple[Finding, ...]:
-    """The four claims with rule, numbers and verdict, in the paper's order.
+    """Judge the four claims: each with rule, numbers and verdict, in the paper's order.
 
     `analysis.result.rows` should hold whole kinds (layer None) and layer × kind cells; what is missing leaves a
     claim undecided. Source: arXiv:2008.03414 for the claims, docs/method.md for the rules.
 
     >>> from types import SimpleNamespace
     >>> nothing = SweepResult("dice", "max", 0.01, 0.9, None, 0, rows=())
-    >>> {each.verdict for each in findings(SimpleNamespace(result=nothing, contrast=None))}
+    >>> {finding.verdict for finding in findings(SimpleNamespace(result=nothing, contrast=None))}
     {'undecided'}
     """
-    return (_statistics_matter_more(analysis), _affine_reusable(analysis), *_convolutions(analysis))
-
-
-def _statistics_matter_more(analysis: Analysis) -> Finding:
-    parts = [_contrast_part(analysis, "whole_kinds", whole=True), _contrast_part(analysis, "cells", whole=False)]
-    return judged(
-        "bn-statistics-matter-more",
-        "In batch norm, running mean and variance matter more than weight and bias.",
-        "mean drop of bn.running_mean and bn.running_var minus mean drop of bn.weight and bn.bias, over whole "
-        "kinds and over cells: supported when both 95 % intervals lie above 0, not supported when either lies "
-        "at or below 0",
-        parts,
-    )
-
-
-def _affine_reusable(analysis: Analysis) -> Finding:
-    parts = [part for kind in AFFINE for part in _reusable_parts(analysis.result, kind)]
-    return judged(
-        "bn-affine-reusable", "The weight and bias of batch norm can be reused.", _reusable_rule(*AFFINE), parts
-    )
-
-
-def _convolutions(analysis: Analysis) -> tuple[Finding, Finding]:
-    weight = judged(
-        "conv-weight-very-sensitive",
-        "The network is very sensitive to convolution weights.",
-        f"the simultaneous interval of the whole kind conv.weight lies above {VERY} × tolerance, and at least "
-        f"half of its cells are sensitive: supported; that interval at or below {VERY} × tolerance, or more "
-        "than half of the cells reusable: not supported (10 and half are ours)",
-        [_very_sensitive_part(analysis.result), _half_sensitive_part(analysis.result)],
-    )
-    bias = judged(
-        "conv-bias-reusable",
-        "Convolution biases are not sensitive and can be reused directly.",
-        _reusable_rule("conv.bias"),
-        _reusable_parts(analysis.result, "conv.bias"),
-    )
-    return weight, bias
-
-
-def _reusable_rule(*kinds: str) -> str:
+    result = analysis.result
     return (
-        f"{' and '.join(kinds)}, as whole kinds and in every cell: supported when all are reusable at the "
-        "tolerance, not supported when any is sensitive (simultaneous intervals)"
+        judged(
+            "bn-statistics-matter-more",
+            "In batch norm, running mean and variance matter more than weight and bias.",
+            "mean drop of bn.running_mean and bn.running_var minus mean drop of bn.weight and bn.bias, over whole "
+            "kinds and over cells: supported when both 95 % intervals lie above 0, not supported when either lies "
+            "at or below 0",
+            [_contrast(analysis, "whole_kinds", whole=True), _contrast(analysis, "cells", whole=False)],
+        ),
+        judged(
+            "bn-affine-reusable",
+            "The weight and bias of batch norm can be reused.",
+            _REUSABLE.format(" and ".join(AFFINE)),
+            [part for kind in AFFINE for part in _reusable(result, kind)],
+        ),
+        judged(
+            "conv-weight-very-sensitive",
+            "The network is very sensitive to convolution weights.",
+            f"the simultaneous interval of the whole kind conv.weight lies above {VERY} × tolerance, and at least "
+            f"half of its cells are sensitive: supported; that interval at or below {VERY} × tolerance, or more "
+            "than half of the cells reusable: not supported (10 and half are ours)",
+            _very_sensitive(result, "conv.weight"),
+        ),
+        judged(
+            "conv-bias-reusable",
+            "Convolution biases are not sensitive and can be reused directly.",
+            _REUSABLE.format("conv.bias"),
+            _reusable(result, "conv.bias"),
+        ),
     )
 
 
-# Claim 1 -------------------------------------------------------------------------------------------
-
-
-def _contrast_part(analysis: Analysis, name: str, *, whole: bool) -> Part:
+def _contrast(analysis: Analysis, name: str, *, whole: bool) -> Part:
     """Mean drop of the statistics minus mean drop of the affine parameters, against 0."""
-    rows = {kind: _rows(analysis.result, kind, whole=whole) for kind in STATS + AFFINE}
+    rows = {kind: _rows(analysis.result, kind, whole=whole) for kind in STATISTICS + AFFINE}
     drops = {f"{name}.{kind}": _mean([row.drop for row in of_kind.values()]) for kind, of_kind in rows.items()}
-    why = _untested(rows, whole=whole) or _without_drop([row for each in rows.values() for row in each.values()])
+    why = _untested(rows, whole=whole)
+    why = why or _without_drop([row for of_kind in rows.values() for row in of_kind.values()])
     if why:
         return Part("open", drops, why)
-    found = analysis.contrast(_weights(rows))
-    bounds = {f"{name}.contrast": found.estimate, f"{name}.low": found.low, f"{name}.high": found.high}
-    state, why = beyond(found.low, found.high, 0.0)
+    interval = analysis.contrast(_weights(rows))
+    bounds = {f"{name}.contrast": interval.estimate, f"{name}.low": interval.low, f"{name}.high": interval.high}
+    state, why = beyond(interval.low, interval.high, 0.0)
     return Part(state, {**drops, **bounds}, why)
 
 
@@ -111,58 +98,35 @@ def _weights(rows: Mapping[str, Mapping[int, Row]]) -> dict[int, float]:
     Identical and no-effect rows count in the means; their drop is 0, so that they need no weight.
     """
     weights = {}
-    for kinds, sign in ((STATS, 1.0), (AFFINE, -1.0)):
+    for kinds, sign in ((STATISTICS, 1.0), (AFFINE, -1.0)):
         side = {at: row for kind in kinds for at, row in rows[kind].items()}
         weights.update({at: sign / len(side) for at, row in side.items() if row.status == "measured"})
     return weights
 
 
-# Claims 2 and 4 ------------------------------------------------------------------------------------
-
-
-def _reusable_parts(result: SweepResult, kind: str) -> list[Part]:
-    return [_whole_reusable(result, kind), _cells_reusable(result, kind)]
-
-
-def _whole_reusable(result: SweepResult, kind: str) -> Part:
+def _reusable(result: SweepResult, kind: str) -> list[Part]:
+    """Two parts: the whole kind, and its cells."""
     row, why = _whole(result, kind)
-    states: Mapping[Verdict | None, State] = {"reusable": "upheld", "sensitive": "refuted"}
-    if row is None or why:
-        return Part("open", _row_numbers(kind, row), why)
-    return Part(
-        states.get(row.verdict, "open"), _row_numbers(kind, row), beyond(row.sim_low, row.sim_high, 0.0)[1]
-    )
-
-
-def _cells_reusable(result: SweepResult, kind: str) -> Part:
+    numbers = _row_numbers(kind, row)
+    whole = Part("open", numbers, why)
+    if row is not None and not why:
+        states: Mapping[Verdict | None, State] = {"reusable": "upheld", "sensitive": "refuted"}
+        whole = Part(states.get(row.verdict, "open"), numbers, beyond(row.sim_low, row.sim_high, 0.0)[1])
     counts, why = _counts(result, kind)
-    if counts["sensitive"]:
-        return Part("refuted", _labelled(kind, counts))
-    upheld = counts["reusable"] == counts["cells"] and not why
-    return Part("upheld" if upheld else "open", _labelled(kind, counts), why)
+    state = all_reusable(counts, why)
+    return [whole, Part(state, _named(kind, counts), "" if state == "refuted" else why)]
 
 
-# Claim 3 -------------------------------------------------------------------------------------------
-
-
-def _very_sensitive_part(result: SweepResult, kind: str = "conv.weight") -> Part:
+def _very_sensitive(result: SweepResult, kind: str) -> list[Part]:
+    """Two parts: the whole kind, and half of its cells."""
     bound = VERY * result.tolerance
     row, why = _whole(result, kind)
-    numbers = {**_row_numbers(kind, row), "bound": bound}
-    if row is None or why:
-        return Part("open", numbers, why)
-    state, why = beyond(row.sim_low, row.sim_high, bound)
-    return Part(state, numbers, why)
-
-
-def _half_sensitive_part(result: SweepResult, kind: str = "conv.weight") -> Part:
+    state: State = "open"
+    if row is not None and not why:
+        state, why = beyond(row.sim_low, row.sim_high, bound)
+    whole = Part(state, {**_row_numbers(kind, row), "bound": bound}, why)
     counts, why = _counts(result, kind)
-    numbers = _labelled(kind, counts)
-    if why:
-        return Part("open", numbers, why)
-    if 2 * counts["sensitive"] >= counts["cells"]:
-        return Part("upheld", numbers)
-    return Part("refuted" if 2 * counts["reusable"] > counts["cells"] else "open", numbers)
+    return [whole, Part("open" if why else half(counts), _named(kind, counts), why)]
 
 
 # Rows ----------------------------------------------------------------------------------------------
@@ -201,7 +165,7 @@ def _untested(rows: Mapping[str, Mapping[int, Row]], *, whole: bool) -> str:
     missing = [kind for kind, of_kind in rows.items() if not of_kind]
     if missing:
         return f"the table has {form} of {', '.join(missing)}"
-    idle = [kind for kind, each in rows.items() if all(row.status in _NOT_SWAPPED for row in each.values())]
+    idle = [kind for kind, own in rows.items() if all(row.status in _NOT_SWAPPED for row in own.values())]
     return f"{', '.join(idle)} would change nothing: equal in both, or never read" if idle else ""
 
 
@@ -212,7 +176,7 @@ def _without_drop(rows: Sequence[Row]) -> str:
     )
 
 
-def _labelled(kind: str, counts: Mapping[str, int]) -> dict[str, Number]:
+def _named(kind: str, counts: Mapping[str, int]) -> dict[str, Number]:
     return {f"{kind}.{name}": count for name, count in counts.items()}
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +23,7 @@ class Part:
 
 
 def judged(claim: str, text: str, rule: str, parts: Sequence[Part]) -> Finding:
-    """The claim with its parts' numbers; its rule tells what was in the way.
+    """Judge a claim: the numbers of its parts, and a rule that tells what was in the way.
 
     >>> judged("c", "It holds.", "always", [Part("upheld", {"n": 1}), Part("open", {}, "no data")]).verdict
     'undecided'
@@ -35,7 +36,7 @@ def judged(claim: str, text: str, rule: str, parts: Sequence[Part]) -> Finding:
 
 
 def verdict(states: Sequence[State]) -> Literal["supported", "not supported", "undecided"]:
-    """All parts upheld, any refuted, or neither.
+    """Tell whether all parts are upheld, any refuted, or neither.
 
     >>> verdict(["upheld", "refuted", "open"])
     'not supported'
@@ -46,7 +47,7 @@ def verdict(states: Sequence[State]) -> Literal["supported", "not supported", "u
 
 
 def beyond(low: float | None, high: float | None, bound: float) -> tuple[State, str]:
-    """Wholly above the bound: upheld; wholly at or below it: refuted.
+    """Place an interval: wholly above the bound is upheld, wholly at or below it refuted.
 
     >>> beyond(0.1, 0.2, 0.0), beyond(-0.1, 0.2, 0.0)
     (('upheld', ''), ('open', ''))
@@ -56,3 +57,41 @@ def beyond(low: float | None, high: float | None, bound: float) -> tuple[State, 
     if low > bound:
         return "upheld", ""
     return ("refuted", "") if high <= bound else ("open", "")
+
+
+def half(counts: Mapping[str, int]) -> State:
+    """Place a kind's cells: at least half sensitive is upheld, more than half reusable refuted.
+
+    >>> half({"cells": 4, "sensitive": 2, "reusable": 2}), half({"cells": 4, "sensitive": 0, "reusable": 3})
+    ('upheld', 'refuted')
+    """
+    if 2 * counts["sensitive"] >= counts["cells"]:
+        return "upheld"
+    return "refuted" if 2 * counts["reusable"] > counts["cells"] else "open"
+
+
+def all_reusable(counts: Mapping[str, int], why: str) -> State:
+    """Place a kind's cells: all reusable is upheld, unless there is a reason against it; one sensitive refutes.
+
+    >>> all_reusable({"cells": 2, "sensitive": 1, "reusable": 1}, "too few seeds")
+    'refuted'
+    """
+    if counts["sensitive"]:
+        return "refuted"
+    return "upheld" if counts["reusable"] == counts["cells"] and not why else "open"
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Average; None where there is nothing, or a value is missing.
+
+    >>> mean([1.0, 2.0]), mean([1.0, None]), mean([])
+    (1.5, None, None)
+    """
+    numbers = list(values)
+    known = [value for value in numbers if value is not None]
+    return math.fsum(known) / len(known) if known and len(known) == len(numbers) else None
+
+
+def minus(a: float | None, b: float | None) -> float | None:
+    """Subtract; None where either is missing."""
+    return None if a is None or b is None else a - b
