@@ -15,18 +15,20 @@ from typing import Any
 import numpy as np
 
 from ckptswap.errors import MetricError, RunError, UsageError, near
-from ckptswap.scoring.variant import Variant
+from ckptswap.scoring.scorer import Block
+from ckptswap.scoring.variant import BASELINE, Variant
 from ckptswap.statistics import intervals as statistics
 from ckptswap.statistics.intervals import Interval, RowIntervals, Sample
 from ckptswap.sweep.heats import Heat, Race, heats
 from ckptswap.sweep.plan import Cell, Plan, cell_key
 from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated, Row, SweepResult, Verdict
-from ckptswap.sweep.run_folder.blocks import Block, Blocks
+from ckptswap.sweep.run_folder.blocks import Blocks
 from ckptswap.sweep.run_folder.contents import refuse_odd_run
-from ckptswap.sweep.run_folder.journal import BASELINE, DONOR, PLAN, donor_id, key_of, read_blocks, read_plan
+from ckptswap.sweep.run_folder.journal import DONOR, PLAN, donor_id, key_of, read_blocks, read_plan
 from ckptswap.sweep.scores import Scores
 from ckptswap.sweep.spec import checked_tolerance
 from ckptswap.sweep.warnings import notes, unseen
+from ckptswap.task.metrics import recorded_metric
 
 DEFAULT_TOLERANCE = 0.01
 """Of the distance between the baseline and a trivial prediction."""
@@ -120,20 +122,13 @@ class Run:
 
 
 def reduction(metric: str) -> statistics.Reduce:
-    """How a metric's summed statistics become its value, by its name: all are means but the pooled overlaps.
+    """How a metric's summed statistics become its value, by its name.
 
-    >>> reduction("own.py:loss") is statistics.mean, reduction("iou") is statistics.mean
-    (True, True)
     >>> float(reduction("iou:pooled")(np.array([2.0, 1.0, 1.0, 0.0]), np.array(3.0)))
     0.5
     """
-    plain = metric.removesuffix(":pooled")
-    if plain == metric or plain not in ("iou", "dice", "accuracy"):
-        return statistics.mean
-    from ckptswap.task import metrics
-
-    score = getattr(metrics, plain)
-    return lambda sums, count: score(sums.reshape(*sums.shape[:-1], -1, 4))
+    recorded = recorded_metric(metric)
+    return statistics.mean if recorded.is_mean else recorded.reduce
 
 
 def load_result(run_dir: str | Path, metric: str | None = None, tolerance: float | None = None) -> SweepResult:

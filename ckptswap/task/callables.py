@@ -136,6 +136,14 @@ def code_hash(spec: str | None) -> str | None:
     return hashlib.sha256(Path(place).read_bytes()).hexdigest()
 
 
+def loaded_from(spec: str) -> ModuleType | None:
+    """The module that the callable of a spec was loaded from; None for what was not, or is none."""
+    place = spec.rpartition(":")[0]
+    if place.endswith(".py") and os.path.isfile(place):
+        return sys.modules.get(_module_name(Path(place)))
+    return sys.modules.get(place)
+
+
 def _place(fault: BaseException) -> str:
     """' at file:line' in the user's own code, the innermost one; '' where none of it was running."""
     if isinstance(fault, SyntaxError) and fault.filename:
@@ -153,9 +161,7 @@ def _load_file(path: Path, error: type[TaskError]) -> ModuleType:
     """A file as a module under a name of its own, loaded once for each content."""
     if not path.is_file():
         raise error(f"there is no file {path}", remedy="check the path; it is relative to the current folder")
-    full = path.resolve()
-    digest = hashlib.sha256(str(full).encode() + full.read_bytes()).hexdigest()[:16]
-    name = f"ckptswap_user_{path.stem}_{digest}"
+    full, name = path.resolve(), _module_name(path)
     if name in sys.modules:
         return sys.modules[name]
     _make_importable(full.parent)
@@ -171,6 +177,12 @@ def _load_file(path: Path, error: type[TaskError]) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def _module_name(path: Path) -> str:
+    full = path.resolve()
+    digest = hashlib.sha256(str(full).encode() + full.read_bytes()).hexdigest()[:16]
+    return f"ckptswap_user_{path.stem}_{digest}"
 
 
 def _load_module(name: str, error: type[TaskError], registered: Sequence[str]) -> ModuleType:

@@ -1,7 +1,7 @@
 """What a model is scored on: the same batches in the same order, every time.
 
-A data spec is a folder (see `folder`), `lab:NAME`, or a callable `file.py:name` / `package.module:name` that is
-called with `data_args` and returns one of two things:
+A data spec is a folder (see `folder`), or names a source of the registry (`NAME:REST`) or a callable
+(`file.py:name`, `package.module:name`), which is called with `data_args` and returns one of two things:
 
 - something with `__getitem__` and `__len__` (a map-style Dataset, a list): its items are *samples*, (input,
   target) or (input, target, group), or the input alone where the target is the input;
@@ -18,7 +18,6 @@ order. Batches are walked by *number*, in a seeded random order (see `order`): s
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections.abc import Callable, Container, Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -30,8 +29,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from ckptswap.errors import DataError, UsageError, near
-from ckptswap.task.callables import call, is_callable_spec, load_callable
+from ckptswap.errors import DataError, UsageError
+from ckptswap.registry import names, source_of
+from ckptswap.task.callables import call, faults_of, is_callable_spec, load_callable
 from ckptswap.task.folder import FolderSamples
 from ckptswap.task.order import in_data_order
 from ckptswap.task.source import BatchSource, Group, Sample, SampleSource, Source
@@ -193,15 +193,13 @@ def load_data(spec: TaskSpec, progress: Progress | None = None, memory: int = ME
 
 
 def _find(name: str, spec: TaskSpec) -> Any:
-    if name.startswith("lab:"):
-        datasets = importlib.import_module("ckptswap.lab.data").DATASETS
-        key = name.removeprefix("lab:")
-        if key not in datasets:
-            remedy = near(key, datasets) or f"use one of {', '.join(datasets)}"
-            raise DataError(f"the lab has no data {key!r}", remedy=remedy)
-        return call(name, datasets[key], spec.data_args, DataError)
+    registered = source_of("data", name)
+    if registered is not None:
+        source, rest = registered
+        with faults_of(name, DataError):
+            return source.made(rest, spec.data_args)
     if is_callable_spec(name) and not Path(name).is_dir():
-        return call(name, load_callable(name, DataError), spec.data_args, DataError)
+        return call(name, load_callable(name, DataError, names("data")), spec.data_args, DataError)
     if spec.data_args:
         raise UsageError(f"a folder takes no --data-args ({', '.join(spec.data_args)})", remedy="leave them out")
     return FolderSamples(name, target=spec.target, ignore=spec.ignore, group=spec.group, limit=spec.limit)

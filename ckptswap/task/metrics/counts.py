@@ -7,12 +7,14 @@ network's last layers, which take milliseconds, counting must not show.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ckptswap.errors import MetricError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Counts = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Of each sample and class (N, C): pixels that are guessed rightly, that are guessed, that are so in truth."""
@@ -23,6 +25,7 @@ class Truth:
 
     Raises `MetricError` where ids are fractions, or an image has no pixel but ignored ones.
 
+    >>> import torch
     >>> Truth(torch.tensor([[[1, 1, 0]]])).counts(torch.tensor([[[[2.0, -1.0, 3.0]]]])).tolist()
     [[[1.0, 1.0, 1.0, 0.0]]]
     """
@@ -31,7 +34,7 @@ class Truth:
         self._shape = tuple(target.shape)
         ids = target.detach().cpu().flatten(1) if target.dim() > 1 else target.detach().cpu()[:, None]
         if ids.is_floating_point() and (ids != ids.round()).any():
-            raise MetricError("the target holds no class ids but fractions", remedy="use mse, or whole numbers")
+            raise MetricError("the target holds fractions, not class ids", remedy="use mse, or whole numbers")
         self._ids = ids.long().numpy()
         self._valid = None if ignore is None else self._ids != ignore
         self._pixels = np.full(len(ids), ids.shape[1]) if self._valid is None else self._valid.sum(1)
@@ -100,7 +103,7 @@ class Truth:
                 unlike(output.shape, truth), remedy="resample the masks, or the model's output, to one size"
             )
         wide = output.detach()
-        if wide.dtype in (torch.bfloat16, torch.float16):  # numpy lacks the one and is slow with the other
+        if wide.is_floating_point() and wide.element_size() == 2:  # numpy lacks bf16 and is slow with f16
             wide = wide.float()
         return wide.reshape(shape[0], shape[1], -1)
 
@@ -113,7 +116,7 @@ def first_greatest(scores: np.ndarray) -> np.ndarray:
     """
     greatest = scores.max(axis=0)
     if np.isnan(greatest).any():
-        return torch.from_numpy(scores).argmax(0).numpy()
+        return scores.argmax(axis=0)  # the first NaN, as torch's
     channels = len(scores)
     countdown = np.arange(channels, 0, -1, dtype=np.min_scalar_type(channels))[:, None]
     return channels - ((scores == greatest) * countdown).max(axis=0)

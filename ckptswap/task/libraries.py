@@ -1,0 +1,83 @@
+"""Whose code gives a task its model, data and metrics: versions of libraries, hashes of the user's files.
+
+A newer library may give other scores, so that a run's key holds these.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from types import ModuleType
+
+from torch import nn
+
+from ckptswap.registry import Group, distribution_of, source_of
+from ckptswap.task.callables import code_hash, loaded_from
+from ckptswap.task.spec import TaskSpec
+
+
+def code_hashes(spec: TaskSpec) -> dict[str, str]:
+    """SHA-256 of each of the user's files that the task names, by spec."""
+    hashes = {name: code_hash(name) for _, name in _named(spec)}
+    return {name: digest for name, digest in hashes.items() if digest}
+
+
+def versions_of(spec: TaskSpec, model: nn.Module) -> dict[str, str]:
+    """The version of torch and of every library that gives model, data or metrics, by distribution.
+
+    These are the distribution that a registered source is of and those that it names; for the user's own code its
+    package's, or what its file imports; and those whose classes the model's modules are of.
+    """
+    names: set[str | None] = {"torch"}
+    for group, name in _named(spec):
+        registered = source_of(group, name)
+        if registered is None:
+            names |= set(map(_distribution, _imported(loaded_from(name))))
+        else:
+            names |= {distribution_of(group, name.partition(":")[0]), *registered[0].libraries}
+    classes = {base for module in model.modules() for base in type(module).__mro__}
+    names |= {_distribution(base.__module__) for base in classes if issubclass(base, nn.Module)}
+    return {name: _version(name) for name in sorted(filter(None, names - {"ckptswap"}))}
+
+
+def _named(spec: TaskSpec) -> Iterator[tuple[Group, str]]:
+    if spec.model:
+        yield "models", spec.model
+    if spec.data:
+        yield "data", spec.data
+    yield from (("metrics", name) for name in spec.metrics)
+
+
+def _imported(module: ModuleType | None) -> Iterator[str]:
+    """The module itself, and those that it imports at its top, or takes something from."""
+    if module is None:
+        return
+    yield module.__name__
+    for value in list(vars(module).values()):
+        name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+        if isinstance(name, str):
+            yield name
+
+
+@cache
+def _distribution(module: str) -> str | None:
+    """The distribution that a module comes from; None for Python's own, and for files that belong to none."""
+    top = module.partition(".")[0]
+    if top in sys.stdlib_module_names:
+        return None
+    if _version(top):
+        return top.replace("_", "-").lower()
+    file = getattr(sys.modules.get(top), "__file__", None) or ""
+    owners = packages_distributions().get(top, ()) if "site-packages" in file else ()  # slow: only where needed
+    return owners[0].lower() if owners else None
+
+
+@cache
+def _version(distribution: str) -> str:
+    """'' where it is not installed."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""

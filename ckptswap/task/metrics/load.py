@@ -1,0 +1,68 @@
+"""From a metric's name to a `Metric`: for a task, or for what a run folder holds of one."""
+
+from __future__ import annotations
+
+from ckptswap.errors import MetricError, UsageError, near
+from ckptswap.registry import find, is_ours, names, source_of
+from ckptswap.task.callables import faults_of, is_callable_spec
+from ckptswap.task.metrics import own
+from ckptswap.task.metrics.metric import Metric
+from ckptswap.task.spec import TaskSpec
+
+
+def load_metrics(spec: TaskSpec) -> tuple[Metric, ...]:
+    """Load the metrics of a task, in order. Raises `MetricError` for a name that does not exist.
+
+    >>> [metric.direction for metric in load_metrics(TaskSpec(metrics=("dice", "mse")))]
+    ['max', 'min']
+    """
+    metrics = tuple(_metric(name, spec) for name in spec.metrics)
+    if spec.direction and not any(isinstance(metric, own.Own) for metric in metrics):
+        raise UsageError(f"{spec.metrics[0]} has a direction of its own", remedy="leave --direction out")
+    return metrics
+
+
+def recorded_metric(name: str) -> Metric:
+    """Say how the statistics that a run folder holds of a metric add up; runs nothing that its name could bring.
+
+    What is not registered, or not safe, has one value a sample, whose mean it is.
+
+    >>> recorded_metric("own.py:loss").is_mean, recorded_metric("iou:pooled").is_mean
+    (True, False)
+    """
+    registered = source_of("metrics", name)
+    if registered is None or not registered[0].is_safe:
+        return Metric(name, "max")
+    return _metric(name, TaskSpec())
+
+
+def metric_names() -> tuple[str, ...]:
+    """Every metric's name, and what may stand behind it; of other packages the bare names."""
+    ours = [name for name in names("metrics") if is_ours("metrics", name)]
+    endings = {name: find("metrics", name).endings or () for name in ours}
+    pooled = [f"{name}:{ending}" for name in ours for ending in endings[name]]
+    return (*names("metrics"), *pooled)
+
+
+def _metric(name: str, spec: TaskSpec) -> Metric:
+    registered = source_of("metrics", name)
+    if registered is None and is_callable_spec(name):
+        return own.built(name, spec.direction)
+    if registered is not None:
+        source, ending = registered
+        if source.endings is None or ending in ("", *source.endings):
+            with faults_of(name, MetricError):
+                metric = source.made(ending, spec)
+            return _checked(metric, name, is_safe=source.is_safe)
+    known = metric_names()
+    remedy = near(name, known) or f"use one of {', '.join(known)}, or file.py:function"
+    raise MetricError(f"there is no metric {name!r}", remedy=remedy)
+
+
+def _checked(metric: object, name: str, *, is_safe: bool) -> Metric:
+    """Hold a source of metrics to what the registry asks of it."""
+    if not isinstance(metric, Metric) or metric.name != name:
+        raise MetricError(f"{name} gave {metric!r}", remedy=f"its source must give a Metric that is named {name}")
+    if not is_safe and not metric.is_mean:  # nobody could add its statistics up without running it
+        raise MetricError(f"{name} is not safe and not a mean", remedy="give one value a sample")
+    return metric

@@ -1,0 +1,63 @@
+"""What a metric is: statistics of each sample, and the value of their sum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Direction = Literal["max", "min"]
+PerSample = Callable[["Tensor"], np.ndarray]
+"""From outputs (N, …) to statistics (N, K) float64."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A name, which way is better, and two steps: statistics per sample, and the value of their sum.
+
+    `against(target)` does once what does not depend on the output, for many outputs to the same targets.
+    `compares` says what may be drawn beside a score: masks of `classes`, images of `values`, or nothing.
+
+    >>> Metric("loss", "min").value(np.array([[1.0], [3.0]]))
+    2.0
+    """
+
+    name: str
+    direction: Direction
+    compares: ClassVar[Literal["classes", "values"] | None] = None
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Between which one sample's score lies, infinite where it is not known to have a bound."""
+        return -math.inf, math.inf
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether the value is the mean over samples of the one statistic that each has."""
+        return type(self).reduce is Metric.reduce
+
+    def fits(self, columns: int) -> bool:
+        """Tell whether a sample's statistics may be so many."""
+        return columns == 1 or not self.is_mean
+
+    def against(self, target: Tensor) -> PerSample:
+        """From targets (N, …) to a function of outputs (N, …): `per_sample`. Both may raise `MetricError`."""
+        raise NotImplementedError
+
+    def per_sample(self, output: Tensor, target: Tensor) -> np.ndarray:
+        """Sufficient statistics (N, K) float64 of outputs (N, …) and targets (N, …). Raises `MetricError`."""
+        return self.against(target)(output)
+
+    def reduce(self, sums: np.ndarray, count: np.ndarray) -> np.ndarray:
+        """From statistics summed over samples (…, K), and how many there were (…), to values (…)."""
+        return sums[..., 0] / count
+
+    def value(self, statistics: np.ndarray) -> float:
+        """The metric over all samples, of (N, K) statistics."""
+        return float(self.reduce(statistics.sum(axis=0), np.array(float(len(statistics)))))

@@ -1,0 +1,65 @@
+"""`file.py:function` and `package.module:function`: the user's `fn(output, target) → one value a sample (N,)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from ckptswap.errors import MetricError
+from ckptswap.registry import names
+from ckptswap.task.callables import faults_of, load_callable
+from ckptswap.task.metrics.metric import Direction, Metric, PerSample
+from ckptswap.task.spec import DIRECTIONS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Own(Metric):
+    """A callable as a metric, whose value is the mean over samples."""
+
+    function: Callable[[Tensor, Tensor], Any]
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return getattr(self.function, "bounds", super().bounds)
+
+    def against(self, target: Tensor) -> PerSample:
+        return partial(self._values, target)
+
+    def _values(self, target: Tensor, output: Tensor) -> np.ndarray:
+        with faults_of(self.name, MetricError):
+            returned = self.function(output, target.to(output.device, copy=True))  # which it may write to
+        values = _floats(returned)
+        if values is None or values.shape != (len(output),):
+            got = f"the shape {list(values.shape)}" if values is not None else f"a {type(returned).__name__}"
+            raise MetricError(
+                f"{self.name} gave {got} for {len(output)} samples", remedy="return one value a sample, shape (N,)"
+            )
+        return values[:, None]
+
+
+def built(name: str, flag: str | None) -> Own:
+    """Load a callable as a metric; its direction is what the flag says, or else its attribute `direction`."""
+    function = load_callable(name, MetricError, names("metrics"))
+    direction = flag or getattr(function, "direction", None)
+    if direction not in DIRECTIONS:
+        raise MetricError(f"{name} does not say which way is better", remedy="pass --direction max or min")
+    return Own(name, cast(Direction, direction), function)
+
+
+def _floats(returned: Any) -> np.ndarray | None:
+    import torch
+
+    if isinstance(returned, torch.Tensor):
+        return returned.detach().cpu().double().numpy()
+    try:
+        is_numbers = isinstance(returned, Iterable | np.generic | float | int)
+        return np.asarray(returned, np.float64) if is_numbers else None
+    except (TypeError, ValueError):
+        return None
