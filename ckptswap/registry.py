@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, requires
 from re import match
 from typing import Any, Literal
 
@@ -31,10 +30,10 @@ Group = Literal["models", "data", "metrics", "formats", "executors"]
 _OURS: dict[Group, dict[str, str]] = {
     "models": {
         "smp": "ckptswap.task.models.smp:SOURCE",
-        "lab": "ckptswap.lab.sources:MODELS",
+        "lab": "ckptswap.lab.registered:MODELS",
     },
     "data": {
-        "lab": "ckptswap.lab.sources:DATA",
+        "lab": "ckptswap.lab.registered:DATA",
     },
     "metrics": {
         "iou": "ckptswap.task.metrics.overlap:IOU",
@@ -43,7 +42,15 @@ _OURS: dict[Group, dict[str, str]] = {
         "mse": "ckptswap.task.metrics.distance:MSE",
         "psnr": "ckptswap.task.metrics.distance:PSNR",
     },
-    "formats": {},
+    "formats": {  # in the order in which they are asked: light imports first, folders before what lies in them
+        "safetensors": "ckptswap.formats.safetensors:FORMAT",
+        "distributed": "ckptswap.formats.distributed:FORMAT",
+        "sharded": "ckptswap.formats.sharded:FORMAT",
+        "smp-folder": "ckptswap.formats.smp_folder:FORMAT",
+        "npz": "ckptswap.formats.npz:FORMAT",
+        "torch": "ckptswap.formats.torch_zip:FORMAT",
+        "torch-legacy": "ckptswap.formats.torch_legacy:FORMAT",
+    },
     "executors": {},
 }
 _WORDS = {
@@ -95,7 +102,12 @@ def is_known(group: Group, name: str) -> bool:
     >>> is_known("models", "smp"), is_known("models", "scans/net.py")
     (True, False)
     """
-    return name in _OURS[group] or (name.isidentifier() and name in plugins(group))
+    return is_ours(group, name) or name in plugins(group)
+
+
+def is_ours(group: Group, name: str) -> bool:
+    """Whether the name is in the table of this package."""
+    return name in _OURS[group]
 
 
 def find(group: Group, name: str) -> Any:
@@ -122,7 +134,7 @@ def find(group: Group, name: str) -> Any:
 def every(group: Group) -> Iterator[Any]:
     """What the names of a group stand for, ours first; packages are asked once these are used up."""
     yield from (find(group, name) for name in _OURS[group])
-    yield from (find(group, name) for name in plugins(group) if name not in _OURS[group])
+    yield from (find(group, name) for name in plugins(group) if not is_ours(group, name))
 
 
 def source_of(group: Group, spec: str) -> tuple[Source, str] | None:
@@ -150,14 +162,16 @@ def is_safe(group: Group, spec: str) -> bool:
 
 
 @cache
-def plugins(group: Group) -> dict[str, EntryPoint]:
+def plugins(group: Group) -> dict[str, Any]:
     """The entry points of installed packages, by name; one with a name of ours is never used (doctor says so)."""
+    from importlib.metadata import entry_points  # which takes long beside the start of a command
+
     return {point.name: point for point in entry_points(group=f"ckptswap.{group}")}
 
 
 def distribution_of(group: Group, name: str) -> str | None:
     """The name of the installed package that a name comes from; None for ours."""
-    if name in _OURS[group] or name not in plugins(group):
+    if is_ours(group, name) or name not in plugins(group):
         return None
     package = plugins(group)[name].dist
     return package.name if package else None
@@ -169,14 +183,16 @@ def extra_for(module: str, package: str = "ckptswap") -> str | None:
     >>> extra_for("submitit"), extra_for("nilearn.datasets"), extra_for("torch")
     ('slurm', 'demo', None)
     """
+    from importlib.metadata import PackageNotFoundError, requires
+
     try:
         requirements = requires(package) or ()
     except PackageNotFoundError:
         return None
     for requirement in requirements:
-        found = match(r"""([\w.-]+)[^;\[]*;.*extra == ["']([\w-]+)["']""", requirement)
-        if found and found[1].replace("-", "_") == module.partition(".")[0]:
-            return found[2]
+        wanted = match(r"""([\w.-]+)[^;\[]*;.*extra == ["']([\w-]+)["']""", requirement)
+        if wanted and wanted[1].replace("-", "_") == module.partition(".")[0]:
+            return wanted[2]
     return None
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import programs
 import pytest
 import torch
 from once import once
@@ -228,7 +229,7 @@ def children(pid: int) -> list[int]:
 def test_workers_do_not_outlive_a_killed_parent(discs: Path, tmp_path: Path) -> None:
     (tmp_path / "endless.py").write_text(ENDLESS)
     command = [sys.executable, "endless.py", str(discs)]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as parent:
+    with programs.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         units = set()
         while len(units) < 2:  # both are at work
