@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, requires
 from re import match
 from typing import Any, Literal
 
@@ -43,7 +42,15 @@ _OURS: dict[Group, dict[str, str]] = {
         "mse": "ckptswap.task.metrics.distance:MSE",
         "psnr": "ckptswap.task.metrics.distance:PSNR",
     },
-    "formats": {},
+    "formats": {  # in the order in which they are asked: light imports first, folders before what lies in them
+        "safetensors": "ckptswap.formats.safetensors:FORMAT",
+        "distributed": "ckptswap.formats.distributed:FORMAT",
+        "sharded": "ckptswap.formats.sharded:FORMAT",
+        "smp-folder": "ckptswap.formats.smp_folder:FORMAT",
+        "npz": "ckptswap.formats.npz:FORMAT",
+        "torch": "ckptswap.formats.torch_zip:FORMAT",
+        "torch-legacy": "ckptswap.formats.torch_legacy:FORMAT",
+    },
     "executors": {},
 }
 _WORDS = {
@@ -155,8 +162,10 @@ def is_safe(group: Group, spec: str) -> bool:
 
 
 @cache
-def plugins(group: Group) -> dict[str, EntryPoint]:
+def plugins(group: Group) -> dict[str, Any]:
     """The entry points of installed packages, by name; one with a name of ours is never used (doctor says so)."""
+    from importlib.metadata import entry_points  # which takes long beside the start of a command
+
     return {point.name: point for point in entry_points(group=f"ckptswap.{group}")}
 
 
@@ -174,6 +183,8 @@ def extra_for(module: str, package: str = "ckptswap") -> str | None:
     >>> extra_for("submitit"), extra_for("nilearn.datasets"), extra_for("torch")
     ('slurm', 'demo', None)
     """
+    from importlib.metadata import PackageNotFoundError, requires
+
     try:
         requirements = requires(package) or ()
     except PackageNotFoundError:
