@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 from ckptswap.version import __version__
 
-# ruff: noqa: F405
 if TYPE_CHECKING:
-    from ckptswap.api import *  # noqa: F403
+    # isort: off
+    from ckptswap.api import compare, convert, demo, diff, diff3, evaluate, open, plot, report, reproduce, save
+    from ckptswap.api import select, show, sweep, sweep_both, train, transplant, verify
     from ckptswap.checkpoint import Checkpoint
     from ckptswap.selection import Selection
 
@@ -35,7 +36,7 @@ __all__ = [
     "verify",
 ]  # fmt: skip
 _ELSEWHERE = {"Checkpoint": "ckptswap.checkpoint", "Selection": "ckptswap.selection"}
-_ROOMS = ("diff", "report", "show", "sweep", "transplant")
+_ROOMS = ("diff", "report", "show", "sweep", "transplant", "verify")
 """Modules of ours that have the name of a function; the import system makes each an attribute of this package."""
 
 

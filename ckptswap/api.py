@@ -24,8 +24,6 @@ from ckptswap.formats.atomic import atomic_file, is_stream, write_stream
 from ckptswap.formats.companions import companions
 from ckptswap.formats.convert import left_behind
 from ckptswap.formats.overwrite import refuse_precious
-from ckptswap.formats.verify import Report
-from ckptswap.formats.verify import verify as examine
 from ckptswap.given import (
     Given,
     Names,
@@ -48,6 +46,8 @@ from ckptswap.threeway import ThreeWay, three_way
 from ckptswap.transplant import Transplant, plan_transplant
 from ckptswap.transplant import left_behind as lost
 from ckptswap.transplant import transplant as carry_out
+from ckptswap.verify import Report
+from ckptswap.verify import verify as examine
 
 if TYPE_CHECKING:
     from ckptswap.lab.demo import Demo

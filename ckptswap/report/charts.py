@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from ckptswap.report.heatmap import Key, worst_cells
-from ckptswap.report.sweep import MODES, cell_name
+from ckptswap.report.rows import MODES, Key, row_names, worst_cells
 from ckptswap.report.text import named, safe
-from ckptswap.sweep.result import widest
-
-if TYPE_CHECKING:
-    from ckptswap.sweep.result import Row, SweepResult
+from ckptswap.sweep.result import Row, SweepResult, widest
 
 Number = float | None
 
@@ -59,6 +55,12 @@ class Heat:
     said: tuple[tuple[str, ...], ...] = ()
     cells: tuple[tuple[Row | None, ...], ...] = ()
 
+    @property
+    def most(self) -> float:
+        """The largest finite |drop|, at which the colours end; 1 where there is none."""
+        known = (abs(value) for row in self.values for value in row if value is not None and math.isfinite(value))
+        return max(known, default=0) or 1
+
 
 Picture = Chart | Heat
 WAITING = "not scored yet"
@@ -66,26 +68,6 @@ MARKS = {"identical": "=", "no-effect": "·", "mismatch": "×", "failed": "!", W
 """What stands in a cell without a measured drop."""
 MOST_BARS = 40
 MOST_LINES = 8
-
-
-def row_names(rows: Sequence[Row]) -> list[str]:
-    """Layer and kind of each row; the tensor's name where others share them, or the same tensor came before.
-
-    >>> from ckptswap.sweep.result import Row
-    >>> row_names([Row("l", "rnn.weight", (name,), 4, "measured") for name in ("l.weight_l0", "l.weight_l1")])
-    ['l.weight_l0', 'l.weight_l1']
-    """
-    places = [(row.layer, row.kind, row.donor) for row in rows]
-    sharing: dict[object, set[tuple[str, ...]]] = defaultdict(set)
-    for place, row in zip(places, rows, strict=True):
-        sharing[place].add(row.tensors)
-    seen: set[object] = set()
-    names = []
-    for place, row in zip(places, rows, strict=True):
-        is_tensor = len(row.tensors) == 1 and (len(sharing[place]) > 1 or (place, row.tensors) in seen)
-        names.append(safe(row.tensors[0]) if is_tensor else cell_name(row))
-        seen.add((place, row.tensors))
-    return names
 
 
 def _mode(result: SweepResult) -> str:
@@ -97,7 +79,6 @@ def heat(result: SweepResult, waiting: Collection[Key] = ()) -> Heat:
     """The drop of every layer × kind; layers in execution order where the run tells it. `waiting` are the cells
     that are not scored yet.
 
-    >>> from ckptswap.sweep.result import Row, SweepResult
     >>> rows = (Row("c", "conv.bias", (), 4, "measured", drop=0.5), Row("d", "bn.bias", (), 4, "mismatch"))
     >>> found = heat(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows))
     >>> found.values, found.marks

@@ -157,10 +157,11 @@ def diff_columns(rows: Sequence[Mapping[str, Any]], style: Style = Style()) -> l
         return "" if marks and non_finite(row) else bar(row.get("rel_l2"), largest, width, style.ascii)
 
     return [
-        Column("", lambda row: _looked(_MARK.get(row.get("status") or "", " "), row)),
+        Column("", lambda row: _looked(_MARK.get(row.get("status") or "", " "), row), forms="narrow wide"),
         *(_group_columns(rows) if _is_grouped(rows) else _NAME_COLUMNS),
         *([Column("not finite", lambda row: Text(non_finite(row) or "", style="yellow"))] if marks else []),
-        *(Column(field=name) for name in _TENSOR[3:8]),
+        field("status", str, forms="csv md page"),
+        *(Column(field=name) for name in _TENSOR[4:8]),
         field("numel", count, "elements", right=True, spare=5),
         Column("changed", _share, right=True, spare=3, field="changed"),
         Column("RMSE", _finite("rmse", figure), right=True, spare=2, field="rmse"),
@@ -169,7 +170,7 @@ def diff_columns(rows: Sequence[Mapping[str, Any]], style: Style = Style()) -> l
         Column("cosine", _finite("cosine", "{:.4f}".format), right=True, spare=6, field="cosine"),
         *(Column(field=name) for name in _DISTANCE[5:]),
         Column("rel. L2", _finite("rel_l2", figure), right=True),
-        Column("", drawn, spare=1),
+        Column("", drawn, spare=1, forms="narrow wide"),
     ]
 
 

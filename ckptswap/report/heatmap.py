@@ -6,20 +6,15 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.text import Text
 
 from ckptswap.naming import natural_key
-from ckptswap.report.layout import HEADING, QUIET, flow, render
-from ckptswap.report.sweep import largest_drop
+from ckptswap.report.layout import HEADING, QUIET, flow
+from ckptswap.report.rows import Key, largest_drop, worst_cells
 from ckptswap.report.text import Style, asciify, fold, named, number, safe, shorten_all
-
-if TYPE_CHECKING:
-    from ckptswap.sweep.result import Row, SweepResult
-
-Key = tuple[str | None, str | None]
+from ckptswap.sweep.result import Row, SweepResult
 
 
 @dataclass(frozen=True)
@@ -41,15 +36,15 @@ _WITHIN = "color(245)"
 _CELL = 8  # columns of one cell, with the gap
 
 
-def heatmap(result: SweepResult, style: Style) -> str:
-    """Layers down, kinds across, the drop in each cell; the last row is the whole kind. '' without cells.
+def heat_lines(result: SweepResult, style: Style) -> list[Text]:
+    """Layers down, kinds across, the drop in each cell; the last row is the whole kind. None without cells.
 
     Layers in execution order where the run tells it, kinds in natural order. Several rows of one layer and kind
     show the worst of them. A kind too many for the width begins a new panel.
 
-    >>> from ckptswap.sweep.result import Row, SweepResult
     >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, drop=0.1)
-    >>> print(heatmap(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,)), Style()), end="")
+    >>> result = SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,))
+    >>> print("\\n".join(line.plain.rstrip() for line in heat_lines(result, Style())))
     drop by layer and kind
                 conv
                 bias
@@ -59,7 +54,7 @@ def heatmap(result: SweepResult, style: Style) -> str:
     """
     cells = worst_cells(result.rows)
     if not cells:
-        return ""
+        return []
     scale = Scale(result.tolerance, largest_drop(result.rows), style)
     kinds = sorted({kind for _, kind in cells}, key=lambda kind: (kind is None, natural_key(kind or "")))
     names = _layer_names(result.in_order(layer for layer, _ in cells if layer is not None), style)
@@ -68,23 +63,7 @@ def heatmap(result: SweepResult, style: Style) -> str:
     lines = [Text("drop by layer and kind", style=HEADING)]
     for start in range(0, len(kinds), room):
         lines += [*_panel(cells, names, left, kinds[start : start + room], scale), Text()]
-    return render([*lines, *_legend(cells, scale)], style)
-
-
-def worst_cells(rows: Sequence[Row]) -> dict[Key, Row]:
-    """The row behind each cell; where several tensors share one that has no row itself, the worst of them."""
-    from ckptswap.sweep.result import widest
-
-    cells: dict[Key, Row] = {}
-    for row in widest(rows):
-        key = row.layer, row.kind
-        if key != (None, None) and (key not in cells or _drop(row) > _drop(cells[key])):
-            cells[key] = row
-    return cells
-
-
-def _drop(row: Row) -> float:
-    return -math.inf if row.drop is None else row.drop
+    return [*lines, *_legend(cells, scale)]
 
 
 def _layer_names(ordered: Sequence[str], style: Style) -> dict[str | None, str]:

@@ -155,7 +155,7 @@ def test_a_table_of_ours_that_is_none_is_a_sentence(content: str) -> None:
     Path("pyproject.toml").write_text(content)
     done = run(*EVALUATE)
     assert (done.code, done.out) == (2, "")
-    assert "pyproject.toml: [tool.ckptswap] is no table" in done.err
+    assert "pyproject.toml: [tool.ckptswap] is not a table" in done.err
 
 
 @pytest.mark.parametrize(
