@@ -65,20 +65,20 @@ class Default:
     is_by_file: bool
 
 
-def default_map(program: Any, arguments: Sequence[str]) -> dict[str, dict[str, Any]]:
+def default_map(commands: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What the invoked command takes where a flag is not given, as click wants it; what belongs to a task is kept
     for `task_defaults`. Says on stderr what was taken.
 
     Raises `UsageError` for a key that no command has, or a value that makes no sense, naming file or variable.
     """
     name = next((word for word in arguments if not word.startswith("-")), "")
-    if name not in program.commands or name == "doctor" or not set(HELP).isdisjoint(arguments):
+    if name not in commands or name == "doctor" or not set(HELP).isdisjoint(arguments):
         return {}
-    defaults = [*_from_file(), *_from_environment(program.commands)]
+    defaults = [*_from_file(), *_from_environment(commands)]
     if not defaults:  # then nobody needs to know the flags of all commands
         _task.set({})
         return {}
-    commands = dict(program.commands)
+    commands = dict(commands)  # each loaded once
     known = {name: _flags(command) for name, command in commands.items()}
     for default in defaults:
         _check(default, commands)

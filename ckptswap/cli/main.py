@@ -73,17 +73,15 @@ class LazyGroup(TyperGroup):
 
     def __init__(self, **how: Any) -> None:
         super().__init__(**how)
-        self.commands = Commands()  # type: ignore[assignment]
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Name and summary of a command: all that a list of them, or a shell that completes, wants."""
-        summary = SUMMARIES.get(cmd_name)
-        return TyperCommand(cmd_name, help=summary, rich_markup_mode=None) if summary else None
+        # Name and summary are all that a list of commands, or a shell that completes, wants.
+        self.commands = {
+            name: TyperCommand(name, help=text, rich_markup_mode=None) for name, text in SUMMARIES.items()
+        }
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command itself."""
         name, _, rest = super().resolve_command(ctx, args)
-        return name, self.commands[name] if name else None, rest
+        return name, Commands()[name] if name else None, rest
 
 
 app = typer.Typer(
@@ -140,7 +138,7 @@ def main() -> None:
             )  # a name is shown escaped where the locale lacks a letter
     try:
         program = typer.main.get_command(app)
-        how = {"prog_name": "ckptswap", "standalone_mode": False, "default_map": _defaults(program, arguments)}
+        how = {"prog_name": "ckptswap", "standalone_mode": False, "default_map": _defaults(arguments)}
         with listening(Terminal()):
             code = program(arguments, **how) or 0
         if code == EXIT_INTERRUPTED:  # newer typers make a code of Ctrl-C, older ones an exception
@@ -153,9 +151,9 @@ def main() -> None:
     _leave(code if isinstance(code, int) else 0)
 
 
-def _defaults(program: Any, arguments: list[str]) -> dict[str, dict[str, Any]]:
+def _defaults(arguments: list[str]) -> dict[str, dict[str, Any]]:
     """The user's own, but not while a shell asks what could come next."""
-    return {} if "_CKPTSWAP_COMPLETE" in os.environ else default_map(program, arguments)
+    return {} if "_CKPTSWAP_COMPLETE" in os.environ else default_map(Commands(), arguments)
 
 
 def _occupy_streams() -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 from cli_program import Done, good, run
-from typer.main import get_command
 
 from ckptswap.cli import defaults
-from ckptswap.cli.main import app
+from ckptswap.cli.main import Commands
 
 NEVER = frozenset((
     "from", "to", "data", "data-args", "calibration-data", "calibration-args",
@@ -175,7 +174,7 @@ def test_another_s_pyproject_is_passed_by() -> None:
 
 def test_every_flag_is_either_for_files_or_not() -> None:
     """A new flag is refused in files until someone has thought about it; a name that is gone is no leftover."""
-    every = [defaults.marks(command) for command in get_command(app).commands.values()]
+    every = [defaults.marks(command) for command in Commands().values()]
     known = {flag for marks in every for flag in marks}
     by_file = {flag for marks in every for flag, mark in marks.items() if mark is defaults.Settable.FILE}
     never = {flag for marks in every for flag, mark in marks.items() if mark is defaults.Settable.NEVER}
