@@ -213,9 +213,9 @@ def ours(spec: Any, donor: Any, recipient: Any, folder: Path) -> dict[str, Any]:
         proposal = prepare(donor, recipient, spec, by=[("tensor",)], run_dir=run)
         result = proposal.run(tolerance=0.01)
         seconds = time.perf_counter() - start
-    assert proposal.engine.notes == [], proposal.engine.notes
+    assert proposal.scorer.notes == [], proposal.scorer.notes
     scores = {row.tensors[0]: row.score for row in result.rows if row.status == "measured"}
-    replay = proposal.engine.replay(proposal.task.first_inputs())
+    replay = proposal.scorer.replay(proposal.task.first_inputs())
     cones = [replay.cone(frozenset([replay.graph.state[name]])).flops for name in scores]
     return {**report(seconds, scores), "bound": len(cones) * replay.graph.flops / sum(cones)}
 
@@ -226,7 +226,7 @@ def in_memory(task: Any, folder: Path, names: list[str]) -> dict[str, float]:
     state = task.model.state_dict()
     parts: dict[str, list[Any]] = {name: [] for name in names}
     for batch in task.batches():
-        score = task.scorer(batch.targets)
+        score = task.scored_against(batch.targets)
         for name in names:
             kept = state[name].clone()
             state[name].copy_(donor[name])
@@ -250,7 +250,7 @@ def scripted(task: Any, folder: Path, names: list[str]) -> dict[str, float]:
         for inputs, targets in torch.utils.data.DataLoader(samples, batch_size=BATCH):
             with torch.no_grad():
                 output = task.model(inputs)
-            scores.append(next(iter(task.scorer(targets)(output).statistics.values())))
+            scores.append(next(iter(task.scored_against(targets)(output).statistics.values())))
         found[name] = float(np.concatenate(scores).mean())
     return found
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ckptswap.report.text import plural, safe, size
 
 if TYPE_CHECKING:
-    from ckptswap.formats.verify import Report
+    from ckptswap.verify import Report
 
 SCHEMA = "ckptswap.verify/1"
 

@@ -14,10 +14,9 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from ckptswap.checkpoint import Checkpoint, Entry, graft
+from ckptswap.checkpoint import Checkpoint, Entry, graft, refuse_damaged
 from ckptswap.diff import distances
 from ckptswap.errors import UsageError, listing, non_finite_words
-from ckptswap.formats.checksums import refuse_damaged
 from ckptswap.moments import Distance
 from ckptswap.naming import is_counter, natural_key, split_name
 from ckptswap.scoring.variant import Variant

@@ -193,7 +193,7 @@ def _worst_samples(run: Run, cell: Cell) -> list[tuple[int, float, float, float]
 
 def _may_be_shown(task: Task) -> bool:
     """Whether inputs are images and the score compares what may be pictures too."""
-    return _metric(task) in (*OVERLAPS, "mse", "psnr") and task.first_inputs().dim() == 4
+    return _metric(task) in (*OVERLAPS, "mse", "psnr") and getattr(task.first_inputs(), "ndim", 0) == 4
 
 
 def _metric(task: Task) -> str:
