@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+from ckptswap.checkpoint import Checkpoint, Entry, Tensor
+from ckptswap.errors import FormatError
 from ckptswap.formats.format import Format
 from ckptswap.formats.target import Target
 from ckptswap.sources import FileRange
-
-from ckptswap.checkpoint import Checkpoint, Entry, Tensor
-from ckptswap.errors import FormatError
 from ckptswap.storage import ByteSource, Folder
 
 MARK = b"PLUG1 "
