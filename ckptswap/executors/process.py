@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ckptswap
 from ckptswap.errors import EXIT_USAGE
 from ckptswap.executors.forkserver import Forked, ForkServer
 from ckptswap.executors.pool import Ending, WorkerPool
@@ -120,7 +119,7 @@ def _server() -> ForkServer:
 
 def environment(device: str, shard: int) -> dict[str, str]:
     """What a worker's process is given: a GPU of its own, and the place of this package."""
-    paths = [os.environ.get("PYTHONPATH"), str(Path(ckptswap.__file__).parents[1])]
+    paths = [os.environ.get("PYTHONPATH"), str(Path(__file__).parents[2])]
     found = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     if gpus := _gpus(device):
         found["CUDA_VISIBLE_DEVICES"] = gpus[shard % len(gpus)]

@@ -47,7 +47,7 @@ class About:
     raced_by: str | None = None
 
     def waiting(self, result: SweepResult) -> list[Cell]:
-        """The cells that have no row yet."""
+        """The cells that are not in the table yet."""
         known = {(row.layer, row.kind, row.tensors, row.donor) for row in result.rows}
         return [cell for cell in self.cells if (cell.layer, cell.kind, cell.names, cell.donor) not in known]
 
@@ -71,10 +71,10 @@ def sweep_html(result: SweepResult, about: About, top: int | None = None) -> str
     waiting, rows = about.waiting(result), shown_rows(result, top)
     pictures = list(_pictures(result, waiting, about.raced_by == result.metric))
     lines = {row: at for at, row in enumerate(rows)}
-    data = {"figures": {shown.id: figure(shown.picture, lines) for shown in pictures}}
+    figures = {"figures": {shown.id: figure(shown.picture, lines) for shown in pictures}}
     known = {result.metric: better(result), **facts(result), "samples": f"{result.samples:,}"}
     return _page(
-        data | row_commands(rows, about.origin),
+        figures | row_commands(rows, about.origin),
         title=_title(about.origin),
         answer=" ".join(answer(result, len(waiting))),
         result=result,
