@@ -406,7 +406,7 @@ def select(
     any file: what it says is named again by `donor`, `recipient`, and `model`, `model_args`, `data`, `data_args`,
     `metric` and `group`. Raises what `ckptswap.sweep.select.select` raises.
     """
-    named = lazy.trust.Named(listed(donor), recipient, task) or None
+    named = lazy.trust.NamedAgain(listed(donor), recipient, task) or None
     with listener().progress("selecting", unit=" cells") as progress:
         return lazy.select.select(run, tolerance=tolerance, progress=progress, named=named)
 
@@ -503,7 +503,7 @@ def demo(folder: Path_ = "ckptswap-demo", *, command: str | None = None) -> Demo
             begun[stage](done, total, remark)
 
         made = lazy.demo.demo(Path(folder), tell, command=command)
-    lazy.sweeping.leave(made.result, made.folder / lazy.demo.RUN)
+    lazy.sweeping.leave(made.result, lazy.folder.RunFolder(made.folder / lazy.demo.RUN))
     return made
 
 

@@ -17,7 +17,7 @@ from ckptswap.formats.unread import unread
 from ckptswap.hints import names_apart
 from ckptswap.messages import note, warn
 from ckptswap.records import option
-from ckptswap.renaming import all_matched, map_all, matched, parse_rules, sides_matched, strip_all
+from ckptswap.renaming import all_matched, map_all, matched, parse_rules, strip_all
 from ckptswap.selection import Selection
 from ckptswap.task.spec import TaskSpec
 
@@ -160,14 +160,6 @@ class Names:
         checkpoints, found = all_matched(reference, others, self._rules(), self.strip_prefix)
         note(found)
         return checkpoints
-
-    def sides_matched(
-        self, recipient: Checkpoint, donors: Sequence[Checkpoint]
-    ) -> tuple[Checkpoint, list[Checkpoint]]:
-        """The same for a sweep's recipient and donors."""
-        recipient, renamed, found = sides_matched(recipient, donors, self._rules(), self.strip_prefix)
-        note(found)
-        return recipient, renamed
 
     def hint(self, other: Checkpoint, reference: Checkpoint) -> str | None:
         """Where two files' names are apart, and which of these would help; None where one was given."""

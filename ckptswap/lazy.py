@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ckptswap.sweep import analysis as analysis
     from ckptswap.sweep import comparison as comparison
     from ckptswap.sweep import select as select
+    from ckptswap.sweep.run_folder import folder as folder
     from ckptswap.sweep.run_folder import trust as trust
     from ckptswap.task import evaluate as evaluate
 
@@ -33,7 +34,7 @@ ROOMS = {
     **dict.fromkeys(("demo", "findings", "reporting", "reproduce", "train"), "ckptswap.lab"),
     **dict.fromkeys(("charts", "figures", "html"), "ckptswap.report"),
     **dict.fromkeys(("agreement", "analysis", "comparison", "select"), "ckptswap.sweep"),
-    "trust": "ckptswap.sweep.run_folder",
+    **dict.fromkeys(("folder", "trust"), "ckptswap.sweep.run_folder"),
     "evaluate": "ckptswap.task",
 }
 """Name → the package that has it."""

@@ -13,30 +13,28 @@ from pathlib import Path
 from typing import Any
 
 from ckptswap import lazy
-from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import UsageError
-from ckptswap.executors import Executor, executor
 from ckptswap.formats.atomic import write_text
-from ckptswap.given import Given, Names, listed, opened, plain, selection_of, several, task_of, tell_unmatched
+from ckptswap.given import Given, listed, opened, plain, selection_of, several, task_of, tell_unmatched
 from ckptswap.messages import listener, note, warn
 from ckptswap.records import flag_name
 from ckptswap.report.html import about, sweep_html
 from ckptswap.report.plan import plan_json
 from ckptswap.report.screen import render_sweep
 from ckptswap.report.text import Style, safe
-from ckptswap.sweep.donors import is_file, open_donor
+from ckptswap.sweep.analysis import Analysis, load_analysis
 from ckptswap.sweep.plan import Cell
+from ckptswap.sweep.progress import Listeners
 from ckptswap.sweep.result import SweepResult
+from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.plain import refuse_odd
-from ckptswap.sweep.run_folder.samples import keep_samples
-from ckptswap.sweep.runner import Sweep, prepare
+from ckptswap.sweep.runner import Executor, Sweep, executor_of, prepared
 from ckptswap.sweep.spec import RunOptions, SweepSpec, calibration_of, ways_of
+from ckptswap.sweep.stopping import Stop
 from ckptswap.task.spec import parse_args
 
 SELECTION = ("only", "exclude", "layers", "kind")
 CALIBRATION = ("recalibrate_bn", "calibration_data", "calibration_args")
-CHECKED = ("fresh", "repair", "top", "confidence", "epsilon")
-"""What a plan that is not run is held to, too."""
 
 
 def keyword(part: Field[Any]) -> str:
@@ -63,7 +61,7 @@ class Asked:
     recipient: Given
     spec: SweepSpec
     options: RunOptions
-    executor: Executor
+    executor: Executor | None
 
 
 def asked(donor: Given | Sequence[Given], recipient: Given, **how: Any) -> Asked:
@@ -82,22 +80,28 @@ def asked(donor: Given | Sequence[Given], recipient: Given, **how: Any) -> Asked
     options = RunOptions(**_fields(RunOptions, how))
     own = _fields(SweepSpec, how)
     task = task_of(how, chosen["exclude"], how.pop("partial", False))
+    *givers, receiver = _distinct([_path(side) for side in (*donors, recipient)])
     spec = SweepSpec(
-        tuple(map(_path, donors)),
-        _path(recipient),
+        tuple(givers),
+        receiver,
         task=task,
         selection=selection_of(**chosen),
         calibration=calibration_of(batches, data, _args(args)),
         **own,
     )
-    where = own_executor or executor(
-        task, options.executor, options.jobs, slurm=options.slurm, ray_address=options.ray_address
-    )
-    return Asked(donors, recipient, spec, options, where)
+    return Asked(donors, recipient, spec, options, own_executor or executor_of(options, task))
 
 
 def _path(given: Given) -> str:
     return os.fspath(given) if isinstance(given, str | os.PathLike) else getattr(given, "path", "memory")
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names by which several sides in memory are told apart; a path stays what it is."""
+    return [
+        f"{name} {at}" if name in names[:at] and not os.path.exists(name) else name
+        for at, name in enumerate(names)
+    ]
 
 
 def _args(value: Any) -> Mapping[str, Any]:
@@ -172,99 +176,54 @@ def _below(sweep: Asked, way: str) -> Asked:
 
 
 @contextmanager
-def prepared(asked: Asked) -> Iterator[Sweep]:
+def _prepared(asked: Asked) -> Iterator[Sweep]:
     """The sweep, ready to run, while its sides are open; tells of names, and of what matches nothing."""
     spec = asked.spec
     with ExitStack() as stack:
-        donors, recipient, hints = _sides(asked, stack)
-        sweep = prepare(
-            donors,
-            recipient,
-            spec.task,
-            selection=spec.selection,
-            by=spec.by,
-            mode=spec.mode,
-            alphas=spec.alphas,
-            calibration=spec.calibration,
-            run_dir=asked.options.run,
-            engine=spec.engine,
-            memory=spec.memory,
-        )
-        note(dict.fromkeys([*sweep.notes, *hints]))
+        sides = zip((*spec.donors, spec.recipient), (*asked.donors, asked.recipient), strict=True)
+        there = {name: opened(side, stack) for name, side in sides if not isinstance(side, str | os.PathLike)}
+        sweep = stack.enter_context(prepared(spec, asked.options.run, there))
+        note(sweep.notes)
         fit, selection = sweep.task.fit, spec.selection
         tell_unmatched(replace(selection, exclude=()), fit.checkpoint, fit.own)
         tell_unmatched(replace(selection, only=(), layers=(), kind=()), *sweep.donors, fit.checkpoint, fit.own)
         yield sweep
 
 
-def _sides(asked: Asked, stack: ExitStack) -> tuple[list[Checkpoint | str], Checkpoint, list[str]]:
-    """Donors (files under comparable names, words for those that are made), the recipient, and hints on names."""
-    spec, names = asked.spec, Names(asked.spec.map, asked.spec.map_file, asked.spec.strip_prefix)
-    recipient = opened(asked.recipient, stack)
-    words = [_path(donor) if isinstance(donor, str | os.PathLike) else donor for donor in asked.donors]
-    texts = list(dict.fromkeys(word for word in words if isinstance(word, str)))
-    order = [word for at, word in enumerate(words) if not isinstance(word, str) or words.index(word) == at]
-    files = {
-        at: stack.enter_context(open_donor(word, recipient, spec.task)) if word in texts else opened(word, stack)
-        for at, word in enumerate(order)
-        if not isinstance(word, str) or is_file(word)
-    }
-    hints = [hint for file in files.values() if (hint := names.hint(file, recipient))]
-    recipient, renamed = names.sides_matched(recipient, list(files.values()))
-    matched = dict(zip(files, renamed, strict=True))
-    return [matched.get(at, word) for at, word in enumerate(order)], recipient, hints
-
-
 def planned(asked: Asked) -> dict[str, Any]:
     """What would run, and what it costs, as JSON has it. Raises what `swept` refuses before any work."""
-    with prepared(asked) as sweep:
-        how = {name: value for name in CHECKED if (value := getattr(asked.options, name)) is not None}
-        sweep.check(**how, executor=asked.executor)
+    with _prepared(asked) as sweep:
+        sweep.check(asked.options, asked.executor)
         folder, cost, donors = str(sweep.folder), sweep.cost(), len(sweep.donors)
         return plan_json(sweep.plan, folder, sweep.task.samples, cost, donors)
 
 
 def swept(asked: Asked, *, claims: bool = False) -> SweepResult:
-    """Score, and leave the table in the folder in every form, beside the samples that were hit worst."""
-    with prepared(asked) as sweep:
+    """Score, and leave the table in the folder in every form."""
+    with _prepared(asked) as sweep:
         listener().say(f"run: {sweep.folder}")
-        _score(sweep, asked)
-        result = judged(sweep.folder, claims=claims)
-        keep_samples(sweep)
+        result = _judged(_score(sweep, asked, claims), claims)
         leave(result, sweep.folder)
     return result
 
 
-def leave(result: SweepResult, folder: Path) -> None:
-    """Leave the table in the folder in every form, and the page for whoever would rather look than read."""
-    export(result, folder)
-    page = folder / "result.html"
-    write_text(page, sweep_html(result, about(str(folder))))
-    listener().say(f"ckptswap: {page} shows it in a browser")
-
-
-def _score(sweep: Sweep, asked: Asked) -> None:
+def _score(sweep: Sweep, asked: Asked, claims: bool) -> Analysis:
     """Score, telling the worst cells so far, with the exports kept up to date."""
     worst: list[str] = []
-    options = asked.options
 
     def show(cells: Sequence[tuple[Cell, float]]) -> None:
         worst[:] = [_named(cell, drop) for cell, drop in cells]
         worst[:1] = [f"worst so far: {line}" for line in worst[:1]]
 
-    how = {part.name: getattr(options, part.name) for part in fields(options)}
-    del how["run"], how["executor"], how["jobs"], how["slurm"], how["ray_address"]
-    how["confidence"] = 0.95 if options.confidence is None else options.confidence
     try:
         with listener().stopping() as stop, listener().progress("sweep", unit=" blocks") as tell:
-            sweep.run(
-                **how,
-                executor=asked.executor,
-                stop=stop,
+            listeners = Listeners(
                 progress=lambda done, total: tell(done, total, below=worst),
                 live=show,
-                news=lambda: export(judged(sweep.folder), sweep.folder),
+                news=lambda analysis: _export(_judged(analysis, claims), sweep.folder),
+                stop=stop or Stop(),
             )
+            return sweep.run(asked.options, listeners, asked.executor)
     finally:
         warn(sweep.scorer.notes)
 
@@ -272,6 +231,9 @@ def _score(sweep: Sweep, asked: Asked) -> None:
 def _named(cell: Cell, drop: float) -> str:
     where = " ".join(part for part in (cell.layer, cell.kind) if part)
     return f"{safe(where or cell.names[0])} {drop:+.3f}"
+
+
+# The table -------------------------------------------------------------------------------------------------------
 
 
 def judged(
@@ -282,11 +244,21 @@ def judged(
     claims: bool = False,
 ) -> SweepResult:
     """The table of a run's folder; with `claims` the paper's claims are judged on it."""
-    analysis = lazy.analysis.load_analysis(Path(folder), metric, tolerance)
+    return _judged(load_analysis(Path(folder), metric, tolerance), claims)
+
+
+def _judged(analysis: Analysis, claims: bool) -> SweepResult:
     return lazy.findings.judge(analysis) if claims else analysis.result
 
 
-def export(result: SweepResult, folder: Path) -> None:
-    """Leave the table beside the journal, for whoever reads the folder without us."""
+def leave(result: SweepResult, folder: RunFolder) -> None:
+    """Leave the table in the folder in every form, and the page for whoever would rather look than read."""
+    _export(result, folder)
+    page = folder.result_path("html")
+    write_text(page, sweep_html(result, about(str(folder))))
+    listener().say(f"ckptswap: {page} shows it in a browser")
+
+
+def _export(result: SweepResult, folder: RunFolder) -> None:
     for format in ("json", "csv", "md"):
-        write_text(folder / f"result.{format}", render_sweep(result, format, Style()))
+        write_text(folder.result_path(format), render_sweep(result, format, Style()))

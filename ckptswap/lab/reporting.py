@@ -17,7 +17,7 @@ from ckptswap.lab.summary import pictures, summary, summary_json
 from ckptswap.report.document import Document, document_md
 from ckptswap.report.figures import draw
 from ckptswap.report.text import dump_json, duration, plural
-from ckptswap.sweep.run_folder.plain import refuse_odd_parts
+from ckptswap.sweep.run_folder.folder import refuse_odd_parts
 
 REPORT, VALUES = "report.md", "report.json"
 PICTURES = ("kinds", "prefixes", "rmse")
