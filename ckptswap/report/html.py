@@ -14,10 +14,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
-from ckptswap.errors import RunError
 from ckptswap.report import charts
 from ckptswap.report.answer import answer, change, taken
 from ckptswap.report.commands import row_commands
@@ -25,11 +24,11 @@ from ckptswap.report.interactive import figure
 from ckptswap.report.rows import MODES, Key, better, facts, sections
 from ckptswap.report.sweep import sweep_columns
 from ckptswap.report.text import MISSING, finite, fixed, number, plural, safe
-from ckptswap.sweep.plan import Cell, Plan
-from ckptswap.sweep.provenance import Provenance, load_origin
+from ckptswap.sweep.plan import Cell
+from ckptswap.sweep.provenance import Provenance, load_provenance
 from ckptswap.sweep.result import Row, SweepResult
-from ckptswap.sweep.run_folder.journal import read_plan
-from ckptswap.sweep.run_folder.samples import Hit, Samples, load_samples
+from ckptswap.sweep.run_folder.folder import RunFolder
+from ckptswap.sweep.run_folder.samples import Hit, Samples
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'; "
@@ -54,13 +53,11 @@ class About:
 
 
 def about(run_dir: str) -> About:
-    """Read it from a run folder. Raises `RunError` for a folder that is not a run, or is damaged."""
-    origin, contents = load_origin(run_dir), read_plan(Path(run_dir))
-    try:
-        cells, race = Plan.from_json(contents["plan"]).cells, contents.get("race")
-        return About(origin, load_samples(run_dir), cells, race["metric"] if race else None)
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{run_dir} holds a damaged plan ({error!r})", remedy="run the sweep again") from None
+    """Read it from a run folder. Raises `RunError` for a folder that is no run, or is damaged."""
+    folder = RunFolder(run_dir)
+    plan = folder.read_plan()
+    raced_by = plan.race.metric if plan.race else None
+    return About(load_provenance(run_dir), folder.load_samples(), plan.plan.cells, raced_by)
 
 
 def sweep_html(result: SweepResult, about: About, top: int | None = None) -> str:
