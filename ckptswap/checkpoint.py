@@ -356,7 +356,7 @@ class Checkpoint(Mapping[str, Entry]):
     ) -> Checkpoint:
         """A checkpoint of numpy arrays or torch tensors in memory, such as a `state_dict`, which are not copied.
 
-        Raises `FormatError` for a dtype that has no spelling, `UsageError` for what is no array under a name.
+        Raises `FormatError` for a dtype that has no spelling, `UsageError` for what is not an array under a name.
         """
         tensors = [_tensor(name, array) for name, array in arrays.items()]
         ties = ties_of({name: array for name, array in arrays.items() if hasattr(array, "detach")})

@@ -36,7 +36,7 @@ def with_twins(checkpoint: Checkpoint, ties: Ties) -> Checkpoint:
     missing = {
         name: there
         for group in ties.same
-        if (there := next((each for each in group if each in checkpoint), None)) is not None
+        if (there := next((other for other in group if other in checkpoint), None)) is not None
         for name in group
         if name not in checkpoint
     }
@@ -48,8 +48,10 @@ def contradictions(checkpoint: Checkpoint, ties: Ties) -> dict[Group, Group]:
     """The groups of names of one tensor under which a checkpoint holds different values, each with two such names;
     counters may.
     """
-    found = {group: _disagreeing(checkpoint, group) for group in ties.same if split_name(group[0])[1] != COUNTER}
-    return {group: two for group, two in found.items() if two}
+    disagreeing = {
+        group: _disagreeing(checkpoint, group) for group in ties.same if split_name(group[0])[1] != COUNTER
+    }
+    return {group: two for group, two in disagreeing.items() if two}
 
 
 def _disagreeing(checkpoint: Checkpoint, group: Group) -> Group:
@@ -82,8 +84,8 @@ def probable_ties(recipient: Checkpoint, donor: Checkpoint, names: Iterable[str]
     near = {name for name in recipient if name in wanted or split_name(name)[0] in layers}
     evident = [tuple(entry.name for entry in group) for group in _evident(recipient, donor, near, wanted)]
     following = _following(recipient, donor, evident, wanted)
-    found = [group for group in merged([*evident, *following]) if not wanted.isdisjoint(group)]
-    return Ties(tuple(found), tuple(found))
+    groups = [group for group in merged([*evident, *following]) if not wanted.isdisjoint(group)]
+    return Ties(tuple(groups), tuple(groups))
 
 
 def _evident(
@@ -123,12 +125,14 @@ def _equal_or_missing(entries: Sequence[Entry], key: Callable[[Entry], Hashable]
     for entry in entries:
         groups[key(entry)].append(entry)
     missing = groups.pop(None, [])
-    return [list(entries)] if missing and len(groups) == 1 else [each for each in groups.values() if len(each) > 1]
+    return (
+        [list(entries)] if missing and len(groups) == 1 else [group for group in groups.values() if len(group) > 1]
+    )
 
 
 def _is_evidence(entry: Entry, donor: Checkpoint, group: Sequence[Entry]) -> bool:
     """Whether anything is at stake, and more than a constant is equal."""
-    theirs = next(donor[each.name] for each in group if _fits(each, donor))
+    theirs = next(donor[other.name] for other in group if _fits(other, donor))
     return not alike(entry, theirs) and not (_is_constant(entry) and _is_constant(theirs))
 
 

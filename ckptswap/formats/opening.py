@@ -79,7 +79,7 @@ def open_file(source: ByteSource, folder: Folder) -> Checkpoint:
         if promised:
             return promised.open(source, folder)  # which says what is wrong with it
         raise FormatError(
-            f"{source.name} is no checkpoint that we can read", remedy="it is none of safetensors, torch, npz"
+            f"{source.name} is not a checkpoint that we can read", remedy="it is none of safetensors, torch, npz"
         )
 
 

@@ -19,6 +19,6 @@ def common_prefix(names: Iterable[str]) -> str:
     ''
     """
     shared, end = os.path.commonprefix(list(names)), 0  # noqa: RUF071  letters are meant
-    while found := next((each for each in WRAPPERS if shared.startswith(each, end)), ""):
-        end += len(found)
+    while segment := next((wrapper for wrapper in WRAPPERS if shared.startswith(wrapper, end)), ""):
+        end += len(segment)
     return shared[:end]

@@ -62,10 +62,10 @@ def read_content(archive: Archive, instructions: int | None = None) -> tuple[obj
 def prefix_of(archive: Archive) -> str:
     """The folder inside the archive; its name is the writer's choice."""
     where = archive.file.name
-    found = [name.removesuffix("/data.pkl") for name in archive.members if name.endswith("/data.pkl")]
-    if len(found) != 1:
-        raise FormatError(f"{where} is no sound torch file", remedy=f"it has {len(found) or 'no'} data.pkl")
-    prefix = found[0]
+    folders = [name.removesuffix("/data.pkl") for name in archive.members if name.endswith("/data.pkl")]
+    if len(folders) != 1:
+        raise FormatError(f"{where} is not a sound torch file", remedy=f"it has {len(folders) or 'no'} data.pkl")
+    prefix = folders[0]
     if f"{prefix}/constants.pkl" in archive or any(name.startswith(f"{prefix}/code/") for name in archive.members):
         raise FormatError(
             f"{where} is a TorchScript archive, which holds code",
