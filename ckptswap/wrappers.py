@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from itertools import islice
@@ -37,6 +38,21 @@ def plain_name(name: str) -> str:
     kept = [part for part in path if part not in SEGMENTS]
     start = next((at for at, part in enumerate(kept) if part != HOLDER), len(kept))
     return ".".join([*kept[start:], role])
+
+
+def common_prefix(names: Iterable[str]) -> str:
+    """The wrappers' prefix that all names share, '' when there is none; a `Checkpoint` is its names.
+
+    >>> common_prefix(["module._orig_mod.c.weight", "module._orig_mod.c.bias"])
+    'module._orig_mod.'
+    >>> common_prefix(["module.c.weight", "head.weight"])
+    ''
+    """
+    wrappers = [f"{part}." for part in SEGMENTS]
+    shared, end = os.path.commonprefix(list(names)), 0  # noqa: RUF071  letters are meant
+    while segment := next((wrapper for wrapper in wrappers if shared.startswith(wrapper, end)), ""):
+        end += len(segment)
+    return shared[:end]
 
 
 def correspondence(names: Collection[str], reference: Collection[str]) -> Correspondence:

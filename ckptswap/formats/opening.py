@@ -10,8 +10,8 @@ from ckptswap import registry
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FileError, FormatError, listing
 from ckptswap.formats.format import INDEX, Format
-from ckptswap.formats.prefix import common_prefix
 from ckptswap.storage import ByteSource, Folder, LocalFolder, kept
+from ckptswap.wrappers import common_prefix
 
 HEAD = 512
 """Bytes of a file by which its format is told."""
