@@ -18,8 +18,8 @@ from ckptswap.lab.predictors import kind_correlation, threshold_gains
 from ckptswap.statistics.intervals import LEVEL, UNBOUNDED, Bounds
 from ckptswap.statistics.ranks import spearman
 from ckptswap.statistics.seeds import CORRELATION, seeds_interval
-from ckptswap.sweep.analysis import DEFAULT_TOLERANCE
 from ckptswap.sweep.result import Finding
+from ckptswap.sweep.scored_run import DEFAULT_TOLERANCE
 
 TOLERANCE = DEFAULT_TOLERANCE
 """A share is a drop over what the default tolerance is a hundredth of."""
