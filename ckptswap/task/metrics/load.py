@@ -25,7 +25,7 @@ def load_metrics(spec: TaskSpec) -> tuple[Metric, ...]:
 def recorded_metric(name: str) -> Metric:
     """The metric by which a run folder was scored, to add up its statistics; runs nothing that a name could bring.
 
-    Raises `MetricError` where it is not registered, or not safe: by a callable, values are means and need no metric.
+    Raises `MetricError` where it is not registered, or not safe: values of callables are means and need none.
 
     >>> import numpy as np
     >>> float(recorded_metric("iou:pooled").reduce(np.array([2.0, 1.0, 1.0, 0.0]), np.array(3.0)))
