@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ckptswap import lazy
 from ckptswap.cli.flags import (
     FILE,
     NAMES,
@@ -28,7 +29,9 @@ from ckptswap.report.screen import render_sweep
 from ckptswap.report.text import dump_json
 from ckptswap.scoring.allocator import keep_freed_memory
 from ckptswap.sweep.result import SweepResult
-from ckptswap.sweeping import Asked, asked, both_ways, planned, swept
+
+if TYPE_CHECKING:
+    from ckptswap.sweeping import Asked
 
 PARTS = {**SPEC, **CALIBRATION, **OPTIONS, **NAMES, **PARTIAL}
 
@@ -79,8 +82,8 @@ def sweep(
     """
     keep_freed_memory()
     _refuse(also, output.format)
-    one = asked(donor, recipient, command=command_line(), **select, **how, **task_keywords(task))
-    ways = both_ways(one, also["back_metric"], also["back_target"]) if also["both"] else {"": one}
+    one = lazy.sweeping.asked(donor, recipient, command=command_line(), **select, **how, **task_keywords(task))
+    ways = lazy.sweeping.both_ways(one, also["back_metric"], also["back_target"]) if also["both"] else {"": one}
     if dry_run:
         emit(_joined({way: _plan(sweep, output) for way, sweep in ways.items()}, output.format), output.out)
         return
@@ -107,7 +110,7 @@ def _refuse(also: Keywords, format: str) -> None:
 
 
 def _swept(sweep: Asked, format: Format, *, claims: bool) -> SweepResult:
-    result = swept(sweep, claims=claims)
+    result = lazy.sweeping.swept(sweep, claims=claims)
     say_notes(result, format)
     return result
 
@@ -132,7 +135,7 @@ def say_notes(result: SweepResult, format: str, run: str = "") -> None:
 
 def _plan(sweep: Asked, output: DrawnFlags) -> str:
     """What would run, and what it costs."""
-    document: dict[str, Any] = planned(sweep)
+    document: dict[str, Any] = lazy.sweeping.planned(sweep)
     texts = {
         "table": lambda: report.plan_table(document, output.style),
         "json": lambda: dump_json(document),

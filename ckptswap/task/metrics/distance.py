@@ -19,10 +19,11 @@ from ckptswap.registry import Source
 from ckptswap.task.metrics.counts import unlike
 from ckptswap.task.metrics.metric import Metric, PerSample
 from ckptswap.task.spec import TaskSpec
-from ckptswap.task.tree import Tree, only_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ckptswap.task.tree import Tree
 
 PSNR_CAP = 100.0
 
@@ -40,6 +41,8 @@ class SquaredError(Metric):
         return (-math.inf, PSNR_CAP) if self.decibel else (0.0, math.inf)
 
     def against(self, target: Tree) -> PerSample:
+        from ckptswap.task.tree import only_tensor  # which loads torch: a report needs only the names
+
         target = only_tensor(target, self.name)
         counted = None if self.ignore is None or target.is_floating_point() else target != self.ignore
         if counted is not None and not counted.flatten(1).any(1).all():

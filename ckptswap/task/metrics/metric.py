@@ -12,7 +12,8 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-from ckptswap.task.tree import Tree
+    from ckptswap.task.tree import Tree
+
 
 Direction = Literal["max", "min"]
 PerSample = Callable[["Tensor"], np.ndarray]

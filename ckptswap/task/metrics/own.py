@@ -14,10 +14,11 @@ from ckptswap.registry import names
 from ckptswap.task.callables import faults_of, load_callable
 from ckptswap.task.metrics.metric import Direction, Metric, PerSample
 from ckptswap.task.spec import DIRECTIONS
-from ckptswap.task.tree import Tree, mapped
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ckptswap.task.tree import Tree
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Own(Metric):
         return partial(self._values, target)
 
     def _values(self, target: Tree, output: Tensor) -> np.ndarray:
+        from ckptswap.task.tree import mapped  # which loads torch: a report needs only the names
+
         with faults_of(self.name, MetricError):
             own = mapped(lambda tensor: tensor.to(output.device, copy=True), target)  # which it may write to
             returned = self.function(output, own)
