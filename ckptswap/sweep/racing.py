@@ -14,7 +14,7 @@ import numpy as np
 
 from ckptswap.errors import UsageError
 from ckptswap.records import Count
-from ckptswap.scoring.scorer import Scorer
+from ckptswap.scoring.scorer import Measure, Scorer
 from ckptswap.scoring.variant import BASELINE, Variant
 from ckptswap.sweep.loop import Told, score_missing
 from ckptswap.sweep.plan import By, Plan
@@ -101,16 +101,16 @@ def run_race(
         score_missing(scorer, variants, journal, told, alive, failed)
 
 
-def refuse_race(top: int, plan: Plan, metric: str) -> None:
+def refuse_race(top: int, plan: Plan, metric: Measure) -> None:
     """Raises `UsageError` for a metric without a mean over samples, and for scores beside the ranking."""
     if plan.alphas or plan.recalibration:
         raise UsageError(
             f"a race for the top {top} scores no paths and estimates no statistics",
             remedy="leave --alpha and --recalibrate-bn out, or --top",
         )
-    if metric.endswith(":pooled"):
+    if not metric.is_mean:
         raise UsageError(
-            f"{metric} is not a mean over samples, and a top {top} cannot be raced for",
+            f"{metric.name} is not a mean over samples, and a top {top} cannot be raced for",
             remedy="leave --top out, or score by the mean over images",
         )
 
