@@ -133,7 +133,7 @@ CASES = {
     "transformer": "--from tokens1.pt --to tokens0.pt --model own.py:Tokens --data own.py:classes "
     "--metric own.py:spread --by layer,kind --by kind --threads 1",
     "transformer, classes": "--from tokens1.pt --to tokens0.pt --model own.py:Tokens --data own.py:classes "
-    "--metric accuracy --by block --by layer --threads 1",
+    "--metric accuracy --by tensor --by layer --threads 1",
     "double": f"{PAIR} --metric own.py:error --dtype f64",
     "wrapped": f"{IOU} --to wrapped.pt --by kind".replace("--to recipient.pt ", ""),
     "scans, trained": "--from reconstruct.safetensors --to segment.safetensors --data scans --metric dice "
@@ -282,7 +282,8 @@ def exact(value: Any) -> Any:
 
 def compared(before: dict[str, Any], after: dict[str, Any]) -> int:
     """Print what differs; 1 when anything does."""
-    differ = list(differences(before, after, ""))
+    differ = [f"/{name} failed: {result['error']}" for name, result in before.items() if "exit" in result]
+    differ += differences(before, after, "")
     for line in differ[:SHOWN]:
         print(line)
     added = sorted(dict.fromkeys(additions(before, after)))

@@ -12,7 +12,7 @@ from pathlib import Path
 import ckptswap
 from ckptswap.errors import EXIT_USAGE
 from ckptswap.executors.pool import Ending
-from ckptswap.sweep.worker_spec import WorkerSpec
+from ckptswap.sweep.worker_spec import Order
 from ckptswap.task.spec import TaskSpec
 
 LAST = 2000
@@ -31,7 +31,7 @@ def jobs_of(spec: TaskSpec) -> int:
 class Processes:
     """Where workers are processes of this machine, one a GPU where the task runs on `cuda`."""
 
-    def submit(self, order: WorkerSpec) -> ProcessHandle:
+    def submit(self, order: Order) -> ProcessHandle:
         return ProcessHandle(order)
 
     def reattach(self, folder: Path) -> tuple[ProcessHandle, Collection[int]] | None:
@@ -44,7 +44,7 @@ class ProcessHandle:
 
     poll = 0.1
 
-    def __init__(self, order: WorkerSpec) -> None:
+    def __init__(self, order: Order) -> None:
         self._order = order
         self._running: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -57,7 +57,7 @@ class ProcessHandle:
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
-                    env=environment(self._order.spec.device, shard),
+                    env=environment(self._order.device, shard),
                     start_new_session=True,  # Ctrl-C in a terminal is for us, who pass it on
                 )
 
@@ -110,7 +110,7 @@ def _gpus(device: str) -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def log_of(order: WorkerSpec, shard: int) -> Path:
+def log_of(order: Order, shard: int) -> Path:
     """Where what a worker prints is kept."""
     return order.path.with_name(f"{order.token}-{shard}.log")
 

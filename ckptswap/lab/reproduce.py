@@ -2,36 +2,36 @@
 
 What is finished is known by the checkpoints' metadata and the sweeps' journals; `experiment.json` in the folder
 holds the settings, so that a folder is never continued under others. Each unit computes on one thread, so that
-scores do not depend on how many units run at once.
+scores do not depend on how many units run at once, or where.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
-from queue import Empty
 from typing import Any
+
+import torch
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, RunError, Stopped
+from ckptswap.executors.pool import WorkerPool
+from ckptswap.executors.units import Tell, UnitReader, Units
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.atomic import write_text
-from ckptswap.lab.experiment import INITS, SEGMENT, STAGES, Arm, Experiment, Stage, Training, Unit, stages
-from ckptswap.lab.train import is_finished, load_samples, train
-from ckptswap.scoring.allocator import keep_freed_memory
+from ckptswap.lab.experiment import INITS, SEGMENT, STAGES, Arm, Experiment, Stage, Unit, stages
+from ckptswap.lab.train import Training, load_samples, train
+from ckptswap.records import from_json
 from ckptswap.sweep.analysis import is_complete
 from ckptswap.sweep.donors import open_donor
 from ckptswap.sweep.layers import layers_before_norm
+from ckptswap.sweep.plan import UNREAD
 from ckptswap.sweep.run_folder.journal import PLAN, read_plan
 from ckptswap.sweep.run_folder.lock import Lock
 from ckptswap.sweep.run_folder.plain import read_plain, refuse_odd, refuse_odd_parts
@@ -43,8 +43,6 @@ from ckptswap.task import load_task
 SETTINGS = "experiment.json"
 REPLAYED = 0.7
 """What a swap of one cell costs, in forward passes."""
-PULSE = 0.3
-"""Seconds between two looks at what the workers tell."""
 
 Progress = Callable[[float, float, str], None]
 """Called with what is done of how much, in seconds of one worker as estimated, and what was done last."""
@@ -72,7 +70,7 @@ class Price:
 
 
 @dataclass(frozen=True)
-class Cost:
+class Estimate:
     """What the experiment takes: how many trainings and sweeps, and the seconds of each unit on one thread."""
 
     trainings: int
@@ -85,30 +83,23 @@ class Cost:
         return sum(self.seconds.values()) / jobs
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of the units: folder → why it could not be finished."""
-
-    failed: Mapping[str, str]
-
-
 # What it costs ---------------------------------------------------------------------------------------------------
 
 
-def cost(experiment: Experiment) -> Cost:
+def cost(experiment: Experiment) -> Estimate:
     """Time a few steps and one pass of every arm. Raises what trainings and tasks raise."""
     load_samples(experiment.trainings(experiment.units()[0])[0].spec)
-    prices, plans = {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        for arm in experiment.arms:
-            prices[arm.name], plans[arm.name] = _priced(experiment, arm, Path(folder))
+        arms = {arm.name: _priced(experiment, arm, Path(folder)) for arm in experiment.arms}
+    prices = {name: price for name, (price, _) in arms.items()}
+    of_pair = {name: sum(map(price.stage, planned)) for name, (price, planned) in arms.items()}
+    units = experiment.units()
     seconds = {
-        unit.folder: 3 * prices[unit.arm.name].training(experiment)
-        + len(INITS) * sum(map(prices[unit.arm.name].stage, plans[unit.arm.name]))
-        for unit in experiment.units()
+        unit.folder: 3 * prices[unit.arm.name].training(experiment) + len(INITS) * of_pair[unit.arm.name]
+        for unit in units
     }
-    sweeps = sum(len(INITS) * len(plans[unit.arm.name]) for unit in experiment.units())
-    return Cost(3 * len(experiment.units()), sweeps, prices, seconds)
+    sweeps = sum(len(INITS) * len(arms[unit.arm.name][1]) for unit in units)
+    return Estimate(3 * len(units), sweeps, prices, seconds)
 
 
 def _priced(experiment: Experiment, arm: Arm, folder: Path) -> tuple[Price, list[Stage]]:
@@ -124,28 +115,33 @@ def _priced(experiment: Experiment, arm: Arm, folder: Path) -> tuple[Price, list
             begun = time.perf_counter()
             task.forward(inputs)
             forward = (time.perf_counter() - begun) * task.samples / len(inputs)
-        entries = [entry for entry in checkpoint.values() if entry.kind != "bn.num_batches_tracked"]
+        places = {(entry.layer, entry.kind) for entry in checkpoint.values() if entry.kind != UNREAD}
     step = (moments[-1] - moments[0]) / (len(moments) - 1)
-    cells, kinds, layers = (
-        len({part(entry) for entry in entries})
-        for part in (lambda each: (each.layer, each.kind), lambda each: each.kind, lambda each: each.layer)
-    )
-    return Price(step, forward, cells, kinds, layers), planned
+    layers, kinds = ({place[at] for place in places} for at in (0, 1))
+    return Price(step, forward, len(places), len(kinds), len(layers)), planned
 
 
 # The work --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What became of the units: folder → why it could not be finished; and what is to be said of the workers."""
+
+    failed: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def reproduce(
     experiment: Experiment,
     folder: Path,
     *,
-    jobs: int = 1,
-    known: Cost | None = None,
+    pool: WorkerPool | None = None,
+    known: Estimate | None = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
-) -> Outcome:
-    """Do all that the folder lacks. `known` is the cost, where it has been measured already.
+) -> Reproduction:
+    """Do all that the folder lacks, here or by the workers of a pool. `known` is the cost, where it was measured.
 
     A unit that fails is left out, and the others go on. Raises RunError for a folder that holds another
     experiment or is being worked on, Stopped when `stop` asked for it; then the same call continues.
@@ -154,11 +150,10 @@ def reproduce(
     refuse_odd_parts(folder)
     with Lock(folder):
         _claim(folder, experiment)
-        workers = min(jobs, len(experiment.units()))
-        meter = _Meter(price.seconds, progress)
-        if workers > 1:
-            return Outcome(_in_processes(experiment, folder, price, workers, meter, stop or Stop()))
-        return Outcome(_here(experiment, folder, price, meter, stop or Stop()))
+        told = _Total(price.seconds, progress)
+        if pool and len(experiment.units()) > 1:
+            return _by_workers(experiment, folder, pool, price, told, stop or Stop())
+        return Reproduction(_here(experiment, folder, price, told, stop or Stop()))
 
 
 def _claim(folder: Path, experiment: Experiment) -> None:
@@ -167,55 +162,82 @@ def _claim(folder: Path, experiment: Experiment) -> None:
         write_text(folder / SETTINGS, json.dumps(asdict(experiment), indent=2) + "\n")
         return
     then = load_experiment(folder)
-    changed = [
-        each.name for each in fields(experiment) if getattr(then, each.name) != getattr(experiment, each.name)
-    ]
-    if changed:
+    names = [part.name for part in fields(experiment)]
+    if changed := [name for name in names if getattr(then, name) != getattr(experiment, name)]:
         raise RunError(
             f"{folder} holds an experiment with other {', '.join(changed)}", remedy="choose another --run"
         )
 
 
 def load_experiment(folder: Path) -> Experiment:
-    """The settings that a folder was made with. Raises RunError where it holds none."""
+    """Read the settings that a folder was made with. Raises RunError where it holds none."""
     try:
-        said = plain_json(read_plain(folder / SETTINGS))
-        arms = tuple(Arm(**{**each, "freeze": tuple(each["freeze"])}) for each in said.pop("arms"))
-        return Experiment(arms, **said)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return from_json(Experiment, plain_json(read_plain(folder / SETTINGS)))
+    except (OSError, ValueError) as error:
         raise RunError(f"{folder} holds no experiment ({error})", remedy="choose another --run") from None
 
 
-class _Meter:
+class _Total:
     """Adds up what units tell of themselves."""
 
     def __init__(self, seconds: Mapping[str, float], progress: Progress | None) -> None:
-        self._total, self._progress = sum(seconds.values()), progress
+        self._seconds, self._progress = seconds, progress
         self._done: dict[str, float] = {}
 
-    def __call__(self, unit: str, done: float, what: str) -> None:
+    def tell(self, unit: str, done: float, what: str) -> None:
         self._done[unit] = done
         if self._progress:
-            self._progress(sum(self._done.values()), self._total, f"{unit}: {what}")
+            self._progress(sum(self._done.values()), sum(self._seconds.values()), f"{unit}: {what}")
+
+    def end(self, unit: str) -> None:
+        self.tell(unit, self._seconds[unit], "done")
 
 
-Tell = Callable[[str, float, str], None]
-
-
-def _here(experiment: Experiment, folder: Path, price: Cost, tell: Tell, stop: Stop) -> dict[str, str]:
+def _here(experiment: Experiment, folder: Path, price: Estimate, told: _Total, stop: Stop) -> dict[str, str]:
     failed = {}
     for unit in experiment.units():
         try:
-            _Work(experiment, unit, folder, price.prices[unit.arm.name], tell, stop).run()
+            tell = partial(told.tell, unit.folder)
+            UnitWork(experiment, unit, folder, price.prices[unit.arm.name], tell, stop).run()
         except Stopped:
             raise
         except CkptswapError as error:
             failed[unit.folder] = str(error)
-        tell(unit.folder, price.seconds[unit.folder], "done")
+        told.end(unit.folder)
     return failed
 
 
-class _Work:
+def _by_workers(
+    experiment: Experiment, folder: Path, pool: WorkerPool, price: Estimate, told: _Total, stop: Stop
+) -> Reproduction:
+    units = [unit.folder for unit in experiment.units()]
+    arguments = [
+        {
+            "experiment": asdict(experiment),
+            "unit": at,
+            "folder": str(folder.absolute()),
+            "price": asdict(price.prices[unit.arm.name]),
+        }
+        for at, unit in enumerate(experiment.units())
+    ]
+    order = Units("ckptswap.lab.reproduce:work", tuple(arguments), str(folder.absolute()))
+    reader = UnitReader(order, lambda at, done, what: told.tell(units[at], done, what), stop)
+    pool.do(order, len(units), reader)
+    for unit in units:
+        told.end(unit)
+    failed = {units[at]: fault for at, fault in reader.ended.items() if fault}
+    return Reproduction(failed, tuple(reader.notes))
+
+
+def work(arguments: Mapping[str, Any], tell: Tell, stop: Stop) -> None:
+    """Do one unit, in a worker."""
+    torch.set_num_threads(1)
+    experiment = from_json(Experiment, arguments["experiment"])
+    unit, price = experiment.units()[arguments["unit"]], from_json(Price, arguments["price"])
+    UnitWork(experiment, unit, Path(arguments["folder"]), price, tell, stop).run()
+
+
+class UnitWork:
     """One unit, from wherever it is."""
 
     def __init__(
@@ -225,8 +247,9 @@ class _Work:
         self.folder, self._tell, self._done = folder / unit.folder, tell, 0.0
 
     def run(self) -> None:
-        for each in (self.folder.parent, self.folder, *(self.folder / init for init in INITS)):
-            refuse_odd(each, folder=True)
+        """Train and sweep what the folder lacks."""
+        for folder in (self.folder.parent, self.folder, *(self.folder / init for init in INITS)):
+            refuse_odd(folder, folder=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         for training in self.experiment.trainings(self.unit):
             self._train(training)
@@ -243,22 +266,13 @@ class _Work:
         return planned
 
     def _train(self, training: Training) -> None:
-        out, seconds = self.folder / training.file, self.price.training(self.experiment)
-        init = {"save_init": training.save_init, "init_from": training.init_from}
-        beside: dict[str, Any] = {key: self.folder / name for key, name in init.items() if name}
-        for path in (out, *beside.values()):
-            refuse_odd(path)
-        if not is_finished(out, training.spec, **beside):
-            train(
-                training.spec,
-                out,
-                **beside,
-                force=True,
-                progress=lambda step, loss: self._is_at(
-                    seconds * step / training.spec.steps, f"{training.name}, step {step}"
-                ),
+        seconds, steps = self.price.training(self.experiment), training.spec.steps
+        if not training.is_finished(self.folder):
+            training.run(
+                self.folder,
+                lambda step, loss: self._is_at(seconds * step / steps, f"{training.name}, step {step}"),
             )
-        self._has(seconds)
+        self._done += seconds
 
     def _sweep(self, init: str, stage: Stage) -> None:
         seconds, run = self.price.stage(stage), self.folder / init / stage.name
@@ -284,14 +298,11 @@ class _Work:
                     stop=self.stop,
                     progress=lambda done, total: self._is_at(seconds * done / total, f"{init} {stage.name}"),
                 )
-        self._has(seconds)
+        self._done += seconds
 
     def _is_at(self, seconds: float, what: str) -> None:
-        self._tell(self.unit.folder, self._done + seconds, what)
+        self._tell(self._done + seconds, what)
         self.stop.check("a part of the experiment is done")
-
-    def _has(self, seconds: float) -> None:
-        self._done += seconds
 
 
 def _is_swept(run: Path, donor: Checkpoint, recipient: Checkpoint) -> bool:
@@ -301,101 +312,3 @@ def _is_swept(run: Path, donor: Checkpoint, recipient: Checkpoint) -> bool:
     key = read_plan(run)["key"]
     donors = key["donor"] if isinstance(key["donor"], list) else [key["donor"]]
     return [donors[0], key["recipient"]] == [donor.sha256(), recipient.sha256()]
-
-
-# Several units at once -------------------------------------------------------------------------------------------
-
-
-class _Asked(Stop):
-    """A stop that the parent asks for, by an event."""
-
-    def check(self, done: str) -> None:
-        if _worker["asked"].is_set():
-            self.request()
-        super().check(done)
-
-
-_worker: dict[str, Any] = {}
-"""What a worker process was given when it began."""
-
-
-def _begin(told: Any, asked: Any) -> None:
-    import signal
-
-    import torch
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent asks us in order
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
-    told.cancel_join_thread()  # it tells of progress only, which nobody may be left to read
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    _worker.update(told=told, asked=asked)
-
-
-def _end_with_the_parent() -> None:
-    """A killed parent cannot ask; what is in the journals by then is kept, as after any kill."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _remote(experiment: Experiment, unit: Unit, folder: Path, price: Price) -> None:
-    _Work(experiment, unit, folder, price, lambda *news: _worker["told"].put(news), _Asked()).run()
-
-
-def _in_processes(
-    experiment: Experiment, folder: Path, price: Cost, workers: int, meter: _Meter, stop: Stop
-) -> dict[str, str]:
-    spawn = multiprocessing.get_context("spawn")
-    told, asked = spawn.Queue(), spawn.Event()
-    failed: dict[str, str] = {}
-    with _one_thread(), ProcessPoolExecutor(workers, spawn, _begin, (told, asked)) as pool:
-        running = {
-            pool.submit(_remote, experiment, unit, folder, price.prices[unit.arm.name]): unit.folder
-            for unit in experiment.units()
-        }
-        try:
-            for unit, future in _finished(running, told, meter, stop):
-                error = future.exception()
-                if isinstance(error, BrokenProcessPool):
-                    raise RunError(
-                        "a worker was killed", remedy="the same command continues, with fewer --jobs"
-                    ) from None
-                if error and not isinstance(error, CkptswapError):
-                    raise error
-                if error:
-                    failed[unit] = str(error)
-                meter(unit, price.seconds[unit], "done")
-        except BaseException:
-            asked.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return failed
-
-
-def _finished(
-    running: Mapping[Future[None], str], told: Any, meter: _Meter, stop: Stop
-) -> Iterator[tuple[str, Future[None]]]:
-    """Units as they end; what the others tell goes to the meter meanwhile."""
-    left = dict(running)
-    while left:
-        with suppress(Empty):
-            meter(*told.get(timeout=PULSE))
-        stop.check(f"{len(running) - len(left)} of {len(running)} units are done")
-        for future in [each for each in left if each.done()]:
-            yield left.pop(future), future
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Workers begin with one thread each, whatever library counts cores."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before

@@ -27,6 +27,7 @@ from ckptswap.formats import open_checkpoint, write_checkpoint
 from ckptswap.formats.atomic import refuse_existing
 from ckptswap.formats.checksums import refuse_damaged
 from ckptswap.naming import classify, expand_kind
+from ckptswap.sweep.run_folder.plain import refuse_odd
 from ckptswap.task import TaskSpec
 from ckptswap.task.data import load_data
 from ckptswap.task.models.build import build_model
@@ -69,6 +70,47 @@ class TrainSpec:
     ignore: int | None = None
     optimizer: str = "adamw"
     freeze: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a folder: what, and the initialisation there that it keeps or starts from."""
+
+    name: str
+    spec: TrainSpec
+    save_init: str | None = None
+    init_from: str | None = None
+
+    @property
+    def file(self) -> str:
+        """The checkpoint's name."""
+        return f"{self.name}.safetensors"
+
+    def is_finished(self, folder: Path) -> bool:
+        """Tell whether the checkpoint says that this training made it, from the initialisation beside it.
+
+        Raises FileError for a file that is not a checkpoint, RunError for a link.
+        """
+        beside = self._beside(folder)
+        for path in (folder / self.file, *beside.values()):
+            refuse_odd(path)
+        if not all(path.exists() for path in (folder / self.file, *beside.values())):
+            return False
+        with open_checkpoint(folder / self.file) as checkpoint:
+            metadata = checkpoint.metadata
+        if "init_from" in beside:
+            with open_checkpoint(beside["init_from"]) as start:
+                if metadata.get("ckptswap.init_from") != start.sha256():
+                    return False
+        return metadata.get("ckptswap.train") == recipe(self.spec)
+
+    def run(self, folder: Path, progress: Progress) -> None:
+        """Train, and replace what is there."""
+        train(self.spec, folder / self.file, **self._beside(folder), progress=progress, force=True)
+
+    def _beside(self, folder: Path) -> dict[str, Path]:
+        starts = {"save_init": self.save_init, "init_from": self.init_from}
+        return {role: folder / name for role, name in starts.items() if name}
 
 
 @dataclass(frozen=True)
@@ -342,24 +384,6 @@ def _metadata(spec: TrainSpec, model_args: Mapping[str, Any], origin: str) -> di
 def recipe(spec: TrainSpec) -> str:
     """The spec as the metadata holds it under `ckptswap.train`, by which a finished training is known again."""
     return json.dumps(asdict(spec), sort_keys=True)
-
-
-def is_finished(
-    path: Path, spec: TrainSpec, *, init_from: Path | None = None, save_init: Path | None = None
-) -> bool:
-    """Whether the checkpoint says that this training made it, from the initialisation that lies beside it.
-
-    Raises FileError for a file that is no checkpoint.
-    """
-    if not path.exists() or not all(each.exists() for each in (init_from, save_init) if each):
-        return False
-    with open_checkpoint(path) as checkpoint:
-        said = checkpoint.metadata
-    if init_from:
-        with open_checkpoint(init_from) as origin:
-            if said.get("ckptswap.init_from") != origin.sha256():
-                return False
-    return said.get("ckptswap.train") == recipe(spec)
 
 
 def _write(model: nn.Module, path: Path, metadata: Mapping[str, str], force: bool) -> None:
