@@ -18,10 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/faults"))
 import chaos
 
-from ckptswap.sweep.run_folder.blocks import Block
+from ckptswap.scoring.scorer import Block
 from ckptswap.sweep.run_folder.journal import Journal, read_blocks
 
 BLOCK = 0.005

@@ -131,8 +131,9 @@ def scores(folder: Path, rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.nda
     from ckptswap.formats import open_checkpoint
     from ckptswap.scoring.graph import capture
     from ckptswap.scoring.schedule import cone_of
+    from ckptswap.scoring.variant import BASELINE
     from ckptswap.sweep.plan import variant_id
-    from ckptswap.sweep.run_folder.journal import BASELINE, key_of, read_blocks, read_plan
+    from ckptswap.sweep.run_folder.journal import key_of, read_blocks, read_plan
     from ckptswap.sweep.scores import Scores
     from ckptswap.task.models.build import build_model, model_of
 

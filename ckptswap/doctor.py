@@ -4,38 +4,34 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from importlib.metadata import PackageNotFoundError, requires, version
+from typing import get_args
 
-EXTRAS = {"demo": "nilearn"}
-"""One package by which each extra is known to be installed."""
+from ckptswap.registry import Group, is_ours, plugins
+
+Facts = dict[str, str | int | None]
+_REQUIREMENT = re.compile(r"""([\w.-]+)(\[)?[^;]*(?:;.*extra == ["']([\w-]+)["'])?""")
+"""A package's name, whether it asks for extras of it, and the extra of ours that wants it."""
 
 
-def examine() -> dict[str, dict[str, str | int | None]]:
-    """Versions, machine and extras; a package that is not there has None.
+def examine() -> dict[str, Facts]:
+    """Versions, machine, extras, and what installed packages add; a package that is not there has None.
 
     >>> sorted(examine())
-    ['extras', 'machine', 'versions']
+    ['extras', 'machine', 'plugins', 'versions']
     """
+    requirements = [match.groups() for match in map(_REQUIREMENT.match, requires("ckptswap") or ()) if match]
+    needed = [name for name, _, extra in requirements if extra is None]
+    bundles = {extra for _, bracket, extra in requirements if bracket}
     return {
-        "versions": _versions(),
+        "versions": {"ckptswap": _version("ckptswap"), "python": platform.python_version()}
+        | {name: _version(name) for name in needed},
         "machine": _machine(),
-        "extras": {name: _version(package) for name, package in EXTRAS.items()},
+        "extras": {extra: _version(name) for name, _, extra in requirements if extra and extra not in bundles},
+        "plugins": _plugins(),
     }
-
-
-def _versions() -> dict[str, str | int | None]:
-    needed = [each.split(";")[0] for each in requires("ckptswap") or () if "extra ==" not in each]
-    names = [next(part for part in _words(each)) for each in needed]
-    return {
-        "ckptswap": _version("ckptswap"),
-        "python": platform.python_version(),
-        **{name: _version(name) for name in names},
-    }
-
-
-def _words(requirement: str) -> list[str]:
-    return [requirement.split(mark)[0].strip() for mark in (">=",) if mark in requirement] or [requirement]
 
 
 def _version(package: str) -> str | None:
@@ -45,7 +41,17 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _machine() -> dict[str, str | int | None]:
+def _plugins() -> Facts:
+    """What installed packages register, and from which package; a name of ours is never theirs."""
+    facts: Facts = {}
+    for group in get_args(Group):
+        for name, point in plugins(group).items():
+            package = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+            facts[f"{group} {name}"] = f"{package} (not used: we have one)" if is_ours(group, name) else package
+    return facts
+
+
+def _machine() -> Facts:
     import torch
 
     return {

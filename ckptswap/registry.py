@@ -20,21 +20,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, requires
 from re import match
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ckptswap.errors import DataError, DependencyError, MetricError, ModelError, UsageError, near
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 Group = Literal["models", "data", "metrics", "formats", "executors"]
 
 _OURS: dict[Group, dict[str, str]] = {
     "models": {
         "smp": "ckptswap.task.models.smp:SOURCE",
-        "lab": "ckptswap.lab.sources:MODELS",
+        "lab": "ckptswap.lab.registered:MODELS",
     },
     "data": {
-        "lab": "ckptswap.lab.sources:DATA",
+        "lab": "ckptswap.lab.registered:DATA",
     },
     "metrics": {
         "iou": "ckptswap.task.metrics.overlap:IOU",
@@ -95,7 +97,12 @@ def is_known(group: Group, name: str) -> bool:
     >>> is_known("models", "smp"), is_known("models", "scans/net.py")
     (True, False)
     """
-    return name in _OURS[group] or (name.isidentifier() and name in plugins(group))
+    return is_ours(group, name) or name in plugins(group)
+
+
+def is_ours(group: Group, name: str) -> bool:
+    """Whether the name is in the table of this package."""
+    return name in _OURS[group]
 
 
 def find(group: Group, name: str) -> Any:
@@ -122,7 +129,7 @@ def find(group: Group, name: str) -> Any:
 def every(group: Group) -> Iterator[Any]:
     """What the names of a group stand for, ours first; packages are asked once these are used up."""
     yield from (find(group, name) for name in _OURS[group])
-    yield from (find(group, name) for name in plugins(group) if name not in _OURS[group])
+    yield from (find(group, name) for name in plugins(group) if not is_ours(group, name))
 
 
 def source_of(group: Group, spec: str) -> tuple[Source, str] | None:
@@ -152,12 +159,14 @@ def is_safe(group: Group, spec: str) -> bool:
 @cache
 def plugins(group: Group) -> dict[str, EntryPoint]:
     """The entry points of installed packages, by name; one with a name of ours is never used (doctor says so)."""
+    from importlib.metadata import entry_points  # which takes long beside the start of a command
+
     return {point.name: point for point in entry_points(group=f"ckptswap.{group}")}
 
 
 def distribution_of(group: Group, name: str) -> str | None:
     """The name of the installed package that a name comes from; None for ours."""
-    if name in _OURS[group] or name not in plugins(group):
+    if is_ours(group, name) or name not in plugins(group):
         return None
     package = plugins(group)[name].dist
     return package.name if package else None
@@ -169,14 +178,16 @@ def extra_for(module: str, package: str = "ckptswap") -> str | None:
     >>> extra_for("submitit"), extra_for("nilearn.datasets"), extra_for("torch")
     ('slurm', 'demo', None)
     """
+    from importlib.metadata import PackageNotFoundError, requires
+
     try:
         requirements = requires(package) or ()
     except PackageNotFoundError:
         return None
     for requirement in requirements:
-        found = match(r"""([\w.-]+)[^;\[]*;.*extra == ["']([\w-]+)["']""", requirement)
-        if found and found[1].replace("-", "_") == module.partition(".")[0]:
-            return found[2]
+        wanted = match(r"""([\w.-]+)[^;\[]*;.*extra == ["']([\w-]+)["']""", requirement)
+        if wanted and wanted[1].replace("-", "_") == module.partition(".")[0]:
+            return wanted[2]
     return None
 
 

@@ -7,10 +7,10 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
+import programs
 import pytest
 from hypothesis import settings
 from once import once
@@ -29,10 +29,21 @@ for name in list(os.environ):
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _state = tempfile.TemporaryDirectory(prefix="ckptswap-state-")
     os.environ["XDG_STATE_HOME"] = _state.name
+    programs.serve()
 
 # Property tests draw the same examples every time, and no example is judged by how long it took.
 settings.register_profile("ckptswap", derandomize=True, deadline=None, database=None)
 settings.load_profile("ckptswap")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with those that wait for a cluster: others run beside them, and nobody waits for them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("cluster") is None)
+
+
+def pytest_unconfigure() -> None:
+    """Let no program's server outlive the tests."""
+    programs.end()
 
 
 @pytest.fixture(scope="session")
@@ -43,10 +54,9 @@ def demo_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     quick = re.sub(r"--steps \d+", "--steps 4", commands())
     quick = re.sub(r"(ckptswap sweep .*)", r"\1 --limit 16 --exclude '*.conv?.*,*.bn2.*'", quick)
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
     def make(folder: Path) -> None:
-        subprocess.run(["bash", "-c", quick], cwd=folder, env={**os.environ, "PATH": path}, check=True)
+        subprocess.run(["bash", "-c", quick], cwd=folder, env={**os.environ, "PATH": programs.path()}, check=True)
 
     return once(tmp_path_factory, "demo", make)
 

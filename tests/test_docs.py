@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import programs
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +54,7 @@ def test_the_blocks_of_a_page_run_in_their_order(
 ) -> None:
     """On few samples: what the pages show of all of them is written by docs/refresh.py."""
     monkeypatch.setenv("CKPTSWAP_LIMIT", "9")
+    monkeypatch.setattr(sys, "executable", programs.python())
     text = PAGES[name].read_text("utf-8")
     shown = {block.start: after.language == "text" for block, after in zip(
         refresh.blocks(text), refresh.blocks(text)[1:], strict=False)}  # fmt: skip

@@ -6,16 +6,16 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
+
+import programs
 
 ROOT = Path(__file__).parent.parent
 
 
 def shell(command: str, folder: Path, *arguments: str) -> str:
     """Run a command as in a shell whose PATH begins with this environment; fails with what it said."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "LIMIT": "16", "NO_COLOR": "1"}
+    environment = {**os.environ, "PATH": programs.path(), "LIMIT": "16", "NO_COLOR": "1"}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command, "bash", *arguments],
         cwd=folder, env=environment, capture_output=True, text=True,

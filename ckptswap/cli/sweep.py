@@ -233,7 +233,7 @@ def _score(proposal: Sweep, **how: Any) -> None:
                 news=news,
             )
     finally:
-        warn(proposal.engine.notes)
+        warn(proposal.scorer.notes)
 
 
 def _named(cell: Cell, drop: float) -> str:

@@ -15,7 +15,7 @@ from ckptswap.errors import DependencyError, UsageError
 from ckptswap.task.spec import TaskSpec
 
 if TYPE_CHECKING:
-    from ckptswap.sweep.run_folder.blocks import Block
+    from ckptswap.scoring.scorer import Block
     from ckptswap.sweep.run_folder.journal import Journal
     from ckptswap.sweep.runner import Sweep
 

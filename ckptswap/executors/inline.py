@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ckptswap.sweep.loop import score_missing
+
 if TYPE_CHECKING:
     from ckptswap.executors import Meter
     from ckptswap.sweep.run_folder.journal import Journal
@@ -14,6 +16,4 @@ class Inline:
     """One process, whose model, data and captured graph are those of the proposal."""
 
     def run(self, proposal: Sweep, journal: Journal, meter: Meter) -> None:
-        from ckptswap.sweep.loop import walk
-
-        walk(proposal.task, proposal.engine, proposal.variants, journal, meter, lambda _, every: every)
+        score_missing(proposal.scorer, proposal.variants, journal, meter)

@@ -115,7 +115,7 @@ class JournalReader:
     def __init__(self, proposal: Sweep, journal: Journal, meter: Meter) -> None:
         self._proposal, self._blocks, self._meter = proposal, journal.blocks, meter
         self._failed: set[str] = set()
-        self._batches = range(len(proposal.task.data.sizes))
+        self._batches = range(len(proposal.scorer.layout.sizes))
         self._follower = JournalTail(proposal.folder, journal.key, journal.path)
         self.count = 0
 
@@ -145,7 +145,7 @@ class JournalReader:
 
     def note(self, text: str) -> None:
         """Something that the user should be told at the end."""
-        self._proposal.engine.notes.append(text)
+        self._proposal.scorer.notes.append(text)
 
     def lacking(self, variant: str) -> int:
         """On how many batches a variant is not scored yet."""
@@ -159,13 +159,13 @@ class JournalReader:
         if not self._blocks.distrusted:
             self._blocks.distrust()
             self._failed.clear()
-        self._proposal.engine.run_in_full("a worker found replays with other bits than full passes")
+        self._proposal.scorer.distrust("a worker found replays with other bits than full passes")
 
 
 def _divided(
     proposal: Sweep, missing: Sequence[Variant], intake: JournalReader, jobs: int
 ) -> list[tuple[Variant, ...]]:
-    cones = proposal.engine.weights(proposal.task.first_inputs(), missing)
+    cones = proposal.scorer.weights(missing)
     costs = [cone * intake.lacking(each.id) for cone, each in zip(cones, missing, strict=True)]
     return [tuple(missing[at] for at in group) for group in divide(costs, jobs)]
 

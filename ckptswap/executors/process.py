@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import ckptswap
 from ckptswap.errors import EXIT_USAGE
+from ckptswap.executors.forkserver import Forked, ForkServer
 from ckptswap.executors.pool import Ending
 from ckptswap.sweep.worker_spec import Order
 from ckptswap.task.spec import TaskSpec
 
+SHARED = ("torch", "segmentation_models_pytorch", "timm", "torchvision", "transformers", "monai")
+"""Modules that take long to import, and begin no threads; workers use those that this process uses."""
 LAST = 2000
 """Letters of a log that are read for its last line."""
 
@@ -40,47 +42,62 @@ class Processes:
 
 
 class ProcessHandle:
-    """The processes of one order. They end by themselves when this process does, however it ends."""
+    """The processes of one order, forked from a server that has imported what they use.
+
+    They end by themselves when this process does, however it ends: it holds the other ends of their inputs.
+    """
 
     poll = 0.1
 
     def __init__(self, order: Order) -> None:
         self._order = order
-        self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._server = _server()
+        self._running: dict[int, tuple[Forked, int]] = {}
 
     def begin(self, shards: Sequence[int]) -> None:
         for shard in shards:
-            command = [sys.executable, "-P", "-m", "ckptswap.executors.worker"]
-            with log_of(self._order, shard).open("ab") as log:
-                self._running[shard] = subprocess.Popen(
-                    [*command, str(self._order.path), str(shard), self._order.seal, "--tethered"],
-                    stdin=subprocess.PIPE,
-                    stdout=log,
-                    stderr=log,
-                    env=environment(self._order.device, shard),
-                    start_new_session=True,  # Ctrl-C in a terminal is for us, who pass it on
-                )
+            try:
+                self._running[shard] = self._begun(shard)
+            except (OSError, EOFError):  # someone has ended the server
+                self._server.close()
+                self._server = _server()
+                self._running[shard] = self._begun(shard)
+
+    def _begun(self, shard: int) -> tuple[Forked, int]:
+        order = self._order
+        words = ["-P", "-m", "ckptswap.executors.worker", str(order.path), str(shard), order.seal, "--tethered"]
+        theirs, tether = os.pipe()
+        try:
+            with log_of(order, shard).open("ab") as log:
+                streams = [theirs, log.fileno(), log.fileno()]
+                env = environment(order.device, shard)
+                return Forked(self._server.connect(), words, streams, env=env, cwd=os.getcwd()), tether
+        except BaseException:
+            os.close(tether)
+            raise
+        finally:
+            os.close(theirs)
 
     def ended(self) -> Mapping[int, Ending]:
-        found = {shard: code for shard, each in self._running.items() if (code := each.poll()) is not None}
-        for shard in found:
+        codes = {shard: worker.wait(0) for shard, (worker, _) in self._running.items()}
+        gone = {shard: code for shard, code in codes.items() if code is not None}
+        for shard in gone:
             self._release(shard)
-        return {shard: self._ending(shard, code) for shard, code in found.items()}
+        return {shard: self._ending(shard, code) for shard, code in gone.items()}
 
     def stop(self) -> None:
-        for each in self._running.values():
-            each.terminate()
+        for worker, _ in self._running.values():
+            worker.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        for shard in list(self._running):
-            self._running[shard].kill()
-            self._running[shard].wait()
+        for shard, (worker, _) in list(self._running.items()):
+            worker.send_signal(signal.SIGKILL)
+            worker.wait()
             self._release(shard)
+        self._server.close()
 
     def _release(self, shard: int) -> None:
-        process = self._running.pop(shard)
-        assert process.stdin
-        process.stdin.close()
+        os.close(self._running.pop(shard)[1])
 
     def _ending(self, shard: int, code: int) -> Ending:
         if not code:
@@ -88,6 +105,11 @@ class ProcessHandle:
         said = log_end(log_of(self._order, shard))
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return Ending(said or how, hopeless=True) if code == EXIT_USAGE else Ending(f"{how}; {said}".rstrip("; "))
+
+
+def _server() -> ForkServer:
+    used = [module for module in SHARED if module in sys.modules]
+    return ForkServer([*used, "ckptswap.sweep.loop", "ckptswap.sweep.rebuild"], environment("cpu", 0))
 
 
 def environment(device: str, shard: int) -> dict[str, str]:

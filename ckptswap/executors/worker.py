@@ -20,7 +20,8 @@ from pathlib import Path
 
 from ckptswap.errors import CkptswapError, Stopped
 from ckptswap.executors.units import Units, read_order, work_on_unit
-from ckptswap.sweep.run_folder.blocks import Block
+from ckptswap.scoring.scorer import Block
+from ckptswap.sweep.loop import score_missing
 from ckptswap.sweep.run_folder.journal import Journal
 from ckptswap.sweep.stopping import Stop, on_signals
 from ckptswap.sweep.worker_spec import Order, WorkerSpec
@@ -46,15 +47,14 @@ def score(order: WorkerSpec, shard: int, stop: Stop) -> None:
 
     Raises `Stopped` where that was asked for, and `RunError` where the conditions are others here.
     """
-    from ckptswap.sweep.loop import walk
     from ckptswap.sweep.rebuild import rebuilt
 
-    with rebuilt(order) as engine:
+    with rebuilt(order) as scorer:
         writer = f"{order.token}-{shard}-{secrets.token_hex(3)}"  # one a life, since a dead one may not be dead
         with Journal(Path(order.folder), order.key, writer) as journal:
             told = _Told(stop)
             stop.check("nothing is done yet")
-            walk(engine.task, engine, order.shards[shard], journal, told, lambda _, every: every)
+            score_missing(scorer, order.shards[shard], journal, told)
 
 
 class _Told:

@@ -12,7 +12,7 @@ from ckptswap.report.tabular import columns_csv, columns_md
 from ckptswap.report.text import Style, count, duration, figure, named, plural, safe, size
 
 if TYPE_CHECKING:
-    from ckptswap.scoring.engine import Cost
+    from ckptswap.scoring.scorer import Cost
     from ckptswap.sweep.plan import Plan
 
 SCHEMA = "ckptswap.plan/1"

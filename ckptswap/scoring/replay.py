@@ -1,121 +1,274 @@
-"""Scoring swaps by replaying only what they can change: one base pass a batch, and beside it each variant's
-cone.
+"""Scores by replaying what a swap can change where that is proven, else by full forward passes.
+
+The model is captured once for each form of input; replayed outputs are held against plain full passes, bit by bit
+(the recipient's and two variants' on the first batch of a form, then one in a hundred); where a model cannot be
+captured or a bit differs everything is run in full for good, and a note says why.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ckptswap.scoring.graph import Graph, Ref
-from ckptswap.scoring.schedule import Cone, Instruction, Schedule, cone_of, within
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.errors import ModelError
+from ckptswap.scoring.full import FullScorer, ModelOutput
+from ckptswap.scoring.graph import Graph, Uncapturable, capture
+from ckptswap.scoring.interpreter import Replay
+from ckptswap.scoring.scorer import Cost, ShortcutFailed
+from ckptswap.scoring.swap import same_bits
+from ckptswap.scoring.variant import RECIPIENT, Variant
+from ckptswap.task.callables import first_line
+from ckptswap.task.task import Task
 
-Values = dict[int, Any]
+How = Literal["auto", "replay", "full"]
+Form = tuple[tuple[int, ...], torch.dtype]
+"""Shape and dtype of a batch."""
+MEMORY = 2 << 30
+"""Bytes that a replay's intermediate values may take, unless told otherwise."""
+SHAPES = 8
+"""Shapes of input for which a model is captured; batches of further shapes are run in full."""
+CHECKED = 100
+"""One replayed output in so many is held against a full pass."""
 
 
-class Replay:
-    """Runs a captured graph for the recipient and for variants of it, with the bits of a full forward pass.
+def scorer_of(
+    task: Task,
+    donor: Checkpoint | Sequence[Checkpoint],
+    recipient: Checkpoint,
+    how: How = "auto",
+    memory: int = MEMORY,
+    calibration: Sequence[Any] = (),
+) -> FullScorer:
+    """The scorer that `--engine` names. Raises `MismatchError` when the recipient does not fit the model."""
+    if how == "full":
+        return FullScorer(task, donor, recipient, memory, calibration)
+    return ReplayScorer(task, donor, recipient, memory, calibration, how=how)
 
-    `state` are the recipient's own tensors by their number in the graph; `memory` bounds what intermediate values
-    take, in bytes: more variants than fit are run in several base passes.
+
+class ReplayScorer(FullScorer):
+    """Replays what can be replayed, with the bits of full passes.
+
+    Where `how` is `replay`, full passes are no way out: `ModelError` is raised instead.
     """
 
-    def __init__(self, graph: Graph, state: Mapping[int, Tensor], memory: int) -> None:
-        self.graph, self.memory = graph, memory
-        self._fixed: Values = {**state, **graph.constants}
-        self._cones: dict[frozenset[int], Cone] = {}
-        self._planned: Any = None
-        self.latest: list[tuple[tuple[int, ...], Schedule]] = []
-
-    def cone(self, swapped: frozenset[int]) -> Cone:
-        """What a swap of these values can change."""
-        if swapped not in self._cones:
-            self._cones[swapped] = cone_of(self.graph, swapped)
-        return self._cones[swapped]
-
-    def changes(self, swap: Mapping[int, Tensor]) -> bool:
-        """Whether a swap can change the output at all."""
-        return self.cone(frozenset(swap)).changes_output
-
-    def schedules(
-        self, swaps: Sequence[frozenset[int]], *, with_output: bool
-    ) -> list[tuple[tuple[int, ...], Schedule]]:
-        """How these swaps are run: groups of their indices, each with its base pass."""
-        key = (tuple(swaps), with_output, self.memory)
-        if key != self._planned:
-            cones = [self.cone(swapped) for swapped in swaps]
-            self.latest, self._planned = within(self.graph, cones, self.memory, with_output=with_output), key
-        return self.latest
-
-    def outputs(
-        self, batch: Tensor, swaps: Sequence[Mapping[int, Tensor]], *, with_output: bool
-    ) -> Iterator[tuple[int | None, Tensor]]:
-        """(index of the swap, output) for every swap, in the order in which they come to be; None: the base."""
-        found = self.schedules([frozenset(swap) for swap in swaps], with_output=with_output)
-        for at, (chosen, schedule) in enumerate(found):
-            wants_output = with_output and at == 0
-            yield from self._run(batch, schedule, [(index, swaps[index]) for index in chosen], wants_output)
-
-    def seconds(self, batch: Tensor) -> list[float]:
-        """How long each step of the graph takes on this batch, run one after another."""
-        values, found = {**self._fixed, self.graph.input: batch}, []
-        (_, schedule), *_ = within(self.graph, [], self.memory, with_output=True)
-        with torch.inference_mode():
-            for instruction in schedule.base:
-                start = time.perf_counter()
-                _do(instruction, values)
-                found.append(time.perf_counter() - start)
-                _forget(instruction, values)
-        return found
-
-    def _run(
+    def __init__(
         self,
-        batch: Tensor,
-        schedule: Schedule,
-        swaps: Sequence[tuple[int, Mapping[int, Tensor]]],
-        with_output: bool,
-    ) -> Iterator[tuple[int | None, Tensor]]:
-        values = {**self._fixed, self.graph.input: batch}
-        for at in range(-1, len(schedule.base)):
-            if at >= 0:
-                with torch.inference_mode():
-                    _do(schedule.base[at], values)
-            for number in schedule.due.get(at, ()):
-                index, swap = swaps[number]
-                yield index, self._replayed(schedule, number, swap, values)
-            if at >= 0:
-                _forget(schedule.base[at], values)
-        if with_output:
-            yield None, values[self.graph.output]
+        task: Task,
+        donor: Checkpoint | Sequence[Checkpoint],
+        recipient: Checkpoint,
+        memory: int = MEMORY,
+        calibration: Sequence[Any] = (),
+        *,
+        how: How = "auto",
+    ) -> None:
+        super().__init__(task, donor, recipient, memory, calibration)
+        self.how = how
+        self._replays: dict[Form, Replay | None] = {}
+        self._begun: set[Form] = set()
+        self._swaps: dict[tuple[Replay, str], dict[int, Tensor]] = {}
 
-    def _replayed(self, schedule: Schedule, number: int, swap: Mapping[int, Tensor], values: Values) -> Tensor:
-        mine = {**values, **swap}
-        with torch.inference_mode():
-            for instruction in schedule.programs[number]:
-                _do(instruction, mine)
-                _forget(instruction, mine)
-        return mine[self.graph.output]
+    def replay(self, inputs: Any) -> Replay | None:
+        """The captured model for inputs of this form; None where it must be run in full.
+
+        At the first of its form it is captured and held against the model itself on these inputs.
+        """
+        if self.how == "full":
+            return None
+        form = _form(inputs)
+        if form not in self._replays:
+            if len(self._replays) >= SHAPES:
+                self._note(f"inputs of more than {SHAPES} shapes: the rest is run in full")
+                return None
+            self._replays[form] = self._captured(inputs)
+        return self._replays.get(form)
+
+    def outputs(self, number: int, inputs: Any, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
+        """See `FullScorer`. Raises `ShortcutFailed` when a replayed output is wrong; then call `distrust`."""
+        if any(map(_is_replayed, variants)):
+            self.replay(inputs)  # whatever becomes of the variants, a model that must be captured is
+        yield from super().outputs(number, inputs, variants)
+
+    def _outputs(self, number: int, inputs: Any, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
+        plain = [variant for variant in variants if _is_replayed(variant)]
+        whole = [variant for variant in variants if not _is_replayed(variant)]
+        replay = self.replay(inputs) if plain else None
+        if replay is None:
+            yield from self.in_full(inputs, variants)
+            return
+        checked = self._sample(number, plain, is_new=_form(inputs) not in self._begun)
+        self._begun.add(_form(inputs))
+        yield from self._replayed(replay, inputs, plain, checked)
+        if whole:
+            yield from self.in_full(inputs, whole)
+
+    def unread(self) -> frozenset[str]:
+        """The tensors that the model reads for no form of batch in eval mode, as far as its graphs tell."""
+        firsts = set(self.task.data.forms.values())
+        with self.task.pinned(), closing(self.task.data.numbered(firsts)) as batches:
+            return frozenset.intersection(*(self._unread(batch.inputs) for _, batch in batches))
+
+    def _unread(self, inputs: Any) -> frozenset[str]:
+        replay = self.replay(inputs)
+        if replay is None:
+            return frozenset()
+        read = replay.graph.read
+        return frozenset(name for name in self.swaps.state if replay.graph.state.get(name) not in read)
+
+    def cost(self, variants: Sequence[Variant]) -> Cost:
+        """See `Scorer`: the first batch is timed, by a full pass and step by step."""
+        inputs = self.task.first_inputs()
+        with self.task.pinned():
+            replay = self.replay(inputs)
+            if replay is None:
+                return super().cost(variants)
+            full = self._seconds(inputs)
+            steps = replay.seconds(self.task.prepared(inputs))
+        batches = self._batches_like_first()
+        again = sum(variant.recalibrated for variant in variants)
+        swaps = [frozenset(self.values(replay.graph, each)) for each in variants if not each.recalibrated]
+        groups = replay.schedules(swaps, with_output=False)
+        work = 1 + again + sum(schedule.flops for _, schedule in groups) / max(replay.graph.flops, 1)
+        replayed = sum(sum(steps[at] for at in replay.cone(swap).steps) for swap in swaps) + len(groups) * sum(
+            steps
+        )
+        peak = max((schedule.peak for _, schedule in groups), default=0)
+        in_full = full * again * (batches + len(self.recalibration.batches))
+        return Cost("replay", work / (1 + len(variants)), (full + replayed) * batches + in_full, peak)
+
+    def weights(self, variants: Sequence[Variant]) -> list[float]:
+        """See `Scorer`: FLOPs, or 1 each where all are run in full."""
+        inputs = self.task.first_inputs()
+        with self.task.pinned():
+            replay = self.replay(inputs)
+        if replay is None:
+            return super().weights(variants)
+        return [
+            float(replay.graph.flops if variant.recalibrated
+                  else replay.cone(frozenset(self.values(replay.graph, variant))).flops)
+            for variant in variants
+        ]  # fmt: skip
+
+    def values(self, graph: Graph, variant: Variant) -> dict[int, Tensor]:
+        """What a variant puts in the place of which of the graph's values; nothing where it changes none."""
+        written, own = (
+            {graph.state[name]: value for name, value in tensors.items() if name in graph.state}
+            for tensors in (self.written(variant), self.swaps.state)
+        )
+        return {number: value for number, value in written.items() if value is not own[number]}
+
+    def _swap(self, replay: Replay, variant: Variant) -> dict[int, Tensor]:
+        """`values`, found once for all batches."""
+        key = replay, variant.id
+        if key not in self._swaps:
+            self._swaps[key] = self.values(replay.graph, variant)
+        return self._swaps[key]
+
+    def _captured(self, inputs: Any) -> Replay | None:
+        # Before it is traced: what a model makes at its first run, and keeps, must have values.
+        expected = self.task.forward(inputs)
+        try:
+            graph = capture(self.task.model, self.task.prepared(inputs), self.task.pick)
+        except Uncapturable as error:
+            self.distrust(f"the model cannot be captured ({error})")
+            return None
+        model = self.task.model
+        own: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        state = {graph.state[name]: value for name, value in own.items()}
+        replay = Replay(graph, state, self.memory)
+        (_, output), *_ = replay.outputs(self.task.prepared(inputs), [], with_output=True)
+        if same_bits(output, expected):
+            return replay
+        self._refuse_chance(inputs, expected)
+        self.distrust("the captured model gives other bits than the model itself")
+        return None
+
+    def refuse_chance(self) -> None:
+        """Raises `ModelError` for a model that draws random numbers or keeps count; no captured one does."""
+        inputs = self.task.first_inputs()
+        with self.task.pinned():
+            if self.replay(inputs) is None:
+                self._refuse_chance(inputs, self.task.forward(inputs))
+
+    def distrust(self, reason: str) -> None:
+        """Replay nothing from now on. Raises `ModelError` where nothing else was allowed."""
+        if self.how == "replay":
+            raise ModelError(reason, remedy="use --engine full, or auto")
+        self.how = "full"
+        self._replays.clear()
+        self._note(f"{reason}: every variant is run in full")
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def _replayed(
+        self, replay: Replay, inputs: Any, variants: Sequence[Variant], checked: set[Variant]
+    ) -> Iterator[ModelOutput]:
+        batch = self.task.prepared(inputs)
+        swaps = {variant.id: self._swap(replay, variant) for variant in variants}
+        same = [variant for variant in variants if not replay.changes(swaps[variant.id])]
+        left = [variant for variant in variants if replay.changes(swaps[variant.id])]
+        while left or same:
+            try:
+                wanted = [swaps[variant.id] for variant in left]
+                for index, output in replay.outputs(batch, wanted, with_output=bool(same)):
+                    for variant in same if index is None else [left[index]]:
+                        self._check(variant, output, inputs, checked)
+                        yield ModelOutput(variant, output, None, "replay")
+                        del swaps[variant.id]
+                return
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error) or not self._halve(replay, len(left)):
+                    self._note(
+                        f"a replay failed ({first_line(error)}): that batch's other variants are run in full"
+                    )
+                    yield from self.in_full(inputs, [variant for variant in variants if variant.id in swaps])
+                    return
+                left, same = ([variant for variant in part if variant.id in swaps] for part in (left, same))
+
+    def _halve(self, replay: Replay, variants: int) -> bool:
+        """Half the memory for replays from now on; whether that helps."""
+        if variants < 2 or replay.memory < 2:
+            return False
+        needed = max((schedule.peak for _, schedule in replay.latest), default=replay.memory)
+        replay.memory = self.memory = min(replay.memory, needed) // 2
+        self._note("memory ran out: variants are replayed in smaller groups")
+        return True
+
+    def _sample(self, number: int, variants: Sequence[Variant], *, is_new: bool) -> set[Variant]:
+        """Which variants to hold against full passes: first and last of a new form, then some at random."""
+        draw = random.Random(number)
+        count = len(variants) // CHECKED + (draw.random() < len(variants) % CHECKED / CHECKED)
+        chosen = set(draw.sample(list(variants), count))
+        return chosen | {*variants[:1], *variants[-1:]} if is_new else chosen
+
+    def _check(self, variant: Variant, output: Tensor, inputs: Any, checked: set[Variant]) -> None:
+        if variant not in checked:
+            return
+        (expected,) = self.in_full(inputs, [variant])
+        if expected.output is None or not same_bits(output, expected.output):
+            raise ShortcutFailed(
+                f"a replayed variant ({', '.join(variant.names[:3])}) has other bits than a full pass"
+            )
 
 
-def _do(instruction: Instruction, values: Values) -> None:
-    args = [filled(each, values) for each in instruction.args]
-    kwargs = {name: filled(each, values) for name, each in instruction.kwargs.items()}
-    values[instruction.gives] = instruction.op(*args, **kwargs)
+def _is_replayed(variant: Variant) -> bool:
+    """Not the baseline, which must stand whatever is found of replays, nor new statistics, which change nearly
+    everything."""
+    return not variant.recalibrated and variant != RECIPIENT
 
 
-def _forget(instruction: Instruction, values: Values) -> None:
-    for value in instruction.frees:
-        del values[value]
+def _form(inputs: Tensor) -> Form:
+    return tuple(inputs.shape), inputs.dtype
 
 
-def filled(template: Any, values: Values) -> Any:
-    """An argument with values in the place of their numbers."""
-    if isinstance(template, Ref):
-        return values[template.value]
-    if isinstance(template, list):
-        return [filled(each, values) for each in template]
-    return template
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and ("alloc" in str(error) and "memory" in str(error))

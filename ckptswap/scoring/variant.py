@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+BASELINE = "baseline"
+"""The recipient's own name in a journal."""
+
 
 class Variant(NamedTuple):
     """The recipient with these tensors taken from one of the donors, under the name that the journal gives it.
@@ -17,3 +20,7 @@ class Variant(NamedTuple):
     donor: int = 0
     alpha: float = 1.0
     recalibrated: bool = False
+
+
+RECIPIENT = Variant(BASELINE, ())
+"""The variant that takes nothing."""

@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 
 from ckptswap.errors import MetricError, RunError, UsageError, near
-from ckptswap.scoring.variant import Variant
+from ckptswap.scoring.scorer import Block
+from ckptswap.scoring.variant import BASELINE, Variant
 from ckptswap.statistics import intervals as statistics
 from ckptswap.statistics.intervals import Interval, RowIntervals, Sample
 from ckptswap.sweep.heats import Heat, Race, heats
 from ckptswap.sweep.plan import Cell, Plan, cell_key
 from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated, Row, SweepResult, Verdict
-from ckptswap.sweep.run_folder.blocks import Block, Blocks
+from ckptswap.sweep.run_folder.blocks import Blocks
 from ckptswap.sweep.run_folder.contents import refuse_odd_run
-from ckptswap.sweep.run_folder.journal import BASELINE, DONOR, PLAN, donor_id, key_of, read_blocks, read_plan
+from ckptswap.sweep.run_folder.journal import DONOR, PLAN, donor_id, key_of, read_blocks, read_plan
 from ckptswap.sweep.scores import Scores
 from ckptswap.sweep.spec import checked_tolerance
 from ckptswap.sweep.warnings import notes, unseen

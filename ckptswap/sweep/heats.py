@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ckptswap.scoring.variant import BASELINE
 from ckptswap.sweep.plan import By, Plan
 from ckptswap.sweep.race import RaceRules, Standing, chunk_ends, largest_drop, standing
-from ckptswap.sweep.run_folder.journal import BASELINE
 from ckptswap.sweep.scores import Scores
 
 Bounds = tuple[float | None, float | None]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 
-from ckptswap.sweep.run_folder.blocks import Block
-from ckptswap.sweep.run_folder.journal import BASELINE
+from ckptswap.scoring.scorer import Block
+from ckptswap.scoring.variant import BASELINE
 
 
 class Leaderboard:

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ckptswap.scoring.scorer import Block
+from ckptswap.scoring.variant import BASELINE
 from ckptswap.sweep.live import Leaderboard
 from ckptswap.sweep.plan import Cell
-from ckptswap.sweep.run_folder.blocks import Block, Blocks
-from ckptswap.sweep.run_folder.journal import BASELINE
+from ckptswap.sweep.run_folder.blocks import Blocks
 from ckptswap.sweep.run_folder.lock import Lock
 from ckptswap.sweep.stopping import Stop
 
@@ -54,7 +55,7 @@ class Meter:
 
     def begin(self, known: Blocks) -> None:
         """Count what is there."""
-        numbers = range(len(self._proposal.task.data.sizes))
+        numbers = range(len(self._proposal.scorer.layout.sizes))
         wanted = [BASELINE, *(variant.id for variant in self._proposal.variants)]
         self._done = sum(not known.lacks(variant, number) for variant in wanted for number in numbers)
         self._total = len(wanted) * len(numbers)

@@ -16,19 +16,19 @@ from ckptswap.sweep.worker_spec import Named, WorkerSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ckptswap.scoring.engine import Engine
+    from ckptswap.scoring.full import FullScorer
     from ckptswap.task import Task
 
 
 @contextlib.contextmanager
-def rebuilt(order: WorkerSpec) -> Iterator[Engine]:
+def rebuilt(order: WorkerSpec) -> Iterator[FullScorer]:
     """The engine of an order, in the folder and with the module path of whoever wrote it, as long as it is in use.
 
     It runs code that the order names: whoever calls this has written the order, or seen by its mark that this user
     did (`trust.worker_spec_to_rebuild`). Raises `RunError` where task or checkpoints are no longer those of the
     run.
     """
-    from ckptswap.scoring.engine import Engine
+    from ckptswap.scoring.replay import scorer_of
     from ckptswap.sweep.conditions import conditions
     from ckptswap.sweep.sides import as_in_model
     from ckptswap.task import load_task
@@ -40,11 +40,12 @@ def rebuilt(order: WorkerSpec) -> Iterator[Engine]:
         task = load_task(order.spec, stack.enter_context(_opened(order.recipient)))
         given = [stack.enter_context(_given(each, task.fit.taken, order)) for each in order.donors]
         donors, recipient = as_in_model(task.model, given, task.fit.taken)
-        found = conditions(task, donors, recipient)
+        scorer = scorer_of(task, donors, recipient, order.engine, order.memory, _calibration(order, task))
+        found = conditions(scorer, donors, recipient)
         if key_of(found) != order.key:
             check_conditions(folder, found)
             raise RunError(f"{folder} belongs to another sweep by now", remedy="run the sweep again")
-        yield Engine(task, donors, recipient, order.engine, order.memory, _calibration(order, task))
+        yield scorer
 
 
 def _enter(folder: str, stack: contextlib.ExitStack) -> None:

@@ -10,12 +10,12 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -24,20 +24,21 @@ from ckptswap.errors import CkptswapError, ModelError, RunError, TaskError, Usag
 from ckptswap.executors.inline import Inline
 from ckptswap.formats.overwrite import refuse_occupied
 from ckptswap.scoring.calibration import Calibration
-from ckptswap.scoring.variant import Variant
+from ckptswap.scoring.scorer import Block, Cost, Every, Scorer
+from ckptswap.scoring.variant import BASELINE, RECIPIENT, Variant
 from ckptswap.selection import Selection
 from ckptswap.sweep.analysis import checked_tolerance, limit_of, load_result
 from ckptswap.sweep.heats import Heat, Race, heats, wanted
 from ckptswap.sweep.live import Leaderboard
+from ckptswap.sweep.loop import score_missing
 from ckptswap.sweep.plan import UNREAD, By, Mode, Plan, make_plan
 from ckptswap.sweep.progress import Live, Meter, OutOfTime, Progress
 from ckptswap.sweep.provenance import made_by
 from ckptswap.sweep.race import RaceRules
 from ckptswap.sweep.result import SweepResult
-from ckptswap.sweep.run_folder.blocks import Block, Blocks, Statistics
-from ckptswap.sweep.run_folder.contents import EXTENT, refuse_odd_blocks
+from ckptswap.sweep.run_folder.blocks import Blocks
+from ckptswap.sweep.run_folder.contents import refuse_odd_blocks
 from ckptswap.sweep.run_folder.journal import (
-    BASELINE,
     Journal,
     begin_folder,
     check_conditions,
@@ -56,9 +57,9 @@ from ckptswap.sweep.worker_spec import make_worker_spec
 
 if TYPE_CHECKING:
     from ckptswap.executors import Executor
-    from ckptswap.scoring.engine import Cost, Engine, How
-    from ckptswap.task import Metric, Task, TaskSpec
-    from ckptswap.task.task import Score
+    from ckptswap.scoring.full import FullScorer
+    from ckptswap.scoring.replay import How
+    from ckptswap.task import Task, TaskSpec
 
 Donor = Checkpoint | str
 CELLS: By = ("layer", "kind")
@@ -72,8 +73,7 @@ class Sweep:
     the order in which they run; `notes` say what was taken off names, and what of the recipient was left out.
     """
 
-    task: Task
-    engine: Engine
+    scorer: Scorer
     recipient: Checkpoint
     donors: tuple[Checkpoint, ...]
     plan: Plan
@@ -85,19 +85,34 @@ class Sweep:
     notes: tuple[str, ...] = ()
 
     @property
+    def task(self) -> Task:
+        """What a scorer that runs a model runs it on."""
+        return self.runs_model.task
+
+    @property
+    def runs_model(self) -> FullScorer:
+        """The scorer, where it runs a model. Raises `UsageError` where it runs none."""
+        if not self.scorer.needs_model:
+            raise UsageError("the sweep's scorer has no model and no data of ours", remedy="sweep with a task")
+        return cast("FullScorer", self.scorer)
+
+    @property
     def variants(self) -> list[Variant]:
         """What is run beside the baseline: the donors, where they fit, then every variant of the plan."""
         whole = [
-            Variant(donor_id(at), tuple(name for name in self.engine.swaps.state if name in donor), at)
+            Variant(donor_id(at), tuple(name for name in self._names if name in donor), at)
             for at, (donor, misfit) in enumerate(zip(self.donors, self.donor_misfits, strict=True))
             if not misfit
         ]
         return whole + self.plan.variants()
 
+    @property
+    def _names(self) -> Iterable[str]:
+        return self.runs_model.swaps.state if self.scorer.needs_model else self.recipient
+
     def cost(self) -> Cost:
         """What the whole sweep takes when nothing is in the journal yet, from one timed batch."""
-        inputs = self.task.first_inputs()
-        return self.engine.cost(inputs, self.variants, self.task.samples / len(inputs))
+        return self.scorer.cost(self.variants)
 
     def check(
         self,
@@ -163,8 +178,8 @@ class Sweep:
             with Lock(self.folder) as lock:
                 meter = Meter(self, progress, live, news, stop or Stop(), lock)
                 if repair:
-                    self.engine.notes += repair_journal(self.folder)
-                    self.engine.notes += repair_plan(self.folder, self._contents(tolerance))
+                    self.scorer.notes += repair_journal(self.folder)
+                    self.scorer.notes += repair_plan(self.folder, self._contents(tolerance))
                 contents = self._contents(tolerance) | {"made": made_by(self.folder, command, anew=not is_begun)}
                 contents["screen"] = {"by": screen, "values": self._screened(screen)} if screen else None
                 if not is_begun:
@@ -175,7 +190,8 @@ class Sweep:
                         begin_folder(self.folder, contents)
                     self._score_baseline(first, journal, meter)
                     made = None
-                    contents["warnings"] = self._warnings(journal.blocks)
+                    baseline = [journal.blocks[BASELINE, number] for number in range(len(self._walk))]
+                    contents["warnings"] = self.scorer.warnings(baseline)
                     race = self._race(contents, top, confidence, epsilon, journal.blocks) if top else None
                     contents["race"] = race.to_json() if race else None
                     write_plan(self.folder, contents)
@@ -192,7 +208,9 @@ class Sweep:
     def _refuse_odd(self, blocks: Blocks) -> None:
         """Raises `RunError` for scores that cannot be this run's, whoever wrote them."""
         try:
-            refuse_odd_blocks(blocks.values(), self.task.data.sizes, [each.name for each in self.task.metrics])
+            refuse_odd_blocks(
+                blocks.values(), self.scorer.layout.sizes, [metric.name for metric in self.scorer.metrics]
+            )
         except ValueError as error:
             raise RunError(
                 f"{self.folder} is damaged ({error})", remedy="--fresh sets its journal aside"
@@ -208,9 +226,7 @@ class Sweep:
             meter(None)
 
     def _run_race(self, race: Race, journal: Journal, meter: Meter) -> None:
-        from ckptswap.sweep.loop import walk
-
-        starts = [0, *np.cumsum(self.task.data.sizes).tolist()]
+        starts = [0, *np.cumsum(self.scorer.layout.sizes).tolist()]
         failed: set[str] = set()
         while True:
             found = list(self._heats(race, journal.blocks))
@@ -221,9 +237,11 @@ class Sweep:
             def alive(
                 number: int, variants: Sequence[Variant], samples: Mapping[str, int] = samples
             ) -> list[Variant]:
-                return [each for each in variants if samples.get(each.id, self.task.samples) > starts[number]]
+                return [
+                    each for each in variants if samples.get(each.id, self.scorer.layout.samples) > starts[number]
+                ]
 
-            walk(self.task, self.engine, self.variants, journal, meter, alive, failed)
+            score_missing(self.scorer, self.variants, journal, meter, alive, failed)
 
     def _leaderboard(self, blocks: Blocks, metric: Mapping[str, Any]) -> Leaderboard | None:
         if metric["name"].endswith(":pooled"):
@@ -233,7 +251,7 @@ class Sweep:
         return Leaderboard(metric["name"], metric["direction"], known)
 
     def _heats(self, race: Race, blocks: Blocks) -> Iterator[Heat]:
-        return heats(race, self.plan, Scores(blocks.values(), self._walk), self.task.data.units.tolist())
+        return heats(race, self.plan, Scores(blocks.values(), self._walk), self.scorer.layout.units.tolist())
 
     def _race(
         self,
@@ -261,7 +279,7 @@ class Sweep:
             raise UsageError(
                 f"a top {rules.top} is raced for by one process", remedy="leave --jobs and --executor out"
             )
-        name = self.task.metrics[0].name
+        name = self.scorer.metrics[0].name
         if name.endswith(":pooled"):
             raise UsageError(
                 f"{name} is no mean over samples, and a top {rules.top} cannot be raced for",
@@ -271,19 +289,18 @@ class Sweep:
     def _screened(self, by: Literal["rmse", "gradient"]) -> dict[str, float]:
         from ckptswap.sweep.screen import screen
 
-        return screen(by, self.plan, self.task, self.engine, self.variants)
+        return screen(by, self.plan, self.runs_model, self.variants)
 
-    def _baseline(self, missing: Container[int]) -> Generator[Block]:
+    def _baseline(self, missing: Collection[int]) -> Generator[Block]:
         """The recipient's blocks on these batches, by full passes. Raises `TaskError` where it has no score."""
         fault: BaseException | str | None = None
         try:
-            with self.task.pinned(), closing(self.task.data.numbered(missing)) as batches:
-                for number, batch in batches:
-                    score = self.task.scorer(batch.targets)(self.task.forward(batch.inputs))
-                    if score.fault is not None:
-                        fault = f"{score.fault} in batch {number}"
+            with closing(self.scorer.blocks(Every([RECIPIENT], missing))) as blocks:
+                for block in blocks:
+                    fault = block.failed
+                    if fault is not None:
                         break
-                    yield Block(BASELINE, number, score.statistics | _extent(score))
+                    yield block
         except CkptswapError as error:
             fault = error
         except Exception as error:  # the user's model, data or metric may raise anything
@@ -294,23 +311,14 @@ class Sweep:
                 remedy="check that checkpoint, model and data belong together (`ckptswap evaluate`)",
             )
 
-    def _warnings(self, blocks: Blocks) -> list[str]:
-        """What the user should be told of the task, and of the range of the baseline's outputs."""
-        extents = [blocks[BASELINE, number].statistics.get(EXTENT) for number in range(len(self._walk))]
-        found = [each for each in extents if each is not None]
-        if not found:
-            return list(self.task.warnings)
-        low, high = min(each[:, 0].min() for each in found), max(each[:, 1].max() for each in found)
-        return [*self.task.warnings, *self.task.range_warnings(float(low), float(high), one_channel=True)]
-
     @property
     def _walk(self) -> list[list[int]]:
-        return [places.tolist() for places in self.task.data.places]
+        return [places.tolist() for places in self.scorer.layout.places]
 
     def _contents(self, tolerance: float | None) -> dict[str, Any]:
         return {
             "key": self.conditions,
-            "order": asdict(make_worker_spec(self)),
+            "order": asdict(make_worker_spec(self)) if self.scorer.needs_model else None,
             "donors": [donor.path for donor in self.donors],
             "recipient": self.recipient.path,
             "tolerance": tolerance,
@@ -318,28 +326,21 @@ class Sweep:
                 {
                     "name": each.name,
                     "direction": each.direction,
-                    "trivial": _trivial(self.task, each),
+                    "trivial": self.scorer.trivial(each.name),
                     "bounds": [bound if math.isfinite(bound) else None for bound in each.bounds],
                 }
-                for each in self.task.metrics
+                for each in self.scorer.metrics
             ],
-            "groups": self.task.groups.tolist(),
-            "units": self.task.data.units.tolist(),
+            "groups": self.scorer.layout.groups.tolist(),
+            "units": self.scorer.layout.units.tolist(),
             "walk": self._walk,
             "plan": self.plan.to_json(),
             "layers": list(self.layers),
             "donor_misfits": list(self.donor_misfits),
-            "warnings": list(self.task.warnings),
+            "warnings": self.scorer.warnings([]),
             "race": None,
             "screen": None,
         }
-
-
-def _extent(score: Score) -> Statistics:
-    """The range of a batch's outputs of one channel, beside its statistics: warnings follow from the journal."""
-    if not score.one_channel or score.low is None or score.high is None:
-        return {}
-    return {EXTENT: np.array([[score.low, score.high]])}
 
 
 def prepare(
@@ -368,8 +369,8 @@ def prepare(
     `TaskError` when the task cannot be built or the model run, `MismatchError` when the recipient does not fit the
     model, `ModelError` where it can estimate no statistics.
     """
-    from ckptswap.scoring.engine import MEMORY, Engine
     from ckptswap.scoring.recalibration import fingerprint, load_calibration
+    from ckptswap.scoring.replay import MEMORY, scorer_of
     from ckptswap.sweep.conditions import conditions
     from ckptswap.sweep.layers import layer_order
     from ckptswap.sweep.sides import as_in_model, misfit_of, named_alike, said_of_names
@@ -384,9 +385,8 @@ def prepare(
     task = load_task(spec, recipient, loaded=loaded)
     misfits = tuple(misfit_of(task, each) for each in donors)
     batches = load_calibration(calibration, task) if calibration else []
-    chosen = Engine(task, donors, recipient, engine, MEMORY if memory is None else memory, batches)
-    with task.pinned():
-        chosen.refuse_chance(task.first_inputs())
+    chosen = scorer_of(task, donors, recipient, engine, MEMORY if memory is None else memory, batches)
+    chosen.refuse_chance()
     order = layer_order(task, recipient)
     chosen.notes += said_of_names(recipient)
     if plan is None:  # in which order the layers run, the model must tell
@@ -395,22 +395,22 @@ def prepare(
     if plan.recalibrated_baseline:
         _refuse_estimate(chosen, plan.recalibrated_baseline)
     if engine != "full":
-        plan = plan.without_effect(_unread(task, chosen, recipient))
-    found = conditions(task, donors, recipient)
+        plan = plan.without_effect(_unread(chosen, recipient))
+    found = conditions(chosen, donors, recipient)
     folder = Path(run_dir) if run_dir is not None else Path("runs") / key_of(found)[:12]
     return Sweep(
-        task, chosen, recipient, donors, plan, found, folder, misfits, calibration, tuple(order),
+        chosen, recipient, donors, plan, found, folder, misfits, calibration, tuple(order),
         (*loaded.fit.notes, *said),
     )  # fmt: skip
 
 
-def _refuse_estimate(engine: Engine, baseline: Variant) -> None:
+def _refuse_estimate(scorer: FullScorer, baseline: Variant) -> None:
     """A recipient whose own statistics cannot be estimated is found out before any work."""
     from ckptswap.task.callables import first_line
 
     try:
-        with engine.task.pinned():
-            engine.written(baseline)
+        with scorer.task.pinned():
+            scorer.written(baseline)
     except Exception as error:  # the user's model may raise anything
         raise ModelError(
             f"the model cannot estimate batch norm's statistics ({first_line(error)})",
@@ -418,14 +418,10 @@ def _refuse_estimate(engine: Engine, baseline: Variant) -> None:
         ) from None
 
 
-def _unread(task: Task, engine: Engine, recipient: Checkpoint) -> frozenset[str]:
-    """What no forward pass reads: as the model's graph says for every form of batch, and batch norm's counters in
-    any case.
-    """
+def _unread(scorer: Scorer, recipient: Checkpoint) -> frozenset[str]:
+    """What no forward pass reads, as far as the scorer knows, and batch norm's counters in any case."""
     counters = frozenset(name for name, entry in recipient.items() if entry.kind == UNREAD)
-    firsts = set(task.data.forms.values())
-    with task.pinned(), closing(task.data.numbered(firsts)) as batches:
-        return counters | frozenset.intersection(*(engine.unread(batch.inputs) for _, batch in batches))
+    return counters | scorer.unread()
 
 
 def sweep(
@@ -461,12 +457,3 @@ def sweep(
         memory=memory,
     )
     return proposal.run(**how)
-
-
-def _trivial(task: Task, metric: Metric) -> float | None:
-    """None where a trivial prediction has no finite score; then a tolerance must be given."""
-    try:
-        score = float(task.trivial(metric))
-    except CkptswapError:
-        return None
-    return score if math.isfinite(score) else None

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ckptswap.sweep.run_folder.blocks import Block
+from ckptswap.scoring.scorer import Block
 
 
 class Scores:

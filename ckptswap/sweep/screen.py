@@ -17,45 +17,44 @@ import torch
 from torch import Tensor
 
 from ckptswap.errors import UsageError
+from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.graph import Graph, Uncapturable, capture
-from ckptswap.scoring.replay import filled
+from ckptswap.scoring.interpreter import filled
 from ckptswap.scoring.variant import Variant
 
 if TYPE_CHECKING:
-    from ckptswap.scoring.engine import Engine
     from ckptswap.sweep.plan import Plan
-    from ckptswap.task import Task
 
 By = Literal["rmse", "gradient"]
 BATCHES = 4
 """Batches whose gradients are averaged: the first of the walk, which are a random sample."""
 
 
-def screen(by: By, plan: Plan, task: Task, engine: Engine, variants: Sequence[Variant]) -> dict[str, float]:
+def screen(by: By, plan: Plan, scorer: FullScorer, variants: Sequence[Variant]) -> dict[str, float]:
     """A number for each variant, the larger the worse; missing where none can be had.
 
     Raises `UsageError` where the model's gradients cannot be had.
     """
     if by == "rmse":
         return {cell.variant: cell.rmse for cell in plan.cells if cell.rmse is not None}
-    slopes = _gradients(task, engine)
-    found = {variant.id: _first_order(engine, variant, slopes) for variant in variants if not variant.recalibrated}
+    slopes = _gradients(scorer)
+    found = {variant.id: _first_order(scorer, variant, slopes) for variant in variants if not variant.recalibrated}
     return {variant: value for variant, value in found.items() if math.isfinite(value)}
 
 
-def _first_order(engine: Engine, variant: Variant, slopes: Mapping[str, Tensor]) -> float:
-    taken = engine.written(variant)
+def _first_order(scorer: FullScorer, variant: Variant, slopes: Mapping[str, Tensor]) -> float:
+    taken = scorer.written(variant)
     terms = (
-        (slopes[name].double() * (value.double() - engine.swaps.state[name].double())).sum().item()
+        (slopes[name].double() * (value.double() - scorer.swaps.state[name].double())).sum().item()
         for name, value in taken.items()
         if name in slopes
     )
     return abs(math.fsum(terms))
 
 
-def _gradients(task: Task, engine: Engine) -> dict[str, Tensor]:
+def _gradients(scorer: FullScorer) -> dict[str, Tensor]:
     """The gradient of the mean loss by every floating tensor of the state that the model reads."""
-    total: dict[str, Tensor] = {}
+    task, total = scorer.task, dict[str, Tensor]()
     with task.pinned(), closing(task.data.numbered(range(BATCHES))) as batches:
         for _, batch in batches:
             inputs = task.prepared(batch.inputs)
@@ -65,19 +64,19 @@ def _gradients(task: Task, engine: Engine) -> dict[str, Tensor]:
                 raise UsageError(
                     f"--screen gradient needs a model that can be captured ({error})", remedy="use --screen rmse"
                 ) from None
-            for name, slope in _backward(graph, engine, inputs, batch.targets, task.spec.ignore).items():
+            for name, slope in _backward(graph, scorer, inputs, batch.targets, task.spec.ignore).items():
                 total[name] = total[name] + slope if name in total else slope
     return total
 
 
 def _backward(
-    graph: Graph, engine: Engine, inputs: Tensor, targets: Tensor, ignore: int | None
+    graph: Graph, scorer: FullScorer, inputs: Tensor, targets: Tensor, ignore: int | None
 ) -> dict[str, Tensor]:
-    names = {graph.state[name]: name for name in engine.swaps.state if name in graph.state}
+    names = {graph.state[name]: name for name in scorer.swaps.state if name in graph.state}
     values: dict[int, Any] = {**graph.constants, graph.input: inputs}
     with torch.enable_grad():
         for number, name in names.items():
-            own = engine.swaps.state[name].detach().clone()
+            own = scorer.swaps.state[name].detach().clone()
             values[number] = own.requires_grad_(own.is_floating_point())
         for step in graph.steps:
             args = [filled(each, values) for each in step.args]

@@ -35,7 +35,7 @@ from ckptswap.sweep.run_folder.trust import Named, worker_spec_to_rebuild
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ckptswap.scoring.engine import Engine
+    from ckptswap.scoring.full import FullScorer
 
 Progress = Callable[[int, int], None]
 """Called with how many cells are decided and how many there are."""
@@ -157,7 +157,7 @@ def _finest(plan: Plan) -> list[Cell]:
 class _Search:
     """Adds runs of cells to what is taken, as long as all together stay within the tolerance."""
 
-    def __init__(self, engine: Engine, result: SweepResult, cells: int, progress: Progress | None) -> None:
+    def __init__(self, engine: FullScorer, result: SweepResult, cells: int, progress: Progress | None) -> None:
         self._engine, self._result, self._cells, self._progress = engine, result, cells, progress
         self._reduce = reduction(result.metric)
         self._bounds = next(each.bounds for each in engine.task.metrics if each.name == result.metric)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ckptswap.errors import listing
+from ckptswap.scoring.variant import BASELINE
 from ckptswap.statistics import intervals as statistics
 from ckptswap.statistics.exact import LEAST_MOVED, Few
 from ckptswap.statistics.intervals import RowIntervals
 from ckptswap.statistics.ranks import spearman
 from ckptswap.sweep.plan import Cell
-from ckptswap.sweep.run_folder.journal import BASELINE, donor_id
+from ckptswap.sweep.run_folder.journal import donor_id
 
 if TYPE_CHECKING:
     from ckptswap.sweep.analysis import Run

@@ -27,7 +27,7 @@ from ckptswap.sweep.run_folder.sealed import seal_of, sealed, unsealed
 from ckptswap.task.spec import TaskSpec
 
 if TYPE_CHECKING:
-    from ckptswap.scoring.engine import How
+    from ckptswap.scoring.replay import How
     from ckptswap.sweep.runner import Sweep
 
 ORDERS = "orders"
@@ -120,8 +120,8 @@ def make_worker_spec(proposal: Sweep, shards: Iterable[Shard] = ()) -> WorkerSpe
         donors=tuple(map(Named.of, proposal.donors)),
         recipient=Named.of(proposal.recipient),
         spec=proposal.task.spec,
-        engine=proposal.engine.how,
-        memory=proposal.engine.memory,
+        engine=proposal.runs_model.how,
+        memory=proposal.runs_model.memory,
         shards=tuple(shards),
         cwd=str(Path.cwd()),
         places=places(),

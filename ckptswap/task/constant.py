@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ckptswap.task.data import Batch, Data
 from ckptswap.task.metrics import Metric
-from ckptswap.task.metrics.distance import Distance
+from ckptswap.task.metrics.distance import SquaredError
 from ckptswap.task.metrics.overlap import Overlap
 from ckptswap.task.order import in_data_order
 
@@ -29,7 +29,7 @@ def trivial_score(metric: Metric, data: Data, forward: Callable[[Tensor], Tensor
         channels = _channels(forward(first.inputs), first.targets)
         classes = [0, 1] if channels == 1 else _classes(data, metric.ignore)
         return max(_scores(metric, data, [partial(_constant, channels=channels, of=each) for each in classes]))
-    if isinstance(metric, Distance):
+    if isinstance(metric, SquaredError):
         mean = _mean(data, metric.ignore)
         return _scores(metric, data, [lambda batch: torch.full(batch.targets.shape, mean, dtype=torch.float64)])[0]
     return _scores(metric, data, [lambda batch: torch.zeros_like(forward(batch.inputs))])[0]

@@ -104,7 +104,7 @@ def read_mask(path: Path) -> np.ndarray:
         raise DataError(f"mask {path} has the shape {list(array.shape)}", remedy="save one class id a pixel")
     whole = array.astype(np.int64)
     if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and (whole != array).any()):
-        raise DataError(f"mask {path} holds values that are no class ids", remedy="save whole numbers")
+        raise DataError(f"mask {path} holds values that are not class ids", remedy="save whole numbers")
     return whole
 
 
@@ -153,11 +153,11 @@ def groups_of(names: list[str], group: str | None) -> list[str]:
     """
     if group is None:
         return names
-    found = _groups_from_csv(group) if group.endswith(".csv") else _groups_from_pattern(group, names)
-    without = [name for name in names if name not in found]
+    groups = _groups_from_csv(group) if group.endswith(".csv") else _groups_from_pattern(group, names)
+    without = [name for name in names if name not in groups]
     if without:
         raise DataError(f"--group {group} gives no group to {listing(without)}", remedy="every sample needs one")
-    return [found[name] for name in names]
+    return [groups[name] for name in names]
 
 
 def _groups_from_pattern(pattern: str, names: Iterable[str]) -> dict[str, str]:
@@ -191,7 +191,7 @@ def _files(folder: Path, *, are_masks: bool = False) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"{folder.parent} has no folder {folder.name}/", remedy="it needs images/ and masks/")
     files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir(), key=lambda each: natural_key(each.name)):
+    for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
         suffix = path.suffix.lower()
         if path.name.startswith(".") or suffix not in (*IMAGES, *_OTHER_IMAGES):
             continue
@@ -219,7 +219,7 @@ def _pairs(images: dict[str, Path], masks: dict[str, Path], root: Path) -> list[
         raise DataError(f"{root / 'images'} has no PNG, JPEG, TIFF, BMP or NPY file", remedy="check --data")
     without = [image.name for stem, image in images.items() if stem not in masks]
     if len(without) == len(images):
-        there = listing([each.name for each in masks.values()], most=2) or "no masks"
+        there = listing([mask.name for mask in masks.values()], most=2) or "no masks"
         raise DataError(
             f"no pairs found in {root}: {listing(without, most=2)} against {there}",
             remedy="image and mask must have the same name",
@@ -238,4 +238,4 @@ def _channels_first(array: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _size(shape: tuple[int, ...]) -> str:
-    return "×".join(str(each) for each in shape)
+    return "×".join(map(str, shape))

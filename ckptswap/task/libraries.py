@@ -10,14 +10,12 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from types import ModuleType
-from typing import TYPE_CHECKING
+
+from torch import nn
 
 from ckptswap.registry import Group, distribution_of, source_of
 from ckptswap.task.callables import code_hash, loaded_from
 from ckptswap.task.spec import TaskSpec
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def code_hashes(spec: TaskSpec) -> dict[str, str]:
@@ -40,7 +38,7 @@ def versions_of(spec: TaskSpec, model: nn.Module) -> dict[str, str]:
         else:
             names |= {distribution_of(group, name.partition(":")[0]), *registered[0].libraries}
     classes = {base for module in model.modules() for base in type(module).__mro__}
-    names |= {_distribution(base.__module__) for base in classes}
+    names |= {_distribution(base.__module__) for base in classes if issubclass(base, nn.Module)}
     return {name: _version(name) for name in sorted(filter(None, names - {"ckptswap"}))}
 
 

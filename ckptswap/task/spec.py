@@ -89,8 +89,8 @@ class TaskSpec:
         >>> TaskSpec(model="smp:Unet", model_args={"classes": 1}).merge({"model-args": "in_channels=1"}).model_args
         {'classes': 1, 'in_channels': 1}
         """
-        said = {_field(key): value for key, value in flags.items() if value is not None and value not in ((), [])}
-        values = {key: _READERS[key](_flag(key), value) for key, value in said.items()}
+        given = {_field(key): value for key, value in flags.items() if value is not None and value not in ((), [])}
+        values = {key: _READERS[key](_flag(key), value) for key, value in given.items()}
         for owner in ("model", "data"):
             args = f"{owner}_args"
             if args in values and values.get(owner, getattr(self, owner)) == getattr(self, owner):
@@ -107,8 +107,8 @@ class TaskSpec:
         >>> TaskSpec(data="scans", threads=1).as_dict()["data"]
         'scans'
         """
-        said = {**asdict(self), "metrics": list(self.metrics)}
-        return {key: value for key, value in said.items() if key not in ("exclude", "partial")}
+        fields = {**asdict(self), "metrics": list(self.metrics)}
+        return {key: value for key, value in fields.items() if key not in ("exclude", "partial")}
 
 
 def parse_args(text: str) -> dict[str, Any]:
@@ -121,7 +121,9 @@ def parse_args(text: str) -> dict[str, Any]:
     for part in _split_outside_brackets(text):
         key, equals, value = (word.strip() for word in part.partition("="))
         if not equals or not key.isidentifier():
-            raise UsageError(f"{part.strip()!r} in {text!r} is no argument", remedy="write key=value,key=value")
+            raise UsageError(
+                f"{part.strip()!r} in {text!r} is not an argument", remedy="write key=value,key=value"
+            )
         if key in args:
             raise UsageError(f"{key!r} is given twice in {text!r}", remedy="give it once")
         args[key] = _value(value)
@@ -146,9 +148,9 @@ def _value(text: str) -> Any:
     if text in _PYTHON_WORDS:
         return _PYTHON_WORDS[text]
     try:
-        found = json.loads(text, parse_constant=_no_constant)
-        refuse_unwieldy(found)
-        return found
+        value = json.loads(text, parse_constant=_no_constant)
+        refuse_unwieldy(value)
+        return value
     except (ValueError, RecursionError):
         return text
 
@@ -161,7 +163,7 @@ def _field(key: str) -> str:
     name = key.replace("-", "_")
     name = "metrics" if name == "metric" else name
     if name not in _READERS:
-        flags = [_flag(each) for each in _READERS]
+        flags = [_flag(name) for name in _READERS]
         raise UsageError(
             f"there is no task key {key!r}", remedy=near(key, flags) or f"use one of {', '.join(flags)}"
         )
@@ -212,9 +214,9 @@ def _one_of(words: tuple[str, ...]) -> Callable[[str, Any], str]:
 
 def _names(flag: str, value: Any) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, Iterable) or not all(isinstance(each, str) for each in texts):
+    if not isinstance(texts, Iterable) or not all(isinstance(text, str) for text in texts):
         raise UsageError(f"{flag} is {value!r}", remedy="it must be a name, or names with commas between")
-    names = tuple(name.strip() for each in texts for name in each.split(","))
+    names = tuple(name.strip() for text in texts for name in text.split(","))
     if not all(names) or len(set(names)) < len(names):
         raise UsageError(f"{flag} is {value!r}", remedy="it must be names, none of them empty or given twice")
     return names

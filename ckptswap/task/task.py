@@ -18,7 +18,7 @@ from ckptswap.task.callables import faults_of, first_line
 from ckptswap.task.constant import trivial_score
 from ckptswap.task.data import Batch, Data, Progress, load_data
 from ckptswap.task.fit import Fit
-from ckptswap.task.libraries import code_hashes
+from ckptswap.task.libraries import code_hashes, versions_of
 from ckptswap.task.metrics import Metric, load_metrics
 from ckptswap.task.metrics.overlap import Overlap
 from ckptswap.task.models.build import build_named, depends_on_batch
@@ -82,10 +82,6 @@ def _fault(statistics: Mapping[str, np.ndarray], nonfinite: int) -> str | None:
         if bad:
             return f"the metric {metric} is NaN or infinite for {bad} of {len(values)} samples"
     return None
-
-
-Scorer = Callable[[Tensor], Score]
-"""From an output (n, …) to its score."""
 
 
 @dataclass
@@ -155,7 +151,7 @@ class Task:
             _, batch = next(batches)
             return batch.inputs
 
-    def scorer(self, targets: Tensor) -> Scorer:
+    def scored_against(self, targets: Tensor) -> Callable[[Tensor], Score]:
         """From a batch's targets to a function that scores outputs; both may raise `MetricError`."""
         measures = {metric.name: metric.against(targets) for metric in self.metrics}
 
@@ -175,7 +171,7 @@ class Task:
         done = 0
         with self.pinned(), closing(self.batches()) as batches:
             for batch in batches:
-                scores.append(self.scorer(batch.targets)(self.forward(batch.inputs)))
+                scores.append(self.scored_against(batch.targets)(self.forward(batch.inputs)))
                 for name, values in scores[-1].statistics.items():
                     parts[name].append(values)
                 done += len(batch)
@@ -197,15 +193,18 @@ class Task:
             return trivial_score(metric, self.data, self.forward)
 
     def identity(self) -> dict[str, Any]:
-        """All that decides a score but the checkpoint: spec, the data's bytes, the user's files. JSON's words.
+        """All that decides a score but the checkpoint: spec, the data's bytes, the user's files, versions.
 
         `batches` tells ready-made ones apart, and is None for others, which the spec decides.
         """
         return {
-            "spec": self.spec.as_dict(),
+            "task": self.spec.as_dict(),
             "data": self.data.fingerprint(),
             "batches": self.data.composition(),
             "code": code_hashes(self.spec),
+            "dtype": str(next((parameter.dtype for parameter in self.model.parameters()), None)),
+            "versions": versions_of(self.spec, self.model),
+            "CPU": torch.backends.cpu.get_cpu_capability(),
         } | ({"initial values": self.initial} if self.initial else {})
 
     @cached_property

@@ -55,7 +55,7 @@ def test_what_cannot_be_captured_is_run_in_full_and_is_right() -> None:
     theirs, ours = (torch.load(path, weights_only=True) for path in ("a.pth", "b.pth"))
     proposal = prepare(*opened("a.pth", "b.pth"), task("Decides"), run_dir="run")
     hold_rows([row for row in proposal.run().rows if row.status == "measured"], "Decides", ours, theirs)
-    assert any("every variant is run in full" in note for note in proposal.engine.notes)
+    assert any("every variant is run in full" in note for note in proposal.scorer.notes)
 
 
 @pytest.mark.parametrize(

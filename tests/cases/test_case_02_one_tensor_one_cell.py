@@ -18,7 +18,7 @@ from torch.optim.swa_utils import update_bn
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError
 from ckptswap.scoring.calibration import Calibration
-from ckptswap.scoring.engine import Engine
+from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.variant import Variant
 from ckptswap.sweep.donors import open_donor
 from ckptswap.sweep.rebuild import rebuilt
@@ -48,9 +48,9 @@ def pair(request: pytest.FixtureRequest) -> tuple[dict[str, Tensor], dict[str, T
 def test_every_row_is_the_plain_loops(model: str, engine: str, pair) -> None:
     proposal = prepare(*opened("a.pth", "b.pth"), task(model), by=WAYS, run_dir="run", engine=engine)
     hold_rows(proposal.run().rows, model, pair[1], pair[0])
-    in_full = any("run in full" in note for note in proposal.engine.notes)
+    in_full = any("run in full" in note for note in proposal.scorer.notes)
     assert in_full is (engine == "auto" and model == "Views"), "all but views of one memory can be replayed"
-    assert sum("several names" in note or "share part" in note for note in proposal.engine.notes) == 1
+    assert sum("several names" in note or "share part" in note for note in proposal.scorer.notes) == 1
 
 
 @pytest.mark.parametrize("mode", ["all-but", "prefix", "suffix"])
@@ -162,7 +162,7 @@ def test_a_worker_makes_the_same_variants(model: str, donor: str, pair) -> None:
     order = make_worker_spec(proposal, [tuple(variants)])
     order.write()
     inputs = proposal.task.first_inputs()
-    here = {each.variant: each.output for each in proposal.engine.outputs(0, inputs, variants)}
+    here = {each.variant: each.output for each in proposal.scorer.outputs(0, inputs, variants)}
     with rebuilt(read_worker_spec(order.path, order.seal)) as engine:
         there = {each.variant: each.output for each in engine.outputs(0, inputs, list(order.shards[0]))}
     assert len(here) > 4
@@ -174,7 +174,7 @@ def test_a_worker_makes_the_same_variants(model: str, donor: str, pair) -> None:
 
 
 def outcome(model: str, donor: Checkpoint, recipient: Checkpoint, names: tuple[str, ...], how: str) -> str | None:
-    engine = Engine(load_task(task(model), recipient), donor, recipient, how)
+    engine = scorer_of(load_task(task(model), recipient), donor, recipient, how)
     [found] = engine.outputs(0, engine.task.first_inputs(), [Variant("v", names)])
     assert (found.output is None) == (found.failed is not None)
     return found.failed

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import programs
 import pytest
 
 from ckptswap.checkpoint import Checkpoint
@@ -290,8 +291,6 @@ def test_a_sweep_has_no_distance_to_what_is_not_finite(
 
 def swept(words: list[str]) -> dict[tuple[str, ...], dict]:
     """The rows of a sweep of which one failed, as json (exit 3)."""
-    import subprocess
-
-    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, timeout=300)
+    done = programs.run([sys.executable, "-m", *words], capture_output=True, text=True, timeout=300)
     assert done.returncode == 3, done.stderr
     return {tuple(row["tensors"]): row for row in json.loads(done.stdout)["rows"]}

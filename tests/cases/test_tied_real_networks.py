@@ -138,7 +138,7 @@ def test_a_sweep_is_the_plain_loop(model: str) -> None:
         donor, recipient = (open_checkpoint(f"{name}.{suffix}") for name in "ab")
         proposal = prepare(donor, recipient, spec(model), by=[("tensor",), ("kind",)], run_dir=suffix)
         result = proposal.run()
-        assert proposal.engine.how == ("full" if model == "gpt2" else "auto"), proposal.engine.notes
+        assert proposal.scorer.how == ("full" if model == "gpt2" else "auto"), proposal.scorer.notes
         assert result.baseline == pytest.approx(plain_score(model, ours), rel=1e-6)
         assert result.donor_score == pytest.approx(plain_score(model, theirs), rel=1e-6)
         tensors = [row for row in result.rows if row.kind is not None and row.layer is not None]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import programs
 import pytest
 from cli_program import SWAP, Done, good, listing, program, run, run_process
 
@@ -279,9 +280,7 @@ def test_130_and_143(work: Path) -> None:
     sent = [([], signal.SIGINT, 130), (IGNORED, signal.SIGINT, 130), ([], signal.SIGTERM, 143)]
     for how, number, code in sent:
         words = program("evaluate", PAIR[1], "--data", "slow.py:build")
-        with subprocess.Popen(
-            [*how, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as started:
+        with programs.Popen([*how, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
             wait_for(Path("started"), started)
             started.send_signal(number)
             out, err = started.communicate(timeout=60)

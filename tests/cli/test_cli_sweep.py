@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 from cli_program import SWAP, TASK, Done, good, listing, program, run, validate
 from safetensors import safe_open
@@ -250,7 +251,7 @@ def test_a_stopped_sweep_keeps_its_journal_and_continues(work: Path) -> None:
 
 def stopped(words: Sequence[object], number: int, journal: Path, least: int) -> Done:
     """Start the program, wait until the journal has so many records, and send it a signal."""
-    with subprocess.Popen(program(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+    with programs.Popen(program(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
         while not journal.exists() or len(lines(journal)) < least:
             assert started.poll() is None, started.communicate()
             time.sleep(0.01)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import chaos
+import programs
 import pytest
 import ray_nodes
 import torch
@@ -226,7 +227,7 @@ def test_the_examples_run(cluster: tuple[list[str], Mapping[str, str]], tmp_path
     flags, env = cluster
     folder, name = chaos.make(tmp_path / "work"), flags[1]
     script = Path(__file__).parents[2] / "examples" / name / "sweep.sh"
-    env = {**env, "PATH": f"{Path(sys.executable).parent}:{env['PATH']}", "THREADS": "1", "JOBS": "2"}
+    env = {**env, "PATH": programs.path(), "THREADS": "1", "JOBS": "2"}
     env |= {"SLURM": "time=5"} if name == "slurm" else {"RAY": flags[-1]}
     task = ["--model", "own.py:Net", "--data", "own.py:data", "--metric", "own.py:error"]
     command = [script, "donor.pt", "recipient.pt", *task]

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import programs
 import torch
 
-from ckptswap.sweep.run_folder.blocks import Block
+from ckptswap.scoring.scorer import Block
 from ckptswap.sweep.run_folder.journal import decode, journal_files
 
 SOURCE = """
@@ -84,7 +85,7 @@ def command(run: str, *flags: str) -> list[str]:
 def start(folder: Path, run: str, *flags: str, **how: Any) -> subprocess.Popen[str]:
     """Begin the sweep; what it prints goes to `RUN.out`, what it says to `RUN.said`."""
     with (folder / f"{run}.out").open("w") as out, (folder / f"{run}.said").open("a") as said:
-        return subprocess.Popen(command(run, *flags), cwd=folder, stdout=out, stderr=said, text=True, **how)
+        return programs.Popen(command(run, *flags), cwd=folder, stdout=out, stderr=said, text=True, **how)
 
 
 def finish(folder: Path, run: str, *flags: str, **how: Any) -> dict[str, Any]:
@@ -168,7 +169,13 @@ def itself(process: subprocess.Popen[str]) -> int:
 
 def worker_of(process: subprocess.Popen[str]) -> int | None:
     """One of its worker processes, by Linux's /proc; None while there is none."""
-    return next(iter(running("ckptswap.executors.worker", parent=process.pid)), None)
+    return next(iter(workers_of(process)), None)
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """Its worker processes: children of a server that is its child."""
+    servers = running("ckptswap.executors.forkserver", parent=process.pid)
+    return [worker for server in servers for worker in running("ckptswap.executors.forkserver", parent=server)]
 
 
 def running(word: str, parent: int | None = None) -> list[int]:

@@ -20,7 +20,7 @@ import chaos
 import numpy as np
 import pytest
 
-from ckptswap.sweep.run_folder.blocks import Block
+from ckptswap.scoring.scorer import Block
 from ckptswap.sweep.run_folder.journal import JOURNAL, Journal, journal_files, key_of, read_blocks, read_plan
 from ckptswap.sweep.run_folder.lock import LOCK
 
@@ -69,7 +69,7 @@ def test_a_signal_lets_the_block_in_hand_be_finished(
     assert f"{word}, " in said(work, "run")
     assert "the same command continues" in said(work, "run")
     assert not (work / "run" / LOCK).exists()
-    assert not chaos.running("ckptswap.executors.worker", parent=process.pid)
+    assert not chaos.workers_of(process)
     before = chaos.places(work / "run")
     assert all(path.read_bytes().endswith(b"\n") for path in journal_files(work / "run"))
     assert chaos.finish(work, "run", *flags) == table

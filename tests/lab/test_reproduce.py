@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import programs
 import pytest
 import torch
 from once import once
@@ -216,9 +217,9 @@ def test_two_workers_stop_when_asked(discs: Path, tmp_path: Path) -> None:
 ENDLESS = """
 import sys
 from pathlib import Path
-from ckptswap.lab.experiment import Arm, Experiment
 from ckptswap.executors.pool import WorkerPool
 from ckptswap.executors.process import Processes
+from ckptswap.lab.experiment import Arm, Experiment
 from ckptswap.lab.reproduce import Estimate, Price, reproduce
 
 if __name__ == "__main__":
@@ -230,21 +231,23 @@ if __name__ == "__main__":
 """
 
 
-def children(pid: int) -> list[int]:
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def descendants(pid: int) -> list[int]:
+    """Of a process: the server that forks its workers, and these."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [*children, *(further for child in children for further in descendants(child))]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are found in /proc")
 def test_workers_do_not_outlive_a_killed_parent(discs: Path, tmp_path: Path) -> None:
     (tmp_path / "endless.py").write_text(ENDLESS)
     command = [sys.executable, "endless.py", str(discs)]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as parent:
+    with programs.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         units = set()
         while len(units) < 2:  # both are at work
             units.add(parent.stdout.readline().split()[2])
-        orphans = children(parent.pid)
-        assert len(orphans) >= 2
+        orphans = descendants(parent.pid)
+        assert len(orphans) >= 3
         parent.kill()
     deadline = time.monotonic() + 60
     while any(Path(f"/proc/{pid}").exists() and "Z" not in _state(pid) for pid in orphans):

@@ -18,7 +18,7 @@ from rich.cells import cell_len
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.report.plan import FIELDS, plan_csv, plan_json, plan_md, plan_table
 from ckptswap.report.text import Style, dump_json
-from ckptswap.scoring.engine import Cost
+from ckptswap.scoring.scorer import Cost
 from ckptswap.selection import Selection
 from ckptswap.sweep.plan import make_plan
 

@@ -26,7 +26,7 @@ from ckptswap.report.sweep import sweep_json
 from ckptswap.report.text import dump_json
 from ckptswap.report.threeway import threeway_json
 from ckptswap.report.verify import verify_json
-from ckptswap.scoring.engine import Cost
+from ckptswap.scoring.scorer import Cost
 from ckptswap.selection import Selection
 from ckptswap.statistics.intervals import Interval
 from ckptswap.sweep.plan import make_plan

@@ -20,7 +20,7 @@ from cli_program import Done, good, run
 from once import once
 from stranger_runs import AGAIN, SWEEP, forge, journal, make, mark_of, plan_of
 
-from ckptswap.sweep.run_folder.blocks import Block
+from ckptswap.scoring.scorer import Block
 from ckptswap.sweep.run_folder.journal import decode, encode, write_plan
 from ckptswap.sweep.run_folder.samples import load_samples
 from ckptswap.sweep.run_folder.secret import SIZE

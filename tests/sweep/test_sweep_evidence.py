@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from ckptswap.errors import MetricError, RunError, UsageError
+from ckptswap.scoring.scorer import Block
+from ckptswap.scoring.variant import BASELINE
 from ckptswap.selection import Selection
 from ckptswap.statistics import intervals as statistics
 from ckptswap.statistics.intervals import Sample, mean
 from ckptswap.sweep.analysis import Analysis, load_analysis, load_result, reduction
 from ckptswap.sweep.plan import variant_id
 from ckptswap.sweep.result import Row
-from ckptswap.sweep.run_folder.blocks import Block
-from ckptswap.sweep.run_folder.journal import BASELINE, DONOR, decode, encode, journal_files, read_plan, write_plan
+from ckptswap.sweep.run_folder.journal import DONOR, decode, encode, journal_files, read_plan, write_plan
 from ckptswap.sweep.runner import sweep
 from ckptswap.task import TaskSpec
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from ckptswap.errors import RunError, Stopped, UsageError
 from ckptswap.executors import executor
 from ckptswap.executors.process import environment
+from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import Variant
-from ckptswap.sweep.run_folder.blocks import Block
 from ckptswap.sweep.run_folder.journal import Journal
 from ckptswap.sweep.run_folder.tail import JournalTail
 from ckptswap.sweep.stopping import Stop, on_signals

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ckptswap.errors import RunError
+from ckptswap.scoring.scorer import Block
 from ckptswap.sweep.run_folder import journal as journal_module
-from ckptswap.sweep.run_folder.blocks import Block, Blocks
+from ckptswap.sweep.run_folder.blocks import Blocks
 from ckptswap.sweep.run_folder.journal import (
     JOURNAL,
     PLAN,

@@ -185,7 +185,7 @@ def test_a_point_has_the_bits_that_transplant_writes(skip: TaskSpec, pair, tmp_p
     out = tmp_path / "half.safetensors"
     transplant(plan_transplant(donor, recipient, Selection.exactly(half.names), alpha=0.3), out)
     with open_checkpoint(out) as written:
-        for name, value in proposal.engine.written(half).items():
+        for name, value in proposal.scorer.written(half).items():
             assert value.numpy().tobytes() == written.read(name).tobytes()
 
 
@@ -255,7 +255,7 @@ def test_the_model_is_afterwards_as_it_was(skip: TaskSpec, pair, calibration) ->
     again = [each for each in proposal.variants if each.recalibrated]
     assert len(again) == 1 + len(ORDER)
     for variant in again:
-        proposal.engine.written(variant)
+        proposal.scorer.written(variant)
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
     assert [norm.momentum for norm in norms] == momenta
     assert not any(module.training for module in model.modules())

@@ -18,15 +18,16 @@ from plain import plain_outputs
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import MetricError, ModelError, RunError, TaskError
-from ckptswap.scoring.engine import Engine
-from ckptswap.scoring.replay import Replay
+from ckptswap.executors import inline
+from ckptswap.scoring.full import FullScorer
+from ckptswap.scoring.interpreter import Replay
+from ckptswap.scoring.scorer import Block
+from ckptswap.scoring.variant import BASELINE
 from ckptswap.selection import Selection
-from ckptswap.sweep import loop as walk_module
 from ckptswap.sweep.analysis import load_analysis, load_result
 from ckptswap.sweep.plan import variant_id
 from ckptswap.sweep.progress import Progress
-from ckptswap.sweep.run_folder.blocks import Block
-from ckptswap.sweep.run_folder.journal import BASELINE, DONOR, JOURNAL, decode, journal_files, read_plan
+from ckptswap.sweep.run_folder.journal import DONOR, JOURNAL, decode, journal_files, read_plan
 from ckptswap.sweep.runner import prepare, sweep
 from ckptswap.task import Task, TaskSpec, load_task
 
@@ -248,7 +249,7 @@ def test_nothing_is_known_of_more_shapes_than_are_captured(skip: TaskSpec, save,
     many = replace(skip, data_args={"sizes": list(range(3, 13))}, batch_size=2)
     proposal = prepare(save(1, "Skip"), save(0, "Skip"), many, run_dir=run)
     assert {cell.names[0] for cell in proposal.plan.cells if cell.status == "measured"} >= {"unused.weight"}
-    assert proposal.engine.notes == ["inputs of more than 8 shapes: the rest is run in full"]
+    assert proposal.scorer.notes == ["inputs of more than 8 shapes: the rest is run in full"]
 
 
 def test_a_model_that_saves_under_other_names_is_measured(spec: TaskSpec, save, run: Path) -> None:
@@ -315,7 +316,7 @@ def test_the_plan_is_there_before_the_work(skip: TaskSpec, save, run: Path, monk
         assert {variant for variant, _ in places(run)} == {BASELINE}
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(walk_module, "walk", stop)
+    monkeypatch.setattr(inline, "score_missing", stop)
     with pytest.raises(KeyboardInterrupt):
         sweep(save(1, "Skip"), save(0, "Skip"), skip, run_dir=run)
 
@@ -350,7 +351,7 @@ def test_a_run_continues_from_a_journal_cut_anywhere(
 
 def test_a_finished_run_computes_no_score(skip: TaskSpec, save, whole: Path, monkeypatch) -> None:
     before = (whole / JOURNAL / "main.jsonl").read_bytes()
-    monkeypatch.setattr(Engine, "outputs", None)
+    monkeypatch.setattr(FullScorer, "outputs", None)
     monkeypatch.setattr(Task, "measure", None)
     result = sweep(save(1, "Skip"), save(0, "Skip"), skip, run_dir=whole, selection=FEW)
     assert result == load_result(whole)
@@ -563,8 +564,8 @@ def test_everything_replayed_is_computed_again_in_full(
     spoil(first)
     proposal = prepare(save(1, "Skip"), save(0, "Skip"), skip, run_dir=run, selection=FEW)
     assert proposal.run() == load_result(whole)
-    assert proposal.engine.how == "full"
-    [note] = proposal.engine.notes
+    assert proposal.scorer.how == "full"
+    [note] = proposal.scorer.notes
     assert "has other bits than a full pass: every variant is run in full" in note
     again = after_distrust(run)
     assert {block.engine for block in again} == {"full"}
@@ -585,7 +586,7 @@ def test_distrust_outlives_the_run(skip: TaskSpec, save, run: Path, whole: Path,
             sweep(donor, recipient, skip, run_dir=run, selection=FEW, progress=interrupt)
     proposal = prepare(donor, recipient, skip, run_dir=run, selection=FEW)
     assert proposal.run() == load_result(whole)
-    assert proposal.engine.notes == [
+    assert proposal.scorer.notes == [
         "an earlier part of this run found replays with other bits than full passes: every variant is run in full"
     ]
     assert {block.engine for block in after_distrust(run)} == {"full"}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptswap.sweep.run_folder.blocks import Block
+from ckptswap.scoring.scorer import Block
 from ckptswap.sweep.scores import Scores
 
 WALK = [[3, 1], [0, 2], [4]]

@@ -146,7 +146,7 @@ def test_the_input_as_target_needs_no_masks(write_folder) -> None:
         ({"images/a.png": GREY, "masks/a.png": np.ones((3, 4), np.uint8)}, r"is 3×4 but its image a\.png is 2×2"),
         ({"images/a.png": GREY, "masks/a.png": np.ones((2, 2, 3), np.uint8)}, "has the shape"),
         ({"images/a.png": np.ones((2, 2, 4), np.uint8), "masks/a.png": ONES}, "colour mode RGBA"),
-        ({"images/a.npy": GREY, "masks/a.npy": ONES * 0.5}, "no class ids"),
+        ({"images/a.npy": GREY, "masks/a.npy": ONES * 0.5}, "not class ids"),
         ({"images/a.npy": GREY.astype(np.int16), "masks/a.npy": ONES}, "holds int16 values"),
         ({"images/a.npy": np.full((2, 2), np.nan), "masks/a.npy": ONES}, "NaN"),
         ({"images/a.npy": np.zeros((0, 2)), "masks/a.npy": ONES}, "is empty"),

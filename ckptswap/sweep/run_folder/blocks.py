@@ -1,32 +1,11 @@
-"""What is scored and remembered in one piece: one variant on one batch; and all that is known of a run."""
+"""All that is known of a run: blocks, each one variant on one batch."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import numpy as np
-
-REPLAY = "replay"
-
-Statistics = dict[str, np.ndarray]
-Place = tuple[str, int]
-"""Variant and number of the batch."""
+from ckptswap.scoring.scorer import REPLAY, Block
 
 
-class Block(NamedTuple):
-    """One variant on one batch: per metric the statistics of its samples (n, K), or why it failed.
-
-    `engine` says how it was computed: `full` or `replay`.
-    """
-
-    variant: str
-    batch: int
-    statistics: Statistics
-    failed: str | None = None
-    engine: str = "full"
-
-
-class Blocks(dict[Place, Block]):
+class Blocks(dict[tuple[str, int], Block]):
     """All that is known of a run, by variant and batch. Of two blocks for one place the better one stays, whatever
     the order in which they come: a score rather than a failure, a full pass rather than a replay."""
 

@@ -10,16 +10,14 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from ckptswap.records import MOST, is_finite
+from ckptswap.scoring.scorer import EXTENT, Block
 from ckptswap.sweep.plan import Status
 from ckptswap.sweep.result import Mode
-from ckptswap.sweep.run_folder.blocks import Block
 
 MOST_KINDS, MOST_POINTS = 1000, 100_000
 """Beyond these a small plan keeps a report at work for minutes: kinds of tensors; points without a score."""
 ANY = "*"
 """In a form: every key of an object."""
-EXTENT = "range of outputs"
-"""Under this name the baseline's blocks hold (1, 2): least and greatest output, where it has one channel."""
 
 _TEXT, _NUMBER = (str, None), (float, None)
 _DIRECTION = frozenset(("max", "min"))

@@ -21,13 +21,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from ckptswap.errors import RunError
 from ckptswap.formats.atomic import write_text
-from ckptswap.sweep.run_folder.blocks import REPLAY, Block, Blocks
+from ckptswap.scoring.scorer import Block, Way
+from ckptswap.sweep.run_folder.blocks import Blocks
 from ckptswap.sweep.run_folder.contents import refuse_odd_contents
 from ckptswap.sweep.run_folder.plain import open_to_append, read_plain, refuse_odd, refuse_odd_parts
 from ckptswap.sweep.run_folder.sealed import is_own, plain_json, sealed, unsealed
@@ -37,7 +38,6 @@ PLAN = "plan.json"
 JOURNAL = "journal"
 SAMPLES = "samples.json"
 """The samples that were hit worst (`samples`), which are nothing without their scores."""
-BASELINE = "baseline"
 DONOR = "donor"
 SYNC = 1.0
 """Seconds after which what was written is made to reach the disk."""
@@ -49,7 +49,7 @@ _TOGETHER = 1000
 """Lines that are parsed at once."""
 
 DISTRUST = "what was replayed cannot be trusted"
-_FORMS = [(str, int, failed, engine) for failed in (str, type(None)) for engine in ("full", REPLAY)]
+_FORMS = [(str, int, failed, engine) for failed in (str, type(None)) for engine in get_args(Way)]
 """Types of a block's variant, batch and failure, and its engine: a sound checksum says nothing of who made it."""
 
 

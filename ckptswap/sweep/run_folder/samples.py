@@ -19,9 +19,9 @@ import numpy as np
 from ckptswap.errors import RunError
 from ckptswap.formats.atomic import write_text
 from ckptswap.records import is_finite
-from ckptswap.scoring.variant import Variant
+from ckptswap.scoring.variant import BASELINE, Variant
 from ckptswap.sweep.plan import Cell
-from ckptswap.sweep.run_folder.journal import BASELINE, SAMPLES, faults, key_of, read_plan
+from ckptswap.sweep.run_folder.journal import SAMPLES, faults, key_of, read_plan
 from ckptswap.sweep.run_folder.plain import read_plain
 from ckptswap.sweep.run_folder.sealed import sealed, unsealed
 
@@ -218,7 +218,7 @@ def _drawn(
     at = {place: index for index, place in enumerate(batch.places.tolist())}
     cells = {cell.variant: cell for cell, _ in here}
     variants = [Variant(cell.variant, cell.names, cell.donor) for cell in cells.values()]
-    outcomes = {each.variant.id: each.output for each in proposal.engine.in_full(batch.inputs, variants)}
+    outcomes = {each.variant.id: each.output for each in proposal.runs_model.in_full(batch.inputs, variants)}
     found = {}
     for cell, place in here:
         output, index = outcomes[cell.variant], at[place]

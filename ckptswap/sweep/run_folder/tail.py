@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ckptswap.sweep.run_folder.blocks import Block
+from ckptswap.scoring.scorer import Block
 from ckptswap.sweep.run_folder.journal import faults, journal_files, read_lines
 from ckptswap.sweep.run_folder.plain import open_plain
 

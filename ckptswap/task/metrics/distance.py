@@ -27,7 +27,7 @@ PSNR_CAP = 100.0
 
 
 @dataclass(frozen=True)
-class Distance(Metric):
+class SquaredError(Metric):
     """mse, or psnr for values in 0…1; pixels whose truth is the ignore value are not counted."""
 
     decibel: bool = False
@@ -53,14 +53,14 @@ class Distance(Metric):
         return mse[:, None]
 
 
-def _mse(_: str, spec: TaskSpec) -> Distance:
-    return Distance("mse", "min", ignore=spec.ignore)
+def _mse(_: str, spec: TaskSpec) -> SquaredError:
+    return SquaredError("mse", "min", ignore=spec.ignore)
 
 
-def _psnr(_: str, spec: TaskSpec) -> Distance:
+def _psnr(_: str, spec: TaskSpec) -> SquaredError:
     if spec.normalize and spec.target == "input":
         raise MetricError("psnr is for values in 0…1, and --normalize changes them", remedy="use mse")
-    return Distance("psnr", "max", decibel=True, ignore=spec.ignore)
+    return SquaredError("psnr", "max", decibel=True, ignore=spec.ignore)
 
 
 MSE, PSNR = (Source(build, is_safe=True, endings=()) for build in (_mse, _psnr))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ckptswap.errors import MetricError, UsageError, near
-from ckptswap.registry import find, names, plugins, source_of
+from ckptswap.registry import find, is_ours, names, source_of
 from ckptswap.task.callables import faults_of, is_callable_spec
 from ckptswap.task.metrics import own
 from ckptswap.task.metrics.metric import Metric
@@ -38,7 +38,7 @@ def recorded_metric(name: str) -> Metric:
 
 def metric_names() -> tuple[str, ...]:
     """Every metric's name, and what may stand behind it; of other packages the bare names."""
-    ours = [name for name in names("metrics") if name not in plugins("metrics")]
+    ours = [name for name in names("metrics") if is_ours("metrics", name)]
     endings = {name: find("metrics", name).endings or () for name in ours}
     pooled = [f"{name}:{ending}" for name in ours for ending in endings[name]]
     return (*names("metrics"), *pooled)

@@ -16,11 +16,14 @@ from torch import Tensor
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError
-from ckptswap.scoring import engine as engine_module
+from ckptswap.scoring import interpreter
 from ckptswap.scoring import replay as replay_module
-from ckptswap.scoring.engine import SHAPES, Engine, Outcome, ReplayDiffers, same_bits
-from ckptswap.scoring.replay import Replay
+from ckptswap.scoring.full import FullScorer, ModelOutput
+from ckptswap.scoring.interpreter import Replay
+from ckptswap.scoring.replay import SHAPES, scorer_of
 from ckptswap.scoring.schedule import Instruction
+from ckptswap.scoring.scorer import ShortcutFailed
+from ckptswap.scoring.swap import same_bits
 from ckptswap.scoring.variant import Variant
 from ckptswap.selection import Selection
 from ckptswap.sweep.plan import make_plan, variant_id
@@ -49,7 +52,7 @@ def some(*names: str) -> list[Variant]:
     return [Variant(name, (name,)) for name in names]
 
 
-def walked(task: Task, engine: Engine, variants: Sequence[Variant]) -> list[dict[Variant, Outcome]]:
+def walked(task: Task, engine: FullScorer, variants: Sequence[Variant]) -> list[dict[Variant, ModelOutput]]:
     """What becomes of each variant on each batch."""
     found = []
     with task.pinned():
@@ -61,7 +64,7 @@ def walked(task: Task, engine: Engine, variants: Sequence[Variant]) -> list[dict
 
 
 def hold(
-    task: Task, donor: Checkpoint, recipient: Checkpoint, batches: list[dict[Variant, Outcome]], **how: Any
+    task: Task, donor: Checkpoint, recipient: Checkpoint, batches: list[dict[Variant, ModelOutput]], **how: Any
 ) -> None:
     """Every output has the bits of the plain loop's."""
     for variant in batches[0]:
@@ -74,11 +77,11 @@ def hold(
 
 def swept(
     spec: TaskSpec, donor: Checkpoint, recipient: Checkpoint, variants: Sequence[Variant] | None = None, **how: Any
-) -> tuple[Engine, list[dict[Variant, Outcome]]]:
+) -> tuple[FullScorer, list[dict[Variant, ModelOutput]]]:
     """Load the task, walk it, and hold all outputs and the model's own tensors against what they must be."""
     pick = how.pop("pick", None)
     task = load_task(spec, recipient)
-    engine = Engine(task, donor, recipient, **how)
+    engine = scorer_of(task, donor, recipient, **how)
     before = bits(task.model)
     batches = walked(task, engine, every(donor, recipient) if variants is None else variants)
     hold(task, donor, recipient, batches, **({"pick": pick} if pick else {}))
@@ -86,7 +89,7 @@ def swept(
     return engine, batches
 
 
-def ways(batches: list[dict[Variant, Outcome]]) -> set[str]:
+def ways(batches: list[dict[Variant, ModelOutput]]) -> set[str]:
     return {outcome.engine for outcomes in batches for outcome in outcomes.values()}
 
 
@@ -104,13 +107,13 @@ def test_every_variant_equals_the_plain_loop_bit_for_bit(skip: TaskSpec, save, h
 
 def test_images_of_two_sizes_are_captured_once_each(skip: TaskSpec, save, monkeypatch) -> None:
     captured: list[tuple[int, ...]] = []
-    capture = engine_module.capture
+    capture = replay_module.capture
     monkeypatch.setattr(
-        engine_module, "capture", lambda model, x, pick: captured.append(tuple(x.shape)) or capture(model, x, pick)
+        replay_module, "capture", lambda model, x, pick: captured.append(tuple(x.shape)) or capture(model, x, pick)
     )
     donor, recipient = save(1, "Skip"), save(0, "Skip")
     task = load_task(replace(skip, data_args=TWO_SIZES, batch_size=3), recipient)
-    engine = Engine(task, donor, recipient, "replay")
+    engine = scorer_of(task, donor, recipient, "replay")
     batches = walked(task, engine, every(donor, recipient))
     hold(task, donor, recipient, batches)
     assert ways(batches) == {"replay"}
@@ -163,7 +166,7 @@ def test_the_output_that_the_task_picks(spec: TaskSpec, save, kind: str, key: st
     donor, recipient = (save(seed, "Gives", {"kind": kind}) for seed in (1, 0))
     engine, batches = swept(gives, donor, recipient, how="replay", pick=pick)
     assert ways(batches) == {"replay"}
-    assert engine.unread(inputs_of(engine.task)[0]) == {
+    assert engine.unread() == {
         "extra.weight", "extra.bias", "norm.num_batches_tracked"
     }  # fmt: skip
 
@@ -208,9 +211,9 @@ def test_what_cannot_be_captured_is_run_in_full_and_said_once(spec: TaskSpec, sa
     assert ways(batches) == {"full"}
     [note] = engine.notes
     assert re.fullmatch(rf"the model cannot be captured \({reason}\): every variant is run in full", note)
-    assert engine.unread(inputs_of(engine.task)[0]) == frozenset()
+    assert engine.unread() == frozenset()
     with pytest.raises(ModelError, match=r"cannot be captured.*use --engine full, or auto"):
-        walked(engine.task, Engine(engine.task, donor, recipient, "replay"), some("head.bias"))
+        walked(engine.task, scorer_of(engine.task, donor, recipient, "replay"), some("head.bias"))
 
 
 def test_more_shapes_than_are_captured(skip: TaskSpec, save) -> None:
@@ -225,7 +228,7 @@ def test_a_variant_that_raises_is_failed_and_the_others_go_on(spec: TaskSpec, sa
     task = load_task(odd(spec, "Raises"), recipient)
     before = bits(task.model)
     broken, fine = some("head.weight", "head.bias")
-    batches = walked(task, Engine(task, donor, recipient), [broken, fine])
+    batches = walked(task, scorer_of(task, donor, recipient), [broken, fine])
     assert all("RuntimeError: this weight is no number" in each[broken].failed for each in batches)
     assert all(each[broken].output is None and each[fine].failed is None for each in batches)
     hold(task, donor, recipient, [{fine: each[fine]} for each in batches])
@@ -249,7 +252,7 @@ def test_models_that_no_engine_can_score(spec: TaskSpec, save, name: str, words:
     task = load_task(odd(spec, name), recipient)
     before = bits(task.model)
     with pytest.raises(ModelError, match=words):
-        Engine(task, donor, recipient, how).replay(task.first_inputs())
+        scorer_of(task, donor, recipient, how).replay(task.first_inputs())
     if name != "Counts":
         assert bits(task.model) == before
 
@@ -263,14 +266,14 @@ def test_chance_is_refused_in_full_passes_too(spec: TaskSpec, save, name: str, h
     with pytest.raises(
         ModelError, match="gives another output when it is run again on the same input: switch off"
     ):
-        Engine(task, donor, recipient, how).refuse_chance(task.first_inputs())
+        scorer_of(task, donor, recipient, how).refuse_chance()
 
 
 @pytest.mark.parametrize("how", ["auto", "replay", "full"])
 def test_a_steady_model_is_not_refused(skip: TaskSpec, save, how) -> None:
     donor, recipient = save(1, "Skip"), save(0, "Skip", head__bias=torch.tensor([torch.nan]))
     task = load_task(skip, recipient)
-    Engine(task, donor, recipient, how).refuse_chance(task.first_inputs())
+    scorer_of(task, donor, recipient, how).refuse_chance()
 
 
 def test_an_output_that_is_none(spec: TaskSpec, save) -> None:
@@ -278,7 +281,7 @@ def test_an_output_that_is_none(spec: TaskSpec, save) -> None:
     donor, recipient = (save(seed, "Gives", args) for seed in (1, 0))
     task = load_task(odd(spec, "Gives", model_args=args), recipient)
     with pytest.raises(ModelError, match="gives NoneType: it must give a tensor, a dict or a tuple"):
-        Engine(task, donor, recipient).replay(task.first_inputs())
+        scorer_of(task, donor, recipient).replay(task.first_inputs())
 
 
 # A replay that goes wrong ---------------------------------------------------------------------------------------
@@ -289,7 +292,7 @@ Do = Callable[[Instruction, dict[int, Any]], None]
 @pytest.fixture
 def doing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Do], Do]], None]:
     """Puts something in the place of the function that does one operation of a replay."""
-    return lambda wrap: monkeypatch.setattr(replay_module, "_do", wrap(replay_module._do))
+    return lambda wrap: monkeypatch.setattr(interpreter, "_do", wrap(interpreter._do))
 
 
 def first_time(error: Exception, when: Callable[[Instruction], bool]) -> Callable[[Do], Do]:
@@ -346,7 +349,7 @@ def test_a_graph_with_other_bits_is_given_up_at_once(skip: TaskSpec, save, doing
         "the captured model gives other bits than the model itself: every variant is run in full"
     ]
     with pytest.raises(ModelError, match="other bits than the model itself"):
-        Engine(engine.task, donor, recipient, "replay").replay(engine.task.first_inputs())
+        scorer_of(engine.task, donor, recipient, "replay").replay(engine.task.first_inputs())
 
 
 @pytest.mark.parametrize("how", ["auto", "replay"])
@@ -355,37 +358,39 @@ def test_first_and_last_variant_of_a_new_shape_are_checked(skip: TaskSpec, save,
     """Whatever else was asked about that shape before."""
     donor, recipient = save(1, "Skip"), save(0, "Skip")
     task = load_task(skip, recipient)
-    engine = Engine(task, donor, recipient, how)
-    engine.unread(task.first_inputs())
-    engine.cost(task.first_inputs(), some("stem.bias"), 1)
+    engine = scorer_of(task, donor, recipient, how)
+    engine.unread()
+    engine.cost(some("stem.bias"))
     names = ["stem.weight", "stem.bias", "norm.weight", "norm.bias", "inner.1.weight"]
     wrong(lambda at: at == number)
-    with pytest.raises(ReplayDiffers, match=r"a replayed variant \(\w+(\.\w+)+\) has other bits than a full pass"):
+    with pytest.raises(
+        ShortcutFailed, match=r"a replayed variant \(\w+(\.\w+)+\) has other bits than a full pass"
+    ):
         walked(task, engine, some(*names))
 
 
 def test_a_batch_for_nobody_is_no_first_batch(skip: TaskSpec, save, wrong, monkeypatch) -> None:
     donor, recipient = save(1, "Skip"), save(0, "Skip")
     task = load_task(skip, recipient)
-    engine = Engine(task, donor, recipient)
+    engine = scorer_of(task, donor, recipient)
     with monkeypatch.context() as patched:
-        patched.setattr(engine_module, "capture", None)
+        patched.setattr(replay_module, "capture", None)
         assert list(engine.outputs(0, task.first_inputs(), [])) == []
     wrong(lambda at: True)
-    with pytest.raises(ReplayDiffers):
+    with pytest.raises(ShortcutFailed):
         walked(task, engine, some("stem.weight"))
 
 
 def test_one_in_a_hundred_is_checked_afterwards(skip: TaskSpec, save, monkeypatch) -> None:
     donor, recipient = save(1, "Skip"), save(0, "Skip")
     task = load_task(skip, recipient)
-    engine = Engine(task, donor, recipient)
+    engine = scorer_of(task, donor, recipient)
     inputs = inputs_of(task)[0]
     variants = [Variant(str(at), ("head.bias",)) for at in range(50)]
     in_full = engine.in_full
     checked: list[int] = []
 
-    def counting(inputs: Tensor, variants: Sequence[Variant]) -> Iterator[Outcome]:
+    def counting(inputs: Tensor, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
         checked[-1] += 1
         return in_full(inputs, variants)
 
@@ -409,7 +414,7 @@ NO_MEMORY = [
 def test_out_of_memory_halves_the_groups_and_goes_on(skip: TaskSpec, save, doing, error: Exception) -> None:
     donor, recipient = save(1, "Skip"), save(0, "Skip")
     task = load_task(skip, recipient)
-    engine = Engine(task, donor, recipient, "replay")
+    engine = scorer_of(task, donor, recipient, "replay")
     for inputs in inputs_of(task):
         engine.replay(inputs)
     doing(first_time(error, is_written_over))
@@ -427,7 +432,7 @@ def test_out_of_memory_again_and_again_ends_in_full_passes(skip: TaskSpec, save,
     """What was given before is not given twice."""
     donor, recipient = save(1, "Skip"), save(0, "Skip")
     task = load_task(skip, recipient)
-    engine = Engine(task, donor, recipient)
+    engine = scorer_of(task, donor, recipient)
     for inputs in inputs_of(task):
         engine.replay(inputs)
 
@@ -449,7 +454,7 @@ def test_out_of_memory_again_and_again_ends_in_full_passes(skip: TaskSpec, save,
 def test_any_other_error_in_a_replay_leaves_that_batch_to_full_passes(skip: TaskSpec, save, doing) -> None:
     donor, recipient = save(1, "Skip"), save(0, "Skip")
     task = load_task(skip, recipient)
-    engine = Engine(task, donor, recipient)
+    engine = scorer_of(task, donor, recipient)
     for inputs in inputs_of(task):
         engine.replay(inputs)
     doing(first_time(RuntimeError("a kernel\nbroke"), is_written_over))
@@ -469,9 +474,9 @@ def test_what_the_model_never_reads(skip: TaskSpec, save) -> None:
     donor, recipient = save(1, "Skip"), save(0, "Skip")
     task = load_task(skip, recipient)
     counters = {"norm.num_batches_tracked", "inner.1.num_batches_tracked"}
-    unread = Engine(task, donor, recipient).unread(task.first_inputs())
+    unread = scorer_of(task, donor, recipient).unread()
     assert unread == counters | {"unused.weight", "unused.bias"}
-    assert Engine(task, donor, recipient, "full").unread(task.first_inputs()) == frozenset()
+    assert scorer_of(task, donor, recipient, "full").unread() == frozenset()
 
 
 def test_a_variant_that_changes_nothing_has_the_recipients_output(skip: TaskSpec, save) -> None:
@@ -486,8 +491,8 @@ def test_cost_of_a_replay_and_of_full_passes(skip: TaskSpec, save) -> None:
     donor, recipient = save(1, "Skip"), save(0, "Skip")
     task = load_task(skip, recipient)
     inputs, variants = task.first_inputs(), some("stem.weight", "inner.0.weight", "head.weight")
-    engine = Engine(task, donor, recipient)
-    found = engine.cost(inputs, variants, 4)
+    engine = scorer_of(task, donor, recipient)
+    found = engine.cost(variants)
     replay = engine.replay(inputs)
     assert replay is not None
     image = 12 * 12 * len(inputs)
@@ -500,7 +505,7 @@ def test_cost_of_a_replay_and_of_full_passes(skip: TaskSpec, save) -> None:
     assert 0 < found.seconds < 60
     assert found.peak is not None
     assert found.peak >= 4 * 4 * image
-    full = Engine(task, donor, recipient, "full").cost(inputs, variants, 4)
+    full = scorer_of(task, donor, recipient, "full").cost(variants)
     assert (full.engine, full.share, full.peak) == ("full", 1.0, None)
     assert full.seconds > 0
 

@@ -14,10 +14,10 @@ from random_networks import BLOCKS, build, networks, other_state
 from torch import Tensor, nn
 
 from ckptswap.errors import ModelError
-from ckptswap.scoring.engine import same_bits
 from ckptswap.scoring.graph import Graph, Uncapturable, capture
-from ckptswap.scoring.replay import Replay
+from ckptswap.scoring.interpreter import Replay
 from ckptswap.scoring.schedule import cone_of, within
+from ckptswap.scoring.swap import same_bits
 from ckptswap.task.callables import faults_of
 
 BATCH = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(7))

@@ -12,9 +12,10 @@ from plain import bits
 from torch import Tensor
 
 from ckptswap.errors import MetricError
-from ckptswap.scoring.engine import Engine, Outcome
+from ckptswap.scoring.full import FullScorer, ModelOutput, scored
+from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.variant import Variant
-from ckptswap.sweep.loop import Alive, scored, walk
+from ckptswap.sweep.loop import Alive, everyone, score_missing
 from ckptswap.sweep.run_folder.journal import Journal, begin_folder, key_of
 from ckptswap.task import Task, TaskSpec, load_task
 from ckptswap.task.data import load_data
@@ -37,18 +38,14 @@ def task(skip: TaskSpec, save) -> Task:
 
 
 @pytest.fixture
-def engine(task: Task, save) -> Engine:
-    return Engine(task, save(1, "Skip"), save(0, "Skip"))
+def engine(task: Task, save) -> FullScorer:
+    return scorer_of(task, save(1, "Skip"), save(0, "Skip"))
 
 
-def everyone(number: int, variants: Sequence[Variant]) -> Sequence[Variant]:
-    return variants
-
-
-def walked(task: Task, engine: Engine, journal: Journal, *variants: Variant, alive: Alive = everyone) -> list:
+def walked(task: Task, engine: FullScorer, journal: Journal, *variants: Variant, alive: Alive = everyone) -> list:
     """Walks, and gives what was told."""
     told: list = []
-    walk(task, engine, variants, journal, told.append, alive)
+    score_missing(engine, variants, journal, told.append, alive)
     return told
 
 
@@ -59,14 +56,16 @@ def done(journal: Journal) -> dict[str, list[int]]:
     return found
 
 
-def test_every_variant_on_every_batch_is_told_and_kept(task: Task, engine: Engine, journal: Journal) -> None:
+def test_every_variant_on_every_batch_is_told_and_kept(task: Task, engine: FullScorer, journal: Journal) -> None:
     assert len(walked(task, engine, journal, HEAD, NORM)) == 8
     assert done(journal) == {"head.bias": [0, 1, 2, 3], "norm.bias": [0, 1, 2, 3]}
     assert walked(task, engine, journal, HEAD, NORM) == []
     assert len(walked(task, engine, journal, HEAD, STEM)) == 4
 
 
-def test_only_those_alive_are_scored_as_the_journal_then_is(task: Task, engine: Engine, journal: Journal) -> None:
+def test_only_those_alive_are_scored_as_the_journal_then_is(
+    task: Task, engine: FullScorer, journal: Journal
+) -> None:
     """They are asked for anew before each batch, when all before it is in the journal."""
 
     def alive(number: int, variants: Sequence[Variant]) -> list[Variant]:
@@ -77,7 +76,7 @@ def test_only_those_alive_are_scored_as_the_journal_then_is(task: Task, engine: 
     assert done(journal) == {"head.bias": [0, 1, 2, 3], "norm.bias": [0, 1]}
 
 
-def test_nobody_alive_costs_nothing(task: Task, engine: Engine, journal: Journal, monkeypatch) -> None:
+def test_nobody_alive_costs_nothing(task: Task, engine: FullScorer, journal: Journal, monkeypatch) -> None:
     def alive(number: int, variants: Sequence[Variant]) -> list[Variant]:
         return [] if done(journal) else list(variants)
 
@@ -89,7 +88,7 @@ def test_nobody_alive_costs_nothing(task: Task, engine: Engine, journal: Journal
 
 def test_batches_that_are_done_are_not_decoded(skip: TaskSpec, save, journal: Journal, monkeypatch) -> None:
     task = load_task(skip, save(0, "Skip"), data=load_data(skip, memory=0))
-    engine = Engine(task, save(1, "Skip"), save(0, "Skip"))
+    engine = scorer_of(task, save(1, "Skip"), save(0, "Skip"))
     walked(task, engine, journal, HEAD, alive=lambda number, variants: variants if number < 2 else [])
     asked: list[int] = []
     read = task.data._source.read
@@ -100,7 +99,7 @@ def test_batches_that_are_done_are_not_decoded(skip: TaskSpec, save, journal: Jo
 
 def test_a_variant_that_failed_is_left_alone(skip: TaskSpec, save, task: Task, journal: Journal) -> None:
     donor = save(1, "Skip", norm__bias=torch.full((4,), torch.nan))
-    engine = Engine(task, donor, save(0, "Skip"))
+    engine = scorer_of(task, donor, save(0, "Skip"))
     walked(task, engine, journal, HEAD, NORM)
     assert done(journal) == {"head.bias": [0, 1, 2, 3], "norm.bias": [0]}
     block = journal.blocks["norm.bias", 0]
@@ -116,8 +115,8 @@ def test_an_interrupt_anywhere_puts_the_recipient_back(
     task: Task, save, journal: Journal, monkeypatch, how, at: int
 ) -> None:
     """In a full pass of a variant, be it only to check a replay."""
-    engine = Engine(task, save(1, "Skip"), save(0, "Skip"), how)
-    engine.replay(task.first_inputs())
+    engine = scorer_of(task, save(1, "Skip"), save(0, "Skip"), how)
+    engine.refuse_chance()
     before, forward, count = bits(task.model), task.forward, iter(range(1, 100))
 
     def interrupted(batch: Tensor) -> Tensor:
@@ -147,7 +146,7 @@ def failing(error: Exception) -> Callable[[Tensor], Score]:
 
 def test_statistics_are_kept_as_they_are() -> None:
     values = np.array([[0.25], [0.5]])
-    found = scored(3, Outcome(HEAD, torch.zeros(2), None, "replay"), score_of(own=values))
+    found = scored(3, ModelOutput(HEAD, torch.zeros(2), None, "replay"), score_of(own=values))
     assert found[:2] == ("head.bias", 3)
     assert found.statistics["own"] is values
     assert (found.failed, found.engine) == (None, "replay")
@@ -166,10 +165,10 @@ def test_statistics_are_kept_as_they_are() -> None:
     ],
 )
 def test_what_goes_wrong_in_scoring_is_the_blocks_reason(score, reason: str) -> None:
-    found = scored(3, Outcome(HEAD, torch.zeros(2), None, "full"), score)
+    found = scored(3, ModelOutput(HEAD, torch.zeros(2), None, "full"), score)
     assert (found.statistics, found.failed, found.engine) == ({}, reason, "full")
 
 
 def test_an_outcome_without_output_is_not_scored() -> None:
-    found = scored(0, Outcome(HEAD, None, "the model broke", "full"), failing(AssertionError("it was scored")))
+    found = scored(0, ModelOutput(HEAD, None, "the model broke", "full"), failing(AssertionError("it was scored")))
     assert (found.statistics, found.failed) == ({}, "the model broke")

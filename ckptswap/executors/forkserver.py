@@ -1,0 +1,278 @@
+"""Programs of Python's that begin at once: forked from a process that has imported what takes seconds.
+
+    python -P -m ckptswap.executors.forkserver MODULE… < DOOR
+
+The door is a socket over which connections are handed in, one for each program. The server imports the
+modules when the first comes, and forks for each: a child in a session of its own, which runs what
+`python ARGUMENTS` would, with the caller's folder, environment and streams. The server ends when nobody holds
+the other side of its door; its programs go on. Torch's threads begin with its first operation, of which the
+server has none.
+
+`multiprocessing`'s server is not used: its children run the script that began it, where that lacks `if __name__`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that are meant for programs, and must not end whom others wait for."""
+LENGTH, NUMBER = struct.Struct("!I"), struct.Struct("!i")
+
+
+class ForkServer:
+    """A server for programs that use `modules`; it ends with `close`, or when this process does."""
+
+    def __init__(self, modules: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+        self._door, theirs = socket.socketpair()
+        command = [sys.executable, "-P", "-m", "ckptswap.executors.forkserver", *modules]
+        with theirs:
+            self._process = subprocess.Popen(command, stdin=theirs, env=env, start_new_session=True)
+
+    def hand_in(self, connection: socket.socket) -> None:
+        """Pass on a connection, to be asked over for a program; raises `OSError` where the server is gone."""
+        socket.send_fds(self._door, [b"+"], [connection.fileno()])
+
+    def connect(self) -> socket.socket:
+        """Return a new connection to the server."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.hand_in(theirs)
+        return ours
+
+    def close(self) -> None:
+        """End the server; what it has begun goes on."""
+        self._door.close()
+        self._process.wait()
+
+
+class Forked:
+    """A program that a server begins over `connection`: `arguments` as behind `python`, and its three streams.
+
+    Raises `EOFError` or `OSError` where the server is gone.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        arguments: Sequence[str],
+        streams: Sequence[int],
+        *,
+        env: Mapping[str, str],
+        cwd: str,
+    ) -> None:
+        message = json.dumps({"arguments": list(arguments), "env": dict(env), "cwd": cwd}).encode()
+        self._connection = connection
+        socket.send_fds(connection, [LENGTH.pack(len(message))], list(streams))
+        connection.sendall(message)
+        [self.pid] = NUMBER.unpack(_received(connection, NUMBER.size))
+        self._code: int | None = None
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Return how it ended, as `subprocess` tells it; None where it goes on after `timeout` seconds."""
+        if self._code is None:
+            self._connection.settimeout(timeout)
+            try:
+                [status] = NUMBER.unpack(_received(self._connection, NUMBER.size))
+            except (TimeoutError, BlockingIOError):
+                return None
+            except (EOFError, ConnectionError):  # the server is gone, and nobody knows more
+                status = signal.SIGKILL
+            self._code = os.waitstatus_to_exitcode(status)
+            self._connection.close()
+        return self._code
+
+    def send_signal(self, number: int) -> None:
+        """Signal it, unless it has ended."""
+        if self.wait(0) is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a program is begun with."""
+
+    arguments: list[str]
+    env: dict[str, str]
+    cwd: str
+    streams: list[int]
+
+
+class _Server:
+    """Forks for whoever comes in by the door, and tells each how its program ended."""
+
+    def __init__(self, door: socket.socket) -> None:
+        self._before = {number: signal.signal(number, signal.SIG_IGN) for number in IGNORED}
+        self._door, self._ready = door, selectors.DefaultSelector()
+        self._ready.register(door, selectors.EVENT_READ)
+        self._callers: dict[int, tuple[socket.socket, int]] = {}
+        """By the handle of their program: the caller, and the program's number."""
+
+    def serve(self, modules: Sequence[str]) -> Request | None:
+        """Serve until the door is closed; in a child, return what it is to run."""
+        is_loaded = False
+        while True:
+            for key, _ in self._ready.select():
+                if key.fd in self._callers:
+                    self._report(key.fd)
+                    continue
+                _, handles, *_ = socket.recv_fds(self._door, 1, 1)
+                if not handles:
+                    return None
+                if not is_loaded:
+                    _load(modules)
+                    is_loaded = True
+                caller = socket.socket(fileno=handles[0])
+                if (request := _read(caller)) and self._fork(caller, request):
+                    return request
+
+    def _fork(self, caller: socket.socket, request: Request) -> bool:
+        """Whether this is the child."""
+        pid = os.fork()
+        if not pid:
+            self._let_go(caller)
+            return True
+        for stream in request.streams:
+            os.close(stream)
+        with suppress(OSError):  # a caller may be gone
+            caller.sendall(NUMBER.pack(pid))
+        handle = os.pidfd_open(pid)
+        self._callers[handle] = caller, pid
+        self._ready.register(handle, selectors.EVENT_READ)
+        return False
+
+    def _let_go(self, caller: socket.socket) -> None:
+        """Let go, in a child, of all that is the server's."""
+        self._ready.close()
+        for connection in (self._door, caller, *(other for other, _ in self._callers.values())):
+            connection.close()
+        for handle in self._callers:
+            os.close(handle)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _report(self, handle: int) -> None:
+        self._ready.unregister(handle)
+        os.close(handle)
+        caller, pid = self._callers.pop(handle)
+        _, status = os.waitpid(pid, 0)
+        with caller, suppress(OSError):
+            caller.sendall(NUMBER.pack(status))
+
+
+def _load(modules: Sequence[str]) -> None:
+    """Import what is there, and keep its objects from the children's garbage collection, which would copy them."""
+    for module in modules:
+        with suppress(ImportError):
+            importlib.import_module(module)
+    gc.collect()
+    gc.freeze()
+
+
+def _read(caller: socket.socket) -> Request | None:
+    """What a caller asks for; nothing where it has gone away, or only woke the server."""
+    try:
+        head, streams, *_ = socket.recv_fds(caller, LENGTH.size, 3)
+        message = json.loads(_received(caller, *LENGTH.unpack(head)))
+    except (struct.error, EOFError, OSError):
+        caller.close()
+        return None
+    return Request(streams=streams, **message)
+
+
+def _received(connection: socket.socket, size: int) -> bytes:
+    parts = b""
+    while len(parts) < size:
+        part = connection.recv(size - len(parts))
+        if not part:
+            raise EOFError
+        parts += part
+    return parts
+
+
+def _outcome(request: Request) -> int:
+    """The exit code of a program that has been run."""
+    try:
+        become(request)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        return 130 if isinstance(error, KeyboardInterrupt) else 1
+    return 0
+
+
+def _leave(code: int) -> NoReturn:
+    """End as Python does, but for taking every module apart, which would take as long as many a program."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            code = code or 120
+    os._exit(code)
+
+
+def become(request: Request) -> None:
+    """Be the program, as if this process had been begun for it."""
+    os.setsid()
+    for number, stream in enumerate(request.streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.environ.clear()
+    os.environ.update(request.env)
+    os.chdir(request.cwd)
+    streams = map(_stream, range(3), (sys.stdin, sys.stdout, sys.stderr))
+    sys.stdin, sys.stdout, sys.stderr = streams
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()  # or all children would draw the same
+    _run(request.arguments)
+
+
+def _stream(number: int, before: Any) -> Any:
+    way, buffering = "w" if number else "r", 1 if number == 2 else -1
+    return open(number, way, buffering, encoding=before.encoding, errors=before.errors, closefd=False)
+
+
+def _run(arguments: list[str]) -> None:
+    """As `python ARGUMENTS` does, for `[-P] -m MODULE`, `-c CODE` and a script."""
+    is_safe = arguments[0] == "-P"
+    way, *rest = arguments[is_safe:]
+    here = {"-m": os.getcwd(), "-c": ""}.get(way, os.path.dirname(os.path.abspath(way)))
+    sys.path[:] = sys.path if is_safe else [here, *sys.path]
+    sys.argv[:] = [way, *rest]
+    if way == "-m":
+        sys.argv[:] = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif way == "-c":
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(rest[0], "<string>", "exec"), main.__dict__)
+    else:
+        runpy.run_path(way, run_name="__main__")
+
+
+if __name__ == "__main__":
+    if program := _Server(socket.socket(fileno=os.dup(0))).serve(sys.argv[1:]):
+        _leave(_outcome(program))

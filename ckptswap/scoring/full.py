@@ -1,0 +1,203 @@
+"""Scores by full forward passes: a variant's tensors are written into the task's model, and it runs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.errors import CkptswapError, ModelError
+from ckptswap.scoring.recalibration import Recalibration
+from ckptswap.scoring.scorer import EXTENT, Block, Cost, Exactness, Layout, Wanted
+from ckptswap.scoring.swap import Swaps, same_bits
+from ckptswap.scoring.variant import RECIPIENT, Variant
+from ckptswap.task.metrics import Metric
+from ckptswap.task.task import Score, Task
+
+
+class ModelOutput(NamedTuple):
+    """What became of a variant on a batch: its output, or why there is none; and which way it was computed."""
+
+    variant: Variant
+    output: Tensor | None
+    failed: str | None
+    engine: Literal["full", "replay"]
+
+
+class FullScorer:
+    """Scores the recipient and variants of it, batch by batch, by full passes.
+
+    The task's model holds the recipient from the construction on, and between any two calls. `calibration` are the
+    batches by which recalibrated variants estimate batch norm's statistics. Raises `MismatchError` when the
+    recipient does not fit the model.
+    """
+
+    needs_model = True
+    exactness: Exactness = "bits"
+    how: Literal["auto", "replay", "full"] = "full"
+
+    def __init__(
+        self,
+        task: Task,
+        donor: Checkpoint | Sequence[Checkpoint],
+        recipient: Checkpoint,
+        memory: int = 0,
+        calibration: Sequence[Any] = (),
+    ) -> None:
+        task.load(recipient)
+        self.task, self.memory = task, memory
+        donors = [donor] if isinstance(donor, Checkpoint) else donor
+        self.swaps = Swaps(task.model, *donors, recipient=recipient)
+        self.recalibration = Recalibration(task, self.swaps, calibration)
+        self.notes: list[str] = []
+        data = task.data
+        self.layout = Layout(data.groups, data.units, data.places)
+        self._faults: dict[tuple[tuple[str, ...], int, float], str | None] = {}
+        self.trivial = cache(self._trivial)
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        return self.task.metrics
+
+    def blocks(self, wanted: Wanted) -> Generator[Block]:
+        """See `Scorer`. Only the batches with something wanted are decoded."""
+        with self.task.pinned(), closing(self.task.data.numbered(wanted)) as batches:
+            for number, batch in batches:
+                score = self.task.scored_against(batch.targets)
+                for result in self.outputs(number, batch.inputs, wanted.of(number)):
+                    yield scored(number, result, score)
+
+    def outputs(self, number: int, inputs: Any, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
+        """The output of each variant on batch `number`, in the order in which they come to be."""
+        faults = {variant.id: self.fault(variant) for variant in variants}
+        for variant in variants:
+            if fault := faults[variant.id]:
+                yield ModelOutput(variant, None, fault, "full")
+        sound = [variant for variant in variants if not faults[variant.id]]
+        yield from self._outputs(number, inputs, sound)
+
+    def _outputs(self, number: int, inputs: Any, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
+        return self.in_full(inputs, variants)
+
+    def in_full(self, inputs: Any, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
+        """The output of each variant by swapping its tensors in and running the model itself."""
+        for variant in variants:
+            output = failed = None
+            try:
+                with self.swaps.holding(self.written(variant)):
+                    output = self.task.forward(inputs)
+            except Exception as error:  # the user's model may raise anything
+                failed = reason_of(error)
+            yield ModelOutput(variant, output, failed, "full")
+
+    def written(self, variant: Variant) -> dict[str, Tensor]:
+        """What must be written to the model to make the variant."""
+        taken = self.swaps.taken(variant.names, variant.donor, variant.alpha)
+        return taken | self.recalibration.statistics(variant.id, taken) if variant.recalibrated else taken
+
+    def fault(self, variant: Variant) -> str | None:
+        """Why the variant is not what was meant once it is in the model; found once for all batches."""
+        what = variant.names, variant.donor, variant.alpha
+        if what not in self._faults:
+            try:
+                self._faults[what] = self.swaps.fault(*what)
+            except CkptswapError as error:
+                self._faults[what] = str(error)
+        return self._faults[what]
+
+    def distrust(self, reason: str) -> None:
+        """Nothing is to be done: there is no shorter way."""
+
+    def unread(self) -> frozenset[str]:
+        """None that is known."""
+        return frozenset()
+
+    def cost(self, variants: Sequence[Variant]) -> Cost:
+        """See `Scorer`: the first batch is timed."""
+        inputs = self.task.first_inputs()
+        with self.task.pinned():
+            full = self._seconds(inputs)
+        estimates = len(self.recalibration.batches) * sum(variant.recalibrated for variant in variants)
+        return Cost("full", 1.0, full * ((1 + len(variants)) * self._batches_like_first() + estimates), None)
+
+    def _seconds(self, inputs: Any) -> float:
+        """How long a full pass takes, once warm."""
+        self.task.forward(inputs)
+        start = time.perf_counter()
+        self.task.forward(inputs)
+        return time.perf_counter() - start
+
+    def _batches_like_first(self) -> float:
+        return self.task.samples / self.layout.sizes[0]
+
+    def weights(self, variants: Sequence[Variant]) -> list[float]:
+        """See `Scorer`: 1 each, since all are run in full."""
+        return [1.0] * len(variants)
+
+    def refuse_chance(self) -> None:
+        """Raises `ModelError` for a model that draws random numbers or keeps count."""
+        inputs = self.task.first_inputs()
+        with self.task.pinned():
+            self._refuse_chance(inputs, self.task.forward(inputs))
+
+    def _refuse_chance(self, inputs: Any, before: Tensor) -> None:
+        if not same_bits(before, self.task.forward(inputs)):
+            raise ModelError(
+                "the model gives another output when it is run again on the same input",
+                remedy="switch off in eval mode whatever draws random numbers or keeps count",
+            )
+
+    def _trivial(self, metric: str) -> float | None:
+        try:
+            score = self.task.trivial(next(known for known in self.metrics if known.name == metric))
+        except CkptswapError:
+            return None
+        return float(score) if math.isfinite(score) else None
+
+    def warnings(self, baseline: Iterable[Block]) -> list[str]:
+        """See `Scorer`: the range of the outputs tells logits from probabilities."""
+        extents = [extent for block in baseline if (extent := block.statistics.get(EXTENT)) is not None]
+        if not extents:
+            return list(self.task.warnings)
+        low, high = min(extent[:, 0].min() for extent in extents), max(extent[:, 1].max() for extent in extents)
+        return [*self.task.warnings, *self.task.range_warnings(float(low), float(high), one_channel=True)]
+
+    def identity(self) -> dict[str, Any]:
+        """See `Scorer`."""
+        return self.task.identity()
+
+
+def scored(number: int, result: ModelOutput, score: Callable[[Tensor], Score]) -> Block:
+    """An output as a block: what goes wrong in scoring becomes its reason, and so do values that are not finite.
+
+    The baseline's block holds the range of its outputs too: warnings follow from the journal.
+    """
+    variant, output, failed, engine = result
+    if output is None:
+        return Block(variant.id, number, {}, failed=failed, engine=engine)
+    try:
+        judged = score(output)
+    except Exception as error:  # the user's metric may raise anything
+        return Block(variant.id, number, {}, failed=reason_of(error), engine=engine)
+    if judged.fault is not None:
+        return Block(variant.id, number, {}, f"{judged.fault} in batch {number}", engine)
+    extent = _extent(judged) if variant == RECIPIENT else {}
+    return Block(variant.id, number, judged.statistics | extent, None, engine)
+
+
+def reason_of(error: Exception) -> str:
+    """Why something failed, in words: our own errors explain themselves."""
+    return str(error) if isinstance(error, CkptswapError) else f"{type(error).__name__}: {error}"
+
+
+def _extent(score: Score) -> dict[str, np.ndarray]:
+    if not score.one_channel or score.low is None or score.high is None:
+        return {}
+    return {EXTENT: np.array([[score.low, score.high]])}

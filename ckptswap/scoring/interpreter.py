@@ -1,0 +1,121 @@
+"""Scoring swaps by replaying only what they can change: one base pass a batch, and beside it each variant's
+cone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ckptswap.scoring.graph import Graph, Ref
+from ckptswap.scoring.schedule import Cone, Instruction, Schedule, cone_of, within
+
+Values = dict[int, Any]
+
+
+class Replay:
+    """Runs a captured graph for the recipient and for variants of it, with the bits of a full forward pass.
+
+    `state` are the recipient's own tensors by their number in the graph; `memory` bounds what intermediate values
+    take, in bytes: more variants than fit are run in several base passes.
+    """
+
+    def __init__(self, graph: Graph, state: Mapping[int, Tensor], memory: int) -> None:
+        self.graph, self.memory = graph, memory
+        self._fixed: Values = {**state, **graph.constants}
+        self._cones: dict[frozenset[int], Cone] = {}
+        self._planned: Any = None
+        self.latest: list[tuple[tuple[int, ...], Schedule]] = []
+
+    def cone(self, swapped: frozenset[int]) -> Cone:
+        """What a swap of these values can change."""
+        if swapped not in self._cones:
+            self._cones[swapped] = cone_of(self.graph, swapped)
+        return self._cones[swapped]
+
+    def changes(self, swap: Mapping[int, Tensor]) -> bool:
+        """Whether a swap can change the output at all."""
+        return self.cone(frozenset(swap)).changes_output
+
+    def schedules(
+        self, swaps: Sequence[frozenset[int]], *, with_output: bool
+    ) -> list[tuple[tuple[int, ...], Schedule]]:
+        """How these swaps are run: groups of their indices, each with its base pass."""
+        key = (tuple(swaps), with_output, self.memory)
+        if key != self._planned:
+            cones = [self.cone(swapped) for swapped in swaps]
+            self.latest, self._planned = within(self.graph, cones, self.memory, with_output=with_output), key
+        return self.latest
+
+    def outputs(
+        self, batch: Tensor, swaps: Sequence[Mapping[int, Tensor]], *, with_output: bool
+    ) -> Iterator[tuple[int | None, Tensor]]:
+        """(index of the swap, output) for every swap, in the order in which they come to be; None: the base."""
+        found = self.schedules([frozenset(swap) for swap in swaps], with_output=with_output)
+        for at, (chosen, schedule) in enumerate(found):
+            wants_output = with_output and at == 0
+            yield from self._run(batch, schedule, [(index, swaps[index]) for index in chosen], wants_output)
+
+    def seconds(self, batch: Tensor) -> list[float]:
+        """How long each step of the graph takes on this batch, run one after another."""
+        values, found = {**self._fixed, self.graph.input: batch}, []
+        (_, schedule), *_ = within(self.graph, [], self.memory, with_output=True)
+        with torch.inference_mode():
+            for instruction in schedule.base:
+                start = time.perf_counter()
+                _do(instruction, values)
+                found.append(time.perf_counter() - start)
+                _forget(instruction, values)
+        return found
+
+    def _run(
+        self,
+        batch: Tensor,
+        schedule: Schedule,
+        swaps: Sequence[tuple[int, Mapping[int, Tensor]]],
+        with_output: bool,
+    ) -> Iterator[tuple[int | None, Tensor]]:
+        values = {**self._fixed, self.graph.input: batch}
+        for at in range(-1, len(schedule.base)):
+            if at >= 0:
+                with torch.inference_mode():
+                    _do(schedule.base[at], values)
+            for number in schedule.due.get(at, ()):
+                index, swap = swaps[number]
+                yield index, self._replayed(schedule, number, swap, values)
+            if at >= 0:
+                _forget(schedule.base[at], values)
+        if with_output:
+            yield None, values[self.graph.output]
+
+    def _replayed(self, schedule: Schedule, number: int, swap: Mapping[int, Tensor], values: Values) -> Tensor:
+        mine = {**values, **swap}
+        with torch.inference_mode():
+            for instruction in schedule.programs[number]:
+                _do(instruction, mine)
+                _forget(instruction, mine)
+        return mine[self.graph.output]
+
+
+def _do(instruction: Instruction, values: Values) -> None:
+    args = [filled(each, values) for each in instruction.args]
+    kwargs = {name: filled(each, values) for name, each in instruction.kwargs.items()}
+    values[instruction.gives] = instruction.op(*args, **kwargs)
+
+
+def _forget(instruction: Instruction, values: Values) -> None:
+    for value in instruction.frees:
+        del values[value]
+
+
+def filled(template: Any, values: Values) -> Any:
+    """An argument with values in the place of their numbers."""
+    if isinstance(template, Ref):
+        return values[template.value]
+    if isinstance(template, list):
+        return [filled(each, values) for each in template]
+    return template
