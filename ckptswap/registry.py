@@ -79,7 +79,7 @@ class Source:
 
     def made(self, rest: Any, given: Any) -> Any:
         """What `build` gives. Raises what it raises."""
-        return (load(self.build) if isinstance(self.build, str) else self.build)(rest, given)
+        return (_loaded(self.build) if isinstance(self.build, str) else self.build)(rest, given)
 
 
 def names(group: Group) -> tuple[str, ...]:
@@ -194,7 +194,7 @@ def extra_for(module: str, package: str = "ckptswap") -> str | None:
 def _import(group: Group, name: str, target: str, package: str) -> Any:
     word = _WORDS[group][0]
     try:
-        return load(target)
+        return _loaded(target)
     except ModuleNotFoundError as error:
         extra = extra_for(error.name or "", package)
         remedy = f"pip install '{package}[{extra}]'" if extra else f"install {error.name}"
@@ -205,7 +205,7 @@ def _import(group: Group, name: str, target: str, package: str) -> Any:
         ) from None
 
 
-def load(target: str) -> Any:
+def _loaded(target: str) -> Any:
     """`package.module:attribute`, imported."""
     module, _, attribute = target.partition(":")
     return getattr(import_module(module), attribute)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from ckptswap.errors import RunError, Stopped
 from ckptswap.scoring.variant import Variant
 from ckptswap.sweep.run_folder.tail import JournalTail
-from ckptswap.sweep.worker_spec import Order, divide, make_worker_spec
+from ckptswap.sweep.worker_spec import WorkerSpec, divide, make_worker_spec
 
 if TYPE_CHECKING:
     from ckptswap.executors import Meter
@@ -50,23 +50,10 @@ class JobHandle(Protocol):
         """End at once whoever is still there, and let go of all else. Called at the end in any case."""
 
 
-class Reader(Protocol):
-    """Whoever takes in what workers write."""
-
-    def look(self) -> bool:
-        """Take in what is new; whether there was anything."""
-
-    def check(self) -> None:
-        """Raises whatever is to end the work."""
-
-    def note(self, text: str) -> None:
-        """Something that the user should be told at the end."""
-
-
 class Place(Protocol):
     """Where workers are begun."""
 
-    def submit(self, order: Order) -> JobHandle:
+    def submit(self, order: WorkerSpec) -> JobHandle:
         """Whoever will work on an order; nobody is begun yet."""
 
     def reattach(self, folder: Path) -> tuple[JobHandle, Collection[int]] | None:
@@ -84,7 +71,7 @@ class WorkerPool:
         if reattached := self._place.reattach(proposal.folder):
             hands, workers = reattached
             intake.note(f"{len(workers)} workers of an earlier sweep were still at it")
-            watch(hands, workers, intake, again=False)
+            _watch(hands, workers, intake, again=False)
         intake.look()
         intake.retry()
         while missing := intake.missing():
@@ -92,21 +79,10 @@ class WorkerPool:
             order = make_worker_spec(proposal, _divided(proposal, missing, intake, self._jobs))
             order.write()
             hands = self._place.submit(order)
-            watch(hands, (), intake, again=True, waiting=range(len(order.shards)), jobs=len(order.shards))
+            hands.begin(range(len(order.shards)))
+            _watch(hands, range(len(order.shards)), intake, again=True)
             if intake.count == before and intake.missing() == missing:
                 raise RunError(f"workers end without having done anything (their logs are in {order.path.parent})")
-
-    def do(self, order: Order, parts: int, reader: Reader) -> None:
-        """Have every part of an order done that is no sweep's, so many at once as there are jobs.
-
-        Raises what the reader raises, and `RunError` where workers cannot work, or die again and again.
-        """
-        if reattached := self._place.reattach(Path(order.folder)):
-            hands, workers = reattached
-            reader.note(f"{len(workers)} workers of an earlier call were still at it")
-            watch(hands, workers, reader, again=False)
-        order.write()
-        watch(self._place.submit(order), (), reader, again=True, waiting=range(parts), jobs=self._jobs)
 
 
 class JournalReader:
@@ -170,28 +146,15 @@ def _divided(
     return [tuple(missing[at] for at in group) for group in divide(costs, jobs)]
 
 
-def watch(
-    hands: JobHandle,
-    workers: Iterable[int],
-    intake: Reader,
-    *,
-    again: bool,
-    waiting: Sequence[int] = (),
-    jobs: int = 0,
-) -> None:
-    """Wait until all have ended; with `again`, whoever dies is replaced. Who is `waiting` begins as soon as fewer
-    than `jobs` are at work.
+def _watch(hands: JobHandle, workers: Iterable[int], intake: JournalReader, *, again: bool) -> None:
+    """Until all have ended; with `again`, whoever dies is replaced.
 
     Raises `RunError` where that does not help, and whatever is to end the work, once the blocks in hand are done.
     """
-    left, waiting = set(workers), list(waiting)
+    left = set(workers)
     deaths: Counter[int] = Counter()
     try:
-        while left or waiting:
-            if begun := waiting[: max(jobs - len(left), 0)]:
-                hands.begin(begun)
-                left.update(begun)
-                del waiting[: len(begun)]
+        while left:
             if intake.look():
                 deaths.clear()
             intake.check()

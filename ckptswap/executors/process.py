@@ -12,7 +12,7 @@ import ckptswap
 from ckptswap.errors import EXIT_USAGE
 from ckptswap.executors.forkserver import Forked, ForkServer
 from ckptswap.executors.pool import Ending
-from ckptswap.sweep.worker_spec import Order
+from ckptswap.sweep.worker_spec import WorkerSpec
 from ckptswap.task.spec import TaskSpec
 
 SHARED = ("torch", "segmentation_models_pytorch", "timm", "torchvision", "transformers", "monai")
@@ -33,7 +33,7 @@ def jobs_of(spec: TaskSpec) -> int:
 class Processes:
     """Where workers are processes of this machine, one a GPU where the task runs on `cuda`."""
 
-    def submit(self, order: Order) -> ProcessHandle:
+    def submit(self, order: WorkerSpec) -> ProcessHandle:
         return ProcessHandle(order)
 
     def reattach(self, folder: Path) -> tuple[ProcessHandle, Collection[int]] | None:
@@ -49,7 +49,7 @@ class ProcessHandle:
 
     poll = 0.1
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: WorkerSpec) -> None:
         self._order = order
         self._server = _server()
         self._running: dict[int, tuple[Forked, int]] = {}
@@ -70,7 +70,7 @@ class ProcessHandle:
         try:
             with log_of(order, shard).open("ab") as log:
                 streams = [theirs, log.fileno(), log.fileno()]
-                env = environment(order.device, shard)
+                env = environment(order.spec.device, shard)
                 return Forked(self._server.connect(), words, streams, env=env, cwd=os.getcwd()), tether
         except BaseException:
             os.close(tether)
@@ -132,7 +132,7 @@ def _gpus(device: str) -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def log_of(order: Order, shard: int) -> Path:
+def log_of(order: WorkerSpec, shard: int) -> Path:
     """Where what a worker prints is kept."""
     return order.path.with_name(f"{order.token}-{shard}.log")
 

@@ -22,10 +22,9 @@ from typing import Any
 from ckptswap.errors import EXIT_TERMINATED, CkptswapError
 from ckptswap.executors.pool import RETRIES, Ending
 from ckptswap.executors.process import environment, last_line, log_end
-from ckptswap.executors.units import read_order
 from ckptswap.executors.worker import stop_file, work
 from ckptswap.sweep.stopping import Stop
-from ckptswap.sweep.worker_spec import Order
+from ckptswap.sweep.worker_spec import WorkerSpec, read_worker_spec
 
 if importlib.util.find_spec("ray") is None:
     raise ImportError("ray")
@@ -37,7 +36,7 @@ class Ray:
     def __init__(self, address: str | None) -> None:
         self._address = address
 
-    def submit(self, order: Order) -> RayHandle:
+    def submit(self, order: WorkerSpec) -> RayHandle:
         return RayHandle(order, self._address)
 
     def reattach(self, folder: Path) -> tuple[RayHandle, Collection[int]] | None:
@@ -50,7 +49,7 @@ class RayHandle:
 
     poll = 0.2
 
-    def __init__(self, order: Order, address: str | None) -> None:
+    def __init__(self, order: WorkerSpec, address: str | None) -> None:
         self._order, self._address = order, address
         self._drivers: dict[subprocess.Popen[bytes], set[int]] = {}
         self._heard: dict[subprocess.Popen[bytes], bytes] = {}
@@ -123,7 +122,7 @@ def run_shard(path: str, seal: str, shard: int) -> str | None:
 
     keep_freed_memory()
     try:
-        work(path, seal, shard, Stop())
+        work(read_worker_spec(path, seal), shard, Stop())
     except CkptswapError as error:
         return str(error)
     return None
@@ -136,7 +135,7 @@ def main(path: str, seal: str, shards: str, address: str | None = None) -> None:
     from ckptswap.executors import ray as here  # and not as __main__
 
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
-    order = read_order(path, seal)
+    order = read_worker_spec(path, seal)
     numbers = [int(each) for each in shards.split(",")]
     try:
         _knock(address)
@@ -151,7 +150,7 @@ def main(path: str, seal: str, shards: str, address: str | None = None) -> None:
         for shard in numbers:
             _say(shard, f"Ray cannot be reached{where} ({error})", hopeless=True)
         return
-    cpus, gpus = order.threads, int(order.device != "cpu")
+    cpus, gpus = order.spec.threads, int(order.spec.device != "cpu")
     if fault := _infeasible(ray.nodes(), cpus, gpus):
         for shard in numbers:
             _say(shard, fault, hopeless=True)

@@ -29,7 +29,7 @@ from ckptswap.executors.process import last_line, log_end
 from ckptswap.formats.atomic import write_text
 from ckptswap.sweep.run_folder.journal import faults
 from ckptswap.sweep.run_folder.plain import read_plain
-from ckptswap.sweep.worker_spec import Order, order_path
+from ckptswap.sweep.worker_spec import WorkerSpec, order_path, read_worker_spec
 
 os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")  # else importing it sets up logging to stdout
 import submitit
@@ -68,9 +68,9 @@ class Slurm:
         queue()
         self._parameters = dict(parameters)
 
-    def submit(self, order: Order) -> SlurmHandle:
+    def submit(self, order: WorkerSpec) -> SlurmHandle:
         executor = submitit.SlurmExecutor(_new_folder(order))
-        own = {"cpus_per_task": order.threads, "job_name": MARK, "comment": f"{MARK} {order.token}"}
+        own = {"cpus_per_task": order.spec.threads, "job_name": MARK, "comment": f"{MARK} {order.token}"}
         logging.getLogger("submitit").setLevel(logging.ERROR)
         try:
             executor.update_parameters(**{**own, **self._parameters})
@@ -102,7 +102,7 @@ class SlurmHandle:
 
     def __init__(
         self,
-        order: Order | None,
+        order: WorkerSpec | None,
         executor: submitit.SlurmExecutor | None,
         jobs: dict[int, SlurmJob[Any]] | None = None,
     ) -> None:
@@ -183,7 +183,7 @@ def folder_of(folder: Path, token: str) -> Path:
     return folder.absolute() / JOBS / token / "%A"
 
 
-def _new_folder(order: Order) -> Path:
+def _new_folder(order: WorkerSpec) -> Path:
     """The same, made for a new order. Raises `RunError` where another user could put other pickles there."""
     folder = Path(order.folder)
     with faults(f"cannot make {folder / JOBS}"):
@@ -219,7 +219,7 @@ def run_shard(path: str, seal: str, shard: int) -> str | None:
     # submitit's handlers, which are in place by now, would ignore the one and break off at the other.
     with on_signals(signal.SIGTERM, signal.SIGUSR2, patient=True) as stop:
         try:
-            work(path, seal, shard, stop)
+            work(read_worker_spec(path, seal), shard, stop)
         except Stopped:
             _leave()
         except CkptswapError as error:

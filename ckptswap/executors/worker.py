@@ -1,4 +1,4 @@
-"""A worker: scores one shard of an order, and writes into a journal file of its own; or does one unit of another.
+"""A worker: scores one shard of an order, and writes into a journal file of its own.
 
     python -P -m ckptswap.executors.worker ORDER SHARD SHA256
 
@@ -19,12 +19,11 @@ import time
 from pathlib import Path
 
 from ckptswap.errors import CkptswapError, Stopped
-from ckptswap.executors.units import Units, read_order, work_on_unit
 from ckptswap.scoring.scorer import Block
 from ckptswap.sweep.loop import score_missing
 from ckptswap.sweep.run_folder.journal import Journal
 from ckptswap.sweep.stopping import Stop, on_signals
-from ckptswap.sweep.worker_spec import Order, WorkerSpec
+from ckptswap.sweep.worker_spec import WorkerSpec, read_worker_spec
 
 STOP_SUFFIX = ".stop"
 """A file of this name beside an order asks all its workers to end."""
@@ -32,17 +31,7 @@ LOOK = 0.5
 """Seconds between two looks for it."""
 
 
-def work(path: str, seal: str, part: int, stop: Stop) -> None:
-    """Do one part of an order. Raises `RunError` for an order of another checksum, and what the work raises."""
-    order = read_order(path, seal)
-    stop = FileStop(stop, order)
-    if isinstance(order, Units):
-        work_on_unit(order, part, stop)
-    else:
-        score(order, part, stop)
-
-
-def score(order: WorkerSpec, shard: int, stop: Stop) -> None:
+def work(order: WorkerSpec, shard: int, stop: Stop) -> None:
     """Score what the journal lacks of a shard.
 
     Raises `Stopped` where that was asked for, and `RunError` where the conditions are others here.
@@ -52,7 +41,7 @@ def score(order: WorkerSpec, shard: int, stop: Stop) -> None:
     with rebuilt(order) as scorer:
         writer = f"{order.token}-{shard}-{secrets.token_hex(3)}"  # one a life, since a dead one may not be dead
         with Journal(Path(order.folder), order.key, writer) as journal:
-            told = _Told(stop)
+            told = _Told(order, stop)
             stop.check("nothing is done yet")
             score_missing(scorer, order.shards[shard], journal, told)
 
@@ -60,28 +49,16 @@ def score(order: WorkerSpec, shard: int, stop: Stop) -> None:
 class _Told:
     """Ends the work after a block, once that is asked for."""
 
-    def __init__(self, stop: Stop) -> None:
-        self._stop, self._done = stop, 0
+    def __init__(self, order: WorkerSpec, stop: Stop) -> None:
+        self._stop, self._file, self._looked, self._done = stop, stop_file(order.path), time.monotonic(), 0
 
     def __call__(self, block: Block) -> None:
         self._done += 1
-        self._stop.check(f"{self._done} blocks are done")
-
-
-class FileStop(Stop):
-    """A `Stop` that can be asked for by a file beside the order as well."""
-
-    def __init__(self, stop: Stop, order: Order) -> None:
-        super().__init__()
-        self._stop, self._file, self._looked = stop, stop_file(order.path), time.monotonic()
-
-    def check(self, done: str) -> None:
         if time.monotonic() - self._looked > LOOK:
             self._looked = time.monotonic()
             if self._file.exists():
-                self.request()
-        self._stop.check(done)
-        super().check(done)
+                self._stop.request()
+        self._stop.check(f"{self._done} blocks are done")
 
 
 def stop_file(order: Path) -> Path:
@@ -99,7 +76,7 @@ def main() -> None:
         if "--tethered" in rest:
             threading.Thread(target=_await_end_of_input, args=(stop,), daemon=True).start()
         try:
-            work(path, seal, int(shard), stop)
+            work(read_worker_spec(path, seal), int(shard), stop)
         except Stopped as error:
             sys.exit(error.exit_code)
         except CkptswapError as error:

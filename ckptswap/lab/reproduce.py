@@ -11,62 +11,34 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-import torch
-
-from ckptswap.checkpoint import Checkpoint
-from ckptswap.errors import CkptswapError, RunError, Stopped
+from ckptswap.errors import CkptswapError, RunError, Stopped, UsageError
 from ckptswap.executors.pool import WorkerPool
-from ckptswap.executors.units import Tell, UnitReader, Units
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.atomic import write_text
-from ckptswap.lab.experiment import INITS, SEGMENT, STAGES, Arm, Experiment, Stage, Unit, stages
-from ckptswap.lab.train import Training, load_samples, train
+from ckptswap.lab.experiment import INITS, Arm, Experiment, Stage, Unit, stages
+from ckptswap.lab.train import load_samples, train
+from ckptswap.lab.units import Price, UnitWatcher, UnitWork, units_spec
 from ckptswap.records import from_json
-from ckptswap.sweep.analysis import is_complete
-from ckptswap.sweep.donors import open_donor
+from ckptswap.registry import find
 from ckptswap.sweep.layers import layers_before_norm
 from ckptswap.sweep.plan import UNREAD
-from ckptswap.sweep.run_folder.journal import PLAN, read_plan
+from ckptswap.sweep.run_folder.folder import refuse_odd_parts
 from ckptswap.sweep.run_folder.lock import Lock
-from ckptswap.sweep.run_folder.plain import read_plain, refuse_odd, refuse_odd_parts
+from ckptswap.sweep.run_folder.plain import read_plain
 from ckptswap.sweep.run_folder.sealed import plain_json
-from ckptswap.sweep.runner import sweep
 from ckptswap.sweep.stopping import Stop
-from ckptswap.task import load_task
+from ckptswap.task import TaskSpec, load_task
 
 SETTINGS = "experiment.json"
-REPLAYED = 0.7
-"""What a swap of one cell costs, in forward passes."""
 
 Progress = Callable[[float, float, str], None]
 """Called with what is done of how much, in seconds of one worker as estimated, and what was done last."""
-
-
-@dataclass(frozen=True)
-class Price:
-    """What an arm costs, in seconds of one thread as measured: one step, one pass over what is scored."""
-
-    step: float
-    forward: float
-    cells: int
-    kinds: int
-    layers: int
-
-    def training(self, experiment: Experiment) -> float:
-        """One training."""
-        return self.step * experiment.steps
-
-    def stage(self, stage: Stage) -> float:
-        """One sweep of a pair."""
-        parts = {"cells": REPLAYED * self.cells, "kinds": self.kinds, "prefix": self.layers, "back": self.kinds}
-        variants = parts.get(stage.name, 1) * (1 + len(stage.donors))
-        return (variants * (2 if stage.is_recalibrated else 1) + 3) * self.forward
 
 
 @dataclass(frozen=True)
@@ -136,24 +108,38 @@ def reproduce(
     experiment: Experiment,
     folder: Path,
     *,
-    pool: WorkerPool | None = None,
+    jobs: int = 1,
+    executor: str = "process",
+    options: Mapping[str, Any] = MappingProxyType({}),
     known: Estimate | None = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> Reproduction:
-    """Do all that the folder lacks, here or by the workers of a pool. `known` is the cost, where it was measured.
+    """Do all that the folder lacks, so many units at once, by the workers of an executor with its `options`.
 
-    A unit that fails is left out, and the others go on. Raises RunError for a folder that holds another
-    experiment or is being worked on, Stopped when `stop` asked for it; then the same call continues.
+    `known` is the cost, where it was measured. A unit that fails is left out, and the others go on. Raises
+    RunError for a folder that holds another experiment or is being worked on, UsageError for an executor that can
+    only sweep, Stopped when `stop` asked for it; then the same call continues.
     """
+    pool = _pool(executor, jobs, options)
     price = known or cost(experiment)
     refuse_odd_parts(folder)
     with Lock(folder):
         _claim(folder, experiment)
-        told = _Total(price.seconds, progress)
-        if pool and len(experiment.units()) > 1:
-            return _by_workers(experiment, folder, pool, price, told, stop or Stop())
-        return Reproduction(_here(experiment, folder, price, told, stop or Stop()))
+        total = _Total(price.seconds, progress)
+        if pool:
+            return _by_workers(experiment, folder, pool, price, total, stop or Stop())
+        return Reproduction(_here(experiment, folder, price, total, stop or Stop()))
+
+
+def _pool(executor: str, jobs: int, options: Mapping[str, Any]) -> WorkerPool | None:
+    """The workers; none where this process does one unit after another."""
+    if executor == "process" and jobs == 1:
+        return None
+    pool = find("executors", executor)(TaskSpec(threads=1), jobs, options)
+    if not isinstance(pool, WorkerPool):
+        raise UsageError(f"the executor {executor} can only sweep", remedy="use process, slurm or ray")
+    return pool
 
 
 def _claim(folder: Path, experiment: Experiment) -> None:
@@ -193,122 +179,29 @@ class _Total:
         self.tell(unit, self._seconds[unit], "done")
 
 
-def _here(experiment: Experiment, folder: Path, price: Estimate, told: _Total, stop: Stop) -> dict[str, str]:
+def _here(experiment: Experiment, folder: Path, price: Estimate, total: _Total, stop: Stop) -> dict[str, str]:
     failed = {}
     for unit in experiment.units():
         try:
-            tell = partial(told.tell, unit.folder)
+            tell = partial(total.tell, unit.folder)
             UnitWork(experiment, unit, folder, price.prices[unit.arm.name], tell, stop).run()
         except Stopped:
             raise
         except CkptswapError as error:
             failed[unit.folder] = str(error)
-        told.end(unit.folder)
+        total.end(unit.folder)
     return failed
 
 
 def _by_workers(
-    experiment: Experiment, folder: Path, pool: WorkerPool, price: Estimate, told: _Total, stop: Stop
+    experiment: Experiment, folder: Path, pool: WorkerPool, price: Estimate, total: _Total, stop: Stop
 ) -> Reproduction:
-    units = [unit.folder for unit in experiment.units()]
-    arguments = [
-        {
-            "experiment": asdict(experiment),
-            "unit": at,
-            "folder": str(folder.absolute()),
-            "price": asdict(price.prices[unit.arm.name]),
-        }
-        for at, unit in enumerate(experiment.units())
-    ]
-    order = Units("ckptswap.lab.reproduce:work", tuple(arguments), str(folder.absolute()))
-    reader = UnitReader(order, lambda at, done, what: told.tell(units[at], done, what), stop)
-    pool.do(order, len(units), reader)
+    units = experiment.units()
+    spec = units_spec(experiment, folder, [price.prices[unit.arm.name] for unit in units])
+    watcher = UnitWatcher(spec, lambda at, done, what: total.tell(units[at].folder, done, what), stop)
+    pool.wait_for_earlier(folder, watcher)
+    pool.do(spec, watcher)
     for unit in units:
-        told.end(unit)
-    failed = {units[at]: fault for at, fault in reader.ended.items() if fault}
-    return Reproduction(failed, tuple(reader.notes))
-
-
-def work(arguments: Mapping[str, Any], tell: Tell, stop: Stop) -> None:
-    """Do one unit, in a worker."""
-    torch.set_num_threads(1)
-    experiment = from_json(Experiment, arguments["experiment"])
-    unit, price = experiment.units()[arguments["unit"]], from_json(Price, arguments["price"])
-    UnitWork(experiment, unit, Path(arguments["folder"]), price, tell, stop).run()
-
-
-class UnitWork:
-    """One unit, from wherever it is."""
-
-    def __init__(
-        self, experiment: Experiment, unit: Unit, folder: Path, price: Price, tell: Tell, stop: Stop
-    ) -> None:
-        self.experiment, self.unit, self.price, self.stop = experiment, unit, price, stop
-        self.folder, self._tell, self._done = folder / unit.folder, tell, 0.0
-
-    def run(self) -> None:
-        """Train and sweep what the folder lacks."""
-        for folder in (self.folder.parent, self.folder, *(self.folder / init for init in INITS)):
-            refuse_odd(folder, folder=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for training in self.experiment.trainings(self.unit):
-            self._train(training)
-        for init in INITS:
-            for stage in self._stages(init):
-                self._sweep(init, stage)
-
-    def _stages(self, init: str) -> list[Stage]:
-        """The sweeps of a pair, whose names are kept: without them nobody could tell whether all are there."""
-        with open_checkpoint(self.folder / SEGMENT) as recipient:
-            planned = stages(recipient, layers_before_norm(load_task(self.experiment.task(), recipient)))
-        (self.folder / init).mkdir(exist_ok=True)
-        write_text(self.folder / init / STAGES, json.dumps([stage.name for stage in planned]) + "\n")
-        return planned
-
-    def _train(self, training: Training) -> None:
-        seconds, steps = self.price.training(self.experiment), training.spec.steps
-        if not training.is_finished(self.folder):
-            training.run(
-                self.folder,
-                lambda step, loss: self._is_at(seconds * step / steps, f"{training.name}, step {step}"),
-            )
-        self._done += seconds
-
-    def _sweep(self, init: str, stage: Stage) -> None:
-        seconds, run = self.price.stage(stage), self.folder / init / stage.name
-        ends = (f"{init}.safetensors", SEGMENT)
-        with ExitStack() as stack:
-            donor, recipient = (
-                stack.enter_context(open_checkpoint(self.folder / name))
-                for name in ends[:: -1 if stage.is_back else 1]
-            )
-            if not _is_swept(run, donor, recipient):
-                task = self.experiment.task(back=stage.is_back)
-                made = [stack.enter_context(open_donor(word, recipient, task)) for word in stage.donors]
-                sweep(
-                    [donor, *made],
-                    recipient,
-                    task,
-                    selection=stage.selection,
-                    by=stage.by,
-                    mode=stage.mode,
-                    calibration=self.experiment.calibration() if stage.is_recalibrated else None,
-                    run_dir=run,
-                    screen="gradient" if stage.is_screened else None,
-                    stop=self.stop,
-                    progress=lambda done, total: self._is_at(seconds * done / total, f"{init} {stage.name}"),
-                )
-        self._done += seconds
-
-    def _is_at(self, seconds: float, what: str) -> None:
-        self._tell(self._done + seconds, what)
-        self.stop.check("a part of the experiment is done")
-
-
-def _is_swept(run: Path, donor: Checkpoint, recipient: Checkpoint) -> bool:
-    """Whether a sweep of these two files is there, with every score."""
-    if not (run / PLAN).exists() or not is_complete(run):
-        return False
-    key = read_plan(run)["key"]
-    donors = key["donor"] if isinstance(key["donor"], list) else [key["donor"]]
-    return [donors[0], key["recipient"]] == [donor.sha256(), recipient.sha256()]
+        total.end(unit.folder)
+    failed = {units[at].folder: fault for at, fault in watcher.ended.items() if fault}
+    return Reproduction(failed, tuple(watcher.notes))

@@ -51,37 +51,8 @@ class Named:
         return cls(path, dict(checkpoint.renames))
 
 
-class Order:
-    """What several workers are told, in a sealed file of the folder that they work in."""
-
-    folder: str
-    token: str
-    threads: int
-    """That each of them computes with."""
-    device: str
-
-    @property
-    def path(self) -> Path:
-        return order_path(Path(self.folder), self.token)
-
-    def write(self) -> None:
-        """Write it to its path, atomically. Raises `RunError` where that cannot be."""
-        with faults(f"cannot write {self.path}"):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self.path, sealed(self._contents))
-
-    @property
-    def seal(self) -> str:
-        """The checksum by which a worker knows it."""
-        return seal_of(self._contents)
-
-    @property
-    def _contents(self) -> dict[str, Any]:
-        return asdict(self)  # type: ignore[call-overload]
-
-
 @dataclass(frozen=True)
-class WorkerSpec(Order):
+class WorkerSpec:
     """Work for several workers under the conditions of `key`, in the run folder `folder`.
 
     `places` is where Python looks for the user's modules, `cwd` what the spec's relative paths start from.
@@ -103,12 +74,19 @@ class WorkerSpec(Order):
     calibrated_on: str | None = None
 
     @property
-    def threads(self) -> int:  # type: ignore[override]
-        return self.spec.threads
+    def path(self) -> Path:
+        return order_path(Path(self.folder), self.token)
+
+    def write(self) -> None:
+        """Write it to its path, atomically. Raises `RunError` where that cannot be."""
+        with faults(f"cannot write {self.path}"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(self.path, sealed(asdict(self)))
 
     @property
-    def device(self) -> str:  # type: ignore[override]
-        return self.spec.device
+    def seal(self) -> str:
+        """The checksum by which a worker knows it."""
+        return seal_of(asdict(self))
 
 
 def make_worker_spec(proposal: Sweep, shards: Iterable[Shard] = ()) -> WorkerSpec:

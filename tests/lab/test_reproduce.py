@@ -20,16 +20,15 @@ from once import once
 from PIL import Image
 
 from ckptswap.errors import DataError, RunError, Stopped, TaskError
-from ckptswap.executors.pool import WorkerPool
-from ckptswap.executors.process import Processes
 from ckptswap.formats import open_checkpoint
 from ckptswap.lab import reproduce as room
 from ckptswap.lab import train as training_room
 from ckptswap.lab.experiment import INITS, SCORED_BATCH, Arm, Experiment, Unit, full, quick
 from ckptswap.lab.networks import build
 from ckptswap.lab.pairs import ALL, load_pairs
-from ckptswap.lab.reproduce import Estimate, Price, Reproduction, cost, load_experiment, reproduce
+from ckptswap.lab.reproduce import Estimate, Reproduction, cost, load_experiment, reproduce
 from ckptswap.lab.summary import summary, summary_json
+from ckptswap.lab.units import Price
 from ckptswap.report.document import document_md
 from ckptswap.sweep.stopping import Stop
 
@@ -186,14 +185,10 @@ def test_an_unfinished_sweep_is_not_read(discs: Path, done: Path, tmp_path: Path
     assert load_pairs(small(discs), tmp_path / "run") == load_pairs(small(discs), done)
 
 
-def two() -> WorkerPool:
-    return WorkerPool(Processes(), 2)
-
-
 def test_two_workers_find_what_one_finds(discs: Path, done: Path, tmp_path: Path) -> None:
     told: list[tuple[float, float, str]] = []
     outcome = reproduce(
-        small(discs), tmp_path / "run", pool=two(), known=PRICE, progress=lambda *news: told.append(news)
+        small(discs), tmp_path / "run", jobs=2, known=PRICE, progress=lambda *news: told.append(news)
     )
     assert outcome == Reproduction({})
     assert told[-1][0] == pytest.approx(told[-1][1])
@@ -207,7 +202,7 @@ def test_two_workers_stop_when_asked(discs: Path, tmp_path: Path) -> None:
         reproduce(
             small(discs, steps=2000),
             tmp_path,
-            pool=two(),
+            jobs=2,
             known=PRICE,
             progress=lambda *_: stop.request(signal.SIGINT),
             stop=stop,
@@ -217,17 +212,15 @@ def test_two_workers_stop_when_asked(discs: Path, tmp_path: Path) -> None:
 ENDLESS = """
 import sys
 from pathlib import Path
-from ckptswap.executors.pool import WorkerPool
-from ckptswap.executors.process import Processes
 from ckptswap.lab.experiment import Arm, Experiment
-from ckptswap.lab.reproduce import Estimate, Price, reproduce
+from ckptswap.lab.reproduce import Estimate, reproduce
+from ckptswap.lab.units import Price
 
 if __name__ == "__main__":
     arm = Arm("unet", "lab:unet", {"width": 2, "depth": 1})
     price = Estimate(0, 0, {"unet": Price(1, 1, 1, 1, 1)}, {"unet/seed-0": 1, "unet/seed-1": 1})
     experiment = Experiment((arm,), seeds=2, steps=10**6, batch_size=6, data=sys.argv[1])
-    pool = WorkerPool(Processes(), 2)
-    reproduce(experiment, Path("run"), pool=pool, known=price, progress=lambda *news: print(*news, flush=True))
+    reproduce(experiment, Path("run"), jobs=2, known=price, progress=lambda *news: print(*news, flush=True))
 """
 
 

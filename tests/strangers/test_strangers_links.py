@@ -15,7 +15,8 @@ from stranger_runs import AGAIN, SWEEP, journal
 from ckptswap.errors import RunError
 from ckptswap.lab.experiment import STAGES, quick
 from ckptswap.lab.pairs import _swept
-from ckptswap.lab.reproduce import Price, UnitWork, load_experiment
+from ckptswap.lab.reproduce import load_experiment
+from ckptswap.lab.units import Price, UnitWork
 from ckptswap.sweep.run_folder.lock import Lock, is_held
 from ckptswap.sweep.run_folder.sealed import sealed
 from ckptswap.sweep.stopping import Stop
