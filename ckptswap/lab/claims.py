@@ -13,13 +13,13 @@ from functools import partial
 
 from ckptswap.lab.findings import AFFINE, STATISTICS
 from ckptswap.lab.judging import Number, Part, State, all_reusable, beyond, half, judged, mean, minus
-from ckptswap.lab.pairs import ALL, Pair
+from ckptswap.lab.pairs import ALL, Pair, by_network
 from ckptswap.lab.predictors import kind_correlation, threshold_gains
 from ckptswap.statistics.intervals import LEVEL, UNBOUNDED, Bounds
 from ckptswap.statistics.ranks import spearman
 from ckptswap.statistics.seeds import CORRELATION, seeds_interval
-from ckptswap.sweep.analysis import DEFAULT_TOLERANCE
 from ckptswap.sweep.result import Finding
+from ckptswap.sweep.scored_run import DEFAULT_TOLERANCE
 
 TOLERANCE = DEFAULT_TOLERANCE
 """A share is a drop over what the default tolerance is a hundredth of."""
@@ -72,8 +72,8 @@ def claims(pairs: Sequence[Pair]) -> list[Judged]:
 
 
 def _groups(pairs: Sequence[Pair]) -> Iterator[tuple[str | None, str | None, list[Pair], Sequence[Claim]]]:
-    for arm, init in dict.fromkeys((pair.arm, pair.init) for pair in pairs):
-        yield arm, init, [pair for pair in pairs if (pair.arm, pair.init) == (arm, init)], CLAIMS
+    for arm, init, group in by_network(pairs):
+        yield arm, init, group, CLAIMS
     for arm in dict.fromkeys(pair.arm for pair in pairs):
         yield arm, None, [pair for pair in pairs if pair.arm == arm], OF_NETWORKS
     for init in dict.fromkeys(pair.init for pair in pairs):
