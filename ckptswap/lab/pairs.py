@@ -109,7 +109,9 @@ def _pair(experiment: Experiment, folder: Path, unit: Unit, init: str) -> Pair |
     cells, kinds, prefix, back = (load_result(runs / name) for name in WAYS)
     groups = {name: load_result(runs / name) for name in names if name not in WAYS}
     by_donor = [dict(_whole(kinds, donor)) for donor in range(3)]
-    regrouped = {name: _again(each.rows[0], each) for name, each in groups.items() if name != "bias-and-mean"}
+    regrouped = {
+        name: _again(result.rows[0], result) for name, result in groups.items() if name != "bias-and-mean"
+    }
     measured = {name for row in cells.rows if _share(row, cells) is not None for name in row.tensors}
     other = folder / unit.arm.name / f"seed-{(unit.seed + 1) % experiment.seeds}"
     with ExitStack() as stack:
@@ -130,7 +132,7 @@ def _pair(experiment: Experiment, folder: Path, unit: Unit, init: str) -> Pair |
             shuffle=by_donor[1],
             noise=dict(_whole(kinds, 2, skipped=("no-effect", "identical"))),
             back=dict(_whole(back, 0)),
-            groups={name: _share(each.rows[0], each) for name, each in groups.items()},
+            groups={name: _share(result.rows[0], result) for name, result in groups.items()},
             regrouped=regrouped,
             cells=tuple(_cells(runs / "cells", cells, _order(runs / "prefix"), diff(recipient, donor))),
             prefix=tuple(_prefix(prefix, _order(runs / "prefix"))),

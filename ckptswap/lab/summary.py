@@ -8,7 +8,7 @@ from typing import Any
 
 from ckptswap.lab.claims import LEAST, VARIANTS, Judged, claims
 from ckptswap.lab.experiment import INITS, Experiment
-from ckptswap.lab.judging import mean
+from ckptswap.lab.judging import mean_of_known
 from ckptswap.lab.pairs import Pair, by_network
 from ckptswap.lab.predictors import PREDICTORS, kind_auc, kind_correlation, threshold_gains
 from ckptswap.report.charts import Chart, Picture, Series
@@ -209,7 +209,7 @@ def _apart(pairs: Sequence[Pair]) -> Table:
     for arm, init, group in by_network(pairs):
         for kind in dict.fromkeys(name for pair in group for name in pair.apart):
             known = [pair.apart[kind] for pair in group if kind in pair.apart]
-            means = (_plain(getattr(apart, to) for apart in known) for to in ("pair", "start", "seeds"))
+            means = (mean_of_known(getattr(apart, to) for apart in known) for to in ("pair", "start", "seeds"))
             rows.append((arm, init, kind, *means))
     return Table(
         "RMSE: the pair, the recipient and its start, recipients of two seeds",
@@ -219,10 +219,6 @@ def _apart(pairs: Sequence[Pair]) -> Table:
     )
 
 
-def _plain(values: Iterable[float | None]) -> float | None:
-    return mean(value for value in values if value is not None)
-
-
 def _predictors(pairs: Sequence[Pair]) -> Table:
     """Within a kind: rank correlation, ROC, and a threshold carried over to a network it was not fitted on."""
     rows: list[tuple[Value, ...]] = []
@@ -230,7 +226,7 @@ def _predictors(pairs: Sequence[Pair]) -> Table:
         chosen = [pair for pair in pairs if pair.init == init and pair.arm not in VARIANTS]
         groups = [group for _, _, group in by_network(chosen)]
         for predictor in PREDICTORS:
-            ranks = (_plain(kind_correlation(pair, predictor) for pair in group) for group in groups)
+            ranks = (mean_of_known(kind_correlation(pair, predictor) for pair in group) for group in groups)
             areas = (kind_auc(group, predictor) for group in groups)
             gains = threshold_gains(chosen, predictor).values()
             accuracies = (None if gain is None else gain + 0.5 for gain in gains)
@@ -277,7 +273,7 @@ def _prefix_chart(networks: Mapping[str, Sequence[Pair]], start: str) -> Chart:
     series = []
     for arm, group in networks.items():
         long = max((len(pair.prefix) for pair in group), default=0)
-        means = [_plain(pair.prefix[at] for pair in group) for at in range(long)]
+        means = [mean_of_known(pair.prefix[at] for pair in group) for at in range(long)]
         series.append(Series(arm, tuple((at + 1) / long for at in range(long)), tuple(means)))
     axes = "part of the layers from the donor", "share, mean over seeds"
     return Chart("lines", f"prefixes, {start}", *axes, tuple(series))

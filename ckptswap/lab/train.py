@@ -10,7 +10,6 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -31,6 +30,7 @@ from ckptswap.sweep.run_folder.plain import refuse_odd
 from ckptswap.task import TaskSpec
 from ckptswap.task.data import load_data
 from ckptswap.task.models.build import build_model
+from ckptswap.task.threads import pinned_threads
 from ckptswap.task.weights import to_torch
 from ckptswap.version import __version__
 
@@ -124,7 +124,7 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
-class Samples:
+class TrainingSet:
     """All training samples in memory: images (N, C, H, W) float32, masks (N, H, W) int64 (None to reconstruct)."""
 
     images: Tensor
@@ -150,7 +150,8 @@ def train(
     for path in filter(None, (out, save_init)):
         refuse_existing(path, force=force)
     samples = load_samples(spec)
-    with _pinned(spec):
+    with pinned_threads(spec.threads), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
         model_args = _completed(spec, samples)
         model = build_model(spec.model, model_args)
         kept, origin = _start_from(model, init_from)
@@ -184,7 +185,7 @@ def _check(spec: TrainSpec) -> None:
         raise UsageError(f"seed is {spec.seed}", remedy="it must lie between 0 and 2**63 - 1")
 
 
-def load_samples(spec: TrainSpec) -> Samples:
+def load_samples(spec: TrainSpec) -> TrainingSet:
     """Every training sample, decoded once; of `lab:mni` the training part, unless `data_args` says otherwise.
 
     Raises DataError where samples are missing or differ in size.
@@ -199,23 +200,10 @@ def load_samples(spec: TrainSpec) -> Samples:
     batches = list(data.batches())
     order = np.argsort(np.concatenate(data.places))  # as the data has them, which the seed then shuffles
     masks = torch.cat([batch.targets for batch in batches])[order].long() if spec.task == "segment" else None
-    return Samples(torch.cat([batch.inputs for batch in batches])[order].float(), masks)
+    return TrainingSet(torch.cat([batch.inputs for batch in batches])[order].float(), masks)
 
 
-@contextmanager
-def _pinned(spec: TrainSpec) -> Iterator[None]:
-    """Threads and random numbers are the spec's for a while, and the caller's again afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(spec.threads)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(spec.seed)
-            yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _completed(spec: TrainSpec, samples: Samples) -> dict[str, Any]:
+def _completed(spec: TrainSpec, samples: TrainingSet) -> dict[str, Any]:
     """The model's arguments, with the channels in and out that the data asks for where they are not given."""
     channels = samples.images.shape[1]
     if spec.task == "reconstruct":
@@ -228,11 +216,10 @@ def _completed(spec: TrainSpec, samples: Samples) -> dict[str, Any]:
     return args
 
 
-def _highest(spec: TrainSpec, samples: Samples) -> int:
+def _highest(spec: TrainSpec, samples: TrainingSet) -> int:
     """The highest class in the masks."""
     assert samples.masks is not None  # the task is to segment
-    classes = samples.masks.unique().tolist()
-    counted = [each for each in classes if each != spec.ignore]
+    counted = [number for number in samples.masks.unique().tolist() if number != spec.ignore]
     if not counted or counted[0] < 0:
         raise DataError(f"{spec.data} has the classes {counted} in its masks", remedy="number them from 0")
     return counted[-1]
@@ -260,7 +247,9 @@ def _start_from(model: nn.Module, path: Path | None) -> tuple[tuple[str, ...], s
 # Steps ----------------------------------------------------------------------------------------------------------
 
 
-def _descend(spec: TrainSpec, model: nn.Module, samples: Samples, progress: Progress | None) -> Iterator[float]:
+def _descend(
+    spec: TrainSpec, model: nn.Module, samples: TrainingSet, progress: Progress | None
+) -> Iterator[float]:
     """One step after another, the rate falling linearly to 0; yields the loss of each.
 
     With a constant rate the BN statistics lag behind the last large steps, and the baseline is not at rest.
@@ -308,17 +297,17 @@ def _trained(spec: TrainSpec, model: nn.Module) -> list[nn.Parameter]:
     places = classify({name: tuple(value.shape) for name, value in model.state_dict().items()})
     kinds = {name: places[name][1] for name in parameters}
     frozen: set[str] = set()
-    for pattern in (each for given in spec.freeze for each in expand_kind(given)):
-        found = {name for name, kind in kinds.items() if fnmatchcase(kind, pattern)}
-        if not found:
+    for pattern in (pattern for kind in spec.freeze for pattern in expand_kind(kind)):
+        matching = {name for name, kind in kinds.items() if fnmatchcase(kind, pattern)}
+        if not matching:
             remedy = near(pattern, kinds.values()) or f"it has {', '.join(sorted(set(kinds.values())))}"
             raise UsageError(f"{spec.model} trains no parameter of the kind {pattern!r}", remedy=remedy)
-        frozen |= found
+        frozen |= matching
     if len(frozen) == len(parameters):
         raise UsageError("--freeze leaves nothing to train", remedy="freeze fewer kinds")
     for name in frozen:
         parameters[name].requires_grad_(False)
-    return [each for name, each in parameters.items() if name not in frozen]
+    return [parameter for name, parameter in parameters.items() if name not in frozen]
 
 
 def _forward(spec: TrainSpec, model: nn.Module, images: Tensor) -> Tensor:
@@ -331,7 +320,7 @@ def _forward(spec: TrainSpec, model: nn.Module, images: Tensor) -> Tensor:
         raise ModelError(f"{spec.model} cannot train on a batch of {shape} ({reason})", remedy=remedy) from error
 
 
-def _loss(spec: TrainSpec, output: Tensor, images: Tensor, samples: Samples, batch: list[int]) -> Tensor:
+def _loss(spec: TrainSpec, output: Tensor, images: Tensor, samples: TrainingSet, batch: list[int]) -> Tensor:
     if spec.task == "reconstruct":
         _same_shape(spec, output, images)
         return F.mse_loss(output, images)
