@@ -8,103 +8,27 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
+from threading import Event
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from ckptswap import dtypes
-from ckptswap.errors import FileError, FormatError, MismatchError, UsageError, listing, near
+from ckptswap.errors import FormatError, MismatchError, UsageError, listing, near
 from ckptswap.naming import classify, is_counter
-from ckptswap.plainfiles import open_plain
+from ckptswap.sources import CHUNK, BlendSource, CastSource, MemorySource, TensorSource, page_aligned
+from ckptswap.storage import ByteSource, LocalFile
 from ckptswap.ties import Ties, ties_of
-
-CHUNK = 1 << 20
-"""Bytes read at once where a tensor is streamed: small enough to stay in a core's cache."""
-
-
-PAGE = 4096
-
-
-def page_aligned(size: int) -> np.ndarray:
-    """A buffer of `size` bytes that begins at a page.
-
-    malloc begins large blocks 16 bytes after one. Where the target lies 1 to 31 bytes after the source modulo a
-    page, the kernel's copying took four times as long on the processor that we measured (AMD EPYC, `rep movsb`).
-
-    >>> page_aligned(100).shape
-    (100,)
-    """
-    room = np.empty(size + PAGE - 1, np.uint8)
-    begin = -room.__array_interface__["data"][0] % PAGE
-    return room[begin : begin + size]
-
+from ckptswap.watching import Watch, unwatched
 
 NAME_SHOWN = 80
 """Letters of a name that a sentence has room for."""
-
-
-class Source(Protocol):
-    """Where a tensor's bytes come from: C-contiguous, little-endian, read in any order, by whole elements."""
-
-    def read_into(self, buffer: memoryview, offset: int) -> None:
-        """Fill `buffer` with the tensor's bytes from `offset` on."""
-
-
-@dataclass(frozen=True)
-class MemorySource:
-    """Bytes that are in memory already."""
-
-    data: memoryview
-
-    def read_into(self, buffer: memoryview, offset: int) -> None:
-        buffer[:] = self.data[offset : offset + len(buffer)]
-
-
-@dataclass(frozen=True)
-class BlendSource:
-    """(1 − alpha) × recipient + alpha × donor, computed in double precision and rounded once, chunk by chunk.
-
-    The parts of a complex value are values of their own. Where both sides have the same bits, they stay: rounding
-    would change some of them, and NaN.
-    """
-
-    recipient: Source
-    donor: Source
-    dtype: str
-    alpha: float
-
-    def read_into(self, buffer: memoryview, offset: int) -> None:
-        values = dtypes.to_numpy({"C64": "F32", "C128": "F64"}.get(self.dtype, self.dtype))
-        ours, theirs = (np.empty(len(buffer), np.uint8) for _ in range(2))
-        self.recipient.read_into(ours.data, offset)
-        self.donor.read_into(theirs.data, offset)
-        same = (ours == theirs).reshape(-1, values.itemsize).all(axis=1)
-        with np.errstate(all="ignore"):
-            mixed = (1 - self.alpha) * ours.view(values).astype(np.float64)
-            mixed += self.alpha * theirs.view(values).astype(np.float64)
-            found = dtypes.rounded(mixed, values)
-        np.copyto(found, ours.view(values), where=same)
-        buffer[:] = found.view(np.uint8).data
-
-
-@dataclass(frozen=True)
-class CastSource:
-    """Plain numbers in another dtype, rounded as numpy does."""
-
-    source: Source
-    dtype: str
-    wanted: str
-
-    def read_into(self, buffer: memoryview, offset: int) -> None:
-        have, want = dtypes.to_numpy(self.dtype), dtypes.to_numpy(self.wanted)
-        values = np.empty(len(buffer) // want.itemsize, have)
-        self.source.read_into(values.view(np.uint8).data, offset // want.itemsize * have.itemsize)
-        buffer[:] = values.astype(want).view(np.uint8).data
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +38,7 @@ class Tensor:
     name: str
     shape: tuple[int, ...]
     dtype: str
-    source: Source
+    source: TensorSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +55,7 @@ class Entry:
     dtype: str
     layer: str
     kind: str
-    source: Source = field(compare=False, repr=False)
+    source: TensorSource = field(compare=False, repr=False)
 
     @property
     def numel(self) -> int:
@@ -166,8 +90,8 @@ NAME_MOST = 10_000
 """Letters of a tensor's name. Real ones have some hundred, and what looks at a name's parts takes their square."""
 
 
-def _refuse_long_names(tensors: Iterable[Tensor], path: str) -> None:
-    longest = max((tensor.name for tensor in tensors), key=len, default="")
+def _refuse_long_names(names: Iterable[str], path: str) -> None:
+    longest = max(names, key=len, default="")
     if len(longest) > NAME_MOST:
         raise FormatError(
             f"{path} has a tensor whose name takes {len(longest):,} letters, beginning {longest[:40]!r}",
@@ -175,15 +99,59 @@ def _refuse_long_names(tensors: Iterable[Tensor], path: str) -> None:
         )
 
 
+def stale_note(stale: Sequence[str]) -> str:
+    """What lies beside the tensors and belongs to their very values, as a sentence about the checkpoint.
+
+    >>> stale_note(["optimizer"])
+    'it also carries optimizer, which belongs to these tensors'
+    """
+    return f"it also carries {listing(stale)}, which belongs to these tensors"
+
+
+class Digest(Protocol):
+    """A hash that is being computed: hashlib's, xxhash's."""
+
+    def update(self, content: bytes | memoryview, /) -> None:
+        """Take in more bytes."""
+
+    def hexdigest(self) -> str:
+        """The hash, in hexadecimal."""
+
+
+class Damage(NamedTuple):
+    """A record whose checksum is wrong: the file that it is in (None: the whole checkpoint), and a sentence."""
+
+    file: str | None
+    fault: str
+
+
+class Checksums(Protocol):
+    """What a format knows of its records' checksums: only they tell a flipped bit."""
+
+    def nbytes(self) -> int:
+        """How many bytes have a checksum; raises `FormatError` where that cannot be told."""
+
+    def damage(self, watch: Watch) -> Iterator[Damage]:
+        """What is damaged; reads all that has a checksum, and tells `watch` of it. Raises `FormatError`."""
+
+
+class Home(NamedTuple):
+    """The folder that a checkpoint is, rather than a file, and whether an index in it lists the files."""
+
+    folder: Path
+    has_index: bool
+
+
 class Checkpoint(Mapping[str, Entry]):
     """A lazy ordered map name → `Entry`, in the order of the file.
 
     `path` and `format` say where it came from, `metadata` what the file says of itself, `notes` what a reader
-    should know (optimizer state beside the tensors, a prefix, shared storage), `unread` what holds values of the
-    model and is no tensor that could be read (name → what it is). `files` are the files whose bytes it stands
-    for, `renames` the names that are not the file's own (old → new), `ties` the names that are known to be one
-    tensor, `beside` the keys of what a file holds besides the tensors. Use it as a context manager, or call
-    `close`.
+    should know (a prefix, shared storage). `unread` is what holds values of the model and is not a tensor that can
+    be read (name → what it is), `beside` the keys of what a file holds besides the tensors, `stale` those of them
+    that belong to these very tensors (an optimizer's state). `sources` are the files whose bytes it stands for,
+    `checksums` what is known of their soundness, `home` the folder that it is. `renames` are the names that are
+    not the file's own (old → new), `ties` the names that are known to be one tensor. Use it as a context manager,
+    or call `close`.
 
     >>> a = Checkpoint.from_arrays({"w": np.arange(3.0)})
     >>> list(a), a["w"].dtype, a.read("w").tolist()
@@ -198,31 +166,34 @@ class Checkpoint(Mapping[str, Entry]):
         format: str,
         metadata: Mapping[str, str] | None = None,
         notes: Iterable[str] = (),
-        files: Iterable[Path] = (),
-        close: Callable[[], None] | None = None,
+        sources: Iterable[ByteSource] = (),
+        checksums: Iterable[Checksums] = (),
+        home: Home | None = None,
         renames: Mapping[str, str] | None = None,
         unread: Mapping[str, str] | None = None,
         ties: Ties | None = None,
         beside: Iterable[str] = (),
+        stale: Iterable[str] = (),
     ) -> None:
-        found = list(tensors)
-        _refuse_long_names(found, path)
-        places = classify({tensor.name: tensor.shape for tensor in found})
+        listed = list(tensors)
+        _refuse_long_names((tensor.name for tensor in listed), path)
+        places = classify({tensor.name: tensor.shape for tensor in listed})
         self._entries = {
             tensor.name: Entry(tensor.name, tensor.shape, tensor.dtype, *places[tensor.name], tensor.source)
-            for tensor in found
+            for tensor in listed
         }
         self.path = path
         self.format = format
         self.metadata: Mapping[str, str] = dict(metadata or {})
         self.notes = tuple(notes)
-        self.unread: Mapping[str, str] = dict(unread or {})
-        self.files = tuple(files)
-        self._stamps = {path: _stamp(path) for path in self.files}
+        self.sources = tuple(sources)
+        self.checksums = tuple(checksums)
+        self.home = home
         self.renames: Mapping[str, str] = dict(renames or {})
+        self.unread: Mapping[str, str] = dict(unread or {})
         self.ties = ties or Ties()
         self.beside = tuple(beside)
-        self._close = close
+        self.stale = tuple(stale)
 
     def __getitem__(self, name: str) -> Entry:
         return self._entries[name]
@@ -255,10 +226,14 @@ class Checkpoint(Mapping[str, Entry]):
         return f"<Checkpoint {self.path!r} ({self.format}, {len(self)} tensors)>"
 
     def close(self) -> None:
-        """Let go of the file. Values cannot be read afterwards."""
-        if self._close:
-            self._close()
-            self._close = None
+        """Let go of the files. Values cannot be read afterwards."""
+        for source in self.sources:
+            source.close()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Where its files lie, as far as they lie on this machine."""
+        return tuple(source.path for source in self.sources if source.path is not None)
 
     @property
     def nbytes(self) -> int:
@@ -268,11 +243,7 @@ class Checkpoint(Mapping[str, Entry]):
     def tied(self, ties: Ties) -> Checkpoint:
         """The same checkpoint, in which these of its names are known to be one tensor too."""
         known = ties.among(self).joined(self.ties)
-        if known == self.ties:
-            return self
-        found = copy.copy(self)
-        found.ties, found._close = known, self.close
-        return found
+        return self if known == self.ties else self._but(ties=known)
 
     def also_named(self, names: Mapping[str, str]) -> Checkpoint:
         """The same checkpoint, whose tensors have these names too, or instead (new → old).
@@ -282,14 +253,30 @@ class Checkpoint(Mapping[str, Entry]):
         """
         if not names:
             return self
-        found = copy.copy(self)
         shapes = {name: self[names.get(name, name)].shape for name in dict.fromkeys([*self, *names])}
         places = classify(shapes)
         new = {name: replace(self[old], name=name, layer=places[name][0], kind=places[name][1])
                for name, old in names.items()}  # fmt: skip
-        found._entries = {**self._entries, **new}
-        found._close = self.close
-        return found
+        return self._but(_entries={**self._entries, **new})
+
+    def under(self, names: Mapping[str, str], renames: Mapping[str, str] | None = None) -> Checkpoint:
+        """What of it is named, under new names (old → new); `renames` are all that differ from the file's then.
+
+        >>> list(Checkpoint.from_arrays({"w": np.zeros(1), "v": np.zeros(1)}).under({"w": "x"}))
+        ['x']
+        """
+        _refuse_long_names(names.values(), self.path)
+        places = classify({new: self[old].shape for old, new in names.items()})
+        entries = {new: replace(self[old], name=new, layer=places[new][0], kind=places[new][1])
+                   for old, new in names.items()}  # fmt: skip
+        known = self.ties.among(names).renamed(names)
+        return self._but(_entries=entries, ties=known, renames=dict(self.renames if renames is None else renames))
+
+    def _but(self, **changes: Any) -> Checkpoint:
+        """The same with some attributes changed; closing it closes this one."""
+        other = copy.copy(self)
+        vars(other).update(changes)
+        return other
 
     def entry(self, name: str) -> Entry:
         """The entry of that name; raises `MismatchError` with near names when there is none."""
@@ -327,28 +314,37 @@ class Checkpoint(Mapping[str, Entry]):
         `sha256sum` would print for its files. No file: names, dtypes, shapes and bytes of the tensors. Raises
         `FileError` when a file is gone, or no longer the one that was opened.
         """
-        digest = self._sha256()
-        self.check_files()
-        return digest
+        return self.hashed(hashlib.sha256)
 
-    def check_files(self) -> None:
-        """Raises `FileError` when a file was replaced or written to: its path then leads to other bytes."""
-        for path, stamp in self._stamps.items():
-            if _stamp(path) != stamp:
-                raise FileError(f"{path} changed while it was being read", remedy="run again when it rests")
-
-    def _sha256(self) -> str:
-        if len(self.files) == 1:
-            return sha256_of(self.files[0])
-        digest = hashlib.sha256()
-        for path in sorted(self.files):
-            digest.update(os.fsencode(f"{sha256_of(path)}  {path.name}\n"))
-        if not self.files:
+    def hashed(self, new: Callable[[], Digest], stop: Event | None = None) -> str:
+        """The same by another algorithm; setting `stop` ends it early, with a digest that means nothing."""
+        digest = new()
+        if len(self.sources) == 1:
+            _feed(digest, self.sources[0], stop)
+        elif self.sources:
+            for source in sorted(self.sources, key=lambda source: source.name):
+                _feed(own := new(), source, stop)
+                digest.update(os.fsencode(f"{own.hexdigest()}  {os.path.basename(source.name)}\n"))
+        else:
             for entry in self.values():
                 digest.update(repr((entry.name, entry.dtype, entry.shape)).encode("utf-8", "surrogatepass"))
                 for chunk in entry.chunks():
                     digest.update(chunk.data)
+        self.check_files()
         return digest.hexdigest()
+
+    def damage(self, watch: Watch = unwatched) -> Iterator[Damage]:
+        """The records whose checksums are wrong; all that have one are read."""
+        try:
+            for checksums in self.checksums:
+                yield from checksums.damage(watch)
+        except FormatError as error:
+            yield Damage(None, str(error))
+
+    def check_files(self) -> None:
+        """Raises `FileError` when a file was replaced or written to: its path then leads to other bytes."""
+        for source in self.sources:
+            source.check_unchanged()
 
     @classmethod
     def from_arrays(
@@ -367,23 +363,44 @@ class Checkpoint(Mapping[str, Entry]):
         return cls(tensors, path=path, format="memory", metadata=metadata, ties=ties)
 
 
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    """What tells a file from another under its name, and from itself as it was; None where there is none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal; raises `FileError` when they cannot be read."""
-    try:
-        with open(open_plain(path), "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        reason = f"{os.fspath(path)} cannot be read for its hash ({error.strerror})"
-        raise FileError(reason, remedy="was it moved?") from None
+    with closing(LocalFile(path)) as source:
+        _feed(digest := hashlib.sha256(), source)
+        return digest.hexdigest()
+
+
+def _feed(digest: Digest, source: ByteSource, stop: Event | None = None) -> None:
+    buffer = page_aligned(min(CHUNK, source.size)).data
+    for start in range(0, source.size, CHUNK):
+        if stop is not None and stop.is_set():
+            return
+        part = buffer[: min(CHUNK, source.size - start)]
+        source.pread_into(part, start)
+        digest.update(part)
+
+
+def refuse_damaged(*checkpoints: Checkpoint, watch: Watch = unwatched) -> None:
+    """Raises `FormatError` where a record does not have its checksum, for whoever is about to use values.
+
+    `watch` is told of `checked_bytes` in all.
+    """
+    for checkpoint in checkpoints:
+        for file, fault in checkpoint.damage(watch):
+            raise FormatError(f"{file or checkpoint.path} is damaged", remedy=fault)
+
+
+def checked_bytes(*checkpoints: Checkpoint) -> int:
+    """How many bytes have a checksum, in what can be read.
+
+    >>> checked_bytes(Checkpoint.from_arrays({"w": np.zeros(3)}))
+    0
+    """
+    total = 0
+    for checksums in (known for checkpoint in checkpoints for known in checkpoint.checksums):
+        with suppress(FormatError):
+            total += checksums.nbytes()
+    return total
 
 
 def overlay(recipient: Checkpoint, donor: Checkpoint, names: Iterable[str], *, alpha: float = 1.0) -> Checkpoint:
@@ -400,15 +417,13 @@ def overlay(recipient: Checkpoint, donor: Checkpoint, names: Iterable[str], *, a
     ([1.0, 1.0], [0.0, 0.0])
     """
     taken = {name: graft(recipient.entry(name), donor.entry(name), alpha) for name in names}
-    entries = (taken.get(name, entry) for name, entry in recipient.items())
-    return Checkpoint(
-        (Tensor(entry.name, entry.shape, entry.dtype, entry.source) for entry in entries),
-        path=recipient.path,
-        format="overlay",
-        metadata=recipient.metadata,
-        notes=recipient.notes,
-        unread=recipient.unread,
+    return recipient._but(
+        _entries={name: taken.get(name, entry) for name, entry in recipient.items()},
         ties=recipient.ties.unbroken(taken),
+        format="overlay",
+        **dict.fromkeys(("sources", "checksums", "beside", "stale"), ()),
+        home=None,
+        renames={},
     )
 
 

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Entry, MemorySource, page_aligned
+from ckptswap.checkpoint import Checkpoint, Entry, checked_bytes, refuse_damaged
 from ckptswap.errors import SelectionError, UsageError
-from ckptswap.formats.checksums import checked_bytes, refuse_damaged
-from ckptswap.formats.streaming import Progress, Watch, unwatched, watch_of
 from ckptswap.moments import Distance, Ruler
 from ckptswap.naming import natural_key, split_name
 from ckptswap.selection import Selection
+from ckptswap.sources import MemorySource, page_aligned
+from ckptswap.watching import Progress, Watch, unwatched, watch_of
 
 READ = 1 << 19
 """Bytes read at once from each side: small enough for the cache, large enough that threads rarely meet at the

@@ -187,6 +187,18 @@ def non_finite(raw: np.ndarray, dtype: str) -> tuple[int, int]:
     return nan, int(np.count_nonzero(~np.isfinite(values))) - nan
 
 
+def all_finite(raw: np.ndarray, dtype: str) -> bool:
+    """Whether a chunk of floats holds neither NaN nor Inf: their exponents are all ones."""
+    if dtype not in _EXPONENT:
+        return bool(np.isfinite(widen(raw, dtype)).all())
+    width, mask = _EXPONENT[dtype]
+    if not raw.size:
+        return True
+    # As signed integers, positive NaN and Inf are the largest; as unsigned ones, the negative are.
+    largest, most_negative = raw.view(f"i{width}").max(), raw.view(f"u{width}").max()
+    return int(largest) < mask and int(most_negative) < mask + (1 << (8 * width - 1))
+
+
 def moments_of(raw: np.ndarray, dtype: str) -> Moments:
     """The moments of one chunk."""
     values = widen(raw, dtype)
@@ -253,7 +265,7 @@ class Ruler:
         head = _PROBE if not same.norm_a else 0
         for part in (raw[:head], raw[head:]):
             known = same.norm_a or (dtype != "F8_E8M0" and _is_zero(part))  # which has no zero
-            if known and (not dtypes.is_float(dtype) or self.all_finite(part, dtype)):
+            if known and (not dtypes.is_float(dtype) or all_finite(part, dtype)):
                 same.count += part.size * 8 // dtypes.bits(dtype)
             else:
                 same.add(self.distance(part, part, dtype))
@@ -272,17 +284,6 @@ class Ruler:
             both = np.isfinite(x) & np.isfinite(y)
             _floats(x[both], y[both], gap[: np.count_nonzero(both)], found)
         return found
-
-    def all_finite(self, raw: np.ndarray, dtype: str) -> bool:
-        """Whether a chunk of floats holds neither NaN nor Inf: their exponents are all ones."""
-        if dtype not in _EXPONENT:
-            return bool(np.isfinite(widen(raw, dtype)).all())
-        width, mask = _EXPONENT[dtype]
-        if not raw.size:
-            return True
-        # As signed integers, positive NaN and Inf are the largest; as unsigned ones, the negative are.
-        largest, most_negative = raw.view(f"i{width}").max(), raw.view(f"u{width}").max()
-        return int(largest) < mask and int(most_negative) < mask + (1 << (8 * width - 1))
 
     def _differing_bits(self, a: np.ndarray, b: np.ndarray, dtype: str) -> tuple[int, int]:
         """How many values differ in any bit, and how many real ones in sign (zeros and NaN left out)."""

@@ -21,12 +21,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from re import match
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ckptswap.errors import DataError, DependencyError, MetricError, ModelError, UsageError, near
-
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
 
 Group = Literal["models", "data", "metrics", "formats", "executors"]
 
@@ -45,8 +42,20 @@ _OURS: dict[Group, dict[str, str]] = {
         "mse": "ckptswap.task.metrics.distance:MSE",
         "psnr": "ckptswap.task.metrics.distance:PSNR",
     },
-    "formats": {},
-    "executors": {},
+    "formats": {  # in the order in which they are asked: light imports first, folders before what lies in them
+        "safetensors": "ckptswap.formats.safetensors:FORMAT",
+        "distributed": "ckptswap.formats.distributed:FORMAT",
+        "sharded": "ckptswap.formats.sharded:FORMAT",
+        "smp-folder": "ckptswap.formats.smp_folder:FORMAT",
+        "npz": "ckptswap.formats.npz:FORMAT",
+        "torch": "ckptswap.formats.torch_zip:FORMAT",
+        "torch-legacy": "ckptswap.formats.torch_legacy:FORMAT",
+    },
+    "executors": {
+        "process": "ckptswap.executors.process:build",
+        "slurm": "ckptswap.executors.slurm:build",
+        "ray": "ckptswap.executors.ray:build",
+    },
 }
 _WORDS = {
     "models": ("model", ModelError),
@@ -157,7 +166,7 @@ def is_safe(group: Group, spec: str) -> bool:
 
 
 @cache
-def plugins(group: Group) -> dict[str, EntryPoint]:
+def plugins(group: Group) -> dict[str, Any]:
     """The entry points of installed packages, by name; one with a name of ours is never used (doctor says so)."""
     from importlib.metadata import entry_points  # which takes long beside the start of a command
 

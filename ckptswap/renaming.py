@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ckptswap.checkpoint import Checkpoint, Tensor
+from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FileError, MismatchError, UsageError, near
 from ckptswap.patterns import Expression, starred
 from ckptswap.plainfiles import read_plain
@@ -105,7 +105,7 @@ def renamed(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
     if twice is not None:
         raise MismatchError(f"renaming gives two tensors of {checkpoint.path} the name {twice!r}",
                             remedy="make the rules narrower")  # fmt: skip
-    return _derived(checkpoint, new_names, _composed(checkpoint.renames, changed))
+    return checkpoint.under(new_names, _composed(checkpoint.renames, changed))
 
 
 def limited(checkpoint: Checkpoint, names: Iterable[str]) -> Checkpoint:
@@ -116,25 +116,7 @@ def limited(checkpoint: Checkpoint, names: Iterable[str]) -> Checkpoint:
     ['b']
     """
     kept = set(names)
-    return _derived(checkpoint, {name: name for name in checkpoint if name in kept}, checkpoint.renames)
-
-
-def _derived(checkpoint: Checkpoint, names: Mapping[str, str], renames: Mapping[str, str]) -> Checkpoint:
-    """What of a checkpoint is named, under new names."""
-    entries = ((new, checkpoint[old]) for old, new in names.items())
-    return Checkpoint(
-        (Tensor(new, entry.shape, entry.dtype, entry.source) for new, entry in entries),
-        path=checkpoint.path,
-        format=checkpoint.format,
-        metadata=checkpoint.metadata,
-        notes=checkpoint.notes,
-        files=checkpoint.files,
-        close=checkpoint.close,
-        renames=renames,
-        unread=checkpoint.unread,
-        ties=checkpoint.ties.among(names).renamed(names),
-        beside=checkpoint.beside,
-    )
+    return checkpoint.under({name: name for name in checkpoint if name in kept})
 
 
 def _composed(first: Mapping[str, str], then: Mapping[str, str]) -> dict[str, str]:

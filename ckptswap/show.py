@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Entry
-from ckptswap.formats.checksums import checked_bytes, refuse_damaged
-from ckptswap.formats.streaming import Progress, watch_of
+from ckptswap.checkpoint import Checkpoint, Entry, checked_bytes, refuse_damaged
 from ckptswap.moments import Moments, moments_of
+from ckptswap.watching import Progress, watch_of
 
 
 def statistics(

@@ -1,4 +1,4 @@
-"""Bytes on disk: a byte source, with a size and ranged reads, from which values come."""
+"""Where bytes come from: sources with a size and ranged reads, and folders of such, on the disk or in memory."""
 
 from __future__ import annotations
 
@@ -7,36 +7,88 @@ import os
 import resource
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ckptswap.errors import FileError, FormatError
+from ckptswap.errors import FileError, FormatError, near
 from ckptswap.plainfiles import open_plain
 
 
-class ByteSource(Protocol):
-    """What a format reads from. A local file today; ranged reads of a remote one fit the same shape."""
+class ByteSource:
+    """What a format reads from: a file on this machine, bytes in memory, a stretch of another source.
 
-    @property
-    def name(self) -> str:
-        """What to call it in a message."""
+    `name` is what to call it in a message, `size` its bytes, `path` where it lies on this machine (None: nowhere).
+    A new kind has to give `name`, `size` and `pread_into`.
+    """
 
-    @property
-    def size(self) -> int:
-        """In bytes."""
+    name: str
+    size: int
+    path: Path | None = None
 
     def pread_into(self, buffer: memoryview, offset: int) -> None:
         """Fill `buffer` from `offset` on; raises `FormatError` when the bytes are not there."""
+        raise NotImplementedError
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """At most `size` bytes from `offset` on; fewer only at the end."""
+        raw = bytearray(max(0, min(size, self.size - offset)))
+        if raw:
+            self.pread_into(memoryview(raw), offset)
+        return bytes(raw)
+
+    def whole(self, most: int) -> bytes:
+        """All bytes of a small file; raises `ValueError` that ends a sentence where there are more than `most`."""
+        if self.size > most:
+            raise ValueError(f"takes {self.size:,} bytes; {most:,} is the most")
+        return self.pread(self.size, 0)
+
+    @contextlib.contextmanager
+    def lent(self, head: bytes) -> Iterator[str]:
+        """A path under which another library finds these bytes, of which it looks at the first, `head`, and at how
+        many there are: a file in memory, nothing but a hole behind them."""
+        handle = os.memfd_create("head")
+        try:
+            os.write(handle, head)
+            os.ftruncate(handle, self.size)
+            yield f"/proc/self/fd/{handle}"
+        finally:
+            os.close(handle)
+
+    def check_unchanged(self) -> None:
+        """Raises `FileError` when somebody wrote to it since it was opened, or put another in its place."""
+
+    def close(self) -> None:
+        """Let go of it; nothing can be read afterwards."""
 
 
-class LocalFile:
+class MemoryFile(ByteSource):
+    """Bytes in memory.
+
+    >>> MemoryFile(b"abcdef", "a.bin").pread(9, 4)
+    b'ef'
+    """
+
+    def __init__(self, content: bytes | memoryview, name: str = "<memory>") -> None:
+        self.name = name
+        self._content = memoryview(content)
+        self.size = self._content.nbytes
+
+    def pread_into(self, buffer: memoryview, offset: int) -> None:
+        if offset < 0 or offset + len(buffer) > self.size:
+            raise FormatError(f"{self.name} ended at byte {self.size}", remedy="it is cut short")
+        buffer[:] = self._content[offset : offset + len(buffer)]
+
+
+class LocalFile(ByteSource):
     """A file opened for ranged reads that many threads may share.
 
     A checkpoint of a thousand shards is a thousand of these. Only so many are really open; another is opened again
     when it is read, and must then still be the same file.
     """
+
+    path: Path
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -44,10 +96,9 @@ class LocalFile:
         self._fd = -1
         self._users = 0
         self._closed = False
-        self._identity: tuple[int, int] | None = None
-        self._stamp = (0, 0)
-        with self.descriptor():
-            self.size = self._stamp[0]
+        self._stamp: tuple[int, ...] | None = None
+        with self.descriptor() as fd:
+            self.size = os.fstat(fd).st_size
 
     @contextlib.contextmanager
     def descriptor(self) -> Iterator[int]:
@@ -67,30 +118,40 @@ class LocalFile:
             done += count
 
     def _read(self, buffer: memoryview, offset: int) -> int:
-        fd = self._lend()
-        try:
-            count = os.preadv(fd, [buffer], offset)
-            self._check(os.fstat(fd))
-            return count
-        except OSError as error:
-            raise FileError(f"{self.name} cannot be read ({error.strerror})", remedy="was it closed?") from None
-        finally:
-            self._give_back()
+        with self._reading() as fd:
+            return os.preadv(fd, [buffer], offset)
 
     def pread(self, size: int, offset: int) -> bytes:
-        """At most `size` bytes from `offset` on; fewer only at the file's end."""
+        with self._reading() as fd:
+            return os.pread(fd, size, offset)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[int]:
+        try:
+            with self.descriptor() as fd:
+                yield fd
+                self._check(os.fstat(fd))
+        except OSError as error:
+            raise FileError(f"{self.name} cannot be read ({error.strerror})", remedy="was it closed?") from None
+
+    @contextlib.contextmanager
+    def lent(self, head: bytes) -> Iterator[str]:
+        """The very file that is open, whatever lies at its path by now."""
         with self.descriptor() as fd:
-            found = os.pread(fd, size, offset)
-            self._check(os.fstat(fd))
-            return found
+            link = f"/proc/self/fd/{fd}"
+            yield link if os.path.exists(link) else self.name
 
     def check_unchanged(self) -> None:
-        """Raises `FileError` when somebody wrote to the file since it was opened."""
-        with self.descriptor() as fd:
-            self._check(os.fstat(fd))
+        try:
+            status = os.stat(self.path)
+        except OSError as error:
+            raise FileError(
+                f"{self.name} cannot be read again ({error.strerror})", remedy="was it moved?"
+            ) from None
+        self._check(status)
 
     def _check(self, status: os.stat_result) -> None:
-        if (status.st_size, status.st_mtime_ns) != self._stamp:
+        if _stamp(status) != self._stamp:
             raise FileError(f"{self.name} changed while it was being read", remedy="run again when it rests")
 
     def close(self) -> None:
@@ -117,14 +178,13 @@ class LocalFile:
 
     def _open(self) -> None:
         """Open it, for the first time or again, and close what was used longest ago where too many are open."""
-        for other in [each for each in _OPEN if not each._users][: max(0, len(_OPEN) + 1 - _most_open())]:
+        for other in [file for file in _OPEN if not file._users][: max(0, len(_OPEN) + 1 - _most_open())]:
             other._drop()
         self._fd = open_plain(self.path)
-        status = os.fstat(self._fd)
-        if self._identity is None:
-            self._identity = status.st_dev, status.st_ino
-            self._stamp = status.st_size, status.st_mtime_ns
-        elif self._identity != (status.st_dev, status.st_ino):
+        stamp = _stamp(os.fstat(self._fd))
+        if self._stamp is None:
+            self._stamp = stamp
+        elif self._stamp != stamp:
             self._drop()
             raise FileError(f"{self.name} changed while it was being read", remedy="run again when it rests")
 
@@ -146,38 +206,108 @@ def _most_open() -> int:
     return 256 if soft == resource.RLIM_INFINITY else max(4, min(256, soft // 4))
 
 
-@dataclass(frozen=True)
-class Slice:
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    """What tells a file from another, and from itself as it was."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+class Slice(ByteSource):
     """A stretch of a byte source as a byte source of its own."""
 
-    file: ByteSource
-    start: int
-    size: int
-    name: str
+    def __init__(self, file: ByteSource, start: int, size: int) -> None:
+        self.name, self.size = file.name, size
+        self._file, self._start = file, start
 
     def pread_into(self, buffer: memoryview, offset: int) -> None:
         if offset < 0 or offset + len(buffer) > self.size:
             raise FormatError(f"{self.name} ended at byte {self.size}", remedy="it is cut short")
-        self.file.pread_into(buffer, self.start + offset)
+        self._file.pread_into(buffer, self._start + offset)
 
 
 @contextlib.contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[LocalFile]:
-    """A file that is closed when the block fails, and else stays open for its checkpoint to close."""
-    file = LocalFile(path)
+def kept(*sources: ByteSource) -> Iterator[None]:
+    """Close these when the block fails; else they stay open for their checkpoint to close."""
     try:
-        yield file
+        yield
     except BaseException:
-        file.close()
+        for source in sources:
+            source.close()
         raise
 
 
-@dataclass(frozen=True, slots=True)
-class FileRange:
-    """A tensor whose bytes lie in one piece in a byte source."""
+class Folder(Protocol):
+    """What lists and opens the files that lie beside one another."""
 
-    file: ByteSource
-    offset: int
+    @property
+    def name(self) -> str:
+        """What to call it in a message."""
 
-    def read_into(self, buffer: memoryview, offset: int) -> None:
-        self.file.pread_into(buffer, self.offset + offset)
+    @property
+    def path(self) -> Path | None:
+        """Where it lies on this machine; None: nowhere."""
+
+    def names(self) -> list[str]:
+        """The names of its files, sorted."""
+
+    def holds(self, name: str) -> bool:
+        """Whether there is a plain file of that name."""
+
+    def stored(self, name: str) -> int:
+        """The bytes that a file takes where it is stored: a hole takes none."""
+
+    def open(self, name: str) -> ByteSource:
+        """A file of its own; raises `FileError`."""
+
+
+@dataclass(frozen=True)
+class LocalFolder:
+    """A folder on this machine."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def names(self) -> list[str]:
+        try:
+            return sorted(os.listdir(self.path))
+        except OSError as error:
+            raise FileError(f"{self.name} cannot be read ({error.strerror})", remedy="check the path") from None
+
+    def holds(self, name: str) -> bool:
+        return os.path.isfile(self.path / name)
+
+    def stored(self, name: str) -> int:
+        return os.stat(self.path / name).st_blocks * 512
+
+    def open(self, name: str) -> LocalFile:
+        return LocalFile(self.path / name)
+
+
+@dataclass(frozen=True)
+class MemoryFolder:
+    """Files in memory, by their names.
+
+    >>> MemoryFolder({"a.bin": b"abc"}).open("a.bin").size
+    3
+    """
+
+    content: Mapping[str, bytes]
+    name: str = "<memory>"
+    path = None
+
+    def names(self) -> list[str]:
+        return sorted(self.content)
+
+    def holds(self, name: str) -> bool:
+        return name in self.content
+
+    def stored(self, name: str) -> int:
+        return len(self.content[name])
+
+    def open(self, name: str) -> MemoryFile:
+        if name not in self.content:
+            hint = near(name, self.content) or "check the name"
+            raise FileError(f"{self.name} has no file {name!r}", remedy=hint)
+        return MemoryFile(self.content[name], os.path.join(self.name, name))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.diff import Diff, Side, TensorDiff, diff
-from ckptswap.formats.streaming import Progress
 from ckptswap.naming import natural_key
 from ckptswap.selection import Selection
+from ckptswap.watching import Progress
 
 STATUSES = ("unchanged", "a", "b", "same", "both", "unread")
 """Neither side changed it; only A did; only B did; both did, to the same; both did, differently; not compared."""

@@ -11,40 +11,35 @@ import json
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
 
-import numpy as np
-
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Entry, overlay
+from ckptswap.checkpoint import Checkpoint, Entry, checked_bytes, overlay, refuse_damaged, stale_note
 from ckptswap.errors import MismatchError, UsageError, listing, near
 from ckptswap.fingerprint import fingerprint
-from ckptswap.formats import TORCH_SUFFIXES, refuse_unread, write_checkpoint
+from ckptswap.formats import refuse_unread, suffixes, writer
 from ckptswap.formats.atomic import refuse_existing
-from ckptswap.formats.checksums import checked_bytes, refuse_damaged
-from ckptswap.formats.companions import companions, folder_of
-from ckptswap.formats.patch import Patch, patch_file, patch_folder, patches
-from ckptswap.formats.sharded import INDEX
-from ckptswap.formats.smp_folder import FORMAT as SMP_FOLDER
-from ckptswap.formats.streaming import Progress, later, watch_of
-from ckptswap.formats.torch_legacy import FORMAT as LEGACY
-from ckptswap.formats.torch_patch import Splice, patch_torch, patched_bytes, sharing, splices
+from ckptswap.formats.companions import companions
+from ckptswap.formats.patch import FolderPatch, patches
+from ckptswap.formats.target import Rewrite, Target
+from ckptswap.formats.torch_patch import SUFFIXES as TORCH_SUFFIXES
+from ckptswap.formats.torch_patch import TorchPatch, torch_patch
 from ckptswap.naming import is_counter
 from ckptswap.selection import Selection
 from ckptswap.ties import Ties, equal
-from ckptswap.twins import contradictions, probable_ties, with_twins
+from ckptswap.twins import alike, contradictions, probable_ties, with_twins
 from ckptswap.version import __version__
+from ckptswap.watching import Progress, watch_of
 
 METADATA_KEY = "ckptswap.transplant"
 """Where the latest transplant is told; what it said of earlier ones moves to `.1`, `.2` … in their order."""
 NAMED_MOST = 10
-FILE_SUFFIXES = (".safetensors", ".npz", *TORCH_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -86,19 +81,14 @@ class Transplant:
     @cached_property
     def changed(self) -> tuple[str, ...]:
         """The names of those whose bytes the donor changes; reads values, up to the first that differs."""
-        return tuple(entry.name for entry in self.moved if _differs(entry, self.variant[entry.name]))
+        return tuple(entry.name for entry in self.moved if not alike(entry, self.variant[entry.name]))
 
     @property
     def default_output(self) -> Path:
         """RECIPIENT+SELECTION@DONOR.safetensors, safe in a shell, in the current folder; a recipient that is a
         folder gives a folder, without suffix."""
-        suffix = "" if folder_of(self.recipient) else ".safetensors"
+        suffix = "" if self.recipient.home else ".safetensors"
         return Path(f"{_stem(self.recipient)}+{_slug(self.selection)}@{_stem(self.donor)}{suffix}")
-
-    @property
-    def is_sharded(self) -> bool:
-        """Whether the recipient lies in several files."""
-        return self.recipient.format.startswith("sharded")
 
 
 def plan_transplant(
@@ -167,56 +157,50 @@ def transplant(
     folder = _is_folder(plan, out)
     if not folder:
         refuse_existing(target, force=force)
-    parts = _patched(plan, target, folder)
-    spliced = None if parts else _spliced(plan, out)
-    if not parts and spliced is None:
-        refuse_unread(plan.recipient, drop_unread)
-    if link and not (parts and folder and plan.is_sharded):
-        raise UsageError("there are no shards to link", remedy="--link goes with a sharded recipient and a folder")
+    rewrite = _rewrite(plan, out, target, link, drop_unread)
     checked = checked_bytes(plan.donor, plan.recipient)
-    watch = watch_of(progress, checked + _written_bytes(plan, parts, spliced))
+    watch = watch_of(progress, checked + rewrite.nbytes)
     refuse_damaged(plan.donor, plan.recipient, watch=watch)
-    files = (*plan.donor.files, *plan.recipient.files)
+    made_of = (*plan.donor.files, *plan.recipient.files)
+    others = companions(plan.recipient).taken if folder else ()
     with _hashing(plan) as metadata:
-        if parts and folder:
-            patch_folder(
-                parts,
-                target,
-                draft=_draft(plan),
-                metadata=metadata,
-                link=link,
-                made_of=files,
-                watch=watch,
-                index=plan.recipient.format != SMP_FOLDER,
-                others=companions(plan.recipient).taken,
-            )
-        elif parts:
-            patch_file(
-                parts[0], target, draft=_draft(plan), metadata=metadata, force=force, made_of=files, watch=watch
-            )
-        elif spliced is not None:
-            patch_torch(
-                plan.recipient, spliced, target, metadata=metadata, force=force, made_of=files, watch=watch
-            )
-        else:
-            place = f"{target}/" if folder else target
-            write_checkpoint(
-                plan.variant,
-                place,
-                metadata=metadata(),
-                force=force,
-                drop_unread=drop_unread,
-                made_of=files,
-                progress=later(progress, checked),
-                others=companions(plan.recipient).taken,
-            )
+        rewrite.write(Target(target, _draft(plan), force, made_of, watch, others=others), metadata)
     return target
 
 
-def _written_bytes(plan: Transplant, parts: Sequence[Patch] | None, spliced: Sequence[Splice] | None) -> int:
+@dataclass(frozen=True)
+class _Afresh:
+    """The variant written tensor by tensor, in the format that the output's name says."""
+
+    variant: Checkpoint
+    writer: Callable[[Iterable[Entry], Target], None]
+
+    @property
+    def nbytes(self) -> int:
+        return self.variant.nbytes
+
+    def write(self, target: Target, final: Callable[[], Mapping[str, str]]) -> None:
+        self.writer(self.variant.values(), replace(target, metadata={**self.variant.metadata, **final()}))
+
+
+def _rewrite(
+    plan: Transplant, out: str | os.PathLike[str] | None, target: Path, link: bool, drop_unread: bool
+) -> Rewrite:
+    """The cheapest way to the output: the recipient's own files with other bytes in places, where that can be."""
+    folder = _is_folder(plan, out)
+    parts = patches(plan.recipient, {entry.name: plan.variant[entry.name] for entry in plan.taken})
+    home = plan.recipient.home
+    if link and not (parts and folder and home and home.has_index):
+        raise UsageError("there are no shards to link", remedy="--link goes with a sharded recipient and a folder")
+    if parts and folder:
+        return FolderPatch(parts, link, has_index=home is None or home.has_index)
+    if parts and len(parts) == 1 and target.suffix in ("", ".safetensors"):
+        return parts[0]
+    spliced = _spliced(plan, out)
     if spliced is not None:
-        return patched_bytes(plan.recipient, spliced)
-    return sum(part.nbytes for part in parts) if parts else plan.variant.nbytes
+        return spliced
+    refuse_unread(plan.recipient, drop_unread)
+    return _Afresh(plan.variant, writer(f"{target}/" if folder else target))
 
 
 def left_behind(plan: Transplant, out: str | os.PathLike[str] | None = None) -> list[str]:
@@ -226,20 +210,20 @@ def left_behind(plan: Transplant, out: str | os.PathLike[str] | None = None) -> 
     """
     recipient = plan.recipient
     spliced = _spliced(plan, out)
-    said = []
+    sentences = []
     if spliced is not None:
-        if keys := sharing(recipient, spliced):
-            said.append(f"what shares bytes with the taken changes with it: {listing(keys)}")
-        if recipient.format == LEGACY:
-            said.append("a file from before torch 1.6 has no room to say where it came from")
+        if keys := spliced.sharing():
+            sentences.append(f"what shares bytes with the taken changes with it: {listing(keys)}")
+        if spliced.is_old:
+            sentences.append("a file from before torch 1.6 has no room to say where it came from")
     elif recipient.beside:
-        said.append(
+        sentences.append(
             f"what lies beside the tensors is not written: {listing(recipient.beside)}{_way_to_keep(plan, out)}"
         )
     left = companions(recipient).staying(into_folder=_is_folder(plan, out))
     if left:
-        said.append(f"these files beside the weights are not taken along: {listing(left)}")
-    return [f"{recipient.path}: {each}" for each in said]
+        sentences.append(f"these files beside the weights are not taken along: {listing(left)}")
+    return [f"{recipient.path}: {sentence}" for sentence in sentences]
 
 
 def _way_to_keep(plan: Transplant, out: str | os.PathLike[str] | None) -> str:
@@ -250,27 +234,20 @@ def _way_to_keep(plan: Transplant, out: str | os.PathLike[str] | None) -> str:
     return f" (-o FILE{suffix} keeps it)" if able else ""
 
 
-def _spliced(plan: Transplant, out: str | os.PathLike[str] | None) -> list[Splice] | None:
+def _spliced(plan: Transplant, out: str | os.PathLike[str] | None) -> TorchPatch | None:
     """What to replace in a file of torch, where the output is one too, and all else in it can stay."""
     if out is None or Path(out).suffix not in TORCH_SUFFIXES or _is_folder(plan, out):
         return None
-    return splices(plan.recipient, {entry.name: plan.variant[entry.name] for entry in plan.moved})
-
-
-def _patched(plan: Transplant, target: Path, folder: bool) -> list[Patch] | None:
-    """The recipient's files, where the output is to be the same ones with other bytes in places."""
-    parts = patches(plan.recipient, {entry.name: plan.variant[entry.name] for entry in plan.taken})
-    is_one = parts is not None and len(parts) == 1 and target.suffix in ("", ".safetensors")
-    return parts if folder or is_one else None
+    return torch_patch(plan.recipient, {entry.name: plan.variant[entry.name] for entry in plan.moved})
 
 
 def _is_folder(plan: Transplant, out: str | os.PathLike[str] | None) -> bool:
     """Whether a folder is to be written: asked for by a final `/`, or as the recipient is one."""
-    is_one = folder_of(plan.recipient) is not None
+    is_one = plan.recipient.home is not None
     if out is None:
         return is_one
     name = os.fspath(out)
-    return name.endswith("/") or (is_one and not name.endswith((*FILE_SUFFIXES, INDEX)))
+    return name.endswith("/") or (is_one and not name.endswith(suffixes()))
 
 
 @contextmanager
@@ -281,15 +258,11 @@ def _hashing(plan: Transplant) -> Iterator[Callable[[], Mapping[str, str]]]:
     """
     stop = threading.Event()
     with ThreadPoolExecutor(2) as pool:
-        hashes = [pool.submit(fingerprint, each, stop) for each in (plan.donor, plan.recipient)]
+        hashes = [pool.submit(fingerprint, side, stop) for side in (plan.donor, plan.recipient)]
         try:
-            yield lambda: _metadata(plan, *(each.result() for each in hashes))
+            yield lambda: _metadata(plan, *(digest.result() for digest in hashes))
         finally:
             stop.set()
-
-
-def _differs(ours: Entry, theirs: Entry) -> bool:
-    return any(not np.array_equal(a, b) for a, b in zip(ours.chunks(), theirs.chunks(), strict=True))
 
 
 def _misfits(wanted: Sequence[Entry], donor: Checkpoint, ties: Ties) -> dict[str, str]:
@@ -341,8 +314,8 @@ def _tied(taken: Sequence[Entry], recipient: Checkpoint, selection: Selection, g
 
 
 def _warnings(donor: Checkpoint, recipient: Checkpoint, selection: Selection, kept: Sequence[str]) -> list[str]:
-    said = [f"{recipient.path}: {note}; it does not fit the new tensors"
-            for note in recipient.notes if note.startswith("it also carries")]  # fmt: skip
+    stale = recipient.stale
+    said = [f"{recipient.path}: {stale_note(stale)}; it does not fit the new tensors"] if stale else []
     extra = [name for name, entry in donor.items() if entry in selection and name not in recipient]
     if recipient.unread:
         said.append(recipient.unread_note)

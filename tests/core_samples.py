@@ -10,7 +10,8 @@ import ml_dtypes
 import numpy as np
 from hypothesis import strategies as st
 
-from ckptswap.checkpoint import Checkpoint, MemorySource, Tensor
+from ckptswap.checkpoint import Checkpoint, Tensor
+from ckptswap.sources import MemorySource
 
 NUMPY = {
     **{spelt: np.dtype(code) for spelt, code in {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,10 +38,17 @@ def plain_outputs(
     """The output of every batch of the task, in its order."""
     network = plain_network(task, donor, recipient, names)
     with torch.no_grad():
-        return [pick(network(batch.clone())) for batch in inputs_of(task)]
+        return [pick(_called(network, batch)) for batch in inputs_of(task)]
 
 
-def inputs_of(task: Task) -> list[Tensor]:
+def _called(network: nn.Module, batch: Any) -> Any:
+    """A dict's tensors go in by name, a tuple's by position; the network gets copies."""
+    if isinstance(batch, dict):
+        return network(**{name: part.clone() for name, part in batch.items()})
+    return network(*(part.clone() for part in batch)) if isinstance(batch, tuple) else network(batch.clone())
+
+
+def inputs_of(task: Task) -> list[Any]:
     """The inputs of every batch."""
     return [batch.inputs for batch in task.batches()]
 

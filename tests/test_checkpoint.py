@@ -13,18 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import (
-    CHUNK,
-    PAGE,
-    BlendSource,
-    Checkpoint,
-    MemorySource,
-    Tensor,
-    overlay,
-    page_aligned,
-    sha256_of,
-)
+from ckptswap.checkpoint import Checkpoint, Tensor, overlay, sha256_of
 from ckptswap.errors import FileError, FormatError, MismatchError
+from ckptswap.sources import CHUNK, PAGE, BlendSource, MemorySource, page_aligned
+from ckptswap.storage import LocalFile, MemoryFile
 
 
 def one(array: np.ndarray) -> Checkpoint:
@@ -107,18 +99,24 @@ def test_a_misspelt_name_is_answered_with_a_near_one() -> None:
         Checkpoint.from_arrays({"weight": np.zeros(1)}).read("wieght")
 
 
-def test_closing_happens_once() -> None:
-    closed: list[bool] = []
-    with Checkpoint([], path="p", format="f", close=lambda: closed.append(True)) as checkpoint:
-        assert not closed
-    checkpoint.close()
-    assert closed == [True]
+def test_closing_closes_the_sources() -> None:
+    class Told(MemoryFile):
+        closed = 0
+
+        def close(self) -> None:
+            self.closed += 1
+
+    source = Told(b"")
+    with Checkpoint([], path="p", format="f", sources=[source]) as checkpoint:
+        assert not source.closed
+    assert source.closed == 1
+    assert checkpoint.sources == (source,)
 
 
 def test_the_hash_of_one_file_is_sha256sum_s(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"abc")
-    checkpoint = Checkpoint([], path=str(path), format="f", files=[path])
+    checkpoint = Checkpoint([], path=str(path), format="f", sources=[LocalFile(path)])
     assert checkpoint.sha256() == sha256_of(path) == hashlib.sha256(b"abc").hexdigest()
 
 
@@ -129,7 +127,7 @@ def test_the_hash_of_a_folder_is_that_of_sha256sum_s_lines(tmp_path: Path) -> No
     lines = b"".join(
         hashlib.sha256(raw).hexdigest().encode() + b"  " + raw + b"\n" for raw in (b"a", b"b", b"odd\xff")
     )
-    checkpoint = Checkpoint([], path=str(tmp_path), format="f", files=paths)
+    checkpoint = Checkpoint([], path=str(tmp_path), format="f", sources=map(LocalFile, paths))
     assert checkpoint.sha256() == hashlib.sha256(lines).hexdigest()
 
 

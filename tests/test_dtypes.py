@@ -8,7 +8,8 @@ import pytest
 from safetensors.numpy import load, save
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, MemorySource, Tensor, overlay
+from ckptswap.checkpoint import Checkpoint, Tensor, overlay
+from ckptswap.sources import MemorySource
 
 NUMPY = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16,

@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 import xxhash
 
+from ckptswap import checkpoint as checkpoints
 from ckptswap import fingerprint as module
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FileError
 from ckptswap.fingerprint import fingerprint
+from ckptswap.storage import LocalFile
 
 
 def checkpoint(folder: Path, **contents: bytes) -> Checkpoint:
     for name, raw in contents.items():
         (folder / name).write_bytes(raw)
-    return Checkpoint([], path=str(folder), format="f", files=[folder / name for name in contents])
+    return Checkpoint([], path=str(folder), format="f", sources=[LocalFile(folder / name) for name in contents])
 
 
 def test_small_files_have_a_sha256(tmp_path: Path) -> None:
@@ -27,7 +29,7 @@ def test_small_files_have_a_sha256(tmp_path: Path) -> None:
 
 def test_large_files_have_an_xxh3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SHA256_MOST", 10)
-    monkeypatch.setattr(module, "CHUNK", 4)
+    monkeypatch.setattr(checkpoints, "CHUNK", 4)
     raw = b"x" * 11
     assert fingerprint(checkpoint(tmp_path, a=raw)) == {"xxh3_128": xxhash.xxh3_128_hexdigest(raw)}
     assert "sha256" in fingerprint(checkpoint(tmp_path, a=raw[1:]))
@@ -52,5 +54,5 @@ def test_a_long_hash_can_be_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_file_that_went_away_is_named(tmp_path: Path) -> None:
     gone = checkpoint(tmp_path, a=b"abc")
     (tmp_path / "a").unlink()
-    with pytest.raises(FileError, match="cannot be read again for its hash"):
+    with pytest.raises(FileError, match="cannot be read again"):
         fingerprint(gone)

@@ -12,7 +12,7 @@ from core_samples import FLOATS, NUMPY, plain_values, random_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptswap.moments import Distance, Moments, Ruler, moments_of, non_finite, widen
+from ckptswap.moments import Distance, Moments, Ruler, all_finite, moments_of, non_finite, widen
 
 
 def raw(array: np.ndarray) -> np.ndarray:
@@ -125,7 +125,7 @@ def test_what_is_not_finite_is_counted_and_noticed(dtype: str) -> None:
         array = random_bits(dtype, (16,), seed)
         _, nan, infinite = values_of(array)
         assert non_finite(raw(array), dtype) == (nan, infinite)
-        assert Ruler(array.nbytes).all_finite(raw(array), dtype) == (nan + infinite == 0)
+        assert all_finite(raw(array), dtype) == (nan + infinite == 0)
 
 
 @pytest.mark.parametrize("dtype", NUMPY)

@@ -28,9 +28,9 @@ def verify(
     Examples:
       ckptswap verify segment.safetensors
     """
-    from ckptswap.formats.verify import verify as examine
     from ckptswap.report import verify as report
     from ckptswap.report.text import dump_json
+    from ckptswap.verify import verify as examine
 
     with progress("verifying") as tell:
         found = examine(checkpoint, tell)

@@ -8,12 +8,14 @@ import threading
 import zipfile
 import zlib
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ckptswap.checkpoint import page_aligned
+from ckptswap.checkpoint import Damage
 from ckptswap.errors import FormatError
+from ckptswap.sources import page_aligned
 from ckptswap.storage import ByteSource
+from ckptswap.watching import Watch
 
 ZIP_MAGIC = b"PK\x03\x04"
 RATIO_MOST = 1032
@@ -65,11 +67,10 @@ class Archive:
         member = self.stored(name)
         if member.size > most:
             raise self._refusal(f"{name!r} takes {member.size:,} B; {most:,} is the most")
-        raw = bytearray(member.size)
-        self.file.pread_into(memoryview(raw), member.offset)
+        raw = self.file.pread(member.size, member.offset)
         if member.crc != ignore_crc and zlib.crc32(raw) != member.crc:
             raise self._refusal(f"{name!r} is damaged (its CRC is wrong)")
-        return bytes(raw)
+        return raw
 
     def stored(self, name: str) -> Member:
         """The member of that name; raises `FormatError` when it is missing or compressed."""
@@ -89,12 +90,10 @@ class Archive:
         """What the archive says of itself."""
         return self._zip.comment
 
-    def damaged(
-        self, watch: Callable[[int], None] = lambda count: None, *, ignore_crc: int | None = None
-    ) -> list[str]:
-        """The names of the members whose CRC is wrong; every byte is read, in blocks."""
-        return [name for name, member in self.members.items()
-                if member.crc != ignore_crc and not self._is_sound(member, watch)]  # fmt: skip
+    def checked(self) -> list[Member]:
+        """The members that have a checksum; torch can be told to compute none, and then records zeros for all."""
+        is_judged = any(member.crc for member in self.members.values())
+        return list(self.members.values()) if is_judged else []
 
     def block(self, name: str, number: int) -> bytes:
         """A block of a compressed member; inflated in order, and kept for the threads that lag behind."""
@@ -129,23 +128,24 @@ class Archive:
                     raise self._refusal(f"{name!r} cannot be unpacked ({_first_line(error)})") from None
             return self._head[1]
 
-    def _is_sound(self, member: Member, watch: Callable[[int], None]) -> bool:
-        (file, start), found = self.place(member.name), 0
+    def is_sound(self, member: Member, watch: Watch) -> bool:
+        """Whether its bytes have its CRC; all of them are read, in blocks."""
+        (file, start), crc = self.place(member.name), 0
         buffer = page_aligned(min(BLOCK, member.size))
         try:
             for at in range(0, member.size, BLOCK):
                 part = buffer[: min(BLOCK, member.size - at)].data
                 file.pread_into(part, start + at)
-                found = zlib.crc32(part, found)
+                crc = zlib.crc32(part, crc)
                 watch(len(part))
         except FormatError:
             return False
-        return found == member.crc
+        return crc == member.crc
 
     def _check_end(self) -> None:
         """zipfile lets a cut comment, trailing bytes and swallowed members pass; the end record tells."""
-        tail = bytearray(_END_RECORD + len(self.comment))
-        self.file.pread_into(memoryview(tail), self.file.size - len(tail))
+        size = _END_RECORD + len(self.comment)
+        tail = self.file.pread(size, self.file.size - size)
         count, length = (int.from_bytes(tail[at : at + 2], "little") for at in (10, _END_RECORD - 2))
         if not tail.startswith(b"PK\x05\x06") or length != len(self.comment):
             raise self._refusal("it does not end where it says")
@@ -162,7 +162,7 @@ class Archive:
     def _refuse_overlap(self) -> None:
         """Members that share bytes make a small file a large one."""
         end, before = 0, ""
-        for info in sorted(self._zip.infolist(), key=lambda each: each.header_offset):
+        for info in sorted(self._zip.infolist(), key=lambda info: info.header_offset):
             if info.header_offset < end:
                 raise self._refusal(f"{info.filename!r} overlaps {before!r}")
             end, before = self.members[info.filename].offset + info.compress_size, info.filename
@@ -186,11 +186,8 @@ class Archive:
         start = info.header_offset
         if start < 0 or start + _LOCAL_HEADER.size > self.file.size:
             raise self._refusal(f"{info.filename!r} lies outside the file")
-        header = bytearray(_LOCAL_HEADER.size)
-        self.file.pread_into(memoryview(header), start)
-        magic, name_length, extra_length = _LOCAL_HEADER.unpack(header)
-        name = bytearray(min(name_length, self.file.size - start - _LOCAL_HEADER.size))
-        self.file.pread_into(memoryview(name), start + _LOCAL_HEADER.size)
+        magic, name_length, extra_length = _LOCAL_HEADER.unpack(self.file.pread(_LOCAL_HEADER.size, start))
+        name = self.file.pread(name_length, start + _LOCAL_HEADER.size)
         if magic != ZIP_MAGIC or name != _encoded(info):
             raise self._refusal(f"its directory and its content disagree about {info.filename!r}")
         return start + _LOCAL_HEADER.size + name_length + extra_length
@@ -199,7 +196,23 @@ class Archive:
         return FormatError(f"{self.file.name} is not a sound zip archive", remedy=fault)
 
 
-class Inflated:
+@dataclass(frozen=True)
+class ZipChecksums:
+    """The CRCs of all members of some archives."""
+
+    archives: Sequence[ByteSource]
+
+    def nbytes(self) -> int:
+        return sum(member.size for file in self.archives for member in Archive(file).checked())
+
+    def damage(self, watch: Watch) -> Iterator[Damage]:
+        for archive in map(Archive, self.archives):
+            for member in archive.checked():
+                if not archive.is_sound(member, watch):
+                    yield Damage(archive.file.name, f"its record {member.name!r} is damaged (its CRC is wrong)")
+
+
+class Inflated(ByteSource):
     """A compressed member as a byte source."""
 
     def __init__(self, archive: Archive, member: str, size: int) -> None:

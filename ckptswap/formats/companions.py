@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.formats.smp_folder import FORMAT as SMP_FOLDER
 
 WEIGHTS = (
     ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".h5", ".msgpack", ".ot", ".gguf", ".onnx",
@@ -42,14 +41,7 @@ class Companions:
 
     def staying(self, *, into_folder: bool) -> list[str]:
         """The places of what is not taken along."""
-        return [*(() if into_folder else (str(each.place) for each in self.taken)), *self.left]
-
-
-def folder_of(checkpoint: Checkpoint) -> Path | None:
-    """The folder that a checkpoint is, by its index or by name; None where it is a file, or lies in memory."""
-    if checkpoint.format == SMP_FOLDER:
-        return Path(checkpoint.path)
-    return Path(checkpoint.path).absolute().parent if checkpoint.format.startswith("sharded") else None
+        return [*(() if into_folder else (str(file.place) for file in self.taken)), *self.left]
 
 
 def companions(checkpoint: Checkpoint) -> Companions:
@@ -59,9 +51,9 @@ def companions(checkpoint: Checkpoint) -> Companions:
     any other may lead to what nobody meant to give away. What is too large or too much for a configuration (data,
     logs of a project that lives in the same folder) is left.
     """
-    folder = folder_of(checkpoint)
-    if folder is None:
+    if checkpoint.home is None:
         return Companions()
+    folder = checkpoint.home.folder
     own = {os.path.abspath(path) for path in checkpoint.files}
     homes = _homes(folder)
     taken, left = [], []
@@ -112,7 +104,7 @@ def _is_small(path: Path) -> bool:
 
 def take_along(taken: Iterable[Companion], folder: Path) -> None:
     """Copy files to their places in a new folder, as plain files."""
-    for each in taken:
-        target = folder / each.place
+    for file in taken:
+        target = folder / file.place
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(each.source, target)
+        shutil.copyfile(file.source, target)

@@ -10,7 +10,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import listing
 from ckptswap.formats import SHARD_SIZE, open_checkpoint, write_checkpoint
 from ckptswap.formats.companions import companions
-from ckptswap.formats.streaming import Progress
+from ckptswap.watching import Progress
 
 
 def convert(

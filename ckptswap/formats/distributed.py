@@ -7,20 +7,19 @@ torch.save at an offset of a .distcp file, opened when it is first read; a tenso
 from __future__ import annotations
 
 import io
-import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import groupby
 from math import prod
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, Tensor
 from ckptswap.errors import FormatError
-from ckptswap.formats.archive import Archive
+from ckptswap.formats.archive import Archive, ZipChecksums
+from ckptswap.formats.format import Format
 from ckptswap.formats.objects import is_plain_name
 from ckptswap.formats.pickles import (
     CONSTRUCTORS,
@@ -35,26 +34,12 @@ from ckptswap.formats.pickles import (
     read_pickle,
     shown,
 )
+from ckptswap.formats.state_dict import INFLATED_FREE, StateDict, refuse_inflated
 from ckptswap.formats.strided import Piece, PieceSource
-from ckptswap.formats.torch_pickle import (
-    DTYPES,
-    INFLATED_FREE,
-    PATHS,
-    Unreadable,
-    View,
-    beside,
-    entries_of,
-    find_map,
-    left_out,
-    notes_on,
-    refuse_inflated,
-    view_fault,
-)
+from ckptswap.formats.torch_pickle import DTYPES, PATHS, View, view_fault
 from ckptswap.formats.torch_zip import read_content
-from ckptswap.formats.unread import unread
-from ckptswap.storage import LocalFile, Slice
+from ckptswap.storage import ByteSource, Folder, Slice
 
-FORMAT = "torch distributed"
 _NAME_MOST = 255
 _PIECES_FREE = 1000
 _DIMENSIONS_MOST = 64
@@ -124,68 +109,58 @@ class TiledSource:
         self._pieces.read_into(buffer, offset)
 
 
-def open_distributed(folder: Path) -> Checkpoint:
+def open_distributed(file: ByteSource, folder: Folder) -> Checkpoint:
     """Open lazily; raises `FormatError` for hostile or damaged metadata and for pieces that are not there."""
-    content = _read_metadata(folder / METADATA)
+    content = _read_metadata(file, folder)
     with ExitStack() as stack:
         files = _Files(folder, stack)
         try:
             entries, paths = _entries(content, files)
         except _DamagedError as error:
-            raise FormatError(f"{folder} is no sound distributed checkpoint", remedy=str(error)) from None
-        tree = _tree(entries, paths)
-        key, found = find_map(tree, _is_stored, str(folder))
-        found = entries_of(key, found)
-        missed = unread(found, _is_stored)
+            raise FormatError(f"{folder.name} is no sound distributed checkpoint", remedy=str(error)) from None
+        state = StateDict.of(_tree(entries, paths), lambda value: isinstance(value, Stored), folder.name)
+        stored = state.tensors.values()
         tensors = [
-            Tensor(name, each.shape, each.dtype, TiledSource(each))
-            for name, each in found.items()
-            if isinstance(each, Stored)
+            Tensor(name, value.shape, value.dtype, TiledSource(value)) for name, value in state.tensors.items()
         ]
-        refuse_inflated(tensors, files.nbytes, str(folder))
-        return Checkpoint(
+        refuse_inflated(tensors, files.nbytes, folder.name)
+        checkpoint = Checkpoint(
             tensors,
-            path=str(folder),
-            format=FORMAT,
-            notes=[*notes_on(tree, key, _is_stored), *left_out(found, missed, _is_stored)],
-            unread=missed,
-            files=[folder / METADATA, *files.paths],
-            close=stack.pop_all().close,
-            beside=beside(tree, _is_stored),
+            path=folder.name,
+            format=FORMAT.name,
+            notes=state.notes(),
+            unread=state.unread,
+            sources=[file, *files.opened],
+            checksums=[ZipChecksums([chunk.payload for value in stored for chunk in value.chunks])],
+            beside=state.beside,
+            stale=state.stale,
         )
+        stack.pop_all()
+        return checkpoint
 
 
-def payloads(checkpoint: Checkpoint) -> Iterator[Archive]:
-    """The zip of every piece of a distributed checkpoint, for whoever checks their CRCs."""
-    for entry in checkpoint.values():
-        if isinstance(entry.source, TiledSource):
-            yield from (Archive(chunk.payload) for chunk in entry.source.stored.chunks)
-
-
-def _read_metadata(path: Path) -> Any:
-    file = LocalFile(path)
+def _read_metadata(file: ByteSource, folder: Folder) -> Any:
     try:
-        if file.size > PICKLE_MOST:
-            raise FormatError(f"{path} takes {file.size:,} bytes", remedy=f"{PICKLE_MOST:,} is the most")
-        raw = file.pread(file.size, 0)
-    finally:
-        file.close()
-    pieces = sum(each.stat().st_blocks * 512 for each in path.parent.glob("*.distcp")) // PIECE_LEAST
-    return read_pickle(io.BytesIO(raw), NAMES, where=str(path), most=INSTRUCTIONS_MOST + 64 * pieces,
+        raw = file.whole(PICKLE_MOST)
+    except ValueError as error:
+        raise FormatError(f"{file.name} cannot be read", remedy=f"it {error}") from None
+    pieces = [name for name in folder.names() if name.endswith(".distcp") and folder.holds(name)]
+    most = INSTRUCTIONS_MOST + 64 * (sum(map(folder.stored, pieces)) // PIECE_LEAST)
+    return read_pickle(io.BytesIO(raw), NAMES, where=file.name, most=most,
                        remedy="save it again with torch.distributed.checkpoint, where you trust it")  # fmt: skip
 
 
 class _Files:
     """The .distcp files of a folder, each opened once."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Folder, stack: ExitStack) -> None:
         self._folder, self._stack = folder, stack
-        self._open: dict[str, LocalFile] = {}
+        self._open: dict[str, ByteSource] = {}
         self._taken = 0
 
     @property
-    def paths(self) -> list[Path]:
-        return [file.path for file in self._open.values()]
+    def opened(self) -> list[ByteSource]:
+        return list(self._open.values())
 
     @property
     def nbytes(self) -> int:
@@ -196,9 +171,9 @@ class _Files:
         if not isinstance(name, str) or len(name) > _NAME_MOST or not is_plain_name(name):
             raise _DamagedError(f"it puts a tensor into {shown(name)!r}, which is no plain file name")
         if name not in self._open:
-            if not os.path.isfile(self._folder / name):
+            if not self._folder.holds(name):
                 raise _DamagedError(f"its file {name!r} is not there")
-            self._open[name] = file = LocalFile(self._folder / name)
+            self._open[name] = file = self._folder.open(name)
             self._stack.callback(file.close)
         file = self._open[name]
         if not _are_counts((offset, length)) or offset + length > file.size:
@@ -206,7 +181,7 @@ class _Files:
         self._taken += length
         if self._taken > 2 * self.nbytes + INFLATED_FREE:
             raise _DamagedError(f"its pieces take more bytes than its files have, {self.nbytes:,}")
-        return Slice(file, offset, length, file.name)
+        return Slice(file, offset, length)
 
 
 def _entries(content: Any, files: _Files) -> tuple[dict[str, Any], dict]:
@@ -291,10 +266,10 @@ def _shape(name: str, sizes: tuple) -> tuple[int, ...]:
 def _dtype(name: str, described: Any) -> str:
     properties = _state(described).get("properties")
     state = properties.state if isinstance(properties, Inert) else None
-    found = (
+    dtype = (
         state[0] if isinstance(state, tuple) and state else state.get("dtype") if isinstance(state, dict) else None
     )
-    spelt = DTYPES.get(found.name.removeprefix("torch.")) if isinstance(found, Global) else None
+    spelt = DTYPES.get(dtype.name.removeprefix("torch.")) if isinstance(dtype, Global) else None
     if spelt is None:
         raise _DamagedError(f"{shown(name)!r} has no dtype that we know")
     return spelt
@@ -311,10 +286,6 @@ def _field(described: Any, key: str, kind: type) -> Any:
     if not isinstance(value, kind):
         raise _DamagedError(f"its metadata has no sound {key!r}")
     return value
-
-
-def _is_stored(value: Any) -> bool:
-    return isinstance(value, Stored)
 
 
 def _are_counts(values: Sequence[Any]) -> bool:
@@ -345,14 +316,21 @@ def _piece(stored: Stored, chunk: Chunk, width: int) -> Piece:
     """Open a chunk's zip and see that it holds what the metadata says."""
     where = f"{chunk.payload.name}, tensor {shown(stored.name)!r},"
     content, locate = read_content(Archive(chunk.payload), INSTRUCTIONS_A_PIECE)
-    if isinstance(content, Unreadable) or not isinstance(content, View):
+    if not isinstance(content, View):
         raise FormatError(f"{where} holds no plain tensor", remedy="save it again")
-    place = locate(content.storage)
-    fault = view_fault(content, place.size)
+    stretch = locate(content.storage)
+    fault = view_fault(content, stretch.size)
     if content.shape != chunk.sizes or content.dtype != stored.dtype:
         fault = f"is {content.dtype} {list(content.shape)}, not {stored.dtype} {list(chunk.sizes)}"
     if fault:
         raise FormatError(f"{where} is damaged", remedy=f"a piece {fault}")
     strides = tuple(stride * width for stride in content.strides)
-    start = place.offset + content.storage.start + content.offset * width
-    return Piece(place.file, start, strides, chunk.begins, chunk.sizes)
+    start = stretch.offset + content.storage.start + content.offset * width
+    return Piece(stretch.file, start, strides, chunk.begins, chunk.sizes)
+
+
+FORMAT = Format(
+    "torch distributed",
+    open_distributed,
+    inside=lambda folder: METADATA if folder.holds(METADATA) else None,
+)

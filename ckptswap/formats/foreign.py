@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 from ckptswap.errors import FormatError
-from ckptswap.formats.pickles import read_pickle
+from ckptswap.formats.pickles import ForbiddenPickleError, read_pickle
 from ckptswap.formats.torch_pickle import NAMES
 
 _TAR_MAGIC = slice(257, 262)
@@ -21,30 +20,32 @@ _BEGINNINGS = {
 }
 
 
-def refuse_foreign(path: Path, head: bytes) -> None:
+def refuse_foreign(name: str, head: bytes) -> None:
     """Raises `FormatError` when the first bytes of a file tell what it is; returns when they do not."""
     for beginning, (what, remedy) in _BEGINNINGS.items():
         if head.startswith(beginning):
-            raise FormatError(f"{path} is {what}", remedy=remedy)
+            raise FormatError(f"{name} is {what}", remedy=remedy)
     if head[_TAR_MAGIC] == b"ustar":
-        raise FormatError(f"{path} is a tar archive (torch wrote such files before 0.1.10)",
+        raise FormatError(f"{name} is a tar archive (torch wrote such files before 0.1.10)",
                           remedy="where you trust it, load it with an old torch and save it again")  # fmt: skip
-    _refuse_old_pickle(path, head)
-    _refuse_text(path, head)
+    _refuse_old_pickle(name, head)
+    _refuse_text(name, head)
 
 
-def _refuse_old_pickle(path: Path, head: bytes) -> None:
+def _refuse_old_pickle(name: str, head: bytes) -> None:
     """A pickle of protocol 0 or 1 looks like text or noise; name what it asks for if it is one."""
     try:
-        read_pickle(io.BytesIO(head), NAMES, where=str(path))
-    except FormatError as error:
-        if "asks for" in error.message and "extension" not in error.message:
+        read_pickle(io.BytesIO(head), NAMES, where=name)
+    except ForbiddenPickleError as error:
+        if not error.is_extension:  # noise may well hold that instruction, but not the name of a global
             raise
+    except FormatError:
+        return
 
 
-def _refuse_text(path: Path, head: bytes) -> None:
+def _refuse_text(name: str, head: bytes) -> None:
     text = head.decode("utf-8", errors="ignore").strip()
     if len(text.encode()) < len(head.strip()) - 3 or not text or "\x00" in text:
         return
     what = "a web page" if text[:1] == "<" and "html" in text.lower() else "text"
-    raise FormatError(f"{path} is {what}, beginning {text[:30]!r}", remedy="was it downloaded whole?")
+    raise FormatError(f"{name} is {what}, beginning {text[:30]!r}", remedy="was it downloaded whole?")

@@ -1,4 +1,5 @@
 """Archives of `numpy.savez`: a zip of .npy files, stored or compressed. Objects are refused; nothing is unpickled.
+The metadata is the archive's comment, which numpy skips.
 
 Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
@@ -8,23 +9,29 @@ from __future__ import annotations
 import ast
 import json
 import warnings
+import zipfile
+from collections.abc import Iterable
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Tensor
+from ckptswap.checkpoint import Checkpoint, Entry, Tensor
 from ckptswap.errors import FormatError
-from ckptswap.formats.archive import Archive
+from ckptswap.formats.archive import ZIP_MAGIC, Archive, ZipChecksums
+from ckptswap.formats.format import Format
+from ckptswap.formats.objects import strings
 from ckptswap.formats.strided import contiguous, strided
-from ckptswap.storage import ByteSource, LocalFile
+from ckptswap.formats.target import Target
+from ckptswap.formats.zip_writer import ALIGNMENT, add_member
+from ckptswap.storage import ByteSource, Folder
 
-FORMAT = "npz"
 MAGIC = b"\x93NUMPY"
 HEADER_MOST = 10_000
 """numpy's own bound on a header, in bytes."""
+COMMENT_MOST = 65_535
 
 
 class Header(NamedTuple):
@@ -36,25 +43,29 @@ class Header(NamedTuple):
     size: int
 
 
-def is_npz(archive: Archive) -> bool:
-    """Whether every member is a .npy file."""
-    return bool(archive.members) and all(name.endswith(".npy") for name in archive.members)
+def _claims(head: bytes, source: ByteSource) -> bool:
+    """A zip whose first member is an array: its name stands right at the beginning."""
+    length = int.from_bytes(head[26:28], "little")
+    return head.startswith(ZIP_MAGIC) and source.pread(length, 30).endswith(b".npy")
 
 
-def open_npz(archive: Archive, file: LocalFile) -> Checkpoint:
+def open_npz(file: ByteSource, folder: Folder | None = None) -> Checkpoint:
     """Open lazily; raises `FormatError` for objects, text, big-endian numbers, and what is damaged."""
+    archive = Archive(file)
     return Checkpoint(
         [_tensor(archive, member) for member in archive.members],
         path=file.name,
-        format=FORMAT,
+        format=FORMAT.name,
         metadata=_metadata(archive.comment),
-        files=[Path(file.name)],
-        close=file.close,
+        sources=[file],
+        checksums=[ZipChecksums([file])],
     )
 
 
 def _tensor(archive: Archive, member: str) -> Tensor:
     name = member.removesuffix(".npy")
+    if name == member:
+        raise FormatError(f"{archive.file.name} holds {member!r} beside its arrays", remedy="take it out")
     file, start = archive.place(member)
     try:
         header = _header(file, start, archive.members[member].size)
@@ -72,14 +83,14 @@ def _fortran(shape: tuple[int, ...], width: int) -> tuple[int, ...]:
 
 def _header(file: ByteSource, start: int, size: int) -> Header:
     """Read and judge a .npy header in `size` bytes from `start` on; raises `ValueError` that ends a sentence."""
-    head = _bytes(file, start, min(size, 12))
+    head = file.pread(min(size, 12), start)
     if len(head) < 12 or not head.startswith(MAGIC) or head[6] not in (1, 2, 3):
         raise ValueError("is no .npy file")
     before, width = (10, 2) if head[6] == 1 else (12, 4)
     length = int.from_bytes(head[8 : 8 + width], "little")
     if length > HEADER_MOST or before + length > size:
         raise ValueError("has a header that is cut short or too long")
-    fields = _literal(_bytes(file, start + before, length))
+    fields = _literal(file.pread(length, start + before))
     dtype, shape = _dtype(fields["descr"]), fields["shape"]
     fault = dtypes.shape_fault(shape) if isinstance(shape, tuple) else "no shape"
     if fault or not isinstance(fields["fortran_order"], bool):
@@ -89,21 +100,15 @@ def _header(file: ByteSource, start: int, size: int) -> Header:
     return Header(dtype, shape, fields["fortran_order"], before + length)
 
 
-def _bytes(file: ByteSource, start: int, size: int) -> bytes:
-    raw = bytearray(size)
-    file.pread_into(memoryview(raw), start)
-    return bytes(raw)
-
-
 def _literal(raw: bytes) -> dict:
     try:
         with warnings.catch_warnings(action="ignore"):  # Python's parser warns of odd literals
-            found = ast.literal_eval(raw.decode("utf-8").strip())
+            fields = ast.literal_eval(raw.decode("utf-8").strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         raise ValueError("has a header that cannot be parsed") from None
-    if not isinstance(found, dict) or set(found) != {"descr", "fortran_order", "shape"}:
+    if not isinstance(fields, dict) or set(fields) != {"descr", "fortran_order", "shape"}:
         raise ValueError("has a header of another form")
-    return found
+    return fields
 
 
 def _dtype(descr: object) -> str:
@@ -111,13 +116,13 @@ def _dtype(descr: object) -> str:
         raise ValueError("is a table of records, no tensor")
     try:
         with warnings.catch_warnings(action="ignore"):  # of dtypes that are on their way out
-            found = np.dtype(descr)
+            dtype = np.dtype(descr)
     except (TypeError, ValueError, SyntaxError):
         raise ValueError(f"has the unknown dtype {descr[:20]!r}") from None
-    spelt = dtypes.from_numpy(found)
-    if found.hasobject:
+    spelt = dtypes.from_numpy(dtype)
+    if dtype.hasobject:
         raise ValueError("holds Python objects, which would have to be unpickled; it was not loaded")
-    if found.byteorder == ">":
+    if dtype.byteorder == ">":
         raise ValueError("was saved big-endian; save it again little-endian")
     if spelt is None:
         raise ValueError(f"has the dtype {descr[:20]!r}, which is no tensor's; .npz has no bf16 or fp8")
@@ -127,9 +132,56 @@ def _dtype(descr: object) -> str:
 def _metadata(comment: bytes) -> dict[str, str]:
     """What we wrote as the archive's comment; anybody else's comment is none."""
     try:
-        found = json.loads(comment)
+        return strings(json.loads(comment))
     except (ValueError, RecursionError):
         return {}
-    return (
-        {key: value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
-    )
+
+
+def write_npz(entries: Iterable[Entry], target: Target) -> None:
+    """Stream entries into a new file, atomically.
+
+    Raises `FormatError` for a dtype that numpy lacks (bf16, fp8), a name that no zip archive can hold, and
+    metadata for which there is no room.
+    """
+    headers = [(entry, _written_header(entry, target.path)) for entry in entries]
+    comment = json.dumps(dict(target.metadata)).encode("ascii") if target.metadata else b""
+    if len(comment) > COMMENT_MOST:
+        raise FormatError(f"{target.path} has no room for {len(comment):,} bytes of metadata",
+                          remedy="write .safetensors instead")  # fmt: skip
+    with target.file() as file, zipfile.ZipFile(file, "w") as archive:
+        archive.comment = comment
+        for entry, header in headers:
+
+            def fill(out: BinaryIO, entry: Entry = entry, header: bytes = header) -> None:
+                out.write(header)
+                target.stream(entry, out)
+
+            add_member(archive, f"{entry.name}.npy", len(header) + entry.nbytes, fill)
+
+
+def _written_header(entry: Entry, path: Path) -> bytes:
+    if not dtypes.is_plain(entry.dtype):
+        raise FormatError(f"{path} cannot hold {entry.name!r}", remedy=f"numpy has no {entry.dtype}")
+    if "\x00" in entry.name or not _fits_zip(entry.name):
+        raise FormatError(f"{path} cannot hold {entry.name!r:.80}", remedy="a zip archive has no such name")
+    descr = dtypes.to_numpy(entry.dtype).str
+    text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {entry.shape!r}, }}"
+    room = -(len(MAGIC) + 4 + len(text) + 1) % ALIGNMENT
+    return MAGIC + b"\x01\x00" + (len(text) + room + 1).to_bytes(2, "little") + f"{text}{' ' * room}\n".encode()
+
+
+def _fits_zip(name: str) -> bool:
+    try:
+        return len(name.encode("utf-8")) <= 65_000
+    except UnicodeEncodeError:
+        return False
+
+
+FORMAT = Format(
+    "npz",
+    open_npz,
+    what="a zip archive, as torch and numpy write them",
+    claims=_claims,
+    suffixes=(".npz",),
+    write=write_npz,
+)

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
-from ckptswap.checkpoint import PAGE, Checkpoint, Entry
+from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.errors import FormatError
-from ckptswap.formats.atomic import atomic_file, write_text
-from ckptswap.formats.companions import Companion, take_along
+from ckptswap.formats.companions import take_along
 from ckptswap.formats.safetensors import encode_header, pad_header
-from ckptswap.formats.sharded import DEFAULT_INDEX, new_folder
-from ckptswap.formats.streaming import Watch
-from ckptswap.storage import FileRange, LocalFile
+from ckptswap.formats.sharded import DEFAULT_INDEX, new_folder, write_index
+from ckptswap.formats.target import Target
+from ckptswap.sources import PAGE, FileRange
+from ckptswap.storage import ByteSource, LocalFile
+from ckptswap.watching import Watch
 
 FORMATS = ("safetensors", "sharded safetensors", "smp folder")
-
 COPY = 1 << 25
 """Bytes that the kernel is asked to copy at once: few enough to show progress, and to begin writing back early."""
 
@@ -47,91 +45,76 @@ class Patch:
         header = self.start if self.replaced else 0
         return self.file.size - header + sum(entry.nbytes for entry in self.replaced.values())
 
+    def write(self, target: Target, final: Callable[[], Metadata]) -> None:
+        """Write the patched file. The header is written last, into room that the target's metadata keep.
+
+        The data keeps its place modulo a page, without which the kernel could neither share nor quickly copy it.
+        """
+        places = {entry.name: _place(entry) for entry in self.entries}
+        old_start = self.start
+        offsets = {
+            entry.name: (places[entry.name] - old_start, places[entry.name] - old_start + entry.nbytes)
+            for entry in self.entries
+        }
+        room = len(encode_header(self.entries, offsets, target.metadata))
+        new_start = room + (old_start - room) % PAGE
+        with target.file() as out:
+            copy_file(self.file, old_start, out, new_start, target.watch)
+            for name, entry in self.replaced.items():
+                _overwrite(entry, out, places[name] - old_start + new_start, target.watch)
+            out.write(pad_header(encode_header(self.entries, offsets, final()), new_start))
+            self.file.check_unchanged()
+
+
+@dataclass(frozen=True)
+class FolderPatch:
+    """A folder of such files: what changes is patched, the rest copied, or hard-linked with `link`. An index is
+    written unless the one file needs none."""
+
+    parts: Sequence[Patch]
+    link: bool
+    has_index: bool
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts)
+
+    def write(self, target: Target, final: Callable[[], Metadata]) -> None:
+        """Write it as a new folder with the target's `others`; it appears whole or not at all."""
+        with new_folder(target.path) as beside:
+            for part in self.parts:
+                shard = target.at(beside / part.file.path.name, target.metadata)
+                if part.replaced:
+                    part.write(shard, final)
+                elif self.link:
+                    os.link(os.path.realpath(part.file.path), shard.path)
+                    target.watch(part.nbytes)
+                else:
+                    with shard.file() as out:
+                        copy_file(part.file, 0, out, 0, target.watch)
+                        part.file.check_unchanged()
+            take_along(target.others, beside)
+            if self.has_index:
+                write_index(
+                    beside / DEFAULT_INDEX, {part.file.path.name: part.entries for part in self.parts}, final()
+                )
+
 
 def patches(recipient: Checkpoint, replaced: Mapping[str, Entry]) -> list[Patch] | None:
     """A recipient in safetensors files as one patch a file; None where its tensors do not lie in such files."""
     if recipient.format not in FORMATS:
         return None
-    files: dict[int, tuple[LocalFile, list[Entry]]] = {}
+    files: dict[LocalFile, list[Entry]] = {}
     for entry in recipient.values():
         if not isinstance(entry.source, FileRange) or not isinstance(entry.source.file, LocalFile):
             return None
-        files.setdefault(id(entry.source.file), (entry.source.file, []))[1].append(entry)
+        files.setdefault(entry.source.file, []).append(entry)
     return [
         Patch(
             file, tuple(entries), {entry.name: replaced[entry.name] for entry in entries if entry.name in replaced}
         )
-        for file, entries in files.values()
+        for file, entries in files.items()
     ]
-
-
-def patch_file(
-    patch: Patch,
-    target: Path,
-    *,
-    draft: Metadata,
-    metadata: Callable[[], Metadata],
-    force: bool,
-    watch: Watch,
-    made_of: Sequence[Path] = (),
-) -> None:
-    """Write the patched file, atomically. The header is written last, when `metadata()` is known, into room that
-    `draft` (no shorter than it) keeps.
-
-    The data keeps its place modulo a page, without which the kernel could neither share nor quickly copy it.
-    Raises `FileError` when something is in the way or the file changed meanwhile.
-    """
-    places = {entry.name: _place(entry) for entry in patch.entries}
-    old_start = patch.start
-    offsets = {
-        entry.name: (places[entry.name] - old_start, places[entry.name] - old_start + entry.nbytes)
-        for entry in patch.entries
-    }
-    room = len(encode_header(patch.entries, offsets, draft))
-    new_start = room + (old_start - room) % PAGE
-    with atomic_file(target, force=force, made_of=made_of) as out:
-        copy_file(patch.file, old_start, out, new_start, watch)
-        for name, entry in patch.replaced.items():
-            _overwrite(entry, out, places[name] - old_start + new_start, watch)
-        out.write(pad_header(encode_header(patch.entries, offsets, metadata()), new_start))
-        patch.file.check_unchanged()
-
-
-def patch_folder(
-    parts: Sequence[Patch],
-    folder: Path,
-    *,
-    draft: Metadata,
-    metadata: Callable[[], Metadata],
-    link: bool,
-    watch: Watch,
-    made_of: Sequence[Path] = (),
-    index: bool = True,
-    others: Iterable[Companion] = (),
-) -> None:
-    """Write a new folder of shards, the `others` that go with them, and an `index` unless the one file needs none:
-    what changes is patched, the rest copied, or hard-linked with `link`. The folder appears whole or not at all;
-    raises `FileError` when it exists."""
-    with new_folder(folder) as beside:
-        places: dict[str, str] = {}
-        for part in parts:
-            shard = beside / part.file.path.name
-            places |= {entry.name: shard.name for entry in part.entries}
-            if part.replaced:
-                patch_file(part, shard, draft=draft, metadata=metadata, force=False, made_of=made_of, watch=watch)
-            elif link:
-                os.link(os.path.realpath(part.file.path), shard)
-                watch(part.nbytes)
-            else:
-                with atomic_file(shard, force=False, made_of=made_of) as out:
-                    copy_file(part.file, 0, out, 0, watch)
-                    part.file.check_unchanged()
-        take_along(others, beside)
-        if not index:
-            return
-        total = sum(entry.nbytes for part in parts for entry in part.entries)
-        listing = {"metadata": {**metadata(), "total_size": total}, "weight_map": places}
-        write_text(beside / DEFAULT_INDEX, json.dumps(listing, indent=2) + "\n")
 
 
 def _place(entry: Entry) -> int:
@@ -139,7 +122,7 @@ def _place(entry: Entry) -> int:
     return entry.source.offset
 
 
-def copy_file(file: LocalFile, start: int, out: BinaryIO, at: int, watch: Watch) -> None:
+def copy_file(file: ByteSource, start: int, out: BinaryIO, at: int, watch: Watch) -> None:
     """The kernel's own copy, which shares blocks where the file system can; plain reads where it cannot copy.
 
     Each stretch ends at a multiple of its size in the new file, where the page cache can then use large folios,
@@ -147,18 +130,23 @@ def copy_file(file: LocalFile, start: int, out: BinaryIO, at: int, watch: Watch)
     """
     while start < file.size:
         size = min(COPY - at % COPY, file.size - start)
-        try:
-            with file.descriptor() as source:
-                count = os.copy_file_range(source, out.fileno(), size, start, at)
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-            count = os.pwrite(out.fileno(), file.pread(size, start), at)
+        count = _copied(file, start, out, at, size)
         if count == 0:
             raise FormatError(f"{file.name} ended at byte {start}", remedy="it was cut short while being copied")
         _write_back(out, at, count)
         start, at = start + count, at + count
         watch(count)
+
+
+def _copied(file: ByteSource, start: int, out: BinaryIO, at: int, size: int) -> int:
+    if isinstance(file, LocalFile):
+        try:
+            with file.descriptor() as source:
+                return os.copy_file_range(source, out.fileno(), size, start, at)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+    return os.pwrite(out.fileno(), file.pread(size, start), at)
 
 
 def _write_back(out: BinaryIO, at: int, count: int) -> None:

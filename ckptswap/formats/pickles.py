@@ -128,8 +128,18 @@ def shown(value: Any, most: int = 60) -> str:
     return value.name if isinstance(value, Inert | Global) else f"a {type(value).__name__}"
 
 
+class ForbiddenPickleError(FormatError):
+    """A pickle that asks for a global that is not admitted, by its name, or by a number of copyreg's."""
+
+    is_extension = False
+
+
 class ForbiddenGlobalError(Exception):
     """A pickle asked for a name that is not admitted."""
+
+
+class _ExtensionError(ForbiddenGlobalError):
+    """The same by a number: an extension of copyreg."""
 
 
 class _TooMuchError(Exception):
@@ -166,7 +176,9 @@ def read_pickle(
     except ForbiddenGlobalError as asked:
         name = shown(asked.args[0], most=200)
         fault = f"{where} is a pickle that asks for {name}, which could run code; it was not loaded"
-        raise FormatError(fault, remedy=remedy) from None
+        refusal = ForbiddenPickleError(fault, remedy=remedy)
+        refusal.is_extension = isinstance(asked, _ExtensionError)
+        raise refusal from None
     except _TooMuchError:
         fault = (
             f"{where} is a pickle of more than {most:,} instructions, too many for the tensors that it could hold"
@@ -321,7 +333,7 @@ class _Machine:
         self.stack.append(self.persistent(identity))
 
     def extension(self, code: int) -> None:
-        raise ForbiddenGlobalError(f"extension {code} of copyreg")
+        raise _ExtensionError(f"extension {code} of copyreg")
 
 
 def _key(key: Any) -> Any:

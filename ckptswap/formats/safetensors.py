@@ -11,74 +11,61 @@ import json
 from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NoReturn
+
+from safetensors import SafetensorError, safe_open
 
 from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, Entry, Tensor
 from ckptswap.errors import FormatError
-from ckptswap.formats.atomic import atomic_file
+from ckptswap.formats.format import Format
 from ckptswap.formats.objects import parse_object
-from ckptswap.formats.sniff import HEADER_MOST
-from ckptswap.formats.streaming import Watch, stream, unwatched
-from ckptswap.storage import FileRange, LocalFile, opened
+from ckptswap.formats.target import Target
+from ckptswap.sources import FileRange
+from ckptswap.storage import ByteSource, Folder
 
-FORMAT = "safetensors"
-
-
-class Layout(NamedTuple):
-    """Where things lie: the header's fields in their order, and where the data begins."""
-
-    header: dict[str, dict]
-    metadata: dict[str, str]
-    data_start: int
+HEADER_MOST = 100_000_000
+"""The longest header that the reference implementation accepts, in bytes."""
 
 
-def open_safetensors(path: Path) -> Checkpoint:
+def _claims(head: bytes, source: ByteSource) -> bool:
+    """A length that is possible and a `{` behind it: whatever magic number the length reads like, neither a zip
+    nor a pickle begins so. In a zip it would be a way of compressing that does not exist; a pickle would have to
+    begin with a text whose first letter is NUL."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= HEADER_MOST
+
+
+def open_safetensors(file: ByteSource, folder: Folder | None = None) -> Checkpoint:
     """Open a file lazily; raises `FormatError` when it is damaged or hostile."""
-    with opened(path) as file:
-        layout = read_layout(file)
-        tensors = [_tensor(file, layout, name) for name in layout.header]
-        return Checkpoint(
-            tensors, path=file.name, format=FORMAT, metadata=layout.metadata, files=[file.path], close=file.close
-        )
+    header, start = _read_header(file)
+    metadata = header.pop("__metadata__", None) or {}
+    tensors = [_tensor(file, start, name, field) for name, field in header.items()]
+    return Checkpoint(tensors, path=file.name, format=FORMAT.name, metadata=metadata, sources=[file])
 
 
-def read_layout(file: LocalFile) -> Layout:
-    """The header, judged by the reference implementation and by us; raises `FormatError`."""
+def _read_header(file: ByteSource) -> tuple[dict[str, Any], int]:
+    """The header, judged by the reference implementation and by us, and where the data begins."""
     length = int.from_bytes(file.pread(8, 0), "little")
     if file.size < 8 or length > file.size - 8:
         _refuse(file, f"its header is said to take {length:,} B, but the file has {file.size:,}")
     if length > HEADER_MOST:
         _refuse(file, f"its header is said to take {length:,} B; {HEADER_MOST:,} is the most")
-    header = _parse(file, file.pread(length, 8))
-    _judge(file)
-    metadata = header.pop("__metadata__", None) or {}
-    return Layout(header, metadata, 8 + length)
-
-
-def _judge(file: LocalFile) -> None:
-    from safetensors import SafetensorError, safe_open
-
+    raw = file.pread(length, 8)
     try:
-        with safe_open(file.name, framework="np"):
-            pass
+        header = parse_object(raw)
+        with file.lent(length.to_bytes(8, "little") + raw) as path, safe_open(path, framework="np"):
+            return header, 8 + length
+    except ValueError as error:
+        _refuse(file, f"its header {error}")
     except (SafetensorError, OSError) as error:
         _refuse(file, str(error).removeprefix("Error while deserializing header: "))
 
 
-def _parse(file: LocalFile, raw: bytes) -> dict:
-    try:
-        return parse_object(raw)
-    except ValueError as error:
-        _refuse(file, f"its header {error}")
-
-
-def _refuse(file: LocalFile, fault: str) -> NoReturn:
+def _refuse(file: ByteSource, fault: str) -> NoReturn:
     raise FormatError(f"{file.name} is not a sound safetensors file", remedy=fault)
 
 
-def _tensor(file: LocalFile, layout: Layout, name: str) -> Tensor:
-    field = layout.header[name]
+def _tensor(file: ByteSource, start: int, name: str, field: dict[str, Any]) -> Tensor:
     dtype, shape, (begin, end) = field["dtype"], tuple(field["shape"]), field["data_offsets"]
     if not dtypes.known(dtype):
         _refuse(file, f"tensor {name!r} has the dtype {dtype!r}, which this version does not know")
@@ -87,18 +74,10 @@ def _tensor(file: LocalFile, layout: Layout, name: str) -> Tensor:
         _refuse(file, f"tensor {name!r} has {fault}")
     if (prod(shape) * dtypes.bits(dtype) + 7) // 8 != end - begin:
         _refuse(file, f"tensor {name!r} is {dtype} {list(shape)} but takes {end - begin:,} B")
-    return Tensor(name, shape, dtype, FileRange(file, layout.data_start + begin))
+    return Tensor(name, shape, dtype, FileRange(file, start + begin))
 
 
-def write_safetensors(
-    entries: Iterable[Entry],
-    path: Path,
-    *,
-    metadata: Mapping[str, str],
-    force: bool = False,
-    made_of: Iterable[Path] = (),
-    watch: Watch = unwatched,
-) -> None:
+def write_safetensors(entries: Iterable[Entry], target: Target) -> None:
     """Stream entries into a new file, atomically. Wide dtypes come first, so that every tensor is aligned.
 
     The header keeps the order of the entries. Raises `FormatError` for a dtype or a name that safetensors lacks.
@@ -106,15 +85,15 @@ def write_safetensors(
     listed = list(entries)
     ordered = sorted(listed, key=lambda entry: -dtypes.bits(entry.dtype))
     try:
-        header = encode_header(listed, _offsets(ordered, path), metadata)
+        header = encode_header(listed, _offsets(ordered, target.path), target.metadata)
     except UnicodeEncodeError:
         raise FormatError(
-            f"{path} cannot hold a name or metadata that is not Unicode", remedy="rename it"
+            f"{target.path} cannot hold a name or metadata that is not Unicode", remedy="rename it"
         ) from None
-    with atomic_file(path, force=force, made_of=made_of) as file:
+    with target.file() as file:
         file.write(header)
         for entry in ordered:
-            stream(entry, file, watch)
+            target.stream(entry, file)
 
 
 def encode_header(
@@ -148,3 +127,13 @@ def _offsets(entries: Iterable[Entry], path: Path) -> dict[str, tuple[int, int]]
         offsets[entry.name] = (start, start + entry.nbytes)
         start += entry.nbytes
     return offsets
+
+
+FORMAT = Format(
+    "safetensors",
+    open_safetensors,
+    claims=_claims,
+    suffixes=(".safetensors",),
+    promised=True,
+    write=write_safetensors,
+)

@@ -9,113 +9,114 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import reduce
 from pathlib import Path
 
-from ckptswap.checkpoint import Checkpoint, Entry, Tensor
+from ckptswap.checkpoint import Checkpoint, Entry, Home, Tensor
 from ckptswap.errors import FileError, FormatError
 from ckptswap.formats.atomic import sync_folder, write_text
-from ckptswap.formats.companions import Companion, take_along
+from ckptswap.formats.companions import take_along
+from ckptswap.formats.format import INDEX, Format
 from ckptswap.formats.objects import is_plain_name, parse_object, strings
+from ckptswap.formats.opening import open_file
 from ckptswap.formats.safetensors import write_safetensors
-from ckptswap.formats.streaming import Watch, unwatched
-from ckptswap.storage import LocalFile
+from ckptswap.formats.target import Target
+from ckptswap.storage import ByteSource, Folder
 from ckptswap.ties import Ties
 
-INDEX = ".index.json"
 INDEX_MOST = 100_000_000
-DEFAULT_INDEX = "model.safetensors.index.json"
-SHARD_SIZE = 5_000_000_000
-"""Bytes of tensors in a shard, as Hugging Face's tools choose by default."""
+DEFAULT_INDEX = f"model.safetensors{INDEX}"
 
 
-def open_sharded(index: Path, open_file: Callable[[Path], Checkpoint]) -> Checkpoint:
+def _inside(folder: Folder) -> str | None:
+    indexes = [name for name in folder.names() if name.endswith(INDEX)]
+    return indexes[0] if len(indexes) == 1 else None
+
+
+def open_sharded(index: ByteSource, folder: Folder) -> Checkpoint:
     """Open all shards lazily; raises `FormatError` where index and shards disagree."""
     places, metadata = _read_index(index)
     with ExitStack() as stack:
         shards = {
-            name: stack.enter_context(_shard(index, name, open_file)) for name in dict.fromkeys(places.values())
+            name: stack.enter_context(_shard(index, name, folder)) for name in dict.fromkeys(places.values())
         }
         tensors = [_tensor(index, shards[shard], name, shard) for name, shard in places.items()]
         _check_listed(index, places, shards)
-        found = {key: value for shard in shards.values() for key, value in shard.metadata.items()}
-        formats = dict.fromkeys(shard.format for shard in shards.values())
-        return Checkpoint(
+        parts = shards.values()
+        formats = dict.fromkeys(shard.format for shard in parts)
+        checkpoint = Checkpoint(
             tensors,
-            path=str(index),
+            path=index.name,
             format=f"sharded {' and '.join(formats)}",
-            metadata={**found, **metadata},
-            notes=dict.fromkeys(note for shard in shards.values() for note in shard.notes),
-            unread={name: what for shard in shards.values() for name, what in shard.unread.items()},
-            files=[index, *(file for shard in shards.values() for file in shard.files)],
-            close=stack.pop_all().close,
-            ties=reduce(Ties.joined, (shard.ties for shard in shards.values()), Ties()),
+            metadata={key: value for shard in parts for key, value in shard.metadata.items()} | metadata,
+            notes=dict.fromkeys(note for shard in parts for note in shard.notes),
+            unread={name: what for shard in parts for name, what in shard.unread.items()},
+            sources=[index, *(source for shard in parts for source in shard.sources)],
+            checksums=[known for shard in parts for known in shard.checksums],
+            home=Home(folder.path.absolute(), has_index=True) if folder.path else None,
+            ties=reduce(Ties.joined, (shard.ties for shard in parts), Ties()),
+            stale=[key for shard in parts for key in shard.stale],
         )
+        stack.pop_all()
+        return checkpoint
 
 
-def _read_index(index: Path) -> tuple[dict[str, str], dict[str, str]]:
+def _read_index(index: ByteSource) -> tuple[dict[str, str], dict[str, str]]:
     """Tensor → shard, and the metadata."""
-    file = LocalFile(index)
     try:
-        if file.size > INDEX_MOST:
-            raise ValueError(f"takes {file.size:,} bytes; {INDEX_MOST:,} is the most")
-        found = parse_object(file.pread(file.size, 0))
-        places = found.get("weight_map")
+        content = parse_object(index.whole(INDEX_MOST))
+        places = content.get("weight_map")
         if not isinstance(places, dict) or not places:
             raise ValueError("has no weight_map")
         for name, shard in places.items():
             if not isinstance(shard, str) or not is_plain_name(shard):
                 raise ValueError(f"puts {name!r} into {repr(shard)[:80]}, which is no plain file name")
     except ValueError as error:
-        raise FormatError(f"{index} is no sound index of shards", remedy=f"it {error}") from None
-    finally:
-        file.close()
-    return places, strings(found.get("metadata"))
+        raise FormatError(f"{index.name} is no sound index of shards", remedy=f"it {error}") from None
+    return places, strings(content.get("metadata"))
 
 
-def _shard(index: Path, name: str, open_file: Callable[[Path], Checkpoint]) -> Checkpoint:
-    path = index.parent / name
-    if not os.path.isfile(path):
-        raise FormatError(f"{index} lists the shard {name!r}, which is not there", remedy="fetch the missing file")
-    return open_file(path)
+def _shard(index: ByteSource, name: str, folder: Folder) -> Checkpoint:
+    if not folder.holds(name):
+        raise FormatError(
+            f"{index.name} lists the shard {name!r}, which is not there", remedy="fetch the missing file"
+        )
+    if name.endswith(INDEX):
+        raise FormatError(
+            f"{os.path.join(folder.name, name)} is an index, not a shard",
+            remedy="the index that lists it is damaged",
+        )
+    return open_file(folder.open(name), folder)
 
 
-def _tensor(index: Path, shard: Checkpoint, name: str, file: str) -> Tensor:
+def _tensor(index: ByteSource, shard: Checkpoint, name: str, file: str) -> Tensor:
     entry = shard.get(name)
     if entry is None:
         raise FormatError(
-            f"{index} and its shards disagree", remedy=f"tensor {name!r} is not in its shard {file!r}"
+            f"{index.name} and its shards disagree", remedy=f"tensor {name!r} is not in its shard {file!r}"
         )
     return Tensor(name, entry.shape, entry.dtype, entry.source)
 
 
-def _check_listed(index: Path, places: Mapping[str, str], shards: Mapping[str, Checkpoint]) -> None:
+def _check_listed(index: ByteSource, places: Mapping[str, str], shards: Mapping[str, Checkpoint]) -> None:
     for file, shard in shards.items():
         for name in shard:
             listed = places.get(name)
             if listed != file:
                 where = "absent from the index" if listed is None else f"listed for {listed!r}"
                 fault = f"tensor {name!r} is in {file!r} but {where}"
-                raise FormatError(f"{index} and its shards disagree", remedy=fault)
+                raise FormatError(f"{index.name} and its shards disagree", remedy=fault)
 
 
-def write_sharded(
-    checkpoint: Checkpoint,
-    index: Path,
-    *,
-    metadata: Mapping[str, str],
-    shard_size: int,
-    made_of: Sequence[Path] = (),
-    watch: Watch = unwatched,
-) -> None:
+def write_sharded(entries: Iterable[Entry], target: Target) -> None:
     """Write shards beside the index and the index last; a file is whole or not there.
 
     Raises `FileError` when a file of one of these names exists: no set of files can be replaced at once, and some
     of the new among the old would open as if nothing were wrong. Shards written before a failure are taken away.
     """
-    parts = list(_parts(list(checkpoint.values()), shard_size))
+    index, parts = target.path, list(_parts(entries, target.shard_size))
     stem = index.name.removesuffix(INDEX).removesuffix(".safetensors")
     names = [f"{stem}-{at:05}-of-{len(parts):05}.safetensors" for at in range(1, len(parts) + 1)]
     for name in (index.name, *names):
@@ -125,36 +126,26 @@ def write_sharded(
             )
     with ExitStack() as undo:
         for name, part in zip(names, parts, strict=True):
-            write_safetensors(part, index.parent / name, metadata={}, made_of=made_of, watch=watch)
+            write_safetensors(part, target.at(index.parent / name))
             undo.callback((index.parent / name).unlink, missing_ok=True)
-        places = {entry.name: name for name, part in zip(names, parts, strict=True) for entry in part}
-        listing = {"metadata": {**metadata, "total_size": checkpoint.nbytes}, "weight_map": places}
-        write_text(index, json.dumps(listing, indent=2) + "\n", force=False)
+        write_index(index, dict(zip(names, parts, strict=True)), target.metadata)
         undo.pop_all()
 
 
-def write_sharded_folder(
-    checkpoint: Checkpoint,
-    folder: Path,
-    *,
-    metadata: Mapping[str, str],
-    shard_size: int,
-    made_of: Sequence[Path] = (),
-    watch: Watch = unwatched,
-    others: Iterable[Companion] = (),
-) -> None:
+def write_index(index: Path, shards: Mapping[str, Iterable[Entry]], metadata: Mapping[str, str]) -> None:
+    """Write the file that lists which shard holds what."""
+    places = {entry.name: name for name, part in shards.items() for entry in part}
+    total = sum(entry.nbytes for part in shards.values() for entry in part)
+    listing = {"metadata": {**metadata, "total_size": total}, "weight_map": places}
+    write_text(index, json.dumps(listing, indent=2) + "\n", force=False)
+
+
+def write_sharded_folder(entries: Iterable[Entry], target: Target) -> None:
     """Write a new folder of shards and the `others` that go with them; it appears whole or not at all. Raises
     `FileError` when it exists."""
-    with new_folder(folder) as beside:
-        take_along(others, beside)
-        write_sharded(
-            checkpoint,
-            beside / DEFAULT_INDEX,
-            metadata=metadata,
-            shard_size=shard_size,
-            made_of=made_of,
-            watch=watch,
-        )
+    with new_folder(target.path) as beside:
+        take_along(target.others, beside)
+        write_sharded(entries, target.at(beside / DEFAULT_INDEX, target.metadata))
 
 
 @contextmanager
@@ -178,7 +169,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _parts(entries: Sequence[Entry], size: int) -> Iterator[list[Entry]]:
+def _parts(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
     """Entries in their order, cut where a part would grow beyond `size` bytes."""
     part: list[Entry] = []
     taken = 0
@@ -189,3 +180,13 @@ def _parts(entries: Sequence[Entry], size: int) -> Iterator[list[Entry]]:
         part.append(entry)
         taken += entry.nbytes
     yield part
+
+
+FORMAT = Format(
+    "sharded",
+    open_sharded,
+    claims=lambda head, source: source.name.endswith(INDEX),
+    inside=_inside,
+    suffixes=(INDEX,),
+    write=write_sharded,
+)

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ckptswap.storage import ByteSource, FileRange
+from ckptswap.sources import FileRange
+from ckptswap.storage import ByteSource
 
 SPAN_MOST = 1 << 23
 """Bytes read at once, wanted or not."""

@@ -4,43 +4,34 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FormatError
+from ckptswap.formats.format import Format
 from ckptswap.formats.pickles import PICKLE_MOST, read_pickle
-from ckptswap.formats.torch_beside import refuse_faulty
-from ckptswap.formats.torch_pickle import NAMES, Locate, Place, Storage, Storages, beside, find_tensors
-from ckptswap.storage import LocalFile
+from ckptswap.formats.torch_pickle import NAMES, Locate, Storage, Storages, Stretch
+from ckptswap.formats.torch_tensors import checkpoint_of
+from ckptswap.storage import ByteSource, Folder
 
-FORMAT = "torch legacy"
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
 GREETING_MOST = 1000
 """Instructions of a small pickle; torch writes some twenty."""
 
 
-def open_torch_legacy(file: LocalFile) -> Checkpoint:
+def _claims(head: bytes, source: ByteSource) -> bool:
+    """A pickle of protocol 2 to 5."""
+    return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+
+
+def open_torch_legacy(file: ByteSource, folder: Folder | None = None) -> Checkpoint:
     """Open lazily; raises `FormatError` for what is damaged, hostile, or a pickle of another kind."""
-    content, locate = read_content(file)
-    found = find_tensors(content, locate, file.name)
-    refuse_faulty(content, locate, file.name)
-    return Checkpoint(
-        found.tensors,
-        path=file.name,
-        format=FORMAT,
-        notes=found.notes,
-        unread=found.unread,
-        files=[Path(file.name)],
-        close=file.close,
-        ties=found.ties,
-        beside=beside(content),
-    )
+    return checkpoint_of(*read_content(file), file, FORMAT.name)
 
 
-def read_content(file: LocalFile) -> tuple[Any, Locate]:
+def read_content(file: ByteSource) -> tuple[Any, Locate]:
     """What a file's pickle holds, inert, and where its storages lie."""
     stream = io.BytesIO(file.pread(PICKLE_MOST, 0))
     _check_greeting(stream, file.name)
@@ -67,7 +58,7 @@ def _check_greeting(stream: BinaryIO, where: str) -> None:
         raise FormatError(f"{where} was saved big-endian", remedy="save it again on a little-endian machine")
 
 
-def _places(file: LocalFile, stream: BinaryIO, roots: Mapping[str, Storage]) -> dict[str, Place]:
+def _places(file: ByteSource, stream: BinaryIO, roots: Mapping[str, Storage]) -> dict[str, Stretch]:
     """Where each storage lies: they follow one another in the order of the last pickle's keys."""
     keys = read_pickle(stream, NAMES, where=file.name)
     if not isinstance(keys, list) or not all(isinstance(key, str) and key in roots for key in keys):
@@ -79,12 +70,15 @@ def _places(file: LocalFile, stream: BinaryIO, roots: Mapping[str, Storage]) -> 
         width = dtypes.bits(roots[key].dtype) // 8
         if len(raw) < 8 or at + 8 + numel * width > file.size:
             raise FormatError(f"{file.name} is cut short", remedy=f"storage {key} is not there to its end")
-        places[key] = Place(file, at + 8, numel * width)
+        places[key] = Stretch(file, at + 8, numel * width)
         at += 8 + numel * width
     return places
 
 
-def _place(places: Mapping[str, Place], storage: Storage, where: str) -> Place:
+def _place(places: Mapping[str, Stretch], storage: Storage, where: str) -> Stretch:
     if storage.key not in places:
         raise FormatError(f"{where} is damaged", remedy=f"storage {storage.key} is not in it")
     return places[storage.key]
+
+
+FORMAT = Format("torch legacy", open_torch_legacy, what="a pickle, as torch writes them", claims=_claims)

@@ -11,27 +11,28 @@ import json
 import zipfile
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from ckptswap.checkpoint import CHUNK, Checkpoint, Entry, MemorySource, Source, page_aligned
+from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.formats import torch_legacy, torch_zip
 from ckptswap.formats.archive import Archive, Member
-from ckptswap.formats.atomic import atomic_file
 from ckptswap.formats.patch import copy_file
-from ckptswap.formats.streaming import Watch, unwatched
 from ckptswap.formats.strided import PieceSource
-from ckptswap.formats.torch_beside import keys_of
+from ckptswap.formats.target import Target
 from ckptswap.formats.torch_pickle import View, span
+from ckptswap.formats.torch_tensors import keys_holding
 from ckptswap.formats.zip_writer import add_member
-from ckptswap.storage import ByteSource, FileRange, LocalFile
+from ckptswap.sources import CHUNK, FileRange, MemorySource, TensorSource, page_aligned
+from ckptswap.storage import ByteSource
+from ckptswap.twins import alike
+from ckptswap.watching import Watch, unwatched
 
-FORMATS = (torch_zip.FORMAT, torch_legacy.FORMAT)
+FORMATS = (torch_zip.FORMAT.name, torch_legacy.FORMAT.name)
+SUFFIXES = torch_zip.FORMAT.suffixes
 Metadata = Mapping[str, str]
 
 
@@ -44,7 +45,7 @@ class Splice:
     entry: Entry
     replacement: Entry
 
-    def source(self) -> Source:
+    def source(self) -> TensorSource:
         """The new bytes; what lies between those of a view with strides is the recipient's."""
         ours = self.entry.source
         if isinstance(ours, FileRange):
@@ -61,7 +62,61 @@ class Splice:
         return MemorySource(raw.data)
 
 
-def splices(recipient: Checkpoint, replaced: Mapping[str, Entry]) -> list[Splice] | None:
+@dataclass(frozen=True)
+class TorchPatch:
+    """A file of torch whose bytes are replaced in these places."""
+
+    recipient: Checkpoint
+    replaced: Sequence[Splice]
+
+    @property
+    def file(self) -> ByteSource:
+        [file] = self.recipient.sources
+        return file
+
+    @property
+    def is_old(self) -> bool:
+        """Whether it was saved before torch 1.6, and so has no room to say where it came from."""
+        return self.recipient.format == torch_legacy.FORMAT.name
+
+    @property
+    def nbytes(self) -> int:
+        if self.is_old:
+            return self.file.size + sum(splice.end - splice.begin for splice in self.replaced)
+        return sum(member.size for member in _kept(Archive(self.file)))
+
+    def sharing(self) -> list[str]:
+        """The keys beside the model's tensors under which others lie in bytes that are to be replaced.
+
+        Averages that were saved before they left the weights are such: what is put into the one is then in both.
+        """
+        if not self.recipient.beside or not self.replaced:
+            return []
+        taken = [(splice.begin, splice.end) for splice in self.replaced]
+        begins = [begin for begin, _ in taken]
+        content, locate = (
+            torch_legacy.read_content(self.file) if self.is_old else torch_zip.read_content(Archive(self.file))
+        )
+
+        def is_taken(view: View) -> bool:
+            start = locate(view.storage).offset
+            begin, end = (start + place for place in span(view))
+            before = bisect_left(begins, end) - 1
+            return begin < end and before >= 0 and taken[before][1] > begin
+
+        return keys_holding(content, is_taken)
+
+    def write(self, target: Target, final: Callable[[], Metadata]) -> None:
+        """Write the recipient's file with these bytes replaced. A zip also says where it came from."""
+        with target.file() as out:
+            if self.is_old:
+                _patch_plain(self.file, self.replaced, out, target.watch)
+            else:
+                _patch_zip(self.file, self.replaced, out, final, target.watch)
+            self.recipient.check_files()
+
+
+def torch_patch(recipient: Checkpoint, replaced: Mapping[str, Entry]) -> TorchPatch | None:
     """What to replace in a file of torch; None where the recipient is no such file, or it cannot be done in place.
 
     It cannot where the tensors have other names than in the file, where bytes of a replaced one are those of
@@ -71,15 +126,16 @@ def splices(recipient: Checkpoint, replaced: Mapping[str, Entry]) -> list[Splice
         return None
     if any(_overlaps_itself(recipient[name].source) for name in replaced):
         return None
-    found = [
+    splices = [
         Splice(*_span(entry), entry, replaced.get(name, entry))
         for name, entry in recipient.items()
         if entry.nbytes
     ]
-    found.sort(key=lambda each: (each.begin, each.end))
-    if any(_disagree(a, b) for a, b in _overlapping(found)):
+    splices.sort(key=lambda splice: (splice.begin, splice.end))
+    if any(_disagree(a, b) for a, b in _overlapping(splices)):
         return None
-    return [each for each in _distinct(found) if each.replacement is not each.entry]
+    changed = [splice for splice in _distinct(splices) if splice.replacement is not splice.entry]
+    return TorchPatch(recipient, changed)
 
 
 def _has_place(entry: Entry) -> bool:
@@ -97,7 +153,7 @@ def _span(entry: Entry) -> tuple[int, int]:
     return piece.offset, piece.offset + sum(steps) + source.itemsize
 
 
-def _overlaps_itself(source: Source) -> bool:
+def _overlaps_itself(source: TensorSource) -> bool:
     """Whether two elements of a view may lie in the same bytes: each stride has to step over all smaller ones."""
     if not isinstance(source, PieceSource):
         return False
@@ -110,105 +166,54 @@ def _overlaps_itself(source: Source) -> bool:
     return False
 
 
-def _overlapping(found: Sequence[Splice]) -> Iterator[tuple[Splice, Splice]]:
+def _overlapping(splices: Sequence[Splice]) -> Iterator[tuple[Splice, Splice]]:
     """Each, in the order of their beginnings, with the one before it that reaches farthest, where they meet."""
     farthest: Splice | None = None
-    for each in found:
-        if farthest is not None and each.begin < farthest.end:
-            yield farthest, each
-        if farthest is None or each.end > farthest.end:
-            farthest = each
+    for splice in splices:
+        if farthest is not None and splice.begin < farthest.end:
+            yield farthest, splice
+        if farthest is None or splice.end > farthest.end:
+            farthest = splice
 
 
 def _disagree(a: Splice, b: Splice) -> bool:
     """Whether two that share bytes cannot both have what they should."""
-    if all(each.replacement is each.entry for each in (a, b)):
+    if a.replacement is a.entry and b.replacement is b.entry:
         return False
-    alike = (a.begin, a.end, a.entry.shape, a.entry.dtype) == (b.begin, b.end, b.entry.shape, b.entry.dtype)
-    if not alike or isinstance(a.entry.source, PieceSource) or isinstance(b.entry.source, PieceSource):
+    is_one_place = (a.begin, a.end, a.entry.shape, a.entry.dtype) == (b.begin, b.end, b.entry.shape, b.entry.dtype)
+    if not is_one_place or isinstance(a.entry.source, PieceSource) or isinstance(b.entry.source, PieceSource):
         return True
-    pairs = zip(a.replacement.chunks(), b.replacement.chunks(), strict=True)
-    return any(not np.array_equal(x, y) for x, y in pairs)
+    return not alike(a.replacement, b.replacement)
 
 
-def _distinct(found: Sequence[Splice]) -> Iterator[Splice]:
+def _distinct(splices: Sequence[Splice]) -> Iterator[Splice]:
     """One of those that fill the same bytes."""
-    yield from found[:1]
-    yield from (after for before, after in pairwise(found) if after.begin >= before.end or after.end > before.end)
+    yield from splices[:1]
+    yield from (b for a, b in pairwise(splices) if b.begin >= a.end or b.end > a.end)
 
 
-def sharing(recipient: Checkpoint, replaced: Sequence[Splice]) -> list[str]:
-    """The keys beside the model's tensors under which others lie in bytes that are to be replaced.
-
-    Averages that were saved before they left the weights are such: what is put into the one is then in both.
-    """
-    if not recipient.beside or not replaced:
-        return []
-    taken = [(each.begin, each.end) for each in replaced]
-    begins = [begin for begin, _ in taken]
-    with closing(LocalFile(recipient.files[0])) as file:
-        is_old = recipient.format == torch_legacy.FORMAT
-        content, locate = torch_legacy.read_content(file) if is_old else torch_zip.read_content(Archive(file))
-
-        def is_taken(view: View) -> bool:
-            start = locate(view.storage).offset
-            begin, end = (start + place for place in span(view))
-            before = bisect_left(begins, end) - 1
-            return begin < end and before >= 0 and taken[before][1] > begin
-
-        return keys_of(content, is_taken)
-
-
-def patched_bytes(recipient: Checkpoint, replaced: Sequence[Splice]) -> int:
-    """How many bytes `patch_torch` tells its watch of."""
-    with closing(LocalFile(recipient.files[0])) as file:
-        if recipient.format == torch_legacy.FORMAT:
-            return file.size + sum(each.end - each.begin for each in replaced)
-        return sum(member.size for member in _kept(Archive(file)))
-
-
-def patch_torch(
-    recipient: Checkpoint,
-    replaced: Sequence[Splice],
-    target: Path,
-    *,
-    metadata: Callable[[], Metadata],
-    force: bool,
-    made_of: Sequence[Path] = (),
-    watch: Watch,
-) -> None:
-    """Write the recipient's file with these bytes replaced, atomically. A zip also says where it came from; an
-    older file has no room for that. Raises `FileError` where something is in the way, or the recipient changed."""
-    with closing(LocalFile(recipient.files[0])) as file, atomic_file(target, force=force, made_of=made_of) as out:
-        if recipient.format == torch_legacy.FORMAT:
-            _patch_plain(file, replaced, out, watch)
-        else:
-            _patch_zip(file, replaced, out, metadata, watch)
-        recipient.check_files()
-
-
-def _patch_plain(file: LocalFile, replaced: Sequence[Splice], out: BinaryIO, watch: Watch) -> None:
+def _patch_plain(file: ByteSource, replaced: Sequence[Splice], out: BinaryIO, watch: Watch) -> None:
     copy_file(file, 0, out, 0, watch)
-    for each in replaced:
-        out.seek(each.begin)
-        _write(_stretch(each.source(), each.end - each.begin), out, watch)
+    for splice in replaced:
+        out.seek(splice.begin)
+        _write(_stretch(splice.source(), splice.end - splice.begin), out, watch)
 
 
 def _patch_zip(
-    file: LocalFile, replaced: Sequence[Splice], out: BinaryIO, metadata: Callable[[], Metadata], watch: Watch
+    file: ByteSource, replaced: Sequence[Splice], out: BinaryIO, final: Callable[[], Metadata], watch: Watch
 ) -> None:
     archive = Archive(file)
-    said = _origin_of(archive)
+    origin = _origin_of(archive)
     with zipfile.ZipFile(out, "w") as made:
         made.comment = archive.comment
-        rest = sorted(replaced, key=lambda each: each.begin, reverse=True)
+        rest = sorted(replaced, key=lambda splice: splice.begin, reverse=True)
         for member in _kept(archive):
             inside = []
             while member.is_stored and rest and rest[-1].begin < member.offset + member.size:
                 inside.append(rest.pop())
             add_member(made, member.name, member.size, _filler(archive, member, inside, watch))
-        raw = json.dumps(dict(metadata())).encode("ascii")
-        add_member(made, said, len(raw), lambda into: _write([memoryview(raw)], into, unwatched))
+        raw = json.dumps(dict(final())).encode("ascii")
+        add_member(made, origin, len(raw), lambda into: _write([memoryview(raw)], into, unwatched))
 
 
 def _origin_of(archive: Archive) -> str:
@@ -218,8 +223,9 @@ def _origin_of(archive: Archive) -> str:
 
 def _kept(archive: Archive) -> list[Member]:
     """All other members, in the order in which they lie in the file."""
-    said = _origin_of(archive)
-    return sorted((each for each in archive.members.values() if each.name != said), key=lambda each: each.offset)
+    origin = _origin_of(archive)
+    members = (member for member in archive.members.values() if member.name != origin)
+    return sorted(members, key=lambda member: member.offset)
 
 
 def _filler(
@@ -230,10 +236,10 @@ def _filler(
 
     def fill(out: BinaryIO) -> None:
         at = 0
-        for each in inside:
-            _write(_own(file, start + at, each.begin - member.offset - at), out, watch)
-            _write(_stretch(each.source(), each.end - each.begin), out, watch)
-            at = each.end - member.offset
+        for splice in inside:
+            _write(_own(file, start + at, splice.begin - member.offset - at), out, watch)
+            _write(_stretch(splice.source(), splice.end - splice.begin), out, watch)
+            at = splice.end - member.offset
         _write(_own(file, start + at, member.size - at), out, watch)
 
     return fill
@@ -243,7 +249,7 @@ def _own(file: ByteSource, start: int, size: int) -> Iterator[memoryview]:
     return _stretch(FileRange(file, start), size)
 
 
-def _stretch(source: Source, size: int) -> Iterator[memoryview]:
+def _stretch(source: TensorSource, size: int) -> Iterator[memoryview]:
     """The first `size` bytes of a source, chunk by chunk, in a buffer that is used again."""
     buffer = page_aligned(min(CHUNK, size))
     for at in range(0, size, CHUNK):

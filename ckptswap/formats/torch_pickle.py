@@ -1,32 +1,18 @@
-"""What `torch.save` pickles, read without torch: tensors as views of storages, and where a state dict hides.
+"""What `torch.save` pickles, read without torch: tensors as views of storages.
 
-A pickle that asks for anything but tensors, plain containers and a few harmless records is refused by name. The
-tensors are looked for where training scripts put them (`state_dict`, `model`, …, Lightning's wrapper).
+A pickle that asks for anything but tensors, plain containers and a few harmless records is refused by name.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from math import prod
 from typing import Any, NamedTuple
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Tensor
-from ckptswap.errors import FormatError, listing
-from ckptswap.formats.pickles import CONSTRUCTORS, Build, Global, Inert, inert, plain_dict, shown
-from ckptswap.formats.strided import strided
-from ckptswap.formats.unread import unread
+from ckptswap.formats.pickles import CONSTRUCTORS, Build, Global, inert, plain_dict, shown
 from ckptswap.storage import ByteSource
-from ckptswap.ties import Extent, Ties
 
-INFLATION_MOST = 32
-"""How many times the bytes of a file its tensors may take: as often as its names share them."""
-INFLATED_FREE = 64 << 20
-"""Bytes that may be taken whatever is there."""
-PLACES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
-"""Keys under which training scripts keep the model's tensors, the likeliest first."""
 DTYPES: Mapping[str, str] = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
     "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
@@ -45,10 +31,8 @@ STORAGES: Mapping[str, str] = {
 """torch's names of the storages' element types, without `Storage`, and our dtypes."""
 _ODD_DTYPES = "complex32 bits8 bits16 float4_e2m1fn_x2 qint8 quint8 qint32 quint4x2 quint2x4".split()  # noqa: SIM905
 _DIMENSIONS_MOST = 64
-_KEY_MOST = 200
+KEY_MOST = 200
 """Letters of a storage's key; torch counts them."""
-_NAME_MOST = 10_000
-_STALE = re.compile(r"optim|(^|_)ema(_|$)|momentum|averag|shadow", re.IGNORECASE)
 _HARMLESS = (  # noqa: SIM905
     "_codecs.encode argparse.Namespace builtins.bytearray builtins.complex builtins.frozenset builtins.range "
     "builtins.set builtins.slice datetime.date datetime.datetime datetime.timedelta datetime.timezone "
@@ -106,7 +90,7 @@ class Unreadable:
     why: str
 
 
-class Place(NamedTuple):
+class Stretch(NamedTuple):
     """Where a storage's bytes lie in a file, and how many there are."""
 
     file: ByteSource
@@ -114,7 +98,7 @@ class Place(NamedTuple):
     size: int
 
 
-Locate = Callable[[Storage], Place]
+Locate = Callable[[Storage], Stretch]
 
 
 class Storages:
@@ -145,7 +129,7 @@ class Storages:
 
 
 def _storage_key(key: Any) -> str:
-    if not isinstance(key, str) or len(key) > _KEY_MOST:
+    if not isinstance(key, str) or len(key) > KEY_MOST:
         raise ValueError("it refers to a storage by what is no plain key")
     return key
 
@@ -232,114 +216,6 @@ NAMES: Mapping[str, Build] = {
 """Every global that a torch file may ask for, and what stands in for it."""
 
 
-class Found(NamedTuple):
-    """The tensors of a file, what a reader should know, what holds values and is not read, and which names are
-    one tensor.
-    """
-
-    tensors: list[Tensor]
-    notes: list[str]
-    unread: dict[str, str]
-    ties: Ties
-
-
-def find_tensors(content: Any, locate: Locate, where: str) -> Found:
-    """The model's tensors in what a file holds, each checked against its storage; raises `FormatError`."""
-    key, entries = find_map(content, _is_tensor, where)
-    entries = entries_of(key, entries)
-    views = {name: value for name, value in entries.items() if _is_tensor(value)}
-    tensors = [_tensor(name, value, locate, where) for name, value in views.items()]
-    held = {view.storage.key: locate(view.storage).size for view in views.values()}
-    refuse_inflated(tensors, sum(held.values()), where)
-    missed = unread(entries, _is_tensor)
-    ties = Ties.of({name: _extent(view) for name, view in views.items()})
-    shared = [str(ties)] if ties else []
-    notes = [*notes_on(content, key, _is_tensor), *left_out(entries, missed, _is_tensor), *shared]
-    return Found(tensors, notes, missed, ties)
-
-
-def entries_of(where: str | None, found: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """What belongs to the model in a map: an optimizer's state does not, which may lie among its tensors where
-    they lie at the top."""
-    if where is not None:
-        return found
-    return {name: value for name, value in found.items()
-            if not (is_stale(name) and isinstance(value, dict | list))}  # fmt: skip
-
-
-def refuse_inflated(tensors: Sequence[Tensor], held: int, where: str) -> None:
-    """Raises `FormatError` where tensors would take far more bytes than are there: a view may repeat a value
-    without end. Weights that are tied or expanded repeat a few."""
-    taken = sum(dtypes.bits(each.dtype) * prod(each.shape) // 8 for each in tensors)
-    if taken > max(held * INFLATION_MOST, INFLATED_FREE):
-        raise FormatError(f"{where} holds {held:,} B of tensors that would take {taken:,} B",
-                          remedy="where you trust it, save its tensors with `.clone()`")  # fmt: skip
-
-
-def beside(content: Any, is_tensor: Callable[[Any], bool] | None = None) -> tuple[str, ...]:
-    """The keys of what a file holds besides the model's tensors, for whoever does not write it on.
-
-    >>> beside({"state_dict": {"w": View(Storage("0", "F32", 1), 0, (1,), (1,), "F32"), "n": 1}, "epoch": 3})
-    ('epoch', 'n')
-    """
-    return tuple(shown(key) for key, _ in others(content, is_tensor))
-
-
-def others(content: Any, is_tensor: Callable[[Any], bool] | None = None) -> list[tuple[Any, Any]]:
-    """What `beside` names, with its values: all at the top but the model's map, and what is no tensor in that."""
-    test = is_tensor or _is_tensor
-    place, found = find_map(content, test, "it")
-    around = [(key, value) for key, value in content.items() if key != place] if place is not None else []
-    return [*around, *((key, value) for key, value in found.items() if not test(value))]
-
-
-def find_map(content: Any, is_tensor: Callable[[Any], bool], where: str) -> tuple[str | None, Mapping[str, Any]]:
-    """The key under which the model's tensors lie (None: at the top) and the map itself; raises `FormatError`."""
-    if not isinstance(content, dict):
-        what = content.name if isinstance(content, Inert | Global) else type(content).__name__
-        raise FormatError(f"{where} holds no map of tensors but a {what}", remedy="save a `state_dict()`")
-    dicts = {id(value): value for value in content.values() if isinstance(value, dict)}  # each is looked at once
-    wanted = {at for at, value in dicts.items() if any(map(is_tensor, value.values()))}
-    maps = {key: value for key, value in content.items() if id(value) in wanted}
-    place = next((key for key in PLACES if key in maps), None)
-    if place is not None:
-        found = maps[place]
-    elif any(map(is_tensor, content.values())):
-        found = content
-    elif len(maps) == 1:
-        [(place, found)] = maps.items()
-    else:
-        keys = listing([repr(shown(key)) if isinstance(key, str) else shown(key) for key in content])
-        raise FormatError(f"{where} holds no tensors that can be told to be the model's",
-                          remedy=f"its keys are {keys}" if keys else "it is empty")  # fmt: skip
-    for key, value in found.items():
-        if is_tensor(value) and not isinstance(key, str):
-            raise FormatError(f"{where} names a tensor {shown(key)}, not by text", remedy="save a `state_dict()`")
-        if isinstance(key, str) and len(key) > _NAME_MOST:
-            raise FormatError(f"{where} has a name of {len(key):,} letters, beginning {key[:40]!r}",
-                              remedy=f"{_NAME_MOST:,} is the most")  # fmt: skip
-    return place, found
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, View | Unreadable)
-
-
-def _tensor(name: str, view: View | Unreadable, locate: Locate, where: str) -> Tensor:
-    if isinstance(view, Unreadable):
-        raise FormatError(
-            f"{where}: tensor {shown(name)!r} is {view.why}", remedy="save it dense, as plain numbers"
-        )
-    place = locate(view.storage)
-    fault = view_fault(view, place.size)
-    if fault:
-        raise FormatError(f"{where} is damaged", remedy=f"tensor {shown(name)!r} {fault}")
-    width = dtypes.bits(view.dtype) // 8
-    steps = tuple(stride * width for stride in view.strides)
-    start = place.offset + view.storage.start + view.offset * width
-    return Tensor(name, view.shape, view.dtype, strided(place.file, start, view.shape, steps, width))
-
-
 def view_fault(view: View, available: int) -> str | None:
     """Why a view cannot be read from a storage of which `available` bytes are there; None where it can."""
     fault = dtypes.shape_fault(view.shape)
@@ -373,39 +249,3 @@ def span(view: View) -> tuple[int, int]:
 
 def _is_count(values: Any) -> bool:
     return all(type(value) is int and 0 <= value < 2**63 for value in values)
-
-
-def notes_on(content: Mapping[Any, Any], where: str | None, is_tensor: Callable[[Any], bool]) -> Iterator[str]:
-    """What lies beside the model's tensors, which lie under `where`."""
-    if "pytorch-lightning_version" in content:
-        yield f"a checkpoint of Lightning {shown(content['pytorch-lightning_version'], most=20)}"
-    if where is not None:
-        yield f"the tensors lie under {shown(where)!r}"
-        strays = [shown(key) for key, value in content.items() if is_tensor(value)]
-        if strays:
-            yield f"left out what lies beside them: {listing(strays)}"
-    stale = [shown(key) for key, value in content.items()
-             if key != where and is_stale(key) and isinstance(value, dict | list | Inert)]  # fmt: skip
-    if stale:
-        yield f"it also carries {listing(stale)}, which belongs to these tensors"
-
-
-def is_stale(key: Any) -> bool:
-    """Whether a key is one of what belongs to other values of the tensors: an optimizer's state, averages."""
-    return isinstance(key, str) and bool(_STALE.search(key[:_KEY_MOST]))
-
-
-def left_out(
-    entries: Mapping[Any, Any], unread: Mapping[str, str], is_tensor: Callable[[Any], bool]
-) -> Iterator[str]:
-    """What lies among them, is no tensor, and has no values that anybody could miss."""
-    others = [shown(name) for name, value in entries.items()
-              if not is_tensor(value) and name not in unread]  # fmt: skip
-    if others:
-        yield f"left out what is no tensor: {listing(others)}"
-
-
-def _extent(view: View) -> Extent:
-    """Where a view lies in its storage."""
-    steps = [(size, step) for size, step in zip(view.shape, view.strides, strict=True) if size > 1]
-    return Extent(view.storage.key, *span(view), (view.shape, tuple(steps), view.dtype), tuple(steps))

@@ -1,20 +1,33 @@
-"""Files of `torch.save` since torch 1.6: a zip archive of a pickle and of each storage's bytes, stored."""
+"""Files of `torch.save` since torch 1.6: a zip archive of a pickle and of each storage's bytes, stored.
+
+They are written streaming and without torch; `torch.load(path, weights_only=True, mmap=True)` reads them. Metadata
+goes into a member that torch skips.
+"""
 
 from __future__ import annotations
 
 import io
 import json
+import struct
+import zipfile
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
-from ckptswap.checkpoint import Checkpoint
+from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.errors import FormatError
-from ckptswap.formats.archive import Archive
+from ckptswap.formats.archive import ZIP_MAGIC, Archive, ZipChecksums
+from ckptswap.formats.format import Format
+from ckptswap.formats.objects import strings
 from ckptswap.formats.pickles import INSTRUCTIONS_MOST, PICKLE_MOST, read_pickle
-from ckptswap.formats.torch_beside import refuse_faulty
-from ckptswap.formats.torch_pickle import NAMES, Locate, Place, Storage, Storages, beside, find_tensors
-from ckptswap.storage import LocalFile
+from ckptswap.formats.strided import contiguous
+from ckptswap.formats.target import Target
+from ckptswap.formats.torch_pickle import DTYPES, NAMES, STORAGES, Locate, Storage, Storages, Stretch
+from ckptswap.formats.torch_tensors import checkpoint_of
+from ckptswap.formats.zip_writer import add_member
+from ckptswap.storage import ByteSource, Folder
 
-FORMAT = "torch"
 METADATA = "ckptswap/metadata.json"
 """A member beside the pickle, which torch skips: metadata has no other room in a plain state dict."""
 METADATA_MOST = 8 << 20
@@ -23,25 +36,18 @@ INSTRUCTIONS_A_RECORD = 64
 """How many more instructions a pickle may have for each record beside it: what a tensor takes, and then some."""
 NO_CRC = 0
 """What torch records when it was told not to compute checksums."""
+PREFIX = "archive"
+_STORAGE_OF = {dtype: name for name, dtype in reversed(list(STORAGES.items()))}
+_NAME_OF = {dtype: name for name, dtype in DTYPES.items()}
+_EMPTY_ORDERED_DICT = b"ccollections\nOrderedDict\n)R"
 
 
-def open_torch_zip(archive: Archive, file: LocalFile) -> Checkpoint:
+def open_torch_zip(file: ByteSource, folder: Folder | None = None) -> Checkpoint:
     """Open lazily: only the pickle is read. Raises `FormatError` for what is damaged, hostile, or TorchScript."""
+    archive = Archive(file)
     content, locate = read_content(archive)
-    found = find_tensors(content, locate, file.name)
-    refuse_faulty(content, locate, file.name)
-    return Checkpoint(
-        found.tensors,
-        path=file.name,
-        format=FORMAT,
-        metadata=_metadata(archive),
-        notes=found.notes,
-        unread=found.unread,
-        files=[Path(file.name)],
-        close=file.close,
-        ties=found.ties,
-        beside=beside(content),
-    )
+    checksums = [ZipChecksums([file])]
+    return checkpoint_of(content, locate, file, FORMAT.name, metadata=_metadata(archive), checksums=checksums)
 
 
 def read_content(archive: Archive, instructions: int | None = None) -> tuple[object, Locate]:
@@ -79,9 +85,9 @@ def _content(archive: Archive, prefix: str, instructions: int) -> object:
 
 
 def _locator(archive: Archive, prefix: str) -> Locate:
-    def locate(storage: Storage) -> Place:
+    def locate(storage: Storage) -> Stretch:
         member = archive.stored(f"{prefix}/data/{storage.key}")
-        return Place(archive.file, member.offset, member.size)
+        return Stretch(archive.file, member.offset, member.size)
 
     return locate
 
@@ -91,9 +97,66 @@ def _metadata(archive: Archive) -> dict[str, str]:
     if name not in archive:
         return {}
     try:
-        found = json.loads(archive.read(name, METADATA_MOST))
+        return strings(json.loads(archive.read(name, METADATA_MOST)))
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{archive.file.name} is damaged", remedy=f"its {name} is not JSON") from error
-    return (
-        {key: value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
-    )
+
+
+def write_torch(entries: Iterable[Entry], target: Target) -> None:
+    """Stream entries into a new file, atomically. Raises `FormatError` for a dtype that torch lacks."""
+    listed = list(entries)
+    small = {"data.pkl": _pickle(listed, target.path), "byteorder": b"little", "version": b"3\n"}
+    if target.metadata:
+        small[METADATA] = json.dumps(dict(target.metadata)).encode("ascii")
+    with target.file() as file, zipfile.ZipFile(file, "w") as archive:
+        for name, raw in small.items():
+            add_member(archive, f"{PREFIX}/{name}", len(raw), partial(_write, raw))
+        for at, entry in enumerate(listed):
+            add_member(archive, f"{PREFIX}/data/{at}", entry.nbytes, partial(target.stream, entry))
+
+
+def _write(raw: bytes, file: BinaryIO) -> None:
+    file.write(raw)
+
+
+def _pickle(entries: list[Entry], path: Path) -> bytes:
+    """An OrderedDict of tensors, each with a storage of its own, in protocol 2."""
+    items = (_text(entry.name) + _tensor(entry, str(at), path) for at, entry in enumerate(entries))
+    return b"\x80\x02" + _EMPTY_ORDERED_DICT + b"(" + b"".join(items) + b"u."
+
+
+def _tensor(entry: Entry, key: str, path: Path) -> bytes:
+    if entry.dtype not in _NAME_OF:
+        raise FormatError(f"{path} cannot hold {entry.name!r}", remedy=f"torch files have no {entry.dtype}")
+    typed = entry.dtype in _STORAGE_OF
+    storage = f"torch\n{_STORAGE_OF[entry.dtype]}Storage" if typed else "torch.storage\nUntypedStorage"
+    identity = (b"(" + _text("storage") + f"c{storage}\n".encode() + _text(key) + _text("cpu")
+                + _integer(entry.numel if typed else entry.nbytes) + b"tQ")  # fmt: skip
+    view = _integer(0) + _integers(entry.shape) + _integers(contiguous(entry.shape, 1))
+    dtype = b"" if typed else f"ctorch\n{_NAME_OF[entry.dtype]}\n".encode()
+    rebuild = b"ctorch._utils\n_rebuild_tensor_v" + (b"2" if typed else b"3") + b"\n"
+    return rebuild + b"(" + identity + view + b"\x89" + _EMPTY_ORDERED_DICT + dtype + b"tR"
+
+
+def _text(text: str) -> bytes:
+    raw = text.encode("utf-8", "surrogatepass")
+    return b"X" + struct.pack("<I", len(raw)) + raw
+
+
+def _integer(value: int) -> bytes:
+    raw = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+    return b"\x8a" + bytes([len(raw)]) + raw
+
+
+def _integers(values: Iterable[int]) -> bytes:
+    return b"(" + b"".join(map(_integer, values)) + b"t"
+
+
+FORMAT = Format(
+    "torch",
+    open_torch_zip,
+    what="a zip archive, as torch and numpy write them",
+    claims=lambda head, source: head.startswith(ZIP_MAGIC),
+    suffixes=(".pt", ".pth", ".bin", ".ckpt"),
+    write=write_torch,
+)

@@ -30,8 +30,8 @@ def unread(entries: Mapping[Any, Any], is_tensor: Callable[[Any], bool]) -> dict
     {'packed': 'a tuple that holds a tensor'}
     """
     search = _Search(is_tensor)
-    found = {_label(name): search.what(value) for name, value in entries.items() if not is_tensor(value)}
-    return {name: what for name, what in found.items() if what}
+    described = {_label(name): search.what(value) for name, value in entries.items() if not is_tensor(value)}
+    return {name: what for name, what in described.items() if what}
 
 
 def _label(name: Any) -> str:
@@ -60,17 +60,18 @@ class _Search:
             return "bytes" if value else None
         if isinstance(value, Inert) and value.name in HOLDERS:
             return HOLDERS[value.name]
-        parts = _parts(value)
-        if parts and depth == DEPTH_MOST:
+        held_parts = parts(value)
+        if held_parts and depth == DEPTH_MOST:
             return "more than can be looked through"
-        if parts and id(value) not in self._known:
+        if held_parts and id(value) not in self._known:
             self._known[id(value)] = "itself"
-            held = (self._held(part, depth + 1) for part in parts)
-            self._known[id(value)] = next((each for each in held if each), None)
-        return self._known.get(id(value)) if parts else None
+            held = (self._held(part, depth + 1) for part in held_parts)
+            self._known[id(value)] = next(filter(None, held), None)
+        return self._known.get(id(value)) if held_parts else None
 
 
-def _parts(value: Any) -> Iterable[Any]:
+def parts(value: Any) -> Iterable[Any]:
+    """What a container holds."""
     if isinstance(value, dict):
         return value.values()
     if isinstance(value, Inert):

@@ -21,10 +21,11 @@ from ckptswap.lab.train import Training, TrainSpec, load_samples, recipe
 from ckptswap.plainfiles import read_plain
 from ckptswap.shell import joined
 from ckptswap.sweep.analysis import load_analysis
+from ckptswap.sweep.progress import Listeners
 from ckptswap.sweep.result import SweepResult
 from ckptswap.sweep.run_folder.plain import refuse_odd
-from ckptswap.sweep.run_folder.samples import keep_samples
-from ckptswap.sweep.runner import prepare
+from ckptswap.sweep.runner import sweep
+from ckptswap.sweep.spec import RunOptions, SweepSpec
 from ckptswap.task import TaskSpec
 
 SEGMENT = TrainSpec("segment", model_args={"width": 12, "depth": 3}, data_args={"part": "train"})
@@ -76,11 +77,9 @@ def demo(
     write_text(folder / COMMANDS, commands(segment, held_out))
     for training in trainings(segment):
         _train(training, folder, tell)
-    with open_checkpoint(folder / RECONSTRUCTED) as donor, open_checkpoint(folder / SEGMENTED) as recipient:
-        sweep = prepare(donor, recipient, held_out, by=BY, run_dir=folder / RUN)
-        sweep.run(progress=lambda done, total: tell("sweep", done, total, ""), command=command)
-        keep_samples(sweep)
-    return judged(folder)
+    spec = SweepSpec((str(folder / RECONSTRUCTED),), str(folder / SEGMENTED), held_out, by=BY)
+    listeners = Listeners(progress=lambda done, total: tell("sweep", done, total, ""))
+    return Demo(folder, judge(sweep(spec, RunOptions(run=str(folder / RUN), command=command), listeners)))
 
 
 def judged(folder: Path) -> Demo:

@@ -25,7 +25,7 @@ class Condition:
 def judged(claim: str, text: str, rule: str, parts: Sequence[Condition]) -> Finding:
     """Judge a claim, with the numbers of its parts, and a rule that tells what was in the way.
 
-    >>> judged("c", "It holds.", "always", [Condition("upheld", {"n": 1}), Condition("open", {}, "no data")]).verdict
+    >>> judged("c", "It holds.", "always", [Condition("upheld", {"n": 1}), Condition("open", {}, "why")]).verdict
     'undecided'
     """
     reasons = dict.fromkeys(part.why for part in parts if part.why)

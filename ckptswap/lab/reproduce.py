@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 from ckptswap.errors import CkptswapError, RunError, Stopped, UsageError
 from ckptswap.executors.pool import WorkerPool
@@ -25,13 +23,14 @@ from ckptswap.lab.experiment import INITS, Arm, Experiment, Stage, Unit, stages
 from ckptswap.lab.train import load_samples, train
 from ckptswap.lab.units import Price, UnitWatcher, UnitWork, units_spec
 from ckptswap.records import from_json
-from ckptswap.registry import find
 from ckptswap.sweep.layers import layers_before_norm
 from ckptswap.sweep.plan import UNREAD
 from ckptswap.sweep.run_folder.folder import refuse_odd_parts
 from ckptswap.sweep.run_folder.lock import Lock
 from ckptswap.sweep.run_folder.plain import read_plain
 from ckptswap.sweep.run_folder.sealed import plain_json
+from ckptswap.sweep.runner import executor_of
+from ckptswap.sweep.spec import RunOptions
 from ckptswap.sweep.stopping import Stop
 from ckptswap.task import TaskSpec, load_task
 
@@ -108,20 +107,18 @@ def reproduce(
     experiment: Experiment,
     folder: Path,
     *,
-    jobs: int = 1,
-    executor: str = "process",
-    options: Mapping[str, Any] = MappingProxyType({}),
+    workers: RunOptions | None = None,
     known: Estimate | None = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> Reproduction:
-    """Do all that the folder lacks, so many units at once, by the workers of an executor with its `options`.
+    """Do all that the folder lacks: here, or by the executor that `workers` names, so many units at once.
 
     `known` is the cost, where it was measured. A unit that fails is left out, and the others go on. Raises
     RunError for a folder that holds another experiment or is being worked on, UsageError for an executor that can
     only sweep, Stopped when `stop` asked for it; then the same call continues.
     """
-    pool = _pool(executor, jobs, options)
+    pool = _pool(workers or RunOptions())
     price = known or cost(experiment)
     refuse_odd_parts(folder)
     with Lock(folder):
@@ -132,13 +129,11 @@ def reproduce(
         return Reproduction(_here(experiment, folder, price, total, stop or Stop()))
 
 
-def _pool(executor: str, jobs: int, options: Mapping[str, Any]) -> WorkerPool | None:
+def _pool(workers: RunOptions) -> WorkerPool | None:
     """The workers; none where this process does one unit after another."""
-    if executor == "process" and jobs == 1:
-        return None
-    pool = find("executors", executor)(TaskSpec(threads=1), jobs, options)
-    if not isinstance(pool, WorkerPool):
-        raise UsageError(f"the executor {executor} can only sweep", remedy="use process, slurm or ray")
+    pool = executor_of(workers, TaskSpec(threads=1))
+    if pool is not None and not isinstance(pool, WorkerPool):
+        raise UsageError(f"the executor {workers.executor} can only sweep", remedy="use process, slurm or ray")
     return pool
 
 

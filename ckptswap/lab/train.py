@@ -20,11 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ckptswap.checkpoint import Checkpoint, sha256_of
+from ckptswap.checkpoint import Checkpoint, refuse_damaged, sha256_of
 from ckptswap.errors import DataError, ModelError, TaskError, UsageError, near
 from ckptswap.formats import open_checkpoint, write_checkpoint
 from ckptswap.formats.atomic import refuse_existing
-from ckptswap.formats.checksums import refuse_damaged
 from ckptswap.naming import classify, expand_kind
 from ckptswap.sweep.run_folder.plain import refuse_odd
 from ckptswap.task import TaskSpec

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING
 
-from ckptswap.report.charts import row_names
+from ckptswap.report.rows import is_partial, row_names
 from ckptswap.report.text import number, plural
-
-if TYPE_CHECKING:
-    from ckptswap.sweep.result import Mode, Row, Status, SweepResult
+from ckptswap.sweep.result import Mode, Row, Status, SweepResult
 
 _FREE: dict[Status, str] = {
     "identical": "equal in both",
@@ -23,7 +20,6 @@ _FREE: dict[Status, str] = {
 def answer(result: SweepResult, waiting: int = 0) -> tuple[str, ...]:
     """What the sweep says, in at most two sentences; `waiting` rows are not scored yet.
 
-    >>> from ckptswap.sweep.result import Row, SweepResult
     >>> row = Row("c", "conv.bias", ("c.bias",), 4, "measured", score=0.4, drop=0.5, verdict="sensitive")
     >>> for sentence in answer(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,))):
     ...     print(sentence)
@@ -55,11 +51,6 @@ def _first(result: SweepResult, worst: Row) -> str:
     return f"T{deed[1:]} costs most: {from_to}, {change(result, drop)}{some}."
 
 
-def is_partial(result: SweepResult, row: Row) -> bool:
-    """Whether a row rests on fewer samples than the whole, in a race or so far."""
-    return row.samples not in (None, result.samples)
-
-
 def _before(result: SweepResult, row: Row) -> float:
     """The baseline on the row's own samples, with which its drop is paired."""
     if row.score is None or row.drop is None:
@@ -71,7 +62,6 @@ def _before(result: SweepResult, row: Row) -> float:
 def change(result: SweepResult, drop: float) -> str:
     """A drop in words, for a metric of which more is better, and for one of which less is.
 
-    >>> from ckptswap.sweep.result import SweepResult
     >>> change(SweepResult("mse", "min", 0.01, 0.9, None, 72, rows=()), 164.0)
     '+164 worse'
     """
@@ -108,6 +98,6 @@ def _are(amount: int) -> str:
 
 def _rest(result: SweepResult, waiting: int) -> str:
     """The rows without a measured drop, by why they have none."""
-    found = Counter(row.status for row in result.rows)
-    said = [(found[status], words) for status, words in _FREE.items()] + [(waiting, "not scored yet")]
-    return ", ".join(f"{_are(amount)} {words}" for amount, words in said if amount)
+    statuses = Counter(row.status for row in result.rows)
+    amounts = [(statuses[status], words) for status, words in _FREE.items()] + [(waiting, "not scored yet")]
+    return ", ".join(f"{_are(amount)} {words}" for amount, words in amounts if amount)

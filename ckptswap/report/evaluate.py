@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -56,22 +56,30 @@ def evaluate_table(data: Mapping[str, Any], style: Style) -> str:
     checkpoint   score  95 % interval
     a.pt        0.9300  [0.9100, 0.9500]
     """
-    rows = _rows(data)
     lines: list[Text] = [Text(plural(data["samples"], "sample"), style=QUIET)]
+    last = None
+    for metric, columns, rows in scored_tables(data):
+        title = flow([Text(safe(metric), style=HEADING)], style) if metric != last else []
+        lines += [Text(), *title, *table(columns, rows, style)]
+        last = metric
+    return render(lines, style)
+
+
+def scored_tables(data: Mapping[str, Any]) -> Iterator[tuple[str, list[Column], list[dict[str, Any]]]]:
+    """For each metric its name over the scores, and again over the differences where there are any."""
+    rows = _rows(data)
     for metric in dict.fromkeys(row["metric"] for row in rows):
         scores, differences = (
             [row for row in rows if (row["metric"], row["quantity"]) == (metric, quantity)]
             for quantity in ("score", "difference")
         )
         places = decimals(row["value"] for row in scores)
-        lines += [Text(), *flow([Text(safe(metric), style=HEADING)], style)]
-        lines += table(score_columns(places), scores, style)
-        lines += [Text(), *table(difference_columns(places), differences, style)] if differences else []
-    return render(lines, style)
+        yield metric, _score_columns(places), scores
+        if differences:
+            yield metric, _difference_columns(places), differences
 
 
-def score_columns(places: int) -> list[Column]:
-    """Those of the scores, to so many decimals."""
+def _score_columns(places: int) -> list[Column]:
     return [
         field("a", safe, "checkpoint", smallest=16),
         field("value", lambda value: fixed(value, places), "score", right=True),
@@ -79,8 +87,7 @@ def score_columns(places: int) -> list[Column]:
     ]
 
 
-def difference_columns(places: int) -> list[Column]:
-    """Those of the paired differences, a − b."""
+def _difference_columns(places: int) -> list[Column]:
     ends = "95 % interval, paired"
     return [
         field("a", safe, smallest=12),

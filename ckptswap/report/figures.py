@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ckptswap.errors import DependencyError, UsageError
 from ckptswap.report.charts import Chart, Heat, Picture, Series
+from ckptswap.report.text import shorten_all
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -156,12 +157,11 @@ def _heat(axes: Axes, heat: Heat) -> None:
     from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 
     values = np.array([[np.nan if v is None else v for v in row] for row in heat.values], dtype=float)
-    most = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
     scale = LinearSegmentedColormap.from_list("drop", ["#0072b2", "#ffffff", "#d55e00"])
     colours = scale.with_extremes(bad="#dddddd")
-    image = axes.imshow(values, cmap=colours, norm=TwoSlopeNorm(0, -(most or 1), most or 1), aspect="auto")
+    image = axes.imshow(values, cmap=colours, norm=TwoSlopeNorm(0, -heat.most, heat.most), aspect="auto")
     axes.set_title(_plain(heat.title))
-    axes.set_xticks(range(len(heat.columns)), [_plain(each) for each in heat.columns], rotation=40, ha="right")
+    axes.set_xticks(range(len(heat.columns)), [_plain(name) for name in heat.columns], rotation=40, ha="right")
     axes.set_yticks(range(len(heat.rows)), _cut(heat.rows))
     for y, row in enumerate(heat.marks):
         for x, mark in enumerate(row):
@@ -171,8 +171,6 @@ def _heat(axes: Axes, heat: Heat) -> None:
 
 def _cut(names: Sequence[str], most: int = LONG) -> list[str]:
     """Names cut where they stay apart."""
-    from ckptswap.report.text import shorten_all
-
     return [_plain(name) for name in shorten_all(names, most)]
 
 

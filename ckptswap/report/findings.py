@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rich.text import Text
 
-from ckptswap.report.layout import HEADING, QUIET, flow, paragraph, render
+from ckptswap.report.layout import HEADING, QUIET, flow, paragraph
 from ckptswap.report.sweep import LOOK
 from ckptswap.report.text import Style, number, safe
-
-if TYPE_CHECKING:
-    from ckptswap.sweep.result import Finding, SweepResult
+from ckptswap.sweep.result import Finding, SweepResult
 
 
-def findings_text(result: SweepResult, style: Style) -> str:
-    """Each claim with its verdict, its numbers and the rule by which it was judged.
+def finding_lines(result: SweepResult, style: Style, *, in_short: bool = False) -> list[Text]:
+    """Each claim with its verdict, and unless `in_short` the rule by which it was judged and its numbers.
 
-    >>> from ckptswap.sweep.result import Finding, SweepResult
+    None where no claim was judged.
+
     >>> finding = Finding("bias", "Biases can be reused.", "all reusable", {"worst": 0.002}, "supported")
     >>> result = SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(), findings=(finding,))
-    >>> print(findings_text(result, Style()), end="")
+    >>> for line in finding_lines(result, Style()):
+    ...     print(line.plain)
     findings
     supported  bias
       Biases can be reused.
       rule  all reusable
       worst 0.002
     """
-    return render(finding_lines(result, style), style)
-
-
-def finding_lines(result: SweepResult, style: Style, *, in_short: bool = False) -> list[Text]:
-    """The same as lines; `in_short` without numbers and rules. None where no claim was judged."""
     if not result.findings:
         return []
     lines = [Text("findings", style=HEADING)]
@@ -53,12 +46,12 @@ def _finding(finding: Finding, style: Style, *, in_short: bool) -> list[Text]:
     verdict = Text.assemble(
         (finding.verdict, LOOK.get(finding.verdict, QUIET)), (f"  {safe(finding.claim)}", QUIET)
     )
-    said = [*flow([verdict], style), *paragraph(safe(finding.text), style, indent=2)]
+    verdict_and_text = [*flow([verdict], style), *paragraph(safe(finding.text), style, indent=2)]
     if in_short:
-        return said
+        return verdict_and_text
     numbers = [Text.assemble((f"{safe(name)} ", QUIET), number(value)) for name, value in finding.numbers.items()]
     return [
-        *said,
+        *verdict_and_text,
         *paragraph(safe(finding.rule), style, indent=8, label="  rule", look=QUIET),
         *flow(numbers, style, indent=2),
         Text(),

@@ -6,50 +6,35 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.text import Text
 
 from ckptswap.naming import natural_key
-from ckptswap.report.layout import HEADING, QUIET, flow, render
-from ckptswap.report.sweep import largest_drop
+from ckptswap.report.layout import HEADING, QUIET, flow
+from ckptswap.report.rows import Key, largest_drop, worst_cells
 from ckptswap.report.text import Style, asciify, fold, named, number, safe, shorten_all
+from ckptswap.sweep.result import Row, SweepResult
 
-if TYPE_CHECKING:
-    from ckptswap.sweep.result import Row, SweepResult
-
-Key = tuple[str | None, str | None]
-
-
-@dataclass(frozen=True)
-class Glyphs:
-    """One character for each thing a cell can say: `worse` and `better` by size, the rest by status."""
-
-    within: str
-    worse: str
-    better: str
-    status: Mapping[str, str]
-
-
-_BLOCKS = Glyphs("·", "░▒▓█", "◦○", {"identical": "=", "no-effect": "∅", "mismatch": "×", "failed": "!"})
-_ASCII = Glyphs(".", ":+*#", "oO", {"identical": "=", "no-effect": "0", "mismatch": "x", "failed": "!"})
-# Colours from the 256: orange for worse, blue for better, grey between; told apart by colour-blind readers too.
-_WORSE = ("color(180)", "color(215)", "color(208)", "color(202)")
-_BETTER = ("color(110)", "color(33)")
-_WITHIN = "color(245)"
+_STEPS, _ASCII_STEPS = "○◦·░▒▓█", "Oo.:+*#"
+"""From much better over `within the tolerance` to much worse, and their colours from the 256: blue, grey, orange,
+which colour-blind readers tell apart too."""
+_COLOURS = (33, 110, 245, 180, 215, 208, 202)
+_MIDDLE = 2
+_MARKS = {"identical": "=", "no-effect": "∅", "mismatch": "×", "failed": "!"}
+_ASCII_MARKS = _MARKS | {"no-effect": "0", "mismatch": "x"}
 _CELL = 8  # columns of one cell, with the gap
 
 
-def heatmap(result: SweepResult, style: Style) -> str:
-    """Layers down, kinds across, the drop in each cell; the last row is the whole kind. '' without cells.
+def heat_lines(result: SweepResult, style: Style) -> list[Text]:
+    """Layers down, kinds across, the drop in each cell; the last row is the whole kind. None without cells.
 
     Layers in execution order where the run tells it, kinds in natural order. Several rows of one layer and kind
     show the worst of them. A kind too many for the width begins a new panel.
 
-    >>> from ckptswap.sweep.result import Row, SweepResult
     >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, drop=0.1)
-    >>> print(heatmap(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,)), Style()), end="")
+    >>> result = SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,))
+    >>> print("\\n".join(line.plain.rstrip() for line in heat_lines(result, Style())))
     drop by layer and kind
                 conv
                 bias
@@ -59,7 +44,7 @@ def heatmap(result: SweepResult, style: Style) -> str:
     """
     cells = worst_cells(result.rows)
     if not cells:
-        return ""
+        return []
     scale = Scale(result.tolerance, largest_drop(result.rows), style)
     kinds = sorted({kind for _, kind in cells}, key=lambda kind: (kind is None, natural_key(kind or "")))
     names = _layer_names(result.in_order(layer for layer, _ in cells if layer is not None), style)
@@ -68,23 +53,7 @@ def heatmap(result: SweepResult, style: Style) -> str:
     lines = [Text("drop by layer and kind", style=HEADING)]
     for start in range(0, len(kinds), room):
         lines += [*_panel(cells, names, left, kinds[start : start + room], scale), Text()]
-    return render([*lines, *_legend(cells, scale)], style)
-
-
-def worst_cells(rows: Sequence[Row]) -> dict[Key, Row]:
-    """The row behind each cell; where several tensors share one that has no row itself, the worst of them."""
-    from ckptswap.sweep.result import widest
-
-    cells: dict[Key, Row] = {}
-    for row in widest(rows):
-        key = row.layer, row.kind
-        if key != (None, None) and (key not in cells or _drop(row) > _drop(cells[key])):
-            cells[key] = row
-    return cells
-
-
-def _drop(row: Row) -> float:
-    return -math.inf if row.drop is None else row.drop
+    return [*lines, *_legend(cells, scale)]
 
 
 def _layer_names(ordered: Sequence[str], style: Style) -> dict[str | None, str]:
@@ -106,9 +75,9 @@ class Scale:
     style: Style
 
     @property
-    def glyphs(self) -> Glyphs:
-        """The characters to draw with."""
-        return _ASCII if self.style.ascii else _BLOCKS
+    def marks(self) -> dict[str, str]:
+        """What stands for a status without a drop."""
+        return _ASCII_MARKS if self.style.ascii else _MARKS
 
     def level(self, drop: float) -> int:
         """0 within the tolerance; 1 to 4 for worse, -1 or -2 for better, in equal steps up to the largest drop.
@@ -118,29 +87,25 @@ class Scale:
         """
         if abs(drop) <= self.tolerance:
             return 0
-        steps = len(_WORSE) if drop > 0 else len(_BETTER)
+        steps = len(_COLOURS) - 1 - _MIDDLE if drop > 0 else _MIDDLE
         share = min(abs(drop) / self.largest, 1.0) if self.largest else 1.0  # nothing finite: the drop is infinite
-        found = max(1, math.ceil(steps * share))
-        return found if drop > 0 else -found
+        step = max(1, math.ceil(steps * share))
+        return step if drop > 0 else -step
 
     def draw(self, row: Row | None) -> Text:
         """A cell, as wide as a column without its gap."""
         if row is None:
             return Text(" " * (_CELL - 1))
         if row.status != "measured" or row.drop is None or math.isnan(row.drop):
-            return Text(self.glyphs.status.get(row.status, "?").center(_CELL - 1), style=QUIET)
+            return Text(self.marks.get(row.status, "?").center(_CELL - 1), style=QUIET)
         glyph, colour = self.ink(self.level(row.drop))
         return Text(glyph * (_CELL - 1), style=colour)
 
     def ink(self, level: int) -> tuple[str, str]:
         """Character and colour of a level; with colours every measured cell is solid."""
-        if level == 0:
-            glyph, colour = self.glyphs.within, _WITHIN
-        elif level > 0:
-            glyph, colour = self.glyphs.worse[level - 1], _WORSE[level - 1]
-        else:
-            glyph, colour = self.glyphs.better[-level - 1], _BETTER[-level - 1]
-        return ("█" if self.style.colour and not self.style.ascii else glyph), colour
+        solid = self.style.colour and not self.style.ascii
+        glyph = "█" if solid else (_ASCII_STEPS if self.style.ascii else _STEPS)[_MIDDLE + level]
+        return glyph, f"color({_COLOURS[_MIDDLE + level]})"
 
 
 def _panel(
@@ -149,12 +114,12 @@ def _panel(
     """Headings, then one line for each layer that has a cell under these kinds; cells begin at column `left`."""
     lines = [Text(" " * left + line, style=QUIET) for line in _headings(kinds, scale.style)]
     for layer, name in names.items():
-        found = [cells.get((layer, kind)) for kind in kinds]
-        if any(found):
+        of_layer = [cells.get((layer, kind)) for kind in kinds]
+        if any(of_layer):
             *above, last = fold(name, left - 2)
             lead = last + " " * (left - cell_len(last)), QUIET if layer is None else ""
             lines += map(Text, above)
-            lines.append(Text.assemble(lead, Text(" ").join(scale.draw(row) for row in found)))
+            lines.append(Text.assemble(lead, Text(" ").join(scale.draw(row) for row in of_layer)))
     return lines
 
 
@@ -180,9 +145,7 @@ def _legend(cells: Mapping[Key, Row], scale: Scale) -> list[Text]:
     present = {row.status for row in cells.values()}
     steps = [_step(level, scale) for level in range(-2, 5) if level in levels or level == 0]
     marks = [
-        Text.assemble(glyph, (f" {status}", QUIET))
-        for status, glyph in scale.glyphs.status.items()
-        if status in present
+        Text.assemble(glyph, (f" {status}", QUIET)) for status, glyph in scale.marks.items() if status in present
     ]
     full = len({layer for layer, _ in cells}) * len({kind for _, kind in cells})
     blank = [Text("blank: no such cell", style=QUIET)] if len(cells) < full else []

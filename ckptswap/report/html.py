@@ -1,35 +1,34 @@
 """A sweep as one self-contained page: the answer, pictures, findings, samples, every row, and where it comes from.
 
 The page opens offline: plotly's script, ours and the styles are in it, and its policy lets it load nothing else,
-and run no other script.
-All text from files goes through `safe` and `html.escape`; data for the script is JSON in which no `<` is left.
+and run no other script. `page.html.j2` escapes all text from files, which has gone through `safe` before; data for
+the script is JSON in which no `<` is left.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
-from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from pathlib import PurePath
+from typing import Any
 
 from ckptswap.report import charts
 from ckptswap.report.answer import answer, change, taken
-from ckptswap.report.heatmap import Key
-from ckptswap.report.html_rows import css_class, escaped, row_commands, rows_table, shown_rows
+from ckptswap.report.commands import row_commands
 from ckptswap.report.interactive import figure
-from ckptswap.report.sweep import MODES
-from ckptswap.report.text import MISSING, number
-
-if TYPE_CHECKING:
-    from ckptswap.sweep.plan import Cell
-    from ckptswap.sweep.provenance import Provenance
-    from ckptswap.sweep.result import Finding, SweepResult
-    from ckptswap.sweep.run_folder.samples import Hit, Samples
+from ckptswap.report.rows import MODES, Key, better, facts, sections
+from ckptswap.report.sweep import sweep_columns
+from ckptswap.report.text import MISSING, finite, fixed, number, plural, safe
+from ckptswap.sweep.plan import Cell
+from ckptswap.sweep.provenance import Provenance, load_provenance
+from ckptswap.sweep.result import Row, SweepResult
+from ckptswap.sweep.run_folder.folder import RunFolder
+from ckptswap.sweep.run_folder.samples import Hit, Samples
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'; "
@@ -48,32 +47,22 @@ class About:
     raced_by: str | None = None
 
     def waiting(self, result: SweepResult) -> list[Cell]:
-        """The cells that have no row yet."""
+        """The cells that are not in the table yet."""
         known = {(row.layer, row.kind, row.tensors, row.donor) for row in result.rows}
         return [cell for cell in self.cells if (cell.layer, cell.kind, cell.names, cell.donor) not in known]
 
 
 def about(run_dir: str) -> About:
     """Read it from a run folder. Raises `RunError` for a folder that is no run, or is damaged."""
-    from ckptswap.errors import RunError
-    from ckptswap.sweep.plan import Plan
-    from ckptswap.sweep.provenance import load_origin
-    from ckptswap.sweep.run_folder.journal import read_plan
-    from ckptswap.sweep.run_folder.samples import load_samples
-
-    origin, contents = load_origin(run_dir), read_plan(Path(run_dir))
-    try:
-        cells, race = Plan.from_json(contents["plan"]).cells, contents.get("race")
-        return About(origin, load_samples(run_dir), cells, race["metric"] if race else None)
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{run_dir} holds a damaged plan ({error!r})", remedy="run the sweep again") from None
+    folder = RunFolder(run_dir)
+    plan = folder.read_plan()
+    raced_by = plan.race.metric if plan.race else None
+    return About(load_provenance(run_dir), folder.load_samples(), plan.plan.cells, raced_by)
 
 
 def sweep_html(result: SweepResult, about: About, top: int | None = None) -> str:
     """The page. `top` limits the table of rows to the worst so many of each section, and says so.
 
-    >>> from ckptswap.sweep.provenance import Provenance
-    >>> from ckptswap.sweep.result import SweepResult
     >>> result = SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=())
     >>> page = sweep_html(result, About(Provenance("b", ("a",), {})))
     >>> page[:15], "Nothing is scored yet" in page
@@ -81,52 +70,73 @@ def sweep_html(result: SweepResult, about: About, top: int | None = None) -> str
     """
     waiting, rows = about.waiting(result), shown_rows(result, top)
     pictures = list(_pictures(result, waiting, about.raced_by == result.metric))
-    body = "\n".join(
-        [
-            _header(result, about.origin, len(waiting)),
-            _section("Findings", "findings", "\n".join(map(_finding, result.findings)) if result.findings else ""),
-            _section("Pictures", "pictures", "\n".join(_figure(each) for each in pictures)),
-            _section("Worst-hit samples", "samples", _samples(result, about.samples)),
-            _section("Every row", "rows", _mode(result) + rows_table(result, rows)),
-            _section("Where it comes from", "origin", _facts(about.origin)),
-        ]
-    )
     lines = {row: at for at, row in enumerate(rows)}
-    figures = {each.id: figure(each.picture, lines) for each in pictures}
-    data = {"figures": figures, **row_commands(rows, about.origin)}
-    return _page(_title(about.origin), body, data)
+    figures = {"figures": {shown.id: figure(shown.picture, lines) for shown in pictures}}
+    known = {result.metric: better(result), **facts(result), "samples": f"{result.samples:,}"}
+    return _page(
+        figures | row_commands(rows, about.origin),
+        title=_title(about.origin),
+        answer=" ".join(answer(result, len(waiting))),
+        result=result,
+        facts=known,
+        pictures=pictures,
+        samples=about.samples,
+        mode=MODES[result.mode],
+        columns=[column for column in sweep_columns(result, rows, always_named=True) if column.is_in("page")],
+        rows=rows,
+        left_out=len(result.rows) - len(rows),
+        origin=about.origin.facts,
+        from_donor=lambda donor: _from_donor(result, donor),
+        cell=lambda hit: _cell(result, hit),
+        change=change,
+        missing=MISSING,
+    )
 
 
-def _page(title: str, body: str, data: Mapping[str, Any]) -> str:
+def shown_rows(result: SweepResult, top: int | None) -> list[Row]:
+    """The rows of the table, section by section, of each the worst `top`."""
+    return [
+        row
+        for _, rows in sections(result.rows)
+        for row in rows
+        if top is None or (row.rank is not None and row.rank <= top)
+    ]
+
+
+def _page(data: Mapping[str, Any], **content: Any) -> str:
+    """The template, filled in; what is ours and no text is let through as it is."""
+    from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
     here = files("ckptswap.report")
     style, ours = (here.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
     scripts = (get_plotlyjs(), f"\n{ours}")
     policy = POLICY.format(scripts=" ".join(map(_hash, scripts)))
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="generator" content="ckptswap">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escaped(title)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<a class="skip" href="#rows">to the table</a>
-<button id="theme" type="button" title="light or dark" aria-label="switch between light and dark">◐</button>
-<main>
-{body}
-</main>
-<script type="application/json" id="data">{_json(data)}</script>
-{"".join(f"<script>{each}</script>" for each in scripts)}
-</body>
-</html>
-"""
+    trusted = {"style": Markup(style), "data": Markup(_json(data)), "scripts": [*map(Markup, scripts)]}
+    return template("page.html.j2").render(policy=Markup(policy), **trusted, **content)
+
+
+@cache
+def template(name: str) -> Any:
+    """A template beside this file, which escapes all that it shows; jinja2 is loaded only here."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("ckptswap", "report"),
+        autoescape=True,
+        finalize=lambda value: value if isinstance(value, Markup) else safe(str(value)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"number": number, "plural": plural, "zip": zip, "drop": _drop}
+    return environment.get_template(name)
+
+
+def _drop(value: float) -> str:
+    return fixed(value, 4, signed=True)
 
 
 def _hash(script: str) -> str:
@@ -136,24 +146,12 @@ def _hash(script: str) -> str:
 
 def _json(data: Mapping[str, Any]) -> str:
     """JSON that is safe inside a script element; what is not finite is null."""
-    from ckptswap.report.text import finite
-
     text = json.dumps(finite(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _section(title: str, anchor: str, content: str) -> str:
-    if not content:
-        return ""
-    head = f'<h2 id="{anchor}-title">{title}</h2>'
-    return f'<section id="{anchor}" aria-labelledby="{anchor}-title">\n{head}\n{content}\n</section>'
-
-
-# The answer ------------------------------------------------------------------------------------------------------
-
-
 def _title(origin: Provenance) -> str:
-    donors = ", ".join(_stem(each) for each in origin.donors)
+    donors = ", ".join(map(_stem, origin.donors))
     return f"What {_stem(origin.recipient)} can take from {donors}"
 
 
@@ -161,50 +159,22 @@ def _stem(path: str) -> str:
     return PurePath(path).name or path
 
 
-def _header(result: SweepResult, origin: Provenance, waiting: int) -> str:
-    facts = {
-        result.metric: f"{'higher' if result.direction == 'max' else 'lower'} is better",
-        "baseline": number(result.baseline),
-        "donor": ", ".join(number(each.score) for each in result.donors) or number(result.donor_score),
-        "tolerance": number(result.tolerance),
-        "samples": f"{result.samples:,}",
-    }
-    if result.recalibrated_baseline is not None:
-        facts["recalibrated baseline"] = number(result.recalibrated_baseline)
-    tiles = "".join(
-        f"<div><dt>{escaped(name)}</dt><dd>{escaped(value)}</dd></div>" for name, value in facts.items()
-    )
-    notes = "".join(f"<li>{escaped(note)}</li>" for note in result.notes)
-    sentences = " ".join(answer(result, waiting))
-    return (
-        f'<header>\n<h1>{escaped(_title(origin))}</h1>\n<p class="answer">{escaped(sentences)}</p>\n'
-        f'<dl class="tiles">{tiles}</dl>\n{f"<ul class=notes>{notes}</ul>" if notes else ""}\n</header>'
-    )
-
-
-def _finding(finding: Finding) -> str:
-    numbers = "".join(
-        f"<div><dt>{escaped(name)}</dt><dd>{number(value)}</dd></div>" for name, value in finding.numbers.items()
-    )
-    return f"""<article class="finding">
-<p><span class="verdict {css_class(finding.verdict)}">{escaped(finding.verdict)}</span> {escaped(finding.text)}</p>
-<details><summary>rule and numbers</summary>
-<p>{escaped(finding.rule)}</p>
-<dl class="tiles small">{numbers}</dl></details>
-</article>"""
-
-
 # Pictures --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Shown:
-    """A picture in the page: its element, what it shows in words, and the donor where there are several."""
+    """A picture in the page: its element, its title, and what it shows in words."""
 
     id: str
     picture: charts.Picture
+    title: str
     caption: str
-    donor: str = ""
+
+    @property
+    def is_heat(self) -> bool:
+        """Whether it is a matrix, which can be read as a table, too."""
+        return isinstance(self.picture, charts.Heat)
 
 
 _CAPTIONS = {
@@ -229,7 +199,12 @@ def _pictures(result: SweepResult, waiting: Collection[Cell], is_race: bool) -> 
         for name, draw in _draws(result, places, is_race).items():
             picture = draw(part)
             if not charts.is_empty(picture):
-                yield _Shown(f"{name}-{at}", picture, _CAPTIONS[name], result.donors[at].path if several else "")
+                title = f"{picture.title}{_from_donor(result, at)}"
+                yield _Shown(f"{name}-{at}", picture, title, _CAPTIONS[name])
+
+
+def _from_donor(result: SweepResult, donor: int) -> str:
+    return f", from {result.donors[donor].path}" if len(result.donors) > 1 else ""
 
 
 def _draws(
@@ -249,71 +224,7 @@ def _draws(
     return {**placed, "paths": charts.paths, last: lambda part: charts.race(part, is_race)}
 
 
-def _figure(shown: _Shown) -> str:
-    """A group, not an image: plotly's buttons are in it."""
-    title = f"{shown.picture.title}{f', from {shown.donor}' if shown.donor else ''}"
-    table = f'<details data-of="{shown.id}"><summary>the heatmap as a table</summary></details>\n'
-    return (
-        f'<figure>\n<h3>{escaped(title)}</h3>\n<div class="plot" id="{shown.id}" role="group" '
-        f'aria-label="{escaped(title)}: {escaped(shown.caption)} The numbers are in the table below."></div>\n'
-        f"<figcaption>{escaped(shown.caption)}</figcaption>\n"
-        f"{table if isinstance(shown.picture, charts.Heat) else ''}</figure>"
-    )
-
-
-def _mode(result: SweepResult) -> str:
-    """A line above the table, where a row takes something else than itself."""
-    words = MODES[result.mode]
-    return f"<p class=quiet>Each row: {words}.</p>\n" if words else ""
-
-
-# Samples ---------------------------------------------------------------------------------------------------------
-
-
-def _samples(result: SweepResult, kept: Samples | None) -> str:
-    if kept is None:
-        return (
-            "<p class=quiet>This run kept none: the same <code>ckptswap sweep</code> again keeps them where "
-            "the task is about images.</p>"
-        )
-    if kept.hits and kept.metric != result.metric:
-        said = f"Those that were kept are the worst by {kept.metric}, this report is about {result.metric}."
-        return f"<p class=quiet>{escaped(said)}</p>"
-    return "\n".join(_hit(result, hit) for hit in kept.hits)
-
-
-def _hit(result: SweepResult, hit: Hit) -> str:
-    """One sample, from left to right: input, truth, baseline, variant."""
-    captions = {
-        "input": "input",
-        "truth": "truth",
-        "baseline": f"baseline {number(hit.baseline)}",
-        "variant": f"variant {number(hit.variant)}",
-    }
-    pictures = "".join(
-        f'<figure class="tile"><img src="{html.escape(hit.pictures[name])}" '
-        f'alt="{escaped(f"{name} of sample {hit.sample}")}"><figcaption>{escaped(caption)}</figcaption></figure>'
-        for name, caption in captions.items()
-        if name in hit.pictures
-    )
-    donor = f", from {result.donors[hit.donor].path}" if len(result.donors) > 1 else ""
-    said = f"{_cell(result, hit)}{donor}: sample {hit.sample}, {change(result, hit.drop)} in {result.metric}"
-    return f'<div class="strip"><p>{escaped(said)}</p><div class="tiles-of-images">{pictures}</div></div>'
-
-
 def _cell(result: SweepResult, hit: Hit) -> str:
     names = [hit.layer or "(root)" if hit.layer is not None else "", hit.kind or ""]
     cell = " ".join(name for name in names if name)
     return taken(result.mode, cell) if cell else "the whole selection"
-
-
-# Where it comes from -------------------------------------------------------------------------------------------
-
-
-def _facts(origin: Provenance) -> str:
-    shown = {name: MISSING if value is None else value for name, value in origin.facts.items()}
-    lines = "".join(
-        f'<tr><th scope="row">{escaped(name)}</th><td><code>{escaped(value)}</code></td></tr>'
-        for name, value in shown.items()
-    )
-    return f'<div class="wide"><table class="facts"><tbody>{lines}</tbody></table></div>'

@@ -8,17 +8,14 @@ readers by `safe`, and against plotly's own HTML here.
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ckptswap.report.charts import MARKS, Chart, Heat, Picture, Series
 from ckptswap.report.text import shorten
+from ckptswap.sweep.result import Row
 
-if TYPE_CHECKING:
-    from ckptswap.sweep.result import Row
-
-Lines = Mapping["Row", int]
+Lines = Mapping[Row, int]
 
 TALLEST = 3000
 """Pixels of a heatmap at the most."""
@@ -64,14 +61,13 @@ def _axis(title: str, names: tuple[str, ...] = (), most: int = 150, **more: Any)
 
 def _heat(heat: Heat, lines: Lines) -> dict[str, Any]:
     """Measured cells by colour, centred at zero; the others by a letter on grey; no cell at all stays empty."""
-    most = max((abs(v) for row in heat.values for v in row if v is not None and math.isfinite(v)), default=0) or 1
     shared = {"hoverinfo": "text", "xgap": 1, "ygap": 1, "type": "heatmap"}
     measured = {
         **shared,
         "name": "drop",
         "zmid": 0,
-        "zmin": -most,
-        "zmax": most,
+        "zmin": -heat.most,
+        "zmax": heat.most,
         "colorbar": {"title": {"text": "drop"}, "thickness": 12},
     }
     marked = {**shared, "name": "not measured", "texttemplate": "%{text}", "showscale": False}
@@ -92,13 +88,13 @@ def _heat(heat: Heat, lines: Lines) -> dict[str, Any]:
 
 def _cells(heat: Heat, lines: Lines) -> list[list[Any]]:
     """Only those that are there: most layers have few of all kinds."""
-    found: list[list[Any]] = []
+    cells: list[list[Any]] = []
     for y, (values, marks) in enumerate(zip(heat.values, heat.marks, strict=True)):
         for x, (value, mark) in enumerate(zip(values, marks, strict=True)):
             row = heat.cells[y][x] if heat.cells else None
             if row or mark or value is not None:
-                found.append([y, x, _drawn(value), mark, lines.get(row) if row else None])
-    return found
+                cells.append([y, x, _drawn(value), mark, lines.get(row) if row else None])
+    return cells
 
 
 # Bars, lines, points ---------------------------------------------------------------------------------------------
@@ -120,7 +116,7 @@ def _bars(chart: Chart, lines: Lines) -> dict[str, Any]:
         "name": series.name,
         "orientation": "h",
         "y": list(range(len(series.x))),
-        "x": [_drawn(each) for each in series.y],
+        "x": [_drawn(value) for value in series.y],
         **_told(series, lines),
         **_ends(series, "error_x"),
     }
@@ -140,8 +136,8 @@ def _trace(chart: Chart, series: Series, at: int, lines: Lines) -> dict[str, Any
         "type": "scatter",
         "mode": mode,
         "name": _short(series.name),
-        "x": [_drawn(each) for each in series.x],
-        "y": [_drawn(each) for each in series.y],
+        "x": [_drawn(value) for value in series.x],
+        "y": [_drawn(value) for value in series.y],
         "marker": {"symbol": at % 8, "size": 7},
         "line": {"dash": ("solid", "dash", "dot", "dashdot")[at // 8 % 4]},
         **_told(series, lines),
@@ -156,7 +152,7 @@ def _told(series: Series, lines: Lines) -> dict[str, Any]:
 
 def _ends(series: Series, name: str) -> dict[str, Any]:
     """Intervals as what lies above and below each point."""
-    if not any(each is not None for each in (*series.low, *series.high)):
+    if all(end is None for end in (*series.low, *series.high)):
         return {}
     ends = list(zip(series.y, series.low, series.high, strict=True))
     above = [None if y is None or high is None else _drawn(high - y) for y, _, high in ends]

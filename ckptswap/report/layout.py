@@ -31,9 +31,9 @@ class Column:
     under which programs know its values.
 
     Without `shown` it is for programs alone, without `field` for people alone; `forms` may narrow it further
-    ("csv", "md", "narrow" and "wide" terminals, "page"). Numbers stand to the `right`. Names may be cut down to
-    `smallest` cells (0: never). When that is not enough, or when two names would look alike, columns with `spare`
-    above 0 are left out, the largest first.
+    ("json", "csv", "md", "narrow" and "wide" terminals, "page"). Numbers stand to the `right`. Names may be cut
+    down to `smallest` cells (0: never). When that is not enough, or when two names would look alike, columns with
+    `spare` above 0 are left out, the largest first.
     """
 
     title: str = ""
@@ -55,7 +55,7 @@ class Column:
         """Whether a form has it."""
         if self.forms and form not in self.forms.split():
             return False
-        return bool(self.field) if form in ("csv", "md") else self.shown is not None
+        return bool(self.field) if form in ("json", "csv", "md") else self.shown is not None
 
 
 def field(name: str, shown: Callable[[Any], Cell] | None = None, title: str | None = None, **look: Any) -> Column:
@@ -99,7 +99,7 @@ def grid(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], style: Style
         tried.append(_layout([columns[i] for i in kept], [table[i] for i in kept], style))
         if tried[-1].is_roomy and tried[-1].is_apart:
             return tried[-1].lines()
-    return next((each for each in tried if each.is_roomy), tried[-1]).lines()
+    return next((layout for layout in tried if layout.is_roomy), tried[-1]).lines()
 
 
 def _fewer(columns: Sequence[Column]) -> Iterator[list[int]]:
@@ -216,6 +216,11 @@ def _cut(widths: list[int], room: int, smallest: dict[int, int]) -> None:
         if not able:
             return
         widths[max(able, key=lambda i: widths[i])] -= 1
+
+
+def left_out(rows: int) -> list[Text]:
+    """A line that says how many rows are not shown, where there are any."""
+    return [Text(f"and {rows:,} more", style=QUIET)] if rows > 0 else []
 
 
 def flow(parts: Iterable[Cell], style: Style, *, gap: int = 2, indent: int = 0) -> list[Text]:

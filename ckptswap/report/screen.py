@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import Literal
 
 from rich.text import Text
 
+from ckptswap.errors import listing
 from ckptswap.report.answer import answer
-from ckptswap.report.donors import donor_lines, donors_table
-from ckptswap.report.findings import finding_lines, findings_text
-from ckptswap.report.heatmap import heatmap
-from ckptswap.report.kinds import kind_lines, kind_summary
-from ckptswap.report.layout import HEADING, QUIET, paragraph, render
-from ckptswap.report.sweep import (
-    header,
-    left_out,
-    ranked_lines,
-    section_title,
-    sections,
-    sweep_csv,
-    sweep_json,
-    sweep_md,
-    sweep_table,
-    unmeasured,
-)
-from ckptswap.report.text import Style, dump_json, safe
-
-if TYPE_CHECKING:
-    from ckptswap.sweep.result import Row, SweepResult
+from ckptswap.report.donors import donor_lines
+from ckptswap.report.findings import finding_lines
+from ckptswap.report.heatmap import heat_lines
+from ckptswap.report.kinds import kind_lines
+from ckptswap.report.layout import HEADING, QUIET, WIDEST, Column, flow, left_out, paragraph, render, table
+from ckptswap.report.rows import MODES, better, cell_name, facts, sections
+from ckptswap.report.sweep import name_columns, sweep_columns, sweep_csv, sweep_json, sweep_md
+from ckptswap.report.text import Style, decimals, dump_json, fixed, plural, safe
+from ckptswap.sweep.result import Row, SweepResult
 
 SCREEN = 40
 """Lines that a screen has; no more are printed where nobody asks for all."""
 WORST = 10
 FEWEST_KINDS = 3
+_UNMEASURED = {
+    "identical": "the tensors are equal in both",
+    "no-effect": "the model never reads them in eval mode",
+    "mismatch": "the donor's tensors do not fit",
+    "failed": "could not be scored",
+}
 
 
 def render_sweep(
@@ -49,28 +47,49 @@ def render_sweep(
     if format == "table":
         return sweep_whole(result, style, top) if every else sweep_summary(result, style, top)
     if top is not None:
-        result = replace(
-            result, rows=tuple(row for row in result.rows if row.rank is not None and row.rank <= top)
-        )
+        worst = tuple(row for row in result.rows if row.rank is not None and row.rank <= top)
+        result = replace(result, rows=worst)
     if format == "json":
         return dump_json(sweep_json(result))
     return sweep_csv(result) if format == "csv" else sweep_md(result)
 
 
 def sweep_whole(result: SweepResult, style: Style, top: int | None = None) -> str:
-    """Every row, heatmap, kinds and findings."""
+    """Every row (or the `top` worst of each way of splitting), heatmap, kinds and findings."""
+    parts = [heat_lines(result, style), kind_lines(result, style)] if _has_places(result) else []
+    drawn = [render(lines, style) for lines in [*parts, finding_lines(result, style)] if lines]
+    return "\n".join([sweep_table(result, style, top), *drawn])
+
+
+def sweep_table(result: SweepResult, style: Style, top: int | None = None) -> str:
+    """Whole kinds, whole layers and cells, each worst drop first; below, what was not measured, and why.
+
+    `top` limits each section. The interval is the simultaneous one, by which verdicts are given; where there is
+    room (130 columns), the plain one stands beside it.
+
+    >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, rmse=0.2, score=0.8, drop=0.1,
+    ...           samples=72)
+    >>> result = SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,))
+    >>> print(sweep_table(result, Style()), end="")
+    dice, higher is better, 72 samples
+    baseline 0.9   donor –   tolerance 0.01   ± 95 %, simultaneous
+    <BLANKLINE>
+    cells
+    #  layer  kind       numel   RMSE  score    drop  ±         verdict
+    1  conv1  conv.bias     64  0.200  0.800  +0.100  –  █████  –
+    """
     if len(result.donors) > 1:
-        return donors_table(result, style, top)
-    parts = [sweep_table(result, style, top)]
-    if result.mode not in ("prefix", "suffix"):  # whose cells hold each other, so that none has a place of its own
-        parts += [heatmap(result, style), kind_summary(result, style)]
-    return "\n".join(part for part in [*parts, findings_text(result, style)] if part.strip())
+        parts = [donor_lines(result, style, top)]
+    else:
+        measured = sections(row for row in result.rows if row.status == "measured")
+        parts = [_section(title, rows, result, style, top) for title, rows in measured]
+    lines = [header(result, style), *parts, _unmeasured(result.rows, style)]
+    return "\n".join(render(part, style) for part in lines if part)
 
 
 def sweep_summary(result: SweepResult, style: Style, top: int | None = None) -> str:
     """The answer, the worst rows (ten, or `top`), the kinds and what failed, in a screen's lines.
 
-    >>> from ckptswap.sweep.result import Row, SweepResult
     >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, rmse=0.2, score=0.8, drop=0.1,
     ...           samples=72, verdict="sensitive")
     >>> result = SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,))
@@ -89,33 +108,96 @@ def sweep_summary(result: SweepResult, style: Style, top: int | None = None) -> 
     drop by kind, over its cells
     kind       cells   worst  median  reusable  sensitive  undecided  whole
     conv.bias      1  +0.100  +0.100         0          1          0      –
+    <BLANKLINE>
+    --all: every row, the heatmap, and what was not measured
     """
-    lines = [*header(result, style), Text(), *paragraph(safe(" ".join(answer(result))), style)]
     shown = WORST if top is None else top
-    hidden = 0
+    failed = _unmeasured([row for row in result.rows if row.status == "failed"], style)
+    parts = [header(result, style), paragraph(safe(" ".join(answer(result))), style)]
     if len(result.donors) > 1:
-        body, hidden = donor_lines(result, style, shown)
-        lines += body
-    elif rows := _finest(result):
-        worst = sorted(rows, key=lambda row: row.rank or len(rows))[:shown]
-        hidden = len(result.rows) - len(worst)
-        lines += [Text(), Text(section_title(result, rows), style=HEADING), *ranked_lines(worst, result, style)]
-        lines += left_out(len(rows) - len(worst))
-    failed = unmeasured([row for row in result.rows if row.status == "failed"], style)
-    below = [*failed, *([Text()] if result.findings else []), *finding_lines(result, style, in_short=True)]
-    if result.mode in ("only", "all-but") and len(result.donors) < 2:
-        room = SCREEN - len(lines) - len(below) - 5  # a gap, two headings, what is left out, how to see more
-        kinds, fewer = kind_lines(result, style, max(room, FEWEST_KINDS))
-        lines += [Text(), *kinds] if kinds else []
-        hidden += fewer
-    lines += below
-    if hidden:
-        lines.append(Text("--all shows every row", style=QUIET))
-    return render(lines, style)
+        parts.append(donor_lines(result, style, shown))
+    elif finest := _finest(result):
+        parts.append(_section(*finest, result, style, shown))
+    below = [failed, finding_lines(result, style, in_short=True), [Text(SEE_MORE, style=QUIET)]]
+    if _has_places(result):
+        used = sum(len(lines) + 1 for lines in [*parts, *below] if lines)
+        room = SCREEN - used - 3  # a title, headings, and how many kinds are left out
+        parts.append(kind_lines(result, style, max(room, FEWEST_KINDS)))
+    return "\n".join(render(lines, style) for lines in [*parts, *below] if lines)
 
 
-def _finest(result: SweepResult) -> list[Row]:
-    """The measured rows of the finest way of splitting."""
+SEE_MORE = "--all: every row, the heatmap, and what was not measured"
+
+
+def _has_places(result: SweepResult) -> bool:
+    """Whether each cell has a place of its own: those of `prefix` and `suffix` hold each other."""
+    return result.mode in ("only", "all-but") and len(result.donors) < 2
+
+
+def _finest(result: SweepResult) -> tuple[str, list[Row]] | None:
+    """The measured rows of the finest way of splitting, under its title."""
     measured = dict(sections(row for row in result.rows if row.status == "measured"))
     ways = ("cells", "whole layers", "whole kinds", "whole selection")
-    return next((measured[way] for way in ways if way in measured), [])
+    return next(((way, measured[way]) for way in ways if way in measured), None)
+
+
+def header(result: SweepResult, style: Style) -> list[Text]:
+    """Metric, samples, baseline, donor and tolerance, then the notes."""
+    wide = style.width >= WIDEST
+    intervals = {"intervals" if wide else "±": f"95 %, {'plain and ' if wide else ''}simultaneous"}
+    known = {name: value for name, value in facts(result).items() if name != "donor" or len(result.donors) < 2}
+    parts = [Text.assemble((f"{name} ", QUIET), value) for name, value in (known | intervals).items()]
+    samples = f", {better(result)}, {plural(result.samples, 'sample')}"
+    metric = Text.assemble((safe(result.metric), HEADING), (samples, QUIET))
+    notes = [line for note in result.notes for line in paragraph(safe(note), style, look=QUIET)]
+    return [*flow([metric], style), *flow(parts, style, gap=3), *notes]
+
+
+def _section(title: str, rows: Sequence[Row], result: SweepResult, style: Style, top: int | None) -> list[Text]:
+    """The rows of one way of splitting as a table under their title."""
+    if result.mode in ("prefix", "suffix"):  # a curve: read from the first layer taken to the last
+        rows = sorted(rows, key=lambda row: (row.kind or "", len(row.tensors)))
+    shown = rows[:top]
+    lines = [Text(MODES[result.mode] or title, style=HEADING)]
+    lines += table(sweep_columns(result, shown, style), shown, style)
+    return [*lines, *left_out(len(rows) - len(shown)), *_paths(shown, style)]
+
+
+def _paths(rows: Sequence[Row], style: Style) -> list[Text]:
+    """The drop at each point of the way to the donor, where the sweep has them."""
+    alphas = sorted({point.alpha for row in rows for point in row.path})
+    if not alphas:
+        return []
+    places = decimals((drop for row in rows for drop in (row.drop, *(point.drop for point in row.path))), 3)
+
+    def drop(row: Row, alpha: float) -> str:
+        drops = {1.0: row.drop, **{point.alpha: point.drop for point in row.path}}
+        return fixed(drops.get(alpha), places, signed=True)
+
+    points = [Column(f"{alpha:g}", partial(drop, alpha=alpha), right=True) for alpha in [*alphas, 1.0]]
+    title = Text("drop on the way to the donor, by alpha", style=HEADING)
+    return [Text(), title, *table([*name_columns(rows), *points], rows, style)]
+
+
+def _unmeasured(rows: Iterable[Row], style: Style) -> list[Text]:
+    """One line a status with its count; below mismatch and failed, each reason with its cells."""
+    by_status: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_status[row.status].append(row)
+    lines = []
+    for status, meaning in _UNMEASURED.items():
+        if of_status := by_status[status]:
+            lines += paragraph(meaning, style, indent=16, label=f"{len(of_status):4,} {status}", look=QUIET)
+            lines += _reasons(of_status, style) if status in ("mismatch", "failed") else []
+    return [Text("not ranked", style=HEADING), *lines] if lines else []
+
+
+def _reasons(rows: Iterable[Row], style: Style) -> list[Text]:
+    cells: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        cells[row.reason or "no reason given"].append(cell_name(row))
+    return [
+        line
+        for reason, names in cells.items()
+        for line in paragraph(f"{listing(names, most=5)}: {safe(reason)}", style, indent=16)
+    ]

@@ -20,6 +20,7 @@ from ckptswap.scoring.swap import Swaps, same_bits
 from ckptswap.scoring.variant import RECIPIENT, Variant
 from ckptswap.task.metrics import Metric
 from ckptswap.task.task import Score, Task
+from ckptswap.task.tree import Tree
 
 
 class ModelOutput(NamedTuple):
@@ -49,7 +50,7 @@ class FullScorer:
         donor: Checkpoint | Sequence[Checkpoint],
         recipient: Checkpoint,
         memory: int = 0,
-        calibration: Sequence[Any] = (),
+        calibration: Sequence[Tree] = (),
     ) -> None:
         task.load(recipient)
         self.task, self.memory = task, memory
@@ -74,7 +75,7 @@ class FullScorer:
                 for result in self.outputs(number, batch.inputs, wanted.of(number)):
                     yield scored(number, result, score)
 
-    def outputs(self, number: int, inputs: Any, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
+    def outputs(self, number: int, inputs: Tree, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
         """The output of each variant on batch `number`, in the order in which they come to be."""
         faults = {variant.id: self.fault(variant) for variant in variants}
         for variant in variants:
@@ -83,10 +84,10 @@ class FullScorer:
         sound = [variant for variant in variants if not faults[variant.id]]
         yield from self._outputs(number, inputs, sound)
 
-    def _outputs(self, number: int, inputs: Any, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
+    def _outputs(self, number: int, inputs: Tree, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
         return self.in_full(inputs, variants)
 
-    def in_full(self, inputs: Any, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
+    def in_full(self, inputs: Tree, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
         """The output of each variant by swapping its tensors in and running the model itself."""
         for variant in variants:
             output = failed = None
@@ -127,7 +128,7 @@ class FullScorer:
         estimates = len(self.recalibration.batches) * sum(variant.recalibrated for variant in variants)
         return Cost("full", 1.0, full * ((1 + len(variants)) * self._batches_like_first() + estimates), None)
 
-    def _seconds(self, inputs: Any) -> float:
+    def _seconds(self, inputs: Tree) -> float:
         """How long a full pass takes, once warm."""
         self.task.forward(inputs)
         start = time.perf_counter()
@@ -147,7 +148,7 @@ class FullScorer:
         with self.task.pinned():
             self._refuse_chance(inputs, self.task.forward(inputs))
 
-    def _refuse_chance(self, inputs: Any, before: Tensor) -> None:
+    def _refuse_chance(self, inputs: Tree, before: Tensor) -> None:
         if not same_bits(before, self.task.forward(inputs)):
             raise ModelError(
                 "the model gives another output when it is run again on the same input",

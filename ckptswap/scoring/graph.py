@@ -22,10 +22,12 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.flop_counter import FlopCounterMode
 
 from ckptswap.errors import ModelError
 from ckptswap.task.callables import STDOUT_ASIDE, first_line
+from ckptswap.task.tree import Tree, call, leaves
 from ckptswap.ties import Extent, extent_of
 
 Place = Extent | int
@@ -68,14 +70,18 @@ class Graph:
     """All operations that the output depends on, in an order in which they can run.
 
     `state` gives the number of each of the model's tensors (tied ones share it), `constants` the tensors that the
-    model holds beside them.
+    model holds beside them, `inputs` the numbers of a batch's tensors.
     """
 
     state: Mapping[str, int]
     constants: Mapping[int, Tensor]
-    input: int
+    inputs: tuple[int, ...]
     output: int
     steps: tuple[Step, ...]
+
+    def given(self, batch: Tree) -> dict[int, Tensor]:
+        """A batch's tensors by their numbers."""
+        return dict(zip(self.inputs, leaves(batch), strict=True))
 
     @property
     def read(self) -> frozenset[int]:
@@ -88,8 +94,8 @@ class Graph:
         return sum(step.flops for step in self.steps)
 
 
-def capture(model: nn.Module, batch: Tensor, pick: Callable[[object], Tensor]) -> Graph:
-    """Trace a model in eval mode on a batch's shape; `pick` takes the one tensor of its output.
+def capture(model: nn.Module, batch: Tree, pick: Callable[[object], Tensor]) -> Graph:
+    """Trace a model in eval mode on a batch's form; `pick` takes the one tensor of its output.
 
     Raises `Uncapturable` where the model cannot be captured, and `ModelError` for one that draws random numbers.
 
@@ -133,18 +139,19 @@ def _state(model: nn.Module) -> dict[Place, Tensor]:
 
 
 def _traced(
-    model: nn.Module, tensors: Mapping[Place, Tensor], batch: Tensor, pick: Callable[[object], Tensor]
+    model: nn.Module, tensors: Mapping[Place, Tensor], batch: Tree, pick: Callable[[object], Tensor]
 ) -> GraphModule:
     places = list(tensors)
+    inputs, form = tree_flatten(batch)
 
-    def forward(state: Sequence[Tensor], inputs: Tensor) -> Tensor:
+    def forward(state: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
         with _holding(model, dict(zip(places, state, strict=True))):
-            return pick(model(inputs))
+            return pick(call(model, tree_unflatten(inputs, form)))
 
     pure = torch.func.functionalize(forward, remove="mutations")
     with torch.no_grad(), _no_numpy(), warnings.catch_warnings(), STDOUT_ASIDE:
         warnings.simplefilter("ignore")
-        return make_fx(pure, tracing_mode="fake", _allow_non_fake_inputs=True)(list(tensors.values()), batch)
+        return make_fx(pure, tracing_mode="fake", _allow_non_fake_inputs=True)(list(tensors.values()), inputs)
 
 
 @contextlib.contextmanager
@@ -215,7 +222,7 @@ def _graph(traced: GraphModule, model: nn.Module, tensors: Mapping[Place, Tensor
             steps.append(_step(node, numbers, memory, flops))
     places = {place: at for at, place in enumerate(tensors)}
     state = {name: places[_place(tensor)] for name, tensor in _all_names(model)}
-    return Graph(state, constants, len(tensors), numbers[output], tuple(steps))
+    return Graph(state, constants, tuple(range(len(tensors), len(inputs))), numbers[output], tuple(steps))
 
 
 def _only(found: Any) -> Any:

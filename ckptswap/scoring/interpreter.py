@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ckptswap.scoring.graph import Graph, Ref
 from ckptswap.scoring.schedule import Cone, Instruction, Schedule, cone_of, within
+from ckptswap.task.tree import Tree
 
 Values = dict[int, Any]
 
@@ -52,7 +53,7 @@ class Replay:
         return self.latest
 
     def outputs(
-        self, batch: Tensor, swaps: Sequence[Mapping[int, Tensor]], *, with_output: bool
+        self, batch: Tree, swaps: Sequence[Mapping[int, Tensor]], *, with_output: bool
     ) -> Iterator[tuple[int | None, Tensor]]:
         """(index of the swap, output) for every swap, in the order in which they come to be; None: the base."""
         found = self.schedules([frozenset(swap) for swap in swaps], with_output=with_output)
@@ -60,9 +61,9 @@ class Replay:
             wants_output = with_output and at == 0
             yield from self._run(batch, schedule, [(index, swaps[index]) for index in chosen], wants_output)
 
-    def seconds(self, batch: Tensor) -> list[float]:
+    def seconds(self, batch: Tree) -> list[float]:
         """How long each step of the graph takes on this batch, run one after another."""
-        values, found = {**self._fixed, self.graph.input: batch}, []
+        values, found = {**self._fixed, **self.graph.given(batch)}, []
         (_, schedule), *_ = within(self.graph, [], self.memory, with_output=True)
         with torch.inference_mode():
             for instruction in schedule.base:
@@ -74,12 +75,12 @@ class Replay:
 
     def _run(
         self,
-        batch: Tensor,
+        batch: Tree,
         schedule: Schedule,
         swaps: Sequence[tuple[int, Mapping[int, Tensor]]],
         with_output: bool,
     ) -> Iterator[tuple[int | None, Tensor]]:
-        values = {**self._fixed, self.graph.input: batch}
+        values = {**self._fixed, **self.graph.given(batch)}
         for at in range(-1, len(schedule.base)):
             if at >= 0:
                 with torch.inference_mode():

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,19 +22,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ckptswap.errors import UsageError
 from ckptswap.scoring.calibration import Calibration
 from ckptswap.scoring.swap import Swaps
+from ckptswap.task.data import load_data
+from ckptswap.task.task import Task
+from ckptswap.task.tree import Tree, bytes_of, call, form_of, sample_at, size_of
 
-if TYPE_CHECKING:
-    from ckptswap.task import Task
 
-
-def load_calibration(wanted: Calibration, task: Task) -> list[Tensor]:
+def load_calibration(wanted: Calibration, task: Task) -> list[Tree]:
     """The inputs of the first batches of a calibration set, in the task's batch size and random order.
 
     Raises `UsageError` where there is no such data, not enough of it, no batch norm to estimate, or where a sample
     of it is also scored.
     """
-    from ckptswap.task.data import load_data
-
     if wanted.batches < 1:
         raise UsageError(f"--recalibrate-bn is {wanted.batches}", remedy="give a number of batches, 1 or more")
     if not _norms(task.model):
@@ -60,7 +58,7 @@ def load_calibration(wanted: Calibration, task: Task) -> list[Tensor]:
     return found
 
 
-def fingerprint(batches: Sequence[Tensor]) -> str:
+def fingerprint(batches: Sequence[Tree]) -> str:
     """A hash of the batches, their order included.
 
     >>> a, b = torch.zeros(2, 1), torch.ones(2, 1)
@@ -69,20 +67,24 @@ def fingerprint(batches: Sequence[Tensor]) -> str:
     """
     digest = hashlib.sha256()
     for batch in batches:
-        digest.update(repr((batch.shape, batch.dtype)).encode())
-        digest.update(_bytes(batch))
+        form = (batch.shape, batch.dtype) if isinstance(batch, Tensor) else form_of(batch)
+        digest.update(repr(form).encode())
+        for piece in bytes_of(batch):
+            digest.update(piece)
     return digest.hexdigest()[:16]
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+def _digests(batch: Tree) -> list[bytes]:
+    """Of each sample."""
+    samples = (sample_at(batch, at) for at in range(size_of(batch)))
+    return [hashlib.sha256(b"".join(bytes_of(sample))).digest() for sample in samples]
 
 
-def _refuse_scored(batches: Sequence[Tensor], task: Task) -> None:
+def _refuse_scored(batches: Sequence[Tree], task: Task) -> None:
     """Statistics that were estimated on the scored samples would flatter every variant."""
-    known = {hashlib.sha256(_bytes(sample)).digest() for batch in batches for sample in batch}
+    known = {digest for batch in batches for digest in _digests(batch)}
     with task.pinned(), closing(task.batches()) as scored:
-        both = sum(hashlib.sha256(_bytes(each)).digest() in known for batch in scored for each in batch.inputs)
+        both = sum(digest in known for batch in scored for digest in _digests(batch.inputs))
     if both:
         raise UsageError(
             f"{both} of the scored samples are also in the calibration data",
@@ -93,7 +95,7 @@ def _refuse_scored(batches: Sequence[Tensor], task: Task) -> None:
 class Recalibration:
     """Estimates the statistics of variants of a task's model, each once."""
 
-    def __init__(self, task: Task, swaps: Swaps, batches: Sequence[Tensor]) -> None:
+    def __init__(self, task: Task, swaps: Swaps, batches: Sequence[Tree]) -> None:
         self.batches = batches
         self._task, self._swaps = task, swaps
         self._found: dict[str, dict[str, Tensor]] = {}
@@ -114,7 +116,7 @@ class Recalibration:
         places = {buffer.data_ptr() for norm in norms for buffer in (norm.running_mean, norm.running_var)}
         with _estimating(norms), torch.no_grad():
             for batch in self.batches:
-                self._task.model(self._task.prepared(batch))
+                call(self._task.model, self._task.prepared(batch))
             state = self._swaps.state.items()
             return {name: value.clone() for name, value in state if value.data_ptr() in places}
 

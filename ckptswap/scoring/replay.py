@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,10 +25,9 @@ from ckptswap.scoring.swap import same_bits
 from ckptswap.scoring.variant import RECIPIENT, Variant
 from ckptswap.task.callables import first_line
 from ckptswap.task.task import Task
+from ckptswap.task.tree import Form, Tree, form_of
 
 How = Literal["auto", "replay", "full"]
-Form = tuple[tuple[int, ...], torch.dtype]
-"""Shape and dtype of a batch."""
 MEMORY = 2 << 30
 """Bytes that a replay's intermediate values may take, unless told otherwise."""
 SHAPES = 8
@@ -43,7 +42,7 @@ def scorer_of(
     recipient: Checkpoint,
     how: How = "auto",
     memory: int = MEMORY,
-    calibration: Sequence[Any] = (),
+    calibration: Sequence[Tree] = (),
 ) -> FullScorer:
     """The scorer that `--engine` names. Raises `MismatchError` when the recipient does not fit the model."""
     if how == "full":
@@ -63,7 +62,7 @@ class ReplayScorer(FullScorer):
         donor: Checkpoint | Sequence[Checkpoint],
         recipient: Checkpoint,
         memory: int = MEMORY,
-        calibration: Sequence[Any] = (),
+        calibration: Sequence[Tree] = (),
         *,
         how: How = "auto",
     ) -> None:
@@ -73,14 +72,14 @@ class ReplayScorer(FullScorer):
         self._begun: set[Form] = set()
         self._swaps: dict[tuple[Replay, str], dict[int, Tensor]] = {}
 
-    def replay(self, inputs: Any) -> Replay | None:
+    def replay(self, inputs: Tree) -> Replay | None:
         """The captured model for inputs of this form; None where it must be run in full.
 
         At the first of its form it is captured and held against the model itself on these inputs.
         """
         if self.how == "full":
             return None
-        form = _form(inputs)
+        form = form_of(inputs)
         if form not in self._replays:
             if len(self._replays) >= SHAPES:
                 self._note(f"inputs of more than {SHAPES} shapes: the rest is run in full")
@@ -88,21 +87,21 @@ class ReplayScorer(FullScorer):
             self._replays[form] = self._captured(inputs)
         return self._replays.get(form)
 
-    def outputs(self, number: int, inputs: Any, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
+    def outputs(self, number: int, inputs: Tree, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
         """See `FullScorer`. Raises `ShortcutFailed` when a replayed output is wrong; then call `distrust`."""
         if any(map(_is_replayed, variants)):
             self.replay(inputs)  # whatever becomes of the variants, a model that must be captured is
         yield from super().outputs(number, inputs, variants)
 
-    def _outputs(self, number: int, inputs: Any, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
+    def _outputs(self, number: int, inputs: Tree, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
         plain = [variant for variant in variants if _is_replayed(variant)]
         whole = [variant for variant in variants if not _is_replayed(variant)]
         replay = self.replay(inputs) if plain else None
         if replay is None:
             yield from self.in_full(inputs, variants)
             return
-        checked = self._sample(number, plain, is_new=_form(inputs) not in self._begun)
-        self._begun.add(_form(inputs))
+        checked = self._sample(number, plain, is_new=form_of(inputs) not in self._begun)
+        self._begun.add(form_of(inputs))
         yield from self._replayed(replay, inputs, plain, checked)
         if whole:
             yield from self.in_full(inputs, whole)
@@ -113,7 +112,7 @@ class ReplayScorer(FullScorer):
         with self.task.pinned(), closing(self.task.data.numbered(firsts)) as batches:
             return frozenset.intersection(*(self._unread(batch.inputs) for _, batch in batches))
 
-    def _unread(self, inputs: Any) -> frozenset[str]:
+    def _unread(self, inputs: Tree) -> frozenset[str]:
         replay = self.replay(inputs)
         if replay is None:
             return frozenset()
@@ -169,7 +168,7 @@ class ReplayScorer(FullScorer):
             self._swaps[key] = self.values(replay.graph, variant)
         return self._swaps[key]
 
-    def _captured(self, inputs: Any) -> Replay | None:
+    def _captured(self, inputs: Tree) -> Replay | None:
         # Before it is traced: what a model makes at its first run, and keeps, must have values.
         expected = self.task.forward(inputs)
         try:
@@ -208,7 +207,7 @@ class ReplayScorer(FullScorer):
             self.notes.append(text)
 
     def _replayed(
-        self, replay: Replay, inputs: Any, variants: Sequence[Variant], checked: set[Variant]
+        self, replay: Replay, inputs: Tree, variants: Sequence[Variant], checked: set[Variant]
     ) -> Iterator[ModelOutput]:
         batch = self.task.prepared(inputs)
         swaps = {variant.id: self._swap(replay, variant) for variant in variants}
@@ -248,7 +247,7 @@ class ReplayScorer(FullScorer):
         chosen = set(draw.sample(list(variants), count))
         return chosen | {*variants[:1], *variants[-1:]} if is_new else chosen
 
-    def _check(self, variant: Variant, output: Tensor, inputs: Any, checked: set[Variant]) -> None:
+    def _check(self, variant: Variant, output: Tensor, inputs: Tree, checked: set[Variant]) -> None:
         if variant not in checked:
             return
         (expected,) = self.in_full(inputs, [variant])
@@ -262,10 +261,6 @@ def _is_replayed(variant: Variant) -> bool:
     """Not the baseline, which must stand whatever is found of replays, nor new statistics, which change nearly
     everything."""
     return not variant.recalibrated and variant != RECIPIENT
-
-
-def _form(inputs: Tensor) -> Form:
-    return tuple(inputs.shape), inputs.dtype
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -22,13 +22,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from ckptswap.statistics import Verdict
 from ckptswap.statistics.exact import LEAST_MOVED, Few, common_of, ends_of_two
-
-Verdict = Literal["reusable", "sensitive", "undecided"]
 
 Reduce = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """sums (..., K) and count (...) → values (...)."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ckptswap.naming import natural_key
-from ckptswap.statistics.intervals import Verdict
+from ckptswap.statistics import Verdict
 
 Status = Literal["measured", "identical", "no-effect", "mismatch", "failed"]
 Mode = Literal["only", "all-but", "prefix", "suffix"]

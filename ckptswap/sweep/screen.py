@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from ckptswap.errors import UsageError
+from ckptswap.errors import MetricError, UsageError
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.graph import Graph, Uncapturable, capture
 from ckptswap.scoring.interpreter import filled
 from ckptswap.scoring.variant import Variant
+from ckptswap.task.tree import Tree, described, only_tensor
 
 if TYPE_CHECKING:
     from ckptswap.sweep.plan import Plan
@@ -70,10 +71,10 @@ def _gradients(scorer: FullScorer) -> dict[str, Tensor]:
 
 
 def _backward(
-    graph: Graph, scorer: FullScorer, inputs: Tensor, targets: Tensor, ignore: int | None
+    graph: Graph, scorer: FullScorer, inputs: Tree, targets: Tree, ignore: int | None
 ) -> dict[str, Tensor]:
     names = {graph.state[name]: name for name in scorer.swaps.state if name in graph.state}
-    values: dict[int, Any] = {**graph.constants, graph.input: inputs}
+    values: dict[int, Any] = {**graph.constants, **graph.given(inputs)}
     with torch.enable_grad():
         for number, name in names.items():
             own = scorer.swaps.state[name].detach().clone()
@@ -88,13 +89,14 @@ def _backward(
     return {name: slope for name, slope in zip(wanted, slopes, strict=True) if slope is not None}
 
 
-def _loss(output: Tensor, targets: Tensor, ignore: int | None) -> Tensor:
+def _loss(output: Tensor, targets: Tree, ignore: int | None) -> Tensor:
     """Raises `UsageError` where outputs and targets are of shapes that no loss of ours is for."""
     try:
-        return loss(output, targets, ignore)
-    except (RuntimeError, IndexError, ValueError) as error:
+        return loss(output, only_tensor(targets, "the loss"), ignore)
+    except (RuntimeError, IndexError, ValueError, MetricError) as error:
+        shape = tuple(targets.shape) if isinstance(targets, Tensor) else described(targets)
         raise UsageError(
-            f"--screen gradient has no loss for outputs {tuple(output.shape)} and targets {tuple(targets.shape)} "
+            f"--screen gradient has no loss for outputs {tuple(output.shape)} and targets {shape} "
             f"({str(error).splitlines()[0]})",
             remedy="use --screen rmse",
         ) from None

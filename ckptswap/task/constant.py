@@ -17,12 +17,13 @@ from ckptswap.task.metrics import Metric
 from ckptswap.task.metrics.distance import SquaredError
 from ckptswap.task.metrics.overlap import Overlap
 from ckptswap.task.order import in_data_order
+from ckptswap.task.tree import Tree
 
 Found = TypeVar("Found")
 Predict = Callable[[Batch], Tensor]
 
 
-def trivial_score(metric: Metric, data: Data, forward: Callable[[Tensor], Tensor]) -> float:
+def trivial_score(metric: Metric, data: Data, forward: Callable[[Tree], Tensor]) -> float:
     """iou, dice, accuracy: the best constant class; mse, psnr: the mean of all targets; a callable: zeros."""
     if isinstance(metric, Overlap):
         first = next(data.batches())

@@ -8,7 +8,8 @@ A data spec is a folder (see `folder`), or names a source of the registry (`NAME
 - anything else that can be iterated (a generator, a DataLoader): it yields *batches* (input, target[, groups]),
   which keep their composition.
 
-A group is anything hashable, one a sample; without groups each sample is its own.
+An input or a target is a tensor, an array, or numbers; or a tuple or dict of such (`tree`). A model gets a tuple
+by position and a dict by name. A group is anything hashable, one a sample; without groups each sample is its own.
 
 The *place* of a sample is its number in the data's own order, and all that is told per sample is told in that
 order. Batches are walked by *number*, in a seeded random order (see `order`): samples are put in batches of
@@ -26,17 +27,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from ckptswap.errors import DataError, UsageError
+from ckptswap.errors import DataError, UsageError, near
 from ckptswap.registry import names, source_of
 from ckptswap.task.callables import call, faults_of, is_callable_spec, load_callable
 from ckptswap.task.folder import FolderSamples
 from ckptswap.task.order import in_data_order
-from ckptswap.task.source import BatchSource, Group, Sample, SampleSource, Source
+from ckptswap.task.readers import BatchReader, Group, NumberedReader, Sample, SampleReader
 from ckptswap.task.spec import TaskSpec
 from ckptswap.task.threads import pinned_threads
+from ckptswap.task.tree import Form, Tree, stacked, without_plain
 
 MEMORY = 2 << 30
 """Bytes of samples kept in memory; the others are decoded again in every pass."""
@@ -48,10 +49,10 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True)
 class Batch:
-    """inputs (n, …), targets (n, …), the same tensor where the input is the target, and `places` (n,) int64."""
+    """inputs and targets, trees of tensors (n, …), one where the input is the target, and `places` (n,) int64."""
 
-    inputs: Tensor
-    targets: Tensor
+    inputs: Tree
+    targets: Tree
     places: np.ndarray
 
     def __len__(self) -> int:
@@ -68,7 +69,7 @@ class Data:
     and dtype of an input).
     """
 
-    def __init__(self, source: Source, progress: Progress | None = None, memory: int = MEMORY) -> None:
+    def __init__(self, source: SampleReader, progress: Progress | None = None, memory: int = MEMORY) -> None:
         self._source = source
         self._kept: dict[int, Sample] = {}
         found = [(each.group, each.kind, each.digest) for each in self._first(progress, memory)]
@@ -80,7 +81,7 @@ class Data:
         self.places = tuple(source.batches(kinds))
         self.units = self._units(alone=source.again and len(set(kinds)) == 1)
         inputs = [kinds[places[0]][0] for places in self.places]
-        self.shapes = _first_of_each([shape for shape, _ in inputs])
+        self.shapes = _first_of_each([_shape(form) for form in inputs])
         self.forms = _first_of_each([(size, *each) for size, each in zip(self.sizes, inputs, strict=True)])
         self._whole = dict(self._assembled())
 
@@ -183,9 +184,9 @@ def load_data(spec: TaskSpec, progress: Progress | None = None, memory: int = ME
             "--group goes by file names, and only a folder has them", remedy="yield the group instead"
         )
     if hasattr(found, "__getitem__") and hasattr(found, "__len__"):
-        source: Source = SampleSource(spec.data, found, spec)
+        source: SampleReader = NumberedReader(spec.data, found, spec)
     elif isinstance(found, Iterable):
-        source = BatchSource(spec.data, found, spec)
+        source = BatchReader(spec.data, found, spec)
     else:
         raise DataError(f"{spec.data} is a {type(found).__name__}", remedy="return a Dataset, or yield batches")
     with pinned_threads(spec.threads):  # as in every later reading, since a Dataset may well use torch
@@ -200,6 +201,9 @@ def _find(name: str, spec: TaskSpec) -> Any:
             return source.made(rest, spec.data_args)
     if is_callable_spec(name) and not Path(name).is_dir():
         return call(name, load_callable(name, DataError, names("data")), spec.data_args, DataError)
+    meant = near(name.partition(":")[0], names("data")) if ":" in name and not Path(name).exists() else ""
+    if meant:
+        raise DataError(f"there is no data {name!r}", remedy=meant)
     if spec.data_args:
         raise UsageError(f"a folder takes no --data-args ({', '.join(spec.data_args)})", remedy="leave them out")
     return FolderSamples(name, target=spec.target, ignore=spec.ignore, group=spec.group, limit=spec.limit)
@@ -215,6 +219,11 @@ def _numbered(groups: Sequence[Group], name: str) -> np.ndarray:
     return np.array([numbers[group] for group in groups], np.int64)
 
 
+def _shape(form: Form) -> tuple[Any, ...]:
+    """Of an input of one tensor (shape, dtype) the shape; of others all there is."""
+    return form[0] if len(form) == 2 and isinstance(form[1], torch.dtype) else form
+
+
 def _first_of_each(keys: Sequence[Key]) -> dict[Key, int]:
     found: dict[Key, int] = {}
     for number, key in enumerate(keys):
@@ -223,7 +232,7 @@ def _first_of_each(keys: Sequence[Key]) -> dict[Key, int]:
 
 
 def _together(samples: Sequence[Sample], places: np.ndarray) -> Batch:
-    inputs = torch.stack([sample.inputs for sample in samples])
+    inputs = stacked([without_plain(sample.inputs) for sample in samples])
     if samples[0].targets is samples[0].inputs:
         return Batch(inputs, inputs, places)
-    return Batch(inputs, torch.stack([sample.targets for sample in samples]), places)
+    return Batch(inputs, stacked([sample.targets for sample in samples]), places)

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Entry, MemorySource
+from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.checkpoint import Tensor as Named
 from ckptswap.errors import listing
 from ckptswap.naming import is_counter
 from ckptswap.renaming import aligned_with, limited
 from ckptswap.selection import Selection
+from ckptswap.sources import MemorySource
 from ckptswap.ties import ties_of
 
 State = Mapping[str, Tensor]

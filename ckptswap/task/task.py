@@ -27,6 +27,7 @@ from ckptswap.task.mutation import Watch
 from ckptswap.task.order import in_data_order
 from ckptswap.task.spec import TaskSpec
 from ckptswap.task.threads import pinned_threads
+from ckptswap.task.tree import Tree, call, described, mapped, size_of
 from ckptswap.task.weights import load_into
 
 INITIAL_SEED = 0
@@ -117,41 +118,44 @@ class Task:
         """The batches on the CPU, always the same in the same order. For use inside `pinned`."""
         return self.data.batches()
 
-    def forward(self, batch: Tensor) -> Tensor:
+    def forward(self, inputs: Tree) -> Tensor:
         """The model's output (N, …) for one batch of inputs, on the task's device.
 
         The model gets a copy, which it may write to. Raises `ModelError`, also where it changes its own tensors.
         """
-        batch = self.prepared(batch)
-        what = f"the model, on input {list(batch.shape)},"
+        inputs = self.prepared(inputs)
+        what = f"the model, on input {described(inputs)},"
         with torch.inference_mode():
             with self._watch.unchanged(), faults_of(what, ModelError, _FIT):
-                found = self.model(batch)
-            output = self.pick(found)
-        if not output.dim() or len(output) != len(batch):
+                given = call(self.model, inputs)
+            output = self.pick(given)
+        if not output.dim() or len(output) != size_of(inputs):
             raise ModelError(
-                f"the model gives {list(output.shape)} for {len(batch)} samples",
+                f"the model gives {list(output.shape)} for {size_of(inputs)} samples",
                 remedy="one output a sample is needed",
             )
         return output
 
-    def prepared(self, batch: Tensor) -> Tensor:
-        """A batch as the model takes it: a copy, on its device, of its dtype."""
-        dtype = _float_dtype(self.model) if batch.is_floating_point() else batch.dtype
-        return batch.to(self.spec.device, dtype, copy=True)
+    def prepared(self, inputs: Tree) -> Tree:
+        """A batch as the model takes it: a copy, on its device, floats of its dtype."""
+        floats = _float_dtype(self.model)
+        return mapped(
+            lambda leaf: leaf.to(self.spec.device, floats if leaf.is_floating_point() else leaf.dtype, copy=True),
+            inputs,
+        )
 
     def pick(self, found: object) -> Tensor:
         """The one tensor to score of what the model gives, in at least single precision. Raises `ModelError`."""
         output = _pick(found, self.spec.output_key)
         return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
 
-    def first_inputs(self) -> Tensor:
+    def first_inputs(self) -> Tree:
         """The inputs of the first batch."""
         with self.pinned(), closing(self.data.numbered({0})) as batches:
             _, batch = next(batches)
             return batch.inputs
 
-    def scored_against(self, targets: Tensor) -> Callable[[Tensor], Score]:
+    def scored_against(self, targets: Tree) -> Callable[[Tensor], Score]:
         """From a batch's targets to a function that scores outputs; both may raise `MetricError`."""
         measures = {metric.name: metric.against(targets) for metric in self.metrics}
 

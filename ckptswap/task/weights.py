@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint
+from ckptswap.checkpoint import Checkpoint, refuse_damaged
 from ckptswap.errors import MismatchError, ModelError, listing
-from ckptswap.formats.checksums import refuse_damaged
 from ckptswap.task.fit import Fit, fit_of, tensors_of
 from ckptswap.task.remedy import remedy
 from ckptswap.ties import Ties, equal, extent_of, ties_of

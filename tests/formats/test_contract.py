@@ -18,7 +18,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, FileError, FormatError, UsageError
 from ckptswap.formats import open_checkpoint, write_checkpoint
 from ckptswap.formats.convert import convert
-from ckptswap.formats.verify import verify
+from ckptswap.verify import verify
 
 TARGETS = {
     "c.safetensors": [*PLAIN, *ML],
@@ -203,7 +203,7 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
         "from ckptswap.checkpoint import Checkpoint, Tensor\n"
         "from ckptswap.formats import write_checkpoint\n"
         "from ckptswap.formats.convert import convert\n"
-        "from ckptswap.formats.verify import verify\n"
+        "from ckptswap.verify import verify\n"
         "class Ones:\n"
         "    def read_into(self, buffer, offset): buffer[:] = bytes(len(buffer))\n"
         "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"

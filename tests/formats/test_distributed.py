@@ -16,7 +16,7 @@ from ckptswap.diff import diff
 from ckptswap.errors import CkptswapError, FormatError
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.convert import convert
-from ckptswap.formats.verify import verify
+from ckptswap.verify import verify
 
 torch = pytest.importorskip("torch")
 

@@ -31,7 +31,7 @@ from format_samples import (
 
 from ckptswap.errors import CkptswapError
 from ckptswap.formats import open_checkpoint
-from ckptswap.formats.verify import verify
+from ckptswap.verify import verify
 
 F32 = field("F32", [1], 0, 4)
 U64_MOST = 2**64 - 1
@@ -301,7 +301,7 @@ def test_a_deflate_bomb_is_read_in_the_memory_of_any_other(tmp_path: Path) -> No
         "import resource, sys\n"
         "from ckptswap.diff import diff\n"
         "from ckptswap.formats import open_checkpoint\n"
-        "from ckptswap.formats.verify import verify\n"
+        "from ckptswap.verify import verify\n"
         "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "with open_checkpoint(sys.argv[1]) as a:\n"
         "    assert a['w'].numel == 40_000_000\n"

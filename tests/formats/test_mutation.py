@@ -21,7 +21,7 @@ from ckptswap.formats import open_checkpoint, write_checkpoint
 from ckptswap.formats.distributed import NAMES as DISTRIBUTED
 from ckptswap.formats.pickles import read_pickle
 from ckptswap.formats.torch_pickle import NAMES, Storages
-from ckptswap.formats.verify import verify
+from ckptswap.verify import verify
 
 ROUNDS = 150
 ARRAYS = {f"layer.{at}.weight": filled(dtype, (2, at % 4), at) for at, dtype in enumerate(PLAIN)}

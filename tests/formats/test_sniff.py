@@ -15,17 +15,26 @@ from format_samples import legacy_bytes, npy_bytes, tensor_pickle, torch_bytes, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptswap.checkpoint import Checkpoint
+from ckptswap.checkpoint import Checkpoint, checked_bytes
 from ckptswap.errors import FileError, FormatError
 from ckptswap.formats import open_checkpoint, write_checkpoint
-from ckptswap.formats.checksums import checked_bytes
+from ckptswap.formats.opening import HEAD, formats
 from ckptswap.formats.overwrite import refuse_precious
-from ckptswap.formats.sniff import HEAD, kind_of
+from ckptswap.storage import MemoryFile
 
 W = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 LIKE_PICKLES = (640, 896, 1152, 1408, 65536 + 640, 3 * 65536 + 1408)
 LIKE_GZIP, LIKE_ZIP = 0x8B1F, 0x04034B50
 """Lengths whose first bytes are the magic number of gzip (35,615), and that of zip (67 MB)."""
+
+
+KINDS = {"safetensors": "safetensors", "npz": "zip", "torch": "zip", "torch legacy": "pickle"}
+
+
+def kind_of(raw: bytes) -> str | None:
+    """What the first format that claims a file is made of."""
+    file = MemoryFile(raw)
+    return next((KINDS[known.name] for known in formats() if known.claims(raw[:HEAD], file)), None)
 
 
 def sound(length: int) -> bytes:
@@ -98,21 +107,21 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_nothing_else_is_taken_for_safetensors(name: str) -> None:
     wanted, raw = OTHERS[name]
-    assert kind_of(raw[:HEAD]) == wanted
+    assert kind_of(raw) == wanted
 
 
 @given(first=st.text(st.characters(codec="utf-8"), max_size=300), at=st.integers(2, 5))
 def test_a_pickle_that_python_writes_is_never_taken_for_safetensors(first: str, at: int) -> None:
     for value in (first, {first: 1}, [first], (first,), {"state_dict": {first: 2.5}}):
-        assert kind_of(pickle.dumps(value, at)[:HEAD]) == "pickle" or first.startswith("\0{")
+        assert kind_of(pickle.dumps(value, at)) == "pickle" or first.startswith("\0{")
 
 
 @given(name=st.text(max_size=40), compression=st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
 def test_an_archive_is_never_taken_for_safetensors(name: str, compression: int) -> None:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", compression) as archive:
-        archive.writestr(name.encode("utf-8", "replace").decode() or "w.npy", b"{" * 40)
-    assert kind_of(out.getvalue()[:HEAD]) == "zip"
+        archive.writestr(name.encode("utf-8", "replace").decode().partition("\0")[0] or "w.npy", b"{" * 40)
+    assert kind_of(out.getvalue()) == "zip"
 
 
 @pytest.mark.parametrize("cut", [9, 64, 300, 640])

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptswap.formats.strided import Piece, PieceSource, boxes, contiguous, strided
-from ckptswap.storage import FileRange, LocalFile
+from ckptswap.sources import FileRange
+from ckptswap.storage import LocalFile
 
 SHAPES = st.lists(st.integers(1, 5), max_size=4).map(tuple)
 

@@ -30,6 +30,7 @@ from ckptswap.lab.reproduce import Estimate, Reproduction, cost, load_experiment
 from ckptswap.lab.summary import summary, summary_json
 from ckptswap.lab.units import Price
 from ckptswap.report.document import document_md
+from ckptswap.sweep.spec import RunOptions
 from ckptswap.sweep.stopping import Stop
 
 SIDE = 16
@@ -188,7 +189,11 @@ def test_an_unfinished_sweep_is_not_read(discs: Path, done: Path, tmp_path: Path
 def test_two_workers_find_what_one_finds(discs: Path, done: Path, tmp_path: Path) -> None:
     told: list[tuple[float, float, str]] = []
     outcome = reproduce(
-        small(discs), tmp_path / "run", jobs=2, known=PRICE, progress=lambda *news: told.append(news)
+        small(discs),
+        tmp_path / "run",
+        workers=RunOptions(jobs=2),
+        known=PRICE,
+        progress=lambda *news: told.append(news),
     )
     assert outcome == Reproduction({})
     assert told[-1][0] == pytest.approx(told[-1][1])
@@ -202,7 +207,7 @@ def test_two_workers_stop_when_asked(discs: Path, tmp_path: Path) -> None:
         reproduce(
             small(discs, steps=2000),
             tmp_path,
-            jobs=2,
+            workers=RunOptions(jobs=2),
             known=PRICE,
             progress=lambda *_: stop.request(signal.SIGINT),
             stop=stop,
@@ -215,12 +220,14 @@ from pathlib import Path
 from ckptswap.lab.experiment import Arm, Experiment
 from ckptswap.lab.reproduce import Estimate, reproduce
 from ckptswap.lab.units import Price
+from ckptswap.sweep.spec import RunOptions
 
 if __name__ == "__main__":
     arm = Arm("unet", "lab:unet", {"width": 2, "depth": 1})
     price = Estimate(0, 0, {"unet": Price(1, 1, 1, 1, 1)}, {"unet/seed-0": 1, "unet/seed-1": 1})
     experiment = Experiment((arm,), seeds=2, steps=10**6, batch_size=6, data=sys.argv[1])
-    reproduce(experiment, Path("run"), jobs=2, known=price, progress=lambda *news: print(*news, flush=True))
+    two = RunOptions(jobs=2)
+    reproduce(experiment, Path("run"), workers=two, known=price, progress=lambda *news: print(*news, flush=True))
 """
 
 

@@ -6,6 +6,13 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from rich.text import Text
+
+from ckptswap.report.findings import finding_lines
+from ckptswap.report.heatmap import heat_lines
+from ckptswap.report.kinds import kind_lines
+from ckptswap.report.layout import render
+from ckptswap.report.text import Style
 from ckptswap.sweep.result import Finding, Row, SweepResult
 
 Rename = Callable[[str], str]
@@ -37,6 +44,14 @@ HOSTILE = [
     "long." * 60 + "end",
     "",
 ]
+
+
+def text_of(lines_of: Callable[[SweepResult, Style], list[Text]]) -> Callable[[SweepResult, Style], str]:
+    """A part of a sweep's report as text."""
+    return lambda result, style: render(lines_of(result, style), style)
+
+
+heatmap, kind_summary, findings_text = map(text_of, (heat_lines, kind_lines, finding_lines))
 
 
 def same(name: str) -> str:

@@ -6,15 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import report_samples as samples
+from report_samples import findings_text, heatmap, kind_summary
 from rich.cells import cell_len
 
 from ckptswap.report.checkpoint import show_table
 from ckptswap.report.diff import diff_table
 from ckptswap.report.evaluate import evaluate_table
-from ckptswap.report.findings import findings_text
-from ckptswap.report.heatmap import heatmap
-from ckptswap.report.kinds import kind_summary
-from ckptswap.report.sweep import sweep_table
+from ckptswap.report.screen import sweep_table
 from ckptswap.report.text import Style
 
 DEEP = "encoder.layer{}.0.conv{}"

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 import report_samples as samples
+from report_samples import heatmap
 
-from ckptswap.report.heatmap import Scale, heatmap
+from ckptswap.report.heatmap import Scale
 from ckptswap.report.text import Style
 from ckptswap.sweep.result import Row, SweepResult
 

@@ -16,8 +16,8 @@ import report_samples as samples
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from ckptswap.report.answer import answer
+from ckptswap.report.commands import row_commands
 from ckptswap.report.html import About, sweep_html
-from ckptswap.report.html_rows import row_commands
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.provenance import Provenance
 from ckptswap.sweep.result import Barrier, DonorScore, Mode, Point, Recalibrated, Row, SweepResult
@@ -151,8 +151,8 @@ def test_the_mouse_and_the_table_below_the_heatmap_tell_what_the_rows_do(show: O
     page = show(result, About(ORIGIN, KEPT, (cell,)))
     measured, marked = page.evaluate("DATA.figures['heatmap-0'].data")
     told = measured["hovertext"][0][0].split("<br>")
-    assert {"layer a", "values 36.9k", "drop +0.5000", "verdict sensitive"} <= set(told)
-    assert "simultaneous interval [+0.2500, +0.7500]" in told
+    assert {"layer a", "numel 36.9k", "drop +0.5000", "verdict sensitive"} <= set(told)
+    assert "simultaneous [+0.2500, +0.7500]" in told
     assert "&#36;b&#36;&#60;i&#62;" in measured["hovertext"][1][0]
     assert measured["z"] == [[0.5], [None], [None]]
     assert marked["text"] == [[""], ["!"], ["…"]]
@@ -210,7 +210,7 @@ def test_intervals_sort_by_their_lower_ends(show: Open) -> None:
     assert layers(page) == ["l1", "l5", "l3", "l0", "l2", "l4"]
     head.locator("button").click()
     assert layers(page) == ["l2", "l0", "l3", "l5", "l1", "l4"]
-    page.locator("#table th", has_text="values").locator("button").click()
+    page.locator("#table th", has_text="numel").locator("button").click()
     assert layers(page) == ["l5", "l4", "l3", "l2", "l1", "l0"]
 
 
@@ -392,7 +392,7 @@ def test_rows_on_fewer_samples_have_a_column_and_without_a_race_none_is_named() 
     text = sweep_html(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows), About(ORIGIN))
     body = text[text.index("<main>") : text.index("</main>")]
     assert ">samples</button>" in body
-    assert "<td>4</tr>" in body
+    assert "<td>4<td class=none>" in body
     assert "samples each cell is scored on so far" in body
     assert "race" not in body
     assert ">samples</button>" not in sweep_html(samples.sweep(), About(ORIGIN))
@@ -472,7 +472,7 @@ def test_paths_new_statistics_and_several_donors_have_their_place(show: Open) ->
     ids = page.locator(".plot").evaluate_all("plots => plots.map(each => each.id)")
     assert {"paths-0", "paths-1", "heatmap-1"} <= set(ids)
     assert page.evaluate("DATA.figures['paths-0'].data[0].y") == [0, 0.2, 0.5]
-    assert page.locator("#table th").all_text_contents()[10:13] == ["donor", "recalibrated drop", "barrier"]
+    assert page.locator("#table th").all_text_contents()[10:13] == ["donor", "barrier", "recal."]
     assert page.locator("#table tbody tr").last.locator("td").nth(10).text_content() == "zeros"
 
 

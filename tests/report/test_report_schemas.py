@@ -16,7 +16,6 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.diff import diff
-from ckptswap.formats.verify import Finding, Report
 from ckptswap.moments import moments_of
 from ckptswap.report.checkpoint import show_json
 from ckptswap.report.diff import diff_json
@@ -33,6 +32,7 @@ from ckptswap.sweep.plan import make_plan
 from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated
 from ckptswap.sweep.select import Choice
 from ckptswap.threeway import three_way
+from ckptswap.verify import Fault, Report
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 Json = dict[str, Any]
@@ -126,7 +126,7 @@ REAL: dict[str, tuple[str, Callable[[], Json]]] = {
     "diff of three": ("diff3", lambda: threeway_json(three_way(BEFORE, AFTER, BEFORE))),
     "evaluate": ("evaluate", samples.evaluate),
     "plan": ("plan", lambda: plan_json(make_plan(BEFORE, AFTER, Selection()), "runs/0", 10, COST)),
-    "verify": ("verify", lambda: verify_json(Report("a.pt", None, 0, 0, (Finding(None, "it is cut short"),)))),
+    "verify": ("verify", lambda: verify_json(Report("a.pt", None, 0, 0, (Fault(None, "it is cut short"),)))),
 }
 
 

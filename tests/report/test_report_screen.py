@@ -34,12 +34,7 @@ def test_the_default_fits_one_screen(result: SweepResult, width: int) -> None:
     assert [int(found) for found in re.findall(r"^ ?(\d+) +[a-z]", text, re.M)] == list(range(1, 11))
     assert "drop by kind" in text
     assert "drop by layer and kind" not in text
-    assert lines[-1] == "--all shows every row"
-
-
-def test_what_is_whole_says_nothing_of_more() -> None:
-    rows = tuple(row for row in PLAIN.rows if row.kind == "conv.bias" and row.status == "measured" and row.layer)
-    assert "--all" not in sweep_summary(dataclasses.replace(PLAIN, rows=rows), Style())
+    assert lines[-1].startswith("--all: ")
 
 
 def test_claims_are_told_only_where_they_were_judged() -> None:

@@ -7,10 +7,10 @@ import re
 from statistics import median
 
 import report_samples as samples
+from report_samples import findings_text, kind_summary
 
-from ckptswap.report.findings import findings_text
-from ckptswap.report.kinds import kind_summary
-from ckptswap.report.sweep import sweep_csv, sweep_json, sweep_md, sweep_table
+from ckptswap.report.screen import sweep_table
+from ckptswap.report.sweep import sweep_csv, sweep_json, sweep_md
 from ckptswap.report.text import Style
 from ckptswap.sweep.result import Row, SweepResult
 

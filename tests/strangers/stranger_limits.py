@@ -17,7 +17,7 @@ import json, os, resource, sys, tempfile
 from types import SimpleNamespace
 import numpy
 import ckptswap.cli.main, ckptswap.cli.diff, ckptswap.cli.show, ckptswap.cli.convert, ckptswap.cli.verify
-import ckptswap.diff, ckptswap.formats.verify, ckptswap.report.diff, ckptswap.report.checkpoint
+import ckptswap.diff, ckptswap.verify, ckptswap.report.diff, ckptswap.report.checkpoint
 import ckptswap.formats.distributed, ckptswap.formats.torch_zip, ckptswap.formats.torch_legacy
 from ckptswap.cli.completion import complete_layers, complete_names
 

@@ -19,6 +19,7 @@ from ckptswap.registry import Source
 from ckptswap.task.metrics.counts import unlike
 from ckptswap.task.metrics.metric import Metric, PerSample
 from ckptswap.task.spec import TaskSpec
+from ckptswap.task.tree import Tree, only_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +39,8 @@ class SquaredError(Metric):
     def bounds(self) -> tuple[float, float]:
         return (-math.inf, PSNR_CAP) if self.decibel else (0.0, math.inf)
 
-    def against(self, target: Tensor) -> PerSample:
+    def against(self, target: Tree) -> PerSample:
+        target = only_tensor(target, self.name)
         counted = None if self.ignore is None or target.is_floating_point() else target != self.ignore
         if counted is not None and not counted.flatten(1).any(1).all():
             raise MetricError("a mask has no pixel but ignored ones", remedy="leave such samples out of the data")

@@ -12,6 +12,8 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
+from ckptswap.task.tree import Tree
+
 Direction = Literal["max", "min"]
 PerSample = Callable[["Tensor"], np.ndarray]
 """From outputs (N, …) to statistics (N, K) float64."""
@@ -46,11 +48,11 @@ class Metric:
         """Tell whether a sample's statistics may be so many."""
         return columns == 1 or not self.is_mean
 
-    def against(self, target: Tensor) -> PerSample:
+    def against(self, target: Tree) -> PerSample:
         """From targets (N, …) to a function of outputs (N, …): `per_sample`. Both may raise `MetricError`."""
         raise NotImplementedError
 
-    def per_sample(self, output: Tensor, target: Tensor) -> np.ndarray:
+    def per_sample(self, output: Tensor, target: Tree) -> np.ndarray:
         """Sufficient statistics (N, K) float64 of outputs (N, …) and targets (N, …). Raises `MetricError`."""
         return self.against(target)(output)
 

@@ -23,6 +23,7 @@ from ckptswap.registry import Source
 from ckptswap.task.metrics.counts import Truth
 from ckptswap.task.metrics.metric import Metric, PerSample
 from ckptswap.task.spec import TaskSpec
+from ckptswap.task.tree import Tree, only_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,8 +52,8 @@ class Overlap(Metric):
     def fits(self, columns: int) -> bool:
         return columns % 4 == 0 if self.pooled else columns == 1
 
-    def against(self, target: Tensor) -> PerSample:
-        return partial(self._scores, Truth(target, self.ignore))
+    def against(self, target: Tree) -> PerSample:
+        return partial(self._scores, Truth(only_tensor(target, self.name), self.ignore))
 
     def _scores(self, truth: Truth, output: Tensor) -> np.ndarray:
         tallies = truth.counts(output, probability=self.probability)

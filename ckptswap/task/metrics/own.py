@@ -14,6 +14,7 @@ from ckptswap.registry import names
 from ckptswap.task.callables import faults_of, load_callable
 from ckptswap.task.metrics.metric import Direction, Metric, PerSample
 from ckptswap.task.spec import DIRECTIONS
+from ckptswap.task.tree import Tree, mapped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,18 +24,19 @@ if TYPE_CHECKING:
 class Own(Metric):
     """A callable as a metric, whose value is the mean over samples."""
 
-    function: Callable[[Tensor, Tensor], Any]
+    function: Callable[[Tensor, Tree], Any]
 
     @property
     def bounds(self) -> tuple[float, float]:
         return getattr(self.function, "bounds", super().bounds)
 
-    def against(self, target: Tensor) -> PerSample:
+    def against(self, target: Tree) -> PerSample:
         return partial(self._values, target)
 
-    def _values(self, target: Tensor, output: Tensor) -> np.ndarray:
+    def _values(self, target: Tree, output: Tensor) -> np.ndarray:
         with faults_of(self.name, MetricError):
-            returned = self.function(output, target.to(output.device, copy=True))  # which it may write to
+            own = mapped(lambda tensor: tensor.to(output.device, copy=True), target)  # which it may write to
+            returned = self.function(output, own)
         values = _floats(returned)
         if values is None or values.shape != (len(output),):
             got = f"the shape {list(values.shape)}" if values is not None else f"a {type(returned).__name__}"

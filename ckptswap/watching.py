@@ -1,11 +1,8 @@
-"""Values from a checkpoint into a file, a chunk at a time."""
+"""Who watches long work: told of bytes as they are done."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import BinaryIO
-
-from ckptswap.checkpoint import Entry
 
 Watch = Callable[[int], None]
 """Told of each number of bytes done."""
@@ -36,15 +33,3 @@ def watch_of(progress: Progress | None, total: int) -> Watch:
         progress(done, total)
 
     return watch
-
-
-def later(progress: Progress | None, before: int) -> Progress | None:
-    """The same for work that begins when `before` bytes of other work are done."""
-    return (lambda done, total: progress(before + done, before + total)) if progress else None
-
-
-def stream(entry: Entry, file: BinaryIO, watch: Watch = unwatched) -> None:
-    """Write all of a tensor's bytes."""
-    for chunk in entry.chunks():
-        file.write(chunk.data)
-        watch(len(chunk))

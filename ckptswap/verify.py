@@ -6,18 +6,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Entry
+from ckptswap.checkpoint import Checkpoint, Entry, checked_bytes
 from ckptswap.errors import FormatError
 from ckptswap.formats import open_checkpoint
-from ckptswap.formats.checksums import checked_bytes, damage
-from ckptswap.formats.streaming import Progress, Watch, watch_of
+from ckptswap.moments import all_finite, non_finite
+from ckptswap.watching import Progress, Watch, watch_of
 
 
 @dataclass(frozen=True)
-class Finding:
+class Fault:
     """One fault: the tensor or file it is in (None: the whole checkpoint), and what it is."""
 
     place: str | None
@@ -32,7 +30,7 @@ class Report:
     format: str | None
     tensors: int
     bytes: int
-    findings: tuple[Finding, ...]
+    findings: tuple[Fault, ...]
 
     @property
     def ok(self) -> bool:
@@ -55,44 +53,42 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Re
     try:
         checkpoint = open_checkpoint(path)
     except FormatError as error:
-        return Report(os.fspath(path), None, 0, 0, (Finding(None, str(error)),))
+        return Report(os.fspath(path), None, 0, 0, (Fault(None, str(error)),))
     with checkpoint:
         watch = watch_of(progress, checked_bytes(checkpoint) + checkpoint.nbytes)
-        damaged = (Finding(place, fault) for place, fault in damage(checkpoint, watch))
+        damaged = (Fault(file, fault) for file, fault in checkpoint.damage(watch))
         findings = (*_names(checkpoint), *_unread(checkpoint), *damaged, *_values(checkpoint, watch))
         return Report(checkpoint.path, checkpoint.format, len(checkpoint), checkpoint.nbytes, findings)
 
 
-def _names(checkpoint: Checkpoint) -> Iterator[Finding]:
+def _names(checkpoint: Checkpoint) -> Iterator[Fault]:
     for name in checkpoint:
         if not name.isprintable():
-            yield Finding(name, "its name has control characters")
+            yield Fault(name, "its name has control characters")
 
 
-def _unread(checkpoint: Checkpoint) -> Iterator[Finding]:
+def _unread(checkpoint: Checkpoint) -> Iterator[Fault]:
     for name, what in checkpoint.unread.items():
-        yield Finding(name, f"{what}, which is not read")
+        yield Fault(name, f"{what}, which is not read")
 
 
-def _values(checkpoint: Checkpoint, watch: Watch) -> Iterator[Finding]:
+def _values(checkpoint: Checkpoint, watch: Watch) -> Iterator[Fault]:
     for name, entry in checkpoint.items():
         try:
             nan, infinite = _non_finite(entry, watch)
         except FormatError as error:
-            yield Finding(name, str(error))
+            yield Fault(name, str(error))
             continue
         if nan or infinite:
-            yield Finding(name, f"{nan} NaN and {infinite} infinite of {entry.numel:,} in all")
+            yield Fault(name, f"{nan} NaN and {infinite} infinite of {entry.numel:,} in all")
 
 
 def _non_finite(entry: Entry, watch: Watch) -> tuple[int, int]:
     """Counts of NaN and of infinite elements; a complex one counts once."""
     nan = infinite = 0
     for chunk in entry.chunks():
-        if dtypes.is_float(entry.dtype):
-            values = chunk.view(dtypes.to_numpy(entry.dtype))
-            is_nan = np.isnan(values)
-            nan += int(np.count_nonzero(is_nan))
-            infinite += int(np.count_nonzero(~np.isfinite(values) & ~is_nan))
+        if dtypes.is_float(entry.dtype) and not all_finite(chunk, entry.dtype):
+            counts = non_finite(chunk, entry.dtype)
+            nan, infinite = nan + counts[0], infinite + counts[1]
         watch(len(chunk))
     return nan, infinite

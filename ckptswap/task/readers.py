@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from ckptswap.errors import DataError
+from ckptswap.errors import DataError, UsageError
 from ckptswap.task.callables import faults_of
 from ckptswap.task.folder import FolderSamples
 from ckptswap.task.normalize import normalizer
 from ckptswap.task.order import batches_of, reordered
 from ckptswap.task.prefetch import read_ahead
 from ckptswap.task.spec import TaskSpec
+from ckptswap.task.tree import Form, Tree, bytes_of, described, form_of, leaves, sample_at, tree_of
 
 AHEAD = 2
 """Batches that are read ahead."""
@@ -29,38 +29,40 @@ READERS = 4
 
 Group = tuple[Hashable, ...]
 """A sample's group, alone in a tuple; () where it was given none."""
-Kind = tuple[tuple[tuple[int, ...], torch.dtype], ...]
-"""Shape and dtype of a sample's input and target."""
+Kind = tuple[Form, ...]
+"""The forms of a sample's input and target."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """inputs (…) and targets (…), the same tensor where the input is the target.
+    """inputs and targets as trees, the same where the input is the target.
 
     `digest` is the SHA-256 of their shapes, dtypes and bytes; samples of one `kind` fit into one batch.
     """
 
-    inputs: Tensor
-    targets: Tensor
+    inputs: Tree
+    targets: Tree
     group: Group
     kind: Kind
     digest: bytes
 
     @classmethod
-    def of(cls, inputs: Tensor, targets: Tensor, group: Group) -> Sample:
+    def of(cls, inputs: Tree, targets: Tree, group: Group) -> Sample:
         parts = (inputs,) if targets is inputs else (inputs, targets)
-        kind = tuple((tuple(each.shape), each.dtype) for each in parts)
+        kind = tuple(map(form_of, parts))
         digest = hashlib.sha256(repr(kind).encode())
-        for each in parts:
-            digest.update(each.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        for part in parts:
+            for piece in bytes_of(part):
+                digest.update(piece)
         return cls(inputs, targets, group, kind, digest.digest())
 
     @property
     def nbytes(self) -> int:
-        return self.inputs.nbytes + (0 if self.targets is self.inputs else self.targets.nbytes)
+        parts = (self.inputs,) if self.targets is self.inputs else (self.inputs, self.targets)
+        return sum(leaf.nbytes for leaf in leaves(parts))
 
 
-class Source:
+class SampleReader:
     """`again`: whether samples can be read a second time. `samples`: how many, None while that is unknown."""
 
     again: bool
@@ -82,20 +84,31 @@ class Source:
         """The places (n,) of each batch, in the order of the walk, of samples of these kinds."""
         raise NotImplementedError
 
-    def _parts(self, item: object, where: str) -> tuple[Tensor, Tensor, tuple[Any, ...]]:
-        """(input, target[, group]) of a sample or of a batch: two tensors, and a tuple of what else there is."""
+    def _parts(self, item: object, where: str) -> tuple[Tree, Tree, tuple[Any, ...]]:
+        """(input, target[, group]) of a sample or of a batch: two trees, and a tuple of what else there is."""
         parts = tuple(item) if isinstance(item, tuple | list) else (item,)
         least = 1 if self.spec.target == "input" else 2
         if not least <= len(parts) <= 3:
             raise DataError(
                 f"{where} is {_describe(item)}", remedy="it must be (input, target) or (input, target, group)"
             )
-        inputs = self._normalize(_tensor(parts[0], where))
-        targets = inputs if self.spec.target == "input" else _tensor(parts[1], where)
+        inputs = self._inputs(parts[0], where)
+        targets = inputs if self.spec.target == "input" else tree_of(parts[1], where)
         return inputs, targets, parts[2:]
 
+    def _inputs(self, value: object, where: str) -> Tree:
+        inputs = tree_of(value, where)
+        if not leaves(inputs):
+            raise DataError(f"{where} holds a {type(value).__name__}", remedy="it must hold tensors or arrays")
+        if self.spec.normalize and not isinstance(inputs, Tensor):
+            raise UsageError(
+                f"--normalize is for inputs of one tensor, and {where} has {described(inputs)}",
+                remedy="normalize them where they are made",
+            )
+        return self._normalize(inputs) if isinstance(inputs, Tensor) else inputs
 
-class SampleSource(Source):
+
+class NumberedReader(SampleReader):
     """Samples by number: a folder, or somebody's Dataset, which only one thread at a time may use."""
 
     again = True
@@ -121,10 +134,10 @@ class SampleSource(Source):
         with faults_of(where, DataError):
             item = self._items[place]
         inputs, targets, groups = self._parts(item, where)
-        return Sample.of(inputs, targets, tuple(_label(each, where) for each in groups))
+        return Sample.of(inputs, targets, tuple(_label(group, where) for group in groups))
 
 
-class BatchSource(Source):
+class BatchReader(SampleReader):
     """Batches as they were made; they keep what they hold, and only their order is ours."""
 
     again = False
@@ -158,35 +171,23 @@ class BatchSource(Source):
         return reordered(self._sizes)
 
     def _batch(self, item: object, where: str) -> list[Sample]:
-        inputs, targets, said = self._parts(item, where)
-        groups = [_groups(each, where) for each in said]
-        counts = [len(each) if each.dim() else 0 for each in (inputs, targets)] + [len(each) for each in groups]
+        inputs, targets, rest = self._parts(item, where)
+        groups = [_groups(values, where) for values in rest]
+        counts = [len(leaf) if leaf.dim() else 0 for part in (inputs, targets) for leaf in leaves(part)]
+        counts += map(len, groups)
         if min(counts) != max(counts) or not counts[0]:
             raise DataError(f"{where} has {counts} inputs, targets and groups", remedy="yield as many of each")
-        labels = groups[0] if groups else [()] * len(inputs)
-        same = targets is inputs
-        return [
-            Sample.of(one, one if same else other, group)
-            for one, other, group in zip(inputs, targets, labels, strict=True)
-        ]
-
-
-def _tensor(value: object, where: str) -> Tensor:
-    """A copy: a source may use its memory again, and a slice would keep all of a volume."""
-    try:
-        if isinstance(value, np.ndarray):
-            return torch.from_numpy(value.copy())
-        return torch.as_tensor(value).detach().cpu().clone()
-    except (TypeError, ValueError, RuntimeError):
-        raise DataError(
-            f"{where} holds a {type(value).__name__}", remedy="it must hold tensors or arrays"
-        ) from None
+        samples = []
+        for at, group in enumerate(groups[0] if groups else [()] * counts[0]):
+            own = sample_at(inputs, at)
+            samples.append(Sample.of(own, own if targets is inputs else sample_at(targets, at), group))
+        return samples
 
 
 def _groups(values: Any, where: str) -> list[Group]:
     if not isinstance(values, Iterable) or isinstance(values, str) or getattr(values, "shape", None) == ():
         raise DataError(f"{where} has the groups {values!r}", remedy="yield one for each sample of the batch")
-    return [(_label(each, where),) for each in values]
+    return [(_label(value, where),) for value in values]
 
 
 def _label(value: Any, where: str) -> Hashable:

@@ -1,0 +1,64 @@
+"""What a format is: one file in this folder, and one line in `registry`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ckptswap.checkpoint import Checkpoint, Entry
+from ckptswap.formats.target import Target
+from ckptswap.storage import ByteSource, Folder
+
+INDEX = ".index.json"
+"""How the names of files end that list the files of one checkpoint."""
+
+
+def _never(head: bytes, source: ByteSource) -> bool:
+    return False
+
+
+def _nowhere(folder: Folder) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Format:
+    """A way in which checkpoints are stored, for `open_checkpoint` and `write_checkpoint` to choose from.
+
+    Another package declares one as an entry point in the group `ckptswap.formats`. All but `name` and `open` may
+    be left out:
+
+    - `open(source, folder)` gives the `Checkpoint` whose bytes `source` holds; `folder` opens the files beside it.
+      It reads by `source.pread` and `pread_into` alone, so that a file in memory does as well as one on the disk,
+      runs nothing that the file holds, and raises `FormatError` for what is damaged or hostile. The checkpoint
+      gets its `sources`, which it closes, and what is known of their `checksums`.
+    - `what` says what a file is, after "is": "a zip archive, as torch writes them".
+    - `claims(head, source)`: whether a file whose first 512 bytes are `head` is of this format.
+    - `inside(folder)`: the name of the file by which a whole folder is of this format, None where it is not.
+    - `suffixes` are the endings of its files' names; `promised`: no file of another format may have them.
+    - `write(entries, target)` streams entries into `target.path`, atomically; it raises `FormatError` for what the
+      format cannot hold.
+
+    >>> from ckptswap.storage import LocalFolder, MemoryFile
+    >>> from ckptswap.checkpoint import Tensor
+    >>> from ckptswap.sources import FileRange
+    >>> def bytes_of(source, folder):
+    ...     tensor = Tensor("bytes", (source.size,), "U8", FileRange(source, 0))
+    ...     return Checkpoint([tensor], path=source.name, format="bytes", sources=[source])
+    >>> raw = Format("bytes", bytes_of, suffixes=(".raw",))
+    >>> raw.open(MemoryFile(b"ab", "a.raw"), LocalFolder(".")).read("bytes").tolist()
+    [97, 98]
+    """
+
+    name: str
+    open: Callable[[ByteSource, Folder], Checkpoint]
+    what: str = ""
+    claims: Callable[[bytes, ByteSource], bool] = _never
+    inside: Callable[[Folder], str | None] = _nowhere
+    suffixes: tuple[str, ...] = ()
+    promised: bool = False
+    write: Callable[[Iterable[Entry], Target], None] | None = None
+
+    def is_named(self, name: str) -> bool:
+        """Whether a file's name ends as this format's do."""
+        return any(name.endswith(suffix) and name != suffix for suffix in self.suffixes)

@@ -1,0 +1,93 @@
+"""A file or a folder as a checkpoint: every registered format is asked whether it is its own. Which one it is, is
+told by the content, not by the name; but where a format promises something by a name, the file has to be of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ckptswap import registry
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.errors import FileError, FormatError, listing
+from ckptswap.formats.format import INDEX, Format
+from ckptswap.formats.prefix import common_prefix
+from ckptswap.storage import ByteSource, Folder, LocalFolder, kept
+
+HEAD = 512
+"""Bytes of a file by which its format is told."""
+
+
+def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Open a checkpoint lazily, whatever its format; nothing in it is ever executed, and each file is opened once.
+
+    Raises `FileError` when the path leads nowhere and `FormatError` when the content is damaged, hostile or
+    of no format we know. Close it, or use it in a `with`.
+    """
+    place = Path(path)
+    return open_in(LocalFolder(place)) if os.path.isdir(place) else open_in(LocalFolder(place.parent), place.name)
+
+
+def open_in(folder: Folder, name: str | None = None) -> Checkpoint:
+    """The same for a file in any folder, or for the folder itself.
+
+    >>> import io, numpy as np
+    >>> from ckptswap.storage import MemoryFolder
+    >>> np.savez(file := io.BytesIO(), w=np.arange(3.0))
+    >>> open_in(MemoryFolder({"a.npz": file.getvalue()}), "a.npz").read("w").tolist()
+    [0.0, 1.0, 2.0]
+    """
+    checkpoint = _open_folder(folder) if name is None else open_file(folder.open(name), folder)
+    prefix = common_prefix(checkpoint)
+    if prefix:
+        checkpoint.notes = (*checkpoint.notes, f"every name begins with {prefix!r}")
+    return checkpoint
+
+
+def formats() -> list[Format]:
+    """All formats, ours first."""
+    return list(registry.every("formats"))
+
+
+def _open_folder(folder: Folder) -> Checkpoint:
+    for known in registry.every("formats"):
+        name = known.inside(folder)
+        if name is not None:
+            source = folder.open(name)
+            with kept(source):
+                return known.open(source, folder)
+    inside = [name for name in folder.names() if any(known.is_named(name) for known in formats())]
+    names = [name for name in inside if name.endswith(INDEX)] or inside
+    remedy = f"name one of {listing(names)}" if names else "name the checkpoint file itself"
+    raise FileError(f"{folder.name} is a folder, and not of a form that we read", remedy=remedy)
+
+
+def open_file(source: ByteSource, folder: Folder) -> Checkpoint:
+    """One file, or the index of several; the source is closed where that fails."""
+    with kept(source):
+        head = source.pread(HEAD, 0)
+        if not head:
+            raise FormatError(f"{source.name} is empty", remedy="it was perhaps never written to its end")
+        for known in registry.every("formats"):
+            if known.claims(head, source):
+                _refuse_disguise(source, known)
+                return known.open(source, folder)
+        # Looking into old pickles takes code that only files of torch need: it is imported when nothing else fits.
+        from ckptswap.formats.foreign import refuse_foreign
+
+        refuse_foreign(source.name, head)
+        promised = next((known for known in formats() if known.promised and known.is_named(source.name)), None)
+        if promised:
+            return promised.open(source, folder)  # which says what is wrong with it
+        raise FormatError(
+            f"{source.name} is no checkpoint that we can read", remedy="it is none of safetensors, torch, npz"
+        )
+
+
+def _refuse_disguise(source: ByteSource, known: Format) -> None:
+    """A name that promises safetensors promises a file without code."""
+    for other in formats() if known.what and not known.promised else ():
+        if other.promised and other.is_named(source.name):
+            raise FormatError(
+                f"{source.name} is {known.what}, not a {other.name} file",
+                remedy="if you want it all the same, rename it",
+            )

@@ -1,0 +1,118 @@
+"""A file of torch as a checkpoint: its model's tensors, and whether those that lie beside them are whole."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ckptswap import dtypes
+from ckptswap.checkpoint import Checkpoint, Tensor
+from ckptswap.errors import FormatError
+from ckptswap.formats.pickles import Inert, shown
+from ckptswap.formats.state_dict import StateDict, refuse_inflated
+from ckptswap.formats.strided import strided
+from ckptswap.formats.torch_pickle import Locate, Unreadable, View, span, view_fault
+from ckptswap.formats.unread import parts
+from ckptswap.storage import ByteSource
+from ckptswap.ties import Extent, Ties
+
+
+def checkpoint_of(content: Any, locate: Locate, file: ByteSource, format: str, **more: Any) -> Checkpoint:
+    """The checkpoint in what a file's pickle holds, each tensor checked against its storage; `more` are arguments
+    for it. Raises `FormatError`, also where a tensor beside the model's cannot be read: `torch.load` opens no such
+    file."""
+    state = StateDict.of(content, _is_tensor, file.name)
+    tensors = [_tensor(name, view, locate, file.name) for name, view in state.tensors.items()]
+    held = {view.storage.key: locate(view.storage).size for view in state.tensors.values()}
+    refuse_inflated(tensors, sum(held.values()), file.name)
+    ties = Ties.of({name: _extent(view) for name, view in state.tensors.items()})
+    _refuse_faulty(state, locate, file.name)
+    return Checkpoint(
+        tensors,
+        path=file.name,
+        format=format,
+        notes=[*state.notes(), *([str(ties)] if ties else [])],
+        sources=[file],
+        unread=state.unread,
+        ties=ties,
+        beside=state.beside,
+        stale=state.stale,
+        **more,
+    )
+
+
+def keys_holding(content: Any, is_meant: Callable[[View], bool]) -> list[str]:
+    """The keys of what lies beside the model's tensors and is, or holds at any depth, a tensor that is meant."""
+    return _keys(StateDict.of(content, _is_tensor, "it"), is_meant)
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, View | Unreadable)
+
+
+def _tensor(name: str, view: View | Unreadable, locate: Locate, where: str) -> Tensor:
+    if isinstance(view, Unreadable):
+        raise FormatError(
+            f"{where}: tensor {shown(name)!r} is {view.why}", remedy="save it dense, as plain numbers"
+        )
+    stretch = locate(view.storage)
+    fault = view_fault(view, stretch.size)
+    if fault:
+        raise FormatError(f"{where} is damaged", remedy=f"tensor {shown(name)!r} {fault}")
+    width = dtypes.bits(view.dtype) // 8
+    steps = tuple(stride * width for stride in view.strides)
+    start = stretch.offset + view.storage.start + view.offset * width
+    return Tensor(name, view.shape, view.dtype, strided(stretch.file, start, view.shape, steps, width))
+
+
+def _extent(view: View) -> Extent:
+    """Where a view lies in its storage."""
+    steps = [(size, step) for size, step in zip(view.shape, view.strides, strict=True) if size > 1]
+    return Extent(view.storage.key, *span(view), (view.shape, tuple(steps), view.dtype), tuple(steps))
+
+
+def _refuse_faulty(state: StateDict, locate: Locate, where: str) -> None:
+    seen: set[int] = set()
+    for _, held in _links(state.content):
+        if isinstance(held, View) and id(held) not in seen:
+            seen.add(id(held))
+            fault = _fault(held, locate)
+            if fault:
+                [key, *_] = _keys(state, lambda view, faulty=held: view is faulty)  # type: ignore[misc]
+                raise FormatError(f"{where} is damaged", remedy=f"a tensor under {key!r} {fault}")
+
+
+def _keys(state: StateDict, is_meant: Callable[[View], bool]) -> list[str]:
+    holders: dict[int, list[int]] = defaultdict(list)
+    pending = []
+    for holder, held in _links(state.content):
+        holders[id(held)].append(id(holder))
+        if isinstance(held, View) and len(holders[id(held)]) == 1 and is_meant(held):
+            pending.append(id(held))
+    reached = set(pending)
+    while pending:
+        above = [holder for holder in holders.pop(pending.pop(), ()) if holder not in reached]
+        reached.update(above)
+        pending.extend(above)
+    return [shown(key) for key, value in state.around if id(value) in reached]
+
+
+def _fault(view: View, locate: Locate) -> str | None:
+    try:
+        return view_fault(view, locate(view.storage).size)
+    except FormatError as error:
+        return f"cannot be read ({error.remedy})"
+
+
+def _links(content: Any) -> Iterator[tuple[Any, Any]]:
+    """Every container with each tensor and container in it; each is looked into once, and told by identity."""
+    waiting, seen = [content], {id(content)}
+    while waiting:
+        holder = waiting.pop()
+        for held in parts(holder):
+            if isinstance(held, View | dict | list | tuple | Inert):
+                yield holder, held
+                if not isinstance(held, View) and id(held) not in seen:
+                    seen.add(id(held))
+                    waiting.append(held)

@@ -1,0 +1,180 @@
+"""Inputs and targets as trees: one tensor, or tuples and dicts of trees, which are pytrees to torch.
+
+The first dimension of every tensor of a batch are its samples. A dict's keys are in one order, whatever order the
+data gives them in, so that the same tensors are the same data. Texts and other plain values that are no numbers
+(`Plain`) stay with the data: they are hashed by their repr, no model sees them, and a metric gets them as a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from ckptswap.errors import DataError, MetricError
+
+Tree = Any
+"""A tensor, or a tuple or dict of trees."""
+Form = tuple[Any, ...]
+"""What a captured model depends on of its input: names, shapes and dtypes. Of one tensor (shape, dtype)."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A text, None, or a list of such: in a batch one for each sample, or the same for all."""
+
+    value: Any
+
+
+def tree_of(value: object, where: str) -> Tree:
+    """What a data set gives, as a tree of copies: a source may use its memory again, and a slice would keep all.
+
+    Numbers, and lists of numbers, are tensors. Raises `DataError` for what is neither tensor nor plain.
+
+    >>> tree_of({"mask": [1, 0], "image": np.zeros(2), "name": "a"}, "sample 0")
+    {'image': tensor([0., 0.], dtype=torch.float64), 'mask': tensor([1, 0]), 'name': Plain(value='a')}
+    """
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise DataError(f"{where} holds a dict whose keys are not texts", remedy="name what is in it")
+        return {key: tree_of(value[key], where) for key in sorted(value)}
+    if _has_parts(value):
+        return tuple(tree_of(part, where) for part in value)  # type: ignore[attr-defined]
+    if _is_plain(value):
+        return Plain(value)
+    try:
+        if isinstance(value, np.ndarray):
+            return torch.from_numpy(value.copy())
+        return torch.as_tensor(value).detach().cpu().clone()
+    except (TypeError, ValueError, RuntimeError):
+        raise DataError(
+            f"{where} holds a {type(value).__name__}", remedy="it must hold tensors or arrays"
+        ) from None
+
+
+def _has_parts(value: object) -> bool:
+    """Whether a tuple or list is one of tensors; of numbers it is itself one, and so is a list of arrays."""
+    if not isinstance(value, tuple | list):
+        return False
+    kinds: tuple[type, ...] = (Tensor, np.ndarray) if isinstance(value, tuple) else (Tensor,)
+    return any(
+        isinstance(part, Mapping) or (isinstance(part, kinds) and part.ndim) or _has_parts(part)  # type: ignore[attr-defined]
+        for part in value
+    )
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a text or None, or a list of such."""
+    if isinstance(value, tuple | list):
+        return bool(value) and all(map(_is_plain, value))
+    return value is None or isinstance(value, str | bytes)
+
+
+def leaves(tree: Tree) -> list[Tensor]:
+    """Its tensors, in order."""
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def mapped(change: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
+    """The tree with every tensor changed."""
+    return tree_map_only(Tensor, change, tree)
+
+
+def form_of(tree: Tree) -> Form:
+    """Shape and dtype of every tensor, by its place in the tree.
+
+    >>> form_of(torch.zeros(2)), form_of({"x": torch.zeros(3)})
+    (((2,), torch.float32), (('x', ((3,), torch.float32)),))
+    """
+    if isinstance(tree, Tensor):
+        return tuple(tree.shape), tree.dtype
+    if isinstance(tree, dict):
+        return tuple((key, form_of(part)) for key, part in tree.items())
+    return tuple(map(form_of, tree)) if isinstance(tree, tuple | list) else (type(tree).__name__,)
+
+
+def bytes_of(tree: Tree) -> Iterator[bytes | memoryview]:
+    """What tells trees of one form apart: their tensors' bytes, and the repr of what is plain."""
+    for leaf in tree_leaves(tree):
+        if isinstance(leaf, Tensor):
+            yield leaf.contiguous().reshape(-1).view(torch.uint8).numpy().data
+        else:
+            yield repr(leaf).encode("utf-8", "surrogatepass")
+
+
+def described(tree: Tree) -> str:
+    """Its shapes, for messages.
+
+    >>> described(torch.zeros(2, 3)), described({"x": torch.zeros(3), "y": (torch.zeros(1),)})
+    ('[2, 3]', '{x: [3], y: ([1])}')
+    """
+    if isinstance(tree, dict):
+        return "{" + ", ".join(f"{key}: {described(part)}" for key, part in tree.items()) + "}"
+    if isinstance(tree, tuple | list):
+        return "(" + ", ".join(map(described, tree)) + ")"
+    return str(list(tree.shape)) if isinstance(tree, Tensor) else type(tree).__name__
+
+
+def size_of(batch: Tree) -> int:
+    """How many samples a batch holds."""
+    return len(leaves(batch)[0])
+
+
+def sample_at(batch: Tree, at: int) -> Tree:
+    """One sample of a batch."""
+    if isinstance(batch, dict):
+        return {key: sample_at(part, at) for key, part in batch.items()}
+    if isinstance(batch, tuple):
+        return tuple(sample_at(part, at) for part in batch)
+    if isinstance(batch, Plain):
+        return Plain(batch.value[at]) if isinstance(batch.value, tuple | list) else batch
+    return batch[at]
+
+
+def stacked(samples: Sequence[Tree]) -> Tree:
+    """A batch of samples of one form; what is plain becomes a list.
+
+    >>> stacked([{"x": torch.tensor(1), "name": Plain("a")}, {"x": torch.tensor(2), "name": Plain("b")}])
+    {'x': tensor([1, 2]), 'name': ['a', 'b']}
+    """
+    first = samples[0]
+    if isinstance(first, dict):
+        return {key: stacked([sample[key] for sample in samples]) for key in first}
+    if isinstance(first, tuple):
+        return tuple(stacked(parts) for parts in zip(*samples, strict=True))
+    return [sample.value for sample in samples] if isinstance(first, Plain) else torch.stack(list(samples))
+
+
+def without_plain(tree: Tree) -> Tree:
+    """The tree with its tensors only, as a model gets it."""
+    if isinstance(tree, dict):
+        return {key: without_plain(part) for key, part in tree.items() if not isinstance(part, Plain)}
+    if isinstance(tree, tuple):
+        return tuple(without_plain(part) for part in tree if not isinstance(part, Plain))
+    return tree
+
+
+def call(model: Callable[..., Any], inputs: Tree) -> Any:
+    """Run a model: a dict are its arguments by name, a tuple by position, a tensor is the only one.
+
+    >>> call(lambda image, mask: image + mask, {"mask": 1, "image": 2}), call(max, (1, 2))
+    (3, 2)
+    """
+    if isinstance(inputs, dict):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+
+
+def only_tensor(tree: Tree, metric: str) -> Tensor:
+    """A target that is one tensor. Raises `MetricError` for another."""
+    if not isinstance(tree, Tensor):
+        raise MetricError(
+            f"{metric} compares with one tensor, and the target is {described(tree)}",
+            remedy="score with a function of your own: --metric file.py:function",
+        )
+    return tree
