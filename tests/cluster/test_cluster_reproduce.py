@@ -40,7 +40,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data, and an experiment of two units that was done in this process."""
 
     def make(folder: Path) -> None:
-        draw(folder / "squares/train", 12)
+        draw(folder / "squares/train", 2 * SCORED_BATCH)
         draw(folder / "squares/test", SCORED_BATCH)
         assert not reproduce(experiment(folder), folder / "run", known=PRICE).failed
 
