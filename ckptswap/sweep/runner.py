@@ -179,9 +179,7 @@ class Sweep:
     def _refuse_odd(self, blocks: Blocks) -> None:
         """Raises `RunError` for scores that cannot be this run's, whoever wrote them."""
         try:
-            refuse_odd_blocks(
-                blocks.values(), self.scorer.layout.sizes, [metric.name for metric in self.scorer.metrics]
-            )
+            refuse_odd_blocks(blocks.values(), self.scorer.layout.sizes, self.scorer.metrics)
         except ValueError as error:
             raise RunError(
                 f"{self.folder} is damaged ({error})", remedy="--fresh sets its journal aside"
@@ -246,7 +244,7 @@ class Sweep:
             score_missing(self.scorer, self.variants, journal, progress, alive, failed)
 
     def _leaderboard(self, blocks: Blocks, metric: RunMetric) -> Leaderboard | None:
-        if metric.name.endswith(":pooled"):
+        if not metric.is_mean:
             return None  # no mean over samples, so that there is nothing to count up
         ranked = {BASELINE, *(cell.variant for cell in self.plan.cells)}
         known = [block for block in blocks.values() if block.variant in ranked]
@@ -265,10 +263,10 @@ class Sweep:
             )
         if executor is not None:
             raise UsageError(f"a top {top} is raced for by one process", remedy="leave --jobs and --executor out")
-        name = self.scorer.metrics[0].name
-        if name.endswith(":pooled"):
+        metric = self.scorer.metrics[0]
+        if not metric.is_mean:
             raise UsageError(
-                f"{name} is no mean over samples, and a top {top} cannot be raced for",
+                f"{metric.name} is not a mean over samples, and a top {top} cannot be raced for",
                 remedy="leave --top out, or score by the mean over images",
             )
 
@@ -374,7 +372,7 @@ def executor_of(options: RunOptions, task: TaskSpec) -> Executor | None:
 
 def _run_metric(scorer: Scorer, metric: Measure) -> RunMetric:
     low, high = (bound if math.isfinite(bound) else None for bound in metric.bounds)
-    return RunMetric(metric.name, metric.direction, scorer.trivial(metric.name), (low, high))
+    return RunMetric(metric.name, metric.direction, scorer.trivial(metric.name), (low, high), metric.is_mean)
 
 
 def prepare(spec: SweepSpec, sides: Sides, run: str | Path | None = None) -> Sweep:

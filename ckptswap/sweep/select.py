@@ -156,8 +156,8 @@ class _Search:
 
     def __init__(self, engine: FullScorer, result: SweepResult, cells: int, progress: Progress | None) -> None:
         self._engine, self._result, self._cells, self._progress = engine, result, cells, progress
-        self._reduce = reduction(result.metric)
-        self._bounds = next(each.bounds for each in engine.task.metrics if each.name == result.metric)
+        metric = next(metric for metric in engine.task.metrics if metric.name == result.metric)
+        self._reduce, self._bounds = reduction(metric), metric.bounds
         self.taken: list[Row] = []
         self.evaluations = self._decided = 0
         self._baseline = self._statistics([])
