@@ -15,9 +15,10 @@ from ckptswap.lab.findings import AFFINE, STATISTICS
 from ckptswap.lab.judging import Number, Part, State, all_reusable, beyond, half, judged, mean, minus
 from ckptswap.lab.pairs import ALL, Pair
 from ckptswap.lab.predictors import kind_correlation, threshold_gains
-from ckptswap.statistics.intervals import LEVEL, UNBOUNDED, Bounds
+from ckptswap.statistics.bootstrap import LEVEL
 from ckptswap.statistics.ranks import spearman
 from ckptswap.statistics.seeds import CORRELATION, seeds_interval
+from ckptswap.statistics.totals import UNBOUNDED, Bounds
 from ckptswap.sweep.analysis import DEFAULT_TOLERANCE
 from ckptswap.sweep.result import Finding
 

@@ -17,8 +17,10 @@ import numpy as np
 from ckptswap.errors import MetricError, RunError, UsageError, near
 from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import BASELINE, Variant
-from ckptswap.statistics import intervals as statistics
-from ckptswap.statistics.intervals import Interval, RowIntervals, Sample
+from ckptswap.statistics import bootstrap, intervals, totals, verdicts
+from ckptswap.statistics.intervals import Interval
+from ckptswap.statistics.totals import Sample
+from ckptswap.statistics.verdicts import RowIntervals
 from ckptswap.sweep.heats import Heat, Race, heats
 from ckptswap.sweep.plan import Cell, Plan, cell_key
 from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated, Row, SweepResult, Verdict
@@ -64,7 +66,7 @@ class Analysis:
             column, baseline = self.columns[index]
             form[baseline] = form.get(baseline, 0.0) + sign * weight
             form[column] = form.get(column, 0.0) - sign * weight
-        return statistics.contrast(self.sample, form)
+        return intervals.contrast(self.sample, form)
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,11 @@ class Run:
     layers: tuple[str, ...]
 
     @property
-    def reduce(self) -> statistics.Reduce:
+    def reduce(self) -> totals.Reduce:
         return reduction(self.metric["name"])
 
     @property
-    def bounds(self) -> statistics.Bounds:
+    def bounds(self) -> totals.Bounds:
         """Between which one sample's score lies."""
         low, high = self.metric.get("bounds", (None, None))  # runs of earlier versions do not say
         return -math.inf if low is None else low, math.inf if high is None else high
@@ -98,7 +100,7 @@ class Run:
         """The score of a variant, the baseline or the donor, on all that it was scored on; None when it failed."""
         if self.scores.failed(variant) is not None or not self.scores.done(variant):
             return None
-        return statistics.whole(self.statistics(variant), self.reduce)
+        return totals.whole(self.statistics(variant), self.reduce)
 
     def statistics(self, variant: str) -> np.ndarray:
         return self.scores.statistics(variant, self.metric["name"])
@@ -121,14 +123,14 @@ class Run:
         return cell.status != "measured" or self.scores.is_begun(cell.variant)
 
 
-def reduction(metric: str) -> statistics.Reduce:
+def reduction(metric: str) -> totals.Reduce:
     """How a metric's summed statistics become its value, by its name.
 
     >>> float(reduction("iou:pooled")(np.array([2.0, 1.0, 1.0, 0.0]), np.array(3.0)))
     0.5
     """
     recorded = recorded_metric(metric)
-    return statistics.mean if recorded.is_mean else recorded.reduce
+    return totals.mean if recorded.is_mean else recorded.reduce
 
 
 def load_result(run_dir: str | Path, metric: str | None = None, tolerance: float | None = None) -> SweepResult:
@@ -190,17 +192,17 @@ def _drops(
     result tells for each variant which of the baselines it is paired with.
     """
     baseline = run.statistics(reference)
-    everything = statistics.scored(baseline)
+    everything = totals.scored(baseline)
     columns, places = [baseline], {everything.tobytes(): 0}
     own = [run.statistics(variant) for variant in variants]
     for each in own:
-        there = statistics.scored(each)
+        there = totals.scored(each)
         if there.tobytes() not in places:
             places[there.tobytes()] = len(columns)
             columns.append(np.where(there[:, None], baseline, np.nan))
-    paired = [places[statistics.scored(each).tobytes()] for each in own]
+    paired = [places[totals.scored(each).tobytes()] for each in own]
     sample = Sample.of([*columns, *own], run.groups, run.reduce, bounds=run.bounds)
-    found = statistics.table(sample, run.metric["direction"], paired)
+    found = verdicts.table(sample, run.metric["direction"], paired)
     return sample, dict(zip(variants, found, strict=True)), paired
 
 
@@ -238,9 +240,9 @@ class _Paths:
         forms = [
             {0: sign * (1 - point.alpha), 1: sign * point.alpha, 2 + at: -sign} for at, point in enumerate(inner)
         ]
-        values = [statistics.value_of(sample, form) for form in forms]
+        values = [bootstrap.value_of(sample, form) for form in forms]
         at = int(np.argmax(values))
-        found = statistics.contrast(sample, forms[at])
+        found = intervals.contrast(sample, forms[at])
         return Barrier(inner[at].alpha, found.estimate, found.low, found.high)
 
     @staticmethod
@@ -277,7 +279,7 @@ def _again(
 
 def _judged(run: Run, found: RowIntervals, tolerance: float) -> tuple[Verdict, str | None]:
     """The verdict, and why too few groups moved for another than 'undecided'."""
-    verdict = statistics.verdict(found.sim_low, found.sim_high, tolerance)
+    verdict = verdicts.verdict(found.sim_low, found.sim_high, tolerance)
     if verdict != "undecided" or found.few is None:
         return verdict, None
     return verdict, unseen(found.few, run.metric["name"], tolerance, found.error)
@@ -412,7 +414,7 @@ def limit_of(metric: Mapping[str, Any], scores: Scores, given: float | None) -> 
     name, trivial = metric["name"], metric["trivial"]
     if trivial is None:
         raise UsageError(f"{name} has no trivial score to set a tolerance by", remedy="give --tolerance")
-    baseline = statistics.whole(scores.statistics(BASELINE, name), reduction(name))
+    baseline = totals.whole(scores.statistics(BASELINE, name), reduction(name))
     tolerance = DEFAULT_TOLERANCE * abs(baseline - trivial)
     return tolerance, (
         f"tolerance {tolerance:.4g} = {DEFAULT_TOLERANCE:g} × |baseline {baseline:.4g} − "

@@ -84,7 +84,7 @@ def _said(value: Any) -> str:
 
 def _seeds(donors: list[str]) -> str:
     """Which chance there was: the intervals' resampling has a fixed seed, a made donor says its own."""
-    from ckptswap.statistics.intervals import SEED
+    from ckptswap.statistics.totals import SEED
 
     made = [each for each in donors if is_made(each) and ":" in each]
     return "; ".join([f"intervals resample under seed {SEED}", *(f"donor {each}" for each in made)])

@@ -21,7 +21,7 @@ import numpy as np
 from ckptswap.errors import RunError
 from ckptswap.selection import Selection
 from ckptswap.shell import joined
-from ckptswap.statistics import intervals as statistics
+from ckptswap.statistics import intervals, totals
 from ckptswap.statistics.intervals import Interval
 from ckptswap.sweep.analysis import load_result, reduction
 from ckptswap.sweep.donors import is_made
@@ -104,7 +104,7 @@ def select(
     candidates, same = _candidates(rows)
     if not candidates:
         raise RunError(f"{folder} has no measured cell to choose from", remedy="see `ckptswap report`")
-    tried = [row for row in candidates if groups >= statistics.LEAST_GROUPS and not row.is_unproven]
+    tried = [row for row in candidates if groups >= intervals.LEAST_GROUPS and not row.is_unproven]
     with rebuilt(order) as engine:
         search = _Search(engine, result, len(tried), progress)
         search.take(tried)
@@ -194,10 +194,10 @@ class _Search:
         if found is None or self._baseline is None:
             return math.nan, Interval(math.inf, None, None)
         if not rows:  # the recipient itself, which no bound need speak of
-            return statistics.whole(found, self._reduce), Interval(0.0, None, None)
+            return totals.whole(found, self._reduce), Interval(0.0, None, None)
         best, worse = (self._baseline, found) if self._result.direction == "max" else (found, self._baseline)
-        drop = statistics.difference(best, worse, self._engine.task.groups, self._reduce, bounds=self._bounds)
-        return statistics.whole(found, self._reduce), drop
+        drop = intervals.difference(best, worse, self._engine.task.groups, self._reduce, bounds=self._bounds)
+        return totals.whole(found, self._reduce), drop
 
     def _statistics(self, rows: Sequence[Row]) -> np.ndarray | None:
         """By one plain forward pass over all samples; None where the outputs are no numbers."""

@@ -9,10 +9,10 @@ import numpy as np
 
 from ckptswap.errors import listing
 from ckptswap.scoring.variant import BASELINE
-from ckptswap.statistics import intervals as statistics
+from ckptswap.statistics import intervals, verdicts
 from ckptswap.statistics.exact import LEAST_MOVED, Few
-from ckptswap.statistics.intervals import RowIntervals
 from ckptswap.statistics.ranks import spearman
+from ckptswap.statistics.verdicts import RowIntervals
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.run_folder.journal import donor_id
 
@@ -30,9 +30,9 @@ def notes(run: Run, cells: Sequence[Cell], drops: Mapping[str, RowIntervals], to
             "others is left out: the same command continues"
         )
     groups = len(np.unique(run.groups))
-    if groups < statistics.LEAST_GROUPS:
+    if groups < intervals.LEAST_GROUPS:
         found.append(
-            f"{groups} groups of samples, fewer than {statistics.LEAST_GROUPS}: no intervals, and every "
+            f"{groups} groups of samples, fewer than {intervals.LEAST_GROUPS}: no intervals, and every "
             "measured row is undecided"
         )
     found += _few_notes(run, drops, tolerance)
@@ -74,7 +74,7 @@ def unseen(few: Few, metric: str, tolerance: float, error: float) -> str:
 def _few_notes(run: Run, drops: Mapping[str, RowIntervals], tolerance: float) -> Iterator[str]:
     """What the reasons of rows that hardly moved have in common."""
     hardly = [each for each in drops.values() if each.few]
-    open_ = [each for each in hardly if statistics.verdict(each.sim_low, each.sim_high, tolerance) == "undecided"]
+    open_ = [each for each in hardly if verdicts.verdict(each.sim_low, each.sim_high, tolerance) == "undecided"]
     if not open_:
         return
     alike = ", or alike in all but as few" if any(each.few and each.few.common for each in open_) else ""
