@@ -133,12 +133,12 @@ def scores(folder: Path, rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.nda
     from ckptswap.scoring.schedule import cone_of
     from ckptswap.scoring.variant import BASELINE
     from ckptswap.sweep.plan import variant_id
-    from ckptswap.sweep.run_folder.journal import key_of, read_blocks, read_plan
+    from ckptswap.sweep.run_folder.folder import RunFolder
     from ckptswap.sweep.scores import Scores
     from ckptswap.task.models.build import build_model, model_of
 
-    plan = read_plan(folder / "exact")
-    known = Scores(read_blocks(folder / "exact", key=key_of(plan["key"])).values(), plan["walk"])
+    plan, blocks = RunFolder(folder / "exact").read()
+    known = Scores(blocks.values(), plan.walk)
     baseline = known.statistics(BASELINE, "dice")[:, 0]
     drops = np.array([baseline - known.statistics(variant_id(row["tensors"]), "dice")[:, 0] for row in rows])
     with open_checkpoint(folder / "segment.safetensors") as checkpoint:

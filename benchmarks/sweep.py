@@ -194,28 +194,37 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
         load_task(spec, recipient)  # imports
         if options.how == "ours":
             return ours(spec, donor, recipient, folder)
-        proposal = prepare(donor, recipient, spec, by=[("tensor",)])
-        names = [each for variant in proposal.plan.variants() for each in variant.names]
+        planned = prepare(*sweep_of(spec, donor, recipient))
+        names = [name for variant in planned.plan.variants() for name in variant.names]
         run: Callable[..., dict[str, float]] = in_memory if options.how == "full" else scripted
         chosen = names if options.how == "full" else names[:: max(1, len(names) // SCRIPTED)]
         start = time.perf_counter()
-        with proposal.task.pinned():
-            scores = run(proposal.task, folder, chosen)
+        with planned.task.pinned():
+            scores = run(planned.task, folder, chosen)
         seconds = (time.perf_counter() - start) * len(names) / len(chosen)
     return report(seconds, scores)
 
 
+def sweep_of(task: Any, donor: Any, recipient: Any) -> tuple[Any, Any]:
+    """Spec and sides of a sweep, tensor by tensor."""
+    from ckptswap.sweep.opening import Sides
+    from ckptswap.sweep.spec import SweepSpec
+
+    return SweepSpec((donor.path,), recipient.path, task, by=(("tensor",),)), Sides((donor,), recipient)
+
+
 def ours(spec: Any, donor: Any, recipient: Any, folder: Path) -> dict[str, Any]:
     from ckptswap.sweep.runner import prepare
+    from ckptswap.sweep.spec import RunOptions
 
     with tempfile.TemporaryDirectory(dir=folder) as run:
         start = time.perf_counter()
-        proposal = prepare(donor, recipient, spec, by=[("tensor",)], run_dir=run)
-        result = proposal.run(tolerance=0.01)
+        planned = prepare(*sweep_of(spec, donor, recipient), run)
+        result = planned.run(RunOptions(tolerance=0.01, samples=False)).result
         seconds = time.perf_counter() - start
-    assert proposal.scorer.notes == [], proposal.scorer.notes
+    assert planned.scorer.notes == [], planned.scorer.notes
     scores = {row.tensors[0]: row.score for row in result.rows if row.status == "measured"}
-    replay = proposal.scorer.replay(proposal.task.first_inputs())
+    replay = planned.scorer.replay(planned.task.first_inputs())
     cones = [replay.cone(frozenset([replay.graph.state[name]])).flops for name in scores]
     return {**report(seconds, scores), "bound": len(cones) * replay.graph.flops / sum(cones)}
 
@@ -226,7 +235,7 @@ def in_memory(task: Any, folder: Path, names: list[str]) -> dict[str, float]:
     state = task.model.state_dict()
     parts: dict[str, list[Any]] = {name: [] for name in names}
     for batch in task.batches():
-        score = task.scored_against(batch.targets)
+        score = task.scorer(batch.targets)
         for name in names:
             kept = state[name].clone()
             state[name].copy_(donor[name])
@@ -250,7 +259,7 @@ def scripted(task: Any, folder: Path, names: list[str]) -> dict[str, float]:
         for inputs, targets in torch.utils.data.DataLoader(samples, batch_size=BATCH):
             with torch.no_grad():
                 output = task.model(inputs)
-            scores.append(next(iter(task.scored_against(targets)(output).statistics.values())))
+            scores.append(next(iter(task.scorer(targets)(output).statistics.values())))
         found[name] = float(np.concatenate(scores).mean())
     return found
 

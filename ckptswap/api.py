@@ -22,7 +22,6 @@ from ckptswap.report.display import shows_itself
 from ckptswap.selection import Selection
 
 if TYPE_CHECKING:
-    from ckptswap.renaming import Rule
     from ckptswap.sweep.comparison import Comparison
     from ckptswap.sweep.plan import By
     from ckptswap.sweep.result import SweepResult
@@ -214,27 +213,40 @@ def sweep(
     goes to `Sweep.run` (`top`, `budget`, `executor`, `progress`, …). Raises `UsageError` where there is no
     donor, and what `ckptswap.sweep.runner.sweep` raises.
     """
-    from ckptswap.renaming import parse_rules
-    from ckptswap.sweep.run_folder.samples import keep_samples
-    from ckptswap.sweep.runner import prepare
+    from ckptswap.sweep.progress import Listeners
+    from ckptswap.sweep.runner import executor_of, prepared
+    from ckptswap.sweep.spec import RunOptions, SweepSpec
 
-    spec, several = _spec(task, exclude, partial), _several(donor, "donor")
-    rules = parse_rules(_listed(map))
+    several = _several(donor, "donor")
+    told = _plain(how or {})
+    listeners = {name: told.pop(name) for name in ("progress", "live", "news", "stop") if name in told}
+    options = RunOptions(run=None if run is None else os.fspath(run), tolerance=tolerance, fresh=fresh, **told)
     with ExitStack() as stack:
-        receiving = _opened(recipient, stack)
-        giving = [_given(each, receiving, spec, stack) for each in several]
-        giving, receiving = _sides(giving, receiving, rules, strip_prefix)
-        proposal = prepare(
-            giving,
-            receiving,
-            spec,
-            selection=_selection(only, exclude, layers, kind),
+        opened: dict[str, Checkpoint] = {}
+        names = [_name_of(each, opened, stack) for each in [*several, recipient]]
+        spec = SweepSpec(
+            tuple(names[:-1]),
+            names[-1],
+            _spec(task, exclude, partial),
+            _selection(only, exclude, layers, kind),
             by=_ways(by),
-            run_dir=None if run is None else Path(run),
+            map=tuple(_listed(map)),
+            strip_prefix=strip_prefix,
         )
-        proposal.run(tolerance=tolerance, fresh=fresh, **_plain(how or {}))
-        keep_samples(proposal)
-    return report(proposal.folder)
+        with prepared(spec, options.run, opened) as planned:
+            planned.run(options, Listeners(**listeners), executor_of(options, spec.task))
+            folder = planned.folder
+    return report(folder)
+
+
+def _name_of(given: Given, opened: dict[str, Checkpoint], stack: ExitStack) -> str:
+    """By what a spec names a side: its path; what is in memory is `opened` under a name of its own."""
+    if isinstance(given, str | os.PathLike):
+        return os.fspath(given)
+    checkpoint = _opened(given, stack)
+    name = checkpoint.path if checkpoint.path not in opened else f"{checkpoint.path} {len(opened)}"
+    opened[name] = checkpoint
+    return name
 
 
 def report(
@@ -266,17 +278,6 @@ def report(
 
 def _opened(given: Given, stack: ExitStack) -> Checkpoint:
     return given if isinstance(given, Checkpoint) else stack.enter_context(open(given))
-
-
-def _given(given: Given, recipient: Checkpoint, spec: TaskSpec, stack: ExitStack) -> Checkpoint | str:
-    """A donor; or the word by which one is made from the recipient."""
-    from ckptswap.sweep.donors import is_file, open_donor
-
-    if not isinstance(given, str | os.PathLike):
-        return _opened(given, stack)
-    if not is_file(os.fspath(given)):
-        return os.fspath(given)
-    return stack.enter_context(open_donor(os.fspath(given), recipient, spec))
 
 
 def _in_memory(given: Any) -> Checkpoint:
@@ -340,18 +341,6 @@ def _selection(only: Patterns, exclude: Patterns, layers: Patterns, kind: Patter
 
 def _ways(by: Patterns) -> tuple[By, ...]:
     return tuple(tuple(way.split(",")) for way in _listed(by) or [CELLS])
-
-
-def _sides(
-    donors: Sequence[Checkpoint | str], recipient: Checkpoint, rules: Sequence[Rule], strip_prefix: str | None
-) -> tuple[list[Checkpoint | str], Checkpoint]:
-    """Donors that are files, and the recipient, under comparable names."""
-    from ckptswap.renaming import sides_matched
-
-    files = [each for each in donors if isinstance(each, Checkpoint)]
-    recipient, found, _ = sides_matched(recipient, files, rules, strip_prefix)
-    renamed = iter(found)
-    return [each if isinstance(each, str) else next(renamed) for each in donors], recipient
 
 
 def _spec(task: dict[str, Any], exclude: Patterns = (), partial: bool = False) -> TaskSpec:

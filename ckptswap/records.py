@@ -44,7 +44,7 @@ def from_json(form: Callable[..., Record], value: Any) -> Record:
         if name not in known:
             raise ValueError(f"its part {name!r:.40} belongs nowhere")
         try:
-            parts[name] = _parsed(known[name], part)
+            parts[name] = parsed(known[name], part)
         except ValueError:
             raise ValueError(f"its part {name!r} is not what it should be") from None
     missing = [name for name in _required(form) if name not in parts]
@@ -65,9 +65,13 @@ def _required(form: Any) -> tuple[str, ...]:
     return tuple(field.name for field in every if field.default is MISSING and field.default_factory is MISSING)
 
 
-def _parsed(form: Any, value: Any) -> Any:
-    """A value that JSON gave, as this type; raises `ValueError` where it is of another."""
-    if is_dataclass(form):
+def parsed(form: Any, value: Any) -> Any:
+    """A value that JSON gave, as this type; raises `ValueError` where it is of another.
+
+    >>> parsed(tuple[str, ...] | None, ["a", "b"])
+    ('a', 'b')
+    """
+    if isinstance(form, type) and is_dataclass(form):
         return from_json(form, value)
     origin, inner = get_origin(form), get_args(form)
     if origin in (Union, types.UnionType):
@@ -78,7 +82,7 @@ def _parsed(form: Any, value: Any) -> Any:
         return _checked(value, isinstance(value, str) and value in inner)
     if origin is not None and issubclass(_class_of(origin), Mapping):
         _checked(value, isinstance(value, Mapping))
-        return {_parsed(inner[0], name): _parsed(inner[1], part) for name, part in value.items()}
+        return {parsed(inner[0], name): parsed(inner[1], part) for name, part in value.items()}
     return _plain(form, value)
 
 
@@ -89,7 +93,7 @@ def _class_of(origin: Any) -> type:
 def _plain(form: Any, value: Any) -> Any:
     if form is Any:
         return value
-    if form is Count:
+    if form == Count:
         return _checked(value, type(value) is int and 0 <= value < MOST)
     if form is int:
         return _checked(value, type(value) is int and abs(value) < MOST)
@@ -103,7 +107,7 @@ def _plain(form: Any, value: Any) -> Any:
 def _as_one_of(forms: tuple[Any, ...], value: Any) -> Any:
     for form in forms:
         try:
-            return _parsed(form, value)
+            return parsed(form, value)
         except ValueError:
             continue
     raise ValueError(value)
@@ -113,11 +117,11 @@ def _as_tuple(inner: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
     _checked(value, isinstance(value, list | tuple))
     if inner[-1:] != (Ellipsis,):
         _checked(value, len(value) == len(inner))
-        return tuple(map(_parsed, inner, value))
-    if inner[0] is Count:  # there may be millions
+        return tuple(map(parsed, inner, value))
+    if inner[0] == Count:  # there may be millions
         _checked(value, set(map(type, value)) <= {int} and (not value or 0 <= min(value) <= max(value) < MOST))
         return tuple(value)
-    return tuple(_parsed(inner[0], part) for part in value)
+    return tuple(parsed(inner[0], part) for part in value)
 
 
 def _checked(value: Any, is_right: bool) -> Any:

@@ -51,7 +51,11 @@ _OURS: dict[Group, dict[str, str]] = {
         "torch": "ckptswap.formats.torch_zip:FORMAT",
         "torch-legacy": "ckptswap.formats.torch_legacy:FORMAT",
     },
-    "executors": {},
+    "executors": {
+        "process": "ckptswap.executors.process:build",
+        "slurm": "ckptswap.executors.slurm:build",
+        "ray": "ckptswap.executors.ray:build",
+    },
 }
 _WORDS = {
     "models": ("model", ModelError),

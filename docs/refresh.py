@@ -106,15 +106,15 @@ def refreshed(text: str, folder: Path) -> str:
 
 def screenshot(folder: Path, target: Path) -> None:
     """The sweep's table and heatmap in colour, as SVG."""
-    from ckptswap.cli.sweep import judged
+    import ckptswap as cs
     from ckptswap.report.heatmap import heat_lines
     from ckptswap.report.layout import render
     from ckptswap.report.screen import sweep_table
     from ckptswap.report.text import Style
 
-    result, look = judged(str(folder / "run")), Style(width=100, colour=True)
+    result, look = cs.report(folder / "run"), Style(width=100, colour=True)
     console = Console(record=True, width=100, file=io.StringIO())
-    console.print(Text("$ ckptswap report run --top 12\n", style="bold"))
+    console.print(Text("$ ckptswap report run --all --top 12\n", style="bold"))
     console.print(
         Text.from_ansi(sweep_table(result, look, top=12) + "\n" + render(heat_lines(result, look), look))
     )

@@ -132,14 +132,12 @@ def _watch(run: Path, table: Callable[[], str]) -> None:
 
 def _growing(run: Path) -> Iterator[None]:
     """Once now, then whenever there is more, until nobody works on the run."""
-    from ckptswap.sweep.run_folder.journal import faults, journal_files
-    from ckptswap.sweep.run_folder.lock import is_held
+    from ckptswap.sweep.run_folder.folder import RunFolder
 
-    size = -1
+    folder, size = RunFolder(run), -1
     while True:
-        held = is_held(run)  # before the last look: what comes between is seen
-        with faults(f"cannot read {run}"):
-            now = sum(path.stat().st_size for path in journal_files(run))
+        held = folder.is_worked_on()  # before the last look: what comes between is seen
+        now = folder.journal_size()
         if now != size:
             size = now
             yield

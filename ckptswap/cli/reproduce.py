@@ -62,7 +62,7 @@ def reproduce(
     from ckptswap.lab import experiment as plans
     from ckptswap.lab.reproduce import SETTINGS, cost
     from ckptswap.lab.reproduce import reproduce as carry_out
-    from ckptswap.sweep.run_folder.plain import refuse_odd_parts
+    from ckptswap.sweep.run_folder.folder import refuse_odd_parts
     from ckptswap.sweep.stopping import on_signals
 
     refuse_odd_parts(Path(run))  # before minutes of measuring

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -30,16 +30,14 @@ from ckptswap.errors import EXIT_PARTIAL
 from ckptswap.report.text import safe
 
 if TYPE_CHECKING:
-    from ckptswap.checkpoint import Checkpoint
     from ckptswap.report.text import Style
+    from ckptswap.sweep.analysis import Analysis
     from ckptswap.sweep.plan import Cell
     from ckptswap.sweep.result import SweepResult
-    from ckptswap.sweep.runner import Sweep
-    from ckptswap.task.spec import TaskSpec
+    from ckptswap.sweep.runner import Executor, Sweep
+    from ckptswap.sweep.spec import RunOptions, SweepSpec
 
 PAGE = "result.html"
-CHECKED = ("fresh", "repair", "executor", "top", "confidence", "epsilon")
-"""What a plan that is not run is held to, too."""
 
 
 @flags
@@ -105,43 +103,46 @@ def sweep(
     """
     from ckptswap.scoring.allocator import keep_freed_memory
     from ckptswap.sweep.run_folder.plain import refuse_odd
+    from ckptswap.sweep.runner import executor_of
+    from ckptswap.sweep.spec import RunOptions, SweepSpec
 
     keep_freed_memory()
     also.check(donor, format, tolerance)
-    limits, selection = work.limits(), select.selection()
-    spec = task.spec(exclude=select.exclude, partial=partial)
-    how: dict[str, Any] = {
-        "selection": selection,
-        "by": tuple(split_ways([value]) for value in by or ["layer,kind"]),
-        "engine": work.engine,
-        "memory": work.memory,
+    options = RunOptions(
+        run=run, tolerance=tolerance, fresh=fresh, repair=repair, command=command_line(),
+        **work.options(), **where.options(),
+    )  # fmt: skip
+    forth = SweepSpec(
+        tuple(donor),
+        recipient,
+        task.spec(exclude=select.exclude, partial=partial),
+        select.selection(),
+        by=tuple(split_ways([value]) for value in by or ["layer,kind"]),
+        map=tuple(names.map or ()),
+        map_file=names.map_file,
+        strip_prefix=names.strip_prefix,
+        engine=work.engine,
+        memory=work.memory,
         **what.how(),
-    }
-    again = {
-        "tolerance": tolerance,
-        "fresh": fresh,
-        "repair": repair,
-        "command": command_line(),
-        "executor": where.executor_for(spec),
-        **limits,
-    }
-    ways = {"": (donor, recipient, spec)}
+    )
+    executor = executor_of(options, forth.task)
+    ways = {"": forth}
     if also.both:
-        ways = {"forth": (donor, recipient, spec), "back": ([recipient], donor[0], also.back(spec))}
+        back = replace(forth, donors=(recipient,), recipient=donor[0], task=also.back(forth.task))
+        ways = {"forth": forth, "back": back}
     found: dict[str, SweepResult] = {}
     planned: list[str] = []
-    for way, (giving, receiving, asked) in ways.items():
+    for way, spec in ways.items():
         folder = str(Path(run) / way) if run else None
         if folder and way:
             refuse_odd(Path(folder), folder=True)
-        with ExitStack() as stack:
-            proposal = _proposed(giving, receiving, names, asked, stack, run_dir=folder, **how)
+        with _prepared(spec, folder) as sweep:
             if dry_run:
-                proposal.check(**{key: value for key, value in again.items() if key in CHECKED})
-                planned.append(_plan(proposal, format))
+                sweep.check(options, executor)
+                planned.append(_plan(sweep, format))
                 continue
-            say(f"run: {proposal.folder}")
-            found[way] = _run(proposal, **again)
+            say(f"run: {sweep.folder}")
+            found[way] = _run(sweep, options, executor)
         say_notes(found[way], format)
     if dry_run:
         emit(_joined(dict(zip(ways, planned, strict=True)), format), out)
@@ -166,74 +167,52 @@ def _joined(texts: Mapping[str, str], format: Format) -> str:
     return "\n".join(f"{mark}{way}\n\n{text}" for way, text in texts.items())
 
 
-def _proposed(
-    donors: Sequence[str], recipient: str, names: NameFlags, spec: TaskSpec, stack: ExitStack, **how: Any
-) -> Sweep:
+@contextmanager
+def _prepared(spec: SweepSpec, run: str | None) -> Iterator[Sweep]:
     """The sweep of one direction; tells of names, and which values of the selection match nothing."""
-    from ckptswap.formats import open_checkpoint
-    from ckptswap.sweep.runner import prepare
+    from ckptswap.sweep.runner import prepared
 
-    giving, receiving, hints = _opened(donors, stack.enter_context(open_checkpoint(recipient)), names, spec, stack)
-    proposal = prepare(giving, receiving, spec, **how)
-    note(dict.fromkeys([*proposal.notes, *hints]))
-    fit = proposal.task.fit
-    wanted, sides = how["selection"], (fit.checkpoint, fit.own)
-    tell_unmatched(replace(wanted, exclude=()), *sides)
-    tell_unmatched(replace(wanted, only=(), layers=(), kind=()), *proposal.donors, *sides)
-    return proposal
+    with prepared(spec, run) as sweep:
+        note(sweep.notes)
+        fit, selection = sweep.task.fit, spec.selection
+        tell_unmatched(replace(selection, exclude=()), fit.checkpoint, fit.own)
+        tell_unmatched(replace(selection, only=(), layers=(), kind=()), *sweep.donors, fit.checkpoint, fit.own)
+        yield sweep
 
 
-def _opened(
-    donors: Sequence[str], recipient: Checkpoint, names: NameFlags, spec: TaskSpec, stack: ExitStack
-) -> tuple[list[Checkpoint | str], Checkpoint, list[str]]:
-    """The donors (files under comparable names, words for those that are made), the recipient, and hints."""
-    from ckptswap.sweep.donors import is_file, open_donor
+def _run(sweep: Sweep, options: RunOptions, executor: Executor | None) -> SweepResult:
+    """Score, and leave the table in the folder in every form."""
+    from ckptswap.lab.findings import judge
 
-    paths = [text for text in dict.fromkeys(donors) if is_file(text)]
-    files = [stack.enter_context(open_donor(path, recipient, spec)) for path in paths]
-    hints = [hint for file in files if (hint := names.hint(file, recipient))]
-    recipient, files = names.sides_matched(recipient, files)
-    found = dict(zip(paths, files, strict=True))
-    return [found.get(text, text) for text in dict.fromkeys(donors)], recipient, hints
-
-
-def _run(proposal: Sweep, **how: Any) -> SweepResult:
-    """Score, and leave the table in the folder in every form, beside the samples that were hit worst."""
-    from ckptswap.sweep.run_folder.samples import keep_samples
-
-    folder = str(proposal.folder)
-    _score(proposal, **how)
-    result = judged(folder)
-    export(result, folder)
-    keep_samples(proposal)
-    keep_page(result, folder)
+    result = judge(_score(sweep, options, executor))
+    export(result, str(sweep.folder))
+    keep_page(result, str(sweep.folder))
     return result
 
 
-def _score(proposal: Sweep, **how: Any) -> None:
+def _score(sweep: Sweep, options: RunOptions, executor: Executor | None) -> Analysis:
     """Score, behind a bar that also shows the worst cells so far, with the exports kept up to date."""
+    from ckptswap.lab.findings import judge
+    from ckptswap.sweep.progress import Listeners
     from ckptswap.sweep.stopping import on_signals
 
     worst: list[str] = []
 
-    def show(found: Sequence[tuple[Cell, float]]) -> None:
+    def show(cells: Sequence[tuple[Cell, float]]) -> None:
         nonlocal worst
-        worst = ["worst so far: " + _named(*found[0]), *(_named(*each) for each in found[1:])] if found else []
-
-    def news() -> None:
-        export(judged(str(proposal.folder)), str(proposal.folder))
+        worst = ["worst so far: " + _named(*cells[0]), *(_named(*cell) for cell in cells[1:])] if cells else []
 
     try:
         with on_signals() as stop, progress("sweep", unit=" blocks") as tell:
-            proposal.run(
-                **how,
-                stop=stop,
+            listeners = Listeners(
                 progress=lambda done, total: tell(done, total, below=worst),
                 live=show,
-                news=news,
+                news=lambda analysis: export(judge(analysis), str(sweep.folder)),
+                stop=stop,
             )
+            return sweep.run(options, listeners, executor)
     finally:
-        warn(proposal.scorer.notes)
+        warn(sweep.scorer.notes)
 
 
 def _named(cell: Cell, drop: float) -> str:

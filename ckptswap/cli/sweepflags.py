@@ -14,8 +14,7 @@ from ckptswap.cli.flags import Patterns
 from ckptswap.errors import UsageError
 
 if TYPE_CHECKING:
-    from ckptswap.executors import Executor
-    from ckptswap.sweep.run_folder.trust import Named
+    from ckptswap.sweep.run_folder.trust import NamedAgain
     from ckptswap.task.spec import TaskSpec
 
 MOST_POINTS = 1000
@@ -94,13 +93,10 @@ class WorkFlags:
         typer.Option(metavar="SIZE", parser=_bytes, help="What replays may take, such as 2GB. [default: 2GB]"),
     ] = None
 
-    def limits(self) -> dict[str, Any]:
-        """What `Sweep.run` takes of it; raises `UsageError` for a race's flags without a race."""
-        if self.top is None and (self.confidence is not None or self.epsilon is not None):
-            raise UsageError("--confidence and --epsilon are for a race", remedy="give --top N with them")
-        confidence = 0.95 if self.confidence is None else self.confidence
-        race = {"top": self.top, "confidence": confidence, "epsilon": self.epsilon}
-        return {**race, "budget": self.budget, "screen": self.screen}
+    def options(self) -> dict[str, Any]:
+        """The fields of `RunOptions`."""
+        names = ("top", "confidence", "epsilon", "budget", "screen")
+        return {name: getattr(self, name) for name in names}
 
 
 def _parameters(values: Sequence[str] | None) -> dict[str, Any]:
@@ -131,12 +127,10 @@ class ExecutorFlags:
         typer.Option(metavar="ADDRESS", help="With ray: of the cluster. [default: one on this machine]"),
     ] = None
 
-    def executor_for(self, spec: TaskSpec) -> Executor:
-        """Raises `UsageError` for flags that do not go together."""
-        from ckptswap.executors import executor
-
-        slurm = _parameters(self.slurm)
-        return executor(spec, self.executor, self.jobs, slurm=slurm, ray_address=self.ray_address)
+    def options(self) -> dict[str, Any]:
+        """The fields of `RunOptions`."""
+        own = {"executor": self.executor, "jobs": self.jobs, "ray_address": self.ray_address}
+        return {**own, "slurm": _parameters(self.slurm)}
 
 
 def _alphas(text: str) -> tuple[float, ...]:
@@ -221,14 +215,14 @@ class NamedFlags:
     metric: Annotated[Patterns, typer.Option(metavar="NAME", help="The same: its metrics.")] = None
     group: Annotated[str | None, typer.Option(metavar="REGEX|CSV", help="The same: its groups.")] = None
 
-    def named(self) -> Named | None:
+    def named(self) -> NamedAgain | None:
         """None where nothing is named again."""
-        from ckptswap.sweep.run_folder.trust import Named
+        from ckptswap.sweep.run_folder.trust import NamedAgain
 
         task = {
             name: getattr(self, name) for name in ("model", "model_args", "data", "data_args", "metric", "group")
         }
-        return Named(tuple(self.donor or ()), self.recipient, task) or None
+        return NamedAgain(tuple(self.donor or ()), self.recipient, task) or None
 
 
 @dataclass

@@ -17,6 +17,7 @@ import atexit
 import gc
 import importlib
 import json
+import operator
 import os
 import runpy
 import selectors
@@ -30,6 +31,7 @@ import types
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -44,7 +46,7 @@ class ForkServer:
         self._door, theirs = socket.socketpair()
         command = [sys.executable, "-P", "-m", "ckptswap.executors.forkserver", *modules]
         with theirs:
-            self._process = subprocess.Popen(command, stdin=theirs, env=env, start_new_session=True)
+            self._process = subprocess.Popen(command, stdin=theirs.fileno(), env=env, start_new_session=True)
 
     def hand_in(self, connection: socket.socket) -> None:
         """Pass on a connection, to be asked over for a program; raises `OSError` where the server is gone."""
@@ -53,8 +55,12 @@ class ForkServer:
     def connect(self) -> socket.socket:
         """Return a new connection to the server."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            self.hand_in(theirs)
+        try:
+            with theirs:
+                self.hand_in(theirs)
+        except OSError:
+            ours.close()
+            raise
         return ours
 
     def close(self) -> None:
@@ -80,10 +86,14 @@ class Forked:
     ) -> None:
         message = json.dumps({"arguments": list(arguments), "env": dict(env), "cwd": cwd}).encode()
         self._connection = connection
-        socket.send_fds(connection, [LENGTH.pack(len(message))], list(streams))
-        connection.sendall(message)
-        [self.pid] = NUMBER.unpack(_received(connection, NUMBER.size))
         self._code: int | None = None
+        try:
+            socket.send_fds(connection, [LENGTH.pack(len(message))], list(streams))
+            connection.sendall(message)
+            [self.pid] = NUMBER.unpack(_received(connection, NUMBER.size))
+        except (EOFError, OSError):
+            connection.close()
+            raise
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Return how it ended, as `subprocess` tells it; None where it goes on after `timeout` seconds."""
@@ -152,22 +162,23 @@ class _Server:
             return True
         for stream in request.streams:
             os.close(stream)
-        with suppress(OSError):  # a caller may be gone
-            caller.sendall(NUMBER.pack(pid))
         handle = os.pidfd_open(pid)
         self._callers[handle] = caller, pid
         self._ready.register(handle, selectors.EVENT_READ)
         return False
 
     def _let_go(self, caller: socket.socket) -> None:
-        """Let go, in a child, of all that is the server's."""
+        """Let go, in a child, of what is the server's; from then on it hears signals, and its caller knows it."""
         self._ready.close()
-        for connection in (self._door, caller, *(other for other, _ in self._callers.values())):
+        for connection in (self._door, *(other for other, _ in self._callers.values())):
             connection.close()
         for handle in self._callers:
             os.close(handle)
+        os.setsid()
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        with caller, suppress(OSError):  # a caller may be gone
+            caller.sendall(NUMBER.pack(os.getpid()))
 
     def _report(self, handle: int) -> None:
         self._ready.unregister(handle)
@@ -226,9 +237,10 @@ def _leave(code: int) -> NoReturn:
     """End as Python does, but for taking every module apart, which would take as long as many a program."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    for stream in filter(None, (sys.stdout, sys.stderr)):
+    for stream in (sys.stdout, sys.stderr):
         try:
-            stream.flush()
+            if stream and not stream.closed:
+                stream.flush()
         except OSError:
             code = code or 120
     os._exit(code)
@@ -236,7 +248,6 @@ def _leave(code: int) -> NoReturn:
 
 def become(request: Request) -> None:
     """Be the program, as if this process had been begun for it."""
-    os.setsid()
     for number, stream in enumerate(request.streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -245,9 +256,11 @@ def become(request: Request) -> None:
     os.chdir(request.cwd)
     streams = map(_stream, range(3), (sys.stdin, sys.stdout, sys.stderr))
     sys.stdin, sys.stdout, sys.stderr = streams
-    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed()  # or all children would draw the same
+    for name in ("stdin", "stdout", "stderr"):
+        setattr(sys, f"__{name}__", getattr(sys, name))
+    for module, seed in (("numpy", "random.seed"), ("torch", "default_generator.seed")):
+        if module in sys.modules:  # or all children would draw the same numbers
+            operator.attrgetter(seed)(sys.modules[module])()
     _run(request.arguments)
 
 
@@ -259,18 +272,21 @@ def _stream(number: int, before: Any) -> Any:
 def _run(arguments: list[str]) -> None:
     """As `python ARGUMENTS` does, for `[-P] -m MODULE`, `-c CODE` and a script."""
     is_safe = arguments[0] == "-P"
-    way, *rest = arguments[is_safe:]
+    way, *words = arguments[is_safe:]
     here = {"-m": os.getcwd(), "-c": ""}.get(way, os.path.dirname(os.path.abspath(way)))
     sys.path[:] = sys.path if is_safe else [here, *sys.path]
-    sys.argv[:] = [way, *rest]
     if way == "-m":
-        sys.argv[:] = rest
-        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
-    elif way == "-c":
-        main = sys.modules["__main__"] = types.ModuleType("__main__")
-        exec(compile(rest[0], "<string>", "exec"), main.__dict__)
+        sys.argv[:] = words
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+        return
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    if way == "-c":
+        code = compile(words.pop(0), "<string>", "exec")
     else:
-        runpy.run_path(way, run_name="__main__")
+        main.__file__ = os.path.abspath(way)
+        code = compile(Path(way).read_bytes(), main.__file__, "exec")
+    sys.argv[:] = [way, *words]
+    exec(code, main.__dict__)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,24 @@
-"""Several workers on one run: who does what, what has come in, and who must be begun again."""
+"""Several workers on one piece of work: who does what, what has come in, and who must be begun again."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from ckptswap.errors import RunError, Stopped
+from ckptswap.errors import RunError, Stopped, UsageError
+from ckptswap.executors.worker_spec import WorkerSpec, divide, new_token
 from ckptswap.scoring.variant import Variant
-from ckptswap.sweep.run_folder.tail import JournalTail
-from ckptswap.sweep.worker_spec import WorkerSpec, divide, make_worker_spec
-
-if TYPE_CHECKING:
-    from ckptswap.executors import Meter
-    from ckptswap.sweep.run_folder.journal import Journal
-    from ckptswap.sweep.runner import Sweep
+from ckptswap.sweep.progress import BlockProgress
+from ckptswap.sweep.rebuild import WORK
+from ckptswap.sweep.run_folder.journal import Journal
+from ckptswap.sweep.runner import Sweep
 
 RETRIES = 3
-"""How often a worker is begun again without any block having come in meanwhile."""
+"""How often a worker is begun again without anything having come in meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Ending:
 
 
 class JobHandle(Protocol):
-    """The workers of one order, by the number of their shard."""
+    """The workers of one spec, by the number of their shard."""
 
     poll: float
     """Seconds to wait between two looks."""
@@ -50,55 +48,80 @@ class JobHandle(Protocol):
         """End at once whoever is still there, and let go of all else. Called at the end in any case."""
 
 
-class Place(Protocol):
+class Cluster(Protocol):
     """Where workers are begun."""
 
-    def submit(self, order: WorkerSpec) -> JobHandle:
-        """Whoever will work on an order; nobody is begun yet."""
+    def submit(self, spec: WorkerSpec) -> JobHandle:
+        """Whoever will work on a spec; nobody is begun yet."""
 
     def reattach(self, folder: Path) -> tuple[JobHandle, Collection[int]] | None:
-        """Workers of an earlier sweep on this folder that are still at it, and their numbers."""
+        """Workers of an earlier command on this folder that are still at it, and their numbers."""
+
+
+class Watcher(Protocol):
+    """Who waits for workers, and reads what they write."""
+
+    def look(self) -> bool:
+        """Take in what is new; whether there was anything."""
+
+    def check(self) -> None:
+        """Raises whatever is to end the work."""
+
+    def note(self, text: str) -> None:
+        """Something that the user should be told at the end."""
 
 
 class WorkerPool:
     """An executor: divides the work, begins workers, and reads what they write until nothing is missing."""
 
-    def __init__(self, place: Place, jobs: int) -> None:
-        self._place, self._jobs = place, jobs
+    def __init__(self, cluster: Cluster, jobs: int) -> None:
+        self._cluster, self.jobs = cluster, jobs
 
-    def run(self, proposal: Sweep, journal: Journal, meter: Meter) -> None:
-        intake = JournalReader(proposal, journal, meter)
-        if reattached := self._place.reattach(proposal.folder):
-            hands, workers = reattached
-            intake.note(f"{len(workers)} workers of an earlier sweep were still at it")
-            _watch(hands, workers, intake, again=False)
-        intake.look()
-        intake.retry()
-        while missing := intake.missing():
-            before = intake.count
-            order = make_worker_spec(proposal, _divided(proposal, missing, intake, self._jobs))
-            order.write()
-            hands = self._place.submit(order)
-            hands.begin(range(len(order.shards)))
-            _watch(hands, range(len(order.shards)), intake, again=True)
-            if intake.count == before and intake.missing() == missing:
-                raise RunError(f"workers end without having done anything (their logs are in {order.path.parent})")
+    def do(self, spec: WorkerSpec, watcher: Watcher) -> None:
+        """Have a worker do each shard of a spec, whatever it is, so many at once as there are jobs; those that die
+        are begun again.
+
+        Raises what the watcher raises, and `RunError` where workers cannot work, or die again and again without
+        anything having come in.
+        """
+        spec.write()
+        _watch(self._cluster.submit(spec), range(len(spec.shards)), watcher, self.jobs)
+
+    def wait_for_earlier(self, folder: Path, watcher: Watcher) -> None:
+        """Wait for workers of an earlier command on this folder, where some are still at it."""
+        if reattached := self._cluster.reattach(folder):
+            handle, workers = reattached
+            watcher.note(f"{len(workers)} workers of an earlier sweep were still at it")
+            _watch(handle, workers, watcher)
+
+    def run(self, sweep: Sweep, journal: Journal, progress: BlockProgress) -> None:
+        """Score what the journal lacks."""
+        reader = JournalReader(sweep, journal, progress)
+        self.wait_for_earlier(sweep.folder.path, reader)
+        reader.look()
+        reader.retry()
+        while missing := reader.missing():
+            before = reader.count
+            spec = worker_spec_of(sweep, _divided(sweep, missing, reader, self.jobs))
+            self.do(spec, reader)
+            if reader.count == before and reader.missing() == missing:
+                raise RunError(f"workers end without having done anything (their logs are in {spec.path.parent})")
 
 
 class JournalReader:
     """What workers have written so far, taken into the journal's memory."""
 
-    def __init__(self, proposal: Sweep, journal: Journal, meter: Meter) -> None:
-        self._proposal, self._blocks, self._meter = proposal, journal.blocks, meter
+    def __init__(self, sweep: Sweep, journal: Journal, progress: BlockProgress) -> None:
+        self._sweep, self._blocks, self._progress = sweep, journal.blocks, progress
         self._failed: set[str] = set()
-        self._batches = range(len(proposal.scorer.layout.sizes))
-        self._follower = JournalTail(proposal.folder, journal.key, journal.path)
+        self._batches = range(len(sweep.scorer.layout.sizes))
+        self._tail = sweep.folder.tail(journal)
         self.count = 0
 
     def look(self) -> bool:
         """Take in what is new; whether there was anything."""
         before = self.count
-        for block in self._follower.look():
+        for block in self._tail.look():
             if block is None:
                 self._distrust()
                 continue
@@ -108,12 +131,12 @@ class JournalReader:
                 self._failed.add(block.variant)
             if is_new:
                 self.count += 1
-                self._meter(block)
+                self._progress(block)
         return self.count > before
 
     def check(self) -> None:
         """Raises whatever is to end the work."""
-        self._meter.check()
+        self._progress.check()
 
     def retry(self) -> None:
         """What has failed until now is tried again, once."""
@@ -121,7 +144,7 @@ class JournalReader:
 
     def note(self, text: str) -> None:
         """Something that the user should be told at the end."""
-        self._proposal.scorer.notes.append(text)
+        self._sweep.scorer.notes.append(text)
 
     def lacking(self, variant: str) -> int:
         """On how many batches a variant is not scored yet."""
@@ -129,56 +152,74 @@ class JournalReader:
 
     def missing(self) -> list[Variant]:
         """Variants that are not scored on every batch, and have not failed."""
-        return [each for each in self._proposal.variants if each.id not in self._failed and self.lacking(each.id)]
+        variants = self._sweep.variants
+        return [variant for variant in variants if variant.id not in self._failed and self.lacking(variant.id)]
 
     def _distrust(self) -> None:
         if not self._blocks.distrusted:
             self._blocks.distrust()
             self._failed.clear()
-        self._proposal.scorer.distrust("a worker found replays with other bits than full passes")
+        self._sweep.scorer.distrust("a worker found replays with other bits than full passes")
+
+
+def worker_spec_of(sweep: Sweep, shards: Sequence[Sequence[Variant]]) -> WorkerSpec:
+    """What workers need to know to score these variants as this process would, shard by shard."""
+    return WorkerSpec(
+        token=new_token(),
+        folder=str(sweep.folder.path.absolute()),
+        work=WORK,
+        common=asdict(sweep.source()),
+        shards=tuple(list(map(list, shard)) for shard in shards),
+        threads=sweep.task.spec.threads,
+        device=sweep.task.spec.device,
+    )
 
 
 def _divided(
-    proposal: Sweep, missing: Sequence[Variant], intake: JournalReader, jobs: int
+    sweep: Sweep, missing: Sequence[Variant], reader: JournalReader, jobs: int
 ) -> list[tuple[Variant, ...]]:
-    cones = proposal.scorer.weights(missing)
-    costs = [cone * intake.lacking(each.id) for cone, each in zip(cones, missing, strict=True)]
+    cones = sweep.scorer.weights(missing)
+    costs = [cone * reader.lacking(variant.id) for cone, variant in zip(cones, missing, strict=True)]
     return [tuple(missing[at] for at in group) for group in divide(costs, jobs)]
 
 
-def _watch(hands: JobHandle, workers: Iterable[int], intake: JournalReader, *, again: bool) -> None:
-    """Until all have ended; with `again`, whoever dies is replaced.
+def _watch(handle: JobHandle, workers: Iterable[int], watcher: Watcher, jobs: int | None = None) -> None:
+    """Until all have ended. With `jobs` they are begun, so many at once, and whoever dies is replaced.
 
     Raises `RunError` where that does not help, and whatever is to end the work, once the blocks in hand are done.
     """
-    left = set(workers)
+    waiting, left = (list(workers), set()) if jobs else ([], set(workers))
     deaths: Counter[int] = Counter()
     try:
-        while left:
-            if intake.look():
+        while left or waiting:
+            if next_ones := waiting[: max((jobs or 0) - len(left), 0)]:
+                handle.begin(next_ones)
+                left.update(next_ones)
+                del waiting[: len(next_ones)]
+            if watcher.look():
                 deaths.clear()
-            intake.check()
-            endings = hands.ended()
+            watcher.check()
+            endings = handle.ended()
             left -= endings.keys()
             for worker, ending in endings.items():
-                if ending.fault is not None and again:
+                if ending.fault is not None and jobs:
                     _refuse_hopeless(worker, ending, deaths)
-                    intake.note(f"worker {worker} died and was begun again: {ending.fault}")
+                    watcher.note(f"worker {worker} died and was begun again: {ending.fault}")
                     left.add(worker)
-                    hands.begin([worker])
+                    handle.begin([worker])
             if not endings:
-                time.sleep(hands.poll)
-        intake.look()
+                time.sleep(handle.poll)
+        watcher.look()
     except Exception as error:
-        said = hands.stop()
-        while left and said is None:
-            left -= hands.ended().keys()
-            time.sleep(hands.poll)
-        if said is not None and isinstance(error, Stopped):
-            raise Stopped(error.message, remedy=said, exit_code=error.exit_code) from None
+        goes_on = handle.stop()
+        while left and goes_on is None:
+            left -= handle.ended().keys()
+            time.sleep(handle.poll)
+        if goes_on is not None and isinstance(error, Stopped):
+            raise Stopped(error.message, remedy=goes_on, exit_code=error.exit_code) from None
         raise
     finally:
-        hands.kill()
+        handle.kill()
 
 
 def _refuse_hopeless(worker: int, ending: Ending, deaths: Counter[int]) -> None:
@@ -190,3 +231,10 @@ def _refuse_hopeless(worker: int, ending: Ending, deaths: Counter[int]) -> None:
             f"worker {worker} died {deaths[worker]} times without having finished a block: {ending.fault}",
             remedy="the same command tries again; --executor inline shows what happens",
         )
+
+
+def given_jobs(name: str, jobs: int | None) -> int:
+    """The number of workers, where a person must say it."""
+    if jobs is None:
+        raise UsageError(f"nobody says among how many jobs of {name} to divide the work", remedy="give --jobs N")
+    return jobs

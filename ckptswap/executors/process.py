@@ -7,18 +7,23 @@ import signal
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import ckptswap
 from ckptswap.errors import EXIT_USAGE
 from ckptswap.executors.forkserver import Forked, ForkServer
-from ckptswap.executors.pool import Ending
-from ckptswap.sweep.worker_spec import WorkerSpec
+from ckptswap.executors.pool import Ending, WorkerPool
+from ckptswap.executors.worker_spec import WorkerSpec
 from ckptswap.task.spec import TaskSpec
 
 SHARED = ("torch", "segmentation_models_pytorch", "timm", "torchvision", "transformers", "monai")
 """Modules that take long to import, and begin no threads; workers use those that this process uses."""
 LAST = 2000
 """Letters of a log that are read for its last line."""
+
+
+def build(task: TaskSpec, jobs: int | None, options: Mapping[str, Any]) -> WorkerPool:
+    """An executor of processes; unless told how many, of as many as this machine has room for."""
+    return WorkerPool(Processes(), jobs or jobs_of(task))
 
 
 def jobs_of(spec: TaskSpec) -> int:
@@ -70,7 +75,7 @@ class ProcessHandle:
         try:
             with log_of(order, shard).open("ab") as log:
                 streams = [theirs, log.fileno(), log.fileno()]
-                env = environment(order.spec.device, shard)
+                env = environment(order.device, shard)
                 return Forked(self._server.connect(), words, streams, env=env, cwd=os.getcwd()), tether
         except BaseException:
             os.close(tether)
@@ -114,7 +119,7 @@ def _server() -> ForkServer:
 
 def environment(device: str, shard: int) -> dict[str, str]:
     """What a worker's process is given: a GPU of its own, and the place of this package."""
-    paths = [os.environ.get("PYTHONPATH"), str(Path(ckptswap.__file__).parents[1])]
+    paths = [os.environ.get("PYTHONPATH"), str(Path(__file__).parents[2])]
     found = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     if gpus := _gpus(device):
         found["CUDA_VISIBLE_DEVICES"] = gpus[shard % len(gpus)]

@@ -20,14 +20,21 @@ from pathlib import Path
 from typing import Any
 
 from ckptswap.errors import EXIT_TERMINATED, CkptswapError
-from ckptswap.executors.pool import RETRIES, Ending
+from ckptswap.executors.pool import RETRIES, Ending, WorkerPool, given_jobs
 from ckptswap.executors.process import environment, last_line, log_end
 from ckptswap.executors.worker import stop_file, work
+from ckptswap.executors.worker_spec import WorkerSpec, read_worker_spec
+from ckptswap.scoring.allocator import keep_freed_memory
 from ckptswap.sweep.stopping import Stop
-from ckptswap.sweep.worker_spec import WorkerSpec, read_worker_spec
+from ckptswap.task.spec import TaskSpec
 
 if importlib.util.find_spec("ray") is None:
-    raise ImportError("ray")
+    raise ModuleNotFoundError("there is no ray", name="ray")
+
+
+def build(task: TaskSpec, jobs: int | None, options: Mapping[str, Any]) -> WorkerPool:
+    """An executor of Ray's tasks. Raises `UsageError` where nobody says how many."""
+    return WorkerPool(Ray(options.get("ray_address")), given_jobs("ray", jobs))
 
 
 class Ray:
@@ -36,8 +43,8 @@ class Ray:
     def __init__(self, address: str | None) -> None:
         self._address = address
 
-    def submit(self, order: WorkerSpec) -> RayHandle:
-        return RayHandle(order, self._address)
+    def submit(self, spec: WorkerSpec) -> RayHandle:
+        return RayHandle(spec, self._address)
 
     def reattach(self, folder: Path) -> tuple[RayHandle, Collection[int]] | None:
         """Nobody: Ray ends the tasks of a driver that is gone."""
@@ -45,19 +52,19 @@ class Ray:
 
 
 class RayHandle:
-    """The tasks of one order, behind one driver for every call of `begin`."""
+    """The tasks of one worker spec, behind one driver for every call of `begin`."""
 
     poll = 0.2
 
-    def __init__(self, order: WorkerSpec, address: str | None) -> None:
-        self._order, self._address = order, address
+    def __init__(self, spec: WorkerSpec, address: str | None) -> None:
+        self._spec, self._address = spec, address
         self._drivers: dict[subprocess.Popen[bytes], set[int]] = {}
         self._heard: dict[subprocess.Popen[bytes], bytes] = {}
-        self._log = order.path.with_name(f"{order.token}-ray.log")
+        self._log = spec.path.with_name(f"{spec.token}-ray.log")
 
     def begin(self, shards: Sequence[int]) -> None:
         module = "ckptswap.executors.ray"
-        command = [sys.executable, "-P", "-m", module, str(self._order.path), self._order.seal]
+        command = [sys.executable, "-P", "-m", module, str(self._spec.path), self._spec.seal]
         with self._log.open("ab") as log:
             driver = subprocess.Popen(
                 [*command, ",".join(map(str, shards)), *filter(None, [self._address])],
@@ -72,27 +79,27 @@ class RayHandle:
         self._drivers[driver] = set(shards)
 
     def ended(self) -> Mapping[int, Ending]:
-        found: dict[int, Ending] = {}
+        endings: dict[int, Ending] = {}
         for driver, left in list(self._drivers.items()):
             code = driver.poll()  # before what it has said is read
             for shard, ending in self._told(driver):
-                found[shard] = ending
+                endings[shard] = ending
                 left.discard(shard)
             if code is not None:
                 fault = f"Ray's driver ended with exit code {code}; {log_end(self._log)}".rstrip("; ")
-                found |= {shard: Ending(fault) for shard in left}
+                endings |= {shard: Ending(fault) for shard in left}
                 self._release(driver)
-        return found
+        return endings
 
     def stop(self) -> None:
-        stop_file(self._order.path).touch()
+        stop_file(self._spec.path).touch()
 
     def kill(self) -> None:
         for driver in list(self._drivers):
             driver.kill()
             driver.wait()
             self._release(driver)
-        stop_file(self._order.path).unlink(missing_ok=True)
+        stop_file(self._spec.path).unlink(missing_ok=True)
 
     def _told(self, driver: subprocess.Popen[bytes]) -> Iterator[tuple[int, Ending]]:
         """What a driver has said since the last look: a line of JSON for each task that has ended. What Ray itself
@@ -106,8 +113,8 @@ class RayHandle:
         *lines, self._heard[driver] = heard.split(b"\n")
         for line in lines:
             with suppress(ValueError, KeyError, TypeError):
-                found = json.loads(line)
-                yield found["shard"], Ending(found["fault"], found["hopeless"])
+                ended = json.loads(line)
+                yield ended["shard"], Ending(ended["fault"], ended["hopeless"])
 
     def _release(self, driver: subprocess.Popen[bytes]) -> None:
         del self._drivers[driver]
@@ -118,8 +125,6 @@ class RayHandle:
 
 def run_shard(path: str, seal: str, shard: int) -> str | None:
     """What a task does. Returns why it cannot work, None when its shard is done."""
-    from ckptswap.scoring.allocator import keep_freed_memory
-
     keep_freed_memory()
     try:
         work(read_worker_spec(path, seal), shard, Stop())
@@ -135,8 +140,8 @@ def main(path: str, seal: str, shards: str, address: str | None = None) -> None:
     from ckptswap.executors import ray as here  # and not as __main__
 
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
-    order = read_worker_spec(path, seal)
-    numbers = [int(each) for each in shards.split(",")]
+    spec = read_worker_spec(path, seal)
+    numbers = [int(shard) for shard in shards.split(",")]
     try:
         _knock(address)
         ray.init(
@@ -150,7 +155,7 @@ def main(path: str, seal: str, shards: str, address: str | None = None) -> None:
         for shard in numbers:
             _say(shard, f"Ray cannot be reached{where} ({error})", hopeless=True)
         return
-    cpus, gpus = order.spec.threads, int(order.spec.device != "cpu")
+    cpus, gpus = spec.threads, int(spec.device != "cpu")
     if fault := _infeasible(ray.nodes(), cpus, gpus):
         for shard in numbers:
             _say(shard, fault, hopeless=True)
@@ -161,8 +166,8 @@ def main(path: str, seal: str, shards: str, address: str | None = None) -> None:
         (done, *_), _ = ray.wait(list(tasks))
         shard = tasks.pop(done)
         try:
-            said = ray.get(done)
-            _say(shard, said, hopeless=said is not None)
+            fault = ray.get(done)
+            _say(shard, fault, hopeless=fault is not None)
         except Exception as error:  # a death too many, or what user code raised past our own net
             _say(shard, last_line(str(error)) or type(error).__name__, hopeless=False)
 
@@ -184,7 +189,7 @@ def _knock(address: str | None) -> None:
 def _infeasible(nodes: Sequence[Mapping[str, Any]], cpus: int, gpus: int) -> str | None:
     """Ray waits for ever for a node that is large enough."""
     have = [node["Resources"] for node in nodes if node["Alive"]]
-    if any(each.get("CPU", 0) >= cpus and each.get("GPU", 0) >= gpus for each in have):
+    if any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in have):
         return None
     return f"no node of Ray's has {cpus} CPUs and {gpus} GPUs: change --threads"
 

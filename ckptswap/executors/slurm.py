@@ -1,11 +1,11 @@
 """Workers that are jobs of a Slurm cluster, begun through submitit (the extra `slurm`).
 
-The jobs of an order are one array. They need nobody: when the process that submitted them is gone, they go on, and
+The jobs of a spec are one array. They need nobody: when the process that submitted them is gone, they go on, and
 whoever runs the same sweep again, anywhere, finds them in the queue by their comment, waits for them and collects
 what they wrote. A job that Slurm preempts, or that comes to its time limit, finishes the block in hand and is
 queued again.
 
-submitit's files are pickles: each order has a new folder for them, which nobody can have filled before, and the
+submitit's files are pickles: each spec has a new folder for them, which nobody can have filled before, and the
 sweep opens none. A job says how it ended in a file of JSON.
 """
 
@@ -20,16 +20,20 @@ import signal
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ckptswap.errors import CkptswapError, RunError, Stopped, UsageError
-from ckptswap.executors.pool import Ending
+from ckptswap.executors.pool import Ending, WorkerPool, given_jobs
 from ckptswap.executors.process import last_line, log_end
+from ckptswap.executors.worker import work
+from ckptswap.executors.worker_spec import WorkerSpec, read_worker_spec, spec_path
 from ckptswap.formats.atomic import write_text
-from ckptswap.sweep.run_folder.journal import faults
-from ckptswap.sweep.run_folder.plain import read_plain
-from ckptswap.sweep.worker_spec import WorkerSpec, order_path, read_worker_spec
+from ckptswap.scoring.allocator import keep_freed_memory
+from ckptswap.sweep.run_folder.plain import faults, read_plain
+from ckptswap.sweep.stopping import on_signals
+from ckptswap.task.spec import TaskSpec
 
 os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")  # else importing it sets up logging to stdout
 import submitit
@@ -41,21 +45,20 @@ MARK = "ckptswap"
 JOBS = "slurm"
 """The folder of submitit's files in a run's folder."""
 OVER = frozenset(
-    [
-        "BOOT_FAIL",
-        "CANCELLED",
-        "COMPLETED",
-        "DEADLINE",
-        "FAILED",
-        "NODE_FAIL",
-        "OUT_OF_MEMORY",
-        "PREEMPTED",
-        "TIMEOUT",
-    ]
+    (
+        *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED"),
+        *("NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"),
+    )
 )
 """States of jobs that will not run again; a requeued one has others."""
 LOOKS = 2
 """How often a job without a result must be found over: its result may take a while to appear on a network."""
+
+
+def build(task: TaskSpec, jobs: int | None, options: Mapping[str, Any]) -> WorkerPool:
+    """An executor of Slurm's jobs. Raises `UsageError` where nobody says how many."""
+    jobs = given_jobs("slurm", jobs)
+    return WorkerPool(Slurm(options.get("slurm", {})), jobs)
 
 
 class Slurm:
@@ -68,24 +71,24 @@ class Slurm:
         queue()
         self._parameters = dict(parameters)
 
-    def submit(self, order: WorkerSpec) -> SlurmHandle:
-        executor = submitit.SlurmExecutor(_new_folder(order))
-        own = {"cpus_per_task": order.spec.threads, "job_name": MARK, "comment": f"{MARK} {order.token}"}
+    def submit(self, spec: WorkerSpec) -> SlurmHandle:
+        executor = submitit.SlurmExecutor(_new_folder(spec))
+        own = {"cpus_per_task": spec.threads, "job_name": MARK, "comment": f"{MARK} {spec.token}"}
         logging.getLogger("submitit").setLevel(logging.ERROR)
         try:
             executor.update_parameters(**{**own, **self._parameters})
         except (ValueError, TypeError, AssertionError) as error:
             raise UsageError(f"submitit refuses Slurm's parameters ({error})", remedy="check --slurm") from None
-        return SlurmHandle(order, executor)
+        return SlurmHandle(spec, executor)
 
     def reattach(self, folder: Path) -> tuple[SlurmHandle, Collection[int]] | None:
-        """The jobs in the queue that belong to an order of this folder."""
+        """The jobs in the queue that belong to a spec of this folder."""
         found = [
             (number, token)
             for number, (state, comment) in queue().items()
             if state not in OVER
             and (token := comment.removeprefix(f"{MARK} ")) != comment
-            and order_path(folder, token).exists()
+            and spec_path(folder, token).exists()
         ]
         if not found:
             return None
@@ -96,25 +99,25 @@ class Slurm:
 
 
 class SlurmHandle:
-    """The jobs of one order, or those that were found in the queue."""
+    """The jobs of one spec, or those that were found in the queue."""
 
     poll = 1.0
 
     def __init__(
         self,
-        order: WorkerSpec | None,
+        spec: WorkerSpec | None,
         executor: submitit.SlurmExecutor | None,
         jobs: dict[int, SlurmJob[Any]] | None = None,
     ) -> None:
-        self._order, self._executor = order, executor
+        self._spec, self._executor = spec, executor
         self._jobs = jobs or {}
         self._over: dict[int, int] = {}
 
     def begin(self, shards: Sequence[int]) -> None:
         assert self._executor is not None
-        assert self._order is not None
+        assert self._spec is not None
         try:
-            told = [str(self._order.path)] * len(shards), [self._order.seal] * len(shards), shards
+            told = [str(self._spec.path)] * len(shards), [self._spec.seal] * len(shards), shards
             jobs = self._executor.map_array(run_shard, *told)
         except (subprocess.CalledProcessError, submitit.core.utils.FailedJobError, OSError) as error:
             raise RunError(f"Slurm takes no jobs ({_said(error)})", remedy="check --slurm, and `sinfo`") from None
@@ -142,7 +145,7 @@ class SlurmHandle:
         """Nothing: what goes on is found again."""
 
     def _ending(self, shard: int, job: SlurmJob[Any], states: Mapping[str, tuple[str, str]]) -> Ending | None:
-        if self._order is not None and (said := _said_at_the_end(self._order.path, shard)):
+        if self._spec is not None and (said := _said_at_the_end(self._spec.path, shard)):
             return said
         state = states.get(job.job_id, ("forgotten", ""))[0]
         if state not in OVER and state != "forgotten":
@@ -154,19 +157,19 @@ class SlurmHandle:
         return Ending(f"job {job.job_id} is {state}; {log_end(job.paths.stderr)}".rstrip("; "))
 
 
-def _end_path(order: Path, shard: int) -> Path:
+def _end_path(spec: Path, shard: int) -> Path:
     """Where a job says that it is done, or why it cannot work."""
-    return order.with_name(f"{order.stem}-{shard}.ended")
+    return spec.with_name(f"{spec.stem}-{shard}.ended")
 
 
-def _say_at_the_end(order: Path, shard: int, fault: str | None) -> str | None:
-    write_text(_end_path(order, shard), json.dumps({"fault": fault}))
+def _say_at_the_end(spec: Path, shard: int, fault: str | None) -> str | None:
+    write_text(_end_path(spec, shard), json.dumps({"fault": fault}))
     return fault
 
 
-def _said_at_the_end(order: Path, shard: int) -> Ending | None:
+def _said_at_the_end(spec: Path, shard: int) -> Ending | None:
     """What a job said at its end; None while it has not. One that died says nothing."""
-    path = _end_path(order, shard)
+    path = _end_path(spec, shard)
     if not path.exists():
         return None
     fault = json.loads(read_plain(path))["fault"]
@@ -179,19 +182,19 @@ def _said(error: BaseException) -> str:
 
 
 def folder_of(folder: Path, token: str) -> Path:
-    """Where submitit keeps what it knows of an order's jobs, by the number of the array."""
+    """Where submitit keeps what it knows of a spec's jobs, by the number of the array."""
     return folder.absolute() / JOBS / token / "%A"
 
 
-def _new_folder(order: WorkerSpec) -> Path:
-    """The same, made for a new order. Raises `RunError` where another user could put other pickles there."""
-    folder = Path(order.folder)
+def _new_folder(spec: WorkerSpec) -> Path:
+    """The same, made for a new spec. Raises `RunError` where another user could put other pickles there."""
+    folder = Path(spec.folder)
     with faults(f"cannot make {folder / JOBS}"):
         if folder.stat().st_uid != os.getuid():
             raise RunError(f"{folder} belongs to another user", remedy="use a --run of your own with Slurm")
         (folder / JOBS).mkdir(exist_ok=True)
-        (folder / JOBS / order.token).mkdir(mode=0o700)
-    return folder_of(folder, order.token)
+        (folder / JOBS / spec.token).mkdir(mode=0o700)
+    return folder_of(folder, spec.token)
 
 
 def queue() -> dict[str, tuple[str, str]]:
@@ -211,10 +214,6 @@ def queue() -> dict[str, tuple[str, str]]:
 
 def run_shard(path: str, seal: str, shard: int) -> str | None:
     """What a job does. Returns why it cannot work, None when its shard is done."""
-    from ckptswap.executors.worker import work
-    from ckptswap.scoring.allocator import keep_freed_memory
-    from ckptswap.sweep.stopping import on_signals
-
     keep_freed_memory()
     # submitit's handlers, which are in place by now, would ignore the one and break off at the other.
     with on_signals(signal.SIGTERM, signal.SIGUSR2, patient=True) as stop:
@@ -257,8 +256,6 @@ def must_requeue_itself(number: str) -> bool:
 
 def _is_near_its_limit(facts: Mapping[str, str]) -> bool:
     """submitit asks for SIGUSR2 90 s before the end."""
-    from datetime import datetime, timedelta
-
     try:
         end = datetime.fromisoformat(facts["EndTime"])
     except (KeyError, ValueError):

@@ -1,11 +1,10 @@
-"""A worker: scores one shard of an order, and writes into a journal file of its own.
+"""A worker: does one shard of a worker spec.
 
-    python -P -m ckptswap.executors.worker ORDER SHARD SHA256
+    python -P -m ckptswap.executors.worker SPEC SHARD SHA256
 
-It is told everything by the order's file, which must have this checksum, builds the task anew, and refuses to work
-where that gives other conditions than the run's. What the journal holds is not done again, so that a worker
-may be killed and begun anew as often as may be. SIGTERM, or its standard input being closed, lets it finish the
-block in hand.
+It is told everything by the spec's file, which must have this checksum. What is done already is not done again, so
+that a worker may be killed and begun anew as often as may be. SIGTERM, or its standard input being closed, lets it
+finish the block in hand.
 """
 
 from __future__ import annotations
@@ -17,59 +16,48 @@ import sys
 import threading
 import time
 from pathlib import Path
+from pkgutil import resolve_name
 
 from ckptswap.errors import CkptswapError, Stopped
-from ckptswap.scoring.scorer import Block
-from ckptswap.sweep.loop import score_missing
-from ckptswap.sweep.run_folder.journal import Journal
+from ckptswap.executors.worker_spec import WorkerSpec, read_worker_spec
+from ckptswap.scoring.allocator import keep_freed_memory
 from ckptswap.sweep.stopping import Stop, on_signals
-from ckptswap.sweep.worker_spec import WorkerSpec, read_worker_spec
 
 STOP_SUFFIX = ".stop"
-"""A file of this name beside an order asks all its workers to end."""
+"""A file of this name beside a spec asks all its workers to end."""
 LOOK = 0.5
 """Seconds between two looks for it."""
 
 
-def work(order: WorkerSpec, shard: int, stop: Stop) -> None:
-    """Score what the journal lacks of a shard.
-
-    Raises `Stopped` where that was asked for, and `RunError` where the conditions are others here.
-    """
-    from ckptswap.sweep.rebuild import rebuilt
-
-    with rebuilt(order) as scorer:
-        writer = f"{order.token}-{shard}-{secrets.token_hex(3)}"  # one a life, since a dead one may not be dead
-        with Journal(Path(order.folder), order.key, writer) as journal:
-            told = _Told(order, stop)
-            stop.check("nothing is done yet")
-            score_missing(scorer, order.shards[shard], journal, told)
+def work(spec: WorkerSpec, shard: int, stop: Stop) -> None:
+    """Do a shard. Raises `Stopped` where that was asked for, and what the work raises."""
+    writer = f"{spec.token}-{shard}-{secrets.token_hex(3)}"  # one a life, since a dead one may not be dead
+    do = resolve_name(spec.work)
+    do(spec.folder, spec.common, spec.shards[shard], writer, _StopByFile(stop, stop_file(spec.path)))
 
 
-class _Told:
-    """Ends the work after a block, once that is asked for."""
+class _StopByFile(Stop):
+    """Another stop, which is also requested by a file's being there."""
 
-    def __init__(self, order: WorkerSpec, stop: Stop) -> None:
-        self._stop, self._file, self._looked, self._done = stop, stop_file(order.path), time.monotonic(), 0
+    def __init__(self, stop: Stop, file: Path) -> None:
+        super().__init__()
+        self._stop, self._file, self._looked = stop, file, time.monotonic()
 
-    def __call__(self, block: Block) -> None:
-        self._done += 1
+    def check(self, done: str) -> None:
         if time.monotonic() - self._looked > LOOK:
             self._looked = time.monotonic()
             if self._file.exists():
                 self._stop.request()
-        self._stop.check(f"{self._done} blocks are done")
+        self._stop.check(done)
 
 
-def stop_file(order: Path) -> Path:
-    """The file that asks an order's workers to end."""
-    return order.with_suffix(STOP_SUFFIX)
+def stop_file(spec: Path) -> Path:
+    """The file that asks a spec's workers to end."""
+    return spec.with_suffix(STOP_SUFFIX)
 
 
 def main() -> None:
     """The worker as a program of its own."""
-    from ckptswap.scoring.allocator import keep_freed_memory
-
     keep_freed_memory()
     path, shard, seal, *rest = sys.argv[1:]
     with on_signals(signal.SIGINT, signal.SIGTERM, patient=True) as stop:

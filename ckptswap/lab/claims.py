@@ -19,8 +19,8 @@ from ckptswap.statistics.bootstrap import LEVEL
 from ckptswap.statistics.ranks import spearman
 from ckptswap.statistics.seeds import CORRELATION, seeds_interval
 from ckptswap.statistics.totals import UNBOUNDED, Bounds
-from ckptswap.sweep.analysis import DEFAULT_TOLERANCE
 from ckptswap.sweep.result import Finding
+from ckptswap.sweep.scored_run import DEFAULT_TOLERANCE
 
 TOLERANCE = DEFAULT_TOLERANCE
 """A share is a drop over what the default tolerance is a hundredth of."""

@@ -21,10 +21,11 @@ from ckptswap.lab.train import TrainSpec, is_finished, load_samples, recipe, tra
 from ckptswap.plainfiles import read_plain
 from ckptswap.shell import joined
 from ckptswap.sweep.analysis import load_analysis
+from ckptswap.sweep.progress import Listeners
 from ckptswap.sweep.result import SweepResult
 from ckptswap.sweep.run_folder.plain import refuse_odd
-from ckptswap.sweep.run_folder.samples import keep_samples
-from ckptswap.sweep.runner import prepare
+from ckptswap.sweep.runner import sweep
+from ckptswap.sweep.spec import RunOptions, SweepSpec
 from ckptswap.task import TaskSpec
 
 SEGMENT = TrainSpec("segment", model_args={"width": 12, "depth": 3}, data_args={"part": "train"})
@@ -77,11 +78,9 @@ def demo(
     write_text(folder / COMMANDS, commands(segment, held_out))
     _train(folder / SEGMENTED, segment, tell, save_init=folder / INIT)
     _train(folder / RECONSTRUCTED, auto_encoder(segment), tell, init_from=folder / INIT)
-    with open_checkpoint(folder / RECONSTRUCTED) as donor, open_checkpoint(folder / SEGMENTED) as recipient:
-        proposal = prepare(donor, recipient, held_out, by=BY, run_dir=folder / RUN)
-        proposal.run(progress=lambda done, total: tell("sweep", done, total, ""), command=command)
-        keep_samples(proposal)
-    return judged(folder)
+    spec = SweepSpec((str(folder / RECONSTRUCTED),), str(folder / SEGMENTED), held_out, by=BY)
+    listeners = Listeners(progress=lambda done, total: tell("sweep", done, total, ""))
+    return Demo(folder, judge(sweep(spec, RunOptions(run=str(folder / RUN), command=command), listeners)))
 
 
 def judged(folder: Path) -> Demo:

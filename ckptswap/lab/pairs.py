@@ -21,11 +21,12 @@ from ckptswap.formats.objects import is_plain_name
 from ckptswap.lab.experiment import INIT, INITS, STAGES, WAYS, Experiment, Unit
 from ckptswap.moments import Distance
 from ckptswap.selection import Selection
-from ckptswap.sweep.analysis import DEFAULT_TOLERANCE, is_complete, load_result
-from ckptswap.sweep.plan import Plan, variant_id
+from ckptswap.sweep.analysis import load_result
+from ckptswap.sweep.plan import variant_id
 from ckptswap.sweep.result import Row, SweepResult
-from ckptswap.sweep.run_folder.journal import PLAN, read_plan
+from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.plain import read_plain
+from ckptswap.sweep.scored_run import DEFAULT_TOLERANCE, is_complete
 
 Share = float | None
 
@@ -146,7 +147,7 @@ def _swept(runs: Path) -> list[str]:
             raise ValueError("it names a folder elsewhere")
     except (ValueError, TypeError, RecursionError) as error:
         raise RunError(f"{runs / STAGES} is damaged ({error})", remedy="remove it, and continue") from None
-    return names if all((runs / name / PLAN).exists() and is_complete(runs / name) for name in names) else []
+    return names if all(is_complete(RunFolder(runs / name)) for name in names) else []
 
 
 def _opened(path: Path, stack: ExitStack) -> Checkpoint | None:
@@ -178,8 +179,7 @@ def _whole(
 
 def _order(run: Path) -> list[str]:
     """The layers in execution order, as the prefixes of a run grow."""
-    plan = Plan.from_json(read_plan(run)["plan"])
-    return [cell.layer or "" for cell in plan.cells]
+    return [cell.layer or "" for cell in RunFolder(run).read_plan().plan.cells]
 
 
 def _prefix(result: SweepResult, order: Iterable[str]) -> Iterator[Share]:
@@ -188,7 +188,8 @@ def _prefix(result: SweepResult, order: Iterable[str]) -> Iterator[Share]:
 
 
 def _cells(run: Path, result: SweepResult, order: list[str], apart: Diff) -> Iterator[CellShare]:
-    guesses = (read_plan(run)["screen"] or {"values": {}})["values"]
+    screen = RunFolder(run).read_plan().screen
+    guesses = screen.values if screen else {}
     distances = _pooled(apart)
     for row in result.rows:
         share = _share(row, result)

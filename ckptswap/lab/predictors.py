@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ckptswap.lab.pairs import CellShare, Pair
 from ckptswap.statistics.ranks import spearman
-from ckptswap.sweep.analysis import DEFAULT_TOLERANCE
+from ckptswap.sweep.scored_run import DEFAULT_TOLERANCE
 
 PREDICTORS = ("rmse", "rel_l2", "cosine_distance", "first_order")
 REUSABLE = DEFAULT_TOLERANCE

@@ -29,14 +29,15 @@ from ckptswap.formats.atomic import write_text
 from ckptswap.lab.experiment import INITS, SEGMENT, STAGES, Arm, Experiment, Stage, Training, Unit, stages
 from ckptswap.lab.train import is_finished, load_samples, train
 from ckptswap.scoring.allocator import keep_freed_memory
-from ckptswap.sweep.analysis import is_complete
-from ckptswap.sweep.donors import open_donor
 from ckptswap.sweep.layers import layers_before_norm
-from ckptswap.sweep.run_folder.journal import PLAN, read_plan
+from ckptswap.sweep.progress import Listeners
+from ckptswap.sweep.run_folder.folder import RunFolder, refuse_odd_parts
 from ckptswap.sweep.run_folder.lock import Lock
-from ckptswap.sweep.run_folder.plain import read_plain, refuse_odd, refuse_odd_parts
+from ckptswap.sweep.run_folder.plain import read_plain, refuse_odd
 from ckptswap.sweep.run_folder.sealed import plain_json
 from ckptswap.sweep.runner import sweep
+from ckptswap.sweep.scored_run import is_complete
+from ckptswap.sweep.spec import RunOptions, SweepSpec
 from ckptswap.sweep.stopping import Stop
 from ckptswap.task import load_task
 
@@ -270,20 +271,21 @@ class _Work:
             )
             if not _is_swept(run, donor, recipient):
                 task = self.experiment.task(back=stage.is_back)
-                made = [stack.enter_context(open_donor(word, recipient, task)) for word in stage.donors]
-                sweep(
-                    [donor, *made],
-                    recipient,
-                    task,
+                spec = SweepSpec(
+                    (donor.path, *stage.donors),
+                    recipient.path,
+                    task=task,
                     selection=stage.selection,
-                    by=stage.by,
+                    by=tuple(stage.by),
                     mode=stage.mode,
                     calibration=self.experiment.calibration() if stage.is_recalibrated else None,
-                    run_dir=run,
-                    screen="gradient" if stage.is_screened else None,
-                    stop=self.stop,
-                    progress=lambda done, total: self._is_at(seconds * done / total, f"{init} {stage.name}"),
                 )
+                options = RunOptions(run=str(run), screen="gradient" if stage.is_screened else None, samples=False)
+                listeners = Listeners(
+                    progress=lambda done, total: self._is_at(seconds * done / total, f"{init} {stage.name}"),
+                    stop=self.stop,
+                )
+                sweep(spec, options, listeners, {donor.path: donor, recipient.path: recipient})
         self._has(seconds)
 
     def _is_at(self, seconds: float, what: str) -> None:
@@ -296,11 +298,11 @@ class _Work:
 
 def _is_swept(run: Path, donor: Checkpoint, recipient: Checkpoint) -> bool:
     """Whether a sweep of these two files is there, with every score."""
-    if not (run / PLAN).exists() or not is_complete(run):
+    folder = RunFolder(run)
+    if not is_complete(folder):
         return False
-    key = read_plan(run)["key"]
-    donors = key["donor"] if isinstance(key["donor"], list) else [key["donor"]]
-    return [donors[0], key["recipient"]] == [donor.sha256(), recipient.sha256()]
+    plan = folder.read_plan()
+    return [plan.donor_hashes[0], plan.key["recipient"]] == [donor.sha256(), recipient.sha256()]
 
 
 # Several units at once -------------------------------------------------------------------------------------------

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 SCHEMA = "ckptswap.agreement/2"
 
 
-def agreement_json(found: Agreement) -> dict[str, Any]:
+def agreement_json(compared: Agreement) -> dict[str, Any]:
     """The object of docs/schemas/agreement.schema.json."""
     return {
         "schema": SCHEMA,
-        "metric": found.results[0].metric,
-        "direction": found.results[0].direction,
+        "metric": compared.results[0].metric,
+        "direction": compared.results[0].direction,
         "runs": [
             {
                 "path": path,
@@ -29,9 +29,11 @@ def agreement_json(found: Agreement) -> dict[str, Any]:
                 "samples": result.samples,
                 "notes": list(result.notes),
             }
-            for path, result in zip(found.runs, found.results, strict=True)
+            for path, result in zip(compared.runs, compared.results, strict=True)
         ],
-        "kendall": [{"a": a, "b": b, "by": split, "tau": value} for (a, b, split), value in found.kendall.items()],
+        "kendall": [
+            {"a": a, "b": b, "by": split, "tau": value} for (a, b, split), value in compared.kendall.items()
+        ],
         "rows": [
             {
                 "layer": cell.layer,
@@ -39,7 +41,7 @@ def agreement_json(found: Agreement) -> dict[str, Any]:
                 "differs": cell.differs,
                 "runs": [None if row is None else _row(row) for row in cell.rows],
             }
-            for cell in found.cells
+            for cell in compared.cells
         ],
     }
 
@@ -48,14 +50,14 @@ def _row(row: Row) -> dict[str, Any]:
     return {name: getattr(row, name) for name in ("status", "samples", "drop", "sim_low", "sim_high", "verdict")}
 
 
-def agreement_csv(found: Agreement) -> str:
+def agreement_csv(compared: Agreement) -> str:
     """A line a cell, a drop for each run."""
-    columns = ["layer", "kind", "differs", *found.runs]
+    columns = ["layer", "kind", "differs", *compared.runs]
     return to_csv(
         columns,
         (
             [cell.layer, cell.kind, _differs(cell), *(None if row is None else row.drop for row in cell.rows)]
-            for cell in found.cells
+            for cell in compared.cells
         ),
     )
 
@@ -64,22 +66,24 @@ def _differs(cell: Shared) -> str | None:
     return None if cell.differs is None else "yes" if cell.differs else "no"
 
 
-def agreement_document(found: Agreement, top: int | None = None) -> Document:
+def agreement_document(compared: Agreement, top: int | None = None) -> Document:
     """What the runs are, how alike they rank, and the cells, the largest spread first."""
-    letters = [chr(ord("A") + at) if at < 26 else str(at) for at in range(len(found.runs))]
+    letters = [chr(ord("A") + at) if at < 26 else str(at) for at in range(len(compared.runs))]
     runs = tuple(
         (letter, path, result.baseline, result.tolerance, result.samples)
-        for letter, path, result in zip(letters, found.runs, found.results, strict=True)
+        for letter, path, result in zip(letters, compared.runs, compared.results, strict=True)
     )
-    kendall = tuple((letters[a], letters[b], split, value) for (a, b, split), value in found.kendall.items())
-    shown = found.cells if top is None else found.cells[:top]
-    said = (
-        f"{letter}: {note}" for letter, result in zip(letters, found.results, strict=True) for note in result.notes
+    kendall = tuple((letters[a], letters[b], split, value) for (a, b, split), value in compared.kendall.items())
+    shown = compared.cells if top is None else compared.cells[:top]
+    notes = (
+        f"{letter}: {note}"
+        for letter, result in zip(letters, compared.results, strict=True)
+        for note in result.notes
     )
-    note = "" if top is None or len(found.cells) <= top else f"and {len(found.cells) - top:,} more"
+    note = "" if top is None or len(compared.cells) <= top else f"and {len(compared.cells) - top:,} more"
     return Document(
-        f"{len(found.runs)} runs, drop in {found.results[0].metric}",
-        (_lead(found), *said),
+        f"{len(compared.runs)} runs, drop in {compared.results[0].metric}",
+        (_lead(compared), *notes),
         (
             Table("Runs", ("", "run", "baseline", "tolerance", "samples"), runs),
             Table("Ranks' agreement (Kendall)", ("", "and", "by", "tau"), kendall),
@@ -88,10 +92,10 @@ def agreement_document(found: Agreement, top: int | None = None) -> Document:
     )
 
 
-def _lead(found: Agreement) -> str:
+def _lead(compared: Agreement) -> str:
     """How many cells differ, of those of which that can be told."""
-    known = [cell for cell in found.cells if cell.differs is not None]
-    alone = sum(sum(row is not None for row in cell.rows) < 2 for cell in found.cells)
+    known = [cell for cell in compared.cells if cell.differs is not None]
+    alone = sum(sum(row is not None for row in cell.rows) < 2 for cell in compared.cells)
     beside = f" {plural(alone, 'cell')} in one run only." if alone else ""
     if not known:
         return f"No two runs have intervals of one cell, so that nothing can be told apart.{beside}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,15 +44,15 @@ class Chart:
 
 @dataclass(frozen=True)
 class Heat:
-    """A matrix of drops, rows × columns. `marks` stand where there is no number to colour, `said` are these in
-    words, `cells` the rows behind the matrix."""
+    """A matrix of drops, rows × columns. `marks` stand where there is no number to colour, `words` say these
+    whole, `cells` the rows behind the matrix."""
 
     title: str
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     values: tuple[tuple[Number, ...], ...]
     marks: tuple[tuple[str, ...], ...]
-    said: tuple[tuple[str, ...], ...] = ()
+    words: tuple[tuple[str, ...], ...] = ()
     cells: tuple[tuple[Row | None, ...], ...] = ()
 
     @property
@@ -80,8 +80,8 @@ def heat(result: SweepResult, waiting: Collection[Key] = ()) -> Heat:
     that are not scored yet.
 
     >>> rows = (Row("c", "conv.bias", (), 4, "measured", drop=0.5), Row("d", "bn.bias", (), 4, "mismatch"))
-    >>> found = heat(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows))
-    >>> found.values, found.marks
+    >>> matrix = heat(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows))
+    >>> matrix.values, matrix.marks
     (((None, 0.5), (None, None)), (('', ''), ('×', '')))
     """
     cells = worst_cells(result.rows)
@@ -89,16 +89,16 @@ def heat(result: SweepResult, waiting: Collection[Key] = ()) -> Heat:
     layers = result.in_order(layer for layer, _ in places if layer is not None)
     kinds = sorted({kind for _, kind in places if kind})
     table = tuple(tuple(cells.get((layer, kind)) for kind in kinds) for layer in layers)
-    said = tuple(
+    words = tuple(
         tuple(_status(cells.get((layer, kind)), (layer, kind) in waiting) for kind in kinds) for layer in layers
     )
     return Heat(
-        f"drop in {safe(result.metric)}, by layer and kind{_mode(result)}",
+        f"{_drop_in(result)}, by layer and kind{_mode(result)}",
         tuple(named(layer) for layer in layers),
         tuple(map(safe, kinds)),
         tuple(tuple(_measured(row) for row in line) for line in table),
-        tuple(tuple(MARKS.get(word, "") for word in line) for line in said),
-        said,
+        tuple(tuple(MARKS.get(word, "") for word in line) for line in words),
+        words,
         table,
     )
 
@@ -115,75 +115,27 @@ def _measured(row: Row | None) -> Number:
 
 def bars(result: SweepResult) -> Chart:
     """The worst cells, with their simultaneous intervals."""
-    ranked = sorted(_ranked(result), key=lambda row: -(row.drop or 0.0))
-    names, ranked = row_names(ranked)[:MOST_BARS], ranked[:MOST_BARS]
-    series = Series(
-        "drop",
-        tuple(names),
-        tuple(row.drop for row in ranked),
-        tuple(row.sim_low for row in ranked),
-        tuple(row.sim_high for row in ranked),
-        tuple(ranked),
-    )
+    names, ranked = _worst(_ranked(result))
     title = f"the {len(ranked)} worst, 95 % simultaneous{_mode(result)}"
-    return Chart("bars", title, f"drop in {safe(result.metric)}", "", (series,))
+    return Chart("bars", title, _drop_in(result), "", (_drops("drop", ranked, names),))
 
 
 def scatter(result: SweepResult) -> Chart:
-    """RMSE against drop, by kind."""
-    return Chart(
-        "scatter",
-        f"does the distance tell?{_mode(result)}",
-        "RMSE of donor and recipient",
-        f"drop in {safe(result.metric)}",
-        tuple(
-            Series(
-                safe(kind),
-                tuple(row.rmse or 0.0 for row in far),
-                tuple(row.drop for row in far),
-                rows=tuple(far),
-            )
-            for kind, rows in _by_kind(_ranked(result)).items()
-            if (far := [row for row in rows if row.rmse])  # a distance of 0 has no logarithm
-        ),
-        is_log_x=True,
+    """RMSE against drop, by kind; a distance of 0 has no logarithm."""
+    by_kind = _by_kind(row for row in _ranked(result) if row.rmse)
+    series = (
+        Series(kind, tuple(row.rmse or 0.0 for row in rows), tuple(row.drop for row in rows), rows=tuple(rows))
+        for kind, rows in by_kind.items()
     )
+    title, x_title = f"does the distance tell?{_mode(result)}", "RMSE of donor and recipient"
+    return Chart("scatter", title, x_title, _drop_in(result), tuple(series), is_log_x=True)
 
 
 def depth(result: SweepResult) -> Chart:
     """The drop along the layers in execution order, a line a kind; of several tensors at one place the worst."""
     cells = list(worst_cells(_ranked(result)).values())
     order = result.in_order(row.layer for row in cells if row.layer is not None)
-    place = {layer: at for at, layer in enumerate(order)}
-    series = []
-    for kind, rows in _by_kind(cells).items():
-        placed = sorted(rows, key=lambda row: place[row.layer or ""])
-        series.append(
-            Series(
-                safe(kind),
-                tuple(place[row.layer or ""] for row in placed),
-                tuple(row.drop for row in placed),
-                tuple(row.sim_low for row in placed),
-                tuple(row.sim_high for row in placed),
-                tuple(placed),
-            )
-        )
-    title = f"along the layers, in execution order{_mode(result)}"
-    axis = tuple(map(named, order))
-    return Chart("lines", title, "layer", f"drop in {safe(result.metric)}", tuple(series), x_names=axis)
-
-
-def paths(result: SweepResult) -> Chart:
-    """The drop on the way from recipient (0) to donor (1), a line for each of the worst cells that have one."""
-    rows = sorted((row for row in widest(result.rows) if row.path), key=lambda row: -(row.drop or 0.0))
-    series = []
-    for row, name in list(zip(rows, row_names(rows), strict=True))[:MOST_LINES]:
-        points = [(point.alpha, point.drop, point.ci_low, point.ci_high) for point in row.path]
-        ends = [(0.0, 0.0, None, None), (1.0, row.drop, row.ci_low, row.ci_high)]
-        x, y, low, high = zip(*sorted([*ends, *points], key=lambda point: point[0]), strict=True)
-        series.append(Series(name, x, y, low, high))
-    title = f"on the way from recipient to donor{_mode(result)}"
-    return Chart("lines", title, "alpha", f"drop in {safe(result.metric)}", tuple(series))
+    return _along(f"along the layers, in execution order{_mode(result)}", order, _by_kind(cells), result)
 
 
 def curve(result: SweepResult) -> Chart:
@@ -191,31 +143,60 @@ def curve(result: SweepResult) -> Chart:
     taken: dict[str, list[Row]] = {}
     for row in result.rows if result.mode in ("prefix", "suffix") else ():
         if row.layer is not None and row.status == "measured":
-            taken.setdefault(row.kind or "all kinds", []).append(row)
+            taken.setdefault(safe(row.kind or "all kinds"), []).append(row)
     order = result.in_order(row.layer or "" for rows in taken.values() for row in rows)
-    order = order[::-1] if result.mode == "suffix" else order
+    if result.mode == "suffix":
+        order.reverse()
+    way = "up to this one" if result.mode == "prefix" else "from this one on"
+    return _along(f"all layers {way} from the donor", order, dict(sorted(taken.items())), result)
+
+
+def _along(title: str, order: Sequence[str], rows: Mapping[str, Sequence[Row]], result: SweepResult) -> Chart:
+    """Lines over the layers in their order."""
     place = {layer: at for at, layer in enumerate(order)}
     series = []
-    for kind, rows in sorted(taken.items()):
-        rows.sort(key=lambda row: place[row.layer or ""])
-        x, y = tuple(place[row.layer or ""] for row in rows), tuple(row.drop for row in rows)
-        low, high = tuple(row.sim_low for row in rows), tuple(row.sim_high for row in rows)
-        series.append(Series(safe(kind), x, y, low, high, tuple(rows)))
-    way = "up to this one" if result.mode == "prefix" else "from this one on"
-    axis = tuple(named(layer) for layer in order)
-    title = f"all layers {way} from the donor"
-    return Chart("lines", title, "layer", f"drop in {safe(result.metric)}", tuple(series), x_names=axis)
+    for name, of_name in rows.items():
+        placed = sorted(of_name, key=lambda row: place[row.layer or ""])
+        series.append(_drops(name, placed, [place[row.layer or ""] for row in placed]))
+    return Chart("lines", title, "layer", _drop_in(result), tuple(series), x_names=tuple(map(named, order)))
+
+
+def paths(result: SweepResult) -> Chart:
+    """The drop on the way from recipient (0) to donor (1), a line for each of the worst cells that have one."""
+    series = []
+    for name, row in list(zip(*_worst(row for row in widest(result.rows) if row.path), strict=True))[:MOST_LINES]:
+        points = [(point.alpha, point.drop, point.ci_low, point.ci_high) for point in row.path]
+        ends = [(0.0, 0.0, None, None), (1.0, row.drop, row.ci_low, row.ci_high)]
+        x, y, low, high = zip(*sorted([*ends, *points], key=lambda point: point[0]), strict=True)
+        series.append(Series(name, x, y, low, high))
+    title = f"on the way from recipient to donor{_mode(result)}"
+    return Chart("lines", title, "alpha", _drop_in(result), tuple(series))
 
 
 def race(result: SweepResult, is_race: bool = True) -> Chart:
     """On how many samples each cell was scored: before a race knew whether it is among the worst, or so far."""
-    ranked = sorted((row for row in widest(result.rows) if row.samples), key=lambda row: -(row.drop or 0.0))
-    names, ranked = row_names(ranked)[:MOST_BARS], ranked[:MOST_BARS]
+    names, ranked = _worst(row for row in widest(result.rows) if row.samples)
     if all(row.samples == result.samples for row in ranked):
         names, ranked = [], []
     series = Series("samples", tuple(names), tuple(row.samples for row in ranked), rows=tuple(ranked))
     title = "how far the race went" if is_race else "samples scored so far"
     return Chart("bars", title, f"samples scored, of {result.samples}", "", (series,))
+
+
+def _drop_in(result: SweepResult) -> str:
+    return f"drop in {safe(result.metric)}"
+
+
+def _worst(rows: Iterable[Row]) -> tuple[list[str], list[Row]]:
+    """The names and rows of those that cost most, as many as bars have room."""
+    ranked = sorted(rows, key=lambda row: -(row.drop or 0.0))
+    return row_names(ranked)[:MOST_BARS], ranked[:MOST_BARS]
+
+
+def _drops(name: str, rows: Sequence[Row], x: Sequence[float | str]) -> Series:
+    """Drops with their simultaneous intervals."""
+    ends = (tuple(row.sim_low for row in rows), tuple(row.sim_high for row in rows))
+    return Series(name, tuple(x), tuple(row.drop for row in rows), *ends, tuple(rows))
 
 
 def _ranked(result: SweepResult) -> list[Row]:
@@ -224,12 +205,12 @@ def _ranked(result: SweepResult) -> list[Row]:
     return [row for row in cells if row.layer is not None and row.kind] or cells
 
 
-def _by_kind(cells: Sequence[Row]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
+def _by_kind(cells: Iterable[Row]) -> dict[str, list[Row]]:
+    by_kind: dict[str, list[Row]] = {}
     for row in cells:
         if row.kind and row.layer is not None:
-            found.setdefault(row.kind, []).append(row)
-    return dict(sorted(found.items()))
+            by_kind.setdefault(safe(row.kind), []).append(row)
+    return dict(sorted(by_kind.items()))
 
 
 def is_empty(picture: Picture) -> bool:

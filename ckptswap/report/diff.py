@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from ckptswap.errors import non_finite_words
-from ckptswap.report.layout import HEADING, QUIET, WIDE, Cell, Column, field, flow, grid, paragraph, render, table
+from ckptswap.report.layout import HEADING, QUIET, WIDE, Cell, Column, field, flow, paragraph, render, table
 from ckptswap.report.tabular import columns_csv, columns_md, md_text
 from ckptswap.report.text import MISSING, Style, bar, count, figure, named, plural, safe, shape, size
 
@@ -69,10 +69,10 @@ def side_json(side: Side) -> dict[str, Any]:
 
 
 def _row_json(row: TensorDiff) -> dict[str, Any]:
-    data = {name: getattr(row, name) for name in _TENSOR}
-    data |= {name: None if data[name] is None else list(data[name]) for name in ("shape_a", "shape_b")}
-    data |= {name: getattr(row.distance, name, None) for name in _DISTANCE}
-    return data if row.name is not None else {**data, "tensors": row.tensors}
+    fields = {name: getattr(row, name) for name in _TENSOR}
+    fields |= {name: None if fields[name] is None else list(fields[name]) for name in ("shape_a", "shape_b")}
+    fields |= {name: getattr(row.distance, name, None) for name in _DISTANCE}
+    return fields if row.name is not None else {**fields, "tensors": row.tensors}
 
 
 def diff_table(data: Mapping[str, Any], style: Style, *, every: bool = False) -> str:
@@ -95,7 +95,7 @@ def diff_table(data: Mapping[str, Any], style: Style, *, every: bool = False) ->
      1 tensor changed
     """
     rows = [row for row in data["rows"] if every or not _is_quiet(row)]
-    lines = _sides(data, style)
+    lines = side_lines(data, "ab", style)
     if rows:
         lines += [Text(), *table(diff_columns(rows, style), rows, style), *_key(rows, style)]
     hidden = [] if every else [row for row in data["rows"] if _is_quiet(row) and non_finite(row)]
@@ -118,8 +118,8 @@ def _hidden(rows: Sequence[Mapping[str, Any]], style: Style) -> list[Text]:
     tensors = sum(row.get("tensors", 1) for row in rows)
     if not tensors:
         return []
-    said = f"{plural(tensors, 'identical tensor')} with NaN or Inf on both sides: --all shows which"
-    return paragraph(said, style, indent=1, look="yellow")
+    text = f"{plural(tensors, 'identical tensor')} with NaN or Inf on both sides: --all shows which"
+    return paragraph(text, style, indent=1, look="yellow")
 
 
 def _is_quiet(row: Mapping[str, Any]) -> bool:
@@ -128,23 +128,16 @@ def _is_quiet(row: Mapping[str, Any]) -> bool:
     return status == "identical" or (status == "unread" and row.get("numel") is not None)
 
 
-def _sides(data: Mapping[str, Any], style: Style) -> list[Text]:
-    rows: list[list[Cell]] = [
-        [
-            Text(side, style=look),
-            safe(data[side]["path"]),
-            plural(data[side]["tensors"], "tensor"),
-            size(data[side]["bytes"]),
-        ]
-        for side, look in (("a", "red"), ("b", "green"))
-    ]
+def side_lines(data: Mapping[str, Any], names: Sequence[str], style: Style) -> list[Text]:
+    """Each file by its letter or name, with what it holds."""
+    looks = {"a": "red", "b": "green"}
     columns = [
-        Column(""),
-        Column("", smallest=20),
-        Column("", right=True, spare=1),
-        Column("", right=True, spare=2),
+        Column("", lambda name: Text(name, style=looks.get(name, ""))),
+        Column("", lambda name: safe(data[name]["path"]), smallest=20),
+        Column("", lambda name: plural(data[name]["tensors"], "tensor"), right=True, spare=1),
+        Column("", lambda name: size(data[name]["bytes"]), right=True, spare=2),
     ]
-    return grid(columns, rows, style)[1:]
+    return table(columns, names, style)[1:]
 
 
 def diff_columns(rows: Sequence[Mapping[str, Any]], style: Style = Style()) -> list[Column]:

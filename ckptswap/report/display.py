@@ -84,9 +84,9 @@ def _of_checkpoint(checkpoint: Checkpoint) -> list[Shown]:
 
 
 def _of_diff(diff: Diff) -> list[Shown]:
-    data = diff_json(diff)
-    counts = ", ".join(f"{count} {status}" for status, count in data["summary"].items() if count)
-    rows = [row for row in data["rows"] if row["status"] != "identical"]
+    compared = diff_json(diff)
+    counts = ", ".join(f"{count} {status}" for status, count in compared["summary"].items() if count)
+    rows = [row for row in compared["rows"] if row["status"] != "identical"]
     return [Panel(f"{diff.a.path} → {diff.b.path}: {counts or 'nothing to compare'}", diff_columns(rows), rows)]
 
 

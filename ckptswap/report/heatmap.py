@@ -16,23 +16,13 @@ from ckptswap.report.rows import Key, largest_drop, worst_cells
 from ckptswap.report.text import Style, asciify, fold, named, number, safe, shorten_all
 from ckptswap.sweep.result import Row, SweepResult
 
-
-@dataclass(frozen=True)
-class Glyphs:
-    """One character for each thing a cell can say: `worse` and `better` by size, the rest by status."""
-
-    within: str
-    worse: str
-    better: str
-    status: Mapping[str, str]
-
-
-_BLOCKS = Glyphs("·", "░▒▓█", "◦○", {"identical": "=", "no-effect": "∅", "mismatch": "×", "failed": "!"})
-_ASCII = Glyphs(".", ":+*#", "oO", {"identical": "=", "no-effect": "0", "mismatch": "x", "failed": "!"})
-# Colours from the 256: orange for worse, blue for better, grey between; told apart by colour-blind readers too.
-_WORSE = ("color(180)", "color(215)", "color(208)", "color(202)")
-_BETTER = ("color(110)", "color(33)")
-_WITHIN = "color(245)"
+_STEPS, _ASCII_STEPS = "○◦·░▒▓█", "Oo.:+*#"
+"""From much better over `within the tolerance` to much worse, and their colours from the 256: blue, grey, orange,
+which colour-blind readers tell apart too."""
+_COLOURS = (33, 110, 245, 180, 215, 208, 202)
+_MIDDLE = 2
+_MARKS = {"identical": "=", "no-effect": "∅", "mismatch": "×", "failed": "!"}
+_ASCII_MARKS = _MARKS | {"no-effect": "0", "mismatch": "x"}
 _CELL = 8  # columns of one cell, with the gap
 
 
@@ -85,9 +75,9 @@ class Scale:
     style: Style
 
     @property
-    def glyphs(self) -> Glyphs:
-        """The characters to draw with."""
-        return _ASCII if self.style.ascii else _BLOCKS
+    def marks(self) -> dict[str, str]:
+        """What stands for a status without a drop."""
+        return _ASCII_MARKS if self.style.ascii else _MARKS
 
     def level(self, drop: float) -> int:
         """0 within the tolerance; 1 to 4 for worse, -1 or -2 for better, in equal steps up to the largest drop.
@@ -97,29 +87,25 @@ class Scale:
         """
         if abs(drop) <= self.tolerance:
             return 0
-        steps = len(_WORSE) if drop > 0 else len(_BETTER)
+        steps = len(_COLOURS) - 1 - _MIDDLE if drop > 0 else _MIDDLE
         share = min(abs(drop) / self.largest, 1.0) if self.largest else 1.0  # nothing finite: the drop is infinite
-        found = max(1, math.ceil(steps * share))
-        return found if drop > 0 else -found
+        step = max(1, math.ceil(steps * share))
+        return step if drop > 0 else -step
 
     def draw(self, row: Row | None) -> Text:
         """A cell, as wide as a column without its gap."""
         if row is None:
             return Text(" " * (_CELL - 1))
         if row.status != "measured" or row.drop is None or math.isnan(row.drop):
-            return Text(self.glyphs.status.get(row.status, "?").center(_CELL - 1), style=QUIET)
+            return Text(self.marks.get(row.status, "?").center(_CELL - 1), style=QUIET)
         glyph, colour = self.ink(self.level(row.drop))
         return Text(glyph * (_CELL - 1), style=colour)
 
     def ink(self, level: int) -> tuple[str, str]:
         """Character and colour of a level; with colours every measured cell is solid."""
-        if level == 0:
-            glyph, colour = self.glyphs.within, _WITHIN
-        elif level > 0:
-            glyph, colour = self.glyphs.worse[level - 1], _WORSE[level - 1]
-        else:
-            glyph, colour = self.glyphs.better[-level - 1], _BETTER[-level - 1]
-        return ("█" if self.style.colour and not self.style.ascii else glyph), colour
+        solid = self.style.colour and not self.style.ascii
+        glyph = "█" if solid else (_ASCII_STEPS if self.style.ascii else _STEPS)[_MIDDLE + level]
+        return glyph, f"color({_COLOURS[_MIDDLE + level]})"
 
 
 def _panel(
@@ -128,12 +114,12 @@ def _panel(
     """Headings, then one line for each layer that has a cell under these kinds; cells begin at column `left`."""
     lines = [Text(" " * left + line, style=QUIET) for line in _headings(kinds, scale.style)]
     for layer, name in names.items():
-        found = [cells.get((layer, kind)) for kind in kinds]
-        if any(found):
+        of_layer = [cells.get((layer, kind)) for kind in kinds]
+        if any(of_layer):
             *above, last = fold(name, left - 2)
             lead = last + " " * (left - cell_len(last)), QUIET if layer is None else ""
             lines += map(Text, above)
-            lines.append(Text.assemble(lead, Text(" ").join(scale.draw(row) for row in found)))
+            lines.append(Text.assemble(lead, Text(" ").join(scale.draw(row) for row in of_layer)))
     return lines
 
 
@@ -159,9 +145,7 @@ def _legend(cells: Mapping[Key, Row], scale: Scale) -> list[Text]:
     present = {row.status for row in cells.values()}
     steps = [_step(level, scale) for level in range(-2, 5) if level in levels or level == 0]
     marks = [
-        Text.assemble(glyph, (f" {status}", QUIET))
-        for status, glyph in scale.glyphs.status.items()
-        if status in present
+        Text.assemble(glyph, (f" {status}", QUIET)) for status, glyph in scale.marks.items() if status in present
     ]
     full = len({layer for layer, _ in cells}) * len({kind for _, kind in cells})
     blank = [Text("blank: no such cell", style=QUIET)] if len(cells) < full else []

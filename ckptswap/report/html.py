@@ -14,10 +14,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
-from ckptswap.errors import RunError
 from ckptswap.report import charts
 from ckptswap.report.answer import answer, change, taken
 from ckptswap.report.commands import row_commands
@@ -25,11 +24,11 @@ from ckptswap.report.interactive import figure
 from ckptswap.report.rows import MODES, Key, better, facts, sections
 from ckptswap.report.sweep import sweep_columns
 from ckptswap.report.text import MISSING, finite, fixed, number, plural, safe
-from ckptswap.sweep.plan import Cell, Plan
-from ckptswap.sweep.provenance import Provenance, load_origin
+from ckptswap.sweep.plan import Cell
+from ckptswap.sweep.provenance import Provenance, load_provenance
 from ckptswap.sweep.result import Row, SweepResult
-from ckptswap.sweep.run_folder.journal import read_plan
-from ckptswap.sweep.run_folder.samples import Hit, Samples, load_samples
+from ckptswap.sweep.run_folder.folder import RunFolder
+from ckptswap.sweep.run_folder.samples import Hit, Samples
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'; "
@@ -48,19 +47,17 @@ class About:
     raced_by: str | None = None
 
     def waiting(self, result: SweepResult) -> list[Cell]:
-        """The cells that have no row yet."""
+        """The cells that are not in the table yet."""
         known = {(row.layer, row.kind, row.tensors, row.donor) for row in result.rows}
         return [cell for cell in self.cells if (cell.layer, cell.kind, cell.names, cell.donor) not in known]
 
 
 def about(run_dir: str) -> About:
     """Read it from a run folder. Raises `RunError` for a folder that is no run, or is damaged."""
-    origin, contents = load_origin(run_dir), read_plan(Path(run_dir))
-    try:
-        cells, race = Plan.from_json(contents["plan"]).cells, contents.get("race")
-        return About(origin, load_samples(run_dir), cells, race["metric"] if race else None)
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{run_dir} holds a damaged plan ({error!r})", remedy="run the sweep again") from None
+    folder = RunFolder(run_dir)
+    plan = folder.read_plan()
+    raced_by = plan.race.metric if plan.race else None
+    return About(load_provenance(run_dir), folder.load_samples(), plan.plan.cells, raced_by)
 
 
 def sweep_html(result: SweepResult, about: About, top: int | None = None) -> str:
@@ -74,10 +71,10 @@ def sweep_html(result: SweepResult, about: About, top: int | None = None) -> str
     waiting, rows = about.waiting(result), shown_rows(result, top)
     pictures = list(_pictures(result, waiting, about.raced_by == result.metric))
     lines = {row: at for at, row in enumerate(rows)}
-    data = {"figures": {shown.id: figure(shown.picture, lines) for shown in pictures}}
+    figures = {"figures": {shown.id: figure(shown.picture, lines) for shown in pictures}}
     known = {result.metric: better(result), **facts(result), "samples": f"{result.samples:,}"}
     return _page(
-        data | row_commands(rows, about.origin),
+        figures | row_commands(rows, about.origin),
         title=_title(about.origin),
         answer=" ".join(answer(result, len(waiting))),
         result=result,

@@ -99,7 +99,7 @@ def grid(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], style: Style
         tried.append(_layout([columns[i] for i in kept], [table[i] for i in kept], style))
         if tried[-1].is_roomy and tried[-1].is_apart:
             return tried[-1].lines()
-    return next((each for each in tried if each.is_roomy), tried[-1]).lines()
+    return next((layout for layout in tried if layout.is_roomy), tried[-1]).lines()
 
 
 def _fewer(columns: Sequence[Column]) -> Iterator[list[int]]:

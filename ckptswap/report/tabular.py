@@ -54,8 +54,8 @@ def _field(value: object) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, (list, tuple)):
-        separator = "x" if all(isinstance(each, int) for each in value) else ";"
-        return _harmless(separator.join(str(each) for each in value))
+        separator = "x" if all(isinstance(part, int) for part in value) else ";"
+        return _harmless(separator.join(str(part) for part in value))
     return _harmless(value) if isinstance(value, str) else repr(value)
 
 
@@ -89,7 +89,7 @@ def _md(value: object) -> str:
         return MISSING
     if isinstance(value, (list, tuple)):
         return (
-            shape(value) if all(isinstance(each, int) for each in value) else md_text(", ".join(map(str, value)))
+            shape(value) if all(isinstance(part, int) for part in value) else md_text(", ".join(map(str, value)))
         )
     if isinstance(value, str):
         return md_text(value)

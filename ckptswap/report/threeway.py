@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from ckptswap.errors import non_finite_words
-from ckptswap.report.diff import side_json
-from ckptswap.report.layout import Cell, Column, field, flow, grid, render, table
+from ckptswap.report.diff import side_json, side_lines
+from ckptswap.report.layout import Column, field, flow, render, table
 from ckptswap.report.tabular import columns_csv, columns_md, md_text
-from ckptswap.report.text import Style, figure, plural, safe
+from ckptswap.report.text import Style, figure, safe
 
 if TYPE_CHECKING:
     from ckptswap.diff import TensorDiff
@@ -66,14 +66,7 @@ def threeway_table(data: Mapping[str, Any], style: Style, *, every: bool = False
     counts = [f"{count:,} {_WORDS[status]}" for status, count in data["summary"].items() if count]
     last = flow([*(f"{count}," for count in counts[:-1]), *counts[-1:]], style, gap=1)
     body = [Text(), *table(COLUMNS, shown, style)] if shown else []
-    return render([*_sides(data, style), *body, Text(), *last], style)
-
-
-def _sides(data: Mapping[str, Any], style: Style) -> list[Text]:
-    rows: list[list[Cell]] = [
-        [name, safe(data[name]["path"]), plural(data[name]["tensors"], "tensor")] for name in ("base", "a", "b")
-    ]
-    return grid([Column(""), Column("", smallest=12), Column("")], rows, style)
+    return render([*side_lines(data, ("base", "a", "b"), style), *body, Text(), *last], style)
 
 
 def _amount(row: Mapping[str, Any], side: str) -> str:

@@ -35,5 +35,7 @@ def verify_text(data: Mapping[str, Any]) -> str:
     path = safe(data["path"])
     if data["ok"]:
         return f"{path}: sound ({data['format']}, {plural(data['tensors'], 'tensor')}, {size(data['bytes'])})"
-    lines = [": ".join(safe(part) for part in (each["place"], each["text"]) if part) for each in data["findings"]]
+    lines = [
+        ": ".join(safe(part) for part in (fault["place"], fault["text"]) if part) for fault in data["findings"]
+    ]
     return "\n".join(f"{path}: {line}" if not line.startswith(path) else line for line in lines)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ckptswap.errors import TaskError
 from ckptswap.statistics import intervals
 from ckptswap.statistics.intervals import Interval
-from ckptswap.sweep.analysis import reduction
+from ckptswap.sweep.scored_run import reduction
 
 if TYPE_CHECKING:
     from ckptswap.task.evaluate import Evaluation, Scored

@@ -19,6 +19,7 @@ from ckptswap.diff import distances
 from ckptswap.errors import UsageError, listing, non_finite_words
 from ckptswap.moments import Distance
 from ckptswap.naming import is_counter, natural_key, split_name
+from ckptswap.records import Count
 from ckptswap.scoring.variant import Variant
 from ckptswap.selection import Part, Selection
 from ckptswap.sweep.result import Mode
@@ -48,12 +49,12 @@ class Cell:
     layer: str | None
     kind: str | None
     names: tuple[str, ...]
-    numel: int
+    numel: Count
     status: Status
     rmse: float | None = None
     rel_l2: float | None = None
     reason: str | None = None
-    donor: int = 0
+    donor: Count = 0
     non_finite: str | None = None
 
     @property
@@ -130,20 +131,8 @@ class Plan:
         return replace(self, cells=tuple(cells))
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; `from_json` reads it back."""
+        """A JSON object; `records.from_json` reads it back."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Plan:
-        """The plan that `to_json` wrote, possibly after a round trip through text."""
-        cells = ({**each, "by": tuple(each["by"]), "names": tuple(each["names"])} for each in data["cells"])
-        tuples = {
-            "by": tuple(tuple(way) for way in data["by"]),
-            "selection": tuple(data["selection"]),
-            "cells": tuple(Cell(**each) for each in cells),
-            "alphas": tuple(data.get("alphas", ())),
-        }
-        return cls(**{**data, **tuples})
 
 
 def is_statistics(cell: Cell) -> bool:

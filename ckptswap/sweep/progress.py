@@ -1,90 +1,107 @@
-"""How far a sweep is: what is told of it while it works, and what ends it before its end."""
+"""How far a sweep is: who is told of it while it works, and what ends it before its end."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ckptswap.scoring.scorer import Block
-from ckptswap.scoring.variant import BASELINE
+from ckptswap.sweep.analysis import Analysis
 from ckptswap.sweep.live import Leaderboard
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.run_folder.blocks import Blocks
 from ckptswap.sweep.run_folder.lock import Lock
 from ckptswap.sweep.stopping import Stop
 
-if TYPE_CHECKING:
-    from ckptswap.sweep.runner import Sweep
-
 Progress = Callable[[int, int], None]
 """Called with how many blocks (one variant on one batch) are done and how many there are."""
 Live = Callable[[Sequence[tuple[Cell, float]]], None]
 """Called with the cells whose mean drops are the worst so far, and these."""
-NEWS = 1.0
-"""Seconds between two such calls."""
+News = Callable[[Analysis], None]
+"""Called with the table so far."""
+PAUSE = 1.0
+"""Seconds between two looks at the worst drops."""
 SHOWN = 5
 REFRESH, SPARE = 5.0, 50.0
-"""Seconds between two exports at the least, and as many times as one of them takes."""
+"""Seconds between two tables at the least, and as many times as one of them takes."""
 
 
 class OutOfTime(Exception):
     """The budget is used up."""
 
 
-class Meter:
-    """Counts finished blocks for a progress bar, and ends the work when it is time, asked for, or another's."""
+@dataclass(frozen=True)
+class Listeners:
+    """Who is told of a sweep at work: of blocks, once a second of the worst drops so far, and now and then of the
+    whole table so far. `stop` is looked at after each block.
+    """
+
+    progress: Progress | None = None
+    live: Live | None = None
+    news: News | None = None
+    stop: Stop = field(default_factory=Stop)
+
+
+class BlockProgress:
+    """Counts finished blocks, tells the listeners, and ends the work when it is time, asked for, or another's.
+
+    `wanted` are all blocks that there will be; `table` gives the table so far.
+    """
 
     deadline: float | None = None
     board: Leaderboard | None = None
 
     def __init__(
         self,
-        proposal: Sweep,
-        progress: Progress | None,
-        live: Live | None,
-        news: Callable[[], None] | None,
-        stop: Stop,
+        listeners: Listeners,
         lock: Lock,
+        wanted: Collection[tuple[str, int]],
+        cells: Mapping[str, Cell],
+        table: Callable[[], Analysis],
     ) -> None:
-        self._proposal, self._stop, self._lock = proposal, stop, lock
-        self._progress, self._live, self._news = progress, live, news
-        self._cells = {cell.variant: cell for cell in proposal.plan.cells}
-        self._done = self._total = 0
+        self._listeners, self._lock, self._wanted, self._cells, self._table = listeners, lock, wanted, cells, table
+        self._done = 0
         self._shown, self._next_news = 0.0, time.monotonic() + REFRESH
 
     def begin(self, known: Blocks) -> None:
         """Count what is there."""
-        numbers = range(len(self._proposal.scorer.layout.sizes))
-        wanted = [BASELINE, *(variant.id for variant in self._proposal.variants)]
-        self._done = sum(not known.lacks(variant, number) for variant in wanted for number in numbers)
-        self._total = len(wanted) * len(numbers)
+        self._done = sum(not known.lacks(variant, number) for variant, number in self._wanted)
         self._count(0)
 
     def __call__(self, block: Block | None) -> None:
         """A block is done; None for one of the baseline's, which has no drop."""
         self._count(1)
-        now = time.monotonic()
-        if block and self.board and self._live and block.variant in self._cells:
-            self.board.add(block)
-            if now - self._shown > NEWS:
-                self._shown = now
-                worst = self.board.worst(SHOWN)
-                self._live([(self._cells[variant], drop) for variant, drop in worst])
-        if block and self._news and now > self._next_news:
-            self._news()
-            took = time.monotonic() - now
-            self._next_news = now + max(REFRESH, SPARE * took)
+        if block is not None:
+            self._tell_worst(block)
+            self._tell_news()
         self.check()
 
     def check(self) -> None:
         """Raises what is to end the work."""
         self._lock.check()
-        self._stop.check(f"{self._done} of {self._total} blocks are done")
+        self._listeners.stop.check(f"{self._done} of {len(self._wanted)} blocks are done")
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise OutOfTime
 
+    def _tell_worst(self, block: Block) -> None:
+        if self.board is None or self._listeners.live is None or block.variant not in self._cells:
+            return
+        self.board.add(block)
+        now = time.monotonic()
+        if now - self._shown > PAUSE:
+            self._shown = now
+            self._listeners.live([(self._cells[variant], drop) for variant, drop in self.board.worst(SHOWN)])
+
+    def _tell_news(self) -> None:
+        now = time.monotonic()
+        if self._listeners.news is None or now <= self._next_news:
+            return
+        self._listeners.news(self._table())
+        took = time.monotonic() - now
+        self._next_news = now + max(REFRESH, SPARE * took)
+
     def _count(self, count: int) -> None:
         self._done += count
-        if self._progress:
-            self._progress(min(self._done, self._total), self._total)
+        if self._listeners.progress:
+            self._listeners.progress(min(self._done, len(self._wanted)), len(self._wanted))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ckptswap.shell import joined
+from ckptswap.statistics.totals import SEED
 from ckptswap.sweep.donors import is_made
-from ckptswap.sweep.run_folder.journal import journal_files, read_plan
-from ckptswap.version import __version__
+from ckptswap.sweep.run_folder.folder import RunFolder
 
 FROM_PYTHON = "started from Python, without a command"
 
@@ -40,37 +39,28 @@ class Provenance:
         return joined(["ckptswap", "transplant", "--from", self.donors[donor], "--to", self.recipient])
 
 
-def made_by(folder: Path, command: str | None, *, anew: bool) -> dict[str, str | None]:
-    """What a run remembers of its making: the last command, this version, and when it was begun first."""
-    begun = None if anew else read_plan(folder).get("made", {}).get("begun")
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"command": command, "version": __version__, "begun": begun or now}
-
-
-def load_origin(run_dir: str | Path) -> Provenance:
+def load_provenance(run_dir: str | Path) -> Provenance:
     """What a run folder says of itself. Raises `RunError` for a folder that is no run."""
-    folder = Path(run_dir)
-    contents = read_plan(folder)
-    key, made = contents.get("key", {}), contents.get("made", {})
-    donors, recipient = contents.get("donors", []), contents.get("recipient", "")
-    last = max((os.path.getmtime(each) for each in journal_files(folder)), default=None)
+    folder = RunFolder(run_dir)
+    plan = folder.read_plan()
+    key, made, donors, recipient = plan.key, plan.made, plan.spec.donors, plan.spec.recipient
+    last = folder.written_at()
     written = None if last is None else datetime.fromtimestamp(last, UTC).isoformat(timespec="seconds")
-    hashes = key.get("donor")
     facts: dict[str, str | None] = {
-        "command": made.get("command") or (FROM_PYTHON if made else None),
-        "ckptswap": made.get("version"),
+        "command": made.command or (FROM_PYTHON if made.begun else None),
+        "ckptswap": made.version,
         **{name: str(version) for name, version in (key.get("versions") or {}).items()},
         "recipient": recipient,
         "recipient's SHA-256": key.get("recipient"),
         "donor": ", ".join(donors),
-        "donor's SHA-256": ", ".join(hashes) if isinstance(hashes, list) else hashes,
+        "donor's SHA-256": ", ".join(plan.donor_hashes) or None,
         "data's SHA-256": key.get("data"),
-        **{name: _said(value) for name, value in (key.get("task") or {}).items() if value is not None},
+        **{name: _as_text(value) for name, value in (key.get("task") or {}).items() if value is not None},
         "seeds": _seeds(donors),
-        "begun": made.get("begun"),
+        "begun": made.begun,
         "journal last written": written,  # by its files' times, which a copied folder has from its copying
     }
-    return Provenance(recipient, tuple(donors), facts, any(_renames(key.get("names") or {})))
+    return Provenance(recipient, donors, facts, any(_renames(key.get("names") or {})))
 
 
 def _renames(names: Mapping[str, Any]) -> Iterator[Mapping[str, str]]:
@@ -78,13 +68,11 @@ def _renames(names: Mapping[str, Any]) -> Iterator[Mapping[str, str]]:
         yield from given if isinstance(given, list) else [given]
 
 
-def _said(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _seeds(donors: list[str]) -> str:
+def _seeds(donors: Sequence[str]) -> str:
     """Which chance there was: the intervals' resampling has a fixed seed, a made donor says its own."""
-    from ckptswap.statistics.totals import SEED
-
-    made = [each for each in donors if is_made(each) and ":" in each]
-    return "; ".join([f"intervals resample under seed {SEED}", *(f"donor {each}" for each in made)])
+    made = [donor for donor in donors if is_made(donor) and ":" in donor]
+    return "; ".join([f"intervals resample under seed {SEED}", *(f"donor {donor}" for donor in made)])

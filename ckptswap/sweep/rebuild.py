@@ -1,50 +1,60 @@
-"""A sweep's engine built anew, elsewhere or later, from what its order says."""
+"""A sweep's engine built anew, elsewhere or later, from its source; and what a worker of a sweep does with it."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import RunError
-from ckptswap.sweep.run_folder.journal import check_conditions, key_of
-from ckptswap.sweep.worker_spec import Named, WorkerSpec
+from ckptswap.formats import open_checkpoint
+from ckptswap.records import Count, from_json, parsed
+from ckptswap.renaming import renamed
+from ckptswap.scoring.full import FullScorer
+from ckptswap.scoring.recalibration import fingerprint, load_calibration
+from ckptswap.scoring.replay import MEMORY, scorer_of
+from ckptswap.scoring.scorer import Block
+from ckptswap.scoring.variant import Variant
+from ckptswap.sweep.conditions import conditions
+from ckptswap.sweep.donors import open_donor
+from ckptswap.sweep.loop import score_missing
+from ckptswap.sweep.run_folder.folder import RunFolder
+from ckptswap.sweep.run_folder.journal import key_of
+from ckptswap.sweep.sides import as_in_model
+from ckptswap.sweep.source import SourceFile, SweepSource
+from ckptswap.sweep.stopping import Stop
+from ckptswap.task import Task, load_task
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ckptswap.scoring.full import FullScorer
-    from ckptswap.task import Task
+_VARIANT = tuple[str, tuple[str, ...], Count, float, bool]
+WORK = f"{__name__}:score_shard"
+"""By this name a worker finds what it is to do."""
 
 
 @contextlib.contextmanager
-def rebuilt(order: WorkerSpec) -> Iterator[FullScorer]:
-    """The engine of an order, in the folder and with the module path of whoever wrote it, as long as it is in use.
+def rebuilt(source: SweepSource, run: RunFolder) -> Iterator[FullScorer]:
+    """The scorer of a source, in the folder and with the module path of whoever wrote it, as long as it is in use.
 
-    It runs code that the order names: whoever calls this has written the order, or seen by its mark that this user
-    did (`trust.worker_spec_to_rebuild`). Raises `RunError` where task or checkpoints are no longer those of the
-    run.
+    It runs code that the source names: whoever calls this has written it, or seen by its mark that this user did
+    (`trust.source_to_rebuild`). Raises `RunError` where task or checkpoints are no longer those of the run.
     """
-    from ckptswap.scoring.replay import scorer_of
-    from ckptswap.sweep.conditions import conditions
-    from ckptswap.sweep.sides import as_in_model
-    from ckptswap.task import load_task
-
-    sys.path += [each for each in order.places if each not in sys.path]
-    folder = Path(order.folder)
+    run = RunFolder(run.path.absolute())
+    sys.path += [place for place in source.places if place not in sys.path]
     with contextlib.ExitStack() as stack:
-        _enter(order.cwd, stack)
-        task = load_task(order.spec, stack.enter_context(_opened(order.recipient)))
-        given = [stack.enter_context(_given(each, task.fit.taken, order)) for each in order.donors]
+        _enter(source.cwd, stack)
+        spec = source.spec
+        task = load_task(spec.task, stack.enter_context(_recipient(source.recipient)))
+        given = [stack.enter_context(_donor(file, task.fit.taken, source)) for file in source.donors]
         donors, recipient = as_in_model(task.model, given, task.fit.taken)
-        scorer = scorer_of(task, donors, recipient, order.engine, order.memory, _calibration(order, task))
-        found = conditions(scorer, donors, recipient)
-        if key_of(found) != order.key:
-            check_conditions(folder, found)
-            raise RunError(f"{folder} belongs to another sweep by now", remedy="run the sweep again")
+        memory = MEMORY if spec.memory is None else spec.memory
+        scorer = scorer_of(task, donors, recipient, spec.engine, memory, _calibration(source, task))
+        now = conditions(scorer, donors, recipient)
+        if key_of(now) != source.key:
+            run.check_conditions(now)
+            raise RunError(f"{run} belongs to another sweep by now", remedy="run the sweep again")
         yield scorer
 
 
@@ -59,29 +69,45 @@ def _enter(folder: str, stack: contextlib.ExitStack) -> None:
 
 
 @contextlib.contextmanager
-def _opened(source: Named) -> Iterator[Checkpoint]:
-    from ckptswap.formats import open_checkpoint
-    from ckptswap.renaming import renamed
-
-    with open_checkpoint(source.path) as checkpoint:
-        yield renamed(checkpoint, source.renames)
+def _recipient(file: SourceFile) -> Iterator[Checkpoint]:
+    with open_checkpoint(file.path) as checkpoint:
+        yield renamed(checkpoint, file.renames)
 
 
 @contextlib.contextmanager
-def _given(source: Named, recipient: Checkpoint, order: WorkerSpec) -> Iterator[Checkpoint]:
-    from ckptswap.renaming import renamed
-    from ckptswap.sweep.donors import open_donor
-
-    with open_donor(source.path, recipient, order.spec) as donor:
-        yield renamed(donor, source.renames)
+def _donor(file: SourceFile, recipient: Checkpoint, source: SweepSource) -> Iterator[Checkpoint]:
+    with open_donor(file.path, recipient, source.spec.task) as donor:
+        yield renamed(donor, file.renames)
 
 
-def _calibration(order: WorkerSpec, task: Task) -> list[Tensor]:
-    from ckptswap.scoring.recalibration import fingerprint, load_calibration
-
-    if order.calibration is None:
+def _calibration(source: SweepSource, task: Task) -> list[Tensor]:
+    if source.spec.calibration is None:
         return []
-    batches = load_calibration(order.calibration, task)
-    if fingerprint(batches) != order.calibrated_on:
+    batches = load_calibration(source.spec.calibration, task)
+    if fingerprint(batches) != source.calibrated_on:
         raise RunError("the calibration data has other values by now", remedy="run the sweep again")
     return batches
+
+
+def variants_of(shard: Any) -> list[Variant]:
+    """The variants of a shard as JSON has them. Raises `ValueError` for anything else."""
+    return [Variant(*parsed(_VARIANT, fields)) for fields in shard]
+
+
+def score_shard(folder: str, common: Mapping[str, Any], shard: Any, writer: str, stop: Stop) -> None:
+    """Score what the journal lacks of some variants, into a journal file of this writer's own.
+
+    `common` is a `SweepSource`, `shard` are the variants, both as JSON has them. Raises `Stopped` where that was
+    asked for, and `RunError` where the conditions are others here.
+    """
+    source, variants = from_json(SweepSource, common), variants_of(shard)
+    run, done = RunFolder(folder), 0
+
+    def told(block: Block) -> None:
+        nonlocal done
+        done += 1
+        stop.check(f"{done} blocks are done")
+
+    with rebuilt(source, run) as scorer, run.open_journal(source.key, writer) as journal:
+        stop.check("nothing is done yet")
+        score_missing(scorer, variants, journal, told)

@@ -1,68 +1,61 @@
-"""A sweep from two checkpoints to a table: plan − what is done → engine → journal → rows.
+"""A sweep from two checkpoints to a table: plan − what is done → executor → journal → rows.
 
 `prepare` makes the plan and runs nothing but the data once (for its fingerprint); `Sweep.run` does the work;
-`sweep` does both. The table is always read back from the run folder, so that `load_result` gives the same one.
+`sweep` does both, and opens the checkpoints too. The table is computed once, from what is in memory.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Protocol
 
 import numpy as np
 
+from ckptswap import registry
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, ModelError, RunError, TaskError, UsageError
-from ckptswap.executors.inline import Inline
 from ckptswap.formats.overwrite import refuse_occupied
-from ckptswap.scoring.calibration import Calibration
-from ckptswap.scoring.scorer import Block, Cost, Every, Scorer
+from ckptswap.scoring.full import FullScorer
+from ckptswap.scoring.recalibration import fingerprint, load_calibration
+from ckptswap.scoring.replay import MEMORY, scorer_of
+from ckptswap.scoring.scorer import Block, Cost, Every, Measure, Scorer
 from ckptswap.scoring.variant import BASELINE, RECIPIENT, Variant
-from ckptswap.selection import Selection
-from ckptswap.sweep.analysis import checked_tolerance, limit_of, load_result
-from ckptswap.sweep.heats import Heat, Race, heats, wanted
+from ckptswap.sweep.analysis import Analysis, analysed
+from ckptswap.sweep.conditions import conditions
+from ckptswap.sweep.layers import layer_order
 from ckptswap.sweep.live import Leaderboard
 from ckptswap.sweep.loop import score_missing
-from ckptswap.sweep.plan import UNREAD, By, Mode, Plan, make_plan
-from ckptswap.sweep.progress import Live, Meter, OutOfTime, Progress
-from ckptswap.sweep.provenance import made_by
-from ckptswap.sweep.race import RaceRules
-from ckptswap.sweep.result import SweepResult
-from ckptswap.sweep.run_folder.blocks import Blocks
-from ckptswap.sweep.run_folder.contents import refuse_odd_blocks
-from ckptswap.sweep.run_folder.journal import (
-    Journal,
-    begin_folder,
-    check_conditions,
-    donor_id,
-    journal_files,
-    key_of,
-    write_plan,
-)
+from ckptswap.sweep.opening import Sides, open_sides
+from ckptswap.sweep.plan import UNREAD, Plan, make_plan
+from ckptswap.sweep.progress import BlockProgress, Listeners, OutOfTime
+from ckptswap.sweep.racing import Race, SplitRace, split_races, wanted
+from ckptswap.sweep.run_folder.blocks import Blocks, donor_id
+from ckptswap.sweep.run_folder.folder import RunFolder
+from ckptswap.sweep.run_folder.journal import Journal, key_of
 from ckptswap.sweep.run_folder.lock import Lock
-from ckptswap.sweep.run_folder.plain import refuse_odd_parts
-from ckptswap.sweep.run_folder.repair import repair as repair_journal
-from ckptswap.sweep.run_folder.repair import repair_plan
+from ckptswap.sweep.run_folder.plan_file import Guess, Made, RunMetric, RunPlan, refuse_odd_blocks
+from ckptswap.sweep.scored_run import ScoredRun
 from ckptswap.sweep.scores import Scores
-from ckptswap.sweep.stopping import Stop
-from ckptswap.sweep.worker_spec import make_worker_spec
+from ckptswap.sweep.screen import screen
+from ckptswap.sweep.sides import as_in_model, misfit_of, named_alike, said_of_names
+from ckptswap.sweep.source import SourceFile, SweepSource, places
+from ckptswap.sweep.spec import RunOptions, SweepSpec
+from ckptswap.sweep.worst_samples import worst_samples
+from ckptswap.task import Task, TaskSpec, load_task
+from ckptswap.task.callables import first_line
+from ckptswap.task.task import load_model
+from ckptswap.version import __version__
 
-if TYPE_CHECKING:
-    from ckptswap.executors import Executor
-    from ckptswap.scoring.full import FullScorer
-    from ckptswap.scoring.replay import How
-    from ckptswap.task import Task, TaskSpec
-
-Donor = Checkpoint | str
-CELLS: By = ("layer", "kind")
+INLINE = "inline"
+"""The executor that is none: the work is done here."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +66,14 @@ class Sweep:
     the order in which they run; `notes` say what was taken off names, and what of the recipient was left out.
     """
 
+    spec: SweepSpec
     scorer: Scorer
     recipient: Checkpoint
     donors: tuple[Checkpoint, ...]
     plan: Plan
     conditions: dict[str, Any]
-    folder: Path
+    folder: RunFolder
     donor_misfits: tuple[str | None, ...]
-    calibration: Calibration | None = None
     layers: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -92,9 +85,14 @@ class Sweep:
     @property
     def runs_model(self) -> FullScorer:
         """The scorer, where it runs a model. Raises `UsageError` where it runs none."""
-        if not self.scorer.needs_model:
+        if not isinstance(self.scorer, FullScorer):
             raise UsageError("the sweep's scorer has no model and no data of ours", remedy="sweep with a task")
-        return cast("FullScorer", self.scorer)
+        return self.scorer
+
+    @property
+    def key(self) -> str:
+        """The hash of the conditions of its scores."""
+        return key_of(self.conditions)
 
     @property
     def variants(self) -> list[Variant]:
@@ -114,96 +112,69 @@ class Sweep:
         """What the whole sweep takes when nothing is in the journal yet, from one timed batch."""
         return self.scorer.cost(self.variants)
 
-    def check(
-        self,
-        *,
-        fresh: bool = False,
-        repair: bool = False,
-        top: int | None = None,
-        confidence: float = 0.95,
-        epsilon: float | None = None,
-        executor: Executor | None = None,
-    ) -> None:
-        """What `run` refuses before any work, for a plan that is shown and not run. Raises as `run` does."""
-        if top is not None:
-            self._refuse_race(RaceRules(top, confidence, epsilon or 0.0), executor or Inline())
-        if self.folder.exists() and not self.folder.is_dir():
-            raise RunError(f"cannot make {self.folder}: it is no folder", remedy="choose another --run")
-        refuse_odd_parts(self.folder)
-        refuse_occupied(self.folder)
-        if not (fresh or repair):  # what is repaired is held against its conditions afterwards
-            check_conditions(self.folder, self.conditions)
+    def source(self) -> SweepSource:
+        """What it takes to build the engine again, elsewhere or later."""
+        return SweepSource(
+            spec=replace(self.spec, engine=self.runs_model.how, memory=self.runs_model.memory),
+            key=self.key,
+            donors=tuple(map(SourceFile.of, self.donors)),
+            recipient=SourceFile.of(self.recipient),
+            cwd=str(Path.cwd()),
+            places=places(),
+            calibrated_on=self.plan.recalibration,
+        )
+
+    def check(self, options: RunOptions, executor: Executor | None = None) -> None:
+        """Refuse what `run` refuses before any work, for a plan that is only shown. Raises as `run` does."""
+        if options.top is not None:
+            self._refuse_race(options.top, executor)
+        self.folder.refuse_odd_parts()
+        refuse_occupied(self.folder.path)
+        if not (options.fresh or options.repair):  # what is repaired is held against its conditions afterwards
+            self.folder.check_conditions(self.conditions)
 
     def run(
         self,
-        *,
-        tolerance: float | None = None,
-        fresh: bool = False,
-        repair: bool = False,
-        top: int | None = None,
-        confidence: float = 0.95,
-        epsilon: float | None = None,
-        budget: float | None = None,
-        screen: Literal["rmse", "gradient"] | None = None,
+        options: RunOptions = RunOptions(),
+        listeners: Listeners = Listeners(),
         executor: Executor | None = None,
-        stop: Stop | None = None,
-        progress: Progress | None = None,
-        live: Live | None = None,
-        news: Callable[[], None] | None = None,
-        command: str | None = None,
-    ) -> SweepResult:
-        """Score what the journal lacks, then read the table from the folder.
-
-        `fresh` sets an old journal aside, `repair` leaves damaged lines out of it, writes a damaged plan anew, and
-        notes what it did.
-        `top` races for so many worst drops of each split by the first metric (`sweep.race`), with this
-        `confidence` and ties within `epsilon` aside (default: the tolerance). `budget` ends the work after so many
-        seconds. `screen` guesses the ranking beforehand (`sweep.screen`), and the table tells how well. `executor`
-        says where blocks are computed (`sweep.executors`; default: here). `stop` is looked at after each block.
-        `live` is told the worst drops so far, once a second, `news` now and then that the folder holds more than
-        before. `command` is what the user typed, which the folder remembers.
+    ) -> Analysis:
+        """Score what the journal lacks, and give the table; blocks are computed by `executor` (None: here).
 
         Raises `UsageError` for a race or a tolerance that makes no sense, `RunError` when another sweep works on
         the folder, or when it was made under other conditions and `fresh` does not set its journal aside,
-        `TaskError` when the baseline itself fails, which leaves no new folder behind, `Stopped` when `stop` asked
-        for it. However it is interrupted, the journal continues.
+        `TaskError` when the baseline itself fails, which leaves no new folder behind, `Stopped` when a listener
+        asked for it. However it is interrupted, the journal continues.
         """
-        executor, tolerance = executor or Inline(), checked_tolerance(tolerance)
-        self.check(fresh=fresh, repair=repair, top=top, confidence=confidence, epsilon=epsilon, executor=executor)
-        made = next((each for each in [*reversed(self.folder.parents), self.folder] if not each.exists()), None)
-        is_begun = bool(journal_files(self.folder)) and not fresh
+        self.check(options, executor)
+        path = self.folder.path
+        made = next((place for place in [*reversed(path.parents), path] if not place.exists()), None)
+        is_begun = self.folder.is_begun and not options.fresh
         # A recipient without a score is found out before anything is written.
         first = [] if is_begun else list(islice(self._baseline({0}), 1))
         try:
-            with Lock(self.folder) as lock:
-                meter = Meter(self, progress, live, news, stop or Stop(), lock)
-                if repair:
-                    self.scorer.notes += repair_journal(self.folder)
-                    self.scorer.notes += repair_plan(self.folder, self._contents(tolerance))
-                contents = self._contents(tolerance) | {"made": made_by(self.folder, command, anew=not is_begun)}
-                contents["screen"] = {"by": screen, "values": self._screened(screen)} if screen else None
+            with self.folder.lock() as lock:
+                run = self._run_plan(options, is_begun)
                 if not is_begun:
-                    begin_folder(self.folder, contents, fresh=fresh)
-                with Journal(self.folder, key_of(self.conditions)) as journal:
+                    self.folder.begin(run, fresh=options.fresh)
+                with self.folder.open_journal(self.key) as journal:
                     self._refuse_odd(journal.blocks)
                     if is_begun:  # a damaged journal is refused before anything is changed
-                        begin_folder(self.folder, contents)
-                    self._score_baseline(first, journal, meter)
+                        self.folder.begin(run)
+                    progress = self._progress(run, listeners, lock, journal.blocks)
+                    self._score_baseline(first, journal, progress)
                     made = None
-                    baseline = [journal.blocks[BASELINE, number] for number in range(len(self._walk))]
-                    contents["warnings"] = self.scorer.warnings(baseline)
-                    race = self._race(contents, top, confidence, epsilon, journal.blocks) if top else None
-                    contents["race"] = race.to_json() if race else None
-                    write_plan(self.folder, contents)
-                    meter.board = self._leaderboard(journal.blocks, contents["metrics"][0]) if live else None
-                    with contextlib.suppress(OutOfTime):
-                        meter.deadline = None if budget is None else time.monotonic() + budget
-                        self._run_race(race, journal, meter) if race else executor.run(self, journal, meter)
+                    run = self._with_race(run, options, journal.blocks)
+                    self.folder.write_plan(run)
+                    self._score(run, options, journal, progress, executor)
+                    scored = ScoredRun.of(run, journal.blocks)
         except TaskError:
             if made:
                 shutil.rmtree(made)
             raise
-        return load_result(self.folder)
+        if options.samples and self.scorer.needs_model:
+            self.folder.keep_samples(tuple(worst_samples(self.runs_model, scored)), run)
+        return analysed(scored)
 
     def _refuse_odd(self, blocks: Blocks) -> None:
         """Raises `RunError` for scores that cannot be this run's, whoever wrote them."""
@@ -216,80 +187,90 @@ class Sweep:
                 f"{self.folder} is damaged ({error})", remedy="--fresh sets its journal aside"
             ) from None
 
-    def _score_baseline(self, first: Sequence[Block], journal: Journal, meter: Meter) -> None:
+    def _progress(self, run: RunPlan, listeners: Listeners, lock: Lock, blocks: Blocks) -> BlockProgress:
+        numbers = range(len(self._walk))
+        everything = [BASELINE, *(variant.id for variant in self.variants)]
+        return BlockProgress(
+            listeners,
+            lock,
+            [(variant, number) for variant in everything for number in numbers],
+            {cell.variant: cell for cell in self.plan.cells},
+            lambda: analysed(ScoredRun.of(run, blocks)),
+        )
+
+    def _score_baseline(self, first: Sequence[Block], journal: Journal, progress: BlockProgress) -> None:
         """Journal the recipient's blocks that are not known; `first` are those that have just been computed."""
-        meter.begin(journal.blocks)
+        progress.begin(journal.blocks)
         numbers = range(len(first), len(self._walk))
         missing = {number for number in numbers if journal.blocks.lacks(BASELINE, number)}
         for block in chain(first, self._baseline(missing)):
             journal.append(block)
-            meter(None)
+            progress(None)
 
-    def _run_race(self, race: Race, journal: Journal, meter: Meter) -> None:
+    def _score(
+        self,
+        run: RunPlan,
+        options: RunOptions,
+        journal: Journal,
+        progress: BlockProgress,
+        executor: Executor | None,
+    ) -> None:
+        """Score what the journal lacks beside the baseline, until the budget is used up."""
+        progress.board = self._leaderboard(journal.blocks, run.metrics[0])
+        progress.deadline = None if options.budget is None else time.monotonic() + options.budget
+        with suppress(OutOfTime):
+            if run.race:
+                self._run_race(run.race, journal, progress)
+            elif executor:
+                executor.run(self, journal, progress)
+            else:
+                score_missing(self.scorer, self.variants, journal, progress)
+
+    def _run_race(self, race: Race, journal: Journal, progress: BlockProgress) -> None:
         starts = [0, *np.cumsum(self.scorer.layout.sizes).tolist()]
         failed: set[str] = set()
         while True:
-            found = list(self._heats(race, journal.blocks))
-            if all(heat.standing.finished for heat in found):
+            races = list(self._races(race, journal.blocks))
+            if all(split.standing.finished for split in races):
                 return
-            samples = wanted(found)
+            samples = wanted(races)
 
             def alive(
                 number: int, variants: Sequence[Variant], samples: Mapping[str, int] = samples
             ) -> list[Variant]:
+                needed = starts[number]
                 return [
-                    each for each in variants if samples.get(each.id, self.scorer.layout.samples) > starts[number]
+                    variant for variant in variants if samples.get(variant.id, self.scorer.layout.samples) > needed
                 ]
 
-            score_missing(self.scorer, self.variants, journal, meter, alive, failed)
+            score_missing(self.scorer, self.variants, journal, progress, alive, failed)
 
-    def _leaderboard(self, blocks: Blocks, metric: Mapping[str, Any]) -> Leaderboard | None:
-        if metric["name"].endswith(":pooled"):
+    def _leaderboard(self, blocks: Blocks, metric: RunMetric) -> Leaderboard | None:
+        if metric.name.endswith(":pooled"):
             return None  # no mean over samples, so that there is nothing to count up
         ranked = {BASELINE, *(cell.variant for cell in self.plan.cells)}
         known = [block for block in blocks.values() if block.variant in ranked]
-        return Leaderboard(metric["name"], metric["direction"], known)
+        return Leaderboard(metric.name, metric.direction, known)
 
-    def _heats(self, race: Race, blocks: Blocks) -> Iterator[Heat]:
-        return heats(race, self.plan, Scores(blocks.values(), self._walk), self.scorer.layout.units.tolist())
+    def _races(self, race: Race, blocks: Blocks) -> Iterator[SplitRace]:
+        return split_races(race, self.plan, Scores(blocks.values(), self._walk), self.scorer.layout.units.tolist())
 
-    def _race(
-        self,
-        contents: Mapping[str, Any],
-        top: int,
-        confidence: float,
-        epsilon: float | None,
-        blocks: Blocks,
-    ) -> Race:
-        metric = contents["metrics"][0]
-        if epsilon is None:
-            scores = Scores(blocks.values(), self._walk)
-            epsilon = limit_of(metric, scores, contents["tolerance"])[0]
-        return Race(metric["name"], metric["direction"], top, confidence, epsilon, tuple(metric["bounds"]))
-
-    def _refuse_race(self, rules: RaceRules, executor: Executor) -> None:
-        """Raises `UsageError`, before any work, for a metric whose mean over some samples says nothing (the rules
-        themselves are checked as they are made), for more than one worker, and for scores beside the ranking."""
+    def _refuse_race(self, top: int, executor: Executor | None) -> None:
+        """Raises `UsageError`, before any work, for a metric whose mean over some samples says nothing, for more
+        than one worker, and for scores beside the ranking."""
         if self.plan.alphas or self.plan.recalibration:
             raise UsageError(
-                f"a race for the top {rules.top} scores no paths and estimates no statistics",
+                f"a race for the top {top} scores no paths and estimates no statistics",
                 remedy="leave --alpha and --recalibrate-bn out, or --top",
             )
-        if not isinstance(executor, Inline):
-            raise UsageError(
-                f"a top {rules.top} is raced for by one process", remedy="leave --jobs and --executor out"
-            )
+        if executor is not None:
+            raise UsageError(f"a top {top} is raced for by one process", remedy="leave --jobs and --executor out")
         name = self.scorer.metrics[0].name
         if name.endswith(":pooled"):
             raise UsageError(
-                f"{name} is no mean over samples, and a top {rules.top} cannot be raced for",
+                f"{name} is no mean over samples, and a top {top} cannot be raced for",
                 remedy="leave --top out, or score by the mean over images",
             )
-
-    def _screened(self, by: Literal["rmse", "gradient"]) -> dict[str, float]:
-        from ckptswap.sweep.screen import screen
-
-        return screen(by, self.plan, self.runs_model, self.variants)
 
     def _baseline(self, missing: Collection[int]) -> Generator[Block]:
         """The recipient's blocks on these batches, by full passes. Raises `TaskError` where it has no score."""
@@ -315,99 +296,127 @@ class Sweep:
     def _walk(self) -> list[list[int]]:
         return [places.tolist() for places in self.scorer.layout.places]
 
-    def _contents(self, tolerance: float | None) -> dict[str, Any]:
-        return {
-            "key": self.conditions,
-            "order": asdict(make_worker_spec(self)) if self.scorer.needs_model else None,
-            "donors": [donor.path for donor in self.donors],
-            "recipient": self.recipient.path,
-            "tolerance": tolerance,
-            "metrics": [
-                {
-                    "name": each.name,
-                    "direction": each.direction,
-                    "trivial": self.scorer.trivial(each.name),
-                    "bounds": [bound if math.isfinite(bound) else None for bound in each.bounds],
-                }
-                for each in self.scorer.metrics
-            ],
-            "groups": self.scorer.layout.groups.tolist(),
-            "units": self.scorer.layout.units.tolist(),
-            "walk": self._walk,
-            "plan": self.plan.to_json(),
-            "layers": list(self.layers),
-            "donor_misfits": list(self.donor_misfits),
-            "warnings": self.scorer.warnings([]),
-            "race": None,
-            "screen": None,
-        }
+    # What the folder is told ------------------------------------------------------------------------------------
+
+    def _run_plan(self, options: RunOptions, is_begun: bool) -> RunPlan:
+        """What is written before any score; what is damaged is repaired first, where that is asked for."""
+        plan = RunPlan(
+            key=self.conditions,
+            source=self.source(),
+            tolerance=options.tolerance,
+            metrics=tuple(_run_metric(self.scorer, metric) for metric in self.scorer.metrics),
+            groups=tuple(self.scorer.layout.groups.tolist()),
+            units=tuple(self.scorer.layout.units.tolist()),
+            walk=tuple(map(tuple, self._walk)),
+            plan=self.plan,
+            layers=self.layers,
+            donor_misfits=self.donor_misfits,
+            warnings=tuple(self.scorer.warnings([])),
+        )
+        if options.repair:
+            self.scorer.notes += [*self.folder.repair_journal(), *self.folder.repair_plan(plan)]
+        begun = self.folder.read_plan().made.begun if is_begun else None
+        begun = begun or datetime.now(UTC).isoformat(timespec="seconds")
+        guess = options.screen and Guess(
+            options.screen, screen(options.screen, self.plan, self.runs_model, self.variants)
+        )
+        return replace(plan, made=Made(options.command, __version__, begun), screen=guess)
+
+    def _with_race(self, run: RunPlan, options: RunOptions, blocks: Blocks) -> RunPlan:
+        """The plan with what the baseline's scores decide: warnings, and how near drops count as tied."""
+        baseline = [blocks[BASELINE, number] for number in range(len(self._walk))]
+        run = replace(run, warnings=tuple(self.scorer.warnings(baseline)))
+        if options.top is None:
+            return run
+        epsilon = options.epsilon
+        if epsilon is None:
+            epsilon = ScoredRun.of(run, blocks).tolerance()[0]
+        metric, rules = run.metrics[0], options.race_rules(epsilon)
+        race = Race(metric.name, metric.direction, rules.top, rules.confidence, rules.epsilon, metric.bounds)
+        return replace(run, race=race)
 
 
-def prepare(
-    donor: Donor | Sequence[Donor],
-    recipient: Checkpoint,
-    spec: TaskSpec,
-    *,
-    selection: Selection | None = None,
-    by: Sequence[By] = (CELLS,),
-    mode: Mode = "only",
-    alphas: Sequence[float] = (),
-    calibration: Calibration | None = None,
-    run_dir: str | Path | None = None,
-    engine: How = "auto",
-    memory: int | None = None,
-) -> Sweep:
+class Executor(Protocol):
+    """Where a sweep's blocks are computed."""
+
+    def run(self, sweep: Sweep, journal: Journal, progress: BlockProgress) -> None:
+        """Score what the journal lacks; variants that fail are left with their reason.
+
+        Raises what `progress` raises, with all finished blocks in the journal's files, and `RunError` where
+        workers cannot work, or die again and again without having finished a block.
+        """
+
+
+def executor_of(options: RunOptions, task: TaskSpec) -> Executor | None:
+    """The executor that the options name (default: none, or `process` for more than one job), for a task.
+
+    Raises `UsageError` for what does not go together, `DependencyError` where an extra is missing.
+
+    >>> executor_of(RunOptions(), TaskSpec()) is executor_of(RunOptions(executor="inline"), TaskSpec()) is None
+    True
+    """
+    name = options.executor or ("process" if (options.jobs or 1) > 1 else INLINE)
+    if options.jobs is not None and options.jobs < 1:
+        raise UsageError(f"{options.jobs} jobs make no sweep", remedy="give 1 or more")
+    if options.slurm and name != "slurm":
+        raise UsageError("Slurm's parameters are given without Slurm", remedy="add --executor slurm")
+    if options.ray_address and name != "ray":
+        raise UsageError("a Ray address is given without Ray", remedy="add --executor ray")
+    if name == INLINE:
+        if (options.jobs or 1) > 1:
+            raise UsageError(f"inline is one job, not {options.jobs}", remedy="use --executor process")
+        return None
+    own = {"slurm": options.slurm, "ray_address": options.ray_address}
+    return registry.find("executors", name)(
+        task, options.jobs, {key: value for key, value in own.items() if value}
+    )
+
+
+def _run_metric(scorer: Scorer, metric: Measure) -> RunMetric:
+    low, high = (bound if math.isfinite(bound) else None for bound in metric.bounds)
+    return RunMetric(metric.name, metric.direction, scorer.trivial(metric.name), (low, high))
+
+
+def prepare(spec: SweepSpec, sides: Sides, run: str | Path | None = None) -> Sweep:
     """Plan a sweep: compare the checkpoints, build the task, capture the model, name the run folder (default
     `runs/KEY`).
 
-    Several donors make one table; a donor may be one of the words by which it is made from the recipient
-    (`sweep.donors`). Both sides go by the model's names, and the notes say so. `mode` says what each part of the
-    selection takes from the donor (`sweep.plan`), `alphas` which points of the path to it are scored beside it,
-    `calibration` on what batch norm's statistics are estimated anew beside it. `engine` says how variants are
-    scored (see `sweep.engine`), `memory` bounds in bytes what replays may take. Nothing is written. Raises
-    `SelectionError` when nothing is selected, `UsageError` for modes and calibrations that make no sense,
+    Several donors make one table; both sides go by the model's names, and the notes say so. Nothing is written.
+    Raises `SelectionError` when nothing is selected, `UsageError` for modes and calibrations that make no sense,
     `TaskError` when the task cannot be built or the model run, `MismatchError` when the recipient does not fit the
     model, `ModelError` where it can estimate no statistics.
     """
-    from ckptswap.scoring.recalibration import fingerprint, load_calibration
-    from ckptswap.scoring.replay import MEMORY, scorer_of
-    from ckptswap.sweep.conditions import conditions
-    from ckptswap.sweep.layers import layer_order
-    from ckptswap.sweep.sides import as_in_model, misfit_of, named_alike, said_of_names
-    from ckptswap.task.task import load_model, load_task
-
-    loaded = load_model(spec, recipient)
-    given, said = named_alike([donor] if isinstance(donor, str | Checkpoint) else donor, loaded)
+    loaded = load_model(spec.task, sides.recipient)
+    given, renamings = named_alike(sides.donors, loaded)
     donors, recipient = as_in_model(loaded.model, given, loaded.fit.taken)
-    wanted = selection or Selection()
-    how: dict[str, Any] = {"mode": mode, "alphas": alphas}
-    plan = None if mode in ("prefix", "suffix") else make_plan(donors, recipient, wanted, by, **how)
-    task = load_task(spec, recipient, loaded=loaded)
-    misfits = tuple(misfit_of(task, each) for each in donors)
-    batches = load_calibration(calibration, task) if calibration else []
-    chosen = scorer_of(task, donors, recipient, engine, MEMORY if memory is None else memory, batches)
-    chosen.refuse_chance()
-    order = layer_order(task, recipient)
-    chosen.notes += said_of_names(recipient)
-    if plan is None:  # in which order the layers run, the model must tell
-        plan = make_plan(donors, recipient, wanted, by, order=order, **how)
+    plan = None if spec.mode in ("prefix", "suffix") else _plan(spec, donors, recipient)
+    task = load_task(spec.task, recipient, loaded=loaded)
+    misfits = tuple(misfit_of(task, donor) for donor in donors)
+    batches = load_calibration(spec.calibration, task) if spec.calibration else []
+    memory = MEMORY if spec.memory is None else spec.memory
+    scorer = scorer_of(task, donors, recipient, spec.engine, memory, batches)
+    scorer.refuse_chance()
+    order = tuple(layer_order(task, recipient))
+    scorer.notes += said_of_names(recipient)
+    plan = plan or _plan(spec, donors, recipient, order)  # in which order layers run, the model must tell
     plan = replace(plan, recalibration=fingerprint(batches) if batches else None)
     if plan.recalibrated_baseline:
-        _refuse_estimate(chosen, plan.recalibrated_baseline)
-    if engine != "full":
-        plan = plan.without_effect(_unread(chosen, recipient))
-    found = conditions(chosen, donors, recipient)
-    folder = Path(run_dir) if run_dir is not None else Path("runs") / key_of(found)[:12]
-    return Sweep(
-        chosen, recipient, donors, plan, found, folder, misfits, calibration, tuple(order),
-        (*loaded.fit.notes, *said),
-    )  # fmt: skip
+        _refuse_estimate(scorer, plan.recalibrated_baseline)
+    if spec.engine != "full":
+        plan = plan.without_effect(_unread(scorer, recipient))
+    now = conditions(scorer, donors, recipient)
+    told = replace(spec, donors=tuple(donor.path for donor in donors), recipient=recipient.path, task=task.spec)
+    folder = RunFolder(run if run is not None else Path("runs") / key_of(now)[:12])
+    notes = (*sides.notes, *loaded.fit.notes, *renamings, *sides.hints)
+    return Sweep(told, scorer, recipient, donors, plan, now, folder, misfits, order, tuple(dict.fromkeys(notes)))
+
+
+def _plan(spec: SweepSpec, donors: Sequence[Checkpoint], recipient: Checkpoint, order: Sequence[str] = ()) -> Plan:
+    return make_plan(donors, recipient, spec.selection, spec.by, mode=spec.mode, order=order, alphas=spec.alphas)
 
 
 def _refuse_estimate(scorer: FullScorer, baseline: Variant) -> None:
     """A recipient whose own statistics cannot be estimated is found out before any work."""
-    from ckptswap.task.callables import first_line
-
     try:
         with scorer.task.pinned():
             scorer.written(baseline)
@@ -424,36 +433,28 @@ def _unread(scorer: Scorer, recipient: Checkpoint) -> frozenset[str]:
     return counters | scorer.unread()
 
 
+@contextmanager
+def prepared(
+    spec: SweepSpec, run: str | Path | None = None, opened: Mapping[str, Checkpoint] | None = None
+) -> Iterator[Sweep]:
+    """Open a sweep's checkpoints, but for what is `opened` already under the spec's names, and `prepare` it.
+
+    They are open as long as the sweep is in use. Raises what `open_sides` and `prepare` raise.
+    """
+    with ExitStack() as stack:
+        yield prepare(spec, open_sides(spec, stack, opened or {}), run)
+
+
 def sweep(
-    donor: Donor | Sequence[Donor],
-    recipient: Checkpoint,
-    spec: TaskSpec,
-    *,
-    selection: Selection | None = None,
-    by: Sequence[By] = (CELLS,),
-    mode: Mode = "only",
-    alphas: Sequence[float] = (),
-    calibration: Calibration | None = None,
-    run_dir: str | Path | None = None,
-    engine: How = "auto",
-    memory: int | None = None,
-    **how: Any,
-) -> SweepResult:
+    spec: SweepSpec,
+    options: RunOptions = RunOptions(),
+    listeners: Listeners = Listeners(),
+    opened: Mapping[str, Checkpoint] | None = None,
+) -> Analysis:
     """Score every variant of the recipient that takes one part of the selection from a donor.
 
-    `how` is what `Sweep.run` takes. Raises what `prepare` and `Sweep.run` raise.
+    Raises what `prepared`, `executor_of` and `Sweep.run` raise.
     """
-    proposal = prepare(
-        donor,
-        recipient,
-        spec,
-        selection=selection,
-        by=by,
-        mode=mode,
-        alphas=alphas,
-        calibration=calibration,
-        run_dir=run_dir,
-        engine=engine,
-        memory=memory,
-    )
-    return proposal.run(**how)
+    executor = executor_of(options, spec.task)
+    with prepared(spec, options.run, opened) as planned:
+        return planned.run(options, listeners, executor)

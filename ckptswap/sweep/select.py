@@ -14,28 +14,25 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import Tensor
 
 from ckptswap.errors import RunError
+from ckptswap.scoring.full import FullScorer
 from ckptswap.selection import Selection
 from ckptswap.shell import joined
 from ckptswap.statistics import intervals, totals
 from ckptswap.statistics.intervals import Interval
-from ckptswap.sweep.analysis import load_result, reduction
+from ckptswap.sweep.analysis import load_result
 from ckptswap.sweep.donors import is_made
 from ckptswap.sweep.own_names import map_flags, own_names
 from ckptswap.sweep.plan import Cell, Plan
 from ckptswap.sweep.rebuild import rebuilt
 from ckptswap.sweep.result import Row, SweepResult
-from ckptswap.sweep.run_folder.journal import read_plan
-from ckptswap.sweep.run_folder.trust import Named, worker_spec_to_rebuild
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ckptswap.scoring.full import FullScorer
+from ckptswap.sweep.run_folder.folder import RunFolder
+from ckptswap.sweep.run_folder.trust import NamedAgain, source_to_rebuild
+from ckptswap.sweep.scored_run import reduction
 
 Progress = Callable[[int, int], None]
 """Called with how many cells are decided and how many there are."""
@@ -77,7 +74,7 @@ def select(
     *,
     tolerance: float | None = None,
     progress: Progress | None = None,
-    named: Named | None = None,
+    named: NamedAgain | None = None,
 ) -> Choice:
     """Find a largest set of a run's cells whose combined drop stays below the tolerance (default: the run's).
 
@@ -89,23 +86,23 @@ def select(
     own command made the folder; else of what is `named` here, and by that alone. Raises `RunError` for a folder
     that is no sweep of single parts, whose checkpoints or data are others by now, or that is a stranger's.
     """
-    folder = Path(run_dir)
-    result = load_result(folder, tolerance=tolerance)
+    folder = RunFolder(run_dir)
+    result = load_result(run_dir, tolerance=tolerance)
     if result.mode != "only":
         raise RunError(f"{folder} swaps with --mode {result.mode}", remedy="sweep single parts, without --mode")
-    order = worker_spec_to_rebuild(folder, named)
+    source = source_to_rebuild(folder, named)
     files = {at for at, donor in enumerate(result.donors) if not is_made(donor.path)}
     if not files:
         raise RunError(f"{folder} has no donor that is a file to transplant from", remedy="sweep from a file too")
-    contents = read_plan(folder)
-    groups, cells = len(set(contents["groups"])), _finest(Plan.from_json(contents["plan"]))
+    plan = folder.read_plan()
+    groups, cells = len(set(plan.groups)), _finest(plan.plan)
     way = {(cell.layer, cell.kind, cell.names) for cell in cells}
     rows = [row for row in result.rows if (row.layer, row.kind, row.tensors) in way and row.donor in files]
     candidates, same = _candidates(rows)
     if not candidates:
         raise RunError(f"{folder} has no measured cell to choose from", remedy="see `ckptswap report`")
     tried = [row for row in candidates if groups >= intervals.LEAST_GROUPS and not row.is_unproven]
-    with rebuilt(order) as engine:
+    with rebuilt(source, folder) as engine:
         search = _Search(engine, result, len(tried), progress)
         search.take(tried)
         chosen = search.taken
@@ -117,7 +114,7 @@ def select(
         )
     left = tuple(row for row in candidates if row not in chosen)
     unscored = sum(cell.donor == min(files) for cell in cells) - len(candidates) - same
-    paths = order.recipient.path, tuple(each.path for each in order.donors)
+    paths = source.recipient.path, tuple(donor.path for donor in source.donors)
     return Choice(
         result.metric, result.direction, result.tolerance, result.baseline, score, drop, tuple(chosen), left, same,
         unscored, search.evaluations, paths, own, maps,

@@ -178,7 +178,8 @@ class RunOptions:
     of it, and writes a damaged plan anew. `top` races for so many worst drops of each split by the first metric,
     with this `confidence` and ties within `epsilon` aside. `executor` is the name of a registered one (default:
     here; with `jobs` in processes), to which `slurm` and `ray_address` are told. `command` is what the user typed,
-    which the folder remembers. Raises `UsageError` for values that make no sense.
+    which the folder remembers; `samples` says whether it keeps pictures of the samples that are hit worst. Raises
+    `UsageError` for values that make no sense.
 
     >>> RunOptions(confidence=0.9)
     Traceback (most recent call last):
@@ -215,6 +216,7 @@ class RunOptions:
         None, "With ray: of the cluster. [default: one on this machine]", metavar="ADDRESS"
     )
     command: str | None = None
+    samples: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tolerance", checked_tolerance(self.tolerance))

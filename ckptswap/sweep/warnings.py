@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,15 +13,13 @@ from ckptswap.statistics.exact import LEAST_MOVED, Few
 from ckptswap.statistics.ranks import spearman
 from ckptswap.statistics.verdicts import RowIntervals
 from ckptswap.sweep.plan import Cell
-from ckptswap.sweep.run_folder.journal import donor_id
-
-if TYPE_CHECKING:
-    from ckptswap.sweep.analysis import Run
+from ckptswap.sweep.run_folder.blocks import donor_id
+from ckptswap.sweep.scored_run import ScoredRun
 
 
-def notes(run: Run, cells: Sequence[Cell], drops: Mapping[str, RowIntervals], tolerance: float) -> list[str]:
+def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowIntervals], tolerance: float) -> list[str]:
     """Warnings of the run, and what a reader of these cells' rows should know; `drops` by variant."""
-    found = list(run.warnings)
+    found = list(run.run.warnings)
     baseline = run.scores.done(BASELINE)
     if baseline < run.scores.samples:
         found.append(
@@ -36,10 +33,10 @@ def notes(run: Run, cells: Sequence[Cell], drops: Mapping[str, RowIntervals], to
             "measured row is undecided"
         )
     found += _few_notes(run, drops, tolerance)
-    for at, misfit in enumerate(run.donor_misfits):
+    for at, misfit in enumerate(run.run.donor_misfits):
         reason = misfit or run.scores.failed(donor_id(at))
         if reason is not None:
-            which = "the donor" if len(run.donors) == 1 else run.donors[at]
+            which = "the donor" if len(run.run.spec.donors) == 1 else run.run.spec.donors[at]
             found.append(f"{which} has no score on this task: {reason}")
     found += _beside_notes(run)
     odd = sum(cell.non_finite is not None for cell in cells)
@@ -71,7 +68,7 @@ def unseen(few: Few, metric: str, tolerance: float, error: float) -> str:
     return possible if groups is None else f"{possible}; {groups:,} such groups would tell"
 
 
-def _few_notes(run: Run, drops: Mapping[str, RowIntervals], tolerance: float) -> Iterator[str]:
+def _few_notes(run: ScoredRun, drops: Mapping[str, RowIntervals], tolerance: float) -> Iterator[str]:
     """What the reasons of rows that hardly moved have in common."""
     hardly = [each for each in drops.values() if each.few]
     open_ = [each for each in hardly if verdicts.verdict(each.sim_low, each.sim_high, tolerance) == "undecided"]
@@ -89,10 +86,10 @@ def _few_notes(run: Run, drops: Mapping[str, RowIntervals], tolerance: float) ->
     elif any(each.few and each.few.is_bounded for each in open_):
         yield f"{said}; their reasons say how large a drop may be"
     else:
-        yield f"{said}; one group's loss in {run.metric['name']} has no bound, so that no number would tell"
+        yield f"{said}; one group's loss in {run.metric.name} has no bound, so that no number would tell"
 
 
-def _beside_notes(run: Run) -> Iterator[str]:
+def _beside_notes(run: ScoredRun) -> Iterator[str]:
     beside = run.beside
     waiting = sum(not run.scores.is_begun(each.id) for each in beside)
     if waiting:
@@ -103,13 +100,13 @@ def _beside_notes(run: Run) -> Iterator[str]:
         yield f"{len(reasons)} of {len(beside)} scores beside the rows failed: {why}"
 
 
-def _race_notes(run: Run) -> Iterator[str]:
+def _race_notes(run: ScoredRun) -> Iterator[str]:
     race = run.race
     if race is None:
         return
     sure = f"at {race.confidence:.0%} confidence, drops within {race.epsilon:.4g} counting as tied"
-    for heat in run.heats:
-        now, what = heat.standing, f"race for the top {race.top} by {','.join(heat.by)}"
+    for split in run.races:
+        now, what = split.standing, f"race for the top {race.top} by {','.join(split.by)}"
         share = f"{now.scored.sum() / (len(now.scored) * run.scores.samples):.0%} of all scores"
         if now.finished:
             yield f"{what}: decided {sure}, on {share}"
@@ -119,12 +116,13 @@ def _race_notes(run: Run) -> Iterator[str]:
         yield f"one sample's {race.metric} has no bound, so that the race's confidence is not guaranteed"
 
 
-def _screen_notes(run: Run, drops: Mapping[str, RowIntervals]) -> Iterator[str]:
+def _screen_notes(run: ScoredRun, drops: Mapping[str, RowIntervals]) -> Iterator[str]:
     """How well the guess ranked what was then measured."""
-    if run.screen is None:
+    screen = run.run.screen
+    if screen is None:
         return
-    guess = run.screen["values"]
+    guess = screen.values
     both = [variant for variant in drops if variant in guess]
     agreement = spearman([guess[each] for each in both], [drops[each].drop for each in both])
     told = "none can be told" if agreement is None else f"{agreement:+.2f}"
-    yield f"screen by {run.screen['by']}: rank correlation with the drops {told}, over {len(both)} variants"
+    yield f"screen by {screen.by}: rank correlation with the drops {told}, over {len(both)} variants"

@@ -29,12 +29,12 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
-from ckptswap.errors import DataError, UsageError
+from ckptswap.errors import DataError, UsageError, near
 from ckptswap.registry import names, source_of
 from ckptswap.task.callables import call, faults_of, is_callable_spec, load_callable
 from ckptswap.task.folder import FolderSamples
 from ckptswap.task.order import in_data_order
-from ckptswap.task.source import BatchSource, Group, Sample, SampleSource, Source
+from ckptswap.task.readers import BatchReader, Group, NumberedReader, Sample, SampleReader
 from ckptswap.task.spec import TaskSpec
 from ckptswap.task.threads import pinned_threads
 from ckptswap.task.tree import Form, Tree, stacked, without_plain
@@ -69,7 +69,7 @@ class Data:
     and dtype of an input).
     """
 
-    def __init__(self, source: Source, progress: Progress | None = None, memory: int = MEMORY) -> None:
+    def __init__(self, source: SampleReader, progress: Progress | None = None, memory: int = MEMORY) -> None:
         self._source = source
         self._kept: dict[int, Sample] = {}
         found = [(each.group, each.kind, each.digest) for each in self._first(progress, memory)]
@@ -184,9 +184,9 @@ def load_data(spec: TaskSpec, progress: Progress | None = None, memory: int = ME
             "--group goes by file names, and only a folder has them", remedy="yield the group instead"
         )
     if hasattr(found, "__getitem__") and hasattr(found, "__len__"):
-        source: Source = SampleSource(spec.data, found, spec)
+        source: SampleReader = NumberedReader(spec.data, found, spec)
     elif isinstance(found, Iterable):
-        source = BatchSource(spec.data, found, spec)
+        source = BatchReader(spec.data, found, spec)
     else:
         raise DataError(f"{spec.data} is a {type(found).__name__}", remedy="return a Dataset, or yield batches")
     with pinned_threads(spec.threads):  # as in every later reading, since a Dataset may well use torch
@@ -201,6 +201,9 @@ def _find(name: str, spec: TaskSpec) -> Any:
             return source.made(rest, spec.data_args)
     if is_callable_spec(name) and not Path(name).is_dir():
         return call(name, load_callable(name, DataError, names("data")), spec.data_args, DataError)
+    meant = near(name.partition(":")[0], names("data")) if ":" in name and not Path(name).exists() else ""
+    if meant:
+        raise DataError(f"there is no data {name!r}", remedy=meant)
     if spec.data_args:
         raise UsageError(f"a folder takes no --data-args ({', '.join(spec.data_args)})", remedy="leave them out")
     return FolderSamples(name, target=spec.target, ignore=spec.ignore, group=spec.group, limit=spec.limit)

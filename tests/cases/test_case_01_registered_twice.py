@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from sweeping import prepare, ran, sweep
 from tied_networks import built, groups, hold_rows, opened, save_pair, task
 
 from ckptswap.scoring.graph import Uncapturable, capture
-from ckptswap.sweep.runner import prepare, sweep
 
 NETWORKS = ["Registered", "BaseModel", "Siamese", "Listed", "Recurrent", "Normed"]
 
@@ -54,7 +54,7 @@ def test_what_cannot_be_captured_is_run_in_full_and_is_right() -> None:
     save_pair("Decides")
     theirs, ours = (torch.load(path, weights_only=True) for path in ("a.pth", "b.pth"))
     proposal = prepare(*opened("a.pth", "b.pth"), task("Decides"), run_dir="run")
-    hold_rows([row for row in proposal.run().rows if row.status == "measured"], "Decides", ours, theirs)
+    hold_rows([row for row in ran(proposal).rows if row.status == "measured"], "Decides", ours, theirs)
     assert any("every variant is run in full" in note for note in proposal.scorer.notes)
 
 
@@ -67,7 +67,7 @@ def test_gradients_have_one_value_a_tensor(model: str, engine: str) -> None:
     theirs, ours = (torch.load(path, weights_only=True) for path in ("a.pth", "b.pth"))
     spec = task(model, data="net.py:pictures", metrics=("mse",), batch_size=4)
     proposal = prepare(*opened("a.pth", "b.pth"), spec, run_dir="run", engine=engine)
-    proposal.run(screen="gradient", tolerance=0.1)
+    ran(proposal, screen="gradient", tolerance=0.1)
     net = built(model)
     net.load_state_dict(ours)
     x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(4))

@@ -11,20 +11,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from sweeping import prepare, ran, sweep
 from tied_networks import built, groups, hold_rows, opened, plain_score, save_pair, task, variant
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError
+from ckptswap.executors.pool import worker_spec_of
+from ckptswap.executors.worker_spec import read_worker_spec
+from ckptswap.records import from_json
 from ckptswap.scoring.calibration import Calibration
 from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.variant import Variant
 from ckptswap.sweep.donors import open_donor
-from ckptswap.sweep.rebuild import rebuilt
-from ckptswap.sweep.runner import prepare, sweep
+from ckptswap.sweep.rebuild import rebuilt, variants_of
 from ckptswap.sweep.select import commands, select
-from ckptswap.sweep.worker_spec import make_worker_spec, read_worker_spec
+from ckptswap.sweep.source import SweepSource
 from ckptswap.task import load_task
 
 NETWORKS = ["Head", "Alias", "Buffers", "Biases", "Views"]
@@ -47,7 +50,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[dict[str, Tensor], dict[str, T
 @pytest.mark.parametrize("model", NETWORKS)
 def test_every_row_is_the_plain_loops(model: str, engine: str, pair) -> None:
     proposal = prepare(*opened("a.pth", "b.pth"), task(model), by=WAYS, run_dir="run", engine=engine)
-    hold_rows(proposal.run().rows, model, pair[1], pair[0])
+    hold_rows(ran(proposal).rows, model, pair[1], pair[0])
     in_full = any("run in full" in note for note in proposal.scorer.notes)
     assert in_full is (engine == "auto" and model == "Views"), "all but views of one memory can be replayed"
     assert sum("several names" in note or "share part" in note for note in proposal.scorer.notes) == 1
@@ -96,7 +99,7 @@ def test_a_donor_that_is_made_has_one_value_a_tensor(model: str, word: str, shar
     theirs = {name: torch.from_numpy(made.read(name).copy()) for name in made}
     for name, group in groups(model).items():
         assert all(torch.equal(theirs[name], theirs[other]) for other in group)
-    rows = [row for row in proposal.run().rows if row.status == "measured"]
+    rows = [row for row in ran(proposal).rows if row.status == "measured"]
     hold_rows(rows, model, pair[1], theirs)
 
 
@@ -134,7 +137,7 @@ def test_select_and_its_commands_mean_the_same_network(model: str, pair, capsys)
     from cli_program_of_cases import good
 
     proposal = prepare(*opened("a.pth", "b.pth"), task(model), run_dir="run")
-    rows = proposal.run().rows
+    rows = ran(proposal).rows
     limit = sorted(row.drop for row in rows if row.drop is not None)[len(rows) // 2] + 0.01
     choice = select("run", tolerance=limit)
     names = [name for row in choice.taken for name in row.tensors]
@@ -159,12 +162,13 @@ def test_a_worker_makes_the_same_variants(model: str, donor: str, pair) -> None:
     spec = task(model)
     proposal = prepare(open_donor(donor, recipient, spec), recipient, spec, by=[("layer",)], run_dir="run")
     variants = proposal.variants
-    order = make_worker_spec(proposal, [tuple(variants)])
+    order = worker_spec_of(proposal, [variants])
     order.write()
     inputs = proposal.task.first_inputs()
     here = {each.variant: each.output for each in proposal.scorer.outputs(0, inputs, variants)}
-    with rebuilt(read_worker_spec(order.path, order.seal)) as engine:
-        there = {each.variant: each.output for each in engine.outputs(0, inputs, list(order.shards[0]))}
+    told = read_worker_spec(order.path, order.seal)
+    with rebuilt(from_json(SweepSource, told.common), proposal.folder) as engine:
+        there = {each.variant: each.output for each in engine.outputs(0, inputs, variants_of(told.shards[0]))}
     assert len(here) > 4
     assert here.keys() == there.keys()
     assert all(torch.equal(output, there[variant]) for variant, output in here.items())
@@ -191,7 +195,7 @@ def test_two_values_for_one_tensor_have_no_verdict(model: str, how: str, pair) -
     assert failed is not None
     assert "does not hold what was swapped in (embed.weight)" in failed
     proposal = prepare(donor, recipient, task(model), run_dir=f"run-{how}", engine=how)
-    [row] = [row for row in proposal.run(tolerance=0.1).rows if "embed.weight" in row.tensors]
+    [row] = [row for row in ran(proposal, tolerance=0.1).rows if "embed.weight" in row.tensors]
     assert (row.status, row.verdict, row.drop) == ("mismatch", None, None)
     assert row.reason == "embed.weight and head.weight are one tensor, but the donor's differ"
 

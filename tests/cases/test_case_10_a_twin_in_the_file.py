@@ -12,11 +12,11 @@ import pytest
 import torch
 from cli_program_of_cases import good, run
 from safetensors.torch import save_file, save_model
+from sweeping import sweep
 from tied_networks import built, groups, opened, plain_score, save_pair, task
 from torch import Tensor
 
 from ckptswap.errors import MismatchError
-from ckptswap.sweep.runner import sweep
 from ckptswap.task import load_task
 
 TASK = ["--data", "net.py:images", "--metric", "net.py:error", "--batch-size", 5, "--threads", 1]

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sweeping import prepare, ran
 from torch import Tensor, nn
 
 import ckptswap as cs
 from ckptswap.formats import open_checkpoint
-from ckptswap.sweep.runner import prepare
 from ckptswap.task import TaskSpec
 
 SOURCE = '''
@@ -137,7 +137,7 @@ def test_a_sweep_is_the_plain_loop(model: str) -> None:
     for suffix in ("pth", "safetensors"):
         donor, recipient = (open_checkpoint(f"{name}.{suffix}") for name in "ab")
         proposal = prepare(donor, recipient, spec(model), by=[("tensor",), ("kind",)], run_dir=suffix)
-        result = proposal.run()
+        result = ran(proposal)
         assert proposal.scorer.how == ("full" if model == "gpt2" else "auto"), proposal.scorer.notes
         assert result.baseline == pytest.approx(plain_score(model, ours), rel=1e-6)
         assert result.donor_score == pytest.approx(plain_score(model, theirs), rel=1e-6)

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats as scipy_stats
+from sweeping import sweep
 
 from ckptswap.formats import open_checkpoint
 from ckptswap.sweep.comparison import compare
 from ckptswap.sweep.result import SweepResult
-from ckptswap.sweep.runner import sweep
 from ckptswap.sweep.select import select
 from ckptswap.task import TaskSpec
 from ckptswap.task.evaluate import evaluate

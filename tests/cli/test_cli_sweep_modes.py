@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from cli_program import SWAP, TASK, good, run, validate
 from safetensors.numpy import load_file, save_file
-
-from ckptswap.sweep.run_folder.journal import read_plan, write_plan
+from sweeping import plan_json, write_plan_json
 
 SWEEP = ["sweep", *SWAP, *TASK, "--metric", "iou", "--run", "run"]
 TO = SWAP[SWAP.index("--to") : SWAP.index("--to") + 2]
@@ -168,10 +167,10 @@ def test_select_on_what_is_no_plain_sweep(work: Path) -> None:
     assert done.code == 2
     assert "no donor that is a file" in done.err
     good(*SWEEP, *KIND, "--run", "another")
-    plan = read_plan(Path("another"))
-    del plan["order"]
-    write_plan(Path("another"), plan)
-    assert "does not say how it was made" in run("select", "another").err
+    plan = plan_json("another")
+    del plan["source"]
+    write_plan_json("another", plan)
+    assert "no sweep's plan (its part 'source' is missing)" in run("select", "another").err
 
 
 def test_what_was_asked_is_shown_of_every_donor(work: Path) -> None:

@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 
 from ckptswap.scoring.scorer import Block
-from ckptswap.sweep.run_folder.journal import JOURNAL, Journal, journal_files, key_of, read_blocks, read_plan
+from ckptswap.sweep.run_folder.folder import RunFolder
+from ckptswap.sweep.run_folder.journal import JOURNAL, Journal, journal_files, key_of, read_blocks
 from ckptswap.sweep.run_folder.lock import LOCK
 
 
@@ -191,4 +192,4 @@ def test_exports_are_there_while_the_sweep_runs_and_the_report_follows(work: Pat
 def test_the_key_does_not_know_who_did_the_work(work: Path) -> None:
     chaos.finish(work, "one")
     chaos.finish(work, "two", "--jobs", "2")
-    assert key_of(read_plan(work / "one")["key"]) == key_of(read_plan(work / "two")["key"])
+    assert key_of(RunFolder(work / "one").read_plan().key) == key_of(RunFolder(work / "two").read_plan().key)

@@ -7,23 +7,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sweeping import run_plan
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FileError
+from ckptswap.executors.worker_spec import SPECS
 from ckptswap.formats import write_checkpoint
 from ckptswap.formats.overwrite import is_export, refuse_occupied, refuse_precious
-from ckptswap.sweep.run_folder.journal import JOURNAL, PLAN, SAMPLES, write_plan
+from ckptswap.sweep.run_folder.folder import RunFolder
+from ckptswap.sweep.run_folder.journal import JOURNAL
 from ckptswap.sweep.run_folder.lock import LOCK
-from ckptswap.sweep.worker_spec import ORDERS
+
+PLAN, SAMPLES = RunFolder("").plan_path.name, RunFolder("").samples_path.name
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run folder as a sweep leaves it, with journals that were set aside."""
     folder = tmp_path / "run"
-    for name in (JOURNAL, f"{JOURNAL}.1", ORDERS):
+    for name in (JOURNAL, f"{JOURNAL}.1", SPECS):
         (folder / name).mkdir(parents=True)
-    write_plan(folder, {"key": {}})
+    RunFolder(folder).write_plan(run_plan({}))
     return folder
 
 
@@ -46,7 +50,7 @@ def test_a_checkpoint_is_refused_in_every_format(name: str, tmp_path: Path) -> N
         JOURNAL,
         f"{JOURNAL}/main.jsonl",
         f"{JOURNAL}.1/new.html",
-        f"{ORDERS}/a/b.json",
+        f"{SPECS}/a/b.json",
     ],
 )
 def test_what_a_sweep_remembers_is_refused(name: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def test_tensors_alone_go_by_their_own_names_and_the_worst_stands_for_their_plac
 def test_a_cell_that_waits_has_its_own_sign() -> None:
     found = charts.heat(RESULT, waiting={("later", "conv.bias"), (None, "conv.bias")})
     at = found.rows.index("later"), found.columns.index("conv.bias")
-    assert found.marks[at[0]][at[1]] == charts.MARKS[found.said[at[0]][at[1]]] == "…"
+    assert found.marks[at[0]][at[1]] == charts.MARKS[found.words[at[0]][at[1]]] == "…"
     assert [mark for mark in found.marks[at[0]] if mark] == ["…"]
 
 

@@ -216,9 +216,9 @@ def test_a_mapping_of_any_class_is_a_dict(own: Path, monkeypatch) -> None:
     "value", [object(), {"x": object()}, {1: torch.zeros(1)}, {"name": "a"}, "a", ("a", None)]
 )
 def test_what_holds_no_tensor_is_refused(value: object, tmp_path: Path) -> None:
-    from ckptswap.task.source import SampleSource
+    from ckptswap.task.readers import NumberedReader
 
-    source = SampleSource("here", [(value, torch.zeros(1))], TaskSpec(threads=1))
+    source = NumberedReader("here", [(value, torch.zeros(1))], TaskSpec(threads=1))
     with pytest.raises(DataError, match="sample 0 of here holds"):
         list(source.first())
 
@@ -277,7 +277,7 @@ def test_one_tensors_hash_is_what_it_was() -> None:
     """Runs of earlier versions keep the hash of their data."""
     import hashlib
 
-    from ckptswap.task.source import Sample
+    from ckptswap.task.readers import Sample
 
     image, mask = torch.arange(4.0).reshape(1, 2, 2), torch.tensor([[0, 1], [1, 0]])
     kind = (((1, 2, 2), torch.float32), ((2, 2), torch.int64))

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from cli_program import good
 
-from ckptswap.sweep.run_folder.journal import JOURNAL, PLAN
+from ckptswap.sweep.run_folder.journal import JOURNAL
 from ckptswap.sweep.run_folder.sealed import sealed, unsealed
+
+PLAN = "plan.json"
 
 SOURCE = """
 import torch

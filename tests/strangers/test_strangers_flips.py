@@ -12,14 +12,16 @@ from pathlib import Path
 import pytest
 from cli_program import good, run
 from stranger_runs import SWEEP, journal
+from sweeping import prepare
 
 from ckptswap.api import report
 from ckptswap.errors import CkptswapError, RunError
+from ckptswap.executors.pool import worker_spec_of
+from ckptswap.executors.worker_spec import read_worker_spec
 from ckptswap.report.html import about
 from ckptswap.sweep.result import SweepResult
 from ckptswap.sweep.run_folder.lock import Lock, is_held
-from ckptswap.sweep.runner import Sweep, prepare
-from ckptswap.sweep.worker_spec import make_worker_spec, read_worker_spec
+from ckptswap.sweep.runner import Sweep
 from ckptswap.task import TaskSpec
 
 FLIPS = 300
@@ -90,12 +92,12 @@ def test_a_flipped_bit_of_an_order_is_not_obeyed(work: Path) -> None:
     spec = TaskSpec(model="own.py:Net", data="own.py:data", threads=1)
     with open_checkpoint("donor.pt") as donor, open_checkpoint("recipient.pt") as recipient:
         proposal: Sweep = prepare(donor, recipient, spec, run_dir="other")
-        order = make_worker_spec(proposal, [proposal.variants])
+        order = worker_spec_of(proposal, [proposal.variants])
     order.write()
     for _ in flipped(order.path):
         with pytest.raises(RunError, match="is no order for a worker"):
             read_worker_spec(order.path, order.seal)
-    assert read_worker_spec(order.path, order.seal).spec == order.spec
+    assert read_worker_spec(order.path, order.seal).seal == order.seal
 
 
 def test_a_flipped_bit_of_a_lock_takes_it_from_nobody(work: Path) -> None:

@@ -19,13 +19,16 @@ import pytest
 from cli_program import Done, good, run
 from once import once
 from stranger_runs import AGAIN, SWEEP, forge, journal, make, mark_of, plan_of
+from sweeping import write_plan_json
 
+from ckptswap.executors.worker_spec import WorkerSpec
 from ckptswap.scoring.scorer import Block
-from ckptswap.sweep.run_folder.journal import decode, encode, write_plan
-from ckptswap.sweep.run_folder.samples import load_samples
+from ckptswap.sweep.rebuild import WORK
+from ckptswap.sweep.run_folder.folder import RunFolder
+from ckptswap.sweep.run_folder.journal import decode, encode
 from ckptswap.sweep.run_folder.secret import SIZE
 
-Order = dict[str, Any]
+Source = dict[str, Any]
 EVIL = """
 import os
 open(os.environ["MARK"], "w").close()
@@ -69,11 +72,11 @@ def refused(done: Done, *words: str) -> None:
         assert word in done.err
 
 
-def spec(**changed: object) -> Callable[[Order], object]:
-    return lambda order: order["spec"].update(changed)
+def spec(**changed: object) -> Callable[[Source], object]:
+    return lambda source: source["spec"]["task"].update(changed)
 
 
-ORDERS: dict[str, tuple[Callable[[Order], object], str]] = {
+ORDERS: dict[str, tuple[Callable[[Source], object], str]] = {
     "a builtin as data": (
         spec(data="os:system", data_args={"command": "touch $MARK"}),
         "--data os:system --data-args 'command=touch $MARK'",
@@ -86,21 +89,23 @@ ORDERS: dict[str, tuple[Callable[[Order], object], str]] = {
     "a file in the folder as data": (spec(data="run/evil.py:fn"), "--data run/evil.py:fn"),
     "a file in the folder as metric": (spec(metrics=["iou", "run/evil.py:fn"]), "--metric iou,run/evil.py:fn"),
     "a module beside its places": (
-        lambda order: order.update(places=[os.path.abspath("run")]) or spec(data="evil:fn")(order),
+        lambda source: source.update(places=[os.path.abspath("run")]) or spec(data="evil:fn")(source),
         "--data evil:fn",
     ),
     "a relative cwd": (
-        lambda order: order.update(cwd="run") or spec(data="evil.py:fn")(order),
+        lambda source: source.update(cwd="run") or spec(data="evil.py:fn")(source),
         "--data evil.py:fn",
     ),
     "a calibration": (
-        lambda order: order.update(calibration={"batches": 4, "data": "run/evil.py:fn", "data_args": {}}),
+        lambda source: source["spec"].update(
+            calibration={"batches": 4, "data": "run/evil.py:fn", "data_args": {}}
+        ),
         "--model own.py:Net",
     ),
     "a data folder": (spec(data="/etc"), "--data /etc"),
     "a list of groups": (spec(group="/etc/passwd.csv"), "--group /etc/passwd.csv"),
-    "a checkpoint elsewhere": (lambda order: order["recipient"].update(path="/etc/shadow"), "/etc/shadow"),
-    "a donor that is a pipe": (lambda order: order["donors"][0].update(path="pipe"), "--from pipe"),
+    "a checkpoint elsewhere": (lambda source: source["recipient"].update(path="/etc/shadow"), "/etc/shadow"),
+    "a donor that is a pipe": (lambda source: source["donors"][0].update(path="pipe"), "--from pipe"),
 }
 
 
@@ -113,7 +118,7 @@ def test_select_runs_and_opens_nothing_that_a_folder_names(
     (work / "run/evil.py").write_text(EVIL)
     os.mkfifo("pipe")
     marks = {"unmarked": None, "the true mark": mark_of(work / "run"), "a mark of zeros": "0" * 64}
-    forge(work / "run", lambda plan: change(plan["order"]), marks[forgery])
+    forge(work / "run", lambda plan: change(plan["source"]), marks[forgery])
     modules = set(sys.modules)
     refused(run("select", "run", "--tolerance", "1"), "does not show that a command of yours made it", words)
     assert not mark.exists()
@@ -141,8 +146,8 @@ def test_no_other_command_runs_what_a_folder_names(work: Path, mark: Path, comma
 
     def change(plan: dict[str, Any]) -> None:
         for alter, _ in ORDERS.values():
-            alter(plan["order"])
-        plan["order"].update(cwd="run", places=["run"])
+            alter(plan["source"])
+        plan["source"].update(cwd="run", places=["run"])
 
     forge(work / "run", change)
     if "process" in command:  # so that there is work to do
@@ -155,10 +160,12 @@ def test_planted_orders_are_not_obeyed(work: Path, mark: Path) -> None:
     """Workers are told which order by whoever begins them."""
     (work / "run/orders").mkdir()
     (work / "run/evil.py").write_text(EVIL)
-    order = plan_of(work / "run")["order"]
-    spec(model="run/evil.py:fn")(order)
-    for token in ("0" * 12, order["token"], "*"):
-        (work / "run/orders" / f"{token}.json").write_text(json.dumps(order))
+    source = plan_of(work / "run")["source"]
+    spec(model="run/evil.py:fn")(source)
+    shards = [[[cell["names"][0], cell["names"]] for cell in plan_of(work / "run")["plan"]["cells"]]]
+    for token in ("0" * 12, "*"):
+        order = WorkerSpec(token, str(work / "run"), WORK, source, tuple(shards))
+        order.write()
     before = good("report", "run", "--format", "json").json
     lines = journal(work / "run").read_bytes().splitlines(True)
     journal(work / "run").write_bytes(b"".join(lines[:6]))
@@ -195,14 +202,14 @@ def test_defaults_for_all_commands_name_nothing_of_a_run(work: Path) -> None:
 
 def test_a_place_that_is_gone_is_said(work: Path) -> None:
     plan = plan_of(work / "run")
-    plan["order"]["cwd"] = str(work / "gone")
-    write_plan(work / "run", plan)
+    plan["source"]["cwd"] = str(work / "gone")
+    write_plan_json(work / "run", plan)
     refused(run("select", "run"), "gone, which cannot be entered (No such file or directory)", "named again")
 
 
 def test_what_is_named_again_is_selected_from_alike(work: Path) -> None:
     first = chosen("run")
-    forge(work / "run", lambda plan: plan["order"].update(cwd="/nowhere", places=["/evil"]))
+    forge(work / "run", lambda plan: plan["source"].update(cwd="/nowhere", places=["/evil"]))
     again = chosen("run", *AGAIN)
     for found in (first, again):
         assert "donor.pt" in found.pop("commands")[0]
@@ -218,13 +225,13 @@ def test_all_must_be_named_again(work: Path, left: str) -> None:
 
 
 def test_arguments_must_be_named_again_too(work: Path) -> None:
-    forge(work / "run", lambda plan: spec(data_args={"samples": 10**9})(plan["order"]))
+    forge(work / "run", lambda plan: spec(data_args={"samples": 10**9})(plan["source"]))
     refused(run("select", "run", *AGAIN), "add --data-args samples=1000000000")
 
 
 def test_how_large_a_model_of_ours_is_a_folder_does_not_say(work: Path) -> None:
     """The recipient does, by what it says of itself, and no larger than itself; else the command line."""
-    forge(work / "run", lambda plan: spec(model="lab:unet", model_args={"width": 1500})(plan["order"]))
+    forge(work / "run", lambda plan: spec(model="lab:unet", model_args={"width": 1500})(plan["source"]))
     given = [each for each in AGAIN if each not in ("--model", "own.py:Net")]
     refused(run("select", "run", *given), "recipient.pt does not say what model it is")
 
@@ -244,12 +251,12 @@ ODD_SPECS: list[dict[str, object]] = [
 
 @pytest.mark.parametrize("odd", ODD_SPECS, ids=str)
 def test_an_odd_task_is_a_sentence(work: Path, odd: dict[str, object]) -> None:
-    forge(work / "run", lambda plan: spec(**odd)(plan["order"]))
+    forge(work / "run", lambda plan: spec(**odd)(plan["source"]))
     refused(run("select", "run", *AGAIN, "--tolerance", "1"))
 
 
 def test_odd_renames_are_a_sentence(work: Path) -> None:
-    forge(work / "run", lambda plan: plan["order"]["recipient"].update(renames={"nothing": "else"}))
+    forge(work / "run", lambda plan: plan["source"]["recipient"].update(renames={"nothing": "else"}))
     refused(run("select", "run", *AGAIN, "--tolerance", "1"))
 
 
@@ -433,16 +440,16 @@ def changed(place: tuple[Any, ...], value: object) -> Callable[[dict[str, Any]],
 
 
 @pytest.mark.parametrize(
-    "part", ["metrics", "plan", "walk", "groups", "units", "donors", "race", "screen", "rest"]
+    "part", ["metrics", "plan", "walk", "groups", "units", "source", "race", "screen", "rest"]
 )
 def test_any_part_of_a_plan_may_be_anything(work: Path, part: str, swept_plan: dict[str, Any]) -> None:
     """A table, or one sentence; never a fault of ours. Each part of the plan, and each odd value in turn."""
-    rest = {"order", "key", "layers", "tolerance", "warnings", "donor_misfits", "made", "recipient"}
+    rest = {"key", "layers", "tolerance", "warnings", "donor_misfits", "made"}
     wanted = [at for at in places(swept_plan) if at and (at[0] == part or (part == "rest" and at[0] in rest))]
     assert wanted
     codes = set()
     for number, place in enumerate(wanted):
-        write_plan(work / "run", swept_plan)
+        write_plan_json(work / "run", swept_plan)
         value = ODD[number % len(ODD)]
         try:
             forge(work / "run", changed(place, value))
@@ -547,6 +554,6 @@ def test_scores_that_are_infinite_are_no_fault_of_ours(work: Path) -> None:
                 file.write(encode(block._replace(statistics={**block.statistics, "iou": iou})))
     done = good(*SWEEP, "--tolerance", "0.01")
     assert {row["status"] for row in done.json["rows"]} >= {"measured"}
-    shown = load_samples("run")
+    shown = RunFolder("run").load_samples()
     assert shown is not None
     assert all(np.isfinite(hit.drop) for hit in shown.hits)

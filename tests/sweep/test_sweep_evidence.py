@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sweeping import plan_json, sweep, write_plan_json
 
 from ckptswap.errors import MetricError, RunError, UsageError
 from ckptswap.scoring.scorer import Block
@@ -16,11 +17,13 @@ from ckptswap.scoring.variant import BASELINE
 from ckptswap.selection import Selection
 from ckptswap.statistics import totals, verdicts
 from ckptswap.statistics.totals import Sample, mean
-from ckptswap.sweep.analysis import Analysis, load_analysis, load_result, reduction
+from ckptswap.sweep.analysis import Analysis, load_analysis, load_result
 from ckptswap.sweep.plan import variant_id
 from ckptswap.sweep.result import Row
-from ckptswap.sweep.run_folder.journal import DONOR, decode, encode, journal_files, read_plan, write_plan
-from ckptswap.sweep.runner import sweep
+from ckptswap.sweep.run_folder.blocks import DONOR
+from ckptswap.sweep.run_folder.folder import RunFolder
+from ckptswap.sweep.run_folder.journal import decode, encode, journal_files
+from ckptswap.sweep.scored_run import reduction
 from ckptswap.task import TaskSpec
 
 ONLY = Selection.parse(only=["head.*", "norm.weight", "unused.bias"])
@@ -56,11 +59,11 @@ def rewritten(run: Path, folder: Path, chosen: Chosen, writers: int = 1, turn: i
 
 def scores(run: Path, variant: str, metric: str, batches: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """A variant's statistics (n, K) on some batches, and the samples' groups (n,), batch by batch."""
-    plan, found = read_plan(run), {(each.variant, each.batch): each for each in parts(run)[1]}
-    places = [place for number in batches for place in plan["walk"][number]]
+    plan, found = RunFolder(run).read_plan(), {(each.variant, each.batch): each for each in parts(run)[1]}
+    places = [place for number in batches for place in plan.walk[number]]
     return (
         np.concatenate([found[variant, number].statistics[metric] for number in batches]),
-        np.array(plan["groups"])[places],
+        np.array(plan.groups)[places],
     )
 
 
@@ -79,7 +82,7 @@ def begun(batches: int, *variants: tuple[str, ...]) -> Chosen:
 def test_a_row_rests_on_its_own_samples(finished: Path, tmp_path: Path, metric: str, batches: int) -> None:
     """As if the data had no others: the drop exactly, and the interval where each group is there."""
     run = rewritten(finished, tmp_path / "part", begun(batches, HEAD))
-    name = read_plan(run)["metrics"][0]["name"] if metric == "own" else metric
+    name = RunFolder(run).read_plan().metrics[0].name if metric == "own" else metric
     evidence = load_analysis(run, name)
     row = row_of(evidence, HEAD)
     there = range(batches)
@@ -193,10 +196,10 @@ def test_pooled_and_plain_reductions() -> None:
 
 def test_damaged_plans_are_refused(finished: Path, tmp_path: Path) -> None:
     for word in ("walk", "groups", "plan", "tolerance"):
-        run, plan = shutil.copytree(finished, tmp_path / word), read_plan(finished)
+        run, plan = shutil.copytree(finished, tmp_path / word), plan_json(finished)
         del plan[word]
-        write_plan(run, plan)
-        with pytest.raises(RunError, match=f"holds a plan without '{word}'"):
+        write_plan_json(run, plan)
+        with pytest.raises(RunError, match=f"is damaged, or no sweep's plan .its part '{word}' is missing"):
             load_result(run)
     with pytest.raises(MetricError, match=r"has no scores by 'dice': it has .*iou"):
         load_result(finished, "dice")

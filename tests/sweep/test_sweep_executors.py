@@ -12,14 +12,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ckptswap.errors import RunError, Stopped, UsageError
-from ckptswap.executors import executor
+from ckptswap.executors.pool import WorkerPool
 from ckptswap.executors.process import environment
+from ckptswap.executors.worker_spec import WorkerSpec, divide, read_worker_spec
 from ckptswap.scoring.scorer import Block
-from ckptswap.scoring.variant import Variant
-from ckptswap.sweep.run_folder.journal import Journal
-from ckptswap.sweep.run_folder.tail import JournalTail
+from ckptswap.sweep.run_folder.journal import Journal, JournalTail
+from ckptswap.sweep.runner import executor_of
+from ckptswap.sweep.spec import RunOptions
 from ckptswap.sweep.stopping import Stop, on_signals
-from ckptswap.sweep.worker_spec import Named, WorkerSpec, divide, read_worker_spec
 from ckptswap.task import TaskSpec
 
 
@@ -38,10 +38,10 @@ def test_work_is_divided_whole_and_evenly(costs: list[float], parts: int) -> Non
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"name": "cloud"}, "no executor 'cloud'"),
-        ({"name": "inline", "jobs": 2}, "inline is one job"),
-        ({"name": "slurm"}, "give --jobs"),
-        ({"name": "ray"}, "give --jobs"),
+        ({"executor": "cloud"}, "no executor 'cloud'"),
+        ({"executor": "inline", "jobs": 2}, "inline is one job"),
+        ({"executor": "slurm"}, "give --jobs"),
+        ({"executor": "ray"}, "give --jobs"),
         ({"jobs": 0}, "0 jobs"),
         ({"slurm": {"time": 1}}, "without Slurm"),
         ({"ray_address": "h:1", "jobs": 2}, "without Ray"),
@@ -49,7 +49,7 @@ def test_work_is_divided_whole_and_evenly(costs: list[float], parts: int) -> Non
 )
 def test_what_does_not_go_together(arguments: dict, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        executor(TaskSpec(), **arguments)
+        executor_of(RunOptions(**arguments), TaskSpec())
 
 
 def test_each_process_sees_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,9 +60,7 @@ def test_each_process_sees_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def order(folder: Path) -> WorkerSpec:
-    source, spec = Named("/a.pt", {"x.w": "w"}), TaskSpec(data="lab:mni", metrics=("iou", "dice"), threads=3)
-    shards = ((Variant("v", ("w", "b")),), (Variant("donor", ("w",)),))
-    return WorkerSpec("t", str(folder), "key", (source,), source, spec, "auto", 1, shards, "/", ("/lib",))
+    return WorkerSpec("t", str(folder), "a.module:function", {"x": {"y": [1, None]}}, (["v"], ["w"]), 3, "cuda")
 
 
 def test_an_order_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -71,7 +69,7 @@ def test_an_order_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_another_order_in_its_place_is_not_obeyed(tmp_path: Path) -> None:
-    ours, other = order(tmp_path), replace(order(tmp_path), places=("/evil",))
+    ours, other = order(tmp_path), replace(order(tmp_path), work="evil:function")
     other.write()
     with pytest.raises(RunError, match="its checksum does not fit"):
         read_worker_spec(ours.path, ours.seal)
@@ -139,4 +137,8 @@ def test_nothing_is_stopped_that_nobody_stopped() -> None:
 
 def test_orders_are_plain_json(tmp_path: Path) -> None:
     order(tmp_path).write()
-    assert json.loads(order(tmp_path).path.read_bytes())["donors"] == [{"path": "/a.pt", "renames": {"x.w": "w"}}]
+    assert json.loads(order(tmp_path).path.read_bytes())["common"] == {"x": {"y": [1, None]}}
+
+
+def test_more_than_one_job_is_a_pool_of_processes() -> None:
+    assert type(executor_of(RunOptions(jobs=2), TaskSpec())) is WorkerPool

@@ -13,28 +13,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sweeping import run_plan
 
 from ckptswap.errors import RunError
 from ckptswap.scoring.scorer import Block
 from ckptswap.sweep.run_folder import journal as journal_module
 from ckptswap.sweep.run_folder.blocks import Blocks
+from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import (
     JOURNAL,
-    PLAN,
     Journal,
-    begin_folder,
-    check_conditions,
     decode,
     encode,
     journal_files,
     key_of,
     read_blocks,
-    read_plan,
+    repair,
     set_aside,
 )
-from ckptswap.sweep.run_folder.repair import repair
 from ckptswap.sweep.run_folder.sealed import sealed
 
+PLAN = "plan.json"
 KEY = {"donor": "1" * 64, "threads": 1, "task": {"model": "smp:Unet", "limit": None}}
 HASH = key_of(KEY)
 NANS = np.array([0x7FF8000000000001, 0xFFF8DEADBEEF0000, 0x7FF0000000000000, 0xFFF0000000000000], "<u8").view(
@@ -57,7 +56,7 @@ def failing(variant: str, batch: int = 0, reason: str = "it broke", engine: str 
 
 def filled(folder: Path, count: int = 3, writer: str = "main") -> Path:
     """A prepared folder with `count` blocks; the journal's file."""
-    begin_folder(folder, {"key": KEY})
+    RunFolder(folder).begin(run_plan(KEY))
     with Journal(folder, HASH, writer) as journal:
         for at in range(count):
             journal.append(block(f"v{at}", at, at / 7))
@@ -177,7 +176,7 @@ def test_a_lost_line_feed_is_damage_too(tmp_path: Path) -> None:
 def test_a_missing_folder_is_an_empty_journal(tmp_path: Path) -> None:
     assert read_blocks(tmp_path / "nowhere", key=HASH) == {}
     assert journal_files(tmp_path / "nowhere") == []
-    check_conditions(tmp_path / "nowhere", KEY)
+    RunFolder(tmp_path / "nowhere").check_conditions(KEY)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -191,7 +190,7 @@ def test_another_key_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_thousand_variants_on_two_hundred_batches(tmp_path: Path) -> None:
-    begin_folder(tmp_path, {"key": KEY})
+    RunFolder(tmp_path).begin(run_plan(KEY))
     with Journal(tmp_path, HASH) as journal:
         start = journal.path.read_bytes()
     parts = [encode(Block(f"{at:016x}", 0, {"iou": np.full((8, 1), at / 7)})) for at in range(1000)]
@@ -267,7 +266,7 @@ def test_a_second_repair_keeps_the_first_ones_file(tmp_path: Path) -> None:
 
 
 def test_two_writers_files_are_merged(tmp_path: Path) -> None:
-    begin_folder(tmp_path, {"key": KEY})
+    RunFolder(tmp_path).begin(run_plan(KEY))
     with Journal(tmp_path, HASH, "one") as one, Journal(tmp_path, HASH, "two") as two:
         one.append(block("v", 0))
         two.append(block("v", 1))
@@ -298,7 +297,7 @@ def test_the_better_block_wins_whatever_the_order(order: tuple[int, ...]) -> Non
 
 
 def test_a_better_block_of_another_writer_wins_on_disk(tmp_path: Path) -> None:
-    begin_folder(tmp_path, {"key": KEY})
+    RunFolder(tmp_path).begin(run_plan(KEY))
     with Journal(tmp_path, HASH, "a") as first, Journal(tmp_path, HASH, "b") as second:
         first.append(BEST_FIRST[0])
         second.append(BEST_FIRST[3])
@@ -308,7 +307,7 @@ def test_a_better_block_of_another_writer_wins_on_disk(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("writer", ["a", "b", "c"])
 def test_distrust_outlives_the_writer_and_covers_every_file(tmp_path: Path, writer: str) -> None:
-    begin_folder(tmp_path, {"key": KEY})
+    RunFolder(tmp_path).begin(run_plan(KEY))
     with Journal(tmp_path, HASH, "b") as journal:
         journal.append(block("replayed", engine="replay"))
         journal.append(block("full"))
@@ -346,7 +345,7 @@ class Full:
 
 @pytest.mark.parametrize("room", [0, 1, 50])
 def test_a_full_disk_is_said_and_the_journal_continues(tmp_path: Path, room: int) -> None:
-    begin_folder(tmp_path, {"key": KEY})
+    RunFolder(tmp_path).begin(run_plan(KEY))
     with Journal(tmp_path, HASH) as journal:
         journal.append(block("v0"))
         journal._file = Full(journal._file, room)  # type: ignore[assignment]
@@ -360,7 +359,7 @@ def test_a_full_disk_is_said_and_the_journal_continues(tmp_path: Path, room: int
 
 
 def test_short_writes_are_carried_on(tmp_path: Path) -> None:
-    begin_folder(tmp_path, {"key": KEY})
+    RunFolder(tmp_path).begin(run_plan(KEY))
 
     class Slow(Full):
         def write(self, line: memoryview) -> int:
@@ -377,7 +376,7 @@ def test_what_was_written_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     now, synced = [0.0], []
     monkeypatch.setattr(journal_module.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(journal_module.os, "fsync", lambda number: synced.append(now[0]))
-    begin_folder(tmp_path, {"key": KEY})
+    RunFolder(tmp_path).begin(run_plan(KEY))
     synced.clear()
     with Journal(tmp_path, HASH) as journal:
         for now[0] in (0.5, 1.5, 2.0, 3.0):
@@ -403,11 +402,11 @@ def test_a_sync_that_fails_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_the_plan_is_written_before_any_work_and_rewritten(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "run"
-    begin_folder(folder, {"key": KEY, "donors": ["a"]})
-    assert read_plan(folder)["donors"] == ["a"]
+    RunFolder(folder).begin(run_plan(KEY, layers=("a",)))
+    assert RunFolder(folder).read_plan().layers == ("a",)
     filled(folder)
-    begin_folder(folder, {"key": KEY, "donors": ["b"]})
-    assert read_plan(folder)["donors"] == ["b"]
+    RunFolder(folder).begin(run_plan(KEY, layers=("b",)))
+    assert RunFolder(folder).read_plan().layers == ("b",)
     assert sorted(path.name for path in folder.iterdir()) == [JOURNAL, PLAN]
 
 
@@ -424,8 +423,8 @@ def test_another_key_is_refused_by_part(tmp_path: Path, changed: dict, words: st
     path = filled(tmp_path)
     before = path.read_bytes(), (tmp_path / PLAN).read_bytes()
     for look in (
-        lambda: begin_folder(tmp_path, {"key": KEY | changed}),
-        lambda: check_conditions(tmp_path, KEY | changed),
+        lambda: RunFolder(tmp_path).begin(run_plan(KEY | changed)),
+        lambda: RunFolder(tmp_path).check_conditions(KEY | changed),
     ):
         with pytest.raises(RunError, match=f"under other conditions: {words}.*--fresh"):
             look()
@@ -434,27 +433,27 @@ def test_another_key_is_refused_by_part(tmp_path: Path, changed: dict, words: st
 
 def test_conditions_are_compared_as_json_has_them(tmp_path: Path) -> None:
     filled(tmp_path)
-    check_conditions(tmp_path, {**KEY, "task": {"limit": None, "model": "smp:Unet"}})
-    begin_folder(tmp_path, {"key": {**KEY, "args": (1, 2)}}, fresh=True)
-    check_conditions(tmp_path, {**KEY, "args": [1, 2]})
+    RunFolder(tmp_path).check_conditions({**KEY, "task": {"limit": None, "model": "smp:Unet"}})
+    RunFolder(tmp_path).begin(run_plan({**KEY, "args": (1, 2)}), fresh=True)
+    RunFolder(tmp_path).check_conditions({**KEY, "args": [1, 2]})
 
 
 def test_conditions_may_change_while_nothing_is_scored(tmp_path: Path) -> None:
-    begin_folder(tmp_path, {"key": KEY})
-    begin_folder(tmp_path, {"key": KEY | {"threads": 2}})
-    assert read_plan(tmp_path)["key"]["threads"] == 2
+    RunFolder(tmp_path).begin(run_plan(KEY))
+    RunFolder(tmp_path).begin(run_plan(KEY | {"threads": 2}))
+    assert RunFolder(tmp_path).read_plan().key["threads"] == 2
 
 
 def test_fresh_sets_journals_aside_and_keeps_them(tmp_path: Path) -> None:
     first = filled(tmp_path).read_bytes()
-    begin_folder(tmp_path, {"key": KEY | {"threads": 2}}, fresh=True)
+    RunFolder(tmp_path).begin(run_plan(KEY | {"threads": 2}), fresh=True)
     assert not (tmp_path / JOURNAL).exists()
     with Journal(tmp_path, key_of(KEY | {"threads": 2})) as journal:
         journal.append(block("second"))
-    begin_folder(tmp_path, {"key": KEY}, fresh=True)
+    RunFolder(tmp_path).begin(run_plan(KEY), fresh=True)
     assert (tmp_path / "journal.1" / "main.jsonl").read_bytes() == first
     assert (tmp_path / "journal.2" / "main.jsonl").exists()
-    assert read_plan(tmp_path)["key"] == KEY
+    assert RunFolder(tmp_path).read_plan().key == KEY
     assert read_blocks(tmp_path, key=HASH) == {}
 
 
@@ -467,7 +466,7 @@ def test_a_journal_without_plan_is_refused(tmp_path: Path) -> None:
     filled(tmp_path)
     (tmp_path / PLAN).unlink()
     with pytest.raises(RunError, match=r"has a journal but no plan\.json"):
-        begin_folder(tmp_path, {"key": KEY})
+        RunFolder(tmp_path).begin(run_plan(KEY))
 
 
 @pytest.mark.parametrize(
@@ -477,29 +476,30 @@ def test_somebody_elses_plan_is_refused(tmp_path: Path, content: str) -> None:
     filled(tmp_path)
     (tmp_path / PLAN).write_text(content)
     with pytest.raises(RunError, match=r"or no sweep's plan"):
-        read_plan(tmp_path)
+        RunFolder(tmp_path).read_plan()
     with pytest.raises(RunError, match=r"or no sweep's plan"):
-        begin_folder(tmp_path, {"key": KEY})
+        RunFolder(tmp_path).begin(run_plan(KEY))
     assert (tmp_path / PLAN).read_text() == content
 
 
-@pytest.mark.parametrize("schema", ["ckptswap.run/1", "ckptswap.run/2"])
-def test_an_earlier_versions_plan_is_told_from_a_damaged_one(tmp_path: Path, schema: str) -> None:
-    (tmp_path / PLAN).write_text(json.dumps({"schema": schema, "key": KEY}))
+@pytest.mark.parametrize("write", [json.dumps, sealed])
+@pytest.mark.parametrize("schema", ["ckptswap.run/1", "ckptswap.run/2", "ckptswap.run/3"])
+def test_an_earlier_versions_plan_is_told_from_a_damaged_one(tmp_path: Path, schema: str, write) -> None:
+    (tmp_path / PLAN).write_text(write({"schema": schema, "key": KEY}))
     with pytest.raises(RunError, match="by an earlier version of ckptswap: sweep again"):
-        read_plan(tmp_path)
+        RunFolder(tmp_path).read_plan()
 
 
 def test_no_run_folder(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds no sweep"):
-        read_plan(tmp_path / "nowhere")
+        RunFolder(tmp_path / "nowhere").read_plan()
 
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot make"):
-        begin_folder(tmp_path / "file" / "run", {"key": KEY})
-    begin_folder(tmp_path / "run", {"key": KEY})
+        RunFolder(tmp_path / "file" / "run").begin(run_plan(KEY))
+    RunFolder(tmp_path / "run").begin(run_plan(KEY))
     (tmp_path / "run" / JOURNAL).write_text("")
     with pytest.raises(RunError, match=r"journal is not a plain folder"):
         Journal(tmp_path / "run", HASH)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from plain import bits
+from sweeping import run_plan
 from torch import Tensor
 
 from ckptswap.errors import MetricError
@@ -16,7 +17,8 @@ from ckptswap.scoring.full import FullScorer, ModelOutput, scored
 from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.variant import Variant
 from ckptswap.sweep.loop import Alive, everyone, score_missing
-from ckptswap.sweep.run_folder.journal import Journal, begin_folder, key_of
+from ckptswap.sweep.run_folder.folder import RunFolder
+from ckptswap.sweep.run_folder.journal import Journal, key_of
 from ckptswap.task import Task, TaskSpec, load_task
 from ckptswap.task.data import load_data
 from ckptswap.task.task import Score
@@ -27,7 +29,7 @@ KEY = {"of": "a test"}
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
-    begin_folder(tmp_path / "run", {"key": KEY})
+    RunFolder(tmp_path / "run").begin(run_plan(KEY))
     with Journal(tmp_path / "run", key_of(KEY)) as found:
         yield found
 

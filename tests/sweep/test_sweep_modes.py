@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from plain import plain_network
+from sweeping import prepare, sweep
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError, RunError, SelectionError, UsageError
-from ckptswap.executors import executor
 from ckptswap.formats import open_checkpoint
 from ckptswap.scoring.calibration import Calibration
 from ckptswap.selection import Selection
@@ -23,7 +23,8 @@ from ckptswap.sweep.analysis import load_result
 from ckptswap.sweep.layers import layer_order
 from ckptswap.sweep.result import Row, SweepResult
 from ckptswap.sweep.run_folder.journal import decode, journal_files
-from ckptswap.sweep.runner import prepare, sweep
+from ckptswap.sweep.runner import executor_of
+from ckptswap.sweep.spec import RunOptions
 from ckptswap.task import TaskSpec, load_task
 from ckptswap.transplant import plan_transplant, transplant
 
@@ -352,7 +353,14 @@ def test_workers_make_the_same_donors_and_statistics(skip: TaskSpec, pair, run: 
         "selection": READ, "by": [("layer",)], "alphas": [0.5], "calibration": calibration, "tolerance": 0.001,
     }  # fmt: skip
     here = sweep(donors, recipient, skip, run_dir=run, **how)
-    there = sweep(donors, recipient, skip, run_dir=run.with_name("jobs"), executor=executor(skip, jobs=2), **how)
+    there = sweep(
+        donors,
+        recipient,
+        skip,
+        run_dir=run.with_name("jobs"),
+        executor=executor_of(RunOptions(jobs=2), skip),
+        **how,
+    )
     assert there == here
     assert load_result(run) == here
 

@@ -15,20 +15,22 @@ import odd_models
 import pytest
 import torch
 from plain import plain_outputs
+from sweeping import prepare, ran, sweep
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import MetricError, ModelError, RunError, TaskError
-from ckptswap.executors import inline
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.interpreter import Replay
 from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import BASELINE
 from ckptswap.selection import Selection
+from ckptswap.sweep import runner
 from ckptswap.sweep.analysis import load_analysis, load_result
 from ckptswap.sweep.plan import variant_id
 from ckptswap.sweep.progress import Progress
-from ckptswap.sweep.run_folder.journal import DONOR, JOURNAL, decode, journal_files, read_plan
-from ckptswap.sweep.runner import prepare, sweep
+from ckptswap.sweep.run_folder.blocks import DONOR
+from ckptswap.sweep.run_folder.folder import RunFolder
+from ckptswap.sweep.run_folder.journal import JOURNAL, decode, journal_files
 from ckptswap.task import Task, TaskSpec, load_task
 
 BOTH = [("kind",), ("layer", "kind")]
@@ -278,7 +280,7 @@ def test_the_folder_alone_gives_the_same_table(skip: TaskSpec, save, own: Path, 
 def test_the_folder_is_read_without_torch(skip: TaskSpec, save, run: Path) -> None:
     result = sweep(save(1, "Skip"), save(0, "Skip"), skip, run_dir=run)
     code = (
-        "import sys; from ckptswap.sweep.analysis import load_result; import ckptswap.sweep.runner; "
+        "import sys; from ckptswap.sweep.analysis import load_result; "
         f"print(len(load_result({str(run)!r}).rows), 'torch' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -312,11 +314,11 @@ def test_batches_first_variants_inside(skip: TaskSpec, save, run: Path) -> None:
 
 def test_the_plan_is_there_before_the_work(skip: TaskSpec, save, run: Path, monkeypatch) -> None:
     def stop(*_: object) -> None:
-        assert read_plan(run)["plan"]["cells"]
+        assert RunFolder(run).read_plan().plan.cells
         assert {variant for variant, _ in places(run)} == {BASELINE}
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(inline, "score_missing", stop)
+    monkeypatch.setattr(runner, "score_missing", stop)
     with pytest.raises(KeyboardInterrupt):
         sweep(save(1, "Skip"), save(0, "Skip"), skip, run_dir=run)
 
@@ -409,7 +411,7 @@ def test_rows_that_are_not_begun_are_counted(skip: TaskSpec, save, run: Path) ->
     with pytest.raises(KeyboardInterrupt):
         sweep(save(1, "Skip"), save(0, "Skip"), skip, run_dir=run, progress=interrupt)
     partly = load_result(run)
-    cells = len(read_plan(run)["plan"]["cells"])
+    cells = len(RunFolder(run).read_plan().plan.cells)
     assert len(partly.rows) < cells
     assert any(f"{cells - len(partly.rows)} of {cells} rows are not scored yet" in note for note in partly.notes)
 
@@ -563,7 +565,7 @@ def test_everything_replayed_is_computed_again_in_full(
     """Wrong from the first variant on, from the last of the first batch, or in the last batch's new shape only."""
     spoil(first)
     proposal = prepare(save(1, "Skip"), save(0, "Skip"), skip, run_dir=run, selection=FEW)
-    assert proposal.run() == load_result(whole)
+    assert ran(proposal) == load_result(whole)
     assert proposal.scorer.how == "full"
     [note] = proposal.scorer.notes
     assert "has other bits than a full pass: every variant is run in full" in note
@@ -585,7 +587,7 @@ def test_distrust_outlives_the_run(skip: TaskSpec, save, run: Path, whole: Path,
         with pytest.raises(KeyboardInterrupt):
             sweep(donor, recipient, skip, run_dir=run, selection=FEW, progress=interrupt)
     proposal = prepare(donor, recipient, skip, run_dir=run, selection=FEW)
-    assert proposal.run() == load_result(whole)
+    assert ran(proposal) == load_result(whole)
     assert proposal.scorer.notes == [
         "an earlier part of this run found replays with other bits than full passes: every variant is run in full"
     ]

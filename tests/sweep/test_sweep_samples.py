@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sweeping import plan_json, prepare, write_plan_json
+from sweeping import ran as run
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import RunError
-from ckptswap.sweep.run_folder.journal import SAMPLES, begin_folder, read_plan, write_plan
-from ckptswap.sweep.run_folder.samples import SCHEMA, Samples, keep_samples, load_samples
+from ckptswap.sweep.run_folder.folder import RunFolder
+from ckptswap.sweep.run_folder.samples import SCHEMA, Hit, Samples
 from ckptswap.sweep.run_folder.sealed import sealed, unsealed
-from ckptswap.sweep.runner import Sweep, prepare
+from ckptswap.sweep.runner import Sweep
 from ckptswap.task import TaskSpec
 
 Save = Callable[..., Checkpoint]
@@ -31,11 +33,19 @@ def proposal(save: Save, spec: TaskSpec, folder: Path) -> Sweep:
     return prepare(save(1, "Skip"), save(0, "Skip"), spec, run_dir=folder)
 
 
+def kept(planned: Sweep, **how: Any) -> tuple[Hit, ...]:
+    """The hits that a sweep keeps."""
+    run(planned, samples=True, **how)
+    samples = planned.folder.load_samples()
+    assert samples is not None
+    return samples.hits
+
+
 @pytest.fixture
 def ran(save: Save, skip: TaskSpec, tmp_path: Path) -> Sweep:
-    found = proposal(save, replace(skip, metrics=("iou",)), tmp_path / "run")
-    found.run()
-    return found
+    planned = proposal(save, replace(skip, metrics=("iou",)), tmp_path / "run")
+    run(planned)
+    return planned
 
 
 def pixels(uri: str) -> np.ndarray:
@@ -62,7 +72,7 @@ def iou(output: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
 
 
 def test_they_are_the_worst_samples_of_the_worst_cells_and_look_as_the_model_says(ran: Sweep) -> None:
-    hits = keep_samples(ran)
+    hits = kept(ran)
     donor, recipient = (torch.load(each.path) for each in (ran.donors[0], ran.recipient))
     images, masks, baseline = outputs(ran, recipient)
     drops = {
@@ -92,22 +102,20 @@ def test_they_are_the_worst_samples_of_the_worst_cells_and_look_as_the_model_say
 
 
 def test_what_was_kept_is_read_again(ran: Sweep) -> None:
-    assert load_samples(ran.folder) is None
-    hits = keep_samples(ran)
+    assert ran.folder.load_samples() is None
+    hits = kept(ran)
     assert len(hits) == 9
-    assert load_samples(ran.folder) == Samples("iou", hits)
+    assert ran.folder.load_samples() == Samples("iou", hits)
 
 
 def test_a_score_that_compares_no_pictures_keeps_none(save: Save, skip: TaskSpec, tmp_path: Path) -> None:
-    found = proposal(save, skip, tmp_path / "run")  # its first metric is the user's own
-    found.run()
-    assert keep_samples(found) == ()
+    planned = proposal(save, skip, tmp_path / "run")  # its first metric is the user's own
+    assert kept(planned) == ()
 
 
 def test_an_image_is_compared_as_an_image(save: Save, skip: TaskSpec, tmp_path: Path) -> None:
     found = proposal(save, replace(skip, metrics=("mse",), target="input"), tmp_path / "run")
-    found.run()
-    hits = keep_samples(found)
+    hits = kept(found)
     assert hits
     assert (pixels(hits[0].pictures["truth"]) == pixels(hits[0].pictures["input"])).all()
 
@@ -151,24 +159,23 @@ def test_an_output_that_is_no_image_gives_none(tmp_path: Path, data: str, metric
     )
     spec = TaskSpec(model=f"{own}:Few", data=f"{own}:{data}", metrics=(metric,), batch_size=6, threads=1)
     found = prepare(donor, recipient, spec, run_dir=tmp_path / "run")
-    found.run(tolerance=0.01)
-    assert keep_samples(found) == ()
-    assert load_samples(found.folder) == Samples(metric, ())
+    assert kept(found, tolerance=0.01) == ()
+    assert found.folder.load_samples() == Samples(metric, ())
 
 
 @pytest.mark.parametrize("changed", ["key", "plan"])
 def test_samples_of_another_run_in_the_folder_are_none(ran: Sweep, changed: str) -> None:
-    keep_samples(ran)
-    contents = read_plan(ran.folder)
-    contents[changed]["other"] = "another"
-    write_plan(ran.folder, contents)
-    assert load_samples(ran.folder) is None
+    kept(ran)
+    content = plan_json(ran.folder.path)
+    content[changed] |= {"key": {"other": "another"}, "plan": {"alphas": [0.5]}}[changed]
+    write_plan_json(ran.folder.path, content)
+    assert ran.folder.load_samples() is None
 
 
 def test_a_fresh_run_begins_without_samples(ran: Sweep) -> None:
-    keep_samples(ran)
-    begin_folder(ran.folder, read_plan(ran.folder), fresh=True)
-    assert not (ran.folder / SAMPLES).exists()
+    kept(ran)
+    ran.folder.begin(ran.folder.read_plan(), fresh=True)
+    assert not ran.folder.samples_path.exists()
 
 
 @pytest.mark.parametrize(
@@ -188,13 +195,13 @@ def test_a_fresh_run_begins_without_samples(ran: Sweep) -> None:
     ],
 )
 def test_a_value_of_another_type_is_damage(ran: Sweep, field: str, value: object) -> None:
-    keep_samples(ran)
-    path = ran.folder / SAMPLES
+    kept(ran)
+    path = ran.folder.samples_path
     rows = unsealed(path.read_bytes())
     rows["rows"][0][field] = value
     path.write_text(sealed(rows))
     with pytest.raises(RunError, match="is damaged"):
-        load_samples(ran.folder)
+        ran.folder.load_samples()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", *(
@@ -202,23 +209,23 @@ def test_a_value_of_another_type_is_damage(ran: Sweep, field: str, value: object
     for changed in [{"rows": [{"x": 1}]}, {"rows": 3}, {"rows": [3]}, {"metric": None}]
 ), sealed({"schema": SCHEMA, "metric": "iou", "rows": []})])  # fmt: skip
 def test_a_damaged_file_is_a_sentence(tmp_path: Path, text: str) -> None:
-    (tmp_path / SAMPLES).write_text(text)
+    RunFolder(tmp_path).samples_path.write_text(text)
     with pytest.raises(RunError, match="is damaged"):
-        load_samples(tmp_path)
+        RunFolder(tmp_path).load_samples()
 
 
 def test_a_file_of_an_older_form_is_as_none(ran: Sweep) -> None:
-    keep_samples(ran)
-    path = ran.folder / SAMPLES
+    kept(ran)
+    path = ran.folder.samples_path
     path.write_text(sealed(unsealed(path.read_bytes()) | {"schema": "ckptswap.samples/4"}))
-    assert load_samples(ran.folder) is None
+    assert ran.folder.load_samples() is None
 
 
 def test_a_file_that_names_something_else_is_refused(ran: Sweep) -> None:
-    keep_samples(ran)
-    path = ran.folder / SAMPLES
+    kept(ran)
+    path = ran.folder.samples_path
     rows = unsealed(path.read_bytes())
     rows["rows"][0]["pictures"]["input"] = "https://example.org/x.png"
     path.write_text(sealed(rows))
     with pytest.raises(RunError, match="something else than pictures"):
-        load_samples(ran.folder)
+        ran.folder.load_samples()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from plain import plain_network
+from sweeping import sweep
 from test_sweep_modes import READ, state_of
 from torch import Tensor
 from torch.nn import functional
@@ -16,7 +17,6 @@ from torch.nn import functional
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import UsageError
 from ckptswap.sweep.plan import Plan
-from ckptswap.sweep.runner import sweep
 from ckptswap.sweep.screen import loss
 from ckptswap.task import Task, TaskSpec
 from ckptswap.task.task import load_task

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from sweeping import sweep
 from test_sweep_modes import READ, error_of, state_of
 
 from ckptswap.errors import RunError
 from ckptswap.formats import open_checkpoint
 from ckptswap.sweep.donors import open_donor
-from ckptswap.sweep.runner import sweep
 from ckptswap.sweep.select import Choice, commands, select
 from ckptswap.task import TaskSpec
 

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from ckptswap.scoring.scorer import REPLAY, Block
 
+DONOR = "donor"
+
+
+def donor_id(number: int) -> str:
+    """What the journal calls a donor itself.
+
+    >>> donor_id(0), donor_id(1)
+    ('donor', 'donor1')
+    """
+    return DONOR if number == 0 else f"{DONOR}{number}"
+
 
 class Blocks(dict[tuple[str, int], Block]):
     """All that is known of a run, by variant and batch. Of two blocks for one place the better one stays, whatever

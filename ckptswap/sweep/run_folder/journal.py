@@ -1,11 +1,10 @@
-"""What a run remembers: a folder with `plan.json` (conditions and plan) and `journal/` (finished blocks).
+"""A run's journal: the finished blocks, in files that are only ever appended to.
 
-A block is one variant on one batch. A journal file is only ever appended to, by one writer, one line a block, each
-with a CRC-32 of its bytes; it begins with the key of the conditions under which its scores were made. `plan.json`
-has a checksum too, and the mark of the user whose command wrote it (`sealed`). A line is
-written by a single call and fsynced within a second, so that a killed run loses no more than the block in flight,
-and a power cut no more than a second. Statistics are stored as the bytes of their float64 values, so that a
-continued run gives the same table, bit for bit.
+A block is one variant on one batch. Each file has one writer, and one line a block with a CRC-32 of its bytes; it
+begins with the key of the conditions under which its scores were made. A line is written by a single call and
+fsynced within a second, so that a killed run loses no more than the block in flight, and a power cut no more than
+a second. Statistics are stored as the bytes of their float64 values, so that a continued run gives the same table,
+bit for bit.
 """
 
 from __future__ import annotations
@@ -19,26 +18,19 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain, count
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
 from ckptswap.errors import RunError
-from ckptswap.formats.atomic import write_text
 from ckptswap.scoring.scorer import Block, Way
 from ckptswap.sweep.run_folder.blocks import Blocks
-from ckptswap.sweep.run_folder.contents import refuse_odd_contents
-from ckptswap.sweep.run_folder.plain import open_to_append, read_plain, refuse_odd, refuse_odd_parts
-from ckptswap.sweep.run_folder.sealed import is_own, plain_json, sealed, unsealed
+from ckptswap.sweep.run_folder.plain import faults, open_plain, open_to_append, read_plain, refuse_odd, unused
 
 SCHEMA = "ckptswap.run/3"
-PLAN = "plan.json"
 JOURNAL = "journal"
-SAMPLES = "samples.json"
-"""The samples that were hit worst (`samples`), which are nothing without their scores."""
-DONOR = "donor"
 SYNC = 1.0
 """Seconds after which what was written is made to reach the disk."""
 
@@ -53,15 +45,6 @@ _FORMS = [(str, int, failed, engine) for failed in (str, type(None)) for engine 
 """Types of a block's variant, batch and failure, and its engine: a sound checksum says nothing of who made it."""
 
 
-def donor_id(number: int) -> str:
-    """What the journal calls a donor itself.
-
-    >>> donor_id(0), donor_id(1)
-    ('donor', 'donor1')
-    """
-    return DONOR if number == 0 else f"{DONOR}{number}"
-
-
 def encode(block: Block) -> bytes:
     """A block as its line, newline included.
 
@@ -74,7 +57,7 @@ def encode(block: Block) -> bytes:
 
 def decode(line: bytes) -> Block:
     """The block of a line; raises `ValueError` when a single bit of it has changed."""
-    return _block(content_of(line))
+    return _block(_content_of(line))
 
 
 def _block(content: Any) -> Block:
@@ -90,7 +73,7 @@ def _line(content: object) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def content_of(line: bytes) -> Any:
+def _content_of(line: bytes) -> Any:
     """What a line says; raises `ValueError` when a single bit of it has changed."""
     text = _checked(line).decode("ascii")  # json would first guess at the encoding of bytes
     try:
@@ -108,12 +91,12 @@ def _checked(line: bytes) -> bytes:
 
 
 def _contents(lines: Sequence[bytes]) -> Iterator[Any]:
-    """`content_of` of each. As one array they parse in half the time; but an error must come at its own line."""
+    """`_content_of` of each. As one array they parse in half the time; but an error must come at its own line."""
     try:
         found = json.loads(b"[%s]" % b",".join(map(_checked, lines)))
     except (ValueError, RecursionError):
         found = []
-    return iter(found) if len(found) == len(lines) else map(content_of, lines)
+    return iter(found) if len(found) == len(lines) else map(_content_of, lines)
 
 
 def _packed(values: np.ndarray) -> str:
@@ -166,17 +149,17 @@ def _read_file(path: Path, key: str) -> Iterator[Block | None]:
     """A file's blocks; None where its writer found that replays cannot be trusted."""
     with faults(f"cannot read {path}"):
         lines = read_plain(path).splitlines(keepends=True)
-    if lines and is_torn(lines[-1]):
+    if lines and _is_torn(lines[-1]):
         lines.pop()
-    return read_lines(path, lines, key)
+    return _read_lines(path, lines, key)
 
 
-def is_torn(line: bytes) -> bool:
+def _is_torn(line: bytes) -> bool:
     """Whether a file's last line was broken off; one that is whole but for the byte after it is damaged."""
     return line[-1:] != b"\n" and line[:9] != b"%08x " % zlib.crc32(line[9:-1])
 
 
-def read_lines(path: Path, lines: list[bytes], key: str, first: int = 1) -> Iterator[Block | None]:
+def _read_lines(path: Path, lines: list[bytes], key: str, first: int = 1) -> Iterator[Block | None]:
     """The blocks of whole lines, which are numbered from `first` on; None for a line of distrust.
 
     Raises `RunError` naming file and line for a damaged one, and where the file was made under another key.
@@ -266,46 +249,6 @@ def key_of(conditions: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()
 
 
-def begin_folder(folder: Path, contents: Mapping[str, Any], *, fresh: bool = False) -> None:
-    """Make a run folder ready for work under `contents["key"]`, writing `plan.json` atomically.
-
-    `contents` is a JSON object with the conditions under "key". Raises `RunError` when the folder holds a run
-    made under other conditions (naming what changed), unless `fresh` sets its journal aside and removes its
-    samples.
-    """
-    with faults(f"cannot make {folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
-    refuse_odd_parts(folder)
-    if fresh:
-        set_aside(folder / JOURNAL)
-        with faults(f"cannot remove {folder / SAMPLES}"):
-            (folder / SAMPLES).unlink(missing_ok=True)
-    else:
-        check_conditions(folder, contents["key"])
-    write_plan(folder, contents)
-
-
-def write_plan(folder: Path, contents: Mapping[str, Any]) -> None:
-    """Write `plan.json`, atomically, under its checksum and this user's mark."""
-    write_text(folder / PLAN, sealed({"schema": SCHEMA, **contents}, marked=True))
-
-
-def check_conditions(folder: Path, conditions: Mapping[str, Any]) -> None:
-    """Raises `RunError` when a run folder has scores made under other conditions, naming what changed."""
-    if not journal_files(folder):
-        return  # nothing was scored, so nothing can be mixed up
-    if not (folder / PLAN).exists():
-        raise RunError(f"{folder} has a journal but no {PLAN}", remedy="--fresh sets the journal aside")
-    then, now = read_plan(folder)["key"], json.loads(json.dumps(conditions))
-    changed = [part for part in {**then, **now} if then.get(part) != now.get(part)]
-    if changed:
-        what = "; ".join(_change(part, then.get(part), now.get(part)) for part in changed)
-        raise RunError(
-            f"{folder} was made under other conditions: {what}",
-            remedy="use another --run, or --fresh to set the old journal aside",
-        )
-
-
 def set_aside(journal: Path) -> None:
     """Rename a journal's folder to the first free `journal.N` beside it."""
     if not journal.exists():
@@ -314,73 +257,62 @@ def set_aside(journal: Path) -> None:
         journal.rename(unused(journal))
 
 
-def unused(path: Path) -> Path:
-    """The path, or the first of `path.1`, `path.2`, … that is not there."""
-    numbered = (path.with_name(f"{path.name}.{number}") for number in count(1))
-    return next(each for each in chain([path], numbered) if not each.exists())
+def repair(folder: Path) -> list[str]:
+    """Leave broken lines out of every journal file, keeping the old file as `NAME.jsonl.damaged` (then
+    `.damaged.1`, …); says what it did.
 
-
-def read_plan(folder: Path) -> dict[str, Any]:
-    """The contents of a run's `plan.json`; raises `RunError` when it is missing, damaged or no run's.
-
-    What is there is of the right form, but anybody may have written it.
+    A file whose first line is broken is set aside whole, since nobody can tell what its scores belong to.
     """
-    return _parsed_plan(folder / PLAN, _raw_plan(folder))
+    sentences = []
+    for path in journal_files(folder):
+        with faults(f"cannot repair {path}"):
+            lines = read_plain(path).splitlines(keepends=True)
+            broken = [number for number, line in enumerate(lines, start=1) if not _is_sound(line)]
+            torn = bool(lines) and _is_torn(lines[-1])
+            if not broken or (torn and broken == [len(lines)]):
+                continue
+            path.rename(unused(path.with_name(f"{path.name}.damaged")))
+            if 1 not in broken:
+                kept = (line for number, line in enumerate(lines, start=1) if number not in broken)
+                path.write_bytes(b"".join(kept))
+        lines_left_out = "1 damaged line" if len(broken) == 1 else f"{len(broken)} damaged lines"
+        sentences.append(f"{path}: left out {lines_left_out} ({', '.join(map(str, broken[:10]))})")
+    return sentences
 
 
-def read_plan_and_owner(folder: Path) -> tuple[dict[str, Any], bool]:
-    """What `read_plan` gives, and whether this user's own command wrote it, here or where it was copied from."""
-    raw = _raw_plan(folder)  # once: another plan could be there the next time
-    return _parsed_plan(folder / PLAN, raw), is_own(raw)
-
-
-def _parsed_plan(path: Path, raw: bytes) -> dict[str, Any]:
+def _is_sound(line: bytes) -> bool:
     try:
-        found = unsealed(raw)
-        if found["schema"] != SCHEMA:
-            raise ValueError(f"its schema is {found['schema']!r:.40}, not {SCHEMA!r}")
-        refuse_odd_contents(found)
-        return found
-    except (ValueError, KeyError, TypeError) as error:
-        if _is_of_an_earlier_version(raw):
-            raise RunError(
-                f"{path} was written by an earlier version of ckptswap", remedy="sweep again into another folder"
-            ) from None
-        raise RunError(
-            f"{path} is damaged, or no sweep's plan ({error})",
-            remedy="the same sweep with --repair writes it anew",
-        ) from None
-
-
-def _raw_plan(folder: Path) -> bytes:
-    path = folder / PLAN
-    if not os.path.lexists(path):
-        raise RunError(f"{folder} holds no sweep (no {PLAN})", remedy="give the folder that `sweep --run` made")
-    with faults(f"cannot read {path}"):
-        return read_plain(path)
-
-
-def _is_of_an_earlier_version(raw: bytes) -> bool:
-    try:
-        return plain_json(raw).get("schema") in ("ckptswap.run/1", "ckptswap.run/2")
+        _content_of(line)
     except ValueError:
         return False
+    return True
 
 
-def _change(part: str, then: object, now: object) -> str:
-    """The part's name, and its fields or values where they are short enough to help."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        fields = [name for name in {**then, **now} if then.get(name) != now.get(name)]
-        return f"{part} ({', '.join(_change(name, then.get(name), now.get(name)) for name in fields)})"
-    if max(len(str(then)), len(str(now))) <= 40:
-        return f"{part} was {then}, is {now}"
-    return f"{part} changed"
+class JournalTail:
+    """What is new in a run's journal files since the last look, `own` left out.
 
+    Where a file begins and ends plays no part: a line that is still being written is left for the next look.
+    """
 
-@contextmanager
-def faults(what: str) -> Iterator[None]:
-    """Turn the system's refusals (no space, no permission, no such folder) into a `RunError`."""
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"{what}: {error.strerror or error}", remedy="free space, or use another --run") from error
+    def __init__(self, folder: Path, key: str, own: Path) -> None:
+        self._folder, self._key, self._own = folder, key, own
+        self._read: dict[Path, tuple[int, int]] = {}
+
+    def look(self) -> Iterator[Block | None]:
+        """New blocks, file by file; None where a writer found that replays cannot be trusted.
+
+        Raises `RunError` where a line is damaged, or a file was written under another key.
+        """
+        for path in journal_files(self._folder):
+            if path != self._own:
+                yield from self._look_into(path)
+
+    def _look_into(self, path: Path) -> Iterator[Block | None]:
+        offset, count = self._read.get(path, (0, 0))
+        with faults(f"cannot read {path}"), open_plain(path) as file:
+            file.seek(offset)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        lines = whole.splitlines(keepends=True)
+        self._read[path] = (offset + len(whole), count + len(lines))
+        yield from _read_lines(path, lines, self._key, first=count + 1)

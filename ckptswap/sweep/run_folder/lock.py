@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ckptswap.errors import RunError
-from ckptswap.sweep.run_folder.journal import faults
-from ckptswap.sweep.run_folder.plain import read_plain
+from ckptswap.sweep.run_folder.plain import faults, read_plain
 from ckptswap.sweep.run_folder.sealed import sealed, unsealed
 
 LOCK = "lock"

@@ -6,16 +6,14 @@ A folder may come from a stranger, and with it a symbolic link where a file is l
 from __future__ import annotations
 
 import os
-import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO
 
 from ckptswap.errors import RunError
-
-_FILES = re.compile(r"(plan|samples|experiment|sweeps)\.json|lock|(result|report)\.\w+")
-_FOLDERS = re.compile(r"(journal|orders|slurm)(\.\d+)?")
-"""What a run writes to, by its name."""
 
 FILE_MOST = 4 << 30
 SMALL = 1 << 20
@@ -70,14 +68,16 @@ def refuse_odd(path: Path, *, folder: bool = False) -> None:
         raise RunError(f"{path} is not a plain {what}", remedy="take it away, or use another run folder")
 
 
-def refuse_odd_parts(folder: Path) -> None:
-    """Raises `RunError` where what a run would write to in its folder is a link, a pipe or the like."""
-    if not folder.is_dir():
-        return
-    for name in sorted(os.listdir(folder)):
-        if _FILES.fullmatch(name):
-            refuse_odd(folder / name)
-        elif _FOLDERS.fullmatch(name):
-            refuse_odd(folder / name, folder=True)
-            for path in (folder / name).glob("*.jsonl"):
-                refuse_odd(path)
+def unused(path: Path) -> Path:
+    """The path, or the first of `path.1`, `path.2`, … that is not there."""
+    numbered = (path.with_name(f"{path.name}.{number}") for number in count(1))
+    return next(place for place in chain([path], numbered) if not place.exists())
+
+
+@contextmanager
+def faults(what: str) -> Iterator[None]:
+    """Turn the system's refusals (no space, no permission, no such folder) into a `RunError`."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{what}: {error.strerror or error}", remedy="free space, or use another --run") from error

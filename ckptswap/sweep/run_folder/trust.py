@@ -10,15 +10,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from ckptswap.errors import RunError, UsageError
 from ckptswap.shell import joined
 from ckptswap.sweep.donors import is_made
-from ckptswap.sweep.run_folder.journal import read_plan_and_owner
-from ckptswap.sweep.worker_spec import Named as Source
-from ckptswap.sweep.worker_spec import WorkerSpec, parsed_worker_spec
+from ckptswap.sweep.run_folder.folder import RunFolder
+from ckptswap.sweep.source import SourceFile, SweepSource
 from ckptswap.task.spec import TaskSpec
 
 LONGEST = 200
@@ -33,10 +31,10 @@ itself may be no larger than the checkpoint."""
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedAgain:
     """What the command line names: checkpoints, and of a task's keys those that may name code or files.
 
-    >>> bool(Named()), bool(Named(task={"data": "scans"}))
+    >>> bool(NamedAgain()), bool(NamedAgain(task={"data": "scans"}))
     (False, True)
     """
 
@@ -48,93 +46,87 @@ class Named:
         return bool(self.donors or self.recipient or any(self.task.values()))
 
 
-def worker_spec_to_rebuild(folder: Path, named: Named | None = None) -> WorkerSpec:
-    """The order by which a folder's task may be built here.
+def source_to_rebuild(folder: RunFolder, named: NamedAgain | None = None) -> SweepSource:
+    """The source by which a folder's task may be built here.
 
     Raises `RunError`, before anything is run or opened, for a folder that this user's command did not make, unless
     all that it names is `named` again; `UsageError` for names that make no sense.
     """
-    contents, own = read_plan_and_owner(folder)
-    order = replace(_order(folder, contents), folder=str(folder.absolute()), calibration=None)
+    plan, own = folder.read_plan_and_owner()
+    source = replace(plan.source, spec=replace(plan.spec, calibration=None))
     if named:
-        return _renamed(order, named, folder)
+        return _renamed(source, named, folder)
     if not own:
-        flags = joined([word for flag in _flags(order) for word in flag])
+        flags = joined([word for flag in _flags(source) for word in flag])
         raise RunError(
             f"{folder} does not show that a command of yours made it, and would run or read what it names",
             remedy=f"if you trust that, name it again: {flags}",
         )
-    return order
+    return source
 
 
-def _order(folder: Path, contents: Mapping[str, Any]) -> WorkerSpec:
-    try:
-        return parsed_worker_spec(contents["order"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"{folder} does not say how it was made ({error})", remedy="run the sweep again") from None
-
-
-def _renamed(order: WorkerSpec, named: Named, folder: Path) -> WorkerSpec:
-    """The order with everything that names code or files from the command line, in the current folder."""
-    said = vars(order.spec)
-    spec = TaskSpec(exclude=order.spec.exclude)  # patterns on tensors' names: neither code nor files
-    spec = spec.merge({key: value for key, value in said.items() if key not in (*_NAMING, "exclude")})
-    own = [key for key in _NAMING if key not in _BOUNDED and _is_harmless(key, order.spec)]
-    spec = spec.merge({key: said[key] for key in own}).merge(named.task)
-    recipient, donors = named.recipient or "", named.donors
+def _renamed(source: SweepSource, named: NamedAgain, folder: RunFolder) -> SweepSource:
+    """The source with everything that names code or files from the command line, in the current folder."""
+    told = source.spec.task
+    values = vars(told)
+    task = TaskSpec(exclude=told.exclude)  # patterns on tensors' names: neither code nor files
+    task = task.merge({key: value for key, value in values.items() if key not in (*_NAMING, "exclude")})
+    own = [key for key in _NAMING if key not in _BOUNDED and _is_harmless(key, told)]
+    task = task.merge({key: values[key] for key in own}).merge(named.task)
+    are_all = len(named.donors) == len(source.donors)
     wanted = replace(
-        order,
-        recipient=replace(order.recipient, path=os.path.abspath(recipient)),
-        donors=tuple(map(_source, order.donors, donors)) if len(donors) == len(order.donors) else (),
-        spec=spec,
+        source,
+        spec=replace(source.spec, task=task),
+        recipient=replace(source.recipient, path=os.path.abspath(named.recipient or "")),
+        donors=tuple(map(_donor, source.donors, named.donors)) if are_all else (),
         cwd=os.getcwd(),
         places=(),
     )
-    missing = [flag for flag in _flags(order) if not _is_named(flag[0], named, wanted)]
+    missing = [flag for flag in _flags(source) if not _is_named(flag[0], named, wanted)]
     if missing:
         flags = joined([word for flag in missing for word in flag])
         raise UsageError(f"not all that {folder} names is named again", remedy=f"if you trust it, add {flags}")
     return wanted
 
 
-def _source(own: Source, path: str) -> Source:
+def _donor(own: SourceFile, path: str) -> SourceFile:
     return replace(own, path=path if is_made(path) else os.path.abspath(path))
 
 
-def _is_named(flag: str, named: Named, wanted: WorkerSpec) -> bool:
+def _is_named(flag: str, named: NamedAgain, wanted: SweepSource) -> bool:
     if flag == "--from":
         return bool(wanted.donors)
     if flag == "--recipient":
         return named.recipient is not None
-    key = flag.removeprefix("--").replace("-", "_")
-    return bool(named.task.get(key))
+    return bool(named.task.get(flag.removeprefix("--").replace("-", "_")))
 
 
-def _said(value: Any) -> str:
+def _as_flag(value: Any) -> str:
     """A flag's value, short enough for a sentence."""
     if isinstance(value, Mapping):
         text = ",".join(
-            f"{key}={each if isinstance(each, str) else json.dumps(each)}" for key, each in value.items()
+            f"{key}={part if isinstance(part, str) else json.dumps(part)}" for key, part in value.items()
         )
     else:
         text = value if isinstance(value, str) else ",".join(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
-def _flags(order: WorkerSpec) -> Iterator[tuple[str, str]]:
+def _flags(source: SweepSource) -> Iterator[tuple[str, str]]:
     """What a folder names, as flags and their values."""
-    for donor in order.donors:
-        yield "--from", _said(donor.path)
-    yield "--recipient", _said(order.recipient.path)
+    for donor in source.donors:
+        yield "--from", _as_flag(donor.path)
+    yield "--recipient", _as_flag(source.recipient.path)
+    task = source.spec.task
     for key in _NAMING:
-        value = getattr(order.spec, key)
-        if value and not _is_harmless(key, order.spec):
-            yield f"--{'metric' if key == 'metrics' else key.replace('_', '-')}", _said(value)
+        value = getattr(task, key)
+        if value and not _is_harmless(key, task):
+            yield f"--{'metric' if key == 'metrics' else key.replace('_', '-')}", _as_flag(value)
 
 
-def _is_harmless(key: str, spec: TaskSpec) -> bool:
+def _is_harmless(key: str, task: TaskSpec) -> bool:
     """Whether a key names what is ours, which runs no code of the folder's and reads no file that it chose."""
-    owner = getattr(spec, key.removesuffix("_args"))
+    owner = getattr(task, key.removesuffix("_args"))
     if key == "metrics":
-        return all(each.removesuffix(":pooled") in _METRICS for each in owner)
+        return all(name.removesuffix(":pooled") in _METRICS for name in owner)
     return owner is None if key == "group" else str(owner or "lab:").startswith(_REGISTERED)

@@ -6,12 +6,13 @@ Everything is found out anew from the journal's scores, so that a race that was 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
+from ckptswap.records import Count
 from ckptswap.scoring.variant import BASELINE
 from ckptswap.sweep.plan import By, Plan
 from ckptswap.sweep.race import RaceRules, Standing, chunk_ends, largest_drop, standing
@@ -29,7 +30,7 @@ class Race:
 
     metric: str
     direction: Literal["max", "min"]
-    top: int
+    top: Count
     confidence: float
     epsilon: float
     bounds: Bounds
@@ -46,18 +47,9 @@ class Race:
         baseline = scores.statistics(BASELINE, self.metric)
         return replace(self.rules, ceiling=largest_drop(baseline, bounds, self.direction))
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object; `from_json` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Race:
-        """The race that `to_json` wrote."""
-        return cls(**{**data, "bounds": tuple(data["bounds"])})
-
 
 @dataclass(frozen=True)
-class Heat:
+class SplitRace:
     """The race of one split: its variants, failed ones left out, and how they stand."""
 
     by: By
@@ -70,7 +62,7 @@ class Heat:
         return [self.variants[at] for at in self.standing.leaders]
 
 
-def heats(race: Race, plan: Plan, scores: Scores, units: Sequence[int]) -> Iterator[Heat]:
+def split_races(race: Race, plan: Plan, scores: Scores, units: Sequence[int]) -> Iterator[SplitRace]:
     """How each split's race stands by the scores so far; `units` (N,) in the data's order."""
     walk = np.concatenate(scores.walk)
     sign = 1.0 if race.direction == "max" else -1.0
@@ -79,16 +71,16 @@ def heats(race: Race, plan: Plan, scores: Scores, units: Sequence[int]) -> Itera
     rules = race.rules_for(scores)
     for by in plan.by:
         measured = [cell.variant for cell in plan.cells if cell.by == by and cell.status == "measured"]
-        variants = tuple(each for each in dict.fromkeys(measured) if scores.failed(each) is None)
+        variants = tuple(variant for variant in dict.fromkeys(measured) if scores.failed(variant) is None)
         if variants:
-            drops = [sign * (baseline - scores.statistics(each, race.metric)[walk, 0]) for each in variants]
-            yield Heat(by, variants, standing(np.array(drops), ends, rules, np.asarray(units)[walk]))
+            drops = [sign * (baseline - scores.statistics(variant, race.metric)[walk, 0]) for variant in variants]
+            yield SplitRace(by, variants, standing(np.array(drops), ends, rules, np.asarray(units)[walk]))
 
 
-def wanted(found: Sequence[Heat]) -> dict[str, int]:
+def wanted(races: Sequence[SplitRace]) -> dict[str, int]:
     """How many samples of the walk each variant must be scored on before its races can go on."""
     most: dict[str, int] = {}
-    for heat in found:
-        for variant, samples in zip(heat.variants, heat.standing.wanted.tolist(), strict=True):
+    for split in races:
+        for variant, samples in zip(split.variants, split.standing.wanted.tolist(), strict=True):
             most[variant] = max(most.get(variant, 0), samples)
     return most

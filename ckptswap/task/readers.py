@@ -62,7 +62,7 @@ class Sample:
         return sum(leaf.nbytes for leaf in leaves(parts))
 
 
-class Source:
+class SampleReader:
     """`again`: whether samples can be read a second time. `samples`: how many, None while that is unknown."""
 
     again: bool
@@ -108,7 +108,7 @@ class Source:
         return self._normalize(inputs) if isinstance(inputs, Tensor) else inputs
 
 
-class SampleSource(Source):
+class NumberedReader(SampleReader):
     """Samples by number: a folder, or somebody's Dataset, which only one thread at a time may use."""
 
     again = True
@@ -134,10 +134,10 @@ class SampleSource(Source):
         with faults_of(where, DataError):
             item = self._items[place]
         inputs, targets, groups = self._parts(item, where)
-        return Sample.of(inputs, targets, tuple(_label(each, where) for each in groups))
+        return Sample.of(inputs, targets, tuple(_label(group, where) for group in groups))
 
 
-class BatchSource(Source):
+class BatchReader(SampleReader):
     """Batches as they were made; they keep what they hold, and only their order is ours."""
 
     again = False
@@ -187,7 +187,7 @@ class BatchSource(Source):
 def _groups(values: Any, where: str) -> list[Group]:
     if not isinstance(values, Iterable) or isinstance(values, str) or getattr(values, "shape", None) == ():
         raise DataError(f"{where} has the groups {values!r}", remedy="yield one for each sample of the batch")
-    return [(_label(each, where),) for each in values]
+    return [(_label(value, where),) for value in values]
 
 
 def _label(value: Any, where: str) -> Hashable:

@@ -1,0 +1,294 @@
+"""The folder of a run: the only one who knows what its files are called.
+
+`plan.json` has a checksum, and the mark of the user whose command wrote it (`sealed`). The journal beside it
+holds the scores (`journal`), `samples.json` the samples that were hit worst (`samples`), which are nothing without
+these.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ckptswap.errors import RunError
+from ckptswap.formats.atomic import write_text
+from ckptswap.sweep.run_folder.blocks import Blocks
+from ckptswap.sweep.run_folder.journal import (
+    JOURNAL,
+    Journal,
+    JournalTail,
+    journal_files,
+    key_of,
+    read_blocks,
+    repair,
+    set_aside,
+)
+from ckptswap.sweep.run_folder.lock import Lock, is_held
+from ckptswap.sweep.run_folder.plain import faults, read_plain, refuse_odd, unused
+from ckptswap.sweep.run_folder.plan_file import RunPlan, refuse_odd_run
+from ckptswap.sweep.run_folder.samples import Hit, Samples, parsed_samples, samples_json
+from ckptswap.sweep.run_folder.sealed import is_own, plain_json, sealed, unsealed
+
+_FILES = re.compile(r"(plan|samples|experiment|sweeps)\.json|lock|(result|report)\.\w+")
+_FOLDERS = re.compile(r"(journal|orders|slurm)(\.\d+)?")
+"""What a run writes to, by its name."""
+
+
+class RunFolder:
+    """A run's folder, which need not be there yet."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    @property
+    def plan_path(self) -> Path:
+        """Where the plan is kept."""
+        return self.path / "plan.json"
+
+    @property
+    def samples_path(self) -> Path:
+        """Where the samples that were hit worst are kept."""
+        return self.path / "samples.json"
+
+    def result_path(self, format: str) -> Path:
+        """Where the table is exported in a format: json, csv, md or html."""
+        return self.path / f"result.{format}"
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether anything was scored here."""
+        return bool(journal_files(self.path))
+
+    def refuse_odd_parts(self) -> None:
+        """Raises `RunError` where it is not a folder, or what a run would write to in it is a link, a pipe or the
+        like."""
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"cannot make {self}: it is no folder", remedy="choose another --run")
+        refuse_odd_parts(self.path)
+
+    # Plan -------------------------------------------------------------------------------------------------------
+
+    def read_plan(self) -> RunPlan:
+        """What `plan.json` says; raises `RunError` when it is missing, damaged or no run's.
+
+        What is there is of the right form, but anybody may have written it.
+        """
+        return self._parsed(self._raw_plan())
+
+    def read_plan_and_owner(self) -> tuple[RunPlan, bool]:
+        """What `read_plan` gives, and whether this user's own command wrote it, here or before it was copied."""
+        raw = self._raw_plan()  # once: another plan could be there the next time
+        return self._parsed(raw), is_own(raw)
+
+    def write_plan(self, plan: RunPlan) -> None:
+        """Write `plan.json`, atomically, under its checksum and this user's mark."""
+        write_text(self.plan_path, sealed(plan.to_json(), marked=True))
+
+    def _raw_plan(self) -> bytes:
+        if not os.path.lexists(self.plan_path):
+            raise RunError(
+                f"{self} holds no sweep (no {self.plan_path.name})",
+                remedy="give the folder that `sweep --run` made",
+            )
+        with faults(f"cannot read {self.plan_path}"):
+            return read_plain(self.plan_path)
+
+    def _parsed(self, raw: bytes) -> RunPlan:
+        try:
+            return RunPlan.from_json(unsealed(raw))
+        except ValueError as error:
+            if _is_of_an_earlier_version(raw):
+                raise RunError(
+                    f"{self.plan_path} was written by an earlier version of ckptswap",
+                    remedy="sweep again into another folder",
+                ) from None
+            raise RunError(
+                f"{self.plan_path} is damaged, or no sweep's plan ({error})",
+                remedy="the same sweep with --repair writes it anew",
+            ) from None
+
+    # Work -------------------------------------------------------------------------------------------------------
+
+    def begin(self, plan: RunPlan, *, fresh: bool = False) -> None:
+        """Make the folder ready for work under the plan's conditions, and write the plan.
+
+        Raises `RunError` when it holds a run made under other conditions (naming what changed), unless `fresh`
+        sets its journal aside and removes its samples.
+        """
+        with faults(f"cannot make {self}"):
+            self.path.mkdir(parents=True, exist_ok=True)
+        refuse_odd_parts(self.path)
+        if fresh:
+            set_aside(self.path / JOURNAL)
+            with faults(f"cannot remove {self.samples_path}"):
+                self.samples_path.unlink(missing_ok=True)
+        else:
+            self.check_conditions(plan.key)
+        self.write_plan(plan)
+
+    def check_conditions(self, conditions: Mapping[str, Any]) -> None:
+        """Raises `RunError` when there are scores made under other conditions, naming what changed."""
+        if not self.is_begun:
+            return  # nothing was scored, so nothing can be mixed up
+        if not self.plan_path.exists():
+            raise RunError(
+                f"{self} has a journal but no {self.plan_path.name}", remedy="--fresh sets the journal aside"
+            )
+        then, now = self.read_plan().key, json.loads(json.dumps(conditions))
+        changed = [part for part in {**then, **now} if then.get(part) != now.get(part)]
+        if changed:
+            what = "; ".join(_change(part, then.get(part), now.get(part)) for part in changed)
+            raise RunError(
+                f"{self} was made under other conditions: {what}",
+                remedy="use another --run, or --fresh to set the old journal aside",
+            )
+
+    def repair_journal(self) -> list[str]:
+        """Leave damaged lines out of the journal; says what it did."""
+        return repair(self.path)
+
+    def repair_plan(self, plan: RunPlan) -> list[str]:
+        """Write a plan that cannot be read anew, where the journal has scores of the same conditions, keeping the
+        old file as `plan.json.damaged`; says what it did.
+
+        Raises `RunError` where the journal was made under other conditions, or is damaged.
+        """
+        try:
+            self.read_plan()
+            return []
+        except RunError:
+            path = self.plan_path
+        if not path.is_file() or not self.is_begun:
+            return []
+        self.read_blocks(plan.key)
+        with faults(f"cannot repair {path}"):
+            path.rename(unused(path.with_name(f"{path.name}.damaged")))
+        self.write_plan(plan)
+        return [f"{path}: was damaged, and is written anew"]
+
+    def lock(self) -> Lock:
+        """The folder's lock, which a sweep holds while it works."""
+        return Lock(self.path)
+
+    def is_worked_on(self) -> bool:
+        """Whether a living process works on it."""
+        return is_held(self.path)
+
+    def open_journal(self, key: str, writer: str = "main") -> Journal:
+        """A file of the journal, for one writer."""
+        return Journal(self.path, key, writer)
+
+    def tail(self, journal: Journal) -> JournalTail:
+        """What others write into the journal beside this writer."""
+        return JournalTail(self.path, journal.key, journal.path)
+
+    # Scores -----------------------------------------------------------------------------------------------------
+
+    def read_blocks(self, conditions: Mapping[str, Any]) -> Blocks:
+        """Everything in the journal, which must have been made under these conditions."""
+        return read_blocks(self.path, key=key_of(conditions))
+
+    def read(self) -> tuple[RunPlan, Blocks]:
+        """Plan and blocks, held against each other.
+
+        Raises `RunError` for a folder that is no run, or is damaged.
+        """
+        plan = self.read_plan()
+        blocks = self.read_blocks(plan.key)
+        try:
+            refuse_odd_run(plan, blocks.values())
+        except (ValueError, OverflowError) as error:
+            raise RunError(f"{self} holds a damaged plan ({error})", remedy="run the sweep again") from None
+        return plan, blocks
+
+    def journal_size(self) -> int:
+        """Bytes of the journal, which only grow."""
+        with faults(f"cannot read {self}"):
+            return sum(path.stat().st_size for path in journal_files(self.path))
+
+    def written_at(self) -> float | None:
+        """When the journal was last written, in seconds since the epoch; None where there is none."""
+        return max((os.path.getmtime(path) for path in journal_files(self.path)), default=None)
+
+    # Samples ----------------------------------------------------------------------------------------------------
+
+    def keep_samples(self, hits: tuple[Hit, ...], plan: RunPlan) -> None:
+        """Keep what was drawn from a run that has its scores. Raises `RunError` where it cannot be written."""
+        kept = samples_json(Samples(plan.metrics[0].name, hits), _samples_key(plan))
+        with faults(f"cannot write to {self}"):
+            write_text(self.samples_path, sealed(kept))
+
+    def load_samples(self) -> Samples | None:
+        """What was kept; None where a run kept none, or only of what it was before, or in another form.
+
+        Raises `RunError` for a damaged file.
+        """
+        path = self.samples_path
+        if not os.path.lexists(path):
+            return None
+        try:
+            kept = parsed_samples(unsealed(read_plain(path)))
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"{path} is damaged ({error})", remedy="remove it, and run the same sweep again"
+            ) from None
+        if kept is None:
+            return None
+        samples, key = kept
+        if not samples.are_pictures:
+            raise RunError(f"{path} holds something else than pictures", remedy="remove it")
+        plan = self.read_plan()
+        if key != _samples_key(plan):
+            return None
+        if any(hit.donor >= len(plan.spec.donors) for hit in samples.hits):
+            raise RunError(f"{path} is damaged (it names a donor that the run does not have)", remedy="remove it")
+        return samples
+
+
+def refuse_odd_parts(folder: Path) -> None:
+    """Raises `RunError` where what a run would write to in its folder is a link, a pipe or the like."""
+    if not folder.is_dir():
+        return
+    for name in sorted(os.listdir(folder)):
+        if _FILES.fullmatch(name):
+            refuse_odd(folder / name)
+        elif _FOLDERS.fullmatch(name):
+            refuse_odd(folder / name, folder=True)
+            for path in (folder / name).glob("*.jsonl"):
+                refuse_odd(path)
+
+
+def _samples_key(plan: RunPlan) -> str:
+    """What the samples were chosen under: the conditions of the scores, and which cells there are."""
+    return key_of({"key": plan.key, "plan": plan.plan.to_json()})
+
+
+def _is_of_an_earlier_version(raw: bytes) -> bool:
+    """Those of the first two versions had no checksum."""
+    earlier = [f"ckptswap.run/{number}" for number in (1, 2, 3)]
+    for read in (plain_json, unsealed):
+        try:
+            return read(raw).get("schema") in earlier
+        except ValueError:
+            continue
+    return False
+
+
+def _change(part: str, then: object, now: object) -> str:
+    """The part's name, and its fields or values where they are short enough to help."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        fields = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+        return f"{part} ({', '.join(_change(name, then.get(name), now.get(name)) for name in fields)})"
+    if max(len(str(then)), len(str(now))) <= 40:
+        return f"{part} was {then}, is {now}"
+    return f"{part} changed"

@@ -1,0 +1,166 @@
+"""What `plan.json` says, as typed data. A sound checksum says that nothing has changed since, not who wrote it.
+
+`RunPlan` is parsed once, and each part is held against its type; `refuse_odd_run` holds the parts against each
+other, and the journal's blocks against them, so that whatever reads them needs no care of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ckptswap.records import Count, from_json, parsed
+from ckptswap.scoring.scorer import EXTENT, Block
+from ckptswap.sweep.plan import Cell, Plan
+from ckptswap.sweep.racing import Race
+from ckptswap.sweep.source import SweepSource
+from ckptswap.sweep.spec import SweepSpec
+
+SCHEMA = "ckptswap.run/4"
+MOST_KINDS, MOST_POINTS = 1000, 100_000
+"""Beyond these a small plan keeps a report at work for minutes: kinds of tensors; points without a score."""
+
+_Renames = Mapping[str, str]
+_KEY = {
+    "donor": str | tuple[str, ...],
+    "recipient": str,
+    "data": str | None,
+    "names": Mapping[str, _Renames | tuple[_Renames, ...]],
+    "task": Mapping[str, Any],
+    "versions": Mapping[str, Any],
+}
+
+
+@dataclass(frozen=True)
+class RunMetric:
+    """A metric of a run: which way is better, a constant prediction's score, and bounds of one sample's score.
+
+    What does not exist is None.
+    """
+
+    name: str
+    direction: Literal["max", "min"]
+    trivial: float | None
+    bounds: tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What a screen guessed beforehand: a number for each variant."""
+
+    by: str
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Made:
+    """The last command, the version that it was of, and when the run was begun first."""
+
+    command: str | None = None
+    version: str | None = None
+    begun: str | None = None
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run knows beside its scores.
+
+    `key` are the conditions of its scores (`conditions`), `source` what it takes to build its engine again. `walk`
+    are the samples' places batch by batch, `groups` and `units` (N,) belong to the samples.
+    """
+
+    key: Mapping[str, Any]
+    source: SweepSource
+    tolerance: float | None
+    metrics: tuple[RunMetric, ...]
+    groups: tuple[Count, ...]
+    units: tuple[Count, ...]
+    walk: tuple[tuple[Count, ...], ...]
+    plan: Plan
+    layers: tuple[str, ...]
+    donor_misfits: tuple[str | None, ...]
+    warnings: tuple[str, ...]
+    race: Race | None = None
+    screen: Guess | None = None
+    made: Made = Made()
+
+    @property
+    def spec(self) -> SweepSpec:
+        """What the sweep was told."""
+        return self.source.spec
+
+    @property
+    def donor_hashes(self) -> tuple[str, ...]:
+        """The SHA-256 of each donor's file."""
+        hashes = self.key.get("donor", ())
+        return (hashes,) if isinstance(hashes, str) else tuple(hashes)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; `from_json` reads it back."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> RunPlan:
+        """The plan that `to_json` wrote; raises `ValueError`, whose text ends a sentence, for anything else."""
+        if value.get("schema") != SCHEMA:
+            raise ValueError(f"its schema is {value.get('schema')!r:.40}, not {SCHEMA!r}")
+        plan = from_json(cls, {name: part for name, part in value.items() if name != "schema"})
+        for name in _KEY.keys() & plan.key.keys():
+            try:
+                parsed(_KEY[name], plan.key[name])
+            except ValueError:
+                raise ValueError(f"the part {name!r} of its key is not what it should be") from None
+        return plan
+
+
+def refuse_odd_run(run: RunPlan, blocks: Collection[Block]) -> None:
+    """Raises `ValueError` where a plan contradicts itself, or a block is none of its samples'."""
+    samples, donors = sum(map(len, run.walk)), len(run.spec.donors)
+    if not samples or sorted(place for places in run.walk for place in places) != list(range(samples)):
+        raise ValueError("its walk leaves samples out")
+    if {len(run.groups), len(run.units)} != {samples} or not all(run.walk):
+        raise ValueError("its groups are not those of its samples")
+    if {len(run.donor_misfits), len(run.source.donors)} != {donors}:
+        raise ValueError("its donors are not told")
+    _refuse_odd_cells(run.plan, donors, len(blocks))
+    metrics = [metric.name for metric in run.metrics]
+    if run.race and run.race.metric not in metrics:
+        raise ValueError("its race is for nothing that is measured")
+    if not metrics or len(set(metrics)) != len(metrics):
+        raise ValueError("its metrics are not told")
+    refuse_odd_blocks(blocks, list(map(len, run.walk)), metrics)
+
+
+def _refuse_odd_cells(plan: Plan, donors: int, blocks: int) -> None:
+    for cell in plan.cells:
+        if cell.by not in plan.by or cell.donor >= donors or not cell.names:
+            raise ValueError("it has cells that belong nowhere")
+    if len(set(map(_key_of_cell, plan.cells))) < len(plan.cells):
+        raise ValueError("it has the same cell twice")
+    if len({cell.kind for cell in plan.cells}) > MOST_KINDS:
+        raise ValueError("it has more kinds than there can be")
+    if len(plan.alphas) * len(plan.cells) > MOST_POINTS + 10 * blocks:
+        raise ValueError("it has more points of paths than anybody scores")
+
+
+def _key_of_cell(cell: Cell) -> Hashable:
+    return cell.by, cell.layer, cell.kind, cell.names, cell.donor
+
+
+def refuse_odd_blocks(blocks: Iterable[Block], sizes: Sequence[int], metrics: Sequence[str]) -> None:
+    """Raises `ValueError` for a block without this run's metrics, or of other samples than its batch's."""
+    widths: dict[str, int] = {}
+    for block in blocks:
+        if block.batch >= len(sizes):
+            raise ValueError(f"the journal has scores of a batch {block.batch}, which the run does not have")
+        if block.failed is not None:
+            continue
+        size, statistics = sizes[block.batch], block.statistics
+        for metric in metrics:
+            shape = statistics[metric].shape if metric in statistics else ()
+            pooled = metric.endswith(":pooled") and shape[1:] and shape[1] % 4
+            if shape != (size, widths.setdefault(metric, shape[-1] if shape else 0)) or pooled:
+                raise ValueError(f"the journal has odd scores of batch {block.batch}")
+        if EXTENT in statistics and statistics[EXTENT].shape != (1, 2):
+            raise ValueError(f"the journal's {EXTENT} of batch {block.batch} is not one")

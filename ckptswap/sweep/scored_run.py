@@ -1,0 +1,169 @@
+"""A run's scores as one metric sees them: what a table is made of, without torch, model or data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ckptswap.errors import MetricError, RunError, UsageError, near
+from ckptswap.scoring.scorer import Block
+from ckptswap.scoring.variant import BASELINE, Variant
+from ckptswap.statistics import totals
+from ckptswap.sweep.plan import Cell, Plan
+from ckptswap.sweep.racing import Race, SplitRace, split_races
+from ckptswap.sweep.run_folder.blocks import Blocks
+from ckptswap.sweep.run_folder.folder import RunFolder
+from ckptswap.sweep.run_folder.plan_file import RunMetric, RunPlan
+from ckptswap.sweep.scores import Scores
+from ckptswap.task.metrics import recorded_metric
+
+DEFAULT_TOLERANCE = 0.01
+"""Of the distance between the baseline and a constant prediction."""
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """Plan and scores of a run, read for one metric. `given_tolerance` is None where nobody gave one."""
+
+    run: RunPlan
+    metric: RunMetric
+    scores: Scores
+    given_tolerance: float | None
+
+    @classmethod
+    def of(
+        cls, run: RunPlan, blocks: Blocks, metric: str | None = None, tolerance: float | None = None
+    ) -> ScoredRun:
+        """For a run's first metric, or the named one; `tolerance` overrides the run's own.
+
+        Raises `RunError` where there is no baseline yet, `MetricError` for a metric that the run does not hold.
+        """
+        known = {measured.name: measured for measured in run.metrics}
+        chosen = metric or run.metrics[0].name
+        scores = Scores(_with_baseline(blocks), run.walk)
+        if not scores.done(BASELINE):
+            raise RunError("no scores yet", remedy="run the same `ckptswap sweep` again to continue")
+        if chosen not in known:
+            remedy = near(chosen, known) or f"it has {', '.join(known)}"
+            raise MetricError(f"no scores by {chosen!r}", remedy=remedy)
+        return cls(run, known[chosen], scores, run.tolerance if tolerance is None else tolerance)
+
+    @classmethod
+    def read(cls, folder: RunFolder, metric: str | None = None, tolerance: float | None = None) -> ScoredRun:
+        """The same from a folder. Raises `RunError` for one that is no run, or is damaged."""
+        plan, blocks = folder.read()
+        try:
+            return cls.of(plan, blocks, metric, tolerance)
+        except (RunError, MetricError) as error:
+            raise type(error)(f"{folder} has {error.message}", remedy=error.remedy) from None
+
+    @property
+    def plan(self) -> Plan:
+        return self.run.plan
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Which samples belong together (N,)."""
+        return np.array(self.run.groups, dtype=np.int64)
+
+    @property
+    def race(self) -> Race | None:
+        """The race, where it is for this metric."""
+        race = self.run.race
+        return race if race and race.metric == self.metric.name else None
+
+    @cached_property
+    def races(self) -> tuple[SplitRace, ...]:
+        """How the race of each split stands."""
+        return tuple(split_races(self.race, self.plan, self.scores, self.run.units)) if self.race else ()
+
+    @property
+    def reduce(self) -> totals.Reduce:
+        return reduction(self.metric.name)
+
+    @property
+    def bounds(self) -> totals.Bounds:
+        """Between which one sample's score lies."""
+        low, high = self.metric.bounds
+        return -math.inf if low is None else low, math.inf if high is None else high
+
+    def value(self, variant: str) -> float | None:
+        """The score of a variant, the baseline or the donor, on all that it was scored on; None when it failed."""
+        return totals.whole(self.statistics(variant), self.reduce) if self.is_there(variant) else None
+
+    def statistics(self, variant: str) -> np.ndarray:
+        return self.scores.statistics(variant, self.metric.name)
+
+    def is_there(self, variant: str) -> bool:
+        """Whether a variant has a score, if only on some samples."""
+        return self.scores.done(variant) > 0 and self.scores.failed(variant) is None
+
+    def is_scored(self, cell: Cell) -> bool:
+        """Whether a row has a drop that was measured, if only on some samples."""
+        return cell.status == "measured" and self.is_there(cell.variant)
+
+    @property
+    def beside(self) -> list[Variant]:
+        """What is scored beside the rows: points of paths, and variants with new statistics."""
+        return [variant for variant in self.plan.variants() if variant.recalibrated or variant.alpha != 1.0]
+
+    def is_known(self, cell: Cell) -> bool:
+        """Whether there is a row to show."""
+        return cell.status != "measured" or self.scores.is_begun(cell.variant)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is a score, or a failure, for everything in the plan on every sample."""
+        wanted = [BASELINE, *(variant.id for variant in self.plan.variants())]
+        scores = self.scores
+        return all(
+            scores.failed(variant) is not None or scores.done(variant) == scores.samples for variant in wanted
+        )
+
+    def tolerance(self) -> tuple[float, str]:
+        """The drop that we are ready to ignore, and in words where it comes from.
+
+        Raises `UsageError` where none was given and a constant prediction has no score to measure by.
+        """
+        if self.given_tolerance is not None:
+            return self.given_tolerance, f"tolerance {self.given_tolerance:g} as given"
+        name, trivial = self.metric.name, self.metric.trivial
+        if trivial is None:
+            raise UsageError(f"{name} has no trivial score to set a tolerance by", remedy="give --tolerance")
+        baseline = totals.whole(self.statistics(BASELINE), self.reduce)
+        tolerance = DEFAULT_TOLERANCE * abs(baseline - trivial)
+        return tolerance, (
+            f"tolerance {tolerance:.4g} = {DEFAULT_TOLERANCE:g} × |baseline {baseline:.4g} − "
+            f"{trivial:.4g} of a trivial prediction|"
+        )
+
+
+def is_complete(folder: RunFolder) -> bool:
+    """Whether there is a run with a score, or a failure, for everything in its plan on every sample.
+
+    What is damaged is not complete: whoever sweeps there again is told.
+    """
+    try:
+        return ScoredRun.read(folder).is_complete
+    except RunError:
+        return False
+
+
+def _with_baseline(blocks: Blocks) -> Iterable[Block]:
+    """What can be compared: without its baseline a batch's scores say nothing."""
+    there = {block.batch for block in blocks.values() if block.variant == BASELINE and block.failed is None}
+    return [block for block in blocks.values() if block.batch in there]
+
+
+def reduction(metric: str) -> totals.Reduce:
+    """How a metric's summed statistics become its value, by its name.
+
+    >>> float(reduction("iou:pooled")(np.array([2.0, 1.0, 1.0, 0.0]), np.array(3.0)))
+    0.5
+    """
+    recorded = recorded_metric(metric)
+    return totals.mean if recorded.is_mean else recorded.reduce

@@ -1,0 +1,183 @@
+"""Drawing the samples that a sweep's worst cells hit most: input, truth, baseline and variant, small."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+
+import numpy as np
+from torch import Tensor
+
+from ckptswap.scoring.full import FullScorer
+from ckptswap.scoring.variant import BASELINE, Variant
+from ckptswap.sweep.plan import Cell
+from ckptswap.sweep.run_folder.samples import PICTURE, Hit
+from ckptswap.sweep.scored_run import ScoredRun
+from ckptswap.task import Task
+from ckptswap.task.data import Batch
+
+CELLS, EACH = 3, 3
+"""How many of the worst cells are shown, and how many samples of each."""
+SIDE = 192
+"""Pixels of a picture's longer side at the most."""
+OVERLAPS = ("iou", "dice", "accuracy")
+_PALETTE = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
+            (204, 121, 167))  # fmt: skip
+"""Okabe and Ito's colours, class 0 black; the classes beyond begin again after black."""
+
+
+def worst_samples(scorer: FullScorer, run: ScoredRun) -> Iterator[Hit]:
+    """Draw them from a run that has its scores; nothing where there are no images.
+
+    Raises what `Task.forward` raises.
+    """
+    task = scorer.task
+    if not _may_be_shown(task):
+        return
+    wanted = [(cell, *hit) for cell in _worst_cells(run) for hit in _worst_hits(run, cell)]
+    numbers = {place: number for number, places in enumerate(run.scores.walk) for place in places.tolist()}
+    drawn: dict[tuple[str, int], dict[str, str]] = {}
+    needed = {numbers[place] for _, place, *_ in wanted}
+    with task.pinned(), closing(task.data.numbered(needed)) as batches:
+        for number, batch in batches:
+            here = [(cell, place) for cell, place, *_ in wanted if numbers[place] == number]
+            drawn |= _drawn(scorer, batch, here)
+    for cell, place, baseline, variant, drop in wanted:
+        if pictures := drawn.get((cell.variant, place)):
+            yield Hit(cell.layer, cell.kind, cell.donor, place, baseline, variant, drop, pictures)
+
+
+def _worst_cells(run: ScoredRun) -> list[Cell]:
+    """Of the finest split, those with the largest drops on all samples, each variant once."""
+    scored = [cell for cell in run.plan.cells if run.is_scored(cell) and not _is_partly(run, cell)]
+    finest = max(map(_depth, scored), default=0)
+    cells = {cell.variant: cell for cell in scored if _depth(cell) == finest}
+    return sorted(cells.values(), key=lambda cell: -_drops(run, cell).mean())[:CELLS]
+
+
+def _depth(cell: Cell) -> int:
+    return sum(part is not None for part in (cell.layer, cell.kind))
+
+
+def _is_partly(run: ScoredRun, cell: Cell) -> bool:
+    return run.scores.done(cell.variant) < run.scores.samples
+
+
+def _by_sample(run: ScoredRun, variant: str) -> np.ndarray:
+    """The score of each sample by itself (N,)."""
+    return np.asarray(run.reduce(run.statistics(variant), np.ones(run.scores.samples)), float).reshape(-1)
+
+
+def _drops(run: ScoredRun, cell: Cell) -> np.ndarray:
+    sign = 1.0 if run.metric.direction == "max" else -1.0
+    return sign * (_by_sample(run, BASELINE) - _by_sample(run, cell.variant))
+
+
+def _worst_hits(run: ScoredRun, cell: Cell) -> list[tuple[int, float, float, float]]:
+    """Those of finite scores: a PSNR may be infinite, and nothing says by how much another is worse."""
+    drops, before, after = _drops(run, cell), _by_sample(run, BASELINE), _by_sample(run, cell.variant)
+    drops = np.where(np.isfinite(drops), drops, 0.0)
+    worst = [int(at) for at in np.argsort(-drops, kind="stable")[:EACH] if drops[at] > 0]
+    return [(at, float(before[at]), float(after[at]), float(drops[at])) for at in worst]
+
+
+# Pictures --------------------------------------------------------------------------------------------------------
+
+
+def _may_be_shown(task: Task) -> bool:
+    """Whether inputs are images and the score compares what may be pictures too."""
+    return _metric(task) in (*OVERLAPS, "mse", "psnr") and getattr(task.first_inputs(), "ndim", 0) == 4
+
+
+def _metric(task: Task) -> str:
+    return task.metrics[0].name.partition(":")[0]
+
+
+def _are_pictures(task: Task, output: Tensor, targets: Tensor) -> bool:
+    """Whether a score compares masks or images of one size, not a few numbers a sample or one class of all."""
+    if targets.dim() < 3 or targets.shape[-2:] != output.shape[-2:]:
+        return False
+    if _metric(task) in OVERLAPS:
+        return output.dim() in (3, 4) and (targets.dim() == 3 or targets.shape[1] == 1)
+    return output.dim() == 4
+
+
+def _drawn(
+    scorer: FullScorer, batch: Batch, here: Sequence[tuple[Cell, int]]
+) -> dict[tuple[str, int], dict[str, str]]:
+    task, baseline = scorer.task, scorer.task.forward(batch.inputs)
+    if not _are_pictures(task, baseline, batch.targets):
+        return {}
+    at = {place: index for index, place in enumerate(batch.places.tolist())}
+    cells = {cell.variant: cell for cell, _ in here}
+    variants = [Variant(cell.variant, cell.names, cell.donor) for cell in cells.values()]
+    outputs = {outcome.variant.id: outcome.output for outcome in scorer.in_full(batch.inputs, variants)}
+    drawn = {}
+    for cell, place in here:
+        output, index = outputs[cell.variant], at[place]
+        if output is not None:
+            tensors = (batch.inputs[index], batch.targets[index], baseline[index], output[index])
+            drawn[cell.variant, place] = _pictures(task, *tensors)
+    return drawn
+
+
+def _pictures(task: Task, given: Tensor, truth: Tensor, baseline: Tensor, variant: Tensor) -> dict[str, str]:
+    if _metric(task) in OVERLAPS:
+        probability = task.spec.output == "probability"
+        masks = {"truth": _values(truth)} | {
+            name: _classes(_values(output), probability)
+            for name, output in (("baseline", baseline), ("variant", variant))
+        }
+        drawn = {name: _coloured(mask.reshape(mask.shape[-2:])) for name, mask in masks.items()}
+    else:
+        low, high = _range(_values(truth))
+        images = {"truth": truth, "baseline": baseline, "variant": variant}
+        drawn = {name: _image(_values(image), low, high) for name, image in images.items()}
+    return {
+        "input": _png(_image(_values(given), *_range(_values(given)))),
+        **{k: _png(v) for k, v in drawn.items()},
+    }
+
+
+def _values(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().float().numpy()
+
+
+def _classes(scores: np.ndarray, probability: bool) -> np.ndarray:
+    """(C, H, W) → class ids (H, W), as the metric takes them: one channel by a cut, several by the greatest."""
+    if scores.ndim == 2:
+        scores = scores[None]
+    if len(scores) == 1:
+        return (scores[0] > (0.5 if probability else 0.0)).astype(int)
+    return scores.argmax(axis=0)
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    return float(values.min()), float(values.max())
+
+
+def _image(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """(C, H, W) or (H, W) → (H, W) or (H, W, 3) uint8; of other numbers of channels the first."""
+    values = values[None] if values.ndim == 2 else values
+    scaled = np.clip((values - low) / ((high - low) or 1.0), 0, 1)
+    bytes_ = np.round(255 * np.nan_to_num(scaled)).astype(np.uint8)
+    return bytes_.transpose(1, 2, 0) if len(bytes_) == 3 else bytes_[0]
+
+
+def _coloured(mask: np.ndarray) -> np.ndarray:
+    """Class ids (H, W) → (H, W, 3) uint8."""
+    ids = mask.astype(int)
+    around = len(_PALETTE) - 1
+    return np.array(_PALETTE, np.uint8)[np.where(ids <= 0, 0, (ids - 1) % around + 1)]
+
+
+def _png(pixels: np.ndarray) -> str:
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    image.thumbnail((SIDE, SIDE), Image.Resampling.NEAREST)
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return PICTURE + base64.b64encode(out.getvalue()).decode()
