@@ -8,16 +8,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing, nullcontext
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
 
 from ckptswap.checkpoint import Checkpoint, overlay
-from ckptswap.errors import ModelError
+from ckptswap.errors import ModelError, RunError, UsageError
+from ckptswap.scoring.calibration import Calibration
 from ckptswap.scoring.replay import ReplayScorer, scorer_of
 from ckptswap.scoring.scorer import Block, Cost, Every, Exactness, Layout, Scorer, Wanted
 from ckptswap.scoring.variant import BASELINE, RECIPIENT, Variant
+from ckptswap.sweep.analysis import load_result
+from ckptswap.sweep.external import prepare_external
+from ckptswap.sweep.opening import Sides
+from ckptswap.sweep.runner import Sweep
+from ckptswap.sweep.spec import RunOptions, SweepSpec
 from ckptswap.task import TaskSpec, load_task
 
 SAMPLES = 20
@@ -47,8 +55,8 @@ class Toy:
     metrics = (Error(),)
     layout = Layout.whole([at // 2 for at in range(SAMPLES)])
 
-    def __init__(self, donor: Checkpoint, recipient: Checkpoint) -> None:
-        self._donors, self._recipient, self.notes = [donor], recipient, list[str]()
+    def __init__(self, donors: Sequence[Checkpoint], recipient: Checkpoint) -> None:
+        self._donors, self._recipient, self.notes = donors, recipient, list[str]()
 
     def blocks(self, wanted: Wanted) -> Generator[Block]:
         for variant in wanted.of(0) if 0 in wanted else ():
@@ -87,7 +95,7 @@ def with_model(how: Any) -> Callable[..., Scorer]:
 SCORERS: dict[str, Callable[..., Scorer]] = {
     "replay": with_model("replay"),
     "full": with_model("full"),
-    "external": lambda donor, recipient, spec: Toy(donor, recipient),
+    "external": lambda donor, recipient, spec: Toy([donor], recipient),
 }
 WEIGHT, BIAS, STEM = (Variant(name, (name,)) for name in ("head.weight", "head.bias", "stem.bias"))
 
@@ -225,3 +233,55 @@ def test_full_passes_and_replay_agree_in_all_bits(skip: TaskSpec, save) -> None:
     )
     assert all(same(block, full[place]) for place, block in replay.items())
     assert {block.engine for (variant, _), block in replay.items() if variant != BASELINE} == {"replay"}
+
+
+# A whole sweep --------------------------------------------------------------------------------------------------
+
+
+def planned(save, tmp_path: Path, **spec: Any) -> Sweep:
+    """A sweep by the toy scorer, through the library."""
+    donor, recipient = save(1, "Skip"), save(0, "Skip")
+    told = SweepSpec((donor.path,), recipient.path, by=(("layer", "kind"), ("kind",)), **spec)
+    return prepare_external(Toy, told, Sides((donor,), recipient), tmp_path / "run")
+
+
+def test_a_sweep_needs_no_torch_module(save, tmp_path: Path) -> None:
+    result = planned(save, tmp_path).run(RunOptions()).result
+    rows = {(row.layer, row.kind): row for row in result.rows}
+    assert rows["stem", "conv.weight"].status == "no-effect"
+    whole = overlay(save(0, "Skip"), save(1, "Skip"), ["head.weight"])
+    assert rows["head", "conv.weight"].score == errors(whole).mean()
+    assert (result.metric, result.baseline) == ("error", errors(save(0, "Skip")).mean())
+    assert result.donor_score == errors(save(1, "Skip")).mean()
+    assert rows["head", "conv.weight"].verdict in ("sensitive", "undecided", "reusable")
+    assert load_result(tmp_path / "run") == result
+
+
+def test_a_finished_sweep_computes_nothing_again(save, tmp_path: Path, monkeypatch) -> None:
+    result = planned(save, tmp_path).run(RunOptions()).result
+    monkeypatch.setitem(globals(), "errors", None)
+    assert planned(save, tmp_path).run(RunOptions()).result == result
+
+
+def test_exactness_is_in_the_runs_key(save, tmp_path: Path) -> None:
+    planned(save, tmp_path).run(RunOptions())
+    other = planned(save, tmp_path)
+    assert other.conditions["exactness"] == "external"
+    changed = replace(other, conditions=other.conditions | {"exactness": "close"})
+    with pytest.raises(RunError, match="exactness was external, is close"):
+        changed.run(RunOptions())
+
+
+def test_a_path_to_the_donor_and_a_race(save, tmp_path: Path) -> None:
+    path = planned(save, tmp_path, alphas=(0.0, 0.5, 1.0)).run(RunOptions()).result
+    assert any(row.path for row in path.rows)
+    raced = planned(save, tmp_path).run(RunOptions(top=1)).result
+    assert raced.rows[0].rank == 1
+
+
+@pytest.mark.parametrize("spec", [{"mode": "prefix"}, {"calibration": Calibration(1, "scans")}])
+def test_what_only_a_model_can_tell_is_refused(save, tmp_path: Path, spec: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="without a model"):
+        planned(save, tmp_path, **spec)
+    with pytest.raises(UsageError, match="has no model"):
+        planned(save, tmp_path).run(RunOptions(screen="gradient"))
