@@ -122,7 +122,7 @@ PICKLES = {
     "key nested deep": (_nested_key(), "its keys are a tuple"),
     "list nested deep": (b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".", "a list"),
     "persistent id of another kind": (b"\x80\x02K\x01Q.", "no storage"),
-    "a storage that is no storage": (
+    "a storage that is not a storage": (
         tensor_pickle(storage=b"ccollections\nOrderedDict\n"), "no known kind",
     ),
     "unhashable key": (b"\x80\x02}]K\x01s.", "damaged pickle"),

@@ -37,6 +37,7 @@ class Error(NamedTuple):
     name: str = "error"
     direction: Literal["max", "min"] = "min"
     bounds: tuple[float, float] = (0.0, 100.0)
+    is_mean: bool = True
 
 
 def errors(checkpoint: Checkpoint) -> np.ndarray:
