@@ -105,8 +105,8 @@ def _score(evaluation: Evaluation, scored: Scored, metric: str) -> Interval | No
 
 def _how(evaluation: Evaluation, metric: str) -> dict[str, Any]:
     """How a metric's statistics become a value, and between which bounds that lies."""
-    bounds = next(each.bounds for each in evaluation.metrics if each.name == metric)
-    return {"reduce": reduction(metric), "bounds": bounds}
+    known = next(known for known in evaluation.metrics if known.name == metric)
+    return {"reduce": reduction(known), "bounds": known.bounds}
 
 
 def _difference(evaluation: Evaluation, a: Scored, b: Scored, metric: str) -> Difference:

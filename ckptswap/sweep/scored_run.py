@@ -19,7 +19,7 @@ from ckptswap.sweep.run_folder.blocks import Blocks
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.plan_file import RunMetric, RunPlan
 from ckptswap.sweep.scores import Scores
-from ckptswap.task.metrics import recorded_metric
+from ckptswap.task.metrics import Metric, recorded_metric
 
 DEFAULT_TOLERANCE = 0.01
 """Of the distance between the baseline and a constant prediction."""
@@ -83,7 +83,7 @@ class ScoredRun:
 
     @property
     def reduce(self) -> statistics.Reduce:
-        return reduction(self.metric.name)
+        return reduction(self.metric)
 
     @property
     def bounds(self) -> statistics.Bounds:
@@ -159,11 +159,6 @@ def _with_baseline(blocks: Blocks) -> Iterable[Block]:
     return [block for block in blocks.values() if block.batch in there]
 
 
-def reduction(metric: str) -> statistics.Reduce:
-    """How a metric's summed statistics become its value, by its name.
-
-    >>> float(reduction("iou:pooled")(np.array([2.0, 1.0, 1.0, 0.0]), np.array(3.0)))
-    0.5
-    """
-    recorded = recorded_metric(metric)
-    return statistics.mean if recorded.is_mean else recorded.reduce
+def reduction(metric: Metric | RunMetric) -> statistics.Reduce:
+    """How a metric's summed statistics become its value. Raises `MetricError` where it is not installed."""
+    return statistics.mean if metric.is_mean else recorded_metric(metric.name).reduce
