@@ -92,10 +92,6 @@ class Measure(Protocol):
     def bounds(self) -> tuple[float, float]: ...
 
     @property
-    def is_mean(self) -> bool:
-        """Whether the score is the mean over samples of the one statistic that each has."""
-
-    @property
     def is_mean(self) -> bool: ...
 
 
