@@ -22,7 +22,16 @@ import numpy as np
 from ckptswap import dtypes
 from ckptswap.errors import FormatError, MismatchError, UsageError, listing, near
 from ckptswap.naming import classify, is_counter
-from ckptswap.sources import CHUNK, BlendSource, CastSource, MemorySource, TensorSource, page_aligned
+from ckptswap.sources import (
+    CHUNK,
+    BlendSource,
+    CastSource,
+    FileRange,
+    MemorySource,
+    TensorSource,
+    chunks,
+    page_aligned,
+)
 from ckptswap.storage import ByteSource, LocalFile
 from ckptswap.ties import Ties, ties_of
 from ckptswap.watching import Watch, unwatched
@@ -79,11 +88,7 @@ class Entry:
 
     def chunks(self, size: int = CHUNK) -> Iterator[np.ndarray]:
         """The tensor's bytes in order, as uint8 arrays of at most `size` bytes; the buffer is reused."""
-        buffer = page_aligned(min(size, self.nbytes))
-        for start in range(0, self.nbytes, size):
-            part = buffer[: min(size, self.nbytes - start)]
-            self.source.read_into(part.data, start)
-            yield part
+        return chunks(self.source, self.nbytes, size)
 
 
 NAME_MOST = 10_000
@@ -356,7 +361,7 @@ class Checkpoint(Mapping[str, Entry]):
     ) -> Checkpoint:
         """A checkpoint of numpy arrays or torch tensors in memory, such as a `state_dict`, which are not copied.
 
-        Raises `FormatError` for a dtype that has no spelling, `UsageError` for what is no array under a name.
+        Raises `FormatError` for a dtype that has no spelling, `UsageError` for what is not an array under a name.
         """
         tensors = [_tensor(name, array) for name, array in arrays.items()]
         ties = ties_of({name: array for name, array in arrays.items() if hasattr(array, "detach")})
@@ -371,13 +376,10 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 def _feed(digest: Digest, source: ByteSource, stop: Event | None = None) -> None:
-    buffer = page_aligned(min(CHUNK, source.size)).data
-    for start in range(0, source.size, CHUNK):
+    for part in chunks(FileRange(source, 0), source.size, CHUNK):
         if stop is not None and stop.is_set():
             return
-        part = buffer[: min(CHUNK, source.size - start)]
-        source.pread_into(part, start)
-        digest.update(part)
+        digest.update(part.data)
 
 
 def refuse_damaged(*checkpoints: Checkpoint, watch: Watch = unwatched) -> None:

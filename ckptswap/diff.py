@@ -341,8 +341,8 @@ def _count(numels: Iterable[int | None]) -> int | None:
 def _sum(distances: Iterable[Distance | None]) -> Distance | None:
     """The distance of a group: unknown where one member's is."""
     total = Distance()
-    for each in distances:
-        if each is None:
+    for distance in distances:
+        if distance is None:
             return None
-        total.add(each)
+        total.add(distance)
     return total

@@ -139,7 +139,7 @@ def shape_fault(shape: tuple[int, ...]) -> str | None:
     (None, 'a size below zero')
     """
     if any(type(size) is not int for size in shape):
-        return "a size that is no integer"
+        return "a size that is not an integer"
     if any(size < 0 for size in shape):
         return "a size below zero"
     if len(shape) > _DIMENSIONS_MOST:

@@ -43,18 +43,18 @@ def prefix_rules(names: Shapes, wanted: Shapes) -> list[Prefixes]:
     """
     left = {name: shape for name, shape in names.items() if name not in wanted}
     free = {name: shape for name, shape in wanted.items() if name not in names}
-    found: list[Prefixes] = []
-    while len(found) < RULES_MOST:
+    rules: list[Prefixes] = []
+    while len(rules) < RULES_MOST:
         best = max(
-            _likely(left, free), key=lambda each: (len(_hits(each, left, free)), -len(each.old)), default=None
+            _likely(left, free), key=lambda rule: (len(_hits(rule, left, free)), -len(rule.old)), default=None
         )
         hits = _hits(best, left, free) if best else {}
         if best is None or len(hits) < LEAST:
             break
-        found.append(best)
+        rules.append(best)
         left = {name: shape for name, shape in left.items() if name not in hits}
         free = {name: shape for name, shape in free.items() if name not in hits.values()}
-    return found
+    return rules
 
 
 def _hits(rule: Prefixes, left: Shapes, free: Shapes) -> dict[str, str]:
@@ -76,7 +76,7 @@ def _likely(left: Shapes, free: Shapes) -> list[Prefixes]:
         for new in places.get((name[start:], shape), ())[:_PLACES_MOST]
         if name[:start] != new
     )
-    return [rule for rule, _ in sorted(votes.items(), key=lambda each: (-each[1], len(each[0].old)))[:_TRIED]]
+    return [rule for rule, _ in sorted(votes.items(), key=lambda voted: (-voted[1], len(voted[0].old)))[:_TRIED]]
 
 
 def _starts(name: str) -> Iterator[int]:
@@ -96,11 +96,11 @@ def flags_for(rules: Iterable[Prefixes], *, both: bool = False) -> list[str]:
     >>> flags_for([Prefixes("net.", "")]), flags_for([Prefixes("a.", "b.")])
     (['--strip-prefix', 'net.'], ['--map', 'a.*=b.*'])
     """
-    said = [rule for rule in rules if not {"*", "="} & {*rule.old, *rule.new}]
-    if len(said) == 1 and (not said[0].new or (both and not said[0].old)):
-        return ["--strip-prefix", said[0].old or said[0].new]
-    said.sort(key=lambda rule: -len(rule.old))
-    return [word for rule in said for word in ("--map", f"{glob.escape(rule.old)}*={rule.new}*")]
+    sayable = [rule for rule in rules if not {"*", "="} & {*rule.old, *rule.new}]
+    if len(sayable) == 1 and (not sayable[0].new or (both and not sayable[0].old)):
+        return ["--strip-prefix", sayable[0].old or sayable[0].new]
+    sayable.sort(key=lambda rule: -len(rule.old))
+    return [word for rule in sayable for word in ("--map", f"{glob.escape(rule.old)}*={rule.new}*")]
 
 
 def exclusions(extra: Sequence[Entry], fitting: Collection[Entry]) -> list[str]:
@@ -182,8 +182,8 @@ def _shared_with(flags: Sequence[str], other: Checkpoint, reference: Checkpoint)
 def with_flags(checkpoint: Checkpoint, flags: Sequence[str]) -> Checkpoint:
     """A checkpoint as a command sees it with these words. Raises what `map_all` and `strip_all` raise."""
     rules, prefix = _read(flags)
-    [found] = strip_all([checkpoint], prefix) if prefix else [checkpoint]
-    return map_all([found], rules)[0]
+    [stripped] = strip_all([checkpoint], prefix) if prefix else [checkpoint]
+    return map_all([stripped], rules)[0]
 
 
 def _read(flags: Sequence[str]) -> tuple[tuple[Rule, ...], str | None]:

@@ -103,8 +103,8 @@ class Distance:
     def add(self, other: Distance) -> None:
         """Merge two parts."""
         largest = max(self.largest, other.largest)
-        for each in fields(self):
-            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+        for number in fields(self):
+            setattr(self, number.name, getattr(self, number.name) + getattr(other, number.name))
         self.largest = largest
 
     @property
@@ -272,18 +272,18 @@ class Ruler:
 
     def distance(self, a: np.ndarray, b: np.ndarray, dtype: str) -> Distance:
         """How far two chunks of the same length are apart; `dtype` must not be a packed one."""
-        found = Distance()
-        found.changed, found.flips = self._differing_bits(a, b, dtype)
+        total = Distance()
+        total.changed, total.flips = self._differing_bits(a, b, dtype)
         if not dtypes.is_float(dtype):
-            _integers(widen(a, dtype), widen(b, dtype), found)
-            return found
+            _integers(widen(a, dtype), widen(b, dtype), total)
+            return total
         x, y, gap = self._doubles(a, b, dtype)
-        if not _floats(x, y, gap, found):
-            found.nan_a, found.inf_a = non_finite(a, dtype)
-            found.nan_b, found.inf_b = non_finite(b, dtype)
+        if not _floats(x, y, gap, total):
+            total.nan_a, total.inf_a = non_finite(a, dtype)
+            total.nan_b, total.inf_b = non_finite(b, dtype)
             both = np.isfinite(x) & np.isfinite(y)
-            _floats(x[both], y[both], gap[: np.count_nonzero(both)], found)
-        return found
+            _floats(x[both], y[both], gap[: np.count_nonzero(both)], total)
+        return total
 
     def _differing_bits(self, a: np.ndarray, b: np.ndarray, dtype: str) -> tuple[int, int]:
         """How many values differ in any bit, and how many real ones in sign (zeros and NaN left out)."""
@@ -330,22 +330,22 @@ class Ruler:
         np.copyto(out[pairs.size :], np.bitwise_and(pairs, np.uint32(0xFFFF0000), out=words).view("<f4"))
 
 
-def _floats(x: np.ndarray, y: np.ndarray, gap: np.ndarray, found: Distance) -> bool:
+def _floats(x: np.ndarray, y: np.ndarray, gap: np.ndarray, total: Distance) -> bool:
     """Fill in the sums, and say whether they are finite, as they are when all values are (but for overflow)."""
-    found.count = x.size
+    total.count = x.size
     with np.errstate(all="ignore"):
         np.subtract(y, x, out=gap)
-        found.square, found.norm_a, found.norm_b = _dot(gap, gap), _dot(x, x), _dot(y, y)
-        found.product = _product(x, y, found)
+        total.square, total.norm_a, total.norm_b = _dot(gap, gap), _dot(x, x), _dot(y, y)
+        total.product = _product(x, y, total)
         size = np.abs(gap) if gap.dtype.kind == "c" else np.abs(gap, out=gap)
-        found.largest, found.absolute = float(size.max(initial=0.0)), float(size.sum())
-    return math.isfinite(found.norm_a + found.norm_b)
+        total.largest, total.absolute = float(size.max(initial=0.0)), float(size.sum())
+    return math.isfinite(total.norm_a + total.norm_b)
 
 
-def _product(x: np.ndarray, y: np.ndarray, found: Distance) -> float:
+def _product(x: np.ndarray, y: np.ndarray, total: Distance) -> float:
     """⟨x, y⟩, from the sums that are known where that loses less than 13 digits of a cosine: it saves a pass."""
-    small, large = sorted((found.norm_a, found.norm_b))
-    return (small + large - found.square) / 2 if large <= 1e6 * small else _dot(x, y)
+    small, large = sorted((total.norm_a, total.norm_b))
+    return (small + large - total.square) / 2 if large <= 1e6 * small else _dot(x, y)
 
 
 def _dot(x: np.ndarray, y: np.ndarray) -> float:
@@ -360,12 +360,12 @@ def _is_zero(raw: np.ndarray) -> bool:
     return not (whole and raw[:whole].view(np.uint64).max()) and not raw[whole:].any()
 
 
-def _integers(x: np.ndarray, y: np.ndarray, found: Distance) -> None:
+def _integers(x: np.ndarray, y: np.ndarray, total: Distance) -> None:
     """|x − y| in unsigned 64 bits is exact for every pair; only sums are rounded."""
-    left, right = (each.view(np.uint64) for each in (x, y))
+    left, right = (side.view(np.uint64) for side in (x, y))
     size = np.where(x > y, left - right, right - left)
-    gap, wide_x, wide_y = (each.astype(np.float64) for each in (size, x, y))
-    found.count = x.size
-    found.largest = int(size.max()) if size.size else 0
-    found.absolute, found.square = float(gap.sum()), _dot(gap, gap)
-    found.norm_a, found.norm_b, found.product = _dot(wide_x, wide_x), _dot(wide_y, wide_y), _dot(wide_x, wide_y)
+    gap, wide_x, wide_y = (side.astype(np.float64) for side in (size, x, y))
+    total.count = x.size
+    total.largest = int(size.max()) if size.size else 0
+    total.absolute, total.square = float(gap.sum()), _dot(gap, gap)
+    total.norm_a, total.norm_b, total.product = _dot(wide_x, wide_x), _dot(wide_y, wide_y), _dot(wide_x, wide_y)

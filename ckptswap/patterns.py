@@ -59,14 +59,14 @@ def starred(pattern: str) -> Callable[[str], tuple[str, ...] | None]:
             return () if begins(name) else None
         if end < first or not begins(name[:first]) or not ends(name[end:]):
             return None
-        found: list[str] = []
+        matched: list[str] = []
         for matches, width in reversed(between):
             at = next((at for at in range(end - width, first - 1, -1) if matches(name[at : at + width])), None)
             if at is None:
                 return None
-            found.append(name[at + width : end])
+            matched.append(name[at + width : end])
             end = at
-        return (name[first:end], *reversed(found))
+        return (name[first:end], *reversed(matched))
 
     return fit
 
@@ -147,9 +147,9 @@ class Expression:
                 f"{self.named} would take too long on {name[:40]!r}", remedy="write it with fewer repeats of '.'"
             )
         begin = time.thread_time()
-        found = match(name)
+        match_of_name = match(name)
         self._spent += time.thread_time() - begin
-        return found
+        return match_of_name
 
 
 class _EndlessError(Exception):
@@ -197,10 +197,10 @@ def _ways_of(op: Any, value: Any, exact: bool) -> Ways:
         low, high, tree = value
         return _repeated(low, high, _ways(tree, exact))
     if op is ops.BRANCH:
-        found = [_ways(tree, exact) for tree in value[1]]
+        branches = [_ways(tree, exact) for tree in value[1]]
         apart = exact and _begin_apart(value[1])
-        factors = [factor for factor, _ in found]
-        return max(factors) if apart else sum(factors), max(degree for _, degree in found)
+        factors = [factor for factor, _ in branches]
+        return max(factors) if apart else sum(factors), max(degree for _, degree in branches)
     if op in (ops.ASSERT, ops.ASSERT_NOT):
         return _ways(value[1], exact)
     if op is ops.ATOMIC_GROUP:

@@ -56,7 +56,7 @@ def _refuse_special(path: str | os.PathLike[str], mode: int, or_pipe: bool) -> N
 
 def _nearby(path: Path) -> str:
     try:
-        siblings = [each.name for each in path.parent.iterdir()]
+        siblings = [sibling.name for sibling in path.parent.iterdir()]
     except OSError:
         return f"there is no folder {path.parent} either"
     return near(path.name, siblings) or "check the path"
@@ -109,9 +109,9 @@ def parse_toml(raw: bytes, path: str | os.PathLike[str]) -> dict[str, Any]:
             raise ValueError(f"it takes {len(raw):,} bytes, and {TOML_MOST:,} is the most")
         if any(line.count(b".") > DOTS_MOST for line in raw.splitlines()):
             raise ValueError(f"it has a line with more than {DOTS_MOST} dots")
-        found = tomllib.loads(raw.decode("utf-8"))
-        refuse_unwieldy(found)
-        return found
+        content = tomllib.loads(raw.decode("utf-8"))
+        refuse_unwieldy(content)
+        return content
     except RecursionError:
         fault = "it is nested too deep"
     except ValueError as error:
@@ -130,12 +130,12 @@ def refuse_unwieldy(value: Any, deep: int = DEEP_MOST) -> None:
     """
     pending = [(value, 0)]
     while pending:
-        each, level = pending.pop()
+        inner_value, level = pending.pop()
         if level > deep:
             raise ValueError("it is nested too deep")
-        if isinstance(each, int) and not -_WHOLE_MOST <= each < _WHOLE_MOST:
+        if isinstance(inner_value, int) and not -_WHOLE_MOST <= inner_value < _WHOLE_MOST:
             raise ValueError("it has a number of more than 64 bits")
-        pending += [(inner, level + 1) for inner in _within(each)]
+        pending += [(inner, level + 1) for inner in _within(inner_value)]
 
 
 def _within(value: Any) -> Iterator[Any]:

@@ -36,7 +36,7 @@ class Rule:
         old, equals, new = text.removeprefix("re:").rpartition("=")
         if not equals or not old or not new:
             raise UsageError(
-                f"--map {text!r} is no rule", remedy="write 'OLD=NEW', such as 'backbone.*=encoder.*'"
+                f"--map {text!r} is not a rule", remedy="write 'OLD=NEW', such as 'backbone.*=encoder.*'"
             )
         return cls(text, (_by_expression if text.startswith("re:") else _by_glob)(text, old, new))
 
@@ -55,8 +55,8 @@ def _by_expression(text: str, old: str, new: str) -> Callable[[str], str | None]
         raise UsageError(f"--map {text!r} cannot be read ({error})", remedy="check its groups") from None
 
     def rename(name: str) -> str | None:
-        found = expression.fullmatch(name)
-        return None if found is None else found.expand(new)
+        match = expression.fullmatch(name)
+        return None if match is None else match.expand(new)
 
     return rename
 
@@ -67,8 +67,8 @@ def _by_glob(text: str, old: str, new: str) -> Callable[[str], str | None]:
     fit, (first, *rest) = starred(old), new.split("*")
 
     def rename(name: str) -> str | None:
-        found = fit(name)
-        return None if found is None else first + "".join(map(str.__add__, found, rest))
+        match = fit(name)
+        return None if match is None else first + "".join(map(str.__add__, match, rest))
 
     return rename
 
@@ -133,15 +133,15 @@ def map_all(checkpoints: Sequence[Checkpoint], rules: Sequence[Rule]) -> list[Ch
     Raises `UsageError` for a rule that fits no name of any of them, since it is then misspelt.
     """
     fits = [{name: fit for name in checkpoint if (fit := _first_fit(name, rules))} for checkpoint in checkpoints]
-    used = {rule for each in fits for rule, _ in each.values()}
+    used = {rule for fit_of in fits for rule, _ in fit_of.values()}
     for rule in rules:
         if rule not in used:
             names = [name for checkpoint in checkpoints for name in checkpoint]
             hint = near(rule.text.rpartition("=")[0], names) or "a rule speaks of whole names"
             raise UsageError(f"--map {rule.text!r} fits no tensor of {_paths(checkpoints)}", remedy=hint)
     return [
-        renamed(checkpoint, {name: new for name, (_, new) in each.items()})
-        for checkpoint, each in zip(checkpoints, fits, strict=True)
+        renamed(checkpoint, {name: new for name, (_, new) in fit_of.items()})
+        for checkpoint, fit_of in zip(checkpoints, fits, strict=True)
     ]
 
 
@@ -187,8 +187,8 @@ def matched(
     if strip_prefix:
         other, reference = strip_all([other, reference], strip_prefix)
     other, reference = _mapped(other, reference, rules) if either else (*map_all([other], rules), reference)
-    other, said = aligned(other, reference)
-    return other, reference, said
+    other, sentence = aligned(other, reference)
+    return other, reference, sentence
 
 
 def _mapped(other: Checkpoint, reference: Checkpoint, rules: Sequence[Rule]) -> tuple[Checkpoint, Checkpoint]:
@@ -226,12 +226,12 @@ def all_matched(
     >>> [list(checkpoint) for checkpoint in found], len(said)
     ([['w'], ['w'], ['w']], 1)
     """
-    each = [reference, *others]
+    sides = [reference, *others]
     if strip_prefix:
-        each = strip_all(each, strip_prefix)
-    reference, *others = map_all(each, rules)
+        sides = strip_all(sides, strip_prefix)
+    reference, *others = map_all(sides, rules)
     pairs = [aligned(other, reference) for other in others]
-    return [reference, *(other for other, _ in pairs)], [said for _, said in pairs if said]
+    return [reference, *(other for other, _ in pairs)], [sentence for _, sentence in pairs if sentence]
 
 
 def sides_matched(
@@ -242,8 +242,8 @@ def sides_matched(
     One donor is `matched`, and rules may concern either side; several are `all_matched`.
     """
     if len(donors) == 1:
-        donor, recipient, said = matched(donors[0], recipient, rules, strip_prefix, either=True)
-        return recipient, [donor], [said] if said else []
+        donor, recipient, sentence = matched(donors[0], recipient, rules, strip_prefix, either=True)
+        return recipient, [donor], [sentence] if sentence else []
     [recipient, *others], sentences = all_matched(recipient, donors, rules, strip_prefix)
     return recipient, others, sentences
 

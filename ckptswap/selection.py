@@ -93,7 +93,7 @@ class Selection:
 
     def __bool__(self) -> bool:
         """Whether it leaves anything out."""
-        return any(getattr(self, each.name) for each in fields(self))
+        return any(getattr(self, flag.name) for flag in fields(self))
 
     def pick(self, checkpoint: Checkpoint) -> list[Entry]:
         """The selected entries in natural order; raises `SelectionError` with near names if there is none.
@@ -153,8 +153,8 @@ class Selection:
         >>> Selection.exactly(["a,b"]).flags()
         ['--only', '=a,b']
         """
-        return [word for each in fields(self) for value in getattr(self, each.name)
-                for word in (f"--{each.name}", value)]  # fmt: skip
+        return [word for flag in fields(self) for value in getattr(self, flag.name)
+                for word in (f"--{flag.name}", value)]  # fmt: skip
 
     def __str__(self) -> str:
         """The flags, quoted for a shell."""
@@ -164,13 +164,13 @@ class Selection:
     def _conditions(self) -> list[tuple[bool, Test]]:
         """A test a flag, and whether a match is wanted. Literal names are looked up, not gone through: a cell may
         have thousands."""
-        found = []
+        conditions = []
         for flag, wanted, tests in self._tests:
             values = getattr(self, flag)
             literal = {value[1:] for value in values if _is_literal(flag, value)}
             rest = [test for value, test in zip(values, tests, strict=True) if not _is_literal(flag, value)]
-            found.append((wanted, _any_test(literal, rest)))
-        return found
+            conditions.append((wanted, _any_test(literal, rest)))
+        return conditions
 
     @cached_property
     def _tests(self) -> list[tuple[str, bool, list[Test]]]:
@@ -229,7 +229,7 @@ def _any_test(literal: Set[str], tests: Sequence[Test]) -> Test:
 
 
 def _kind_test(pattern: str) -> Test:
-    tests = [glob(each) for each in expand_kind(pattern)]
+    tests = [glob(kind) for kind in expand_kind(pattern)]
     return lambda entry: any(matches(entry.kind) for matches in tests)
 
 

@@ -25,10 +25,10 @@ def statistics(
     chosen = list(checkpoint.values() if entries is None else entries)
     watch = watch_of(progress, checked_bytes(checkpoint) + sum(entry.nbytes for entry in chosen))
     refuse_damaged(checkpoint, watch=watch)
-    found: dict[str, Moments] = {}
+    moments_by_name: dict[str, Moments] = {}
     for entry in chosen:
-        moments = found[entry.name] = Moments()
+        moments = moments_by_name[entry.name] = Moments()
         for chunk in entry.chunks() if not dtypes.is_packed(entry.dtype) else ():
             moments.add(moments_of(chunk, entry.dtype))
             watch(chunk.size)
-    return found
+    return moments_by_name

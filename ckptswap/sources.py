@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +37,19 @@ class TensorSource(Protocol):
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill `buffer` with the tensor's bytes from `offset` on."""
+
+
+def chunks(source: TensorSource, nbytes: int, size: int = CHUNK) -> Iterator[np.ndarray]:
+    """The first `nbytes` of a source in order, as uint8 arrays of at most `size` bytes; the buffer is reused.
+
+    >>> [part.tolist() for part in chunks(MemorySource(memoryview(b"abc")), 3, size=2)]
+    [[97, 98], [99]]
+    """
+    buffer = page_aligned(min(size, nbytes))
+    for start in range(0, nbytes, size):
+        part = buffer[: min(size, nbytes - start)]
+        source.read_into(part.data, start)
+        yield part
 
 
 @dataclass(frozen=True)

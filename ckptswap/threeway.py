@@ -29,12 +29,12 @@ class ThreeWayRow:
     @property
     def non_finite(self) -> dict[str, tuple[int, int]]:
         """How many NaN and infinities each file holds; those without any, and what was not read, are left out."""
-        found: dict[str, tuple[int, int]] = {}
+        counts_of: dict[str, tuple[int, int]] = {}
         for side, row in (("a", self.a), ("b", self.b)):
             if row and row.distance:
-                found["base"] = row.distance.nan_a, row.distance.inf_a
-                found[side] = row.distance.nan_b, row.distance.inf_b
-        return {side: counts for side, counts in found.items() if any(counts)}
+                counts_of["base"] = row.distance.nan_a, row.distance.inf_a
+                counts_of[side] = row.distance.nan_b, row.distance.inf_b
+        return {side: counts for side, counts in counts_of.items() if any(counts)}
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def three_way(
     return ThreeWay(ours.a, ours.b, theirs.b, tuple(sorted(rows, key=lambda row: not row.non_finite)))
 
 
-def _by_name(found: Diff) -> Mapping[str, TensorDiff]:
-    return {row.name: row for row in found.rows if row.name is not None}
+def _by_name(side: Diff) -> Mapping[str, TensorDiff]:
+    return {row.name: row for row in side.rows if row.name is not None}
 
 
 def _changed(row: TensorDiff | None) -> bool:

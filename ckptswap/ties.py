@@ -85,18 +85,18 @@ class Ties:
 
     def closed(self, names: Iterable[str]) -> list[str]:
         """These names and all that are taken together with them, each once."""
-        return list(dict.fromkeys(each for name in names for each in self.group(name)))
+        return list(dict.fromkeys(other for name in names for other in self.group(name)))
 
     def closed_twins(self, names: Iterable[str]) -> list[str]:
         """These names and all other names of their tensors, each once."""
-        return list(dict.fromkeys(each for name in names for each in self.twins(name)))
+        return list(dict.fromkeys(other for name in names for other in self.twins(name)))
 
     def once(self, names: Iterable[str]) -> list[str]:
         """The first of these names for each tensor."""
-        found: dict[str, str] = {}
+        firsts: dict[str, str] = {}
         for name in names:
-            found.setdefault(self.twins(name)[0], name)
-        return list(found.values())
+            firsts.setdefault(self.twins(name)[0], name)
+        return list(firsts.values())
 
     def __bool__(self) -> bool:
         return bool(self.together)
@@ -126,12 +126,12 @@ def equal(groups: Sequence[Group], sign: str = " = ", most: int = 1) -> str:
     >>> equal([("embed", "head"), ("a", "b")])
     'embed = head and 1 more'
     """
-    said = [sign.join([*group[:3], *(["…"] if len(group) > 3 else [])]) for group in groups]
-    return listing(said, most=most)
+    words = [sign.join([*group[:3], *(["…"] if len(group) > 3 else [])]) for group in groups]
+    return listing(words, most=most)
 
 
-def _groups(found: Iterable[Sequence[str]]) -> tuple[Group, ...]:
-    return tuple(tuple(group) for group in found if len(group) > 1)
+def _groups(groups: Iterable[Sequence[str]]) -> tuple[Group, ...]:
+    return tuple(tuple(group) for group in groups if len(group) > 1)
 
 
 def merged(groups: Iterable[Sequence[str]]) -> tuple[Group, ...]:
@@ -145,10 +145,10 @@ def merged(groups: Iterable[Sequence[str]]) -> tuple[Group, ...]:
         for name in group:
             above.setdefault(name, name)
             above[_top(above, name)] = _top(above, group[0])
-    found: dict[str, list[str]] = defaultdict(list)
+    members: dict[str, list[str]] = defaultdict(list)
     for name in above:
-        found[_top(above, name)].append(name)
-    return _groups(found.values())
+        members[_top(above, name)].append(name)
+    return _groups(members.values())
 
 
 def _top(above: dict[str, str], name: str) -> str:
@@ -165,15 +165,15 @@ def _overlapping(names: Mapping[Extent, Sequence[str]]) -> Iterator[list[str]]:
     for extent in names:
         storages[extent.storage].append(extent)
     for extents in storages.values():
-        found: list[Extent] = []
+        meeting: list[Extent] = []
         reach = -1
         for extent in sorted(extents, key=lambda each: (each.begin, each.end)):
             if extent.begin >= reach:
-                yield from _meeting(found, names)
-                found = []
-            found.append(extent)
+                yield from _meeting(meeting, names)
+                meeting = []
+            meeting.append(extent)
             reach = max(reach, extent.end)
-        yield from _meeting(found, names)
+        yield from _meeting(meeting, names)
 
 
 def _meeting(extents: Sequence[Extent], names: Mapping[Extent, Sequence[str]]) -> Iterator[list[str]]:
@@ -182,9 +182,9 @@ def _meeting(extents: Sequence[Extent], names: Mapping[Extent, Sequence[str]]) -
     if len(extents) > WOVEN_MOST:
         groups = [list(extents)]
     for extent in extents if not groups else ():
-        meeting = [group for group in groups if not all(_are_apart(each, extent) for each in group)]
+        meeting = [group for group in groups if not all(_are_apart(other, extent) for other in group)]
         groups = [group for group in groups if group not in meeting]
-        groups.append([*(each for group in meeting for each in group), extent])
+        groups.append([*(other for group in meeting for other in group), extent])
     for group in groups:
         yield [name for extent in group for name in names[extent]]
 
@@ -222,5 +222,5 @@ def extent_of(tensor: Any) -> Extent | None:
 
 def ties_of(tensors: Mapping[str, Any]) -> Ties:
     """Which of these torch tensors are one, by their place in memory."""
-    extents = {name: extent_of(each) for name, each in tensors.items()}
+    extents = {name: extent_of(tensor) for name, tensor in tensors.items()}
     return Ties.of({name: extent for name, extent in extents.items() if extent})

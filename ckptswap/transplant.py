@@ -130,9 +130,9 @@ def plan_transplant(
         raise MismatchError(f"{donor.path} has none of the selected tensors in the shape of {recipient.path}",
                             remedy="compare them with `ckptswap diff`")  # fmt: skip
     kept = tuple(entry.name for entry in taken if 0 < alpha < 1 and not dtypes.is_float(entry.dtype))
-    found = tuple(Misfit(name, reason) for name, reason in misfits.items())
+    left = tuple(Misfit(name, reason) for name, reason in misfits.items())
     warnings = (*_tied(taken, recipient, chosen, guessed), *_warnings(donor, recipient, chosen, kept))
-    return Transplant(donor, recipient, chosen, alpha, taken, found, kept, warnings)
+    return Transplant(donor, recipient, chosen, alpha, taken, left, kept, warnings)
 
 
 def transplant(
@@ -267,12 +267,12 @@ def _hashing(plan: Transplant) -> Iterator[Callable[[], Mapping[str, str]]]:
 
 def _misfits(wanted: Sequence[Entry], donor: Checkpoint, ties: Ties) -> dict[str, str]:
     """What cannot be taken, and why; names that belong together are taken together or not at all."""
-    found = {entry.name: reason for entry in wanted if (reason := _misfit(entry, donor))}
+    reasons = {entry.name: reason for entry in wanted if (reason := _misfit(entry, donor))}
     for group, two in contradictions(donor, ties.among({entry.name for entry in wanted})).items():
-        found |= dict.fromkeys(group, f"{' and '.join(two)} are one tensor, but the donor's differ")
-    for name in list(found):
-        found |= {each: f"goes with {name}" for each in ties.group(name) if each not in found}
-    return found
+        reasons |= dict.fromkeys(group, f"{' and '.join(two)} are one tensor, but the donor's differ")
+    for name in list(reasons):
+        reasons |= {other: f"goes with {name}" for other in ties.group(name) if other not in reasons}
+    return reasons
 
 
 def _misfit(ours: Entry, donor: Checkpoint) -> str | None:
@@ -315,19 +315,19 @@ def _tied(taken: Sequence[Entry], recipient: Checkpoint, selection: Selection, g
 
 def _warnings(donor: Checkpoint, recipient: Checkpoint, selection: Selection, kept: Sequence[str]) -> list[str]:
     stale = recipient.stale
-    said = [f"{recipient.path}: {stale_note(stale)}; it does not fit the new tensors"] if stale else []
+    sentences = [f"{recipient.path}: {stale_note(stale)}; it does not fit the new tensors"] if stale else []
     extra = [name for name, entry in donor.items() if entry in selection and name not in recipient]
     if recipient.unread:
-        said.append(recipient.unread_note)
+        sentences.append(recipient.unread_note)
     if extra:
-        said.append(
+        sentences.append(
             f"the recipient has no place for {len(extra)} of the donor's selected tensors: {listing(extra, 3)}"
         )
     if kept:
-        said.append(
-            f"what is no plain float cannot be interpolated and stays the recipient's: {listing(kept, most=3)}"
+        sentences.append(
+            f"what is not a plain float cannot be interpolated and stays the recipient's: {listing(kept, most=3)}"
         )
-    return said
+    return sentences
 
 
 def _stem(checkpoint: Checkpoint) -> str:
@@ -340,11 +340,11 @@ def _stem(checkpoint: Checkpoint) -> str:
 def _slug(selection: Selection) -> str:
     patterns = [
         *selection.only,
-        *(f"not-{each}" for each in selection.exclude),
+        *(f"not-{pattern}" for pattern in selection.exclude),
         *selection.layers,
         *selection.kind,
     ]
-    slug = "_".join(_safe(each) or "any" for each in patterns) or "all"
+    slug = "_".join(_safe(pattern) or "any" for pattern in patterns) or "all"
     if len(slug) <= 80:
         return slug
     rest = hashlib.sha256("\0".join(patterns).encode("utf-8", "surrogatepass")).hexdigest()[:8]
@@ -356,11 +356,11 @@ def _safe(text: str) -> str:
 
 
 def _metadata(plan: Transplant, donor: Mapping[str, str], recipient: Mapping[str, str]) -> dict[str, str]:
-    said = dict(plan.recipient.metadata)
-    earlier = said.pop(METADATA_KEY, None)
+    metadata = dict(plan.recipient.metadata)
+    earlier = metadata.pop(METADATA_KEY, None)
     if earlier is not None:
-        said[next(key for at in count(1) if (key := f"{METADATA_KEY}.{at}") not in said)] = earlier
-    return {**said, METADATA_KEY: _origin(plan, donor, recipient)}
+        metadata[next(key for at in count(1) if (key := f"{METADATA_KEY}.{at}") not in metadata)] = earlier
+    return {**metadata, METADATA_KEY: _origin(plan, donor, recipient)}
 
 
 def _draft(plan: Transplant) -> dict[str, str]:
@@ -379,5 +379,7 @@ def _origin(plan: Transplant, donor: Mapping[str, str], recipient: Mapping[str, 
         "tensors": len(plan.moved),
         "skipped": [misfit.name for misfit in plan.misfits],
     }
-    renamed = {side: dict(each.renames) for side, each in (("donor", plan.donor), ("recipient", plan.recipient))}
+    renamed = {
+        side: dict(side_of.renames) for side, side_of in (("donor", plan.donor), ("recipient", plan.recipient))
+    }
     return json.dumps(origin | ({"renamed": renamed} if any(renamed.values()) else {}))

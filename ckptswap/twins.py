@@ -9,21 +9,21 @@ evidence by themselves, and follow the tensors of their layers.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence, Set
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import xxhash
 
 from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, Entry
-from ckptswap.naming import split_name
+from ckptswap.naming import is_counter, split_name
 from ckptswap.ties import Group, Ties, merged
 
 PROBE = 4096
 """Bytes by which tensors are told apart before all of their bytes are read."""
-COUNTER = "num_batches_tracked"
-"""What no model reads in eval mode: batch norm's count of batches, which nobody keeps equal."""
+Item = TypeVar("Item")
 
 
 def with_twins(checkpoint: Checkpoint, ties: Ties) -> Checkpoint:
@@ -36,7 +36,7 @@ def with_twins(checkpoint: Checkpoint, ties: Ties) -> Checkpoint:
     missing = {
         name: there
         for group in ties.same
-        if (there := next((each for each in group if each in checkpoint), None)) is not None
+        if (there := next((other for other in group if other in checkpoint), None)) is not None
         for name in group
         if name not in checkpoint
     }
@@ -48,8 +48,8 @@ def contradictions(checkpoint: Checkpoint, ties: Ties) -> dict[Group, Group]:
     """The groups of names of one tensor under which a checkpoint holds different values, each with two such names;
     counters may.
     """
-    found = {group: _disagreeing(checkpoint, group) for group in ties.same if split_name(group[0])[1] != COUNTER}
-    return {group: two for group, two in found.items() if two}
+    disagreeing = {group: _disagreeing(checkpoint, group) for group in ties.same if not is_counter(group[0])}
+    return {group: two for group, two in disagreeing.items() if two}
 
 
 def _disagreeing(checkpoint: Checkpoint, group: Group) -> Group:
@@ -82,8 +82,8 @@ def probable_ties(recipient: Checkpoint, donor: Checkpoint, names: Iterable[str]
     near = {name for name in recipient if name in wanted or split_name(name)[0] in layers}
     evident = [tuple(entry.name for entry in group) for group in _evident(recipient, donor, near, wanted)]
     following = _following(recipient, donor, evident, wanted)
-    found = [group for group in merged([*evident, *following]) if not wanted.isdisjoint(group)]
-    return Ties(tuple(found), tuple(found))
+    groups = [group for group in merged([*evident, *following]) if not wanted.isdisjoint(group)]
+    return Ties(tuple(groups), tuple(groups))
 
 
 def _evident(
@@ -111,24 +111,20 @@ def _evident(
 def _equal(
     entries: Iterable[Entry], key: Callable[[Entry], Hashable], wanted: Callable[[Sequence[Entry]], bool]
 ) -> Iterator[list[Entry]]:
-    groups: dict[Hashable, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        groups[key(entry)].append(entry)
-    yield from (group for group in groups.values() if len(group) > 1 and wanted(group))
+    yield from (group for group in _grouped(entries, key).values() if len(group) > 1 and wanted(group))
 
 
 def _equal_or_missing(entries: Sequence[Entry], key: Callable[[Entry], Hashable]) -> list[list[Entry]]:
     """Those of one key; those without any join them where there is but one."""
-    groups: dict[Hashable, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        groups[key(entry)].append(entry)
-    missing = groups.pop(None, [])
-    return [list(entries)] if missing and len(groups) == 1 else [each for each in groups.values() if len(each) > 1]
+    groups = _grouped(entries, key)
+    if groups.pop(None, []) and len(groups) == 1:
+        return [list(entries)]
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _is_evidence(entry: Entry, donor: Checkpoint, group: Sequence[Entry]) -> bool:
     """Whether anything is at stake, and more than a constant is equal."""
-    theirs = next(donor[each.name] for each in group if _fits(each, donor))
+    theirs = next(donor[other.name] for other in group if _fits(other, donor))
     return not alike(entry, theirs) and not (_is_constant(entry) and _is_constant(theirs))
 
 
@@ -137,16 +133,13 @@ def _following(
 ) -> Iterator[Group]:
     """What is no evidence, in layers that are one by another tensor."""
     known = {name for group in evident for name in group}
-    inside: Mapping[str, list[str]] = defaultdict(list)
-    for name in wanted:
-        if name not in known:
-            inside[split_name(name)[0]].append(name)
+    inside = _grouped(wanted - known, lambda name: split_name(name)[0])
     digest = lru_cache(maxsize=None)(_digest)
     for layers in dict.fromkeys(tuple(split_name(name)[0] for name in group) for group in evident):
-        roles = dict.fromkeys(name.removeprefix(layer) for layer in layers for name in inside[layer])
+        roles = dict.fromkeys(name.removeprefix(layer) for layer in layers for name in inside.get(layer, ()))
         for role in roles:
             named = [layer + role for layer in dict.fromkeys(layers) if layer + role in recipient]
-            for same in _by(named, lambda name: digest(recipient, name)):
+            for same in _grouped(named, lambda name: digest(recipient, name)).values():
                 yield from _alike_in(donor, same, wanted, digest)
 
 
@@ -155,7 +148,7 @@ def _alike_in(
 ) -> Iterator[Group]:
     """Those that are equal in the donor too; a name that it lacks is one with each that is wanted."""
     missing = [name for name in names if name not in donor]
-    for same in _by([name for name in names if name in donor], lambda name: digest(donor, name)):
+    for same in _grouped([name for name in names if name in donor], lambda name: digest(donor, name)).values():
         yield tuple(same)
         if missing and not wanted.isdisjoint([*same, *missing]):
             yield (same[0], *missing)
@@ -163,11 +156,11 @@ def _alike_in(
         yield tuple(missing)
 
 
-def _by(names: Iterable[str], key: Callable[[str], Hashable]) -> list[list[str]]:
-    groups: dict[Hashable, list[str]] = defaultdict(list)
-    for name in names:
-        groups[key(name)].append(name)
-    return list(groups.values())
+def _grouped(items: Iterable[Item], key: Callable[[Item], Hashable]) -> dict[Hashable, list[Item]]:
+    groups: dict[Hashable, list[Item]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return groups
 
 
 def _digest(checkpoint: Checkpoint, name: str) -> Hashable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from itertools import islice
@@ -39,6 +40,21 @@ def plain_name(name: str) -> str:
     return ".".join([*kept[start:], role])
 
 
+def common_prefix(names: Iterable[str]) -> str:
+    """The wrappers' prefix that all names share, '' when there is none; a `Checkpoint` is its names.
+
+    >>> common_prefix(["module._orig_mod.c.weight", "module._orig_mod.c.bias"])
+    'module._orig_mod.'
+    >>> common_prefix(["module.c.weight", "head.weight"])
+    ''
+    """
+    wrappers = [f"{part}." for part in SEGMENTS]
+    shared, end = os.path.commonprefix(list(names)), 0  # noqa: RUF071  letters are meant
+    while segment := next((wrapper for wrapper in wrappers if shared.startswith(wrapper, end)), ""):
+        end += len(segment)
+    return shared[:end]
+
+
 def correspondence(names: Collection[str], reference: Collection[str]) -> Correspondence:
     """How `names` are to be changed to mean the same tensors as those of `reference`.
 
@@ -55,10 +71,10 @@ def correspondence(names: Collection[str], reference: Collection[str]) -> Corres
     shared = sum(name in known for name in names)
     best, most = Correspondence({}, ""), shared
     if shared < min(len(names), len(known)):
-        for found in _candidates(names, known, alike=shared > 0):
-            together = sum(found.names.get(name, name) in known for name in names)
-            if together > most and _is_unique(found.names.get(name, name) for name in names):
-                best, most = found, together
+        for candidate in _candidates(names, known, alike=shared > 0):
+            together = sum(candidate.names.get(name, name) in known for name in names)
+            if together > most and _is_unique(candidate.names.get(name, name) for name in names):
+                best, most = candidate, together
     return best if best.how or not best.names else best._replace(how=_told(best.names))
 
 
@@ -102,8 +118,8 @@ def _told(changed: Mapping[str, str]) -> str:
     told = list(islice(changed.items(), _TOLD_MOST))
     off = dict.fromkeys(part for name, new in told for part in _missing_parts(name, new))
     on = dict.fromkeys(part for name, new in told for part in _missing_parts(new, name))
-    parts = [f"{word} {' and '.join(map(repr, found))} in their names"
-             for word, found in (("without", off), ("with", on)) if found]  # fmt: skip
+    parts = [f"{word} {' and '.join(map(repr, parts_of))} in their names"
+             for word, parts_of in (("without", off), ("with", on)) if parts_of]  # fmt: skip
     return ", ".join(parts)
 
 
@@ -117,15 +133,15 @@ def _first_parts(name: str) -> list[str]:
 
 def _chains(names: Iterable[str]) -> list[str]:
     """What wrappers put before names, such as `module.`, `module._orig_mod.`; the shortest first."""
-    found: Counter[str] = Counter()
+    chains: Counter[str] = Counter()
     for name in names:
         prefix = ""
         for part in name.split(".", _CHAIN_DEPTH)[:-1]:
             if part not in SEGMENTS and part != HOLDER:
                 break
             prefix += f"{part}."
-            found[prefix] += 1
-    return sorted((prefix for prefix, _ in found.most_common(_CHAINS_MOST)), key=len)
+            chains[prefix] += 1
+    return sorted((prefix for prefix, _ in chains.most_common(_CHAINS_MOST)), key=len)
 
 
 def _common_prefixes(names: Collection[str]) -> list[str]:

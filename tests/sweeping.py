@@ -77,7 +77,7 @@ def run_plan(key: Mapping[str, Any], **changed: Any) -> RunPlan:
         key=key,
         source=source,
         tolerance=None,
-        metrics=(RunMetric("iou", "max", None, (0.0, 1.0)),),
+        metrics=(RunMetric("iou", "max", None, (0.0, 1.0), True),),
         groups=(0,),
         units=(0,),
         walk=((0,),),

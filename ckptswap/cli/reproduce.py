@@ -8,24 +8,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ckptswap.cli.flags import AsciiFlag, Format, FormatFlag, OutFlag, OverFlag
+from ckptswap.cli.flags import AsciiFlag, Format, FormatFlag, OutFlag, OverFlag, flags
+from ckptswap.cli.sweepflags import ExecutorFlags
 from ckptswap.cli.terminal import emit, progress, say, style
 from ckptswap.errors import EXIT_PARTIAL, DependencyError, UsageError
 from ckptswap.report.text import duration, plural
 
 if TYPE_CHECKING:
     from ckptswap.lab.experiment import Experiment
-    from ckptswap.lab.reproduce import Cost
+    from ckptswap.lab.reproduce import Estimate
     from ckptswap.report.charts import Picture
 
 REPORT, VALUES = "report.md", "report.json"
 PICTURES = ("kinds", "prefixes", "rmse")
 
 
+@flags
 def reproduce(
     run: Annotated[
         str, typer.Option("--run", metavar="DIR", help="Where to keep everything; continues what is there.")
     ],
+    where: ExecutorFlags,
     full: Annotated[
         bool,
         typer.Option(
@@ -38,7 +41,6 @@ def reproduce(
             metavar="FOLDER", help="With train/ and test/, each with images/ and masks/. [default: MNI152 slices]"
         ),
     ] = None,
-    jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Networks at work at once, one thread each.")] = 2,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what it would do and cost; train nothing.")
     ] = False,
@@ -63,6 +65,7 @@ def reproduce(
     from ckptswap.lab.reproduce import SETTINGS, cost
     from ckptswap.lab.reproduce import reproduce as carry_out
     from ckptswap.sweep.run_folder.folder import refuse_odd_parts
+    from ckptswap.sweep.spec import RunOptions
     from ckptswap.sweep.stopping import on_signals
 
     refuse_odd_parts(Path(run))  # before minutes of measuring
@@ -72,6 +75,7 @@ def reproduce(
     if not (Path(run) / SETTINGS).exists():
         refuse_occupied(Path(run), run=("lock",), results=(REPORT, VALUES, *(f"{name}.svg" for name in PICTURES)))
     price = cost(experiment)
+    jobs = where.jobs or 2
     text = _told(experiment, price, jobs)
     if dry_run:
         emit(text, out)
@@ -81,19 +85,21 @@ def reproduce(
         outcome = carry_out(
             experiment,
             Path(run),
-            jobs=jobs,
+            workers=RunOptions(**{**where.options(), "jobs": jobs}),
             known=price,
             progress=lambda done, total, what: meter(round(done), round(total), what),
             stop=stop,
         )
     _report(experiment, Path(run), dict(outcome.failed), format, out, ascii)
+    for note in outcome.notes:
+        say(f"ckptswap: note: {note}")
     if outcome.failed:
         for unit, why in outcome.failed.items():
             say(f"ckptswap: {unit} failed: {why}")
         raise typer.Exit(EXIT_PARTIAL)
 
 
-def _told(experiment: Experiment, price: Cost, jobs: int) -> str:
+def _told(experiment: Experiment, price: Estimate, jobs: int) -> str:
     units = len(experiment.units())
     return (
         f"{plural(len(experiment.arms), 'network')} x {plural(experiment.seeds, 'seed')}: "

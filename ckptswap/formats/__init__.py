@@ -10,10 +10,10 @@ from ckptswap.checkpoint import Checkpoint, Entry, checked_bytes, refuse_damaged
 from ckptswap.errors import FormatError, UsageError
 from ckptswap.formats.companions import Companion
 from ckptswap.formats.opening import formats, open_checkpoint, open_in
-from ckptswap.formats.prefix import common_prefix
 from ckptswap.formats.sharded import write_sharded_folder
 from ckptswap.formats.target import SHARD_SIZE, Target
 from ckptswap.watching import Progress, watch_of
+from ckptswap.wrappers import common_prefix
 
 __all__ = [
     "SHARD_SIZE",

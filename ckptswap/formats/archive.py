@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ckptswap.checkpoint import Damage
 from ckptswap.errors import FormatError
-from ckptswap.sources import page_aligned
+from ckptswap.sources import FileRange, chunks
 from ckptswap.storage import ByteSource
 from ckptswap.watching import Watch
 
@@ -130,13 +130,10 @@ class Archive:
 
     def is_sound(self, member: Member, watch: Watch) -> bool:
         """Whether its bytes have its CRC; all of them are read, in blocks."""
-        (file, start), crc = self.place(member.name), 0
-        buffer = page_aligned(min(BLOCK, member.size))
+        crc = 0
         try:
-            for at in range(0, member.size, BLOCK):
-                part = buffer[: min(BLOCK, member.size - at)].data
-                file.pread_into(part, start + at)
-                crc = zlib.crc32(part, crc)
+            for part in chunks(FileRange(*self.place(member.name)), member.size):
+                crc = zlib.crc32(part.data, crc)
                 watch(len(part))
         except FormatError:
             return False

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from ckptswap.errors import FileError
 
 _STREAMS = ("/dev/", "/proc/")
+_OWN = ("/dev/fd/", "/proc/self/fd/")
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV)
 
 
@@ -61,9 +62,7 @@ def _descriptor(path: str) -> int:
     """A descriptor of this process's own is used where it stands: opened anew, a file would be written from its
     beginning."""
     names = {"/dev/stdin": "0", "/dev/stdout": "1", "/dev/stderr": "2"}
-    number = names.get(path) or next(
-        (path.removeprefix(each) for each in ("/dev/fd/", "/proc/self/fd/") if path.startswith(each)), ""
-    )
+    number = names.get(path) or next((path.removeprefix(own) for own in _OWN if path.startswith(own)), "")
     if number.isdecimal():
         return os.dup(int(number))
     if stat.S_ISBLK(os.stat(path).st_mode):

@@ -53,6 +53,6 @@ def convert(
 def left_behind(source: Checkpoint, target: str | os.PathLike[str]) -> list[str]:
     """What a checkpoint holds that is not written when it is converted, a sentence each."""
     files = companions(source).staying(into_folder=os.fspath(target).endswith("/"))
-    said = {"what lies beside the tensors is not written": source.beside,
+    left = {"what lies beside the tensors is not written": source.beside,
             "these files beside the weights are not taken along": files}  # fmt: skip
-    return [f"{source.path}: {what}: {listing(names)}" for what, names in said.items() if names]
+    return [f"{source.path}: {what}: {listing(names)}" for what, names in left.items() if names]

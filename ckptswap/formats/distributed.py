@@ -117,7 +117,7 @@ def open_distributed(file: ByteSource, folder: Folder) -> Checkpoint:
         try:
             entries, paths = _entries(content, files)
         except _DamagedError as error:
-            raise FormatError(f"{folder.name} is no sound distributed checkpoint", remedy=str(error)) from None
+            raise FormatError(f"{folder.name} is not a sound distributed checkpoint", remedy=str(error)) from None
         state = StateDict.of(_tree(entries, paths), lambda value: isinstance(value, Stored), folder.name)
         stored = state.tensors.values()
         tensors = [
@@ -169,7 +169,7 @@ class _Files:
     def slice(self, name: Any, offset: Any, length: Any) -> Slice:
         """A piece's bytes. Pieces do not share them, so that all together take no more than the files have."""
         if not isinstance(name, str) or len(name) > _NAME_MOST or not is_plain_name(name):
-            raise _DamagedError(f"it puts a tensor into {shown(name)!r}, which is no plain file name")
+            raise _DamagedError(f"it puts a tensor into {shown(name)!r}, which is not a plain file name")
         if name not in self._open:
             if not self._folder.holds(name):
                 raise _DamagedError(f"its file {name!r} is not there")
@@ -208,11 +208,11 @@ def _places(storage: Mapping[Any, Any]) -> dict[tuple[str, str], Any]:
     A beginning is spelt out: as numbers they could be chosen so that all of them collide.
     """
     places = {}
-    for index, info in storage.items():
+    for index, place in storage.items():
         begins = _state(index).get("offset")
         if begins is not None and not (isinstance(begins, tuple | list) and _are_sizes(begins)):
             raise _DamagedError("a piece begins nowhere")
-        places[_field(index, "fqn", str), str(None if begins is None else tuple(begins))] = info
+        places[_field(index, "fqn", str), str(None if begins is None else tuple(begins))] = place
     return places
 
 
@@ -223,18 +223,18 @@ def _stored(name: str, described: Any, places: Mapping, files: _Files) -> Stored
         begins, sizes = (_shape(name, _field(chunk, key, tuple)) for key in ("offsets", "sizes"))
         if not len(begins) == len(sizes) == len(shape):
             raise _DamagedError(f"a piece of {shown(name)!r} has other dimensions than it")
-        info = places.get((name, str(begins))) or places.get((name, "None"))
-        if info is None:
+        place = places.get((name, str(begins))) or places.get((name, "None"))
+        if place is None:
             raise _DamagedError(f"a piece of {shown(name)!r} is nowhere")
         if prod(sizes):
-            chunks[str(begins)] = Chunk(begins, sizes, _payload(name, info, files))
+            chunks[str(begins)] = Chunk(begins, sizes, _payload(name, place, files))
     if prod(shape) and not _tile(list(chunks.values()), shape):
         raise _DamagedError(f"the pieces of {shown(name)!r} do not make up its {list(shape)}")
     return Stored(name, shape, dtype, tuple(chunks.values()))
 
 
-def _payload(name: str, info: Any, files: _Files) -> Slice:
-    state = _state(info)
+def _payload(name: str, place: Any, files: _Files) -> Slice:
+    state = _state(place)
     if state.get("transform_descriptors"):
         raise _DamagedError(f"{shown(name)!r} is stored through an extension (compressed or encrypted)")
     return files.slice(state.get("relative_path"), state.get("offset"), state.get("length"))

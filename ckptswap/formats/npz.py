@@ -85,7 +85,7 @@ def _header(file: ByteSource, start: int, size: int) -> Header:
     """Read and judge a .npy header in `size` bytes from `start` on; raises `ValueError` that ends a sentence."""
     head = file.pread(min(size, 12), start)
     if len(head) < 12 or not head.startswith(MAGIC) or head[6] not in (1, 2, 3):
-        raise ValueError("is no .npy file")
+        raise ValueError("is not a .npy file")
     before, width = (10, 2) if head[6] == 1 else (12, 4)
     length = int.from_bytes(head[8 : 8 + width], "little")
     if length > HEADER_MOST or before + length > size:
@@ -113,7 +113,7 @@ def _literal(raw: bytes) -> dict:
 
 def _dtype(descr: object) -> str:
     if not isinstance(descr, str):
-        raise ValueError("is a table of records, no tensor")
+        raise ValueError("is a table of records, not a tensor")
     try:
         with warnings.catch_warnings(action="ignore"):  # of dtypes that are on their way out
             dtype = np.dtype(descr)
@@ -125,7 +125,7 @@ def _dtype(descr: object) -> str:
     if dtype.byteorder == ">":
         raise ValueError("was saved big-endian; save it again little-endian")
     if spelt is None:
-        raise ValueError(f"has the dtype {descr[:20]!r}, which is no tensor's; .npz has no bf16 or fp8")
+        raise ValueError(f"has the dtype {descr[:20]!r}, which is not a tensor's; .npz has no bf16 or fp8")
     return spelt
 
 

@@ -17,7 +17,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     ValueError: names 'a' twice
     """
     try:
-        found = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
+        content = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
     except _DuplicateKeyError as error:
         raise ValueError(f"names {error.args[0]!r:.80} twice") from None
     except UnicodeDecodeError:
@@ -26,9 +26,9 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         raise ValueError("is nested too deep") from None
     except ValueError as error:
         raise ValueError(f"is not JSON ({str(error).splitlines()[0]:.100})") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ValueError("is not a JSON object")
-    return found
+    return content
 
 
 class _DuplicateKeyError(Exception):
@@ -36,23 +36,22 @@ class _DuplicateKeyError(Exception):
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found: dict[str, object] = {}
+    members: dict[str, object] = {}
     for key, value in pairs:
-        if key in found:
+        if key in members:
             raise _DuplicateKeyError(key)
-        found[key] = value
-    return found
+        members[key] = value
+    return members
 
 
-def strings(found: Any) -> dict[str, str]:
+def strings(content: Any) -> dict[str, str]:
     """The string values of what should be an object; metadata holds nothing else.
 
     >>> strings({"a": "b", "total_size": 3})
     {'a': 'b'}
     """
-    return (
-        {key: value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
-    )
+    items = content.items() if isinstance(content, dict) else ()
+    return {key: value for key, value in items if isinstance(value, str)}
 
 
 def is_plain_name(name: str) -> bool:

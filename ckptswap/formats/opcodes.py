@@ -77,7 +77,7 @@ _OURS: Mapping[str, Argument] = {
     "GLOBAL": _pair, "INST": _pair, "PUT": _decimal, "GET": _decimal, "LONG1": _long(1), "LONG4": _long(4),
 }  # fmt: skip
 ARGUMENTS: Mapping[bytes, tuple[str, Argument | None]] = {
-    each.code.encode("latin-1"): (each.name, _OURS.get(each.name) or (each.arg.reader if each.arg else None))
-    for each in pickletools.opcodes
+    code.code.encode("latin-1"): (code.name, _OURS.get(code.name) or (code.arg.reader if code.arg else None))
+    for code in pickletools.opcodes
 }
 """Opcode → its name, and what reads its argument."""

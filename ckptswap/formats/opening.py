@@ -10,8 +10,8 @@ from ckptswap import registry
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FileError, FormatError, listing
 from ckptswap.formats.format import INDEX, Format
-from ckptswap.formats.prefix import common_prefix
 from ckptswap.storage import ByteSource, Folder, LocalFolder, kept
+from ckptswap.wrappers import common_prefix
 
 HEAD = 512
 """Bytes of a file by which its format is told."""
@@ -79,7 +79,7 @@ def open_file(source: ByteSource, folder: Folder) -> Checkpoint:
         if promised:
             return promised.open(source, folder)  # which says what is wrong with it
         raise FormatError(
-            f"{source.name} is no checkpoint that we can read", remedy="it is none of safetensors, torch, npz"
+            f"{source.name} is not a checkpoint that we can read", remedy="it is none of safetensors, torch, npz"
         )
 
 

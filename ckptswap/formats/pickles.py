@@ -255,7 +255,7 @@ class _Machine:
     def call(self, function: Any, arguments: Any) -> None:
         if not isinstance(function, Global) or not isinstance(arguments, tuple):
             raise ValueError("it calls what cannot be called")
-        self.left -= len(arguments) + sum(len(each) for each in arguments if isinstance(each, list | dict | tuple))
+        self.left -= len(arguments) + sum(len(part) for part in arguments if isinstance(part, list | dict | tuple))
         self.stack.append(function.build(arguments))
 
     def reduce(self, _: object) -> None:
@@ -286,12 +286,12 @@ class _Machine:
         if isinstance(target, list):
             target.extend(items)
         elif not isinstance(target, Inert):
-            raise ValueError("it appends to what is no list")
+            raise ValueError("it appends to what is not a list")
 
     def add(self, items: list[Any]) -> None:
         """What a set holds is not ours to know: it would have to be hashed and compared."""
         if not isinstance(self.stack[-1], Inert):
-            raise ValueError("it adds to what is no set")
+            raise ValueError("it adds to what is not a set")
 
     def frozen(self, _: object) -> None:
         self.since_mark()
@@ -302,7 +302,7 @@ class _Machine:
         if isinstance(target, dict):
             target.update((_key(key), value) for key, value in zip(items[::2], items[1::2], strict=True))
         elif not isinstance(target, Inert):
-            raise ValueError("it sets items of what is no map")
+            raise ValueError("it sets items of what is not a map")
 
     def set_item(self, _: object) -> None:
         value, key = self.stack.pop(), self.stack.pop()

@@ -72,9 +72,9 @@ def _read_index(index: ByteSource) -> tuple[dict[str, str], dict[str, str]]:
             raise ValueError("has no weight_map")
         for name, shard in places.items():
             if not isinstance(shard, str) or not is_plain_name(shard):
-                raise ValueError(f"puts {name!r} into {repr(shard)[:80]}, which is no plain file name")
+                raise ValueError(f"puts {name!r} into {repr(shard)[:80]}, which is not a plain file name")
     except ValueError as error:
-        raise FormatError(f"{index.name} is no sound index of shards", remedy=f"it {error}") from None
+        raise FormatError(f"{index.name} is not a sound index of shards", remedy=f"it {error}") from None
     return places, strings(content.get("metadata"))
 
 

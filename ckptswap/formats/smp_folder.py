@@ -35,7 +35,7 @@ def _config_text(file: ByteSource) -> str:
             raw = file.whole(CONFIG_MOST)
             parse_object(raw)
         except ValueError as error:
-            raise FormatError(f"{file.name} is no configuration", remedy=f"it {error}") from None
+            raise FormatError(f"{file.name} is not a configuration", remedy=f"it {error}") from None
     return raw.decode("utf-8")
 
 

@@ -112,7 +112,7 @@ class StateDict:
         baggage = [shown(name) for name, value in self.entries.items()
                    if not self.is_tensor(value) and name not in self.unread]  # fmt: skip
         if baggage:
-            yield f"left out what is no tensor: {listing(baggage)}"
+            yield f"left out what is not a tensor: {listing(baggage)}"
 
 
 def _place(content: dict, is_tensor: Callable[[Any], bool], where: str) -> tuple[Any, dict]:

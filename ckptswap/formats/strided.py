@@ -109,7 +109,7 @@ def _fill(out: np.ndarray, file: ByteSource, offset: int, strides: Sequence[int]
         file.pread_into(raw.data, offset)
         out[...] = np.ndarray(out.shape, out.dtype, raw, strides=tuple(strides))
         return
-    axis = max(range(out.ndim), key=lambda each: (out.shape[each] > 1, strides[each]))
+    axis = max(range(out.ndim), key=lambda dimension: (out.shape[dimension] > 1, strides[dimension]))
     half = out.shape[axis] // 2
     low, high = np.split(out, [half], axis)
     _fill(low, file, offset, strides)

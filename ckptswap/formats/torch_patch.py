@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import zipfile
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import BinaryIO
@@ -25,11 +25,11 @@ from ckptswap.formats.strided import PieceSource
 from ckptswap.formats.target import Target
 from ckptswap.formats.torch_pickle import View, span
 from ckptswap.formats.torch_tensors import keys_holding
-from ckptswap.formats.zip_writer import add_member
-from ckptswap.sources import CHUNK, FileRange, MemorySource, TensorSource, page_aligned
+from ckptswap.formats.zip_writer import add_bytes, add_member
+from ckptswap.sources import FileRange, MemorySource, TensorSource, chunks, page_aligned
 from ckptswap.storage import ByteSource
 from ckptswap.twins import alike
-from ckptswap.watching import Watch, unwatched
+from ckptswap.watching import Watch
 
 FORMATS = (torch_zip.FORMAT.name, torch_legacy.FORMAT.name)
 SUFFIXES = torch_zip.FORMAT.suffixes
@@ -196,7 +196,7 @@ def _patch_plain(file: ByteSource, replaced: Sequence[Splice], out: BinaryIO, wa
     copy_file(file, 0, out, 0, watch)
     for splice in replaced:
         out.seek(splice.begin)
-        _write(_stretch(splice.source(), splice.end - splice.begin), out, watch)
+        _write(splice.source(), splice.end - splice.begin, out, watch)
 
 
 def _patch_zip(
@@ -212,8 +212,7 @@ def _patch_zip(
             while member.is_stored and rest and rest[-1].begin < member.offset + member.size:
                 inside.append(rest.pop())
             add_member(made, member.name, member.size, _filler(archive, member, inside, watch))
-        raw = json.dumps(dict(final())).encode("ascii")
-        add_member(made, origin, len(raw), lambda into: _write([memoryview(raw)], into, unwatched))
+        add_bytes(made, origin, json.dumps(dict(final())).encode("ascii"))
 
 
 def _origin_of(archive: Archive) -> str:
@@ -237,28 +236,16 @@ def _filler(
     def fill(out: BinaryIO) -> None:
         at = 0
         for splice in inside:
-            _write(_own(file, start + at, splice.begin - member.offset - at), out, watch)
-            _write(_stretch(splice.source(), splice.end - splice.begin), out, watch)
+            _write(FileRange(file, start + at), splice.begin - member.offset - at, out, watch)
+            _write(splice.source(), splice.end - splice.begin, out, watch)
             at = splice.end - member.offset
-        _write(_own(file, start + at, member.size - at), out, watch)
+        _write(FileRange(file, start + at), member.size - at, out, watch)
 
     return fill
 
 
-def _own(file: ByteSource, start: int, size: int) -> Iterator[memoryview]:
-    return _stretch(FileRange(file, start), size)
-
-
-def _stretch(source: TensorSource, size: int) -> Iterator[memoryview]:
-    """The first `size` bytes of a source, chunk by chunk, in a buffer that is used again."""
-    buffer = page_aligned(min(CHUNK, size))
-    for at in range(0, size, CHUNK):
-        part = buffer[: min(CHUNK, size - at)].data
-        source.read_into(part, at)
-        yield part
-
-
-def _write(parts: Iterable[memoryview], out: BinaryIO, watch: Watch) -> None:
-    for part in parts:
-        out.write(part)
+def _write(source: TensorSource, size: int, out: BinaryIO, watch: Watch) -> None:
+    """The first `size` bytes of a source."""
+    for part in chunks(source, size):
+        out.write(part.data)
         watch(len(part))

@@ -114,7 +114,7 @@ class Storages:
     def __call__(self, identity: Any) -> Storage:
         """The storage that a persistent id names; raises `ValueError` for an id of another form."""
         if not isinstance(identity, tuple) or len(identity) not in (5, 6) or identity[0] != "storage":
-            raise ValueError("it refers to something that is no storage")
+            raise ValueError("it refers to something that is not a storage")
         _, kind, key, _, numel = identity[:5]
         if not isinstance(kind, Global) or kind.name not in _STORAGE_NAMES or not _is_count((numel,)):
             raise ValueError("it refers to a storage of no known kind")
@@ -130,7 +130,7 @@ class Storages:
 
 def _storage_key(key: Any) -> str:
     if not isinstance(key, str) or len(key) > KEY_MOST:
-        raise ValueError("it refers to a storage by what is no plain key")
+        raise ValueError("it refers to a storage by what is not a plain key")
     return key
 
 

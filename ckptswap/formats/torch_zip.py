@@ -13,7 +13,6 @@ import zipfile
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.errors import FormatError
@@ -25,7 +24,7 @@ from ckptswap.formats.strided import contiguous
 from ckptswap.formats.target import Target
 from ckptswap.formats.torch_pickle import DTYPES, NAMES, STORAGES, Locate, Storage, Storages, Stretch
 from ckptswap.formats.torch_tensors import checkpoint_of
-from ckptswap.formats.zip_writer import add_member
+from ckptswap.formats.zip_writer import add_bytes, add_member
 from ckptswap.storage import ByteSource, Folder
 
 METADATA = "ckptswap/metadata.json"
@@ -62,10 +61,10 @@ def read_content(archive: Archive, instructions: int | None = None) -> tuple[obj
 def prefix_of(archive: Archive) -> str:
     """The folder inside the archive; its name is the writer's choice."""
     where = archive.file.name
-    found = [name.removesuffix("/data.pkl") for name in archive.members if name.endswith("/data.pkl")]
-    if len(found) != 1:
-        raise FormatError(f"{where} is no sound torch file", remedy=f"it has {len(found) or 'no'} data.pkl")
-    prefix = found[0]
+    folders = [name.removesuffix("/data.pkl") for name in archive.members if name.endswith("/data.pkl")]
+    if len(folders) != 1:
+        raise FormatError(f"{where} is not a sound torch file", remedy=f"it has {len(folders) or 'no'} data.pkl")
+    prefix = folders[0]
     if f"{prefix}/constants.pkl" in archive or any(name.startswith(f"{prefix}/code/") for name in archive.members):
         raise FormatError(
             f"{where} is a TorchScript archive, which holds code",
@@ -110,13 +109,9 @@ def write_torch(entries: Iterable[Entry], target: Target) -> None:
         small[METADATA] = json.dumps(dict(target.metadata)).encode("ascii")
     with target.file() as file, zipfile.ZipFile(file, "w") as archive:
         for name, raw in small.items():
-            add_member(archive, f"{PREFIX}/{name}", len(raw), partial(_write, raw))
+            add_bytes(archive, f"{PREFIX}/{name}", raw)
         for at, entry in enumerate(listed):
             add_member(archive, f"{PREFIX}/data/{at}", entry.nbytes, partial(target.stream, entry))
-
-
-def _write(raw: bytes, file: BinaryIO) -> None:
-    file.write(raw)
 
 
 def _pickle(entries: list[Entry], path: Path) -> bytes:

@@ -15,15 +15,20 @@ _ZIP64_EXTRA = 20
 _PADDING_TAG = 0x4246  # "FB", which torch uses
 
 
-def add_member(archive: zipfile.ZipFile, name: str, size: int, fill: Callable[[BinaryIO], None]) -> None:
+def add_member(archive: zipfile.ZipFile, name: str, size: int, fill: Callable[[BinaryIO], object]) -> None:
     """Add a member of `size` bytes that `fill` writes; its time is fixed, so that equal content is equal bytes."""
-    info = zipfile.ZipInfo(name, _EPOCH)
-    info.file_size = size
-    info.external_attr = 0o644 << 16
+    member = zipfile.ZipInfo(name, _EPOCH)
+    member.file_size = size
+    member.external_attr = 0o644 << 16
     assert archive.fp is not None
-    info.extra = _padding(archive.fp.tell() + 30 + len(name.encode("utf-8")), is_large=size > _ZIP64_MOST)
-    with archive.open(info, "w") as file:
+    member.extra = _padding(archive.fp.tell() + 30 + len(name.encode("utf-8")), is_large=size > _ZIP64_MOST)
+    with archive.open(member, "w") as file:
         fill(file)  # type: ignore[arg-type]
+
+
+def add_bytes(archive: zipfile.ZipFile, name: str, raw: bytes) -> None:
+    """Add a small member."""
+    add_member(archive, name, len(raw), lambda file: file.write(raw))
 
 
 def _padding(header_end: int, *, is_large: bool) -> bytes:

@@ -79,7 +79,8 @@ class Layout:
 
 
 class Measure(Protocol):
-    """What a sweep knows of a metric: its name, which way is better, and between which bounds a score lies."""
+    """What a sweep knows of a metric: its name, which way is better, between which bounds a score lies, and
+    whether its value is the mean over samples."""
 
     @property
     def name(self) -> str: ...
@@ -89,6 +90,9 @@ class Measure(Protocol):
 
     @property
     def bounds(self) -> tuple[float, float]: ...
+
+    @property
+    def is_mean(self) -> bool: ...
 
 
 class Wanted(Protocol):

@@ -41,7 +41,7 @@ def bytes_of(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
     size = int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " ")) if match else 0
     if not size:
-        raise UsageError(f"--memory {text!r} is no size", remedy="write for example 2GB")
+        raise UsageError(f"--memory {text!r} is not a size", remedy="write for example 2GB")
     return size
 
 
@@ -53,7 +53,7 @@ def seconds_of(text: str) -> float:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
     if match is None or not float(match[1]):
-        raise UsageError(f"--budget {text!r} is no time", remedy="write for example 90s, 5m or 2h")
+        raise UsageError(f"--budget {text!r} is not a time", remedy="write for example 90s, 5m or 2h")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
@@ -72,7 +72,7 @@ def points_of(text: str) -> tuple[float, ...]:
     except (ArithmeticError, ValueError):
         count = 0
     if not 0 < count <= MOST_POINTS:
-        raise UsageError(f"--alpha {text!r} is no path", remedy="write for example 0:1:0.1, or 0.25,0.5")
+        raise UsageError(f"--alpha {text!r} is not a path", remedy="write for example 0:1:0.1, or 0.25,0.5")
     return _between(tuple(float(start + step * at) for at in range(count)))
 
 
@@ -88,7 +88,7 @@ def _between(alphas: tuple[float, ...]) -> tuple[float, ...]:
 def checked_tolerance(value: float | None) -> float | None:
     """A drop's limit as it may be given, None where it is not; a NaN would lie in no range, and pass any test.
 
-    Raises `UsageError` for what is no finite number, or below 0.
+    Raises `UsageError` for what is not a finite number, or below 0.
 
     >>> import numpy as np
     >>> checked_tolerance(np.float32(0.5)), checked_tolerance(None)

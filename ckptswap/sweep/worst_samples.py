@@ -22,7 +22,6 @@ CELLS, EACH = 3, 3
 """How many of the worst cells are shown, and how many samples of each."""
 SIDE = 192
 """Pixels of a picture's longer side at the most."""
-OVERLAPS = ("iou", "dice", "accuracy")
 _PALETTE = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
             (204, 121, 167))  # fmt: skip
 """Okabe and Ito's colours, class 0 black; the classes beyond begin again after black."""
@@ -88,18 +87,14 @@ def _worst_hits(run: ScoredRun, cell: Cell) -> list[tuple[int, float, float, flo
 
 def _may_be_shown(task: Task) -> bool:
     """Whether inputs are images and the score compares what may be pictures too."""
-    return _metric(task) in (*OVERLAPS, "mse", "psnr") and getattr(task.first_inputs(), "ndim", 0) == 4
-
-
-def _metric(task: Task) -> str:
-    return task.metrics[0].name.partition(":")[0]
+    return task.metrics[0].compares is not None and getattr(task.first_inputs(), "ndim", 0) == 4
 
 
 def _are_pictures(task: Task, output: Tensor, targets: Tensor) -> bool:
     """Whether a score compares masks or images of one size, not a few numbers a sample or one class of all."""
     if targets.dim() < 3 or targets.shape[-2:] != output.shape[-2:]:
         return False
-    if _metric(task) in OVERLAPS:
+    if task.metrics[0].compares == "classes":
         return output.dim() in (3, 4) and (targets.dim() == 3 or targets.shape[1] == 1)
     return output.dim() == 4
 
@@ -124,7 +119,7 @@ def _drawn(
 
 
 def _pictures(task: Task, given: Tensor, truth: Tensor, baseline: Tensor, variant: Tensor) -> dict[str, str]:
-    if _metric(task) in OVERLAPS:
+    if task.metrics[0].compares == "classes":
         probability = task.spec.output == "probability"
         masks = {"truth": _values(truth)} | {
             name: _classes(_values(output), probability)

@@ -39,7 +39,7 @@ def test_a_folder_without_configuration_is_only_weights(folder: Path) -> None:
 @pytest.mark.parametrize("content", ["[]", "{", '{"a": 1, "a": 2}', '{"a":' + "[" * 100_000])
 def test_a_configuration_that_is_none_is_refused(content: str, folder: Path) -> None:
     (folder / "config.json").write_text(content)
-    with pytest.raises(FormatError, match="is no configuration"):
+    with pytest.raises(FormatError, match="is not a configuration"):
         open_checkpoint(folder)
 
 

@@ -162,4 +162,4 @@ def test_wrappers_prefixes_are_noted(tmp_path: Path) -> None:
 
 def test_left_out_is_said(tmp_path: Path) -> None:
     with open_checkpoint(save({"w": torch.ones(2), "_extra_state": None, "n": 3}, tmp_path, True)) as found:
-        assert found.notes == ("left out what is no tensor: _extra_state, n",)
+        assert found.notes == ("left out what is not a tensor: _extra_state, n",)

@@ -86,7 +86,7 @@ def test_a_damaged_tensor_beside_the_model_is_refused(here: Path, fault: str, wr
 @pytest.mark.parametrize("where", PLACES)
 def test_wherever_it_lies(here: Path, where: str, writer: str) -> None:
     Path("bad.pt").write_bytes(WRITERS[writer](PLACES[where](FAULTY["text for a size"])))
-    assert refused("bad.pt") == "bad.pt is damaged: a tensor under 'opt' has a size that is no integer\n"
+    assert refused("bad.pt") == "bad.pt is damaged: a tensor under 'opt' has a size that is not an integer\n"
     Path("good.pt").write_bytes(WRITERS[writer](PLACES[where](tensor())))
     assert run("show", "good.pt").code == 0
 

@@ -15,14 +15,15 @@ from ckptswap.errors import MetricError, RunError, UsageError
 from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import BASELINE
 from ckptswap.selection import Selection
-from ckptswap.statistics import intervals as statistics
-from ckptswap.statistics.intervals import Sample, mean
+from ckptswap.statistics import totals, verdicts
+from ckptswap.statistics.totals import Sample, mean
 from ckptswap.sweep.analysis import Analysis, load_analysis, load_result
 from ckptswap.sweep.plan import variant_id
 from ckptswap.sweep.result import Row
 from ckptswap.sweep.run_folder.blocks import DONOR
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import decode, encode, journal_files
+from ckptswap.sweep.run_folder.plan_file import RunMetric
 from ckptswap.sweep.scored_run import reduction
 from ckptswap.task import TaskSpec
 
@@ -82,23 +83,25 @@ def begun(batches: int, *variants: tuple[str, ...]) -> Chosen:
 def test_a_row_rests_on_its_own_samples(finished: Path, tmp_path: Path, metric: str, batches: int) -> None:
     """As if the data had no others: the drop exactly, and the interval where each group is there."""
     run = rewritten(finished, tmp_path / "part", begun(batches, HEAD))
-    name = RunFolder(run).read_plan().metrics[0].name if metric == "own" else metric
+    metrics = RunFolder(run).read_plan().metrics
+    known = next(known for known in metrics if known.name == metric) if metric != "own" else metrics[0]
+    name = known.name
     evidence = load_analysis(run, name)
     row = row_of(evidence, HEAD)
     there = range(batches)
     baseline, label = scores(finished, BASELINE, name, there)
     variant, _ = scores(finished, variant_id(HEAD), name, there)
-    reduce = reduction(name)
+    reduce = reduction(known)
     direction = evidence.result.direction
-    [alone] = statistics.table(Sample.of([baseline, variant], label, reduce), direction)
+    [alone] = verdicts.table(Sample.of([baseline, variant], label, reduce), direction)
     assert row.drop == pytest.approx(alone.drop, rel=1e-12)
-    assert row.score == pytest.approx(statistics.whole(variant, reduce), rel=1e-12)
+    assert row.score == pytest.approx(totals.whole(variant, reduce), rel=1e-12)
     assert row.samples == len(label) == 6 * batches
     assert row.ci_low < row.drop < row.ci_high
     if len(set(label.tolist())) == 30:
         assert (row.ci_low, row.ci_high) == pytest.approx((alone.ci_low, alone.ci_high), rel=1e-9)
     whole, _ = scores(finished, BASELINE, name, range(10))
-    assert evidence.result.baseline == pytest.approx(statistics.whole(whole, reduce), rel=1e-12)
+    assert evidence.result.baseline == pytest.approx(totals.whole(whole, reduce), rel=1e-12)
     assert evidence.result.samples == 60
 
 
@@ -188,10 +191,18 @@ def test_a_baseline_on_some_batches_pairs_with_what_it_has(finished: Path, tmp_p
 
 def test_pooled_and_plain_reductions() -> None:
     sums = np.array([2.0, 1.0, 1.0, 0.0])
-    assert reduction("own.py:loss") is reduction("iou") is reduction("mse") is mean
-    assert float(reduction("iou:pooled")(sums, np.array(3.0))) == 0.5
-    assert float(reduction("dice:pooled")(sums, np.array(3.0))) == pytest.approx(2 / 3)
-    assert reduction("own:pooled") is mean, "a function of the user's that is called pooled"
+    iou, own, pooled, dice = (
+        RunMetric(name, "max", None, (None, None), is_mean)
+        for name, is_mean in (("iou", True), ("own:pooled", True), ("iou:pooled", False), ("dice:pooled", False))
+    )
+    assert reduction(iou) is mean
+    assert reduction(own) is mean, "a function of the user's that is called pooled"
+    assert float(reduction(pooled)(sums, np.array(3.0))) == 0.5
+    assert float(reduction(dice)(sums, np.array(3.0))) == pytest.approx(2 / 3)
+    with pytest.raises(MetricError, match="there is no metric 'plugin'"):
+        reduction(RunMetric("plugin", "max", None, (None, None), False))
+    with pytest.raises(MetricError, match=r"there is no metric 'own\.py:loss'"):  # it would run the file's code
+        reduction(RunMetric("own.py:loss", "max", None, (None, None), False))
 
 
 def test_damaged_plans_are_refused(finished: Path, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class RunFolder:
         """Raises `RunError` where it is not a folder, or what a run would write to in it is a link, a pipe or the
         like."""
         if self.path.exists() and not self.path.is_dir():
-            raise RunError(f"cannot make {self}: it is no folder", remedy="choose another --run")
+            raise RunError(f"cannot make {self}: it is not a folder", remedy="choose another --run")
         refuse_odd_parts(self.path)
 
     # Plan -------------------------------------------------------------------------------------------------------

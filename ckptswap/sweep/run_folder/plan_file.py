@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ckptswap.records import Count, from_json, parsed
-from ckptswap.scoring.scorer import EXTENT, Block
+from ckptswap.scoring.scorer import EXTENT, Block, Measure
 from ckptswap.sweep.plan import Cell, Plan
 from ckptswap.sweep.racing import Race
 from ckptswap.sweep.source import SweepSource
 from ckptswap.sweep.spec import SweepSpec
+from ckptswap.task.metrics import recorded_metric
 
 SCHEMA = "ckptswap.run/4"
 MOST_KINDS, MOST_POINTS = 1000, 100_000
@@ -34,7 +35,8 @@ _KEY = {
 
 @dataclass(frozen=True)
 class RunMetric:
-    """A metric of a run: which way is better, a constant prediction's score, and bounds of one sample's score.
+    """A metric of a run: which way is better, a constant prediction's score, bounds of one sample's score, and
+    whether its value is the mean over samples.
 
     What does not exist is None.
     """
@@ -43,6 +45,7 @@ class RunMetric:
     direction: Literal["max", "min"]
     trivial: float | None
     bounds: tuple[float | None, float | None]
+    is_mean: bool
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def refuse_odd_run(run: RunPlan, blocks: Collection[Block]) -> None:
         raise ValueError("its race is for nothing that is measured")
     if not metrics or len(set(metrics)) != len(metrics):
         raise ValueError("its metrics are not told")
-    refuse_odd_blocks(blocks, list(map(len, run.walk)), metrics)
+    refuse_odd_blocks(blocks, list(map(len, run.walk)), run.metrics)
 
 
 def _refuse_odd_cells(plan: Plan, donors: int, blocks: int) -> None:
@@ -148,7 +151,14 @@ def _key_of_cell(cell: Cell) -> Hashable:
     return cell.by, cell.layer, cell.kind, cell.names, cell.donor
 
 
-def refuse_odd_blocks(blocks: Iterable[Block], sizes: Sequence[int], metrics: Sequence[str]) -> None:
+def _fits(metric: Measure | RunMetric, columns: int) -> bool:
+    """Whether a sample may have so many statistics. Raises `MetricError` where the metric is not installed."""
+    return columns == 1 if metric.is_mean else recorded_metric(metric.name).fits(columns)
+
+
+def refuse_odd_blocks(
+    blocks: Iterable[Block], sizes: Sequence[int], metrics: Sequence[Measure | RunMetric]
+) -> None:
     """Raises `ValueError` for a block without this run's metrics, or of other samples than its batch's."""
     widths: dict[str, int] = {}
     for block in blocks:
@@ -158,9 +168,9 @@ def refuse_odd_blocks(blocks: Iterable[Block], sizes: Sequence[int], metrics: Se
             continue
         size, statistics = sizes[block.batch], block.statistics
         for metric in metrics:
-            shape = statistics[metric].shape if metric in statistics else ()
-            pooled = metric.endswith(":pooled") and shape[1:] and shape[1] % 4
-            if shape != (size, widths.setdefault(metric, shape[-1] if shape else 0)) or pooled:
+            shape = statistics[metric.name].shape if metric.name in statistics else ()
+            width = widths.setdefault(metric.name, shape[-1] if shape else 0)
+            if shape != (size, width) or not _fits(metric, width):
                 raise ValueError(f"the journal has odd scores of batch {block.batch}")
         if EXTENT in statistics and statistics[EXTENT].shape != (1, 2):
             raise ValueError(f"the journal's {EXTENT} of batch {block.batch} is not one")

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ckptswap import registry
 from ckptswap.errors import RunError, UsageError
 from ckptswap.shell import joined
 from ckptswap.sweep.donors import is_made
@@ -21,8 +22,6 @@ from ckptswap.task.spec import TaskSpec
 
 LONGEST = 200
 """Letters of a name in a sentence."""
-_REGISTERED = ("smp:", "lab:")
-_METRICS = ("iou", "dice", "accuracy", "mse", "psnr")
 _NAMING = ("model", "model_args", "data", "data_args", "metrics", "group")
 """The keys of a task that may name code or files."""
 _BOUNDED = ("model", "model_args")
@@ -127,6 +126,8 @@ def _flags(source: SweepSource) -> Iterator[tuple[str, str]]:
 def _is_harmless(key: str, task: TaskSpec) -> bool:
     """Whether a key names what is ours, which runs no code of the folder's and reads no file that it chose."""
     owner = getattr(task, key.removesuffix("_args"))
+    if key == "group" or not owner:
+        return not owner
     if key == "metrics":
-        return all(name.removesuffix(":pooled") in _METRICS for name in owner)
-    return owner is None if key == "group" else str(owner or "lab:").startswith(_REGISTERED)
+        return all(registry.is_safe("metrics", name) for name in owner)
+    return registry.is_safe("models" if key in _BOUNDED else "data", owner)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ckptswap.errors import MetricError, UsageError, near
-from ckptswap.registry import find, is_ours, names, source_of
+from ckptswap.registry import find, is_ours, is_safe, names, source_of
 from ckptswap.task.callables import faults_of, is_callable_spec
 from ckptswap.task.metrics import own
 from ckptswap.task.metrics.metric import Metric
@@ -23,16 +23,16 @@ def load_metrics(spec: TaskSpec) -> tuple[Metric, ...]:
 
 
 def recorded_metric(name: str) -> Metric:
-    """Say how the statistics that a run folder holds of a metric add up; runs nothing that its name could bring.
+    """The metric by which a run folder was scored, to add up its statistics; runs nothing that a name could bring.
 
-    What is not registered, or not safe, has one value a sample, whose mean it is.
+    Raises `MetricError` where it is not registered, or not safe: values of callables are means and need none.
 
-    >>> recorded_metric("own.py:loss").is_mean, recorded_metric("iou:pooled").is_mean
-    (True, False)
+    >>> import numpy as np
+    >>> float(recorded_metric("iou:pooled").reduce(np.array([2.0, 1.0, 1.0, 0.0]), np.array(3.0)))
+    0.5
     """
-    registered = source_of("metrics", name)
-    if registered is None or not registered[0].is_safe:
-        return Metric(name, "max")
+    if not is_safe("metrics", name):
+        raise _unknown(name)
     return _metric(name, TaskSpec())
 
 
@@ -54,9 +54,13 @@ def _metric(name: str, spec: TaskSpec) -> Metric:
             with faults_of(name, MetricError):
                 metric = source.made(ending, spec)
             return _checked(metric, name, is_safe=source.is_safe)
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> MetricError:
     known = metric_names()
     remedy = near(name, known) or f"use one of {', '.join(known)}, or file.py:function"
-    raise MetricError(f"there is no metric {name!r}", remedy=remedy)
+    return MetricError(f"there is no metric {name!r}", remedy=remedy)
 
 
 def _checked(metric: object, name: str, *, is_safe: bool) -> Metric:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from math import prod
 
 from ckptswap.checkpoint import Checkpoint, Entry, Tensor
+from ckptswap.dtypes import bits
 from ckptswap.errors import FormatError
 from ckptswap.formats.format import Format
 from ckptswap.formats.target import Target
@@ -23,7 +25,7 @@ def opened(source: ByteSource, folder: Folder) -> Checkpoint:
         tensors, at = [], len(line) + len(found)
         for name, dtype, shape in json.loads(line.removeprefix(MARK)):
             tensors.append(Tensor(name, tuple(shape), dtype, FileRange(source, at)))
-            at += tensors[-1].nbytes
+            at += prod(shape) * bits(dtype) // 8
     except (ValueError, TypeError, KeyError) as error:
         raise FormatError(f"{source.name} is damaged ({error})", remedy="save it again") from None
     if at != source.size:
