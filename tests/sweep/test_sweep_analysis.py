@@ -15,8 +15,8 @@ from ckptswap.errors import MetricError, RunError, UsageError
 from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import BASELINE
 from ckptswap.selection import Selection
-from ckptswap.statistics import intervals as statistics
-from ckptswap.statistics.intervals import Sample, mean
+from ckptswap.statistics import totals, verdicts
+from ckptswap.statistics.totals import Sample, mean
 from ckptswap.sweep.analysis import Analysis, load_analysis, load_result
 from ckptswap.sweep.plan import variant_id
 from ckptswap.sweep.result import Row
@@ -93,15 +93,15 @@ def test_a_row_rests_on_its_own_samples(finished: Path, tmp_path: Path, metric: 
     variant, _ = scores(finished, variant_id(HEAD), name, there)
     reduce = reduction(known)
     direction = analysis.result.direction
-    [alone] = statistics.table(Sample.of([baseline, variant], label, reduce), direction)
+    [alone] = verdicts.table(Sample.of([baseline, variant], label, reduce), direction)
     assert row.drop == pytest.approx(alone.drop, rel=1e-12)
-    assert row.score == pytest.approx(statistics.whole(variant, reduce), rel=1e-12)
+    assert row.score == pytest.approx(totals.whole(variant, reduce), rel=1e-12)
     assert row.samples == len(label) == 6 * batches
     assert row.ci_low < row.drop < row.ci_high
     if len(set(label.tolist())) == 30:
         assert (row.ci_low, row.ci_high) == pytest.approx((alone.ci_low, alone.ci_high), rel=1e-9)
     whole, _ = scores(finished, BASELINE, name, range(10))
-    assert analysis.result.baseline == pytest.approx(statistics.whole(whole, reduce), rel=1e-12)
+    assert analysis.result.baseline == pytest.approx(totals.whole(whole, reduce), rel=1e-12)
     assert analysis.result.samples == 60
 
 
