@@ -109,13 +109,13 @@ PAIR = "--from donor.pt --to recipient.pt --model own.py:Net --data own.py:data 
 IOU = f"{PAIR} --metric iou"
 CALIBRATION = "--recalibrate-bn 2 --calibration-data own.py:data --calibration-args samples=16,seed=1"
 CASES = {
-    "cells, three metrics": f"{PAIR} --metric iou,own.py:error,accuracy",
+    "cells: three metrics": f"{PAIR} --metric iou,own.py:error,accuracy",
     "all-but": f"{IOU} --mode all-but",
     "prefix": f"{IOU} --mode prefix --by layer",
     "suffix": f"{IOU} --mode suffix --by layer",
     "alphas": f"{PAIR} --metric own.py:error --alpha 0:1:0.25",
     "recalibrated": f"{IOU} --by kind {CALIBRATION}",
-    "recalibrated, by alphas": f"{IOU} --by kind --alpha 0:1:0.5 {CALIBRATION}",
+    "recalibrated: by alphas": f"{IOU} --by kind --alpha 0:1:0.5 {CALIBRATION}",
     "several donors": f"{IOU} --from other.pt --from third.safetensors",
     "made donors": f"{IOU} --from init:1 --from shuffle:0 --from zeros --from mean --from noise:0.3 --by kind",
     "tied": "--from tied1.pt --to tied0.pt --model own.py:Tied --data own.py:data --metric own.py:error "
@@ -132,13 +132,13 @@ CASES = {
     "both ways": f"{PAIR} --metric dice --both --back-metric psnr --by kind",
     "transformer": "--from tokens1.pt --to tokens0.pt --model own.py:Tokens --data own.py:classes "
     "--metric own.py:spread --by layer,kind --by kind --threads 1",
-    "transformer, classes": "--from tokens1.pt --to tokens0.pt --model own.py:Tokens --data own.py:classes "
-    "--metric accuracy --by block --by layer --threads 1",
+    "transformer: classes": "--from tokens1.pt --to tokens0.pt --model own.py:Tokens --data own.py:classes "
+    "--metric accuracy --by tensor --by layer --threads 1",
     "double": f"{PAIR} --metric own.py:error --dtype f64",
     "wrapped": f"{IOU} --to wrapped.pt --by kind".replace("--to recipient.pt ", ""),
-    "scans, trained": "--from reconstruct.safetensors --to segment.safetensors --data scans --metric dice "
+    "scans: trained": "--from reconstruct.safetensors --to segment.safetensors --data scans --metric dice "
     "--by kind --by layer,kind --threads 1 --group '(s..)_'",
-    "scans, rewound": "--from rewind --to segment.safetensors --data scans --metric dice,iou --threads 1",
+    "scans: rewound": "--from rewind --to segment.safetensors --data scans --metric dice,iou --threads 1",
 }
 """Name → what `sweep` is given."""
 TRAINED = (
@@ -194,7 +194,7 @@ def runs(folder: Path, package: Path, names: list[str], *, demo: bool) -> Iterat
 
 def swept(folder: Path, package: Path, name: str) -> Any:
     """What a case's sweep prints; `report` must read the same again, but for two ways, and a race's other rows."""
-    run = folder / name.replace(" ", "-").replace(",", "")
+    run = folder / name.replace(" ", "-").replace(":", "")
     shutil.rmtree(run, ignore_errors=True)
     words = CASES[name]
     try:
@@ -282,7 +282,8 @@ def exact(value: Any) -> Any:
 
 def compared(before: dict[str, Any], after: dict[str, Any]) -> int:
     """Print what differs; 1 when anything does."""
-    differ = list(differences(before, after, ""))
+    differ = [f"/{name} failed: {result['error']}" for name, result in before.items() if "exit" in result]
+    differ += differences(before, after, "")
     for line in differ[:SHOWN]:
         print(line)
     added = sorted(dict.fromkeys(additions(before, after)))

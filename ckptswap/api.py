@@ -507,23 +507,26 @@ def demo(folder: Path_ = "ckptswap-demo", *, command: str | None = None) -> Demo
     return made
 
 
-def reproduce(run: Path_, *, full: bool = False, data: str | None = None, jobs: int = 2) -> Reproduced:
+def reproduce(run: Path_, *, full: bool = False, data: str | None = None, **where: Any) -> Reproduced:
     """Train networks for segmentation and auto-encoding, swap every part of every pair, judge the paper's claims.
 
-    Leaves the report in the folder; the same call continues. Raises as `ckptswap.lab.reproduce.reproduce` does.
+    `where` are `executor`, `jobs` (default 2), `slurm` and `ray_address`, as in `sweep`. Leaves the report in the
+    folder; the same call continues. Raises as `ckptswap.lab.reproduce.reproduce` does.
     """
+    given = {name: value for name, value in where.items() if value is not None}
+    workers = lazy.sweeping.options_of({"jobs": 2, **given})
     planned = lazy.reporting.plan(Path(run), is_full=full, data=data)
-    listener().say(planned.told(jobs))
+    listener().say(planned.told(workers.jobs or 2))
     with listener().stopping() as stop, listener().progress("reproduce", unit=" s") as tell:
         outcome = lazy.reproduce.reproduce(
             planned.experiment,
             planned.folder,
-            jobs=jobs,
+            workers=workers,
             known=planned.cost,
             progress=lambda done, total, what: tell(round(done), round(total), what),
             stop=stop,
         )
-    return lazy.reporting.leave_report(planned, outcome.failed, listener().say)
+    return lazy.reporting.leave_report(planned, outcome, listener().say)
 
 
 def _put(content: bytes, out: Path_) -> None:

@@ -77,7 +77,7 @@ def asked(donor: Given | Sequence[Given], recipient: Given, **how: Any) -> Asked
     chosen = {name: how.pop(name, ()) for name in SELECTION}
     batches, data, args = (how.pop(name, None) for name in CALIBRATION)
     own_executor = None if isinstance(how.get("executor", ""), str) else how.pop("executor")
-    options = RunOptions(**_fields(RunOptions, how))
+    options = options_of(how)
     own = _fields(SweepSpec, how)
     task = task_of(how, chosen["exclude"], how.pop("partial", False))
     *givers, receiver = _distinct([_path(side) for side in (*donors, recipient)])
@@ -90,6 +90,11 @@ def asked(donor: Given | Sequence[Given], recipient: Given, **how: Any) -> Asked
         **own,
     )
     return Asked(donors, recipient, spec, options, own_executor or executor_of(options, task))
+
+
+def options_of(how: dict[str, Any]) -> RunOptions:
+    """The options that keywords say, which are taken out. Raises `UsageError` for values that make no sense."""
+    return RunOptions(**_fields(RunOptions, how))
 
 
 def _path(given: Given) -> str:

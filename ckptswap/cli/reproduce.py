@@ -8,17 +8,19 @@ from typing import Annotated
 import typer
 
 from ckptswap import api, lazy
-from ckptswap.cli.flags import FILE, NEVER, DrawnFlags, flags
+from ckptswap.cli.flags import FILE, NEVER, DrawnFlags, Keywords, flags
+from ckptswap.cli.sweepflags import WHERE
 from ckptswap.cli.terminal import emit, say
 from ckptswap.errors import EXIT_PARTIAL, UsageError
 from ckptswap.report.document import document_md, document_text
 
 
-@flags()
+@flags(where=WHERE)
 def reproduce(
     run: Annotated[
         str, typer.Option("--run", metavar="DIR", help="Where to keep everything; continues what is there."), NEVER
     ],
+    where: Keywords,
     output: DrawnFlags,
     full: Annotated[
         bool,
@@ -33,9 +35,6 @@ def reproduce(
         ),
         NEVER,
     ] = None,
-    jobs: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Networks at work at once, one thread each."), FILE
-    ] = 2,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what it would do and cost; train nothing."), FILE
     ] = False,
@@ -54,15 +53,17 @@ def reproduce(
     if output.format == "csv":
         raise UsageError("reproduce has no csv", remedy="use --format json, md or table")
     if dry_run:
-        emit(lazy.reporting.plan(Path(run), is_full=full, data=data).told(jobs), output.out)
+        emit(lazy.reporting.plan(Path(run), is_full=full, data=data).told(where["jobs"] or 2), output.out)
         return
-    result = api.reproduce(run, full=full, data=data, jobs=jobs)
+    result = api.reproduce(run, full=full, data=data, **where)
     output.emit(
         result.values,
         table=lambda _: document_text(result.document, output.style),
         md=lambda _: document_md(result.document),
     )
     say(f"all of it, with intervals and every number behind a verdict: {run}/report.md and {run}/report.json")
+    for note in result.notes:
+        say(f"ckptswap: note: {note}")
     if result.failed:
         for unit, why in result.failed.items():
             say(f"ckptswap: {unit} failed: {why}")

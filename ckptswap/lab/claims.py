@@ -12,12 +12,24 @@ from dataclasses import dataclass
 from functools import partial
 
 from ckptswap.lab.findings import AFFINE, STATISTICS
-from ckptswap.lab.judging import Number, Part, State, all_reusable, beyond, half, judged, mean, minus
-from ckptswap.lab.pairs import ALL, Pair
+from ckptswap.lab.judging import (
+    Condition,
+    Number,
+    State,
+    all_reusable,
+    beyond,
+    half,
+    judged,
+    mean,
+    mean_of_known,
+    minus,
+)
+from ckptswap.lab.pairs import ALL, Pair, by_network
 from ckptswap.lab.predictors import kind_correlation, threshold_gains
-from ckptswap.statistics.intervals import LEVEL, UNBOUNDED, Bounds
+from ckptswap.statistics.bootstrap import LEVEL
 from ckptswap.statistics.ranks import spearman
 from ckptswap.statistics.seeds import CORRELATION, seeds_interval
+from ckptswap.statistics.totals import UNBOUNDED, Bounds
 from ckptswap.sweep.result import Finding
 from ckptswap.sweep.scored_run import DEFAULT_TOLERANCE
 
@@ -41,7 +53,7 @@ class Claim:
         name: str,
         text: str,
         rule: str,
-        *parts: Callable[[Sequence[Pair]], Part],
+        *parts: Callable[[Sequence[Pair]], Condition],
         speaks_of: Callable[[Sequence[Pair]], bool] = lambda pairs: True,
     ) -> None:
         self.judge = lambda pairs: judged(name, text, rule, [part(pairs) for part in parts])
@@ -72,8 +84,8 @@ def claims(pairs: Sequence[Pair]) -> list[Judged]:
 
 
 def _groups(pairs: Sequence[Pair]) -> Iterator[tuple[str | None, str | None, list[Pair], Sequence[Claim]]]:
-    for arm, init in dict.fromkeys((pair.arm, pair.init) for pair in pairs):
-        yield arm, init, [pair for pair in pairs if (pair.arm, pair.init) == (arm, init)], CLAIMS
+    for arm, init, group in by_network(pairs):
+        yield arm, init, group, CLAIMS
     for arm in dict.fromkeys(pair.arm for pair in pairs):
         yield arm, None, [pair for pair in pairs if pair.arm == arm], OF_NETWORKS
     for init in dict.fromkeys(pair.init for pair in pairs):
@@ -83,7 +95,7 @@ def _groups(pairs: Sequence[Pair]) -> Iterator[tuple[str | None, str | None, lis
 # Parts -----------------------------------------------------------------------------------------------------------
 
 
-def above(name: str, values: Values, bound: float, level: float = LEVEL, bounds: Bounds = UNBOUNDED) -> Part:
+def above(name: str, values: Values, bound: float, level: float = LEVEL, bounds: Bounds = UNBOUNDED) -> Condition:
     """Tell whether the values' mean lies above a bound: wholly above upholds, wholly at or below refutes.
 
     >>> above("gap", [0.2, 0.3, 0.2, 0.3, 0.2], 0.0).state, above("gap", [0.2, 0.3], 0.0).state
@@ -92,14 +104,14 @@ def above(name: str, values: Values, bound: float, level: float = LEVEL, bounds:
     return _placed(name, values, level, bounds, lambda low, high: beyond(low, high, bound))
 
 
-def below(name: str, values: Values, bound: float, level: float = LEVEL, bounds: Bounds = UNBOUNDED) -> Part:
+def below(name: str, values: Values, bound: float, level: float = LEVEL, bounds: Bounds = UNBOUNDED) -> Condition:
     """Tell whether the values' mean lies below a bound: wholly below upholds, wholly at or above refutes."""
     return _placed(name, values, level, bounds, lambda low, high: beyond(-high, -low, -bound))
 
 
 def _placed(
     name: str, values: Values, level: float, bounds: Bounds, judge: Callable[[float, float], tuple[State, str]]
-) -> Part:
+) -> Condition:
     known = [value for value in values if value is not None]
     interval = seeds_interval(known, level, bounds) if known else None
     numbers: dict[str, Number] = {
@@ -109,23 +121,23 @@ def _placed(
         f"{name}.n": len(known),
     }
     if interval is None or interval.low is None or interval.high is None or len(known) < LEAST:
-        return Part("open", numbers, f"{name} has {len(known)} values, and a claim takes {LEAST}")
-    return Part(judge(interval.low, interval.high)[0], numbers)
+        return Condition("open", numbers, f"{name} has {len(known)} values, and a claim takes {LEAST}")
+    return Condition(judge(interval.low, interval.high)[0], numbers)
 
 
-def _each(
-    judge: Callable[..., Part],
+def _per_pair(
+    judge: Callable[..., Condition],
     name: str,
     value: Callable[[Pair], float | None],
     bound: float = 0.0,
     bounds: Bounds = UNBOUNDED,
-) -> Callable[[Sequence[Pair]], Part]:
+) -> Callable[[Sequence[Pair]], Condition]:
     """A part about a number that each pair has."""
     return lambda pairs: judge(name, [value(pair) for pair in pairs], bound, bounds=bounds)
 
 
-def _whole(kind: str) -> Callable[[Sequence[Pair]], Part]:
-    return _each(below, kind, _share(kind), TOLERANCE)
+def _whole(kind: str) -> Callable[[Sequence[Pair]], Condition]:
+    return _per_pair(below, kind, _share(kind), TOLERANCE)
 
 
 def _verdicts(pairs: Sequence[Pair], *kinds: str) -> tuple[dict[str, int], str]:
@@ -144,18 +156,18 @@ def _cells_of(*kinds: str) -> str:
     return f"cells of {' and '.join(kinds)}"
 
 
-def _reusable_cells(*kinds: str) -> Callable[[Sequence[Pair]], Part]:
-    def part(pairs: Sequence[Pair]) -> Part:
+def _reusable_cells(*kinds: str) -> Callable[[Sequence[Pair]], Condition]:
+    def part(pairs: Sequence[Pair]) -> Condition:
         counts, why = _verdicts(pairs, *kinds)
         state = all_reusable(counts, why)
-        return Part(state, _named(counts, *kinds), "" if state == "refuted" else why)
+        return Condition(state, _named(counts, *kinds), "" if state == "refuted" else why)
 
     return part
 
 
-def _half_sensitive(pairs: Sequence[Pair], kind: str = "conv.weight") -> Part:
+def _half_sensitive(pairs: Sequence[Pair], kind: str = "conv.weight") -> Condition:
     counts, why = _verdicts(pairs, kind)
-    return Part("open" if why else half(counts), _named(counts, kind), why)
+    return Condition("open" if why else half(counts), _named(counts, kind), why)
 
 
 def _named(counts: dict[str, int], *kinds: str) -> dict[str, Number]:
@@ -221,11 +233,8 @@ def _apart_by_start(pairs: Sequence[Pair], kind: str = "conv.bias") -> Values:
 
 def _correlations(pairs: Sequence[Pair]) -> Values:
     """Of every network, the mean over seeds."""
-    found: dict[str, list[float]] = {pair.arm: [] for pair in pairs}
-    for pair in pairs:
-        correlation = kind_correlation(pair, "rmse")
-        found[pair.arm] += [] if correlation is None else [correlation]
-    return list(map(mean, found.values()))
+    groups = [group for _, _, group in by_network(pairs)]
+    return [mean_of_known(kind_correlation(pair, "rmse") for pair in group) for group in groups]
 
 
 def _has_bias_before_norm(pairs: Sequence[Pair]) -> bool:
@@ -242,27 +251,27 @@ CLAIMS = (
         "bn-statistics-matter-more",
         "In batch norm, running mean and variance matter more than weight and bias.",
         _GAP.format("running mean and variance (their mean)", ", and over cells"),
-        _each(above, "whole kinds", lambda pair: _gap(pair, *STATISTICS)),
-        _each(above, "cells", _gap_of_cells),
+        _per_pair(above, "whole kinds", lambda pair: _gap(pair, *STATISTICS)),
+        _per_pair(above, "cells", _gap_of_cells),
     ),
     Claim(
         "bn-running-mean-matters-more",
         "The running mean alone matters more than weight and bias.",
         _GAP.format("bn.running_mean", ""),
-        _each(above, "mean minus affine", lambda pair: _gap(pair, "bn.running_mean")),
+        _per_pair(above, "mean minus affine", lambda pair: _gap(pair, "bn.running_mean")),
     ),
     Claim(
         "bn-running-var-matters-more",
         "The running variance alone matters more than weight and bias.",
         _GAP.format("bn.running_var", ""),
-        _each(above, "variance minus affine", lambda pair: _gap(pair, "bn.running_var")),
+        _per_pair(above, "variance minus affine", lambda pair: _gap(pair, "bn.running_var")),
     ),
     Claim(
         "bn-statistics-matter-more-recalibrated",
         "Once the statistics are estimated anew, the swapped ones still matter more than weight and bias.",
         "0 (new statistics write over the swapped ones) minus mean share of bn.weight and bn.bias with new "
         "statistics: above 0",
-        _each(above, "0 minus affine", lambda pair: minus(0.0, mean(map(pair.recalibrated.get, AFFINE)))),
+        _per_pair(above, "0 minus affine", lambda pair: minus(0.0, mean(map(pair.recalibrated.get, AFFINE)))),
     ),
     Claim(
         "bn-affine-reusable",
@@ -270,7 +279,7 @@ CLAIMS = (
         f"bn.weight, bn.bias, and both together: below {TOLERANCE}; all of their cells: below {TOLERANCE} "
         "(Bonferroni), not supported when one is above",
         *map(_whole, AFFINE),
-        _each(below, "both together", lambda pair: pair.groups.get("affine"), TOLERANCE),
+        _per_pair(below, "both together", lambda pair: pair.groups.get("affine"), TOLERANCE),
         _reusable_cells(*AFFINE),
     ),
     Claim(
@@ -278,20 +287,20 @@ CLAIMS = (
         "The network is very sensitive to convolution weights.",
         f"conv.weight: above {VERY:g}; at least half of its cells above {TOLERANCE}, not supported when more than "
         "half are below (Bonferroni)",
-        _each(above, "conv.weight", _share("conv.weight"), VERY),
+        _per_pair(above, "conv.weight", _share("conv.weight"), VERY),
         _half_sensitive,
     ),
     Claim(
         "conv-weight-early-layers-matter-more",
         "Convolution weights matter more the earlier they run.",
         "rank correlation of place in execution order and share, over the cells of conv.weight: below 0",
-        _each(below, "rank correlation", _by_depth, bounds=CORRELATION),
+        _per_pair(below, "rank correlation", _by_depth, bounds=CORRELATION),
     ),
     Claim(
         "conv-weight-sensitive-at-equal-distance",
         "Moved equally far, convolution weights matter more than any other kind.",
         "every tensor moved by 30 % of its norm: share of conv.weight minus the largest of the others: above 0",
-        _each(above, "conv.weight minus others", _ahead),
+        _per_pair(above, "conv.weight minus others", _ahead),
     ),
     Claim(
         "conv-bias-reusable",
@@ -305,7 +314,7 @@ CLAIMS = (
         "conv-bias-harm-lies-before-norm",
         "What harm biases do is done by those before batch norm.",
         "share of all biases before batch norm minus that of all others: above 0",
-        _each(above, "before minus others", _before_minus_others),
+        _per_pair(above, "before minus others", _before_minus_others),
         speaks_of=_has_bias_before_norm,
     ),
     Claim(
@@ -313,35 +322,35 @@ CLAIMS = (
         "A bias before batch norm is absorbed by the running mean.",
         f"biases before batch norm with new statistics: below {TOLERANCE}; share of bn.running_mean alone "
         "minus share of both together: above 0",
-        _each(below, "with new statistics", lambda pair: pair.regrouped.get("bias-before-norm"), TOLERANCE),
-        _each(above, "mean alone minus together", _alone_minus_together),
+        _per_pair(below, "with new statistics", lambda pair: pair.regrouped.get("bias-before-norm"), TOLERANCE),
+        _per_pair(above, "mean alone minus together", _alone_minus_together),
         speaks_of=_has_bias_before_norm,
     ),
     Claim(
         "conv-bias-stays-near-its-start",
         "A bias before batch norm, which has no gradient, stays near its initial value.",
         f"distance from the initial values relative to these: below {STAYS}",
-        _each(below, "relative distance", lambda pair: pair.moved, STAYS),
+        _per_pair(below, "relative distance", lambda pair: pair.moved, STAYS),
         speaks_of=_has_bias_before_norm,
     ),
     Claim(
         "features-are-general",
         "The first half of the layers can be taken from a network of another task.",
         f"the first half of the layers in execution order, all their tensors: below {TOLERANCE}",
-        _each(below, "first half", _first_half, TOLERANCE),
+        _per_pair(below, "first half", _first_half, TOLERANCE),
     ),
     Claim(
         "parameters-differ-little",
         "The parameters of networks for the two tasks differ little.",
         "over all weights and biases, log of the pair's RMSE over that from the recipient's own start: below "
         "0; over that between recipients of two seeds: below 0",
-        _each(below, "log ratio to start", partial(_log_ratio, "start")),
-        _each(below, "log ratio to seeds", partial(_log_ratio, "seeds")),
+        _per_pair(below, "log ratio to start", partial(_log_ratio, "start")),
+        _per_pair(below, "log ratio to seeds", partial(_log_ratio, "seeds")),
     ),
     Claim(
         *_PREDICTS,
         "rank correlation of RMSE and share over the cells of a kind, mean over kinds with 5 cells: above 0",
-        _each(above, "rank correlation", lambda pair: kind_correlation(pair, "rmse"), bounds=CORRELATION),
+        _per_pair(above, "rank correlation", lambda pair: kind_correlation(pair, "rmse"), bounds=CORRELATION),
     ),
 )
 """For every network × initialisation."""

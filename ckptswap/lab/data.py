@@ -93,8 +93,8 @@ def _volume() -> tuple[np.ndarray, np.ndarray]:
         contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile),
         open(kept, "rb") as file,
     ):
-        found = np.load(file)
-        return found["images"], found["masks"].astype(np.int64)
+        slices = np.load(file)
+        return slices["images"], slices["masks"].astype(np.int64)
     template, mask = _templates()
     images = _cut(_blocks(template).mean((2, 4))).astype(np.float32)
     masks = _cut(_blocks(mask).sum((2, 4)) >= 2)
@@ -130,7 +130,7 @@ def _templates() -> tuple[np.ndarray, np.ndarray]:
             loaded = (load_mni152_template(resolution=1), load_mni152_gm_mask(resolution=1))
     except ImportError as error:
         raise _missing() from error
-    template, mask = (np.asarray(each.dataobj).transpose(2, 1, 0)[:, ::-1] for each in loaded)
+    template, mask = (np.asarray(volume.dataobj).transpose(2, 1, 0)[:, ::-1] for volume in loaded)
     return template.astype(np.float64), mask
 
 

@@ -17,7 +17,7 @@ from ckptswap.formats import open_checkpoint
 from ckptswap.formats.atomic import write_text
 from ckptswap.formats.overwrite import refuse_occupied
 from ckptswap.lab.findings import judge
-from ckptswap.lab.train import TrainSpec, is_finished, load_samples, recipe, train
+from ckptswap.lab.train import Training, TrainSpec, load_samples, recipe
 from ckptswap.plainfiles import read_plain
 from ckptswap.shell import joined
 from ckptswap.sweep.analysis import load_analysis
@@ -69,15 +69,14 @@ def demo(
     otherwise, or a link in its place.
     """
     load_samples(segment)  # so that what is missing is said before anything is written
-    refuse_odd(folder / RUN, folder=True)
-    for name in (INIT, SEGMENTED, RECONSTRUCTED, COMMANDS):
-        refuse_odd(folder / name)
+    for name in (RUN, INIT, SEGMENTED, RECONSTRUCTED, COMMANDS):
+        refuse_odd(folder / name, folder=name == RUN)
     _refuse_occupied(folder, segment)
     folder.mkdir(parents=True, exist_ok=True)
     tell = progress or (lambda stage, done, total, remark: None)
     write_text(folder / COMMANDS, commands(segment, held_out))
-    _train(folder / SEGMENTED, segment, tell, save_init=folder / INIT)
-    _train(folder / RECONSTRUCTED, auto_encoder(segment), tell, init_from=folder / INIT)
+    for training in trainings(segment):
+        _train(training, folder, tell)
     spec = SweepSpec((str(folder / RECONSTRUCTED),), str(folder / SEGMENTED), held_out, by=BY)
     listeners = Listeners(progress=lambda done, total: tell("sweep", done, total, ""))
     return Demo(folder, judge(sweep(spec, RunOptions(run=str(folder / RUN), command=command), listeners)))
@@ -88,21 +87,24 @@ def judged(folder: Path) -> Demo:
     return Demo(folder, judge(load_analysis(folder / RUN)))
 
 
-def auto_encoder(segment: TrainSpec) -> TrainSpec:
-    """The donor's settings: the recipient's, with the other task."""
-    return replace(segment, task="reconstruct")
+def trainings(segment: TrainSpec) -> tuple[Training, Training]:
+    """The recipient's training, and the donor's: from the same initialisation, for the other task."""
+    return (
+        Training("segment", segment, save_init=INIT),
+        Training("reconstruct", replace(segment, task="reconstruct"), init_from=INIT),
+    )
 
 
 def _refuse_occupied(folder: Path, segment: TrainSpec) -> None:
     """Raises RunError where a person's own file would be replaced: none of these bears a mark of the demo's."""
     script = folder / COMMANDS
-    if script.exists() and not _begins(script, "#!/bin/sh\nset -e\nckptswap train "):
+    if script.exists() and not read_plain(script).startswith(b"#!/bin/sh\nset -e\nckptswap train "):
         raise RunError(f"{script} is in the way", remedy="choose another folder, or move it away")
     refuse_occupied(folder / RUN)
-    made = {INIT: segment, SEGMENTED: segment, RECONSTRUCTED: auto_encoder(segment)}
-    for path, spec in ((folder / name, spec) for name, spec in made.items()):
-        if path.exists() and _recipe_of(path) != recipe(spec):
-            raise RunError(f"{path} was made with other settings", remedy="choose another folder, or remove it")
+    first, second = trainings(segment)
+    for path, training in ((folder / INIT, first), (folder / first.file, first), (folder / second.file, second)):
+        if path.exists() and _recipe_of(path) != recipe(training.spec):
+            raise _made_otherwise(path)
 
 
 def _recipe_of(path: Path) -> str | None:
@@ -110,24 +112,18 @@ def _recipe_of(path: Path) -> str | None:
         return checkpoint.metadata.get("ckptswap.train")
 
 
-def _begins(path: Path, text: str) -> bool:
-    return read_plain(path).startswith(text.encode())
+def _made_otherwise(path: Path) -> RunError:
+    return RunError(f"{path} was made with other settings", remedy="choose another folder, or remove it")
 
 
-def _train(path: Path, spec: TrainSpec, tell: Progress, **init: Path) -> None:
-    stage = f"train {spec.task}"
-    if is_finished(path, spec, **init):
-        tell(stage, spec.steps, spec.steps, "done already")
-        return
-    if path.exists():
-        raise RunError(f"{path} was made with other settings", remedy="choose another folder, or remove it")
-    train(
-        spec,
-        path,
-        **init,
-        force=True,
-        progress=lambda step, loss: tell(stage, step, spec.steps, f"loss {loss:.4f}"),
-    )
+def _train(training: Training, folder: Path, tell: Progress) -> None:
+    stage, steps = f"train {training.spec.task}", training.spec.steps
+    if training.is_finished(folder):
+        tell(stage, steps, steps, "done already")
+    elif (folder / training.file).exists():
+        raise _made_otherwise(folder / training.file)
+    else:
+        training.run(folder, lambda step, loss: tell(stage, step, steps, f"loss {loss:.4f}"))
 
 
 # By hand --------------------------------------------------------------------------------------------------------
@@ -139,20 +135,18 @@ def commands(segment: TrainSpec = SEGMENT, held_out: TaskSpec = HELD_OUT) -> str
     >>> print(commands().splitlines()[-1][:63])
     ckptswap sweep --from reconstruct.safetensors --to segment.safe
     """
-    lines = [
-        _train_command(segment, SEGMENTED, ["--save-init", INIT]),
-        _train_command(auto_encoder(segment), RECONSTRUCTED, ["--init-from", INIT]),
-        _sweep_command(held_out),
-    ]
+    lines = [*map(_train_command, trainings(segment)), _sweep_command(held_out)]
     return "\n".join(["#!/bin/sh", "set -e", *(joined(line) for line in lines)]) + "\n"
 
 
-def _train_command(spec: TrainSpec, out: str, init: list[str]) -> list[str]:
+def _train_command(training: Training) -> list[str]:
+    spec = training.spec
+    init = ("--save-init", INIT) if training.save_init else ("--init-from", INIT)
     return [
         *("ckptswap", "train", spec.task, "--model", spec.model, *_args("--model-args", spec.model_args)),
         *("--data", spec.data, *_args("--data-args", spec.data_args)),
         *("--steps", str(spec.steps), "--batch-size", str(spec.batch_size), "--lr", str(spec.lr)),
-        *("--seed", str(spec.seed), "--threads", str(spec.threads), *init, "-o", out),
+        *("--seed", str(spec.seed), "--threads", str(spec.threads), *init, "-o", training.file),
     ]
 
 

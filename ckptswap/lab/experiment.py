@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.lab.train import TrainSpec
+from ckptswap.lab.train import Training, TrainSpec
 from ckptswap.scoring.calibration import Calibration
 from ckptswap.selection import Selection
 from ckptswap.sweep.plan import By
@@ -44,20 +44,6 @@ class Arm:
     optimizer: str = "adamw"
     lr: float = 3e-3
     freeze: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Training:
-    """One training: what, where to, and from which initialisation (or where that is kept)."""
-
-    name: str
-    spec: TrainSpec
-    save_init: str | None = None
-    init_from: str | None = None
-
-    @property
-    def file(self) -> str:
-        return f"{self.name}.safetensors"
 
 
 @dataclass(frozen=True)

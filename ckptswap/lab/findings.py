@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ckptswap.errors import listing
-from ckptswap.lab.judging import Number, Part, State, all_reusable, beyond, half, judged
+from ckptswap.lab.judging import Condition, Number, State, all_reusable, beyond, half, judged
 from ckptswap.sweep.analysis import Analysis
 from ckptswap.sweep.result import Finding, Row, SweepResult, Verdict
 
@@ -78,18 +78,18 @@ def findings(analysis: Analysis) -> tuple[Finding, ...]:
     )
 
 
-def _contrast(analysis: Analysis, name: str, *, whole: bool) -> Part:
+def _contrast(analysis: Analysis, name: str, *, whole: bool) -> Condition:
     """Mean drop of the statistics minus mean drop of the affine parameters, against 0."""
     rows = {kind: _rows(analysis.result, kind, whole=whole) for kind in STATISTICS + AFFINE}
     drops = {f"{name}.{kind}": _mean([row.drop for row in of_kind.values()]) for kind, of_kind in rows.items()}
     why = _untested(rows, whole=whole)
     why = why or _without_drop([row for of_kind in rows.values() for row in of_kind.values()])
     if why:
-        return Part("open", drops, why)
+        return Condition("open", drops, why)
     interval = analysis.contrast(_weights(rows))
     bounds = {f"{name}.contrast": interval.estimate, f"{name}.low": interval.low, f"{name}.high": interval.high}
     state, why = beyond(interval.low, interval.high, 0.0)
-    return Part(state, {**drops, **bounds}, why)
+    return Condition(state, {**drops, **bounds}, why)
 
 
 def _weights(rows: Mapping[str, Mapping[int, Row]]) -> dict[int, float]:
@@ -104,29 +104,29 @@ def _weights(rows: Mapping[str, Mapping[int, Row]]) -> dict[int, float]:
     return weights
 
 
-def _reusable(result: SweepResult, kind: str) -> list[Part]:
+def _reusable(result: SweepResult, kind: str) -> list[Condition]:
     """Two parts: the whole kind, and its cells."""
     row, why = _whole(result, kind)
     numbers = _row_numbers(kind, row)
-    whole = Part("open", numbers, why)
+    whole = Condition("open", numbers, why)
     if row is not None and not why:
         states: Mapping[Verdict | None, State] = {"reusable": "upheld", "sensitive": "refuted"}
-        whole = Part(states.get(row.verdict, "open"), numbers, beyond(row.sim_low, row.sim_high, 0.0)[1])
+        whole = Condition(states.get(row.verdict, "open"), numbers, beyond(row.sim_low, row.sim_high, 0.0)[1])
     counts, why = _counts(result, kind)
     state = all_reusable(counts, why)
-    return [whole, Part(state, _named(kind, counts), "" if state == "refuted" else why)]
+    return [whole, Condition(state, _named(kind, counts), "" if state == "refuted" else why)]
 
 
-def _very_sensitive(result: SweepResult, kind: str) -> list[Part]:
+def _very_sensitive(result: SweepResult, kind: str) -> list[Condition]:
     """Two parts: the whole kind, and half of its cells."""
     bound = VERY * result.tolerance
     row, why = _whole(result, kind)
     state: State = "open"
     if row is not None and not why:
         state, why = beyond(row.sim_low, row.sim_high, bound)
-    whole = Part(state, {**_row_numbers(kind, row), "bound": bound}, why)
+    whole = Condition(state, {**_row_numbers(kind, row), "bound": bound}, why)
     counts, why = _counts(result, kind)
-    return [whole, Part("open" if why else half(counts), _named(kind, counts), why)]
+    return [whole, Condition("open" if why else half(counts), _named(kind, counts), why)]
 
 
 # Rows ----------------------------------------------------------------------------------------------

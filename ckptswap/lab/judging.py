@@ -14,7 +14,7 @@ Number = float | int | None
 
 
 @dataclass(frozen=True)
-class Part:
+class Condition:
     """One condition of a claim: what came of it, by which numbers, and what was in the way."""
 
     state: State
@@ -22,10 +22,10 @@ class Part:
     why: str = ""
 
 
-def judged(claim: str, text: str, rule: str, parts: Sequence[Part]) -> Finding:
-    """Judge a claim: the numbers of its parts, and a rule that tells what was in the way.
+def judged(claim: str, text: str, rule: str, parts: Sequence[Condition]) -> Finding:
+    """Judge a claim, with the numbers of its parts, and a rule that tells what was in the way.
 
-    >>> judged("c", "It holds.", "always", [Part("upheld", {"n": 1}), Part("open", {}, "no data")]).verdict
+    >>> judged("c", "It holds.", "always", [Condition("upheld", {"n": 1}), Condition("open", {}, "why")]).verdict
     'undecided'
     """
     reasons = dict.fromkeys(part.why for part in parts if part.why)
@@ -90,6 +90,11 @@ def mean(values: Iterable[float | None]) -> float | None:
     numbers = list(values)
     known = [value for value in numbers if value is not None]
     return math.fsum(known) / len(known) if known and len(known) == len(numbers) else None
+
+
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """Average what is not missing; None where nothing is known."""
+    return mean(value for value in values if value is not None)
 
 
 def minus(a: float | None, b: float | None) -> float | None:

@@ -137,7 +137,7 @@ class PSPNet(nn.Module):
             x = stage(x)
         size = x.shape[-2:]
         pooled = [conv(F.adaptive_avg_pool2d(x, side)) for conv, side in zip(self.pyramid, self.bins, strict=True)]
-        x = torch.cat([x, *[_resize(each, size) for each in pooled]], dim=1)
+        x = torch.cat([x, *[_resize(features, size) for features in pooled]], dim=1)
         for stage in self.decoder:
             x = stage(x)
         return _resize(self.head(x), full)

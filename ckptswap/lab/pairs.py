@@ -8,13 +8,14 @@ nothing because both networks are equal there, or because the model never reads 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.diff import Diff, diff
+from ckptswap.diff import Diff, TensorDiff, diff
 from ckptswap.errors import RunError
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.objects import is_plain_name
@@ -82,21 +83,22 @@ class Pair:
     moved: float | None
 
 
+def by_network(pairs: Sequence[Pair]) -> Iterator[tuple[str, str, list[Pair]]]:
+    """Network, initialisation, and the pairs of all their seeds."""
+    for arm, init in dict.fromkeys((pair.arm, pair.init) for pair in pairs):
+        yield arm, init, [pair for pair in pairs if (pair.arm, pair.init) == (arm, init)]
+
+
 ALL = "all weights and biases"
 STATISTICS = ("bn.running_mean", "bn.running_var")
 
 
 def load_pairs(experiment: Experiment, folder: Path) -> list[Pair]:
-    """Every pair that is finished; of the others there is nothing. Raises RunError where none is."""
-    found = [
-        pair
-        for unit in experiment.units()
-        for init in INITS
-        if (pair := _pair(experiment, folder, unit, init)) is not None
-    ]
-    if not found:
-        raise RunError(f"{folder} has no finished pair", remedy="run the same `ckptswap reproduce` to continue")
-    return found
+    """Read every pair that is finished; of the others there is nothing. Raises RunError where none is."""
+    tried = [_pair(experiment, folder, unit, init) for unit in experiment.units() for init in INITS]
+    if pairs := [pair for pair in tried if pair is not None]:
+        return pairs
+    raise RunError(f"{folder} has no finished pair", remedy="run the same `ckptswap reproduce` to continue")
 
 
 def _pair(experiment: Experiment, folder: Path, unit: Unit, init: str) -> Pair | None:
@@ -107,7 +109,9 @@ def _pair(experiment: Experiment, folder: Path, unit: Unit, init: str) -> Pair |
     cells, kinds, prefix, back = (load_result(runs / name) for name in WAYS)
     groups = {name: load_result(runs / name) for name in names if name not in WAYS}
     by_donor = [dict(_whole(kinds, donor)) for donor in range(3)]
-    regrouped = {name: _again(each.rows[0], each) for name, each in groups.items() if name != "bias-and-mean"}
+    regrouped = {
+        name: _again(result.rows[0], result) for name, result in groups.items() if name != "bias-and-mean"
+    }
     measured = {name for row in cells.rows if _share(row, cells) is not None for name in row.tensors}
     other = folder / unit.arm.name / f"seed-{(unit.seed + 1) % experiment.seeds}"
     with ExitStack() as stack:
@@ -128,7 +132,7 @@ def _pair(experiment: Experiment, folder: Path, unit: Unit, init: str) -> Pair |
             shuffle=by_donor[1],
             noise=dict(_whole(kinds, 2, skipped=("no-effect", "identical"))),
             back=dict(_whole(back, 0)),
-            groups={name: _share(each.rows[0], each) for name, each in groups.items()},
+            groups={name: _share(result.rows[0], result) for name, result in groups.items()},
             regrouped=regrouped,
             cells=tuple(_cells(runs / "cells", cells, _order(runs / "prefix"), diff(recipient, donor))),
             prefix=tuple(_prefix(prefix, _order(runs / "prefix"))),
@@ -190,7 +194,7 @@ def _prefix(result: SweepResult, order: Iterable[str]) -> Iterator[Share]:
 def _cells(run: Path, result: SweepResult, order: list[str], apart: Diff) -> Iterator[CellShare]:
     screen = RunFolder(run).read_plan().screen
     guesses = screen.values if screen else {}
-    distances = _pooled(apart)
+    distances = _pooled(apart.rows, lambda row: ((row.layer, row.kind),))
     for row in result.rows:
         share = _share(row, result)
         if share is None or row.layer is None or row.kind is None:
@@ -212,32 +216,29 @@ def _cells(run: Path, result: SweepResult, order: list[str], apart: Diff) -> Ite
 # Files → distances -----------------------------------------------------------------------------------------------
 
 
-def _pooled(found: Diff) -> dict[tuple[str | None, str | None], Distance]:
-    """Layer and kind → how far apart, over their tensors."""
-    pooled: dict[tuple[str | None, str | None], Distance] = {}
-    for row in found.rows:
-        if row.distance is not None:
-            pooled.setdefault((row.layer, row.kind), Distance()).add(row.distance)
-    return pooled
-
-
 def _apart(
     recipient: Checkpoint, donor: Checkpoint, start: Checkpoint, twin: Checkpoint | None, names: set[str]
 ) -> dict[str, Apart]:
     """By kind, and over all weights and biases, of the tensors that were swapped and read."""
-    found = [_by_kind(recipient, other, names) if other else {} for other in (donor, start, twin)]
+    by_kind = [_by_kind(recipient, other, names) if other else {} for other in (donor, start, twin)]
     return {
-        kind: Apart(*(each[kind].rmse if kind in each else None for each in found)) for kind in sorted(found[0])
+        kind: Apart(*(kinds[kind].rmse if kind in kinds else None for kinds in by_kind))
+        for kind in sorted(by_kind[0])
     }
 
 
 def _by_kind(a: Checkpoint, b: Checkpoint, names: set[str]) -> dict[str, Distance]:
-    pooled: dict[str, Distance] = {}
-    for row in diff(a, b).rows:
-        if row.distance is None or row.name not in names or row.kind is None:
-            continue
-        for kind in (row.kind, *([] if row.kind in STATISTICS else [ALL])):
-            pooled.setdefault(kind, Distance()).add(row.distance)
+    rows = [row for row in diff(a, b).rows if row.name in names and row.kind is not None]
+    return _pooled(rows, lambda row: (row.kind,) if row.kind in STATISTICS else (row.kind, ALL))
+
+
+def _pooled(rows: Iterable[TensorDiff], keys: Callable[[TensorDiff], Iterable[Any]]) -> dict[Any, Distance]:
+    """How far apart, over the tensors of each key."""
+    pooled: dict[Any, Distance] = {}
+    for row in rows:
+        if row.distance is not None:
+            for key in keys(row):
+                pooled.setdefault(key, Distance()).add(row.distance)
     return pooled
 
 
@@ -245,8 +246,4 @@ def _moved(biases: SweepResult | None, start: Checkpoint, recipient: Checkpoint)
     if biases is None:
         return None
     chosen = Selection.exactly(biases.rows[0].tensors)
-    total = Distance()
-    for row in diff(start, recipient, chosen).rows:
-        if row.distance is not None:
-            total.add(row.distance)
-    return total.rel_l2
+    return _pooled(diff(start, recipient, chosen).rows, lambda row: ("all",)).get("all", Distance()).rel_l2

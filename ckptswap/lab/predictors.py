@@ -10,7 +10,8 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from ckptswap.lab.pairs import CellShare, Pair
+from ckptswap.lab.judging import mean_of_known, minus
+from ckptswap.lab.pairs import Pair
 from ckptswap.statistics.ranks import spearman
 from ckptswap.sweep.scored_run import DEFAULT_TOLERANCE
 
@@ -23,18 +24,13 @@ Known = tuple[float, float]
 
 def kind_correlation(pair: Pair, predictor: str) -> float | None:
     """Spearman's correlation with the share within a kind, mean over kinds with at least 5 cells."""
-    found = [
-        spearman([x for x, _ in cells], [y for _, y in cells])
-        for cells in _by_kind([pair], predictor).values()
-        if len(cells) >= LEAST_CELLS
-    ]
-    return _mean(value for value in found if value is not None)
+    kinds = [cells for cells in _by_kind([pair], predictor).values() if len(cells) >= LEAST_CELLS]
+    return mean_of_known(spearman([x for x, _ in cells], [y for _, y in cells]) for cells in kinds)
 
 
 def kind_auc(pairs: Sequence[Pair], predictor: str) -> float | None:
     """Area under the ROC curve for 'reusable', within a pair and kind; mean over those with both sorts."""
-    found = (auc(cells) for pair in pairs for cells in _by_kind([pair], predictor).values())
-    return _mean(value for value in found if value is not None)
+    return mean_of_known(auc(cells) for pair in pairs for cells in _by_kind([pair], predictor).values())
 
 
 def auc(cells: Sequence[Known]) -> float | None:
@@ -54,17 +50,15 @@ def auc(cells: Sequence[Known]) -> float | None:
 def threshold_gains(pairs: Sequence[Pair], predictor: str) -> dict[str, float | None]:
     """Network → balanced accuracy − 0.5 of thresholds that were fitted on all other networks, mean over kinds."""
     arms = dict.fromkeys(pair.arm for pair in pairs)
-    return {arm: _mean(_gains(pairs, arm, predictor)) for arm in arms}
+    return {arm: mean_of_known(_gains(pairs, arm, predictor)) for arm in arms}
 
 
-def _gains(pairs: Sequence[Pair], arm: str, predictor: str) -> Iterator[float]:
+def _gains(pairs: Sequence[Pair], arm: str, predictor: str) -> Iterator[float | None]:
     fitted = _by_kind([pair for pair in pairs if pair.arm != arm], predictor)
     tried = _by_kind([pair for pair in pairs if pair.arm == arm], predictor)
     for kind, cells in tried.items():
         limit = threshold(fitted.get(kind, []))
-        accuracy = None if limit is None else balanced_accuracy(cells, limit)
-        if accuracy is not None:
-            yield accuracy - 0.5
+        yield minus(None if limit is None else balanced_accuracy(cells, limit), 0.5)
 
 
 def threshold(cells: Sequence[Known]) -> float | None:
@@ -76,7 +70,7 @@ def threshold(cells: Sequence[Known]) -> float | None:
     values = sorted({x for x, _ in cells})
     middles = [(a + b) / 2 for a, b in itertools.pairwise(values)]
     tried = [(accuracy, limit) for limit in middles if (accuracy := balanced_accuracy(cells, limit)) is not None]
-    return max(tried, key=lambda each: (each[0], -each[1]))[1] if tried else None
+    return max(tried, key=lambda pair: (pair[0], -pair[1]))[1] if tried else None
 
 
 def balanced_accuracy(cells: Sequence[Known], limit: float) -> float | None:
@@ -93,20 +87,9 @@ def balanced_accuracy(cells: Sequence[Known], limit: float) -> float | None:
 
 
 def _by_kind(pairs: Iterable[Pair], predictor: str) -> dict[str, list[Known]]:
-    found: dict[str, list[Known]] = {}
-    for pair in pairs:
-        for cell in pair.cells:
-            value = _number(cell, predictor)
-            if value is not None:
-                found.setdefault(cell.kind, []).append((value, cell.share))
-    return found
-
-
-def _number(cell: CellShare, predictor: str) -> float | None:
-    value: float | None = getattr(cell, predictor)
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    known = list(values)
-    return math.fsum(known) / len(known) if known else None
+    by_kind: dict[str, list[Known]] = {}
+    for cell in (cell for pair in pairs for cell in pair.cells):
+        guess: float | None = getattr(cell, predictor)
+        if guess is not None and math.isfinite(guess):
+            by_kind.setdefault(cell.kind, []).append((guess, cell.share))
+    return by_kind

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from ckptswap.formats.atomic import atomic_file, write_text
 from ckptswap.formats.overwrite import refuse_occupied
 from ckptswap.lab.experiment import Experiment, full, quick
 from ckptswap.lab.pairs import load_pairs
-from ckptswap.lab.reproduce import SETTINGS, Cost, cost
+from ckptswap.lab.reproduce import SETTINGS, Estimate, Outcome, cost
 from ckptswap.lab.summary import pictures, summary, summary_json
 from ckptswap.report.document import Document, document_md
 from ckptswap.report.figures import draw
@@ -29,7 +29,7 @@ class Planned:
 
     experiment: Experiment
     folder: Path
-    cost: Cost
+    cost: Estimate
 
     def told(self, jobs: int) -> str:
         """In a sentence, for so many jobs."""
@@ -49,6 +49,7 @@ class Reproduced:
     document: Document
     values: Mapping[str, Any]
     failed: Mapping[str, str]
+    notes: Sequence[str]
 
 
 def plan(run: Path, *, is_full: bool, data: str | None) -> Planned:
@@ -60,12 +61,12 @@ def plan(run: Path, *, is_full: bool, data: str | None) -> Planned:
     return Planned(experiment, run, cost(experiment))
 
 
-def leave_report(planned: Planned, failed: Mapping[str, str], say: Callable[[str], None]) -> Reproduced:
+def leave_report(planned: Planned, outcome: Outcome, say: Callable[[str], None]) -> Reproduced:
     """Write the report into the folder, in every form."""
     experiment, folder = planned.experiment, planned.folder
     pairs = load_pairs(experiment, folder)
     document = summary(experiment, pairs, 2 * len(experiment.units()) - len(pairs))
-    values = summary_json(experiment, pairs, dict(failed))
+    values = summary_json(experiment, pairs, dict(outcome.failed))
     for name, text in ((REPORT, document_md(document)), (VALUES, dump_json(values))):
         write_text(folder / name, text if text.endswith("\n") else f"{text}\n")
     try:
@@ -74,4 +75,4 @@ def leave_report(planned: Planned, failed: Mapping[str, str], say: Callable[[str
                 file.write(draw(panels, "svg").rstrip(b"\n") + b"\n")
     except DependencyError as error:
         say(f"ckptswap: note: no pictures: {error}")
-    return Reproduced(folder, document, values, failed)
+    return Reproduced(folder, document, values, outcome.failed, outcome.notes)

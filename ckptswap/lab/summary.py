@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 from ckptswap.lab.claims import LEAST, VARIANTS, Judged, claims
 from ckptswap.lab.experiment import INITS, Experiment
-from ckptswap.lab.pairs import Pair
+from ckptswap.lab.judging import mean_of_known
+from ckptswap.lab.pairs import Pair, by_network
 from ckptswap.lab.predictors import PREDICTORS, kind_auc, kind_correlation, threshold_gains
 from ckptswap.report.charts import Chart, Picture, Series
 from ckptswap.report.document import Document, Mean, Table, Value
-from ckptswap.statistics.intervals import UNBOUNDED, Bounds
 from ckptswap.statistics.seeds import CORRELATION, SHARE, seeds_interval
+from ckptswap.statistics.totals import UNBOUNDED, Bounds
+from ckptswap.sweep.result import Finding
 from ckptswap.version import __version__
 
 SCHEMA = "ckptswap.reproduce/1"
@@ -59,7 +60,7 @@ def summary_json(experiment: Experiment, pairs: Sequence[Pair], failed: dict[str
         "experiment": asdict(experiment),
         "failed": failed,
         "pairs": [asdict(pair) for pair in pairs],
-        "findings": [{"arm": each.arm, "init": each.init, **asdict(each.finding)} for each in claims(pairs)],
+        "findings": [{"arm": claim.arm, "init": claim.init, **asdict(claim.finding)} for claim in claims(pairs)],
     }
 
 
@@ -82,60 +83,51 @@ def _lead(experiment: Experiment, missing: int) -> Iterator[str]:
 
 def _verdicts(judged: Sequence[Judged], arms: Sequence[str], init: str) -> Table:
     """A row a claim, a column a network; claims about a network stand in both."""
-    found = {(each.finding.claim, each.arm): each.finding.verdict for each in judged if each.init in (init, None)}
-    names = list(dict.fromkeys(each.finding.claim for each in judged if each.arm and each.init in (init, None)))
+    known = [claim for claim in judged if claim.arm and claim.init in (init, None)]
+    verdicts = {(claim.finding.claim, claim.arm): SHORT[claim.finding.verdict] for claim in known}
+    names = dict.fromkeys(claim.finding.claim for claim in known)
     letters = [chr(ord("A") + at) for at in range(len(arms))]
-    rows = [(name, *(_short(found.get((name, arm))) for arm in arms)) for name in names]
     legend = ", ".join(f"{letter} {arm}" for letter, arm in zip(letters, arms, strict=True))
     return Table(
         f"Verdicts, {init} initialisation",
         ("claim", *letters),
-        tuple(rows),
+        tuple((name, *(verdicts.get((name, arm)) for arm in arms)) for name in names),
         f"{legend}. yes: supported, no: not supported, ?: undecided, –: the network has no such parameters.",
     )
 
 
-def _short(verdict: str | None) -> str | None:
-    return None if verdict is None else SHORT[verdict]
-
-
 def _over_networks(judged: Sequence[Judged]) -> Table:
-    rows = [
-        (each.finding.claim, each.init, each.finding.verdict, *_first(each)) for each in judged if each.arm is None
-    ]
+    rows: list[tuple[Value, ...]] = []
+    for finding, init in ((claim.finding, claim.init) for claim in judged if claim.arm is None):
+        first = next(iter(finding.numbers))
+        rows.append((finding.claim, init, finding.verdict, _mean(finding, first), finding.numbers[f"{first}.n"]))
     return Table("Over networks", ("claim", "initialisation", "verdict", "mean", "networks"), tuple(rows))
 
 
-def _first(each: Judged) -> tuple[Value, Value]:
-    name = next(iter(each.finding.numbers))
-    return _mean(each, name), each.finding.numbers[f"{name}.n"]
-
-
-def _mean(each: Judged, name: str) -> Mean | None:
-    numbers = each.finding.numbers
-    value = numbers[name]
-    return None if value is None else Mean(float(value), numbers[f"{name}.low"], numbers[f"{name}.high"])
-
-
 def _numbers(judged: Sequence[Judged]) -> Table:
-    rows = []
-    for each in judged:
-        numbers = each.finding.numbers
-        for name in [name for name in numbers if f"{name}.n" in numbers or name.endswith(".cells")]:
-            rows.append((each.finding.claim, each.arm or "all", each.init or "both", *_part(each, name)))
+    rows: list[tuple[Value, ...]] = []
+    for claim in judged:
+        finding = claim.finding
+        behind = [name for name in finding.numbers if f"{name}.n" in finding.numbers or name.endswith(".cells")]
+        where = (finding.claim, claim.arm or "all", claim.init or "both")
+        rows += [(*where, name.removesuffix(".cells"), _number(finding, name), finding.verdict) for name in behind]
     columns = ("claim", "network", "initialisation", "number", "mean", "verdict of the claim")
     return Table("Every number behind a verdict", columns, tuple(rows), is_long=True)
 
 
-def _part(each: Judged, name: str) -> tuple[Value, Value, Value]:
-    numbers, verdict = each.finding.numbers, each.finding.verdict
-    if name.endswith(".cells"):
-        stem = name.removesuffix(".cells")
-        text = (
-            f"{numbers[f'{stem}.reusable']} reusable, {numbers[f'{stem}.sensitive']} sensitive of {numbers[name]}"
-        )
-        return stem, text, verdict
-    return name, _mean(each, name), verdict
+def _number(finding: Finding, name: str) -> Value:
+    if not name.endswith(".cells"):
+        return _mean(finding, name)
+    cells, reusable, sensitive = (
+        finding.numbers[f"{name.removesuffix('cells')}{part}"] for part in ("cells", "reusable", "sensitive")
+    )
+    return f"{reusable} reusable, {sensitive} sensitive of {cells}"
+
+
+def _mean(finding: Finding, name: str) -> Mean | None:
+    numbers = finding.numbers
+    value = numbers[name]
+    return None if value is None else Mean(float(value), numbers[f"{name}.low"], numbers[f"{name}.high"])
 
 
 # Numbers ---------------------------------------------------------------------------------------------------------
@@ -152,13 +144,8 @@ def mean_of(values: Iterable[float | None], bounds: Bounds = UNBOUNDED) -> Mean 
     known = [value for value in values if value is not None]
     if not known:
         return None
-    found = seeds_interval(known, bounds=bounds)
-    return Mean(found.estimate, found.low, found.high)
-
-
-def _groups(pairs: Sequence[Pair]) -> Iterator[tuple[str, str, list[Pair]]]:
-    for arm, init in dict.fromkeys((pair.arm, pair.init) for pair in pairs):
-        yield arm, init, [pair for pair in pairs if (pair.arm, pair.init) == (arm, init)]
+    interval = seeds_interval(known, bounds=bounds)
+    return Mean(interval.estimate, interval.low, interval.high)
 
 
 def _baselines(pairs: Sequence[Pair]) -> Table:
@@ -171,7 +158,7 @@ def _baselines(pairs: Sequence[Pair]) -> Table:
             mean_of(pair.back_baseline for pair in group),
             len(group),
         )
-        for arm, init, group in _groups(pairs)
+        for arm, init, group in by_network(pairs)
     ]
     columns = ("network", "initialisation", "dice", "donor's dice", "donor's psnr", "seeds")
     return Table("Baselines: the segmentation network, and the auto-encoder on both tasks", columns, tuple(rows))
@@ -179,17 +166,15 @@ def _baselines(pairs: Sequence[Pair]) -> Table:
 
 def _kinds(pairs: Sequence[Pair], arm: str) -> Table:
     """Whole kinds, and sets of several: shares in every way of swapping."""
-    by_init = {init: [pair for pair in pairs if (pair.arm, pair.init) == (arm, init)] for init in INITS}
-    rows: list[tuple[Value, ...]] = []
-    for kind in KINDS:
-        rows.append((kind, *_ways(by_init, kind)))
-    for group, name in GROUP_NAMES.items():
-        if any(group in pair.groups for each in by_init.values() for pair in each):
-            rows.append((name, *_group_ways(by_init, group)))
-    columns = ("kind", "shared", "+new", "back", "indep.", "+new", "back", "shuffled", "noise")
+    of_arm = [pair for pair in pairs if pair.arm == arm]
+    groups = [name for name in GROUP_NAMES if any(name in pair.groups for pair in of_arm)]
+    rows = [
+        *((kind, *_shares(of_arm, kind, "kinds", "recalibrated")) for kind in KINDS),
+        *((GROUP_NAMES[name], *_shares(of_arm, name, "groups", "regrouped")) for name in groups),
+    ]
     return Table(
         f"{arm}: share of each whole kind",
-        columns,
+        ("kind", "shared", "+new", "back", "indep.", "+new", "back", "shuffled", "noise"),
         tuple(rows),
         "Shared and independent initialisation; +new: with batch norm's statistics estimated anew; back: from the "
         "segmentation network to the auto-encoder, in psnr; shuffled: the recipient's own values in another "
@@ -197,23 +182,11 @@ def _kinds(pairs: Sequence[Pair], arm: str) -> Table:
     )
 
 
-def _ways(by_init: dict[str, list[Pair]], kind: str) -> Iterator[Value]:
-    for init in INITS:
-        group = by_init[init]
-        yield mean_of(pair.kinds.get(kind) for pair in group)
-        yield mean_of(pair.recalibrated.get(kind) for pair in group)
-        yield mean_of(pair.back.get(kind) for pair in group)
-    yield mean_of(pair.shuffle.get(kind) for pair in by_init["shared"])
-    yield mean_of(pair.noise.get(kind) for pair in by_init["shared"])
-
-
-def _group_ways(by_init: dict[str, list[Pair]], name: str) -> Iterator[Value]:
-    for init in INITS:
-        yield mean_of(pair.groups.get(name) for pair in by_init[init])
-        yield mean_of(pair.regrouped.get(name) for pair in by_init[init])
-        yield None
-    yield None
-    yield None
+def _shares(pairs: Sequence[Pair], name: str, taken: str, again: str) -> Iterator[Mean | None]:
+    """A kind's share, or a set's, in every way that it was swapped."""
+    ways = [(init, way) for init in INITS for way in (taken, again, "back")]
+    for init, way in (*ways, ("shared", "shuffle"), ("shared", "noise")):
+        yield mean_of(getattr(pair, way).get(name) for pair in pairs if pair.init == init)
 
 
 def _prefixes(pairs: Sequence[Pair]) -> Table:
@@ -221,7 +194,7 @@ def _prefixes(pairs: Sequence[Pair]) -> Table:
     parts = {"10 %": 0.1, "25 %": 0.25, "50 %": 0.5, "75 %": 0.75, "90 %": 0.9, "100 %": 1.0}
     rows = [
         (arm, init, *(mean_of(_at(pair, part) for pair in group) for part in parts.values()))
-        for arm, init, group in _groups(pairs)
+        for arm, init, group in by_network(pairs)
     ]
     columns = ("network", "init", *parts)
     return Table("Prefixes: the first layers in execution order from the donor", columns, tuple(rows))
@@ -233,10 +206,11 @@ def _at(pair: Pair, part: float) -> float | None:
 
 def _apart(pairs: Sequence[Pair]) -> Table:
     rows: list[tuple[Value, ...]] = []
-    for arm, init, group in _groups(pairs):
+    for arm, init, group in by_network(pairs):
         for kind in dict.fromkeys(name for pair in group for name in pair.apart):
             known = [pair.apart[kind] for pair in group if kind in pair.apart]
-            rows.append((arm, init, kind, *(_plain(getattr(each, to) for each in known) for to in _TO)))
+            means = (mean_of_known(getattr(apart, to) for apart in known) for to in ("pair", "start", "seeds"))
+            rows.append((arm, init, kind, *means))
     return Table(
         "RMSE: the pair, the recipient and its start, recipients of two seeds",
         ("network", "initialisation", "kind", "pair", "start", "seeds"),
@@ -245,30 +219,19 @@ def _apart(pairs: Sequence[Pair]) -> Table:
     )
 
 
-_TO = ("pair", "start", "seeds")
-
-
-def _plain(values: Iterable[float | None]) -> float | None:
-    found = mean_of(values)
-    return found.value if found else None
-
-
 def _predictors(pairs: Sequence[Pair]) -> Table:
     """Within a kind: rank correlation, ROC, and a threshold carried over to a network it was not fitted on."""
     rows: list[tuple[Value, ...]] = []
     for init in INITS:
-        group = [pair for pair in pairs if pair.init == init and pair.arm not in VARIANTS]
+        chosen = [pair for pair in pairs if pair.init == init and pair.arm not in VARIANTS]
+        groups = [group for _, _, group in by_network(chosen)]
         for predictor in PREDICTORS:
-            gains = threshold_gains(group, predictor).values()
-            rows.append(
-                (
-                    init,
-                    predictor.replace("_", " "),
-                    _over_arms(group, partial(_correlation, predictor), CORRELATION),
-                    _over_arms(group, partial(_auc, predictor), SHARE),
-                    mean_of((None if gain is None else gain + 0.5 for gain in gains), SHARE),
-                )
-            )
+            ranks = (mean_of_known(kind_correlation(pair, predictor) for pair in group) for group in groups)
+            areas = (kind_auc(group, predictor) for group in groups)
+            gains = threshold_gains(chosen, predictor).values()
+            accuracies = (None if gain is None else gain + 0.5 for gain in gains)
+            means = mean_of(ranks, CORRELATION), mean_of(areas, SHARE), mean_of(accuracies, SHARE)
+            rows.append((init, predictor.replace("_", " "), *means))
     return Table(
         "What tells beforehand? Cells of one kind; means over networks",
         ("init", "predictor", "rank corr.", "AUC", "balanced accuracy"),
@@ -278,66 +241,48 @@ def _predictors(pairs: Sequence[Pair]) -> Table:
     )
 
 
-def _over_arms(
-    pairs: Sequence[Pair], value: Callable[[Sequence[Pair]], float | None], bounds: Bounds
-) -> Mean | None:
-    arms = dict.fromkeys(pair.arm for pair in pairs)
-    return mean_of((value([pair for pair in pairs if pair.arm == arm]) for arm in arms), bounds)
-
-
-def _correlation(predictor: str, pairs: Sequence[Pair]) -> float | None:
-    return _plain(kind_correlation(pair, predictor) for pair in pairs)
-
-
-def _auc(predictor: str, pairs: Sequence[Pair]) -> float | None:
-    return kind_auc(pairs, predictor)
-
-
 # Pictures --------------------------------------------------------------------------------------------------------
 
 
 def pictures(pairs: Sequence[Pair]) -> dict[str, tuple[Picture, ...]]:
     """File name (without ending) → panels, one an initialisation."""
-    return {
-        "kinds": tuple(_kind_chart(pairs, init) for init in INITS),
-        "prefixes": tuple(_prefix_chart(pairs, init) for init in INITS),
-        "rmse": tuple(_rmse_chart(pairs, init) for init in INITS),
-    }
-
-
-def _of(pairs: Sequence[Pair], init: str) -> dict[str, list[Pair]]:
+    by_init = {init: [pair for pair in pairs if pair.init == init] for init in INITS}
     arms = dict.fromkeys(pair.arm for pair in pairs)
-    return {arm: [pair for pair in pairs if (pair.arm, pair.init) == (arm, init)] for arm in arms}
+    drawn: dict[str, tuple[Picture, ...]] = {}
+    for name, draw in (("kinds", _kind_chart), ("prefixes", _prefix_chart), ("rmse", _rmse_chart)):
+        drawn[name] = tuple(
+            draw({arm: [pair for pair in chosen if pair.arm == arm] for arm in arms}, f"{init} initialisation")
+            for init, chosen in by_init.items()
+        )
+    return drawn
 
 
-def _kind_chart(pairs: Sequence[Pair], init: str) -> Chart:
+def _kind_chart(networks: Mapping[str, Sequence[Pair]], start: str) -> Chart:
     series = []
-    for arm, group in _of(pairs, init).items():
+    for arm, group in networks.items():
         means = [mean_of(pair.kinds.get(kind) for pair in group) for kind in KINDS]
         y, low, high = (
-            tuple(None if mean is None else getattr(mean, end) for mean in means)
+            tuple(None if point is None else getattr(point, end) for point in means)
             for end in ("value", "low", "high")
         )
         series.append(Series(arm, KINDS, y, low, high))
-    return Chart(
-        "dots", f"whole kinds, {init} initialisation", "", "share, mean over seeds and 95 %", tuple(series)
-    )
+    return Chart("dots", f"whole kinds, {start}", "", "share, mean over seeds and 95 %", tuple(series))
 
 
-def _prefix_chart(pairs: Sequence[Pair], init: str) -> Chart:
+def _prefix_chart(networks: Mapping[str, Sequence[Pair]], start: str) -> Chart:
     series = []
-    for arm, group in _of(pairs, init).items():
+    for arm, group in networks.items():
         long = max((len(pair.prefix) for pair in group), default=0)
-        means = [_plain(pair.prefix[at] for pair in group) for at in range(long)]
+        means = [mean_of_known(pair.prefix[at] for pair in group) for at in range(long)]
         series.append(Series(arm, tuple((at + 1) / long for at in range(long)), tuple(means)))
-    title = f"prefixes, {init} initialisation"
-    return Chart("lines", title, "part of the layers from the donor", "share, mean over seeds", tuple(series))
+    axes = "part of the layers from the donor", "share, mean over seeds"
+    return Chart("lines", f"prefixes, {start}", *axes, tuple(series))
 
 
-def _rmse_chart(pairs: Sequence[Pair], init: str, kind: str = "conv.weight") -> Chart:
+def _rmse_chart(networks: Mapping[str, Sequence[Pair]], start: str, kind: str = "conv.weight") -> Chart:
     series = []
-    for arm, group in _of(pairs, init).items():
+    for arm, group in networks.items():
         cells = [cell for pair in group for cell in pair.cells if cell.kind == kind and cell.rmse]
         series.append(Series(arm, tuple(cell.rmse or 0.0 for cell in cells), tuple(cell.share for cell in cells)))
-    title = f"cells of {kind}, {init} initialisation"
-    return Chart("scatter", title, "RMSE between donor and recipient", "share", tuple(series), is_log_x=True)
+    axes = "RMSE between donor and recipient", "share"
+    return Chart("scatter", f"cells of {kind}, {start}", *axes, tuple(series), is_log_x=True)

@@ -10,7 +10,6 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -26,9 +25,11 @@ from ckptswap.errors import DataError, ModelError, TaskError, UsageError, near
 from ckptswap.formats import open_checkpoint, write_checkpoint
 from ckptswap.formats.atomic import refuse_existing
 from ckptswap.naming import classify, expand_kind
+from ckptswap.sweep.run_folder.plain import refuse_odd
 from ckptswap.task import TaskSpec
 from ckptswap.task.data import load_data
 from ckptswap.task.models.build import build_model
+from ckptswap.task.threads import pinned_threads
 from ckptswap.task.weights import to_torch
 from ckptswap.version import __version__
 
@@ -71,6 +72,47 @@ class TrainSpec:
 
 
 @dataclass(frozen=True)
+class Training:
+    """One training of a folder: what, and the initialisation there that it keeps or starts from."""
+
+    name: str
+    spec: TrainSpec
+    save_init: str | None = None
+    init_from: str | None = None
+
+    @property
+    def file(self) -> str:
+        """The checkpoint's name."""
+        return f"{self.name}.safetensors"
+
+    def is_finished(self, folder: Path) -> bool:
+        """Tell whether the checkpoint says that this training made it, from the initialisation beside it.
+
+        Raises FileError for a file that is not a checkpoint, RunError for a link.
+        """
+        beside = self._beside(folder)
+        for path in (folder / self.file, *beside.values()):
+            refuse_odd(path)
+        if not all(path.exists() for path in (folder / self.file, *beside.values())):
+            return False
+        with open_checkpoint(folder / self.file) as checkpoint:
+            metadata = checkpoint.metadata
+        if "init_from" in beside:
+            with open_checkpoint(beside["init_from"]) as start:
+                if metadata.get("ckptswap.init_from") != start.sha256():
+                    return False
+        return metadata.get("ckptswap.train") == recipe(self.spec)
+
+    def run(self, folder: Path, progress: Progress) -> None:
+        """Train, and replace what is there."""
+        train(self.spec, folder / self.file, **self._beside(folder), progress=progress, force=True)
+
+    def _beside(self, folder: Path) -> dict[str, Path]:
+        starts = {"save_init": self.save_init, "init_from": self.init_from}
+        return {role: folder / name for role, name in starts.items() if name}
+
+
+@dataclass(frozen=True)
 class TrainResult:
     """Where the checkpoint is, the loss at every step, and what `init_from` did not fill (kept as initialised)."""
 
@@ -81,7 +123,7 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
-class Samples:
+class TrainingSet:
     """All training samples in memory: images (N, C, H, W) float32, masks (N, H, W) int64 (None to reconstruct)."""
 
     images: Tensor
@@ -107,7 +149,8 @@ def train(
     for path in filter(None, (out, save_init)):
         refuse_existing(path, force=force)
     samples = load_samples(spec)
-    with _pinned(spec):
+    with pinned_threads(spec.threads), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
         model_args = _completed(spec, samples)
         model = build_model(spec.model, model_args)
         kept, origin = _start_from(model, init_from)
@@ -141,7 +184,7 @@ def _check(spec: TrainSpec) -> None:
         raise UsageError(f"seed is {spec.seed}", remedy="it must lie between 0 and 2**63 - 1")
 
 
-def load_samples(spec: TrainSpec) -> Samples:
+def load_samples(spec: TrainSpec) -> TrainingSet:
     """Every training sample, decoded once; of `lab:mni` the training part, unless `data_args` says otherwise.
 
     Raises DataError where samples are missing or differ in size.
@@ -156,23 +199,10 @@ def load_samples(spec: TrainSpec) -> Samples:
     batches = list(data.batches())
     order = np.argsort(np.concatenate(data.places))  # as the data has them, which the seed then shuffles
     masks = torch.cat([batch.targets for batch in batches])[order].long() if spec.task == "segment" else None
-    return Samples(torch.cat([batch.inputs for batch in batches])[order].float(), masks)
+    return TrainingSet(torch.cat([batch.inputs for batch in batches])[order].float(), masks)
 
 
-@contextmanager
-def _pinned(spec: TrainSpec) -> Iterator[None]:
-    """Threads and random numbers are the spec's for a while, and the caller's again afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(spec.threads)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(spec.seed)
-            yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _completed(spec: TrainSpec, samples: Samples) -> dict[str, Any]:
+def _completed(spec: TrainSpec, samples: TrainingSet) -> dict[str, Any]:
     """The model's arguments, with the channels in and out that the data asks for where they are not given."""
     channels = samples.images.shape[1]
     if spec.task == "reconstruct":
@@ -185,11 +215,10 @@ def _completed(spec: TrainSpec, samples: Samples) -> dict[str, Any]:
     return args
 
 
-def _highest(spec: TrainSpec, samples: Samples) -> int:
+def _highest(spec: TrainSpec, samples: TrainingSet) -> int:
     """The highest class in the masks."""
     assert samples.masks is not None  # the task is to segment
-    classes = samples.masks.unique().tolist()
-    counted = [each for each in classes if each != spec.ignore]
+    counted = [number for number in samples.masks.unique().tolist() if number != spec.ignore]
     if not counted or counted[0] < 0:
         raise DataError(f"{spec.data} has the classes {counted} in its masks", remedy="number them from 0")
     return counted[-1]
@@ -217,7 +246,9 @@ def _start_from(model: nn.Module, path: Path | None) -> tuple[tuple[str, ...], s
 # Steps ----------------------------------------------------------------------------------------------------------
 
 
-def _descend(spec: TrainSpec, model: nn.Module, samples: Samples, progress: Progress | None) -> Iterator[float]:
+def _descend(
+    spec: TrainSpec, model: nn.Module, samples: TrainingSet, progress: Progress | None
+) -> Iterator[float]:
     """One step after another, the rate falling linearly to 0; yields the loss of each.
 
     With a constant rate the BN statistics lag behind the last large steps, and the baseline is not at rest.
@@ -265,17 +296,17 @@ def _trained(spec: TrainSpec, model: nn.Module) -> list[nn.Parameter]:
     places = classify({name: tuple(value.shape) for name, value in model.state_dict().items()})
     kinds = {name: places[name][1] for name in parameters}
     frozen: set[str] = set()
-    for pattern in (each for given in spec.freeze for each in expand_kind(given)):
-        found = {name for name, kind in kinds.items() if fnmatchcase(kind, pattern)}
-        if not found:
+    for pattern in (pattern for kind in spec.freeze for pattern in expand_kind(kind)):
+        matching = {name for name, kind in kinds.items() if fnmatchcase(kind, pattern)}
+        if not matching:
             remedy = near(pattern, kinds.values()) or f"it has {', '.join(sorted(set(kinds.values())))}"
             raise UsageError(f"{spec.model} trains no parameter of the kind {pattern!r}", remedy=remedy)
-        frozen |= found
+        frozen |= matching
     if len(frozen) == len(parameters):
         raise UsageError("--freeze leaves nothing to train", remedy="freeze fewer kinds")
     for name in frozen:
         parameters[name].requires_grad_(False)
-    return [each for name, each in parameters.items() if name not in frozen]
+    return [parameter for name, parameter in parameters.items() if name not in frozen]
 
 
 def _forward(spec: TrainSpec, model: nn.Module, images: Tensor) -> Tensor:
@@ -288,7 +319,7 @@ def _forward(spec: TrainSpec, model: nn.Module, images: Tensor) -> Tensor:
         raise ModelError(f"{spec.model} cannot train on a batch of {shape} ({reason})", remedy=remedy) from error
 
 
-def _loss(spec: TrainSpec, output: Tensor, images: Tensor, samples: Samples, batch: list[int]) -> Tensor:
+def _loss(spec: TrainSpec, output: Tensor, images: Tensor, samples: TrainingSet, batch: list[int]) -> Tensor:
     if spec.task == "reconstruct":
         _same_shape(spec, output, images)
         return F.mse_loss(output, images)
@@ -341,24 +372,6 @@ def _metadata(spec: TrainSpec, model_args: Mapping[str, Any], origin: str) -> di
 def recipe(spec: TrainSpec) -> str:
     """The spec as the metadata holds it under `ckptswap.train`, by which a finished training is known again."""
     return json.dumps(asdict(spec), sort_keys=True)
-
-
-def is_finished(
-    path: Path, spec: TrainSpec, *, init_from: Path | None = None, save_init: Path | None = None
-) -> bool:
-    """Whether the checkpoint says that this training made it, from the initialisation that lies beside it.
-
-    Raises FileError for a file that is no checkpoint.
-    """
-    if not path.exists() or not all(each.exists() for each in (init_from, save_init) if each):
-        return False
-    with open_checkpoint(path) as checkpoint:
-        said = checkpoint.metadata
-    if init_from:
-        with open_checkpoint(init_from) as origin:
-            if said.get("ckptswap.init_from") != origin.sha256():
-                return False
-    return said.get("ckptswap.train") == recipe(spec)
 
 
 def _write(model: nn.Module, path: Path, metadata: Mapping[str, str], force: bool) -> None:

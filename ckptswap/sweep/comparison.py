@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from ckptswap.errors import TaskError
-from ckptswap.statistics import intervals as statistics
+from ckptswap.statistics import intervals
 from ckptswap.statistics.intervals import Interval
 from ckptswap.sweep.scored_run import reduction
 
@@ -70,9 +70,9 @@ def compare(evaluation: Evaluation) -> Comparison:
 
 def _few(evaluation: Evaluation) -> list[str]:
     groups = _groups(evaluation)
-    if groups >= statistics.LEAST_GROUPS:
+    if groups >= intervals.LEAST_GROUPS:
         return []
-    return [f"{groups} groups are too few for intervals, which want {statistics.LEAST_GROUPS} or more"]
+    return [f"{groups} groups are too few for intervals, which want {intervals.LEAST_GROUPS} or more"]
 
 
 def _groups(evaluation: Evaluation) -> int:
@@ -81,7 +81,7 @@ def _groups(evaluation: Evaluation) -> int:
 
 def _without_interval(evaluation: Evaluation, found: Sequence[tuple[str, Interval | None]]) -> list[str]:
     """Which metrics have numbers without one, though there are groups enough."""
-    if _groups(evaluation) < statistics.LEAST_GROUPS:
+    if _groups(evaluation) < intervals.LEAST_GROUPS:
         return []
     return [
         f"{metric} is alike in nearly all groups, and what one group can change it by has no bound: no interval"
@@ -100,7 +100,7 @@ def _warnings(scored: Scored) -> list[str]:
 def _score(evaluation: Evaluation, scored: Scored, metric: str) -> Interval | None:
     if scored.measured.nonfinite:
         return None
-    return statistics.interval(scored.measured.statistics[metric], evaluation.groups, **_how(evaluation, metric))
+    return intervals.interval(scored.measured.statistics[metric], evaluation.groups, **_how(evaluation, metric))
 
 
 def _how(evaluation: Evaluation, metric: str) -> dict[str, Any]:
@@ -111,5 +111,5 @@ def _how(evaluation: Evaluation, metric: str) -> dict[str, Any]:
 
 def _difference(evaluation: Evaluation, a: Scored, b: Scored, metric: str) -> Difference:
     ours, theirs = (each.measured.statistics[metric] for each in (a, b))
-    found = statistics.difference(ours, theirs, evaluation.groups, **_how(evaluation, metric))
+    found = intervals.difference(ours, theirs, evaluation.groups, **_how(evaluation, metric))
     return Difference(a.path, b.path, metric, found)

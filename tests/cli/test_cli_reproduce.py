@@ -57,7 +57,7 @@ def test_from_cost_to_report_and_again(folder: Path) -> None:
 
 def test_a_unit_that_fails_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ckptswap.errors import TaskError
-    from ckptswap.lab import reproduce as room
+    from ckptswap.lab import train as room
 
     train = room.train
 

@@ -68,7 +68,7 @@ def test_the_pair_shares_its_initialisation(tmp_path: Path) -> None:
 
 def test_a_second_call_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = demo(tmp_path, segment=SMALL, held_out=SCORED)
-    monkeypatch.setattr("ckptswap.lab.demo.train", no_training)
+    monkeypatch.setattr("ckptswap.lab.train.train", no_training)
     assert demo(tmp_path, segment=SMALL, held_out=SCORED) == first == judged(tmp_path)
 
 

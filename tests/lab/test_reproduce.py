@@ -22,12 +22,15 @@ from PIL import Image
 from ckptswap.errors import DataError, RunError, Stopped, TaskError
 from ckptswap.formats import open_checkpoint
 from ckptswap.lab import reproduce as room
+from ckptswap.lab import train as training_room
 from ckptswap.lab.experiment import INITS, SCORED_BATCH, Arm, Experiment, Unit, full, quick
 from ckptswap.lab.networks import build
 from ckptswap.lab.pairs import ALL, load_pairs
-from ckptswap.lab.reproduce import Cost, Outcome, Price, cost, load_experiment, reproduce
+from ckptswap.lab.reproduce import Estimate, Reproduction, cost, load_experiment, reproduce
 from ckptswap.lab.summary import summary, summary_json
+from ckptswap.lab.units import Price
 from ckptswap.report.document import document_md
+from ckptswap.sweep.spec import RunOptions
 from ckptswap.sweep.stopping import Stop
 
 SIDE = 16
@@ -68,7 +71,7 @@ def done(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole experiment: one network, two seeds."""
 
     def make(folder: Path) -> None:
-        assert reproduce(small(discs), folder / "run") == Outcome({})
+        assert reproduce(small(discs), folder / "run") == Reproduction({})
 
     return once(tmp_path_factory, "done", make) / "run"
 
@@ -140,12 +143,12 @@ def test_a_second_call_trains_and_scores_nothing(
     run = Path(shutil.copytree(done, tmp_path / "run"))
     before = {path: path.read_bytes() for path in run.rglob("*.jsonl")}
     assert before
-    monkeypatch.setattr(room, "train", no_work)
-    assert reproduce(small(discs), run, known=PRICE) == Outcome({})
+    monkeypatch.setattr(training_room, "train", no_work)
+    assert reproduce(small(discs), run, known=PRICE) == Reproduction({})
     assert {path: path.read_bytes() for path in run.rglob("*.jsonl")} == before
 
 
-PRICE = Cost(
+PRICE = Estimate(
     6,
     0,
     {"unet": Price(0.1, 0.1, 10, 6, 5)},
@@ -169,7 +172,7 @@ def test_interrupted_anywhere_it_continues_to_the_same_numbers(discs: Path, done
     for place in ("unet/seed-0: shared, step 40", "unet/seed-0: independent kinds", "unet/seed-1: shared back"):
         with pytest.raises(Stopped):
             reproduce(small(discs), tmp_path / "run", known=PRICE, **stopping_at(place))
-    assert reproduce(small(discs), tmp_path / "run", known=PRICE) == Outcome({})
+    assert reproduce(small(discs), tmp_path / "run", known=PRICE) == Reproduction({})
     assert load_pairs(small(discs), tmp_path / "run") == load_pairs(small(discs), done)
 
 
@@ -186,9 +189,13 @@ def test_an_unfinished_sweep_is_not_read(discs: Path, done: Path, tmp_path: Path
 def test_two_workers_find_what_one_finds(discs: Path, done: Path, tmp_path: Path) -> None:
     told: list[tuple[float, float, str]] = []
     outcome = reproduce(
-        small(discs), tmp_path / "run", jobs=2, known=PRICE, progress=lambda *news: told.append(news)
+        small(discs),
+        tmp_path / "run",
+        workers=RunOptions(jobs=2),
+        known=PRICE,
+        progress=lambda *news: told.append(news),
     )
-    assert outcome == Outcome({})
+    assert outcome == Reproduction({})
     assert told[-1][0] == pytest.approx(told[-1][1])
     assert {what.split(":")[0] for _, _, what in told} == {"unet/seed-0", "unet/seed-1"}
     assert load_pairs(small(discs), tmp_path / "run") == load_pairs(small(discs), done)
@@ -200,7 +207,7 @@ def test_two_workers_stop_when_asked(discs: Path, tmp_path: Path) -> None:
         reproduce(
             small(discs, steps=2000),
             tmp_path,
-            jobs=2,
+            workers=RunOptions(jobs=2),
             known=PRICE,
             progress=lambda *_: stop.request(signal.SIGINT),
             stop=stop,
@@ -211,18 +218,23 @@ ENDLESS = """
 import sys
 from pathlib import Path
 from ckptswap.lab.experiment import Arm, Experiment
-from ckptswap.lab.reproduce import Cost, Price, reproduce
+from ckptswap.lab.reproduce import Estimate, reproduce
+from ckptswap.lab.units import Price
+from ckptswap.sweep.spec import RunOptions
 
 if __name__ == "__main__":
     arm = Arm("unet", "lab:unet", {"width": 2, "depth": 1})
-    price = Cost(0, 0, {"unet": Price(1, 1, 1, 1, 1)}, {"unet/seed-0": 1, "unet/seed-1": 1})
+    price = Estimate(0, 0, {"unet": Price(1, 1, 1, 1, 1)}, {"unet/seed-0": 1, "unet/seed-1": 1})
     experiment = Experiment((arm,), seeds=2, steps=10**6, batch_size=6, data=sys.argv[1])
-    reproduce(experiment, Path("run"), jobs=2, known=price, progress=lambda *news: print(*news, flush=True))
+    two = RunOptions(jobs=2)
+    reproduce(experiment, Path("run"), workers=two, known=price, progress=lambda *news: print(*news, flush=True))
 """
 
 
-def children(pid: int) -> list[int]:
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def descendants(pid: int) -> list[int]:
+    """Of a process: the server that forks its workers, and these."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [*children, *(further for child in children for further in descendants(child))]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are found in /proc")
@@ -234,8 +246,8 @@ def test_workers_do_not_outlive_a_killed_parent(discs: Path, tmp_path: Path) -> 
         units = set()
         while len(units) < 2:  # both are at work
             units.add(parent.stdout.readline().split()[2])
-        orphans = children(parent.pid)
-        assert len(orphans) >= 2
+        orphans = descendants(parent.pid)
+        assert len(orphans) >= 3
         parent.kill()
     deadline = time.monotonic() + 60
     while any(Path(f"/proc/{pid}").exists() and "Z" not in _state(pid) for pid in orphans):
@@ -263,14 +275,14 @@ def test_a_damaged_settings_file_is_refused(discs: Path, tmp_path: Path, text: s
 
 
 def test_a_unit_that_fails_leaves_the_others(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train = room.train
+    train = training_room.train
 
     def failing(spec: object, out: Path, **how: object) -> object:
         if "seed-0" in str(out):
             raise TaskError("the loss is nan at step 3", remedy="lower --lr")
         return train(spec, out, **how)
 
-    monkeypatch.setattr(room, "train", failing)
+    monkeypatch.setattr(training_room, "train", failing)
     outcome = reproduce(small(discs), tmp_path / "run", known=PRICE)
     assert outcome.failed == {"unet/seed-0": "the loss is nan at step 3: lower --lr"}
     pairs = load_pairs(small(discs), tmp_path / "run")

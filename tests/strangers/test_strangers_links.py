@@ -15,7 +15,8 @@ from stranger_runs import AGAIN, SWEEP, journal
 from ckptswap.errors import RunError
 from ckptswap.lab.experiment import STAGES, quick
 from ckptswap.lab.pairs import _swept
-from ckptswap.lab.reproduce import Price, _Work, load_experiment
+from ckptswap.lab.reproduce import load_experiment
+from ckptswap.lab.units import Price, UnitWork
 from ckptswap.sweep.run_folder.lock import Lock, is_held
 from ckptswap.sweep.run_folder.sealed import sealed
 from ckptswap.sweep.stopping import Stop
@@ -217,7 +218,7 @@ def test_a_units_folder_is_no_link(tmp_path: Path, place: str) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "run" / place).parent.mkdir(parents=True)
     (tmp_path / "run" / place).symlink_to(tmp_path / "precious")
-    work = _Work(experiment, unit, tmp_path / "run", Price(1, 1, 1, 1, 1), lambda *_: None, Stop())
+    work = UnitWork(experiment, unit, tmp_path / "run", Price(1, 1, 1, 1, 1), lambda *_: None, Stop())
     with pytest.raises(RunError, match=f"{place} is a symbolic link"):
         work.run()
     assert os.listdir(tmp_path / "precious") == []

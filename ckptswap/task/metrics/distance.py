@@ -17,7 +17,7 @@ import numpy as np
 from ckptswap.errors import MetricError
 from ckptswap.registry import Source
 from ckptswap.task.metrics.counts import unlike
-from ckptswap.task.metrics.metric import Metric, PerSample
+from ckptswap.task.metrics.metric import Metric, PerSample, Tree
 from ckptswap.task.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class SquaredError(Metric):
         return (-math.inf, PSNR_CAP) if self.decibel else (0.0, math.inf)
 
     def against(self, target: Tree) -> PerSample:
-        from ckptswap.task.tree import only_tensor  # which loads torch: a report needs only the names
+        from ckptswap.task.tree import only_tensor
 
         target = only_tensor(target, self.name)
         counted = None if self.ignore is None or target.is_floating_point() else target != self.ignore

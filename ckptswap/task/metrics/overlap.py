@@ -21,7 +21,7 @@ import numpy as np
 
 from ckptswap.registry import Source
 from ckptswap.task.metrics.counts import Truth
-from ckptswap.task.metrics.metric import Metric, PerSample
+from ckptswap.task.metrics.metric import Metric, PerSample, Tree
 from ckptswap.task.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Overlap(Metric):
         return columns % 4 == 0 if self.pooled else columns == 1
 
     def against(self, target: Tree) -> PerSample:
-        from ckptswap.task.tree import only_tensor  # which loads torch: a report needs only the names
+        from ckptswap.task.tree import only_tensor
 
         return partial(self._scores, Truth(only_tensor(target, self.name), self.ignore))
 

@@ -12,7 +12,7 @@ import numpy as np
 from ckptswap.errors import MetricError
 from ckptswap.registry import names
 from ckptswap.task.callables import faults_of, load_callable
-from ckptswap.task.metrics.metric import Direction, Metric, PerSample
+from ckptswap.task.metrics.metric import Direction, Metric, PerSample, Tree
 from ckptswap.task.spec import DIRECTIONS
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Own(Metric):
         return partial(self._values, target)
 
     def _values(self, target: Tree, output: Tensor) -> np.ndarray:
-        from ckptswap.task.tree import mapped  # which loads torch: a report needs only the names
+        from ckptswap.task.tree import mapped
 
         with faults_of(self.name, MetricError):
             own = mapped(lambda tensor: tensor.to(output.device, copy=True), target)  # which it may write to
