@@ -10,9 +10,10 @@ from typing import Any
 from ckptswap.errors import DependencyError
 from ckptswap.formats.atomic import atomic_file, write_text
 from ckptswap.formats.overwrite import refuse_occupied
-from ckptswap.lab.experiment import Experiment, full, quick
+from ckptswap.lab import experiment as plans
+from ckptswap.lab.experiment import Experiment
 from ckptswap.lab.pairs import load_pairs
-from ckptswap.lab.reproduce import SETTINGS, Estimate, Outcome, cost
+from ckptswap.lab.reproduce import SETTINGS, Estimate, Reproduction, cost
 from ckptswap.lab.summary import pictures, summary, summary_json
 from ckptswap.report.document import Document, document_md
 from ckptswap.report.figures import draw
@@ -55,13 +56,13 @@ class Reproduced:
 def plan(run: Path, *, is_full: bool, data: str | None) -> Planned:
     """The paper's experiment, `is_full` or quick, on `data`, timed. Raises RunError for a folder in the way."""
     refuse_odd_parts(run)  # before minutes of measuring
-    experiment = (full if is_full else quick)(data)
+    experiment = (plans.full if is_full else plans.quick)(data)
     if not (run / SETTINGS).exists():
         refuse_occupied(run, run=("lock",), results=(REPORT, VALUES, *(f"{name}.svg" for name in PICTURES)))
     return Planned(experiment, run, cost(experiment))
 
 
-def leave_report(planned: Planned, outcome: Outcome, say: Callable[[str], None]) -> Reproduced:
+def leave_report(planned: Planned, outcome: Reproduction, say: Callable[[str], None]) -> Reproduced:
     """Write the report into the folder, in every form."""
     experiment, folder = planned.experiment, planned.folder
     pairs = load_pairs(experiment, folder)
