@@ -53,8 +53,8 @@ if TYPE_CHECKING:
     from ckptswap.lab.demo import Demo
     from ckptswap.lab.reporting import Reproduced
     from ckptswap.lab.train import TrainResult
+    from ckptswap.statistics.comparison import Comparison
     from ckptswap.sweep.agreement import Agreement
-    from ckptswap.sweep.comparison import Comparison
     from ckptswap.sweep.result import SweepResult
     from ckptswap.sweep.select import Choice
 

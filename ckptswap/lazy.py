@@ -1,8 +1,8 @@
 """The rooms that take long to import, or that few calls need, each loaded when it is first asked for.
 
 >>> from ckptswap import lazy
->>> lazy.comparison.__name__
-'ckptswap.sweep.comparison'
+>>> lazy.agreement.__name__
+'ckptswap.sweep.agreement'
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from ckptswap.report import html as html
     from ckptswap.sweep import agreement as agreement
     from ckptswap.sweep import analysis as analysis
-    from ckptswap.sweep import comparison as comparison
     from ckptswap.sweep import select as select
     from ckptswap.sweep.run_folder import folder as folder
     from ckptswap.sweep.run_folder import trust as trust
+    from ckptswap.task import comparison as comparison
     from ckptswap.task import evaluate as evaluate
 
 ROOMS = {
     **dict.fromkeys(("doctor", "sweeping"), "ckptswap"),
     **dict.fromkeys(("demo", "findings", "reporting", "reproduce", "train"), "ckptswap.lab"),
     **dict.fromkeys(("charts", "figures", "html"), "ckptswap.report"),
-    **dict.fromkeys(("agreement", "analysis", "comparison", "select"), "ckptswap.sweep"),
+    **dict.fromkeys(("agreement", "analysis", "select"), "ckptswap.sweep"),
     **dict.fromkeys(("folder", "trust"), "ckptswap.sweep.run_folder"),
-    "evaluate": "ckptswap.task",
+    **dict.fromkeys(("comparison", "evaluate"), "ckptswap.task"),
 }
 """Name → the package that has it."""
 
