@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,16 @@ from ckptswap.errors import EXIT_USAGE
 from ckptswap.executors.forkserver import Forked, ForkServer
 from ckptswap.executors.pool import Ending, WorkerPool
 from ckptswap.executors.worker_spec import WorkerSpec
+from ckptswap.registry import source_of
 from ckptswap.task.spec import TaskSpec
 
-SHARED = ("torch", "segmentation_models_pytorch", "timm", "torchvision", "transformers", "monai")
-"""Modules that take long to import, and begin no threads; workers use those that this process uses."""
 LAST = 2000
 """Letters of a log that are read for its last line."""
 
 
 def build(task: TaskSpec, jobs: int | None, options: Mapping[str, Any]) -> WorkerPool:
     """An executor of processes; unless told how many, of as many as this machine has room for."""
-    return WorkerPool(Processes(), jobs or jobs_of(task))
+    return WorkerPool(Processes(_libraries(task)), jobs or jobs_of(task))
 
 
 def jobs_of(spec: TaskSpec) -> int:
@@ -36,10 +34,16 @@ def jobs_of(spec: TaskSpec) -> int:
 
 
 class Processes:
-    """Where workers are processes of this machine, one a GPU where the task runs on `cuda`."""
+    """Where workers are processes of this machine, one a GPU where the task runs on `cuda`.
+
+    They share the memory of `modules`, and of the one that does the work.
+    """
+
+    def __init__(self, modules: Sequence[str]) -> None:
+        self._modules = modules
 
     def submit(self, order: WorkerSpec) -> ProcessHandle:
-        return ProcessHandle(order)
+        return ProcessHandle(order, self._modules)
 
     def reattach(self, folder: Path) -> tuple[ProcessHandle, Collection[int]] | None:
         """Nobody: they end with the process that began them."""
@@ -54,9 +58,10 @@ class ProcessHandle:
 
     poll = 0.1
 
-    def __init__(self, order: WorkerSpec) -> None:
+    def __init__(self, order: WorkerSpec, modules: Sequence[str]) -> None:
         self._order = order
-        self._server = _server()
+        self._modules = [*modules, order.work.partition(":")[0]]
+        self._server = ForkServer(self._modules, environment("cpu", 0))
         self._running: dict[int, tuple[Forked, int]] = {}
 
     def begin(self, shards: Sequence[int]) -> None:
@@ -65,7 +70,7 @@ class ProcessHandle:
                 self._running[shard] = self._begun(shard)
             except (OSError, EOFError):  # someone has ended the server
                 self._server.close()
-                self._server = _server()
+                self._server = ForkServer(self._modules, environment("cpu", 0))
                 self._running[shard] = self._begun(shard)
 
     def _begun(self, shard: int) -> tuple[Forked, int]:
@@ -107,23 +112,28 @@ class ProcessHandle:
     def _ending(self, shard: int, code: int) -> Ending:
         if not code:
             return Ending()
-        said = log_end(log_of(self._order, shard))
+        last_words = log_end(log_of(self._order, shard))
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return Ending(said or how, hopeless=True) if code == EXIT_USAGE else Ending(f"{how}; {said}".rstrip("; "))
+        return (
+            Ending(last_words or how, hopeless=True)
+            if code == EXIT_USAGE
+            else Ending(f"{how}; {last_words}".rstrip("; "))
+        )
 
 
-def _server() -> ForkServer:
-    used = [module for module in SHARED if module in sys.modules]
-    return ForkServer([*used, "ckptswap.sweep.loop", "ckptswap.sweep.rebuild"], environment("cpu", 0))
+def _libraries(task: TaskSpec) -> list[str]:
+    """The modules that give a task's model, which take long to import."""
+    source = source_of("models", task.model) if task.model else None
+    return ["torch", *(name.replace("-", "_") for name in source[0].libraries)] if source else ["torch"]
 
 
 def environment(device: str, shard: int) -> dict[str, str]:
     """What a worker's process is given: a GPU of its own, and the place of this package."""
     paths = [os.environ.get("PYTHONPATH"), str(Path(__file__).parents[2])]
-    found = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     if gpus := _gpus(device):
-        found["CUDA_VISIBLE_DEVICES"] = gpus[shard % len(gpus)]
-    return found
+        variables["CUDA_VISIBLE_DEVICES"] = gpus[shard % len(gpus)]
+    return variables
 
 
 def _gpus(device: str) -> list[str]:

@@ -60,8 +60,8 @@ def agreement(results: Mapping[str, SweepResult]) -> Agreement:
     runs = list(results.values())
     _refuse(results)
     known = [_cells(result) for result in runs]
-    places = list(dict.fromkeys(place for each in known for place in each))
-    cells = [_shared(place, [each.get(place) for each in known]) for place in places]
+    places = list(dict.fromkeys(place for cells in known for place in cells))
+    cells = [_shared(place, [cells.get(place) for cells in known]) for place in places]
     kendall = {
         (a, b, split): tau([(_drop(cell.rows[a]), _drop(cell.rows[b])) for cell in cells if cell.split == split])
         for a, b in combinations(range(len(runs)), 2)
@@ -91,10 +91,10 @@ def _way(result: SweepResult) -> str:
 
 def _cells(result: SweepResult) -> dict[Cell, Row]:
     """The row of each layer and kind: where several tensors share one, the first, which is the worst."""
-    found: dict[Cell, Row] = {}
+    rows_of: dict[Cell, Row] = {}
     for row in widest(result.rows):
-        found.setdefault((row.layer, row.kind), row)
-    return found
+        rows_of.setdefault((row.layer, row.kind), row)
+    return rows_of
 
 
 def _drop(row: Row | None) -> float | None:

@@ -15,8 +15,10 @@ import numpy as np
 
 from ckptswap.errors import UsageError
 from ckptswap.scoring.variant import BASELINE, Variant
-from ckptswap.statistics import intervals as statistics
-from ckptswap.statistics.intervals import Interval, RowIntervals, Sample
+from ckptswap.statistics import bootstrap, intervals, totals, verdicts
+from ckptswap.statistics.intervals import Interval
+from ckptswap.statistics.totals import Sample
+from ckptswap.statistics.verdicts import RowIntervals
 from ckptswap.sweep.plan import Cell, cell_key
 from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated, Row, SweepResult, Verdict
 from ckptswap.sweep.run_folder.blocks import DONOR, donor_id
@@ -57,7 +59,7 @@ class Analysis:
             column, baseline = self.columns[index]
             form[baseline] = form.get(baseline, 0.0) + sign * weight
             form[column] = form.get(column, 0.0) - sign * weight
-        return statistics.contrast(self.sample, form)
+        return intervals.contrast(self.sample, form)
 
 
 def load_result(run_dir: str | Path, metric: str | None = None, tolerance: float | None = None) -> SweepResult:
@@ -107,18 +109,18 @@ def _drops(
     result tells for each variant which of the baselines it is paired with.
     """
     baseline = run.statistics(reference)
-    everything = statistics.scored(baseline)
+    everything = totals.scored(baseline)
     columns, places = [baseline], {everything.tobytes(): 0}
     own = [run.statistics(variant) for variant in variants]
-    for each in own:
-        there = statistics.scored(each)
+    for statistics_of in own:
+        there = totals.scored(statistics_of)
         if there.tobytes() not in places:
             places[there.tobytes()] = len(columns)
             columns.append(np.where(there[:, None], baseline, np.nan))
-    paired = [places[statistics.scored(each).tobytes()] for each in own]
+    paired = [places[totals.scored(statistics_of).tobytes()] for statistics_of in own]
     sample = Sample.of([*columns, *own], run.groups, run.reduce, bounds=run.bounds)
-    found = statistics.table(sample, run.metric.direction, paired)
-    return sample, dict(zip(variants, found, strict=True)), paired
+    drops = verdicts.table(sample, run.metric.direction, paired)
+    return sample, dict(zip(variants, drops, strict=True)), paired
 
 
 class _Paths:
@@ -138,27 +140,27 @@ class _Paths:
         return {"path": tuple(map(self._point, points)), "barrier": self._barrier(cell, points)}
 
     def _point(self, point: Variant) -> Point:
-        found, score = self._drops[point.id], self._run.value(point.id)
+        drop, score = self._drops[point.id], self._run.value(point.id)
         assert score is not None
-        return Point(point.alpha, score, found.drop, found.ci_low, found.ci_high)
+        return Point(point.alpha, score, drop.drop, drop.ci_low, drop.ci_high)
 
     def _barrier(self, cell: Cell, points: Sequence[Variant]) -> Barrier | None:
         """Entezari et al., arXiv:2110.06296: the most that lies above the line between the ends."""
         run, inner = self._run, [point for point in points if 0 < point.alpha < 1]
         if not inner or any(
-            run.scores.done(each) < run.scores.samples for each in [cell.variant, *self._ids(inner)]
+            run.scores.done(variant) < run.scores.samples for variant in [cell.variant, *self._ids(inner)]
         ):
             return None
-        columns = [run.statistics(each) for each in [BASELINE, cell.variant, *self._ids(inner)]]
+        columns = [run.statistics(variant) for variant in [BASELINE, cell.variant, *self._ids(inner)]]
         sample = Sample.of(columns, run.groups, run.reduce, bounds=run.bounds)
         sign = 1.0 if run.metric.direction == "max" else -1.0
         forms = [
             {0: sign * (1 - point.alpha), 1: sign * point.alpha, 2 + at: -sign} for at, point in enumerate(inner)
         ]
-        values = [statistics.value_of(sample, form) for form in forms]
+        values = [bootstrap.value_of(sample, form) for form in forms]
         at = int(np.argmax(values))
-        found = statistics.contrast(sample, forms[at])
-        return Barrier(inner[at].alpha, found.estimate, found.low, found.high)
+        height = intervals.contrast(sample, forms[at])
+        return Barrier(inner[at].alpha, height.estimate, height.low, height.high)
 
     @staticmethod
     def _ids(points: Sequence[Variant]) -> list[str]:
@@ -171,12 +173,12 @@ def _recalibrated(run: ScoredRun, cells: Sequence[Cell], tolerance: float) -> li
     if reference is None or not run.is_there(reference.id):
         return [None] * len(cells)
     variants = [run.plan.recalibrated(cell) for cell in cells]
-    there = list(dict.fromkeys(each.id for each in variants if each and run.is_there(each.id)))
+    there = list(dict.fromkeys(variant.id for variant in variants if variant and run.is_there(variant.id)))
     drops = _drops(run, there, reference.id)[1] if there else {}
     free = Recalibrated(score=run.value(reference.id), drop=0.0, verdict="reusable")
     return [
-        free if cell.status in ("identical", "no-effect") else _again(run, cell, each, drops, tolerance)
-        for cell, each in zip(cells, variants, strict=True)
+        free if cell.status in ("identical", "no-effect") else _again(run, cell, variant, drops, tolerance)
+        for cell, variant in zip(cells, variants, strict=True)
     ]
 
 
@@ -187,17 +189,17 @@ def _again(
         return Recalibrated(reason=NOT_APPLICABLE) if cell.status == "measured" else None
     if variant.id not in drops:
         return Recalibrated(reason=run.scores.failed(variant.id))
-    found = drops[variant.id]
-    verdict, why = _judged(run, found, tolerance)
-    return Recalibrated(**found.numbers, score=run.value(variant.id), verdict=verdict, reason=why)
+    drop = drops[variant.id]
+    verdict, why = _judged(run, drop, tolerance)
+    return Recalibrated(**drop.numbers, score=run.value(variant.id), verdict=verdict, reason=why)
 
 
-def _judged(run: ScoredRun, found: RowIntervals, tolerance: float) -> tuple[Verdict, str | None]:
+def _judged(run: ScoredRun, drop: RowIntervals, tolerance: float) -> tuple[Verdict, str | None]:
     """The verdict, and why too few groups moved for another than 'undecided'."""
-    verdict = statistics.verdict(found.sim_low, found.sim_high, tolerance)
-    if verdict != "undecided" or found.few is None:
+    verdict = verdicts.verdict(drop.sim_low, drop.sim_high, tolerance)
+    if verdict != "undecided" or drop.few is None:
         return verdict, None
-    return verdict, unseen(found.few, run.metric.name, tolerance, found.error)
+    return verdict, unseen(drop.few, run.metric.name, tolerance, drop.error)
 
 
 def _result(run: ScoredRun, rows: Sequence[Row], tolerance: float, notes: Sequence[str]) -> SweepResult:
@@ -218,7 +220,7 @@ def _result(run: ScoredRun, rows: Sequence[Row], tolerance: float, notes: Sequen
         beside=len(run.beside),
         layers=run.run.layers,
         failed=sum(row.status == "failed" for row in rows)
-        + sum(run.scores.failed(each.id) is not None for each in run.beside),
+        + sum(run.scores.failed(variant.id) is not None for variant in run.beside),
     )
 
 
@@ -232,11 +234,11 @@ def _row(cell: Cell, run: ScoredRun, drops: Mapping[str, RowIntervals], toleranc
     if cell.variant not in drops:
         why = _joined(run.scores.failed(cell.variant), cell.reason)
         return replace(row, status="failed", rmse=None, rel_l2=None, reason=why)
-    found = drops[cell.variant]
-    verdict, why = _judged(run, found, tolerance)
+    drop = drops[cell.variant]
+    verdict, why = _judged(run, drop, tolerance)
     return replace(
         row,
-        **found.numbers,
+        **drop.numbers,
         score=run.value(cell.variant),
         samples=run.scores.done(cell.variant),
         verdict=verdict,

@@ -11,7 +11,6 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,9 +18,7 @@ from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, sha256_of
 from ckptswap.errors import MismatchError, UsageError
 from ckptswap.formats import open_checkpoint
-
-if TYPE_CHECKING:
-    from ckptswap.task.spec import TaskSpec
+from ckptswap.task.spec import TaskSpec
 
 MADE = "made"
 """The format of a checkpoint that was made here, whose path is the word that says how."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-if TYPE_CHECKING:
-    from ckptswap.checkpoint import Checkpoint
-    from ckptswap.task import Task
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.task import Task
 
 
 def layer_order(task: Task, checkpoint: Checkpoint) -> list[str]:
@@ -51,11 +50,11 @@ def _tell(told: Callable[[str], object], name: str, *_: Any) -> None:
 def layers_before_norm(task: Task) -> dict[str, str]:
     """Layers whose output goes straight into a batch norm → that batch norm's, as one forward pass has it."""
     given: dict[int, tuple[str, Tensor]] = {}
-    found: dict[str, str] = {}
+    normed: dict[str, str] = {}
 
     def receives(name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
         if isinstance(module, _BatchNorm) and args and id(args[0]) in given:
-            found[given[id(args[0])][0]] = name
+            normed[given[id(args[0])][0]] = name
 
     def gives(name: str, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         if isinstance(output, Tensor) and not list(module.children()):
@@ -75,4 +74,4 @@ def layers_before_norm(task: Task) -> dict[str, str]:
         finally:
             for hook in hooks:
                 hook.remove()
-    return found
+    return normed

@@ -41,4 +41,4 @@ class Leaderboard:
     def worst(self, count: int) -> list[tuple[str, float]]:
         """The variants with the largest mean drops, and these."""
         means = ((variant, total / samples) for variant, (total, samples) in self._sums.items())
-        return heapq.nlargest(count, means, key=lambda each: each[1])
+        return heapq.nlargest(count, means, key=lambda pair: pair[1])

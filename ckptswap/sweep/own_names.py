@@ -27,9 +27,9 @@ def map_flags(donor: Mapping[str, str], recipient: Mapping[str, str], names: Ite
     >>> map_flags({"w": "net.w"}, {"w": "module.w"}, ["w"]), map_flags({"w": "net.w", "v": "v"}, {"w": "w"}, ["w"])
     ((), ('--map', 'net.w=w'))
     """
-    found = correspondence(donor.values(), frozenset(recipient.values())).names
+    names_of = correspondence(donor.values(), frozenset(recipient.values())).names
     pairs = [(donor[name], recipient[name]) for name in names]
-    if all(found.get(ours, ours) == theirs for ours, theirs in pairs):
+    if all(names_of.get(ours, ours) == theirs for ours, theirs in pairs):
         return ()
     return tuple(
         word for ours, theirs in pairs if ours != theirs for word in ("--map", f"{glob.escape(ours)}={theirs}")

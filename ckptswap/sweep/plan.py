@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ckptswap.checkpoint import Checkpoint, Entry, graft, refuse_damaged
@@ -90,11 +90,11 @@ class Plan:
 
     def variants(self) -> list[Variant]:
         """Each variant that must be run: one for all cells that take the same tensors."""
-        wanted = [each for each in [self.recalibrated_baseline] if each]
+        wanted = [variant for variant in [self.recalibrated_baseline] if variant]
         for cell in self.cells:
             if cell.status == "measured":
                 wanted += [Variant(cell.variant, cell.names, cell.donor), *self.path(cell)]
-            wanted += [each for each in [self.recalibrated(cell)] if each]
+            wanted += [variant for variant in [self.recalibrated(cell)] if variant]
         return list({variant.id: variant for variant in wanted}.values())
 
     def path(self, cell: Cell) -> list[Variant]:
@@ -129,10 +129,6 @@ class Plan:
         }
         cells = (replace(cell, status="no-effect") if cell in idle else cell for cell in self.cells)
         return replace(self, cells=tuple(cells))
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object; `records.from_json` reads it back."""
-        return asdict(self)
 
 
 def is_statistics(cell: Cell) -> bool:
@@ -172,7 +168,9 @@ def make_plan(
     nothing is selected, `UsageError` for a split that the mode makes no sense of, `FormatError` when a checksum is
     wrong.
     """
-    donors = [with_twins(each, recipient.ties) for each in ([donor] if isinstance(donor, Checkpoint) else donor)]
+    donors = [
+        with_twins(giving, recipient.ties) for giving in ([donor] if isinstance(donor, Checkpoint) else donor)
+    ]
     everything = [entry.name for entry in selection.pick(recipient)]
     splits = {way: _takes(mode, way, selection.split(recipient, way), everything, order) for way in map(tuple, by)}
     refuse_damaged(*donors, recipient)
@@ -180,8 +178,8 @@ def make_plan(
     for number, giving in enumerate(donors):
         compared = _compare(giving, recipient, everything)
         for way, parts in splits.items():
-            found = [_cell(way, _given_by(giving, part), number, recipient, compared) for part in parts]
-            cells += sorted(found, key=cell_key) if mode in ("only", "all-but") else found
+            made = [_cell(way, _given_by(giving, part), number, recipient, compared) for part in parts]
+            cells += sorted(made, key=cell_key) if mode in ("only", "all-but") else made
     ways = tuple(dict.fromkeys(splits))
     return Plan(ways, tuple(selection.flags()), tuple(cells), mode, tuple(dict.fromkeys(alphas)), recalibration)
 
@@ -196,18 +194,18 @@ def _takes(
         raise UsageError(f"--mode {mode} goes by layers or kinds", remedy="use --by layer, kind or layer,kind")
     if mode == "all-but":
         return [
-            replace(part, names=tuple(each for each in everything if each not in part.names)) for part in parts
+            replace(part, names=tuple(name for name in everything if name not in part.names)) for part in parts
         ]
     if "layer" not in way:
         raise UsageError(f"--mode {mode} adds layer to layer", remedy="use --by layer, or layer,kind")
     place = {layer: at for at, layer in enumerate(order)}
     ordered = sorted(parts, key=lambda part: place[part.layer or ""], reverse=mode == "suffix")
     taken: dict[str | None, tuple[str, ...]] = {}
-    found = []
+    grown = []
     for part in ordered:
         taken[part.kind] = taken.get(part.kind, ()) + part.names
-        found.append(replace(part, names=taken[part.kind]))
-    return found
+        grown.append(replace(part, names=taken[part.kind]))
+    return grown
 
 
 def _compare(donor: Checkpoint, recipient: Checkpoint, names: Iterable[str]) -> dict[str, Compared]:
@@ -256,19 +254,19 @@ def _cell(by: By, part: Part, donor: int, recipient: Checkpoint, compared: Mappi
     once = recipient.ties.once(part.names)
     numel = sum(recipient[name].numel for name in once)
     here = Cell(by, part.layer, part.kind, part.names, numel, "measured", donor=donor)
-    found = [compared[name] for name in once if name in compared]
-    if not found:
+    known = [compared[name] for name in once if name in compared]
+    if not known:
         return replace(here, status="no-effect")
-    reasons = [each for each in found if isinstance(each, str)]
+    reasons = [distance for distance in known if isinstance(distance, str)]
     if reasons:
         return replace(here, status="mismatch", reason=listing(reasons, most=1))
     total, same = Distance(), True
-    for equal, distance in (each for each in found if not isinstance(each, str)):
+    for equal, distance in (pair for pair in known if not isinstance(pair, str)):
         total.add(distance)
         same &= equal
     if same:
         return replace(here, status="identical", rmse=total.rmse, rel_l2=total.rel_l2)
     counts = {"recipient": (total.nan_a, total.inf_a), "donor": (total.nan_b, total.inf_b)}
-    if said := non_finite_words(counts):
-        return replace(here, non_finite=said, reason=f"no distance: {said}")
+    if counted := non_finite_words(counts):
+        return replace(here, non_finite=counted, reason=f"no distance: {counted}")
     return replace(here, rmse=total.rmse, rel_l2=total.rel_l2)

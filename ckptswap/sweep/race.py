@@ -155,8 +155,8 @@ def largest_drop(
     >>> largest_drop(np.array([0.5, 0.75]), (0.0, 1.0), "max"), largest_drop(np.array([3.0]), (0, math.inf), "min")
     (0.75, None)
     """
-    found = float(baseline.max() - bounds[0] if direction == "max" else bounds[1] - baseline.min())
-    return found if math.isfinite(found) else None
+    drop = float(baseline.max() - bounds[0] if direction == "max" else bounds[1] - baseline.min())
+    return drop if math.isfinite(drop) else None
 
 
 # The walk -------------------------------------------------------------------------------------------------------

@@ -6,16 +6,20 @@ Everything is found out anew from the journal's scores, so that a race that was 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
+from ckptswap.errors import UsageError
 from ckptswap.records import Count
-from ckptswap.scoring.variant import BASELINE
+from ckptswap.scoring.scorer import Measure, Scorer
+from ckptswap.scoring.variant import BASELINE, Variant
+from ckptswap.sweep.loop import Told, score_missing
 from ckptswap.sweep.plan import By, Plan
 from ckptswap.sweep.race import RaceRules, Standing, chunk_ends, largest_drop, standing
+from ckptswap.sweep.run_folder.journal import Journal
 from ckptswap.sweep.scores import Scores
 
 Bounds = tuple[float | None, float | None]
@@ -77,7 +81,41 @@ def split_races(race: Race, plan: Plan, scores: Scores, units: Sequence[int]) ->
             yield SplitRace(by, variants, standing(np.array(drops), ends, rules, np.asarray(units)[walk]))
 
 
-def wanted(races: Sequence[SplitRace]) -> dict[str, int]:
+def run_race(
+    race: Race, plan: Plan, scorer: Scorer, variants: Sequence[Variant], journal: Journal, told: Told
+) -> None:
+    """Score what the race wants, until every split's is decided."""
+    layout = scorer.layout
+    starts = [0, *np.cumsum(layout.sizes).tolist()]
+    walk, units = [places.tolist() for places in layout.places], layout.units.tolist()
+    failed: set[str] = set()
+    while True:
+        races = list(split_races(race, plan, Scores(journal.blocks.values(), walk), units))
+        if all(split.standing.finished for split in races):
+            return
+        samples = _wanted(races)
+
+        def alive(number: int, every: Sequence[Variant], samples: Mapping[str, int] = samples) -> list[Variant]:
+            return [variant for variant in every if samples.get(variant.id, layout.samples) > starts[number]]
+
+        score_missing(scorer, variants, journal, told, alive, failed)
+
+
+def refuse_race(top: int, plan: Plan, metric: Measure) -> None:
+    """Raises `UsageError` for a metric without a mean over samples, and for scores beside the ranking."""
+    if plan.alphas or plan.recalibration:
+        raise UsageError(
+            f"a race for the top {top} scores no paths and estimates no statistics",
+            remedy="leave --alpha and --recalibrate-bn out, or --top",
+        )
+    if not metric.is_mean:
+        raise UsageError(
+            f"{metric.name} is not a mean over samples, and a top {top} cannot be raced for",
+            remedy="leave --top out, or score by the mean over images",
+        )
+
+
+def _wanted(races: Sequence[SplitRace]) -> dict[str, int]:
     """How many samples of the walk each variant must be scored on before its races can go on."""
     most: dict[str, int] = {}
     for split in races:

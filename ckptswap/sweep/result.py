@@ -106,12 +106,12 @@ def widest(rows: Iterable[Row]) -> list[Row]:
     >>> widest([*parts, cell]) == [cell], widest([*parts, *parts]) == parts
     (True, True)
     """
-    found = list(rows)
+    every = list(rows)
     most: dict[object, int] = {}
-    for row in found:
+    for row in every:
         place = row.layer, row.kind, row.donor
         most[place] = max(most.get(place, 0), len(row.tensors))
-    kept = [row for row in found if len(row.tensors) == most[row.layer, row.kind, row.donor]]
+    kept = [row for row in every if len(row.tensors) == most[row.layer, row.kind, row.donor]]
     return list({(row.layer, row.kind, row.donor, row.tensors): row for row in kept}.values())
 
 

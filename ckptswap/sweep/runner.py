@@ -17,8 +17,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from ckptswap import registry
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, ModelError, RunError, TaskError, UsageError
@@ -36,14 +34,13 @@ from ckptswap.sweep.loop import score_missing
 from ckptswap.sweep.opening import Sides, open_sides
 from ckptswap.sweep.plan import UNREAD, Plan, make_plan
 from ckptswap.sweep.progress import BlockProgress, Listeners, OutOfTime
-from ckptswap.sweep.racing import Race, SplitRace, split_races, wanted
+from ckptswap.sweep.racing import Race, refuse_race, run_race
 from ckptswap.sweep.run_folder.blocks import Blocks, donor_id
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import Journal, key_of
 from ckptswap.sweep.run_folder.lock import Lock
 from ckptswap.sweep.run_folder.plan_file import Guess, Made, RunMetric, RunPlan, refuse_odd_blocks
 from ckptswap.sweep.scored_run import ScoredRun
-from ckptswap.sweep.scores import Scores
 from ckptswap.sweep.screen import screen
 from ckptswap.sweep.sides import as_in_model, misfit_of, named_alike, said_of_names
 from ckptswap.sweep.source import SourceFile, SweepSource, places
@@ -114,8 +111,11 @@ class Sweep:
 
     def source(self) -> SweepSource:
         """What it takes to build the engine again, elsewhere or later."""
+        spec = self.spec
+        if self.scorer.needs_model:  # another can't be built again
+            spec = replace(spec, engine=self.runs_model.how, memory=self.runs_model.memory)
         return SweepSource(
-            spec=replace(self.spec, engine=self.runs_model.how, memory=self.runs_model.memory),
+            spec=spec,
             key=self.key,
             donors=tuple(map(SourceFile.of, self.donors)),
             recipient=SourceFile.of(self.recipient),
@@ -127,7 +127,11 @@ class Sweep:
     def check(self, options: RunOptions, executor: Executor | None = None) -> None:
         """Refuse what `run` refuses before any work, for a plan that is only shown. Raises as `run` does."""
         if options.top is not None:
-            self._refuse_race(options.top, executor)
+            if executor is not None:
+                raise UsageError(
+                    f"a top {options.top} is raced for by one process", remedy="leave --jobs and --executor out"
+                )
+            refuse_race(options.top, self.plan, self.scorer.metrics[0])
         self.folder.refuse_odd_parts()
         refuse_occupied(self.folder.path)
         if not (options.fresh or options.repair):  # what is repaired is held against its conditions afterwards
@@ -218,30 +222,11 @@ class Sweep:
         progress.deadline = None if options.budget is None else time.monotonic() + options.budget
         with suppress(OutOfTime):
             if run.race:
-                self._run_race(run.race, journal, progress)
+                run_race(run.race, self.plan, self.scorer, self.variants, journal, progress)
             elif executor:
                 executor.run(self, journal, progress)
             else:
                 score_missing(self.scorer, self.variants, journal, progress)
-
-    def _run_race(self, race: Race, journal: Journal, progress: BlockProgress) -> None:
-        starts = [0, *np.cumsum(self.scorer.layout.sizes).tolist()]
-        failed: set[str] = set()
-        while True:
-            races = list(self._races(race, journal.blocks))
-            if all(split.standing.finished for split in races):
-                return
-            samples = wanted(races)
-
-            def alive(
-                number: int, variants: Sequence[Variant], samples: Mapping[str, int] = samples
-            ) -> list[Variant]:
-                needed = starts[number]
-                return [
-                    variant for variant in variants if samples.get(variant.id, self.scorer.layout.samples) > needed
-                ]
-
-            score_missing(self.scorer, self.variants, journal, progress, alive, failed)
 
     def _leaderboard(self, blocks: Blocks, metric: RunMetric) -> Leaderboard | None:
         if not metric.is_mean:
@@ -249,26 +234,6 @@ class Sweep:
         ranked = {BASELINE, *(cell.variant for cell in self.plan.cells)}
         known = [block for block in blocks.values() if block.variant in ranked]
         return Leaderboard(metric.name, metric.direction, known)
-
-    def _races(self, race: Race, blocks: Blocks) -> Iterator[SplitRace]:
-        return split_races(race, self.plan, Scores(blocks.values(), self._walk), self.scorer.layout.units.tolist())
-
-    def _refuse_race(self, top: int, executor: Executor | None) -> None:
-        """Raises `UsageError`, before any work, for a metric whose mean over some samples says nothing, for more
-        than one worker, and for scores beside the ranking."""
-        if self.plan.alphas or self.plan.recalibration:
-            raise UsageError(
-                f"a race for the top {top} scores no paths and estimates no statistics",
-                remedy="leave --alpha and --recalibrate-bn out, or --top",
-            )
-        if executor is not None:
-            raise UsageError(f"a top {top} is raced for by one process", remedy="leave --jobs and --executor out")
-        metric = self.scorer.metrics[0]
-        if not metric.is_mean:
-            raise UsageError(
-                f"{metric.name} is not a mean over samples, and a top {top} cannot be raced for",
-                remedy="leave --top out, or score by the mean over images",
-            )
 
     def _baseline(self, missing: Collection[int]) -> Generator[Block]:
         """The recipient's blocks on these batches, by full passes. Raises `TaskError` where it has no score."""

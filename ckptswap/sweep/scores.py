@@ -22,17 +22,17 @@ class Scores:
         self.walk = [np.asarray(places, np.int64) for places in walk]
         self.samples = sum(map(len, self.walk))
         self._blocks: dict[str, list[Block]] = defaultdict(list)
-        for block in sorted(blocks, key=lambda each: each.batch):
+        for block in sorted(blocks, key=lambda block: block.batch):
             self._blocks[block.variant].append(block)
 
     def statistics(self, variant: str, metric: str) -> np.ndarray:
         """(N, K), NaN where a sample is not scored yet; (N, 1) NaN where none is."""
         scored = [block for block in self._blocks[variant] if block.failed is None]
         width = scored[0].statistics[metric].shape[1] if scored else 1
-        found = np.full((self.samples, width), np.nan)
+        statistics = np.full((self.samples, width), np.nan)
         for block in scored:
-            found[self.walk[block.batch]] = block.statistics[metric]
-        return found
+            statistics[self.walk[block.batch]] = block.statistics[metric]
+        return statistics
 
     def failed(self, variant: str) -> str | None:
         """Why a variant failed, at the first batch where it did."""

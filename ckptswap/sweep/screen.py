@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,10 +21,8 @@ from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.graph import Graph, Uncapturable, capture
 from ckptswap.scoring.interpreter import filled
 from ckptswap.scoring.variant import Variant
+from ckptswap.sweep.plan import Plan
 from ckptswap.task.tree import Tree, described, only_tensor
-
-if TYPE_CHECKING:
-    from ckptswap.sweep.plan import Plan
 
 By = Literal["rmse", "gradient"]
 BATCHES = 4

@@ -22,7 +22,7 @@ from ckptswap.errors import RunError
 from ckptswap.scoring.full import FullScorer
 from ckptswap.selection import Selection
 from ckptswap.shell import joined
-from ckptswap.statistics import intervals as statistics
+from ckptswap.statistics import intervals, totals
 from ckptswap.statistics.intervals import Interval
 from ckptswap.sweep.analysis import load_result
 from ckptswap.sweep.donors import is_made
@@ -101,7 +101,7 @@ def select(
     candidates, same = _candidates(rows)
     if not candidates:
         raise RunError(f"{folder} has no measured cell to choose from", remedy="see `ckptswap report`")
-    tried = [row for row in candidates if groups >= statistics.LEAST_GROUPS and not row.is_unproven]
+    tried = [row for row in candidates if groups >= intervals.LEAST_GROUPS and not row.is_unproven]
     with rebuilt(source, folder) as engine:
         search = _Search(engine, result, len(tried), progress)
         search.take(tried)
@@ -139,7 +139,7 @@ def _effect(row: Row) -> tuple[bool, float]:
     """How much a cell may change the score, either way: what surely does little comes first, and last what moved
     too few groups to tell."""
     assert row.drop is not None
-    most = max(abs(each) for each in (row.drop, row.ci_low, row.ci_high) if each is not None)
+    most = max(abs(change) for change in (row.drop, row.ci_low, row.ci_high) if change is not None)
     return row.is_unproven, most
 
 
@@ -187,14 +187,14 @@ class _Search:
 
     def measured(self, rows: Sequence[Row]) -> tuple[float, Interval]:
         """Score and drop of the recipient with all these cells swapped; an infinite drop where it fails."""
-        found = self._statistics(rows)
-        if found is None or self._baseline is None:
+        ours = self._statistics(rows)
+        if ours is None or self._baseline is None:
             return math.nan, Interval(math.inf, None, None)
         if not rows:  # the recipient itself, which no bound need speak of
-            return statistics.whole(found, self._reduce), Interval(0.0, None, None)
-        best, worse = (self._baseline, found) if self._result.direction == "max" else (found, self._baseline)
-        drop = statistics.difference(best, worse, self._engine.task.groups, self._reduce, bounds=self._bounds)
-        return statistics.whole(found, self._reduce), drop
+            return totals.whole(ours, self._reduce), Interval(0.0, None, None)
+        best, worse = (self._baseline, ours) if self._result.direction == "max" else (ours, self._baseline)
+        drop = intervals.difference(best, worse, self._engine.task.groups, self._reduce, bounds=self._bounds)
+        return totals.whole(ours, self._reduce), drop
 
     def _statistics(self, rows: Sequence[Row]) -> np.ndarray | None:
         """By one plain forward pass over all samples; None where the outputs are no numbers."""
@@ -214,12 +214,12 @@ def commands(choice: Choice, out: str) -> list[str]:
     by_donor: dict[int, list[str]] = defaultdict(list)
     for row in choice.taken:
         by_donor[row.donor] += row.tensors
-    found, last = [], recipient
+    lines, last = [], recipient
     for place, (donor, names) in enumerate(sorted(by_donor.items()), start=1):
         stem, suffix = os.path.splitext(out)
         target = out if place == len(by_donor) else f"{stem}.part{place}{suffix}"
         words = ["ckptswap", "transplant", "--from", donors[donor], "--to", last, *choice.maps[donor]]
         taken = Selection.exactly(choice.own[name] for name in names)
-        found.append(joined([*words, *taken.flags(), "-o", target]))
+        lines.append(joined([*words, *taken.flags(), "-o", target]))
         last = target
-    return found
+    return lines

@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from numbers import Real
 from typing import Any, Literal
 
 from ckptswap.errors import UsageError
-from ckptswap.records import from_json
 from ckptswap.scoring.calibration import Calibration
 from ckptswap.selection import Selection
 from ckptswap.sweep.plan import By
@@ -41,7 +40,7 @@ def bytes_of(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
     size = int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " ")) if match else 0
     if not size:
-        raise UsageError(f"--memory {text!r} is no size", remedy="write for example 2GB")
+        raise UsageError(f"--memory {text!r} is not a size", remedy="write for example 2GB")
     return size
 
 
@@ -53,7 +52,7 @@ def seconds_of(text: str) -> float:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
     if match is None or not float(match[1]):
-        raise UsageError(f"--budget {text!r} is no time", remedy="write for example 90s, 5m or 2h")
+        raise UsageError(f"--budget {text!r} is not a time", remedy="write for example 90s, 5m or 2h")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
@@ -72,7 +71,7 @@ def points_of(text: str) -> tuple[float, ...]:
     except (ArithmeticError, ValueError):
         count = 0
     if not 0 < count <= MOST_POINTS:
-        raise UsageError(f"--alpha {text!r} is no path", remedy="write for example 0:1:0.1, or 0.25,0.5")
+        raise UsageError(f"--alpha {text!r} is not a path", remedy="write for example 0:1:0.1, or 0.25,0.5")
     return _between(tuple(float(start + step * at) for at in range(count)))
 
 
@@ -88,7 +87,7 @@ def _between(alphas: tuple[float, ...]) -> tuple[float, ...]:
 def checked_tolerance(value: float | None) -> float | None:
     """A drop's limit as it may be given, None where it is not; a NaN would lie in no range, and pass any test.
 
-    Raises `UsageError` for what is no finite number, or below 0.
+    Raises `UsageError` for what is not a finite number, or below 0.
 
     >>> import numpy as np
     >>> checked_tolerance(np.float32(0.5)), checked_tolerance(None)
@@ -119,8 +118,9 @@ class SweepSpec:
     beside it, `calibration` on what batch norm's statistics are estimated anew beside it. `map`, `map_file` and
     `strip_prefix` bring names together. What `selection` excludes need not fit the model.
 
+    >>> from ckptswap.records import from_json, to_json
     >>> spec = SweepSpec(("a.pt",), "b.pt", TaskSpec(threads=1), by=(("kind",),))
-    >>> SweepSpec.from_json(spec.to_json()) == spec
+    >>> from_json(SweepSpec, to_json(spec)) == spec
     True
     """
 
@@ -159,15 +159,6 @@ class SweepSpec:
             raise UsageError("there is no donor", remedy="give one or more")
         if self.selection.exclude and not self.task.exclude:
             object.__setattr__(self, "task", replace(self.task, exclude=self.selection.exclude))
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object; `from_json` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> SweepSpec:
-        """The spec that `to_json` wrote; raises `ValueError` for anything else."""
-        return from_json(cls, value)
 
 
 @dataclass(frozen=True)

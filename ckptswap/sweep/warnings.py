@@ -8,10 +8,10 @@ import numpy as np
 
 from ckptswap.errors import listing
 from ckptswap.scoring.variant import BASELINE
-from ckptswap.statistics import intervals as statistics
+from ckptswap.statistics import intervals, verdicts
 from ckptswap.statistics.exact import LEAST_MOVED, Few
-from ckptswap.statistics.intervals import RowIntervals
 from ckptswap.statistics.ranks import spearman
+from ckptswap.statistics.verdicts import RowIntervals
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.run_folder.blocks import donor_id
 from ckptswap.sweep.scored_run import ScoredRun
@@ -19,36 +19,36 @@ from ckptswap.sweep.scored_run import ScoredRun
 
 def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowIntervals], tolerance: float) -> list[str]:
     """Warnings of the run, and what a reader of these cells' rows should know; `drops` by variant."""
-    found = list(run.run.warnings)
+    sentences = list(run.run.warnings)
     baseline = run.scores.done(BASELINE)
     if baseline < run.scores.samples:
-        found.append(
+        sentences.append(
             f"the baseline is known on {baseline} of {run.scores.samples} samples, and what was scored on the "
             "others is left out: the same command continues"
         )
     groups = len(np.unique(run.groups))
-    if groups < statistics.LEAST_GROUPS:
-        found.append(
-            f"{groups} groups of samples, fewer than {statistics.LEAST_GROUPS}: no intervals, and every "
+    if groups < intervals.LEAST_GROUPS:
+        sentences.append(
+            f"{groups} groups of samples, fewer than {intervals.LEAST_GROUPS}: no intervals, and every "
             "measured row is undecided"
         )
-    found += _few_notes(run, drops, tolerance)
+    sentences += _few_notes(run, drops, tolerance)
     for at, misfit in enumerate(run.run.donor_misfits):
         reason = misfit or run.scores.failed(donor_id(at))
         if reason is not None:
             which = "the donor" if len(run.run.spec.donors) == 1 else run.run.spec.donors[at]
-            found.append(f"{which} has no score on this task: {reason}")
-    found += _beside_notes(run)
+            sentences.append(f"{which} has no score on this task: {reason}")
+    sentences += _beside_notes(run)
     odd = sum(cell.non_finite is not None for cell in cells)
     if odd:
-        found.append(f"{odd} rows take or replace values that are NaN or infinite, and have no distance")
+        sentences.append(f"{odd} rows take or replace values that are NaN or infinite, and have no distance")
     waiting = len(run.plan.cells) - len(cells)
     if waiting:
-        found.append(f"{waiting} of {len(run.plan.cells)} rows are not scored yet: the same command continues")
+        sentences.append(f"{waiting} of {len(run.plan.cells)} rows are not scored yet: the same command continues")
     partly = sum(run.is_scored(cell) and run.scores.done(cell.variant) < run.scores.samples for cell in cells)
     if partly:
-        found.append(f"{partly} rows rest on fewer than {run.scores.samples} samples so far")
-    return [*found, *_race_notes(run), *_screen_notes(run, drops)]
+        sentences.append(f"{partly} rows rest on fewer than {run.scores.samples} samples so far")
+    return [*sentences, *_race_notes(run), *_screen_notes(run, drops)]
 
 
 def unseen(few: Few, metric: str, tolerance: float, error: float) -> str:
@@ -58,43 +58,43 @@ def unseen(few: Few, metric: str, tolerance: float, error: float) -> str:
     'moved in 1 of 16 groups: a drop of up to 0.302 is possible; 555 such groups would tell'
     """
     apart = few.below + few.above
-    said = f"moved in {apart} of {few.groups} groups"
+    moved = f"moved in {apart} of {few.groups} groups"
     if few.common:
-        said = f"moved alike in {few.groups - apart} of {few.groups} groups"
+        moved = f"moved alike in {few.groups - apart} of {few.groups} groups"
     if not few.is_bounded:
-        return f"{said}: one group's loss in {metric} has no bound, so that no number of groups would tell"
-    possible = f"{said}: a drop of up to {few.ends(error)[1]:.3g} is possible"
+        return f"{moved}: one group's loss in {metric} has no bound, so that no number of groups would tell"
+    possible = f"{moved}: a drop of up to {few.ends(error)[1]:.3g} is possible"
     groups = few.groups_that_tell(tolerance, error)
     return possible if groups is None else f"{possible}; {groups:,} such groups would tell"
 
 
 def _few_notes(run: ScoredRun, drops: Mapping[str, RowIntervals], tolerance: float) -> Iterator[str]:
     """What the reasons of rows that hardly moved have in common."""
-    hardly = [each for each in drops.values() if each.few]
-    open_ = [each for each in hardly if statistics.verdict(each.sim_low, each.sim_high, tolerance) == "undecided"]
+    hardly = [row for row in drops.values() if row.few]
+    open_ = [row for row in hardly if verdicts.verdict(row.sim_low, row.sim_high, tolerance) == "undecided"]
     if not open_:
         return
-    alike = ", or alike in all but as few" if any(each.few and each.few.common for each in open_) else ""
-    said = (
-        f"{len(open_)} rows moved in fewer than {LEAST_MOVED} groups{alike}, which is no proof that more would "
+    alike = ", or alike in all but as few" if any(row.few and row.few.common for row in open_) else ""
+    open_words = (
+        f"{len(open_)} rows moved in fewer than {LEAST_MOVED} groups{alike}, which does not prove that more would "
         "not: an exact bound leaves them undecided"
     )
-    told = [each.few.groups_that_tell(tolerance, each.error) for each in open_ if each.few]
+    told = [row.few.groups_that_tell(tolerance, row.error) for row in open_ if row.few]
     least = min((groups for groups in told if groups is not None), default=None)
     if least is not None:
-        yield f"{said}; {least:,} groups or more would tell"
-    elif any(each.few and each.few.is_bounded for each in open_):
-        yield f"{said}; their reasons say how large a drop may be"
+        yield f"{open_words}; {least:,} groups or more would tell"
+    elif any(row.few and row.few.is_bounded for row in open_):
+        yield f"{open_words}; their reasons say how large a drop may be"
     else:
-        yield f"{said}; one group's loss in {run.metric.name} has no bound, so that no number would tell"
+        yield f"{open_words}; one group's loss in {run.metric.name} has no bound, so that no number would tell"
 
 
 def _beside_notes(run: ScoredRun) -> Iterator[str]:
     beside = run.beside
-    waiting = sum(not run.scores.is_begun(each.id) for each in beside)
+    waiting = sum(not run.scores.is_begun(variant.id) for variant in beside)
     if waiting:
         yield f"{waiting} of {len(beside)} scores beside the rows are not there yet: the same command continues"
-    reasons = [reason for each in beside if (reason := run.scores.failed(each.id))]
+    reasons = [reason for variant in beside if (reason := run.scores.failed(variant.id))]
     if reasons:
         why = listing(list(dict.fromkeys(reasons)), most=3)
         yield f"{len(reasons)} of {len(beside)} scores beside the rows failed: {why}"
@@ -123,6 +123,6 @@ def _screen_notes(run: ScoredRun, drops: Mapping[str, RowIntervals]) -> Iterator
         return
     guess = screen.values
     both = [variant for variant in drops if variant in guess]
-    agreement = spearman([guess[each] for each in both], [drops[each].drop for each in both])
+    agreement = spearman([guess[variant] for variant in both], [drops[variant].drop for variant in both])
     told = "none can be told" if agreement is None else f"{agreement:+.2f}"
     yield f"screen by {screen.by}: rank correlation with the drops {told}, over {len(both)} variants"

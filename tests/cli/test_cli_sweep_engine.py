@@ -147,7 +147,7 @@ def test_bad_sizes(work: Path, size: str) -> None:
     before = listing(work)
     done = run(*SWEEP, f"--memory={size}", "--run", "run")
     assert (done.code, done.out) == (2, ""), done.err
-    assert f"--memory {size!r} is no size: write for example 2GB" in done.err
+    assert f"--memory {size!r} is not a size: write for example 2GB" in done.err
     assert done.err.count("\n") == 1
     assert listing(work) == before
 
@@ -245,7 +245,7 @@ def test_a_damaged_journal_names_file_and_line(work_swept: Path) -> None:
     [
         (["--top", "3", "--confidence", "2"], "confidence is 2"),
         (["--top", "3", "--jobs", "2"], "raced for by one process"),
-        (["--run", "segment.safetensors"], "segment.safetensors: it is no folder"),
+        (["--run", "segment.safetensors"], "segment.safetensors: it is not a folder"),
         (["--run", "run", "--limit", "8"], "was made under other conditions"),
         (["-o", "segment.safetensors"], "is a checkpoint"),
     ],

@@ -130,8 +130,8 @@ def test_nothing_fits_below_an_impossible_tolerance(work: Path) -> None:
     ("flags", "words"),
     [
         (["--alpha", "0:2:0.5"], "outside 0…1"),
-        (["--alpha", "0:1"], "is no path"),
-        (["--alpha", "0:1:0"], "is no path"),
+        (["--alpha", "0:1"], "is not a path"),
+        (["--alpha", "0:1:0"], "is not a path"),
         (["--alpha", "nan"], "outside 0…1"),
         (["--mode", "prefix", *KIND], "adds layer to layer"),
         (["--mode", "all-but", "--by", "tensor"], "goes by layers or kinds"),

@@ -110,8 +110,8 @@ def _storage(whole: Any) -> Any:
 
 
 SPOILT: dict[str, tuple[Callable[[Any], None], str]] = {
-    "climbs": (lambda whole: setattr(_storage(whole), "relative_path", "../x.distcp"), "no plain file name"),
-    "absolute": (lambda whole: setattr(_storage(whole), "relative_path", "/etc/passwd"), "no plain file name"),
+    "climbs": (lambda whole: setattr(_storage(whole), "relative_path", "../x.distcp"), "not a plain file name"),
+    "absolute": (lambda whole: setattr(_storage(whole), "relative_path", "/etc/passwd"), "not a plain file name"),
     "missing": (
         lambda whole: setattr(_storage(whole), "relative_path", "gone.distcp"),
         "'gone.distcp' is not there",

@@ -121,7 +121,7 @@ PICKLES = {
     "huge number": (b"\x80\x02I" + b"9" * 10_000 + b"\n.", "damaged pickle"),
     "key nested deep": (_nested_key(), "its keys are a tuple"),
     "list nested deep": (b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".", "a list"),
-    "persistent id of another kind": (b"\x80\x02K\x01Q.", "no storage"),
+    "persistent id of another kind": (b"\x80\x02K\x01Q.", "not a storage"),
     "a storage that is not a storage": (
         tensor_pickle(storage=b"ccollections\nOrderedDict\n"), "no known kind",
     ),
@@ -185,8 +185,8 @@ NPZ = {
     "big-endian": (zip_bytes({"w.npy": npy_bytes(np.zeros(2, ">f4"))}), "big-endian"),
     "records": (zip_bytes({"w.npy": npy_bytes(np.zeros(2, "i4,f4"))}), "records"),
     "bf16 as void": (zip_bytes({"w.npy": npy_bytes(np.zeros(2, "V2"))}), "no bf16"),
-    "no magic": (zip_bytes({"w.npy": b"hello, world, hello"}), "no .npy file"),
-    "empty": (zip_bytes({"w.npy": b""}), "no .npy file"),
+    "no magic": (zip_bytes({"w.npy": b"hello, world, hello"}), "not a .npy file"),
+    "empty": (zip_bytes({"w.npy": b""}), "not a .npy file"),
     "short": (zip_bytes({"w.npy": npy_bytes(np.zeros(4))[:-1]}), "takes 31 B"),
     "long": (zip_bytes({"w.npy": npy_bytes(np.zeros(4)) + b"1"}), "takes 33 B"),
     "code in the header": (_npy(b"{'descr': __import__('os'), 'fortran_order': False, 'shape': ()}\n"), "parsed"),
@@ -197,7 +197,7 @@ NPZ = {
     "overflow": (
         _npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 4)}"), "more elements",
     ),
-    "float size": (_npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (2.0,)}\n"), "no integer"),
+    "float size": (_npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (2.0,)}\n"), "not an integer"),
 }  # fmt: skip
 
 
@@ -384,13 +384,13 @@ INDEXES = {
     "not in its shard": ({"w": "a.safetensors", "x": "a.safetensors"}, "'x' is not in its shard"),
     "in two shards": ({"w": "a.safetensors", "v": "b.safetensors"}, "'w' is in 'b.safetensors' but listed for"),
     "absent from the index": ({"v": "b.safetensors"}, "absent from the index"),
-    "climbs": ({"w": "../a.safetensors"}, "no plain file name"),
-    "absolute": ({"w": "/etc/passwd"}, "no plain file name"),
-    "folder": ({"w": "sub/a.safetensors"}, "no plain file name"),
-    "backslash": ({"w": "..\\a.safetensors"}, "no plain file name"),
-    "dots": ({"w": ".."}, "no plain file name"),
-    "nul": ({"w": "a\x00"}, "no plain file name"),
-    "number": ({"w": 3}, "no plain file name"),
+    "climbs": ({"w": "../a.safetensors"}, "not a plain file name"),
+    "absolute": ({"w": "/etc/passwd"}, "not a plain file name"),
+    "folder": ({"w": "sub/a.safetensors"}, "not a plain file name"),
+    "backslash": ({"w": "..\\a.safetensors"}, "not a plain file name"),
+    "dots": ({"w": ".."}, "not a plain file name"),
+    "nul": ({"w": "a\x00"}, "not a plain file name"),
+    "number": ({"w": 3}, "not a plain file name"),
     "no map": (None, "weight_map"),
     "empty map": ({}, "weight_map"),
     "itself": ({"w": "model.safetensors.index.json"}, "not a shard"),
@@ -409,7 +409,7 @@ def test_indexes(case: str, by_folder: bool, tmp_path: Path) -> None:
     "content", [b"{", b"[]", b'{"weight_map": 3}', b'{"weight_map": {"a": "b", "a": "c"}}', b"\xff"]
 )
 def test_an_index_that_is_none(content: bytes, tmp_path: Path) -> None:
-    _refused(write(tmp_path / "m.index.json", content), "no sound index")
+    _refused(write(tmp_path / "m.index.json", content), "not a sound index")
 
 
 def test_symlinked_shards_are_fine(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def decode(line: bytes) -> Block:
 
 def _block(content: Any) -> Block:
     variant, batch, packed, *rest = content
-    block = Block(variant, batch, {metric: _unpacked(*each) for metric, each in packed.items()}, *rest)
+    block = Block(variant, batch, {metric: _unpacked(*packing) for metric, packing in packed.items()}, *rest)
     if (type(variant), type(batch), type(block.failed), block.engine) not in _FORMS or batch < 0:
         raise ValueError("it is not a block")
     return block
@@ -93,10 +93,10 @@ def _checked(line: bytes) -> bytes:
 def _contents(lines: Sequence[bytes]) -> Iterator[Any]:
     """`_content_of` of each. As one array they parse in half the time; but an error must come at its own line."""
     try:
-        found = json.loads(b"[%s]" % b",".join(map(_checked, lines)))
+        contents = json.loads(b"[%s]" % b",".join(map(_checked, lines)))
     except (ValueError, RecursionError):
-        found = []
-    return iter(found) if len(found) == len(lines) else map(_content_of, lines)
+        contents = []
+    return iter(contents) if len(contents) == len(lines) else map(_content_of, lines)
 
 
 def _packed(values: np.ndarray) -> str:
@@ -106,7 +106,7 @@ def _packed(values: np.ndarray) -> str:
 def _unpacked(width: int, text: str) -> np.ndarray:
     raw = binascii.a2b_base64(text)
     if type(width) is not int or not 1 <= width <= _WIDEST or len(raw) % (8 * width):
-        raise ValueError(f"{len(raw)} bytes are no rows of {width} values")
+        raise ValueError(f"{len(raw)} bytes are not rows of {width} values")
     return np.ndarray((len(raw) // (8 * width), width), _F8, raw)
 
 
@@ -116,15 +116,15 @@ def read_blocks(folder: Path, *, key: str) -> Blocks:
     A last line without its newline was torn by a crash: it is left out. Any other broken line, and a file made
     under another key, raises `RunError` naming file and line. A missing folder is an empty journal.
     """
-    found = Blocks()
+    blocks = Blocks()
     with _no_garbage():
         for path in journal_files(folder):
             for block in _read_file(path, key):
                 if block is None:
-                    found.distrust()
+                    blocks.distrust()
                 else:
-                    found.put(block)
-    return found
+                    blocks.put(block)
+    return blocks
 
 
 @contextmanager

@@ -79,18 +79,18 @@ class Lock:
 
     def _take_over(self) -> None:
         """Remove the lock of a dead holder; raises `RunError` when it is alive."""
-        found = self._holder()
-        if found is None:
+        holder = self._holder()
+        if holder is None:
             return  # released just now
-        if _is_alive(self.path, found):
+        if _is_alive(self.path, holder):
             raise RunError(
-                f"{self.path.parent} is worked on by {_name(found)}",
+                f"{self.path.parent} is worked on by {_name(holder)}",
                 remedy=f"wait for it, or use another --run (if it is gone for good, delete {self.path})",
             )
         aside = self.path.with_name(f".{LOCK}.{self._me['token']}.dead")
         with suppress(FileNotFoundError):
             os.rename(self.path, aside)
-            if _read(aside) != found:  # somebody was faster, and this is theirs
+            if _read(aside) != holder:  # somebody was faster, and this is theirs
                 with suppress(FileExistsError):
                     os.link(aside, self.path)
             aside.unlink()

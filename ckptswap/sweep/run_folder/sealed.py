@@ -60,12 +60,12 @@ def is_own(raw: bytes) -> bool:
 def plain_json(raw: bytes) -> dict[str, Any]:
     """A JSON object; raises `ValueError`, whose text ends a sentence, for anything else, however deep."""
     try:
-        found = json.loads(raw, parse_constant=_refuse)
+        content = json.loads(raw, parse_constant=_refuse)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ValueError("it is not a JSON object")
-    return found
+    return content
 
 
 def _refuse(word: str) -> None:

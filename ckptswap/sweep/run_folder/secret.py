@@ -56,11 +56,11 @@ def _read(place: Path | None) -> bytes | None:
         return None
     try:
         with open(os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-            about, found = os.fstat(file.fileno()), file.read(SIZE + 1)
+            about, secret = os.fstat(file.fileno()), file.read(SIZE + 1)
     except OSError:
         return None
     is_own = stat.S_ISREG(about.st_mode) and about.st_uid == os.geteuid() and not about.st_mode & 0o077
-    return found if is_own and len(found) == SIZE else None
+    return secret if is_own and len(secret) == SIZE else None
 
 
 def _made(place: Path | None) -> bytes | None:

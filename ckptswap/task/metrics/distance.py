@@ -17,9 +17,8 @@ import numpy as np
 from ckptswap.errors import MetricError
 from ckptswap.registry import Source
 from ckptswap.task.metrics.counts import unlike
-from ckptswap.task.metrics.metric import Metric, PerSample
+from ckptswap.task.metrics.metric import Metric, PerSample, Tree
 from ckptswap.task.spec import TaskSpec
-from ckptswap.task.tree import Tree, only_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +39,8 @@ class SquaredError(Metric):
         return (-math.inf, PSNR_CAP) if self.decibel else (0.0, math.inf)
 
     def against(self, target: Tree) -> PerSample:
+        from ckptswap.task.tree import only_tensor
+
         target = only_tensor(target, self.name)
         counted = None if self.ignore is None or target.is_floating_point() else target != self.ignore
         if counted is not None and not counted.flatten(1).any(1).all():

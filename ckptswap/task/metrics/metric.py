@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-from ckptswap.task.tree import Tree
-
 Direction = Literal["max", "min"]
+Tree = Any
+"""As in `task.tree`, which loads torch."""
 PerSample = Callable[["Tensor"], np.ndarray]
 """From outputs (N, …) to statistics (N, K) float64."""
 

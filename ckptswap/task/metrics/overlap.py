@@ -21,9 +21,8 @@ import numpy as np
 
 from ckptswap.registry import Source
 from ckptswap.task.metrics.counts import Truth
-from ckptswap.task.metrics.metric import Metric, PerSample
+from ckptswap.task.metrics.metric import Metric, PerSample, Tree
 from ckptswap.task.spec import TaskSpec
-from ckptswap.task.tree import Tree, only_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +52,8 @@ class Overlap(Metric):
         return columns % 4 == 0 if self.pooled else columns == 1
 
     def against(self, target: Tree) -> PerSample:
+        from ckptswap.task.tree import only_tensor
+
         return partial(self._scores, Truth(only_tensor(target, self.name), self.ignore))
 
     def _scores(self, truth: Truth, output: Tensor) -> np.ndarray:

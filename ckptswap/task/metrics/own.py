@@ -12,9 +12,8 @@ import numpy as np
 from ckptswap.errors import MetricError
 from ckptswap.registry import names
 from ckptswap.task.callables import faults_of, load_callable
-from ckptswap.task.metrics.metric import Direction, Metric, PerSample
+from ckptswap.task.metrics.metric import Direction, Metric, PerSample, Tree
 from ckptswap.task.spec import DIRECTIONS
-from ckptswap.task.tree import Tree, mapped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +33,8 @@ class Own(Metric):
         return partial(self._values, target)
 
     def _values(self, target: Tree, output: Tensor) -> np.ndarray:
+        from ckptswap.task.tree import mapped
+
         with faults_of(self.name, MetricError):
             own = mapped(lambda tensor: tensor.to(output.device, copy=True), target)  # which it may write to
             returned = self.function(output, own)
