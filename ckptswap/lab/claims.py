@@ -26,9 +26,10 @@ from ckptswap.lab.judging import (
 )
 from ckptswap.lab.pairs import ALL, Pair, by_network
 from ckptswap.lab.predictors import kind_correlation, threshold_gains
-from ckptswap.statistics.intervals import LEVEL, UNBOUNDED, Bounds
+from ckptswap.statistics.bootstrap import LEVEL
 from ckptswap.statistics.ranks import spearman
 from ckptswap.statistics.seeds import CORRELATION, seeds_interval
+from ckptswap.statistics.totals import UNBOUNDED, Bounds
 from ckptswap.sweep.result import Finding
 from ckptswap.sweep.scored_run import DEFAULT_TOLERANCE
 

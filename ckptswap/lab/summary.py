@@ -13,8 +13,8 @@ from ckptswap.lab.pairs import Pair, by_network
 from ckptswap.lab.predictors import PREDICTORS, kind_auc, kind_correlation, threshold_gains
 from ckptswap.report.charts import Chart, Picture, Series
 from ckptswap.report.document import Document, Mean, Table, Value
-from ckptswap.statistics.intervals import UNBOUNDED, Bounds
 from ckptswap.statistics.seeds import CORRELATION, SHARE, seeds_interval
+from ckptswap.statistics.totals import UNBOUNDED, Bounds
 from ckptswap.sweep.result import Finding
 from ckptswap.version import __version__
 

@@ -19,12 +19,12 @@ from ckptswap.report.charts import Heat, heat
 from ckptswap.report.checkpoint import show_columns, show_json, show_table
 from ckptswap.report.diff import diff_columns, diff_json, diff_table
 from ckptswap.report.evaluate import evaluate_json, evaluate_table, scored_tables
-from ckptswap.report.html import template
 from ckptswap.report.layout import Column
 from ckptswap.report.screen import sweep_table
 from ckptswap.report.sweep import sweep_columns
+from ckptswap.report.templates import template
 from ckptswap.report.text import Style, number, plural, safe
-from ckptswap.sweep.comparison import Comparison
+from ckptswap.statistics.comparison import Comparison
 from ckptswap.sweep.result import SweepResult
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib.resources import files
 from pathlib import PurePath
 from typing import Any
@@ -23,7 +22,8 @@ from ckptswap.report.commands import row_commands
 from ckptswap.report.interactive import figure
 from ckptswap.report.rows import MODES, Key, better, facts, sections
 from ckptswap.report.sweep import sweep_columns
-from ckptswap.report.text import MISSING, finite, fixed, number, plural, safe
+from ckptswap.report.templates import template
+from ckptswap.report.text import MISSING, finite
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.provenance import Provenance, load_provenance
 from ckptswap.sweep.result import Row, SweepResult
@@ -114,29 +114,6 @@ def _page(data: Mapping[str, Any], **content: Any) -> str:
     policy = POLICY.format(scripts=" ".join(map(_hash, scripts)))
     trusted = {"style": Markup(style), "data": Markup(_json(data)), "scripts": [*map(Markup, scripts)]}
     return template("page.html.j2").render(policy=Markup(policy), **trusted, **content)
-
-
-@cache
-def template(name: str) -> Any:
-    """A template beside this file, which escapes all that it shows; jinja2 is loaded only here."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=PackageLoader("ckptswap", "report"),
-        autoescape=True,
-        finalize=lambda value: value if isinstance(value, Markup) else safe(str(value)),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"number": number, "plural": plural, "zip": zip, "drop": _drop}
-    return environment.get_template(name)
-
-
-def _drop(value: float) -> str:
-    return fixed(value, 4, signed=True)
 
 
 def _hash(script: str) -> str:

@@ -15,8 +15,10 @@ import numpy as np
 
 from ckptswap.errors import UsageError
 from ckptswap.scoring.variant import BASELINE, Variant
-from ckptswap.statistics import intervals as statistics
-from ckptswap.statistics.intervals import Interval, RowIntervals, Sample
+from ckptswap.statistics import bootstrap, intervals, totals, verdicts
+from ckptswap.statistics.intervals import Interval
+from ckptswap.statistics.totals import Sample
+from ckptswap.statistics.verdicts import RowIntervals
 from ckptswap.sweep.plan import Cell, cell_key
 from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated, Row, SweepResult, Verdict
 from ckptswap.sweep.run_folder.blocks import DONOR, donor_id
@@ -57,7 +59,7 @@ class Analysis:
             column, baseline = self.columns[index]
             form[baseline] = form.get(baseline, 0.0) + sign * weight
             form[column] = form.get(column, 0.0) - sign * weight
-        return statistics.contrast(self.sample, form)
+        return intervals.contrast(self.sample, form)
 
 
 def load_result(run_dir: str | Path, metric: str | None = None, tolerance: float | None = None) -> SweepResult:
@@ -107,18 +109,18 @@ def _drops(
     result tells for each variant which of the baselines it is paired with.
     """
     baseline = run.statistics(reference)
-    everything = statistics.scored(baseline)
+    everything = totals.scored(baseline)
     columns, places = [baseline], {everything.tobytes(): 0}
     own = [run.statistics(variant) for variant in variants]
     for statistics_of in own:
-        there = statistics.scored(statistics_of)
+        there = totals.scored(statistics_of)
         if there.tobytes() not in places:
             places[there.tobytes()] = len(columns)
             columns.append(np.where(there[:, None], baseline, np.nan))
-    paired = [places[statistics.scored(statistics_of).tobytes()] for statistics_of in own]
+    paired = [places[totals.scored(statistics_of).tobytes()] for statistics_of in own]
     sample = Sample.of([*columns, *own], run.groups, run.reduce, bounds=run.bounds)
-    intervals = statistics.table(sample, run.metric.direction, paired)
-    return sample, dict(zip(variants, intervals, strict=True)), paired
+    drops = verdicts.table(sample, run.metric.direction, paired)
+    return sample, dict(zip(variants, drops, strict=True)), paired
 
 
 class _Paths:
@@ -155,9 +157,9 @@ class _Paths:
         forms = [
             {0: sign * (1 - point.alpha), 1: sign * point.alpha, 2 + at: -sign} for at, point in enumerate(inner)
         ]
-        values = [statistics.value_of(sample, form) for form in forms]
+        values = [bootstrap.value_of(sample, form) for form in forms]
         at = int(np.argmax(values))
-        height = statistics.contrast(sample, forms[at])
+        height = intervals.contrast(sample, forms[at])
         return Barrier(inner[at].alpha, height.estimate, height.low, height.high)
 
     @staticmethod
@@ -194,7 +196,7 @@ def _again(
 
 def _judged(run: ScoredRun, drop: RowIntervals, tolerance: float) -> tuple[Verdict, str | None]:
     """The verdict, and why too few groups moved for another than 'undecided'."""
-    verdict = statistics.verdict(drop.sim_low, drop.sim_high, tolerance)
+    verdict = verdicts.verdict(drop.sim_low, drop.sim_high, tolerance)
     if verdict != "undecided" or drop.few is None:
         return verdict, None
     return verdict, unseen(drop.few, run.metric.name, tolerance, drop.error)

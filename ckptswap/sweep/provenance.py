@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ckptswap.shell import joined
-from ckptswap.statistics.intervals import SEED
+from ckptswap.statistics.totals import SEED
 from ckptswap.sweep.donors import is_made
 from ckptswap.sweep.run_folder.folder import RunFolder
 

@@ -111,8 +111,11 @@ class Sweep:
 
     def source(self) -> SweepSource:
         """What it takes to build the engine again, elsewhere or later."""
+        spec = self.spec
+        if self.scorer.needs_model:  # another can't be built again
+            spec = replace(spec, engine=self.runs_model.how, memory=self.runs_model.memory)
         return SweepSource(
-            spec=replace(self.spec, engine=self.runs_model.how, memory=self.runs_model.memory),
+            spec=spec,
             key=self.key,
             donors=tuple(map(SourceFile.of, self.donors)),
             recipient=SourceFile.of(self.recipient),

@@ -12,7 +12,7 @@ import numpy as np
 from ckptswap.errors import MetricError, RunError, UsageError, near
 from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import BASELINE, Variant
-from ckptswap.statistics import intervals as statistics
+from ckptswap.statistics import totals
 from ckptswap.sweep.plan import Cell, Plan
 from ckptswap.sweep.racing import Race, SplitRace, split_races
 from ckptswap.sweep.run_folder.blocks import Blocks
@@ -82,18 +82,18 @@ class ScoredRun:
         return tuple(split_races(self.race, self.plan, self.scores, self.run.units)) if self.race else ()
 
     @property
-    def reduce(self) -> statistics.Reduce:
+    def reduce(self) -> totals.Reduce:
         return reduction(self.metric)
 
     @property
-    def bounds(self) -> statistics.Bounds:
+    def bounds(self) -> totals.Bounds:
         """Between which one sample's score lies."""
         low, high = self.metric.bounds
         return -math.inf if low is None else low, math.inf if high is None else high
 
     def value(self, variant: str) -> float | None:
         """The score of a variant, the baseline or the donor, on all that it was scored on; None when it failed."""
-        return statistics.whole(self.statistics(variant), self.reduce) if self.is_there(variant) else None
+        return totals.whole(self.statistics(variant), self.reduce) if self.is_there(variant) else None
 
     def statistics(self, variant: str) -> np.ndarray:
         return self.scores.statistics(variant, self.metric.name)
@@ -134,7 +134,7 @@ class ScoredRun:
         name, trivial = self.metric.name, self.metric.trivial
         if trivial is None:
             raise UsageError(f"{name} has no trivial score to set a tolerance by", remedy="give --tolerance")
-        baseline = statistics.whole(self.statistics(BASELINE), self.reduce)
+        baseline = totals.whole(self.statistics(BASELINE), self.reduce)
         tolerance = DEFAULT_TOLERANCE * abs(baseline - trivial)
         return tolerance, (
             f"tolerance {tolerance:.4g} = {DEFAULT_TOLERANCE:g} × |baseline {baseline:.4g} − "
@@ -159,6 +159,6 @@ def _with_baseline(blocks: Blocks) -> Iterable[Block]:
     return [block for block in blocks.values() if block.batch in there]
 
 
-def reduction(metric: Metric | RunMetric) -> statistics.Reduce:
+def reduction(metric: Metric | RunMetric) -> totals.Reduce:
     """How a metric's summed statistics become its value. Raises `MetricError` where it is not installed."""
-    return statistics.mean if metric.is_mean else recorded_metric(metric.name).reduce
+    return totals.mean if metric.is_mean else recorded_metric(metric.name).reduce

@@ -22,7 +22,7 @@ from ckptswap.errors import RunError
 from ckptswap.scoring.full import FullScorer
 from ckptswap.selection import Selection
 from ckptswap.shell import joined
-from ckptswap.statistics import intervals as statistics
+from ckptswap.statistics import intervals, totals
 from ckptswap.statistics.intervals import Interval
 from ckptswap.sweep.analysis import load_result
 from ckptswap.sweep.donors import is_made
@@ -101,7 +101,7 @@ def select(
     candidates, same = _candidates(rows)
     if not candidates:
         raise RunError(f"{folder} has no measured cell to choose from", remedy="see `ckptswap report`")
-    tried = [row for row in candidates if groups >= statistics.LEAST_GROUPS and not row.is_unproven]
+    tried = [row for row in candidates if groups >= intervals.LEAST_GROUPS and not row.is_unproven]
     with rebuilt(source, folder) as engine:
         search = _Search(engine, result, len(tried), progress)
         search.take(tried)
@@ -191,10 +191,10 @@ class _Search:
         if ours is None or self._baseline is None:
             return math.nan, Interval(math.inf, None, None)
         if not rows:  # the recipient itself, which no bound need speak of
-            return statistics.whole(ours, self._reduce), Interval(0.0, None, None)
+            return totals.whole(ours, self._reduce), Interval(0.0, None, None)
         best, worse = (self._baseline, ours) if self._result.direction == "max" else (ours, self._baseline)
-        drop = statistics.difference(best, worse, self._engine.task.groups, self._reduce, bounds=self._bounds)
-        return statistics.whole(ours, self._reduce), drop
+        drop = intervals.difference(best, worse, self._engine.task.groups, self._reduce, bounds=self._bounds)
+        return totals.whole(ours, self._reduce), drop
 
     def _statistics(self, rows: Sequence[Row]) -> np.ndarray | None:
         """By one plain forward pass over all samples; None where the outputs are no numbers."""

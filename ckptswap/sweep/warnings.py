@@ -8,10 +8,10 @@ import numpy as np
 
 from ckptswap.errors import listing
 from ckptswap.scoring.variant import BASELINE
-from ckptswap.statistics import intervals as statistics
+from ckptswap.statistics import intervals, verdicts
 from ckptswap.statistics.exact import LEAST_MOVED, Few
-from ckptswap.statistics.intervals import RowIntervals
 from ckptswap.statistics.ranks import spearman
+from ckptswap.statistics.verdicts import RowIntervals
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.run_folder.blocks import donor_id
 from ckptswap.sweep.scored_run import ScoredRun
@@ -27,9 +27,9 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
             "others is left out: the same command continues"
         )
     groups = len(np.unique(run.groups))
-    if groups < statistics.LEAST_GROUPS:
+    if groups < intervals.LEAST_GROUPS:
         sentences.append(
-            f"{groups} groups of samples, fewer than {statistics.LEAST_GROUPS}: no intervals, and every "
+            f"{groups} groups of samples, fewer than {intervals.LEAST_GROUPS}: no intervals, and every "
             "measured row is undecided"
         )
     sentences += _few_notes(run, drops, tolerance)
@@ -71,7 +71,7 @@ def unseen(few: Few, metric: str, tolerance: float, error: float) -> str:
 def _few_notes(run: ScoredRun, drops: Mapping[str, RowIntervals], tolerance: float) -> Iterator[str]:
     """What the reasons of rows that hardly moved have in common."""
     hardly = [row for row in drops.values() if row.few]
-    open_ = [row for row in hardly if statistics.verdict(row.sim_low, row.sim_high, tolerance) == "undecided"]
+    open_ = [row for row in hardly if verdicts.verdict(row.sim_low, row.sim_high, tolerance) == "undecided"]
     if not open_:
         return
     alike = ", or alike in all but as few" if any(row.few and row.few.common for row in open_) else ""

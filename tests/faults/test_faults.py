@@ -18,6 +18,7 @@ from typing import Any
 
 import chaos
 import numpy as np
+import programs
 import pytest
 
 from ckptswap.scoring.scorer import Block
@@ -144,6 +145,17 @@ def test_a_worker_refuses_what_changed_after_the_sweep_began(work: Path) -> None
     assert code == 2
     assert "cannot work: " in said(work, "run")
     assert "other conditions: code" in said(work, "run")
+
+
+def test_a_script_that_guards_nothing_is_run_once(work: Path, table: dict[str, Any]) -> None:
+    """Workers of a sweep that it begins are not begun as its copies."""
+    words = chaos.command("run", "--jobs", "2")[3:]
+    lines = ["print('once', flush=True)", "import sys", "from ckptswap.cli.main import main"]
+    (work / "script.py").write_text("\n".join([*lines, f"sys.argv[1:] = {words}", "main()"]))
+    done = programs.run([sys.executable, "script.py"], cwd=work, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.removeprefix("once\n")) == table
+    assert [log for log in (work / "run/orders").glob("*.log") if "once" in log.read_text()] == []
 
 
 def test_a_line_torn_at_any_byte_is_dropped(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from plain import plain_outputs
+from sweeping import prepare, ran, sweep
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import DataError, MetricError, UsageError
@@ -18,8 +19,7 @@ from ckptswap.formats import open_checkpoint
 from ckptswap.scoring.calibration import Calibration
 from ckptswap.scoring.recalibration import fingerprint, load_calibration
 from ckptswap.scoring.variant import RECIPIENT
-from ckptswap.sweep.run_folder.journal import key_of, read_blocks
-from ckptswap.sweep.runner import prepare
+from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.task import TaskSpec, load_task
 from ckptswap.task.data import load_data
 from ckptswap.task.metrics import load_metrics
@@ -155,8 +155,8 @@ def test_a_sweep_by_replay_equals_the_plain_loop_bit_for_bit(own: Path, model, d
     proposal = prepare(
         donor, recipient, spec, by=[("kind",), ("layer",)], run_dir=own.with_name("run"), engine="replay"
     )
-    proposal.run(tolerance=0.1)
-    blocks = read_blocks(own.with_name("run"), key=key_of(proposal.conditions))
+    ran(proposal, tolerance=0.1)
+    blocks = RunFolder(own.with_name("run")).read_blocks(proposal.conditions)
     task = load_task(spec, recipient)
     targets = [batch.targets for batch in task.batches()]
     pick = (lambda found: found.logits) if key else (lambda found: found)
@@ -262,9 +262,15 @@ def test_recalibrated_variants_of_several_inputs(own: Path) -> None:
     other = own.with_name("other.py")
     other.write_text(SOURCE.replace("manual_seed(0)", "manual_seed(1)"))
     calibration = Calibration(2, f"{other}:pairs")
-    result = prepare(
-        donor, recipient, spec, by=[("kind",)], run_dir=own.with_name("run"), calibration=calibration
-    ).run(tolerance=0.1)
+    result = sweep(
+        donor,
+        recipient,
+        spec,
+        by=[("kind",)],
+        run_dir=own.with_name("run"),
+        calibration=calibration,
+        tolerance=0.1,
+    )
     assert all(row.recalibrated is not None for row in result.rows if row.kind == "conv.weight")
     task = load_task(spec, recipient)
     first, second = load_calibration(calibration, task)

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from ckptswap.statistics import intervals as statistics
+from ckptswap.statistics import verdicts
 from ckptswap.statistics.exact import LEAST_MOVED, Few, at_most, common_of, ends_of_two, highest_share
-from ckptswap.statistics.intervals import Sample, contrast, difference, interval, mean, table
+from ckptswap.statistics.intervals import contrast, difference, interval
+from ckptswap.statistics.totals import Sample, mean
+from ckptswap.statistics.verdicts import table
 
 UNIT = (0.0, 1.0)
 ERRORS = (0.025, 0.025 / 41, 1e-6)
@@ -75,8 +77,8 @@ def test_a_table_holds_the_bounds_that_scipy_gives(flips: list[int]) -> None:
     assert (row.ci_low, row.ci_high) == pytest.approx(plain_ends(drops, 0.025))
     assert (row.sim_low, row.sim_high) == pytest.approx(plain_ends(drops, 0.025 / 2)), "of two rows"
     assert still.ci_high == pytest.approx(1 - 0.025 ** (1 / 16))
-    assert statistics.verdict(row.sim_low, row.sim_high, 0.01) == "undecided"
-    found = contrast(sample, statistics.drop_form(1, "max"))
+    assert verdicts.verdict(row.sim_low, row.sim_high, 0.01) == "undecided"
+    found = contrast(sample, verdicts.drop_form(1, "max"))
     assert (found.low, found.high) == (row.ci_low, row.ci_high)
 
 
@@ -183,7 +185,7 @@ def test_a_row_whose_drop_is_the_tolerance_is_seldom_called_reusable(groups: int
         baseline, variants = flipped(rng, groups, harm, rows=12)
         sample = Sample.of([baseline, *variants], np.arange(groups), mean, bounds=UNIT, resamples=150)
         rows = table(sample, "max")
-        wrong += any(statistics.verdict(row.sim_low, row.sim_high, harm) == "reusable" for row in rows)
+        wrong += any(verdicts.verdict(row.sim_low, row.sim_high, harm) == "reusable" for row in rows)
         naive += any(row.drop == 0 for row in rows)
     assert wrong / tables <= 0.025 + 2 * math.sqrt(0.025 * 0.975 / tables)
     assert naive / tables > 0.2, "tables with a row that never moved"
@@ -196,7 +198,7 @@ def test_plain_bounds_cover(groups: int, harm: float) -> None:
     for _ in range(rounds):
         baseline, variants = flipped(rng, groups, harm, rows=1)
         sample = Sample.of([baseline, *variants], np.arange(groups), mean, bounds=UNIT, resamples=200)
-        above += contrast(sample, statistics.drop_form(1, "max")).high < harm
+        above += contrast(sample, verdicts.drop_form(1, "max")).high < harm
     assert above / rounds <= 0.04
 
 

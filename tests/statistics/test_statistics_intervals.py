@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from ckptswap.statistics import intervals as statistics
-from ckptswap.statistics.intervals import Sample, contrast, difference, interval, mean, table, whole
+from ckptswap.statistics import bootstrap, intervals, totals, verdicts
+from ckptswap.statistics.intervals import contrast, difference, interval
 from ckptswap.statistics.seeds import seeds_interval, student_quantile
+from ckptswap.statistics.totals import Sample, mean, whole
+from ckptswap.statistics.verdicts import table
 
 
 def pooled_iou(sums: np.ndarray, count: np.ndarray) -> np.ndarray:
@@ -102,8 +104,8 @@ def test_with_few_skewed_groups_simultaneous_intervals_do_not_hold_in_95_percent
 def test_how_far_an_interval_reaches_with_15_groups_and_a_hundred_rows(draw, least: float, most: float) -> None:
     variants = draw(np.random.default_rng(0), (100, 15))[..., None]
     sample = Sample.of([np.zeros((15, 1)), *variants], np.arange(15), mean)
-    forms = [statistics.drop_form(1 + at, "max") for at in range(100)]
-    assert least < statistics.effects(sample, forms).critical_of_all() < most
+    forms = [verdicts.drop_form(1 + at, "max") for at in range(100)]
+    assert least < bootstrap.effects(sample, forms).critical_of_all() < most
 
 
 def test_how_far_it_reaches_in_the_demo() -> None:
@@ -111,12 +113,12 @@ def test_how_far_it_reaches_in_the_demo() -> None:
     scores = np.load(Path(__file__).with_name("demo_scores.npz"))
     columns = [scores["baseline"], *scores["variants"]]
     sample = Sample.of([each[:, None] for each in columns], np.arange(15), mean, bounds=(0.0, 1.0))
-    forms = [statistics.drop_form(1 + at, "max") for at in range(len(scores["variants"]))]
+    forms = [verdicts.drop_form(1 + at, "max") for at in range(len(scores["variants"]))]
     rows = table(sample, "max")
     assert len(rows) == 98
     moved = [at for at, row in enumerate(rows) if row.few is None]
     assert len(moved) == 91
-    found = statistics.effects(sample, [forms[at] for at in moved])
+    found = bootstrap.effects(sample, [forms[at] for at in moved])
     reach = [(rows[at].sim_high - rows[at].drop) / se for at, se in zip(moved, found.se, strict=True)]
     assert np.median(reach) == pytest.approx(7.9, abs=0.05)
     idle = [row for row in rows if row.few is not None]
@@ -152,16 +154,16 @@ def plain_interval(
 
     value, se = ratio(np.ones(len(count), dtype=int))
     again = [ratio(drawn.astype(int)) for drawn in draws]
-    t = sorted(abs(one - value) / max(error, statistics.FLOOR * se) for one, error in again)
+    t = sorted(abs(one - value) / max(error, bootstrap.FLOOR * se) for one, error in again)
     critical = t[int(np.ceil(0.95 * (len(t) + 1))) - 1]
     return value, value - critical * se, value + critical * se
 
 
 def test_interval_is_the_one_of_a_plain_loop() -> None:
     baseline, variants, label = simulated(9, 2, seed=3)
-    totals = [statistics.group_totals(each, label) for each in (baseline, *variants)]
-    draws = np.concatenate(list(statistics.resampled(9, 200, statistics.SEED)))
-    expected = plain_interval([each.sums for each in totals], [0.5, -1.0, 0.5], totals[0].count, draws)
+    grouped = [totals.group_totals(each, label) for each in (baseline, *variants)]
+    draws = np.concatenate(list(bootstrap.resampled(9, 200, totals.SEED)))
+    expected = plain_interval([each.sums for each in grouped], [0.5, -1.0, 0.5], grouped[0].count, draws)
     found = contrast(Sample.of([baseline, *variants], label, mean, resamples=200), {0: 0.5, 1: -1.0, 2: 0.5})
     assert (found.estimate, found.low, found.high) == pytest.approx(expected, rel=1e-9)
 
@@ -174,17 +176,17 @@ def test_numerical_gradient_gives_the_analytic_interval() -> None:
 
 
 def test_resampling_is_reproducible_and_even() -> None:
-    once, again = (np.concatenate(list(statistics.resampled(10, 5000, 1))) for _ in range(2))
+    once, again = (np.concatenate(list(bootstrap.resampled(10, 5000, 1))) for _ in range(2))
     assert np.array_equal(once, again)
     assert (once.sum(axis=1) == 10).all()
     assert once.mean(axis=0) == pytest.approx(1.0, abs=0.06)
-    assert once[:3].tolist() == next(statistics.resampled(10, 3, 1)).tolist()
+    assert once[:3].tolist() == next(bootstrap.resampled(10, 3, 1)).tolist()
 
 
 def test_blocks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole_draw = np.concatenate(list(statistics.resampled(10, 500, 1)))
-    monkeypatch.setattr(statistics, "BLOCK", 70)
-    assert np.array_equal(np.concatenate(list(statistics.resampled(10, 500, 1))), whole_draw)
+    whole_draw = np.concatenate(list(bootstrap.resampled(10, 500, 1)))
+    monkeypatch.setattr(bootstrap, "BLOCK", 70)
+    assert np.array_equal(np.concatenate(list(bootstrap.resampled(10, 500, 1))), whole_draw)
 
 
 def test_table_is_bit_reproducible() -> None:
@@ -238,7 +240,7 @@ def test_simultaneous_is_never_narrower_and_equals_the_plain_one_for_a_single_ro
 def test_fewer_than_eight_groups_have_no_interval(groups: int) -> None:
     label = np.arange(20) % groups
     scores = np.linspace(0, 1, 20)[:, None]
-    assert interval(scores, label, mean) == statistics.Interval(0.5, None, None)
+    assert interval(scores, label, mean) == intervals.Interval(0.5, None, None)
     (row,) = table(Sample.of([scores, scores * 0.5], label, mean), "max")
     assert row.drop == pytest.approx(0.25)
     assert (row.ci_low, row.ci_high, row.sim_low, row.sim_high) == (None, None, None, None)
@@ -256,7 +258,7 @@ def test_contrast_of_one_row_is_its_drop() -> None:
     baseline, variants, label = simulated(12, 2, seed=11)
     sample = Sample.of([baseline, *variants], label, mean)
     rows = table(sample, "max")
-    found = contrast(sample, statistics.drop_form(2, "max"))
+    found = contrast(sample, verdicts.drop_form(2, "max"))
     assert (found.estimate, found.low, found.high) == (rows[1].drop, rows[1].ci_low, rows[1].ci_high)
 
 
@@ -272,7 +274,7 @@ def test_seeds_interval_is_students(values: list[float]) -> None:
 
 
 def test_one_seed_has_no_interval() -> None:
-    assert seeds_interval([0.3]) == statistics.Interval(0.3, None, None)
+    assert seeds_interval([0.3]) == intervals.Interval(0.3, None, None)
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 8, 30, 99])
@@ -284,10 +286,10 @@ def test_student_quantile(freedom: int) -> None:
 def test_group_totals_add_up(data: st.DataObject) -> None:
     label = np.array(data.draw(st.lists(st.integers(-3, 3), min_size=1, max_size=30)))
     values = np.arange(2.0 * len(label)).reshape(-1, 2)
-    totals = statistics.group_totals(values, label)
+    grouped = totals.group_totals(values, label)
     for place, group in enumerate(sorted(set(label.tolist()))):
-        assert totals.sums[place].tolist() == values[label == group].sum(axis=0).tolist()
-        assert totals.count[place] == (label == group).sum()
+        assert grouped.sums[place].tolist() == values[label == group].sum(axis=0).tolist()
+        assert grouped.count[place] == (label == group).sum()
 
 
 @pytest.mark.parametrize(
@@ -301,7 +303,7 @@ def test_group_totals_add_up(data: st.DataObject) -> None:
     ],
 )
 def test_verdict_is_strict(low: float | None, high: float | None, expected: str) -> None:
-    assert statistics.verdict(low, high, 0.01) == expected
+    assert verdicts.verdict(low, high, 0.01) == expected
 
 
 # Rows that are scored on some samples only ----------------------------------------------------------------------
@@ -378,7 +380,7 @@ def test_too_few_groups_of_a_row_have_no_interval_whatever_the_table_has(groups:
     few, enough = table(Sample.of(columns, label, mean), "max", [1, 0])
     assert few.drop == pytest.approx((baseline - variants[0])[there].mean(), rel=1e-12)
     assert (few.ci_low, few.ci_high, few.sim_low, few.sim_high) == (None,) * 4
-    assert statistics.verdict(few.sim_low, few.sim_high, 1.0) == "undecided"
+    assert verdicts.verdict(few.sim_low, few.sim_high, 1.0) == "undecided"
     assert [enough] == table(Sample.of([baseline, variants[1]], label, mean), "max")
 
 
@@ -410,9 +412,9 @@ def test_simultaneous_intervals_cover_a_table_of_unequal_rows() -> None:
 
 def test_which_samples_are_scored() -> None:
     scores = np.array([[1.0, 2.0], [np.nan, np.nan], [0.0, np.nan], [np.inf, 0.0]])
-    assert statistics.scored(scores).tolist() == [True, False, False, True]
-    assert statistics.whole(np.array([[1.0], [np.nan], [3.0]]), mean) == 2.0
-    totals = statistics.group_totals(np.array([[1.0], [np.nan], [3.0]]), np.array([5, 6, 5]))
-    assert (totals.sums.tolist(), totals.count.tolist()) == ([[4.0], [0.0]], [2.0, 0.0])
+    assert totals.scored(scores).tolist() == [True, False, False, True]
+    assert totals.whole(np.array([[1.0], [np.nan], [3.0]]), mean) == 2.0
+    grouped = totals.group_totals(np.array([[1.0], [np.nan], [3.0]]), np.array([5, 6, 5]))
+    assert (grouped.sums.tolist(), grouped.count.tolist()) == ([[4.0], [0.0]], [2.0, 0.0])
     sample = Sample.of([np.ones((3, 1)), np.array([[1.0], [np.nan], [3.0]])], np.array([5, 6, 5]), mean)
     assert [sample.groups_of({0: 1.0}), sample.groups_of({0: 1.0, 1: -1.0})] == [2, 1]

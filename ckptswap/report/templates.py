@@ -1,0 +1,31 @@
+"""The templates beside this file, which show text from strangers' files and let none of it be markup."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from ckptswap.report.text import fixed, number, plural, safe
+
+
+@cache
+def template(name: str) -> Any:
+    """A template beside this file, which escapes all that it shows; jinja2 is loaded only here."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("ckptswap", "report"),
+        autoescape=True,
+        finalize=lambda value: value if isinstance(value, Markup) else safe(str(value)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"number": number, "plural": plural, "zip": zip, "drop": _drop}
+    return environment.get_template(name)
+
+
+def _drop(value: float) -> str:
+    return fixed(value, 4, signed=True)
