@@ -21,8 +21,7 @@ from ckptswap.diff import diff as compare_two
 from ckptswap.errors import MismatchError, UsageError
 from ckptswap.formats import SHARD_SIZE, write_checkpoint
 from ckptswap.formats.atomic import atomic_file, is_stream, write_stream
-from ckptswap.formats.companions import companions
-from ckptswap.formats.convert import left_behind
+from ckptswap.formats.companions import companions, left_behind
 from ckptswap.formats.overwrite import refuse_precious
 from ckptswap.given import (
     Given,
