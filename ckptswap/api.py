@@ -22,7 +22,7 @@ from ckptswap.report.display import shows_itself
 from ckptswap.selection import Selection
 
 if TYPE_CHECKING:
-    from ckptswap.sweep.comparison import Comparison
+    from ckptswap.statistics.comparison import Comparison
     from ckptswap.sweep.plan import By
     from ckptswap.sweep.result import SweepResult
     from ckptswap.task.spec import TaskSpec
@@ -176,7 +176,7 @@ def evaluate(
     and their kin as the command does.
     """
     from ckptswap.renaming import map_all, parse_rules, strip_all
-    from ckptswap.sweep.comparison import compare
+    from ckptswap.task.comparison import compare
     from ckptswap.task.evaluate import evaluate as score
 
     several, spec = _several(checkpoints, "checkpoint"), _spec(task, exclude, partial)

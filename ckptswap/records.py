@@ -19,6 +19,17 @@ Count = Annotated[int, "0 or more"]
 Record = TypeVar("Record")
 
 
+def to_json(value: Any) -> Any:
+    """What JSON has of a dataclass, or of a tuple or mapping that holds some; `from_json` reads it back."""
+    if is_dataclass(value):
+        return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {name: to_json(part) for name, part in value.items()}
+    if not isinstance(value, tuple | list) or (value and type(value[0]) in (int, float, str)):
+        return value  # there may be millions of numbers
+    return [to_json(part) for part in value]
+
+
 def from_json(form: Callable[..., Record], value: Any) -> Record:
     """The dataclass of which `asdict` made this, possibly after a round trip through text.
 

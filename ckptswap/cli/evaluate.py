@@ -44,7 +44,7 @@ def evaluate(
     from ckptswap.formats import open_checkpoint
     from ckptswap.report import evaluate as report
     from ckptswap.report.text import dump_json
-    from ckptswap.sweep.comparison import compare
+    from ckptswap.task.comparison import compare
     from ckptswap.task.evaluate import evaluate as score
 
     with ExitStack() as stack, progress("evaluating", unit=" samples") as tell:

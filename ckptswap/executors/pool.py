@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from ckptswap.errors import RunError, Stopped, UsageError
 from ckptswap.executors.worker_spec import WorkerSpec, divide, new_token
+from ckptswap.records import to_json
 from ckptswap.scoring.variant import Variant
 from ckptswap.sweep.progress import BlockProgress
 from ckptswap.sweep.rebuild import WORK
@@ -168,7 +169,7 @@ def worker_spec_of(sweep: Sweep, shards: Sequence[Sequence[Variant]]) -> WorkerS
         token=new_token(),
         folder=str(sweep.folder.path.absolute()),
         work=WORK,
-        common=asdict(sweep.source()),
+        common=to_json(sweep.source()),
         shards=tuple(list(map(list, shard)) for shard in shards),
         threads=sweep.task.spec.threads,
         device=sweep.task.spec.device,

@@ -112,9 +112,13 @@ class ProcessHandle:
     def _ending(self, shard: int, code: int) -> Ending:
         if not code:
             return Ending()
-        said = log_end(log_of(self._order, shard))
+        last_words = log_end(log_of(self._order, shard))
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return Ending(said or how, hopeless=True) if code == EXIT_USAGE else Ending(f"{how}; {said}".rstrip("; "))
+        return (
+            Ending(last_words or how, hopeless=True)
+            if code == EXIT_USAGE
+            else Ending(f"{how}; {last_words}".rstrip("; "))
+        )
 
 
 def _libraries(task: TaskSpec) -> list[str]:
@@ -126,10 +130,10 @@ def _libraries(task: TaskSpec) -> list[str]:
 def environment(device: str, shard: int) -> dict[str, str]:
     """What a worker's process is given: a GPU of its own, and the place of this package."""
     paths = [os.environ.get("PYTHONPATH"), str(Path(__file__).parents[2])]
-    found = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     if gpus := _gpus(device):
-        found["CUDA_VISIBLE_DEVICES"] = gpus[shard % len(gpus)]
-    return found
+        variables["CUDA_VISIBLE_DEVICES"] = gpus[shard % len(gpus)]
+    return variables
 
 
 def _gpus(device: str) -> list[str]:

@@ -83,17 +83,17 @@ class Slurm:
 
     def reattach(self, folder: Path) -> tuple[SlurmHandle, Collection[int]] | None:
         """The jobs in the queue that belong to a spec of this folder."""
-        found = [
+        jobs_of = [
             (number, token)
             for number, (state, comment) in queue().items()
             if state not in OVER
             and (token := comment.removeprefix(f"{MARK} ")) != comment
             and spec_path(folder, token).exists()
         ]
-        if not found:
+        if not jobs_of:
             return None
         jobs: dict[int, SlurmJob[Any]] = {
-            at: submitit.SlurmJob(folder_of(folder, token), number) for at, (number, token) in enumerate(found)
+            at: submitit.SlurmJob(folder_of(folder, token), number) for at, (number, token) in enumerate(jobs_of)
         }
         return SlurmHandle(None, None, jobs), jobs.keys()
 
@@ -128,13 +128,13 @@ class SlurmHandle:
             states = queue()
         except RunError:
             return {}  # a controller may be away for a while, and jobs go on
-        found = {
+        endings = {
             shard: ending for shard, job in self._jobs.items() if (ending := self._ending(shard, job, states))
         }
-        for shard in found:
+        for shard in endings:
             del self._jobs[shard]
             self._over.pop(shard, None)
-        return found
+        return endings
 
     def stop(self) -> str:
         """They are left alone."""
@@ -145,8 +145,8 @@ class SlurmHandle:
         """Nothing: what goes on is found again."""
 
     def _ending(self, shard: int, job: SlurmJob[Any], states: Mapping[str, tuple[str, str]]) -> Ending | None:
-        if self._spec is not None and (said := _said_at_the_end(self._spec.path, shard)):
-            return said
+        if self._spec is not None and (ending := _said_at_the_end(self._spec.path, shard)):
+            return ending
         state = states.get(job.job_id, ("forgotten", ""))[0]
         if state not in OVER and state != "forgotten":
             self._over[shard] = 0

@@ -10,13 +10,13 @@ import heapq
 import os
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ckptswap.errors import RunError
 from ckptswap.formats.atomic import write_text
-from ckptswap.records import Count, from_json
+from ckptswap.records import Count, from_json, to_json
 from ckptswap.sweep.run_folder.plain import faults, read_plain
 from ckptswap.sweep.run_folder.sealed import seal_of, sealed, unsealed
 
@@ -50,12 +50,12 @@ class WorkerSpec:
         """Write it to its path, atomically. Raises `RunError` where that cannot be."""
         with faults(f"cannot write {self.path}"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self.path, sealed(asdict(self)))
+        write_text(self.path, sealed(to_json(self)))
 
     @property
     def seal(self) -> str:
         """The checksum by which a worker knows it."""
-        return seal_of(asdict(self))
+        return seal_of(to_json(self))
 
 
 def spec_path(folder: Path, token: str) -> Path:

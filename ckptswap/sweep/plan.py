@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ckptswap.checkpoint import Checkpoint, Entry, graft, refuse_damaged
@@ -129,10 +129,6 @@ class Plan:
         }
         cells = (replace(cell, status="no-effect") if cell in idle else cell for cell in self.cells)
         return replace(self, cells=tuple(cells))
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object; `records.from_json` reads it back."""
-        return asdict(self)
 
 
 def is_statistics(cell: Cell) -> bool:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from numbers import Real
 from typing import Any, Literal
 
 from ckptswap.errors import UsageError
-from ckptswap.records import from_json
 from ckptswap.scoring.calibration import Calibration
 from ckptswap.selection import Selection
 from ckptswap.sweep.plan import By
@@ -119,8 +118,9 @@ class SweepSpec:
     beside it, `calibration` on what batch norm's statistics are estimated anew beside it. `map`, `map_file` and
     `strip_prefix` bring names together. What `selection` excludes need not fit the model.
 
+    >>> from ckptswap.records import from_json, to_json
     >>> spec = SweepSpec(("a.pt",), "b.pt", TaskSpec(threads=1), by=(("kind",),))
-    >>> SweepSpec.from_json(spec.to_json()) == spec
+    >>> from_json(SweepSpec, to_json(spec)) == spec
     True
     """
 
@@ -159,15 +159,6 @@ class SweepSpec:
             raise UsageError("there is no donor", remedy="give one or more")
         if self.selection.exclude and not self.task.exclude:
             object.__setattr__(self, "task", replace(self.task, exclude=self.selection.exclude))
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object; `from_json` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> SweepSpec:
-        """The spec that `to_json` wrote; raises `ValueError` for anything else."""
-        return from_json(cls, value)
 
 
 @dataclass(frozen=True)

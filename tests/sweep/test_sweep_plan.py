@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FormatError, SelectionError
 from ckptswap.formats import open_checkpoint, write_checkpoint
+from ckptswap.records import from_json, to_json
 from ckptswap.selection import Selection
 from ckptswap.sweep.plan import Cell, Plan, make_plan, variant_id
 
@@ -216,7 +217,7 @@ def test_variants_without_those_that_are_never_read() -> None:
     assert plan.without_effect(()) == plan
     assert plan.without_effect(SHAPES).variants() == []
     assert fewer.without_effect(unread) == fewer
-    assert Plan.from_json(json.loads(json.dumps(fewer.to_json()))) == fewer
+    assert from_json(Plan, json.loads(json.dumps(to_json(fewer)))) == fewer
 
 
 def test_nothing_selected() -> None:
@@ -226,7 +227,7 @@ def test_nothing_selected() -> None:
 
 def test_json_round_trip() -> None:
     plan = make_plan(*pair(), Selection.parse(exclude=["*.bias"]), WAYS)
-    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    assert from_json(Plan, json.loads(json.dumps(to_json(plan)))) == plan
     assert plan.selection == ("--exclude", "*.bias")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from ckptswap.errors import RunError
 from ckptswap.formats.atomic import write_text
+from ckptswap.records import to_json
 from ckptswap.sweep.run_folder.blocks import Blocks
 from ckptswap.sweep.run_folder.journal import (
     JOURNAL,
@@ -270,7 +271,7 @@ def refuse_odd_parts(folder: Path) -> None:
 
 def _samples_key(plan: RunPlan) -> str:
     """What the samples were chosen under: the conditions of the scores, and which cells there are."""
-    return key_of({"key": plan.key, "plan": plan.plan.to_json()})
+    return key_of({"key": plan.key, "plan": to_json(plan.plan)})
 
 
 def _is_of_an_earlier_version(raw: bytes) -> bool:

@@ -7,10 +7,10 @@ other, and the journal's blocks against them, so that whatever reads them needs 
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from ckptswap.records import Count, from_json, parsed
+from ckptswap.records import Count, from_json, parsed, to_json
 from ckptswap.scoring.scorer import EXTENT, Block, Measure
 from ckptswap.sweep.plan import Cell, Plan
 from ckptswap.sweep.racing import Race
@@ -101,7 +101,7 @@ class RunPlan:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` reads it back."""
-        return {"schema": SCHEMA, **asdict(self)}
+        return {"schema": SCHEMA, **to_json(self)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RunPlan:

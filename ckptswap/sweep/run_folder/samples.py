@@ -6,10 +6,10 @@ Kept beside the journal, so that a report can show them without model or data (`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from ckptswap.records import Count, from_json
+from ckptswap.records import Count, from_json, to_json
 
 SCHEMA = "ckptswap.samples/3"
 PICTURE = "data:image/png;base64,"
@@ -51,7 +51,7 @@ class _File:
 
 def samples_json(samples: Samples, key: str) -> dict[str, Any]:
     """What the file says; `key` is the hash of what they were chosen under."""
-    return {"schema": SCHEMA, **asdict(_File(samples.metric, key, samples.hits))}
+    return {"schema": SCHEMA, **to_json(_File(samples.metric, key, samples.hits))}
 
 
 def parsed_samples(content: Mapping[str, Any]) -> tuple[Samples, str] | None:

@@ -68,8 +68,8 @@ def scores(run: Path, variant: str, metric: str, batches: Sequence[int]) -> tupl
     )
 
 
-def row_of(evidence: Analysis, names: tuple[str, ...]) -> Row:
-    return next(row for row in evidence.result.rows if row.tensors == names)
+def row_of(analysis: Analysis, names: tuple[str, ...]) -> Row:
+    return next(row for row in analysis.result.rows if row.tensors == names)
 
 
 def begun(batches: int, *variants: tuple[str, ...]) -> Chosen:
@@ -86,13 +86,13 @@ def test_a_row_rests_on_its_own_samples(finished: Path, tmp_path: Path, metric: 
     metrics = RunFolder(run).read_plan().metrics
     known = next(known for known in metrics if known.name == metric) if metric != "own" else metrics[0]
     name = known.name
-    evidence = load_analysis(run, name)
-    row = row_of(evidence, HEAD)
+    analysis = load_analysis(run, name)
+    row = row_of(analysis, HEAD)
     there = range(batches)
     baseline, label = scores(finished, BASELINE, name, there)
     variant, _ = scores(finished, variant_id(HEAD), name, there)
     reduce = reduction(known)
-    direction = evidence.result.direction
+    direction = analysis.result.direction
     [alone] = verdicts.table(Sample.of([baseline, variant], label, reduce), direction)
     assert row.drop == pytest.approx(alone.drop, rel=1e-12)
     assert row.score == pytest.approx(totals.whole(variant, reduce), rel=1e-12)
@@ -101,8 +101,8 @@ def test_a_row_rests_on_its_own_samples(finished: Path, tmp_path: Path, metric: 
     if len(set(label.tolist())) == 30:
         assert (row.ci_low, row.ci_high) == pytest.approx((alone.ci_low, alone.ci_high), rel=1e-9)
     whole, _ = scores(finished, BASELINE, name, range(10))
-    assert evidence.result.baseline == pytest.approx(totals.whole(whole, reduce), rel=1e-12)
-    assert evidence.result.samples == 60
+    assert analysis.result.baseline == pytest.approx(totals.whole(whole, reduce), rel=1e-12)
+    assert analysis.result.samples == 60
 
 
 def test_rows_on_unequal_samples_beside_each_other(finished: Path, tmp_path: Path) -> None:
@@ -110,37 +110,37 @@ def test_rows_on_unequal_samples_beside_each_other(finished: Path, tmp_path: Pat
     run = rewritten(
         finished, tmp_path / "part", lambda each: each.variant == BASELINE or each.batch < ids.get(each.variant, 0)
     )
-    evidence, whole = load_analysis(run), load_analysis(finished)
-    few, many = row_of(evidence, HEAD), row_of(evidence, NORM)
+    analysis, whole = load_analysis(run), load_analysis(finished)
+    few, many = row_of(analysis, HEAD), row_of(analysis, NORM)
     assert (few.samples, many.samples) == (24, 60)
     assert replace(many, rank=None, sim_low=None, sim_high=None) == replace(
         row_of(whole, NORM), rank=None, sim_low=None, sim_high=None
     )
-    notes = evidence.result.notes
+    notes = analysis.result.notes
     assert "1 rows rest on fewer than 60 samples so far" in notes
     assert "1 of 4 rows are not scored yet: the same command continues" in notes
-    assert {row.tensors for row in evidence.result.rows} == {HEAD, NORM, ("unused.bias",)}
-    assert evidence.result.donor_score is None
+    assert {row.tensors for row in analysis.result.rows} == {HEAD, NORM, ("unused.bias",)}
+    assert analysis.result.donor_score is None
 
 
 def test_contrasts_of_partial_rows(finished: Path, tmp_path: Path) -> None:
     run = rewritten(finished, tmp_path / "part", begun(5, HEAD, NORM))
-    evidence = load_analysis(run)
-    index = {row.tensors: at for at, row in enumerate(evidence.result.rows)}
-    assert {evidence.result.rows[index[names]].samples for names in (HEAD, NORM)} == {30}
-    found = evidence.contrast({index[HEAD]: 1.0, index[NORM]: -1.0})
-    expected = evidence.result.rows[index[HEAD]].drop - evidence.result.rows[index[NORM]].drop
+    analysis = load_analysis(run)
+    index = {row.tensors: at for at, row in enumerate(analysis.result.rows)}
+    assert {analysis.result.rows[index[names]].samples for names in (HEAD, NORM)} == {30}
+    found = analysis.contrast({index[HEAD]: 1.0, index[NORM]: -1.0})
+    expected = analysis.result.rows[index[HEAD]].drop - analysis.result.rows[index[NORM]].drop
     assert found.estimate == pytest.approx(expected, rel=1e-9)
     idle = index["unused.bias",]
-    assert evidence.contrast({idle: 1.0}).estimate == 0.0
-    assert evidence.contrast({index[HEAD]: 1.0, idle: 1.0}) == evidence.contrast({index[HEAD]: 1.0})
+    assert analysis.contrast({idle: 1.0}).estimate == 0.0
+    assert analysis.contrast({index[HEAD]: 1.0, idle: 1.0}) == analysis.contrast({index[HEAD]: 1.0})
 
 
 @pytest.mark.parametrize("batches", [1, 5])
 def test_a_contrast_of_one_row_is_its_drop(finished: Path, tmp_path: Path, batches: int) -> None:
-    evidence = load_analysis(rewritten(finished, tmp_path / "part", begun(batches, HEAD)))
-    at = next(at for at, row in enumerate(evidence.result.rows) if row.tensors == HEAD)
-    row, found = evidence.result.rows[at], evidence.contrast({at: 1.0})
+    analysis = load_analysis(rewritten(finished, tmp_path / "part", begun(batches, HEAD)))
+    at = next(at for at, row in enumerate(analysis.result.rows) if row.tensors == HEAD)
+    row, found = analysis.result.rows[at], analysis.contrast({at: 1.0})
     assert (found.low, found.high) == (row.ci_low, row.ci_high)
     assert found.estimate == pytest.approx(row.drop, rel=1e-12)
 
@@ -170,12 +170,12 @@ def test_a_failure_anywhere_is_a_failed_row(finished: Path, tmp_path: Path) -> N
     assert row_of(load_analysis(run), HEAD).status == "measured", "a score is better than a failure"
     run = rewritten(finished, tmp_path / "less", lambda each: (each.variant, each.batch) != later[:2])
     (run / "journal" / "z.jsonl").write_bytes(head + encode(later) + encode(later._replace(variant=DONOR)))
-    evidence = load_analysis(run)
-    row = row_of(evidence, HEAD)
+    analysis = load_analysis(run)
+    row = row_of(analysis, HEAD)
     assert (row.status, row.reason, row.drop, row.samples) == ("failed", "out of luck", None, None)
-    assert evidence.result.donor_score is not None, "of the donor, too"
+    assert analysis.result.donor_score is not None, "of the donor, too"
     with pytest.raises(UsageError, match="is failed and has no drop"):
-        evidence.contrast({evidence.result.rows.index(row): 1.0})
+        analysis.contrast({analysis.result.rows.index(row): 1.0})
 
 
 def test_a_baseline_on_some_batches_pairs_with_what_it_has(finished: Path, tmp_path: Path) -> None:
