@@ -39,8 +39,7 @@ def convert(
       ckptswap convert segment.safetensors shards/ --shard-size 200000
     """
     from ckptswap.formats import SHARD_SIZE, open_checkpoint, write_checkpoint
-    from ckptswap.formats.companions import companions
-    from ckptswap.formats.convert import left_behind
+    from ckptswap.formats.companions import companions, left_behind
     from ckptswap.renaming import strip_all
 
     with open_checkpoint(source) as opened:
