@@ -12,8 +12,8 @@ from ckptswap.report.tabular import columns_csv, columns_md
 from ckptswap.report.text import Style, decimals, fixed, interval, plural, safe
 
 if TYPE_CHECKING:
+    from ckptswap.statistics.comparison import Comparison
     from ckptswap.statistics.intervals import Interval
-    from ckptswap.sweep.comparison import Comparison
 
 SCHEMA = "ckptswap.evaluate/1"
 _EXPORTED = tuple(field(name) for name in ("quantity", "metric", "a", "b", "value", "ci_low", "ci_high"))

@@ -17,10 +17,10 @@ from scipy import stats as scipy_stats
 from sweeping import sweep
 
 from ckptswap.formats import open_checkpoint
-from ckptswap.sweep.comparison import compare
 from ckptswap.sweep.result import SweepResult
 from ckptswap.sweep.select import select
 from ckptswap.task import TaskSpec
+from ckptswap.task.comparison import compare
 from ckptswap.task.evaluate import evaluate
 from ckptswap.task.threads import pinned_threads
 
