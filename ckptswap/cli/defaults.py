@@ -25,6 +25,7 @@ from ckptswap.cli.terminal import say
 from ckptswap.errors import CkptswapError, FileError, UsageError, near
 from ckptswap.plainfiles import read_plain, read_toml
 from ckptswap.records import flag_name
+from ckptswap.registry import Group, is_safe
 from ckptswap.task.spec import TaskSpec
 
 PREFIX = "CKPTSWAP_"
@@ -51,7 +52,8 @@ NARROWING = frozenset(("stat", "only", "exclude", "layers", "kind", "map", "stri
 _task: ContextVar[Mapping[str, Any]] = ContextVar("task defaults", default={})  # noqa: B039  it is never changed
 OF_A_RUN = ("report", "plot", "select")
 """What a run was scored by, it says itself: a task's key that is said for all commands is not for these."""
-_METRICS = ("iou", "dice", "accuracy", "mse", "psnr")
+_NAMING_CODE: Mapping[str, Group] = {"model": "models", "metric": "metrics"}
+"""Flags that may name code, and the group of the registry that says what of it a file may name."""
 
 
 @dataclass(frozen=True)
@@ -213,11 +215,8 @@ def _check_file(default: Default, mark: Settable | None) -> None:
         )
     values = default.value if isinstance(default.value, list) else [default.value]
     words = [word.strip() for value in values for word in str(value).split(",")]
-    is_own = {
-        "model": all(word.startswith(("smp:", "lab:")) for word in words),
-        "metric": all(word.removesuffix(":pooled") in _METRICS for word in words),
-    }
-    if not is_own.get(default.flag.removeprefix("back-"), True):
+    group = _NAMING_CODE.get(default.flag.removeprefix("back-"))
+    if group and not all(is_safe(group, word) for word in words):
         raise UsageError(
             f"{default.where}: {default.flag} = {default.value!r} would run code that is named in a file",
             remedy=f"give --{default.flag}, or -c task.toml, where it is needed",
