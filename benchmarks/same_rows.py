@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -180,45 +180,87 @@ def main() -> int:
 def runs(folder: Path, package: Path, names: list[str], *, demo: bool) -> Iterator[tuple[str, Any]]:
     """Every case's result, as it comes."""
     prepare(folder)
+    ckptswap = Program(folder, package)
     if any("scans" in name for name in names):
         for words in TRAINED:
-            ckptswap(folder, package, f"train {words}")
+            ckptswap(f"train {words}")
     for name in names:
         begun = time.perf_counter()
-        yield name, swept(folder, package, name)
+        yield name, swept(ckptswap, name)
         print(f"{time.perf_counter() - begun:6.1f} s  {name}", file=sys.stderr)
     if demo:
-        ckptswap(folder, package, "demo demo")
-        yield "demo", exact(json.loads(ckptswap(folder, package, "report demo/run --format json")))
+        ckptswap("demo demo")
+        yield "demo", exact(json.loads(ckptswap("report demo/run --format json")))
+    ckptswap.close()
 
 
-def swept(folder: Path, package: Path, name: str) -> Any:
+def swept(ckptswap: Program, name: str) -> Any:
     """What a case's sweep prints; `report` must read the same again, but for two ways, and a race's other rows."""
-    run = folder / name.replace(" ", "-").replace(":", "")
-    shutil.rmtree(run, ignore_errors=True)
-    words = CASES[name]
+    run, words = name.replace(" ", "-").replace(":", ""), CASES[name]
     try:
-        result = json.loads(ckptswap(folder, package, f"sweep {words} --run {run.name} --format json"))
-    except subprocess.CalledProcessError as error:
-        return {"exit": error.returncode, "error": error.stderr.strip().splitlines()[-1:]}
+        result = json.loads(ckptswap(f"sweep {words} --run {run} --format json"))
+    except CommandError as error:
+        return {"exit": error.args[0], "error": error.args[1].strip().splitlines()[-1:]}
     if "--both" not in words and "--top" not in words:
-        again = json.loads(ckptswap(folder, package, f"report {run.name} --format json"))
+        again = json.loads(ckptswap(f"report {run} --format json"))
         if exact(again) != exact(result):
             raise SystemExit(f"{name}: report reads other values than sweep printed")
     return exact(result)
 
 
-def ckptswap(folder: Path, package: Path, words: str) -> str:
-    """The command's stdout, with this version of the package."""
-    environment = {**os.environ, "PYTHONPATH": str(package), "OMP_WAIT_POLICY": "passive", "COLUMNS": "80"}
-    command = f"{sys.executable} -P -m ckptswap {words}"
+class Program:
+    """The command line of a version, in one process for all commands: imports take longer than most of these."""
+
+    def __init__(self, folder: Path, package: Path) -> None:
+        paths = os.pathsep.join([str(package), str(folder)])
+        environment = {**os.environ, "PYTHONPATH": paths, "OMP_WAIT_POLICY": "passive", "COLUMNS": "80"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", SERVED],
+            cwd=folder,
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def __call__(self, words: str) -> str:
+        """What a command prints. Raises `CommandError` where it fails."""
+        assert self._process.stdin
+        assert self._process.stdout
+        print(json.dumps(shlex.split(words)), file=self._process.stdin, flush=True)
+        code, out, err = json.loads(self._process.stdout.readline())
+        if code:
+            print(f"{words}\n{err}", file=sys.stderr)
+            raise CommandError(code, err)
+        return out
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+class CommandError(Exception):
+    """A command failed: its exit code, and what it said."""
+
+
+SERVED = """
+import contextlib, io, json, sys
+from unittest.mock import patch
+from ckptswap.cli.main import main
+
+for line in sys.stdin:
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    code = 0
     try:
-        return subprocess.run(
-            command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=True
-        ).stdout
-    except subprocess.CalledProcessError as error:
-        print(f"{words}\n{error.stderr}", file=sys.stderr)
-        raise
+        with (
+            patch.object(sys, "argv", ["ckptswap", *json.loads(line)]),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            main()
+    except SystemExit as end:
+        code = end.code
+    print(json.dumps([code, *(stream.buffer.getvalue().decode() for stream in (out, err))]), flush=True)
+"""
 
 
 def prepare(folder: Path) -> None:

@@ -7,8 +7,10 @@
 >>> cs.diff(zeros, cs.transplant(ones, zeros, kind="linear.bias")).summary["changed"]
 1
 
-`open`, `save`, `diff`, `transplant`, `evaluate`, `sweep` and `report` are the commands as functions
-(`ckptswap.api`). They are loaded when they are first asked for, and torch when a model first has to run.
+The commands are functions here (`ckptswap.api`): `show`, `diff`, `transplant`, `evaluate`, `sweep`, `report`,
+`plot`, `select`, `convert`, `verify`, `train`, `demo`, `reproduce`; beside them `open` and `save`, and what a
+command does for a flag or for more arguments: `diff3`, `sweep_both`, `compare`. They are loaded when they are
+first asked for, and torch when a model first has to run.
 """
 
 from __future__ import annotations
@@ -22,16 +24,26 @@ from typing import TYPE_CHECKING, Any
 from ckptswap.version import __version__
 
 if TYPE_CHECKING:
-    from ckptswap.api import diff, evaluate, open, report, save, sweep, transplant
+    # isort: off
+    from ckptswap.api import compare, convert, demo, diff, diff3, evaluate, open, plot, report, reproduce, save
+    from ckptswap.api import select, show, sweep, sweep_both, train, transplant, verify
     from ckptswap.checkpoint import Checkpoint
     from ckptswap.selection import Selection
 
 __all__ = [
-    "Checkpoint", "Selection", "__version__", "diff", "evaluate", "open", "report", "save", "sweep", "transplant",
+    "Checkpoint", "Selection", "__version__", "compare", "convert", "demo", "diff", "diff3", "evaluate", "open",
+    "plot", "report", "reproduce", "save", "select", "show", "sweep", "sweep_both", "train", "transplant",
+    "verify",
 ]  # fmt: skip
 _ELSEWHERE = {"Checkpoint": "ckptswap.checkpoint", "Selection": "ckptswap.selection"}
-_ROOMS = ("diff", "report", "sweep", "transplant")
+_ROOMS = ("diff", "report", "show", "sweep", "transplant", "verify")
 """Modules of ours that have the name of a function; the import system makes each an attribute of this package."""
+
+
+def _api() -> ModuleType:
+    """The functions; from now on results show themselves."""
+    import_module("ckptswap.report.display").shows_itself()
+    return import_module("ckptswap.api")
 
 
 class _Room(ModuleType):
@@ -52,7 +64,7 @@ class _Room(ModuleType):
 
     @property
     def _function(self) -> Callable[..., Any]:
-        return getattr(import_module("ckptswap.api"), self.__name__.rpartition(".")[2])
+        return getattr(_api(), self.__name__.rpartition(".")[2])
 
 
 class _Package(ModuleType):
@@ -67,7 +79,7 @@ class _Package(ModuleType):
         if name in _ROOMS:
             return import_module(f"ckptswap.{name}")
         if name in __all__:
-            return getattr(import_module(_ELSEWHERE.get(name, "ckptswap.api")), name)
+            return getattr(import_module(_ELSEWHERE[name]) if name in _ELSEWHERE else _api(), name)
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
     def __dir__(self) -> list[str]:

@@ -1,45 +1,72 @@
 """What `import ckptswap as cs` gives: the commands as functions, whose results show themselves in notebooks.
 
 Wherever a checkpoint may stand, so may its path, a `state_dict` (names → torch tensors or numpy arrays) and an
-`nn.Module`. Nothing here loads torch before a model has to run.
+`nn.Module`. Nothing here loads torch before a model has to run. What a call would tell a person on the way (a
+prefix that was taken off, a pattern that matches nothing, how far it is) goes to `ckptswap.messages.listening`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from ckptswap.checkpoint import Checkpoint
+from ckptswap import lazy
+from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.diff import Diff
-from ckptswap.errors import UsageError
-from ckptswap.report.display import shows_itself
+from ckptswap.diff import diff as compare_two
+from ckptswap.errors import MismatchError, UsageError
+from ckptswap.formats import SHARD_SIZE, write_checkpoint
+from ckptswap.formats.atomic import atomic_file, is_stream, write_stream
+from ckptswap.formats.companions import companions, left_behind
+from ckptswap.formats.overwrite import refuse_precious
+from ckptswap.given import (
+    Given,
+    Names,
+    Patterns,
+    listed,
+    opened,
+    plain,
+    selection_of,
+    several,
+    task_of,
+    tell_unmatched,
+)
+from ckptswap.messages import listener, note, warn
+from ckptswap.moments import Moments
+from ckptswap.renaming import strip_all
 from ckptswap.selection import Selection
+from ckptswap.show import statistics
+from ckptswap.task.spec import parse_args
+from ckptswap.threeway import ThreeWay, three_way
+from ckptswap.transplant import Transplant, plan_transplant
+from ckptswap.transplant import left_behind as lost
+from ckptswap.transplant import transplant as carry_out
+from ckptswap.verify import Report
+from ckptswap.verify import verify as examine
 
 if TYPE_CHECKING:
+    from ckptswap.lab.demo import Demo
+    from ckptswap.lab.reporting import Reproduced
+    from ckptswap.lab.train import TrainResult
     from ckptswap.statistics.comparison import Comparison
-    from ckptswap.sweep.plan import By
+    from ckptswap.sweep.agreement import Agreement
     from ckptswap.sweep.result import SweepResult
-    from ckptswap.task.spec import TaskSpec
-    from ckptswap.transplant import Transplant
+    from ckptswap.sweep.select import Choice
+
+Path_ = str | os.PathLike[str]
 
 
-class Module(Protocol):
-    """What holds tensors under names, as `torch.nn.Module` does."""
+@dataclass(frozen=True)
+class Contents:
+    """What is in a checkpoint: the entries that were selected, and their numbers by name where they were read."""
 
-    def state_dict(self) -> Mapping[str, Any]:
-        """Its tensors by their names."""
-
-
-Given = Checkpoint | str | os.PathLike[str] | Mapping[str, Any] | Module
-Patterns = str | Iterable[str] | None
-"""None and nothing are the same: not given."""
-CELLS = "layer,kind"
+    checkpoint: Checkpoint
+    entries: tuple[Entry, ...]
+    moments: Mapping[str, Moments] | None = None
 
 
 def open(path: Given) -> Checkpoint:
@@ -54,14 +81,10 @@ def open(path: Given) -> Checkpoint:
     ...     checkpoint.read("conv.bias").tolist()
     [1.0, 1.0]
     """
-    from ckptswap.formats import open_checkpoint
-
-    return open_checkpoint(path) if isinstance(path, str | os.PathLike) else _in_memory(path)
+    return opened(path)
 
 
-def save(
-    checkpoint: Given, path: str | os.PathLike[str], *, force: bool = False, drop_unread: bool = False
-) -> Path:
+def save(checkpoint: Given, path: Path_, *, force: bool = False, drop_unread: bool = False) -> Path:
     """Write a checkpoint, such as a variant, in the format that the path's ending says. Returns the path.
 
     Raises `FileError` where the file exists and `force` is not given, `FormatError` where values are not read and
@@ -71,12 +94,39 @@ def save(
     >>> save({"conv.bias": np.ones(2)}, f"{tempfile.mkdtemp()}/a.npz").name
     'a.npz'
     """
-    from ckptswap.formats import write_checkpoint
-
     with ExitStack() as stack:
-        found = _opened(checkpoint, stack)
-        write_checkpoint(found, path, force=force, metadata=found.metadata, drop_unread=drop_unread)
+        source = opened(checkpoint, stack)
+        write_checkpoint(source, path, force=force, metadata=source.metadata, drop_unread=drop_unread)
     return Path(path)
+
+
+def show(
+    checkpoint: Given,
+    *,
+    only: Patterns = (),
+    exclude: Patterns = (),
+    layers: Patterns = (),
+    kind: Patterns = (),
+    stats: bool = False,
+) -> Contents:
+    """List a checkpoint's tensors; with `stats` also read their values: min, max, mean, std, NaN, Inf.
+
+    Raises `SelectionError` where nothing is selected, and what `open` raises.
+
+    >>> import numpy as np
+    >>> [entry.kind for entry in show({"conv.weight": np.ones((1, 1, 3, 3)), "conv.bias": np.ones(1)}).entries]
+    ['conv.weight', 'conv.bias']
+    """
+    selection = selection_of(only, exclude, layers, kind)
+    with ExitStack() as stack:
+        source = opened(checkpoint, stack)
+        _tell_notes(source)
+        entries = tuple(selection.pick(source))
+        tell_unmatched(selection, source)
+        if not stats:
+            return Contents(source, entries)
+        with listener().progress("reading") as progress:
+            return Contents(source, entries, statistics(source, entries, progress))
 
 
 def diff(
@@ -87,15 +137,14 @@ def diff(
     exclude: Patterns = (),
     layers: Patterns = (),
     kind: Patterns = (),
-    map: Patterns = (),
-    strip_prefix: str | None = None,
     stat: bool = False,
+    **names: Any,
 ) -> Diff:
     """What differs, tensor by tensor. `stat` looks at the headers only.
 
-    `map` are rules `OLD=NEW` for the names of `a`, `strip_prefix` comes off both sides first. Raises
-    `SelectionError` where nothing is selected, `UsageError` for a rule or prefix that fits no name, and what
-    `open` raises.
+    `names` bring the two together: `map` (rules `OLD=NEW` for the names of `a`), `map_file`, and `strip_prefix`,
+    which comes off both sides first. Raises `SelectionError` where nothing is selected, `UsageError` for a rule or
+    prefix that fits no name, and what `open` raises.
 
     >>> import ckptswap as cs, numpy as np
     >>> before = {"conv.weight": np.zeros((2, 1, 3, 3)), "conv.bias": np.zeros(2)}
@@ -103,59 +152,121 @@ def diff(
     >>> [(row.name, row.changed) for row in found.rows if row.status == "changed"]
     [('conv.bias', 2)]
     """
-    from ckptswap.diff import diff as compare
-    from ckptswap.renaming import matched, parse_rules
-
-    selection, rules = _selection(only, exclude, layers, kind), parse_rules(_listed(map))
+    selection, how = selection_of(only, exclude, layers, kind), Names.of(**names)
     with ExitStack() as stack:
-        left, right, _ = matched(_opened(a, stack), _opened(b, stack), rules, strip_prefix)
-        return compare(left, right, selection, values=not stat)
+        left, right = opened(a, stack), opened(b, stack)
+        _tell_notes(left, right)
+        _tell_hints(how, right, left)
+        left, right = how.matched(left, right)
+        with listener().progress("comparing") as progress:
+            result = compare_two(left, right, selection, values=not stat, progress=progress)
+        tell_unmatched(selection, left, right)
+    return result
 
 
-def transplant(
-    donor: Given,
-    recipient: Given,
-    out: str | os.PathLike[str] | None = None,
+def diff3(
+    base: Given,
+    a: Given,
+    b: Given,
     *,
     only: Patterns = (),
     exclude: Patterns = (),
     layers: Patterns = (),
     kind: Patterns = (),
-    map: Patterns = (),
-    strip_prefix: str | None = None,
+    **names: Any,
+) -> ThreeWay:
+    """What two checkpoints made of a third that they came from. Arguments and errors are those of `diff`.
+
+    >>> import numpy as np
+    >>> base, a = {"w": np.zeros(2), "b": np.zeros(2)}, {"w": np.ones(2), "b": np.zeros(2)}
+    >>> [(row.name, row.status) for row in diff3(base, a, base).rows]
+    [('w', 'a'), ('b', 'unchanged')]
+    """
+    selection, how = selection_of(only, exclude, layers, kind), Names.of(**names)
+    with ExitStack() as stack:
+        root, left, right = (opened(given, stack) for given in (base, a, b))
+        _tell_notes(root, left, right)
+        _tell_hints(how, root, left, right)
+        root, left, right = how.all_matched(root, left, right)
+        with listener().progress("comparing") as progress:
+            result = three_way(root, left, right, selection, progress=progress)
+        tell_unmatched(selection, root, left, right)
+    return result
+
+
+def planned_transplant(
+    donor: Given,
+    recipient: Given,
+    stack: ExitStack,
+    *,
+    only: Patterns = (),
+    exclude: Patterns = (),
+    layers: Patterns = (),
+    kind: Patterns = (),
     alpha: float = 1.0,
     skip_missing: bool = False,
+    **names: Any,
+) -> Transplant:
+    """Plan a transplant; write nothing. `stack` closes both sides, the rest is as in `transplant`."""
+    selection, how = selection_of(only, exclude, layers, kind), Names.of(**names)
+    own = opened(donor, stack), opened(recipient, stack)
+    giving, receiving = how.matched(*own)
+    try:
+        plan = plan_transplant(giving, receiving, selection, alpha=plain(alpha), skip_missing=skip_missing)
+    except MismatchError as error:
+        hint = how.hint(*own)
+        remedy = f"{hint}; else {error.remedy}" if hint else error.remedy
+        raise MismatchError(error.message, remedy=remedy) from None
+    tell_unmatched(selection, receiving)
+    warn(plan.warnings)
+    return plan
+
+
+def warn_of_loss(plan: Transplant, out: Path_ | None = None) -> None:
+    """Tell what the recipient holds that will not be written, or that changes with what is taken."""
+    warn(lost(plan, out))
+
+
+def transplant(
+    donor: Given,
+    recipient: Given,
+    out: Path_ | None = None,
+    *,
     force: bool = False,
+    link: bool = False,
     drop_unread: bool = False,
+    **selected: Any,
 ) -> Checkpoint:
     """The recipient with the selected tensors taken from the donor: a variant, which is a checkpoint itself.
 
-    Without `out` nothing is written or copied; with it the variant is written there, and opened from there. `map`
-    are rules `OLD=NEW` for the donor's names, `strip_prefix` comes off both sides first. Raises `MismatchError`
-    naming every tensor that does not fit, unless `skip_missing`; `SelectionError` where nothing is selected;
+    Without `out` nothing is written or copied; with it the variant is written there, and opened from there. What
+    is selected say `only`, `exclude`, `layers` and `kind`; how names are brought together `map` (rules `OLD=NEW`
+    for the donor's names), `map_file` and `strip_prefix`; `alpha` how far it goes. Raises `MismatchError` naming
+    every tensor that does not fit, unless `skip_missing`; `SelectionError` where nothing is selected;
     `FileError` where `out` exists and `force` is not given; `FormatError` where values of the recipient are not
-    read and would be lost, unless `drop_unread`.
+    read and would be lost, unless `drop_unread`. `link` hard-links shards that do not change.
 
     >>> import ckptswap as cs, numpy as np
-    >>> ones, zeros = ({"conv.bias": each(2), "conv.weight": each((2, 1, 3, 3))} for each in (np.ones, np.zeros))
+    >>> ones, zeros = ({"conv.bias": fill(2), "conv.weight": fill((2, 1, 3, 3))} for fill in (np.ones, np.zeros))
     >>> variant = cs.transplant(ones, zeros, kind="conv.bias")
     >>> variant.read("conv.bias").tolist(), float(variant.read("conv.weight").max())
     ([1.0, 1.0], 0.0)
     >>> variant.path
     'memory+conv.bias@memory.safetensors'
     """
-    from ckptswap.renaming import matched, parse_rules
-    from ckptswap.transplant import plan_transplant
-    from ckptswap.transplant import transplant as write
-
-    selection, rules = _selection(only, exclude, layers, kind), parse_rules(_listed(map))
     with ExitStack() as stack:
-        giving, receiving, _ = matched(_opened(donor, stack), _opened(recipient, stack), rules, strip_prefix)
-        plan = plan_transplant(giving, receiving, selection, alpha=_plain(alpha), skip_missing=skip_missing)
+        plan = planned_transplant(donor, recipient, stack, **selected)
         if out is not None:
-            return open(write(plan, out, force=force, drop_unread=drop_unread))
+            warn_of_loss(plan, out)
+            return open(carried_out(plan, out, force=force, link=link, drop_unread=drop_unread))
         stack.pop_all()  # the variant reads from both for as long as it lives
         return _named(plan)
+
+
+def carried_out(plan: Transplant, out: Path_ | None = None, **how: Any) -> Path:
+    """Write what is planned; returns the path. `how` are `force`, `link` and `drop_unread`, as in `transplant`."""
+    with listener().progress("writing") as progress:
+        return carry_out(plan, out, progress=progress, **how)
 
 
 def evaluate(
@@ -164,155 +275,280 @@ def evaluate(
     exclude: Patterns = (),
     partial: bool = False,
     map: Patterns = (),
+    map_file: Path_ | None = None,
     strip_prefix: str | None = None,
     **task: Any,
 ) -> Comparison:
     """Score checkpoints on the same samples, with intervals, and their differences, paired.
 
     What `exclude` names need not fit the model, and with `partial` nothing need that does not: what a checkpoint
-    lacks then stays as initialised, of which `warnings` tell. `map` (rules `OLD=NEW`) and `strip_prefix` may
-    concern the names of any. `task` are the keys of `TaskSpec`: model, model_args, data, data_args, target, metric
-    or metrics, batch_size, limit, … Raises `UsageError` where there is no checkpoint, `TaskError`, `MismatchError`
-    and their kin as the command does.
+    lacks then stays as initialised, of which `warnings` tell. `map` (rules `OLD=NEW`), `map_file` and
+    `strip_prefix` may concern the names of any. `task` are the keys of `TaskSpec`: model, model_args, data,
+    data_args, target, metric or metrics, batch_size, limit, …; `config` is a file of them, `task` a `TaskSpec` to
+    begin with. Raises `UsageError` where there is no checkpoint, `TaskError`, `MismatchError` and their kin as the
+    command does.
     """
-    from ckptswap.renaming import map_all, parse_rules, strip_all
-    from ckptswap.task.comparison import compare
-    from ckptswap.task.evaluate import evaluate as score
+    given, spec = several(checkpoints, "checkpoint"), task_of(task, exclude, partial)
+    names = Names.of(map, map_file, strip_prefix)
+    with ExitStack() as stack, listener().progress("evaluating", unit=" samples") as progress:
+        sources = names.renamed(*(opened(each, stack) for each in given))
+        evaluation = lazy.evaluate.evaluate(sources, spec, progress)
+        warn(str(unmatched) for unmatched in evaluation.unmatched(Selection(exclude=spec.exclude)))
+    comparison = lazy.comparison.compare(evaluation)
+    note(evaluation.notes)
+    warn(comparison.warnings)
+    return comparison
 
-    several, spec = _several(checkpoints, "checkpoint"), _spec(task, exclude, partial)
-    with ExitStack() as stack:
-        found = [_opened(each, stack) for each in several]
-        found = strip_all(found, strip_prefix) if strip_prefix else found
-        return compare(score(map_all(found, parse_rules(_listed(map))), spec))
 
-
-def sweep(
-    donor: Given | Sequence[Given],
-    recipient: Given,
-    *,
-    run: str | os.PathLike[str] | None = None,
-    by: Patterns = CELLS,
-    only: Patterns = (),
-    exclude: Patterns = (),
-    layers: Patterns = (),
-    kind: Patterns = (),
-    map: Patterns = (),
-    strip_prefix: str | None = None,
-    partial: bool = False,
-    tolerance: float | None = None,
-    fresh: bool = False,
-    how: dict[str, Any] | None = None,
-    **task: Any,
-) -> SweepResult:
+def sweep(donor: Given | Sequence[Given], recipient: Given, *, claims: bool = False, **how: Any) -> SweepResult:
     """Swap each part of the selection in, one at a time, score the network, and rank what breaks it.
 
-    `by` are ways to split (`layer,kind`, `kind`, `layer`, `tensor`), `run` the folder that remembers scores
-    (default `runs/KEY`), from which the same call continues. A donor may be one of the words of
-    `ckptswap.sweep.donors` (`zeros`, `init:SEED`, …). `exclude` and `partial` say what need not fit the model,
-    `map` and `strip_prefix` rename, as in `evaluate`. `task` are the keys of `TaskSpec`, as in `evaluate`; `how`
-    goes to `Sweep.run` (`top`, `budget`, `executor`, `progress`, …). Raises `UsageError` where there is no
-    donor, and what `ckptswap.sweep.runner.sweep` raises.
+    A donor may be one of the words of `ckptswap.sweep.donors` (`zeros`, `init:SEED`, …). `how` are the flags of
+    the command as keywords (`ckptswap.sweeping.keywords`): what is swapped (`by`, `mode`, `alpha`, …; `only`,
+    `exclude`, `layers`, `kind`; `map`, `map_file`, `strip_prefix`), how far (`top`, `budget`, `screen`,
+    `tolerance`, …) and where (`executor`, `jobs`, …) it is run, the folder that remembers scores (`run`, default
+    `runs/KEY`), from which the same call continues, and the task, as in `evaluate`. With `claims` the paper's
+    claims are judged on it. Leaves in the folder what the command leaves. Raises `UsageError` for a keyword that
+    does not exist or a value that makes no sense, and what `ckptswap.sweep.runner.Sweep.run` raises.
     """
-    from ckptswap.sweep.progress import Listeners
-    from ckptswap.sweep.runner import executor_of, prepared
-    from ckptswap.sweep.spec import RunOptions, SweepSpec
-
-    several = _several(donor, "donor")
-    told = _plain(how or {})
-    listeners = {name: told.pop(name) for name in ("progress", "live", "news", "stop") if name in told}
-    options = RunOptions(run=None if run is None else os.fspath(run), tolerance=tolerance, fresh=fresh, **told)
-    with ExitStack() as stack:
-        opened: dict[str, Checkpoint] = {}
-        names = [_name_of(each, opened, stack) for each in [*several, recipient]]
-        spec = SweepSpec(
-            tuple(names[:-1]),
-            names[-1],
-            _spec(task, exclude, partial),
-            _selection(only, exclude, layers, kind),
-            by=_ways(by),
-            map=tuple(_listed(map)),
-            strip_prefix=strip_prefix,
-        )
-        with prepared(spec, options.run, opened) as planned:
-            planned.run(options, Listeners(**listeners), executor_of(options, spec.task))
-            folder = planned.folder
-    return report(folder)
+    return lazy.sweeping.swept(lazy.sweeping.asked(donor, recipient, **how), claims=claims)
 
 
-def _name_of(given: Given, opened: dict[str, Checkpoint], stack: ExitStack) -> str:
-    """By what a spec names a side: its path; what is in memory is `opened` under a name of its own."""
-    if isinstance(given, str | os.PathLike):
-        return os.fspath(given)
-    checkpoint = _opened(given, stack)
-    name = checkpoint.path if checkpoint.path not in opened else f"{checkpoint.path} {len(opened)}"
-    opened[name] = checkpoint
-    return name
+def sweep_both(
+    donor: Given,
+    recipient: Given,
+    *,
+    back_metric: Patterns,
+    back_target: str | None = None,
+    claims: bool = False,
+    **how: Any,
+) -> dict[str, SweepResult]:
+    """The sweep (`forth`), and the one from the recipient to the donor on the donor's task (`back`).
+
+    Of what the other way predicts (`back_target`) the default is the other of masks and input. Raises as `sweep`
+    does, and where there are several donors or a tolerance.
+    """
+    ways = lazy.sweeping.both_ways(lazy.sweeping.asked(donor, recipient, **how), back_metric, back_target)
+    return {way: lazy.sweeping.swept(asked, claims=claims) for way, asked in ways.items()}
 
 
 def report(
-    run: str | os.PathLike[str],
+    run: Path_,
     *,
     metric: str | None = None,
     tolerance: float | None = None,
-    page: str | os.PathLike[str] | None = None,
+    claims: bool = False,
+    page: Path_ | None = None,
 ) -> SweepResult:
-    """A run's table again, from its folder alone, with the paper's claims judged on it.
+    """A run's table again, from its folder alone; with `claims` the paper's claims are judged on it.
 
     `page` is where to write the HTML report as well. Raises `RunError` for a folder that is no run, or is damaged,
     `MetricError` for a metric that it does not hold, `UsageError` for a tolerance that is no number or below 0,
     `FileError` for a page that would replace a checkpoint or what the run remembers.
     """
-    from ckptswap.formats.atomic import write_text
-    from ckptswap.formats.overwrite import refuse_precious
-    from ckptswap.lab.findings import judge
-    from ckptswap.report.html import about, sweep_html
-    from ckptswap.sweep.analysis import load_analysis
-
     if page is not None:
         refuse_precious(page)
-    result = judge(load_analysis(Path(run), metric, tolerance))
+    result = lazy.sweeping.judged(run, metric, tolerance, claims=claims)
     if page is not None:
-        write_text(page, sweep_html(result, about(os.fspath(run))))
+        _put(lazy.html.sweep_html(result, lazy.html.about(os.fspath(run))).encode(), page)
     return result
 
 
-def _opened(given: Given, stack: ExitStack) -> Checkpoint:
-    return given if isinstance(given, Checkpoint) else stack.enter_context(open(given))
+def compare(runs: Sequence[Path_], *, metric: str | None = None, tolerance: float | None = None) -> Agreement:
+    """Runs side by side: which cells differ, and how alike their rankings are. Raises as `report` does, and
+    `UsageError` for runs that cannot be compared."""
+    load = lazy.analysis.load_result
+    return lazy.agreement.agreement({os.fspath(run): load(run, metric, tolerance) for run in runs})
 
 
-def _in_memory(given: Any) -> Checkpoint:
-    """What holds tensors under names, as a checkpoint of these tensors."""
-    from ckptswap.formats.unread import unread
+def plot(
+    run: Path_,
+    out: Path_,
+    *,
+    kind: Literal["heatmap", "bars", "depth", "scatter"] = "heatmap",
+    metric: str | None = None,
+    tolerance: float | None = None,
+    force: bool = False,
+) -> Path:
+    """Draw what a sweep found, as png, svg or pdf by the ending of `out`. Needs the extra 'plot'.
 
-    if isinstance(given, Checkpoint):
-        return given
-    if isinstance(given, Mapping):
-        return Checkpoint.from_arrays(given)
-    if not _holds_tensors(given):
-        remedy = "give a path, what cs.open or cs.transplant returned, a state_dict, or an nn.Module"
-        raise UsageError(f"{type(given).__name__} is no checkpoint", remedy=remedy)
-    state = given.state_dict()
-    arrays = {name: each for name, each in state.items() if _is_array(each)}
-    found = Checkpoint.from_arrays(arrays, path=f"<{type(given).__name__}>")
-    found.unread = unread(state, _is_array)
-    return found
+    Raises `UsageError` for another ending, for a run of several donors, and where there is nothing of that `kind`;
+    `FileError` for a file that is no such picture, unless `force`; and what `report` raises.
+    """
+    form = lazy.figures.form_of(os.fspath(out))
+    refuse_precious(out, force=force)
+    result = report(run, metric=metric, tolerance=tolerance)
+    if len(result.donors) > 1:
+        raise UsageError(f"{run} has several donors", remedy="draw the run of one: sweep with one --from")
+    charts = lazy.charts
+    draws = {"heatmap": charts.heat, "bars": charts.bars, "depth": charts.depth, "scatter": charts.scatter}
+    picture = draws[kind](result)
+    if charts.is_empty(picture):
+        raise UsageError(
+            f"{run} has nothing for a {kind}", remedy="sweep with --by layer,kind, or choose another --kind"
+        )
+    _put(lazy.figures.draw([picture], form), out)
+    return Path(out)
 
 
-def _is_array(value: object) -> bool:
-    return hasattr(value, "__array__")
+def select(
+    run: Path_,
+    *,
+    tolerance: float | None = None,
+    donor: Patterns = (),
+    recipient: str | None = None,
+    **task: Any,
+) -> Choice:
+    """Find the largest set of a sweep's cells that the donor can replace together.
+
+    Of a folder that this user's own command made, everything is taken up again. A stranger's may name any code and
+    any file: what it says is named again by `donor`, `recipient`, and `model`, `model_args`, `data`, `data_args`,
+    `metric` and `group`. Raises what `ckptswap.sweep.select.select` raises.
+    """
+    named = lazy.trust.NamedAgain(listed(donor), recipient, task) or None
+    with listener().progress("selecting", unit=" cells") as progress:
+        return lazy.select.select(run, tolerance=tolerance, progress=progress, named=named)
 
 
-def _holds_tensors(given: object) -> bool:
-    return callable(getattr(given, "state_dict", None)) and not isinstance(given, type)
+def convert(
+    source: Given,
+    target: Path_,
+    *,
+    strip_prefix: str | None = None,
+    shard_size: int = SHARD_SIZE,
+    drop_unread: bool = False,
+    force: bool = False,
+) -> Path:
+    """Write a checkpoint's tensors in the format that the target's name says, bit for bit. Returns the path.
+
+    A name that ends in / or .index.json asks for shards of at most `shard_size` bytes. Raises as `save` does.
+
+    >>> import numpy as np, tempfile
+    >>> convert({"w": np.ones(2)}, f"{tempfile.mkdtemp()}/a.pt").name
+    'a.pt'
+    """
+    with ExitStack() as stack:
+        checkpoint = opened(source, stack)
+        _tell_notes(checkpoint)
+        note(left_behind(checkpoint, target))
+        [named] = strip_all([checkpoint], strip_prefix) if strip_prefix else [checkpoint]
+        with listener().progress("converting") as progress:
+            return write_checkpoint(
+                named,
+                target,
+                force=force,
+                shard_size=shard_size,
+                drop_unread=drop_unread,
+                progress=progress,
+                others=companions(checkpoint).taken,
+            )
 
 
-def _several(given: Given | Iterable[Given], what: str) -> list[Given]:
-    """One or more. A module may be a sequence too, of its layers."""
-    is_one = isinstance(given, str | os.PathLike | Mapping) or _holds_tensors(given)
-    found: list[Any] = list(given) if isinstance(given, Iterable) and not is_one else [given]
-    if not found:
-        raise UsageError(f"there is no {what}", remedy="give one or more")
-    return found
+def verify(checkpoint: Path_) -> Report:
+    """Read a checkpoint to its end and say what is wrong with it. Raises `FileError` where there is none.
+
+    >>> import numpy as np, tempfile
+    >>> verify(save({"w": np.array([1, np.nan])}, f"{tempfile.mkdtemp()}/a.npz")).ok
+    False
+    """
+    with listener().progress("verifying") as progress:
+        return examine(checkpoint, progress)
+
+
+def train(
+    task: Literal["segment", "reconstruct"],
+    out: Path_,
+    *,
+    init_from: Path_ | None = None,
+    save_init: Path_ | None = None,
+    force: bool = False,
+    **how: Any,
+) -> TrainResult:
+    """Train a network to segment, or to reconstruct its input, and write its checkpoint to `out`.
+
+    `init_from` is a checkpoint to start from, `save_init` where to keep the network as it was before the first
+    step; `how` are the fields of `ckptswap.lab.train.TrainSpec`. Raises what `ckptswap.lab.train.train` raises.
+    """
+    for name in ("model_args", "data_args"):
+        if not isinstance(how.get(name, {}), Mapping):
+            how[name] = parse_args(",".join(listed(how[name])))
+    if "freeze" in how:
+        how["freeze"] = tuple(kind for text in listed(how["freeze"]) for kind in text.split(","))
+    spec = lazy.train.TrainSpec(task, **how)
+    with listener().progress(f"train {task}", unit=" steps") as tell:
+        return lazy.train.train(
+            spec,
+            Path(out),
+            init_from=None if init_from is None else Path(init_from),
+            save_init=None if save_init is None else Path(save_init),
+            progress=lambda step, loss: tell(step, spec.steps, f"loss {loss:.4f}"),
+            force=force,
+        )
+
+
+def demo(folder: Path_ = "ckptswap-demo", *, command: str | None = None) -> Demo:
+    """Train a U-Net to segment and one to reconstruct brain MRI, swap every part, rank what breaks, judge claims.
+
+    Everything is left in the folder; the same call continues. Raises what `ckptswap.lab.demo.demo` raises.
+    """
+    begun: dict[str, Any] = {}
+    with ExitStack() as stack:
+
+        def tell(stage: str, done: int, total: int, remark: str) -> None:
+            if stage not in begun:
+                stack.close()  # the stage before has ended
+                listener().say(f"{len(begun) + 1}/3 {stage}")
+                begun[stage] = stack.enter_context(listener().progress(stage))
+            begun[stage](done, total, remark)
+
+        made = lazy.demo.demo(Path(folder), tell, command=command)
+    lazy.sweeping.leave(made.result, lazy.folder.RunFolder(made.folder / lazy.demo.RUN))
+    return made
+
+
+def reproduce(run: Path_, *, full: bool = False, data: str | None = None, **where: Any) -> Reproduced:
+    """Train networks for segmentation and auto-encoding, swap every part of every pair, judge the paper's claims.
+
+    `where` are `executor`, `jobs` (default 2), `slurm` and `ray_address`, as in `sweep`. Leaves the report in the
+    folder; the same call continues. Raises as `ckptswap.lab.reproduce.reproduce` does.
+    """
+    given = {name: value for name, value in where.items() if value is not None}
+    workers = lazy.sweeping.options_of({"jobs": 2, **given})
+    planned = lazy.reporting.plan(Path(run), is_full=full, data=data)
+    listener().say(planned.told(workers.jobs or 2))
+    with listener().stopping() as stop, listener().progress("reproduce", unit=" s") as tell:
+        outcome = lazy.reproduce.reproduce(
+            planned.experiment,
+            planned.folder,
+            workers=workers,
+            known=planned.cost,
+            progress=lambda done, total, what: tell(round(done), round(total), what),
+            stop=stop,
+        )
+    return lazy.reporting.leave_report(planned, outcome, listener().say)
+
+
+def _put(content: bytes, out: Path_) -> None:
+    """A result into a file, atomically, or to a stream, which is never replaced."""
+    path = os.fspath(out)
+    if is_stream(path):
+        write_stream(path, content)
+        return
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+def _tell_notes(*checkpoints: Checkpoint) -> None:
+    """What a reader should know of each file."""
+    for checkpoint in checkpoints:
+        note(f"{checkpoint.path}: {note}" for note in checkpoint.notes)
+        if checkpoint.unread:
+            listener().warn(str(checkpoint.unread_note))
+
+
+def _tell_hints(names: Names, reference: Checkpoint, *others: Checkpoint) -> None:
+    """Where their names are apart, and which flags would help."""
+    note(hint for other in others if (hint := names.hint(other, reference)))
 
 
 def _named(plan: Transplant) -> Checkpoint:
@@ -323,40 +559,3 @@ def _named(plan: Transplant) -> Checkpoint:
         name = f"{stem}*{plan.alpha:g}{name[len(stem) :]}"
     plan.variant.path = str(Path(plan.recipient.path).parent / name)
     return plan.variant
-
-
-def _listed(given: Patterns) -> list[str]:
-    if given is None or isinstance(given, str):
-        return [] if given is None else [given]
-    found = list(given) if isinstance(given, Iterable) else [given]
-    if not all(isinstance(each, str) for each in found):
-        raise UsageError(f"{given!r} selects nothing", remedy="give a text, or several in a list")
-    return found
-
-
-def _selection(only: Patterns, exclude: Patterns, layers: Patterns, kind: Patterns) -> Selection:
-    only, exclude, layers, kind = map(_listed, (only, exclude, layers, kind))
-    return Selection.parse(only=only, exclude=exclude, layers=layers, kind=kind)
-
-
-def _ways(by: Patterns) -> tuple[By, ...]:
-    return tuple(tuple(way.split(",")) for way in _listed(by) or [CELLS])
-
-
-def _spec(task: dict[str, Any], exclude: Patterns = (), partial: bool = False) -> TaskSpec:
-    from ckptswap.task.spec import TaskSpec
-
-    spec = TaskSpec().merge(_plain({**task, "partial": partial}))
-    return replace(spec, exclude=_selection((), exclude, (), ()).exclude)
-
-
-def _plain(value: Any) -> Any:
-    """Python's own numbers in place of numpy's, inside dicts and lists too: JSON and flags know no others."""
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(map(_plain, value))
-    return value.item() if isinstance(value, np.generic) else value
-
-
-shows_itself()

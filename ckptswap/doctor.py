@@ -25,9 +25,9 @@ def examine() -> dict[str, Facts]:
     requirements = [match.groups() for match in map(_REQUIREMENT.match, requires("ckptswap") or ()) if match]
     needed = [name for name, _, extra in requirements if extra is None]
     bundles = {extra for _, bracket, extra in requirements if bracket}
+    versions: Facts = {"ckptswap": _version("ckptswap"), "python": platform.python_version()}
     return {
-        "versions": {"ckptswap": _version("ckptswap"), "python": platform.python_version()}
-        | {name: _version(name) for name in needed},
+        "versions": versions | {name: _version(name) for name in needed},
         "machine": _machine(),
         "extras": {extra: _version(name) for name, _, extra in requirements if extra and extra not in bundles},
         "plugins": _plugins(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, field, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -17,6 +17,24 @@ MOST = 1 << 62
 Count = Annotated[int, "0 or more"]
 """A whole number, 0 or more."""
 Record = TypeVar("Record")
+
+
+def option(default: Any, help: str, *, factory: Callable[[], Any] | None = None, **metadata: Any) -> Any:
+    """Make a field that is a flag of the command line too.
+
+    `metadata` has what a flag needs: `metavar`, `flag` where it is called otherwise, `short`, `choices`, `least`,
+    `parse` where its text is more than its value; and `defaults`, which says whether a person's own defaults may
+    set it: `file` where a file in some folder may too, `never`.
+    """
+    metadata["help"] = help
+    return (
+        field(default_factory=factory, metadata=metadata) if factory else field(default=default, metadata=metadata)
+    )
+
+
+def flag_name(part: Field[Any]) -> str:
+    """What a field is called on the command line, without dashes before it."""
+    return str(part.metadata.get("flag", part.name)).replace("_", "-")
 
 
 def to_json(value: Any) -> Any:

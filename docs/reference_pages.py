@@ -21,11 +21,11 @@ def cli_page() -> str:
     """Every command with its words, examples, arguments and flags, as `--help` has them."""
     import typer
 
-    from ckptswap.cli.main import app
+    from ckptswap.cli.main import Commands, app
 
     program: Any = typer.main.get_command(app)
     parts = ["# Command line\n", _cleaned(program.help)]
-    for name, command in program.commands.items():
+    for name, command in Commands().items():
         parts.append(f"\n## ckptswap {name}\n\n{_command(command)}")
     return "\n".join(parts).rstrip() + "\n"
 

@@ -19,7 +19,6 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.diff import diff
 from ckptswap.errors import ALIGNED_MOST, near
 from ckptswap.formats import open_checkpoint, write_checkpoint
-from ckptswap.formats.convert import convert
 from ckptswap.renaming import Rule, matched
 from ckptswap.report.checkpoint import show_csv, show_json, show_md, show_table
 from ckptswap.report.diff import diff_csv, diff_json, diff_md, diff_table
@@ -119,7 +118,8 @@ def give(ending: str) -> Callable[[int, Path], object]:
 
 def change_format(count: int, folder: Path) -> object:
     source = write_checkpoint(pair(count)[0], folder / "a.safetensors")
-    return [convert(source, f"{folder}/{name}") for name in ("a.pt", "a.npz", "shards/")]
+    with open_checkpoint(source) as checkpoint:
+        return [write_checkpoint(checkpoint, f"{folder}/{name}") for name in ("a.pt", "a.npz", "shards/")]
 
 
 WORK = {

@@ -6,10 +6,13 @@ from typing import Annotated
 
 import typer
 
-from ckptswap.cli.flags import DropUnreadFlag, ForceFlag
-from ckptswap.cli.terminal import emit, progress, say, tell_notes
+from ckptswap import api
+from ckptswap.cli.flags import FILE, NAMES, DropUnreadFlag, ForceFlag, Keywords, flags
+from ckptswap.cli.terminal import emit
+from ckptswap.formats import SHARD_SIZE
 
 
+@flags(prefix={"strip_prefix": NAMES["strip_prefix"]})
 def convert(
     source: Annotated[
         str, typer.Argument(help="A checkpoint in any format that can be read.", show_default=False)
@@ -21,16 +24,18 @@ def convert(
             show_default=False,
         ),
     ],
-    strip_prefix: Annotated[
-        str | None, typer.Option("--strip-prefix", metavar="PREFIX", help="Take it off all names.")
-    ] = None,
+    prefix: Keywords,
     shard_size: Annotated[
-        int | None, typer.Option(metavar="BYTES", min=1, help="The most tensor data in one shard. [default: 5 GB]")
+        int | None,
+        typer.Option(metavar="BYTES", min=1, help="The most tensor data in one shard. [default: 5 GB]"),
+        FILE,
     ] = None,
     drop_unread: DropUnreadFlag = False,
     force: ForceFlag = False,
 ) -> None:
-    """Write a checkpoint's tensors in the format that the target's name says, bit for bit, and print its path.
+    """Write a checkpoint's tensors in the format that the target's name says, bit for bit.
+
+    Prints the path that was written.
 
     \b
     Examples:
@@ -38,24 +43,5 @@ def convert(
       ckptswap convert segment.safetensors segment.pt
       ckptswap convert segment.safetensors shards/ --shard-size 200000
     """
-    from ckptswap.formats import SHARD_SIZE, open_checkpoint, write_checkpoint
-    from ckptswap.formats.companions import companions
-    from ckptswap.formats.convert import left_behind
-    from ckptswap.renaming import strip_all
-
-    with open_checkpoint(source) as opened:
-        tell_notes(opened)
-        for each in left_behind(opened, target):
-            say(f"ckptswap: note: {each}")
-        [named] = strip_all([opened], strip_prefix) if strip_prefix else [opened]
-        with progress("converting") as tell:
-            written = write_checkpoint(
-                named,
-                target,
-                force=force,
-                shard_size=shard_size or SHARD_SIZE,
-                drop_unread=drop_unread,
-                progress=tell,
-                others=companions(opened).taken,
-            )
-    emit(str(written))
+    how = {"shard_size": shard_size or SHARD_SIZE, "drop_unread": drop_unread, "force": force, **prefix}
+    emit(str(api.convert(source, target, **how)))

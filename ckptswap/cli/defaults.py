@@ -9,52 +9,51 @@ a part of what `--exit-code` promises.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from ckptswap.cli.terminal import say
 from ckptswap.errors import CkptswapError, FileError, UsageError, near
 from ckptswap.plainfiles import read_plain, read_toml
+from ckptswap.records import flag_name
+from ckptswap.registry import Group, is_safe
+from ckptswap.task.spec import TaskSpec
 
 PREFIX = "CKPTSWAP_"
 CONFIG = "CKPTSWAP_CONFIG"
 """Names another file; empty: none."""
 HELP = ("-h", "--help")
 OWN, SHARED = "ckptswap.toml", "pyproject.toml"
-NEVER = frozenset((
-    "from", "to", "data", "data-args", "calibration-data", "calibration-args", "init-from", "map-file", "config",
-    "recipient", "run", "out", "save-init", "force", "drop-unread", "fresh", "repair", "partial", "help",
-    "version", "install-completion",
-    "show-completion",
-))  # fmt: skip
-"""What a command works on, may write or replace, or may go without, is said where it is called."""
-BY_FILE = frozenset((
-    "format", "ascii", "sort", "stat", "stats", "all", "top", "by", "watch", "exit-code", "dry-run", "only",
-    "exclude", "layers", "kind", "map", "strip-prefix", "skip-missing", "shard-size", "alpha", "both", "mode",
-    "model", "model-args", "metric", "back-metric", "target", "back-target", "output", "output-key", "ignore",
-    "normalize", "direction", "batch-size", "limit", "threads", "device", "dtype", "engine", "executor", "jobs",
-    "memory", "budget", "screen", "tolerance", "confidence", "epsilon", "recalibrate-bn", "steps", "lr",
-    "optimizer", "seed", "freeze",
-))  # fmt: skip
-"""All that a file may say, for its folder may be a stranger's: no flag that names files, code or a cluster."""
-_TASK = {
-    "model", "model-args", "data-args", "target", "metric", "direction", "batch-size", "limit", "threads",
-    "device", "dtype", "output", "output-key", "ignore", "normalize", "group",
-}  # fmt: skip
+
+
+class Settable(Enum):
+    """Who may set a flag where it is not given; without such a mark variables may, and files may not."""
+
+    FILE = "file"
+    """A file in some folder may, too, which may be a stranger's: it names no files, no code and no cluster."""
+    NEVER = "never"
+    """Nobody: what a command works on, may write or replace, or may go without, is said where it is called."""
+
+
+_TASK = {flag_name(part) for part in fields(TaskSpec) if part.metadata.get("help")} - {"partial"}
+OF_THE_PROGRAM = ("help", "version", "install-completion", "show-completion")
 PROMISES = {"diff": "exit-code"}
 NARROWING = frozenset(("stat", "only", "exclude", "layers", "kind", "map", "strip-prefix"))
 """What a file may not say beside a promise of the command's, which would then be about less than it seems."""
 _task: ContextVar[Mapping[str, Any]] = ContextVar("task defaults", default={})  # noqa: B039  it is never changed
 OF_A_RUN = ("report", "plot", "select")
 """What a run was scored by, it says itself: a task's key that is said for all commands is not for these."""
-_METRICS = ("iou", "dice", "accuracy", "mse", "psnr")
+_NAMING_CODE: Mapping[str, Group] = {"model": "models", "metric": "metrics"}
+"""Flags that may name code, and the group of the registry that says what of it a file may name."""
 
 
 @dataclass(frozen=True)
@@ -68,31 +67,34 @@ class Default:
     is_by_file: bool
 
 
-def default_map(program: Any, arguments: Sequence[str]) -> dict[str, dict[str, Any]]:
+def default_map(commands: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What the invoked command takes where a flag is not given, as click wants it; what belongs to a task is kept
     for `task_defaults`. Says on stderr what was taken.
 
     Raises `UsageError` for a key that no command has, or a value that makes no sense, naming file or variable.
     """
-    known = {name: _flags(command) for name, command in program.commands.items()}
     name = next((word for word in arguments if not word.startswith("-")), "")
-    if name not in known or name == "doctor" or not set(HELP).isdisjoint(arguments):
+    if name not in commands or name == "doctor" or not set(HELP).isdisjoint(arguments):
         return {}
-    found = [*_from_file(), *_from_environment(known)]
-    for each in found:
-        _check(each, known)
-    command = program.commands.get(name)
-    flags = known[name]
-    values = {each.flag: each for each in found if not each.command and each.flag in flags}
+    defaults = [*_from_file(), *_from_environment(commands)]
+    if not defaults:  # then nobody needs to know the flags of all commands
+        _task.set({})
+        return {}
+    commands = dict(commands)  # each loaded once
+    known = {name: _flags(command) for name, command in commands.items()}
+    for default in defaults:
+        _check(default, commands)
+    command, flags = commands[name], known[name]
+    values = {default.flag: default for default in defaults if not default.command and default.flag in flags}
     if name in OF_A_RUN:
-        values = {flag: each for flag, each in values.items() if flag not in _TASK}
-    values |= {each.flag: each for each in found if each.command == name and each.flag in flags}
+        values = {flag: default for flag, default in values.items() if flag not in _TASK}
+    values |= {default.flag: default for default in defaults if default.command == name and default.flag in flags}
     given = _given(command, flags, arguments[arguments.index(name) + 1 :])
-    left = {flag: each for flag, each in values.items() if flag not in given}
+    left = {flag: default for flag, default in values.items() if flag not in given}
     left = _without_narrowing(left, PROMISES.get(name), given)
     _say(left)
-    cast = {flag: _cast(command, flags[flag], each) for flag, each in left.items()}
-    task = {flag for flag in left if set(flags) >= _TASK and flag in _TASK}
+    cast = {flag: _cast(command, flags[flag], default) for flag, default in left.items()}
+    task = {flag for flag in left if flags.keys() >= _TASK and flag in _TASK}
     _task.set({flag: cast[flag] for flag in task})
     return {name: {str(flags[flag].name): _listed(flags[flag], left[flag]) for flag in left.keys() - task}}
 
@@ -101,30 +103,30 @@ def _without_narrowing(values: dict[str, Default], promise: str | None, given: s
     """Without what a file says beside a promise; says on stderr what that was."""
     if promise is None or (promise not in given and promise not in values):
         return values
-    left_out = {flag: each for flag, each in values.items() if each.is_by_file and flag in NARROWING}
-    for flag, each in left_out.items():
-        say(f"ckptswap: note: --{flag} of {each.where} is left out: --{promise} would promise less than it seems")
-    return {flag: each for flag, each in values.items() if flag not in left_out}
+    left_out = {flag: value for flag, value in values.items() if value.is_by_file and flag in NARROWING}
+    for flag, value in left_out.items():
+        say(f"ckptswap: note: --{flag} of {value.where} is left out: --{promise} would promise less than it seems")
+    return {flag: value for flag, value in values.items() if flag not in left_out}
 
 
 def _given(command: Any, flags: Mapping[str, Any], arguments: Sequence[str]) -> set[str]:
     """The flags that the command line gives, by a task file too; and arguments of a model that it names itself."""
     try:
-        said, _, _ = command.make_parser(_context(command)).parse_args(list(arguments))
+        parsed, _, _ = command.make_parser(_context(command)).parse_args(list(arguments))
     except Exception:  # click says soon what is wrong
         return set()
-    found = {flag for flag, parameter in flags.items() if parameter.name in said}
-    if "config" in found:
+    given = {flag for flag, parameter in flags.items() if parameter.name in parsed}
+    if "config" in given:
         with suppress(CkptswapError):
-            found |= read_toml(said["config"]).keys()
-    return found | ({"model-args"} if "model" in found else set())
+            given |= read_toml(parsed["config"]).keys()
+    return given | ({"model-args"} if "model" in given else set())
 
 
-def _listed(parameter: Any, each: Default) -> Any:
+def _listed(parameter: Any, default: Default) -> Any:
     """A value as click takes it: a list where the flag may be repeated; a table is its `key=value`."""
-    if isinstance(each.value, dict):
-        return [f"{key}={json.dumps(value)}" for key, value in each.value.items()]
-    return [each.value] if parameter.multiple and not isinstance(each.value, list) else each.value
+    if isinstance(default.value, dict):
+        return [f"{key}={json.dumps(value)}" for key, value in default.value.items()]
+    return [default.value] if parameter.multiple and not isinstance(default.value, list) else default.value
 
 
 def task_defaults() -> Mapping[str, Any]:
@@ -134,20 +136,32 @@ def task_defaults() -> Mapping[str, Any]:
 
 def _say(values: Mapping[str, Default]) -> None:
     by_place: dict[str, list[str]] = {}
-    for flag, each in values.items():
-        by_place.setdefault(each.where, []).append(f"--{flag} {each.value}")
-    for where, said in by_place.items():
-        say(f"ckptswap: note: {', '.join(said)} by {where}")
+    for flag, default in values.items():
+        by_place.setdefault(default.where, []).append(f"--{flag} {default.value}")
+    for where, words in by_place.items():
+        say(f"ckptswap: note: {', '.join(words)} by {where}")
 
 
 def _flags(command: Any) -> dict[str, Any]:
     """A command's options by their long names, without dashes."""
     return {
-        word.removeprefix("--"): each
-        for each in command.params
-        if each.param_type_name == "option"
-        for word in each.opts
+        word.removeprefix("--"): parameter
+        for parameter in command.params
+        if parameter.param_type_name == "option"
+        for word in parameter.opts
         if word.startswith("--")
+    }
+
+
+def marks(command: Any) -> dict[str, Settable | None]:
+    """Who may set each of a command's options."""
+    parameters = inspect.signature(command.callback).parameters
+    return {
+        flag: next(
+            (mark for mark in parameters[option.name].annotation.__metadata__ if isinstance(mark, Settable)), None
+        )
+        for flag, option in _flags(command).items()
+        if option.name in parameters
     }
 
 
@@ -156,57 +170,56 @@ def _context(command: Any) -> Any:
     return command.context_class(command, help_option_names=list(HELP))
 
 
-def _cast(command: Any, parameter: Any, each: Default) -> Any:
+def _cast(command: Any, parameter: Any, default: Default) -> Any:
     """A value as the flag would give it; click alone would take 1.5 for 1, and true too."""
-    values = each.value if isinstance(each.value, list) else [each.value]
+    values = default.value if isinstance(default.value, list) else [default.value]
     kind = type(parameter.type).__name__
     whole = kind.startswith("Int") and any(isinstance(value, float | bool) for value in values)
     if whole or ("Float" in kind and any(isinstance(value, bool) for value in values)):
         raise UsageError(
-            f"{each.where}: {each.flag} is {each.value!r}", remedy="it must be a number, whole if it counts"
+            f"{default.where}: {default.flag} is {default.value!r}",
+            remedy="it must be a number, whole if it counts",
         )
     try:
-        return parameter.type_cast_value(_context(command), _listed(parameter, each))
+        return parameter.type_cast_value(_context(command), _listed(parameter, default))
     except Exception as error:  # click's own class is typer's in some versions
-        said = getattr(error, "message", "give one value")
-        raise UsageError(f"{each.where}: {each.flag} is {each.value!r}", remedy=said) from None
+        remedy = getattr(error, "message", "give one value")
+        raise UsageError(f"{default.where}: {default.flag} is {default.value!r}", remedy=remedy) from None
 
 
-def _check(each: Default, known: Mapping[str, Mapping[str, Any]]) -> None:
-    everywhere = {flag for flags in known.values() for flag in flags} - NEVER
-    if each.command and each.command not in known:
-        hint = near(each.command, known) or "name a command, such as [sweep]"
-        raise UsageError(f"{each.where}: there is no command {each.command!r}", remedy=hint)
-    if each.flag in NEVER:
-        raise UsageError(
-            f"{each.where}: {each.flag} has no default", remedy=f"give --{each.flag} where it is needed"
-        )
-    flags = set(known[each.command]) - NEVER if each.command else everywhere
-    if each.flag not in flags:
-        hint = near(each.flag, flags) or "take it out, or correct its name"
-        raise UsageError(f"{each.where}: there is no flag --{each.flag}", remedy=hint)
-    if each.is_by_file:
-        _check_file(each)
+def _check(default: Default, commands: Mapping[str, Any]) -> None:
+    where, flag = default.where, default.flag
+    if default.command and default.command not in commands:
+        hint = near(default.command, commands) or "name a command, such as [sweep]"
+        raise UsageError(f"{where}: there is no command {default.command!r}", remedy=hint)
+    every = {flag: mark for command in commands.values() for flag, mark in marks(command).items()}
+    if every.get(flag, Settable.NEVER if flag in OF_THE_PROGRAM else None) is Settable.NEVER:
+        raise UsageError(f"{where}: {flag} has no default", remedy=f"give --{flag} where it is needed")
+    own = marks(commands[default.command]) if default.command else every
+    known = {flag for flag in own if every[flag] is not Settable.NEVER}
+    if flag not in known:
+        hint = near(flag, known) or "take it out, or correct its name"
+        raise UsageError(f"{where}: there is no flag --{flag}", remedy=hint)
+    if default.is_by_file:
+        _check_file(default, every[flag])
 
 
-def _check_file(each: Default) -> None:
+def _check_file(default: Default, mark: Settable | None) -> None:
     """What a file may not say: its folder may be a stranger's, and so may code be that it names."""
-    if each.flag not in BY_FILE:
-        variable = PREFIX + each.flag.upper().replace("-", "_")
+    if mark is not Settable.FILE:
+        variable = PREFIX + default.flag.upper().replace("-", "_")
         raise UsageError(
-            f"{each.where}: {each.flag} may name files, code or a cluster, which a file in some folder may not",
-            remedy=f"give --{each.flag}, or set {variable}",
+            f"{default.where}: {default.flag} may name files, code or a cluster, which a file in some folder may "
+            "not",
+            remedy=f"give --{default.flag}, or set {variable}",
         )
-    values = each.value if isinstance(each.value, list) else [each.value]
+    values = default.value if isinstance(default.value, list) else [default.value]
     words = [word.strip() for value in values for word in str(value).split(",")]
-    is_own = {
-        "model": all(word.startswith(("smp:", "lab:")) for word in words),
-        "metric": all(word.removesuffix(":pooled") in _METRICS for word in words),
-    }
-    if not is_own.get(each.flag.removeprefix("back-"), True):
+    group = _NAMING_CODE.get(default.flag.removeprefix("back-"))
+    if group and not all(is_safe(group, word) for word in words):
         raise UsageError(
-            f"{each.where}: {each.flag} = {each.value!r} would run code that is named in a file",
-            remedy=f"give --{each.flag}, or -c task.toml, where it is needed",
+            f"{default.where}: {default.flag} = {default.value!r} would run code that is named in a file",
+            remedy=f"give --{default.flag}, or -c task.toml, where it is needed",
         )
 
 
@@ -220,10 +233,12 @@ def _from_file() -> Iterator[Default]:
     content = read_toml(path)
     tables = _own_table(content) if path.name == SHARED else content
     if not isinstance(tables, dict):
-        raise UsageError(f"{path}: [tool.ckptswap] is no table", remedy="write [tool.ckptswap] and flag = value")
+        raise UsageError(
+            f"{path}: [tool.ckptswap] is not a table", remedy="write [tool.ckptswap] and flag = value"
+        )
     for key, value in tables.items():
         if isinstance(value, dict) and not key.endswith("-args"):
-            yield from (Default(key, flag, each, str(path), True) for flag, each in value.items())
+            yield from (Default(key, flag, part, str(path), True) for flag, part in value.items())
         else:
             yield Default("", key, value, str(path), True)
 
@@ -251,12 +266,12 @@ def _is_honoured(path: Path) -> bool:
     """Whether nobody but this user (and root) can have written a file; says on stderr why not."""
     try:
         target = path.resolve()
-        places = [os.stat(each) for each in (path, path.parent, target.parent)]
+        places = [os.stat(place) for place in (path, path.parent, target.parent)]
     except OSError:
         return False
     if places[0].st_uid not in (0, os.geteuid()):
         fault = "it belongs to somebody else"
-    elif any(each.st_mode & stat.S_IWOTH for each in places):
+    elif any(place.st_mode & stat.S_IWOTH for place in places):
         fault = "everybody may write there"
     else:
         return True
@@ -273,13 +288,13 @@ def _own_table(content: Mapping[str, Any]) -> Any:
 # The environment -------------------------------------------------------------------------------------------------
 
 
-def _from_environment(known: Mapping[str, Mapping[str, Any]]) -> Iterator[Default]:
+def _from_environment(commands: Container[str]) -> Iterator[Default]:
     for name, value in sorted(os.environ.items()):
         if not name.startswith(PREFIX) or name == CONFIG:
             continue
         key = name.removeprefix(PREFIX).lower().replace("_", "-")
         command, _, flag = key.partition("-")
-        if command in known and flag:
+        if command in commands and flag:
             yield Default(command, flag, value, name, False)
         else:
             yield Default("", key, value, name, False)

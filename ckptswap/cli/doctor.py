@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Any
 
-import typer
+from ckptswap import lazy
+from ckptswap.cli.flags import TextFlags, flags
+from ckptswap.report.text import safe
 
-from ckptswap.cli.flags import OutFlag, OverFlag
-from ckptswap.cli.terminal import emit
 
-
-def doctor(
-    format: Annotated[Literal["table", "json"], typer.Option("--format", help="How to print it.")] = "table",
-    out: OutFlag = None,
-    force: OverFlag = False,
-) -> None:
+@flags()
+def doctor(output: TextFlags) -> None:
     """Print versions, threads, devices and extras: what a bug report needs.
 
     \b
@@ -22,14 +19,11 @@ def doctor(
       ckptswap doctor
       ckptswap doctor --format json | jq .versions
     """
-    from ckptswap.doctor import examine
-    from ckptswap.report.text import dump_json, safe
+    output.emit(lazy.doctor.examine(), table=_lines)
 
-    found = examine()
-    if format == "json":
-        emit(dump_json(found), out)
-        return
+
+def _lines(sections: Mapping[str, Mapping[str, Any]]) -> str:
     lines = []
-    for section, facts in found.items():
+    for section, facts in sections.items():
         lines += [section, *(f"  {name:<28} {safe(str(fact))}" for name, fact in facts.items())]
-    emit("\n".join(lines), out)
+    return "\n".join(lines)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Annotated
 
 import typer
 
+from ckptswap import api
 from ckptswap.cli.completion import complete_names
-from ckptswap.cli.flags import FormatFlag, NameFlags, OutFlag, OverFlag, PartialFlag, Patterns, TaskFlags, flags
-from ckptswap.cli.terminal import emit, note, progress, style, warn
+from ckptswap.cli.flags import FILE, NAMES, PARTIAL, TASK, Keywords, OutputFlags, Patterns, flags, task_keywords
 from ckptswap.errors import EXIT_PARTIAL
-from ckptswap.selection import Selection
+from ckptswap.report import evaluate as report
 
 
-@flags
+@flags(task=TASK, names=NAMES, fit=PARTIAL)
 def evaluate(
     checkpoints: Annotated[list[str], typer.Argument(help="One or more checkpoints.", show_default=False)],
-    task: TaskFlags,
-    names: NameFlags,
+    task: Keywords,
+    names: Keywords,
+    fit: Keywords,
+    output: OutputFlags,
     exclude: Annotated[
         Patterns,
         typer.Option(
@@ -27,11 +28,8 @@ def evaluate(
             help="These tensors need not fit the model: whole name or kind, as a glob.",
             autocompletion=complete_names,
         ),
+        FILE,
     ] = None,
-    partial: PartialFlag = False,
-    format: FormatFlag = "table",
-    out: OutFlag = None,
-    force: OverFlag = False,
 ) -> None:
     """Score checkpoints on the same samples, with intervals, and their differences, paired.
 
@@ -41,27 +39,12 @@ def evaluate(
       ckptswap evaluate segment.safetensors reconstruct.safetensors --data lab:mni --metric dice,iou --limit 16
       ckptswap evaluate reconstruct.safetensors --data lab:mni --target input --metric psnr --format json
     """
-    from ckptswap.formats import open_checkpoint
-    from ckptswap.report import evaluate as report
-    from ckptswap.report.text import dump_json
-    from ckptswap.task.comparison import compare
-    from ckptswap.task.evaluate import evaluate as score
-
-    with ExitStack() as stack, progress("evaluating", unit=" samples") as tell:
-        opened = [stack.enter_context(open_checkpoint(path)) for path in checkpoints]
-        spec = task.spec(exclude=exclude, partial=partial)
-        found = score(names.renamed(*opened), spec, tell)
-        warn(map(str, found.unmatched(Selection(exclude=spec.exclude))))
-    comparison = compare(found)
-    note(found.notes)
-    warn(comparison.warnings)
-    data = report.evaluate_json(comparison)
-    texts = {
-        "table": lambda: report.evaluate_table(data, style(out)),
-        "json": lambda: dump_json(data),
-        "csv": lambda: report.evaluate_csv(data),
-        "md": lambda: report.evaluate_md(data),
-    }
-    emit(texts[format](), out)
+    comparison = api.evaluate(checkpoints, exclude=exclude, **fit, **names, **task_keywords(task))
+    output.emit(
+        report.evaluate_json(comparison),
+        table=lambda document: report.evaluate_table(document, output.style),
+        csv=report.evaluate_csv,
+        md=report.evaluate_md,
+    )
     if comparison.failed:
         raise typer.Exit(EXIT_PARTIAL)

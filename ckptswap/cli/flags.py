@@ -1,29 +1,133 @@
-"""Flags that several commands share, as dataclasses: a command takes one as a parameter, its fields are flags."""
+"""Flags: made of the fields of the library's own dataclasses, or shared by several commands.
+
+A command takes a group of them as one parameter.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
-from typing import Annotated, Any, Literal, get_type_hints
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
 
-from ckptswap.checkpoint import Checkpoint
 from ckptswap.cli.completion import complete_kinds, complete_layers, complete_names
-from ckptswap.cli.defaults import task_defaults
-from ckptswap.cli.terminal import note
-from ckptswap.selection import Selection
+from ckptswap.cli.defaults import Settable, task_defaults
+from ckptswap.cli.terminal import emit, style
+from ckptswap.formats.overwrite import refuse_precious
+from ckptswap.given import Names
+from ckptswap.records import flag_name
+from ckptswap.report.text import Style, dump_json
+from ckptswap.task.spec import TaskSpec
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
+STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 Patterns = list[str] | None
 Format = Literal["table", "json", "csv", "md"]
+Group = dict[str, tuple[Any, Any]]
+"""Flags by name: the annotation that typer reads, and the default."""
+Keywords = dict[str, Any]
+"""What the flags of a group say, as keywords of the library's functions."""
 
-FormatFlag = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+
+FILE, NEVER = Settable.FILE, Settable.NEVER
 
 
-STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+# Groups of flags -------------------------------------------------------------------------------------------------
+
+
+def flags_of(spec: type, *names: str) -> Group:
+    """The flags of a dataclass: of the fields that are named, or of all that have a help.
+
+    What is not given is None, and False of a flag without a value. A field's metadata is that of
+    `ckptswap.records.option`.
+    """
+    hints, made = get_type_hints(spec), {}
+    for part in fields(spec):
+        if part.metadata.get("help") and (not names or part.name in names):
+            name = flag_name(part).replace("-", "_")
+            made[name] = (_annotation(hints[part.name], part), False if hints[part.name] is bool else None)
+    return made
+
+
+def _annotation(hint: Any, part: Field[Any]) -> Any:
+    """The type as typer wants it, with all that the field says of its flag."""
+    said = part.metadata
+    words = [f"--{flag_name(part)}"] if "short" in said or hint is bool else []
+    words += [f"-{said['short']}"] if "short" in said else []
+    how = {
+        "help": said["help"],
+        "metavar": said.get("metavar"),
+        "min": said.get("least"),
+        "parser": said.get("parse"),
+    }
+    option = typer.Option(*words, **{name: value for name, value in how.items() if value is not None})
+    marks = [Settable(said["defaults"])] if "defaults" in said else []
+    return Annotated[(_typed(hint, said), option, *marks)]  # type: ignore[misc]
+
+
+def _typed(hint: Any, said: Mapping[str, Any]) -> Any:
+    if said.get("choices"):
+        return Literal[tuple(said["choices"])] | None
+    if said.get("parse"):
+        return str | None
+    if hint is bool:
+        return bool
+    inner = (
+        [part for part in get_args(hint) if part is not NoneType]
+        if get_origin(hint) in (Union, UnionType)
+        else [hint]
+    )
+    origin = get_origin(inner[0])
+    return list[str] | None if origin in (tuple, Mapping) else inner[0] | None
+
+
+def flags(**groups: Group) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Replace a command's parameters for typer to read: one that is named here by the flags of its group, whose
+    values it gets as a dict; one that is a dataclass by its fields."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = get_type_hints(command, include_extras=True)
+        forms = {name: hint for name, hint in own.items() if isinstance(hint, type) and is_dataclass(hint)}
+        every = groups | {name: _fields(form) for name, form in forms.items()}
+        parameters = [
+            parameter
+            for name, said in inspect.signature(command).parameters.items()
+            for parameter in (
+                itertools.starmap(_parameter, every[name].items())
+                if name in every
+                else [said.replace(annotation=own[name], kind=KEYWORD)]
+            )
+        ]
+
+        @functools.wraps(command)
+        def called(**given: Any) -> None:
+            for name, group in every.items():
+                values = {flag: given.pop(flag) for flag in group}
+                given[name] = forms[name](**values) if name in forms else values
+            command(**given)
+
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return called
+
+    return decorate
+
+
+def _fields(form: type) -> Group:
+    hints = get_type_hints(form, include_extras=True)
+    return {part.name: (hints[part.name], part.default) for part in fields(form)}
+
+
+def _parameter(name: str, flag: tuple[Any, Any]) -> inspect.Parameter:
+    return inspect.Parameter(name, KEYWORD, annotation=flag[0], default=flag[1])
+
+
+# Where the result goes -------------------------------------------------------------------------------------------
 
 
 def writable(context: typer.Context, path: str | None) -> str | None:
@@ -32,8 +136,6 @@ def writable(context: typer.Context, path: str | None) -> str | None:
     if path in STDOUT:
         return None
     if path is not None and not context.resilient_parsing:
-        from ckptswap.formats.overwrite import refuse_precious
-
         refuse_precious(path, force=context.params.get("force", False))
     return path
 
@@ -47,246 +149,94 @@ OutFlag = Annotated[
         help="Write the result there instead of to the terminal.",
         callback=writable,
     ),
+    NEVER,
 ]
 OverFlag = Annotated[
-    bool, typer.Option("--force", is_eager=True, help="With -o, replace a file that is not such a result.")
+    bool, typer.Option("--force", is_eager=True, help="With -o, replace a file that is not such a result."), NEVER
 ]
 """Read by `writable`, for which it has to be known first."""
-ForceFlag = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
+FormatFlag = Annotated[Format, typer.Option("--format", help="How to print the result."), FILE]
+AsciiFlag = Annotated[bool, typer.Option("--ascii", help="Draw with plain ASCII only."), FILE]
+
+
+@dataclass
+class OutputFlags:
+    """How the result is printed, and where."""
+
+    format: FormatFlag = "table"
+    out: OutFlag = None
+    force: OverFlag = False
+
+    @property
+    def style(self) -> Style:
+        """How to draw there."""
+        return style(self.out, ascii=getattr(self, "ascii", False))
+
+    def emit(self, document: Mapping[str, Any], **forms: Callable[[Any], str]) -> None:
+        """Print a document as JSON, or what one of the other forms makes of it."""
+        emit(dump_json(document) if self.format == "json" else forms[self.format](document), self.out)
+
+
+@dataclass
+class DrawnFlags(OutputFlags):
+    """The same for what is drawn, too."""
+
+    ascii: AsciiFlag = False
+
+
+@dataclass
+class TextFlags(OutputFlags):
+    """The same for what is no table."""
+
+    format: Annotated[
+        Literal["table", "json"], typer.Option("--format", help="How to print the result."), FILE
+    ] = (  # type: ignore[assignment]
+        "table"
+    )
+
+
+# What several commands take --------------------------------------------------------------------------------------
+
+CheckpointArgument = Annotated[str, typer.Argument(help="A checkpoint: a file or a folder.", show_default=False)]
+ForceFlag = Annotated[bool, typer.Option("--force", help="Replace a file that exists."), NEVER]
 DropUnreadFlag = Annotated[
     bool,
     typer.Option("--drop-unread", help="Leave out what holds values and cannot be read: packed weights, arrays."),
+    NEVER,
 ]
-AsciiFlag = Annotated[bool, typer.Option("--ascii", help="Draw with plain ASCII only.")]
 
 
-@dataclass
-class SelectionFlags:
-    """Which tensors. Values of one flag are alternatives, different flags intersect."""
-
-    only: Annotated[
-        Patterns,
-        typer.Option(
-            "--only",
-            metavar="PATTERN",
-            help="Whole tensor name or kind, as a glob: 'bn.running_*'.",
-            autocompletion=complete_names,
-        ),
-    ] = None
-    exclude: Annotated[
-        Patterns,
-        typer.Option(
-            "--exclude",
-            metavar="PATTERN",
-            help="Leave these out; read like --only.",
-            autocompletion=complete_names,
-        ),
-    ] = None
-    layers: Annotated[
-        Patterns,
-        typer.Option(
-            "--layers",
-            metavar="PATTERN",
-            help="Layer paths by whole segments, and all below: 'encoder.3', 'encoder.0:2', '**.conv1'.",
-            autocompletion=complete_layers,
-        ),
-    ] = None
-    kind: Annotated[
-        Patterns,
-        typer.Option(
-            "--kind",
-            metavar="KIND",
-            help="Kinds, globs and aliases: conv.bias, 'bn.*', bn.stats.",
-            autocompletion=complete_kinds,
-        ),
-    ] = None
-
-    def selection(self) -> Selection:
-        """What the flags select; raises `SelectionError` for an impossible pattern."""
-        return Selection.parse(
-            only=self.only or (), exclude=self.exclude or (), layers=self.layers or (), kind=self.kind or ()
-        )
+def _patterns(name: str, metavar: str, help: str, complete: Callable[..., Any]) -> tuple[Any, None]:
+    option = typer.Option(f"--{name}", metavar=metavar, help=help, autocompletion=complete)
+    return Annotated[Patterns, option, FILE], None
 
 
-@dataclass
-class NameFlags:
-    """How the names of two checkpoints are brought together."""
-
-    map: Annotated[
-        Patterns,
-        typer.Option(
-            "--map",
-            metavar="OLD=NEW",
-            help="Rename tensors of the first one (of several: of any): 'net.*=encoder.*' or 're:…=…'.",
-        ),
-    ] = None
-    map_file: Annotated[
-        str | None,
-        typer.Option("--map-file", metavar="FILE", help="Such rules, one a line."),
-    ] = None
-    strip_prefix: Annotated[
-        str | None,
-        typer.Option("--strip-prefix", metavar="PREFIX", help="Take it off all names."),
-    ] = None
-
-    def renamed(self, *checkpoints: Checkpoint) -> list[Checkpoint]:
-        """Each by itself, where a rule or the prefix may concern any of them."""
-        from ckptswap.renaming import map_all, parse_rules, strip_all
-
-        found = strip_all(checkpoints, self.strip_prefix) if self.strip_prefix else checkpoints
-        return map_all(found, parse_rules(self.map or (), self.map_file))
-
-    def matched(self, other: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
-        """Both under comparable names; says on stderr which prefix was found where none was named."""
-        from ckptswap.renaming import matched, parse_rules
-
-        rules = parse_rules(self.map or (), self.map_file)
-        other, reference, said = matched(other, reference, rules, self.strip_prefix)
-        note([said] if said else [])
-        return other, reference
-
-    def hint(self, other: Checkpoint, reference: Checkpoint) -> str | None:
-        """Where two files' names are apart, and which of these flags would help; None where one was given."""
-        from ckptswap.hints import names_apart
-
-        is_given = self.map or self.map_file or self.strip_prefix
-        return None if is_given else names_apart(other, reference)
-
-    def sides_matched(
-        self, recipient: Checkpoint, donors: Sequence[Checkpoint]
-    ) -> tuple[Checkpoint, list[Checkpoint]]:
-        """The same for a sweep's recipient and donors."""
-        from ckptswap.renaming import parse_rules, sides_matched
-
-        rules = parse_rules(self.map or (), self.map_file)
-        recipient, found, said = sides_matched(recipient, donors, rules, self.strip_prefix)
-        note(said)
-        return recipient, found
-
-    def all_matched(self, reference: Checkpoint, *others: Checkpoint) -> list[Checkpoint]:
-        """The same for several, where a rule or a prefix may concern any of them."""
-        from ckptswap.renaming import all_matched, parse_rules
-
-        found, said = all_matched(reference, others, parse_rules(self.map or (), self.map_file), self.strip_prefix)
-        note(said)
-        return found
-
-
-PartialFlag = Annotated[
-    bool,
-    typer.Option(
-        "--partial",
-        help="Load what fits the model, and list the rest; what the file lacks stays as initialised.",
+SELECTION = {
+    "only": _patterns("only", "PATTERN", "Whole tensor name or kind, as a glob: 'bn.running_*'.", complete_names),
+    "exclude": _patterns("exclude", "PATTERN", "Leave these out; read like --only.", complete_names),
+    "layers": _patterns(
+        "layers",
+        "PATTERN",
+        "Layer paths by whole segments, and all below: 'encoder.3', 'encoder.0:2', '**.conv1'.",
+        complete_layers,
     ),
+    "kind": _patterns("kind", "KIND", "Kinds, globs and aliases: conv.bias, 'bn.*', bn.stats.", complete_kinds),
+}
+"""Which tensors. Values of one flag are alternatives, different flags intersect."""
+NAMES = flags_of(Names)
+"""How the names of two checkpoints are brought together."""
+CONFIG = Annotated[
+    str | None,
+    typer.Option("-c", "--config", metavar="FILE", help="A TOML file with these keys; flags win."),
+    NEVER,
 ]
+_TASK = flags_of(TaskSpec)
+PARTIAL = {"partial": _TASK.pop("partial")}
+TASK = {"config": (CONFIG, None), **_TASK}
+"""What 'score' means: model, data, metrics. The same keys, without dashes, in a file given with -c."""
+MetricFlag = Annotated[str | None, typer.Option(help="Which of the run's metrics. [default: its first]"), FILE]
 
 
-@dataclass
-class TaskFlags:
-    """What 'score' means: model, data, metrics. The same keys, without dashes, in a file given with -c."""
-
-    config: Annotated[
-        str | None, typer.Option("-c", "--config", metavar="FILE", help="A TOML file with these keys; flags win.")
-    ] = None
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SPEC",
-            help="smp:NAME, file.py:callable or package.module:callable; not needed where the checkpoint says it.",
-        ),
-    ] = None
-    model_args: Annotated[
-        Patterns, typer.Option(metavar="K=V,…", help="Arguments of the model: encoder_name=resnet18,classes=1.")
-    ] = None
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="SPEC", help="A folder with images/ and masks/, file.py:callable, or lab:mni."),
-    ] = None
-    data_args: Annotated[Patterns, typer.Option(metavar="K=V,…", help="Arguments of the data callable.")] = None
-    target: Annotated[
-        Literal["masks", "input"] | None, typer.Option(help="What to predict; 'input' for auto-encoders.")
-    ] = None
-    metric: Annotated[
-        Patterns,
-        typer.Option(metavar="NAME", help="iou, dice, accuracy (or NAME:pooled), mse, psnr, or file.py:callable."),
-    ] = None
-    direction: Annotated[
-        Literal["max", "min"] | None, typer.Option(help="Which way is better, for a metric of your own.")
-    ] = None
-    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Samples at once. [default: 8]")] = None
-    limit: Annotated[int | None, typer.Option(metavar="N", help="Use the first N samples only.")] = None
-    threads: Annotated[int | None, typer.Option(metavar="N", help="Torch threads. [default: all cores]")] = None
-    device: Annotated[str | None, typer.Option(metavar="NAME", help="Where to compute. [default: cpu]")] = None
-    dtype: Annotated[
-        Literal["f64", "f32", "bf16", "f16"] | None,
-        typer.Option(help="In which precision to compute; scores then differ. [default: the model's own]"),
-    ] = None
-    output: Annotated[
-        Literal["logits", "probability"] | None,
-        typer.Option(help="What the model's last layer gives. [default: logits]"),
-    ] = None
-    output_key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Which entry of a dict or tuple output to score.")
-    ] = None
-    ignore: Annotated[int | None, typer.Option(metavar="CLASS", help="Mask value that does not count.")] = None
-    normalize: Annotated[
-        str | None, typer.Option(metavar="MEAN/STD", help="Applied to images, one value or one a channel.")
-    ] = None
-    group: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REGEX|CSV", help="Which samples belong together: a regex with one group, or a file."
-        ),
-    ] = None
-
-    def spec(self, *, exclude: Patterns = None, partial: bool = False) -> Any:
-        """The `TaskSpec` that the flags, the file and the user's own defaults say, the first where they differ.
-
-        `exclude` is as typed; it and `partial` say what of a checkpoint need not fit the model.
-        """
-        from ckptswap.task import TaskSpec
-
-        said = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "config"}
-        base = TaskSpec().merge(task_defaults())
-        spec = (base.merge_toml(self.config) if self.config else base).merge({**said, "partial": partial or None})
-        return replace(spec, exclude=Selection.parse(exclude=exclude or ()).exclude)
-
-
-def flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace each parameter that is one of the dataclasses above by its fields, for typer to read."""
-    hints = get_type_hints(command, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint) and isinstance(hint, type)}
-    parameters = [
-        each
-        for name, parameter in inspect.signature(command).parameters.items()
-        for each in (
-            _fields(groups[name]) if name in groups else [parameter.replace(annotation=hints[name], kind=KEYWORD)]
-        )
-    ]
-
-    @functools.wraps(command)
-    def called(**given: Any) -> None:
-        for name, group in groups.items():
-            given[name] = group(**{each.name: given.pop(each.name) for each in fields(group)})
-        command(**given)
-
-    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    called.__annotations__ = {each.name: each.annotation for each in parameters}
-    return called
-
-
-def _plain(parameter: inspect.Parameter, hint: Any) -> inspect.Parameter:
-    return parameter.replace(annotation=hint, kind=KEYWORD)
-
-
-def _fields(group: type) -> list[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
-    return [
-        inspect.Parameter(
-            each.name,
-            KEYWORD,
-            default=inspect.Parameter.empty if each.default is MISSING else each.default,
-            annotation=hints[each.name],
-        )
-        for each in fields(group)
-    ]
+def task_keywords(task: Keywords) -> dict[str, Any]:
+    """What the flags of a task say, upon what the user's own defaults say, as keywords of the library."""
+    return {"task": TaskSpec().merge(task_defaults()), **task}

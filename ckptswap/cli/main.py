@@ -6,28 +6,17 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from traceback import print_exception
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from ckptswap.cli.convert import convert
 from ckptswap.cli.defaults import HELP, default_map
-from ckptswap.cli.demo import demo
-from ckptswap.cli.diff import diff
-from ckptswap.cli.doctor import doctor
-from ckptswap.cli.evaluate import evaluate
-from ckptswap.cli.plot import plot
-from ckptswap.cli.report import report
-from ckptswap.cli.reproduce import reproduce
-from ckptswap.cli.select import select
-from ckptswap.cli.show import show
-from ckptswap.cli.sweep import sweep
-from ckptswap.cli.terminal import say
-from ckptswap.cli.train import train
-from ckptswap.cli.transplant import transplant
-from ckptswap.cli.verify import verify
+from ckptswap.cli.terminal import Terminal, say
 from ckptswap.errors import (
     EXIT_INTERNAL,
     EXIT_INTERRUPTED,
@@ -35,35 +24,73 @@ from ckptswap.errors import (
     EXIT_USAGE,
     CkptswapError,
 )
+from ckptswap.messages import listening
 from ckptswap.version import __version__
 
-app = typer.Typer(
-    name="ckptswap",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": list(HELP), "max_content_width": 100},
-)
 SAID_MOST = 5000
 """Letters of an error."""
 CLOSED = "stdout is closed, so that the result has nowhere to go: send it to a file, or to /dev/null"
-for command in (
-    show,
-    diff,
-    transplant,
-    evaluate,
-    sweep,
-    report,
-    plot,
-    select,
-    train,
-    demo,
-    reproduce,
-    convert,
-    verify,
-    doctor,
-):
-    app.command()(command)
+PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
+SUMMARIES = {
+    "show": "List a checkpoint's tensors: name, layer, kind, shape, dtype, size.",
+    "diff": "Compare two checkpoints tensor by tensor: bytes first, then by how much. Or three: BASE A B.",
+    "transplant": "Write the recipient with the selected tensors taken from the donor, and print the path.",
+    "evaluate": "Score checkpoints on the same samples, with intervals, and their differences, paired.",
+    "sweep": "Swap each layer × kind in, one at a time, score the network, and rank what breaks it.",
+    "report": "Show what a sweep found, from its folder alone: the answer, the worst cells, the kinds.",
+    "plot": "Draw what a sweep found, for a paper. Needs the extra 'plot'.",
+    "select": "Find the largest set of a sweep's cells that the donor can replace together.",
+    "train": "Train a network to segment, or to reconstruct its input, and print the path of the checkpoint.",
+    "demo": "Train a U-Net to segment and one to reconstruct brain MRI, swap every part, rank what breaks.",
+    "reproduce": "Train networks for segmentation and auto-encoding, swap every part, judge the paper's claims.",
+    "convert": "Write a checkpoint's tensors in the format that the target's name says, bit for bit.",
+    "verify": "Read a checkpoint to its end and say what is wrong with it; exit 0 when nothing is, else 2.",
+    "doctor": "Print versions, threads, devices and extras: what a bug report needs.",
+}
+"""The commands, each a function in the module of its name, and the first sentence of its help: a list of commands
+loads none of them."""
+
+
+class Commands(Mapping[str, Any]):
+    """The commands by name, each loaded when it is asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in SUMMARIES:
+            raise KeyError(name)
+        alone = typer.Typer(add_completion=False, **PLAIN)
+        alone.command(name)(getattr(import_module(f"ckptswap.cli.{name}"), name))
+        return typer.main.get_command(alone)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(SUMMARIES)
+
+    def __len__(self) -> int:
+        return len(SUMMARIES)
+
+
+class LazyGroup(TyperGroup):
+    """A program that loads the command that is called, and no other."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**how)
+        # Name and summary are all that a list of commands, or a shell that completes, wants.
+        self.commands = {
+            name: TyperCommand(name, help=text, rich_markup_mode=None) for name, text in SUMMARIES.items()
+        }
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command itself."""
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, Commands()[name] if name else None, rest
+
+
+app = typer.Typer(
+    name="ckptswap",
+    cls=LazyGroup,
+    no_args_is_help=True,
+    context_settings={"help_option_names": list(HELP), "max_content_width": 100},
+    **PLAIN,
+)
 
 
 def _version(wanted: bool) -> None:
@@ -111,8 +138,9 @@ def main() -> None:
             )  # a name is shown escaped where the locale lacks a letter
     try:
         program = typer.main.get_command(app)
-        how = {"prog_name": "ckptswap", "standalone_mode": False, "default_map": _defaults(program, arguments)}
-        code = program(arguments, **how) or 0
+        how = {"prog_name": "ckptswap", "standalone_mode": False, "default_map": _defaults(arguments)}
+        with listening(Terminal()):
+            code = program(arguments, **how) or 0
         if code == EXIT_INTERRUPTED:  # newer typers make a code of Ctrl-C, older ones an exception
             raise KeyboardInterrupt
         sys.stdout.flush()
@@ -123,9 +151,9 @@ def main() -> None:
     _leave(code if isinstance(code, int) else 0)
 
 
-def _defaults(program: Any, arguments: list[str]) -> dict[str, dict[str, Any]]:
+def _defaults(arguments: list[str]) -> dict[str, dict[str, Any]]:
     """The user's own, but not while a shell asks what could come next."""
-    return {} if "_CKPTSWAP_COMPLETE" in os.environ else default_map(program, arguments)
+    return {} if "_CKPTSWAP_COMPLETE" in os.environ else default_map(Commands(), arguments)
 
 
 def _occupy_streams() -> None:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from ckptswap.cli.flags import OverFlag, writable
-from ckptswap.cli.sweepflags import ToleranceFlag
-from ckptswap.cli.terminal import emit, put
-from ckptswap.errors import UsageError
-
-if TYPE_CHECKING:
-    from ckptswap.sweep.result import SweepResult
+from ckptswap import api
+from ckptswap.cli.flags import FILE, NEVER, MetricFlag, OverFlag, flags, writable
+from ckptswap.cli.sweepflags import RunArgument, ToleranceFlag
+from ckptswap.cli.terminal import emit
 
 
+@flags()
 def plot(
-    run: Annotated[str, typer.Argument(help="A run's folder, finished or not.", show_default=False)],
+    run: RunArgument,
     out: Annotated[
         str,
         typer.Option(
@@ -28,13 +25,15 @@ def plot(
             show_default=False,
             callback=writable,
         ),
+        NEVER,
     ],
     force: OverFlag = False,
     kind: Annotated[
         Literal["heatmap", "bars", "depth", "scatter"],
         typer.Option(help="Layers × kinds; the worst cells; along the layers; RMSE against drop."),
+        FILE,
     ] = "heatmap",
-    metric: Annotated[str | None, typer.Option(help="Which of the run's metrics. [default: its first]")] = None,
+    metric: MetricFlag = None,
     tolerance: ToleranceFlag = None,
 ) -> None:
     """Draw what a sweep found, for a paper. Needs the extra 'plot'.
@@ -45,25 +44,5 @@ def plot(
       ckptswap plot run --kind bars -o worst.svg
       ckptswap plot run --kind scatter -o rmse.pdf
     """
-    from ckptswap.cli.sweep import judged
-    from ckptswap.report import charts
-    from ckptswap.report.figures import draw, form_of
-
-    form = form_of(out)
-    result = judged(run, metric, tolerance)
-    if len(result.donors) > 1:
-        raise UsageError(f"{run} has several donors", remedy="draw the run of one: sweep with one --from")
-    draws: dict[str, Callable[[SweepResult], charts.Picture]] = {
-        "heatmap": charts.heat,
-        "bars": charts.bars,
-        "depth": charts.depth,
-        "scatter": charts.scatter,
-    }
-    picture = draws[kind](result)
-    if charts.is_empty(picture):
-        raise UsageError(
-            f"{run} has nothing for a {kind}", remedy="sweep with --by layer,kind, or choose another --kind"
-        )
-    drawn = draw([picture], form)
-    put(drawn, out)
+    api.plot(run, out, kind=kind, metric=metric, tolerance=tolerance, force=force)
     emit(out)

@@ -6,25 +6,26 @@ from typing import Annotated
 
 import typer
 
-from ckptswap.cli.flags import FormatFlag, OutFlag, OverFlag, flags
-from ckptswap.cli.sweepflags import NamedFlags, ToleranceFlag
-from ckptswap.cli.terminal import emit, progress, style
+from ckptswap import api, lazy
+from ckptswap.cli.flags import NEVER, Keywords, OutputFlags, flags
+from ckptswap.cli.sweepflags import NAMED, ToleranceFlag
+from ckptswap.report import select as report
+from ckptswap.scoring.allocator import keep_freed_memory
 
 
-@flags
+@flags(named=NAMED)
 def select(
     run: Annotated[str, typer.Argument(help="A finished sweep's folder.", show_default=False)],
-    named: NamedFlags,
+    named: Keywords,
+    output: OutputFlags,
     tolerance: ToleranceFlag = None,
     to: Annotated[
-        str, typer.Option("--to", metavar="FILE", help="What the printed command is to write.")
+        str, typer.Option("--to", metavar="FILE", help="What the printed command is to write."), NEVER
     ] = "selected.safetensors",
-    format: FormatFlag = "table",
-    out: OutFlag = None,
-    force: OverFlag = False,
 ) -> None:
-    """Find the largest set of a sweep's cells that the donor can replace together, and print how to make it.
+    """Find the largest set of a sweep's cells that the donor can replace together.
 
+    Prints how to make it.
     Single drops do not add up, so every set that is tried is scored as a whole, on the sweep's own task. Donors
     that are no files (zeros, init:SEED, …) give nothing.
 
@@ -37,20 +38,11 @@ def select(
       ckptswap select run --tolerance 0.02 --to mixed.safetensors
       ckptswap select run --format json | jq -r '.commands[]'
     """
-    from ckptswap.report import select as report
-    from ckptswap.report.text import dump_json
-    from ckptswap.scoring.allocator import keep_freed_memory
-    from ckptswap.sweep.select import commands
-    from ckptswap.sweep.select import select as search
-
     keep_freed_memory()
-    with progress("selecting", unit=" cells") as tell:
-        choice = search(run, tolerance=tolerance, progress=tell, named=named.named())
-    data = report.select_json(choice, commands(choice, to))
-    texts = {
-        "table": lambda: report.select_table(data, style(out)),
-        "json": lambda: dump_json(data),
-        "csv": lambda: report.select_csv(data),
-        "md": lambda: report.select_md(data),
-    }
-    emit(texts[format](), out)
+    choice = api.select(run, tolerance=tolerance, **named)
+    output.emit(
+        report.select_json(choice, lazy.select.commands(choice, to)),
+        table=lambda document: report.select_table(document, output.style),
+        csv=report.select_csv,
+        md=report.select_md,
+    )

@@ -6,20 +6,19 @@ from typing import Annotated
 
 import typer
 
-from ckptswap.cli.flags import FormatFlag, OutFlag, OverFlag, SelectionFlags, flags
-from ckptswap.cli.terminal import emit, progress, style, tell_notes, tell_unmatched
+from ckptswap import api
+from ckptswap.cli.flags import FILE, SELECTION, CheckpointArgument, Keywords, OutputFlags, flags
+from ckptswap.report import checkpoint as report
 
 
-@flags
+@flags(select=SELECTION)
 def show(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint: a file or a folder.", show_default=False)],
-    select: SelectionFlags,
+    checkpoint: CheckpointArgument,
+    select: Keywords,
+    output: OutputFlags,
     stats: Annotated[
-        bool, typer.Option("--stats", help="Also read the values: min, max, mean, std, NaN, Inf.")
+        bool, typer.Option("--stats", help="Also read the values: min, max, mean, std, NaN, Inf."), FILE
     ] = False,
-    format: FormatFlag = "table",
-    out: OutFlag = None,
-    force: OverFlag = False,
 ) -> None:
     """List a checkpoint's tensors: name, layer, kind, shape, dtype, size.
 
@@ -29,25 +28,10 @@ def show(
       ckptswap show segment.safetensors --layers 'encoder.0:1' --kind 'bn.*'
       ckptswap show segment.safetensors --stats --format json | jq '.rows[0]'
     """
-    from ckptswap.formats import open_checkpoint
-    from ckptswap.report import checkpoint as report
-    from ckptswap.report.text import dump_json
-    from ckptswap.show import statistics
-
-    with open_checkpoint(checkpoint) as opened:
-        tell_notes(opened)
-        selection = select.selection()
-        entries = selection.pick(opened)
-        tell_unmatched(selection, opened)
-        moments = None
-        if stats:
-            with progress("reading") as tell:
-                moments = statistics(opened, entries, tell)
-        data = report.show_json(opened, entries, moments)
-    texts = {
-        "table": lambda: report.show_table(data, style(out)),
-        "json": lambda: dump_json(data),
-        "csv": lambda: report.show_csv(data),
-        "md": lambda: report.show_md(data),
-    }
-    emit(texts[format](), out)
+    contents = api.show(checkpoint, stats=stats, **select)
+    output.emit(
+        report.show_json(contents.checkpoint, contents.entries, contents.moments),
+        table=lambda document: report.show_table(document, output.style),
+        csv=report.show_csv,
+        md=report.show_md,
+    )

@@ -6,20 +6,19 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from ckptswap.messages import Listener
 from ckptswap.report.text import Style, safe
 from ckptswap.shell import joined
+from ckptswap.sweep.stopping import on_signals
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.live import Live
     from rich.progress import Progress
-
-    from ckptswap.checkpoint import Checkpoint
-    from ckptswap.selection import Selection
 
 PATIENCE = 1.0
 """Seconds of silence before a progress bar appears."""
@@ -74,32 +73,6 @@ def say(text: str) -> None:
         print(safe(text), file=sys.stderr, flush=True)
 
 
-def note(texts: Iterable[str]) -> None:
-    """What was done unasked, on stderr, one a line."""
-    for text in texts:
-        say(f"ckptswap: note: {text}")
-
-
-def warn(texts: Iterable[str]) -> None:
-    """Warnings, on stderr, one a line."""
-    for text in texts:
-        say(f"ckptswap: warning: {text}")
-
-
-def tell_notes(*checkpoints: Checkpoint) -> None:
-    """What a reader should know of each file, on stderr."""
-    for checkpoint in checkpoints:
-        for note in checkpoint.notes:
-            say(f"ckptswap: note: {checkpoint.path}: {note}")
-        if checkpoint.unread:
-            say(f"ckptswap: warning: {checkpoint.unread_note}")
-
-
-def tell_unmatched(selection: Selection, *checkpoints: Checkpoint) -> None:
-    """Which values of a selection match nothing, as a warning, where others beside them do."""
-    warn(map(str, selection.unmatched(*checkpoints)))
-
-
 @contextmanager
 def progress(what: str, *, unit: str = "") -> Iterator[Meter]:
     """A callback (done, total) behind a bar on stderr, which appears when the work takes more than a second."""
@@ -108,6 +81,25 @@ def progress(what: str, *, unit: str = "") -> Iterator[Meter]:
         yield meter
     finally:
         meter.close()
+
+
+class Terminal(Listener):
+    """What the library tells goes to stderr, a line each; a bar while somebody waits."""
+
+    def note(self, text: str) -> None:
+        say(f"ckptswap: note: {text}")
+
+    def warn(self, text: str) -> None:
+        say(f"ckptswap: warning: {text}")
+
+    def say(self, text: str) -> None:
+        say(text)
+
+    def progress(self, what: str, *, unit: str = "") -> AbstractContextManager[Meter]:
+        return progress(what, unit=unit)
+
+    def stopping(self) -> AbstractContextManager[Any]:
+        return on_signals()
 
 
 class Meter:

@@ -2,42 +2,60 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from contextlib import ExitStack
+from typing import Annotated
 
 import typer
 
-from ckptswap.cli.flags import DropUnreadFlag, ForceFlag, NameFlags, SelectionFlags, flags
-from ckptswap.cli.terminal import emit, progress, say, tell_unmatched, warn
-from ckptswap.errors import MismatchError, listing
+from ckptswap import api
+from ckptswap.cli.flags import FILE, NAMES, NEVER, SELECTION, DropUnreadFlag, ForceFlag, Group, Keywords, flags
+from ckptswap.cli.terminal import emit, say
+from ckptswap.errors import listing
 from ckptswap.report.text import plural, safe
+from ckptswap.transplant import Transplant
 
-if TYPE_CHECKING:
-    from ckptswap.transplant import Transplant
+WRITING: Group = {
+    "out": (
+        Annotated[
+            str | None,
+            typer.Option(
+                "-o", "--out", metavar="FILE", help="[default: RECIPIENT+SELECTION@DONOR.safetensors here]"
+            ),
+            NEVER,
+        ],
+        None,
+    ),
+    "drop_unread": (DropUnreadFlag, False),
+    "force": (ForceFlag, False),
+    "link": (
+        Annotated[
+            bool, typer.Option("--link", help="Hard-link shards that do not change instead of copying them.")
+        ],
+        False,
+    ),
+}
 
 
-@flags
+@flags(select=SELECTION, names=NAMES, writing=WRITING)
 def transplant(
-    donor: Annotated[str, typer.Option("--from", metavar="DONOR", help="The checkpoint that gives.")],
-    recipient: Annotated[str, typer.Option("--to", metavar="RECIPIENT", help="The checkpoint that receives.")],
-    select: SelectionFlags,
-    names: NameFlags,
-    alpha: Annotated[float, typer.Option(help="How far to go: 0 is the recipient, 1 the donor.")] = 1.0,
+    donor: Annotated[str, typer.Option("--from", metavar="DONOR", help="The checkpoint that gives."), NEVER],
+    recipient: Annotated[
+        str, typer.Option("--to", metavar="RECIPIENT", help="The checkpoint that receives."), NEVER
+    ],
+    select: Keywords,
+    names: Keywords,
+    writing: Keywords,
+    alpha: Annotated[float, typer.Option(help="How far to go: 0 is the recipient, 1 the donor."), FILE] = 1.0,
     skip_missing: Annotated[
         bool,
         typer.Option("--skip-missing", help="Leave out what the donor lacks or has in another shape or dtype."),
+        FILE,
     ] = False,
-    out: Annotated[
-        str | None,
-        typer.Option("-o", "--out", metavar="FILE", help="[default: RECIPIENT+SELECTION@DONOR.safetensors here]"),
-    ] = None,
-    drop_unread: DropUnreadFlag = False,
-    force: ForceFlag = False,
-    link: Annotated[
-        bool, typer.Option("--link", help="Hard-link shards that do not change instead of copying them.")
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be taken; write nothing."), FILE
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be taken; write nothing.")] = False,
 ) -> None:
-    """Write the recipient with the selected tensors taken from the donor, and print the path written.
+    """Write the recipient with the selected tensors taken from the donor, and print the path.
 
     \b
     Examples:
@@ -46,33 +64,19 @@ def transplant(
       ckptswap transplant --from reconstruct.safetensors --to segment.safetensors \\
         --layers encoder.3 --alpha 0.5 -o mix.safetensors
     """
-    from ckptswap.formats import open_checkpoint
-    from ckptswap.transplant import left_behind, plan_transplant
-    from ckptswap.transplant import transplant as write
-
-    with open_checkpoint(donor) as giving, open_checkpoint(recipient) as receiving:
-        own = giving, receiving
-        giving, receiving = names.matched(*own)
-        selection = select.selection()
-        try:
-            plan = plan_transplant(giving, receiving, selection, alpha=alpha, skip_missing=skip_missing)
-        except MismatchError as error:
-            hint = names.hint(*own)
-            remedy = f"{hint}; else {error.remedy}" if hint else error.remedy
-            raise MismatchError(error.message, remedy=remedy) from None
-        tell_unmatched(selection, receiving)
-        warn(plan.warnings)
-        warn(left_behind(plan, out))
+    how = {"alpha": alpha, "skip_missing": skip_missing, **select, **names}
+    with ExitStack() as stack:
+        plan = api.planned_transplant(donor, recipient, stack, **how)
+        api.warn_of_loss(plan, writing["out"])
         if plan.misfits:
-            say(f"left out: {listing([f'{each.name} ({each.reason})' for each in plan.misfits])}")
+            say(f"left out: {listing([f'{misfit.name} ({misfit.reason})' for misfit in plan.misfits])}")
         what = _what(plan, donor, recipient)
         if dry_run:
             for entry in plan.moved:
                 emit(safe(entry.name))
-            say(f"would take {what}; would write {out or plan.default_output}")
+            say(f"would take {what}; would write {writing['out'] or plan.default_output}")
             return
-        with progress("writing") as tell:
-            written = write(plan, out, force=force, link=link, drop_unread=drop_unread, progress=tell)
+        written = api.carried_out(plan, **writing)
         say(f"took {what}{_unchanged(plan)}")
     emit(str(written))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckptswap.checkpoint import Checkpoint
+from ckptswap.errors import listing
 
 WEIGHTS = (
     ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".h5", ".msgpack", ".ot", ".gguf", ".onnx",
@@ -67,6 +68,14 @@ def companions(checkpoint: Checkpoint) -> Companions:
         else:
             left.append(f"{place}/" if path.is_dir() else str(place))
     return Companions(tuple(taken), tuple(left))
+
+
+def left_behind(source: Checkpoint, target: str | os.PathLike[str]) -> list[str]:
+    """What a checkpoint holds that is not written when it is converted, a sentence each."""
+    files = companions(source).staying(into_folder=os.fspath(target).endswith("/"))
+    left = {"what lies beside the tensors is not written": source.beside,
+            "these files beside the weights are not taken along": files}  # fmt: skip
+    return [f"{source.path}: {what}: {listing(names)}" for what, names in left.items() if names]
 
 
 def _homes(folder: Path) -> list[Path]:

@@ -184,5 +184,5 @@ def _check(name: str, args: Mapping[str, Any]) -> None:
                 )
         elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ModelError(
-                f"lab:{name}: {key}={value!r} is no whole number from 1", remedy=f"write {key}=1 or more"
+                f"lab:{name}: {key}={value!r} is not a whole number from 1", remedy=f"write {key}=1 or more"
             )

@@ -155,9 +155,9 @@ def header(result: SweepResult, style: Style) -> list[Text]:
 
 def _section(title: str, rows: Sequence[Row], result: SweepResult, style: Style, top: int | None) -> list[Text]:
     """The rows of one way of splitting as a table under their title."""
+    shown = list(rows[:top])
     if result.mode in ("prefix", "suffix"):  # a curve: read from the first layer taken to the last
-        rows = sorted(rows, key=lambda row: (row.kind or "", len(row.tensors)))
-    shown = rows[:top]
+        shown.sort(key=lambda row: (row.kind or "", len(row.tensors)))
     lines = [Text(MODES[result.mode] or title, style=HEADING)]
     lines += table(sweep_columns(result, shown, style), shown, style)
     return [*lines, *left_out(len(rows) - len(shown)), *_paths(shown, style)]

@@ -111,6 +111,7 @@ def _upper(values: np.ndarray, level: float) -> np.ndarray:
 def value_of(sample: Sample, form: Form) -> float:
     """A linear combination of values, without an interval.
 
+    >>> from ckptswap.statistics.totals import mean
     >>> value_of(Sample.of([np.ones((2, 1)), np.zeros((2, 1))], np.arange(2), mean), {0: 2.0, 1: 1.0})
     2.0
     """

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import BASELINE
+from ckptswap.sweep.plan import Plan
+from ckptswap.sweep.run_folder.blocks import Blocks
+from ckptswap.sweep.run_folder.plan_file import RunMetric
 
 
 class Leaderboard:
@@ -26,6 +29,13 @@ class Leaderboard:
         self._sums: dict[str, tuple[float, int]] = {}
         for block in blocks:
             self.add(block)
+
+    @classmethod
+    def of(cls, metric: RunMetric, plan: Plan, blocks: Blocks) -> Leaderboard | None:
+        """The ranking of a plan's cells; None for a metric that is not a mean: nothing can be counted up."""
+        ranked = {BASELINE, *(cell.variant for cell in plan.cells)}
+        known = (block for block in blocks.values() if block.variant in ranked)
+        return cls(metric.name, metric.direction, known) if metric.is_mean else None
 
     def _sum(self, block: Block) -> float:
         return float(block.statistics[self._metric].sum())

@@ -46,7 +46,7 @@ class Listeners:
 class BlockProgress:
     """Counts finished blocks, tells the listeners, and ends the work when it is time, asked for, or another's.
 
-    `wanted` are all blocks that there will be; `table` gives the table so far.
+    There will be a block of each of the `variants` on each of so many `batches`; `table` gives the table so far.
     """
 
     deadline: float | None = None
@@ -56,17 +56,21 @@ class BlockProgress:
         self,
         listeners: Listeners,
         lock: Lock,
-        wanted: Collection[tuple[str, int]],
+        variants: Collection[str],
+        batches: int,
         cells: Mapping[str, Cell],
         table: Callable[[], Analysis],
     ) -> None:
-        self._listeners, self._lock, self._wanted, self._cells, self._table = listeners, lock, wanted, cells, table
-        self._done = 0
+        self._listeners, self._lock, self._cells, self._table = listeners, lock, cells, table
+        self._variants, self._batches = variants, range(batches)
+        self._done, self._total = 0, batches * len(variants)
         self._shown, self._next_news = 0.0, time.monotonic() + REFRESH
 
     def begin(self, known: Blocks) -> None:
         """Count what is there."""
-        self._done = sum(not known.lacks(variant, number) for variant, number in self._wanted)
+        self._done = sum(
+            not known.lacks(variant, number) for variant in self._variants for number in self._batches
+        )
         self._count(0)
 
     def __call__(self, block: Block | None) -> None:
@@ -80,7 +84,7 @@ class BlockProgress:
     def check(self) -> None:
         """Raises what is to end the work."""
         self._lock.check()
-        self._listeners.stop.check(f"{self._done} of {len(self._wanted)} blocks are done")
+        self._listeners.stop.check(f"{self._done} of {self._total} blocks are done")
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise OutOfTime
 
@@ -104,4 +108,4 @@ class BlockProgress:
     def _count(self, count: int) -> None:
         self._done += count
         if self._listeners.progress:
-            self._listeners.progress(min(self._done, len(self._wanted)), len(self._wanted))
+            self._listeners.progress(min(self._done, self._total), self._total)

@@ -101,13 +101,15 @@ def run_race(
         score_missing(scorer, variants, journal, told, alive, failed)
 
 
-def refuse_race(top: int, plan: Plan, metric: Measure) -> None:
-    """Raises `UsageError` for a metric without a mean over samples, and for scores beside the ranking."""
+def refuse_race(top: int, plan: Plan, metric: Measure, *, is_alone: bool) -> None:
+    """Raises `UsageError` for scores beside the ranking, several workers, and a metric that is not a mean."""
     if plan.alphas or plan.recalibration:
         raise UsageError(
             f"a race for the top {top} scores no paths and estimates no statistics",
             remedy="leave --alpha and --recalibrate-bn out, or --top",
         )
+    if not is_alone:
+        raise UsageError(f"a top {top} is raced for by one process", remedy="leave --jobs and --executor out")
     if not metric.is_mean:
         raise UsageError(
             f"{metric.name} is not a mean over samples, and a top {top} cannot be raced for",

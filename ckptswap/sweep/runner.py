@@ -6,10 +6,9 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from ckptswap.formats.overwrite import refuse_occupied
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.recalibration import fingerprint, load_calibration
 from ckptswap.scoring.replay import MEMORY, scorer_of
-from ckptswap.scoring.scorer import Block, Cost, Every, Measure, Scorer
+from ckptswap.scoring.scorer import Block, Cost, Every, Scorer
 from ckptswap.scoring.variant import BASELINE, RECIPIENT, Variant
 from ckptswap.sweep.analysis import Analysis, analysed
 from ckptswap.sweep.conditions import conditions
@@ -94,16 +93,13 @@ class Sweep:
     @property
     def variants(self) -> list[Variant]:
         """What is run beside the baseline: the donors, where they fit, then every variant of the plan."""
+        names = self.runs_model.swaps.state if self.scorer.needs_model else self.recipient
         whole = [
-            Variant(donor_id(at), tuple(name for name in self._names if name in donor), at)
+            Variant(donor_id(at), tuple(name for name in names if name in donor), at)
             for at, (donor, misfit) in enumerate(zip(self.donors, self.donor_misfits, strict=True))
             if not misfit
         ]
         return whole + self.plan.variants()
-
-    @property
-    def _names(self) -> Iterable[str]:
-        return self.runs_model.swaps.state if self.scorer.needs_model else self.recipient
 
     def cost(self) -> Cost:
         """What the whole sweep takes when nothing is in the journal yet, from one timed batch."""
@@ -127,11 +123,7 @@ class Sweep:
     def check(self, options: RunOptions, executor: Executor | None = None) -> None:
         """Refuse what `run` refuses before any work, for a plan that is only shown. Raises as `run` does."""
         if options.top is not None:
-            if executor is not None:
-                raise UsageError(
-                    f"a top {options.top} is raced for by one process", remedy="leave --jobs and --executor out"
-                )
-            refuse_race(options.top, self.plan, self.scorer.metrics[0])
+            refuse_race(options.top, self.plan, self.scorer.metrics[0], is_alone=executor is None)
         self.folder.refuse_odd_parts()
         refuse_occupied(self.folder.path)
         if not (options.fresh or options.repair):  # what is repaired is held against its conditions afterwards
@@ -190,12 +182,11 @@ class Sweep:
             ) from None
 
     def _progress(self, run: RunPlan, listeners: Listeners, lock: Lock, blocks: Blocks) -> BlockProgress:
-        numbers = range(len(self._walk))
-        everything = [BASELINE, *(variant.id for variant in self.variants)]
         return BlockProgress(
             listeners,
             lock,
-            [(variant, number) for variant in everything for number in numbers],
+            [BASELINE, *(variant.id for variant in self.variants)],
+            len(self._walk),
             {cell.variant: cell for cell in self.plan.cells},
             lambda: analysed(ScoredRun.of(run, blocks)),
         )
@@ -218,7 +209,7 @@ class Sweep:
         executor: Executor | None,
     ) -> None:
         """Score what the journal lacks beside the baseline, until the budget is used up."""
-        progress.board = self._leaderboard(journal.blocks, run.metrics[0])
+        progress.board = Leaderboard.of(run.metrics[0], self.plan, journal.blocks)
         progress.deadline = None if options.budget is None else time.monotonic() + options.budget
         with suppress(OutOfTime):
             if run.race:
@@ -227,13 +218,6 @@ class Sweep:
                 executor.run(self, journal, progress)
             else:
                 score_missing(self.scorer, self.variants, journal, progress)
-
-    def _leaderboard(self, blocks: Blocks, metric: RunMetric) -> Leaderboard | None:
-        if not metric.is_mean:
-            return None  # no mean over samples, so that there is nothing to count up
-        ranked = {BASELINE, *(cell.variant for cell in self.plan.cells)}
-        known = [block for block in blocks.values() if block.variant in ranked]
-        return Leaderboard(metric.name, metric.direction, known)
 
     def _baseline(self, missing: Collection[int]) -> Generator[Block]:
         """The recipient's blocks on these batches, by full passes. Raises `TaskError` where it has no score."""
@@ -267,7 +251,7 @@ class Sweep:
             key=self.conditions,
             source=self.source(),
             tolerance=options.tolerance,
-            metrics=tuple(_run_metric(self.scorer, metric) for metric in self.scorer.metrics),
+            metrics=tuple(RunMetric.of(self.scorer, metric) for metric in self.scorer.metrics),
             groups=tuple(self.scorer.layout.groups.tolist()),
             units=tuple(self.scorer.layout.units.tolist()),
             walk=tuple(map(tuple, self._walk)),
@@ -333,11 +317,6 @@ def executor_of(options: RunOptions, task: TaskSpec) -> Executor | None:
     return registry.find("executors", name)(
         task, options.jobs, {key: value for key, value in own.items() if value}
     )
-
-
-def _run_metric(scorer: Scorer, metric: Measure) -> RunMetric:
-    low, high = (bound if math.isfinite(bound) else None for bound in metric.bounds)
-    return RunMetric(metric.name, metric.direction, scorer.trivial(metric.name), (low, high), metric.is_mean)
 
 
 def prepare(spec: SweepSpec, sides: Sides, run: str | Path | None = None) -> Sweep:

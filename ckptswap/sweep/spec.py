@@ -16,6 +16,7 @@ from numbers import Real
 from typing import Any, Literal
 
 from ckptswap.errors import UsageError
+from ckptswap.records import option
 from ckptswap.scoring.calibration import Calibration
 from ckptswap.selection import Selection
 from ckptswap.sweep.plan import By
@@ -103,11 +104,6 @@ def checked_tolerance(value: float | None) -> float | None:
     return float(value)
 
 
-def option(default: Any, help: str, **metadata: Any) -> Any:
-    """A field that is a flag of the command line too."""
-    return field(default=default, metadata={"help": help, **metadata})
-
-
 @dataclass(frozen=True)
 class SweepSpec:
     """What is scored: which parts of which donors in which recipient, on what task.
@@ -129,29 +125,33 @@ class SweepSpec:
     task: TaskSpec = field(default_factory=TaskSpec)
     selection: Selection = Selection()
     by: tuple[By, ...] = option(
-        (CELLS,), "layer,kind | layer | kind | tensor | all; repeat for several tables.", metavar="WAY"
+        (CELLS,),
+        "layer,kind | layer | kind | tensor | all; repeat for several tables.",
+        metavar="WAY",
+        defaults="file",
     )
-    mode: Mode = option("only", "Take this part only, all but it, or all layers up to it or from it on.")
+    mode: Mode = option(
+        "only", "Take this part only, all but it, or all layers up to it or from it on.", defaults="file"
+    )
     alphas: tuple[float, ...] = option(
         (),
         "Also go part of the way to the donor, such as 0:1:0.1.",
         flag="alpha",
         metavar="A:B:STEP",
         parse=points_of,
+        defaults="file",
     )
     calibration: Calibration | None = None
-    map: tuple[str, ...] = option(
-        (),
-        "Rename tensors of the first one (of several: of any): 'net.*=encoder.*' or 're:…=…'.",
-        metavar="OLD=NEW",
-    )
-    map_file: str | None = option(None, "Such rules, one a line.", metavar="FILE")
-    strip_prefix: str | None = option(None, "Take it off all names.", metavar="PREFIX")
+    map: tuple[str, ...] = ()
+    map_file: str | None = None
+    strip_prefix: str | None = None
     engine: EngineName = option(
-        "auto", "How variants are scored: replay only what a swap changes, or full forward passes."
+        "auto",
+        "How variants are scored: replay only what a swap changes, or full forward passes.",
+        defaults="file",
     )
     memory: int | None = option(
-        None, "What replays may take, such as 2GB. [default: 2GB]", metavar="SIZE", parse=bytes_of
+        None, "What replays may take, such as 2GB. [default: 2GB]", metavar="SIZE", parse=bytes_of, defaults="file"
     )
 
     def __post_init__(self) -> None:
@@ -177,31 +177,41 @@ class RunOptions:
     ckptswap.errors.UsageError: --confidence and --epsilon are for a race: give --top N with them
     """
 
-    run: str | None = option(None, "The run's folder. [default: runs/KEY, printed]", metavar="DIR")
-    tolerance: float | None = option(
-        None, "The largest drop that counts as none. [default: 1 % of what the baseline gains, printed]"
+    run: str | None = option(
+        None, "The run's folder. [default: runs/KEY, printed]", metavar="DIR", defaults="never"
     )
-    fresh: bool = option(False, "Set the folder's old journal aside and begin anew.")
-    repair: bool = option(False, "Compute anew what is damaged in the journal, write a damaged plan.")
-    top: int | None = option(None, "Race for the N worst cells only, and show no others.", metavar="N", least=1)
-    confidence: float | None = option(None, "With --top: how sure to be of these N. [default: 0.95]", metavar="P")
+    tolerance: float | None = option(
+        None,
+        "The largest drop that counts as none. [default: 1 % of what the baseline gains, printed]",
+        defaults="file",
+    )
+    fresh: bool = option(False, "Set the folder's old journal aside and begin anew.", defaults="never")
+    repair: bool = option(
+        False, "Compute anew what is damaged in the journal, write a damaged plan.", defaults="never"
+    )
+    top: int | None = option(
+        None, "Race for the N worst cells only, and show no others.", metavar="N", least=1, defaults="file"
+    )
+    confidence: float | None = option(
+        None, "With --top: how sure to be of these N. [default: 0.95]", metavar="P", defaults="file"
+    )
     epsilon: float | None = option(
-        None, "With --top: drops so near are tied. [default: the tolerance]", metavar="DROP"
+        None, "With --top: drops so near are tied. [default: the tolerance]", metavar="DROP", defaults="file"
     )
     budget: float | None = option(
-        None, "Stop after so long, such as 90s, 5m or 2h.", metavar="TIME", parse=seconds_of
+        None, "Stop after so long, such as 90s, 5m or 2h.", metavar="TIME", parse=seconds_of, defaults="file"
     )
-    screen: ScreenName | None = option(None, "Guess the ranking beforehand, and tell how well it was guessed.")
+    screen: ScreenName | None = option(
+        None, "Guess the ranking beforehand, and tell how well it was guessed.", defaults="file"
+    )
     executor: str | None = option(
-        None, "Where: here, in processes, on a Slurm or a Ray cluster. [default: inline]"
+        None, "Where: inline, process, slurm, ray. [default: inline]", metavar="NAME", defaults="file"
     )
-    jobs: int | None = option(None, "Among how many workers, of --threads each.", metavar="N", least=1, short="j")
-    slurm: Mapping[str, Any] = field(
-        default_factory=dict,
-        metadata={
-            "help": "With slurm: submitit's parameters, such as time=60,partition=gpu.",
-            "metavar": "K=V,…",
-        },
+    jobs: int | None = option(
+        None, "Among how many workers, of --threads each.", metavar="N", least=1, short="j", defaults="file"
+    )
+    slurm: Mapping[str, Any] = option(
+        None, "With slurm: submitit's parameters, such as time=60,partition=gpu.", metavar="K=V,…", factory=dict
     )
     ray_address: str | None = option(
         None, "With ray: of the cluster. [default: one on this machine]", metavar="ADDRESS"

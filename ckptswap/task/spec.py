@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ckptswap.errors import UsageError, near
 from ckptswap.plainfiles import read_toml, refuse_unwieldy
+from ckptswap.records import option
 
 TARGETS = ("masks", "input")
 OUTPUTS = ("logits", "probability")
@@ -47,24 +48,66 @@ class TaskSpec:
     ('iou', 'dice')
     """
 
-    model: str | None = None
-    model_args: Mapping[str, Any] = field(default_factory=dict)
-    data: str | None = None
-    data_args: Mapping[str, Any] = field(default_factory=dict)
-    target: str = "masks"
-    metrics: tuple[str, ...] = ("iou",)
-    direction: str | None = None
-    batch_size: int = 8
-    limit: int | None = None
-    threads: int = field(default_factory=_cores)
-    device: str = "cpu"
-    dtype: str | None = None
-    output: str = "logits"
-    output_key: str | None = None
-    ignore: int | None = None
-    normalize: str | None = None
-    group: str | None = None
-    partial: bool = False
+    model: str | None = option(
+        None,
+        "smp:NAME, file.py:callable or package.module:callable; not needed where the checkpoint says it.",
+        metavar="SPEC",
+        defaults="file",
+    )
+    model_args: Mapping[str, Any] = option(
+        None,
+        "Arguments of the model: encoder_name=resnet18,classes=1.",
+        metavar="K=V,…",
+        defaults="file",
+        factory=dict,
+    )
+    data: str | None = option(
+        None, "A folder with images/ and masks/, file.py:callable, or lab:mni.", metavar="SPEC", defaults="never"
+    )
+    data_args: Mapping[str, Any] = option(
+        None, "Arguments of the data callable.", metavar="K=V,…", defaults="never", factory=dict
+    )
+    target: str = option("masks", "What to predict; 'input' for auto-encoders.", choices=TARGETS, defaults="file")
+    metrics: tuple[str, ...] = option(
+        ("iou",),
+        "iou, dice, accuracy (or NAME:pooled), mse, psnr, or file.py:callable.",
+        flag="metric",
+        metavar="NAME",
+        defaults="file",
+    )
+    direction: str | None = option(
+        None, "Which way is better, for a metric of your own.", choices=DIRECTIONS, defaults="file"
+    )
+    batch_size: int = option(8, "Samples at once. [default: 8]", metavar="N", defaults="file")
+    limit: int | None = option(None, "Use the first N samples only.", metavar="N", defaults="file")
+    threads: int = option(
+        None, "Torch threads. [default: all cores]", metavar="N", defaults="file", factory=_cores
+    )
+    device: str = option("cpu", "Where to compute. [default: cpu]", metavar="NAME", defaults="file")
+    dtype: str | None = option(
+        None,
+        "In which precision to compute; scores then differ. [default: the model's own]",
+        choices=DTYPES,
+        defaults="file",
+    )
+    output: str = option(
+        "logits", "What the model's last layer gives. [default: logits]", choices=OUTPUTS, defaults="file"
+    )
+    output_key: str | None = option(
+        None, "Which entry of a dict or tuple output to score.", metavar="KEY", defaults="file"
+    )
+    ignore: int | None = option(None, "Mask value that does not count.", metavar="CLASS", defaults="file")
+    normalize: str | None = option(
+        None, "Applied to images, one value or one a channel.", metavar="MEAN/STD", defaults="file"
+    )
+    group: str | None = option(
+        None, "Which samples belong together: a regex with one group, or a file.", metavar="REGEX|CSV"
+    )
+    partial: bool = option(
+        False,
+        "Load what fits the model, and list the rest; what the file lacks stays as initialised.",
+        defaults="never",
+    )
     exclude: tuple[str, ...] = ()
 
     @classmethod

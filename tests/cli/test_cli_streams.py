@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import pty
 import re
@@ -13,6 +14,8 @@ from pathlib import Path
 import programs
 import pytest
 from cli_program import SWAP, Done, good, listing, program, run, run_process
+
+from ckptswap.cli.main import SUMMARIES, Commands
 
 COMMANDS = (
     "show", "diff", "transplant", "evaluate", "sweep", "report", "plot", "select", "train", "demo", "reproduce",
@@ -51,9 +54,14 @@ def test_short_and_long_help_are_the_same_and_have_examples(command: str) -> Non
 
 
 def test_all_commands_are_tested_here() -> None:
-    from ckptswap.cli.main import app
+    assert set(SUMMARIES) == set(COMMANDS)
 
-    assert {each.callback.__name__ for each in app.registered_commands if each.callback} == set(COMMANDS)
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_summary_is_the_first_sentence_of_its_command(command: str) -> None:
+    """The list of commands is printed without loading them."""
+    loaded = Commands()[command]
+    assert inspect.cleandoc(loaded.help).split("\n\n")[0] == SUMMARIES[command]
 
 
 def test_help_says_the_exit_codes() -> None:

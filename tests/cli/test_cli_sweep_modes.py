@@ -49,7 +49,7 @@ def test_the_same_donor_twice_is_one(work: Path) -> None:
 
 
 def test_a_curve_reads_from_the_first_layer_to_the_last(work: Path) -> None:
-    done = good(*SWEEP, "--mode", "prefix", "--by", "layer")
+    done = good(*SWEEP, "--mode", "prefix", "--by", "layer", "--all")
     assert "all layers up to this one from the donor" in done.out
     data = good("report", "run", "--format", "json").json
     validate("sweep", data)
@@ -72,7 +72,7 @@ def test_a_path_and_new_statistics(work: Path) -> None:
 
         with Image.open(image) as picture:
             picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(Path("others/images") / f"{at}{image.suffix}")
-    done = good(*SWEEP, *flags)
+    done = good(*SWEEP, *flags, "--all")
     assert "recal." in done.out
     assert "barrier" in done.out
     data = good("report", "run", "--format", "json").json

@@ -1,4 +1,4 @@
-"""Checkpoints, pickles and archives that the format tests build by hand, without the code under test."""
+"""Checkpoints, pickles and archives that the format tests build by hand; and one way from format to format."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import json
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 from hypothesis import strategies as st
+
+from ckptswap.formats import open_checkpoint, write_checkpoint
+from ckptswap.formats.companions import companions
 
 PLAIN = ["F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL", "C64"]
 ML = {
@@ -116,3 +120,9 @@ def write(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
+
+
+def convert(source: Path | str, target: Path | str, **how: Any) -> Path:
+    """A file in another format, as `ckptswap convert` writes it."""
+    with open_checkpoint(source) as checkpoint:
+        return write_checkpoint(checkpoint, target, others=companions(checkpoint).taken, **how)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+from format_samples import convert
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.formats import open_checkpoint, write_checkpoint
 from ckptswap.formats.companions import companions
-from ckptswap.formats.convert import convert
-from ckptswap.formats.convert import left_behind as left_by_convert
+from ckptswap.formats.companions import left_behind as left_by_convert
 from ckptswap.selection import Selection
 from ckptswap.transplant import left_behind, plan_transplant, transplant
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from format_samples import convert
 
 from ckptswap.diff import diff
 from ckptswap.errors import CkptswapError, FormatError
 from ckptswap.formats import open_checkpoint
-from ckptswap.formats.convert import convert
 from ckptswap.verify import verify
 
 torch = pytest.importorskip("torch")

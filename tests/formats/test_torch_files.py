@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from format_samples import convert
 
 from ckptswap.errors import FormatError
 from ckptswap.formats import common_prefix, open_checkpoint
-from ckptswap.formats.convert import convert
 
 torch = pytest.importorskip("torch")
 BASE = torch.arange(48.0).reshape(2, 4, 6)

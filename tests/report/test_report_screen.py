@@ -64,3 +64,22 @@ def test_top_and_every_choose_how_much() -> None:
     assert len(re.findall(r"^ *\d+ +model", whole, re.M)) == 900
     assert render_sweep(LONG, "csv", Style()).count("\n") == 901
     assert render_sweep(LONG, "csv", Style(), top=10).count("\n") == 11
+
+
+def test_of_a_curve_the_worst_are_shown_in_the_order_of_the_layers() -> None:
+    rows = tuple(
+        Row(
+            f"l{at}",
+            None,
+            tuple(f"t{each}" for each in range(at + 1)),
+            4,
+            "measured",
+            rank=30 - at,
+            drop=0.01 * at,
+        )
+        for at in range(30)
+    )
+    result = dataclasses.replace(LONG, rows=tuple(sorted(rows, key=lambda row: row.rank or 0)), mode="suffix")
+    assert re.findall(r"^ *\d+ +(l\d+)", sweep_summary(result, Style()), re.M) == [
+        f"l{at}" for at in range(20, 30)
+    ]

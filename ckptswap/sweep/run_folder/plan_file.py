@@ -6,12 +6,13 @@ other, and the journal's blocks against them, so that whatever reads them needs 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ckptswap.records import Count, from_json, parsed, to_json
-from ckptswap.scoring.scorer import EXTENT, Block, Measure
+from ckptswap.scoring.scorer import EXTENT, Block, Measure, Scorer
 from ckptswap.sweep.plan import Cell, Plan
 from ckptswap.sweep.racing import Race
 from ckptswap.sweep.source import SweepSource
@@ -46,6 +47,12 @@ class RunMetric:
     trivial: float | None
     bounds: tuple[float | None, float | None]
     is_mean: bool
+
+    @classmethod
+    def of(cls, scorer: Scorer, metric: Measure) -> RunMetric:
+        """What a scorer knows of one of its metrics."""
+        low, high = (bound if math.isfinite(bound) else None for bound in metric.bounds)
+        return cls(metric.name, metric.direction, scorer.trivial(metric.name), (low, high), metric.is_mean)
 
 
 @dataclass(frozen=True)

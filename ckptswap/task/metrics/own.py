@@ -18,6 +18,8 @@ from ckptswap.task.spec import DIRECTIONS
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ckptswap.task.tree import Tree
+
 
 @dataclass(frozen=True)
 class Own(Metric):

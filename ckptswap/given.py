@@ -1,0 +1,170 @@
+"""What the library's functions may be given: checkpoints in all their shapes, patterns, rules for names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.errors import UsageError
+from ckptswap.formats import open_checkpoint
+from ckptswap.formats.unread import unread
+from ckptswap.hints import names_apart
+from ckptswap.messages import note, warn
+from ckptswap.records import option
+from ckptswap.renaming import all_matched, map_all, matched, parse_rules, strip_all
+from ckptswap.selection import Selection
+from ckptswap.task.spec import TaskSpec
+
+
+class Module(Protocol):
+    """What holds tensors under names, as `torch.nn.Module` does."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Its tensors by their names."""
+
+
+Given = Checkpoint | str | os.PathLike[str] | Mapping[str, Any] | Module
+Patterns = str | Iterable[str] | None
+"""None and nothing are the same: not given."""
+
+
+def opened(given: Given, stack: ExitStack | None = None) -> Checkpoint:
+    """Open what may stand for a checkpoint; what was not open before is closed with the stack.
+
+    Raises `UsageError` for what can be none, and what `open_checkpoint` raises.
+    """
+    if isinstance(given, Checkpoint):
+        return given
+    checkpoint = open_checkpoint(given) if isinstance(given, str | os.PathLike) else _in_memory(given)
+    return stack.enter_context(checkpoint) if stack else checkpoint
+
+
+def _in_memory(given: Any) -> Checkpoint:
+    """What holds tensors under names, as a checkpoint of these tensors."""
+    if isinstance(given, Mapping):
+        return Checkpoint.from_arrays(given)
+    if not _holds_tensors(given):
+        remedy = "give a path, what cs.open or cs.transplant returned, a state_dict, or an nn.Module"
+        raise UsageError(f"{type(given).__name__} is no checkpoint", remedy=remedy)
+    state = given.state_dict()
+    arrays = {name: value for name, value in state.items() if _is_array(value)}
+    checkpoint = Checkpoint.from_arrays(arrays, path=f"<{type(given).__name__}>")
+    checkpoint.unread = unread(state, _is_array)
+    return checkpoint
+
+
+def _is_array(value: object) -> bool:
+    return hasattr(value, "__array__")
+
+
+def _holds_tensors(given: object) -> bool:
+    return callable(getattr(given, "state_dict", None)) and not isinstance(given, type)
+
+
+def several(given: Given | Iterable[Given], what: str) -> list[Given]:
+    """One or more of `what`. A module may be a sequence too, of its layers. Raises `UsageError` for none."""
+    is_one = isinstance(given, str | os.PathLike | Mapping) or _holds_tensors(given)
+    those: list[Any] = list(given) if isinstance(given, Iterable) and not is_one else [given]
+    if not those:
+        raise UsageError(f"there is no {what}", remedy="give one or more")
+    return those
+
+
+def listed(given: Patterns) -> tuple[str, ...]:
+    """Texts, of one or several; raises `UsageError` for anything else."""
+    if given is None or isinstance(given, str):
+        return () if given is None else (given,)
+    texts = tuple(given) if isinstance(given, Iterable) else (given,)
+    if not all(isinstance(text, str) for text in texts):
+        raise UsageError(f"{given!r} selects nothing", remedy="give a text, or several in a list")
+    return texts
+
+
+def selection_of(
+    only: Patterns = (), exclude: Patterns = (), layers: Patterns = (), kind: Patterns = ()
+) -> Selection:
+    """The selection of these patterns; raises `SelectionError` for an impossible one."""
+    return Selection.parse(only=listed(only), exclude=listed(exclude), layers=listed(layers), kind=listed(kind))
+
+
+def plain(value: Any) -> Any:
+    """Python's own numbers in place of numpy's, inside dicts and lists too: JSON and flags know no others."""
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(plain, value))
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def tell_unmatched(selection: Selection, *checkpoints: Checkpoint) -> None:
+    """Tell which values of a selection match nothing, where others beside them do."""
+    warn(map(str, selection.unmatched(*checkpoints)))
+
+
+def task_of(keys: Mapping[str, Any], exclude: Patterns = (), partial: bool = False) -> TaskSpec:
+    """The task that keywords say: a `TaskSpec` to begin with (`task`), a file of keys (`config`), keys.
+
+    Raises `UsageError` for a key that does not exist or a value that makes no sense.
+
+    >>> task_of({"task": TaskSpec(threads=1), "limit": 8}).limit
+    8
+    """
+    left = {**keys, "partial": partial or None}
+    spec, config = left.pop("task", None) or TaskSpec(), left.pop("config", None)
+    spec = (spec.merge_toml(config) if config else spec).merge(plain(left))
+    return replace(spec, exclude=selection_of(exclude=exclude).exclude)
+
+
+@dataclass(frozen=True)
+class Names:
+    """How the names of several sides are brought together: rules `OLD=NEW`, a file of rules, a prefix to take off.
+
+    What was found unasked is told to the listener.
+    """
+
+    map: tuple[str, ...] = option(
+        (),
+        "Rename tensors of the first one (of several: of any): 'net.*=encoder.*' or 're:…=…'.",
+        metavar="OLD=NEW",
+        defaults="file",
+    )
+    map_file: str | None = option(None, "Such rules, one a line.", metavar="FILE", defaults="never")
+    strip_prefix: str | None = option(None, "Take it off all names.", metavar="PREFIX", defaults="file")
+
+    @classmethod
+    def of(
+        cls, map: Patterns = (), map_file: str | os.PathLike[str] | None = None, strip_prefix: str | None = None
+    ) -> Names:
+        """The same, of what a caller may give."""
+        return cls(listed(map), None if map_file is None else os.fspath(map_file), strip_prefix)
+
+    def renamed(self, *checkpoints: Checkpoint) -> list[Checkpoint]:
+        """Each by itself, where a rule or the prefix may concern any of them."""
+        short = strip_all(checkpoints, self.strip_prefix) if self.strip_prefix else checkpoints
+        return map_all(short, self._rules())
+
+    def matched(self, other: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
+        """Both under comparable names."""
+        other, reference, found = matched(other, reference, self._rules(), self.strip_prefix)
+        note([found] if found else [])
+        return other, reference
+
+    def all_matched(self, reference: Checkpoint, *others: Checkpoint) -> list[Checkpoint]:
+        """The same for several, where a rule or a prefix may concern any of them."""
+        checkpoints, found = all_matched(reference, others, self._rules(), self.strip_prefix)
+        note(found)
+        return checkpoints
+
+    def hint(self, other: Checkpoint, reference: Checkpoint) -> str | None:
+        """Where two files' names are apart, and which of these would help; None where one was given."""
+        is_given = self.map or self.map_file or self.strip_prefix
+        return None if is_given else names_apart(other, reference)
+
+    def _rules(self) -> Sequence[Any]:
+        return parse_rules(self.map, self.map_file)

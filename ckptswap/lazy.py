@@ -1,0 +1,46 @@
+"""The rooms that take long to import, or that few calls need, each loaded when it is first asked for.
+
+>>> from ckptswap import lazy
+>>> lazy.agreement.__name__
+'ckptswap.sweep.agreement'
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ckptswap import doctor as doctor
+    from ckptswap import sweeping as sweeping
+    from ckptswap.lab import demo as demo
+    from ckptswap.lab import findings as findings
+    from ckptswap.lab import reporting as reporting
+    from ckptswap.lab import reproduce as reproduce
+    from ckptswap.lab import train as train
+    from ckptswap.report import charts as charts
+    from ckptswap.report import figures as figures
+    from ckptswap.report import html as html
+    from ckptswap.sweep import agreement as agreement
+    from ckptswap.sweep import analysis as analysis
+    from ckptswap.sweep import select as select
+    from ckptswap.sweep.run_folder import folder as folder
+    from ckptswap.sweep.run_folder import trust as trust
+    from ckptswap.task import comparison as comparison
+    from ckptswap.task import evaluate as evaluate
+
+ROOMS = {
+    **dict.fromkeys(("doctor", "sweeping"), "ckptswap"),
+    **dict.fromkeys(("demo", "findings", "reporting", "reproduce", "train"), "ckptswap.lab"),
+    **dict.fromkeys(("charts", "figures", "html"), "ckptswap.report"),
+    **dict.fromkeys(("agreement", "analysis", "select"), "ckptswap.sweep"),
+    **dict.fromkeys(("folder", "trust"), "ckptswap.sweep.run_folder"),
+    **dict.fromkeys(("comparison", "evaluate"), "ckptswap.task"),
+}
+"""Name → the package that has it."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module(f"{ROOMS[name]}.{name}")

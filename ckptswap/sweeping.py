@@ -1,0 +1,269 @@
+"""A sweep as a person asks for it, by keywords or by flags.
+
+Its sides are opened and brought together, it is run, and its table is left in the folder in every form.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import Field, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ckptswap import lazy
+from ckptswap.errors import UsageError
+from ckptswap.formats.atomic import write_text
+from ckptswap.given import Given, listed, opened, plain, selection_of, several, task_of, tell_unmatched
+from ckptswap.messages import listener, note, warn
+from ckptswap.records import flag_name
+from ckptswap.report.html import about, sweep_html
+from ckptswap.report.plan import plan_json
+from ckptswap.report.screen import render_sweep
+from ckptswap.report.text import Style, safe
+from ckptswap.sweep.analysis import Analysis, load_analysis
+from ckptswap.sweep.plan import Cell
+from ckptswap.sweep.progress import Listeners
+from ckptswap.sweep.result import SweepResult
+from ckptswap.sweep.run_folder.folder import RunFolder
+from ckptswap.sweep.run_folder.plain import refuse_odd
+from ckptswap.sweep.runner import Executor, Sweep, executor_of, prepared
+from ckptswap.sweep.spec import RunOptions, SweepSpec, calibration_of, ways_of
+from ckptswap.sweep.stopping import Stop
+from ckptswap.task.spec import parse_args
+
+SELECTION = ("only", "exclude", "layers", "kind")
+CALIBRATION = ("recalibrate_bn", "calibration_data", "calibration_args")
+
+
+def keyword(part: Field[Any]) -> str:
+    """What a field is called among the keywords."""
+    return flag_name(part).replace("-", "_")
+
+
+def keywords() -> tuple[str, ...]:
+    """Every keyword of `ckptswap.sweep`, but for those of `TaskSpec`.
+
+    >>> {"by", "alpha", "top", "kind", "recalibrate_bn"} <= set(keywords())
+    True
+    """
+    own = ("donors", "recipient", "task", "selection", "calibration")
+    spec = (keyword(part) for part in fields(SweepSpec) if part.name not in own)
+    return (*spec, *SELECTION, *CALIBRATION, *map(keyword, fields(RunOptions)))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A sweep that is asked for: from what, into what, and how. What is in memory has no path."""
+
+    donors: tuple[Given, ...]
+    recipient: Given
+    spec: SweepSpec
+    options: RunOptions
+    executor: Executor | None
+
+
+def asked(donor: Given | Sequence[Given], recipient: Given, **how: Any) -> Asked:
+    """A sweep as keywords say it: those of `keywords`, and of `TaskSpec`; an `executor` may be one of your own.
+
+    Raises `UsageError` for a keyword that does not exist or a value that makes no sense.
+
+    >>> asked("a.pt", "b.pt", by="kind", alpha="0:1:0.5", threads=1).spec.alphas
+    (0.0, 0.5, 1.0)
+    """
+    donors = tuple(several(donor, "donor"))
+    how = plain({name: value for name, value in how.items() if value is not None})
+    chosen = {name: how.pop(name, ()) for name in SELECTION}
+    batches, data, args = (how.pop(name, None) for name in CALIBRATION)
+    own_executor = None if isinstance(how.get("executor", ""), str) else how.pop("executor")
+    options = options_of(how)
+    own = _fields(SweepSpec, how)
+    task = task_of(how, chosen["exclude"], how.pop("partial", False))
+    *givers, receiver = _distinct([_path(side) for side in (*donors, recipient)])
+    spec = SweepSpec(
+        tuple(givers),
+        receiver,
+        task=task,
+        selection=selection_of(**chosen),
+        calibration=calibration_of(batches, data, _args(args)),
+        **own,
+    )
+    return Asked(donors, recipient, spec, options, own_executor or executor_of(options, task))
+
+
+def options_of(how: dict[str, Any]) -> RunOptions:
+    """The options that keywords say, which are taken out. Raises `UsageError` for values that make no sense."""
+    return RunOptions(**_fields(RunOptions, how))
+
+
+def _path(given: Given) -> str:
+    return os.fspath(given) if isinstance(given, str | os.PathLike) else getattr(given, "path", "memory")
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names by which several sides in memory are told apart; a path stays what it is."""
+    return [
+        f"{name} {at}" if name in names[:at] and not os.path.exists(name) else name
+        for at, name in enumerate(names)
+    ]
+
+
+def _args(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else parse_args(",".join(listed(value)))
+
+
+def _fields(form: type, how: dict[str, Any]) -> dict[str, Any]:
+    """The keywords that are a form's, taken out, as its fields."""
+    values = {}
+    for part in fields(form):
+        name = keyword(part)
+        if name in how and part.metadata.get("help", name in ("command", "map", "map_file", "strip_prefix")):
+            value, parse = how.pop(name), part.metadata.get("parse")
+            values[part.name] = parse(value) if parse and isinstance(value, str) else value
+    for name, read in _READ.items():
+        if name in values:
+            values[name] = read(values[name])
+    return values
+
+
+def _points(value: Any) -> tuple[float, ...]:
+    return tuple(value) if isinstance(value, Iterable) else (value,)
+
+
+_READ: dict[str, Any] = {
+    "by": lambda value: ways_of(listed(value)),
+    "map": listed,
+    "map_file": os.fspath,
+    "run": os.fspath,
+    "slurm": _args,
+    "alphas": _points,
+}
+"""Fields whose keywords may be less than their values."""
+
+
+def both_ways(forth: Asked, back_metric: Any, back_target: str | None = None) -> dict[str, Asked]:
+    """The sweep, and the one from the recipient to the donor on the donor's task, in folders of their own.
+
+    Raises `UsageError` for several donors, without a metric for the other way, and for a tolerance, which would be
+    of two metrics.
+    """
+    if len(forth.donors) != 1:
+        raise UsageError("--both is for one donor", remedy="sweep the others by themselves")
+    if forth.options.tolerance is not None:
+        raise UsageError(
+            "--tolerance is a difference of one metric, and --both has two",
+            remedy="leave it out, and use `report RUN/back --tolerance` afterwards",
+        )
+    if not back_metric:
+        raise UsageError("--both needs a metric for the other way", remedy="give --back-metric, such as psnr")
+    spec = forth.spec
+    target = back_target or ("input" if spec.task.target == "masks" else "masks")
+    task = spec.task.merge({"metric": back_metric, "target": target})
+    turned = replace(spec, donors=(spec.recipient,), recipient=spec.donors[0], task=task)
+    ways = {
+        "forth": forth,
+        "back": Asked((forth.recipient,), forth.donors[0], turned, forth.options, forth.executor),
+    }
+    return {way: _below(sweep, way) for way, sweep in ways.items()}
+
+
+def _below(sweep: Asked, way: str) -> Asked:
+    """In a folder of its own below the run's; a run by its key has one anyway."""
+    if sweep.options.run is None:
+        return sweep
+    folder = Path(sweep.options.run) / way
+    refuse_odd(folder, folder=True)
+    return replace(sweep, options=replace(sweep.options, run=str(folder)))
+
+
+# The work --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _prepared(asked: Asked) -> Iterator[Sweep]:
+    """The sweep, ready to run, while its sides are open; tells of names, and of what matches nothing."""
+    spec = asked.spec
+    with ExitStack() as stack:
+        sides = zip((*spec.donors, spec.recipient), (*asked.donors, asked.recipient), strict=True)
+        there = {name: opened(side, stack) for name, side in sides if not isinstance(side, str | os.PathLike)}
+        sweep = stack.enter_context(prepared(spec, asked.options.run, there))
+        note(sweep.notes)
+        fit, selection = sweep.task.fit, spec.selection
+        tell_unmatched(replace(selection, exclude=()), fit.checkpoint, fit.own)
+        tell_unmatched(replace(selection, only=(), layers=(), kind=()), *sweep.donors, fit.checkpoint, fit.own)
+        yield sweep
+
+
+def planned(asked: Asked) -> dict[str, Any]:
+    """What would run, and what it costs, as JSON has it. Raises what `swept` refuses before any work."""
+    with _prepared(asked) as sweep:
+        sweep.check(asked.options, asked.executor)
+        folder, cost, donors = str(sweep.folder), sweep.cost(), len(sweep.donors)
+        return plan_json(sweep.plan, folder, sweep.task.samples, cost, donors)
+
+
+def swept(asked: Asked, *, claims: bool = False) -> SweepResult:
+    """Score, and leave the table in the folder in every form."""
+    with _prepared(asked) as sweep:
+        listener().say(f"run: {sweep.folder}")
+        result = _judged(_score(sweep, asked, claims), claims)
+        leave(result, sweep.folder)
+    return result
+
+
+def _score(sweep: Sweep, asked: Asked, claims: bool) -> Analysis:
+    """Score, telling the worst cells so far, with the exports kept up to date."""
+    worst: list[str] = []
+
+    def show(cells: Sequence[tuple[Cell, float]]) -> None:
+        worst[:] = [_named(cell, drop) for cell, drop in cells]
+        worst[:1] = [f"worst so far: {line}" for line in worst[:1]]
+
+    try:
+        with listener().stopping() as stop, listener().progress("sweep", unit=" blocks") as tell:
+            listeners = Listeners(
+                progress=lambda done, total: tell(done, total, below=worst),
+                live=show,
+                news=lambda analysis: _export(_judged(analysis, claims), sweep.folder),
+                stop=stop or Stop(),
+            )
+            return sweep.run(asked.options, listeners, asked.executor)
+    finally:
+        warn(sweep.scorer.notes)
+
+
+def _named(cell: Cell, drop: float) -> str:
+    where = " ".join(part for part in (cell.layer, cell.kind) if part)
+    return f"{safe(where or cell.names[0])} {drop:+.3f}"
+
+
+# The table -------------------------------------------------------------------------------------------------------
+
+
+def judged(
+    folder: str | os.PathLike[str],
+    metric: str | None = None,
+    tolerance: float | None = None,
+    *,
+    claims: bool = False,
+) -> SweepResult:
+    """The table of a run's folder; with `claims` the paper's claims are judged on it."""
+    return _judged(load_analysis(Path(folder), metric, tolerance), claims)
+
+
+def _judged(analysis: Analysis, claims: bool) -> SweepResult:
+    return lazy.findings.judge(analysis) if claims else analysis.result
+
+
+def leave(result: SweepResult, folder: RunFolder) -> None:
+    """Leave the table in the folder in every form, and the page for whoever would rather look than read."""
+    _export(result, folder)
+    page = folder.result_path("html")
+    write_text(page, sweep_html(result, about(str(folder))))
+    listener().say(f"ckptswap: {page} shows it in a browser")
+
+
+def _export(result: SweepResult, folder: RunFolder) -> None:
+    for format in ("json", "csv", "md"):
+        write_text(folder.result_path(format), render_sweep(result, format, Style()))
