@@ -34,7 +34,7 @@ from ckptswap.registry import names, source_of
 from ckptswap.task.callables import call, faults_of, is_callable_spec, load_callable
 from ckptswap.task.folder import FolderSamples
 from ckptswap.task.order import in_data_order
-from ckptswap.task.readers import BatchReader, Group, NumberedReader, Sample, SampleReader
+from ckptswap.task.readers import BatchReader, DataSample, Group, NumberedReader, SampleReader
 from ckptswap.task.spec import TaskSpec
 from ckptswap.task.threads import pinned_threads
 from ckptswap.task.tree import Form, Tree, stacked, without_plain
@@ -71,7 +71,7 @@ class Data:
 
     def __init__(self, source: SampleReader, progress: Progress | None = None, memory: int = MEMORY) -> None:
         self._source = source
-        self._kept: dict[int, Sample] = {}
+        self._kept: dict[int, DataSample] = {}
         found = [(each.group, each.kind, each.digest) for each in self._first(progress, memory)]
         if not found:
             raise DataError(f"{source.name} holds no samples", remedy="check --data and --data-args")
@@ -117,7 +117,7 @@ class Data:
         """SHA-256 over which samples share a ready-made batch; None where the task's batch size says it."""
         return None if self._source.again else hashlib.sha256(self.units.astype("<i8").tobytes()).hexdigest()
 
-    def _first(self, progress: Progress | None, memory: int) -> Iterator[Sample]:
+    def _first(self, progress: Progress | None, memory: int) -> Iterator[DataSample]:
         """The first reading: keeps the first samples, as many as there is room for, and passes on all of them."""
         room = memory
         with closing(self._source.first()) as samples:
@@ -140,11 +140,11 @@ class Data:
             if all(at in self._kept for at in places.tolist()):
                 yield number, _together([self._kept.pop(at) for at in places.tolist()], places)
 
-    def _batch(self, number: int, again: Iterator[Sample]) -> Batch:
+    def _batch(self, number: int, again: Iterator[DataSample]) -> Batch:
         places = self.places[number]
         return _together([self._sample(at, again) for at in places.tolist()], places)
 
-    def _sample(self, at: int, again: Iterator[Sample]) -> Sample:
+    def _sample(self, at: int, again: Iterator[DataSample]) -> DataSample:
         kept = self._kept.get(at)
         if kept is not None:
             return kept
@@ -231,7 +231,7 @@ def _first_of_each(keys: Sequence[Key]) -> dict[Key, int]:
     return found
 
 
-def _together(samples: Sequence[Sample], places: np.ndarray) -> Batch:
+def _together(samples: Sequence[DataSample], places: np.ndarray) -> Batch:
     inputs = stacked([without_plain(sample.inputs) for sample in samples])
     if samples[0].targets is samples[0].inputs:
         return Batch(inputs, inputs, places)
