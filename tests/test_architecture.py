@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,8 @@ def imports(file: Path) -> Iterator[str]:
 def test_the_walk_sees_what_is_there() -> None:
     """A walk that finds nothing would hold every arrow."""
     found = set(imports(PACKAGE / "cli/sweep.py"))
-    assert {"typer", "ckptswap.cli.flags", "ckptswap.sweeping", "ckptswap.sweep.result"} <= found
+    assert {"typer", "ckptswap.cli.flags", "ckptswap.sweep.result"} <= found
+    assert "ckptswap.lab.findings" in set(imports(PACKAGE / "sweeping.py"))
     assert "ckptswap.lab" not in set(imports(PACKAGE / "lazy.py"))
     assert rooms()[0] == "errors"
     assert rooms()[-2:] == ["api", "cli"]
@@ -96,14 +98,61 @@ def test_every_module_has_a_room() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=dotted)
 def test_imports_run_one_way(file: Path) -> None:
-    """A room uses the rooms above it; nothing imports `cli`, and only `cli` and `api` import `lab`."""
+    """A room uses the rooms above it; nothing imports `cli`, and only who judges claims imports `lab`."""
     here = room(dotted(file))
     if here in FREE:
         return
     order = {name: at for at, name in enumerate(rooms())}
     used = {room(module) for module in imports(file) if module.split(".")[0] == "ckptswap"} - FREE - {"", here}
     assert not {each for each in used if not here or order[each] > order[here]}
-    assert "lab" not in used or here in ("cli", "api")
+    assert "lab" not in used or here in ("cli", "api", "sweeping")
+
+
+def arrows(file: Path) -> Iterator[tuple[str, bool]]:
+    """What a file imports of the package in whatever way, for types and by string too; True inside functions."""
+    known = {dotted(other) for other in FILES} - {dotted(file)}
+    functions = [node for node in definitions(tree(file)) if not isinstance(node, ast.ClassDef)]
+    lazy = {id(node) for function in functions for node in ast.walk(function)}
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.ImportFrom):
+            below = [f"{node.module}.{alias.name}" for alias in node.names]
+            named = [name if name in known else str(node.module) for name in below]
+        elif isinstance(node, ast.Import):
+            named = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
+            named = [str(word.value) for word in node.args[:1] if isinstance(word, ast.Constant)]
+        else:
+            continue
+        yield from ((name, id(node) in lazy) for name in dict.fromkeys(named) if name in known)
+
+
+def test_no_file_needs_what_needs_it() -> None:
+    """Not for types, not within functions, not by strings."""
+    graph = {dotted(file): {target for target, _ in arrows(file)} for file in FILES}
+    assert len(graph["ckptswap.cli.sweep"]) > 5
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as circle:
+        pytest.fail(" needs ".join(reversed(circle.args[1])))
+
+
+LATE = 15
+"""Imports of the package within functions, at most: start-up needs them, and no other reason is good."""
+
+
+def test_imports_stand_at_the_top() -> None:
+    late = [f"{dotted(file)} → {target}" for file in FILES for target, is_late in arrows(file) if is_late]
+    assert len(late) <= LATE, late
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    """Not even in files far apart: a word means one thing."""
+    where: dict[str, list[str]] = {}
+    for file in FILES:
+        for node in ast.walk(tree(file)):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                where.setdefault(node.name, []).append(dotted(file))
+    assert {name: files for name, files in where.items() if len(files) > 1} == {}
 
 
 def test_the_task_room_alone_knows_model_libraries() -> None:

@@ -34,7 +34,7 @@ from ckptswap.registry import names, source_of
 from ckptswap.task.callables import call, faults_of, is_callable_spec, load_callable
 from ckptswap.task.folder import FolderSamples
 from ckptswap.task.order import in_data_order
-from ckptswap.task.readers import BatchReader, DataSample, Group, NumberedReader, SampleReader
+from ckptswap.task.readers import BatchReader, DecodedSample, Group, NumberedReader, SampleReader
 from ckptswap.task.spec import TaskSpec
 from ckptswap.task.threads import pinned_threads
 from ckptswap.task.tree import Form, Tree, stacked, without_plain
@@ -71,12 +71,12 @@ class Data:
 
     def __init__(self, source: SampleReader, progress: Progress | None = None, memory: int = MEMORY) -> None:
         self._source = source
-        self._kept: dict[int, DataSample] = {}
-        found = [(each.group, each.kind, each.digest) for each in self._first(progress, memory)]
-        if not found:
+        self._kept: dict[int, DecodedSample] = {}
+        known = [(sample.group, sample.kind, sample.digest) for sample in self._first(progress, memory)]
+        if not known:
             raise DataError(f"{source.name} holds no samples", remedy="check --data and --data-args")
-        groups, kinds, self._digests = zip(*found, strict=True)
-        self.samples = len(found)
+        groups, kinds, self._digests = zip(*known, strict=True)
+        self.samples = len(known)
         self.groups = _numbered(groups, source.name)
         self.places = tuple(source.batches(kinds))
         self.units = self._units(alone=source.again and len(set(kinds)) == 1)
@@ -92,8 +92,8 @@ class Data:
 
     def batches(self) -> Generator[Batch]:
         """Every batch, by ascending number. Raises `DataError` where a second reading gives other values."""
-        with closing(self.numbered()) as found:
-            for _, batch in found:
+        with closing(self.numbered()) as numbered_batches:
+            for _, batch in numbered_batches:
                 yield batch
 
     def numbered(self, wanted: Container[int] | None = None) -> Generator[tuple[int, Batch]]:
@@ -117,7 +117,7 @@ class Data:
         """SHA-256 over which samples share a ready-made batch; None where the task's batch size says it."""
         return None if self._source.again else hashlib.sha256(self.units.astype("<i8").tobytes()).hexdigest()
 
-    def _first(self, progress: Progress | None, memory: int) -> Iterator[DataSample]:
+    def _first(self, progress: Progress | None, memory: int) -> Iterator[DecodedSample]:
         """The first reading: keeps the first samples, as many as there is room for, and passes on all of them."""
         room = memory
         with closing(self._source.first()) as samples:
@@ -140,11 +140,11 @@ class Data:
             if all(at in self._kept for at in places.tolist()):
                 yield number, _together([self._kept.pop(at) for at in places.tolist()], places)
 
-    def _batch(self, number: int, again: Iterator[DataSample]) -> Batch:
+    def _batch(self, number: int, again: Iterator[DecodedSample]) -> Batch:
         places = self.places[number]
         return _together([self._sample(at, again) for at in places.tolist()], places)
 
-    def _sample(self, at: int, again: Iterator[DataSample]) -> DataSample:
+    def _sample(self, at: int, again: Iterator[DecodedSample]) -> DecodedSample:
         kept = self._kept.get(at)
         if kept is not None:
             return kept
@@ -174,21 +174,21 @@ def load_data(spec: TaskSpec, progress: Progress | None = None, memory: int = ME
         raise DataError(
             "no data is named", remedy="pass --data, for example --data FOLDER or --data file.py:function"
         )
-    found = _find(spec.data, spec)
-    if isinstance(found, IterableDataset):
+    items = _find(spec.data, spec)
+    if isinstance(items, IterableDataset):
         raise DataError(
             f"{spec.data} is an IterableDataset", remedy="put it in a DataLoader, which yields batches"
         )
-    if spec.group and not isinstance(found, FolderSamples):
+    if spec.group and not isinstance(items, FolderSamples):
         raise UsageError(
             "--group goes by file names, and only a folder has them", remedy="yield the group instead"
         )
-    if hasattr(found, "__getitem__") and hasattr(found, "__len__"):
-        source: SampleReader = NumberedReader(spec.data, found, spec)
-    elif isinstance(found, Iterable):
-        source = BatchReader(spec.data, found, spec)
+    if hasattr(items, "__getitem__") and hasattr(items, "__len__"):
+        source: SampleReader = NumberedReader(spec.data, items, spec)
+    elif isinstance(items, Iterable):
+        source = BatchReader(spec.data, items, spec)
     else:
-        raise DataError(f"{spec.data} is a {type(found).__name__}", remedy="return a Dataset, or yield batches")
+        raise DataError(f"{spec.data} is a {type(items).__name__}", remedy="return a Dataset, or yield batches")
     with pinned_threads(spec.threads):  # as in every later reading, since a Dataset may well use torch
         return Data(source, progress, memory)
 
@@ -225,13 +225,13 @@ def _shape(form: Form) -> tuple[Any, ...]:
 
 
 def _first_of_each(keys: Sequence[Key]) -> dict[Key, int]:
-    found: dict[Key, int] = {}
+    firsts: dict[Key, int] = {}
     for number, key in enumerate(keys):
-        found.setdefault(key, number)
-    return found
+        firsts.setdefault(key, number)
+    return firsts
 
 
-def _together(samples: Sequence[DataSample], places: np.ndarray) -> Batch:
+def _together(samples: Sequence[DecodedSample], places: np.ndarray) -> Batch:
     inputs = stacked([without_plain(sample.inputs) for sample in samples])
     if samples[0].targets is samples[0].inputs:
         return Batch(inputs, inputs, places)

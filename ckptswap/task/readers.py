@@ -1,6 +1,6 @@
 """Where samples come from: something that has them by number, or batches as somebody else made them.
 
-Either way they become `DataSample`s, copied out of whatever memory the source may use again.
+Either way they become `DecodedSample`s, copied out of whatever memory the source may use again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Kind = tuple[Form, ...]
 
 
 @dataclass(frozen=True)
-class DataSample:
+class DecodedSample:
     """inputs and targets as trees, the same where the input is the target.
 
     `digest` is the SHA-256 of their shapes, dtypes and bytes; samples of one `kind` fit into one batch.
@@ -47,7 +47,7 @@ class DataSample:
     digest: bytes
 
     @classmethod
-    def of(cls, inputs: Tree, targets: Tree, group: Group) -> DataSample:
+    def of(cls, inputs: Tree, targets: Tree, group: Group) -> DecodedSample:
         parts = (inputs,) if targets is inputs else (inputs, targets)
         kind = tuple(map(form_of, parts))
         digest = hashlib.sha256(repr(kind).encode())
@@ -72,11 +72,11 @@ class SampleReader:
         self.name, self.spec = name, spec
         self._normalize = normalizer(spec.normalize)
 
-    def first(self) -> Generator[DataSample]:
+    def first(self) -> Generator[DecodedSample]:
         """All of them, in the order of the data."""
         raise NotImplementedError
 
-    def read(self, places: Sequence[int]) -> Generator[DataSample]:
+    def read(self, places: Sequence[int]) -> Generator[DecodedSample]:
         """Those in these places, once more, and ahead of the caller until the iterator is closed."""
         raise NotImplementedError
 
@@ -119,22 +119,22 @@ class NumberedReader(SampleReader):
         self.samples = min(len(items), spec.limit or len(items))
         self._threads = min(READERS, spec.threads) if isinstance(items, FolderSamples) else 1
 
-    def first(self) -> Generator[DataSample]:
+    def first(self) -> Generator[DecodedSample]:
         every = range(self.samples or 0)
         return self.read(every) if self._threads > 1 else (self._sample(place) for place in every)
 
-    def read(self, places: Sequence[int]) -> Generator[DataSample]:
+    def read(self, places: Sequence[int]) -> Generator[DecodedSample]:
         return read_ahead(self._sample, places, threads=self._threads, ahead=AHEAD * self.spec.batch_size)
 
     def batches(self, kinds: Sequence[Hashable]) -> list[np.ndarray]:
         return batches_of(kinds, self.spec.batch_size)
 
-    def _sample(self, place: int) -> DataSample:
+    def _sample(self, place: int) -> DecodedSample:
         where = f"sample {place} of {self.name}"
         with faults_of(where, DataError):
             item = self._items[place]
         inputs, targets, groups = self._parts(item, where)
-        return DataSample.of(inputs, targets, tuple(_label(group, where) for group in groups))
+        return DecodedSample.of(inputs, targets, tuple(_label(group, where) for group in groups))
 
 
 class BatchReader(SampleReader):
@@ -148,7 +148,7 @@ class BatchReader(SampleReader):
         self._sizes: list[int] = []
         self.samples = None
 
-    def first(self) -> Generator[DataSample]:
+    def first(self) -> Generator[DecodedSample]:
         left = self.spec.limit
         with faults_of(self.name, DataError):
             items = iter(self._items)
@@ -163,14 +163,14 @@ class BatchReader(SampleReader):
             self._sizes.append(len(samples))
             yield from samples
 
-    def read(self, places: Sequence[int]) -> Generator[DataSample]:
+    def read(self, places: Sequence[int]) -> Generator[DecodedSample]:
         assert not places, "batches that somebody else makes cannot be read again"
         yield from ()
 
     def batches(self, kinds: Sequence[Hashable]) -> list[np.ndarray]:
         return reordered(self._sizes)
 
-    def _batch(self, item: object, where: str) -> list[DataSample]:
+    def _batch(self, item: object, where: str) -> list[DecodedSample]:
         inputs, targets, rest = self._parts(item, where)
         groups = [_groups(values, where) for values in rest]
         counts = [len(leaf) if leaf.dim() else 0 for part in (inputs, targets) for leaf in leaves(part)]
@@ -180,7 +180,7 @@ class BatchReader(SampleReader):
         samples = []
         for at, group in enumerate(groups[0] if groups else [()] * counts[0]):
             own = sample_at(inputs, at)
-            samples.append(DataSample.of(own, own if targets is inputs else sample_at(targets, at), group))
+            samples.append(DecodedSample.of(own, own if targets is inputs else sample_at(targets, at), group))
         return samples
 
 

@@ -283,10 +283,10 @@ def test_one_tensors_hash_is_what_it_was() -> None:
     """Runs of earlier versions keep the hash of their data."""
     import hashlib
 
-    from ckptswap.task.readers import DataSample
+    from ckptswap.task.readers import DecodedSample
 
     image, mask = torch.arange(4.0).reshape(1, 2, 2), torch.tensor([[0, 1], [1, 0]])
     kind = (((1, 2, 2), torch.float32), ((2, 2), torch.int64))
     expected = hashlib.sha256(repr(kind).encode() + image.numpy().tobytes() + mask.numpy().tobytes()).digest()
-    sample = DataSample.of(image, mask, ())
+    sample = DecodedSample.of(image, mask, ())
     assert (sample.kind, sample.digest) == (kind, expected)
