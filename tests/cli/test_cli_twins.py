@@ -1,0 +1,88 @@
+"""The command line and the library are twins: the same fields are flags and keywords, and both leave the same."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_program import TASK, good
+
+import ckptswap as cs
+from ckptswap.cli.main import Commands
+from ckptswap.records import flag_name
+from ckptswap.sweep.spec import RunOptions, SweepSpec
+from ckptswap.sweeping import keywords
+from ckptswap.task.spec import TaskSpec
+
+PAIR = ("reconstruct.safetensors", "segment.safetensors")
+TASK_KEYS: dict[str, Any] = {"data": "scans", "group": r"(s\d+)_", "batch_size": 8, "threads": 1, "metric": "iou"}
+OF_THE_COMMAND = {"format", "out", "force", "ascii", "all", "dry_run", "help", "from", "to", "config", "both"}
+"""What is about printing, or is an argument of the library's functions."""
+
+
+def flag_names(command: str) -> set[str]:
+    options = (word for option in Commands()[command].params for word in option.opts if word.startswith("--"))
+    return {word.removeprefix("--").replace("-", "_") for word in options}
+
+
+def test_every_field_of_a_spec_is_a_flag_and_a_keyword() -> None:
+    flags, words = flag_names("sweep"), {*keywords(), "claims"}
+    task = {flag_name(part).replace("-", "_") for part in fields(TaskSpec) if part.metadata.get("help")}
+    told = {
+        flag_name(part).replace("-", "_")
+        for form in (SweepSpec, RunOptions)
+        for part in fields(form)
+        if part.metadata.get("help")
+    }
+    assert task | told <= flags
+    assert told <= words
+    both = set(inspect.signature(cs.sweep_both).parameters)
+    assert flags <= words | task | both | OF_THE_COMMAND, "every flag of the command is a keyword of the library"
+
+
+@pytest.mark.parametrize(
+    "command", ["show", "diff", "transplant", "evaluate", "report", "plot", "select", "convert"]
+)
+def test_every_flag_of_a_command_is_a_keyword_of_its_function(command: str) -> None:
+    from ckptswap import api
+
+    functions = [getattr(api, command)]
+    functions += {"diff": [api.diff3, cs.Checkpoint], "transplant": [api.planned_transplant]}.get(command, [])
+    known = {word for function in functions for word in inspect.signature(function).parameters}
+    names = {"map", "map_file", "strip_prefix"}
+    task = {flag_name(part).replace("-", "_") for part in fields(TaskSpec)}
+    # Rows are pooled, sorted and cut by `Diff.grouped` and `Diff.sorted`; `commands` makes what select prints.
+    own = {"diff": {"by", "sort", "top", "exit_code"}, "report": {"top", "watch"}, "select": {"to"}}
+    assert flag_names(command) <= known | names | task | OF_THE_COMMAND | own.get(command, set())
+
+
+def folder_of(run: Path) -> dict[str, Any]:
+    """What a run's folder holds, without when and by which command it was made."""
+    plan = json.loads((run / "plan.json").read_text("utf-8"))
+    for part in ("made", "sha256", "mark"):  # when, by which command, and the seals over that
+        plan.pop(part, None)
+    texts = {path.name: path.read_text("utf-8") for path in run.glob("result.*") if path.suffix != ".html"}
+    return {"files": sorted(path.name for path in run.iterdir()), "plan": plan, **texts}
+
+
+CALLS: list[tuple[list[object], dict[str, Any]]] = [
+    (["--by", "kind"], {"by": "kind"}),
+    (
+        ["--by", "kind", "--kind", "bn.stats", "--alpha", "0:1:0.5", "--tolerance", "0.02", "--engine", "full"],
+        {"by": "kind", "kind": "bn.stats", "alpha": "0:1:0.5", "tolerance": 0.02, "engine": "full"},
+    ),
+    (["--by", "layer", "--top", 2, "--epsilon", "0.01"], {"by": "layer", "top": 2, "epsilon": 0.01}),
+]
+
+
+@pytest.mark.parametrize(("flags", "words"), CALLS, ids=["kind", "alpha", "race"])
+def test_both_leave_the_same_folder(flags: list[object], words: dict[str, Any], work: Path) -> None:
+    task = [*TASK, "--metric", "iou"]
+    good("sweep", "--from", PAIR[0], "--to", PAIR[1], *task, *flags, "--run", "a")
+    result = cs.sweep(*PAIR, run="b", **words, **TASK_KEYS)
+    assert folder_of(work / "a") == folder_of(work / "b")
+    assert cs.report("a").rows == result.rows
