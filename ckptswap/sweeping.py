@@ -12,10 +12,10 @@ from dataclasses import Field, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ckptswap import lazy
 from ckptswap.errors import UsageError
 from ckptswap.formats.atomic import write_text
 from ckptswap.given import Given, listed, opened, plain, selection_of, several, task_of, tell_unmatched
+from ckptswap.lab.findings import judge
 from ckptswap.messages import listener, note, warn
 from ckptswap.records import flag_name
 from ckptswap.report.html import about, sweep_html
@@ -253,7 +253,7 @@ def judged(
 
 
 def _judged(analysis: Analysis, claims: bool) -> SweepResult:
-    return lazy.findings.judge(analysis) if claims else analysis.result
+    return judge(analysis) if claims else analysis.result
 
 
 def leave(result: SweepResult, folder: RunFolder) -> None:

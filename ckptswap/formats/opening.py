@@ -85,7 +85,9 @@ def open_file(source: ByteSource, folder: Folder) -> Checkpoint:
 
 def _refuse_disguise(source: ByteSource, known: Format) -> None:
     """A name that promises safetensors promises a file without code."""
-    for other in formats() if known.what and not known.promised else ():
+    if not known.what or known.promised or known.is_named(source.name):  # then nobody else need be asked
+        return
+    for other in formats():
         if other.promised and other.is_named(source.name):
             raise FormatError(
                 f"{source.name} is {known.what}, not a {other.name} file",

@@ -129,8 +129,8 @@ def _state(model: nn.Module) -> dict[Place, Tensor]:
     for _, tensor in _all_names(model):
         tensors.setdefault(_place(tensor), tensor)
     held = {name: tensor.untyped_storage().data_ptr() for name, tensor in _all_names(model)}
-    saved = {name: each for name, each in model.state_dict().items() if isinstance(each, Tensor)}
-    if any(held.get(name) != each.untyped_storage().data_ptr() for name, each in saved.items()):
+    saved = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
+    if any(held.get(name) != tensor.untyped_storage().data_ptr() for name, tensor in saved.items()):
         raise Uncapturable("it saves tensors that its modules do not hold")
     places = [tensor.untyped_storage().data_ptr() for tensor in tensors.values() if tensor.numel()]
     if len(set(places)) < len(places):
@@ -225,9 +225,9 @@ def _graph(traced: GraphModule, model: nn.Module, tensors: Mapping[Place, Tensor
     return Graph(state, constants, tuple(range(len(tensors), len(inputs))), numbers[output], tuple(steps))
 
 
-def _only(found: Any) -> Any:
+def _only(returned: Any) -> Any:
     """What a graph returns, out of the list that some versions of torch put around it."""
-    return found[0] if isinstance(found, list | tuple) and len(found) == 1 else found
+    return returned[0] if isinstance(returned, list | tuple) and len(returned) == 1 else returned
 
 
 def _all_names(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -236,10 +236,10 @@ def _all_names(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _constant(traced: GraphModule, node: Node) -> Tensor:
-    found = operator.attrgetter(str(node.target))(traced)
-    if not isinstance(found, Tensor):
-        raise Uncapturable(f"it holds a {type(found).__name__}")
-    return found
+    constant = operator.attrgetter(str(node.target))(traced)
+    if not isinstance(constant, Tensor):
+        raise Uncapturable(f"it holds a {type(constant).__name__}")
+    return constant
 
 
 def _refuse_aliases(constants: Iterable[Tensor], tensors: Iterable[Tensor]) -> None:
@@ -278,7 +278,7 @@ def _refuse_effects(node: Node) -> None:
 def _drops_nothing(node: Node) -> bool:
     """Attention counts as random because it can drop weights; most often its probability is 0."""
     schema = getattr(node.target, "_schema", None)
-    names = [each.name for each in schema.arguments] if schema is not None else []
+    names = [argument.name for argument in schema.arguments] if schema is not None else []
     given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
     return "dropout_p" in names and given.get("dropout_p", 0.0) == 0.0
 
@@ -287,7 +287,7 @@ def _memory(node: Node, memory: Mapping[Node, Node]) -> Node:
     """The node in whose memory a result lies: its own, or that of the first argument for views and parts."""
     first = node.args[0] if node.args else None
     schema = getattr(node.target, "_schema", None)
-    is_view = schema is not None and any(each.alias_info is not None for each in schema.returns)
+    is_view = schema is not None and any(result.alias_info is not None for result in schema.returns)
     if isinstance(first, Node) and (is_view or node.target is operator.getitem or schema is None):
         return memory.get(first, first)
     return node
@@ -298,9 +298,9 @@ def _step(node: Node, numbers: Mapping[Node, int], memory: Mapping[Node, Node], 
     return Step(
         gives=numbers[node],
         op=node.target,  # type: ignore[arg-type]
-        args=tuple(_template(each, numbers) for each in node.args),
-        kwargs={name: _template(each, numbers) for name, each in node.kwargs.items()},
-        reads=tuple(numbers[each] for each in node.all_input_nodes),
+        args=tuple(_template(argument, numbers) for argument in node.args),
+        kwargs={name: _template(argument, numbers) for name, argument in node.kwargs.items()},
+        reads=tuple(numbers[argument] for argument in node.all_input_nodes),
         memory=numbers[memory[node]],
         nbytes=_nbytes(node.meta.get("val")) if own else 0,
         flops=flops[node],
@@ -312,7 +312,7 @@ def _template(value: Any, numbers: Mapping[Node, int]) -> Any:
     """An argument in plain lists, with numbers in the place of nodes."""
     if isinstance(value, Node):
         return Ref(numbers[value])
-    return [_template(each, numbers) for each in value] if isinstance(value, list | tuple) else value
+    return [_template(part, numbers) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _nbytes(value: Any) -> int:
@@ -341,18 +341,19 @@ def _same_form(a: Tensor, b: Tensor) -> bool:
 
 def _flops(nodes: Sequence[Node], constants: Mapping[int, Tensor], numbers: Mapping[Node, int]) -> dict[Node, int]:
     """By torch's own counter, operation by operation, on fake tensors."""
-    found: dict[Node, int] = {}
+    counts: dict[Node, int] = {}
     for node in nodes:
         if node.op != "call_function":
             continue
         args, kwargs = (
             torch.fx.node.map_arg(
-                each, lambda node: constants[numbers[node]] if numbers[node] in constants else node.meta["val"]
+                arguments,
+                lambda node: constants[numbers[node]] if numbers[node] in constants else node.meta["val"],
             )
-            for each in (node.args, node.kwargs)
+            for arguments in (node.args, node.kwargs)
         )
-        found[node] = _flops_of(node.target, args, kwargs, node.meta.get("val"))
-    return found
+        counts[node] = _flops_of(node.target, args, kwargs, node.meta.get("val"))
+    return counts
 
 
 def _flops_of(op: Any, args: Any, kwargs: Any, result: Any) -> int:

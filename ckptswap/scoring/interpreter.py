@@ -56,22 +56,22 @@ class Replay:
         self, batch: Tree, swaps: Sequence[Mapping[int, Tensor]], *, with_output: bool
     ) -> Iterator[tuple[int | None, Tensor]]:
         """(index of the swap, output) for every swap, in the order in which they come to be; None: the base."""
-        found = self.schedules([frozenset(swap) for swap in swaps], with_output=with_output)
-        for at, (chosen, schedule) in enumerate(found):
+        groups = self.schedules([frozenset(swap) for swap in swaps], with_output=with_output)
+        for at, (chosen, schedule) in enumerate(groups):
             wants_output = with_output and at == 0
             yield from self._run(batch, schedule, [(index, swaps[index]) for index in chosen], wants_output)
 
     def seconds(self, batch: Tree) -> list[float]:
         """How long each step of the graph takes on this batch, run one after another."""
-        values, found = {**self._fixed, **self.graph.given(batch)}, []
+        values, times = {**self._fixed, **self.graph.given(batch)}, []
         (_, schedule), *_ = within(self.graph, [], self.memory, with_output=True)
         with torch.inference_mode():
             for instruction in schedule.base:
                 start = time.perf_counter()
                 _do(instruction, values)
-                found.append(time.perf_counter() - start)
+                times.append(time.perf_counter() - start)
                 _forget(instruction, values)
-        return found
+        return times
 
     def _run(
         self,
@@ -103,8 +103,8 @@ class Replay:
 
 
 def _do(instruction: Instruction, values: Values) -> None:
-    args = [filled(each, values) for each in instruction.args]
-    kwargs = {name: filled(each, values) for name, each in instruction.kwargs.items()}
+    args = [filled(template, values) for template in instruction.args]
+    kwargs = {name: filled(template, values) for name, template in instruction.kwargs.items()}
     values[instruction.gives] = instruction.op(*args, **kwargs)
 
 
@@ -118,5 +118,5 @@ def filled(template: Any, values: Values) -> Any:
     if isinstance(template, Ref):
         return values[template.value]
     if isinstance(template, list):
-        return [filled(each, values) for each in template]
+        return [filled(part, values) for part in template]
     return template

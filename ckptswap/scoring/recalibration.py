@@ -48,14 +48,14 @@ def load_calibration(wanted: Calibration, task: Task) -> list[Tree]:
         )
     spec = replace(task.spec, data=data, data_args=args, target="input", limit=None, group=None)
     with task.pinned(), closing(load_data(spec).batches()) as batches:
-        found = [batch.inputs for batch in islice(batches, wanted.batches)]
-    if len(found) < wanted.batches:
+        inputs = [batch.inputs for batch in islice(batches, wanted.batches)]
+    if len(inputs) < wanted.batches:
         raise UsageError(
-            f"{data} has {len(found)} batches of {task.spec.batch_size}, fewer than {wanted.batches}",
-            remedy=f"use --recalibrate-bn {len(found)}",
+            f"{data} has {len(inputs)} batches of {task.spec.batch_size}, fewer than {wanted.batches}",
+            remedy=f"use --recalibrate-bn {len(inputs)}",
         )
-    _refuse_scored(found, task)
-    return found
+    _refuse_scored(inputs, task)
+    return inputs
 
 
 def fingerprint(batches: Sequence[Tree]) -> str:
@@ -122,7 +122,9 @@ class Recalibration:
 
 
 def _norms(model: nn.Module) -> list[Any]:
-    return [each for each in model.modules() if isinstance(each, _BatchNorm) and each.running_mean is not None]
+    return [
+        module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None
+    ]
 
 
 @contextmanager

@@ -130,7 +130,7 @@ class ReplayScorer(FullScorer):
             steps = replay.seconds(self.task.prepared(inputs))
         batches = self._batches_like_first()
         again = sum(variant.recalibrated for variant in variants)
-        swaps = [frozenset(self.values(replay.graph, each)) for each in variants if not each.recalibrated]
+        swaps = [frozenset(self.values(replay.graph, variant)) for variant in variants if not variant.recalibrated]
         groups = replay.schedules(swaps, with_output=False)
         work = 1 + again + sum(schedule.flops for _, schedule in groups) / max(replay.graph.flops, 1)
         replayed = sum(sum(steps[at] for at in replay.cone(swap).steps) for swap in swaps) + len(groups) * sum(

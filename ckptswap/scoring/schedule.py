@@ -139,12 +139,12 @@ def program_of(graph: Graph, cone: Cone) -> tuple[Instruction, ...]:
 
 def _upstream(graph: Graph, wanted: Collection[int]) -> list[int]:
     """The steps that these values depend on, in order."""
-    needed, found = set(wanted), []
+    needed, steps = set(wanted), []
     for at in reversed(range(len(graph.steps))):
         if graph.steps[at].gives in needed:
             needed.update(graph.steps[at].reads)
-            found.append(at)
-    return found[::-1]
+            steps.append(at)
+    return steps[::-1]
 
 
 def _held(graph: Graph, cones: Iterable[Cone], place: Mapping[int, int], with_output: bool) -> dict[int, int]:
@@ -227,11 +227,11 @@ def _alive(steps: Sequence[Step], held: Mapping[int, int]) -> list[int]:
         until = max(at, last.get(step.gives, -1), held.get(step.gives, -1))
         dies[step.memory] = max(dies.get(step.memory, -1), until)
     ending: dict[int, int] = defaultdict(int)
-    alive, found = 0, []
+    alive, totals = 0, []
     for at, step in enumerate(steps):
         alive += step.nbytes
-        found.append(alive)
+        totals.append(alive)
         if step.memory == step.gives:
             ending[dies[step.gives]] += step.nbytes
         alive -= ending.pop(at, 0)
-    return found
+    return totals

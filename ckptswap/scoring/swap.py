@@ -110,5 +110,5 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
     """
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
-    left, right = (each.contiguous().view(-1).view(torch.uint8) for each in (a, b))
+    left, right = (tensor.contiguous().view(-1).view(torch.uint8) for tensor in (a, b))
     return torch.equal(left, right)

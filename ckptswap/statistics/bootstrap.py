@@ -61,8 +61,8 @@ def effects(sample: Sample, forms: Sequence[Form]) -> Effects:
         again, spread, _ = _moments(sample, forms, weights)
         least = np.maximum(np.sqrt(spread), FLOOR * se[:, None])
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = np.where(se[:, None] > 0, np.abs(again - estimate[:, None]) / least, 0.0)
-        t[:, here] = np.where(np.isnan(found), np.inf, found)  # a resample without a sample of some column
+            sizes = np.where(se[:, None] > 0, np.abs(again - estimate[:, None]) / least, 0.0)
+        t[:, here] = np.where(np.isnan(sizes), np.inf, sizes)  # a resample without a sample of some column
         done = here.stop
     return Effects(estimate, se, t)
 
@@ -86,7 +86,9 @@ def _moments(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Per form and resample (F, R): estimate, linearised cluster variance, and size of what was subtracted."""
     estimate, variance, scale = (np.zeros((len(forms), len(weights))) for _ in range(3))
-    often = {column for column, number in Counter(each for form in forms for each in form).items() if number > 1}
+    often = {
+        column for column, number in Counter(column for form in forms for column in form).items() if number > 1
+    }
     shared = {column: sample.influence(column, weights) for column in sorted(often)}
     for row, form in enumerate(forms):
         groups, moved = sample.groups_of(form), np.zeros_like(weights)
@@ -109,6 +111,7 @@ def _upper(values: np.ndarray, level: float) -> np.ndarray:
 def value_of(sample: Sample, form: Form) -> float:
     """A linear combination of values, without an interval.
 
+    >>> from ckptswap.statistics.totals import mean
     >>> value_of(Sample.of([np.ones((2, 1)), np.zeros((2, 1))], np.arange(2), mean), {0: 2.0, 1: 1.0})
     2.0
     """

@@ -149,5 +149,7 @@ def common_of(values: np.ndarray, slack: float) -> tuple[float, int, int]:
     ranked = np.sort(values)
     middle = ranked[(len(ranked) - 1) // 2], ranked[len(ranked) // 2]
     tried = [0.0 if abs(value) <= slack else float(value) for value in middle]
-    found = [(value, int((values < value - slack).sum()), int((values > value + slack).sum())) for value in tried]
-    return min(found, key=lambda each: each[1] + each[2])
+    counted = [
+        (value, int((values < value - slack).sum()), int((values > value + slack).sum())) for value in tried
+    ]
+    return min(counted, key=lambda value: value[1] + value[2])

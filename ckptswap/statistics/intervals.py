@@ -41,8 +41,8 @@ def contrast(sample: Sample, form: Form) -> Interval:
     few = sample.few(form)
     if few is not None:
         return Interval(value_of(sample, form), *exact_ends(few, (1 - LEVEL) / 2))
-    found = effects(sample, [form])
-    estimate, margin = float(found.estimate[0]), float((found.critical() * found.se)[0])
+    effect = effects(sample, [form])
+    estimate, margin = float(effect.estimate[0]), float((effect.critical() * effect.se)[0])
     return Interval(estimate, *cut(estimate, margin, sample.range_of(form)))
 
 

@@ -108,7 +108,7 @@ class Sample:
         bounds: Bounds = UNBOUNDED,
     ) -> Sample:
         """From each checkpoint's per-sample statistics (N, K), NaN where not scored, and the groups (N,)."""
-        return cls([group_totals(each, groups) for each in statistics], reduce, resamples, seed, bounds)
+        return cls([group_totals(own, groups) for own in statistics], reduce, resamples, seed, bounds)
 
     @property
     def groups(self) -> int:
@@ -123,7 +123,10 @@ class Sample:
         """Each column's value of each group alone (C, G), NaN where a group has nothing."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.array(
-                [np.where(each.count > 0, self.reduce(each.sums, each.count), np.nan) for each in self.columns]
+                [
+                    np.where(column.count > 0, self.reduce(column.sums, column.count), np.nan)
+                    for column in self.columns
+                ]
             )
 
     @cached_property
@@ -149,15 +152,15 @@ class Sample:
         if not form:
             return None
         parts = [weight * self.values[column] for column, weight in form.items()]
-        each = np.sum(parts, axis=0)
-        each = each[~np.isnan(each)]
+        combined = np.sum(parts, axis=0)
+        combined = combined[~np.isnan(combined)]
         slack = NEGLIGIBLE * max(float(np.nanmax(np.abs(part))) for part in parts)
-        common, below, above = common_of(each, slack)
+        common, below, above = common_of(combined, slack)
         if below + above >= LEAST_MOVED:
             return None
         low, high = self.range_of(form) if self.reduce is mean else UNBOUNDED
-        seen = float(each.min()), float(each.max())
-        return Few(common, below, above, len(each), low, high, self.weight_of(form), *seen)
+        seen = float(combined.min()), float(combined.max())
+        return Few(common, below, above, len(combined), low, high, self.weight_of(form), *seen)
 
     def weight_of(self, form: Form) -> float:
         """How much more than the mean group the largest weighs in a linear combination, 1 where all are alike."""

@@ -56,22 +56,22 @@ def table(sample: Sample, direction: str, baselines: Sequence[int] | None = None
     first = len(sample.columns) - len(paired)
     forms = [drop_form(first + at, direction, baseline) for at, baseline in enumerate(paired)]
     told = [at for at, form in enumerate(forms) if sample.groups_of(form) >= LEAST_GROUPS]
-    few = {at: found for at in told if (found := sample.few(forms[at]))}
+    few = {at: bound for at in told if (bound := sample.few(forms[at]))}
     spread = [at for at in told if at not in few]
-    error = (1 - LEVEL) / max(len(spread) + sum(each.is_bounded for each in few.values()), 1)
+    error = (1 - LEVEL) / max(len(spread) + sum(row.is_bounded for row in few.values()), 1)
     level = 1 - error * len(spread) if few else LEVEL
     rows = dict(zip(spread, _rows(sample, [forms[at] for at in spread], level), strict=True))
-    rows |= {at: _few_row(value_of(sample, forms[at]), each, error / 2) for at, each in few.items()}
+    rows |= {at: _few_row(value_of(sample, forms[at]), row, error / 2) for at, row in few.items()}
     return [rows.get(at) or RowIntervals(value_of(sample, form)) for at, form in enumerate(forms)]
 
 
 def _rows(sample: Sample, forms: Sequence[Form], level: float) -> Iterator[RowIntervals]:
     if not forms:
         return
-    found = effects(sample, forms)
-    plain = found.critical() * found.se
-    simultaneous = found.critical_of_all(level) * found.se
-    for at, drop in enumerate(found.estimate.tolist()):
+    effect = effects(sample, forms)
+    plain = effect.critical() * effect.se
+    simultaneous = effect.critical_of_all(level) * effect.se
+    for at, drop in enumerate(effect.estimate.tolist()):
         bounds = sample.range_of(forms[at])
         near, far = (cut(drop, float(margin[at]), bounds) for margin in (plain, simultaneous))
         yield RowIntervals(drop, *near, *far)

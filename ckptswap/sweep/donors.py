@@ -135,9 +135,9 @@ def _remade(text: str, recipient: Checkpoint, way: Remade) -> Checkpoint:
 
 
 def _made(text: str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Checkpoint:
-    found = Checkpoint.from_arrays(arrays, metadata=metadata, path=text)
-    found.format = MADE
-    return found
+    made = Checkpoint.from_arrays(arrays, metadata=metadata, path=text)
+    made.format = MADE
+    return made
 
 
 def _initialised(text: str, recipient: Checkpoint, spec: TaskSpec, seed: int) -> Checkpoint:

@@ -37,8 +37,10 @@ def screen(by: By, plan: Plan, scorer: FullScorer, variants: Sequence[Variant]) 
     if by == "rmse":
         return {cell.variant: cell.rmse for cell in plan.cells if cell.rmse is not None}
     slopes = _gradients(scorer)
-    found = {variant.id: _first_order(scorer, variant, slopes) for variant in variants if not variant.recalibrated}
-    return {variant: value for variant, value in found.items() if math.isfinite(value)}
+    changes = {
+        variant.id: _first_order(scorer, variant, slopes) for variant in variants if not variant.recalibrated
+    }
+    return {variant: value for variant, value in changes.items() if math.isfinite(value)}
 
 
 def _first_order(scorer: FullScorer, variant: Variant, slopes: Mapping[str, Tensor]) -> float:
@@ -78,12 +80,12 @@ def _backward(
             own = scorer.swaps.state[name].detach().clone()
             values[number] = own.requires_grad_(own.is_floating_point())
         for step in graph.steps:
-            args = [filled(each, values) for each in step.args]
-            kwargs = {name: filled(each, values) for name, each in step.kwargs.items()}
+            args = [filled(argument, values) for argument in step.args]
+            kwargs = {name: filled(argument, values) for name, argument in step.kwargs.items()}
             values[step.gives] = _differentiable(step.op)(*args, **kwargs)
         wanted = {name: values[number] for number, name in names.items() if values[number].requires_grad}
-        found = _loss(values[graph.output], targets, ignore)
-        slopes = torch.autograd.grad(found, list(wanted.values()), allow_unused=True)
+        mean_loss = _loss(values[graph.output], targets, ignore)
+        slopes = torch.autograd.grad(mean_loss, list(wanted.values()), allow_unused=True)
     return {name: slope for name, slope in zip(wanted, slopes, strict=True) if slope is not None}
 
 
@@ -132,6 +134,6 @@ def _batch_norm(
 ) -> tuple[Tensor, None, None]:
     """Batch norm in eval mode, through whose statistics torch's own has no gradient."""
     shape = (1, -1, *[1] * (x.dim() - 2))
-    found = (x - mean.view(shape)) * torch.rsqrt(variance.view(shape) + rest[-1])
-    found = found if weight is None else found * weight.view(shape)
-    return (found if bias is None else found + bias.view(shape)), None, None
+    normalized = (x - mean.view(shape)) * torch.rsqrt(variance.view(shape) + rest[-1])
+    normalized = normalized if weight is None else normalized * weight.view(shape)
+    return (normalized if bias is None else normalized + bias.view(shape)), None, None

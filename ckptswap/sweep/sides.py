@@ -28,8 +28,8 @@ def named_alike(
     given = [
         open_donor(donor, loaded.fit.taken, loaded.spec) if isinstance(donor, str) else donor for donor in donors
     ]
-    found = [aligned_with(donor, names, "the model") for donor in given]
-    return tuple(donor for donor, _ in found), tuple(said for _, said in found if said)
+    aligned = [aligned_with(donor, names, "the model") for donor in given]
+    return tuple(donor for donor, _ in aligned), tuple(said for _, said in aligned if said)
 
 
 def as_in_model(
@@ -43,7 +43,7 @@ def as_in_model(
     ties = ties_of(state_of(model))
     recipient = recipient.tied(ties)
     known = recipient.ties.joined(ties)
-    return tuple(_one_valued(with_twins(each, known), known) for each in donors), recipient
+    return tuple(_one_valued(with_twins(donor, known), known) for donor in donors), recipient
 
 
 def _one_valued(donor: Checkpoint, ties: Ties) -> Checkpoint:

@@ -29,7 +29,7 @@ def trivial_score(metric: Metric, data: Data, forward: Callable[[Tree], Tensor])
         first = next(data.batches())
         channels = _channels(forward(first.inputs), first.targets)
         classes = [0, 1] if channels == 1 else _classes(data, metric.ignore)
-        return max(_scores(metric, data, [partial(_constant, channels=channels, of=each) for each in classes]))
+        return max(_scores(metric, data, [partial(_constant, channels=channels, of=number) for number in classes]))
     if isinstance(metric, SquaredError):
         mean = _mean(data, metric.ignore)
         return _scores(metric, data, [lambda batch: torch.full(batch.targets.shape, mean, dtype=torch.float64)])[0]
@@ -41,7 +41,7 @@ def _scores(metric: Metric, data: Data, predictions: Sequence[Predict]) -> list[
     parts = _over(
         data, lambda batch: [metric.per_sample(predict(batch), batch.targets) for predict in predictions]
     )
-    return [metric.value(in_data_order(each, data.places)) for each in zip(*parts, strict=True)]
+    return [metric.value(in_data_order(statistics, data.places)) for statistics in zip(*parts, strict=True)]
 
 
 def _over(data: Data, look: Callable[[Batch], Found]) -> list[Found]:
@@ -66,14 +66,14 @@ def _channels(output: Tensor, targets: Tensor) -> int:
 
 def _classes(data: Data, ignore: int | None) -> list[int]:
     """Those in the truth: an absent class scores no better than the best of them."""
-    found = _over(data, lambda batch: batch.targets.unique().tolist())
-    return sorted({int(each) for classes in found for each in classes} - {ignore})
+    classes_of_batches = _over(data, lambda batch: batch.targets.unique().tolist())
+    return sorted({int(number) for classes in classes_of_batches for number in classes} - {ignore})
 
 
 def _mean(data: Data, ignore: int | None) -> float:
     """Over all elements of all targets; exactly rounded, so that no order of the samples shows."""
-    found = _over(data, lambda batch: [_counted(target, ignore) for target in batch.targets])
-    totals, numbers = zip(*itertools.chain.from_iterable(found), strict=True)
+    counted = _over(data, lambda batch: [_counted(target, ignore) for target in batch.targets])
+    totals, numbers = zip(*itertools.chain.from_iterable(counted), strict=True)
     return math.fsum(totals) / sum(numbers)
 
 

@@ -72,11 +72,11 @@ class Data:
     def __init__(self, source: SampleReader, progress: Progress | None = None, memory: int = MEMORY) -> None:
         self._source = source
         self._kept: dict[int, DecodedSample] = {}
-        found = [(each.group, each.kind, each.digest) for each in self._first(progress, memory)]
-        if not found:
+        known = [(sample.group, sample.kind, sample.digest) for sample in self._first(progress, memory)]
+        if not known:
             raise DataError(f"{source.name} holds no samples", remedy="check --data and --data-args")
-        groups, kinds, self._digests = zip(*found, strict=True)
-        self.samples = len(found)
+        groups, kinds, self._digests = zip(*known, strict=True)
+        self.samples = len(known)
         self.groups = _numbered(groups, source.name)
         self.places = tuple(source.batches(kinds))
         self.units = self._units(alone=source.again and len(set(kinds)) == 1)
@@ -92,8 +92,8 @@ class Data:
 
     def batches(self) -> Generator[Batch]:
         """Every batch, by ascending number. Raises `DataError` where a second reading gives other values."""
-        with closing(self.numbered()) as found:
-            for _, batch in found:
+        with closing(self.numbered()) as numbered_batches:
+            for _, batch in numbered_batches:
                 yield batch
 
     def numbered(self, wanted: Container[int] | None = None) -> Generator[tuple[int, Batch]]:
@@ -174,21 +174,21 @@ def load_data(spec: TaskSpec, progress: Progress | None = None, memory: int = ME
         raise DataError(
             "no data is named", remedy="pass --data, for example --data FOLDER or --data file.py:function"
         )
-    found = _find(spec.data, spec)
-    if isinstance(found, IterableDataset):
+    items = _find(spec.data, spec)
+    if isinstance(items, IterableDataset):
         raise DataError(
             f"{spec.data} is an IterableDataset", remedy="put it in a DataLoader, which yields batches"
         )
-    if spec.group and not isinstance(found, FolderSamples):
+    if spec.group and not isinstance(items, FolderSamples):
         raise UsageError(
             "--group goes by file names, and only a folder has them", remedy="yield the group instead"
         )
-    if hasattr(found, "__getitem__") and hasattr(found, "__len__"):
-        source: SampleReader = NumberedReader(spec.data, found, spec)
-    elif isinstance(found, Iterable):
-        source = BatchReader(spec.data, found, spec)
+    if hasattr(items, "__getitem__") and hasattr(items, "__len__"):
+        source: SampleReader = NumberedReader(spec.data, items, spec)
+    elif isinstance(items, Iterable):
+        source = BatchReader(spec.data, items, spec)
     else:
-        raise DataError(f"{spec.data} is a {type(found).__name__}", remedy="return a Dataset, or yield batches")
+        raise DataError(f"{spec.data} is a {type(items).__name__}", remedy="return a Dataset, or yield batches")
     with pinned_threads(spec.threads):  # as in every later reading, since a Dataset may well use torch
         return Data(source, progress, memory)
 
@@ -225,10 +225,10 @@ def _shape(form: Form) -> tuple[Any, ...]:
 
 
 def _first_of_each(keys: Sequence[Key]) -> dict[Key, int]:
-    found: dict[Key, int] = {}
+    firsts: dict[Key, int] = {}
     for number, key in enumerate(keys):
-        found.setdefault(key, number)
-    return found
+        firsts.setdefault(key, number)
+    return firsts
 
 
 def _together(samples: Sequence[DecodedSample], places: np.ndarray) -> Batch:

@@ -44,11 +44,11 @@ class Evaluation:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return tuple(note for each in self.checkpoints for note in each.fit.notes)
+        return tuple(note for scored in self.checkpoints for note in scored.fit.notes)
 
     def unmatched(self, exclude: Selection) -> list[Unmatched]:
         """What of a selection means nothing in any of the files and their models."""
-        fits = [each.fit for each in self.checkpoints]
+        fits = [scored.fit for scored in self.checkpoints]
         return exclude.unmatched(*(side for fit in fits for side in (fit.checkpoint, fit.own)))
 
 

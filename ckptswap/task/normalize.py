@@ -21,7 +21,7 @@ def normalizer(text: str | None) -> Callable[[Tensor], Tensor]:
     if text is None:
         return lambda image: image
     try:
-        mean, std = (torch.tensor([float(each) for each in part.split(",")]) for part in text.split("/"))
+        mean, std = (torch.tensor([float(number) for number in part.split(",")]) for part in text.split("/"))
     except ValueError:
         raise UsageError(f"--normalize {text!r} is not MEAN/STD", remedy="write for example 0.5/0.25") from None
     if not (torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > 0).all()):

@@ -61,6 +61,6 @@ def in_data_order(parts: Sequence[np.ndarray], places: Sequence[np.ndarray]) -> 
     [0, 10, 20]
     """
     rows = np.concatenate(parts)
-    found = np.empty_like(rows)
-    found[np.concatenate(places)] = rows
-    return found
+    ordered = np.empty_like(rows)
+    ordered[np.concatenate(places)] = rows
+    return ordered

@@ -27,8 +27,8 @@ def read_ahead(read: Callable[[Key], Found], keys: Iterable[Key], *, threads: in
     try:
         waiting.extend(pool.submit(read, key) for key in islice(left, ahead))
         while waiting:
-            found = waiting.popleft().result()
+            result = waiting.popleft().result()
             waiting.extend(pool.submit(read, key) for key in islice(left, 1))
-            yield found
+            yield result
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -144,9 +144,9 @@ class Task:
             inputs,
         )
 
-    def pick(self, found: object) -> Tensor:
+    def pick(self, given: object) -> Tensor:
         """The one tensor to score of what the model gives, in at least single precision. Raises `ModelError`."""
-        output = _pick(found, self.spec.output_key)
+        output = _pick(given, self.spec.output_key)
         return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
 
     def first_inputs(self) -> Tree:
@@ -181,7 +181,7 @@ class Task:
                 done += len(batch)
                 if progress:
                     progress(done, self.samples)
-        statistics = {name: in_data_order(each, self.data.places) for name, each in parts.items()}
+        statistics = {name: in_data_order(values, self.data.places) for name, values in parts.items()}
         low = min((score.low for score in scores if score.low is not None), default=None)
         high = max((score.high for score in scores if score.high is not None), default=None)
         warnings = self.warnings + self.range_warnings(low, high, one_channel=scores[-1].one_channel)
@@ -258,15 +258,15 @@ def load_task(
     `progress` follows the reading of the data. Raises `TaskError`, `MismatchError` or `UsageError`.
 
     >>> from ckptswap.task.models.build import build_model
-    >>> weights = {name: each.numpy() for name, each in build_model("lab:unet", {"width": 2}).state_dict().items()}
-    >>> said = {"ckptswap.model": "lab:unet", "ckptswap.model_args": '{"width": 2}'}
+    >>> weights = {name: own.numpy() for name, own in build_model("lab:unet", {"width": 2}).state_dict().items()}
+    >>> told = {"ckptswap.model": "lab:unet", "ckptswap.model_args": '{"width": 2}'}
     >>> spec = TaskSpec(data="lab:mni", metrics=("dice",), limit=4)
-    >>> load_task(spec, Checkpoint.from_arrays(weights, metadata=said)).measure().statistics["dice"].shape
+    >>> load_task(spec, Checkpoint.from_arrays(weights, metadata=told)).measure().statistics["dice"].shape
     (4, 1)
     """
     metrics = load_metrics(spec)
-    found = loaded or load_model(spec, checkpoint)
-    spec, model, fit = found.spec, found.model, found.fit
+    built = loaded or load_model(spec, checkpoint)
+    spec, model, fit = built.spec, built.model, built.fit
     return Task(
         spec,
         model,
@@ -274,7 +274,7 @@ def load_task(
         data or load_data(spec, progress),
         fit,
         (*_warnings(spec, model, checkpoint), *_incomplete(fit, spec)),
-        found.initial,
+        built.initial,
     )
 
 
@@ -337,7 +337,7 @@ def extent(output: Tensor) -> tuple[int, float, float]:
     (1, 1.0, 3.0)
     """
     if output.numel() and not output.is_complex():
-        low, high = (each.item() for each in output.aminmax())
+        low, high = (end.item() for end in output.aminmax())
         if np.isfinite(low) and np.isfinite(high):  # NaN would have spread to both
             return 0, low, high
     finite = output[output.isfinite()]
@@ -346,18 +346,18 @@ def extent(output: Tensor) -> tuple[int, float, float]:
 
 
 def _warnings(spec: TaskSpec, model: nn.Module, checkpoint: Checkpoint) -> tuple[str, ...]:
-    found = []
+    warnings = []
     if spec.dtype is not None or torch.device(spec.device).type != "cpu":
         dtype = str(_float_dtype(model)).removeprefix("torch.")
-        found.append(
+        warnings.append(
             f"computed in {dtype} on {spec.device}: the last bits are not those of other dtypes and devices"
         )
     target = target_of(checkpoint)
     if target is not None and target != spec.target:
-        found.append(f"{checkpoint.path} was trained to give {target}, and is scored against {spec.target}")
+        warnings.append(f"{checkpoint.path} was trained to give {target}, and is scored against {spec.target}")
     if depends_on_batch(model):
-        found.append("a batch norm without running statistics makes scores depend on the batch size")
-    return tuple(found)
+        warnings.append("a batch norm without running statistics makes scores depend on the batch size")
+    return tuple(warnings)
 
 
 def _check_device(name: str) -> None:
@@ -368,19 +368,21 @@ def _check_device(name: str) -> None:
 
 
 def _float_dtype(model: nn.Module) -> torch.dtype:
-    return next((each.dtype for each in model.parameters() if each.is_floating_point()), torch.float32)
+    return next(
+        (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), torch.float32
+    )
 
 
-def _pick(found: object, key: str | None) -> Tensor:
+def _pick(given: object, key: str | None) -> Tensor:
     """The one tensor of what a model gave; `key` is a name or an index."""
-    if isinstance(found, Tensor):
+    if isinstance(given, Tensor):
         if key is not None:
             raise ModelError(f"the model gives one tensor, not {key!r}", remedy="leave --output-key out")
-        return found
-    choices = _choices(found)
+        return given
+    choices = _choices(given)
     if not choices:
         raise ModelError(
-            f"the model gives {type(found).__name__}", remedy="it must give a tensor, a dict or a tuple"
+            f"the model gives {type(given).__name__}", remedy="it must give a tensor, a dict or a tuple"
         )
     if key is None or key not in choices:
         what = "several outputs" if key is None else f"no output {key!r}"
@@ -391,10 +393,10 @@ def _pick(found: object, key: str | None) -> Tensor:
     return picked
 
 
-def _choices(found: object) -> dict[str, object]:
-    if isinstance(found, Mapping):
-        return {str(name): value for name, value in found.items()}
-    if isinstance(found, tuple | list):
-        names = dict(zip(getattr(found, "_fields", ()), found, strict=False))
-        return {**names, **{str(at): value for at, value in enumerate(found)}}
+def _choices(given: object) -> dict[str, object]:
+    if isinstance(given, Mapping):
+        return {str(name): value for name, value in given.items()}
+    if isinstance(given, tuple | list):
+        names = dict(zip(getattr(given, "_fields", ()), given, strict=False))
+        return {**names, **{str(at): value for at, value in enumerate(given)}}
     return {}

@@ -88,11 +88,11 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
 
 def refuse_contradictions(checkpoint: Checkpoint, ties: Ties) -> None:
     """Raises `MismatchError` where the names of one tensor of the model hold different values in the file."""
-    found = list(contradictions(checkpoint, ties).values())
-    if found:
-        said = equal(found, " ≠ ")
+    unlike = list(contradictions(checkpoint, ties).values())
+    if unlike:
+        first = equal(unlike, " ≠ ")
         raise MismatchError(
-            f"{checkpoint.path} holds different values under names of one tensor of the model ({said}), of which "
+            f"{checkpoint.path} holds different values under names of one tensor of the model ({first}), of which "
             "torch would silently keep the last",
             remedy="write it anew with the right ones under all of these names, or under one of them",
         )

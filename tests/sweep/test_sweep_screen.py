@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from torch.nn import functional
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import UsageError
-from ckptswap.sweep.plan import Plan
+from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.screen import loss
 from ckptswap.task import Task, TaskSpec
 from ckptswap.task.task import load_task
@@ -27,9 +26,10 @@ STEP = 1e-7
 
 def guesses(run: Path) -> dict[tuple[str, ...], float]:
     """What a run's plan remembers of each cell."""
-    content = json.loads((run / "plan.json").read_text())
-    values, cells = content["screen"]["values"], Plan.from_json(content["plan"]).cells
-    return {cell.names: values[cell.variant] for cell in cells if cell.variant in values}
+    told = RunFolder(run).read_plan()
+    assert told.screen is not None
+    values = told.screen.values
+    return {cell.names: values[cell.variant] for cell in told.plan.cells if cell.variant in values}
 
 
 def slope(task: Task, donor: Checkpoint, recipient: Checkpoint, names: tuple[str, ...]) -> float:
