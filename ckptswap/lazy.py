@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ckptswap import doctor as doctor
-    from ckptswap import sweeping as sweeping
     from ckptswap.lab import demo as demo
     from ckptswap.lab import findings as findings
     from ckptswap.lab import reporting as reporting
@@ -37,7 +36,7 @@ ROOMS = {
     **dict.fromkeys(("folder", "trust"), "ckptswap.sweep.run_folder"),
     **dict.fromkeys(("comparison", "evaluate"), "ckptswap.task"),
 }
-"""Name → the package that has it."""
+"""Name → the package that has it. (`sweeping`, which uses this table itself, has no type above.)"""
 
 
 def __getattr__(name: str) -> Any:

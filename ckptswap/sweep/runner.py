@@ -243,8 +243,6 @@ class Sweep:
     def _walk(self) -> list[list[int]]:
         return [places.tolist() for places in self.scorer.layout.places]
 
-    # What the folder is told ------------------------------------------------------------------------------------
-
     def _run_plan(self, options: RunOptions, is_begun: bool) -> RunPlan:
         """What is written before any score; what is damaged is repaired first, where that is asked for."""
         plan = RunPlan(
