@@ -1,7 +1,8 @@
 """What gives variants their scores, as a sweep sees it: blocks of statistics for the variants that are wanted.
 
 A scorer may need a torch module and go through batches (`full`, `replay`), or take whole checkpoints and know of
-no batches: then it has one, with all samples. `tests/scoring/test_contract.py` holds the contract. No torch here.
+no batches: then it has one, with all samples. `tests/scoring/test_scoring_contract.py` holds
+the contract. No torch here.
 """
 
 from __future__ import annotations
