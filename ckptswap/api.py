@@ -8,7 +8,7 @@ prefix that was taken off, a pattern that matches nothing, how far it is) goes t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ckptswap import lazy
 from ckptswap.checkpoint import Checkpoint, Entry
-from ckptswap.diff import Diff
-from ckptswap.diff import diff as compare_two
 from ckptswap.errors import MismatchError, UsageError
 from ckptswap.formats import SHARD_SIZE, write_checkpoint
 from ckptswap.formats.atomic import atomic_file, is_stream, write_stream
-from ckptswap.formats.companions import companions, left_behind
 from ckptswap.formats.overwrite import refuse_precious
 from ckptswap.given import (
     Given,
@@ -39,23 +36,21 @@ from ckptswap.messages import listener, note, warn
 from ckptswap.moments import Moments
 from ckptswap.renaming import strip_all
 from ckptswap.selection import Selection
-from ckptswap.show import statistics
 from ckptswap.task.spec import parse_args
-from ckptswap.threeway import ThreeWay, three_way
-from ckptswap.transplant import Transplant, plan_transplant
-from ckptswap.transplant import left_behind as lost
-from ckptswap.transplant import transplant as carry_out
-from ckptswap.verify import Report
-from ckptswap.verify import verify as examine
 
 if TYPE_CHECKING:
+    from ckptswap.diff import Diff
     from ckptswap.lab.demo import Demo
     from ckptswap.lab.reporting import Reproduced
     from ckptswap.lab.train import TrainResult
+    from ckptswap.report.charts import Picture
     from ckptswap.statistics.comparison import Comparison
     from ckptswap.sweep.agreement import Agreement
     from ckptswap.sweep.result import SweepResult
     from ckptswap.sweep.select import Choice
+    from ckptswap.threeway import ThreeWay
+    from ckptswap.transplant import Transplant
+    from ckptswap.verify import Report
 
 Path_ = str | os.PathLike[str]
 
@@ -126,7 +121,7 @@ def show(
         if not stats:
             return Contents(source, entries)
         with listener().progress("reading") as progress:
-            return Contents(source, entries, statistics(source, entries, progress))
+            return Contents(source, entries, lazy.show.statistics(source, entries, progress))
 
 
 def diff(
@@ -159,7 +154,7 @@ def diff(
         _tell_hints(how, right, left)
         left, right = how.matched(left, right)
         with listener().progress("comparing") as progress:
-            result = compare_two(left, right, selection, values=not stat, progress=progress)
+            result = lazy.diff.diff(left, right, selection, values=not stat, progress=progress)
         tell_unmatched(selection, left, right)
     return result
 
@@ -189,7 +184,7 @@ def diff3(
         _tell_hints(how, root, left, right)
         root, left, right = how.all_matched(root, left, right)
         with listener().progress("comparing") as progress:
-            result = three_way(root, left, right, selection, progress=progress)
+            result = lazy.threeway.three_way(root, left, right, selection, progress=progress)
         tell_unmatched(selection, root, left, right)
     return result
 
@@ -212,7 +207,9 @@ def planned_transplant(
     own = opened(donor, stack), opened(recipient, stack)
     giving, receiving = how.matched(*own)
     try:
-        plan = plan_transplant(giving, receiving, selection, alpha=plain(alpha), skip_missing=skip_missing)
+        plan = lazy.transplant.plan_transplant(
+            giving, receiving, selection, alpha=plain(alpha), skip_missing=skip_missing
+        )
     except MismatchError as error:
         hint = how.hint(*own)
         remedy = f"{hint}; else {error.remedy}" if hint else error.remedy
@@ -224,7 +221,7 @@ def planned_transplant(
 
 def warn_of_loss(plan: Transplant, out: Path_ | None = None) -> None:
     """Tell what the recipient holds that will not be written, or that changes with what is taken."""
-    warn(lost(plan, out))
+    warn(lazy.transplant.left_behind(plan, out))
 
 
 def transplant(
@@ -266,7 +263,7 @@ def transplant(
 def carried_out(plan: Transplant, out: Path_ | None = None, **how: Any) -> Path:
     """Write what is planned; returns the path. `how` are `force`, `link` and `drop_unread`, as in `transplant`."""
     with listener().progress("writing") as progress:
-        return carry_out(plan, out, progress=progress, **how)
+        return lazy.transplant.transplant(plan, out, progress=progress, **how)
 
 
 def evaluate(
@@ -381,7 +378,12 @@ def plot(
     if len(result.donors) > 1:
         raise UsageError(f"{run} has several donors", remedy="draw the run of one: sweep with one --from")
     charts = lazy.charts
-    draws = {"heatmap": charts.heat, "bars": charts.bars, "depth": charts.depth, "scatter": charts.scatter}
+    draws: dict[str, Callable[[SweepResult], Picture]] = {
+        "heatmap": charts.heat,
+        "bars": charts.bars,
+        "depth": charts.depth,
+        "scatter": charts.scatter,
+    }
     picture = draws[kind](result)
     if charts.is_empty(picture):
         raise UsageError(
@@ -430,7 +432,7 @@ def convert(
     with ExitStack() as stack:
         checkpoint = opened(source, stack)
         _tell_notes(checkpoint)
-        note(left_behind(checkpoint, target))
+        note(lazy.companions.left_behind(checkpoint, target))
         [named] = strip_all([checkpoint], strip_prefix) if strip_prefix else [checkpoint]
         with listener().progress("converting") as progress:
             return write_checkpoint(
@@ -440,7 +442,7 @@ def convert(
                 shard_size=shard_size,
                 drop_unread=drop_unread,
                 progress=progress,
-                others=companions(checkpoint).taken,
+                others=lazy.companions.companions(checkpoint).taken,
             )
 
 
@@ -452,7 +454,7 @@ def verify(checkpoint: Path_) -> Report:
     False
     """
     with listener().progress("verifying") as progress:
-        return examine(checkpoint, progress)
+        return lazy.verify.verify(checkpoint, progress)
 
 
 def train(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ckptswap import doctor as doctor
+    from ckptswap.formats import companions as companions
     from ckptswap.lab import demo as demo
     from ckptswap.lab import findings as findings
     from ckptswap.lab import reporting as reporting
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from ckptswap.task import evaluate as evaluate
 
 ROOMS = {
-    **dict.fromkeys(("doctor", "sweeping"), "ckptswap"),
+    "companions": "ckptswap.formats",
+    **dict.fromkeys(("diff", "doctor", "show", "sweeping", "threeway", "transplant", "verify"), "ckptswap"),
     **dict.fromkeys(("demo", "findings", "reporting", "reproduce", "train"), "ckptswap.lab"),
     **dict.fromkeys(("charts", "figures", "html"), "ckptswap.report"),
     **dict.fromkeys(("agreement", "analysis", "select"), "ckptswap.sweep"),

@@ -67,7 +67,7 @@ def _annotation(hint: Any, part: Field[Any]) -> Any:
     }
     option = typer.Option(*words, **{name: value for name, value in how.items() if value is not None})
     marks = [Settable(said["defaults"])] if "defaults" in said else []
-    return Annotated[(_typed(hint, said), option, *marks)]  # type: ignore[misc]
+    return Annotated[(_typed(hint, said), option, *marks)]
 
 
 def _typed(hint: Any, said: Mapping[str, Any]) -> Any:
@@ -190,9 +190,7 @@ class TextFlags(OutputFlags):
 
     format: Annotated[
         Literal["table", "json"], typer.Option("--format", help="How to print the result."), FILE
-    ] = (  # type: ignore[assignment]
-        "table"
-    )
+    ] = "table"
 
 
 # What several commands take --------------------------------------------------------------------------------------

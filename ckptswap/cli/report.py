@@ -32,11 +32,11 @@ CLEAR = "\x1b[H\x1b[2J"
 class PageFlags(DrawnFlags):
     """How the result is printed, and where; a page is one of the ways."""
 
-    format: Annotated[  # type: ignore[assignment]
+    format: Annotated[
         Literal["table", "json", "csv", "md", "html"],
         typer.Option("--format", help="How to print the result; html is a page that opens offline."),
         FILE,
-    ] = "table"
+    ] = "table"  # type: ignore[assignment]
 
 
 @dataclass
@@ -44,7 +44,7 @@ class JudgedFlags:
     """By what a run is judged."""
 
     metric: MetricFlag = None
-    tolerance: ToleranceFlag = None  # type: ignore[valid-type]
+    tolerance: ToleranceFlag = None
     claims: ClaimsFlag = False
 
 
@@ -91,6 +91,7 @@ def report(
 
 
 def _table(run: str, judged: JudgedFlags, output: PageFlags, top: int | None, every: bool) -> str:
+    assert output.format != "html"  # which is `_page`'s
     result = api.report(run, **vars(judged))
     say_notes(result, output.format)
     return render_sweep(result, output.format, output.style, top=top, every=every)

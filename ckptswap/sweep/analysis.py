@@ -6,9 +6,9 @@ intervals afterwards.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,12 +62,16 @@ class Analysis:
         return intervals.contrast(self.sample, form)
 
 
-def load_result(run_dir: str | Path, metric: str | None = None, tolerance: float | None = None) -> SweepResult:
+def load_result(
+    run_dir: str | os.PathLike[str], metric: str | None = None, tolerance: float | None = None
+) -> SweepResult:
     """The table of a run folder, for its first metric or the named one. Raises as `load_analysis` does."""
     return load_analysis(run_dir, metric, tolerance).result
 
 
-def load_analysis(run_dir: str | Path, metric: str | None = None, tolerance: float | None = None) -> Analysis:
+def load_analysis(
+    run_dir: str | os.PathLike[str], metric: str | None = None, tolerance: float | None = None
+) -> Analysis:
     """The table of a run folder, and what is needed for contrasts between its rows.
 
     Variants that are not scored yet have no row; a note counts them. `tolerance` overrides the run's own.

@@ -13,7 +13,6 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -70,7 +69,7 @@ class Choice:
 
 
 def select(
-    run_dir: str | Path,
+    run_dir: str | os.PathLike[str],
     *,
     tolerance: float | None = None,
     progress: Progress | None = None,
