@@ -18,7 +18,7 @@ from ckptswap import lazy
 from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.errors import MismatchError, UsageError
 from ckptswap.formats import SHARD_SIZE, write_checkpoint
-from ckptswap.formats.atomic import atomic_file, is_stream, write_stream
+from ckptswap.formats.atomic import put
 from ckptswap.formats.overwrite import refuse_precious
 from ckptswap.given import (
     Given,
@@ -347,7 +347,7 @@ def report(
         refuse_precious(page)
     result = lazy.sweeping.judged(run, metric, tolerance, claims=claims)
     if page is not None:
-        _put(lazy.html.sweep_html(result, lazy.html.about(os.fspath(run))).encode(), page)
+        put(lazy.html.sweep_html(result, lazy.html.about(os.fspath(run))).encode(), page)
     return result
 
 
@@ -389,7 +389,7 @@ def plot(
         raise UsageError(
             f"{run} has nothing for a {kind}", remedy="sweep with --by layer,kind, or choose another --kind"
         )
-    _put(lazy.figures.draw([picture], form), out)
+    put(lazy.figures.draw([picture], form), out)
     return Path(out)
 
 
@@ -508,14 +508,23 @@ def demo(folder: Path_ = "ckptswap-demo", *, command: str | None = None) -> Demo
     return made
 
 
-def reproduce(run: Path_, *, full: bool = False, data: str | None = None, **where: Any) -> Reproduced:
+def reproduce(
+    run: Path_,
+    *,
+    full: bool = False,
+    data: str | None = None,
+    executor: str | None = None,
+    jobs: int | None = None,
+    slurm: Patterns | Mapping[str, Any] = None,
+    ray_address: str | None = None,
+) -> Reproduced:
     """Train networks for segmentation and auto-encoding, swap every part of every pair, judge the paper's claims.
 
-    `where` are `executor`, `jobs` (default 2), `slurm` and `ray_address`, as in `sweep`. Leaves the report in the
-    folder; the same call continues. Raises as `ckptswap.lab.reproduce.reproduce` does.
+    `executor`, `jobs` (default 2), `slurm` and `ray_address` are as in `sweep`. Leaves the report in the folder;
+    the same call continues. Raises as `ckptswap.lab.reproduce.reproduce` does.
     """
-    given = {name: value for name, value in where.items() if value is not None}
-    workers = lazy.sweeping.options_of({"jobs": 2, **given})
+    where = {"executor": executor, "jobs": 2 if jobs is None else jobs, "slurm": slurm, "ray_address": ray_address}
+    workers = lazy.sweeping.options_of({name: value for name, value in where.items() if value is not None})
     planned = lazy.reporting.plan(Path(run), is_full=full, data=data)
     listener().say(planned.told(workers.jobs or 2))
     with listener().stopping() as stop, listener().progress("reproduce", unit=" s") as tell:
@@ -528,16 +537,6 @@ def reproduce(run: Path_, *, full: bool = False, data: str | None = None, **wher
             stop=stop,
         )
     return lazy.reporting.leave_report(planned, outcome, listener().say)
-
-
-def _put(content: bytes, out: Path_) -> None:
-    """A result into a file, atomically, or to a stream, which is never replaced."""
-    path = os.fspath(out)
-    if is_stream(path):
-        write_stream(path, content)
-        return
-    with atomic_file(path) as file:
-        file.write(content)
 
 
 def _tell_notes(*checkpoints: Checkpoint) -> None:

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import Field, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ckptswap.errors import UsageError
+from ckptswap.errors import UsageError, near
 from ckptswap.formats.atomic import write_text
 from ckptswap.given import Given, listed, opened, plain, selection_of, several, task_of, tell_unmatched
 from ckptswap.lab.findings import judge
 from ckptswap.messages import listener, note, warn
-from ckptswap.records import flag_name
+from ckptswap.records import flag_name, parsed, to_json
 from ckptswap.report.html import about, sweep_html
 from ckptswap.report.plan import plan_json
 from ckptswap.report.screen import render_sweep
@@ -31,7 +31,7 @@ from ckptswap.sweep.run_folder.plain import refuse_odd
 from ckptswap.sweep.runner import Executor, Sweep, executor_of, prepared
 from ckptswap.sweep.spec import RunOptions, SweepSpec, calibration_of, ways_of
 from ckptswap.sweep.stopping import Stop
-from ckptswap.task.spec import parse_args
+from ckptswap.task.spec import TaskSpec, parse_args
 
 SELECTION = ("only", "exclude", "layers", "kind")
 CALIBRATION = ("recalibrate_bn", "calibration_data", "calibration_args")
@@ -77,8 +77,11 @@ def asked(donor: Given | Sequence[Given], recipient: Given, **how: Any) -> Asked
     chosen = {name: how.pop(name, ()) for name in SELECTION}
     batches, data, args = (how.pop(name, None) for name in CALIBRATION)
     own_executor = None if isinstance(how.get("executor", ""), str) else how.pop("executor")
+    if own_executor is not None and not hasattr(own_executor, "run"):
+        raise UsageError(f"executor is {own_executor!r}", remedy="give a name, or an Executor")
     options = options_of(how)
     own = _fields(SweepSpec, how)
+    _refuse_unknown(how)
     task = task_of(how, chosen["exclude"], how.pop("partial", False))
     *givers, receiver = _distinct([_path(side) for side in (*donors, recipient)])
     spec = SweepSpec(
@@ -124,11 +127,41 @@ def _fields(form: type, how: dict[str, Any]) -> dict[str, Any]:
     for name, read in _READ.items():
         if name in values:
             values[name] = read(values[name])
+    hints = get_type_hints(form, include_extras=True)
+    for part in fields(form):
+        if part.name in values and part.name != "tolerance":  # which says itself what it may be
+            _refuse_other(keyword(part), values[part.name], hints[part.name])
     return values
 
 
+def _refuse_other(name: str, value: Any, form: Any) -> None:
+    """Raises `UsageError` for what is of another type than the field, which no plan could be read with."""
+    try:
+        parsed(form, to_json(value))
+    except ValueError:
+        forms = [form, *get_args(form)]  # a Literal, or one that may also be None
+        words = ", ".join(str(word) for part in forms if get_origin(part) is Literal for word in get_args(part))
+        remedy = f"use one of {words}" if words else "give what the flag of this name takes"
+        raise UsageError(f"{name} is {value!r}", remedy=remedy) from None
+
+
+def _refuse_unknown(how: Mapping[str, Any]) -> None:
+    """Raises `UsageError` for a keyword that is a misspelt one of a sweep; a task knows its own."""
+    of_task = {
+        "task",
+        "config",
+        "partial",
+        *map(keyword, fields(TaskSpec)),
+        *(part.name for part in fields(TaskSpec)),
+    }
+    for name in how:
+        hint = near(name, keywords())
+        if hint and name.replace("-", "_") not in of_task:
+            raise UsageError(f"there is no keyword {name!r}", remedy=hint)
+
+
 def _points(value: Any) -> tuple[float, ...]:
-    return tuple(value) if isinstance(value, Iterable) else (value,)
+    return plain(tuple(value) if isinstance(value, Iterable) else (value,))
 
 
 _READ: dict[str, Any] = {

@@ -48,18 +48,9 @@ def emit(text: str, out: str | None = None) -> None:
         sys.stdout.write("" if text.endswith("\n") else "\n")
         sys.stdout.flush()
         return
+    from ckptswap.formats.atomic import put
+
     put((text if text.endswith("\n") else f"{text}\n").encode("utf-8"), out)
-
-
-def put(content: bytes, out: str) -> None:
-    """A result into a file, atomically, or to a stream, which is never replaced."""
-    from ckptswap.formats.atomic import atomic_file, is_stream, write_stream
-
-    if is_stream(out):
-        write_stream(out, content)
-        return
-    with atomic_file(out) as file:
-        file.write(content)
 
 
 def command_line() -> str:

@@ -139,3 +139,12 @@ def write_text(path: str | os.PathLike[str], text: str, *, force: bool = True) -
     """Write a text file atomically, in UTF-8."""
     with atomic_file(path, force=force) as file:
         file.write(text.encode("utf-8"))
+
+
+def put(content: bytes, path: str | os.PathLike[str]) -> None:
+    """Write a result into a file, atomically, or to a stream, which is never replaced."""
+    if is_stream(path):
+        write_stream(path, content)
+        return
+    with atomic_file(path) as file:
+        file.write(content)

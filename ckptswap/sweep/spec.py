@@ -157,6 +157,9 @@ class SweepSpec:
     def __post_init__(self) -> None:
         if not self.donors:
             raise UsageError("there is no donor", remedy="give one or more")
+        _between(self.alphas)
+        if self.memory is not None and self.memory < 1:
+            raise UsageError(f"memory is {self.memory}", remedy="it must be a number of bytes above 0")
         if self.selection.exclude and not self.task.exclude:
             object.__setattr__(self, "task", replace(self.task, exclude=self.selection.exclude))
 
@@ -221,6 +224,8 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tolerance", checked_tolerance(self.tolerance))
+        if self.budget is not None and self.budget < 0:
+            raise UsageError(f"budget is {self.budget}", remedy="it must be a number of seconds above 0")
         if self.top is None and (self.confidence is not None or self.epsilon is not None):
             raise UsageError("--confidence and --epsilon are for a race", remedy="give --top N with them")
         if self.top is not None:

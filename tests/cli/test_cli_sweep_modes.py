@@ -103,7 +103,9 @@ def test_both_ways(work: Path) -> None:
 def test_what_is_selected_scores_as_it_says(work_swept: Path) -> None:
     done = good("select", "run", "--tolerance", "0.05", "--to", "mixed.safetensors", "--format", "json")
     validate("select", done.json)
-    assert done.json["taken"] > 5
+    assert (
+        done.json["taken"] == sum(row["taken"] for row in done.json["rows"]) > 1
+    )  # how many is the training's chance
     assert len(done.json["commands"]) == 1
     assert (done.json["drop"] if done.json["ci_high"] is None else done.json["ci_high"]) < 0.05
     program, *words = shlex.split(done.json["commands"][0])

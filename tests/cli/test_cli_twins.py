@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from cli_program import TASK, good
 
 import ckptswap as cs
 from ckptswap.cli.main import Commands
+from ckptswap.errors import UsageError
 from ckptswap.records import flag_name
 from ckptswap.sweep.spec import RunOptions, SweepSpec
-from ckptswap.sweeping import keywords
+from ckptswap.sweeping import asked, keywords
 from ckptswap.task.spec import TaskSpec
 
 PAIR = ("reconstruct.safetensors", "segment.safetensors")
@@ -86,3 +89,35 @@ def test_both_leave_the_same_folder(flags: list[object], words: dict[str, Any], 
     result = cs.sweep(*PAIR, run="b", **words, **TASK_KEYS)
     assert folder_of(work / "a") == folder_of(work / "b")
     assert cs.report("a").rows == result.rows
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"engine": "nosuch"}, "engine is 'nosuch': use one of auto, replay, full"),
+        ({"screen": "nosuch"}, "use one of rmse, gradient"),
+        ({"mode": "nosuch"}, "use one of only"),
+        ({"alpha": True}, "alpha is"),
+        ({"alpha": float("nan")}, "alpha is"),
+        ({"alpha": 2.0}, "outside 0…1"),
+        ({"memory": -1}, "memory is -1"),
+        ({"budget": -3}, "budget is -3"),
+        ({"top": "3"}, "top is '3'"),
+        ({"jobs": "2"}, "jobs is '2'"),
+        ({"executor": 3}, "executor is 3"),
+        ({"tolerence": 0.1}, "did you mean 'tolerance'?"),
+    ],
+)
+def test_a_keyword_is_held_to_what_its_flag_takes(how: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)):
+        asked("a.pt", "b.pt", **how)
+
+
+def test_keywords_may_be_numbers_of_numpy() -> None:
+    how = asked("a.pt", "b.pt", alpha=np.array([0.25, 0.5]), top=np.int64(3), memory="2GB", jobs=1)
+    assert (how.spec.alphas, how.options.top, how.spec.memory) == ((0.25, 0.5), 3, 2_000_000_000)
+
+
+def test_reproduce_takes_no_other_keywords() -> None:
+    with pytest.raises(TypeError, match="tolerance"):
+        cs.reproduce("run", tolerance=0.1)
