@@ -121,7 +121,7 @@ def _fields(form: type, how: dict[str, Any]) -> dict[str, Any]:
     values = {}
     for part in fields(form):
         name = keyword(part)
-        if name in how and part.metadata.get("help", name in ("command", "map", "map_file", "strip_prefix")):
+        if name in how and name in keywords():
             value, parse = how.pop(name), part.metadata.get("parse")
             values[part.name] = parse(value) if parse and isinstance(value, str) else value
     for name, read in _READ.items():

@@ -26,6 +26,8 @@ SCREEN = 40
 """Lines that a screen has; no more are printed where nobody asks for all."""
 WORST = 10
 FEWEST_KINDS = 3
+NOTES = 4
+"""How many remarks on the whole run a screen has room for."""
 _UNMEASURED = {
     "identical": "the tensors are equal in both",
     "no-effect": "the model never reads them in eval mode",
@@ -113,7 +115,7 @@ def sweep_summary(result: SweepResult, style: Style, top: int | None = None) -> 
     """
     shown = WORST if top is None else top
     failed = _unmeasured([row for row in result.rows if row.status == "failed"], style)
-    parts = [header(result, style), paragraph(safe(" ".join(answer(result))), style)]
+    parts = [header(result, style, NOTES), paragraph(safe(" ".join(answer(result))), style)]
     if len(result.donors) > 1:
         parts.append(donor_lines(result, style, shown))
     elif finest := _finest(result):
@@ -141,16 +143,17 @@ def _finest(result: SweepResult) -> tuple[str, list[Row]] | None:
     return next(((way, measured[way]) for way in ways if way in measured), None)
 
 
-def header(result: SweepResult, style: Style) -> list[Text]:
-    """Metric, samples, baseline, donor and tolerance, then the notes."""
+def header(result: SweepResult, style: Style, notes: int | None = None) -> list[Text]:
+    """Metric, samples, baseline, donor and tolerance, then the first so many `notes` (None: all)."""
     wide = style.width >= WIDEST
     intervals = {"intervals" if wide else "±": f"95 %, {'plain and ' if wide else ''}simultaneous"}
     known = {name: value for name, value in facts(result).items() if name != "donor" or len(result.donors) < 2}
     parts = [Text.assemble((f"{name} ", QUIET), value) for name, value in (known | intervals).items()]
     samples = f", {better(result)}, {plural(result.samples, 'sample')}"
     metric = Text.assemble((safe(result.metric), HEADING), (samples, QUIET))
-    notes = [line for note in result.notes for line in paragraph(safe(note), style, look=QUIET)]
-    return [*flow([metric], style), *flow(parts, style, gap=3), *notes]
+    lines = [line for note in result.notes[:notes] for line in paragraph(safe(note), style, look=QUIET)]
+    left = left_out(len(result.notes[notes:])) if notes is not None else []
+    return [*flow([metric], style), *flow(parts, style, gap=3), *lines, *left]
 
 
 def _section(title: str, rows: Sequence[Row], result: SweepResult, style: Style, top: int | None) -> list[Text]:

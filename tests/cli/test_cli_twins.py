@@ -118,6 +118,13 @@ def test_keywords_may_be_numbers_of_numpy() -> None:
     assert (how.spec.alphas, how.options.top, how.spec.memory) == ((0.25, 0.5), 3, 2_000_000_000)
 
 
+def test_every_keyword_is_taken() -> None:
+    how = asked("a.pt", "b.pt", samples=False, command="ours", map="a=b", strip_prefix="net.")
+    assert (how.options.samples, how.options.command, how.spec.map) == (False, "ours", ("a=b",))
+    for name in keywords():
+        asked("a.pt", "b.pt", **{name: None})
+
+
 def test_reproduce_takes_no_other_keywords() -> None:
     with pytest.raises(TypeError, match="tolerance"):
         cs.reproduce("run", tolerance=0.1)

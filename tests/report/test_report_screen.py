@@ -83,3 +83,11 @@ def test_of_a_curve_the_worst_are_shown_in_the_order_of_the_layers() -> None:
     assert re.findall(r"^ *\d+ +(l\d+)", sweep_summary(result, Style()), re.M) == [
         f"l{at}" for at in range(20, 30)
     ]
+
+
+def test_many_notes_leave_room_for_the_answer() -> None:
+    result = dataclasses.replace(LONG, notes=tuple(f"remark {at} " + "of many words " * 6 for at in range(12)))
+    lines = sweep_summary(result, Style()).splitlines()
+    assert len(lines) <= SCREEN
+    assert "and 8 more" in lines
+    assert "remark 11" in sweep_whole(result, Style())
