@@ -157,7 +157,7 @@ class Sweep:
                     self._refuse_odd(journal.blocks)
                     if is_begun:  # a damaged journal is refused before anything is changed
                         self.folder.begin(run)
-                    progress = self._progress(run, listeners, lock, journal.blocks)
+                    progress = self._progress(listeners, lock)
                     self._score_baseline(first, journal, progress)
                     made = None
                     run = self._with_race(run, options, journal.blocks)
@@ -181,14 +181,13 @@ class Sweep:
                 f"{self.folder} is damaged ({error})", remedy="--fresh sets its journal aside"
             ) from None
 
-    def _progress(self, run: RunPlan, listeners: Listeners, lock: Lock, blocks: Blocks) -> BlockProgress:
+    def _progress(self, listeners: Listeners, lock: Lock) -> BlockProgress:
         return BlockProgress(
             listeners,
             lock,
             [BASELINE, *(variant.id for variant in self.variants)],
             len(self._walk),
             {cell.variant: cell for cell in self.plan.cells},
-            lambda: analysed(ScoredRun.of(run, blocks)),
         )
 
     def _score_baseline(self, first: Sequence[Block], journal: Journal, progress: BlockProgress) -> None:
@@ -210,6 +209,7 @@ class Sweep:
     ) -> None:
         """Score what the journal lacks beside the baseline, until the budget is used up."""
         progress.board = Leaderboard.of(run.metrics[0], self.plan, journal.blocks)
+        progress.table = lambda: analysed(ScoredRun.of(run, journal.blocks))
         progress.deadline = None if options.budget is None else time.monotonic() + options.budget
         with suppress(OutOfTime):
             if run.race:

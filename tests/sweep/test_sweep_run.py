@@ -24,8 +24,8 @@ from ckptswap.scoring.interpreter import Replay
 from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import BASELINE
 from ckptswap.selection import Selection
-from ckptswap.sweep import runner
-from ckptswap.sweep.analysis import load_analysis, load_result
+from ckptswap.sweep import progress, runner
+from ckptswap.sweep.analysis import Analysis, load_analysis, load_result
 from ckptswap.sweep.plan import variant_id
 from ckptswap.sweep.progress import Progress
 from ckptswap.sweep.run_folder.blocks import DONOR
@@ -310,6 +310,17 @@ def test_batches_first_variants_inside(skip: TaskSpec, save, run: Path) -> None:
     assert len(found) == 4 * len(variants)
     assert DONOR in variants
     assert seen == list(range(len(found) + 1))
+
+
+def test_the_table_so_far_knows_of_the_race(skip: TaskSpec, save, run: Path, monkeypatch) -> None:
+    monkeypatch.setattr(progress, "REFRESH", 0.0)
+    monkeypatch.setattr(progress, "SPARE", 0.0)
+    told: list[Analysis] = []
+    final = sweep(
+        save(1, "Skip"), save(0, "Skip"), skip, run_dir=run, by=BOTH, top=1, tolerance=0.001, news=told.append
+    )
+    assert told[-1].result == final
+    assert any("race" in note for note in told[0].result.notes), told[0].result.notes
 
 
 def test_the_plan_is_there_before_the_work(skip: TaskSpec, save, run: Path, monkeypatch) -> None:
