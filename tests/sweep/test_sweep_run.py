@@ -24,8 +24,9 @@ from ckptswap.scoring.interpreter import Replay
 from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import BASELINE
 from ckptswap.selection import Selection
+from ckptswap.sweep import progress as progress_room
 from ckptswap.sweep import runner
-from ckptswap.sweep.analysis import load_analysis, load_result
+from ckptswap.sweep.analysis import Analysis, load_analysis, load_result
 from ckptswap.sweep.plan import variant_id
 from ckptswap.sweep.progress import Progress
 from ckptswap.sweep.run_folder.blocks import DONOR
@@ -482,6 +483,18 @@ def test_engine_and_memory_are_no_condition(skip: TaskSpec, save, whole: Path) -
     assert places(whole) == before
 
 
+def test_the_table_so_far_knows_of_the_race(
+    skip: TaskSpec, save, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress_room, "REFRESH", 0.0)
+    monkeypatch.setattr(progress_room, "SPARE", 0.0)
+    tables: list[Analysis] = []
+    last = sweep(save(1, "Skip"), save(0, "Skip"), skip, run_dir=run, top=2, tolerance=0.01, news=tables.append)
+    assert tables
+    assert {any("race for the top 2" in note for note in table.result.notes) for table in tables} == {True}
+    assert tables[-1].result == last == load_result(run)
+
+
 # What cannot be scored ------------------------------------------------------------------------------------------
 
 
@@ -503,6 +516,24 @@ def test_a_baseline_with_nan_leaves_an_older_run_alone(skip: TaskSpec, save, who
     with pytest.raises(TaskError, match="baseline fails"):
         sweep(save(1, "Skip"), recipient, skip, run_dir=whole, fresh=True)
     assert {path: path.read_bytes() for path in whole.rglob("*.js*")} == before
+
+
+def test_a_baseline_that_fails_later_leaves_what_others_put_beside_it(
+    skip: TaskSpec, save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = prepare(save(1, "Skip"), save(0, "Skip"), skip, run_dir=tmp_path / "runs/deep/own")
+    baseline = runner.Sweep._baseline
+
+    def failing(self: runner.Sweep, missing: Any) -> Any:
+        if missing == {0}:
+            return baseline(self, missing)
+        (tmp_path / "runs/other").mkdir()
+        raise TaskError("the baseline fails")
+
+    monkeypatch.setattr(runner.Sweep, "_baseline", failing)
+    with pytest.raises(TaskError):
+        ran(planned)
+    assert [path.name for path in tmp_path.glob("runs/**/*")] == ["other"]
 
 
 @pytest.mark.parametrize("engine", ["auto", "full"])
