@@ -46,7 +46,8 @@ class Listeners:
 class BlockProgress:
     """Counts finished blocks, tells the listeners, and ends the work when it is time, asked for, or another's.
 
-    There will be a block of each of the `variants` on each of so many `batches`. `table` gives the table so far.
+    There will be a block of each of the `variants` on each of so many `batches`; `table` gives the table so far,
+    once the baseline's scores have decided how a race is run.
     """
 
     deadline: float | None = None
