@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from ckptswap.errors import RunError
+from ckptswap.errors import RunError, UsageError
 from ckptswap.formats.atomic import write_text
 from ckptswap.records import to_json
 from ckptswap.sweep.run_folder.blocks import Blocks
@@ -77,6 +80,17 @@ class RunFolder:
             raise RunError(f"cannot make {self}: it is not a folder", remedy="choose another --run")
         refuse_odd_parts(self.path)
 
+    def first_missing(self) -> Path | None:
+        """The first folder on its path that is not there; None where all are."""
+        return next((place for place in [*reversed(self.path.parents), self.path] if not place.exists()), None)
+
+    def remove(self, first: Path) -> None:
+        """Remove it, and the folders above up to `first` into which nobody else has put anything."""
+        shutil.rmtree(self.path)
+        for above in takewhile(lambda above: above != first.parent, self.path.parents):
+            with suppress(OSError):
+                above.rmdir()
+
     # Plan -------------------------------------------------------------------------------------------------------
 
     def read_plan(self) -> RunPlan:
@@ -107,7 +121,7 @@ class RunFolder:
     def _parsed(self, raw: bytes) -> RunPlan:
         try:
             return RunPlan.from_json(unsealed(raw))
-        except ValueError as error:
+        except (ValueError, UsageError) as error:  # a spec refuses what makes no sense as it does a person's
             if _is_of_an_earlier_version(raw):
                 raise RunError(
                     f"{self.plan_path} was written by an earlier version of ckptswap",
