@@ -152,7 +152,13 @@ def source_of(group: Group, spec: str) -> tuple[Source, str] | None:
     """
     name, colon, rest = spec.partition(":")
     is_complete = bool(colon) or group == "metrics"
-    return (find(group, name), rest) if is_complete and is_known(group, name) else None
+    if not (is_complete and is_known(group, name)):
+        return None
+    source = find(group, name)
+    if not isinstance(source, Source):
+        what = f"the {_WORDS[group][0]} {name!r} is a {type(source).__name__}"
+        raise DependencyError(what, remedy="its package must declare a ckptswap.registry.Source")
+    return source, rest
 
 
 def is_safe(group: Group, spec: str) -> bool:
@@ -208,10 +214,9 @@ def _import(group: Group, name: str, target: str, package: str) -> Any:
         extra = extra_for(error.name or "", package)
         remedy = f"pip install '{package}[{extra}]'" if extra else f"install {error.name}"
         raise DependencyError(f"the {word} {name!r} needs {error.name}", remedy=remedy) from None
-    except (ImportError, AttributeError) as error:
-        raise DependencyError(
-            f"the {word} {name!r} of {package} is broken ({error})", remedy="install it again"
-        ) from None
+    except Exception as error:  # another's package may raise anything
+        fault = f"the {word} {name!r} of {package} is broken ({type(error).__name__}: {error})"
+        raise DependencyError(fault, remedy="install it again") from error
 
 
 def _loaded(target: str) -> Any:

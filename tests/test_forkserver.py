@@ -112,3 +112,12 @@ def test_a_server_that_is_gone_is_told_from_a_program_that_goes_on(server: ForkS
         os.close(end)
     with pytest.raises((EOFError, OSError)):
         begin(server, "")
+
+
+def test_modules_that_print_or_fail_are_not_heard(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name, text in (("chatty", "print('hello')"), ("broken", "raise RuntimeError('why')"), ("ends", "exit(3)")):
+        (tmp_path / f"{name}.py").write_text(text)
+    server = ForkServer(["broken", "ends", "chatty"], {**os.environ, "PYTHONPATH": str(tmp_path)})
+    code = begin(server, "import sys; sys.exit(7 if 'chatty' in sys.modules else 'not loaded')").wait()
+    server.close()
+    assert (code, *capfd.readouterr()) == (7, "", "")

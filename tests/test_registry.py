@@ -84,6 +84,20 @@ def test_a_package_that_is_broken_or_lacks_something_is_named(monkeypatch: pytes
         source_of("metrics", "bare")
 
 
+def test_a_package_whose_module_fails_or_holds_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(target: str) -> object:
+        if target == "fails:SOURCE":
+            raise ValueError("no such thing")
+        return json.loads
+
+    entry(monkeypatch, "models", fails="fails:SOURCE", other="json:loads")
+    monkeypatch.setattr(registry, "_loaded", failing)
+    with pytest.raises(DependencyError, match=r"'fails' of fails is broken \(ValueError: no such thing\)"):
+        source_of("models", "fails:x")
+    with pytest.raises(DependencyError, match="the model 'other' is a function"):
+        source_of("models", "other:x")
+
+
 def test_a_missing_extra_is_named_with_its_pip_install(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(target: str) -> None:
         raise ModuleNotFoundError("No module named 'submitit'", name="submitit")

@@ -28,6 +28,7 @@ import subprocess
 import sys
 import threading
 import types
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,7 +47,13 @@ class ForkServer:
         self._door, theirs = socket.socketpair()
         command = [sys.executable, "-P", "-m", "ckptswap.executors.forkserver", *modules]
         with theirs:
-            self._process = subprocess.Popen(command, stdin=theirs.fileno(), env=env, start_new_session=True)
+            self._process = subprocess.Popen(
+                command,
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,  # where a module that greets whoever imports it would be heard
+                env=env,
+                start_new_session=True,
+            )
 
     def hand_in(self, connection: socket.socket) -> None:
         """Pass on a connection, to be asked over for a program; raises `OSError` where the server is gone."""
@@ -156,7 +163,9 @@ class _Server:
 
     def _fork(self, caller: socket.socket, request: Request) -> bool:
         """Whether this is the child."""
-        pid = os.fork()
+        with warnings.catch_warnings():  # Python 3.12 sees the threads of numpy's BLAS, which bears a fork
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
         if not pid:
             self._let_go(caller)
             return True
@@ -192,7 +201,7 @@ class _Server:
 def _load(modules: Sequence[str]) -> None:
     """Import what is there, and keep its objects from the children's garbage collection, which would copy them."""
     for module in modules:
-        with suppress(ImportError):
+        with suppress(Exception, SystemExit):  # a program that needs it says why it cannot be had
             importlib.import_module(module)
     gc.collect()
     gc.freeze()

@@ -35,6 +35,7 @@ from ckptswap.sweep.stopping import Stop
 from ckptswap.task import TaskSpec, load_task
 
 SETTINGS = "experiment.json"
+UNTOLD = "its worker has ended without a word; the same command continues it"
 
 Progress = Callable[[float, float, str], None]
 """Called with what is done of how much, in seconds of one worker as estimated, and what was done last."""
@@ -198,5 +199,6 @@ def _by_workers(
     pool.do(spec, watcher)
     for unit in units:
         total.end(unit.folder)
-    failed = {units[at].folder: fault for at, fault in watcher.ended.items() if fault}
+    faults = {unit.folder: watcher.ended.get(at, UNTOLD) for at, unit in enumerate(units)}
+    failed = {folder: fault for folder, fault in faults.items() if fault}
     return Reproduction(failed, tuple(watcher.notes))

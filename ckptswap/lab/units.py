@@ -15,7 +15,7 @@ import torch
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, Stopped
-from ckptswap.executors.worker_spec import SPECS, WorkerSpec, new_token
+from ckptswap.executors.worker_spec import WorkerSpec, new_token
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.atomic import write_text
 from ckptswap.lab.experiment import INITS, SEGMENT, STAGES, Experiment, Stage, Unit, stages
@@ -24,6 +24,7 @@ from ckptswap.records import from_json
 from ckptswap.sweep.layers import layers_before_norm
 from ckptswap.sweep.progress import Listeners
 from ckptswap.sweep.run_folder.folder import RunFolder
+from ckptswap.sweep.run_folder.names import SPECS
 from ckptswap.sweep.run_folder.plain import read_plain, refuse_odd
 from ckptswap.sweep.run_folder.sealed import plain_json
 from ckptswap.sweep.runner import sweep
@@ -137,7 +138,7 @@ def _is_swept(run: Path, donor: Checkpoint, recipient: Checkpoint) -> bool:
     if not is_complete(folder):
         return False
     plan = folder.read_plan()
-    return [plan.donor_hashes[0], plan.key["recipient"]] == [donor.sha256(), recipient.sha256()]
+    return (*plan.donor_hashes[:1], plan.key.get("recipient")) == (donor.sha256(), recipient.sha256())
 
 
 # In workers ------------------------------------------------------------------------------------------------------
@@ -193,11 +194,15 @@ class UnitWatcher:
         self._files = [spec.path.with_name(shard["news"]) for shard in spec.shards]
         self._progress, self._stop = progress, stop
         self._read: dict[int, bytes] = {}
+        self._furthest: dict[int, float] = {}
         self.ended: dict[int, str | None] = {}
         self.notes: list[str] = []
 
     def look(self) -> bool:
-        """Take in what units say; whether any says something new."""
+        """Take in what units say; whether any has come further than ever.
+
+        One whose worker dies again and again at one place, and says the same before, has not.
+        """
         return sum(self._look_at(unit) for unit in range(len(self._files))) > 0
 
     def _look_at(self, unit: int) -> bool:
@@ -211,9 +216,11 @@ class UnitWatcher:
         self._read[unit] = raw
         if "fault" in news:
             self.ended[unit] = news["fault"]
-        else:
-            self._progress(unit, news["done"], news["what"])
-        return True
+            return True
+        self._progress(unit, news["done"], news["what"])
+        is_further = news["done"] > self._furthest.get(unit, -1.0)
+        self._furthest[unit] = max(news["done"], self._furthest.get(unit, -1.0))
+        return is_further
 
     def check(self) -> None:
         """Raises `Stopped` once that is asked for."""

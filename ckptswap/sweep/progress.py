@@ -46,11 +46,13 @@ class Listeners:
 class BlockProgress:
     """Counts finished blocks, tells the listeners, and ends the work when it is time, asked for, or another's.
 
-    There will be a block of each of the `variants` on each of so many `batches`; `table` gives the table so far.
+    There will be a block of each of the `variants` on each of so many `batches`; `table` gives the table so far,
+    once the baseline's scores have decided how a race is run.
     """
 
     deadline: float | None = None
     board: Leaderboard | None = None
+    table: Callable[[], Analysis] | None = None
 
     def __init__(
         self,
@@ -59,9 +61,8 @@ class BlockProgress:
         variants: Collection[str],
         batches: int,
         cells: Mapping[str, Cell],
-        table: Callable[[], Analysis],
     ) -> None:
-        self._listeners, self._lock, self._cells, self._table = listeners, lock, cells, table
+        self._listeners, self._lock, self._cells = listeners, lock, cells
         self._variants, self._batches = variants, range(batches)
         self._done, self._total = 0, batches * len(variants)
         self._shown, self._next_news = 0.0, time.monotonic() + REFRESH
@@ -99,9 +100,9 @@ class BlockProgress:
 
     def _tell_news(self) -> None:
         now = time.monotonic()
-        if self._listeners.news is None or now <= self._next_news:
+        if self.table is None or self._listeners.news is None or now <= self._next_news:
             return
-        self._listeners.news(self._table())
+        self._listeners.news(self.table())
         took = time.monotonic() - now
         self._next_news = now + max(REFRESH, SPARE * took)
 

@@ -39,9 +39,12 @@ class Race:
     epsilon: float
     bounds: Bounds
 
+    def __post_init__(self) -> None:
+        self.rules  # noqa: B018 - raises `UsageError` for rules that make no sense, also in a plan that was forged
+
     @property
     def rules(self) -> RaceRules:
-        """Without a ceiling, which depends on the baseline. Raises `UsageError` for a rule that makes no sense."""
+        """Without a ceiling, which depends on the baseline."""
         return RaceRules(self.top, self.confidence, self.epsilon)
 
     def rules_for(self, scores: Scores) -> RaceRules:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -19,7 +18,6 @@ from typing import Any, Protocol
 from ckptswap import registry
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, ModelError, RunError, TaskError, UsageError
-from ckptswap.formats.overwrite import refuse_occupied
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.recalibration import fingerprint, load_calibration
 from ckptswap.scoring.replay import MEMORY, scorer_of
@@ -38,6 +36,7 @@ from ckptswap.sweep.run_folder.blocks import Blocks, donor_id
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import Journal, key_of
 from ckptswap.sweep.run_folder.lock import Lock
+from ckptswap.sweep.run_folder.overwrite import refuse_occupied
 from ckptswap.sweep.run_folder.plan_file import Guess, Made, RunMetric, RunPlan, refuse_odd_blocks
 from ckptswap.sweep.scored_run import ScoredRun
 from ckptswap.sweep.screen import screen
@@ -143,21 +142,21 @@ class Sweep:
         asked for it. However it is interrupted, the journal continues.
         """
         self.check(options, executor)
-        path = self.folder.path
-        made = next((place for place in [*reversed(path.parents), path] if not place.exists()), None)
-        is_begun = self.folder.is_begun and not options.fresh
+        made = self.folder.first_missing()
         # A recipient without a score is found out before anything is written.
+        is_begun = self.folder.is_begun and not options.fresh
         first = [] if is_begun else list(islice(self._baseline({0}), 1))
         try:
             with self.folder.lock() as lock:
-                run = self._run_plan(options, is_begun)
+                run = self._run_plan(options)
+                is_begun = self.folder.is_begun and not options.fresh  # a repair may have set all aside
                 if not is_begun:
                     self.folder.begin(run, fresh=options.fresh)
                 with self.folder.open_journal(self.key) as journal:
                     self._refuse_odd(journal.blocks)
                     if is_begun:  # a damaged journal is refused before anything is changed
                         self.folder.begin(run)
-                    progress = self._progress(run, listeners, lock, journal.blocks)
+                    progress = self._progress(listeners, lock)
                     self._score_baseline(first, journal, progress)
                     made = None
                     run = self._with_race(run, options, journal.blocks)
@@ -166,7 +165,7 @@ class Sweep:
                     scored = ScoredRun.of(run, journal.blocks)
         except TaskError:
             if made:
-                shutil.rmtree(made)
+                self.folder.remove(made)
             raise
         if options.samples and self.scorer.needs_model:
             self.folder.keep_samples(tuple(worst_samples(self.runs_model, scored)), run)
@@ -181,14 +180,13 @@ class Sweep:
                 f"{self.folder} is damaged ({error})", remedy="--fresh sets its journal aside"
             ) from None
 
-    def _progress(self, run: RunPlan, listeners: Listeners, lock: Lock, blocks: Blocks) -> BlockProgress:
+    def _progress(self, listeners: Listeners, lock: Lock) -> BlockProgress:
         return BlockProgress(
             listeners,
             lock,
             [BASELINE, *(variant.id for variant in self.variants)],
             len(self._walk),
             {cell.variant: cell for cell in self.plan.cells},
-            lambda: analysed(ScoredRun.of(run, blocks)),
         )
 
     def _score_baseline(self, first: Sequence[Block], journal: Journal, progress: BlockProgress) -> None:
@@ -210,6 +208,7 @@ class Sweep:
     ) -> None:
         """Score what the journal lacks beside the baseline, until the budget is used up."""
         progress.board = Leaderboard.of(run.metrics[0], self.plan, journal.blocks)
+        progress.table = lambda: analysed(ScoredRun.of(run, journal.blocks))
         progress.deadline = None if options.budget is None else time.monotonic() + options.budget
         with suppress(OutOfTime):
             if run.race:
@@ -243,7 +242,7 @@ class Sweep:
     def _walk(self) -> list[list[int]]:
         return [places.tolist() for places in self.scorer.layout.places]
 
-    def _run_plan(self, options: RunOptions, is_begun: bool) -> RunPlan:
+    def _run_plan(self, options: RunOptions) -> RunPlan:
         """What is written before any score; what is damaged is repaired first, where that is asked for."""
         plan = RunPlan(
             key=self.conditions,
@@ -260,8 +259,10 @@ class Sweep:
         )
         if options.repair:
             self.scorer.notes += [*self.folder.repair_journal(), *self.folder.repair_plan(plan)]
-        begun = self.folder.read_plan().made.begun if is_begun else None
-        begun = begun or datetime.now(UTC).isoformat(timespec="seconds")
+        is_begun = self.folder.is_begun and not options.fresh
+        begun = (is_begun and self.folder.read_plan().made.begun) or datetime.now(UTC).isoformat(
+            timespec="seconds"
+        )
         guess = options.screen and Guess(
             options.screen, screen(options.screen, self.plan, self.runs_model, self.variants)
         )
@@ -273,9 +274,7 @@ class Sweep:
         run = replace(run, warnings=tuple(self.scorer.warnings(baseline)))
         if options.top is None:
             return run
-        epsilon = options.epsilon
-        if epsilon is None:
-            epsilon = ScoredRun.of(run, blocks).tolerance()[0]
+        epsilon = ScoredRun.of(run, blocks).tolerance()[0] if options.epsilon is None else options.epsilon
         metric, rules = run.metrics[0], options.race_rules(epsilon)
         race = Race(metric.name, metric.direction, rules.top, rules.confidence, rules.epsilon, metric.bounds)
         return replace(run, race=race)

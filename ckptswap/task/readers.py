@@ -20,7 +20,7 @@ from ckptswap.task.normalize import normalizer
 from ckptswap.task.order import batches_of, reordered
 from ckptswap.task.prefetch import read_ahead
 from ckptswap.task.spec import TaskSpec
-from ckptswap.task.tree import Form, Tree, bytes_of, described, form_of, leaves, sample_at, tree_of
+from ckptswap.task.tree import Form, Tree, bytes_of, described, form_of, leaves, sample_at, sizes_of, tree_of
 
 AHEAD = 2
 """Batches that are read ahead."""
@@ -173,8 +173,7 @@ class BatchReader(SampleReader):
     def _batch(self, item: object, where: str) -> list[DecodedSample]:
         inputs, targets, rest = self._parts(item, where)
         groups = [_groups(values, where) for values in rest]
-        counts = [len(leaf) if leaf.dim() else 0 for part in (inputs, targets) for leaf in leaves(part)]
-        counts += map(len, groups)
+        counts = [*sizes_of(inputs), *sizes_of(targets), *map(len, groups)]
         if min(counts) != max(counts) or not counts[0]:
             raise DataError(f"{where} has {counts} inputs, targets and groups", remedy="yield as many of each")
         samples = []

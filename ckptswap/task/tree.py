@@ -39,12 +39,19 @@ def tree_of(value: object, where: str) -> Tree:
     >>> tree_of({"mask": [1, 0], "image": np.zeros(2), "name": "a"}, "sample 0")
     {'image': tensor([0., 0.], dtype=torch.float64), 'mask': tensor([1, 0]), 'name': Plain(value='a')}
     """
+    try:
+        return _tree_of(value, where)
+    except RecursionError:
+        raise DataError(f"{where} holds itself, or is nested too deep", remedy="flatten it") from None
+
+
+def _tree_of(value: object, where: str) -> Tree:
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise DataError(f"{where} holds a dict whose keys are not texts", remedy="name what is in it")
-        return {key: tree_of(value[key], where) for key in sorted(value)}
+        return {key: _tree_of(value[key], where) for key in sorted(value)}
     if _has_parts(value):
-        return tuple(tree_of(part, where) for part in value)  # type: ignore[attr-defined]
+        return tuple(_tree_of(part, where) for part in value)  # type: ignore[attr-defined]
     if _is_plain(value):
         return Plain(value)
     try:
@@ -123,6 +130,21 @@ def described(tree: Tree) -> str:
 def size_of(batch: Tree) -> int:
     """How many samples a batch holds."""
     return len(leaves(batch)[0])
+
+
+def sizes_of(batch: Tree) -> list[int]:
+    """How many samples each part of a batch holds that has one for each: 0 in a tensor without dimensions.
+
+    >>> sizes_of({"x": torch.zeros(2, 3), "names": Plain(["a"]), "all": Plain("b")})
+    [2, 1]
+    """
+    sizes = []
+    for leaf in tree_leaves(batch):
+        if isinstance(leaf, Tensor):
+            sizes.append(len(leaf) if leaf.dim() else 0)
+        elif isinstance(leaf.value, tuple | list):
+            sizes.append(len(leaf.value))
+    return sizes
 
 
 def sample_at(batch: Tree, at: int) -> Tree:

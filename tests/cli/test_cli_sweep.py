@@ -212,6 +212,18 @@ def test_a_damaged_line_is_named_and_can_be_repaired(work_swept: Path) -> None:
     assert sorted(lines(journal)) == sorted(before)
 
 
+def test_a_plan_and_a_journal_that_nothing_is_left_of_are_repaired_together(work_swept: Path) -> None:
+    whole, journal, plan = (
+        good("report", "run", "--format", "json").out,
+        Path("run/journal/main.jsonl"),
+        "run/plan.json",
+    )
+    for path in (journal, Path(plan)):
+        path.write_bytes(path.read_bytes().replace(b"key", b"kex", 1))
+    again = good(*SWEEP, "--repair", "--format", "json")
+    assert again.out == whole == good("report", "run", "--format", "json").out
+
+
 def lines(path: Path) -> list[bytes]:
     return path.read_bytes().splitlines()
 

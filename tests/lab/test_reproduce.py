@@ -20,6 +20,8 @@ from once import once
 from PIL import Image
 
 from ckptswap.errors import DataError, RunError, Stopped, TaskError
+from ckptswap.executors.pool import Ending, WorkerPool
+from ckptswap.executors.worker_spec import WorkerSpec
 from ckptswap.formats import open_checkpoint
 from ckptswap.lab import reproduce as room
 from ckptswap.lab import train as training_room
@@ -28,7 +30,7 @@ from ckptswap.lab.networks import build
 from ckptswap.lab.pairs import ALL, load_pairs
 from ckptswap.lab.reproduce import Estimate, Reproduction, cost, load_experiment, reproduce
 from ckptswap.lab.summary import summary, summary_json
-from ckptswap.lab.units import Price
+from ckptswap.lab.units import Price, UnitWatcher, units_spec
 from ckptswap.report.document import document_md
 from ckptswap.sweep.spec import RunOptions
 from ckptswap.sweep.stopping import Stop
@@ -219,7 +221,7 @@ import sys
 from pathlib import Path
 from ckptswap.lab.experiment import Arm, Experiment
 from ckptswap.lab.reproduce import Estimate, reproduce
-from ckptswap.lab.units import Price
+from ckptswap.lab.units import Price, UnitWatcher, units_spec
 from ckptswap.sweep.spec import RunOptions
 
 if __name__ == "__main__":
@@ -289,6 +291,54 @@ def test_a_unit_that_fails_leaves_the_others(discs: Path, tmp_path: Path, monkey
     assert {pair.seed for pair in pairs} == {1}
     text = document_md(summary(small(discs), pairs, 2))
     assert "2 pairs are not finished" in text
+
+
+class Dying:
+    """A cluster whose workers begin their unit, say so in words that are new each time, and die."""
+
+    poll = 0.0
+
+    def __init__(self, fault: str | None = "signal SIGKILL") -> None:
+        self.fault, self.lives, self._begun = fault, 0, set[int]()
+
+    def submit(self, spec: WorkerSpec) -> Dying:
+        self.spec = spec
+        return self
+
+    def reattach(self, folder: Path) -> None:
+        return None
+
+    def begin(self, shards: Any) -> None:
+        for shard in shards:
+            self.lives += 1
+            news = {"done": 1.0, "what": f"step {self.lives}"}
+            self.spec.path.with_name(self.spec.shards[shard]["news"]).write_text(json.dumps(news))
+            self._begun.add(shard)
+
+    def ended(self) -> dict[int, Ending]:
+        assert self.lives < 99, "nobody gives up"
+        return {self._begun.pop(): Ending(self.fault) for _ in list(self._begun)}
+
+    def stop(self) -> None:
+        return None
+
+    def kill(self) -> None:
+        pass
+
+
+def test_a_worker_that_dies_at_one_place_is_given_up(discs: Path, tmp_path: Path) -> None:
+    spec, cluster = units_spec(small(discs, seeds=1), tmp_path, [PRICE.prices["unet"]]), Dying()
+    with pytest.raises(RunError, match="died 4 times"):
+        WorkerPool(cluster, 2).do(spec, UnitWatcher(spec, lambda *news: None, Stop()))
+
+
+def test_a_unit_of_which_nothing_is_heard_is_not_done(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_pool", lambda workers: WorkerPool(Dying(None), 1))
+    outcome = reproduce(small(discs), tmp_path / "run", known=PRICE)
+    assert set(outcome.failed) == {"unet/seed-0", "unet/seed-1"}
+    assert "without a word" in outcome.failed["unet/seed-0"]
 
 
 def test_a_folder_without_its_parts_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.task import TaskSpec, load_task
 from ckptswap.task.data import load_data
 from ckptswap.task.metrics import load_metrics
+from ckptswap.task.tree import tree_of
 
 SOURCE = """
 import torch
@@ -203,11 +204,9 @@ def test_what_is_plain_stays_with_the_data(own: Path) -> None:
     assert all(name.startswith("t") for name in first)
 
 
-def test_a_mapping_of_any_class_is_a_dict(own: Path, monkeypatch) -> None:
-    import ckptswap.task.tree as tree
-
+def test_a_mapping_of_any_class_is_a_dict() -> None:
     given = UserDict({"b": np.zeros(2), "a": [1, 2]})
-    made = tree.tree_of(given, "here")
+    made = tree_of(given, "here")
     assert list(made) == ["a", "b"]
     assert made["a"].dtype == torch.int64
 
@@ -229,6 +228,20 @@ def test_batches_whose_parts_have_other_numbers_of_samples(own: Path) -> None:
     )
     with pytest.raises(DataError, match=r"has \[2, 3, 2\] inputs, targets and groups"):
         data_of(own, "odd")
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "b", "c"]])
+def test_texts_of_a_batch_are_one_for_each_sample(own: Path, names: list[str]) -> None:
+    own.write_text(SOURCE + f"\ndef odd():\n    yield torch.zeros(2, 1), {names}\n")
+    with pytest.raises(DataError, match=rf"has \[2, {len(names)}\] inputs, targets and groups"):
+        data_of(own, "odd")
+
+
+def test_what_holds_itself_is_refused() -> None:
+    endless: list[object] = [torch.zeros(1)]
+    endless.append(endless)
+    with pytest.raises(DataError, match="nested too deep"):
+        tree_of(endless, "here")
 
 
 def test_a_limit_and_a_small_memory(own: Path) -> None:

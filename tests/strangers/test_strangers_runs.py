@@ -255,6 +255,17 @@ def test_an_odd_task_is_a_sentence(work: Path, odd: dict[str, object]) -> None:
     refused(run("select", "run", *AGAIN, "--tolerance", "1"))
 
 
+RACE = {"metric": "iou", "direction": "max", "top": 3, "confidence": 5, "epsilon": 0, "bounds": [0, 1]}
+
+
+@pytest.mark.parametrize("command", ["report", "select"])
+def test_what_makes_no_sense_is_said_of_its_folder(work: Path, command: str) -> None:
+    forge(work / "run", lambda plan: plan.update(race=RACE))
+    refused(run(command, "run"), "run/plan.json is damaged", "confidence is 5")
+    forge(work / "run", lambda plan: plan["source"]["spec"].update(donors=[]))
+    refused(run(command, "run"), "run/plan.json is damaged", "no donor")
+
+
 def test_odd_renames_are_a_sentence(work: Path) -> None:
     forge(work / "run", lambda plan: plan["source"]["recipient"].update(renames={"nothing": "else"}))
     refused(run("select", "run", *AGAIN, "--tolerance", "1"))

@@ -24,13 +24,14 @@ from ckptswap.scoring.interpreter import Replay
 from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import BASELINE
 from ckptswap.selection import Selection
-from ckptswap.sweep import runner
-from ckptswap.sweep.analysis import load_analysis, load_result
+from ckptswap.sweep import progress, runner
+from ckptswap.sweep.analysis import Analysis, load_analysis, load_result
 from ckptswap.sweep.plan import variant_id
 from ckptswap.sweep.progress import Progress
 from ckptswap.sweep.run_folder.blocks import DONOR
 from ckptswap.sweep.run_folder.folder import RunFolder
-from ckptswap.sweep.run_folder.journal import JOURNAL, decode, journal_files
+from ckptswap.sweep.run_folder.journal import decode, journal_files
+from ckptswap.sweep.run_folder.names import JOURNAL
 from ckptswap.task import Task, TaskSpec, load_task
 
 BOTH = [("kind",), ("layer", "kind")]
@@ -312,6 +313,17 @@ def test_batches_first_variants_inside(skip: TaskSpec, save, run: Path) -> None:
     assert seen == list(range(len(found) + 1))
 
 
+def test_the_table_so_far_knows_of_the_race(skip: TaskSpec, save, run: Path, monkeypatch) -> None:
+    monkeypatch.setattr(progress, "REFRESH", 0.0)
+    monkeypatch.setattr(progress, "SPARE", 0.0)
+    told: list[Analysis] = []
+    final = sweep(
+        save(1, "Skip"), save(0, "Skip"), skip, run_dir=run, by=BOTH, top=1, tolerance=0.001, news=told.append
+    )
+    assert told[-1].result == final
+    assert any("race" in note for note in told[0].result.notes), told[0].result.notes
+
+
 def test_the_plan_is_there_before_the_work(skip: TaskSpec, save, run: Path, monkeypatch) -> None:
     def stop(*_: object) -> None:
         assert RunFolder(run).read_plan().plan.cells
@@ -503,6 +515,24 @@ def test_a_baseline_with_nan_leaves_an_older_run_alone(skip: TaskSpec, save, who
     with pytest.raises(TaskError, match="baseline fails"):
         sweep(save(1, "Skip"), recipient, skip, run_dir=whole, fresh=True)
     assert {path: path.read_bytes() for path in whole.rglob("*.js*")} == before
+
+
+def test_a_baseline_that_fails_later_leaves_what_others_put_beside_it(
+    skip: TaskSpec, save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = prepare(save(1, "Skip"), save(0, "Skip"), skip, run_dir=tmp_path / "runs/deep/own")
+    baseline = runner.Sweep._baseline
+
+    def failing(self: runner.Sweep, missing: Any) -> Any:
+        if missing == {0}:
+            return baseline(self, missing)
+        (tmp_path / "runs/other").mkdir()
+        raise TaskError("the baseline fails")
+
+    monkeypatch.setattr(runner.Sweep, "_baseline", failing)
+    with pytest.raises(TaskError):
+        ran(planned)
+    assert [path.name for path in tmp_path.glob("runs/**/*")] == ["other"]
 
 
 @pytest.mark.parametrize("engine", ["auto", "full"])

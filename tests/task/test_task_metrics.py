@@ -323,6 +323,7 @@ def test_metrics_that_do_not_exist_or_need_more(own: str) -> None:
     for name, message in [
         ("dize", "did you mean 'dice'"),
         ("mse:pooled", "no metric 'mse:pooled'"),
+        ("iou:", "no metric 'iou:'"),
         ("zzz", "use one of iou, dice"),
         (f"{own}:listed", "does not say which way is better: pass --direction"),
     ]:

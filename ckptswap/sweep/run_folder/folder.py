@@ -10,16 +10,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from ckptswap.errors import RunError
+from ckptswap.errors import RunError, UsageError
 from ckptswap.formats.atomic import write_text
 from ckptswap.records import to_json
 from ckptswap.sweep.run_folder.blocks import Blocks
 from ckptswap.sweep.run_folder.journal import (
-    JOURNAL,
     Journal,
     JournalTail,
     journal_files,
@@ -29,6 +31,7 @@ from ckptswap.sweep.run_folder.journal import (
     set_aside,
 )
 from ckptswap.sweep.run_folder.lock import Lock, is_held
+from ckptswap.sweep.run_folder.names import JOURNAL, PLAN, SAMPLES, result_name
 from ckptswap.sweep.run_folder.plain import faults, read_plain, refuse_odd, unused
 from ckptswap.sweep.run_folder.plan_file import RunPlan, refuse_odd_run
 from ckptswap.sweep.run_folder.samples import Hit, Samples, parsed_samples, samples_json
@@ -54,16 +57,16 @@ class RunFolder:
     @property
     def plan_path(self) -> Path:
         """Where the plan is kept."""
-        return self.path / "plan.json"
+        return self.path / PLAN
 
     @property
     def samples_path(self) -> Path:
         """Where the samples that were hit worst are kept."""
-        return self.path / "samples.json"
+        return self.path / SAMPLES
 
     def result_path(self, format: str) -> Path:
         """Where the table is exported in a format: json, csv, md or html."""
-        return self.path / f"result.{format}"
+        return self.path / result_name(format)
 
     @property
     def is_begun(self) -> bool:
@@ -76,6 +79,17 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"cannot make {self}: it is not a folder", remedy="choose another --run")
         refuse_odd_parts(self.path)
+
+    def first_missing(self) -> Path | None:
+        """The first folder on its path that is not there; None where all are."""
+        return next((place for place in [*reversed(self.path.parents), self.path] if not place.exists()), None)
+
+    def remove(self, first: Path) -> None:
+        """Remove it, and the folders above up to `first` into which nobody else has put anything."""
+        shutil.rmtree(self.path)
+        for above in takewhile(lambda above: above != first.parent, self.path.parents):
+            with suppress(OSError):
+                above.rmdir()
 
     # Plan -------------------------------------------------------------------------------------------------------
 
@@ -107,7 +121,7 @@ class RunFolder:
     def _parsed(self, raw: bytes) -> RunPlan:
         try:
             return RunPlan.from_json(unsealed(raw))
-        except ValueError as error:
+        except (ValueError, UsageError) as error:  # a spec refuses what makes no sense as it does a person's
             if _is_of_an_earlier_version(raw):
                 raise RunError(
                     f"{self.plan_path} was written by an earlier version of ckptswap",

@@ -23,8 +23,6 @@ from ckptswap.task.spec import TaskSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ckptswap.task.tree import Tree
-
 PSNR_CAP = 100.0
 
 

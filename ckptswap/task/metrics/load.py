@@ -50,7 +50,7 @@ def _metric(name: str, spec: TaskSpec) -> Metric:
         return own.built(name, spec.direction)
     if registered is not None:
         source, ending = registered
-        if source.endings is None or ending in ("", *source.endings):
+        if ":" not in name or source.endings is None or ending in source.endings:
             with faults_of(name, MetricError):
                 metric = source.made(ending, spec)
             return _checked(metric, name, is_safe=source.is_safe)

@@ -27,8 +27,6 @@ from ckptswap.task.spec import TaskSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ckptswap.task.tree import Tree
-
 TP, FP, FN, TN = range(4)
 
 

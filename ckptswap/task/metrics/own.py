@@ -18,8 +18,6 @@ from ckptswap.task.spec import DIRECTIONS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ckptswap.task.tree import Tree
-
 
 @dataclass(frozen=True)
 class Own(Metric):
