@@ -73,7 +73,7 @@ def test_gradients_have_one_value_a_tensor(model: str, engine: str) -> None:
     x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(4))
     (net(x) - x.expand(-1, 2, -1, -1)).square().mean().backward()
     slopes = {name: each.grad for name, each in net.named_parameters() if each.grad is not None}
-    guessed = proposal._screened("gradient")
+    guessed = screen("gradient", proposal.plan, proposal.runs_model, proposal.variants)
     cells = [cell for cell in proposal.plan.cells if any(name in slopes for name in cell.names)]
     assert cells
     for cell in cells:
