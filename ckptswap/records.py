@@ -95,8 +95,9 @@ def refuse_odd_options(told: Any) -> None:
     Traceback (most recent call last):
     ckptswap.errors.UsageError: --way is 'left': use up or down
     """
+    whole: Any = type(told)
     for part in fields(told):
-        form, value = _hints(type(told))[part.name], getattr(told, part.name)
+        form, value = _hints(whole)[part.name], getattr(told, part.name)
         try:
             if "help" in part.metadata:
                 parsed(form, value)
