@@ -19,7 +19,6 @@ from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.errors import MismatchError, UsageError
 from ckptswap.formats import SHARD_SIZE, write_checkpoint
 from ckptswap.formats.atomic import atomic_file, is_stream, write_stream
-from ckptswap.formats.overwrite import refuse_precious
 from ckptswap.given import (
     Given,
     Names,
@@ -36,6 +35,7 @@ from ckptswap.messages import listener, note, warn
 from ckptswap.moments import Moments
 from ckptswap.renaming import strip_all
 from ckptswap.selection import Selection
+from ckptswap.sweep.run_folder.overwrite import refuse_precious
 from ckptswap.task.spec import parse_args
 
 if TYPE_CHECKING:
@@ -345,7 +345,8 @@ def report(
     """
     if page is not None:
         refuse_precious(page)
-    result = lazy.sweeping.judged(run, metric, tolerance, claims=claims)
+    analysis = lazy.analysis.load_analysis(Path(run), metric, tolerance)
+    result = lazy.findings.judge(analysis) if claims else analysis.result
     if page is not None:
         _put(lazy.html.sweep_html(result, lazy.html.about(os.fspath(run))).encode(), page)
     return result

@@ -98,12 +98,6 @@ class DependencyError(CkptswapError):
     """An extra that is not installed."""
 
 
-class PartialFailure(CkptswapError):
-    """The work ran, but part of it failed; the parts are named in the output."""
-
-    exit_code = EXIT_PARTIAL
-
-
 def near(name: str, known: Iterable[str], count: int = 3) -> str:
     """'did you mean …' for a misspelt name, or '' when nothing is near.
 

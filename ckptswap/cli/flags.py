@@ -18,10 +18,10 @@ import typer
 from ckptswap.cli.completion import complete_kinds, complete_layers, complete_names
 from ckptswap.cli.defaults import Settable, task_defaults
 from ckptswap.cli.terminal import emit, style
-from ckptswap.formats.overwrite import refuse_precious
 from ckptswap.given import Names
 from ckptswap.records import flag_name
 from ckptswap.report.text import Style, dump_json
+from ckptswap.sweep.run_folder.overwrite import refuse_precious
 from ckptswap.task.spec import TaskSpec
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY

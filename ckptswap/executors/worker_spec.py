@@ -17,11 +17,9 @@ from typing import Any
 from ckptswap.errors import RunError
 from ckptswap.formats.atomic import write_text
 from ckptswap.records import Count, from_json, to_json
+from ckptswap.sweep.run_folder.names import SPECS
 from ckptswap.sweep.run_folder.plain import faults, read_plain
 from ckptswap.sweep.run_folder.sealed import seal_of, sealed, unsealed
-
-SPECS = "orders"
-"""The folder of specs in the folder that is worked on."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ckptswap import registry
 from ckptswap.checkpoint import Checkpoint, Entry, checked_bytes, refuse_damaged
 from ckptswap.errors import FormatError, UsageError
 from ckptswap.formats.companions import Companion
@@ -79,7 +80,7 @@ def writer(path: str | os.PathLike[str]) -> Callable[[Iterable[Entry], Target], 
     place = Path(path)
     if os.fspath(path).endswith("/"):
         return write_sharded_folder
-    for known in formats():
+    for known in registry.every("formats"):
         if known.write and (not place.suffix or known.is_named(place.name)):
             return known.write
     endings = ", ".join(suffixes())

@@ -57,7 +57,7 @@ def open_sharded(index: ByteSource, folder: Folder) -> Checkpoint:
             checksums=[known for shard in parts for known in shard.checksums],
             home=Home(folder.path.absolute(), has_index=True) if folder.path else None,
             ties=reduce(Ties.joined, (shard.ties for shard in parts), Ties()),
-            stale=[key for shard in parts for key in shard.stale],
+            stale=dict.fromkeys(key for shard in parts for key in shard.stale),
         )
         stack.pop_all()
         return checkpoint

@@ -124,7 +124,8 @@ def _place(content: dict, is_tensor: Callable[[Any], bool], where: str) -> tuple
     if key is None and any(map(is_tensor, content.values())):
         return None, content
     if key is None and len(maps) == 1:
-        [key] = maps
+        [(key, whole)] = maps.items()  # a key may be None
+        return key, whole
     if key is None:
         keys = listing([repr(shown(key)) if isinstance(key, str) else shown(key) for key in content])
         raise FormatError(f"{where} holds no tensors that can be told to be the model's",

@@ -15,7 +15,6 @@ from typing import Any
 from ckptswap.errors import RunError
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.atomic import write_text
-from ckptswap.formats.overwrite import refuse_occupied
 from ckptswap.lab.findings import judge
 from ckptswap.lab.train import Training, TrainSpec, load_samples, recipe
 from ckptswap.plainfiles import read_plain
@@ -23,6 +22,7 @@ from ckptswap.shell import joined
 from ckptswap.sweep.analysis import load_analysis
 from ckptswap.sweep.progress import Listeners
 from ckptswap.sweep.result import SweepResult
+from ckptswap.sweep.run_folder.overwrite import refuse_occupied
 from ckptswap.sweep.run_folder.plain import refuse_odd
 from ckptswap.sweep.runner import sweep
 from ckptswap.sweep.spec import RunOptions, SweepSpec

@@ -9,7 +9,6 @@ from typing import Any
 
 from ckptswap.errors import DependencyError
 from ckptswap.formats.atomic import atomic_file, write_text
-from ckptswap.formats.overwrite import refuse_occupied
 from ckptswap.lab import experiment as plans
 from ckptswap.lab.experiment import Experiment
 from ckptswap.lab.pairs import load_pairs
@@ -19,6 +18,7 @@ from ckptswap.report.document import Document, document_md
 from ckptswap.report.figures import draw
 from ckptswap.report.text import dump_json, duration, plural
 from ckptswap.sweep.run_folder.folder import refuse_odd_parts
+from ckptswap.sweep.run_folder.overwrite import refuse_occupied
 
 REPORT, VALUES = "report.md", "report.json"
 PICTURES = ("kinds", "prefixes", "rmse")

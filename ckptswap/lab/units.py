@@ -15,7 +15,7 @@ import torch
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, Stopped
-from ckptswap.executors.worker_spec import SPECS, WorkerSpec, new_token
+from ckptswap.executors.worker_spec import WorkerSpec, new_token
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.atomic import write_text
 from ckptswap.lab.experiment import INITS, SEGMENT, STAGES, Experiment, Stage, Unit, stages
@@ -24,6 +24,7 @@ from ckptswap.records import from_json
 from ckptswap.sweep.layers import layers_before_norm
 from ckptswap.sweep.progress import Listeners
 from ckptswap.sweep.run_folder.folder import RunFolder
+from ckptswap.sweep.run_folder.names import SPECS
 from ckptswap.sweep.run_folder.plain import read_plain, refuse_odd
 from ckptswap.sweep.run_folder.sealed import plain_json
 from ckptswap.sweep.runner import sweep

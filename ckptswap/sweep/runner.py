@@ -18,7 +18,6 @@ from typing import Any, Protocol
 from ckptswap import registry
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, ModelError, RunError, TaskError, UsageError
-from ckptswap.formats.overwrite import refuse_occupied
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.recalibration import fingerprint, load_calibration
 from ckptswap.scoring.replay import MEMORY, scorer_of
@@ -37,6 +36,7 @@ from ckptswap.sweep.run_folder.blocks import Blocks, donor_id
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import Journal, key_of
 from ckptswap.sweep.run_folder.lock import Lock
+from ckptswap.sweep.run_folder.overwrite import refuse_occupied
 from ckptswap.sweep.run_folder.plan_file import Guess, Made, RunMetric, RunPlan, refuse_odd_blocks
 from ckptswap.sweep.scored_run import ScoredRun
 from ckptswap.sweep.screen import screen

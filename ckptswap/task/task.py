@@ -247,7 +247,6 @@ class Task:
 def load_task(
     spec: TaskSpec,
     checkpoint: Checkpoint,
-    progress: Progress | None = None,
     *,
     data: Data | None = None,
     loaded: Loaded | None = None,
@@ -255,7 +254,7 @@ def load_task(
     """Build model, metrics and data, and load the checkpoint; `data` may be shared with another task.
 
     The model is the spec's, or else what the checkpoint says of itself; `loaded` is what `load_model` gave for it.
-    `progress` follows the reading of the data. Raises `TaskError`, `MismatchError` or `UsageError`.
+    Raises `TaskError`, `MismatchError` or `UsageError`.
 
     >>> from ckptswap.task.models.build import build_model
     >>> weights = {name: own.numpy() for name, own in build_model("lab:unet", {"width": 2}).state_dict().items()}
@@ -271,7 +270,7 @@ def load_task(
         spec,
         model,
         metrics,
-        data or load_data(spec, progress),
+        data or load_data(spec),
         fit,
         (*_warnings(spec, model, checkpoint), *_incomplete(fit, spec)),
         built.initial,

@@ -23,8 +23,8 @@ import pytest
 
 from ckptswap.scoring.scorer import Block
 from ckptswap.sweep.run_folder.folder import RunFolder
-from ckptswap.sweep.run_folder.journal import JOURNAL, Journal, journal_files, key_of, read_blocks
-from ckptswap.sweep.run_folder.lock import LOCK
+from ckptswap.sweep.run_folder.journal import Journal, journal_files, key_of, read_blocks
+from ckptswap.sweep.run_folder.names import JOURNAL, LOCK
 
 
 def said(folder: Path, run: str) -> str:

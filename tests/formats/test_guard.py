@@ -11,12 +11,10 @@ from sweeping import run_plan
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FileError
-from ckptswap.executors.worker_spec import SPECS
 from ckptswap.formats import write_checkpoint
-from ckptswap.formats.overwrite import is_export, refuse_occupied, refuse_precious
 from ckptswap.sweep.run_folder.folder import RunFolder
-from ckptswap.sweep.run_folder.journal import JOURNAL
-from ckptswap.sweep.run_folder.lock import LOCK
+from ckptswap.sweep.run_folder.names import JOURNAL, LOCK, SPECS
+from ckptswap.sweep.run_folder.overwrite import is_export, refuse_occupied, refuse_precious
 
 PLAN, SAMPLES = RunFolder("").plan_path.name, RunFolder("").samples_path.name
 

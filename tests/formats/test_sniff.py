@@ -19,8 +19,8 @@ from ckptswap.checkpoint import Checkpoint, checked_bytes
 from ckptswap.errors import FileError, FormatError
 from ckptswap.formats import open_checkpoint, write_checkpoint
 from ckptswap.formats.opening import HEAD, formats
-from ckptswap.formats.overwrite import refuse_precious
 from ckptswap.storage import MemoryFile
+from ckptswap.sweep.run_folder.overwrite import refuse_precious
 
 W = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 LIKE_PICKLES = (640, 896, 1152, 1408, 65536 + 640, 3 * 65536 + 1408)

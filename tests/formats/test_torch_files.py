@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,18 @@ def test_wrappers_prefixes_are_noted(tmp_path: Path) -> None:
 def test_left_out_is_said(tmp_path: Path) -> None:
     with open_checkpoint(save({"w": torch.ones(2), "_extra_state": None, "n": 3}, tmp_path, True)) as found:
         assert found.notes == ("left out what is not a tensor: _extra_state, n",)
+
+
+@BOTH
+def test_tensors_may_lie_under_a_key_that_is_none(zipped: bool, tmp_path: Path) -> None:
+    with open_checkpoint(save({None: {"w": torch.ones(2)}}, tmp_path, zipped)) as found:
+        assert found.read("w").tolist() == [1, 1]
+
+
+def test_what_each_of_several_shards_carries_is_told_once(tmp_path: Path) -> None:
+    places = {name: f"{name}.bin" for name in "ab"}
+    for name, file in places.items():
+        torch.save({"model": {name: torch.ones(2)}, "optimizer": {"step": 1}}, tmp_path / file)
+    (tmp_path / "m.index.json").write_text(json.dumps({"weight_map": places}))
+    with open_checkpoint(tmp_path) as found:
+        assert found.stale == ("optimizer",)

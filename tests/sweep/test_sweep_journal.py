@@ -21,7 +21,6 @@ from ckptswap.sweep.run_folder import journal as journal_module
 from ckptswap.sweep.run_folder.blocks import Blocks
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import (
-    JOURNAL,
     Journal,
     decode,
     encode,
@@ -31,6 +30,7 @@ from ckptswap.sweep.run_folder.journal import (
     repair,
     set_aside,
 )
+from ckptswap.sweep.run_folder.names import JOURNAL
 from ckptswap.sweep.run_folder.sealed import sealed
 
 PLAN = "plan.json"

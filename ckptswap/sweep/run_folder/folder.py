@@ -22,7 +22,6 @@ from ckptswap.formats.atomic import write_text
 from ckptswap.records import to_json
 from ckptswap.sweep.run_folder.blocks import Blocks
 from ckptswap.sweep.run_folder.journal import (
-    JOURNAL,
     Journal,
     JournalTail,
     journal_files,
@@ -32,6 +31,7 @@ from ckptswap.sweep.run_folder.journal import (
     set_aside,
 )
 from ckptswap.sweep.run_folder.lock import Lock, is_held
+from ckptswap.sweep.run_folder.names import JOURNAL, PLAN, SAMPLES, result_name
 from ckptswap.sweep.run_folder.plain import faults, read_plain, refuse_odd, unused
 from ckptswap.sweep.run_folder.plan_file import RunPlan, refuse_odd_run
 from ckptswap.sweep.run_folder.samples import Hit, Samples, parsed_samples, samples_json
@@ -57,16 +57,16 @@ class RunFolder:
     @property
     def plan_path(self) -> Path:
         """Where the plan is kept."""
-        return self.path / "plan.json"
+        return self.path / PLAN
 
     @property
     def samples_path(self) -> Path:
         """Where the samples that were hit worst are kept."""
-        return self.path / "samples.json"
+        return self.path / SAMPLES
 
     def result_path(self, format: str) -> Path:
         """Where the table is exported in a format: json, csv, md or html."""
-        return self.path / f"result.{format}"
+        return self.path / result_name(format)
 
     @property
     def is_begun(self) -> bool:

@@ -27,10 +27,10 @@ import numpy as np
 from ckptswap.errors import RunError
 from ckptswap.scoring.scorer import Block, Way
 from ckptswap.sweep.run_folder.blocks import Blocks
+from ckptswap.sweep.run_folder.names import JOURNAL
 from ckptswap.sweep.run_folder.plain import faults, open_plain, open_to_append, read_plain, refuse_odd, unused
 
 SCHEMA = "ckptswap.run/3"
-JOURNAL = "journal"
 SYNC = 1.0
 """Seconds after which what was written is made to reach the disk."""
 

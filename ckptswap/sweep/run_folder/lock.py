@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from ckptswap.errors import RunError
+from ckptswap.sweep.run_folder.names import LOCK
 from ckptswap.sweep.run_folder.plain import faults, read_plain
 from ckptswap.sweep.run_folder.sealed import sealed, unsealed
 
-LOCK = "lock"
 LOCK_MOST = 10_000
 """Bytes."""
 PID_MOST = 1 << 31

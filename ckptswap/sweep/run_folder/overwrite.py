@@ -11,11 +11,11 @@ from ckptswap.errors import CkptswapError, FileError
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.atomic import is_stream
 from ckptswap.plainfiles import open_plain
+from ckptswap.sweep.run_folder.names import FORMATS, JOURNAL, LOCK, PLAN, SAMPLES, SPECS, STATE, result_name
 
-PLAN = "plan.json"
-REMEMBERED = (PLAN, "samples.json", "state.json", "lock")
-RESULTS = tuple(f"result.{form}" for form in ("json", "csv", "md", "html"))
-_REMEMBERED = re.compile(r"(plan|samples|state)\.json|lock|(journal|orders)(\.\d+)?")
+REMEMBERED = (PLAN, SAMPLES, STATE, LOCK)
+RESULTS = tuple(map(result_name, FORMATS))
+_REMEMBERED = re.compile(rf"{'|'.join(map(re.escape, REMEMBERED))}|({JOURNAL}|{SPECS})(\.\d+)?")
 """Files and folders of a run that nothing else can give again. A journal that was set aside has a number."""
 _SCHEMA = b'"ckptswap.run/'
 _LOOKED_AT = 4096
@@ -112,17 +112,17 @@ def _run_that_remembers(path: Path) -> Path | None:
 
 def _is_run(folder: Path) -> bool:
     """Whether a sweep keeps its plan here. Where the plan is damaged, the journal beside it tells."""
-    return os.path.isfile(folder / PLAN) and (_SCHEMA in _head(folder / PLAN) or (folder / "journal").is_dir())
+    return os.path.isfile(folder / PLAN) and (_SCHEMA in _head(folder / PLAN) or (folder / JOURNAL).is_dir())
 
 
 def _says_that_it_is_a_run(folder: Path) -> bool:
     """The same, less readily: a person may have a `plan.json` and a `journal/`."""
-    return _SCHEMA in _head(folder / PLAN) or (_is_run(folder) and any((folder / "journal").glob("*.jsonl")))
+    return _SCHEMA in _head(folder / PLAN) or (_is_run(folder) and any((folder / JOURNAL).glob("*.jsonl")))
 
 
 def _is_lock(path: Path) -> bool:
     """What a sweep that was killed early leaves alone in its folder."""
-    return path.name == "lock" and b'"token"' in _head(path)
+    return path.name == LOCK and b'"token"' in _head(path)
 
 
 def _head(path: Path) -> bytes:
