@@ -346,7 +346,8 @@ def report(
     """
     if page is not None:
         refuse_precious(page)
-    result = lazy.sweeping.judged(run, metric, tolerance, claims=claims)
+    analysis = lazy.analysis.load_analysis(Path(run), metric, tolerance)
+    result = lazy.findings.judge(analysis) if claims else analysis.result
     if page is not None:
         _put(lazy.html.sweep_html(result, lazy.html.about(os.fspath(run))).encode(), page)
     return result

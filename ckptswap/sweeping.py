@@ -22,7 +22,7 @@ from ckptswap.report.html import about, sweep_html
 from ckptswap.report.plan import plan_json
 from ckptswap.report.screen import render_sweep
 from ckptswap.report.text import Style, safe
-from ckptswap.sweep.analysis import Analysis, load_analysis
+from ckptswap.sweep.analysis import Analysis
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.progress import Listeners
 from ckptswap.sweep.result import SweepResult
@@ -239,17 +239,6 @@ def _named(cell: Cell, drop: float) -> str:
 
 
 # The table -------------------------------------------------------------------------------------------------------
-
-
-def judged(
-    folder: str | os.PathLike[str],
-    metric: str | None = None,
-    tolerance: float | None = None,
-    *,
-    claims: bool = False,
-) -> SweepResult:
-    """The table of a run's folder; with `claims` the paper's claims are judged on it."""
-    return _judged(load_analysis(Path(folder), metric, tolerance), claims)
 
 
 def _judged(analysis: Analysis, claims: bool) -> SweepResult:

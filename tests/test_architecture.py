@@ -254,6 +254,15 @@ def test_light_commands_load_no_model_library(files: Path, command: str) -> None
     assert HEAVY & set(loaded) == set()
 
 
+def test_a_report_loads_no_model_library(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, json.dumps(["report", "nothing", "--claims"])], cwd=tmp_path,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    code, loaded = json.loads(done.stderr.splitlines()[-1])
+    assert (code, HEAVY & set(loaded)) == (2, set())
+
+
 # The README -----------------------------------------------------------------------------------------------------
 
 
