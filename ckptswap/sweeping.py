@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import Field, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 from ckptswap.errors import UsageError, near
 from ckptswap.formats.atomic import write_text
 from ckptswap.given import Given, listed, opened, plain, selection_of, several, task_of, tell_unmatched
 from ckptswap.lab.findings import judge
 from ckptswap.messages import listener, note, warn
-from ckptswap.records import flag_name, parsed, to_json
+from ckptswap.records import flag_name
 from ckptswap.report.html import about, sweep_html
 from ckptswap.report.plan import plan_json
 from ckptswap.report.screen import render_sweep
@@ -127,22 +127,7 @@ def _fields(form: type, how: dict[str, Any]) -> dict[str, Any]:
     for name, read in _READ.items():
         if name in values:
             values[name] = read(values[name])
-    hints = get_type_hints(form, include_extras=True)
-    for part in fields(form):
-        if part.name in values and part.name != "tolerance":  # which says itself what it may be
-            _refuse_other(keyword(part), values[part.name], hints[part.name])
     return values
-
-
-def _refuse_other(name: str, value: Any, form: Any) -> None:
-    """Raises `UsageError` for what is of another type than the field, which no plan could be read with."""
-    try:
-        parsed(form, to_json(value))
-    except ValueError:
-        forms = [form, *get_args(form)]  # a Literal, or one that may also be None
-        words = ", ".join(str(word) for part in forms if get_origin(part) is Literal for word in get_args(part))
-        remedy = f"use one of {words}" if words else "give what the flag of this name takes"
-        raise UsageError(f"{name} is {value!r}", remedy=remedy) from None
 
 
 def _refuse_unknown(how: Mapping[str, Any]) -> None:

@@ -94,9 +94,9 @@ def test_both_leave_the_same_folder(flags: list[object], words: dict[str, Any], 
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ({"engine": "nosuch"}, "engine is 'nosuch': use one of auto, replay, full"),
-        ({"screen": "nosuch"}, "use one of rmse, gradient"),
-        ({"mode": "nosuch"}, "use one of only"),
+        ({"engine": "nosuch"}, "engine is 'nosuch': use auto or replay or full"),
+        ({"screen": "nosuch"}, "use rmse or gradient"),
+        ({"mode": "nosuch"}, "use only or"),
         ({"alpha": True}, "alpha is"),
         ({"alpha": float("nan")}, "alpha is"),
         ({"alpha": 2.0}, "outside 0…1"),
