@@ -108,9 +108,10 @@ def show(
 
     Raises `SelectionError` where nothing is selected, and what `open` raises.
 
-    >>> import numpy as np
-    >>> [entry.kind for entry in show({"conv.weight": np.ones((1, 1, 3, 3)), "conv.bias": np.ones(1)}).entries]
-    ['conv.weight', 'conv.bias']
+    >>> import ckptswap as cs, numpy as np
+    >>> state = {"conv.weight": np.ones((1, 1, 3, 3)), "conv.bias": np.ones(1)}
+    >>> [entry.kind for entry in cs.show(state).entries]
+    ['conv.bias', 'conv.weight']
     """
     selection = selection_of(only, exclude, layers, kind)
     with ExitStack() as stack:
@@ -175,7 +176,7 @@ def diff3(
     >>> import numpy as np
     >>> base, a = {"w": np.zeros(2), "b": np.zeros(2)}, {"w": np.ones(2), "b": np.zeros(2)}
     >>> [(row.name, row.status) for row in diff3(base, a, base).rows]
-    [('w', 'a'), ('b', 'unchanged')]
+    [('b', 'unchanged'), ('w', 'a')]
     """
     selection, how = selection_of(only, exclude, layers, kind), Names.of(**names)
     with ExitStack() as stack:
@@ -450,8 +451,8 @@ def convert(
 def verify(checkpoint: Path_) -> Report:
     """Read a checkpoint to its end and say what is wrong with it. Raises `FileError` where there is none.
 
-    >>> import numpy as np, tempfile
-    >>> verify(save({"w": np.array([1, np.nan])}, f"{tempfile.mkdtemp()}/a.npz")).ok
+    >>> import ckptswap as cs, numpy as np, tempfile
+    >>> cs.verify(cs.save({"w": np.array([1, np.nan])}, f"{tempfile.mkdtemp()}/a.npz")).ok
     False
     """
     with listener().progress("verifying") as progress:

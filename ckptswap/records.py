@@ -12,6 +12,8 @@ from dataclasses import MISSING, Field, field, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from ckptswap.errors import UsageError
+
 MOST = 1 << 62
 """No whole number is larger."""
 Count = Annotated[int, "0 or more"]
@@ -80,6 +82,34 @@ def from_json(form: Callable[..., Record], value: Any) -> Record:
     if missing:
         raise ValueError(f"its part {missing[0]!r} is missing")
     return form(**parts)
+
+
+def refuse_odd_options(told: Any) -> None:
+    """Raises `UsageError` for an option of a dataclass (`option`) that is of another type than its field.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Options:
+    ...     way: Literal["up", "down"] = option("up", "Where to.")
+    >>> refuse_odd_options(Options("left"))
+    Traceback (most recent call last):
+    ckptswap.errors.UsageError: --way is 'left': use up or down
+    """
+    whole: Any = type(told)
+    for part in fields(told):
+        form, value = _hints(whole)[part.name], getattr(told, part.name)
+        try:
+            if "help" in part.metadata:
+                parsed(form, value)
+        except ValueError:
+            words = [
+                word
+                for inner in (form, *get_args(form))
+                if get_origin(inner) is Literal
+                for word in get_args(inner)
+            ]
+            remedy = f"use {' or '.join(words)}" if words else "`ckptswap sweep --help` says what it takes"
+            raise UsageError(f"--{flag_name(part)} is {value!r:.40}", remedy=remedy) from None
 
 
 @cache

@@ -16,7 +16,7 @@ from numbers import Real
 from typing import Any, Literal
 
 from ckptswap.errors import UsageError
-from ckptswap.records import option
+from ckptswap.records import option, refuse_odd_options
 from ckptswap.scoring.calibration import Calibration
 from ckptswap.selection import Selection
 from ckptswap.sweep.plan import By
@@ -157,6 +157,10 @@ class SweepSpec:
     def __post_init__(self) -> None:
         if not self.donors:
             raise UsageError("there is no donor", remedy="give one or more")
+        refuse_odd_options(self)
+        _between(self.alphas)
+        if self.memory is not None and self.memory < 1:
+            raise UsageError(f"--memory is {self.memory}", remedy="write for example 2GB")
         if self.selection.exclude and not self.task.exclude:
             object.__setattr__(self, "task", replace(self.task, exclude=self.selection.exclude))
 
@@ -221,6 +225,9 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tolerance", checked_tolerance(self.tolerance))
+        refuse_odd_options(self)
+        if self.budget is not None and self.budget < 0:
+            raise UsageError(f"--budget is {self.budget:g} seconds", remedy="write for example 90s, 5m or 2h")
         if self.top is None and (self.confidence is not None or self.epsilon is not None):
             raise UsageError("--confidence and --epsilon are for a race", remedy="give --top N with them")
         if self.top is not None:

@@ -14,6 +14,7 @@ from sweeping import prepare, ran, sweep
 from tied_networks import built, groups, hold_rows, opened, save_pair, task
 
 from ckptswap.scoring.graph import Uncapturable, capture
+from ckptswap.sweep.screen import screen
 
 NETWORKS = ["Registered", "BaseModel", "Siamese", "Listed", "Recurrent", "Normed"]
 
@@ -73,7 +74,7 @@ def test_gradients_have_one_value_a_tensor(model: str, engine: str) -> None:
     x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(4))
     (net(x) - x.expand(-1, 2, -1, -1)).square().mean().backward()
     slopes = {name: each.grad for name, each in net.named_parameters() if each.grad is not None}
-    guessed = proposal._screened("gradient")
+    guessed = screen("gradient", proposal.plan, proposal.runs_model, proposal.variants)
     cells = [cell for cell in proposal.plan.cells if any(name in slopes for name in cell.names)]
     assert cells
     for cell in cells:
