@@ -28,8 +28,8 @@ from ckptswap.formats.atomic import refuse_existing
 from ckptswap.formats.companions import companions
 from ckptswap.formats.patch import FolderPatch, patches
 from ckptswap.formats.target import Rewrite, Target
-from ckptswap.formats.torch_patch import SUFFIXES as TORCH_SUFFIXES
 from ckptswap.formats.torch_patch import TorchPatch, torch_patch
+from ckptswap.formats.torch_tensors import SUFFIXES as TORCH_SUFFIXES
 from ckptswap.naming import is_counter
 from ckptswap.selection import Selection
 from ckptswap.ties import Ties, equal

@@ -12,7 +12,7 @@ from ckptswap.errors import FormatError
 from ckptswap.formats.format import Format
 from ckptswap.formats.pickles import PICKLE_MOST, read_pickle
 from ckptswap.formats.torch_pickle import NAMES, Locate, Storage, Storages, Stretch
-from ckptswap.formats.torch_tensors import checkpoint_of
+from ckptswap.formats.torch_tensors import SUFFIXES, checkpoint_of
 from ckptswap.storage import ByteSource, Folder
 
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -81,4 +81,6 @@ def _place(places: Mapping[str, Stretch], storage: Storage, where: str) -> Stret
     return places[storage.key]
 
 
-FORMAT = Format("torch legacy", open_torch_legacy, what="a pickle, as torch writes them", claims=_claims)
+FORMAT = Format(
+    "torch legacy", open_torch_legacy, what="a pickle, as torch writes them", claims=_claims, suffixes=SUFFIXES
+)

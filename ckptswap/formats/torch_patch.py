@@ -32,7 +32,6 @@ from ckptswap.twins import alike
 from ckptswap.watching import Watch
 
 FORMATS = (torch_zip.FORMAT.name, torch_legacy.FORMAT.name)
-SUFFIXES = torch_zip.FORMAT.suffixes
 Metadata = Mapping[str, str]
 
 

@@ -17,6 +17,8 @@ from ckptswap.formats.unread import parts
 from ckptswap.storage import ByteSource
 from ckptswap.ties import Extent, Ties
 
+SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+
 
 def checkpoint_of(content: Any, locate: Locate, file: ByteSource, format: str, **more: Any) -> Checkpoint:
     """The checkpoint in what a file's pickle holds, each tensor checked against its storage; `more` are arguments

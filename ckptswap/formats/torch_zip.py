@@ -23,7 +23,7 @@ from ckptswap.formats.pickles import INSTRUCTIONS_MOST, PICKLE_MOST, read_pickle
 from ckptswap.formats.strided import contiguous
 from ckptswap.formats.target import Target
 from ckptswap.formats.torch_pickle import DTYPES, NAMES, STORAGES, Locate, Storage, Storages, Stretch
-from ckptswap.formats.torch_tensors import checkpoint_of
+from ckptswap.formats.torch_tensors import SUFFIXES, checkpoint_of
 from ckptswap.formats.zip_writer import add_bytes, add_member
 from ckptswap.storage import ByteSource, Folder
 
@@ -152,6 +152,6 @@ FORMAT = Format(
     open_torch_zip,
     what="a zip archive, as torch and numpy write them",
     claims=lambda head, source: head.startswith(ZIP_MAGIC),
-    suffixes=(".pt", ".pth", ".bin", ".ckpt"),
+    suffixes=SUFFIXES,
     write=write_torch,
 )

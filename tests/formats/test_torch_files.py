@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from format_samples import convert
 
+from ckptswap import registry
 from ckptswap.errors import FormatError
 from ckptswap.formats import common_prefix, open_checkpoint
 
@@ -179,3 +181,13 @@ def test_what_each_of_several_shards_carries_is_told_once(tmp_path: Path) -> Non
     (tmp_path / "m.index.json").write_text(json.dumps({"weight_map": places}))
     with open_checkpoint(tmp_path) as found:
         assert found.stale == ("optimizer",)
+
+
+@BOTH
+def test_what_is_named_as_it_should_be_asks_no_other_package(
+    zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = EntryPoint("broken", "no_such_package:FORMAT", "ckptswap.formats")
+    monkeypatch.setattr(registry, "plugins", lambda group: {"broken": broken})
+    with open_checkpoint(save({"w": torch.ones(2)}, tmp_path, zipped)) as found:
+        assert list(found) == ["w"]
