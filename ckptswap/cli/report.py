@@ -76,12 +76,16 @@ def report(
       ckptswap report run other-run --top 10
     """
     run, *others = dict.fromkeys(runs)
+    if output.format == "html" and (others or watch):
+        raise UsageError(
+            "a page shows one run as it is", remedy="leave the other runs and --watch out, or --format"
+        )
     if others and watch:
         raise UsageError("--watch follows one run", remedy="leave it out, or the other runs")
     if watch and (output.format != "table" or output.out is not None):
         raise UsageError("--watch draws tables on a terminal", remedy="leave --format and --out out")
     if output.format == "html":
-        emit(_page(run, others, judged, top, output.out), output.out)
+        emit(_page(run, judged, top, output.out), output.out)
     elif others:
         emit(_compared([run, *others], judged, top, output), output.out)
     elif watch:
@@ -97,12 +101,8 @@ def _table(run: str, judged: JudgedFlags, output: PageFlags, top: int | None, ev
     return render_sweep(result, output.format, output.style, top=top, every=every)
 
 
-def _page(run: str, others: Sequence[str], judged: JudgedFlags, top: int | None, out: str | None) -> str:
+def _page(run: str, judged: JudgedFlags, top: int | None, out: str | None) -> str:
     """One run as a page."""
-    if others:
-        raise UsageError(
-            "a page shows one run as it is", remedy="leave the other runs and --watch out, or --format"
-        )
     if out is None and sys.stdout.isatty():
         raise UsageError("a page of some 5 MB is no sight in a terminal", remedy="give -o FILE.html")
     return lazy.html.sweep_html(api.report(run, **vars(judged)), lazy.html.about(run), top)
