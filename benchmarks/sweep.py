@@ -235,7 +235,7 @@ def in_memory(task: Any, folder: Path, names: list[str]) -> dict[str, float]:
     state = task.model.state_dict()
     parts: dict[str, list[Any]] = {name: [] for name in names}
     for batch in task.batches():
-        score = task.scorer(batch.targets)
+        score = task.scored_against(batch.targets)
         for name in names:
             kept = state[name].clone()
             state[name].copy_(donor[name])
@@ -259,7 +259,7 @@ def scripted(task: Any, folder: Path, names: list[str]) -> dict[str, float]:
         for inputs, targets in torch.utils.data.DataLoader(samples, batch_size=BATCH):
             with torch.no_grad():
                 output = task.model(inputs)
-            scores.append(next(iter(task.scorer(targets)(output).statistics.values())))
+            scores.append(next(iter(task.scored_against(targets)(output).statistics.values())))
         found[name] = float(np.concatenate(scores).mean())
     return found
 
