@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from ckptswap.verify import Report
 
 Path_ = str | os.PathLike[str]
+REPRODUCE_JOBS = 2
+"""Networks of `reproduce` that are at work at once, unless told."""
 
 
 @dataclass(frozen=True)
@@ -516,19 +518,19 @@ def reproduce(
     full: bool = False,
     data: str | None = None,
     executor: str | None = None,
-    jobs: int | None = None,
+    jobs: int = REPRODUCE_JOBS,
     slurm: Patterns | Mapping[str, Any] = None,
     ray_address: str | None = None,
 ) -> Reproduced:
     """Train networks for segmentation and auto-encoding, swap every part of every pair, judge the paper's claims.
 
-    `executor`, `jobs` (default 2), `slurm` and `ray_address` are as in `sweep`. Leaves the report in the folder;
-    the same call continues. Raises as `ckptswap.lab.reproduce.reproduce` does.
+    `jobs` networks are at work at once, one thread each; `executor`, `slurm` and `ray_address` are as in `sweep`.
+    Leaves the report in the folder; the same call continues. Raises as `ckptswap.lab.reproduce.reproduce` does.
     """
-    where = {"executor": executor, "jobs": 2 if jobs is None else jobs, "slurm": slurm, "ray_address": ray_address}
+    where = {"executor": executor, "jobs": jobs, "slurm": slurm, "ray_address": ray_address}
     workers = lazy.sweeping.options_of({name: value for name, value in where.items() if value is not None})
     planned = lazy.reporting.plan(Path(run), is_full=full, data=data)
-    listener().say(planned.told(workers.jobs or 2))
+    listener().say(planned.told(jobs))
     with listener().stopping() as stop, listener().progress("reproduce", unit=" s") as tell:
         outcome = lazy.reproduce.reproduce(
             planned.experiment,

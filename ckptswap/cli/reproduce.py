@@ -22,6 +22,11 @@ def reproduce(
     ],
     where: Keywords,
     output: DrawnFlags,
+    jobs: Annotated[
+        int,
+        typer.Option("-j", "--jobs", metavar="N", min=1, help="Networks at work at once, one thread each."),
+        FILE,
+    ] = api.REPRODUCE_JOBS,
     full: Annotated[
         bool,
         typer.Option(
@@ -53,9 +58,9 @@ def reproduce(
     if output.format == "csv":
         raise UsageError("reproduce has no csv", remedy="use --format json, md or table")
     if dry_run:
-        emit(lazy.reporting.plan(Path(run), is_full=full, data=data).told(where["jobs"] or 2), output.out)
+        emit(lazy.reporting.plan(Path(run), is_full=full, data=data).told(jobs), output.out)
         return
-    result = api.reproduce(run, full=full, data=data, **where)
+    result = api.reproduce(run, full=full, data=data, jobs=jobs, **where)
     output.emit(
         result.values,
         table=lambda _: document_text(result.document, output.style),

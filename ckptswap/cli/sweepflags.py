@@ -14,7 +14,7 @@ SPEC = flags_of(SweepSpec)
 """What is swapped, and what is scored beside it."""
 OPTIONS = flags_of(RunOptions)
 """How much is computed, how, and where."""
-WHERE = {name: OPTIONS[name] for name in ("executor", "jobs", "slurm", "ray_address")}
+WHERE = {name: OPTIONS[name] for name in ("executor", "slurm", "ray_address")}
 ToleranceFlag = OPTIONS["tolerance"][0]
 CALIBRATION: Group = {
     "recalibrate_bn": (
