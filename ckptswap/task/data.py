@@ -8,8 +8,11 @@ A data spec is a folder (see `folder`), or names a source of the registry (`NAME
 - anything else that can be iterated (a generator, a DataLoader): it yields *batches* (input, target[, groups]),
   which keep their composition.
 
+A dict alone is an input that holds its target itself, as `labels` or `label`.
+
 An input or a target is a tensor, an array, or numbers; or a tuple or dict of such (`tree`). A model gets a tuple
-by position and a dict by name. A group is anything hashable, one a sample; without groups each sample is its own.
+by position and a dict by name, without the names that none of its arguments has. A group is anything hashable, one
+a sample; without groups each sample is its own.
 
 The *place* of a sample is its number in the data's own order, and all that is told per sample is told in that
 order. Batches are walked by *number*, in a seeded random order (see `order`): samples are put in batches of
@@ -37,7 +40,7 @@ from ckptswap.task.order import in_data_order
 from ckptswap.task.readers import BatchReader, DecodedSample, Group, NumberedReader, SampleReader
 from ckptswap.task.spec import TaskSpec
 from ckptswap.task.threads import pinned_threads
-from ckptswap.task.tree import Form, Tree, stacked, without_plain
+from ckptswap.task.tree import Form, Tree, names_of, stacked, without_plain
 
 MEMORY = 2 << 30
 """Bytes of samples kept in memory; the others are decoded again in every pass."""
@@ -66,7 +69,7 @@ class Data:
     equal where samples are drawn together: the number of the batch for ready-made batches, and where shapes
     differ; else each sample is its own. By the number of the batch: `places`, of each the samples' places (n,).
     `shapes` maps each shape of an input (…) to the first batch that has it, `forms` each (number of samples, shape
-    and dtype of an input).
+    and dtype of an input); `names` are those that inputs have, where they are dicts.
     """
 
     def __init__(self, source: SampleReader, progress: Progress | None = None, memory: int = MEMORY) -> None:
@@ -83,6 +86,7 @@ class Data:
         inputs = [kinds[places[0]][0] for places in self.places]
         self.shapes = _first_of_each([_shape(form) for form in inputs])
         self.forms = _first_of_each([(size, *each) for size, each in zip(self.sizes, inputs, strict=True)])
+        self.names = tuple(dict.fromkeys(name for form in inputs for name in names_of(form)))
         self._whole = dict(self._assembled())
 
     @property

@@ -27,7 +27,7 @@ from ckptswap.task.mutation import Watch
 from ckptswap.task.order import in_data_order
 from ckptswap.task.spec import TaskSpec
 from ckptswap.task.threads import pinned_threads
-from ckptswap.task.tree import Tree, call, described, mapped, size_of
+from ckptswap.task.tree import Tree, call, described, mapped, not_taken, size_of, taken
 from ckptswap.task.weights import load_into
 
 INITIAL_SEED = 0
@@ -38,6 +38,9 @@ _LIKE_PROBABILITIES = (
 )
 _DTYPES = {"f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 _LIKE_LOGITS = "outputs leave 0…1 and are read as probabilities: if they are logits, leave --output out"
+
+_OUTPUTS = ("logits", "out")
+"""What is scored of several outputs where nothing is said."""
 
 __all__ = ["Measured", "Progress", "Task", "load_task"]
 
@@ -137,11 +140,11 @@ class Task:
         return output
 
     def prepared(self, inputs: Tree) -> Tree:
-        """A batch as the model takes it: a copy, on its device, floats of its dtype."""
+        """What of a batch the model takes, as it takes it: a copy, on its device, floats of its dtype."""
         floats = _float_dtype(self.model)
         return mapped(
             lambda leaf: leaf.to(self.spec.device, floats if leaf.is_floating_point() else leaf.dtype, copy=True),
-            inputs,
+            taken(self.model, inputs),
         )
 
     def pick(self, given: object) -> Tensor:
@@ -266,15 +269,14 @@ def load_task(
     metrics = load_metrics(spec)
     built = loaded or load_model(spec, checkpoint)
     spec, model, fit = built.spec, built.model, built.fit
-    return Task(
-        spec,
-        model,
-        metrics,
-        data or load_data(spec),
-        fit,
-        (*_warnings(spec, model, checkpoint), *_incomplete(fit, spec)),
-        built.initial,
-    )
+    data = data or load_data(spec)
+    warnings = (*_warnings(spec, model, checkpoint), *_incomplete(fit, spec), *_left_out(data, model))
+    return Task(spec, model, metrics, data, fit, warnings, built.initial)
+
+
+def _left_out(data: Data, model: nn.Module) -> list[str]:
+    names = not_taken(model, data.names) if data.names else ()
+    return [f"the model has no argument {listing(names)}, which is left out of what it is given"] if names else []
 
 
 @dataclass(frozen=True)
@@ -379,6 +381,8 @@ def _pick(given: object, key: str | None) -> Tensor:
             raise ModelError(f"the model gives one tensor, not {key!r}", remedy="leave --output-key out")
         return given
     choices = _choices(given)
+    if key is None:
+        key = next((name for name in _OUTPUTS if isinstance(choices.get(name), Tensor)), None)
     if not choices:
         raise ModelError(
             f"the model gives {type(given).__name__}", remedy="it must give a tensor, a dict or a tuple"

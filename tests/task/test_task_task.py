@@ -133,8 +133,11 @@ def test_model_arguments_need_a_model(spec: TaskSpec) -> None:
         load_task(replace(spec, model=None), checkpoint())
 
 
-@pytest.mark.parametrize(("gives", "key"), [("dict", "out"), ("tuple", "1"), ("named", "out"), ("named", "0")])
-def test_one_output_is_picked(spec: TaskSpec, gives: str, key: str) -> None:
+@pytest.mark.parametrize(
+    ("gives", "key"),
+    [("dict", "out"), ("dict", None), ("tuple", "1"), ("named", "out"), ("named", "0"), ("named", None)],
+)
+def test_one_output_is_picked(spec: TaskSpec, gives: str, key: str | None) -> None:
     expected = value(load_task(spec, checkpoint()))
     assert value(load_task(replace(spec, model_args={"gives": gives}, output_key=key), checkpoint())) == expected
 
@@ -142,7 +145,7 @@ def test_one_output_is_picked(spec: TaskSpec, gives: str, key: str) -> None:
 @pytest.mark.parametrize(
     ("gives", "key", "message"),
     [
-        ("dict", None, "several outputs: pass --output-key, one of out, aux"),
+        ("tuple", None, "several outputs: pass --output-key, one of 0, 1"),
         ("dict", "uot", "no output 'uot': pass --output-key, one of out, aux"),
         ("dict", "aux", "output 'aux' of the model is a int"),
         ("tuple", "2", "one of 0, 1"),
