@@ -41,6 +41,15 @@ _OURS: dict[Group, dict[str, str]] = {
         "accuracy": "ckptswap.task.metrics.overlap:ACCURACY",
         "mse": "ckptswap.task.metrics.distance:MSE",
         "psnr": "ckptswap.task.metrics.distance:PSNR",
+        "loss": "ckptswap.task.metrics.entropy:LOSS",
+        "perplexity": "ckptswap.task.metrics.entropy:PERPLEXITY",
+        "token-accuracy": "ckptswap.task.metrics.ranked:TOKEN_ACCURACY",
+        "top1": "ckptswap.task.metrics.ranked:TOP1",
+        "top5": "ckptswap.task.metrics.ranked:TOP5",
+        "kl": "ckptswap.task.metrics.unlabelled:KL",
+        "agreement": "ckptswap.task.metrics.unlabelled:AGREEMENT",
+        "output-mse": "ckptswap.task.metrics.unlabelled:OUTPUT_MSE",
+        "torchmetrics": "ckptswap.task.metrics.torchmetrics:SOURCE",
     },
     "formats": {  # in the order in which they are asked: light imports first, folders before what lies in them
         "safetensors": "ckptswap.formats.safetensors:FORMAT",
@@ -74,7 +83,8 @@ class Source:
     `DataError` or `MetricError` for what it cannot build. `libraries` are the distributions whose versions decide
     what is built, beside the one that declares it: they go into a run's key. `is_safe`: neither the rest of a spec
     nor arguments can make it run code, open files or ask the network. `endings` are all that may stand behind a
-    metric's name (None: anything). `spare` is how many numbers building a model makes and drops again.
+    metric's name (None: anything), and where it is `numbered` any whole number too. `spare` is how many numbers
+    building a model makes and drops again.
 
     >>> Source("math:hypot", is_safe=True).made(3, 4)
     5.0
@@ -84,6 +94,7 @@ class Source:
     libraries: tuple[str, ...] = ()
     is_safe: bool = False
     endings: tuple[str, ...] | None = None
+    numbered: bool = False
     spare: int = 0
 
     def made(self, rest: Any, given: Any) -> Any:

@@ -24,7 +24,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Container, Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +36,7 @@ from ckptswap.errors import DataError, UsageError, near
 from ckptswap.registry import names, source_of
 from ckptswap.task.callables import call, faults_of, is_callable_spec, load_callable
 from ckptswap.task.folder import FolderSamples
+from ckptswap.task.metrics import load_metrics
 from ckptswap.task.order import in_data_order
 from ckptswap.task.readers import BatchReader, DecodedSample, Group, NumberedReader, SampleReader
 from ckptswap.task.spec import TaskSpec
@@ -169,7 +170,8 @@ class Data:
 def load_data(spec: TaskSpec, progress: Progress | None = None, memory: int = MEMORY) -> Data:
     """Find and read the data of a task, and keep `memory` bytes of it.
 
-    Raises `DataError` where it cannot be found, read or paired.
+    Where no metric needs labels, none are asked for: inputs may stand alone. Raises `DataError` where it cannot be
+    found, read or paired.
 
     >>> load_data(TaskSpec(data="lab:mni", limit=3)).samples
     3
@@ -178,6 +180,8 @@ def load_data(spec: TaskSpec, progress: Progress | None = None, memory: int = ME
         raise DataError(
             "no data is named", remedy="pass --data, for example --data FOLDER or --data file.py:function"
         )
+    if not any(metric.needs_labels for metric in load_metrics(spec)):
+        spec = replace(spec, target="input")
     items = _find(spec.data, spec)
     if isinstance(items, IterableDataset):
         raise DataError(

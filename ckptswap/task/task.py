@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError, UsageError, listing
 from ckptswap.task.callables import faults_of, first_line
-from ckptswap.task.constant import trivial_score
+from ckptswap.task.constant import Constants
 from ckptswap.task.data import Batch, Data, Progress, load_data
 from ckptswap.task.fit import Fit
 from ckptswap.task.libraries import code_hashes, versions_of
@@ -93,7 +93,7 @@ class Task:
     """What 'score' means. `spec` names the model even where the checkpoint said it; the model is in eval mode.
 
     `fit` is how the checkpoint went in, `initial` a hash of the values that stay as initialised, where there are
-    any.
+    any. What is scored without labels is compared with the outputs of `reference`, or of the task itself.
     """
 
     spec: TaskSpec
@@ -103,6 +103,7 @@ class Task:
     fit: Fit
     warnings: tuple[str, ...] = ()
     initial: str | None = None
+    reference: Task | None = None
 
     @property
     def groups(self) -> np.ndarray:
@@ -158,9 +159,15 @@ class Task:
             _, batch = next(batches)
             return batch.inputs
 
-    def scored_against(self, targets: Tree) -> Callable[[Tensor], Score]:
-        """From a batch's targets to a function that scores outputs; both may raise `MetricError`."""
-        measures = {metric.name: metric.against(targets) for metric in self.metrics}
+    def scored_against(self, batch: Batch) -> Callable[[Tensor], Score]:
+        """From a batch to a function that scores outputs for it; both may raise `MetricError`.
+
+        For metrics without labels the model runs, and must hold the recipient.
+        """
+        own = cache(lambda: (self.reference or self).forward(batch.inputs))
+        measures = {
+            metric.name: metric.against(metric.truth(batch.inputs, batch.targets, own)) for metric in self.metrics
+        }
 
         def score(output: Tensor) -> Score:
             bad, low, high = extent(output)
@@ -178,7 +185,7 @@ class Task:
         done = 0
         with self.pinned(), closing(self.batches()) as batches:
             for batch in batches:
-                scores.append(self.scored_against(batch.targets)(self.forward(batch.inputs)))
+                scores.append(self.scored_against(batch)(self.forward(batch.inputs)))
                 for name, values in scores[-1].statistics.items():
                     parts[name].append(values)
                 done += len(batch)
@@ -194,10 +201,11 @@ class Task:
         """The score of a prediction that looks at nothing, the zero of the default tolerance.
 
         iou, dice, accuracy: the best of the constant classes. mse, psnr: the mean of all target elements,
-        everywhere. A callable: outputs of zeros, shaped like the model's.
+        everywhere. loss and its like: how frequent each class is. A callable: outputs of zeros, shaped like the
+        model's. Without labels: what the recipient says on the whole.
         """
         with self.pinned():
-            return trivial_score(metric, self.data, self.forward)
+            return metric.trivial(Constants(metric, self.data, (self.reference or self).forward))
 
     def identity(self) -> dict[str, Any]:
         """All that decides a score but the checkpoint: spec, the data's bytes, the user's files, versions.

@@ -12,7 +12,7 @@ import torch
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import DataError, MetricError, MismatchError, ModelError, UsageError
 from ckptswap.task import Task, TaskSpec, load_task
-from ckptswap.task.data import load_data
+from ckptswap.task.data import Batch, load_data
 from ckptswap.task.folder import FolderSamples
 from ckptswap.task.metrics import Metric
 from ckptswap.task.models.build import build_model
@@ -397,7 +397,7 @@ def test_a_scorer_gives_the_statistics_of_a_whole_pass(spec: TaskSpec, gives: st
     measured = task.measure()
     with task.pinned():
         for batch in task.batches():
-            score = task.scored_against(batch.targets)(task.forward(batch.inputs))
+            score = task.scored_against(batch)(task.forward(batch.inputs))
             assert (score.nonfinite, score.fault, score.one_channel) == (0, None, True)
             for name, values in measured.statistics.items():
                 assert score.statistics[name].tobytes() == values[batch.places].tobytes()
@@ -415,7 +415,7 @@ def test_targets_are_looked_at_once_however_many_outputs_there_are(spec: TaskSpe
     task = load_task(spec, checkpoint())
     task.metrics = (Counting("a", "max"), Counting("b", "min"))
     batch = next(task.batches())
-    score = task.scored_against(batch.targets)
+    score = task.scored_against(batch)
     output = task.forward(batch.inputs)
     assert [list(score(output).statistics) for _ in range(3)] == [["a", "b"]] * 3
     assert looked == [2, 2]
@@ -423,9 +423,8 @@ def test_targets_are_looked_at_once_however_many_outputs_there_are(spec: TaskSpe
 
 def test_what_a_score_says_of_its_output(spec: TaskSpec) -> None:
     inf, nan = float("inf"), float("nan")
-    score = load_task(replace(spec, metrics=("iou",)), checkpoint()).scored_against(
-        torch.zeros(2, 2, 2, dtype=torch.long)
-    )
+    batch = Batch(torch.zeros(2, 1, 2, 2), torch.zeros(2, 2, 2, dtype=torch.long), np.arange(2))
+    score = load_task(replace(spec, metrics=("iou",)), checkpoint()).scored_against(batch)
     output = torch.tensor([[1.0, -2.0], [0.5, 3.0]]).expand(2, 1, 2, 2).clone()
     found = score(output)
     assert (found.nonfinite, found.low, found.high, found.fault) == (0, -2.0, 3.0, None)
