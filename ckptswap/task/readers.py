@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ckptswap.errors import DataError, UsageError
 from ckptswap.task.callables import faults_of
-from ckptswap.task.folder import FolderSamples
+from ckptswap.task.data.folder import FolderSamples
 from ckptswap.task.normalize import normalizer
 from ckptswap.task.order import batches_of, reordered
 from ckptswap.task.prefetch import read_ahead

@@ -13,7 +13,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import DataError, MetricError, MismatchError, ModelError, UsageError
 from ckptswap.task import Task, TaskSpec, load_task
 from ckptswap.task.data import Batch, load_data
-from ckptswap.task.folder import FolderSamples
+from ckptswap.task.data.folder import FolderSamples
 from ckptswap.task.metrics import Metric
 from ckptswap.task.models.build import build_model
 from ckptswap.task.task import Measured, Score, extent

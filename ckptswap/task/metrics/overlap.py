@@ -81,7 +81,7 @@ class Overlap(Metric):
     def _of_class(self, tallies: np.ndarray) -> np.ndarray:
         """The counts of one class (N, 4); of one channel class 1's are those that are there."""
         classes = tallies.shape[1]
-        if self.only == (1 if classes == 1 else self.only) and self.only < max(classes, 2):  # type: ignore[operator]
+        if self.only is not None and (self.only == 1 if classes == 1 else self.only < classes):
             return tallies[:, 0 if classes == 1 else self.only]
         raise MetricError(
             f"{self.name}: the model tells {max(classes, 2)} classes apart"

@@ -35,7 +35,7 @@ from torch.utils.data import IterableDataset
 from ckptswap.errors import DataError, UsageError, near
 from ckptswap.registry import names, source_of
 from ckptswap.task.callables import call, faults_of, is_callable_spec, load_callable
-from ckptswap.task.folder import FolderSamples
+from ckptswap.task.data.folder import FolderSamples
 from ckptswap.task.metrics import load_metrics
 from ckptswap.task.order import in_data_order
 from ckptswap.task.readers import BatchReader, DecodedSample, Group, NumberedReader, SampleReader
@@ -180,9 +180,10 @@ def load_data(spec: TaskSpec, progress: Progress | None = None, memory: int = ME
         raise DataError(
             "no data is named", remedy="pass --data, for example --data FOLDER or --data file.py:function"
         )
+    name = spec.data
     if not any(metric.needs_labels for metric in load_metrics(spec)):
         spec = replace(spec, target="input")
-    items = _find(spec.data, spec)
+    items = _find(name, spec)
     if isinstance(items, IterableDataset):
         raise DataError(
             f"{spec.data} is an IterableDataset", remedy="put it in a DataLoader, which yields batches"
@@ -192,9 +193,9 @@ def load_data(spec: TaskSpec, progress: Progress | None = None, memory: int = ME
             "--group goes by file names, and only a folder has them", remedy="yield the group instead"
         )
     if hasattr(items, "__getitem__") and hasattr(items, "__len__"):
-        source: SampleReader = NumberedReader(spec.data, items, spec)
+        source: SampleReader = NumberedReader(name, items, spec)
     elif isinstance(items, Iterable):
-        source = BatchReader(spec.data, items, spec)
+        source = BatchReader(name, items, spec)
     else:
         raise DataError(f"{spec.data} is a {type(items).__name__}", remedy="return a Dataset, or yield batches")
     with pinned_threads(spec.threads):  # as in every later reading, since a Dataset may well use torch
