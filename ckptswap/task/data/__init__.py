@@ -1,4 +1,5 @@
-"""What a model is scored on: one file a source, found by name through the registry; folders are known by their look."""
+"""What a model is scored on: one file a source, found by name through the registry, or a folder that is known by
+its look."""
 
 from ckptswap.task.data.loading import MEMORY, Batch, Data, Progress, load_data
 
