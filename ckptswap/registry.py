@@ -5,7 +5,8 @@ in the table below, one line each; another package declares an entry point of th
 `ckptswap.GROUP`. A name of ours wins over an entry point's, and that over a module of the user's.
 
 - models, `--model NAME:REST`: a `Source` whose `build(rest, args)` gives a `torch.nn.Module`, freshly initialised;
-- data, `--data NAME:REST`: a `Source` whose `build(rest, args)` gives a Dataset or yields batches (`task.data`);
+- data, `--data NAME:REST`: a `Source` whose `build(rest, args)` gives a Dataset or yields batches (`task.data`),
+  or where it `is_told` of the task `build(rest, args, request)`, by a `task.data.request.DataRequest`;
 - metrics, `--metric NAME` or `NAME:REST`: a `Source` whose `build(rest, spec)` gives a `task.metrics.Metric`;
 - formats, told by a file's first bytes or by its ending: a `formats.Format`;
 - executors, `--executor NAME`: `build(spec, jobs, options)`, which gives an `executors.Executor`.
@@ -34,6 +35,10 @@ _OURS: dict[Group, dict[str, str]] = {
     },
     "data": {
         "lab": "ckptswap.lab.registered:DATA",
+        "text": "ckptswap.task.data.registered:TEXT",
+        "datasets": "ckptswap.task.data.registered:DATASETS",
+        "npz": "ckptswap.task.data.registered:NPZ",
+        "random": "ckptswap.task.data.registered:RANDOM",
     },
     "metrics": {
         "iou": "ckptswap.task.metrics.overlap:IOU",
@@ -96,10 +101,11 @@ class Source:
     endings: tuple[str, ...] | None = None
     numbered: bool = False
     spare: int = 0
+    is_told: bool = False
 
-    def made(self, rest: Any, given: Any) -> Any:
+    def made(self, rest: Any, given: Any, *told: Any) -> Any:
         """What `build` gives. Raises what it raises."""
-        return (_loaded(self.build) if isinstance(self.build, str) else self.build)(rest, given)
+        return (_loaded(self.build) if isinstance(self.build, str) else self.build)(rest, given, *told)
 
 
 def names(group: Group) -> tuple[str, ...]:
