@@ -235,7 +235,7 @@ def in_memory(task: Any, folder: Path, names: list[str]) -> dict[str, float]:
     state = task.model.state_dict()
     parts: dict[str, list[Any]] = {name: [] for name in names}
     for batch in task.batches():
-        score = task.scored_against(batch.targets)
+        score = task.scored_against(batch)
         for name in names:
             kept = state[name].clone()
             state[name].copy_(donor[name])
@@ -248,6 +248,8 @@ def in_memory(task: Any, folder: Path, names: list[str]) -> dict[str, float]:
 
 def scripted(task: Any, folder: Path, names: list[str]) -> dict[str, float]:
     """What people write: for each variant, load both files, copy, load the state dict, and run a DataLoader."""
+    from ckptswap.task.data import Batch
+
     samples = data(**task.spec.data_args)
     found = {}
     for name in names:
@@ -259,7 +261,8 @@ def scripted(task: Any, folder: Path, names: list[str]) -> dict[str, float]:
         for inputs, targets in torch.utils.data.DataLoader(samples, batch_size=BATCH):
             with torch.no_grad():
                 output = task.model(inputs)
-            scores.append(next(iter(task.scored_against(targets)(output).statistics.values())))
+            batch = Batch(inputs, targets, np.arange(len(inputs)))
+            scores.append(next(iter(task.scored_against(batch)(output).statistics.values())))
         found[name] = float(np.concatenate(scores).mean())
     return found
 

@@ -46,6 +46,15 @@ _OURS: dict[Group, dict[str, str]] = {
         "accuracy": "ckptswap.task.metrics.overlap:ACCURACY",
         "mse": "ckptswap.task.metrics.distance:MSE",
         "psnr": "ckptswap.task.metrics.distance:PSNR",
+        "loss": "ckptswap.task.metrics.entropy:LOSS",
+        "perplexity": "ckptswap.task.metrics.entropy:PERPLEXITY",
+        "token-accuracy": "ckptswap.task.metrics.ranked:TOKEN_ACCURACY",
+        "top1": "ckptswap.task.metrics.ranked:TOP1",
+        "top5": "ckptswap.task.metrics.ranked:TOP5",
+        "kl": "ckptswap.task.metrics.unlabelled:KL",
+        "agreement": "ckptswap.task.metrics.unlabelled:AGREEMENT",
+        "output-mse": "ckptswap.task.metrics.unlabelled:OUTPUT_MSE",
+        "torchmetrics": "ckptswap.task.metrics.torchmetrics:SOURCE",
     },
     "formats": {  # in the order in which they are asked: light imports first, folders before what lies in them
         "safetensors": "ckptswap.formats.safetensors:FORMAT",
@@ -79,7 +88,8 @@ class Source:
     `DataError` or `MetricError` for what it cannot build. `libraries` are the distributions whose versions decide
     what is built, beside the one that declares it: they go into a run's key. `is_safe`: neither the rest of a spec
     nor arguments can make it run code, open files or ask the network. `endings` are all that may stand behind a
-    metric's name (None: anything). `spare` is how many numbers building a model makes and drops again.
+    metric's name (None: anything), and where it is `numbered` any whole number too. `spare` is how many numbers
+    building a model makes and drops again.
     `builds_on_meta`: it builds a model on the meta device first, so that no argument costs memory uncounted.
     `completed(args, checkpoint)` gives the arguments with what a checkpoint of the model holds of them.
 
@@ -91,6 +101,7 @@ class Source:
     libraries: tuple[str, ...] = ()
     is_safe: bool = False
     endings: tuple[str, ...] | None = None
+    numbered: bool = False
     spare: int = 0
     builds_on_meta: bool = False
     completed: Callable[[Mapping[str, Any], Any], Mapping[str, Any]] | None = None

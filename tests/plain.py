@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import runpy
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
@@ -42,9 +43,11 @@ def plain_outputs(
 
 
 def _called(network: nn.Module, batch: Any) -> Any:
-    """A dict's tensors go in by name, a tuple's by position; the network gets copies."""
+    """A dict's tensors go in by name (whole where the network takes a `batch`), a tuple's by position; the network
+    gets copies."""
     if isinstance(batch, dict):
-        return network(**{name: part.clone() for name, part in batch.items()})
+        copies = {name: part.clone() for name, part in batch.items() if name != "index"}
+        return network(copies) if "batch" in inspect.signature(network.forward).parameters else network(**copies)
     return network(*(part.clone() for part in batch)) if isinstance(batch, tuple) else network(batch.clone())
 
 

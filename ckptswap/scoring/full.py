@@ -71,7 +71,7 @@ class FullScorer:
         """See `Scorer`. Only the batches with something wanted are decoded."""
         with self.task.pinned(), closing(self.task.data.numbered(wanted)) as batches:
             for number, batch in batches:
-                score = self.task.scored_against(batch.targets)
+                score = self.task.scored_against(batch)
                 for result in self.outputs(number, batch.inputs, wanted.of(number)):
                     yield scored(number, result, score)
 

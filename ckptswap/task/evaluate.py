@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.errors import UsageError
+from ckptswap.errors import UsageError, listing
 from ckptswap.selection import Selection, Unmatched
-from ckptswap.task.data import Data, Progress, load_data
+from ckptswap.task.data import Progress, load_data
 from ckptswap.task.fit import Fit
 from ckptswap.task.metrics import Metric, load_metrics
 from ckptswap.task.spec import TaskSpec
-from ckptswap.task.task import Measured, load_task, resolved
+from ckptswap.task.task import Measured, Task, load_task, resolved
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,13 @@ class Evaluation:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return tuple(note for scored in self.checkpoints for note in scored.fit.notes)
+        fits = tuple(note for scored in self.checkpoints for note in scored.fit.notes)
+        compared = [metric.name for metric in self.metrics if not metric.needs_labels]
+        if not compared:
+            return fits
+        first = self.checkpoints[0].path
+        own = f"{listing(compared)}: outputs are held against those of {first}, whose own score is perfect by this"
+        return (*fits, own)
 
     def unmatched(self, exclude: Selection) -> list[Unmatched]:
         """What of a selection means nothing in any of the files and their models."""
@@ -55,7 +61,8 @@ class Evaluation:
 def evaluate(checkpoints: Sequence[Checkpoint], spec: TaskSpec, progress: Progress | None = None) -> Evaluation:
     """Score each checkpoint on one task.
 
-    All are put in the spec's model, or, where it names none, each in the model that it says it is. Non-finite
+    All are put in the spec's model, or, where it names none, each in the model that it says it is. Without labels,
+    outputs are compared with those of the first. Non-finite
     outputs are counted in `measured.nonfinite`. `progress` counts samples over all checkpoints. Raises what
     `load_task` raises, naming the first checkpoint that does not fit.
     """
@@ -65,19 +72,24 @@ def evaluate(checkpoints: Sequence[Checkpoint], spec: TaskSpec, progress: Progre
     for checkpoint in checkpoints:
         resolved(spec, checkpoint)  # before any data is read
     data = load_data(spec)
+    needs_reference = not all(metric.needs_labels for metric in metrics)
     total = data.samples * len(checkpoints)
-    scored = tuple(
-        _scored(checkpoint, spec, data, _shifted(progress, at * data.samples, total))
-        for at, checkpoint in enumerate(checkpoints)
-    )
-    return Evaluation(metrics, data.groups, data.samples, data.fingerprint(), scored)
+    scored: list[Scored] = []
+    reference: Task | None = None
+    for at, checkpoint in enumerate(checkpoints):
+        task = load_task(spec, checkpoint, data=data)
+        task.reference = reference
+        scored.append(_scored(task, checkpoint.path, _shifted(progress, at * data.samples, total)))
+        if needs_reference and reference is None:
+            reference = task
+        del task  # before the next is built
+    return Evaluation(metrics, data.groups, data.samples, data.fingerprint(), tuple(scored))
 
 
-def _scored(checkpoint: Checkpoint, spec: TaskSpec, data: Data, progress: Progress | None) -> Scored:
-    task = load_task(spec, checkpoint, data=data)
+def _scored(task: Task, path: str, progress: Progress | None) -> Scored:
     measured = task.measure(progress)
     values = {metric.name: metric.value(measured.statistics[metric.name]) for metric in task.metrics}
-    return Scored(checkpoint.path, str(task.spec.model), measured, values, task.fit)
+    return Scored(path, str(task.spec.model), measured, values, task.fit)
 
 
 def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:

@@ -6,7 +6,7 @@ Either way they become `DecodedSample`s, copied out of whatever memory the sourc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Hashable, Iterable, Sequence
+from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ckptswap.errors import DataError, UsageError
 from ckptswap.task.callables import faults_of
-from ckptswap.task.folder import FolderSamples
+from ckptswap.task.data.folder import FolderSamples
 from ckptswap.task.normalize import normalizer
 from ckptswap.task.order import batches_of, reordered
 from ckptswap.task.prefetch import read_ahead
@@ -24,6 +24,8 @@ from ckptswap.task.tree import Form, Tree, bytes_of, described, form_of, leaves,
 
 AHEAD = 2
 """Batches that are read ahead."""
+LABELS = ("labels", "label")
+"""Under which a dict holds its own target."""
 READERS = 4
 """Threads that decode a folder's files, and no more than the task may use."""
 
@@ -85,12 +87,16 @@ class SampleReader:
         raise NotImplementedError
 
     def _parts(self, item: object, where: str) -> tuple[Tree, Tree, tuple[Any, ...]]:
-        """(input, target[, group]) of a sample or of a batch: two trees, and a tuple of what else there is."""
-        parts = tuple(item) if isinstance(item, tuple | list) else (item,)
+        """(input, target[, group]) of a sample or of a batch: two trees, and a tuple of what else there is.
+
+        A dict alone holds its target itself, as `labels` or `label`.
+        """
+        parts = tuple(item) if isinstance(item, tuple | list) else _labelled(item)
         least = 1 if self.spec.target == "input" else 2
         if not least <= len(parts) <= 3:
             raise DataError(
-                f"{where} is {_describe(item)}", remedy="it must be (input, target) or (input, target, group)"
+                f"{where} is {_describe(item)}",
+                remedy="it must be (input, target) or (input, target, group), or a dict with labels",
             )
         inputs = self._inputs(parts[0], where)
         targets = inputs if self.spec.target == "input" else tree_of(parts[1], where)
@@ -194,6 +200,14 @@ def _label(value: Any, where: str) -> Hashable:
     if not isinstance(label, Hashable):
         raise DataError(f"{where} has the group {label!r}", remedy="a group must be a number or a text")
     return label
+
+
+def _labelled(item: object) -> tuple[object, ...]:
+    """A dict without its labels, and these; anything else is an input alone."""
+    if not isinstance(item, Mapping):
+        return (item,)
+    label = next((name for name in LABELS if name in item), None)
+    return (item,) if label is None else ({key: item[key] for key in item if key != label}, item[label])
 
 
 def _describe(item: object) -> str:

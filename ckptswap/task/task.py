@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError, UsageError, listing
 from ckptswap.task.callables import faults_of, first_line
-from ckptswap.task.constant import trivial_score
+from ckptswap.task.constant import Constants
 from ckptswap.task.data import Batch, Data, Progress, load_data
 from ckptswap.task.fit import Fit
 from ckptswap.task.libraries import code_hashes, versions_of
@@ -27,7 +27,7 @@ from ckptswap.task.mutation import Watch
 from ckptswap.task.order import in_data_order
 from ckptswap.task.spec import TaskSpec
 from ckptswap.task.threads import pinned_threads
-from ckptswap.task.tree import Tree, call, described, mapped, size_of
+from ckptswap.task.tree import Tree, call, described, mapped, not_taken, size_of, taken
 from ckptswap.task.weights import load_into
 
 INITIAL_SEED = 0
@@ -38,6 +38,9 @@ _LIKE_PROBABILITIES = (
 )
 _DTYPES = {"f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 _LIKE_LOGITS = "outputs leave 0…1 and are read as probabilities: if they are logits, leave --output out"
+
+_OUTPUTS = ("logits", "out")
+"""What is scored of several outputs where nothing is said."""
 
 __all__ = ["Measured", "Progress", "Task", "load_task"]
 
@@ -90,7 +93,7 @@ class Task:
     """What 'score' means. `spec` names the model even where the checkpoint said it; the model is in eval mode.
 
     `fit` is how the checkpoint went in, `initial` a hash of the values that stay as initialised, where there are
-    any.
+    any. What is scored without labels is compared with the outputs of `reference`, or of the task itself.
     """
 
     spec: TaskSpec
@@ -100,6 +103,7 @@ class Task:
     fit: Fit
     warnings: tuple[str, ...] = ()
     initial: str | None = None
+    reference: Task | None = None
 
     @property
     def groups(self) -> np.ndarray:
@@ -137,11 +141,11 @@ class Task:
         return output
 
     def prepared(self, inputs: Tree) -> Tree:
-        """A batch as the model takes it: a copy, on its device, floats of its dtype."""
+        """What of a batch the model takes, as it takes it: a copy, on its device, floats of its dtype."""
         floats = _float_dtype(self.model)
         return mapped(
             lambda leaf: leaf.to(self.spec.device, floats if leaf.is_floating_point() else leaf.dtype, copy=True),
-            inputs,
+            taken(self.model, inputs),
         )
 
     def pick(self, given: object) -> Tensor:
@@ -155,9 +159,15 @@ class Task:
             _, batch = next(batches)
             return batch.inputs
 
-    def scored_against(self, targets: Tree) -> Callable[[Tensor], Score]:
-        """From a batch's targets to a function that scores outputs; both may raise `MetricError`."""
-        measures = {metric.name: metric.against(targets) for metric in self.metrics}
+    def scored_against(self, batch: Batch) -> Callable[[Tensor], Score]:
+        """From a batch to a function that scores outputs for it; both may raise `MetricError`.
+
+        For metrics without labels the model runs, and must hold the recipient.
+        """
+        own = cache(lambda: (self.reference or self).forward(batch.inputs))
+        measures = {
+            metric.name: metric.against(metric.truth(batch.inputs, batch.targets, own)) for metric in self.metrics
+        }
 
         def score(output: Tensor) -> Score:
             bad, low, high = extent(output)
@@ -175,7 +185,7 @@ class Task:
         done = 0
         with self.pinned(), closing(self.batches()) as batches:
             for batch in batches:
-                scores.append(self.scored_against(batch.targets)(self.forward(batch.inputs)))
+                scores.append(self.scored_against(batch)(self.forward(batch.inputs)))
                 for name, values in scores[-1].statistics.items():
                     parts[name].append(values)
                 done += len(batch)
@@ -191,10 +201,11 @@ class Task:
         """The score of a prediction that looks at nothing, the zero of the default tolerance.
 
         iou, dice, accuracy: the best of the constant classes. mse, psnr: the mean of all target elements,
-        everywhere. A callable: outputs of zeros, shaped like the model's.
+        everywhere. loss and its like: how frequent each class is. A callable: outputs of zeros, shaped like the
+        model's. Without labels: what the recipient says on the whole.
         """
         with self.pinned():
-            return trivial_score(metric, self.data, self.forward)
+            return metric.trivial(Constants(metric, self.data, (self.reference or self).forward))
 
     def identity(self) -> dict[str, Any]:
         """All that decides a score but the checkpoint: spec, the data's bytes, the user's files, versions.
@@ -266,15 +277,14 @@ def load_task(
     metrics = load_metrics(spec)
     built = loaded or load_model(spec, checkpoint)
     spec, model, fit = built.spec, built.model, built.fit
-    return Task(
-        spec,
-        model,
-        metrics,
-        data or load_data(spec),
-        fit,
-        (*_warnings(spec, model, checkpoint), *_incomplete(fit, spec)),
-        built.initial,
-    )
+    data = data or load_data(spec)
+    warnings = (*_warnings(spec, model, checkpoint), *_incomplete(fit, spec), *_left_out(data, model))
+    return Task(spec, model, metrics, data, fit, warnings, built.initial)
+
+
+def _left_out(data: Data, model: nn.Module) -> list[str]:
+    names = not_taken(model, data.names) if data.names else ()
+    return [f"the model has no argument {listing(names)}, which is left out of what it is given"] if names else []
 
 
 @dataclass(frozen=True)
@@ -379,6 +389,8 @@ def _pick(given: object, key: str | None) -> Tensor:
             raise ModelError(f"the model gives one tensor, not {key!r}", remedy="leave --output-key out")
         return given
     choices = _choices(given)
+    if key is None:
+        key = next((name for name in _OUTPUTS if isinstance(choices.get(name), Tensor)), None)
     if not choices:
         raise ModelError(
             f"the model gives {type(given).__name__}", remedy="it must give a tensor, a dict or a tuple"

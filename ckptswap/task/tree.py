@@ -7,6 +7,7 @@ data gives them in, so that the same tensors are the same data. Texts and other 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,6 +106,17 @@ def form_of(tree: Tree) -> Form:
     return tuple(map(form_of, tree)) if isinstance(tree, tuple | list) else (type(tree).__name__,)
 
 
+def names_of(form: Form) -> tuple[str, ...]:
+    """The names of a dict's tensors, from its form; none of anything else.
+
+    >>> names_of(form_of({"x": torch.zeros(3), "file": Plain("a.png")})), names_of(form_of(torch.zeros(2)))
+    (('x',), ())
+    """
+    if not form or not isinstance(form[0], tuple) or len(form[0]) != 2 or not isinstance(form[0][0], str):
+        return ()
+    return tuple(key for key, part in form if part != (Plain.__name__,))
+
+
 def bytes_of(tree: Tree) -> Iterator[bytes | memoryview]:
     """What tells trees of one form apart: their tensors' bytes, and the repr of what is plain."""
     for leaf in tree_leaves(tree):
@@ -181,13 +193,59 @@ def without_plain(tree: Tree) -> Tree:
     return tree
 
 
+def taken(model: Callable[..., Any], inputs: Tree) -> Tree:
+    """What of a batch the model takes: of a dict what its arguments are named, all of anything else.
+
+    A model that has none of the names among its arguments, and only one that must be given, takes the dict whole.
+
+    >>> taken(lambda image, mask: image, {"image": 1, "mask": 2, "index": 3})
+    {'image': 1, 'mask': 2}
+    """
+    if not isinstance(inputs, dict) or _takes_whole(model, inputs):
+        return inputs
+    return {key: inputs[key] for key in inputs if key not in not_taken(model, tuple(inputs))}
+
+
+def not_taken(model: Callable[..., Any], names: Sequence[str]) -> tuple[str, ...]:
+    """Which of the names that a dict has a model takes by no argument.
+
+    >>> not_taken(lambda image, mask: image, ["image", "index"]), not_taken(lambda **all: all, ["index"])
+    (('index',), ())
+    """
+    parameters = _parameters(model)
+    takes_any = not parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    if takes_any or _takes_whole(model, names):
+        return ()
+    by_name = {
+        name for name, one in parameters.items() if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    }
+    return tuple(name for name in names if name not in by_name)
+
+
+def _takes_whole(model: Callable[..., Any], names: Sequence[str] | Mapping[str, Any]) -> bool:
+    parameters = _parameters(model)
+    if not parameters or any(name in parameters for name in names):
+        return False
+    needed = [one for one in parameters.values() if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
+    return len(needed) == 1 and needed[0].kind in (needed[0].POSITIONAL_ONLY, needed[0].POSITIONAL_OR_KEYWORD)
+
+
+def _parameters(model: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(getattr(model, "forward", model)).parameters
+    except (TypeError, ValueError):  # some builtins have none
+        return {}
+
+
 def call(model: Callable[..., Any], inputs: Tree) -> Any:
     """Run a model: a dict are its arguments by name, a tuple by position, a tensor is the only one.
 
     >>> call(lambda image, mask: image + mask, {"mask": 1, "image": 2}), call(max, (1, 2))
     (3, 2)
+    >>> call(lambda batch: sorted(batch), {"mask": 1, "image": 2})
+    ['image', 'mask']
     """
-    if isinstance(inputs, dict):
+    if isinstance(inputs, dict) and not _takes_whole(model, inputs):
         return model(**inputs)
     return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
 

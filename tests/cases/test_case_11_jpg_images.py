@@ -19,7 +19,7 @@ from cli_program import good
 from PIL import Image, ImageOps
 
 from ckptswap.errors import DataError
-from ckptswap.task.folder import FolderSamples, read_image, read_mask
+from ckptswap.task.data.folder import FolderSamples, read_image, read_mask
 
 SOURCE = """
 from torch import nn

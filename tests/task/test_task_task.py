@@ -12,8 +12,8 @@ import torch
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import DataError, MetricError, MismatchError, ModelError, UsageError
 from ckptswap.task import Task, TaskSpec, load_task
-from ckptswap.task.data import load_data
-from ckptswap.task.folder import FolderSamples
+from ckptswap.task.data import Batch, load_data
+from ckptswap.task.data.folder import FolderSamples
 from ckptswap.task.metrics import Metric
 from ckptswap.task.models.build import build_model
 from ckptswap.task.task import Measured, Score, extent
@@ -133,8 +133,11 @@ def test_model_arguments_need_a_model(spec: TaskSpec) -> None:
         load_task(replace(spec, model=None), checkpoint())
 
 
-@pytest.mark.parametrize(("gives", "key"), [("dict", "out"), ("tuple", "1"), ("named", "out"), ("named", "0")])
-def test_one_output_is_picked(spec: TaskSpec, gives: str, key: str) -> None:
+@pytest.mark.parametrize(
+    ("gives", "key"),
+    [("dict", "out"), ("dict", None), ("tuple", "1"), ("named", "out"), ("named", "0"), ("named", None)],
+)
+def test_one_output_is_picked(spec: TaskSpec, gives: str, key: str | None) -> None:
     expected = value(load_task(spec, checkpoint()))
     assert value(load_task(replace(spec, model_args={"gives": gives}, output_key=key), checkpoint())) == expected
 
@@ -142,7 +145,7 @@ def test_one_output_is_picked(spec: TaskSpec, gives: str, key: str) -> None:
 @pytest.mark.parametrize(
     ("gives", "key", "message"),
     [
-        ("dict", None, "several outputs: pass --output-key, one of out, aux"),
+        ("tuple", None, "several outputs: pass --output-key, one of 0, 1"),
         ("dict", "uot", "no output 'uot': pass --output-key, one of out, aux"),
         ("dict", "aux", "output 'aux' of the model is a int"),
         ("tuple", "2", "one of 0, 1"),
@@ -394,7 +397,7 @@ def test_a_scorer_gives_the_statistics_of_a_whole_pass(spec: TaskSpec, gives: st
     measured = task.measure()
     with task.pinned():
         for batch in task.batches():
-            score = task.scored_against(batch.targets)(task.forward(batch.inputs))
+            score = task.scored_against(batch)(task.forward(batch.inputs))
             assert (score.nonfinite, score.fault, score.one_channel) == (0, None, True)
             for name, values in measured.statistics.items():
                 assert score.statistics[name].tobytes() == values[batch.places].tobytes()
@@ -412,7 +415,7 @@ def test_targets_are_looked_at_once_however_many_outputs_there_are(spec: TaskSpe
     task = load_task(spec, checkpoint())
     task.metrics = (Counting("a", "max"), Counting("b", "min"))
     batch = next(task.batches())
-    score = task.scored_against(batch.targets)
+    score = task.scored_against(batch)
     output = task.forward(batch.inputs)
     assert [list(score(output).statistics) for _ in range(3)] == [["a", "b"]] * 3
     assert looked == [2, 2]
@@ -420,9 +423,8 @@ def test_targets_are_looked_at_once_however_many_outputs_there_are(spec: TaskSpe
 
 def test_what_a_score_says_of_its_output(spec: TaskSpec) -> None:
     inf, nan = float("inf"), float("nan")
-    score = load_task(replace(spec, metrics=("iou",)), checkpoint()).scored_against(
-        torch.zeros(2, 2, 2, dtype=torch.long)
-    )
+    batch = Batch(torch.zeros(2, 1, 2, 2), torch.zeros(2, 2, 2, dtype=torch.long), np.arange(2))
+    score = load_task(replace(spec, metrics=("iou",)), checkpoint()).scored_against(batch)
     output = torch.tensor([[1.0, -2.0], [0.5, 3.0]]).expand(2, 1, 2, 2).clone()
     found = score(output)
     assert (found.nonfinite, found.low, found.high, found.fault) == (0, -2.0, 3.0, None)

@@ -17,7 +17,7 @@ import numpy as np
 from ckptswap.errors import MetricError
 from ckptswap.registry import Source
 from ckptswap.task.metrics.counts import unlike
-from ckptswap.task.metrics.metric import Metric, PerSample, Tree
+from ckptswap.task.metrics.metric import Metric, PerSample, Tree, Walk
 from ckptswap.task.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -46,6 +46,13 @@ class SquaredError(Metric):
         if counted is not None and not counted.flatten(1).any(1).all():
             raise MetricError("a mask has no pixel but ignored ones", remedy="leave such samples out of the data")
         return partial(self._errors, target.double(), counted)
+
+    def trivial(self, walk: Walk) -> float:
+        """The mean of all elements of all targets, everywhere; exactly rounded, so that no order of the samples
+        shows."""
+        counted = walk.over(lambda targets: [_counted(target, self.ignore) for target in targets])
+        totals, numbers = zip(*itertools.chain.from_iterable(counted), strict=True)
+        return walk.value(math.fsum(totals) / sum(numbers))
 
     def _errors(self, target: Tensor, counted: Tensor | None, output: Tensor) -> np.ndarray:
         target = _shaped_as(output, target, self.name)
@@ -91,3 +98,9 @@ def _mean_squares(output: Tensor, target: Tensor, kept: Iterable[Tensor | None])
         squares.sub_(other).square_()
         means.append((squares if mask is None else squares[mask]).mean().item())
     return means
+
+
+def _counted(target: Tensor, ignore: int | None) -> tuple[float, int]:
+    """Sum and number of a sample's elements, without the ignored ones."""
+    kept = target if ignore is None or target.is_floating_point() else target[target != ignore]
+    return kept.double().sum().item(), kept.numel()

@@ -17,7 +17,7 @@ def load_metrics(spec: TaskSpec) -> tuple[Metric, ...]:
     ['max', 'min']
     """
     metrics = tuple(_metric(name, spec) for name in spec.metrics)
-    if spec.direction and not any(isinstance(metric, own.Own) for metric in metrics):
+    if spec.direction and not any(metric.takes_direction for metric in metrics):
         raise UsageError(f"{spec.metrics[0]} has a direction of its own", remedy="leave --direction out")
     return metrics
 
@@ -50,7 +50,8 @@ def _metric(name: str, spec: TaskSpec) -> Metric:
         return own.built(name, spec.direction)
     if registered is not None:
         source, ending = registered
-        if ":" not in name or source.endings is None or ending in source.endings:
+        is_number = source.numbered and ending.isdecimal() and ending.isascii()
+        if ":" not in name or source.endings is None or ending in source.endings or is_number:
             with faults_of(name, MetricError):
                 metric = source.made(ending, spec)
             return _checked(metric, name, is_safe=source.is_safe)

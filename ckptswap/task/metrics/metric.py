@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -19,12 +19,31 @@ PerSample = Callable[["Tensor"], np.ndarray]
 """From outputs (N, …) to statistics (N, K) float64."""
 
 
+class Walk(Protocol):
+    """All batches of a task, for predictions that look at nothing."""
+
+    def over(self, look: Callable[[Tree], Any]) -> list[Any]:
+        """What `look` gives for the truth of each batch (`Metric.truth`)."""
+
+    def best_class(self, ignore: int | None) -> float:
+        """The score of the best class that can be said everywhere."""
+
+    def value(self, value: float) -> float:
+        """The score of one number everywhere."""
+
+    def zeros(self) -> float:
+        """The score of outputs of zeros, shaped like the model's."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """A name, which way is better, and two steps: statistics per sample, and the value of their sum.
 
-    `against(target)` does once what does not depend on the output, for many outputs to the same targets.
-    `compares` says what may be drawn beside a score: masks of `classes`, images of `values`, or nothing.
+    `truth` is what outputs are compared with: the targets, or for a metric that `needs_labels` not the outputs of
+    the recipient itself. `against(truth)` does once what does not depend on the output, for many outputs to the
+    same truth. One that `takes_direction` listens to `--direction`. `trivial` is the score of a prediction that
+    looks at nothing. `compares` says what may be drawn beside a score: masks of `classes`, images of `values`, or
+    nothing.
 
     >>> Metric("loss", "min").value(np.array([[1.0], [3.0]]))
     2.0
@@ -33,6 +52,8 @@ class Metric:
     name: str
     direction: Direction
     compares: ClassVar[Literal["classes", "values"] | None] = None
+    needs_labels: ClassVar[bool] = True
+    takes_direction: ClassVar[bool] = False
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -47,6 +68,15 @@ class Metric:
     def fits(self, columns: int) -> bool:
         """Tell whether a sample's statistics may be so many."""
         return columns == 1 or not self.is_mean
+
+    def truth(self, inputs: Tree, targets: Tree, own: Callable[[], Tensor]) -> Tree:
+        """What the outputs for a batch are compared with; `own` gives the recipient's output. May raise
+        `MetricError`."""
+        return targets
+
+    def trivial(self, walk: Walk) -> float:
+        """The score of a prediction that looks at nothing: unless a metric knows better, of outputs of zeros."""
+        return walk.zeros()
 
     def against(self, target: Tree) -> PerSample:
         """From targets (N, …) to a function of outputs (N, …): `per_sample`. Both may raise `MetricError`."""

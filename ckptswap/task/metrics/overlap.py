@@ -6,7 +6,8 @@
   neither is left out of that image's mean. With one channel, empty truth and empty prediction score 1.
   (smp.metrics, too, scores an empty pair 1, its default `zero_division`; but its `macro-imagewise` mean counts
   every absent class so, which flatters where there are many classes.)
-- The metric is the mean over images; `NAME:pooled` sums the counts over the set first.
+- The metric is the mean over images; `NAME:pooled` sums the counts over the set first, and `iou:3` and `dice:3`
+  are those of class 3 alone, of counts that are summed over the set (1 where the set has nothing of it).
 - Pixels whose truth is the ignore value are not counted. Accuracy is the share of correct pixels.
 """
 
@@ -19,9 +20,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
+from ckptswap.errors import MetricError
 from ckptswap.registry import Source
 from ckptswap.task.metrics.counts import Truth
-from ckptswap.task.metrics.metric import Metric, PerSample, Tree
+from ckptswap.task.metrics.metric import Metric, PerSample, Tree, Walk
 from ckptswap.task.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -32,12 +34,14 @@ TP, FP, FN, TN = range(4)
 
 @dataclass(frozen=True)
 class Overlap(Metric):
-    """iou, dice or accuracy, the mean over images, or `pooled` over the set."""
+    """iou, dice or accuracy, the mean over images, or `pooled` over the set; of class `only` alone if it is
+    given."""
 
     score: Callable[[np.ndarray], np.ndarray]
     pooled: bool = False
     probability: bool = False
     ignore: int | None = None
+    only: int | None = None
     compares: ClassVar[Literal["classes"]] = "classes"
 
     @property
@@ -54,13 +58,36 @@ class Overlap(Metric):
     def against(self, target: Tree) -> PerSample:
         from ckptswap.task.tree import only_tensor
 
-        return partial(self._scores, Truth(only_tensor(target, self.name), self.ignore))
+        target = only_tensor(target, self.name)
+        if self.score is not accuracy and target.dim() < 2:
+            raise MetricError(
+                f"{self.name} is for masks, and the targets are class labels, one a sample",
+                remedy="use accuracy, top5 or loss",
+            )
+        return partial(self._scores, Truth(target, self.ignore))
+
+    def trivial(self, walk: Walk) -> float:
+        """The best of the constant classes."""
+        return walk.best_class(self.ignore)
 
     def _scores(self, truth: Truth, output: Tensor) -> np.ndarray:
         tallies = truth.counts(output, probability=self.probability)
+        if self.only is not None:
+            return self._of_class(tallies)
         if self.pooled:
             return tallies.reshape(len(tallies), -1)
         return self.score(tallies)[:, None]
+
+    def _of_class(self, tallies: np.ndarray) -> np.ndarray:
+        """The counts of one class (N, 4); of one channel class 1's are those that are there."""
+        classes = tallies.shape[1]
+        if self.only is not None and (self.only == 1 if classes == 1 else self.only < classes):
+            return tallies[:, 0 if classes == 1 else self.only]
+        raise MetricError(
+            f"{self.name}: the model tells {max(classes, 2)} classes apart"
+            + (", and only class 1 is scored" if classes == 1 else ""),
+            remedy=f"use {self.score.__name__}:1" if classes == 1 else f"name a class below {classes}",
+        )
 
     def reduce(self, sums: np.ndarray, count: np.ndarray) -> np.ndarray:
         if self.pooled:
@@ -99,11 +126,13 @@ def accuracy(tallies: np.ndarray) -> np.ndarray:
 
 def _built(score: Callable[[np.ndarray], np.ndarray], ending: str, spec: TaskSpec) -> Overlap:
     name = f"{score.__name__}:{ending}" if ending else score.__name__
-    return Overlap(name, "max", score, bool(ending), spec.output == "probability", spec.ignore)
+    only = int(ending) if ending.isdecimal() else None
+    return Overlap(name, "max", score, bool(ending), spec.output == "probability", spec.ignore, only)
 
 
 IOU, DICE, ACCURACY = (
-    Source(partial(_built, score), is_safe=True, endings=("pooled",)) for score in (iou, dice, accuracy)
+    Source(partial(_built, score), is_safe=True, endings=("pooled",), numbered=score is not accuracy)
+    for score in (iou, dice, accuracy)
 )
 
 

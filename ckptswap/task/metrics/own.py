@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
@@ -24,6 +24,7 @@ class Own(Metric):
     """A callable as a metric, whose value is the mean over samples."""
 
     function: Callable[[Tensor, Tree], Any]
+    takes_direction: ClassVar[bool] = True
 
     @property
     def bounds(self) -> tuple[float, float]:

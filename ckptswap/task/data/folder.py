@@ -24,7 +24,7 @@ from ckptswap.errors import DataError, FileError, UsageError, listing
 from ckptswap.naming import natural_key
 from ckptswap.patterns import Expression
 from ckptswap.plainfiles import read_plain
-from ckptswap.task.pictures import IMAGES, LOSSY, MASKS, read_array
+from ckptswap.task.data.pictures import IMAGES, LOSSY, MASKS, read_array
 
 _OTHER_IMAGES = (".gif", ".webp", ".jfif", ".jp2", ".heic", ".npz", ".nii", ".gz", ".dcm", ".mha", ".mhd", ".nrrd")
 SURVEYED = 64

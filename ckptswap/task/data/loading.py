@@ -8,8 +8,11 @@ A data spec is a folder (see `folder`), or names a source of the registry (`NAME
 - anything else that can be iterated (a generator, a DataLoader): it yields *batches* (input, target[, groups]),
   which keep their composition.
 
+A dict alone is an input that holds its target itself, as `labels` or `label`.
+
 An input or a target is a tensor, an array, or numbers; or a tuple or dict of such (`tree`). A model gets a tuple
-by position and a dict by name. A group is anything hashable, one a sample; without groups each sample is its own.
+by position and a dict by name, without the names that none of its arguments has. A group is anything hashable, one
+a sample; without groups each sample is its own.
 
 The *place* of a sample is its number in the data's own order, and all that is told per sample is told in that
 order. Batches are walked by *number*, in a seeded random order (see `order`): samples are put in batches of
@@ -21,7 +24,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Container, Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,12 +35,13 @@ from torch.utils.data import IterableDataset
 from ckptswap.errors import DataError, UsageError, near
 from ckptswap.registry import names, source_of
 from ckptswap.task.callables import call, faults_of, is_callable_spec, load_callable
-from ckptswap.task.folder import FolderSamples
+from ckptswap.task.data.folder import FolderSamples
+from ckptswap.task.metrics import load_metrics
 from ckptswap.task.order import in_data_order
 from ckptswap.task.readers import BatchReader, DecodedSample, Group, NumberedReader, SampleReader
 from ckptswap.task.spec import TaskSpec
 from ckptswap.task.threads import pinned_threads
-from ckptswap.task.tree import Form, Tree, stacked, without_plain
+from ckptswap.task.tree import Form, Tree, names_of, stacked, without_plain
 
 MEMORY = 2 << 30
 """Bytes of samples kept in memory; the others are decoded again in every pass."""
@@ -66,7 +70,7 @@ class Data:
     equal where samples are drawn together: the number of the batch for ready-made batches, and where shapes
     differ; else each sample is its own. By the number of the batch: `places`, of each the samples' places (n,).
     `shapes` maps each shape of an input (…) to the first batch that has it, `forms` each (number of samples, shape
-    and dtype of an input).
+    and dtype of an input); `names` are those that inputs have, where they are dicts.
     """
 
     def __init__(self, source: SampleReader, progress: Progress | None = None, memory: int = MEMORY) -> None:
@@ -83,6 +87,7 @@ class Data:
         inputs = [kinds[places[0]][0] for places in self.places]
         self.shapes = _first_of_each([_shape(form) for form in inputs])
         self.forms = _first_of_each([(size, *each) for size, each in zip(self.sizes, inputs, strict=True)])
+        self.names = tuple(dict.fromkeys(name for form in inputs for name in names_of(form)))
         self._whole = dict(self._assembled())
 
     @property
@@ -165,7 +170,8 @@ class Data:
 def load_data(spec: TaskSpec, progress: Progress | None = None, memory: int = MEMORY) -> Data:
     """Find and read the data of a task, and keep `memory` bytes of it.
 
-    Raises `DataError` where it cannot be found, read or paired.
+    Where no metric needs labels, none are asked for: inputs may stand alone. Raises `DataError` where it cannot be
+    found, read or paired.
 
     >>> load_data(TaskSpec(data="lab:mni", limit=3)).samples
     3
@@ -174,7 +180,10 @@ def load_data(spec: TaskSpec, progress: Progress | None = None, memory: int = ME
         raise DataError(
             "no data is named", remedy="pass --data, for example --data FOLDER or --data file.py:function"
         )
-    items = _find(spec.data, spec)
+    name = spec.data
+    if not any(metric.needs_labels for metric in load_metrics(spec)):
+        spec = replace(spec, target="input")
+    items = _find(name, spec)
     if isinstance(items, IterableDataset):
         raise DataError(
             f"{spec.data} is an IterableDataset", remedy="put it in a DataLoader, which yields batches"
@@ -184,9 +193,9 @@ def load_data(spec: TaskSpec, progress: Progress | None = None, memory: int = ME
             "--group goes by file names, and only a folder has them", remedy="yield the group instead"
         )
     if hasattr(items, "__getitem__") and hasattr(items, "__len__"):
-        source: SampleReader = NumberedReader(spec.data, items, spec)
+        source: SampleReader = NumberedReader(name, items, spec)
     elif isinstance(items, Iterable):
-        source = BatchReader(spec.data, items, spec)
+        source = BatchReader(name, items, spec)
     else:
         raise DataError(f"{spec.data} is a {type(items).__name__}", remedy="return a Dataset, or yield batches")
     with pinned_threads(spec.threads):  # as in every later reading, since a Dataset may well use torch
