@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -263,6 +263,22 @@ class Checkpoint(Mapping[str, Entry]):
         new = {name: replace(self[old], name=name, layer=places[name][0], kind=places[name][1])
                for name, old in names.items()}  # fmt: skip
         return self._but(_entries={**self._entries, **new})
+
+    def holding(self, tensors: Iterable[Tensor], *, without: Container[str] = (), **facts: Any) -> Checkpoint:
+        """The same checkpoint with these tensors in the place of its own, or beside them, and without what is
+        named; `facts` are the attributes that differ then.
+
+        >>> a = Checkpoint.from_arrays({"w": np.zeros(1), "v": np.zeros(1)})
+        >>> list(a.holding([Tensor("x", (1,), "F64", a["w"].source)], without=["w"]))
+        ['v', 'x']
+        """
+        kept = {name: entry for name, entry in self.items() if name not in without}
+        every = {**kept, **{tensor.name: tensor for tensor in tensors}}
+        _refuse_long_names(every, self.path)
+        places = classify({name: tensor.shape for name, tensor in every.items()})
+        entries = {name: Entry(name, tensor.shape, tensor.dtype, *places[name], tensor.source)
+                   for name, tensor in every.items()}  # fmt: skip
+        return self._but(_entries=entries, ties=self.ties.among(kept), **facts)
 
     def under(self, names: Mapping[str, str], renames: Mapping[str, str] | None = None) -> Checkpoint:
         """What of it is named, under new names (old → new); `renames` are all that differ from the file's then.

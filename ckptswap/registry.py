@@ -17,11 +17,12 @@ run folders may be a stranger's, and may name what is `Source.is_safe` only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from re import match
+from types import ModuleType
 from typing import Any, Literal
 
 from ckptswap.errors import DataError, DependencyError, MetricError, ModelError, UsageError, near
@@ -31,6 +32,10 @@ Group = Literal["models", "data", "metrics", "formats", "executors"]
 _OURS: dict[Group, dict[str, str]] = {
     "models": {
         "smp": "ckptswap.task.models.smp:SOURCE",
+        "timm": "ckptswap.task.models.timm:SOURCE",
+        "torchvision": "ckptswap.task.models.torchvision:SOURCE",
+        "hf": "ckptswap.task.models.hf:FOLDER",
+        "transformers": "ckptswap.task.models.hf:CLASS",
         "lab": "ckptswap.lab.registered:MODELS",
     },
     "data": {
@@ -89,7 +94,9 @@ class Source:
     what is built, beside the one that declares it: they go into a run's key. `is_safe`: neither the rest of a spec
     nor arguments can make it run code, open files or ask the network. `endings` are all that may stand behind a
     metric's name (None: anything), and where it is `numbered` any whole number too. `spare` is how many numbers
-    building a model makes and drops again.
+    building a model makes and drops again. A source of data that `is_told` gets a `DataRequest` of the task, too.
+    `builds_on_meta`: it builds a model on the meta device first, so that no argument costs memory uncounted.
+    `completed(args, checkpoint)` gives the arguments with what a checkpoint of the model holds of them.
 
     >>> Source("math:hypot", is_safe=True).made(3, 4)
     5.0
@@ -102,6 +109,8 @@ class Source:
     numbered: bool = False
     spare: int = 0
     is_told: bool = False
+    builds_on_meta: bool = False
+    completed: Callable[[Mapping[str, Any], Any], Mapping[str, Any]] | None = None
 
     def made(self, rest: Any, given: Any, *told: Any) -> Any:
         """What `build` gives. Raises what it raises."""
@@ -112,7 +121,7 @@ def names(group: Group) -> tuple[str, ...]:
     """Every name of a group: ours, then those of installed packages.
 
     >>> names("models")[:2]
-    ('smp', 'lab')
+    ('smp', 'timm')
     """
     return tuple(dict.fromkeys((*_OURS[group], *plugins(group))))
 
@@ -221,6 +230,22 @@ def extra_for(module: str, package: str = "ckptswap") -> str | None:
         if wanted and wanted[1].replace("-", "_") == module.partition(".")[0]:
             return wanted[2]
     return None
+
+
+def library(module: str) -> ModuleType:
+    """Import a library that a source is built on. Raises `DependencyError` with the `pip install` that brings it.
+
+    >>> library("no_such_library")
+    Traceback (most recent call last):
+    ckptswap.errors.DependencyError: no_such_library is not installed: pip install no_such_library
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        missing = error.name or module
+        extra = extra_for(missing)
+        remedy = f"pip install 'ckptswap[{extra}]'" if extra else f"pip install {missing}"
+        raise DependencyError(f"{missing} is not installed", remedy=remedy) from None
 
 
 def _import(group: Group, name: str, target: str, package: str) -> Any:

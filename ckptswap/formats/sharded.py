@@ -22,6 +22,7 @@ from ckptswap.formats.format import INDEX, Format
 from ckptswap.formats.objects import is_plain_name, parse_object, strings
 from ckptswap.formats.opening import open_file
 from ckptswap.formats.safetensors import write_safetensors
+from ckptswap.formats.smp_folder import config_of
 from ckptswap.formats.target import Target
 from ckptswap.storage import ByteSource, Folder
 from ckptswap.ties import Ties
@@ -50,7 +51,9 @@ def open_sharded(index: ByteSource, folder: Folder) -> Checkpoint:
             tensors,
             path=index.name,
             format=f"sharded {' and '.join(formats)}",
-            metadata={key: value for shard in parts for key, value in shard.metadata.items()} | metadata,
+            metadata={key: value for shard in parts for key, value in shard.metadata.items()}
+            | metadata
+            | config_of(folder),
             notes=dict.fromkeys(note for shard in parts for note in shard.notes),
             unread={name: what for shard in parts for name, what in shard.unread.items()},
             sources=[index, *(source for shard in parts for source in shard.sources)],

@@ -1,19 +1,21 @@
-"""Folders that `save_pretrained` wrote (of segmentation-models-pytorch, for example): config.json and
-model.safetensors."""
+"""Folders that `save_pretrained` wrote (of segmentation-models-pytorch, transformers, timm): config.json and
+model.safetensors, or pytorch_model.bin in old ones."""
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 
 from ckptswap.checkpoint import Checkpoint, Home
 from ckptswap.errors import FormatError
 from ckptswap.formats.format import Format
 from ckptswap.formats.objects import parse_object
-from ckptswap.formats.safetensors import open_safetensors
+from ckptswap.formats.opening import open_file
 from ckptswap.storage import ByteSource, Folder
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, OLD_WEIGHTS = "model.safetensors", "pytorch_model.bin"
 CONFIG = "config.json"
+_LIBRARIES = {"_model_class": "smp", "architectures": "transformers", "architecture": "timm"}
 CONFIG_MOST = 10_000_000
 CONFIG_KEY = "smp.config"
 """The metadata key under which config.json's text travels, for whoever builds the model."""
@@ -21,12 +23,31 @@ CONFIG_KEY = "smp.config"
 
 def open_smp_folder(weights: ByteSource, folder: Folder) -> Checkpoint:
     """Open the weights of a `save_pretrained` folder; its config.json becomes metadata."""
-    checkpoint = open_safetensors(weights)
-    checkpoint.path, checkpoint.format = folder.name, FORMAT.name
+    checkpoint = open_file(weights, folder)
+    checkpoint.path = folder.name
     checkpoint.home = Home(folder.path, has_index=False) if folder.path else None
-    if folder.holds(CONFIG):
-        checkpoint.metadata = {**checkpoint.metadata, CONFIG_KEY: _config_text(folder.open(CONFIG))}
+    config = config_of(folder)
+    checkpoint.metadata = {**checkpoint.metadata, **config}
+    checkpoint.format = _whose(config.get(CONFIG_KEY, "{}"))
     return checkpoint
+
+
+def _whose(config: str) -> str:
+    """Which library's folder it is, by what each calls the network in its configuration."""
+    named = json.loads(config)
+    library = next((name for key, name in _LIBRARIES.items() if key in named), "smp")
+    return f"{library} folder"
+
+
+def config_of(folder: Folder) -> dict[str, str]:
+    """A folder's config.json as metadata; none where there is none. Raises `FormatError` where it is not JSON."""
+    return {CONFIG_KEY: _config_text(folder.open(CONFIG))} if folder.holds(CONFIG) else {}
+
+
+def _inside(folder: Folder) -> str | None:
+    if folder.holds(WEIGHTS):
+        return WEIGHTS
+    return OLD_WEIGHTS if folder.holds(OLD_WEIGHTS) and folder.holds(CONFIG) else None
 
 
 def _config_text(file: ByteSource) -> str:
@@ -39,4 +60,4 @@ def _config_text(file: ByteSource) -> str:
     return raw.decode("utf-8")
 
 
-FORMAT = Format("smp folder", open_smp_folder, inside=lambda folder: WEIGHTS if folder.holds(WEIGHTS) else None)
+FORMAT = Format("smp folder", open_smp_folder, inside=_inside)

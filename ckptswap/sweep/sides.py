@@ -11,6 +11,7 @@ from ckptswap.errors import MismatchError, listing
 from ckptswap.renaming import aligned_with
 from ckptswap.sweep.donors import MADE, open_donor
 from ckptswap.task.fit import tensors_of
+from ckptswap.task.models.hf_names import as_loaded
 from ckptswap.task.task import Loaded, Task
 from ckptswap.task.weights import check_fit, refuse_contradictions, state_of
 from ckptswap.ties import Ties, ties_of
@@ -28,8 +29,10 @@ def named_alike(
     given = [
         open_donor(donor, loaded.fit.taken, loaded.spec) if isinstance(donor, str) else donor for donor in donors
     ]
-    aligned = [aligned_with(donor, names, "the model") for donor in given]
-    return tuple(donor for donor, _ in aligned), tuple(said for _, said in aligned if said)
+    loaded_as = [as_loaded(loaded.model, donor) for donor in given]
+    aligned = [aligned_with(donor, names, "the model") for donor, _ in loaded_as]
+    sentences = [what for pair in zip(loaded_as, aligned, strict=True) for _, what in pair]
+    return tuple(donor for donor, _ in aligned), tuple(what for what in sentences if what)
 
 
 def as_in_model(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -56,6 +56,11 @@ class Fit:
     def left(self) -> tuple[str, ...]:
         """The file's tensors that go nowhere."""
         return (*self.unexpected, *self.unlike)
+
+    def preceded_by(self, what: str | None) -> Fit:
+        """The same, after something that was done to names before."""
+        sentences = [sentence for sentence in (what, self.said) if sentence]
+        return replace(self, said="; ".join(sentences) or None)
 
     def without(self, patterns: Sequence[str]) -> Fit:
         """The fit with what these name, on either side, taken for no problem."""

@@ -24,7 +24,7 @@ from ckptswap.task.libraries import code_hashes, versions_of
 from ckptswap.task.metrics import Metric, load_metrics
 from ckptswap.task.metrics.overlap import Overlap
 from ckptswap.task.models.build import build_named, depends_on_batch
-from ckptswap.task.models.named import model_of, target_of
+from ckptswap.task.models.named import completed, model_of, target_of
 from ckptswap.task.mutation import Watch
 from ckptswap.task.order import in_data_order
 from ckptswap.task.spec import TaskSpec
@@ -309,7 +309,7 @@ def load_model(spec: TaskSpec, checkpoint: Checkpoint) -> Loaded:
     assert spec.model is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(INITIAL_SEED)
-        model = build_named(checkpoint, asked.model, asked.model_args)
+        model = build_named(checkpoint, asked.model, spec.model_args)
     fit = load_into(model, checkpoint, exclude=spec.exclude, partial=spec.partial)
     initial = _hash_of(model, fit.kept) if fit.kept else None
     model.to(spec.device, _DTYPES[spec.dtype] if spec.dtype else None)
@@ -336,7 +336,7 @@ def resolved(spec: TaskSpec, checkpoint: Checkpoint) -> TaskSpec:
     Raises `ModelError` when neither names a model."""
     spec = implied(spec)
     if spec.model is not None:
-        return spec
+        return replace(spec, model_args=completed(spec.model, spec.model_args, checkpoint))
     if spec.model_args:
         raise UsageError("--model-args is given without --model", remedy="name the model that they are for")
     model, args = model_of(checkpoint)

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, refuse_damaged
 from ckptswap.errors import MismatchError, ModelError, listing
+from ckptswap.task.arrays import to_torch
 from ckptswap.task.fit import Fit, fit_of, tensors_of
+from ckptswap.task.models.hf_names import as_loaded
 from ckptswap.task.remedy import remedy
 from ckptswap.ties import Ties, equal, extent_of, ties_of
 from ckptswap.twins import contradictions
-
-_REINTERPRETED = {1: np.uint8, 2: np.uint16}
 
 
 def load_into(
@@ -30,6 +28,7 @@ def load_into(
     A float may have another precision (torch's `copy_` rounds it). Raises what `check_fit` raises, `MismatchError`
     where names of one tensor hold different values, and `FormatError` when a checksum is wrong.
 
+    >>> import numpy as np
     >>> model = nn.Linear(1, 1)
     >>> wrapped = {"module.weight": np.ones((1, 1)), "module.bias": np.zeros(1)}
     >>> fit = load_into(model, Checkpoint.from_arrays(wrapped))
@@ -57,7 +56,8 @@ def check_fit(
     missing, the unexpected and the mismatched tensors, ten of each and a count, and the flags that would help.
     """
     state = state_of(model)
-    fit = fit_of(state, checkpoint)
+    checkpoint, converted = as_loaded(model, checkpoint)
+    fit = fit_of(state, checkpoint).preceded_by(converted)
     judged = fit.without(exclude)
     if state and not fit.loaded and (partial or not judged.problems):
         raise MismatchError(f"nothing in {checkpoint.path} fits the model", remedy=remedy(state, checkpoint, fit))
@@ -96,20 +96,3 @@ def refuse_contradictions(checkpoint: Checkpoint, ties: Ties) -> None:
             "torch would silently keep the last",
             remedy="write it anew with the right ones under all of these names, or under one of them",
         )
-
-
-def to_torch(array: np.ndarray) -> Tensor:
-    """An array as a tensor with the same bits; bf16 and the 8-bit floats included.
-
-    >>> to_torch(np.zeros(2, dtypes.to_numpy("BF16"))).dtype
-    torch.bfloat16
-    """
-    if array.dtype.kind != "V" and dtypes.from_numpy(array.dtype) in _PLAIN:
-        return torch.from_numpy(array)
-    raw = torch.from_numpy(array.view(_REINTERPRETED[array.dtype.itemsize]))
-    return raw.view(getattr(torch, array.dtype.name))
-
-
-_PLAIN = frozenset(
-    ["F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL", "C64", "C128"]
-)

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ckptswap.errors import DataError, DependencyError
+from ckptswap.errors import DataError
+from ckptswap.registry import library
 from ckptswap.task.callables import first_line
 from ckptswap.task.data import text
 from ckptswap.task.data.request import DataRequest, refuse_unknown
@@ -79,19 +80,14 @@ def built(place: str, args: Mapping[str, Any], request: DataRequest) -> Any:
 
 
 def _opened(place: str, split: Any) -> Any:
-    try:
-        from datasets import DatasetDict, load_from_disk
-    except ModuleNotFoundError:
-        raise DependencyError(
-            "the data 'datasets' needs datasets", remedy="pip install 'ckptswap[datasets]'"
-        ) from None
+    datasets = library("datasets")
     if not Path(place).is_dir():
         raise DataError(f"there is no folder {place}", remedy="name one that save_to_disk wrote")
     try:
-        rows = load_from_disk(place)
+        rows = datasets.load_from_disk(place)
     except Exception as error:  # the library raises whatever its readers do
         raise DataError(f"{place} cannot be read as a data set", remedy=first_line(error)) from None
-    if isinstance(rows, DatasetDict):
+    if isinstance(rows, datasets.DatasetDict):
         if split is None and len(rows) == 1:
             split = next(iter(rows))
         if split not in rows:

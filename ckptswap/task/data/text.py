@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from ckptswap.errors import DataError, DependencyError, FileError
+from ckptswap.errors import DataError, FileError
 from ckptswap.plainfiles import read_plain
+from ckptswap.registry import library
 from ckptswap.task.callables import first_line
 from ckptswap.task.data.request import DataRequest, refuse_unknown, whole
 
@@ -99,13 +100,11 @@ def tokenizer_of(request: DataRequest, args: Mapping[str, Any]) -> tuple[Any, in
     if not any((home / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt")):
         remedy = "save the tokenizer there, or name its folder: --data-args tokenizer=FOLDER"
         raise DataError(f"there is no tokenizer in {home}", remedy=remedy)
+    transformers = library("transformers")
     try:
-        from transformers import AutoTokenizer
-    except ModuleNotFoundError:
-        remedy = "pip install 'ckptswap[hf]'"
-        raise DependencyError("text needs transformers, for its tokenizers", remedy=remedy) from None
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(home, local_files_only=True, trust_remote_code=False)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            home, local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:  # the library raises whatever its readers do
         raise DataError(f"the tokenizer in {home} cannot be read", remedy=first_line(error)) from None
     padding = next((own for own in (tokenizer.pad_token_id, tokenizer.eos_token_id) if own is not None), 0)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError
 from ckptswap.formats.smp_folder import CONFIG_KEY
 from ckptswap.plainfiles import refuse_unwieldy
-from ckptswap.registry import is_safe
-from ckptswap.task.models import smp
+from ckptswap.registry import is_safe, source_of
+from ckptswap.task.models import hf, smp, timm
 
 MODEL_KEY, ARGS_KEY, TASK_KEY = "ckptswap.model", "ckptswap.model_args", "ckptswap.task"
 _EXAMPLE = "pass --model, for example --model smp:Unet --model-args encoder_name=resnet18,classes=1"
 
 
 def model_of(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
-    """The model spec and arguments that a checkpoint names itself (our own metadata, or smp's `save_pretrained`).
+    """The model spec and arguments that a checkpoint names itself (our own metadata, or the configuration that
+    `save_pretrained` of smp, transformers or timm wrote beside it).
 
     Raises `ModelError` when it names none, or one that only the command line may name.
 
@@ -36,10 +38,23 @@ def model_of(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
         return spec, _object(metadata.get(ARGS_KEY, "{}"), ARGS_KEY, checkpoint)
     if CONFIG_KEY not in metadata:
         raise ModelError(f"{checkpoint.path} does not say what model it is", remedy=_EXAMPLE)
-    named = smp.spec_of(_object(metadata[CONFIG_KEY], "config.json", checkpoint))
-    if named is None:
-        raise ModelError(f"config.json in {checkpoint.path} has no _model_class", remedy=_EXAMPLE)
-    return named
+    config = _object(metadata[CONFIG_KEY], "config.json", checkpoint)
+    spec, args = smp.spec_of(config) or hf.spec_of(config) or timm.spec_of(config) or (None, {})
+    if spec is None:
+        what = f"config.json in {checkpoint.path} has no _model_class and no architectures"
+        raise ModelError(what, remedy=_EXAMPLE)
+    return spec, completed(spec, args, checkpoint)
+
+
+def completed(spec: str, args: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
+    """A model's arguments, with what the checkpoint holds of them where nothing was said.
+
+    >>> completed("smp:Unet", {"classes": 1}, Checkpoint.from_arrays({}))
+    {'classes': 1}
+    """
+    registered = source_of("models", spec)
+    complete = registered[0].completed if registered else None
+    return dict(complete(args, checkpoint) if complete else args)
 
 
 def target_of(checkpoint: Checkpoint) -> str | None:

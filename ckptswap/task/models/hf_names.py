@@ -1,0 +1,148 @@
+"""The names under which transformers loads a file: it renames, fuses and splits tensors of older forms.
+
+The library's own table of conversions is asked, as its `from_pretrained` asks it; what a conversion computes is
+computed when it is read.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ckptswap import dtypes
+from ckptswap.checkpoint import Checkpoint, Entry, Tensor
+from ckptswap.errors import ModelError
+from ckptswap.formats.torch_pickle import DTYPES
+from ckptswap.renaming import limited, renamed
+from ckptswap.task.arrays import bytes_of, to_torch
+from ckptswap.task.callables import first_line
+
+_NOT_SAVED_ANY_MORE = {"rotary_emb.inv_freq": r"rotary_emb\.inv_freq$", "position_ids": r"(^|\.)position_ids$"}
+"""Buffers that old files hold and that the library computes now, and the names that it leaves unread then."""
+
+
+@dataclass(frozen=True, eq=False)
+class Conversion:
+    """Tensors of a file that become others in the model: `members` are these, each with the pattern of the
+    library's that it fits; `first` is the name of the first that comes of them.
+    """
+
+    model: Any
+    converter: Any
+    first: str
+    members: tuple[tuple[str, Entry], ...]
+
+    def run(self, read: Callable[[Entry], torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What comes of the members, by name. Raises `ModelError` where the library cannot convert them."""
+        converter = copy.deepcopy(self.converter)
+        for pattern, entry in self.members:
+            converter.add_tensor(self.first, entry.name, pattern, read(entry))
+        try:
+            made = converter.convert(self.first, model=self.model, config=self.model.config)
+        except Exception as error:  # the library's own, of any class
+            names = f"{self.members[0][1].name} and {len(self.members) - 1} more"
+            raise ModelError(f"transformers cannot convert {names}", remedy=first_line(error)) from None
+        return {name: value[0] if isinstance(value, list) else value for name, value in made.items()}
+
+    def tensors(self) -> Iterator[Tensor]:
+        """What comes of the members, not computed yet."""
+        for name, value in self.run(_without_values).items():
+            dtype = DTYPES[str(value.dtype).removeprefix("torch.")]
+            yield Tensor(name, tuple(value.shape), dtype, _ConvertedSource(self, name))
+
+
+@dataclass(frozen=True)
+class _ConvertedSource:
+    conversion: Conversion
+    name: str
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        buffer[:] = _computed(self.conversion)[self.name].data[offset : offset + len(buffer)]
+
+
+@lru_cache(maxsize=1)
+def _computed(conversion: Conversion) -> dict[str, Any]:
+    """Kept while its chunks are read: a conversion wants its tensors whole."""
+    return {name: bytes_of(value) for name, value in conversion.run(_values).items()}
+
+
+def _values(entry: Entry) -> torch.Tensor:
+    raw = np.empty(entry.nbytes, np.uint8)
+    entry.source.read_into(raw.data, 0)
+    return to_torch(raw.view(dtypes.to_numpy(entry.dtype)).reshape(entry.shape))
+
+
+def _without_values(entry: Entry) -> torch.Tensor:
+    like = to_torch(np.empty(0, dtypes.to_numpy(entry.dtype)))
+    return torch.empty(entry.shape, dtype=like.dtype, device="meta")
+
+
+def as_loaded(model: nn.Module, checkpoint: Checkpoint) -> tuple[Checkpoint, str | None]:
+    """A checkpoint under the names that its tensors have in a model of transformers, and in words what was done;
+    of any other model, the checkpoint itself.
+
+    >>> as_loaded(nn.Linear(1, 1), checkpoint := Checkpoint.from_arrays({}))[0] is checkpoint
+    True
+    """
+    modeling = sys.modules.get("transformers.modeling_utils")
+    if modeling is None or not isinstance(model, modeling.PreTrainedModel):
+        return checkpoint, None
+    read = limited(checkpoint, [name for name in checkpoint if not _is_left(model, name)])
+    new, conversions = _places(model, read)
+    if not new and not conversions:
+        return read, None
+    converted = [tensor for conversion in conversions for tensor in conversion.tensors()]
+    taken = {entry.name for conversion in conversions for _, entry in conversion.members}
+    changed = f"{len(new) + len(taken)} of the {len(checkpoint)} tensors of {checkpoint.path}"
+    return (
+        renamed(read, new).holding(converted, without=taken),
+        f"{changed} are taken as transformers loads them, to match the model",
+    )
+
+
+def _places(model: Any, checkpoint: Checkpoint) -> tuple[dict[str, str], list[Conversion]]:
+    """New names for the tensors that are only renamed, and the conversions of the others."""
+    loading, mapping = (
+        sys.modules["transformers.core_model_loading"],
+        sys.modules["transformers.conversion_mapping"],
+    )
+    transforms = mapping.get_model_conversion_mapping(model)
+    renamings = [known for known in transforms if isinstance(known, loading.WeightRenaming)]
+    converters = [known for known in transforms if isinstance(known, loading.WeightConverter)]
+    by_pattern = {pattern: known for known in converters for pattern in known.source_patterns}
+    state, prefix = model.state_dict(), model.base_model_prefix
+    new: dict[str, str] = {}
+    members: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
+    for name in sorted(checkpoint, key=loading.dot_natural_key):
+        target, pattern = loading.rename_source_key(name, renamings, converters, prefix, state)
+        if target not in state and name in state:
+            target, pattern = name, None
+        if target not in state:
+            continue
+        if pattern is not None:
+            members[target].append((pattern, checkpoint[name]))
+        elif target != name and target not in checkpoint and target not in new.values():
+            new[name] = target
+    conversions = [
+        Conversion(model, by_pattern[group[0][0]], first, tuple(group)) for first, group in members.items()
+    ]
+    return new, conversions
+
+
+def _is_left(model: Any, name: str) -> bool:
+    """Whether the library leaves it unread."""
+    if name in model.state_dict():
+        return False
+    buffers = [buffer for buffer, _ in model.named_buffers()]
+    old = [pattern for end, pattern in _NOT_SAVED_ANY_MORE.items() if any(own.endswith(end) for own in buffers)]
+    return any(re.search(pattern, name) for pattern in (*(model._keys_to_ignore_on_load_unexpected or ()), *old))
