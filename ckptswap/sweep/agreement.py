@@ -78,15 +78,12 @@ def _refuse(results: Mapping[str, SweepResult]) -> None:
     for name, result in results.items():
         if len(result.donors) > 1:
             raise UsageError(f"{name} has several donors", remedy="compare runs of one donor each")
-        if _way(result) != _way(first):
+        own, others = (f"{it.metric} ({it.direction}) and mode {it.mode}" for it in (result, first))
+        if own != others:
             raise UsageError(
-                f"{name} is by {_way(result)}, the first run by {_way(first)}",
+                f"{name} is by {own}, the first run by {others}",
                 remedy="compare runs of one metric (--metric NAME), one direction and one mode",
             )
-
-
-def _way(result: SweepResult) -> str:
-    return f"{result.metric} ({result.direction}) and mode {result.mode}"
 
 
 def _cells(result: SweepResult) -> dict[Cell, Row]:

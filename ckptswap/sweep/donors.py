@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,7 @@ MADE = "made"
 """The format of a checkpoint that was made here, whose path is the word that says how."""
 ORIGIN = "ckptswap.init_from"
 """Under this name a trained checkpoint's metadata has the hash of its initialisation's file."""
-WORDS = ("init", "rewind", "zeros", "mean", "shuffle", "noise")
-_FORMS = {
+FORMS = {
     "init": "init:SEED",
     "rewind": "rewind",
     "zeros": "zeros",
@@ -43,7 +42,7 @@ def is_made(text: str) -> bool:
     >>> is_made("shuffle:3"), is_made("zeros"), is_made("./zeros"), is_made("zeros.pt")
     (True, True, False, False)
     """
-    return text.partition(":")[0] in WORDS
+    return text.partition(":")[0] in FORMS
 
 
 def is_file(text: str) -> bool:
@@ -65,7 +64,6 @@ def open_donor(text: str, recipient: Checkpoint, spec: TaskSpec) -> Checkpoint:
     that makes no sense, `MismatchError` where `rewind` finds no such file, `ModelError` where `init` cannot build
     the model.
 
-    >>> from ckptswap.task.spec import TaskSpec
     >>> own = Checkpoint.from_arrays({"w": np.array([1.0, 3.0])})
     >>> open_donor("mean", own, TaskSpec()).read("w").tolist()
     [2.0, 2.0]
@@ -73,17 +71,21 @@ def open_donor(text: str, recipient: Checkpoint, spec: TaskSpec) -> Checkpoint:
     if not is_made(text):
         return open_checkpoint(text)
     word, *numbers = text.split(":")
+    if word in ("rewind", "zeros", "mean") and numbers:
+        raise _no_sense(text, word)
     if word == "rewind":
-        if numbers:
-            raise _no_sense(text, word)
         return _rewound(recipient)
     if word == "init":
-        return _initialised(text, recipient, spec, _seed(text, word, numbers))
-    return _remade(text, recipient, _way(text, word, numbers))
+        arrays = _initialised(recipient, spec, _seed(text, word, numbers))
+    else:
+        arrays = dict(_remade(recipient, _way(text, word, numbers)))
+    made = Checkpoint.from_arrays(arrays, metadata=recipient.metadata, path=text)
+    made.format = MADE
+    return made
 
 
 def _no_sense(text: str, word: str) -> UsageError:
-    return UsageError(f"--from {text} makes no sense", remedy=f"write {_FORMS[word]} (or ./{text} for a file)")
+    return UsageError(f"--from {text} makes no sense", remedy=f"write {FORMS[word]} (or ./{text} for a file)")
 
 
 def _seed(text: str, word: str, numbers: list[str]) -> int:
@@ -102,11 +104,7 @@ def _way(text: str, word: str, numbers: list[str]) -> Remade:
         if not re.fullmatch(r"\d+(\.\d+)?", share):
             raise _no_sense(text, word)
         return lambda name, values: _moved(_draw(seed, name), values, float(share))
-    if numbers:
-        raise _no_sense(text, word)
-    if word == "zeros":
-        return lambda name, values: np.zeros_like(values)
-    return lambda name, values: np.full_like(values, _mean(values) if values.size else 0)
+    return lambda name, values: np.full_like(values, _mean(values) if word == "mean" and values.size else 0)
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
@@ -125,22 +123,14 @@ def _moved(draw: np.random.Generator, values: np.ndarray, share: float) -> np.nd
     return dtypes.rounded(values.astype(np.float64) * (1 + share * signs), values.dtype)
 
 
-def _remade(text: str, recipient: Checkpoint, way: Remade) -> Checkpoint:
-    arrays = {}
+def _remade(recipient: Checkpoint, way: Remade) -> Iterator[tuple[str, np.ndarray]]:
     for name, entry in recipient.items():
         values = recipient.read(name)
         changes = dtypes.is_float(entry.dtype) and not dtypes.is_packed(entry.dtype)
-        arrays[name] = way(name, values) if changes else values
-    return _made(text, arrays, recipient.metadata)
+        yield name, way(name, values) if changes else values
 
 
-def _made(text: str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Checkpoint:
-    made = Checkpoint.from_arrays(arrays, metadata=metadata, path=text)
-    made.format = MADE
-    return made
-
-
-def _initialised(text: str, recipient: Checkpoint, spec: TaskSpec, seed: int) -> Checkpoint:
+def _initialised(recipient: Checkpoint, spec: TaskSpec, seed: int) -> dict[str, np.ndarray]:
     """What the model's own initialiser makes, in the recipient's dtypes."""
     import torch
 
@@ -149,12 +139,11 @@ def _initialised(text: str, recipient: Checkpoint, spec: TaskSpec, seed: int) ->
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         state = build_named(recipient, spec.model, spec.model_args).state_dict()
-    arrays = {
+    return {
         name: value.numpy().astype(dtypes.to_numpy(recipient[name].dtype))
         for name, value in state.items()
         if isinstance(value, torch.Tensor) and name in recipient
     }
-    return _made(text, arrays, recipient.metadata)
 
 
 def _rewound(recipient: Checkpoint) -> Checkpoint:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.task import Task
@@ -21,30 +22,23 @@ def layer_order(task: Task, checkpoint: Checkpoint) -> list[str]:
     """
     layers = list(dict.fromkeys(entry.layer for entry in checkpoint.values()))
     called: dict[str, int] = {}
-    with task.pinned():
-        _run_with(task.model, lambda name: called.setdefault(name, len(called)), task)
+
+    def begins(name: str, *_: Any) -> None:
+        called.setdefault(name, len(called))
+
+    _run_hooked(
+        task,
+        (
+            module.register_forward_pre_hook(partial(begins, name))
+            for name, module in task.model.named_modules(remove_duplicate=False)
+        ),
+    )
     places: dict[str, tuple[int, int]] = {}
     before = -1
     for at, layer in enumerate(layers):
         before = called.get(layer, before)
         places[layer] = (before, at)
     return sorted(layers, key=places.__getitem__)
-
-
-def _run_with(model: nn.Module, told: Callable[[str], object], task: Task) -> None:
-    hooks = [
-        module.register_forward_pre_hook(partial(_tell, told, name))
-        for name, module in model.named_modules(remove_duplicate=False)
-    ]
-    try:
-        task.forward(task.first_inputs())
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _tell(told: Callable[[str], object], name: str, *_: Any) -> None:
-    told(name)
 
 
 def layers_before_norm(task: Task) -> dict[str, str]:
@@ -60,18 +54,26 @@ def layers_before_norm(task: Task) -> dict[str, str]:
         if isinstance(output, Tensor) and not list(module.children()):
             given[id(output)] = (name, output)  # held, so that no other takes its id
 
-    with task.pinned():
-        hooks = [
+    _run_hooked(
+        task,
+        (
             hook
             for name, module in task.model.named_modules()
             for hook in (
                 module.register_forward_pre_hook(partial(receives, name)),
                 module.register_forward_hook(partial(gives, name)),
             )
-        ]
+        ),
+    )
+    return normed
+
+
+def _run_hooked(task: Task, hooks: Iterable[RemovableHandle]) -> None:
+    """One forward pass, pinned, with these hooks, which are registered as they are drawn."""
+    with task.pinned():
+        registered = list(hooks)
         try:
             task.forward(task.first_inputs())
         finally:
-            for hook in hooks:
+            for hook in registered:
                 hook.remove()
-    return normed

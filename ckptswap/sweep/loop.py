@@ -68,9 +68,5 @@ class _Missing:
 
     def of(self, number: int) -> list[Variant]:
         """The variants that must be scored on this batch."""
-        alive = self._alive(number, self._variants)
-        return [
-            variant
-            for variant in alive
-            if variant.id not in self._failed and self._blocks.lacks(variant.id, number)
-        ]
+        alive = (variant for variant in self._alive(number, self._variants) if variant.id not in self._failed)
+        return [variant for variant in alive if self._blocks.lacks(variant.id, number)]

@@ -2,21 +2,11 @@
 
 The samples are walked in one random order, in fixed chunks. After each chunk the `top` variants with the largest
 drops so far run ahead to the last sample, so that the smallest of their drops, the *bar*, is exact. Each other
-variant is tested against "its drop over all samples reaches the bar + epsilon", and is ruled out once that is
-refuted; what is not ruled out goes on to the next chunk. So the variants at the top have the drops of the exact
-sweep, and only the others rest on fewer samples.
-
-The test is a bet. With c the largest drop that one sample can have, y = c − drop is never negative. If the null
-holds, the samples not yet seen have at most the mean fair = (N·(c − bar − epsilon) − Σ seen y) / (N − seen). A
-stake f in (0, 1) turns capital 1 into 1 + f·(y / fair − 1) at each sample, which is fair or worse under the null
-whatever the scores look like: capital beyond top / (1 − confidence) at any time has a chance of at most
-(1 − confidence) / top (Ville's inequality), and at most `top` variants can be wrongly ruled out. Stakes are fixed
-beforehand and mixed. docs/method.md has the argument in full.
+variant is ruled out once "its drop over all samples reaches the bar + epsilon" is refuted by a bet
+(`log_capital`): those at the top have the drops of the exact sweep. docs/method.md has the argument in full.
 
 Sources: Waudby-Smith & Ramdas, Estimating means of bounded random variables by betting, J. R. Stat. Soc. B 86
-(2024) 1, arXiv:2010.09686 (capital, sampling without replacement, mixed stakes); the same, Confidence sequences
-for sampling without replacement, NeurIPS 2020, arXiv:2006.04347; Ville, Étude critique de la notion de collectif,
-1939.
+(2024) 1, arXiv:2010.09686; Confidence sequences for sampling without replacement, NeurIPS 2020, arXiv:2006.04347.
 """
 
 from __future__ import annotations
@@ -121,13 +111,15 @@ def standing(
     walk = _walk(drops, ends, units, rules.ceiling)
     nobody = np.zeros(len(drops), dtype=np.int64)
     now = Standing(nobody, nobody, nobody.astype(bool))
-    for end in walk.ends:
-        for goal in (_one_chunk_more, _leaders_to_the_end):
-            now = replace(now, wanted=goal(walk, now, rules, end))
-            if (walk.available < now.wanted).any():
-                return now
-            now = replace(now, scored=now.wanted)
-        now = _ruled_out(walk, _with_bar(walk, now, rules), rules)
+    for end in ends:
+        chunk = np.where(now.outside, now.scored, np.maximum(now.scored, end))
+        if (walk.available < chunk).any():
+            return replace(now, wanted=chunk)
+        ahead = chunk.copy()
+        ahead[_largest(walk.means(chunk), ~now.outside, rules.top)] = walk.samples
+        if (walk.available < ahead).any():
+            return replace(now, scored=chunk, wanted=ahead)
+        now = _after_look(walk, replace(now, scored=ahead, wanted=ahead), rules)
     return now
 
 
@@ -159,9 +151,6 @@ def largest_drop(
     return drop if math.isfinite(drop) else None
 
 
-# The walk -------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Walk:
     """The drops by unit: `sums` and `worst` (V, G + 1) of the first 0 … G units, `counted` (G + 1,) their samples.
@@ -173,7 +162,6 @@ class _Walk:
     worst: np.ndarray
     counted: np.ndarray
     available: np.ndarray
-    ends: tuple[int, ...]
 
     @property
     def samples(self) -> int:
@@ -190,11 +178,19 @@ class _Walk:
 
 def _walk(drops: np.ndarray, ends: Sequence[int], units: np.ndarray | None, ceiling: float | None) -> _Walk:
     rows, samples = drops.shape
-    starts = _starts(samples, units)
+    starts = np.arange(samples) if units is None else np.append(0, np.flatnonzero(np.diff(units)) + 1)
+    if units is not None and (len(units) != samples or len(np.unique(units)) != len(starts)):
+        raise UsageError(f"the units do not cut the walk of {samples} samples", remedy="keep each together")
     counted = np.append(starts, samples)
     if list(ends) != sorted({*ends}) or not ends or ends[-1] != samples or not {*ends} <= {*counted[1:].tolist()}:
         raise UsageError(f"chunks end after {list(ends)} of {samples} samples", remedy="end each with a unit")
-    _check(drops, ceiling)
+    if np.isinf(drops).any():
+        raise UsageError("a drop is infinite", remedy="leave that variant out of the race")
+    largest = np.nanmax(drops, initial=-np.inf)
+    if ceiling is not None and largest > ceiling + ROUNDING * abs(ceiling):
+        raise UsageError(
+            f"a sample's drop is {largest:g}, beyond the ceiling {ceiling:g}", remedy="race without a ceiling"
+        )
     sums = np.cumsum(np.add.reduceat(drops, starts, axis=1), axis=1)
     worst = np.maximum.accumulate(np.maximum.reduceat(drops, starts, axis=1), axis=1)
     return _Walk(
@@ -202,47 +198,7 @@ def _walk(drops: np.ndarray, ends: Sequence[int], units: np.ndarray | None, ceil
         worst=np.column_stack([np.full(rows, -np.inf), worst]),
         counted=counted,
         available=counted[(~np.isnan(sums)).sum(axis=1)],
-        ends=tuple(ends),
     )
-
-
-def _starts(samples: int, units: np.ndarray | None) -> np.ndarray:
-    """Where each unit begins."""
-    if units is None:
-        return np.arange(samples)
-    starts = np.append(0, np.flatnonzero(np.diff(units)) + 1)
-    if len(units) != samples or len(np.unique(units)) != len(starts):
-        raise UsageError(f"the units do not cut the walk of {samples} samples", remedy="keep each together")
-    return starts
-
-
-def _check(drops: np.ndarray, ceiling: float | None) -> None:
-    if np.isinf(drops).any():
-        raise UsageError("a drop is infinite", remedy="leave that variant out of the race")
-    worst = np.nanmax(drops, initial=-np.inf)
-    if ceiling is not None and worst > ceiling + ROUNDING * abs(ceiling):
-        raise UsageError(
-            f"a sample's drop is {worst:g}, beyond the ceiling {ceiling:g}", remedy="race without a ceiling"
-        )
-
-
-# One look -------------------------------------------------------------------------------------------------------
-
-
-def _one_chunk_more(walk: _Walk, now: Standing, rules: RaceRules, end: int) -> np.ndarray:
-    return np.where(now.outside, now.scored, np.maximum(now.scored, end))
-
-
-def _leaders_to_the_end(walk: _Walk, now: Standing, rules: RaceRules, end: int) -> np.ndarray:
-    wanted = now.scored.copy()
-    wanted[_largest(walk.means(now.scored), ~now.outside, rules.top)] = walk.samples
-    return wanted
-
-
-def _with_bar(walk: _Walk, now: Standing, rules: RaceRules) -> Standing:
-    drops = walk.means(now.scored)
-    leaders = tuple(_largest(drops, now.scored == walk.samples, rules.top).tolist())
-    return replace(now, leaders=leaders, bar=float(drops[leaders[-1]]) if len(leaders) == rules.top else None)
 
 
 def _largest(values: np.ndarray, among: np.ndarray, count: int) -> np.ndarray:
@@ -250,16 +206,21 @@ def _largest(values: np.ndarray, among: np.ndarray, count: int) -> np.ndarray:
     return np.argsort(np.where(among, -values, np.inf), kind="stable")[: min(count, among.sum())]
 
 
-def _ruled_out(walk: _Walk, now: Standing, rules: RaceRules) -> Standing:
+def _after_look(walk: _Walk, now: Standing, rules: RaceRules) -> Standing:
+    """Who leads by now, and who is ruled out."""
+    drops = walk.means(now.scored)
+    leaders = tuple(_largest(drops, now.scored == walk.samples, rules.top).tolist())
+    bar = float(drops[leaders[-1]]) if len(leaders) == rules.top else None
+    now = replace(now, leaders=leaders, bar=bar)
     undecided = np.flatnonzero(~now.outside & (now.scored < walk.samples))
-    if now.bar is None or not len(undecided):
+    if bar is None or not len(undecided):
         return now
     seen = int(walk.seen(now.scored[undecided]).max())
     if rules.ceiling is None and seen < LEAST_UNITS:
         return now
-    ceiling = _assumed_ceiling(walk, now, now.bar) if rules.ceiling is None else rules.ceiling
+    ceiling = _assumed_ceiling(walk, now, bar) if rules.ceiling is None else rules.ceiling
     totals = np.diff(walk.sums[undecided, : seen + 1], axis=1)
-    capital = log_capital(totals, np.diff(walk.counted), ceiling, now.bar + rules.epsilon)
+    capital = log_capital(totals, np.diff(walk.counted), ceiling, bar + rules.epsilon)
     outside = now.outside.copy()
     outside[undecided] = capital >= math.log(rules.top / (1 - rules.confidence))
     return replace(now, outside=outside)

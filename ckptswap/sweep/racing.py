@@ -19,17 +19,14 @@ from ckptswap.scoring.variant import BASELINE, Variant
 from ckptswap.sweep.loop import Told, score_missing
 from ckptswap.sweep.plan import By, Plan
 from ckptswap.sweep.race import RaceRules, Standing, chunk_ends, largest_drop, standing
+from ckptswap.sweep.run_folder.blocks import Scores
 from ckptswap.sweep.run_folder.journal import Journal
-from ckptswap.sweep.scores import Scores
-
-Bounds = tuple[float | None, float | None]
-"""Of one sample's score; None where there is none."""
 
 
 @dataclass(frozen=True)
 class Race:
     """What is raced for: the `top` worst drops of each split by `metric`, with this confidence, ties within
-    `epsilon` aside. `bounds` are those of one sample's score.
+    `epsilon` aside. `bounds` are those of one sample's score, None where there is none.
     """
 
     metric: str
@@ -37,7 +34,7 @@ class Race:
     top: Count
     confidence: float
     epsilon: float
-    bounds: Bounds
+    bounds: tuple[float | None, float | None]
 
     def __post_init__(self) -> None:
         self.rules  # noqa: B018 - raises `UsageError` for rules that make no sense, also in a plan that was forged
@@ -96,7 +93,10 @@ def run_race(
         races = list(split_races(race, plan, Scores(journal.blocks.values(), walk), units))
         if all(split.standing.finished for split in races):
             return
-        samples = _wanted(races)
+        samples = dict.fromkeys((variant for split in races for variant in split.variants), 0)
+        for split in races:
+            for variant, wanted in zip(split.variants, split.standing.wanted.tolist(), strict=True):
+                samples[variant] = max(samples[variant], wanted)
 
         def alive(number: int, every: Sequence[Variant], samples: Mapping[str, int] = samples) -> list[Variant]:
             return [variant for variant in every if samples.get(variant.id, layout.samples) > starts[number]]
@@ -118,12 +118,3 @@ def refuse_race(top: int, plan: Plan, metric: Measure, *, is_alone: bool) -> Non
             f"{metric.name} is not a mean over samples, and a top {top} cannot be raced for",
             remedy="leave --top out, or score by the mean over images",
         )
-
-
-def _wanted(races: Sequence[SplitRace]) -> dict[str, int]:
-    """How many samples of the walk each variant must be scored on before its races can go on."""
-    most: dict[str, int] = {}
-    for split in races:
-        for variant, samples in zip(split.variants, split.standing.wanted.tolist(), strict=True):
-            most[variant] = max(most.get(variant, 0), samples)
-    return most

@@ -15,10 +15,9 @@ from ckptswap.scoring.variant import BASELINE, Variant
 from ckptswap.statistics import totals
 from ckptswap.sweep.plan import Cell, Plan
 from ckptswap.sweep.racing import Race, SplitRace, split_races
-from ckptswap.sweep.run_folder.blocks import Blocks
+from ckptswap.sweep.run_folder.blocks import Blocks, Scores
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.plan_file import RunMetric, RunPlan
-from ckptswap.sweep.scores import Scores
 from ckptswap.task.metrics import Metric, recorded_metric
 
 DEFAULT_TOLERANCE = 0.01
@@ -73,8 +72,7 @@ class ScoredRun:
     @property
     def race(self) -> Race | None:
         """The race, where it is for this metric."""
-        race = self.run.race
-        return race if race and race.metric == self.metric.name else None
+        return self.run.race if self.run.race and self.run.race.metric == self.metric.name else None
 
     @cached_property
     def races(self) -> tuple[SplitRace, ...]:
@@ -118,10 +116,9 @@ class ScoredRun:
     @property
     def is_complete(self) -> bool:
         """Whether there is a score, or a failure, for everything in the plan on every sample."""
-        wanted = [BASELINE, *(variant.id for variant in self.plan.variants())]
-        scores = self.scores
+        scores, wanted = self.scores, [BASELINE, *(variant.id for variant in self.plan.variants())]
         return all(
-            scores.failed(variant) is not None or scores.done(variant) == scores.samples for variant in wanted
+            scores.done(variant) == scores.samples or scores.failed(variant) is not None for variant in wanted
         )
 
     def tolerance(self) -> tuple[float, str]:

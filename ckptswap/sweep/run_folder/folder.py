@@ -91,48 +91,36 @@ class RunFolder:
             with suppress(OSError):
                 above.rmdir()
 
-    # Plan -------------------------------------------------------------------------------------------------------
-
     def read_plan(self) -> RunPlan:
         """What `plan.json` says; raises `RunError` when it is missing, damaged or no run's.
 
         What is there is of the right form, but anybody may have written it.
         """
-        return self._parsed(self._raw_plan())
+        return self.read_plan_and_owner()[0]
 
     def read_plan_and_owner(self) -> tuple[RunPlan, bool]:
         """What `read_plan` gives, and whether this user's own command wrote it, here or before it was copied."""
-        raw = self._raw_plan()  # once: another plan could be there the next time
-        return self._parsed(raw), is_own(raw)
+        path = self.plan_path
+        if not os.path.lexists(path):
+            raise RunError(
+                f"{self} holds no sweep (no {path.name})", remedy="give the folder that `sweep --run` made"
+            )
+        with faults(f"cannot read {path}"):
+            raw = read_plain(path)  # once: another plan could be there the next time
+        try:
+            return RunPlan.from_json(unsealed(raw)), is_own(raw)
+        except (ValueError, UsageError) as error:  # a spec refuses what makes no sense as it does a person's
+            fault, remedy = (
+                f"is damaged, or no sweep's plan ({error})",
+                "the same sweep with --repair writes it anew",
+            )
+            if _is_of_an_earlier_version(raw):
+                fault, remedy = "was written by an earlier version of ckptswap", "sweep again into another folder"
+            raise RunError(f"{path} {fault}", remedy=remedy) from None
 
     def write_plan(self, plan: RunPlan) -> None:
         """Write `plan.json`, atomically, under its checksum and this user's mark."""
         write_text(self.plan_path, sealed(plan.to_json(), marked=True))
-
-    def _raw_plan(self) -> bytes:
-        if not os.path.lexists(self.plan_path):
-            raise RunError(
-                f"{self} holds no sweep (no {self.plan_path.name})",
-                remedy="give the folder that `sweep --run` made",
-            )
-        with faults(f"cannot read {self.plan_path}"):
-            return read_plain(self.plan_path)
-
-    def _parsed(self, raw: bytes) -> RunPlan:
-        try:
-            return RunPlan.from_json(unsealed(raw))
-        except (ValueError, UsageError) as error:  # a spec refuses what makes no sense as it does a person's
-            if _is_of_an_earlier_version(raw):
-                raise RunError(
-                    f"{self.plan_path} was written by an earlier version of ckptswap",
-                    remedy="sweep again into another folder",
-                ) from None
-            raise RunError(
-                f"{self.plan_path} is damaged, or no sweep's plan ({error})",
-                remedy="the same sweep with --repair writes it anew",
-            ) from None
-
-    # Work -------------------------------------------------------------------------------------------------------
 
     def begin(self, plan: RunPlan, *, fresh: bool = False) -> None:
         """Make the folder ready for work under the plan's conditions, and write the plan.
@@ -142,7 +130,7 @@ class RunFolder:
         """
         with faults(f"cannot make {self}"):
             self.path.mkdir(parents=True, exist_ok=True)
-        refuse_odd_parts(self.path)
+        self.refuse_odd_parts()
         if fresh:
             set_aside(self.path / JOURNAL)
             with faults(f"cannot remove {self.samples_path}"):
@@ -168,28 +156,23 @@ class RunFolder:
                 remedy="use another --run, or --fresh to set the old journal aside",
             )
 
-    def repair_journal(self) -> list[str]:
-        """Leave damaged lines out of the journal; says what it did."""
-        return repair(self.path)
+    def repair(self, plan: RunPlan) -> list[str]:
+        """Leave damaged lines out of the journal, and write a plan that cannot be read anew, where the journal has
+        scores of the same conditions, keeping the old file as `plan.json.damaged`; says what it did.
 
-    def repair_plan(self, plan: RunPlan) -> list[str]:
-        """Write a plan that cannot be read anew, where the journal has scores of the same conditions, keeping the
-        old file as `plan.json.damaged`; says what it did.
-
-        Raises `RunError` where the journal was made under other conditions, or is damaged.
+        Raises `RunError` where the journal was made under other conditions.
         """
-        try:
+        repaired, path = repair(self.path), self.plan_path
+        with suppress(RunError):
             self.read_plan()
-            return []
-        except RunError:
-            path = self.plan_path
+            return repaired
         if not path.is_file() or not self.is_begun:
-            return []
+            return repaired
         self.read_blocks(plan.key)
         with faults(f"cannot repair {path}"):
             path.rename(unused(path.with_name(f"{path.name}.damaged")))
         self.write_plan(plan)
-        return [f"{path}: was damaged, and is written anew"]
+        return [*repaired, f"{path}: was damaged, and is written anew"]
 
     def lock(self) -> Lock:
         """The folder's lock, which a sweep holds while it works."""
@@ -206,8 +189,6 @@ class RunFolder:
     def tail(self, journal: Journal) -> JournalTail:
         """What others write into the journal beside this writer."""
         return JournalTail(self.path, journal.key, journal.path)
-
-    # Scores -----------------------------------------------------------------------------------------------------
 
     def read_blocks(self, conditions: Mapping[str, Any]) -> Blocks:
         """Everything in the journal, which must have been made under these conditions."""
@@ -234,8 +215,6 @@ class RunFolder:
     def written_at(self) -> float | None:
         """When the journal was last written, in seconds since the epoch; None where there is none."""
         return max((os.path.getmtime(path) for path in journal_files(self.path)), default=None)
-
-    # Samples ----------------------------------------------------------------------------------------------------
 
     def keep_samples(self, hits: tuple[Hit, ...], plan: RunPlan) -> None:
         """Keep what was drawn from a run that has its scores. Raises `RunError` where it cannot be written."""
@@ -290,12 +269,9 @@ def _samples_key(plan: RunPlan) -> str:
 
 def _is_of_an_earlier_version(raw: bytes) -> bool:
     """Those of the first two versions had no checksum."""
-    earlier = [f"ckptswap.run/{number}" for number in (1, 2, 3)]
     for read in (plain_json, unsealed):
-        try:
-            return read(raw).get("schema") in earlier
-        except ValueError:
-            continue
+        with suppress(ValueError):
+            return read(raw).get("schema") in ("ckptswap.run/1", "ckptswap.run/2", "ckptswap.run/3")
     return False
 
 

@@ -54,7 +54,7 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        if self._holder() == self._me:
+        if _read(self.path) == self._me:
             with suppress(OSError):
                 self.path.unlink()
 
@@ -79,7 +79,7 @@ class Lock:
 
     def _take_over(self) -> None:
         """Remove the lock of a dead holder; raises `RunError` when it is alive."""
-        holder = self._holder()
+        holder = _read(self.path)
         if holder is None:
             return  # released just now
         if _is_alive(self.path, holder):
@@ -95,12 +95,9 @@ class Lock:
                     os.link(aside, self.path)
             aside.unlink()
 
-    def _holder(self) -> dict[str, Any] | None:
-        return _read(self.path)
-
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
-            if self._holder() != self._me:
+            if _read(self.path) != self._me:
                 self.is_lost = not self._ended.is_set()
                 return
             with suppress(OSError):
