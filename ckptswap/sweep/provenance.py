@@ -15,6 +15,8 @@ from ckptswap.statistics.totals import SEED
 from ckptswap.sweep.donors import is_made
 from ckptswap.sweep.run_folder.folder import RunFolder
 
+FROM_PYTHON = "started from Python, without a command"
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -47,7 +49,7 @@ def load_provenance(run_dir: str | Path) -> Provenance:
     written = None if last is None else datetime.fromtimestamp(last, UTC).isoformat(timespec="seconds")
     chance = [f"donor {donor}" for donor in donors if is_made(donor) and ":" in donor]
     facts: dict[str, str | None] = {
-        "command": made.command or ("started from Python, without a command" if made.begun else None),
+        "command": made.command or (FROM_PYTHON if made.begun else None),
         "ckptswap": made.version,
         **{name: str(version) for name, version in (key.get("versions") or {}).items()},
         "recipient": recipient,
