@@ -1,8 +1,4 @@
-"""From a run folder to its table: rows with ranks, intervals and verdicts, without torch, model or data.
-
-`Analysis` keeps the per-group statistics beside the rows, so that contrasts between rows can be drawn with paired
-intervals afterwards.
-"""
+"""From a run folder to its table: rows with ranks, intervals and verdicts, without torch, model or data."""
 
 from __future__ import annotations
 
@@ -36,7 +32,7 @@ NOT_APPLICABLE = "not applicable: a new estimate writes over what was swapped"
 
 @dataclass(frozen=True)
 class Analysis:
-    """A sweep's table with what it rests on.
+    """A sweep's table with what it rests on, so that contrasts between rows can be drawn with paired intervals.
 
     `columns` maps the index of a row to its column in `sample`, and to that of the baseline on the same samples; a
     row without drop has none. An `identical` row shares column 0, which is the baseline on all samples.
@@ -57,8 +53,7 @@ class Analysis:
             if index not in self.columns:
                 row = self.result.rows[index]
                 raise UsageError(
-                    f"row {index} ({row.layer}, {row.kind}) is {row.status} and has no drop",
-                    remedy="leave it out",
+                    f"row {index} ({row.layer}, {row.kind}) is {row.status} and has no drop", remedy="leave it out"
                 )
             column, baseline = self.columns[index]
             form[baseline] = form.get(baseline, 0.0) + sign * weight
@@ -76,9 +71,9 @@ def load_result(
 def load_analysis(
     run_dir: str | os.PathLike[str], metric: str | None = None, tolerance: float | None = None
 ) -> Analysis:
-    """The table of a run folder, and what is needed for contrasts between its rows.
+    """The table of a run folder; variants that are not scored yet have no row. `tolerance` overrides the run's
+    own.
 
-    Variants that are not scored yet have no row; a note counts them. `tolerance` overrides the run's own.
     Raises `RunError` for a folder that is no run, is damaged, or has no baseline yet, `MetricError` for a metric
     that it does not hold, and `UsageError` for a tolerance that is no number or below 0.
     """
@@ -113,8 +108,8 @@ def _drops(
 ) -> tuple[Sample, dict[str, RowIntervals], list[int]]:
     """Each variant's drop from the baseline on the samples that it was scored on itself.
 
-    The sample's columns are the baseline, the baseline on each other set of samples, then the variants; the last
-    result tells for each variant which of the baselines it is paired with.
+    The sample's columns are the baseline on all samples, on each other set of them, then the variants; the last
+    result tells which of the baselines each is paired with.
     """
     baseline = run.statistics(reference)
     everything = totals.scored(baseline)
@@ -166,7 +161,6 @@ def _barrier(run: ScoredRun, cell: Cell, inner: Sequence[Variant]) -> Barrier | 
 
 
 def _recalibrated(run: ScoredRun, cells: Sequence[Cell], tolerance: float) -> list[Recalibrated | None]:
-    """For each cell its variant with statistics estimated anew, against the baseline with the same."""
     reference = run.plan.recalibrated_baseline
     if reference is None or not run.is_there(reference.id):
         return [None] * len(cells)
@@ -189,7 +183,6 @@ def _recalibrated(run: ScoredRun, cells: Sequence[Cell], tolerance: float) -> li
 
 
 def _judged(run: ScoredRun, drop: RowIntervals, tolerance: float) -> tuple[Verdict, str | None]:
-    """The verdict, and why too few groups moved for another than 'undecided'."""
     verdict = verdicts.verdict(drop.sim_low, drop.sim_high, tolerance)
     if verdict != "undecided" or drop.few is None:
         return verdict, None

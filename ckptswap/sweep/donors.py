@@ -46,23 +46,18 @@ def is_made(text: str) -> bool:
 
 
 def is_file(text: str) -> bool:
-    """Whether it names a file, be it by `rewind`; the others are made from the recipient's tensors, by its names.
-
-    >>> is_file("a.pt"), is_file("rewind"), is_file("zeros")
-    (True, True, False)
-    """
+    """Whether it names a file, be it by `rewind`; the others are made from the recipient, by its names."""
     return not is_made(text) or text == "rewind"
 
 
 def open_donor(text: str, recipient: Checkpoint, spec: TaskSpec) -> Checkpoint:
     """The donor that a word or a path names.
 
-    `init:SEED` is the model freshly initialised under this seed, `rewind` the file beside the recipient from which
-    its training began, `zeros` and `mean` hold 0 or each tensor's own mean everywhere, `shuffle:SEED` each
-    tensor's own values in another order, `noise:SHARE` values moved by ±SHARE of themselves, so that every
-    tensor's relative L2 distance is SHARE. What is no float stays the recipient's. Raises `UsageError` for a word
-    that makes no sense, `MismatchError` where `rewind` finds no such file, `ModelError` where `init` cannot build
-    the model.
+    `init` is the model freshly initialised, `rewind` the file beside the recipient from which its training
+    began, `zeros` and `mean` hold 0 or each tensor's own mean, `shuffle` its values in another order, `noise`
+    values moved by ±SHARE of themselves: the relative L2 distance. What is no float stays the recipient's.
+    Raises `UsageError` for a word that makes no sense, `MismatchError` where `rewind` finds no file,
+    `ModelError` without a model.
 
     >>> own = Checkpoint.from_arrays({"w": np.array([1.0, 3.0])})
     >>> open_donor("mean", own, TaskSpec()).read("w").tolist()

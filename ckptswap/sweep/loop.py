@@ -1,7 +1,7 @@
 """The scoring loop: what a scorer gives goes into the journal, block by block, until nothing is missing.
 
-Batches come first, variants inside. Scores thereby arrive evenly over all variants, every batch is decoded once,
-and whoever stops the work finds a table of all rows, on the samples so far.
+Batches come first, variants inside: every batch is decoded once, and whoever stops the work finds a table of all
+rows, on the samples so far.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from ckptswap.sweep.run_folder.blocks import Blocks
 from ckptswap.sweep.run_folder.journal import Journal
 
 Told = Callable[[Block], None]
-"""Called with each block that has just been finished."""
 Alive = Callable[[int, Sequence[Variant]], Collection[Variant]]
 """Which of the variants are worth scoring on batch `number`, asked when all before it is in the journal."""
 
@@ -33,11 +32,10 @@ def score_missing(
     alive: Alive = everyone,
     failed: set[str] | None = None,
 ) -> None:
-    """Score what the journal lacks, batch by batch.
+    """Score what the journal lacks, batch by batch; each finished block is `told`.
 
-    A variant that fails is left alone afterwards, and so are those in `failed`, to which it is added: whoever
-    calls several times hands the same set on. Should a replay be found wrong, what was replayed is not believed
-    any more and computed again.
+    A variant that fails is added to `failed`, whose variants are left alone: whoever calls several times hands the
+    same set on. Should a replay be found wrong, what was replayed is computed again.
     """
     failed = set() if failed is None else failed
     if journal.blocks.distrusted:

@@ -16,12 +16,6 @@ from ckptswap.sweep.run_folder.lock import Lock
 from ckptswap.sweep.run_folder.plan_file import RunMetric
 from ckptswap.sweep.stopping import Stop
 
-Progress = Callable[[int, int], None]
-"""Called with how many blocks (one variant on one batch) are done and how many there are."""
-Live = Callable[[Sequence[tuple[Cell, float]]], None]
-"""Called with the cells whose mean drops are the worst so far, and these."""
-News = Callable[[Analysis], None]
-"""Called with the table so far."""
 PAUSE = 1.0
 """Seconds between two looks at the worst drops."""
 SHOWN = 5
@@ -35,13 +29,13 @@ class OutOfTime(Exception):
 
 @dataclass(frozen=True)
 class Listeners:
-    """Who is told of a sweep at work: of blocks, once a second of the worst drops so far, and now and then of the
-    whole table so far. `stop` is looked at after each block.
+    """Who is told of a sweep at work: how many blocks are done and how many there are; once a second the cells
+    with the worst mean drops so far; now and then the whole table so far. `stop` is looked at after each block.
     """
 
-    progress: Progress | None = None
-    live: Live | None = None
-    news: News | None = None
+    progress: Callable[[int, int], None] | None = None
+    live: Callable[[Sequence[tuple[Cell, float]]], None] | None = None
+    news: Callable[[Analysis], None] | None = None
     stop: Stop = field(default_factory=Stop)
 
 
@@ -99,12 +93,7 @@ class BlockProgress:
     table: Callable[[], Analysis] | None = None
 
     def __init__(
-        self,
-        listeners: Listeners,
-        lock: Lock,
-        variants: Collection[str],
-        batches: int,
-        cells: Iterable[Cell],
+        self, listeners: Listeners, lock: Lock, variants: Collection[str], batches: int, cells: Iterable[Cell]
     ) -> None:
         self._listeners, self._lock = listeners, lock
         self._cells = {cell.variant: cell for cell in cells}

@@ -28,17 +28,15 @@ GROWTH = 1.15
 """A chunk ends no sooner than this many times the end before: finer looks save nothing in simulations."""
 STAKES = np.array([0.95, 0.5])
 SHARES = np.array([0.8, 0.2])
-"""Of the capital, on each stake. Gaps are small beside the range of a score, so that the best stake is nearly
-always a high one: in simulations and on real sweeps more stakes, or lower ones, do more work."""
+"""Of the capital, on each stake. In simulations and on real sweeps more stakes, or lower ones, do more work."""
 ROUNDING = 1e-9
 """Of the largest drop: where less than this is left to be fair, it is rounding, and there is no bet."""
 
 
 @dataclass(frozen=True)
 class RaceRules:
-    """What is raced for: the `top` largest drops, wholly right with this confidence.
+    """What is raced for: the `top` largest drops, wholly right with this confidence, `epsilon` counting as tied.
 
-    A variant may be left out although its drop exceeds the bar by less than `epsilon`: they count as tied.
     `ceiling` is the largest drop that one sample can have (see `largest_drop`). Without one it is assumed from
     the drops seen, and the confidence is no longer guaranteed. Raises `UsageError` for a rule that makes no sense.
 
@@ -68,9 +66,9 @@ class Standing:
     """A race between two steps.
 
     `scored` (V,): samples of the walk that decisions rest on. `wanted` (V,): samples that must be scored before
-    the race can go on, equal to `scored` when it is over. `outside` (V,): ruled out. `leaders`: the variants with
-    all samples and the largest drops, at most `top`, worst drop first; at the end they are the result. `bar`: the
-    drop of the last of them, None while there are fewer than `top`.
+    the race can go on, equal to `scored` when it is over. `outside` (V,): ruled out. `leaders`: at most `top`
+    variants with all samples, worst drop first. `bar`: the drop of the last, None while there are fewer than
+    `top`.
     """
 
     scored: np.ndarray
@@ -90,10 +88,9 @@ def standing(
 ) -> Standing:
     """How far the race has come on these scores, and what it wants next.
 
-    `drops` (V, N): each variant's drop per sample, the samples in the order of the walk, NaN where not scored yet.
-    `ends`: after how many samples each chunk ends, the last one N (see `chunk_ends`). `units` (N,): equal numbers
-    for neighbours in the walk that were drawn together, default each sample alone. The order of the units must be
-    random. A variant that failed must be left out.
+    `drops` (V, N): each variant's drop per sample in the order of the walk, NaN where not scored yet; failed ones
+    are left out. `ends`: after how many samples each chunk ends, the last one N (see `chunk_ends`). `units` (N,):
+    equal numbers for neighbours in the walk that were drawn together (default: each alone), in random order.
 
     The race is run anew from its start, each decision on no more than it had wanted. So an interrupted race goes
     on as if it had not been, and scores that nobody asked for change nothing. Score what is wanted and call again:
@@ -140,9 +137,7 @@ def chunk_ends(batches: Sequence[int]) -> list[int]:
 def largest_drop(
     baseline: np.ndarray, bounds: tuple[float, float], direction: Literal["max", "min"]
 ) -> float | None:
-    """The largest drop that one sample can have, from the baseline's scores and the bounds of a score.
-
-    None where the bound in question is infinite.
+    """The largest drop that one sample can have, from the baseline's scores and the bounds of a score; or None.
 
     >>> largest_drop(np.array([0.5, 0.75]), (0.0, 1.0), "max"), largest_drop(np.array([3.0]), (0, math.inf), "min")
     (0.75, None)
@@ -227,11 +222,10 @@ def _after_look(walk: _Walk, now: Standing, rules: RaceRules) -> Standing:
 
 
 def _assumed_ceiling(walk: _Walk, now: Standing, bar: float) -> float:
-    """The largest drop on one sample that a variant in question is taken to be able to have. A rule of ours.
+    """The largest drop on one sample that a variant in question is taken to be able to have: a rule of ours.
 
-    It is the worst seen in any variant without all samples, or, where that is more, what the most peaked of the
-    leaders would have at the bar: its worst sample over its mean, times the bar. Without a bar above 0 it is the
-    worst seen anywhere.
+    The worst seen in any variant without all samples, or, where that is more, what the most peaked of the leaders
+    would have at the bar (its worst sample over its mean, times the bar); without a bar above 0 the worst of all.
     """
     worst = walk.worst[np.arange(len(now.scored)), walk.seen(now.scored)]
     if bar <= 0:
@@ -245,14 +239,10 @@ def log_capital(totals: np.ndarray, sizes: np.ndarray, ceiling: float, mean: flo
     """The logarithm (V,) of what bets against "the mean drop over all samples is at least `mean`" have won.
 
     `totals` (V, T): the sums of the drops in each of the T units seen, in the order of the walk; `sizes` (G,): the
-    samples of each of all units. `ceiling` is the largest drop of one sample. Infinite where the samples not seen
-    could no longer bring the mean up to `mean`. It never falls as `mean` grows.
+    samples of all units. Infinite where the samples not seen could no longer bring the mean up to `mean`.
 
-    >>> seen = np.zeros((1, 30))
-    >>> np.exp(log_capital(seen, np.ones(100), ceiling=1.0, mean=0.1)).round(1).tolist()
-    [30.6]
-    >>> log_capital(seen, np.ones(100), ceiling=1.0, mean=0.71).tolist()
-    [inf]
+    >>> [log_capital(np.zeros((1, 30)), np.ones(100), 1.0, mean).round(2).tolist() for mean in (0.1, 0.71)]
+    [[3.42], [inf]]
     """
     seen = sizes[: totals.shape[1]]
     room = np.maximum(ceiling * seen - totals, 0.0)

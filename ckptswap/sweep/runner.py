@@ -53,8 +53,8 @@ MakeScorer = Callable[[Sequence[Checkpoint], Checkpoint], Scorer]
 class Sweep:
     """A sweep that could be run: what would be scored, on what, and in which folder it is kept.
 
-    `donor_misfits` say of each donor why it has no score itself, where it does not fit the model; `layers` are in
-    the order in which they run; `notes` say what was taken off names, and what of the recipient was left out.
+    `donor_misfits` say why a donor that does not fit the model has no score itself; `layers` are in the order in
+    which they run; `notes` say what was taken off names, and what of the recipient was left out.
     """
 
     spec: SweepSpec
@@ -125,10 +125,10 @@ class Sweep:
     ) -> Analysis:
         """Score what the journal lacks, and give the table; blocks are computed by `executor` (None: here).
 
-        Raises `UsageError` for a race or a tolerance that makes no sense, `RunError` when another sweep works on
-        the folder, or when it was made under other conditions and `fresh` does not set its journal aside,
-        `TaskError` when the baseline itself fails, which leaves no new folder behind, `Stopped` when a listener
-        asked for it. However it is interrupted, the journal continues.
+        However it is interrupted, the journal continues. Raises `UsageError` for a race or a tolerance that
+        makes no sense, `RunError` for a folder that another sweep works on, or that was made under other
+        conditions, `TaskError` when the baseline fails, which leaves no new folder, `Stopped` when a listener
+        asked for it.
         """
         self.check(options, executor)
         made = self.folder.first_missing()
@@ -294,10 +294,10 @@ def executor_of(options: RunOptions, task: TaskSpec) -> Executor | None:
 def prepare(spec: SweepSpec, sides: Sides, run: str | Path | None = None) -> Sweep:
     """Plan a sweep into a folder (default `runs/KEY`): compare checkpoints, build the task, capture the model.
 
-    Several donors make one table; both sides go by the model's names, and the notes say so. Nothing is written.
-    Raises `SelectionError` when nothing is selected, `UsageError` for modes and calibrations that make no sense,
-    `TaskError` when the task cannot be built or the model run, `MismatchError` when the recipient does not fit the
-    model, `ModelError` where it can estimate no statistics.
+    Both sides go by the model's names, and the notes say so. Nothing is written. Raises `SelectionError` when
+    nothing is selected, `UsageError` for modes and calibrations that make no sense, `TaskError` when the task
+    cannot be built or run, `MismatchError` when the recipient does not fit the model, `ModelError` without
+    statistics.
     """
     loaded = load_model(spec.task, sides.recipient)
     names, own = tensors_of(loaded.model.state_dict()), loaded.fit.taken
@@ -368,10 +368,7 @@ def _refuse_estimate(scorer: FullScorer, baseline: Variant) -> None:
 def prepared(
     spec: SweepSpec, run: str | Path | None = None, opened: Mapping[str, Checkpoint] | None = None
 ) -> Iterator[Sweep]:
-    """Open a sweep's checkpoints, but for what is `opened` already under the spec's names, and `prepare` it.
-
-    They are open as long as the sweep is in use. Raises what `open_sides` and `prepare` raise.
-    """
+    """Open a sweep's checkpoints, but for what is `opened` already under the spec's names, and `prepare` it."""
     with ExitStack() as stack:
         yield prepare(spec, open_sides(spec, stack, opened or {}), run)
 
@@ -382,10 +379,7 @@ def sweep(
     listeners: Listeners = Listeners(),
     opened: Mapping[str, Checkpoint] | None = None,
 ) -> Analysis:
-    """Score every variant of the recipient that takes one part of the selection from a donor.
-
-    Raises what `prepared`, `executor_of` and `Sweep.run` raise.
-    """
+    """Prepare a sweep and run it. Raises what `open_sides`, `prepare`, `executor_of` and `Sweep.run` raise."""
     executor = executor_of(options, spec.task)
     with prepared(spec, options.run, opened) as planned:
         return planned.run(options, listeners, executor)

@@ -1,9 +1,8 @@
 """The largest set of a sweep's cells that can be taken from the donors together, within a tolerance.
 
-Drops of single cells do not add up, so that every set is scored as a whole: cells are tried in the order of what
-they may do by themselves, the least first, in runs; a run that costs too much is tried again in halves. That is
-greedy: there may be a larger set. And it was chosen by the samples it is scored on, which flatters it a little:
-score the result on other data before relying on it.
+Drops of single cells do not add up, so that every set is scored as a whole: cells are tried in runs, those first
+that may do least by themselves; a run that costs too much is tried again in halves. That is greedy: there may be a
+larger set. And the samples that it is scored on chose it: score it on other data before relying on it.
 """
 
 from __future__ import annotations
@@ -34,18 +33,14 @@ from ckptswap.sweep.run_folder.trust import NamedAgain, source_to_rebuild
 from ckptswap.sweep.scored_run import reduction
 from ckptswap.wrappers import correspondence
 
-Progress = Callable[[int, int], None]
-"""Called with how many cells are decided and how many there are."""
-
 
 @dataclass(frozen=True)
 class Choice:
     """The cells that are taken, and what all of them together cost.
 
     `same` counts the cells that are equal in both or never read, which are free and not taken; `unscored` those
-    that the sweep has not reached, that failed or do not fit. `score` is that of recipient and taken cells
-    together. `sources` are the recipient's path and the donors', `own` what the recipient's file calls each
-    tensor, `maps` the flags by which each donor's tensors are found under these names.
+    that the sweep has not reached, that failed or do not fit. `sources` are the recipient's path and the donors',
+    `own` what the recipient's file calls each tensor, `maps` the flags by which the donors' are found by these.
     """
 
     metric: str
@@ -73,10 +68,12 @@ def select(
     run_dir: str | os.PathLike[str],
     *,
     tolerance: float | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
     named: NamedAgain | None = None,
 ) -> Choice:
     """Find a largest set of a run's cells whose combined drop stays below the tolerance (default: the run's).
+
+    `progress` is called with how many cells are decided and how many there are.
 
     It stays below when the upper end of the 95 % interval of its drop does. A cell that moved too few groups to be
     told reusable is not tried; with fewer than 8 groups none is. Of several donors each cell takes the one that
@@ -130,10 +127,7 @@ def select(
 
 
 def _candidates(rows: Iterable[Row]) -> tuple[list[Row], int]:
-    """The cells of these rows, each with its best donor, the most harmless first; and how many are free.
-
-    A cell that is not measured from any donor cannot be taken, unless it is free.
-    """
+    """The measured cells of these rows, each with its best donor, most harmless first; and how many are free."""
     cells: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
         if row.drop is not None:
@@ -162,7 +156,9 @@ def _finest(plan: Plan) -> list[Cell]:
 class _Search:
     """Adds runs of cells to what is taken, as long as all together stay within the tolerance."""
 
-    def __init__(self, engine: FullScorer, result: SweepResult, cells: int, progress: Progress | None) -> None:
+    def __init__(
+        self, engine: FullScorer, result: SweepResult, cells: int, progress: Callable[[int, int], None] | None
+    ) -> None:
         self._engine, self._result, self._cells, self._progress = engine, result, cells, progress
         metric = next(metric for metric in engine.task.metrics if metric.name == result.metric)
         self._reduce, self._bounds = reduction(metric), metric.bounds

@@ -88,9 +88,8 @@ def _between(alphas: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def checked_tolerance(value: float | None) -> float | None:
-    """A drop's limit as it may be given, None where it is not; a NaN would lie in no range, and pass any test.
-
-    Raises `UsageError` for what is not a finite number, or below 0.
+    """A drop's limit as it may be given, None where it is not. Raises `UsageError` for no finite number, or
+    below 0.
 
     >>> checked_tolerance(0.5), checked_tolerance(None)
     (0.5, None)

@@ -1,8 +1,7 @@
 """The folder of a run: the only one who knows what its files are called.
 
 `plan.json` has a checksum, and the mark of the user whose command wrote it (`sealed`). The journal beside it
-holds the scores (`journal`), `samples.json` the samples that were hit worst (`samples`), which are nothing without
-these.
+holds the scores, `samples.json` the samples that were hit worst, which are nothing without these.
 """
 
 from __future__ import annotations
@@ -21,18 +20,17 @@ from ckptswap.errors import RunError, UsageError
 from ckptswap.formats.atomic import write_text
 from ckptswap.records import to_json
 from ckptswap.sweep.run_folder.blocks import Blocks
-from ckptswap.sweep.run_folder.journal import (
-    Journal,
-    JournalTail,
-    journal_files,
-    key_of,
-    read_blocks,
-    repair,
-    set_aside,
-)
+from ckptswap.sweep.run_folder.journal import Journal, journal_files, key_of, read_blocks, repair, set_aside
 from ckptswap.sweep.run_folder.lock import Lock, is_held
-from ckptswap.sweep.run_folder.names import JOURNAL, PLAN, SAMPLES, result_name
-from ckptswap.sweep.run_folder.plain import faults, read_plain, refuse_odd, unused
+from ckptswap.sweep.run_folder.plain import (
+    JOURNAL,
+    PLAN,
+    SAMPLES,
+    faults,
+    read_plain,
+    refuse_odd,
+    unused,
+)
 from ckptswap.sweep.run_folder.plan_file import RunPlan, refuse_odd_run
 from ckptswap.sweep.run_folder.samples import Hit, Samples, parsed_samples, samples_json
 from ckptswap.sweep.run_folder.sealed import is_own, plain_json, sealed, unsealed
@@ -66,7 +64,7 @@ class RunFolder:
 
     def result_path(self, format: str) -> Path:
         """Where the table is exported in a format: json, csv, md or html."""
-        return self.path / result_name(format)
+        return self.path / f"result.{format}"
 
     @property
     def is_begun(self) -> bool:
@@ -74,8 +72,7 @@ class RunFolder:
         return bool(journal_files(self.path))
 
     def refuse_odd_parts(self) -> None:
-        """Raises `RunError` where it is not a folder, or what a run would write to in it is a link, a pipe or the
-        like."""
+        """Raises `RunError` where it is not a folder, or what a run writes to in it is a link or a pipe."""
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"cannot make {self}: it is not a folder", remedy="choose another --run")
         refuse_odd_parts(self.path)
@@ -92,10 +89,7 @@ class RunFolder:
                 above.rmdir()
 
     def read_plan(self) -> RunPlan:
-        """What `plan.json` says; raises `RunError` when it is missing, damaged or no run's.
-
-        What is there is of the right form, but anybody may have written it.
-        """
+        """What `plan.json` says, whoever wrote it; raises `RunError` when it is missing, damaged or no run's."""
         return self.read_plan_and_owner()[0]
 
     def read_plan_and_owner(self) -> tuple[RunPlan, bool]:
@@ -125,8 +119,7 @@ class RunFolder:
     def begin(self, plan: RunPlan, *, fresh: bool = False) -> None:
         """Make the folder ready for work under the plan's conditions, and write the plan.
 
-        Raises `RunError` when it holds a run made under other conditions (naming what changed), unless `fresh`
-        sets its journal aside and removes its samples.
+        Raises as `check_conditions` does, unless `fresh` sets its journal aside and removes its samples.
         """
         with faults(f"cannot make {self}"):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -186,19 +179,12 @@ class RunFolder:
         """A file of the journal, for one writer."""
         return Journal(self.path, key, writer)
 
-    def tail(self, journal: Journal) -> JournalTail:
-        """What others write into the journal beside this writer."""
-        return JournalTail(self.path, journal.key, journal.path)
-
     def read_blocks(self, conditions: Mapping[str, Any]) -> Blocks:
         """Everything in the journal, which must have been made under these conditions."""
         return read_blocks(self.path, key=key_of(conditions))
 
     def read(self) -> tuple[RunPlan, Blocks]:
-        """Plan and blocks, held against each other.
-
-        Raises `RunError` for a folder that is no run, or is damaged.
-        """
+        """Plan and blocks, held against each other. Raises `RunError` for a damaged folder, or one of no run."""
         plan = self.read_plan()
         blocks = self.read_blocks(plan.key)
         try:
@@ -223,10 +209,7 @@ class RunFolder:
             write_text(self.samples_path, sealed(kept))
 
     def load_samples(self) -> Samples | None:
-        """What was kept; None where a run kept none, or only of what it was before, or in another form.
-
-        Raises `RunError` for a damaged file.
-        """
+        """What was kept of this very run; None where nothing was. Raises `RunError` for a damaged file."""
         path = self.samples_path
         if not os.path.lexists(path):
             return None

@@ -25,8 +25,15 @@ import numpy as np
 from ckptswap.errors import RunError
 from ckptswap.scoring.scorer import Block, Way
 from ckptswap.sweep.run_folder.blocks import Blocks
-from ckptswap.sweep.run_folder.names import JOURNAL
-from ckptswap.sweep.run_folder.plain import faults, open_plain, open_to_append, read_plain, refuse_odd, unused
+from ckptswap.sweep.run_folder.plain import (
+    JOURNAL,
+    faults,
+    open_plain,
+    open_to_append,
+    read_plain,
+    refuse_odd,
+    unused,
+)
 
 SCHEMA = "ckptswap.run/3"
 SYNC = 1.0
@@ -49,7 +56,10 @@ def encode(block: Block) -> bytes:
     >>> decode(encode(Block("v", 0, {"iou": np.array([[0.1]])}))).statistics["iou"].tolist()
     [[0.1]]
     """
-    packed = {metric: [values.shape[1], _packed(values)] for metric, values in block.statistics.items()}
+    packed = {}
+    for metric, values in block.statistics.items():
+        raw = np.ascontiguousarray(values, dtype=_F8).tobytes()
+        packed[metric] = [values.shape[1], binascii.b2a_base64(raw, newline=False).decode("ascii")]
     return _line([*block[:2], packed, *block[3:]])
 
 
@@ -86,16 +96,12 @@ def _checked(line: bytes) -> bytes:
 
 
 def _contents(lines: Sequence[bytes]) -> Iterator[Any]:
-    """`_content_of` of each. As one array they parse in half the time; but an error must come at its own line."""
+    """What lines say. As one array they parse in half the time; but an error must come at its own line."""
     try:
         contents = json.loads(b"[%s]" % b",".join(map(_checked, lines)))
     except (ValueError, RecursionError):
         contents = []
     return iter(contents) if len(contents) == len(lines) else map(_content_of, lines)
-
-
-def _packed(values: np.ndarray) -> str:
-    return binascii.b2a_base64(np.ascontiguousarray(values, dtype=_F8).tobytes(), newline=False).decode("ascii")
 
 
 def _unpacked(width: int, text: str) -> np.ndarray:
@@ -139,10 +145,7 @@ def _is_torn(line: bytes) -> bool:
 
 
 def _read_lines(path: Path, lines: list[bytes], key: str, first: int = 1) -> Iterator[Block | None]:
-    """The blocks of whole lines, which are numbered from `first` on; None for a line of distrust.
-
-    Raises `RunError` naming file and line for a damaged one, and where the file was made under another key.
-    """
+    """The blocks of whole lines, which are numbered from `first` on; None for a line of distrust."""
     parts = (lines[at : at + _TOGETHER] for at in range(0, len(lines), _TOGETHER))
     contents = chain.from_iterable(map(_contents, parts))
     for number in range(first, first + len(lines)):
@@ -180,6 +183,10 @@ class Journal:
         """Remember a block; raises `RunError` when it cannot be written."""
         self._write(encode(block))
         self.blocks.put(block)
+
+    def tail(self) -> JournalTail:
+        """What others write into the journal beside this writer."""
+        return JournalTail(self.path.parent.parent, self.key, self.path)
 
     def distrust(self) -> None:
         """Remember for good that replays were found wrong."""
@@ -229,8 +236,7 @@ def set_aside(journal: Path) -> None:
 
 
 def repair(folder: Path) -> list[str]:
-    """Leave broken lines out of every journal file, keeping the old file as `NAME.jsonl.damaged` (then
-    `.damaged.1`, …); says what it did.
+    """Leave broken lines out of every file, keeping the old as `NAME.jsonl.damaged` (`.damaged.1`, …); says so.
 
     A file whose first line is broken is set aside whole, since nobody can tell what its scores belong to.
     """
@@ -265,10 +271,7 @@ class JournalTail:
         self._read: dict[Path, tuple[int, int]] = {}
 
     def look(self) -> Iterator[Block | None]:
-        """New blocks, file by file; None where a writer found that replays cannot be trusted.
-
-        Raises `RunError` where a line is damaged, or a file was written under another key.
-        """
+        """New blocks; None where a writer found that replays cannot be trusted. Raises as `read_blocks` does."""
         for path in journal_files(self._folder):
             if path != self._own:
                 yield from self._look_into(path)

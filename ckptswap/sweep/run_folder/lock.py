@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ckptswap.errors import RunError
-from ckptswap.sweep.run_folder.names import LOCK
-from ckptswap.sweep.run_folder.plain import faults, read_plain
+from ckptswap.sweep.run_folder.plain import LOCK, faults, read_plain
 from ckptswap.sweep.run_folder.sealed import sealed, unsealed
 
 LOCK_MOST = 10_000
