@@ -16,6 +16,7 @@ from ckptswap.sweep.run_folder.lock import Lock
 from ckptswap.sweep.run_folder.plan_file import RunMetric
 from ckptswap.sweep.stopping import Stop
 
+Progress = Callable[[int, int], None]
 PAUSE = 1.0
 """Seconds between two looks at the worst drops."""
 SHOWN = 5
@@ -33,7 +34,7 @@ class Listeners:
     with the worst mean drops so far; now and then the whole table so far. `stop` is looked at after each block.
     """
 
-    progress: Callable[[int, int], None] | None = None
+    progress: Progress | None = None
     live: Callable[[Sequence[tuple[Cell, float]]], None] | None = None
     news: Callable[[Analysis], None] | None = None
     stop: Stop = field(default_factory=Stop)

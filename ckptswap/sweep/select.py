@@ -11,7 +11,7 @@ import glob
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ from ckptswap.statistics.intervals import Interval
 from ckptswap.sweep.analysis import load_result
 from ckptswap.sweep.donors import is_made
 from ckptswap.sweep.plan import Cell, Plan
+from ckptswap.sweep.progress import Progress
 from ckptswap.sweep.rebuild import rebuilt
 from ckptswap.sweep.result import Row, SweepResult
 from ckptswap.sweep.run_folder.folder import RunFolder
@@ -68,7 +69,7 @@ def select(
     run_dir: str | os.PathLike[str],
     *,
     tolerance: float | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     named: NamedAgain | None = None,
 ) -> Choice:
     """Find a largest set of a run's cells whose combined drop stays below the tolerance (default: the run's).
@@ -156,9 +157,7 @@ def _finest(plan: Plan) -> list[Cell]:
 class _Search:
     """Adds runs of cells to what is taken, as long as all together stay within the tolerance."""
 
-    def __init__(
-        self, engine: FullScorer, result: SweepResult, cells: int, progress: Callable[[int, int], None] | None
-    ) -> None:
+    def __init__(self, engine: FullScorer, result: SweepResult, cells: int, progress: Progress | None) -> None:
         self._engine, self._result, self._cells, self._progress = engine, result, cells, progress
         metric = next(metric for metric in engine.task.metrics if metric.name == result.metric)
         self._reduce, self._bounds = reduction(metric), metric.bounds

@@ -74,11 +74,12 @@ def _renamed(source: SweepSource, named: NamedAgain, folder: RunFolder) -> Sweep
     task = task.merge({key: values[key] for key in own}).merge(named.task)
     paths = [path if is_made(path) else os.path.abspath(path) for path in named.donors]
     donors = tuple(replace(own, path=path) for own, path in zip(source.donors, paths, strict=False))
+    are_all = len(paths) == len(source.donors)
     wanted = replace(
         source,
         spec=replace(source.spec, task=task),
         recipient=replace(source.recipient, path=os.path.abspath(named.recipient or "")),
-        donors=donors if len(donors) == len(source.donors) else (),
+        donors=donors if are_all else (),
         cwd=os.getcwd(),
         places=(),
     )
