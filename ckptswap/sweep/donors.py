@@ -25,13 +25,14 @@ MADE = "made"
 ORIGIN = "ckptswap.init_from"
 """Under this name a trained checkpoint's metadata has the hash of its initialisation's file."""
 FORMS = {
-    "init": "init:SEED",
-    "rewind": "rewind",
-    "zeros": "zeros",
-    "mean": "mean",
-    "shuffle": "shuffle:SEED",
-    "noise": "noise:SHARE or noise:SHARE:SEED",
+    "init": (r"init:(\d{1,18})", "init:SEED"),
+    "rewind": ("rewind", "rewind"),
+    "zeros": ("zeros", "zeros"),
+    "mean": ("mean", "mean"),
+    "shuffle": (r"shuffle:(\d{1,18})", "shuffle:SEED"),
+    "noise": (r"noise:(\d+(?:\.\d+)?)(?::(\d{1,18}))?", "noise:SHARE or noise:SHARE:SEED"),
 }
+"""How a word may go on, as a pattern and for people."""
 Remade = Callable[[str, np.ndarray], np.ndarray]
 """From a tensor's name and values to the values that take their place."""
 
@@ -65,40 +66,27 @@ def open_donor(text: str, recipient: Checkpoint, spec: TaskSpec) -> Checkpoint:
     """
     if not is_made(text):
         return open_checkpoint(text)
-    word, *numbers = text.split(":")
-    if word in ("rewind", "zeros", "mean") and numbers:
-        raise _no_sense(text, word)
+    word = text.partition(":")[0]
+    pattern, form = FORMS[word]
+    told = re.fullmatch(pattern, text)
+    if told is None:
+        raise UsageError(f"--from {text} makes no sense", remedy=f"write {form} (or ./{text} for a file)")
     if word == "rewind":
         return _rewound(recipient)
     if word == "init":
-        arrays = _initialised(recipient, spec, _seed(text, word, numbers))
+        arrays = _initialised(recipient, spec, int(told[1]))
     else:
-        arrays = dict(_remade(recipient, _way(text, word, numbers)))
+        arrays = dict(_remade(recipient, _way(word, *told.groups())))
     made = Checkpoint.from_arrays(arrays, metadata=recipient.metadata, path=text)
     made.format = MADE
     return made
 
 
-def _no_sense(text: str, word: str) -> UsageError:
-    return UsageError(f"--from {text} makes no sense", remedy=f"write {FORMS[word]} (or ./{text} for a file)")
-
-
-def _seed(text: str, word: str, numbers: list[str]) -> int:
-    if len(numbers) != 1 or not re.fullmatch(r"\d{1,18}", numbers[0]):
-        raise _no_sense(text, word)
-    return int(numbers[0])
-
-
-def _way(text: str, word: str, numbers: list[str]) -> Remade:
+def _way(word: str, number: str = "", seed: str | None = None) -> Remade:
     if word == "shuffle":
-        seed = _seed(text, word, numbers)
-        return lambda name, values: _draw(seed, name).permutation(values.reshape(-1)).reshape(values.shape)
+        return lambda name, values: _draw(number, name).permutation(values.reshape(-1)).reshape(values.shape)
     if word == "noise":
-        share, *rest = numbers or [""]
-        seed = _seed(text, word, rest) if rest else 0
-        if not re.fullmatch(r"\d+(\.\d+)?", share):
-            raise _no_sense(text, word)
-        return lambda name, values: _moved(_draw(seed, name), values, float(share))
+        return lambda name, values: _moved(_draw(seed or "0", name), values, float(number))
     return lambda name, values: np.full_like(values, _mean(values) if word == "mean" and values.size else 0)
 
 
@@ -106,9 +94,9 @@ def _mean(values: np.ndarray) -> np.ndarray:
     return dtypes.rounded(values.astype(np.float64).mean(keepdims=True), values.dtype).reshape(())
 
 
-def _draw(seed: int, name: str) -> np.random.Generator:
+def _draw(seed: str, name: str) -> np.random.Generator:
     """Random numbers of a tensor's own, whatever else the checkpoint holds."""
-    digest = hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogatepass")).digest()
+    digest = hashlib.sha256(f"{int(seed)} {name}".encode("utf-8", "surrogatepass")).digest()
     return np.random.default_rng(int.from_bytes(digest[:16]))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,8 @@ from torch.utils.hooks import RemovableHandle
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.task import Task
+
+Hook = Callable[..., None]
 
 
 def layer_order(task: Task, checkpoint: Checkpoint) -> list[str]:
@@ -26,13 +28,7 @@ def layer_order(task: Task, checkpoint: Checkpoint) -> list[str]:
     def begins(name: str, *_: Any) -> None:
         called.setdefault(name, len(called))
 
-    _run_hooked(
-        task,
-        (
-            module.register_forward_pre_hook(partial(begins, name))
-            for name, module in task.model.named_modules(remove_duplicate=False)
-        ),
-    )
+    _forward(task, begins, once=False)
     places: dict[str, tuple[int, int]] = {}
     before = -1
     for at, layer in enumerate(layers):
@@ -54,26 +50,20 @@ def layers_before_norm(task: Task) -> dict[str, str]:
         if isinstance(output, Tensor) and not list(module.children()):
             given[id(output)] = (name, output)  # held, so that no other takes its id
 
-    _run_hooked(
-        task,
-        (
-            hook
-            for name, module in task.model.named_modules()
-            for hook in (
-                module.register_forward_pre_hook(partial(receives, name)),
-                module.register_forward_hook(partial(gives, name)),
-            )
-        ),
-    )
+    _forward(task, receives, gives)
     return normed
 
 
-def _run_hooked(task: Task, hooks: Iterable[RemovableHandle]) -> None:
-    """One forward pass, pinned, with these hooks, which are registered as they are drawn."""
+def _forward(task: Task, before: Hook, after: Hook | None = None, *, once: bool = True) -> None:
+    """Run the model, telling of each module by its name before and after it runs; `once`: by one name only."""
+    hooks: list[RemovableHandle] = []
     with task.pinned():
-        registered = list(hooks)
         try:
+            for name, module in task.model.named_modules(remove_duplicate=once):
+                hooks.append(module.register_forward_pre_hook(partial(before, name)))
+                if after is not None:
+                    hooks.append(module.register_forward_hook(partial(after, name)))
             task.forward(task.first_inputs())
         finally:
-            for hook in registered:
+            for hook in hooks:
                 hook.remove()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -140,14 +141,10 @@ class ScoredRun:
 
 
 def is_complete(folder: RunFolder) -> bool:
-    """Whether there is a run with a score, or a failure, for everything in its plan on every sample.
-
-    What is damaged is not complete: whoever sweeps there again is told.
-    """
-    try:
+    """Whether there is a whole run, complete in the same sense; whoever sweeps in a damaged one again is told."""
+    with suppress(RunError):
         return ScoredRun.read(folder).is_complete
-    except RunError:
-        return False
+    return False
 
 
 def _with_baseline(blocks: Blocks) -> Iterable[Block]:

@@ -116,14 +116,17 @@ def _pictures(task: Task, given: Tensor, truth: Tensor, baseline: Tensor, varian
     if task.metrics[0].compares == "classes":
         cut = 0.5 if task.spec.output == "probability" else 0.0
         masks = {name: image if name == "truth" else _classes(image, cut) for name, image in images.items()}
-        drawn = {name: _coloured(mask.reshape(mask.shape[-2:])) for name, mask in masks.items()}
+        ids = {name: mask.reshape(mask.shape[-2:]).astype(int) for name, mask in masks.items()}
+        again = len(_PALETTE) - 1
+        colours = np.array(_PALETTE, np.uint8)
+        drawn = {name: colours[np.where(of <= 0, 0, (of - 1) % again + 1)] for name, of in ids.items()}
     else:
         drawn = {name: _image(image, images["truth"]) for name, image in images.items()}
     return {"input": _png(_image(own, own)), **{name: _png(pixels) for name, pixels in drawn.items()}}
 
 
 def _classes(scores: np.ndarray, cut: float) -> np.ndarray:
-    """(C, H, W) → class ids (H, W), as the metric takes them: one channel by a cut, several by the greatest."""
+    """(C, H, W) → class ids (H, W), as the metric takes them."""
     scores = scores[None] if scores.ndim == 2 else scores
     return (scores[0] > cut).astype(int) if len(scores) == 1 else scores.argmax(axis=0)
 
@@ -135,13 +138,6 @@ def _image(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
     scaled = np.clip((values - low) / ((high - low) or 1.0), 0, 1)
     bytes_ = np.round(255 * np.nan_to_num(scaled)).astype(np.uint8)
     return bytes_.transpose(1, 2, 0) if len(bytes_) == 3 else bytes_[0]
-
-
-def _coloured(mask: np.ndarray) -> np.ndarray:
-    """Class ids (H, W) → (H, W, 3) uint8."""
-    ids = mask.astype(int)
-    around = len(_PALETTE) - 1
-    return np.array(_PALETTE, np.uint8)[np.where(ids <= 0, 0, (ids - 1) % around + 1)]
 
 
 def _png(pixels: np.ndarray) -> str:

@@ -28,13 +28,6 @@ class Blocks(dict[tuple[str, int], Block]):
     distrusted = False
     """Whether replays were found wrong: then none of theirs is kept."""
 
-    def take(self, block: Block | None) -> None:
-        """Add what a journal's line gives; None says that replays were found wrong."""
-        if block is None:
-            self.distrust()
-        else:
-            self.put(block)
-
     def put(self, block: Block) -> None:
         """Add one, unless a better one is there."""
         if self.distrusted and block.engine == REPLAY:

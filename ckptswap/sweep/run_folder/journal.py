@@ -126,7 +126,10 @@ def read_blocks(folder: Path, *, key: str) -> Blocks:
             if lines and _is_torn(lines[-1]):
                 lines.pop()
             for block in _read_lines(path, lines, key):
-                blocks.take(block)
+                if block is None:
+                    blocks.distrust()
+                else:
+                    blocks.put(block)
     finally:
         if enabled:
             gc.enable()

@@ -1,7 +1,6 @@
-"""What `plan.json` says, as typed data. A sound checksum says that nothing has changed since, not who wrote it.
-
-`RunPlan` is parsed once, and each part is held against its type; `refuse_odd_run` holds the parts against each
-other, and the journal's blocks against them, so that whatever reads them needs no care of its own.
+"""What `plan.json` says, as typed data. A sound checksum says that nothing has changed since, not who wrote it:
+each part is held against its type, and the parts and the journal's blocks against each other, so that whatever
+reads them needs no care of its own.
 """
 
 from __future__ import annotations
@@ -132,25 +131,21 @@ def refuse_odd_run(run: RunPlan, blocks: Collection[Block]) -> None:
         raise ValueError("its groups are not those of its samples")
     if {len(run.donor_misfits), len(run.source.donors)} != {donors}:
         raise ValueError("its donors are not told")
-    _refuse_odd_cells(run.plan, donors, len(blocks))
+    plan = run.plan
+    if any(cell.by not in plan.by or cell.donor >= donors or not cell.names for cell in plan.cells):
+        raise ValueError("it has cells that belong nowhere")
+    if len({(cell.by, cell.layer, cell.kind, cell.names, cell.donor) for cell in plan.cells}) < len(plan.cells):
+        raise ValueError("it has the same cell twice")
+    if len({cell.kind for cell in plan.cells}) > MOST_KINDS:
+        raise ValueError("it has more kinds than there can be")
+    if len(plan.alphas) * len(plan.cells) > MOST_POINTS + 10 * len(blocks):
+        raise ValueError("it has more points of paths than anybody scores")
     metrics = [metric.name for metric in run.metrics]
     if run.race and run.race.metric not in metrics:
         raise ValueError("its race is for nothing that is measured")
     if not metrics or len(set(metrics)) != len(metrics):
         raise ValueError("its metrics are not told")
     refuse_odd_blocks(blocks, list(map(len, run.walk)), run.metrics)
-
-
-def _refuse_odd_cells(plan: Plan, donors: int, blocks: int) -> None:
-    for cell in plan.cells:
-        if cell.by not in plan.by or cell.donor >= donors or not cell.names:
-            raise ValueError("it has cells that belong nowhere")
-    if len({(cell.by, cell.layer, cell.kind, cell.names, cell.donor) for cell in plan.cells}) < len(plan.cells):
-        raise ValueError("it has the same cell twice")
-    if len({cell.kind for cell in plan.cells}) > MOST_KINDS:
-        raise ValueError("it has more kinds than there can be")
-    if len(plan.alphas) * len(plan.cells) > MOST_POINTS + 10 * blocks:
-        raise ValueError("it has more points of paths than anybody scores")
 
 
 def refuse_odd_blocks(
