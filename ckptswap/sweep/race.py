@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 
 from ckptswap.errors import UsageError
+from ckptswap.records import Count
 
 FIRST = 16
 """Samples before the first decision."""
@@ -59,6 +60,32 @@ class RaceRules:
             raise UsageError(f"epsilon is {self.epsilon:g}", remedy="give 0 or a small drop")
         if self.ceiling is not None and not math.isfinite(self.ceiling):
             raise UsageError(f"ceiling is {self.ceiling:g}", remedy="give none where none is known")
+
+
+@dataclass(frozen=True)
+class Race:
+    """The race of a run: by which of its metrics, and its rules. `bounds` are those of one sample's score."""
+
+    metric: str
+    direction: Literal["max", "min"]
+    top: Count
+    confidence: float
+    epsilon: float
+    bounds: tuple[float | None, float | None]
+
+    def __post_init__(self) -> None:
+        self.rules  # noqa: B018 - raises `UsageError` for rules that make no sense, also in a plan that was forged
+
+    @property
+    def rules(self) -> RaceRules:
+        """Without a ceiling, which depends on the baseline."""
+        return RaceRules(self.top, self.confidence, self.epsilon)
+
+    def rules_for(self, baseline: np.ndarray) -> RaceRules:
+        """With the largest drop that one sample can have from the baseline's score."""
+        low, high = self.bounds
+        bounds = (-np.inf if low is None else low, np.inf if high is None else high)
+        return replace(self.rules, ceiling=largest_drop(baseline, bounds, self.direction))
 
 
 @dataclass(frozen=True)

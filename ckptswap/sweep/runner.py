@@ -21,14 +21,14 @@ from ckptswap.errors import CkptswapError, ModelError, RunError, TaskError, Usag
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.recalibration import fingerprint, load_calibration
 from ckptswap.scoring.replay import MEMORY, scorer_of
-from ckptswap.scoring.scorer import Block, Cost, Every, Scorer
+from ckptswap.scoring.scorer import Block, Every, Scorer
 from ckptswap.scoring.variant import BASELINE, RECIPIENT, Variant
 from ckptswap.sweep.analysis import Analysis, analysed
 from ckptswap.sweep.layers import layer_order
-from ckptswap.sweep.loop import score_missing
+from ckptswap.sweep.loop import refuse_race, run_race, score_missing
 from ckptswap.sweep.plan import UNREAD, Plan, make_plan
 from ckptswap.sweep.progress import BlockProgress, Leaderboard, Listeners, OutOfTime
-from ckptswap.sweep.racing import Race, refuse_race, run_race
+from ckptswap.sweep.race import Race
 from ckptswap.sweep.run_folder.blocks import Blocks, donor_id
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import Journal, key_of
@@ -95,10 +95,6 @@ class Sweep:
             if not misfit
         ]
         return whole + self.plan.variants()
-
-    def cost(self) -> Cost:
-        """What the whole sweep takes when nothing is in the journal yet, from one timed batch."""
-        return self.scorer.cost(self.variants)
 
     def source(self) -> SweepSource:
         """What it takes to build the engine again, elsewhere or later."""
@@ -189,7 +185,7 @@ class Sweep:
         progress.deadline = None if budget is None else time.monotonic() + budget
         with suppress(OutOfTime):
             if run.race:
-                run_race(run.race, self.plan, self.scorer, self.variants, journal, progress)
+                run_race(run, self.scorer, self.variants, journal, progress)
             elif executor:
                 executor.run(self, journal, progress)
             else:

@@ -14,8 +14,8 @@ from ckptswap.errors import MetricError, RunError, UsageError, near
 from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import BASELINE, Variant
 from ckptswap.statistics import totals
-from ckptswap.sweep.plan import Cell, Plan
-from ckptswap.sweep.racing import Race, SplitRace, split_races
+from ckptswap.sweep.plan import By, Cell, Plan
+from ckptswap.sweep.race import Race, RaceRules, Standing, chunk_ends, standing
 from ckptswap.sweep.run_folder.blocks import Blocks, Scores
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.plan_file import RunMetric, RunPlan
@@ -23,6 +23,20 @@ from ckptswap.task.metrics import Metric, recorded_metric
 
 DEFAULT_TOLERANCE = 0.01
 """Of the distance between the baseline and a constant prediction."""
+
+
+@dataclass(frozen=True)
+class SplitRace:
+    """The race of one split: its variants, failed ones left out, and how they stand."""
+
+    by: By
+    variants: tuple[str, ...]
+    standing: Standing
+
+    @property
+    def leaders(self) -> list[str]:
+        """The variants that lead on all samples, the worst drop first."""
+        return [self.variants[at] for at in self.standing.leaders]
 
 
 @dataclass(frozen=True)
@@ -75,10 +89,28 @@ class ScoredRun:
         """The race, where it is for this metric."""
         return self.run.race if self.run.race and self.run.race.metric == self.metric.name else None
 
+    @property
+    def race_rules(self) -> RaceRules | None:
+        """The race's, with the largest drop that one sample can have."""
+        return self.race and self.race.rules_for(self.statistics(BASELINE))
+
     @cached_property
     def races(self) -> tuple[SplitRace, ...]:
-        """How the race of each split stands."""
-        return tuple(split_races(self.race, self.plan, self.scores, self.run.units)) if self.race else ()
+        """How the race of each split stands, found out anew from the scores, as if never interrupted."""
+        rules, scores, walk = self.race_rules, self.scores, np.concatenate(self.scores.walk)
+        if rules is None:
+            return ()
+        sign = 1.0 if self.metric.direction == "max" else -1.0
+        ends, units = chunk_ends([len(places) for places in scores.walk]), np.asarray(self.run.units)[walk]
+        baseline = self.statistics(BASELINE)[walk, 0]
+        races = []
+        for by in self.plan.by:
+            measured = [cell.variant for cell in self.plan.cells if cell.by == by and cell.status == "measured"]
+            variants = tuple(variant for variant in dict.fromkeys(measured) if scores.failed(variant) is None)
+            if variants:
+                drops = [sign * (baseline - self.statistics(variant)[walk, 0]) for variant in variants]
+                races.append(SplitRace(by, variants, standing(np.array(drops), ends, rules, units)))
+        return tuple(races)
 
     @property
     def reduce(self) -> totals.Reduce:

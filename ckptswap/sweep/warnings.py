@@ -101,8 +101,8 @@ def _beside_notes(run: ScoredRun) -> Iterator[str]:
 
 
 def _race_notes(run: ScoredRun) -> Iterator[str]:
-    race = run.race
-    if race is None:
+    race, rules = run.race, run.race_rules
+    if race is None or rules is None:
         return
     sure = f"at {race.confidence:.0%} confidence, drops within {race.epsilon:.4g} counting as tied"
     for split in run.races:
@@ -112,7 +112,7 @@ def _race_notes(run: ScoredRun) -> Iterator[str]:
             yield f"{what}: decided {sure}, on {share}"
         else:
             yield f"{what}: {int((~now.outside).sum())} rows are still in it, on {share} so far"
-    if race.rules_for(run.scores).ceiling is None:
+    if rules.ceiling is None:
         yield f"one sample's {race.metric} has no bound, so that the race's confidence is not guaranteed"
 
 

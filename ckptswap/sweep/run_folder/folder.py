@@ -32,7 +32,7 @@ from ckptswap.sweep.run_folder.plain import (
     unused,
 )
 from ckptswap.sweep.run_folder.plan_file import RunPlan, refuse_odd_run
-from ckptswap.sweep.run_folder.samples import Hit, Samples, parsed_samples, samples_json
+from ckptswap.sweep.run_folder.samples import PICTURE, Hit, Samples, parsed_samples, samples_json
 from ckptswap.sweep.run_folder.sealed import is_own, plain_json, sealed, unsealed
 
 _FILES = re.compile(r"(plan|samples|experiment|sweeps)\.json|lock|(result|report)\.\w+")
@@ -222,7 +222,7 @@ class RunFolder:
         if kept is None:
             return None
         samples, key = kept
-        if not samples.are_pictures:
+        if not all(uri.startswith(PICTURE) for hit in samples.hits for uri in hit.pictures.values()):
             raise RunError(f"{path} holds something else than pictures", remedy="remove it")
         plan = self.read_plan()
         if key != _samples_key(plan):

@@ -50,7 +50,11 @@ def refuse_precious(path: str | os.PathLike[str], *, force: bool = False) -> Non
     """
     if is_stream(path):
         return
-    if _is_checkpoint(path):
+    try:
+        open_checkpoint(path).close()
+    except CkptswapError:
+        pass
+    else:
         raise FileError(f"{os.fspath(path)} is a checkpoint", remedy="write the result elsewhere")
     run = _run_that_remembers(Path(path))
     if run is not None:
@@ -84,20 +88,13 @@ def refuse_occupied(folder: Path, *, run: Iterable[str] = REMEMBERED, results: I
     Traceback (most recent call last):
     ckptswap.errors.FileError: .../result.csv is in the way, and is not a run's: use another folder...
     """
-    if _says_that_it_is_a_run(folder):
+    # Less readily than by `_is_run`: a person may have a `plan.json` and a `journal/`.
+    if _SCHEMA in _head(folder / PLAN) or (_is_run(folder) and any((folder / JOURNAL).glob("*.jsonl"))):
         return
     own = [folder / name for name in run if not (name == LOCK and b'"token"' in _head(folder / name))]
     made = [folder / name for name in results if not is_export(folder / name)]
     for path in filter(os.path.lexists, (*own, *made)):  # a sweep that was killed early leaves its lock alone
         raise FileError(f"{path} is in the way, and is not a run's", remedy="use another folder, or move it away")
-
-
-def _is_checkpoint(path: str | os.PathLike[str]) -> bool:
-    try:
-        open_checkpoint(path).close()
-    except CkptswapError:
-        return False
-    return True
 
 
 def _run_that_remembers(path: Path) -> Path | None:
@@ -109,11 +106,6 @@ def _run_that_remembers(path: Path) -> Path | None:
 def _is_run(folder: Path) -> bool:
     """Whether a sweep keeps its plan here. Where the plan is damaged, the journal beside it tells."""
     return os.path.isfile(folder / PLAN) and (_SCHEMA in _head(folder / PLAN) or (folder / JOURNAL).is_dir())
-
-
-def _says_that_it_is_a_run(folder: Path) -> bool:
-    """The same, less readily: a person may have a `plan.json` and a `journal/`."""
-    return _SCHEMA in _head(folder / PLAN) or (_is_run(folder) and any((folder / JOURNAL).glob("*.jsonl")))
 
 
 def _head(path: Path) -> bytes:

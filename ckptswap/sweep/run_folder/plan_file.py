@@ -13,7 +13,7 @@ from typing import Any, Literal
 from ckptswap.records import Count, from_json, parsed, to_json
 from ckptswap.scoring.scorer import EXTENT, Block, Measure, Scorer
 from ckptswap.sweep.plan import Plan
-from ckptswap.sweep.racing import Race
+from ckptswap.sweep.race import Race
 from ckptswap.sweep.spec import SweepSource, SweepSpec
 from ckptswap.task.metrics import recorded_metric
 
