@@ -57,8 +57,8 @@ def agreement(results: Mapping[str, SweepResult]) -> Agreement:
 
     Raises `UsageError` for fewer than two, for runs of several donors, and for runs whose metrics or modes differ.
     """
-    runs = list(results.values())
     _refuse(results)
+    runs = list(results.values())
     known = [_cells(result) for result in runs]
     places = list(dict.fromkeys(place for cells in known for place in cells))
     cells = [_shared(place, [cells.get(place) for cells in known]) for place in places]

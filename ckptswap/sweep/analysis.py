@@ -71,8 +71,7 @@ def load_result(
 def load_analysis(
     run_dir: str | os.PathLike[str], metric: str | None = None, tolerance: float | None = None
 ) -> Analysis:
-    """The table of a run folder; variants that are not scored yet have no row. `tolerance` overrides the run's
-    own.
+    """The table of a run folder, of what is scored so far; `tolerance` overrides the run's own.
 
     Raises `RunError` for a folder that is no run, is damaged, or has no baseline yet, `MetricError` for a metric
     that it does not hold, and `UsageError` for a tolerance that is no number or below 0.
@@ -108,8 +107,7 @@ def _drops(
 ) -> tuple[Sample, dict[str, RowIntervals], list[int]]:
     """Each variant's drop from the baseline on the samples that it was scored on itself.
 
-    The sample's columns are the baseline on all samples, on each other set of them, then the variants; the last
-    result tells which of the baselines each is paired with.
+    Columns are the baseline on all samples, on each other set of them, then the variants; `paired` with which.
     """
     baseline = run.statistics(reference)
     everything = totals.scored(baseline)

@@ -54,11 +54,10 @@ def is_file(text: str) -> bool:
 def open_donor(text: str, recipient: Checkpoint, spec: TaskSpec) -> Checkpoint:
     """The donor that a word or a path names.
 
-    `init` is the model freshly initialised, `rewind` the file beside the recipient from which its training
-    began, `zeros` and `mean` hold 0 or each tensor's own mean, `shuffle` its values in another order, `noise`
-    values moved by ±SHARE of themselves: the relative L2 distance. What is no float stays the recipient's.
-    Raises `UsageError` for a word that makes no sense, `MismatchError` where `rewind` finds no file,
-    `ModelError` without a model.
+    `init` is the model freshly initialised, `rewind` the file from which the recipient's training began, `zeros`
+    and `mean` hold 0 or each tensor's own mean, `shuffle` its values in another order, `noise` values moved by
+    ±SHARE of themselves. What is no float stays the recipient's. Raises `UsageError` for a word that makes no
+    sense, `MismatchError` where `rewind` finds no file, `ModelError` where `init` cannot build the model.
 
     >>> own = Checkpoint.from_arrays({"w": np.array([1.0, 3.0])})
     >>> open_donor("mean", own, TaskSpec()).read("w").tolist()

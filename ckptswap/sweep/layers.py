@@ -19,8 +19,7 @@ Hook = Callable[..., None]
 def layer_order(task: Task, checkpoint: Checkpoint) -> list[str]:
     """The checkpoint's layers in the order in which a forward pass first calls them.
 
-    A layer that is not called by itself (attention's output projection, a stage that nothing reads) has its place
-    behind the layer before it in the checkpoint.
+    One that is not called by itself (attention's output projection) has its place behind the one before it.
     """
     layers = list(dict.fromkeys(entry.layer for entry in checkpoint.values()))
     called: dict[str, int] = {}

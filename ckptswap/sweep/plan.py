@@ -148,9 +148,8 @@ def make_plan(
 ) -> Plan:
     """Split the selection in each of the given ways and compare each tensor of each donor once.
 
-    `order` are the layers in the order in which they run, for prefixes and suffixes. Raises `SelectionError` when
-    nothing is selected, `UsageError` for a split that the mode makes no sense of, `FormatError` when a checksum is
-    wrong.
+    `order`: layers as they run, for prefixes and suffixes. Raises `SelectionError` when nothing is selected,
+    `UsageError` for a split that the mode makes no sense of, `FormatError` when a checksum is wrong.
     """
     given = [donor] if isinstance(donor, Checkpoint) else donor
     donors = [with_twins(giving, recipient.ties) for giving in given]

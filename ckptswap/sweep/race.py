@@ -93,7 +93,7 @@ class Standing:
     """A race between two steps.
 
     `scored` (V,): samples of the walk that decisions rest on. `wanted` (V,): samples that must be scored before
-    the race can go on, equal to `scored` when it is over. `outside` (V,): ruled out. `leaders`: at most `top`
+    it goes on, equal to `scored` when it is over. `outside` (V,): ruled out. `leaders`: at most `top`
     variants with all samples, worst drop first. `bar`: the drop of the last, None while there are fewer than
     `top`.
     """

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -37,7 +39,7 @@ from ckptswap.sweep.run_folder.plan_file import Guess, Made, RunMetric, RunPlan,
 from ckptswap.sweep.scored_run import ScoredRun
 from ckptswap.sweep.screen import screen
 from ckptswap.sweep.sides import Sides, as_in_model, conditions, misfit_of, named_alike, open_sides
-from ckptswap.sweep.spec import RunOptions, SourceFile, SweepSource, SweepSpec, places
+from ckptswap.sweep.spec import RunOptions, SourceFile, SweepSource, SweepSpec
 from ckptswap.sweep.worst_samples import worst_samples
 from ckptswap.task import Task, TaskSpec, load_task
 from ckptswap.task.callables import first_line
@@ -101,8 +103,8 @@ class Sweep:
         spec, files = self.spec, tuple(map(SourceFile.of, self.donors))
         if self.scorer.needs_model:  # another can't be built again
             spec = replace(spec, engine=self.runs_model.how, memory=self.runs_model.memory)
-        own, cwd = SourceFile.of(self.recipient), str(Path.cwd())
-        return SweepSource(spec, self.key, files, own, cwd, places(), self.plan.recalibration)
+        own, places = SourceFile.of(self.recipient), tuple(map(os.path.abspath, sys.path))
+        return SweepSource(spec, self.key, files, own, os.getcwd(), places, self.plan.recalibration)
 
     def check(self, options: RunOptions, executor: Executor | None = None) -> None:
         """Refuse what `run` refuses before any work, for a plan that is only shown. Raises as `run` does."""
@@ -121,10 +123,9 @@ class Sweep:
     ) -> Analysis:
         """Score what the journal lacks, and give the table; blocks are computed by `executor` (None: here).
 
-        However it is interrupted, the journal continues. Raises `UsageError` for a race or a tolerance that
-        makes no sense, `RunError` for a folder that another sweep works on, or that was made under other
-        conditions, `TaskError` when the baseline fails, which leaves no new folder, `Stopped` when a listener
-        asked for it.
+        However it is interrupted, the journal continues. Raises `UsageError` for a race or a tolerance without
+        sense, `RunError` for a folder that another sweep works on or that other conditions made, `TaskError` when
+        the baseline fails, which leaves no new folder, `Stopped` when a listener asked for it.
         """
         self.check(options, executor)
         made = self.folder.first_missing()
@@ -292,8 +293,8 @@ def prepare(spec: SweepSpec, sides: Sides, run: str | Path | None = None) -> Swe
 
     Both sides go by the model's names, and the notes say so. Nothing is written. Raises `SelectionError` when
     nothing is selected, `UsageError` for modes and calibrations that make no sense, `TaskError` when the task
-    cannot be built or run, `MismatchError` when the recipient does not fit the model, `ModelError` without
-    statistics.
+    cannot be built or run, `MismatchError` when the recipient does not fit, `ModelError` where none can be
+    calibrated.
     """
     loaded = load_model(spec.task, sides.recipient)
     names, own = tensors_of(loaded.model.state_dict()), loaded.fit.taken

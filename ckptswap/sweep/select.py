@@ -72,9 +72,8 @@ def select(
     progress: Progress | None = None,
     named: NamedAgain | None = None,
 ) -> Choice:
-    """Find a largest set of a run's cells whose combined drop stays below the tolerance (default: the run's).
-
-    `progress` is called with how many cells are decided and how many there are.
+    """Find a largest set of a run's cells whose combined drop stays below the tolerance (default: the run's),
+    and tell `progress` how many are decided and how many there are.
 
     It stays below when the upper end of the 95 % interval of its drop does. A cell that moved too few groups to be
     told reusable is not tried; with fewer than 8 groups none is. Of several donors each cell takes the one that

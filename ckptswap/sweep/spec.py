@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -88,8 +87,7 @@ def _between(alphas: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def checked_tolerance(value: float | None) -> float | None:
-    """A drop's limit as it may be given, None where it is not. Raises `UsageError` for no finite number, or
-    below 0.
+    """A drop's limit as it may be given, or None. Raises `UsageError` unless it is a finite number of 0 or more.
 
     >>> checked_tolerance(0.5), checked_tolerance(None)
     (0.5, None)
@@ -264,11 +262,6 @@ class SweepSource:
     cwd: str
     places: tuple[str, ...]
     calibrated_on: str | None = None
-
-
-def places() -> tuple[str, ...]:
-    """Where this process looks for modules, as absolute paths."""
-    return tuple(os.path.abspath(place) for place in sys.path)
 
 
 def calibration_of(batches: int | None, data: str | None, args: Mapping[str, Any]) -> Calibration | None:

@@ -150,11 +150,8 @@ class RunFolder:
             )
 
     def repair(self, plan: RunPlan) -> list[str]:
-        """Leave damaged lines out of the journal, and write a plan that cannot be read anew, where the journal has
-        scores of the same conditions, keeping the old file as `plan.json.damaged`; says what it did.
-
-        Raises `RunError` where the journal was made under other conditions.
-        """
+        """Leave damaged lines out of the journal, and write a plan that cannot be read anew, keeping the old file;
+        says what it did. Raises `RunError` where the journal was made under other conditions."""
         repaired, path = repair(self.path), self.plan_path
         with suppress(RunError):
             self.read_plan()

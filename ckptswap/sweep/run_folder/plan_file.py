@@ -34,11 +34,8 @@ _KEY = {
 
 @dataclass(frozen=True)
 class RunMetric:
-    """A metric of a run: which way is better, a constant prediction's score, bounds of one sample's score, and
-    whether its value is the mean over samples.
-
-    What does not exist is None.
-    """
+    """A metric of a run: which way is better, a constant prediction's score, between which bounds one sample's
+    lies (None: none), and whether its value is the mean over samples."""
 
     name: str
     direction: Literal["max", "min"]
