@@ -91,7 +91,7 @@ def analysed(run: ScoredRun) -> Analysis:
         for cell, new, path in zip(cells, again, paths, strict=True)
     ]
     order = _order(cells, rows, run)
-    ranked = _ranked([cells[at] for at in order], [rows[at] for at in order])
+    ranked = _ranked(order, cells, rows)
     first = len(sample.columns) - len(variants)
     places = {variant: (first + at, paired[at]) for at, variant in enumerate(variants)}
     columns = {
@@ -249,10 +249,10 @@ def _order(cells: Sequence[Cell], rows: Sequence[Row], run: ScoredRun) -> list[i
     return sorted(range(len(cells)), key=key)
 
 
-def _ranked(cells: Sequence[Cell], rows: Sequence[Row]) -> list[Row]:
-    """Rank 1, 2, … within each split, for measured rows."""
-    rank: dict[Any, Iterator[int]] = defaultdict(lambda: count(1))
+def _ranked(order: Sequence[int], cells: Sequence[Cell], rows: Sequence[Row]) -> list[Row]:
+    """The rows in this order, measured ones with rank 1, 2, … within each split."""
+    ranks: dict[Any, Iterator[int]] = defaultdict(lambda: count(1))
     return [
-        replace(row, rank=next(rank[cell.by])) if row.status == "measured" else row
-        for cell, row in zip(cells, rows, strict=True)
+        replace(rows[at], rank=next(ranks[cells[at].by])) if rows[at].status == "measured" else rows[at]
+        for at in order
     ]

@@ -319,8 +319,9 @@ def prepare(spec: SweepSpec, sides: Sides, run: str | Path | None = None) -> Swe
         plan = plan.without_effect(scorer.unread() | counters)
     told = replace(spec, donors=tuple(donor.path for donor in donors), recipient=recipient.path, task=task.spec)
     now = conditions(scorer, donors, recipient)
+    folder = RunFolder(Path("runs") / key_of(now)[:12] if run is None else run)
     notes = tuple(dict.fromkeys((*sides.notes, *loaded.fit.notes, *renamings, *sides.hints)))
-    return Sweep(told, scorer, recipient, donors, plan, now, _folder(run, now), misfits, order, notes)
+    return Sweep(told, scorer, recipient, donors, plan, now, folder, misfits, order, notes)
 
 
 def prepare_external(
@@ -341,12 +342,9 @@ def prepare_external(
     scorer = make_scorer(donors, recipient)
     plan = make_plan(donors, recipient, spec.selection, spec.by, mode=spec.mode, alphas=spec.alphas)
     plan, now = plan.without_effect(scorer.unread()), conditions(scorer, donors, recipient)
+    folder = RunFolder(Path("runs") / key_of(now)[:12] if run is None else run)
     notes, misfits = (*sides.notes, *renamings, *sides.hints), (None,) * len(donors)
-    return Sweep(spec, scorer, recipient, donors, plan, now, _folder(run, now), misfits, notes=notes)
-
-
-def _folder(run: str | Path | None, now: Mapping[str, Any]) -> RunFolder:
-    return RunFolder(Path("runs") / key_of(now)[:12] if run is None else run)
+    return Sweep(spec, scorer, recipient, donors, plan, now, folder, misfits, notes=notes)
 
 
 def _refuse_estimate(scorer: FullScorer, baseline: Variant) -> None:
