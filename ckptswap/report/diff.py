@@ -110,7 +110,7 @@ def _side_lines(data: Mapping[str, Any], names: Sequence[str], style: Style) -> 
     """The files by their letters or names, with what they hold."""
     columns = [Column(), Column(smallest=20), Column(right=True, spare=1), Column(right=True, spare=2)]
     looks, sides = {"base": "", "a": "red", "b": "green"}, [data[name] for name in names]
-    rows = [
+    rows: list[list[Cell]] = [
         [Text(name, style=looks[name]), safe(side["path"]), plural(side["tensors"], "tensor"), size(side["bytes"])]
         for name, side in zip(names, sides, strict=True)
     ]

@@ -93,4 +93,4 @@ select_csv = partial(columns_csv, COLUMNS)
 
 def select_md(data: Mapping[str, Any]) -> str:
     """All cells as a table for GitHub, then the command."""
-    return "\n".join([columns_md(COLUMNS, data), "```sh", *data["commands"], "```", ""])
+    return "\n".join([columns_md(COLUMNS, data), "```sh", "\n".join(data["commands"]), "```", ""])

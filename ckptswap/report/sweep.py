@@ -86,7 +86,7 @@ def sweep_columns(
 
 def _asked_columns(result: SweepResult, signed: Callable[[float | None], str]) -> Iterator[Column]:
     """What only some sweeps were asked for: several donors, points on the way to them, new statistics."""
-    shown = {"right": True, "forms": f"csv md {_PEOPLE}"}
+    shown: dict[str, Any] = {"right": True, "forms": f"csv md {_PEOPLE}"}
     if len(result.donors) > 1:
         yield field("donor", safe, value=lambda row: result.donors[row.donor].path, forms="json csv md page")
     if any(row.path for row in result.rows):

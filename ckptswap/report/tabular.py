@@ -37,7 +37,7 @@ def _chosen(columns: Columns, rows: Sequence[Any], form: str) -> tuple[list[str]
     return [column.field for column in chosen], ([column.of(row) for column in chosen] for row in rows)
 
 
-def to_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def to_csv(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
     r"""RFC 4180 with `\n`; numbers in full, a missing or non-finite one empty.
 
     Lists are joined, shapes by `x`, names by `;`. Control characters are escaped, and a text that a spreadsheet
@@ -72,7 +72,7 @@ def _harmless(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
-def to_md(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def to_md(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
     r"""A GitHub table; numbers to the right, to four digits, a missing one as –.
 
     >>> print(to_md(["name", "drop"], [["a|b", 0.5], ["c", None]]), end="")
