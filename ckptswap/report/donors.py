@@ -30,7 +30,7 @@ def donor_lines(result: SweepResult, style: Style, top: int | None = None) -> li
     c      conv.bias      4  0  +0.100
     """
     names = letters_of(result.donors)
-    donors = [
+    donors: list[list[Cell]] = [
         [Text(name, style=HEADING), safe(donor.path), number(donor.score)]
         for name, donor in zip(names, result.donors, strict=True)
     ]
@@ -40,7 +40,7 @@ def donor_lines(result: SweepResult, style: Style, top: int | None = None) -> li
     if is_recalibrated(result):
         asked[": drop with new batch norm statistics"] = lambda row: (
             recalibrated_drop(row),
-            row.recalibrated and row.recalibrated.verdict,
+            row.recalibrated.verdict if row.recalibrated else None,
         )
     if any(row.path for row in result.rows):
         asked[": barrier on the way to the donor"] = lambda row: (barrier_of(row), None)
