@@ -92,7 +92,7 @@ class ScoredRun:
     @property
     def race_rules(self) -> RaceRules | None:
         """The race's, with the largest drop that one sample can have."""
-        return self.race and self.race.rules_for(self.statistics(BASELINE))
+        return self.race.rules_for(self.statistics(BASELINE)) if self.race else None
 
     @cached_property
     def races(self) -> tuple[SplitRace, ...]:
