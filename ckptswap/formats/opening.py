@@ -43,11 +43,6 @@ def open_in(folder: Folder, name: str | None = None) -> Checkpoint:
     return checkpoint
 
 
-def formats() -> list[Format]:
-    """All formats, ours first."""
-    return list(registry.every("formats"))
-
-
 def _open_folder(folder: Folder) -> Checkpoint:
     for known in registry.every("formats"):
         name = known.inside(folder)
@@ -55,7 +50,7 @@ def _open_folder(folder: Folder) -> Checkpoint:
             source = folder.open(name)
             with kept(source):
                 return known.open(source, folder)
-    inside = [name for name in folder.names() if any(known.is_named(name) for known in formats())]
+    inside = [name for name in folder.names() if any(known.is_named(name) for known in registry.every("formats"))]
     names = [name for name in inside if name.endswith(INDEX)] or inside
     remedy = f"name one of {listing(names)}" if names else "name the checkpoint file itself"
     raise FileError(f"{folder.name} is a folder, and not of a form that we read", remedy=remedy)
@@ -75,7 +70,9 @@ def open_file(source: ByteSource, folder: Folder) -> Checkpoint:
         from ckptswap.formats.foreign import refuse_foreign
 
         refuse_foreign(source.name, head)
-        promised = next((known for known in formats() if known.promised and known.is_named(source.name)), None)
+        promised = next(
+            (known for known in registry.every("formats") if known.promised and known.is_named(source.name)), None
+        )
         if promised:
             return promised.open(source, folder)  # which says what is wrong with it
         raise FormatError(
@@ -87,9 +84,7 @@ def _refuse_disguise(source: ByteSource, known: Format) -> None:
     """A name that promises safetensors promises a file without code."""
     if not known.what or known.promised or known.is_named(source.name):  # then nobody else need be asked
         return
-    for other in formats():
+    for other in registry.every("formats"):
         if other.promised and other.is_named(source.name):
-            raise FormatError(
-                f"{source.name} is {known.what}, not a {other.name} file",
-                remedy="if you want it all the same, rename it",
-            )
+            fault = f"{source.name} is {known.what}, not a {other.name} file"
+            raise FormatError(fault, remedy="if you want it all the same, rename it")
