@@ -148,19 +148,16 @@ def write_npz(entries: Iterable[Entry], target: Target) -> None:
 def _written_header(entry: Entry, path: Path) -> bytes:
     if not dtypes.is_plain(entry.dtype):
         raise FormatError(f"{path} cannot hold {entry.name!r}", remedy=f"numpy has no {entry.dtype}")
-    if "\x00" in entry.name or not _fits_zip(entry.name):
+    try:
+        is_too_long = len(entry.name.encode("utf-8")) > 65_000
+    except UnicodeEncodeError:
+        is_too_long = True
+    if "\x00" in entry.name or is_too_long:
         raise FormatError(f"{path} cannot hold {entry.name!r:.80}", remedy="a zip archive has no such name")
     descr = dtypes.to_numpy(entry.dtype).str
     text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {entry.shape!r}, }}"
     room = -(len(MAGIC) + 4 + len(text) + 1) % ALIGNMENT
     return MAGIC + b"\x01\x00" + (len(text) + room + 1).to_bytes(2, "little") + f"{text}{' ' * room}\n".encode()
-
-
-def _fits_zip(name: str) -> bool:
-    try:
-        return len(name.encode("utf-8")) <= 65_000
-    except UnicodeEncodeError:
-        return False
 
 
 FORMAT = Format(
