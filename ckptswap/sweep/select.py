@@ -102,28 +102,20 @@ def select(
     with rebuilt(source, folder) as engine:
         search = _Search(engine, result, len(tried), progress)
         search.take(tried)
-        score, drop = search.measured(search.taken)
+        chosen = search.taken
+        score, drop = search.measured(chosen)
         own = _own_names(engine.task.fit.checkpoint)
-        donors = [_own_names(donor) for donor in engine.swaps.donors]
+        maps = tuple(
+            map_flags(_own_names(donor), own, [name for row in chosen if row.donor == at for name in row.tensors])
+            for at, donor in enumerate(engine.swaps.donors)
+        )
+    left = tuple(row for row in candidates if row not in chosen)
+    unscored = sum(cell.donor == min(files) for cell in cells) - len(candidates) - same
+    paths = source.recipient.path, tuple(donor.path for donor in source.donors)
     return Choice(
-        metric=result.metric,
-        direction=result.direction,
-        tolerance=result.tolerance,
-        baseline=result.baseline,
-        score=score,
-        drop=drop,
-        taken=tuple(search.taken),
-        left=tuple(row for row in candidates if row not in search.taken),
-        same=same,
-        unscored=sum(cell.donor == min(files) for cell in cells) - len(candidates) - same,
-        evaluations=search.evaluations,
-        sources=(source.recipient.path, tuple(donor.path for donor in source.donors)),
-        own=own,
-        maps=tuple(
-            map_flags(theirs, own, [name for row in search.taken if row.donor == at for name in row.tensors])
-            for at, theirs in enumerate(donors)
-        ),
-    )
+        result.metric, result.direction, result.tolerance, result.baseline, score, drop, tuple(chosen), left, same,
+        unscored, search.evaluations, paths, own, maps,
+    )  # fmt: skip
 
 
 def _candidates(rows: Iterable[Row]) -> tuple[list[Row], int]:
