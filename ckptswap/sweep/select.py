@@ -83,8 +83,7 @@ def select(
     own command made the folder; else of what is `named` here, and by that alone. Raises `RunError` for a folder
     that is no sweep of single parts, whose checkpoints or data are others by now, or that is a stranger's.
     """
-    folder = RunFolder(run_dir)
-    result = load_result(run_dir, tolerance=tolerance)
+    folder, result = RunFolder(run_dir), load_result(run_dir, tolerance=tolerance)
     if result.mode != "only":
         raise RunError(f"{folder} swaps with --mode {result.mode}", remedy="sweep single parts, without --mode")
     source = source_to_rebuild(folder, named)
