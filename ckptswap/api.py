@@ -473,7 +473,7 @@ def train(
     """Train a network to segment, or to reconstruct its input, and write its checkpoint to `out`.
 
     `init_from` is a checkpoint to start from, `save_init` where to keep the network as it was before the first
-    step; `how` are the fields of `ckptswap.lab.train.TrainSpec`. Raises what `ckptswap.lab.train.train` raises.
+    step; `how` are the fields of `ckptswap.lab.trainspec.TrainSpec`. Raises as `ckptswap.lab.train.train` does.
     """
     for name in ("model_args", "data_args"):
         if not isinstance(how.get(name, {}), Mapping):

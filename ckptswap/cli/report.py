@@ -12,11 +12,12 @@ from typing import Annotated, Literal
 import typer
 
 from ckptswap import api, lazy
-from ckptswap.cli.flags import FILE, DrawnFlags, MetricFlag, flags
+from ckptswap.cli.flags import METRIC, DrawnFlags, flags
 from ckptswap.cli.sweep import say_notes
-from ckptswap.cli.sweepflags import ClaimsFlag, EveryFlag, ToleranceFlag
+from ckptswap.cli.sweepflags import CLAIMS, EVERY, ToleranceFlag
 from ckptswap.cli.terminal import emit, say
 from ckptswap.errors import UsageError
+from ckptswap.records import option
 from ckptswap.report.agreement import agreement_csv, agreement_document, agreement_json
 from ckptswap.report.document import document_md, document_text
 from ckptswap.report.screen import render_sweep
@@ -32,20 +33,18 @@ CLEAR = "\x1b[H\x1b[2J"
 class PageFlags(DrawnFlags):
     """How the result is printed, and where; a page is one of the ways."""
 
-    format: Annotated[
-        Literal["table", "json", "csv", "md", "html"],
-        typer.Option("--format", help="How to print the result; html is a page that opens offline."),
-        FILE,
-    ] = "table"  # type: ignore[assignment]
+    format: Literal["table", "json", "csv", "md", "html"] = option(  # type: ignore[assignment]
+        "table", "How to print the result; html is a page that opens offline.", defaults="file"
+    )
 
 
 @dataclass
 class JudgedFlags:
     """By what a run is judged."""
 
-    metric: MetricFlag = None
+    metric: str | None = METRIC
     tolerance: ToleranceFlag = None
-    claims: ClaimsFlag = False
+    claims: bool = CLAIMS
 
 
 @flags()
@@ -58,11 +57,9 @@ def report(
     ],
     judged: JudgedFlags,
     output: PageFlags,
-    top: Annotated[int | None, typer.Option(metavar="N", min=1, help="Show only the N worst cells."), FILE] = None,
-    every: EveryFlag = False,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Show it anew whenever there is more, until the sweep ends."), FILE
-    ] = False,
+    top: int | None = option(None, "Show only the N worst cells.", metavar="N", least=1, defaults="file"),
+    every: bool = EVERY,
+    watch: bool = option(False, "Show it anew whenever there is more, until the sweep ends.", defaults="file"),
 ) -> None:
     """Show what a sweep found, from its folder alone: the answer, the worst cells, the kinds.
 

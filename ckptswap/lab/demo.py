@@ -16,7 +16,8 @@ from ckptswap.errors import RunError
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.atomic import write_text
 from ckptswap.lab.findings import judge
-from ckptswap.lab.train import Training, TrainSpec, load_samples, recipe
+from ckptswap.lab.train import Training, load_samples, recipe
+from ckptswap.lab.trainspec import TrainSpec
 from ckptswap.plainfiles import read_plain
 from ckptswap.shell import joined
 from ckptswap.sweep.analysis import load_analysis

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.lab.train import Training, TrainSpec
+from ckptswap.lab.train import Training
+from ckptswap.lab.trainspec import TrainSpec
 from ckptswap.scoring.calibration import Calibration
 from ckptswap.selection import Selection
 from ckptswap.sweep.plan import By

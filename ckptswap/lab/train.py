@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ckptswap.checkpoint import Checkpoint, refuse_damaged, sha256_of
 from ckptswap.errors import DataError, ModelError, TaskError, UsageError, near
 from ckptswap.formats import open_checkpoint, write_checkpoint
 from ckptswap.formats.atomic import refuse_existing
+from ckptswap.lab.trainspec import OPTIMIZERS, TrainSpec
 from ckptswap.naming import classify, expand_kind
 from ckptswap.sweep.run_folder.plain import refuse_odd
 from ckptswap.task import TaskSpec
@@ -35,40 +36,8 @@ from ckptswap.version import __version__
 
 TARGETS: Mapping[str, str] = {"segment": "masks", "reconstruct": "input"}
 
-OPTIMIZERS: Mapping[str, Callable[[list[nn.Parameter], float], torch.optim.Optimizer]] = {
-    "adamw": lambda parameters, lr: torch.optim.AdamW(parameters, lr=lr),
-    "sgd": lambda parameters, lr: torch.optim.SGD(parameters, lr=lr, momentum=0.9),
-}
-
 Progress = Callable[[int, float], None]
 """Called after each step with its number (from 1) and its loss."""
-
-
-@dataclass(frozen=True)
-class TrainSpec:
-    """All that decides a training's result, but for the initialisation it may start from. Defaults are the demo's.
-
-    `task`: `segment` (cross-entropy; for one class binary cross-entropy plus soft Dice) or `reconstruct` (mean
-    squared error to the input). `model`: `lab:NAME` or `smp:NAME`; `in_channels` and `classes` are taken from the
-    data where `model_args` does not say. `data`: whatever a task takes, `lab:NAME` or a folder with `images/` (and
-    `masks/`). Pixels whose mask has the value `ignore` do not count. `optimizer`: `adamw`, or `sgd` (momentum 0.9,
-    no decay), under which a parameter without gradient stays where it is; the rate falls linearly from `lr` to 0.
-    Kinds in `freeze` (as in a selection) are not trained.
-    """
-
-    task: str
-    model: str = "lab:unet"
-    model_args: Mapping[str, Any] = field(default_factory=dict)
-    data: str = "lab:mni"
-    data_args: Mapping[str, Any] = field(default_factory=dict)
-    steps: int = 150
-    batch_size: int = 8
-    lr: float = 3e-3
-    seed: int = 0
-    threads: int = 2
-    ignore: int | None = None
-    optimizer: str = "adamw"
-    freeze: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -255,7 +224,11 @@ def _descend(
     """
     model.requires_grad_(True).train()
     trained = _trained(spec, model)
-    optimizer = OPTIMIZERS[spec.optimizer](trained, spec.lr)
+    optimizer: torch.optim.Optimizer = (
+        torch.optim.SGD(trained, lr=spec.lr, momentum=0.9)
+        if spec.optimizer == "sgd"
+        else torch.optim.AdamW(trained, lr=spec.lr)
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: 1 - done / spec.steps)
     batches = itertools.islice(batch_order(len(samples.images), spec.batch_size, spec.seed), spec.steps)
     for step, batch in enumerate(batches, start=1):
