@@ -8,7 +8,7 @@ prefix that was taken off, a pattern that matches nothing, how far it is) goes t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from ckptswap.given import (
     task_of,
     tell_unmatched,
 )
+from ckptswap.lab.trainspec import TrainSpec
 from ckptswap.messages import listener, note, warn
 from ckptswap.moments import Moments
 from ckptswap.renaming import strip_all
@@ -117,8 +118,7 @@ def show(
     """
     selection = selection_of(only, exclude, layers, kind)
     with ExitStack() as stack:
-        source = opened(checkpoint, stack)
-        _tell_notes(source)
+        [source] = _noted(stack, checkpoint)
         entries = tuple(selection.pick(source))
         tell_unmatched(selection, source)
         if not stats:
@@ -146,14 +146,13 @@ def diff(
 
     >>> import ckptswap as cs, numpy as np
     >>> before = {"conv.weight": np.zeros((2, 1, 3, 3)), "conv.bias": np.zeros(2)}
-    >>> found = cs.diff(before, before | {"conv.bias": np.ones(2)})
-    >>> [(row.name, row.changed) for row in found.rows if row.status == "changed"]
+    >>> changes = cs.diff(before, before | {"conv.bias": np.ones(2)})
+    >>> [(row.name, row.changed) for row in changes.rows if row.status == "changed"]
     [('conv.bias', 2)]
     """
     selection, how = selection_of(only, exclude, layers, kind), Names.of(**names)
     with ExitStack() as stack:
-        left, right = opened(a, stack), opened(b, stack)
-        _tell_notes(left, right)
+        left, right = _noted(stack, a, b)
         _tell_hints(how, right, left)
         left, right = how.matched(left, right)
         with listener().progress("comparing") as progress:
@@ -167,11 +166,10 @@ def diff3(
     a: Given,
     b: Given,
     *,
-    only: Patterns = (),
-    exclude: Patterns = (),
-    layers: Patterns = (),
-    kind: Patterns = (),
-    **names: Any,
+    map: Patterns = (),
+    map_file: Path_ | None = None,
+    strip_prefix: str | None = None,
+    **selected: Patterns,
 ) -> ThreeWay:
     """What two checkpoints made of a third that they came from. Arguments and errors are those of `diff`.
 
@@ -180,10 +178,9 @@ def diff3(
     >>> [(row.name, row.status) for row in diff3(base, a, base).rows]
     [('b', 'unchanged'), ('w', 'a')]
     """
-    selection, how = selection_of(only, exclude, layers, kind), Names.of(**names)
+    selection, how = selection_of(**selected), Names.of(map, map_file, strip_prefix)
     with ExitStack() as stack:
-        root, left, right = (opened(given, stack) for given in (base, a, b))
-        _tell_notes(root, left, right)
+        root, left, right = _noted(stack, base, a, b)
         _tell_hints(how, root, left, right)
         root, left, right = how.all_matched(root, left, right)
         with listener().progress("comparing") as progress:
@@ -222,11 +219,6 @@ def planned_transplant(
     return plan
 
 
-def warn_of_loss(plan: Transplant, out: Path_ | None = None) -> None:
-    """Tell what the recipient holds that will not be written, or that changes with what is taken."""
-    warn(lazy.transplant.left_behind(plan, out))
-
-
 def transplant(
     donor: Given,
     recipient: Given,
@@ -257,7 +249,7 @@ def transplant(
     with ExitStack() as stack:
         plan = planned_transplant(donor, recipient, stack, **selected)
         if out is not None:
-            warn_of_loss(plan, out)
+            warn(lazy.transplant.left_behind(plan, out))
             return open(carried_out(plan, out, force=force, link=link, drop_unread=drop_unread))
         stack.pop_all()  # the variant reads from both for as long as it lives
         return _named(plan)
@@ -291,7 +283,7 @@ def evaluate(
     given, spec = several(checkpoints, "checkpoint"), task_of(task, exclude, partial)
     names = Names.of(map, map_file, strip_prefix)
     with ExitStack() as stack, listener().progress("evaluating", unit=" samples") as progress:
-        sources = names.renamed(*(opened(each, stack) for each in given))
+        sources = names.renamed(*(opened(side, stack) for side in given))
         evaluation = lazy.evaluate.evaluate(sources, spec, progress)
         warn(str(unmatched) for unmatched in evaluation.unmatched(Selection(exclude=spec.exclude)))
     comparison = lazy.comparison.compare(evaluation)
@@ -382,13 +374,8 @@ def plot(
     if len(result.donors) > 1:
         raise UsageError(f"{run} has several donors", remedy="draw the run of one: sweep with one --from")
     charts = lazy.charts
-    draws: dict[str, Callable[[SweepResult], Picture]] = {
-        "heatmap": charts.heat,
-        "bars": charts.bars,
-        "depth": charts.depth,
-        "scatter": charts.scatter,
-    }
-    picture = draws[kind](result)
+    draws = {"heatmap": charts.heat, "bars": charts.bars, "depth": charts.depth, "scatter": charts.scatter}
+    picture: Picture = draws[kind](result)
     if charts.is_empty(picture):
         raise UsageError(
             f"{run} has nothing for a {kind}", remedy="sweep with --by layer,kind, or choose another --kind"
@@ -434,8 +421,7 @@ def convert(
     'a.pt'
     """
     with ExitStack() as stack:
-        checkpoint = opened(source, stack)
-        _tell_notes(checkpoint)
+        [checkpoint] = _noted(stack, source)
         note(lazy.companions.left_behind(checkpoint, target))
         [named] = strip_all([checkpoint], strip_prefix) if strip_prefix else [checkpoint]
         with listener().progress("converting") as progress:
@@ -480,16 +466,14 @@ def train(
             how[name] = parse_args(",".join(listed(how[name])))
     if "freeze" in how:
         how["freeze"] = tuple(kind for text in listed(how["freeze"]) for kind in text.split(","))
-    spec = lazy.train.TrainSpec(task, **how)
+    spec = TrainSpec(task, **how)
+    first, start = (None if path is None else Path(path) for path in (init_from, save_init))
     with listener().progress(f"train {task}", unit=" steps") as tell:
-        return lazy.train.train(
-            spec,
-            Path(out),
-            init_from=None if init_from is None else Path(init_from),
-            save_init=None if save_init is None else Path(save_init),
-            progress=lambda step, loss: tell(step, spec.steps, f"loss {loss:.4f}"),
-            force=force,
-        )
+
+        def progress(step: int, loss: float) -> None:
+            tell(step, spec.steps, f"loss {loss:.4f}")
+
+        return lazy.train.train(spec, Path(out), init_from=first, save_init=start, progress=progress, force=force)
 
 
 def demo(folder: Path_ = "ckptswap-demo", *, command: str | None = None) -> Demo:
@@ -543,12 +527,13 @@ def reproduce(
     return lazy.reporting.leave_report(planned, outcome, listener().say)
 
 
-def _tell_notes(*checkpoints: Checkpoint) -> None:
-    """What a reader should know of each file."""
+def _noted(stack: ExitStack, *given: Given) -> list[Checkpoint]:
+    """Open what is given, and tell what a reader should know of each file."""
+    checkpoints = [opened(side, stack) for side in given]
     for checkpoint in checkpoints:
-        note(f"{checkpoint.path}: {note}" for note in checkpoint.notes)
-        if checkpoint.unread:
-            listener().warn(str(checkpoint.unread_note))
+        note(f"{checkpoint.path}: {text}" for text in checkpoint.notes)
+        warn([str(checkpoint.unread_note)] if checkpoint.unread else [])
+    return checkpoints
 
 
 def _tell_hints(names: Names, reference: Checkpoint, *others: Checkpoint) -> None:

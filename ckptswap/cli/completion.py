@@ -33,26 +33,10 @@ FILES = ("checkpoint", "recipient", "a", "donor", "b", "third", "checkpoints")
 Words = Callable[["Checkpoint"], Iterable[str]]
 
 
-def complete_names(context: typer.Context, incomplete: str) -> list[str]:
-    """Tensor names and kinds, for `--only` and `--exclude`."""
-    return _offered(context, incomplete, lambda found: [*found, *_kinds(found)])
-
-
-def complete_layers(context: typer.Context, incomplete: str) -> list[str]:
-    """Layers, and all that are above them, for `--layers`."""
-    return _offered(context, incomplete, _layers)
-
-
-def complete_kinds(context: typer.Context, incomplete: str) -> list[str]:
-    """Kinds and aliases, for `--kind`."""
-    return _offered(context, incomplete, _kinds)
-
-
 def _layers(checkpoint: Checkpoint) -> Iterator[str]:
     for entry in checkpoint.values():
-        yield from takewhile(
-            lambda word: len(word) <= LONG, accumulate(entry.layer.split(".", LONG), "{}.{}".format)
-        )
+        above = accumulate(entry.layer.split(".", LONG), "{}.{}".format)
+        yield from takewhile(lambda word: len(word) <= LONG, above)
 
 
 def _kinds(checkpoint: Checkpoint) -> Iterator[str]:
@@ -64,18 +48,30 @@ def _kinds(checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _offered(context: Any, incomplete: str, words: Words) -> list[str]:
-    """Words that go on from what stands behind the last comma."""
     from ckptswap.naming import natural_key
 
     before, comma, last = incomplete.rpartition(",")
-    found: set[str] = set()
+    fitting: set[str] = set()
     with suppress(Exception), _limits():
         for path in _paths(context.params):
             with suppress(CkptswapError, OSError):
-                found |= _words(path, words, last)
-            if found:
+                fitting |= _words(path, words, last)
+            if fitting:
                 break
-    return [f"{before}{comma}{word}" for word in sorted(found, key=natural_key)[:MOST]]
+    return [f"{before}{comma}{word}" for word in sorted(fitting, key=natural_key)[:MOST]]
+
+
+def _completing(words: Words) -> Callable[[typer.Context, str], list[str]]:
+    """What typer asks: words that go on from what stands behind the last comma."""
+
+    def complete(context: typer.Context, incomplete: str) -> list[str]:
+        return _offered(context, incomplete, words)
+
+    return complete
+
+
+complete_names = _completing(lambda checkpoint: [*checkpoint, *_kinds(checkpoint)])
+complete_layers, complete_kinds = _completing(_layers), _completing(_kinds)
 
 
 def _paths(given: dict[str, Any]) -> Iterator[str]:

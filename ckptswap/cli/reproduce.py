@@ -68,7 +68,7 @@ def reproduce(
     say(f"all of it, with intervals and every number behind a verdict: {run}/report.md and {run}/report.json")
     for note in result.notes:
         say(f"ckptswap: note: {note}")
+    for unit, why in result.failed.items():
+        say(f"ckptswap: {unit} failed: {why}")
     if result.failed:
-        for unit, why in result.failed.items():
-            say(f"ckptswap: {unit} failed: {why}")
         raise typer.Exit(EXIT_PARTIAL)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import MISSING, dataclass
 
-from ckptswap import api
+from ckptswap import api, lazy
 from ckptswap.cli.flags import DROP_UNREAD, FORCE, NAMES, SELECTION, Keywords, flags
 from ckptswap.cli.terminal import emit, say
 from ckptswap.errors import listing
+from ckptswap.messages import warn
 from ckptswap.records import option
 from ckptswap.report.text import plural, safe
 from ckptswap.transplant import Transplant
@@ -54,7 +55,7 @@ def transplant(
     how = {"alpha": alpha, "skip_missing": skip_missing, **select, **names}
     with ExitStack() as stack:
         plan = api.planned_transplant(donor, recipient, stack, **how)
-        api.warn_of_loss(plan, writing.out)
+        warn(lazy.transplant.left_behind(plan, writing.out))
         if plan.misfits:
             say(f"left out: {listing([f'{misfit.name} ({misfit.reason})' for misfit in plan.misfits])}")
         what = _what(plan, donor, recipient)
@@ -87,6 +88,5 @@ def _unchanged(plan: Transplant) -> str:
     once = plan.recipient.ties.once
     moved = len(once(entry.name for entry in plan.moved))
     same = moved - len(once(plan.changed))
-    if not same:
-        return ""
-    return f"; {'all' if same == moved else f'{same:,}'} of these are the same in both, and changed nothing"
+    count = "all" if same == moved else f"{same:,}"
+    return f"; {count} of these are the same in both, and changed nothing" if same else ""
