@@ -46,7 +46,6 @@ def opened(given: Given, stack: ExitStack | None = None) -> Checkpoint:
 
 
 def _in_memory(given: Any) -> Checkpoint:
-    """What holds tensors under names, as a checkpoint of these tensors."""
     if isinstance(given, Mapping):
         return Checkpoint.from_arrays(given)
     if not _holds_tensors(given):
@@ -151,14 +150,14 @@ class Names:
 
     def matched(self, other: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
         """Both under comparable names."""
-        other, reference, found = matched(other, reference, self._rules(), self.strip_prefix)
-        note([found] if found else [])
+        other, reference, prefix = matched(other, reference, self._rules(), self.strip_prefix)
+        note([prefix] if prefix else [])
         return other, reference
 
     def all_matched(self, reference: Checkpoint, *others: Checkpoint) -> list[Checkpoint]:
         """The same for several, where a rule or a prefix may concern any of them."""
-        checkpoints, found = all_matched(reference, others, self._rules(), self.strip_prefix)
-        note(found)
+        checkpoints, prefixes = all_matched(reference, others, self._rules(), self.strip_prefix)
+        note(prefixes)
         return checkpoints
 
     def hint(self, other: Checkpoint, reference: Checkpoint) -> str | None:

@@ -61,11 +61,10 @@ def test_a_bar_appears_after_a_second_and_goes_when_the_work_is_done(
 
 
 def test_elsewhere_it_is_a_line_now_and_then(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    meter = Meter("comparing", " bytes")
-    for done in range(0, 50, 10):
-        meter(done, 100)
-        clock.now += 10
-    meter.__exit__()
+    with Meter("comparing", " bytes") as meter:
+        for done in range(0, 50, 10):
+            meter(done, 100)
+            clock.now += 10
     assert capsys.readouterr().err.splitlines() == [
         "comparing: 20 of 100 bytes, about 80 s left",
         "comparing: 40 of 100 bytes, about 60 s left",
