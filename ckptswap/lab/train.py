@@ -35,7 +35,6 @@ from ckptswap.task.weights import to_torch
 from ckptswap.version import __version__
 
 TARGETS: Mapping[str, str] = {"segment": "masks", "reconstruct": "input"}
-
 Progress = Callable[[int, float], None]
 """Called after each step with its number (from 1) and its loss."""
 
@@ -60,9 +59,10 @@ class Training:
         Raises FileError for a file that is not a checkpoint, RunError for a link.
         """
         beside = self._beside(folder)
-        for path in (folder / self.file, *beside.values()):
+        files = (folder / self.file, *beside.values())
+        for path in files:
             refuse_odd(path)
-        if not all(path.exists() for path in (folder / self.file, *beside.values())):
+        if not all(path.exists() for path in files):
             return False
         with open_checkpoint(folder / self.file) as checkpoint:
             metadata = checkpoint.metadata
@@ -132,9 +132,6 @@ def train(
     return TrainResult(out, losses, len(samples.images), kept)
 
 
-# What goes in ---------------------------------------------------------------------------------------------------
-
-
 def _check(spec: TrainSpec) -> None:
     if spec.task not in TARGETS:
         remedy = near(spec.task, TARGETS) or "use segment or reconstruct"
@@ -159,14 +156,13 @@ def load_samples(spec: TrainSpec) -> TrainingSet:
     Raises DataError where samples are missing or differ in size.
     """
     args = {"part": "train", **spec.data_args} if spec.data == "lab:mni" else spec.data_args
-    asked = TaskSpec(data=spec.data, data_args=args, target=TARGETS[spec.task], ignore=spec.ignore)
-    data = load_data(asked)
-    shapes = list(data.shapes)
+    loaded = load_data(TaskSpec(data=spec.data, data_args=args, target=TARGETS[spec.task], ignore=spec.ignore))
+    shapes = list(loaded.shapes)
     if len(shapes) > 1 or len(shapes[0]) != 3:
         sizes = " and ".join("×".join(map(str, shape)) for shape in sorted(shapes)[:2])
         raise DataError(f"{spec.data} has images of {sizes}", remedy="training needs (C, H, W), the same for all")
-    batches = list(data.batches())
-    order = np.argsort(np.concatenate(data.places))  # as the data has them, which the seed then shuffles
+    batches = list(loaded.batches())
+    order = np.argsort(np.concatenate(loaded.places))  # as the data has them, which the seed then shuffles
     masks = torch.cat([batch.targets for batch in batches])[order].long() if spec.task == "segment" else None
     return TrainingSet(torch.cat([batch.inputs for batch in batches])[order].float(), masks)
 
@@ -174,23 +170,17 @@ def load_samples(spec: TrainSpec) -> TrainingSet:
 def _completed(spec: TrainSpec, samples: TrainingSet) -> dict[str, Any]:
     """The model's arguments, with the channels in and out that the data asks for where they are not given."""
     channels = samples.images.shape[1]
-    if spec.task == "reconstruct":
+    if samples.masks is None:
         return {"in_channels": channels, "classes": channels, **spec.model_args}
-    highest = _highest(spec, samples)
+    counted = [number for number in samples.masks.unique().tolist() if number != spec.ignore]
+    if not counted or counted[0] < 0:
+        raise DataError(f"{spec.data} has the classes {counted} in its masks", remedy="number them from 0")
+    highest = counted[-1]
     args = {"in_channels": channels, "classes": 1 if highest <= 1 else highest + 1, **spec.model_args}
     if highest >= max(args["classes"], 2):
         remedy = f"set classes={highest + 1} in --model-args"
         raise DataError(f"{spec.data} has class {highest}, and the model {args['classes']}", remedy=remedy)
     return args
-
-
-def _highest(spec: TrainSpec, samples: TrainingSet) -> int:
-    """The highest class in the masks."""
-    assert samples.masks is not None  # the task is to segment
-    counted = [number for number in samples.masks.unique().tolist() if number != spec.ignore]
-    if not counted or counted[0] < 0:
-        raise DataError(f"{spec.data} has the classes {counted} in its masks", remedy="number them from 0")
-    return counted[-1]
 
 
 def _start_from(model: nn.Module, path: Path | None) -> tuple[tuple[str, ...], str]:
@@ -206,13 +196,9 @@ def _start_from(model: nn.Module, path: Path | None) -> tuple[tuple[str, ...], s
             else:
                 kept.append(name)
         if all(name in kept for name, _ in model.named_parameters()):
-            raise ModelError(
-                f"{path} has no parameter that fits the model", remedy="start from the same architecture"
-            )
+            remedy = "start from the same architecture"
+            raise ModelError(f"{path} has no parameter that fits the model", remedy=remedy)
         return tuple(kept), checkpoint.sha256()
-
-
-# Steps ----------------------------------------------------------------------------------------------------------
 
 
 def _descend(
@@ -233,16 +219,16 @@ def _descend(
     batches = itertools.islice(batch_order(len(samples.images), spec.batch_size, spec.seed), spec.steps)
     for step, batch in enumerate(batches, start=1):
         images = samples.images[batch]
-        loss = _loss(spec, _forward(spec, model, images), images, samples, batch)
+        masks = None if samples.masks is None else samples.masks[batch]
+        loss = _loss(spec, _forward(spec, model, images), images, masks)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         value = loss.item()
         if not math.isfinite(value):
-            raise TaskError(
-                f"the loss is {value} at step {step}", remedy="lower --lr, or look for NaN in the images"
-            )
+            remedy = "lower --lr, or look for NaN in the images"
+            raise TaskError(f"the loss is {value} at step {step}", remedy=remedy)
         if progress:
             progress(step, value)
         yield value
@@ -256,9 +242,8 @@ def batch_order(samples: int, batch_size: int, seed: int) -> Iterator[list[int]]
     [0, 0, 1, 1, 2, 2]
     """
     generator = torch.Generator().manual_seed(seed)
-    stream = itertools.chain.from_iterable(
-        torch.randperm(samples, generator=generator).tolist() for _ in itertools.count()
-    )
+    epochs = (torch.randperm(samples, generator=generator).tolist() for _ in itertools.count())
+    stream = itertools.chain.from_iterable(epochs)
     while True:
         yield list(itertools.islice(stream, batch_size))
 
@@ -286,22 +271,23 @@ def _forward(spec: TrainSpec, model: nn.Module, images: Tensor) -> Tensor:
     try:
         return model(images)
     except (RuntimeError, ValueError) as error:
-        shape = "×".join(str(size) for size in images.shape)
+        shape = "×".join(map(str, images.shape))
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         remedy = "see what sizes the model takes, and use --batch-size 2 or more"
         raise ModelError(f"{spec.model} cannot train on a batch of {shape} ({reason})", remedy=remedy) from error
 
 
-def _loss(spec: TrainSpec, output: Tensor, images: Tensor, samples: TrainingSet, batch: list[int]) -> Tensor:
-    if spec.task == "reconstruct":
-        _same_shape(spec, output, images)
-        return F.mse_loss(output, images)
-    assert samples.masks is not None
-    masks = samples.masks[batch]
-    if output.shape[1] > 1:
+def _loss(spec: TrainSpec, output: Tensor, images: Tensor, masks: Tensor | None) -> Tensor:
+    if masks is not None and output.shape[1] > 1:
         return F.cross_entropy(output, masks, ignore_index=-1 if spec.ignore is None else spec.ignore)
-    target = masks[:, None].float()
-    _same_shape(spec, output, target)
+    target = images if masks is None else masks[:, None].float()
+    if output.shape != target.shape:
+        raise ModelError(
+            f"{spec.model} gives {list(output.shape)} where {list(target.shape)} is wanted",
+            remedy="set classes in --model-args, or choose images whose sides divide by the model's strides",
+        )
+    if masks is None:
+        return F.mse_loss(output, target)
     if spec.ignore is not None:
         output, target = output[target != spec.ignore], target[target != spec.ignore]
     return F.binary_cross_entropy_with_logits(output, target) + soft_dice_loss(output, target)
@@ -318,23 +304,11 @@ def soft_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     return 1 - overlap / (probability.sum() + target.sum() + 1)
 
 
-def _same_shape(spec: TrainSpec, output: Tensor, target: Tensor) -> None:
-    if output.shape != target.shape:
-        raise ModelError(
-            f"{spec.model} gives {list(output.shape)} where {list(target.shape)} is wanted",
-            remedy="set classes in --model-args, or choose images whose sides divide by the model's strides",
-        )
-
-
-# What comes out -------------------------------------------------------------------------------------------------
-
-
 def _metadata(spec: TrainSpec, model_args: Mapping[str, Any], origin: str) -> dict[str, str]:
-    task = {"name": spec.task, "target": TARGETS[spec.task]}
     metadata = {
         "ckptswap.model": spec.model,
         "ckptswap.model_args": json.dumps(model_args, sort_keys=True),
-        "ckptswap.task": json.dumps(task),
+        "ckptswap.task": json.dumps({"name": spec.task, "target": TARGETS[spec.task]}),
         "ckptswap.seed": str(spec.seed),
         "ckptswap.version": __version__,
         "ckptswap.train": recipe(spec),
