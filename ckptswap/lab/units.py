@@ -93,11 +93,12 @@ class UnitWork:
 
     def _train(self, training: Training) -> None:
         seconds, steps = self.price.training(self.experiment), training.spec.steps
+
+        def tell(step: int, loss: float) -> None:
+            self._is_at(seconds * step / steps, f"{training.name}, step {step}")
+
         if not training.is_finished(self.folder):
-            training.run(
-                self.folder,
-                lambda step, loss: self._is_at(seconds * step / steps, f"{training.name}, step {step}"),
-            )
+            training.run(self.folder, tell)
         self._done += seconds
 
     def _sweep(self, init: str, stage: Stage) -> None:
@@ -110,15 +111,10 @@ class UnitWork:
             )
             if not _is_swept(run, donor, recipient):
                 task = self.experiment.task(back=stage.is_back)
-                spec = SweepSpec(
-                    (donor.path, *stage.donors),
-                    recipient.path,
-                    task=task,
-                    selection=stage.selection,
-                    by=stage.by,
-                    mode=stage.mode,
-                    calibration=self.experiment.calibration() if stage.is_recalibrated else None,
-                )
+                calibration = self.experiment.calibration() if stage.is_recalibrated else None
+                how: dict[str, Any] = {"by": stage.by, "mode": stage.mode, "calibration": calibration}
+                donors = (donor.path, *stage.donors)
+                spec = SweepSpec(donors, recipient.path, task, stage.selection, **how)
                 options = RunOptions(run=str(run), screen="gradient" if stage.is_screened else None, samples=False)
                 listeners = Listeners(
                     progress=lambda done, total: self._is_at(seconds * done / total, f"{init} {stage.name}"),
@@ -141,17 +137,14 @@ def _is_swept(run: Path, donor: Checkpoint, recipient: Checkpoint) -> bool:
     return (*plan.donor_hashes[:1], plan.key.get("recipient")) == (donor.sha256(), recipient.sha256())
 
 
-# In workers ------------------------------------------------------------------------------------------------------
-
-
 def units_spec(experiment: Experiment, folder: Path, prices: Sequence[Price]) -> WorkerSpec:
     """Make what workers are told: each does one unit, and says in a file of its own how far it is."""
     common = {"experiment": asdict(experiment), "cwd": os.getcwd()}
     token, run = new_token(), str(folder.absolute())
-    shards = [
+    shards = tuple(
         {"unit": at, "price": asdict(price), "news": f"{token}-{at}.news"} for at, price in enumerate(prices)
-    ]
-    return WorkerSpec(token, run, f"{__name__}:work_on_unit", common, tuple(shards))
+    )
+    return WorkerSpec(token, run, f"{__name__}:work_on_unit", common, shards)
 
 
 def work_on_unit(folder: str, common: Mapping[str, Any], shard: Any, writer: str, stop: Stop) -> None:
@@ -218,9 +211,9 @@ class UnitWatcher:
             self.ended[unit] = news["fault"]
             return True
         self._progress(unit, news["done"], news["what"])
-        is_further = news["done"] > self._furthest.get(unit, -1.0)
-        self._furthest[unit] = max(news["done"], self._furthest.get(unit, -1.0))
-        return is_further
+        before = self._furthest.get(unit, -1.0)
+        self._furthest[unit] = max(news["done"], before)
+        return news["done"] > before
 
     def check(self) -> None:
         """Raises `Stopped` once that is asked for."""
