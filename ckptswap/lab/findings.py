@@ -113,8 +113,7 @@ def _reusable(result: SweepResult, kind: str) -> list[Condition]:
         states: Mapping[Verdict | None, State] = {"reusable": "upheld", "sensitive": "refuted"}
         whole = Condition(states.get(row.verdict, "open"), numbers, beyond(row.sim_low, row.sim_high, 0.0)[1])
     counts, why = _counts(result, kind)
-    state = all_reusable(counts, why)
-    return [whole, Condition(state, _named(kind, counts), "" if state == "refuted" else why)]
+    return [whole, all_reusable(kind, counts, why)]
 
 
 def _very_sensitive(result: SweepResult, kind: str) -> list[Condition]:
@@ -126,10 +125,7 @@ def _very_sensitive(result: SweepResult, kind: str) -> list[Condition]:
         state, why = beyond(row.sim_low, row.sim_high, bound)
     whole = Condition(state, {**_row_numbers(kind, row), "bound": bound}, why)
     counts, why = _counts(result, kind)
-    return [whole, Condition("open" if why else half(counts), _named(kind, counts), why)]
-
-
-# Rows ----------------------------------------------------------------------------------------------
+    return [whole, half(kind, counts, why)]
 
 
 def _rows(result: SweepResult, kind: str, *, whole: bool) -> dict[int, Row]:
@@ -174,10 +170,6 @@ def _without_drop(rows: Sequence[Row]) -> str:
     return listing(
         [f"{row.kind if row.layer is None else f'{row.layer} {row.kind}'} is {row.status}" for row in lost]
     )
-
-
-def _named(kind: str, counts: Mapping[str, int]) -> dict[str, Number]:
-    return {f"{kind}.{name}": count for name, count in counts.items()}
 
 
 def _row_numbers(kind: str, row: Row | None) -> dict[str, Number]:

@@ -59,26 +59,31 @@ def beyond(low: float | None, high: float | None, bound: float) -> tuple[State, 
     return ("refuted", "") if high <= bound else ("open", "")
 
 
-def half(counts: Mapping[str, int]) -> State:
-    """Place a kind's cells: at least half sensitive is upheld, more than half reusable refuted.
+def half(name: str, counts: Mapping[str, int], why: str) -> Condition:
+    """Place a kind's cells: at least half sensitive is upheld, more than half reusable refuted; open with a `why`.
 
-    >>> half({"cells": 4, "sensitive": 2, "reusable": 2}), half({"cells": 4, "sensitive": 0, "reusable": 3})
-    ('upheld', 'refuted')
+    >>> half("cells", {"cells": 4, "sensitive": 0, "reusable": 3}, "").state
+    'refuted'
     """
-    if 2 * counts["sensitive"] >= counts["cells"]:
-        return "upheld"
-    return "refuted" if 2 * counts["reusable"] > counts["cells"] else "open"
+    is_upheld = 2 * counts["sensitive"] >= counts["cells"]
+    state: State = "upheld" if is_upheld else "refuted" if 2 * counts["reusable"] > counts["cells"] else "open"
+    return Condition("open" if why else state, _named(name, counts), why)
 
 
-def all_reusable(counts: Mapping[str, int], why: str) -> State:
+def all_reusable(name: str, counts: Mapping[str, int], why: str) -> Condition:
     """Place a kind's cells: all reusable is upheld, unless there is a reason against it; one sensitive refutes.
 
-    >>> all_reusable({"cells": 2, "sensitive": 1, "reusable": 1}, "too few seeds")
+    >>> all_reusable("cells", {"cells": 2, "sensitive": 1, "reusable": 1}, "too few seeds").state
     'refuted'
     """
     if counts["sensitive"]:
-        return "refuted"
-    return "upheld" if counts["reusable"] == counts["cells"] and not why else "open"
+        return Condition("refuted", _named(name, counts))
+    is_upheld = counts["reusable"] == counts["cells"] and not why
+    return Condition("upheld" if is_upheld else "open", _named(name, counts), why)
+
+
+def _named(name: str, counts: Mapping[str, int]) -> dict[str, Number]:
+    return {f"{name}.{part}": count for part, count in counts.items()}
 
 
 def mean(values: Iterable[float | None]) -> float | None:
