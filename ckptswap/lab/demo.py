@@ -34,13 +34,8 @@ SEGMENT = TrainSpec("segment", model_args={"width": 12, "depth": 3}, data_args={
 HELD_OUT = TaskSpec(data="lab:mni", data_args={"part": "test"}, metrics=("dice",), batch_size=8, threads=2)
 BY = (("kind",), ("layer", "kind"))
 
-INIT, SEGMENTED, RECONSTRUCTED, RUN, COMMANDS = (
-    "init.safetensors",
-    "segment.safetensors",
-    "reconstruct.safetensors",
-    "run",
-    "commands.sh",
-)
+INIT, SEGMENTED, RECONSTRUCTED = "init.safetensors", "segment.safetensors", "reconstruct.safetensors"
+RUN, COMMANDS = "run", "commands.sh"
 
 Progress = Callable[[str, int, int, str], None]
 """Called with the stage (`train segment`, `train reconstruct`, `sweep`), what is done of how much, a remark."""
@@ -104,13 +99,10 @@ def _refuse_occupied(folder: Path, segment: TrainSpec) -> None:
     refuse_occupied(folder / RUN)
     first, second = trainings(segment)
     for path, training in ((folder / INIT, first), (folder / first.file, first), (folder / second.file, second)):
-        if path.exists() and _recipe_of(path) != recipe(training.spec):
-            raise _made_otherwise(path)
-
-
-def _recipe_of(path: Path) -> str | None:
-    with open_checkpoint(path) as checkpoint:
-        return checkpoint.metadata.get("ckptswap.train")
+        if path.exists():
+            with open_checkpoint(path) as checkpoint:
+                if checkpoint.metadata.get("ckptswap.train") != recipe(training.spec):
+                    raise _made_otherwise(path)
 
 
 def _made_otherwise(path: Path) -> RunError:
@@ -127,9 +119,6 @@ def _train(training: Training, folder: Path, tell: Progress) -> None:
         training.run(folder, lambda step, loss: tell(stage, step, steps, f"loss {loss:.4f}"))
 
 
-# By hand --------------------------------------------------------------------------------------------------------
-
-
 def commands(segment: TrainSpec = SEGMENT, held_out: TaskSpec = HELD_OUT) -> str:
     """A shell script that does by hand what the demo does; start it inside an empty folder.
 
@@ -137,7 +126,7 @@ def commands(segment: TrainSpec = SEGMENT, held_out: TaskSpec = HELD_OUT) -> str
     ckptswap sweep --from reconstruct.safetensors --to segment.safe
     """
     lines = [*map(_train_command, trainings(segment)), _sweep_command(held_out)]
-    return "\n".join(["#!/bin/sh", "set -e", *(joined(line) for line in lines)]) + "\n"
+    return "\n".join(["#!/bin/sh", "set -e", *map(joined, lines)]) + "\n"
 
 
 def _train_command(training: Training) -> list[str]:
