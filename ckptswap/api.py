@@ -23,6 +23,7 @@ from ckptswap.given import (
     Given,
     Names,
     Patterns,
+    args_of,
     listed,
     opened,
     plain,
@@ -37,7 +38,6 @@ from ckptswap.moments import Moments
 from ckptswap.renaming import strip_all
 from ckptswap.selection import Selection
 from ckptswap.sweep.run_folder.overwrite import refuse_precious
-from ckptswap.task.spec import parse_args
 
 if TYPE_CHECKING:
     from ckptswap.diff import Diff
@@ -461,9 +461,8 @@ def train(
     `init_from` is a checkpoint to start from, `save_init` where to keep the network as it was before the first
     step; `how` are the fields of `ckptswap.lab.trainspec.TrainSpec`. Raises as `ckptswap.lab.train.train` does.
     """
-    for name in ("model_args", "data_args"):
-        if not isinstance(how.get(name, {}), Mapping):
-            how[name] = parse_args(",".join(listed(how[name])))
+    for name in {"model_args", "data_args"} & how.keys():
+        how[name] = args_of(how[name])
     if "freeze" in how:
         how["freeze"] = tuple(kind for text in listed(how["freeze"]) for kind in text.split(","))
     spec = TrainSpec(task, **how)

@@ -19,7 +19,7 @@ from ckptswap.messages import note, warn
 from ckptswap.records import option
 from ckptswap.renaming import all_matched, map_all, matched, parse_rules, strip_all
 from ckptswap.selection import Selection
-from ckptswap.task.spec import TaskSpec
+from ckptswap.task.spec import TaskSpec, parse_args
 
 
 class Module(Protocol):
@@ -83,6 +83,11 @@ def listed(given: Patterns) -> tuple[str, ...]:
     if not all(isinstance(text, str) for text in texts):
         raise UsageError(f"{given!r} selects nothing", remedy="give a text, or several in a list")
     return texts
+
+
+def args_of(given: Patterns | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Arguments, of texts `key=value` too; raises `UsageError` for what is neither."""
+    return given if isinstance(given, Mapping) else parse_args(",".join(listed(given)))
 
 
 def selection_of(

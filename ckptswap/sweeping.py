@@ -15,7 +15,7 @@ from typing import Any
 
 from ckptswap.errors import UsageError, near
 from ckptswap.formats.atomic import write_text
-from ckptswap.given import Given, listed, opened, plain, selection_of, several, task_of, tell_unmatched
+from ckptswap.given import Given, args_of, listed, opened, plain, selection_of, several, task_of, tell_unmatched
 from ckptswap.lab.findings import judge
 from ckptswap.messages import listener, note, warn
 from ckptswap.records import flag_name
@@ -32,7 +32,7 @@ from ckptswap.sweep.run_folder.plain import refuse_odd
 from ckptswap.sweep.runner import Executor, Sweep, executor_of, prepared
 from ckptswap.sweep.spec import RunOptions, SweepSpec, calibration_of, ways_of
 from ckptswap.sweep.stopping import Stop
-from ckptswap.task.spec import TaskSpec, parse_args
+from ckptswap.task.spec import TaskSpec
 
 SELECTION = ("only", "exclude", "layers", "kind")
 CALIBRATION = ("recalibrate_bn", "calibration_data", "calibration_args")
@@ -84,7 +84,7 @@ def asked(donor: Given | Sequence[Given], recipient: Given, **how: Any) -> Asked
     _refuse_unknown(how)
     task = task_of(how, chosen["exclude"], how.pop("partial", False))
     *givers, receiver = _paths(*donors, recipient)
-    own |= {"selection": selection_of(**chosen), "calibration": calibration_of(batches, data, _args(args))}
+    own |= {"selection": selection_of(**chosen), "calibration": calibration_of(batches, data, args_of(args))}
     spec = SweepSpec(tuple(givers), receiver, task, **own)
     return Asked(donors, recipient, spec, options, own_executor or executor_of(options, task))
 
@@ -102,10 +102,6 @@ def _paths(*sides: Given) -> list[str]:
     ]
     is_twin = (name in names[:at] and not os.path.exists(name) for at, name in enumerate(names))
     return [f"{name} {at}" if twin else name for at, (name, twin) in enumerate(zip(names, is_twin, strict=True))]
-
-
-def _args(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else parse_args(",".join(listed(value)))
 
 
 def _fields(form: type, how: dict[str, Any]) -> dict[str, Any]:
@@ -141,7 +137,7 @@ _READ: dict[str, Any] = {
     "map": listed,
     "map_file": os.fspath,
     "run": os.fspath,
-    "slurm": _args,
+    "slurm": args_of,
     "alphas": lambda value: plain(tuple(value) if isinstance(value, Iterable) else (value,)),
 }
 """Fields whose keywords may be less than their values."""

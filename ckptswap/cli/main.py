@@ -115,7 +115,9 @@ class _Terminated(BaseException):
 
 def main() -> None:
     """The entry point of the `ckptswap` program."""
-    arguments, traceback = _without_traceback_flag(sys.argv[1:])
+    arguments = sys.argv[1:]
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    arguments = [word for word in own if word != "--traceback"] + arguments[len(own) :]
     _occupy_streams()
     if sys.stdout is None:
         say(f"ckptswap: {CLOSED}")
@@ -138,7 +140,7 @@ def main() -> None:
             raise KeyboardInterrupt
         sys.stdout.flush()
     except BaseException as error:
-        if traceback and not isinstance(error, SystemExit | KeyboardInterrupt):
+        if "--traceback" in own and not isinstance(error, SystemExit | KeyboardInterrupt):
             print_exception(error)
         code = _explain(error)
     _leave(code if isinstance(code, int) else 0)
@@ -153,11 +155,6 @@ def _occupy_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  for as long as we run
-
-
-def _without_traceback_flag(arguments: list[str]) -> tuple[list[str], bool]:
-    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    return [word for word in own if word != "--traceback"] + arguments[len(own) :], "--traceback" in own
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -185,18 +182,17 @@ def _explain(error: BaseException) -> int:
         return code if isinstance(code, int) else EXIT_USAGE
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error, file=sys.stderr)
-        return EXIT_USAGE
-    if isinstance(error, OSError):
+    elif isinstance(error, OSError):
         say(f"ckptswap: {error.filename or 'the output'} could not be written ({error.strerror or error})")
-        return EXIT_USAGE
-    if hasattr(error, "format_message"):
+    elif hasattr(error, "format_message"):
         context = getattr(error, "ctx", None)
         where = f" (see `{context.command_path} --help`)" if context else ""
         say(f"ckptswap: {error.format_message()}{where}")
-        return EXIT_USAGE
-    say(f"ckptswap: a fault of ours: {type(error).__name__}: {error}; --traceback shows where, `ckptswap doctor` "
-        "prints what a bug report needs")  # fmt: skip
-    return EXIT_INTERNAL
+    else:
+        say(f"ckptswap: a fault of ours: {type(error).__name__}: {error}; --traceback shows where, `ckptswap "
+            "doctor` prints what a bug report needs")  # fmt: skip
+        return EXIT_INTERNAL
+    return EXIT_USAGE
 
 
 def _leave(code: int) -> NoReturn:

@@ -39,6 +39,7 @@ VERY = 10 * TOLERANCE
 LEAST = 5
 """Seeds that a claim takes; networks too, where these are the observations."""
 STAYS = 0.1
+BIASES = ("bias-before-norm", "bias-without-norm")
 VARIANTS = ("unet-sgd", "unet-frozen-bias")
 """Other ways of training a network that is there already: no networks of their own."""
 
@@ -176,10 +177,6 @@ def _ahead(pair: Pair, kind: str = "conv.weight") -> float | None:
     return minus(pair.noise.get(kind), max(known)) if known and len(known) == len(others) else None
 
 
-def _before_minus_others(pair: Pair) -> float | None:
-    return minus(pair.groups.get("bias-before-norm"), pair.groups.get("bias-without-norm"))
-
-
 def _alone_minus_together(pair: Pair) -> float | None:
     if pair.groups.get("bias-before-norm") is None:
         return None  # the biases are equal in both networks: nothing was swapped beside the means
@@ -286,7 +283,7 @@ CLAIMS = (
         "conv-bias-harm-lies-before-norm",
         "What harm biases do is done by those before batch norm.",
         "share of all biases before batch norm minus that of all others: above 0",
-        _per_pair(above, "before minus others", _before_minus_others),
+        _per_pair(above, "before minus others", lambda pair: minus(*map(pair.groups.get, BIASES))),
         speaks_of=_has_bias_before_norm,
     ),
     Claim(

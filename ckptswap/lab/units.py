@@ -109,18 +109,19 @@ class UnitWork:
                 stack.enter_context(open_checkpoint(self.folder / name))
                 for name in ends[:: -1 if stage.is_back else 1]
             )
-            if not _is_swept(run, donor, recipient):
+            if not _is_swept(RunFolder(run), donor, recipient):
                 task = self.experiment.task(back=stage.is_back)
                 calibration = self.experiment.calibration() if stage.is_recalibrated else None
                 how: dict[str, Any] = {"by": stage.by, "mode": stage.mode, "calibration": calibration}
                 donors = (donor.path, *stage.donors)
                 spec = SweepSpec(donors, recipient.path, task, stage.selection, **how)
                 options = RunOptions(run=str(run), screen="gradient" if stage.is_screened else None, samples=False)
-                listeners = Listeners(
-                    progress=lambda done, total: self._is_at(seconds * done / total, f"{init} {stage.name}"),
-                    stop=self.stop,
-                )
-                sweep(spec, options, listeners, {donor.path: donor, recipient.path: recipient})
+
+                def tell(done: int, total: int) -> None:
+                    self._is_at(seconds * done / total, f"{init} {stage.name}")
+
+                sides = {donor.path: donor, recipient.path: recipient}
+                sweep(spec, options, Listeners(progress=tell, stop=self.stop), sides)
         self._done += seconds
 
     def _is_at(self, seconds: float, what: str) -> None:
@@ -128,13 +129,13 @@ class UnitWork:
         self.stop.check("a part of the experiment is done")
 
 
-def _is_swept(run: Path, donor: Checkpoint, recipient: Checkpoint) -> bool:
+def _is_swept(folder: RunFolder, donor: Checkpoint, recipient: Checkpoint) -> bool:
     """Whether a sweep of these two files is there, with every score."""
-    folder = RunFolder(run)
-    if not is_complete(folder):
-        return False
-    plan = folder.read_plan()
-    return (*plan.donor_hashes[:1], plan.key.get("recipient")) == (donor.sha256(), recipient.sha256())
+    plan = folder.read_plan() if is_complete(folder) else None
+    return plan is not None and (*plan.donor_hashes[:1], plan.key.get("recipient")) == (
+        donor.sha256(),
+        recipient.sha256(),
+    )
 
 
 def units_spec(experiment: Experiment, folder: Path, prices: Sequence[Price]) -> WorkerSpec:
