@@ -49,7 +49,8 @@ OF_THE_PROGRAM = ("help", "version", "install-completion", "show-completion")
 PROMISES = {"diff": "exit-code"}
 NARROWING = frozenset(("stat", "only", "exclude", "layers", "kind", "map", "strip-prefix"))
 """What a file may not say beside a promise of the command's, which would then be about less than it seems."""
-_task: ContextVar[Mapping[str, Any]] = ContextVar("task defaults", default={})  # noqa: B039  it is never changed
+task_defaults: ContextVar[Mapping[str, Any]] = ContextVar("task", default={})  # noqa: B039  it is never changed
+"""The keys of a task that the user's own defaults say for this command."""
 OF_A_RUN = ("report", "plot", "select")
 """What a run was scored by, it says itself: a task's key that is said for all commands is not for these."""
 _NAMING_CODE: Mapping[str, Group] = {"model": "models", "metric": "metrics"}
@@ -78,7 +79,7 @@ def default_map(commands: Mapping[str, Any], arguments: Sequence[str]) -> dict[s
         return {}
     defaults = [*_from_file(), *_from_environment(commands)]
     if not defaults:  # then nobody needs to know the flags of all commands
-        _task.set({})
+        task_defaults.set({})
         return {}
     commands = dict(commands)  # each loaded once
     for default in defaults:
@@ -94,7 +95,7 @@ def default_map(commands: Mapping[str, Any], arguments: Sequence[str]) -> dict[s
     _say(left)
     cast = {flag: _cast(command, flags[flag], default) for flag, default in left.items()}
     task = {flag for flag in left if flags.keys() >= _TASK and flag in _TASK}
-    _task.set({flag: cast[flag] for flag in task})
+    task_defaults.set({flag: cast[flag] for flag in task})
     return {name: {str(flags[flag].name): _listed(flags[flag], left[flag]) for flag in left.keys() - task}}
 
 
@@ -126,11 +127,6 @@ def _listed(parameter: Any, default: Default) -> Any:
     if isinstance(default.value, dict):
         return [f"{key}={json.dumps(value)}" for key, value in default.value.items()]
     return [default.value] if parameter.multiple and not isinstance(default.value, list) else default.value
-
-
-def task_defaults() -> Mapping[str, Any]:
-    """The keys of a task that the user's own defaults say for this command."""
-    return _task.get()
 
 
 def _say(values: Mapping[str, Default]) -> None:

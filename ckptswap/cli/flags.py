@@ -206,4 +206,4 @@ TASK = {"config": flag(str | None, _CONFIG, "config"), **_TASK}
 
 def task_keywords(task: Keywords) -> dict[str, Any]:
     """What the flags of a task say, upon what the user's own defaults say, as keywords of the library."""
-    return {"task": TaskSpec().merge(task_defaults()), **task}
+    return {"task": TaskSpec().merge(task_defaults.get()), **task}

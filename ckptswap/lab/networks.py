@@ -20,19 +20,29 @@ from torch.nn import functional as F
 from ckptswap.errors import ModelError, near
 
 
-class DoubleConv(nn.Module):
-    """Twice a 3×3 convolution, batch norm and ReLU; keeps H and W."""
+class ConvNorm(nn.Module):
+    """A convolution, batch norm and ReLU."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, size: int = 3, stride: int = 1, dilation: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        padding = size // 2 * dilation
+        self.conv1 = nn.Conv2d(inputs, outputs, size, stride, padding=padding, dilation=dilation)
         self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn1(self.conv1(x)))
+
+
+class DoubleConv(ConvNorm):
+    """Twice a 3×3 convolution, batch norm and ReLU; keeps H and W unless the first has a stride."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__(inputs, outputs, stride=stride, dilation=dilation)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=dilation, dilation=dilation)
         self.bn2 = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(x)))
+        return F.relu(self.bn2(self.conv2(super().forward(x))))
 
 
 class UpStage(DoubleConv):
@@ -78,27 +88,11 @@ class UNet(nn.Module):
         return self.head(x)
 
 
-class ConvNorm(nn.Module):
-    """A convolution, batch norm and ReLU."""
-
-    def __init__(self, inputs: int, outputs: int, size: int = 3, stride: int = 1) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2)
-        self.bn1 = nn.BatchNorm2d(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn1(self.conv1(x)))
-
-
-class Residual(nn.Module):
+class Residual(DoubleConv):
     """A basic residual block (He et al. 2016) whose shortcut is a 1×1 convolution with batch norm."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=dilation, dilation=dilation)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=dilation, dilation=dilation)
-        self.bn2 = nn.BatchNorm2d(outputs)
+        super().__init__(inputs, outputs, stride, dilation)
         self.shortcut = nn.Conv2d(inputs, outputs, 1, stride)
         self.bn3 = nn.BatchNorm2d(outputs)
 

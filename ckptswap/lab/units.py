@@ -156,29 +156,21 @@ def work_on_unit(folder: str, common: Mapping[str, Any], shard: Any, writer: str
     torch.set_num_threads(1)
     os.chdir(common["cwd"])  # where the data may be named from
     experiment, price = from_json(Experiment, common["experiment"]), from_json(Price, shard["price"])
-    news, fault = _News(Path(folder) / SPECS / shard["news"]), None
+    news, fault, due = Path(folder) / SPECS / shard["news"], None, 0.0
+
+    def tell(done: float, what: str) -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            due = time.monotonic() + PULSE
+            write_text(news, json.dumps({"done": done, "what": what}))
+
     try:
-        UnitWork(experiment, experiment.units()[shard["unit"]], Path(folder), price, news.tell, stop).run()
+        UnitWork(experiment, experiment.units()[shard["unit"]], Path(folder), price, tell, stop).run()
     except Stopped:
         raise
     except CkptswapError as error:
         fault = str(error)
-    news.write(fault=fault)
-
-
-class _News:
-    """Says how far a unit is, not more often than anybody looks."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._next = path, 0.0
-
-    def tell(self, done: float, what: str) -> None:
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + PULSE
-            self.write(done=done, what=what)
-
-    def write(self, **news: Any) -> None:
-        write_text(self._path, json.dumps(news))
+    write_text(news, json.dumps({"fault": fault}))
 
 
 class UnitWatcher:
