@@ -252,7 +252,12 @@ def transplant(
             warn(lazy.transplant.left_behind(plan, out))
             return open(carried_out(plan, out, force=force, link=link, drop_unread=drop_unread))
         stack.pop_all()  # the variant reads from both for as long as it lives
-        return _named(plan)
+        name = plan.default_output.name  # as the command would name its file
+        if plan.alpha != 1:
+            stem = name.removesuffix(".safetensors")
+            name = f"{stem}*{plan.alpha:g}{name[len(stem) :]}"
+        plan.variant.path = str(Path(plan.recipient.path).parent / name)
+        return plan.variant
 
 
 def carried_out(plan: Transplant, out: Path_ | None = None, **how: Any) -> Path:
@@ -538,13 +543,3 @@ def _noted(stack: ExitStack, *given: Given) -> list[Checkpoint]:
 def _tell_hints(names: Names, reference: Checkpoint, *others: Checkpoint) -> None:
     """Where their names are apart, and which flags would help."""
     note(hint for other in others if (hint := names.hint(other, reference)))
-
-
-def _named(plan: Transplant) -> Checkpoint:
-    """The variant by the name that the command would give its file, and by its alpha, beside the recipient."""
-    name = plan.default_output.name
-    if plan.alpha != 1:
-        stem = name.removesuffix(".safetensors")
-        name = f"{stem}*{plan.alpha:g}{name[len(stem) :]}"
-    plan.variant.path = str(Path(plan.recipient.path).parent / name)
-    return plan.variant

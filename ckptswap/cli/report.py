@@ -99,7 +99,6 @@ def report(
 
 
 def _compared(runs: Sequence[str], judged: JudgedFlags, top: int | None, output: PageFlags) -> str:
-    """Runs side by side."""
     agreement = api.compare(runs, metric=judged.metric, tolerance=judged.tolerance)
     if output.format in ("json", "csv") and top is not None:
         agreement = replace(agreement, cells=agreement.cells[:top])

@@ -113,7 +113,6 @@ def say_notes(result: SweepResult, format: str, run: str = "") -> None:
 
 
 def _plan(sweep: Asked, output: DrawnFlags) -> str:
-    """What would run, and what it costs."""
     document: dict[str, Any] = lazy.sweeping.planned(sweep)
     draw = {"json": dump_json, "csv": report.plan_csv, "md": report.plan_md}.get(output.format)
     return draw(document) if draw else report.plan_table(document, output.style)

@@ -84,7 +84,6 @@ def _what(plan: Transplant, donor: str, recipient: str) -> str:
 
 
 def _unchanged(plan: Transplant) -> str:
-    """How many of them the donor did not change."""
     once = plan.recipient.ties.once
     moved = len(once(entry.name for entry in plan.moved))
     same = moved - len(once(plan.changed))

@@ -201,7 +201,6 @@ def _apart_by_start(pairs: Sequence[Pair], kind: str = "conv.bias") -> Values:
 
 
 def _correlations(pairs: Sequence[Pair]) -> Values:
-    """Of every network, the mean over seeds."""
     groups = [group for _, _, group in by_network(pairs)]
     return [mean_of_known(kind_correlation(pair, "rmse") for pair in group) for group in groups]
 

@@ -125,7 +125,13 @@ def commands(segment: TrainSpec = SEGMENT, held_out: TaskSpec = HELD_OUT) -> str
     >>> print(commands().splitlines()[-1][:63])
     ckptswap sweep --from reconstruct.safetensors --to segment.safe
     """
-    lines = [*map(_train_command, trainings(segment)), _sweep_command(held_out)]
+    lines = [_train_command(training) for training in trainings(segment)]
+    lines.append([
+        *("ckptswap", "sweep", "--from", RECONSTRUCTED, "--to", SEGMENTED),
+        *("--data", str(held_out.data), *_args("--data-args", held_out.data_args)),
+        *("--metric", ",".join(held_out.metrics), *(word for way in BY for word in ("--by", ",".join(way)))),
+        *("--batch-size", str(held_out.batch_size), "--threads", str(held_out.threads), "--run", RUN),
+    ])  # fmt: skip
     return "\n".join(["#!/bin/sh", "set -e", *map(joined, lines)]) + "\n"
 
 
@@ -137,15 +143,6 @@ def _train_command(training: Training) -> list[str]:
         *("--data", spec.data, *_args("--data-args", spec.data_args)),
         *("--steps", str(spec.steps), "--batch-size", str(spec.batch_size), "--lr", str(spec.lr)),
         *("--seed", str(spec.seed), "--threads", str(spec.threads), *init, "-o", training.file),
-    ]
-
-
-def _sweep_command(spec: TaskSpec) -> list[str]:
-    return [
-        *("ckptswap", "sweep", "--from", RECONSTRUCTED, "--to", SEGMENTED),
-        *("--data", str(spec.data), *_args("--data-args", spec.data_args), "--metric", ",".join(spec.metrics)),
-        *(word for way in BY for word in ("--by", ",".join(way))),
-        *("--batch-size", str(spec.batch_size), "--threads", str(spec.threads), "--run", RUN),
     ]
 
 

@@ -123,7 +123,15 @@ def train(
         model_args = _completed(spec, samples)
         model = build_model(spec.model, model_args)
         kept, origin = _start_from(model, init_from)
-        metadata = _metadata(spec, model_args, origin)
+        metadata = {
+            "ckptswap.model": spec.model,
+            "ckptswap.model_args": json.dumps(model_args, sort_keys=True),
+            "ckptswap.task": json.dumps({"name": spec.task, "target": TARGETS[spec.task]}),
+            "ckptswap.seed": str(spec.seed),
+            "ckptswap.version": __version__,
+            "ckptswap.train": recipe(spec),
+            **({"ckptswap.init_from": origin} if origin else {}),
+        }
         if save_init:
             _write(model, save_init, {**metadata, "ckptswap.step": "0"}, force)
             metadata.setdefault("ckptswap.init_from", sha256_of(save_init))
@@ -302,18 +310,6 @@ def soft_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     probability = logits.sigmoid()
     overlap = 2 * (probability * target).sum() + 1
     return 1 - overlap / (probability.sum() + target.sum() + 1)
-
-
-def _metadata(spec: TrainSpec, model_args: Mapping[str, Any], origin: str) -> dict[str, str]:
-    metadata = {
-        "ckptswap.model": spec.model,
-        "ckptswap.model_args": json.dumps(model_args, sort_keys=True),
-        "ckptswap.task": json.dumps({"name": spec.task, "target": TARGETS[spec.task]}),
-        "ckptswap.seed": str(spec.seed),
-        "ckptswap.version": __version__,
-        "ckptswap.train": recipe(spec),
-    }
-    return {**metadata, "ckptswap.init_from": origin} if origin else metadata
 
 
 def recipe(spec: TrainSpec) -> str:
