@@ -8,7 +8,7 @@ prefix that was taken off, a pattern that matches nothing, how far it is) goes t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -379,8 +379,13 @@ def plot(
     if len(result.donors) > 1:
         raise UsageError(f"{run} has several donors", remedy="draw the run of one: sweep with one --from")
     charts = lazy.charts
-    draws = {"heatmap": charts.heat, "bars": charts.bars, "depth": charts.depth, "scatter": charts.scatter}
-    picture: Picture = draws[kind](result)
+    draws: dict[str, Callable[[SweepResult], Picture]] = {
+        "heatmap": charts.heat,
+        "bars": charts.bars,
+        "depth": charts.depth,
+        "scatter": charts.scatter,
+    }
+    picture = draws[kind](result)
     if charts.is_empty(picture):
         raise UsageError(
             f"{run} has nothing for a {kind}", remedy="sweep with --by layer,kind, or choose another --kind"

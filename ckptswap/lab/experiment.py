@@ -94,7 +94,7 @@ class Experiment:
     def trainings(self, unit: Unit) -> list[Training]:
         """The three trainings of a unit, in the order in which they need each other."""
         of_arm = {name: value for name, value in vars(unit.arm).items() if name != "name"}
-        how = {"steps": self.steps, "batch_size": self.batch_size, "seed": unit.seed, "threads": 1}
+        how: dict[str, Any] = {"steps": self.steps, "batch_size": self.batch_size, "seed": unit.seed, "threads": 1}
         segment = TrainSpec("segment", **of_arm, **how, **self._data("train"))
         encode = replace(segment, task="reconstruct")
         return [

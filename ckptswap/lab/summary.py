@@ -243,8 +243,8 @@ def _kind_chart(networks: Mapping[str, Sequence[Pair]], start: str) -> Chart:
     series = []
     for arm, group in networks.items():
         means = [mean_of(pair.kinds.get(kind) for pair in group) for kind in KINDS]
-        ends = [[getattr(point, end, None) for point in means] for end in ("value", "low", "high")]
-        series.append(Series(arm, KINDS, *map(tuple, ends)))
+        y, low, high = (tuple(getattr(mean, end, None) for mean in means) for end in ("value", "low", "high"))
+        series.append(Series(arm, KINDS, y, low, high))
     return Chart("dots", f"whole kinds, {start}", "", "share, mean over seeds and 95 %", tuple(series))
 
 
