@@ -13,14 +13,14 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import accumulate, islice, takewhile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
+from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError
-
-if TYPE_CHECKING:
-    from ckptswap.checkpoint import Checkpoint
+from ckptswap.formats import open_checkpoint
+from ckptswap.naming import ALIASES, natural_key
 
 MOST = 500
 """More is nothing to choose from."""
@@ -30,7 +30,7 @@ SECONDS, MEMORY = 3.0, 300_000_000
 FILES = ("checkpoint", "recipient", "a", "donor", "b", "third", "checkpoints")
 """The parameters that name a checkpoint, in the order in which they are looked at."""
 
-Words = Callable[["Checkpoint"], Iterable[str]]
+Words = Callable[[Checkpoint], Iterable[str]]
 
 
 def _layers(checkpoint: Checkpoint) -> Iterator[str]:
@@ -40,16 +40,12 @@ def _layers(checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _kinds(checkpoint: Checkpoint) -> Iterator[str]:
-    from ckptswap.naming import ALIASES
-
     there = {entry.kind for entry in checkpoint.values()}
     yield from there
     yield from (alias for alias, kinds in ALIASES.items() if there & set(kinds))
 
 
 def _offered(context: Any, incomplete: str, words: Words) -> list[str]:
-    from ckptswap.naming import natural_key
-
     before, comma, last = incomplete.rpartition(",")
     fitting: set[str] = set()
     with suppress(Exception), _limits():
@@ -86,8 +82,6 @@ def _paths(given: dict[str, Any]) -> Iterator[str]:
 
 def _words(path: str, words: Words, beginning: str) -> set[str]:
     """Of the first words of a file (many files have fewer), those that begin so."""
-    from ckptswap.formats import open_checkpoint
-
     with open_checkpoint(path) as checkpoint:
         looked_at = islice(words(checkpoint), LOOKED_AT)
         fitting = (word for word in looked_at if len(word) <= LONG and word.startswith(beginning))
@@ -101,8 +95,6 @@ def _limits() -> Iterator[None]:
     if "_CKPTSWAP_COMPLETE" not in os.environ:
         yield
         return
-    from ckptswap import formats  # noqa: F401  so that what libraries take does not count
-
     with open("/proc/self/statm", "rb") as file:
         size = int(file.read().split()[0]) * resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)

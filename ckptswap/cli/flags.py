@@ -53,7 +53,8 @@ def flags_of(spec: type) -> Group:
 def flag(hint: Any, part: Field[Any], name: str) -> tuple[Any, Any]:
     """The flag that `option` made: its type as typer wants it, with all that the field says of it; its default."""
     told = part.metadata
-    words = [f"--{told.get('flag', name).replace('_', '-')}"] + ([f"-{told['short']}"] if "short" in told else [])
+    words = [f"-{told['short']}"] if "short" in told else []
+    words.append(f"--{told.get('flag', name).replace('_', '-')}")
     how = {word: told[metadata] for metadata, word in _TYPER.items() if metadata in told}
     marks = [Settable(told["defaults"])] if "defaults" in told else []
     default = inspect.Parameter.empty if part.default is MISSING else part.default
