@@ -83,7 +83,10 @@ def flags(**groups: Group) -> Callable[[Callable[..., None]], Callable[..., None
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(command, include_extras=True)
         forms = {name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
-        grouped = groups | {name: _fields(form) for name, form in forms.items()}
+        grouped = dict(groups)
+        for name, form in forms.items():
+            types = get_type_hints(form)
+            grouped[name] = {part.name: flag(types[part.name], part, part.name) for part in fields(form)}
         own = inspect.signature(command).parameters
         known = {name: grouped.get(name) or {name: _own(hints[name], part)} for name, part in own.items()}
         parameters = [
@@ -108,14 +111,6 @@ def flags(**groups: Group) -> Callable[[Callable[..., None]], Callable[..., None
 
 def _own(hint: Any, part: inspect.Parameter) -> tuple[Any, Any]:
     return flag(hint, part.default, part.name) if isinstance(part.default, Field) else (hint, part.default)
-
-
-def _fields(form: type) -> Group:
-    hints = get_type_hints(form, include_extras=True)
-    return {
-        part.name: flag(hints[part.name], part, part.name) if part.metadata else (hints[part.name], part.default)
-        for part in fields(form)
-    }
 
 
 def writable(context: typer.Context, path: str | None) -> str | None:

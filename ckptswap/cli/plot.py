@@ -7,7 +7,7 @@ from typing import Literal
 
 from ckptswap import api
 from ckptswap.cli.flags import METRIC, OVER, flags, writable
-from ckptswap.cli.sweepflags import RunArgument, ToleranceFlag
+from ckptswap.cli.sweepflags import TOLERANCE, RunArgument
 from ckptswap.cli.terminal import emit
 from ckptswap.records import option
 
@@ -24,7 +24,7 @@ def plot(
         "heatmap", "Layers × kinds; the worst cells; along the layers; RMSE against drop.", defaults="file"
     ),
     metric: str | None = METRIC,
-    tolerance: ToleranceFlag = None,
+    tolerance: float | None = TOLERANCE,
 ) -> None:
     """Draw what a sweep found, for a paper. Needs the extra 'plot'.
 

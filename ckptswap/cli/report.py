@@ -14,7 +14,7 @@ import typer
 from ckptswap import api, lazy
 from ckptswap.cli.flags import METRIC, DrawnFlags, flags
 from ckptswap.cli.sweep import say_notes
-from ckptswap.cli.sweepflags import CLAIMS, EVERY, ToleranceFlag
+from ckptswap.cli.sweepflags import CLAIMS, EVERY, TOLERANCE
 from ckptswap.cli.terminal import emit, say
 from ckptswap.errors import UsageError
 from ckptswap.records import option
@@ -43,7 +43,7 @@ class JudgedFlags:
     """By what a run is judged."""
 
     metric: str | None = METRIC
-    tolerance: ToleranceFlag = None
+    tolerance: float | None = TOLERANCE
     claims: bool = CLAIMS
 
 

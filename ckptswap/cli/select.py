@@ -8,7 +8,7 @@ import typer
 
 from ckptswap import api, lazy
 from ckptswap.cli.flags import Keywords, OutputFlags, Patterns, flags
-from ckptswap.cli.sweepflags import NAMED_AGAIN, ToleranceFlag
+from ckptswap.cli.sweepflags import NAMED_AGAIN, TOLERANCE
 from ckptswap.records import option
 from ckptswap.report import select as report
 from ckptswap.scoring.allocator import keep_freed_memory
@@ -24,7 +24,7 @@ def select(
     recipient: str | None = option(None, "The same: its recipient.", metavar="RECIPIENT", defaults="never"),
     named: Keywords,
     output: OutputFlags,
-    tolerance: ToleranceFlag = None,
+    tolerance: float | None = TOLERANCE,
     to: str = option(
         "selected.safetensors", "What the printed command is to write.", metavar="FILE", defaults="never"
     ),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -17,7 +17,7 @@ SPEC = flags_of(SweepSpec)
 OPTIONS = flags_of(RunOptions)
 """How much is computed, how, and where."""
 WHERE = {name: OPTIONS[name] for name in ("executor", "slurm", "ray_address")}
-ToleranceFlag = OPTIONS["tolerance"][0]
+TOLERANCE: Any = field(default=None, metadata=RunOptions.__dataclass_fields__["tolerance"].metadata)
 
 
 @dataclass
