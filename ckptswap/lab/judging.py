@@ -23,27 +23,24 @@ class Condition:
 
 
 def judged(claim: str, text: str, rule: str, parts: Sequence[Condition]) -> Finding:
-    """Judge a claim, with the numbers of its parts, and a rule that tells what was in the way.
+    """Judge a claim by its parts: supported when all are upheld, not supported when any is refuted.
 
-    >>> judged("c", "It holds.", "always", [Condition("upheld", {"n": 1}), Condition("open", {}, "why")]).verdict
+    Its rule tells what was in the way, too.
+
+    >>> parts = [Condition("upheld", {"n": 1}), Condition("open", {}, "why")]
+    >>> judged("c", "It holds.", "always", parts).verdict
     'undecided'
+    >>> judged("c", "It holds.", "always", [*parts, Condition("refuted", {})]).verdict
+    'not supported'
     """
     reasons = dict.fromkeys(part.why for part in parts if part.why)
     if reasons:
         rule = f"{rule}. Open here: {'; '.join(reasons)}"
     numbers = {name: number for part in parts for name, number in part.numbers.items()}
-    return Finding(claim, text, rule, numbers, verdict([part.state for part in parts]))
-
-
-def verdict(states: Sequence[State]) -> Literal["supported", "not supported", "undecided"]:
-    """Tell whether all parts are upheld, any refuted, or neither.
-
-    >>> verdict(["upheld", "refuted", "open"])
-    'not supported'
-    """
+    states = {part.state for part in parts}
     if "refuted" in states:
-        return "not supported"
-    return "undecided" if "open" in states else "supported"
+        return Finding(claim, text, rule, numbers, "not supported")
+    return Finding(claim, text, rule, numbers, "undecided" if "open" in states else "supported")
 
 
 def beyond(low: float | None, high: float | None, bound: float) -> tuple[State, str]:
