@@ -11,8 +11,7 @@ from ckptswap import api
 from ckptswap.cli.flags import NAMES, SELECTION, DrawnFlags, Keywords, Patterns, flags
 from ckptswap.errors import EXIT_DIFFERENT, UsageError
 from ckptswap.records import option
-from ckptswap.report import diff as two_way
-from ckptswap.report import threeway as three_way
+from ckptswap.report import diff as report
 
 
 @dataclass
@@ -60,10 +59,10 @@ def diff(
             else result
         )
         output.emit(
-            two_way.diff_json(pooled.sorted(rows.sort, rows.top)),
-            table=lambda document: two_way.diff_table(document, output.style, every=every),
-            csv=two_way.diff_csv,
-            md=lambda document: two_way.diff_md(document, every=every),
+            report.diff_json(pooled.sorted(rows.sort, rows.top)),
+            table=lambda document: report.diff_table(document, output.style, every=every),
+            csv=report.diff_csv,
+            md=lambda document: report.diff_md(document, every=every),
         )
     else:
         if rows != RowFlags():
@@ -73,10 +72,10 @@ def diff(
         changes = api.diff3(a, b, third, **select, **names)
         differs = any(row.status != "unchanged" for row in changes.rows)
         output.emit(
-            three_way.threeway_json(changes),
-            table=lambda document: three_way.threeway_table(document, output.style, every=every),
-            csv=three_way.threeway_csv,
-            md=three_way.threeway_md,
+            report.threeway_json(changes),
+            table=lambda document: report.threeway_table(document, output.style, every=every),
+            csv=report.threeway_csv,
+            md=report.threeway_md,
         )
     if exit_code and differs:
         raise typer.Exit(EXIT_DIFFERENT)
