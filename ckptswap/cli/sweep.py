@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING
 from typing import TYPE_CHECKING, Any
 
@@ -114,5 +114,6 @@ def say_notes(result: SweepResult, format: str, run: str = "") -> None:
 
 def _plan(sweep: Asked, output: DrawnFlags) -> str:
     document: dict[str, Any] = lazy.sweeping.planned(sweep)
-    draw = {"json": dump_json, "csv": report.plan_csv, "md": report.plan_md}.get(output.format)
+    forms: dict[str, Callable[[Any], str]] = {"json": dump_json, "csv": report.plan_csv, "md": report.plan_md}
+    draw = forms.get(output.format)
     return draw(document) if draw else report.plan_table(document, output.style)
