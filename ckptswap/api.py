@@ -94,7 +94,7 @@ def save(checkpoint: Given, path: Path_, *, force: bool = False, drop_unread: bo
     """
     with ExitStack() as stack:
         source = opened(checkpoint, stack)
-        write_checkpoint(source, path, force=force, metadata=source.metadata, drop_unread=drop_unread)
+        write_checkpoint(source, path, force=force, drop_unread=drop_unread)
     return Path(path)
 
 
