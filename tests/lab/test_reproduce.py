@@ -169,8 +169,22 @@ def stopping_at(place: str | None) -> dict[str, Any]:
     return {"progress": tell, "stop": stop}
 
 
+def without(done: Path, run: Path, *parts: str) -> None:
+    """A copy of an experiment that lacks these files and folders, whose making is then not bound to be seen."""
+    shutil.copytree(done, run)
+    for part in parts:
+        path = run / "unet" / part
+        assert path.exists()
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+
+
 def test_interrupted_anywhere_it_continues_to_the_same_numbers(discs: Path, done: Path, tmp_path: Path) -> None:
-    """In a training, in a sweep, and in a sweep of the second unit."""
+    """In a training, in a sweep, and in a sweep of the second unit; of each there is one more to be done after it."""
+    trainings = [f"seed-0/{name}.safetensors" for name in ("shared", "independent")]
+    sweeps = [f"seed-{seed}/{init}/{name}" for seed, init, name in (
+        (0, "shared", "cells"), (0, "independent", "kinds"), (0, "independent", "prefix"), (1, "shared", "back"),
+        (1, "independent", "affine"))]  # fmt: skip
+    without(done, tmp_path / "run", *trainings, *sweeps)
     for place in ("unet/seed-0: shared, step 40", "unet/seed-0: independent kinds", "unet/seed-1: shared back"):
         with pytest.raises(Stopped):
             reproduce(small(discs), tmp_path / "run", known=PRICE, **stopping_at(place))
@@ -189,6 +203,9 @@ def test_an_unfinished_sweep_is_not_read(discs: Path, done: Path, tmp_path: Path
 
 
 def test_two_workers_find_what_one_finds(discs: Path, done: Path, tmp_path: Path) -> None:
+    """Each trains a network and sweeps its pair."""
+    pairs = ("seed-0/shared", "seed-1/independent")
+    without(done, tmp_path / "run", *pairs, *(f"{pair}.safetensors" for pair in pairs))
     told: list[tuple[float, float, str]] = []
     outcome = reproduce(
         small(discs),
