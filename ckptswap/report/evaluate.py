@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.text import Text
 
 from ckptswap.report.layout import HEADING, QUIET, Column, field, flow, render, table
 from ckptswap.report.tabular import columns_csv, columns_md
 from ckptswap.report.text import Style, decimals, fixed, interval, plural, safe
-
-if TYPE_CHECKING:
-    from ckptswap.statistics.comparison import Comparison
-    from ckptswap.statistics.intervals import Interval
+from ckptswap.statistics import Comparison, Interval
 
 SCHEMA = "ckptswap.evaluate/1"
 _EXPORTED = tuple(field(name) for name in ("quantity", "metric", "a", "b", "value", "ci_low", "ci_high"))
