@@ -93,7 +93,7 @@ def save(checkpoint: Given, path: Path_, *, force: bool = False, drop_unread: bo
     """
     with ExitStack() as stack:
         source = opened(checkpoint, stack)
-        write_checkpoint(source, path, force=force, metadata=source.metadata, drop_unread=drop_unread)
+        write_checkpoint(source, path, force=force, drop_unread=drop_unread)
     return Path(path)
 
 

@@ -116,7 +116,7 @@ class JournalReader:
         self._sweep, self._blocks, self._progress = sweep, journal.blocks, progress
         self._failed: set[str] = set()
         self._batches = range(len(sweep.scorer.layout.sizes))
-        self._tail = sweep.folder.tail(journal)
+        self._tail = journal.tail()
         self.count = 0
 
     def look(self) -> bool:
