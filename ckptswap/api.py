@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from ckptswap.lab.reporting import Reproduced
     from ckptswap.lab.train import TrainResult
     from ckptswap.report.charts import Picture
-    from ckptswap.statistics.comparison import Comparison
+    from ckptswap.statistics import Comparison
     from ckptswap.sweep.agreement import Agreement
     from ckptswap.sweep.result import SweepResult
     from ckptswap.sweep.select import Choice
