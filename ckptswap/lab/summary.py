@@ -242,7 +242,7 @@ def _kind_chart(networks: Mapping[str, Sequence[Pair]], start: str) -> Chart:
     for arm, group in networks.items():
         means = [mean_of(pair.kinds.get(kind) for pair in group) for kind in KINDS]
         ends = ("estimate", "low", "high")
-        y, low, high = (tuple(mean and getattr(mean, end) for mean in means) for end in ends)
+        y, low, high = (tuple(getattr(mean, end) if mean else None for mean in means) for end in ends)
         series.append(Series(arm, KINDS, y, low, high))
     return Chart("dots", f"whole kinds, {start}", "", "share, mean over seeds and 95 %", tuple(series))
 
