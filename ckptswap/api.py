@@ -437,7 +437,7 @@ def convert(
         checkpoint = opened(source, stack)
         _tell_notes(checkpoint)
         note(lazy.companions.left_behind(checkpoint, target))
-        [named] = strip_all([checkpoint], strip_prefix) if strip_prefix else [checkpoint]
+        [named] = strip_all([checkpoint], strip_prefix)
         with listener().progress("converting") as progress:
             return write_checkpoint(
                 named,

@@ -32,8 +32,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that are meant for programs, and must not end whom others wait for."""
@@ -45,10 +46,9 @@ class ForkServer:
 
     def __init__(self, modules: Sequence[str], env: Mapping[str, str] | None = None) -> None:
         self._door, theirs = socket.socketpair()
-        command = [sys.executable, "-P", "-m", "ckptswap.executors.forkserver", *modules]
         with theirs:
             self._process = subprocess.Popen(
-                command,
+                [sys.executable, "-P", "-m", "ckptswap.executors.forkserver", *modules],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,  # where a module that greets whoever imports it would be heard
                 env=env,
@@ -145,7 +145,6 @@ class _Server:
 
     def serve(self, modules: Sequence[str]) -> Request | None:
         """Serve until the door is closed; in a child, return what it is to run."""
-        is_loaded = False
         while True:
             for key, _ in self._ready.select():
                 if key.fd in self._callers:
@@ -154,9 +153,7 @@ class _Server:
                 _, handles, *_ = socket.recv_fds(self._door, 1, 1)
                 if not handles:
                     return None
-                if not is_loaded:
-                    _load(modules)
-                    is_loaded = True
+                _load(tuple(modules))
                 caller = socket.socket(fileno=handles[0])
                 if (request := _read(caller)) and self._fork(caller, request):
                     return request
@@ -198,8 +195,9 @@ class _Server:
             caller.sendall(NUMBER.pack(status))
 
 
-def _load(modules: Sequence[str]) -> None:
-    """Import what is there, and keep its objects from the children's garbage collection, which would copy them."""
+@cache
+def _load(modules: tuple[str, ...]) -> None:
+    """Import what is there, once, and keep it from the children's garbage collection, which would copy it."""
     for module in modules:
         with suppress(Exception, SystemExit):  # a program that needs it says why it cannot be had
             importlib.import_module(module)
@@ -257,25 +255,21 @@ def _leave(code: int) -> NoReturn:
 
 def become(request: Request) -> None:
     """Be the program, as if this process had been begun for it."""
-    for number, stream in enumerate(request.streams):
-        os.dup2(stream, number)
-        os.close(stream)
     os.environ.clear()
     os.environ.update(request.env)
     os.chdir(request.cwd)
-    streams = map(_stream, range(3), (sys.stdin, sys.stdout, sys.stderr))
-    sys.stdin, sys.stdout, sys.stderr = streams
-    for name in ("stdin", "stdout", "stderr"):
-        setattr(sys, f"__{name}__", getattr(sys, name))
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        os.dup2(request.streams[number], number)
+        os.close(request.streams[number])
+        encoding, errors = (getattr(getattr(sys, name), part) for part in ("encoding", "errors"))
+        way, buffering = "w" if number else "r", 1 if name == "stderr" else -1
+        stream = open(number, way, buffering, encoding=encoding, errors=errors, closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
     for module, seed in (("numpy", "random.seed"), ("torch", "default_generator.seed")):
         if module in sys.modules:  # or all children would draw the same numbers
             operator.attrgetter(seed)(sys.modules[module])()
     _run(request.arguments)
-
-
-def _stream(number: int, before: Any) -> Any:
-    way, buffering = "w" if number else "r", 1 if number == 2 else -1
-    return open(number, way, buffering, encoding=before.encoding, errors=before.errors, closefd=False)
 
 
 def _run(arguments: list[str]) -> None:

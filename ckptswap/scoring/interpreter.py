@@ -58,8 +58,8 @@ class Replay:
         """(index of the swap, output) for every swap, in the order in which they come to be; None: the base."""
         groups = self.schedules([frozenset(swap) for swap in swaps], with_output=with_output)
         for at, (chosen, schedule) in enumerate(groups):
-            wants_output = with_output and at == 0
-            yield from self._run(batch, schedule, [(index, swaps[index]) for index in chosen], wants_output)
+            own = [(index, swaps[index]) for index in chosen]
+            yield from self._run(batch, schedule, own, with_output and at == 0)
 
     def seconds(self, batch: Tree) -> list[float]:
         """How long each step of the graph takes on this batch, run one after another."""
@@ -87,19 +87,18 @@ class Replay:
                     _do(schedule.base[at], values)
             for number in schedule.due.get(at, ()):
                 index, swap = swaps[number]
-                yield index, self._replayed(schedule, number, swap, values)
+                yield index, self._replayed(schedule.programs[number], {**values, **swap})
             if at >= 0:
                 _forget(schedule.base[at], values)
         if with_output:
             yield None, values[self.graph.output]
 
-    def _replayed(self, schedule: Schedule, number: int, swap: Mapping[int, Tensor], values: Values) -> Tensor:
-        mine = {**values, **swap}
+    def _replayed(self, program: Sequence[Instruction], values: Values) -> Tensor:
         with torch.inference_mode():
-            for instruction in schedule.programs[number]:
-                _do(instruction, mine)
-                _forget(instruction, mine)
-        return mine[self.graph.output]
+            for instruction in program:
+                _do(instruction, values)
+                _forget(instruction, values)
+        return values[self.graph.output]
 
 
 def _do(instruction: Instruction, values: Values) -> None:

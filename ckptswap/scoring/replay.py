@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,14 +19,13 @@ from ckptswap.errors import ModelError
 from ckptswap.scoring.full import FullScorer, ModelOutput
 from ckptswap.scoring.graph import Graph, Uncapturable, capture
 from ckptswap.scoring.interpreter import Replay
-from ckptswap.scoring.scorer import Cost, ShortcutFailed
+from ckptswap.scoring.scorer import Cost, How, ShortcutFailed
 from ckptswap.scoring.swap import same_bits
 from ckptswap.scoring.variant import RECIPIENT, Variant
 from ckptswap.task.callables import first_line
 from ckptswap.task.task import Task
 from ckptswap.task.tree import Form, Tree, form_of
 
-How = Literal["auto", "replay", "full"]
 MEMORY = 2 << 30
 """Bytes that a replay's intermediate values may take, unless told otherwise."""
 SHAPES = 8
@@ -41,13 +39,18 @@ def scorer_of(
     donor: Checkpoint | Sequence[Checkpoint],
     recipient: Checkpoint,
     how: How = "auto",
-    memory: int = MEMORY,
+    memory: int | None = None,
     calibration: Sequence[Tree] = (),
 ) -> FullScorer:
-    """The scorer that `--engine` names. Raises `MismatchError` when the recipient does not fit the model."""
-    if how == "full":
-        return FullScorer(task, donor, recipient, memory, calibration)
-    return ReplayScorer(task, donor, recipient, memory, calibration, how=how)
+    """The scorer that `--engine` names; `memory` bounds what a replay's intermediate values take, in bytes.
+
+    Raises `MismatchError` when the recipient does not fit the model.
+    """
+    donors = [donor] if isinstance(donor, Checkpoint) else donor
+    kind = FullScorer if how == "full" else ReplayScorer
+    scorer = kind(task, donors, recipient, calibration)
+    scorer.how, scorer.memory = how, MEMORY if memory is None else memory
+    return scorer
 
 
 class ReplayScorer(FullScorer):
@@ -56,18 +59,12 @@ class ReplayScorer(FullScorer):
     Where `how` is `replay`, full passes are no way out: `ModelError` is raised instead.
     """
 
+    how: How = "auto"
+
     def __init__(
-        self,
-        task: Task,
-        donor: Checkpoint | Sequence[Checkpoint],
-        recipient: Checkpoint,
-        memory: int = MEMORY,
-        calibration: Sequence[Tree] = (),
-        *,
-        how: How = "auto",
+        self, task: Task, donors: Sequence[Checkpoint], recipient: Checkpoint, calibration: Sequence[Tree]
     ) -> None:
-        super().__init__(task, donor, recipient, memory, calibration)
-        self.how = how
+        super().__init__(task, donors, recipient, calibration)
         self._replays: dict[Form, Replay | None] = {}
         self._begun: set[Form] = set()
         self._swaps: dict[tuple[Replay, str], dict[int, Tensor]] = {}
@@ -133,9 +130,8 @@ class ReplayScorer(FullScorer):
         swaps = [frozenset(self.values(replay.graph, variant)) for variant in variants if not variant.recalibrated]
         groups = replay.schedules(swaps, with_output=False)
         work = 1 + again + sum(schedule.flops for _, schedule in groups) / max(replay.graph.flops, 1)
-        replayed = sum(sum(steps[at] for at in replay.cone(swap).steps) for swap in swaps) + len(groups) * sum(
-            steps
-        )
+        cones = sum(steps[at] for swap in swaps for at in replay.cone(swap).steps)
+        replayed = cones + len(groups) * sum(steps)
         peak = max((schedule.peak for _, schedule in groups), default=0)
         in_full = full * again * (batches + len(self.recalibration.batches))
         return Cost("replay", work / (1 + len(variants)), (full + replayed) * batches + in_full, peak)
@@ -147,11 +143,9 @@ class ReplayScorer(FullScorer):
             replay = self.replay(inputs)
         if replay is None:
             return super().weights(variants)
-        return [
-            float(replay.graph.flops if variant.recalibrated
-                  else replay.cone(frozenset(self.values(replay.graph, variant))).flops)
-            for variant in variants
-        ]  # fmt: skip
+        swaps = [None if variant.recalibrated else self.values(replay.graph, variant) for variant in variants]
+        of = (replay.graph if swap is None else replay.cone(frozenset(swap)) for swap in swaps)
+        return [float(part.flops) for part in of]
 
     def values(self, graph: Graph, variant: Variant) -> dict[int, Tensor]:
         """What a variant puts in the place of which of the graph's values; nothing where it changes none."""
@@ -177,9 +171,8 @@ class ReplayScorer(FullScorer):
             self.distrust(f"the model cannot be captured ({error})")
             return None
         model = self.task.model
-        own: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        state = {graph.state[name]: value for name, value in own.items()}
-        replay = Replay(graph, state, self.memory)
+        own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        replay = Replay(graph, {graph.state[name]: value for name, value in own.items()}, self.memory)
         (_, output), *_ = replay.outputs(self.task.prepared(inputs), [], with_output=True)
         if same_bits(output, expected):
             return replay
@@ -224,9 +217,8 @@ class ReplayScorer(FullScorer):
                 return
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error) or not self._halve(replay, len(left)):
-                    self._note(
-                        f"a replay failed ({first_line(error)}): that batch's other variants are run in full"
-                    )
+                    why = first_line(error)
+                    self._note(f"a replay failed ({why}): that batch's other variants are run in full")
                     yield from self.in_full(inputs, [variant for variant in variants if variant.id in swaps])
                     return
                 left, same = ([variant for variant in part if variant.id in swaps] for part in (left, same))
@@ -252,9 +244,8 @@ class ReplayScorer(FullScorer):
             return
         (expected,) = self.in_full(inputs, [variant])
         if expected.output is None or not same_bits(output, expected.output):
-            raise ShortcutFailed(
-                f"a replayed variant ({', '.join(variant.names[:3])}) has other bits than a full pass"
-            )
+            names = ", ".join(variant.names[:3])
+            raise ShortcutFailed(f"a replayed variant ({names}) has other bits than a full pass")
 
 
 def _is_replayed(variant: Variant) -> bool:
@@ -264,6 +255,5 @@ def _is_replayed(variant: Variant) -> bool:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and ("alloc" in str(error) and "memory" in str(error))
+    is_told = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return is_told or ("alloc" in str(error) and "memory" in str(error))

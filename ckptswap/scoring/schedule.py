@@ -100,12 +100,18 @@ def make_schedule(graph: Graph, cones: Sequence[Cone], *, with_output: bool) -> 
     for number, cone in enumerate(cones):
         due[place[cone.due] if cone.due >= 0 else -1].append(number)
     held = _held(graph, cones, place, with_output)
-    base = _program([graph.steps[at] for at in steps], held)
-    programs = tuple(program_of(graph, cone) for cone in cones)
-    peak = _peak(graph, steps, held, due, [_own_peak(graph, cone) for cone in cones])
-    flops = sum(graph.steps[at].flops for at in steps) + sum(cone.flops for cone in cones)
+    base = [graph.steps[at] for at in steps]
+    inside = [[graph.steps[at] for at in cone.steps] for cone in cones]
+    alive = [0, *_alive(base, held)]
+    peaks = [max(_alive(own, {}), default=0) for own in inside]
+    running = (alive[order + 1] + max(peaks[number] for number in numbers) for order, numbers in due.items())
     return Schedule(
-        tuple(cones), programs, base, {order: tuple(numbers) for order, numbers in due.items()}, peak, flops
+        cones=tuple(cones),
+        programs=tuple(_program(own, {graph.output: FOREVER}) for own in inside),
+        base=_program(base, held),
+        due={order: tuple(numbers) for order, numbers in due.items()},
+        peak=max([*alive, *running]),
+        flops=sum(step.flops for step in base) + sum(cone.flops for cone in cones),
     )
 
 
@@ -117,24 +123,16 @@ def within(
     Cones that start near each other stay together, since their base pass then keeps the same values. A single cone
     is not divided further, whatever it needs.
     """
-    order = tuple(sorted(range(len(cones)), key=lambda at: (cones[at].due, cones[at].steps[:1])))
-    return _halved(graph, cones, order, memory, with_output)
 
+    def halved(chosen: tuple[int, ...], with_output: bool) -> list[tuple[tuple[int, ...], Schedule]]:
+        schedule = make_schedule(graph, [cones[at] for at in chosen], with_output=with_output)
+        half = len(chosen) // 2
+        if schedule.peak <= memory or not half:
+            return [(chosen, schedule)]
+        return halved(chosen[:half], with_output) + halved(chosen[half:], False)
 
-def _halved(
-    graph: Graph, cones: Sequence[Cone], chosen: tuple[int, ...], memory: int, with_output: bool
-) -> list[tuple[tuple[int, ...], Schedule]]:
-    schedule = make_schedule(graph, [cones[at] for at in chosen], with_output=with_output)
-    if schedule.peak <= memory or len(chosen) < 2:
-        return [(chosen, schedule)]
-    half = len(chosen) // 2
-    first = _halved(graph, cones, chosen[:half], memory, with_output)
-    return first + _halved(graph, cones, chosen[half:], memory, False)
-
-
-def program_of(graph: Graph, cone: Cone) -> tuple[Instruction, ...]:
-    """The cone's own instructions; the values that it reads from outside are never written over."""
-    return _program([graph.steps[at] for at in cone.steps], {graph.output: FOREVER})
+    order = sorted(range(len(cones)), key=lambda at: (cones[at].due, cones[at].steps[:1]))
+    return halved(tuple(order), with_output)
 
 
 def _upstream(graph: Graph, wanted: Collection[int]) -> list[int]:
@@ -164,7 +162,7 @@ def _program(steps: Sequence[Step], held: Mapping[int, int]) -> tuple[Instructio
     """
     own = {step.gives for step in steps if step.memory == step.gives}
     last = _last_reads(steps)
-    dies = {value: max(last.get(value, -1), held.get(value, -1)) for value in {step.gives for step in steps}}
+    dies = {step.gives: max(last.get(step.gives, -1), held.get(step.gives, -1)) for step in steps}
     memory_dies: dict[int, float] = defaultdict(lambda: -1)
     for step in steps:
         late = max(dies[step.gives], held.get(step.gives, -1) + 0.5)
@@ -174,49 +172,23 @@ def _program(steps: Sequence[Step], held: Mapping[int, int]) -> tuple[Instructio
         if dies[step.gives] < FOREVER:
             frees[max(dies[step.gives], at)].append(step.gives)
     memory = {step.gives: step.memory for step in steps}
+
+    def chosen(at: int, step: Step) -> Callable[..., Any]:
+        if step.overwrite is None:
+            return step.op
+        first = memory.get(step.reads[0], step.reads[0])
+        shared = sum(memory.get(value) == first for value in step.reads)
+        return step.op if first not in own or shared > 1 or memory_dies[first] > at else step.overwrite
+
     return tuple(
-        Instruction(
-            _chosen(step, at, memory, own, memory_dies), step.args, step.kwargs, step.gives, tuple(frees[at])
-        )
+        Instruction(chosen(at, step), step.args, step.kwargs, step.gives, tuple(frees[at]))
         for at, step in enumerate(steps)
     )
-
-
-def _chosen(
-    step: Step, at: int, memory: Mapping[int, int], own: Collection[int], dies: Mapping[int, float]
-) -> Callable[..., Any]:
-    """The operation, in place where the memory of its first argument is not read by anybody after it."""
-    if step.overwrite is None:
-        return step.op
-    first = memory.get(step.reads[0], step.reads[0])
-    shared = sum(memory.get(value) == first for value in step.reads)
-    if first not in own or shared > 1 or dies[first] > at:
-        return step.op
-    return step.overwrite
 
 
 def _last_reads(steps: Sequence[Step]) -> dict[int, int]:
     """For each value the position of the last step that reads it."""
     return {value: at for at, step in enumerate(steps) for value in step.reads}
-
-
-def _own_peak(graph: Graph, cone: Cone) -> int:
-    return max(_alive([graph.steps[at] for at in cone.steps], {}), default=0)
-
-
-def _peak(
-    graph: Graph,
-    steps: Sequence[int],
-    held: Mapping[int, int],
-    due: Mapping[int, Sequence[int]],
-    cones: Sequence[int],
-) -> int:
-    """The most that is alive at a time, the cone that is being run included."""
-    alive = [0, *_alive([graph.steps[at] for at in steps], held)]
-    largest = max(alive)
-    for order, numbers in due.items():
-        largest = max(largest, alive[order + 1] + max(cones[number] for number in numbers))
-    return largest
 
 
 def _alive(steps: Sequence[Step], held: Mapping[int, int]) -> list[int]:

@@ -21,6 +21,8 @@ Way = Literal["full", "replay", "external"]
 """How a block was computed."""
 Statistics = dict[str, np.ndarray]
 """By metric: one row a sample (n, K) float64."""
+How = Literal["auto", "replay", "full"]
+"""What `--engine` may be."""
 REPLAY: Way = "replay"
 EXTENT = "range of outputs"
 """Under this name the baseline's blocks hold (1, 2): least and greatest output, where it has one channel."""
@@ -39,7 +41,8 @@ class Block(NamedTuple):
 @dataclass(frozen=True)
 class Cost:
     """What a sweep takes: which engine, the share of full passes' FLOPs, an estimate of the time in seconds, and
-    the most that a replay's intermediate values take, in bytes (None for other engines)."""
+    the most that a replay's intermediate values take, in bytes (None for other engines).
+    """
 
     engine: Way
     share: float

@@ -16,7 +16,7 @@ from ckptswap.records import Count, from_json, parsed
 from ckptswap.renaming import renamed
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.recalibration import fingerprint, load_calibration
-from ckptswap.scoring.replay import MEMORY, scorer_of
+from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import Variant
 from ckptswap.sweep.conditions import conditions
@@ -49,8 +49,7 @@ def rebuilt(source: SweepSource, run: RunFolder) -> Iterator[FullScorer]:
         task = load_task(spec.task, stack.enter_context(_recipient(source.recipient)))
         given = [stack.enter_context(_donor(file, task.fit.taken, source)) for file in source.donors]
         donors, recipient = as_in_model(task.model, given, task.fit.taken)
-        memory = MEMORY if spec.memory is None else spec.memory
-        scorer = scorer_of(task, donors, recipient, spec.engine, memory, _calibration(source, task))
+        scorer = scorer_of(task, donors, recipient, spec.engine, spec.memory, _calibration(source, task))
         now = conditions(scorer, donors, recipient)
         if key_of(now) != source.key:
             run.check_conditions(now)
