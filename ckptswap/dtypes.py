@@ -17,21 +17,22 @@ _NUMPY = {
     "BOOL": "?", "C64": "c8", "C128": "c16",
 }  # fmt: skip
 _ML_DTYPES = {
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E4M3FNUZ": "float8_e4m3fnuz",
-    "F8_E5M2FNUZ": "float8_e5m2fnuz",
-    "F8_E8M0": "float8_e8m0fnu",
+    "BF16": "bfloat16", "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
+}  # fmt: skip
+_SPELT: dict[object, str] = {
+    **{np.dtype(code): spelt for spelt, code in _NUMPY.items()},
+    **{name: spelt for spelt, name in _ML_DTYPES.items()},
 }
 _DIMENSIONS_MOST = 64  # numpy's own bound
 _NUMEL_MOST = 2**59  # 16 bytes each still fit a signed 64-bit count
 _PACKED_BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
-_BITS = (
-    {spelt: np.dtype(code).itemsize * 8 for spelt, code in _NUMPY.items()}
-    | {spelt: 16 if spelt == "BF16" else 8 for spelt in _ML_DTYPES}
-    | _PACKED_BITS
-)
+_BITS = {
+    **{spelt: np.dtype(code).itemsize * 8 for spelt, code in _NUMPY.items()},
+    **{spelt: 16 if spelt == "BF16" else 8 for spelt in _ML_DTYPES},
+    **_PACKED_BITS,
+}
 
 
 def known(dtype: str) -> bool:
@@ -125,11 +126,7 @@ def from_numpy(dtype: np.dtype) -> str | None:
     >>> from_numpy(np.dtype("float32")), from_numpy(np.dtype("U3"))
     ('F32', None)
     """
-    for spelt, name in _ML_DTYPES.items():
-        if dtype.name == name:
-            return spelt
-    plain = dtype.newbyteorder("=")
-    return next((spelt for spelt, code in _NUMPY.items() if np.dtype(code) == plain), None)
+    return _SPELT.get(dtype.name) or _SPELT.get(dtype.newbyteorder("="))
 
 
 def shape_fault(shape: tuple[int, ...]) -> str | None:
@@ -144,6 +141,4 @@ def shape_fault(shape: tuple[int, ...]) -> str | None:
         return "a size below zero"
     if len(shape) > _DIMENSIONS_MOST:
         return f"{len(shape)} dimensions"
-    if prod(size for size in shape if size) > _NUMEL_MOST:
-        return "more elements than can be counted"
-    return None
+    return "more elements than can be counted" if prod(filter(None, shape)) > _NUMEL_MOST else None

@@ -27,9 +27,6 @@ REPEATS_MOST = 20
 Test = Callable[[str], bool]
 
 
-# Globs -----------------------------------------------------------------------------------------------------------
-
-
 def glob(pattern: str) -> Test:
     """fnmatch over the whole name; `=NAME` is one literal name.
 
@@ -50,7 +47,9 @@ def starred(pattern: str) -> Callable[[str], tuple[str, ...] | None]:
     >>> starred("*.conv*.weight")("a.conv1.b.conv2.weight")
     ('a.conv1.b', '2')
     """
-    pieces = [(re.compile(translate(piece)).fullmatch, _width(piece)) for piece in pattern.split("*")]
+    globs = [translate(piece) for piece in pattern.split("*")]
+    # How many letters a glob without `*` matches is known: each literal, `?` and `[…]` is one.
+    pieces = [(re.compile(text).fullmatch, int(parser.parse(text).getwidth()[0])) for text in globs]
 
     def fit(name: str) -> tuple[str, ...] | None:
         (begins, first), *between, (ends, last) = pieces if len(pieces) > 1 else (*pieces, *pieces)
@@ -71,12 +70,6 @@ def starred(pattern: str) -> Callable[[str], tuple[str, ...] | None]:
     return fit
 
 
-def _width(piece: str) -> int:
-    """Letters that a glob without `*` matches: each literal, `?` and `[…]` is one."""
-    tree = parser.parse(translate(piece))
-    return int(tree.getwidth()[0])
-
-
 def begins_path(tests: Sequence[Test | None], segments: Sequence[str]) -> bool:
     """Whether the tests use up some leading segments; None stands for any number of them.
 
@@ -95,9 +88,6 @@ def begins_path(tests: Sequence[Test | None], segments: Sequence[str]) -> bool:
     return True
 
 
-# Regular expressions ---------------------------------------------------------------------------------------------
-
-
 class Expression:
     """A regular expression that answers in bounded time, or says that it cannot. `what` names it in messages.
 
@@ -114,21 +104,18 @@ class Expression:
 
     def __init__(self, text: str, what: str) -> None:
         self.named = f"{what} {text!r}"
+        self._spent = 0.0
         try:
             self.pattern = re.compile(text)
             tree = parser.parse(text)
-        except re.error as error:
-            raise UsageError(f"{self.named} is not a regular expression", remedy=str(error)) from None
-        except (RecursionError, OverflowError):
-            raise UsageError(f"{self.named} is not a regular expression", remedy="it is too large") from None
-        exact = not self.pattern.flags & re.IGNORECASE
-        try:
+            exact = not self.pattern.flags & re.IGNORECASE
             self._whole, self._part = (_ways(tree, exact, ends=ends) for ends in (True, False))
+        except (re.error, RecursionError, OverflowError) as error:
+            remedy = str(error) if isinstance(error, re.error) else "it is too large"
+            raise UsageError(f"{self.named} is not a regular expression", remedy=remedy) from None
         except _EndlessError:
-            raise UsageError(
-                f"{self.named} could take for ever", remedy="repeat nothing that holds a repeat itself"
-            ) from None
-        self._spent = 0.0
+            remedy = "repeat nothing that holds a repeat itself"
+            raise UsageError(f"{self.named} could take for ever", remedy=remedy) from None
 
     def fullmatch(self, name: str) -> re.Match[str] | None:
         """The whole of a name."""
@@ -143,9 +130,8 @@ class Expression:
         self, match: Callable[[str], re.Match[str] | None], name: str, factor: int, degree: int
     ) -> re.Match[str] | None:
         if factor * comb(len(name) + degree, degree) > WAYS_MOST or self._spent > SECONDS_MOST:
-            raise UsageError(
-                f"{self.named} would take too long on {name[:40]!r}", remedy="write it with fewer repeats of '.'"
-            )
+            remedy = "write it with fewer repeats of '.'"
+            raise UsageError(f"{self.named} would take too long on {name[:40]!r}", remedy=remedy)
         begin = time.thread_time()
         match_of_name = match(name)
         self._spent += time.thread_time() - begin
@@ -235,29 +221,20 @@ def _is_one_way(repeat: Any, following: Any, exact: bool, is_last: bool) -> bool
 def _takes(node: Any, code: int) -> bool:
     """Whether a node that matches one letter may match this one."""
     op, value = node
-    if op is ops.LITERAL:
-        return bool(value == code)
-    if op is ops.NOT_LITERAL:
-        return bool(value != code)
-    if op is not ops.IN or any(inner is ops.CATEGORY and what not in _CATEGORIES for inner, what in value):
+    if op is ops.LITERAL or op is ops.NOT_LITERAL:
+        return bool(value == code) == (op is ops.LITERAL)
+    if op is not ops.IN or any(part is ops.CATEGORY and what not in _CATEGORIES for part, what in value):
         return True
-    inside = any(_is_in(inner, what, code) for inner, what in value)
+    inside = any(
+        (part is ops.LITERAL and what == code)
+        or (part is ops.RANGE and what[0] <= code <= what[1])
+        or (part is ops.CATEGORY and re.match(_CATEGORIES[what], chr(code)) is not None)
+        for part, what in value
+    )
     return inside != (value[0][0] is ops.NEGATE)
 
 
 _CATEGORIES = {
-    ops.CATEGORY_DIGIT: r"\d",
-    ops.CATEGORY_NOT_DIGIT: r"\D",
-    ops.CATEGORY_SPACE: r"\s",
-    ops.CATEGORY_NOT_SPACE: r"\S",
-    ops.CATEGORY_WORD: r"\w",
-    ops.CATEGORY_NOT_WORD: r"\W",
-}
-
-
-def _is_in(op: Any, value: Any, code: int) -> bool:
-    if op is ops.LITERAL:
-        return bool(value == code)
-    if op is ops.RANGE:
-        return bool(value[0] <= code <= value[1])
-    return op is ops.CATEGORY and re.match(_CATEGORIES[value], chr(code)) is not None
+    ops.CATEGORY_DIGIT: r"\d", ops.CATEGORY_SPACE: r"\s", ops.CATEGORY_WORD: r"\w",
+    ops.CATEGORY_NOT_DIGIT: r"\D", ops.CATEGORY_NOT_SPACE: r"\S", ops.CATEGORY_NOT_WORD: r"\W",
+}  # fmt: skip

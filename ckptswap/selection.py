@@ -7,6 +7,7 @@ commas nor read as a pattern. Case matters.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -48,9 +49,7 @@ class Unmatched:
     hint: str
 
     def __str__(self) -> str:
-        return f"--{self.flag} {self.value} matches nothing in {self.where}" + (
-            f"; {self.hint}" if self.hint else ""
-        )
+        return "; ".join(filter(None, [f"--{self.flag} {self.value} matches nothing in {self.where}", self.hint]))
 
 
 @dataclass(frozen=True)
@@ -87,9 +86,7 @@ class Selection:
         return cls(only=tuple(f"={name}" for name in names))
 
     def __contains__(self, entry: object) -> bool:
-        if not isinstance(entry, Entry):
-            return False
-        return all(test(entry) == wanted for wanted, test in self._conditions)
+        return isinstance(entry, Entry) and all(test(entry) == wanted for wanted, test in self._conditions)
 
     def __bool__(self) -> bool:
         """Whether it leaves anything out."""
@@ -111,8 +108,8 @@ class Selection:
 
         >>> import numpy as np
         >>> a = Checkpoint.from_arrays({"c.bias": np.zeros(2), "c.weight": np.zeros((2, 1, 1))})
-        >>> [str(each) for each in Selection.parse(kind=["conv.bias,conv.wieght"]).unmatched(a)]
-        ["--kind conv.wieght matches nothing in <memory>; did you mean 'conv.weight' or 'conv.bias'?"]
+        >>> print(*Selection.parse(kind=["conv.bias,conv.wieght"]).unmatched(a))
+        --kind conv.wieght matches nothing in <memory>; did you mean 'conv.weight' or 'conv.bias'?
         """
         entries = [entry for checkpoint in checkpoints for entry in checkpoint.values()]
         where = " or ".join(dict.fromkeys(checkpoint.path for checkpoint in checkpoints))
@@ -134,17 +131,17 @@ class Selection:
         Names of one tensor, and of tensors that share bytes, are in one part: that of the first of them, in the
         order of the model where it is known, else of the file.
         """
-        unknown = [way for way in by if way not in WAYS]
+        unknown = ", ".join(way for way in by if way not in WAYS)
         if unknown or not by:
-            raise SelectionError(
-                f"cannot split by {', '.join(unknown) or 'nothing'}", remedy=f"use {', '.join(WAYS)}"
-            )
+            raise SelectionError(f"cannot split by {unknown or 'nothing'}", remedy=f"use {', '.join(WAYS)}")
         if "all" in by and len(set(by)) > 1:
             raise SelectionError(f"cannot split by {', '.join(by)}", remedy="'all' is one part, and stands alone")
-        parts: dict[tuple[str | None, str | None, str | None], list[str]] = {}
+        parts: dict[tuple[str | None, str | None, str | None], list[str]] = defaultdict(list)
         for entry in self.pick(checkpoint):
-            first = checkpoint[checkpoint.ties.group(entry.name)[0]]
-            parts.setdefault(_part_key(first, by), []).append(entry.name)
+            first, single = checkpoint[checkpoint.ties.group(entry.name)[0]], "tensor" in by
+            layer = first.layer if single or "layer" in by else None
+            kind = first.kind if single or "kind" in by else None
+            parts[layer, kind, first.name if single else None].append(entry.name)
         return [Part(layer, kind, tuple(names)) for (layer, kind, _), names in parts.items()]
 
     def flags(self) -> list[str]:
@@ -175,17 +172,9 @@ class Selection:
     @cached_property
     def _tests(self) -> list[tuple[str, bool, list[Test]]]:
         """(flag, whether a match is wanted, its tests) for each flag in use."""
-        readers = (
-            ("only", True, _name_test),
-            ("exclude", False, _name_test),
-            ("layers", True, _layer_test),
-            ("kind", True, _kind_test),
-        )
-        return [
-            (flag, wanted, [reader(value) for value in getattr(self, flag)])
-            for flag, wanted, reader in readers
-            if getattr(self, flag)
-        ]
+        readers = {"only": _name_test, "exclude": _name_test, "layers": _layer_test, "kind": _kind_test}
+        in_use = {flag: values for flag in readers if (values := getattr(self, flag))}
+        return [(flag, flag != "exclude", list(map(readers[flag], values))) for flag, values in in_use.items()]
 
     def _why_nothing(self, checkpoint: Checkpoint) -> str:
         where = f"nothing in {checkpoint.path}"
@@ -208,12 +197,6 @@ def _split_values(values: Sequence[str]) -> Iterator[str]:
             yield part if part.startswith("=") else part.strip()
 
 
-def _part_key(entry: Entry, by: Sequence[str]) -> tuple[str | None, str | None, str | None]:
-    if "tensor" in by:
-        return entry.layer, entry.kind, entry.name
-    return entry.layer if "layer" in by else None, entry.kind if "kind" in by else None, None
-
-
 def _name_test(pattern: str) -> Test:
     matches = glob(pattern)
     return lambda entry: matches(entry.name) or matches(entry.kind)
@@ -229,7 +212,7 @@ def _any_test(literal: Set[str], tests: Sequence[Test]) -> Test:
 
 
 def _kind_test(pattern: str) -> Test:
-    tests = [glob(kind) for kind in expand_kind(pattern)]
+    tests = list(map(glob, expand_kind(pattern)))
     return lambda entry: any(matches(entry.kind) for matches in tests)
 
 
@@ -240,9 +223,8 @@ def _layer_test(pattern: str) -> Test:
         return lambda entry: entry.layer == literal or bool(literal and entry.layer.startswith(f"{literal}."))
     segments = pattern.split(".")
     if "" in segments:
-        raise SelectionError(
-            f"--layers {pattern!r} has an empty segment", remedy="write 'encoder.3' or '**.conv1'"
-        )
+        remedy = "write 'encoder.3' or '**.conv1'"
+        raise SelectionError(f"--layers {pattern!r} has an empty segment", remedy=remedy)
     tests = [None if segment == "**" else _segment_test(segment) for segment in segments]
     return lambda entry: begins_path(tests, entry.layer.split(".") if entry.layer else [])
 
@@ -258,12 +240,10 @@ def _segment_test(segment: str) -> Callable[[str], bool]:
 
 
 def _hint(flag: str, values: Sequence[str], entries: Sequence[Entry]) -> str:
-    for value in values:
-        suggestion = _near(flag, value, entries)
-        if suggestion:
-            return suggestion
-    known = _known(flag, entries)
-    return f"it has {listing([repr(each) for each in sorted(known, key=natural_key)], most=5)}"
+    near_ones = filter(None, (_near(flag, value, entries) for value in values))
+    return next(near_ones, "") or (
+        f"it has {listing([repr(known) for known in sorted(_known(flag, entries), key=natural_key)], most=5)}"
+    )
 
 
 def _near(flag: str, value: str, entries: Sequence[Entry]) -> str:
@@ -274,13 +254,8 @@ def _known(flag: str, entries: Sequence[Entry]) -> list[str]:
     kinds: Mapping[str, None] = dict.fromkeys(entry.kind for entry in entries)
     if flag == "kind":
         return [*kinds, *ALIASES, *dict.fromkeys(f"{kind.partition('.')[0]}.*" for kind in kinds)]
-    if flag == "layers":
+    if flag == "layers":  # and all above them, of which there may be very many
         layers = dict.fromkeys(entry.layer for entry in entries)
-        return list(dict.fromkeys(up for layer in layers for up in _ancestors(layer)))
+        paths = (layer.split(".", DEPTH_MOST)[:DEPTH_MOST] for layer in layers)
+        return list(dict.fromkeys(up for path in paths for up in accumulate(path, "{}.{}".format)))
     return [*dict.fromkeys(entry.name for entry in entries), *kinds]
-
-
-def _ancestors(layer: str) -> list[str]:
-    """The layer and all above it, of which only the first few are shown where there are very many."""
-    segments = layer.split(".", DEPTH_MOST)[:DEPTH_MOST]
-    return list(accumulate(segments, "{}.{}".format))

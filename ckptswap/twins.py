@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence, Set
-from functools import lru_cache
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -33,14 +33,9 @@ def with_twins(checkpoint: Checkpoint, ties: Ties) -> Checkpoint:
     >>> found.read("head").tolist()
     [1.0, 1.0]
     """
-    missing = {
-        name: there
-        for group in ties.same
-        if (there := next((other for other in group if other in checkpoint), None)) is not None
-        for name in group
-        if name not in checkpoint
-    }
-    completed = tuple(group for group in ties.same if any(name in missing for name in group))
+    begun = {group: [name for name in group if name in checkpoint] for group in ties.same}
+    completed = tuple(group for group, there in begun.items() if 0 < len(there) < len(group))
+    missing = {name: begun[group][0] for group in completed for name in group if name not in checkpoint}
     return checkpoint.also_named(missing).tied(Ties(completed, completed))
 
 
@@ -48,20 +43,20 @@ def contradictions(checkpoint: Checkpoint, ties: Ties) -> dict[Group, Group]:
     """The groups of names of one tensor under which a checkpoint holds different values, each with two such names;
     counters may.
     """
-    disagreeing = {group: _disagreeing(checkpoint, group) for group in ties.same if not is_counter(group[0])}
-    return {group: two for group, two in disagreeing.items() if two}
-
-
-def _disagreeing(checkpoint: Checkpoint, group: Group) -> Group:
-    first, *others = checkpoint.ties.once(name for name in group if name in checkpoint) or [""]
-    return next(((first, other) for other in others if not alike(checkpoint[first], checkpoint[other])), ())
+    unlike: dict[Group, Group] = {}
+    for group in ties.same:
+        here = [] if is_counter(group[0]) else checkpoint.ties.once(name for name in group if name in checkpoint)
+        odd = next((name for name in here[1:] if not alike(checkpoint[here[0]], checkpoint[name])), None)
+        if odd is not None:
+            unlike[group] = here[0], odd
+    return unlike
 
 
 def alike(a: Entry, b: Entry) -> bool:
     """Whether two tensors have the same shape, dtype and bytes."""
-    if (a.shape, a.dtype) != (b.shape, b.dtype):
-        return False
-    return all(np.array_equal(ours, theirs) for ours, theirs in zip(a.chunks(), b.chunks(), strict=True))
+    return (a.shape, a.dtype) == (b.shape, b.dtype) and all(
+        np.array_equal(ours, theirs) for ours, theirs in zip(a.chunks(), b.chunks(), strict=True)
+    )
 
 
 def probable_ties(recipient: Checkpoint, donor: Checkpoint, names: Iterable[str]) -> Ties:
@@ -91,32 +86,24 @@ def _evident(
 ) -> Iterator[list[Entry]]:
     """Groups by their bytes alone, some of whose names are `near`, and some not `wanted` or not the donor's."""
 
-    def theirs(key: Callable[[Entry], Hashable]) -> Callable[[Entry], Hashable]:
-        return lambda entry: key(donor[entry.name]) if _fits(entry, donor) else None
-
     def is_asked_for(group: Sequence[Entry]) -> bool:
-        return any(each.name in near for each in group) and any(
-            each.name not in wanted or each.name not in donor for each in group
-        )
+        here = [entry.name for entry in group]
+        return any(name in near for name in here) and any(name not in wanted or name not in donor for name in here)
 
-    floats = [each for each in recipient.values() if dtypes.is_float(each.dtype) and each.numel > 1]
-    for form in _equal(floats, lambda entry: (entry.shape, entry.dtype), is_asked_for):
-        for begun in _equal(form, _probe, is_asked_for):
-            for same in _equal(begun, _hash, is_asked_for):
-                for group in _equal_or_missing(same, theirs(_hash)):
-                    if is_asked_for(group) and _is_evidence(group[0], donor, group):
-                        yield group
-
-
-def _equal(
-    entries: Iterable[Entry], key: Callable[[Entry], Hashable], wanted: Callable[[Sequence[Entry]], bool]
-) -> Iterator[list[Entry]]:
-    yield from (group for group in _grouped(entries, key).values() if len(group) > 1 and wanted(group))
+    groups = [[entry for entry in recipient.values() if dtypes.is_float(entry.dtype) and entry.numel > 1]]
+    keys: list[Callable[[Entry], Hashable]] = [lambda entry: (entry.shape, entry.dtype), _probe, _hash]
+    for key in keys:
+        parts = [part for group in groups for part in _grouped(group, key).values()]
+        groups = [part for part in parts if len(part) > 1 and is_asked_for(part)]
+    for same in groups:
+        for group in _equal_or_missing(same, donor):
+            if is_asked_for(group) and _is_evidence(group[0], donor, group):
+                yield group
 
 
-def _equal_or_missing(entries: Sequence[Entry], key: Callable[[Entry], Hashable]) -> list[list[Entry]]:
-    """Those of one key; those without any join them where there is but one."""
-    groups = _grouped(entries, key)
+def _equal_or_missing(entries: Sequence[Entry], donor: Checkpoint) -> list[list[Entry]]:
+    """Those that are equal in the donor; those that it lacks join them where there is but one such group."""
+    groups = _grouped(entries, lambda entry: _hash(donor[entry.name]) if _fits(entry, donor) else None)
     if groups.pop(None, []) and len(groups) == 1:
         return [list(entries)]
     return [group for group in groups.values() if len(group) > 1]
@@ -134,7 +121,12 @@ def _following(
     """What is no evidence, in layers that are one by another tensor."""
     known = {name for group in evident for name in group}
     inside = _grouped(wanted - known, lambda name: split_name(name)[0])
-    digest = lru_cache(maxsize=None)(_digest)
+
+    @cache
+    def digest(checkpoint: Checkpoint, name: str) -> Hashable:
+        entry = checkpoint[name]
+        return entry.shape, entry.dtype, _hash(entry)
+
     for layers in dict.fromkeys(tuple(split_name(name)[0] for name in group) for group in evident):
         roles = dict.fromkeys(name.removeprefix(layer) for layer in layers for name in inside.get(layer, ()))
         for role in roles:
@@ -163,11 +155,6 @@ def _grouped(items: Iterable[Item], key: Callable[[Item], Hashable]) -> dict[Has
     return groups
 
 
-def _digest(checkpoint: Checkpoint, name: str) -> Hashable:
-    entry = checkpoint[name]
-    return entry.shape, entry.dtype, _hash(entry)
-
-
 def _fits(entry: Entry, donor: Checkpoint) -> bool:
     theirs = donor.get(entry.name)
     return theirs is not None and (theirs.shape, theirs.dtype) == (entry.shape, entry.dtype)
@@ -179,11 +166,6 @@ def _probe(entry: Entry) -> bytes:
     return bytes(raw)
 
 
-def _width(entry: Entry) -> int:
-    """Bytes of one value; 1 for packed ones."""
-    return max(1, dtypes.bits(entry.dtype) // 8)
-
-
 def _hash(entry: Entry) -> bytes:
     digest = xxhash.xxh3_128()
     for chunk in entry.chunks():
@@ -192,7 +174,7 @@ def _hash(entry: Entry) -> bytes:
 
 
 def _is_constant(entry: Entry) -> bool:
-    width, first = _width(entry), None
+    width, first = max(1, dtypes.bits(entry.dtype) // 8), None  # of packed ones, bytes
     for chunk in entry.chunks():
         values = chunk.reshape(-1, width)
         first = values[:1].copy() if first is None else first
