@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 Shape = tuple[int, ...]
 
@@ -37,14 +37,11 @@ def natural_key(text: str) -> tuple[tuple[int, str, str], ...]:
     >>> sorted(["layer10", "layer2"], key=natural_key)
     ['layer2', 'layer10']
     """
-    parts = _DIGITS.split(text)
-    return tuple(_number_key(part) if at % 2 else (0, part, "") for at, part in enumerate(parts))
-
-
-def _number_key(digits: str) -> tuple[int, str, str]:
-    """The longer number is the larger. Python refuses to read one of 5,000 digits, which a file may hold."""
-    plain = digits.lstrip("0")
-    return len(plain), plain, digits
+    # The longer number is the larger. Python refuses to read one of 5,000 digits, which a file may hold.
+    return tuple(
+        (len(plain := part.lstrip("0")), plain, part) if at % 2 else (0, part, "")
+        for at, part in enumerate(_DIGITS.split(text))
+    )
 
 
 def expand_kind(pattern: str) -> tuple[str, ...]:
@@ -59,15 +56,10 @@ def expand_kind(pattern: str) -> tuple[str, ...]:
 def split_name(name: str) -> tuple[str, str]:
     """The layer that owns a tensor and the tensor's role in it.
 
-    >>> split_name("encoder.0.conv1.weight")
-    ('encoder.0.conv1', 'weight')
-    >>> split_name("scale")
-    ('', 'scale')
-    >>> split_name("conv.parametrizations.weight.original0")
-    ('conv', 'weight_g')
+    >>> split_name("encoder.0.conv1.weight"), split_name("conv.parametrizations.weight.original0")
+    (('encoder.0.conv1', 'weight'), ('conv', 'weight_g'))
     """
-    parametrized = _PARAMETRIZATION.fullmatch(name)
-    if parametrized:
+    if parametrized := _PARAMETRIZATION.fullmatch(name):
         layer, tensor, part = parametrized.groups()
         return layer or "", tensor + _PARAMETRIZED_ROLE[part]
     layer, _, role = name.rpartition(".")
@@ -88,8 +80,6 @@ def classify(shapes: Mapping[str, Shape]) -> dict[str, tuple[str, str]]:
 
     >>> classify({"c.weight": (4, 3, 3, 3), "c.bias": (4,)})["c.bias"]
     ('c', 'conv.bias')
-    >>> classify({"n.weight": (4,), "n.running_mean": (4,)})["n.weight"]
-    ('n', 'bn.weight')
     """
     modules: dict[str, dict[str, Shape]] = defaultdict(dict)
     places = {name: split_name(name) for name in shapes}
@@ -100,8 +90,7 @@ def classify(shapes: Mapping[str, Shape]) -> dict[str, tuple[str, str]]:
 
 
 def _kind(role: str, family: str | None) -> str:
-    rnn = _RNN.fullmatch(role)
-    if rnn:
+    if rnn := _RNN.fullmatch(role):
         return f"rnn.{rnn[1]}{rnn[2] or ''}"
     if role in _ATTENTION:
         return f"attention.{role}"
@@ -121,12 +110,7 @@ def _family(layer: str, roles: Mapping[str, Shape]) -> str | None:
         return None
     if len(weight) == 1 or roles.get("bias") == weight:
         return "norm"  # LayerNorm over several dimensions has a bias of the same; elsewhere a bias has one
-    if len(weight) == 2:
-        return "embedding" if _is_embedding(layer, roles) else "linear"
+    if len(weight) == 2:  # an embedding has no bias; a Linear that is called 'time_embed' usually has one
+        is_embedding = "bias" not in roles and _EMBEDDING.fullmatch(layer.rpartition(".")[2].lower())
+        return "embedding" if is_embedding else "linear"
     return "conv" if 3 <= len(weight) <= 5 else None
-
-
-def _is_embedding(layer: str, roles: Iterable[str]) -> bool:
-    """An embedding has no bias; a Linear that is called 'time_embed' usually has one."""
-    last = layer.rpartition(".")[2].lower()
-    return "bias" not in roles and _EMBEDDING.fullmatch(last) is not None

@@ -105,16 +105,14 @@ class ReplayScorer(FullScorer):
 
     def unread(self) -> frozenset[str]:
         """The tensors that the model reads for no form of batch in eval mode, as far as its graphs tell."""
+        unread = set(self.swaps.state)
         firsts = set(self.task.data.forms.values())
         with self.task.pinned(), closing(self.task.data.numbered(firsts)) as batches:
-            return frozenset.intersection(*(self._unread(batch.inputs) for _, batch in batches))
-
-    def _unread(self, inputs: Tree) -> frozenset[str]:
-        replay = self.replay(inputs)
-        if replay is None:
-            return frozenset()
-        read = replay.graph.read
-        return frozenset(name for name in self.swaps.state if replay.graph.state.get(name) not in read)
+            for _, batch in batches:
+                replay = self.replay(batch.inputs)
+                read = replay.graph.read if replay else frozenset()
+                unread = {name for name in unread if replay and replay.graph.state.get(name) not in read}
+        return frozenset(unread)
 
     def cost(self, variants: Sequence[Variant]) -> Cost:
         """See `Scorer`: the first batch is timed, by a full pass and step by step."""

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from ckptswap.errors import UsageError
 from ckptswap.records import option, refuse_odd_options
-from ckptswap.scoring.calibration import Calibration
+from ckptswap.scoring.variant import Calibration
 from ckptswap.selection import Selection
 from ckptswap.sweep.plan import By
 from ckptswap.sweep.race import RaceRules

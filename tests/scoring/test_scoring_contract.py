@@ -17,10 +17,9 @@ import pytest
 
 from ckptswap.checkpoint import Checkpoint, overlay
 from ckptswap.errors import ModelError, RunError, UsageError
-from ckptswap.scoring.calibration import Calibration
 from ckptswap.scoring.replay import ReplayScorer, scorer_of
 from ckptswap.scoring.scorer import Block, Cost, Every, Exactness, Layout, Scorer, Wanted
-from ckptswap.scoring.variant import BASELINE, RECIPIENT, Variant
+from ckptswap.scoring.variant import BASELINE, RECIPIENT, Calibration, Variant
 from ckptswap.sweep.analysis import load_result
 from ckptswap.sweep.external import prepare_external
 from ckptswap.sweep.opening import Sides
