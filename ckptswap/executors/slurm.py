@@ -24,7 +24,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from ckptswap.errors import CkptswapError, RunError, Stopped, UsageError
 from ckptswap.executors.pool import Ending, WorkerPool, given_jobs
@@ -39,9 +39,6 @@ from ckptswap.task.spec import TaskSpec
 
 os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")  # else importing it sets up logging to stdout
 import submitit
-
-if TYPE_CHECKING:
-    from submitit import SlurmJob
 
 MARK = "ckptswap"
 JOBS = "slurm"
@@ -71,7 +68,7 @@ def _submit(parameters: Mapping[str, Any], spec: WorkerSpec) -> SlurmHandle:
         executor.update_parameters(**{**own, **parameters})
     except (ValueError, TypeError, AssertionError) as error:
         raise UsageError(f"submitit refuses Slurm's parameters ({error})", remedy="check --slurm") from None
-    return SlurmHandle(spec, executor)
+    return SlurmHandle({}, spec, executor)
 
 
 def reattach(folder: Path) -> tuple[SlurmHandle, Collection[int]] | None:
@@ -83,10 +80,8 @@ def reattach(folder: Path) -> tuple[SlurmHandle, Collection[int]] | None:
         and (token := comment.removeprefix(f"{MARK} ")) != comment
         and spec_path(folder, token).exists()
     ]
-    jobs: dict[int, SlurmJob[Any]] = {
-        at: submitit.SlurmJob(folder_of(folder, token), number) for at, (number, token) in enumerate(jobs_of)
-    }
-    return (SlurmHandle(None, None, jobs), jobs.keys()) if jobs else None
+    jobs = [submitit.SlurmJob(_folder_of(folder, token), number) for number, token in jobs_of]
+    return (SlurmHandle(dict(enumerate(jobs))), range(len(jobs))) if jobs else None
 
 
 class SlurmHandle:
@@ -94,37 +89,31 @@ class SlurmHandle:
 
     poll = 1.0
 
-    def __init__(
-        self,
-        spec: WorkerSpec | None,
-        executor: submitit.SlurmExecutor | None,
-        jobs: dict[int, SlurmJob[Any]] | None = None,
-    ) -> None:
-        self._spec, self._executor, self._jobs = spec, executor, jobs or {}
+    def __init__(self, jobs: dict[int, Any], spec: WorkerSpec | None = None, executor: Any = None) -> None:
+        self._jobs: dict[int, submitit.SlurmJob[Any]] = jobs
+        self._spec, self._executor = spec, executor
         self._over: Counter[int] = Counter()
 
     def begin(self, shards: Sequence[int]) -> None:
-        assert self._executor is not None
         assert self._spec is not None
+        told = [str(self._spec.path)] * len(shards), [self._spec.seal] * len(shards), shards
         try:
-            told = [str(self._spec.path)] * len(shards), [self._spec.seal] * len(shards), shards
             jobs = self._executor.map_array(run_shard, *told)
         except (subprocess.CalledProcessError, submitit.core.utils.FailedJobError, OSError) as error:
-            raise RunError(
-                f"Slurm takes no jobs ({_last_words(error)})", remedy="check --slurm, and `sinfo`"
-            ) from None
-        self._jobs.update(zip(shards, cast("list[SlurmJob[Any]]", jobs), strict=True))
+            fault = f"Slurm takes no jobs ({_last_words(error)})"
+            raise RunError(fault, remedy="check --slurm, and `sinfo`") from None
+        self._jobs.update(zip(shards, jobs, strict=True))
 
     def ended(self) -> Mapping[int, Ending]:
         try:
             states = queue()
         except RunError:
             return {}  # a controller may be away for a while, and jobs go on
-        endings = {
-            shard: ending for shard, job in self._jobs.items() if (ending := self._ending(shard, job, states))
-        }
-        for shard in endings:
-            del self._jobs[shard], self._over[shard]
+        endings = {}
+        for shard, job in list(self._jobs.items()):
+            if ending := self._ending(shard, job, states):
+                endings[shard] = ending
+                del self._jobs[shard], self._over[shard]
         return endings
 
     def stop(self) -> str:
@@ -135,7 +124,9 @@ class SlurmHandle:
     def kill(self) -> None:
         """Nothing: what goes on is found again."""
 
-    def _ending(self, shard: int, job: SlurmJob[Any], states: Mapping[str, tuple[str, str]]) -> Ending | None:
+    def _ending(
+        self, shard: int, job: submitit.SlurmJob[Any], states: Mapping[str, tuple[str, str]]
+    ) -> Ending | None:
         if self._spec is not None and (last_words := _end_path(self._spec.path, shard)).exists():
             fault = json.loads(read_plain(last_words))["fault"]
             return Ending(fault, hopeless=fault is not None)
@@ -157,7 +148,7 @@ def _last_words(error: BaseException) -> str:
     return last_line(getattr(error, "stderr", None) or str(error)) or type(error).__name__
 
 
-def folder_of(folder: Path, token: str) -> Path:
+def _folder_of(folder: Path, token: str) -> Path:
     """Where submitit keeps what it knows of a spec's jobs, by the number of the array."""
     return folder.absolute() / JOBS / token / "%A"
 
@@ -170,16 +161,15 @@ def _new_folder(spec: WorkerSpec) -> Path:
             raise RunError(f"{folder} belongs to another user", remedy="use a --run of your own with Slurm")
         (folder / JOBS).mkdir(exist_ok=True)
         (folder / JOBS / spec.token).mkdir(mode=0o700)
-    return folder_of(folder, spec.token)
+    return _folder_of(folder, spec.token)
 
 
 def queue() -> dict[str, tuple[str, str]]:
     """State and comment of each job of this user that Slurm still knows. Raises `RunError` without a Slurm."""
-    command = ["squeue", "--user", getpass.getuser(), "--array", "--noheader", "--states=all"]
+    what = ["--array", "--noheader", "--states=all", "--format=%i|%T|%k"]
+    command = ["squeue", "--user", getpass.getuser(), *what]
     try:
-        done = subprocess.run(
-            [*command, "--format=%i|%T|%k"], capture_output=True, text=True, check=True, timeout=60
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     except FileNotFoundError:
         raise RunError("there is no Slurm here (no squeue)", remedy="run it where jobs are submitted") from None
     except (subprocess.SubprocessError, OSError) as error:

@@ -68,9 +68,8 @@ class FullScorer:
     def outputs(self, number: int, inputs: Tree, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
         """The output of each variant on batch `number`, in the order in which they come to be."""
         faults = {variant.id: self.fault(variant) for variant in variants}
-        yield from (
-            ModelOutput(variant, None, fault, "full") for variant in variants if (fault := faults[variant.id])
-        )
+        broken = [variant for variant in variants if faults[variant.id]]
+        yield from (ModelOutput(variant, None, faults[variant.id], "full") for variant in broken)
         yield from self._outputs(number, inputs, [variant for variant in variants if not faults[variant.id]])
 
     def _outputs(self, number: int, inputs: Tree, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
@@ -137,10 +136,8 @@ class FullScorer:
 
     def _refuse_chance(self, inputs: Tree, before: Tensor) -> None:
         if not same_bits(before, self.task.forward(inputs)):
-            raise ModelError(
-                "the model gives another output when it is run again on the same input",
-                remedy="switch off in eval mode whatever draws random numbers or keeps count",
-            )
+            fault = "the model gives another output when it is run again on the same input"
+            raise ModelError(fault, remedy="switch off in eval mode whatever draws random numbers or keeps count")
 
     def _trivial(self, metric: str) -> float | None:
         try:

@@ -2,10 +2,7 @@
 
 The model is traced once with fake tensors (no memory, no arithmetic) and without mutation, so that what an
 operation reads and gives is all there is to know of it. A model whose control flow depends on values cannot be
-traced, and `capture` says so; whoever asks must then run the model itself.
-
-Source: `make_fx` and `functionalize` of torch; in trials its operations gave eager mode's bits
-(docs/architecture.md).
+traced. Source: `make_fx` and `functionalize` of torch; why these, docs/architecture.md tells.
 """
 
 from __future__ import annotations
@@ -99,11 +96,9 @@ def capture(model: nn.Module, batch: Tree, pick: Callable[[object], Tensor]) -> 
 
     Raises `Uncapturable` where the model cannot be captured, and `ModelError` for one that draws random numbers.
 
-    >>> graph = capture(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), torch.zeros(4, 2), lambda found: found)
-    >>> [str(step.op) for step in graph.steps]
-    ['aten.t.default', 'aten.addmm.default', 'aten.relu.default']
-    >>> graph.flops
-    48
+    >>> graph = capture(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), torch.zeros(4, 2), lambda output: output)
+    >>> [str(step.op) for step in graph.steps], graph.flops
+    (['aten.t.default', 'aten.addmm.default', 'aten.relu.default'], 48)
     """
     tensors = _state(model)
     try:
@@ -176,13 +171,10 @@ def _holding(model: nn.Module, values: Mapping[Place, Tensor]) -> Iterator[None]
 
 @contextlib.contextmanager
 def _no_numpy() -> Iterator[None]:
-    """While a model is traced, its tensors have no values; numpy would be given whatever lies in memory.
-
-    Other threads read data meanwhile, and go on as before.
-    """
+    """While a model is traced, its tensors have no values; numpy would be given whatever lies in memory."""
 
     def numpy(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if threading.get_ident() == here:
+        if threading.get_ident() == here:  # other threads read data meanwhile
             raise Uncapturable("it leaves torch for numpy")
         return before(self, *args, **kwargs)
 
@@ -257,19 +249,15 @@ def _mutates(node: Node) -> bool:
 def _refuse_effects(node: Node) -> None:
     if _mutates(node):
         raise Uncapturable(f"{node.target} changes a tensor in place")
-    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and not _drops_nothing(node):
-        raise ModelError(
-            f"the model draws random numbers in eval mode ({node.target})",
-            remedy="switch dropout and its like off in eval mode",
-        )
-
-
-def _drops_nothing(node: Node) -> bool:
-    """Attention counts as random because it can drop weights; most often its probability is 0."""
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return
+    # Attention counts as random because it can drop weights; most often its probability is 0.
     schema = getattr(node.target, "_schema", None)
     names = [argument.name for argument in schema.arguments] if schema is not None else []
     given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-    return "dropout_p" in names and given.get("dropout_p", 0.0) == 0.0
+    if "dropout_p" not in names or given.get("dropout_p", 0.0) != 0.0:
+        fault = f"the model draws random numbers in eval mode ({node.target})"
+        raise ModelError(fault, remedy="switch dropout and its like off in eval mode")
 
 
 def _memory(node: Node, memory: Mapping[Node, Node]) -> Node:
@@ -312,8 +300,7 @@ def _nbytes(value: Any) -> int:
 
 def _overwrite(node: Node) -> Callable[..., Any] | None:
     """torch's in-place form of an operation (`relu_` for `relu`), where the result fits its first argument."""
-    first = node.args[0] if node.args else None
-    op = node.target
+    first, op = node.args[0] if node.args else None, node.target
     if not isinstance(op, torch._ops.OpOverload) or not isinstance(first, Node):
         return None
     values = [first.meta.get("val"), node.meta.get("val")]

@@ -1,8 +1,7 @@
 """Scores by replaying what a swap can change where that is proven, else by full forward passes.
 
-The model is captured once for each form of input; replayed outputs are held against plain full passes, bit by bit
-(the recipient's and two variants' on the first batch of a form, then one in a hundred); where a model cannot be
-captured or a bit differs everything is run in full for good, and a note says why.
+Replayed outputs are held against plain full passes, bit by bit (the recipient's and two variants' on the first
+batch of a form, then one in a hundred); where one differs all is run in full for good, and a note says why.
 """
 
 from __future__ import annotations
@@ -147,10 +146,10 @@ class ReplayScorer(FullScorer):
 
     def values(self, graph: Graph, variant: Variant) -> dict[int, Tensor]:
         """What a variant puts in the place of which of the graph's values; nothing where it changes none."""
-        written, own = (
-            {graph.state[name]: value for name, value in tensors.items() if name in graph.state}
-            for tensors in (self.written(variant), self.swaps.state)
-        )
+        own = {graph.state[name]: value for name, value in self.swaps.state.items() if name in graph.state}
+        written = {
+            graph.state[name]: value for name, value in self.written(variant).items() if name in graph.state
+        }
         return {number: value for number, value in written.items() if value is not own[number]}
 
     def _swap(self, replay: Replay, variant: Variant) -> dict[int, Tensor]:
@@ -209,7 +208,8 @@ class ReplayScorer(FullScorer):
                 wanted = [swaps[variant.id] for variant in left]
                 for index, output in replay.outputs(batch, wanted, with_output=bool(same)):
                     for variant in same if index is None else [left[index]]:
-                        self._check(variant, output, inputs, checked)
+                        if variant in checked:
+                            self._check(variant, output, inputs)
                         yield ModelOutput(variant, output, None, "replay")
                         del swaps[variant.id]
                 return
@@ -222,7 +222,7 @@ class ReplayScorer(FullScorer):
                 left, same = ([variant for variant in part if variant.id in swaps] for part in (left, same))
 
     def _halve(self, replay: Replay, variants: int) -> bool:
-        """Half the memory for replays from now on; whether that helps."""
+        """Halve the memory for replays from now on; whether that helps."""
         if variants < 2 or replay.memory < 2:
             return False
         needed = max((schedule.peak for _, schedule in replay.latest), default=replay.memory)
@@ -237,9 +237,7 @@ class ReplayScorer(FullScorer):
         chosen = set(draw.sample(list(variants), count))
         return chosen | {*variants[:1], *variants[-1:]} if is_new else chosen
 
-    def _check(self, variant: Variant, output: Tensor, inputs: Tree, checked: set[Variant]) -> None:
-        if variant not in checked:
-            return
+    def _check(self, variant: Variant, output: Tensor, inputs: Tree) -> None:
         (expected,) = self.in_full(inputs, [variant])
         if expected.output is None or not same_bits(output, expected.output):
             names = ", ".join(variant.names[:3])
