@@ -10,7 +10,7 @@ from math import prod
 
 import numpy as np
 
-_NUMPY = {
+NUMPY = {
     "F64": "f8", "F32": "f4", "F16": "f2",
     "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1",
     "U64": "u8", "U32": "u4", "U16": "u2", "U8": "u1",
@@ -22,26 +22,17 @@ _ML_DTYPES = {
     "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
 _SPELT: dict[object, str] = {
-    **{np.dtype(code): spelt for spelt, code in _NUMPY.items()},
+    **{np.dtype(code): spelt for spelt, code in NUMPY.items()},
     **{name: spelt for spelt, name in _ML_DTYPES.items()},
 }
 _DIMENSIONS_MOST = 64  # numpy's own bound
 _NUMEL_MOST = 2**59  # 16 bytes each still fit a signed 64-bit count
 _PACKED_BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
-_BITS = {
-    **{spelt: np.dtype(code).itemsize * 8 for spelt, code in _NUMPY.items()},
+BITS = {
+    **{spelt: np.dtype(code).itemsize * 8 for spelt, code in NUMPY.items()},
     **{spelt: 16 if spelt == "BF16" else 8 for spelt in _ML_DTYPES},
     **_PACKED_BITS,
 }
-
-
-def known(dtype: str) -> bool:
-    """Whether we know how wide this dtype is.
-
-    >>> known("BF16"), known("F12")
-    (True, False)
-    """
-    return dtype in _BITS
 
 
 def bits(dtype: str) -> int:
@@ -50,21 +41,12 @@ def bits(dtype: str) -> int:
     >>> bits("F32"), bits("F4")
     (32, 4)
     """
-    return _BITS[dtype]
+    return BITS[dtype]
 
 
 def is_packed(dtype: str) -> bool:
     """Whether elements share bytes, so that numpy cannot see them one by one."""
     return dtype in _PACKED_BITS
-
-
-def is_plain(dtype: str) -> bool:
-    """Whether numpy itself, without ml_dtypes, has this dtype.
-
-    >>> is_plain("F16"), is_plain("BF16")
-    (True, False)
-    """
-    return dtype in _NUMPY
 
 
 def is_float(dtype: str) -> bool:
@@ -95,7 +77,7 @@ def to_numpy(dtype: str) -> np.dtype:
         import ml_dtypes
 
         return np.dtype(getattr(ml_dtypes, _ML_DTYPES[dtype]))
-    return np.dtype("u1" if is_packed(dtype) else _NUMPY[dtype])
+    return np.dtype("u1" if is_packed(dtype) else NUMPY[dtype])
 
 
 def rounded(values: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain
 
 from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.errors import SelectionError, listing, near
@@ -19,13 +19,14 @@ from ckptswap.naming import ALIASES, expand_kind, natural_key
 from ckptswap.patterns import begins_path, glob
 from ckptswap.shell import joined
 
+Words = Sequence[str]
 Test = Callable[[Entry], bool]
 BY_NAME = ("only", "exclude")
 """Flags whose `=NAME` means one tensor or kind."""
 WAYS = ("layer", "kind", "tensor", "all")
 """What a selection can be split by."""
 HINTS_MOST = 10
-"""Values for which near names are looked for: among thousands of names that takes long."""
+"""Words for which near names are looked for: among thousands of names that takes long."""
 DEPTH_MOST = 64
 """Segments of a layer among which near ones are looked for."""
 
@@ -56,8 +57,7 @@ class Unmatched:
 class Selection:
     """Which entries of a checkpoint. `Selection()` takes them all.
 
-    >>> chosen = Selection.parse(only=["bn.running_*"], layers=["encoder.3"])
-    >>> chosen.flags()
+    >>> Selection.parse(only=["bn.running_*"], layers=["encoder.3"]).flags()
     ['--only', 'bn.running_*', '--layers', 'encoder.3']
     """
 
@@ -67,14 +67,7 @@ class Selection:
     kind: tuple[str, ...] = ()
 
     @classmethod
-    def parse(
-        cls,
-        *,
-        only: Sequence[str] = (),
-        exclude: Sequence[str] = (),
-        layers: Sequence[str] = (),
-        kind: Sequence[str] = (),
-    ) -> Selection:
+    def parse(cls, *, only: Words = (), exclude: Words = (), layers: Words = (), kind: Words = ()) -> Selection:
         """From the flags' values as typed; raises `SelectionError` for an empty or impossible pattern."""
         selection = cls(*(tuple(_split_values(values)) for values in (only, exclude, layers, kind)))
         selection._tests  # noqa: B018  compiles every pattern, so that a bad one is named at once
@@ -114,16 +107,13 @@ class Selection:
         entries = [entry for checkpoint in checkpoints for entry in checkpoint.values()]
         where = " or ".join(dict.fromkeys(checkpoint.path for checkpoint in checkpoints))
         known = {entry.name for entry in entries} | {entry.kind for entry in entries}
-        missed = [
-            (flag, value)
-            for flag, _, tests in self._tests
-            for value, test in zip(getattr(self, flag), tests, strict=True)
-            if not (value[1:] in known if _is_literal(flag, value) else any(map(test, entries)))
-        ]
-        return [
-            Unmatched(flag, value, where, _near(flag, value, entries) if at < HINTS_MOST else "")
-            for at, (flag, value) in enumerate(missed)
-        ]
+        missed: list[Unmatched] = []
+        for flag, _, tests in self._tests:
+            for value, test in zip(getattr(self, flag), tests, strict=True):
+                if not (value[1:] in known if _is_literal(flag, value) else any(map(test, entries))):
+                    hint = near(value.lstrip("="), _known(flag, entries)) if len(missed) < HINTS_MOST else ""
+                    missed.append(Unmatched(flag, value, where, hint))
+        return missed
 
     def split(self, checkpoint: Checkpoint, by: Sequence[str]) -> list[Part]:
         """The selection in disjoint parts: by layer, by kind, by both, tensor by tensor, or all in one.
@@ -145,13 +135,9 @@ class Selection:
         return [Part(layer, kind, tuple(names)) for (layer, kind, _), names in parts.items()]
 
     def flags(self) -> list[str]:
-        """The flags that parse to this selection, one word each.
-
-        >>> Selection.exactly(["a,b"]).flags()
-        ['--only', '=a,b']
-        """
-        return [word for flag in fields(self) for value in getattr(self, flag.name)
-                for word in (f"--{flag.name}", value)]  # fmt: skip
+        """The flags that parse to this selection, one word each."""
+        pairs = [(f"--{flag.name}", value) for flag in fields(self) for value in getattr(self, flag.name)]
+        return list(chain.from_iterable(pairs))
 
     def __str__(self) -> str:
         """The flags, quoted for a shell."""
@@ -182,16 +168,14 @@ class Selection:
             return f"{where} can be selected: it holds no tensors"
         for flag, wanted, tests in self._tests:
             if wanted and not any(test(entry) for entry in checkpoint.values() for test in tests):
-                values = getattr(self, flag)
-                hint = _hint(flag, values, list(checkpoint.values()))
-                return f"{where} matches --{flag} {', '.join(values)}; {hint}"
+                hint = _hint(flag, getattr(self, flag), list(checkpoint.values()))
+                return f"{where} matches --{flag} {', '.join(getattr(self, flag))}; {hint}"
         return f"{where} matches {self}: each flag matches something, but no tensor matches them all"
 
 
-def _split_values(values: Sequence[str]) -> Iterator[str]:
+def _split_values(values: Words) -> Iterator[str]:
     for value in values:
-        parts = [value] if value.startswith("=") else value.split(",")
-        for part in parts:
+        for part in [value] if value.startswith("=") else value.split(","):
             if not part.strip():
                 raise SelectionError(f"empty pattern in {value!r}", remedy="write '*' for everything")
             yield part if part.startswith("=") else part.strip()
@@ -230,24 +214,19 @@ def _layer_test(pattern: str) -> Test:
 
 
 def _segment_test(segment: str) -> Callable[[str], bool]:
-    span = re.fullmatch(r"([0-9]{1,18}):([0-9]{1,18})", segment)
-    if not span:
+    if not re.fullmatch(r"[0-9]{1,18}:[0-9]{1,18}", segment):
         return glob(segment)
-    low, high = int(span[1]), int(span[2])
+    low, high = map(int, segment.split(":"))
     if low > high:
         raise SelectionError(f"--layers range {segment!r} runs backwards", remedy=f"write '{high}:{low}'")
     return lambda text: re.fullmatch("[0-9]{1,18}", text) is not None and low <= int(text) <= high
 
 
 def _hint(flag: str, values: Sequence[str], entries: Sequence[Entry]) -> str:
-    near_ones = filter(None, (_near(flag, value, entries) for value in values))
+    near_ones = filter(None, (near(value.lstrip("="), _known(flag, entries)) for value in values))
     return next(near_ones, "") or (
         f"it has {listing([repr(known) for known in sorted(_known(flag, entries), key=natural_key)], most=5)}"
     )
-
-
-def _near(flag: str, value: str, entries: Sequence[Entry]) -> str:
-    return near(value.lstrip("="), _known(flag, entries))
 
 
 def _known(flag: str, entries: Sequence[Entry]) -> list[str]:

@@ -113,11 +113,15 @@ def _by_plain_names(names: Iterable[str], plain: Iterable[str], own: Mapping[str
 def _told(changed: Mapping[str, str]) -> str:
     parts: dict[str, dict[str, None]] = {"without": {}, "with": {}}
     for pair in islice(changed.items(), _TOLD_MOST):
-        old, new = (Counter(name.split(".", _PARTS_MOST)[:_PARTS_MOST]) for name in pair)
+        old, new = (Counter(_first_parts(name)) for name in pair)
         parts["without"] |= dict.fromkeys(old - new)
         parts["with"] |= dict.fromkeys(new - old)
     told = {word: " and ".join(map(repr, parts_of)) for word, parts_of in parts.items() if parts_of}
     return ", ".join(f"{word} {names} in their names" for word, names in told.items())
+
+
+def _first_parts(name: str) -> list[str]:
+    return name.split(".", _PARTS_MOST)[:_PARTS_MOST]
 
 
 def _chains(names: Iterable[str]) -> list[str]:

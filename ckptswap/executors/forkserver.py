@@ -5,10 +5,7 @@
 The door is a socket over which connections are handed in, one for each program. The server imports the
 modules when the first comes, and forks for each: a child in a session of its own, which runs what
 `python ARGUMENTS` would, with the caller's folder, environment and streams. The server ends when nobody holds
-the other side of its door; its programs go on. Torch's threads begin with its first operation, of which the
-server has none.
-
-`multiprocessing`'s server is not used: its children run the script that began it, where that lacks `if __name__`.
+the other side of its door; its programs go on.
 """
 
 from __future__ import annotations
@@ -38,13 +35,14 @@ from typing import NoReturn
 
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that are meant for programs, and must not end whom others wait for."""
+Env = Mapping[str, str]
 LENGTH, NUMBER = struct.Struct("!I"), struct.Struct("!i")
 
 
 class ForkServer:
     """A server for programs that use `modules`; it ends with `close`, or when this process does."""
 
-    def __init__(self, modules: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, modules: Sequence[str], env: Env | None = None) -> None:
         self._door, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -83,13 +81,7 @@ class Forked:
     """
 
     def __init__(
-        self,
-        connection: socket.socket,
-        arguments: Sequence[str],
-        streams: Sequence[int],
-        *,
-        env: Mapping[str, str],
-        cwd: str,
+        self, connection: socket.socket, arguments: Sequence[str], streams: Sequence[int], env: Env, cwd: str
     ) -> None:
         message = json.dumps({"arguments": list(arguments), "env": dict(env), "cwd": cwd}).encode()
         self._connection = connection

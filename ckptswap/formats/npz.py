@@ -160,7 +160,7 @@ def write_npz(entries: Iterable[Entry], target: Target) -> None:
 
 
 def _written_header(entry: Entry, path: Path) -> bytes:
-    if not dtypes.is_plain(entry.dtype):
+    if entry.dtype not in dtypes.NUMPY:
         raise FormatError(f"{path} cannot hold {entry.name!r}", remedy=f"numpy has no {entry.dtype}")
     if "\x00" in entry.name or not _fits_zip(entry.name):
         raise FormatError(f"{path} cannot hold {entry.name!r:.80}", remedy="a zip archive has no such name")

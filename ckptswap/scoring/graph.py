@@ -179,16 +179,14 @@ def _no_numpy() -> Iterator[None]:
         return before(self, *args, **kwargs)
 
     here = threading.get_ident()
-    inherited = "numpy" not in vars(torch.Tensor)
-    before = torch.Tensor.numpy
+    before, own = torch.Tensor.numpy, vars(torch.Tensor).get("numpy")
     torch.Tensor.numpy = numpy  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        if inherited:
-            del torch.Tensor.numpy
-        else:
-            torch.Tensor.numpy = before  # type: ignore[method-assign]
+        del torch.Tensor.numpy  # most often it is inherited
+        if own:
+            torch.Tensor.numpy = own  # type: ignore[method-assign]
 
 
 def _graph(traced: GraphModule, model: nn.Module, tensors: Mapping[Place, Tensor]) -> Graph:
