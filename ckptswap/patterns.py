@@ -1,7 +1,6 @@
 """Patterns that a person types, against names that a stranger may have chosen: matched in bounded time.
 
-Globs take at most the pattern's length times the name's. A regular expression is read before it is used: how many
-ways through a name it could try is counted, and what could take for ever is refused in a sentence.
+A regular expression is read before it is used: how many ways through a name it could try is counted.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import translate
+from itertools import zip_longest
 from math import comb
 from re import _constants as ops  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
@@ -25,6 +25,7 @@ REPEATS_MOST = 20
 """A repeat of more, around something that can match in several ways, counts as one without end."""
 
 Test = Callable[[str], bool]
+Match = Callable[[str], re.Match[str] | None]
 
 
 def glob(pattern: str) -> Test:
@@ -53,9 +54,9 @@ def starred(pattern: str) -> Callable[[str], tuple[str, ...] | None]:
 
     def fit(name: str) -> tuple[str, ...] | None:
         (begins, first), *between, (ends, last) = pieces if len(pieces) > 1 else (*pieces, *pieces)
-        end = len(name) - last
         if len(pieces) == 1:
             return () if begins(name) else None
+        end = len(name) - last
         if end < first or not begins(name[:first]) or not ends(name[end:]):
             return None
         matched: list[str] = []
@@ -126,9 +127,7 @@ class Expression:
         factor, degree = self._part
         return self._timed(self.pattern.search, name, factor * (len(name) + 1), degree)
 
-    def _timed(
-        self, match: Callable[[str], re.Match[str] | None], name: str, factor: int, degree: int
-    ) -> re.Match[str] | None:
+    def _timed(self, match: Match, name: str, factor: int, degree: int) -> re.Match[str] | None:
         if factor * comb(len(name) + degree, degree) > WAYS_MOST or self._spent > SECONDS_MOST:
             remedy = "write it with fewer repeats of '.'"
             raise UsageError(f"{self.named} would take too long on {name[:40]!r}", remedy=remedy)
@@ -154,22 +153,17 @@ def _ways(tree: Iterable[Any], exact: bool, *, ends: bool = False) -> Ways:
     """
     nodes = list(_flat(tree))
     factor, degree = 1, 0
-    for at, (op, value) in enumerate(nodes):
-        following = nodes[at + 1] if at + 1 < len(nodes) else None
-        if op in _REPEATS and _is_one_way(value, following, exact, ends and at + 1 == len(nodes)):
-            continue
-        more, higher = _ways_of(op, value, exact)
-        factor, degree = factor * more, degree + higher
+    for (op, value), following in zip_longest(nodes, nodes[1:]):
+        if op not in _REPEATS or not _is_one_way(value, following, exact, ends):
+            more, higher = _ways_of(op, value, exact)
+            factor, degree = factor * more, degree + higher
     return min(factor, 10 * WAYS_MOST), degree
 
 
 def _flat(tree: Iterable[Any]) -> Iterable[tuple[Any, Any]]:
     """The nodes of a sequence, those of its groups among them."""
     for op, value in tree:
-        if op is ops.SUBPATTERN:
-            yield from _flat(value[3])
-        else:
-            yield op, value
+        yield from _flat(value[3]) if op is ops.SUBPATTERN else [(op, value)]
 
 
 _REPEATS = (ops.MAX_REPEAT, ops.MIN_REPEAT, ops.POSSESSIVE_REPEAT)
@@ -183,14 +177,10 @@ def _ways_of(op: Any, value: Any, exact: bool) -> Ways:
         low, high, tree = value
         return _repeated(low, high, _ways(tree, exact))
     if op is ops.BRANCH:
-        branches = [_ways(tree, exact) for tree in value[1]]
-        apart = exact and _begin_apart(value[1])
-        factors = [factor for factor, _ in branches]
-        return max(factors) if apart else sum(factors), max(degree for _, degree in branches)
-    if op in (ops.ASSERT, ops.ASSERT_NOT):
-        return _ways(value[1], exact)
-    if op is ops.ATOMIC_GROUP:
-        return _ways(value, exact)
+        factors, degrees = zip(*(_ways(tree, exact) for tree in value[1]), strict=True)
+        return max(factors) if exact and _begin_apart(value[1]) else sum(factors), max(degrees)
+    if op in (ops.ASSERT, ops.ASSERT_NOT, ops.ATOMIC_GROUP):
+        return _ways(value if op is ops.ATOMIC_GROUP else value[1], exact)
     raise _EndlessError
 
 
@@ -209,12 +199,12 @@ def _begin_apart(trees: Sequence[Iterable[Any]]) -> bool:
     return all(op is ops.LITERAL for op, _ in firsts) and len({code for _, code in firsts}) == len(firsts)
 
 
-def _is_one_way(repeat: Any, following: Any, exact: bool, is_last: bool) -> bool:
+def _is_one_way(repeat: Any, following: Any, exact: bool, ends: bool) -> bool:
     nodes = list(_flat(repeat[2]))
     if len(nodes) != 1 or nodes[0][0] not in _SINGLE:
         return False
     if following is None:
-        return is_last
+        return ends
     return exact and following[0] is ops.LITERAL and not _takes(nodes[0], following[1])
 
 

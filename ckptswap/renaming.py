@@ -50,12 +50,7 @@ def _by_expression(text: str, old: str, new: str) -> Callable[[str], str | None]
         expression.pattern.sub(new, "")  # finds a \\3 without a third group, though nothing may match
     except (re.error, IndexError) as error:
         raise UsageError(f"--map {text!r} cannot be read ({error})", remedy="check its groups") from None
-
-    def rename(name: str) -> str | None:
-        match = expression.fullmatch(name)
-        return None if match is None else match.expand(new)
-
-    return rename
+    return lambda name: match.expand(new) if (match := expression.fullmatch(name)) else None
 
 
 def _by_glob(text: str, old: str, new: str) -> Callable[[str], str | None]:
@@ -89,7 +84,7 @@ def renamed(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
     Closing it closes the original. Raises `MismatchError` when two tensors would have one name.
 
     >>> import numpy as np
-    >>> list(renamed(Checkpoint.from_arrays({"a": np.zeros(1), "b": np.zeros(1)}), {"a": "c"}))
+    >>> list(renamed(Checkpoint.from_arrays(dict.fromkeys("ab", np.zeros(1))), {"a": "c"}))
     ['c', 'b']
     """
     changed = {old: new for old, new in names.items() if old != new}
@@ -107,12 +102,7 @@ def renamed(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
 
 
 def limited(checkpoint: Checkpoint, names: Iterable[str]) -> Checkpoint:
-    """The checkpoint with these of its tensors only; closing it closes the original.
-
-    >>> import numpy as np
-    >>> list(limited(Checkpoint.from_arrays({"a": np.zeros(1), "b": np.zeros(1)}), ["b"]))
-    ['b']
-    """
+    """The checkpoint with these of its tensors only; closing it closes the original."""
     kept = set(names)
     return checkpoint.under({name: name for name in checkpoint if name in kept})
 
@@ -133,12 +123,9 @@ def map_all(checkpoints: Sequence[Checkpoint], rules: Sequence[Rule]) -> list[Ch
     for rule in unused:
         names = [name for checkpoint in checkpoints for name in checkpoint]
         hint = near(rule.text.rpartition("=")[0], names) or "a rule speaks of whole names"
-        raise UsageError(f"--map {rule.text!r} fits no tensor of {_paths(checkpoints)}", remedy=hint)
+        where = " or ".join(checkpoint.path for checkpoint in checkpoints)
+        raise UsageError(f"--map {rule.text!r} fits no tensor of {where}", remedy=hint)
     return list(map(renamed, checkpoints, renamings))
-
-
-def _paths(checkpoints: Iterable[Checkpoint]) -> str:
-    return " or ".join(checkpoint.path for checkpoint in checkpoints)
 
 
 def strip_all(checkpoints: Sequence[Checkpoint], prefix: str | None) -> list[Checkpoint]:
@@ -146,8 +133,8 @@ def strip_all(checkpoints: Sequence[Checkpoint], prefix: str | None) -> list[Che
     if not prefix:
         return list(checkpoints)
     if not any(name.startswith(prefix) for checkpoint in checkpoints for name in checkpoint):
-        fault = f"no tensor of {_paths(checkpoints)} begins with {prefix!r}"
-        raise UsageError(fault, remedy="check --strip-prefix")
+        where = " or ".join(checkpoint.path for checkpoint in checkpoints)
+        raise UsageError(f"no tensor of {where} begins with {prefix!r}", remedy="check --strip-prefix")
     return [
         renamed(side, {name: name[len(prefix) :] for name in side if name.startswith(prefix) and name != prefix})
         for side in checkpoints
@@ -165,8 +152,7 @@ def matched(
     """Both under names that can be compared, and a sentence where a prefix was found without being named.
 
     `strip_prefix` is taken off both, then `rules` rename the tensors of `other` (with `either` those of both,
-    where more names are the same then), then `aligned` looks for a prefix. Raises what `strip_all` and `map_all`
-    raise.
+    where more names are the same then), then `aligned` looks for a prefix. Raises as `strip_all` and `map_all` do.
     """
     other, reference = strip_all([other, reference], strip_prefix)
     other, reference = _mapped(other, reference, rules) if either else (*map_all([other], rules), reference)
@@ -217,11 +203,11 @@ def sides_matched(
 
     One donor is `matched`, and rules may concern either side; several are `all_matched`.
     """
-    if len(donors) == 1:
-        donor, recipient, sentence = matched(donors[0], recipient, rules, strip_prefix, either=True)
-        return recipient, [donor], [sentence] if sentence else []
-    [recipient, *others], sentences = all_matched(recipient, donors, rules, strip_prefix)
-    return recipient, others, sentences
+    if len(donors) > 1:
+        [recipient, *others], sentences = all_matched(recipient, donors, rules, strip_prefix)
+        return recipient, others, sentences
+    donor, recipient, sentence = matched(donors[0], recipient, rules, strip_prefix, either=True)
+    return recipient, [donor], [sentence] if sentence else []
 
 
 def aligned(other: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, str | None]:

@@ -26,7 +26,7 @@ BY_NAME = ("only", "exclude")
 WAYS = ("layer", "kind", "tensor", "all")
 """What a selection can be split by."""
 HINTS_MOST = 10
-"""Words for which near names are looked for: among thousands of names that takes long."""
+"""Values for which near names are looked for: among thousands of names that takes long."""
 DEPTH_MOST = 64
 """Segments of a layer among which near ones are looked for."""
 

@@ -1,9 +1,8 @@
 """Names of one tensor in checkpoints that do not say so: missing ones, contradictions, and guesses from bytes.
 
-Files of safetensors keep no sharing: a tied tensor stands there twice, or under one of its names. Where no model
-tells, names whose bytes are equal in the recipient and in the donor, and differ between the two, are taken to be
-one tensor: training keeps no two tensors equal. Constant tensors (biases of zeros) and whole numbers are no
-evidence by themselves, and follow the tensors of their layers.
+Files of safetensors keep no sharing. Where no model tells, names whose bytes are equal in the recipient and in the
+donor, and differ between the two, are taken to be one tensor: training keeps no two tensors equal. Constants
+(biases of zeros) and whole numbers are no evidence by themselves, and follow the tensors of their layers.
 """
 
 from __future__ import annotations
@@ -61,10 +60,7 @@ def alike(a: Entry, b: Entry) -> bool:
 
 def probable_ties(recipient: Checkpoint, donor: Checkpoint, names: Iterable[str]) -> Ties:
     """Groups with one of these names, and with others or with names that the donor lacks, that are one tensor as
-    far as bytes tell.
-
-    Only tensors of equal shape and dtype are looked at, a first stretch of each, and all of those whose stretches
-    are equal. A name that the donor lacks counts as equal there.
+    far as bytes tell. A name that the donor lacks counts as equal there.
 
     >>> def pair(value): return Checkpoint.from_arrays(dict.fromkeys("ab", np.arange(4.0) + value))
     >>> probable_ties(pair(0), pair(1), ["a"]).same

@@ -32,10 +32,9 @@ class Ending:
 
 
 class JobHandle(Protocol):
-    """The workers of one spec, by the number of their shard."""
+    """The workers of one spec, by the number of their shard; `poll` seconds pass between two looks."""
 
     poll: float
-    """Seconds to wait between two looks."""
 
     def begin(self, shards: Sequence[int]) -> None:
         """Begin a worker for each of these shards, the first or another one."""
@@ -204,7 +203,7 @@ def _watch(handle: JobHandle, workers: Iterable[int], watcher: Watcher, jobs: in
             left -= handle.ended().keys()
             time.sleep(handle.poll)
         if goes_on is not None and isinstance(error, Stopped):
-            raise Stopped(error.message, remedy=goes_on, exit_code=error.exit_code) from None
+            error.remedy = goes_on
         raise
     finally:
         handle.kill()
@@ -215,10 +214,8 @@ def _refuse_hopeless(worker: int, ending: Ending, deaths: Counter[int]) -> None:
     if ending.hopeless:
         raise RunError(f"worker {worker} cannot work: {ending.fault}")
     if deaths[worker] > RETRIES:
-        raise RunError(
-            f"worker {worker} died {deaths[worker]} times without having finished a block: {ending.fault}",
-            remedy="the same command tries again; --executor inline shows what happens",
-        )
+        fault = f"worker {worker} died {deaths[worker]} times without having finished a block: {ending.fault}"
+        raise RunError(fault, remedy="the same command tries again; --executor inline shows what happens")
 
 
 def given_jobs(name: str, jobs: int | None) -> int:

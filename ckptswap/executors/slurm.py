@@ -1,9 +1,8 @@
 """Workers that are jobs of a Slurm cluster, begun through submitit (the extra `slurm`).
 
-The jobs of a spec are one array. They need nobody: when the process that submitted them is gone, they go on, and
-whoever runs the same sweep again, anywhere, finds them in the queue by their comment, waits for them and collects
-what they wrote. A job that Slurm preempts, or that comes to its time limit, finishes the block in hand and is
-queued again.
+The jobs of a spec are one array. When the process that submitted them is gone they go on, and whoever runs the
+same sweep again, anywhere, finds them in the queue by their comment. One that Slurm preempts, or that comes to its
+time limit, finishes the block in hand and is queued again.
 
 submitit's files are pickles: each spec has a new folder for them, which nobody can have filled before, and the
 sweep opens none. A job says how it ended in a file of JSON.

@@ -1,9 +1,8 @@
 """Batch norm's running statistics estimated anew after a swap, on batches that are never scored.
 
-A swap changes what reaches the layers behind it, whose running means and variances then belong to other values;
-how much of a drop is only that, a new estimate tells. Sources: AdaBN, Li et al. 2016, arXiv:1603.04779; REPAIR,
-Jordan et al. 2022, arXiv:2211.08403. The estimate is that of `torch.optim.swa_utils.update_bn`: a plain mean over
-the batches. Only batch norm is in training mode, so that dropout draws nothing.
+How much of a drop is only that running means and variances belong to other values, a new estimate tells. Sources:
+AdaBN, Li et al. 2016, arXiv:1603.04779; REPAIR, Jordan et al. 2022, arXiv:2211.08403. The estimate is that of
+`torch.optim.swa_utils.update_bn`: a plain mean over the batches.
 """
 
 from __future__ import annotations
@@ -123,7 +122,7 @@ def _estimating(norms: Sequence[Any]) -> Iterator[None]:
     """Batch norms that start from nothing and average over batches; afterwards they are as they were."""
     kept = [(norm, norm.training, norm.momentum, [buffer.clone() for buffer in norm.buffers()]) for norm in norms]
     try:
-        for norm in norms:
+        for norm in norms:  # which alone are in training mode, so that dropout draws nothing
             norm.reset_running_stats()
             norm.momentum = None
             norm.train()
