@@ -95,11 +95,8 @@ class Expression:
     Raises `UsageError` for one that cannot be read, or repeats what can itself be repeated in several ways
     (`(a+)+`, `(a|ab)*`); and while matching, where a name is too long for it.
 
-    >>> Expression(r"block(\\d+)\\.(.*)", "--map").fullmatch("block3.norm.bias").groups()
-    ('3', 'norm.bias')
     >>> Expression("(a+)+b", "--map")
     Traceback (most recent call last):
-    ...
     ckptswap.errors.UsageError: --map '(a+)+b' could take for ever: repeat nothing that holds a repeat itself
     """
 

@@ -21,8 +21,6 @@ class Rule:
     """`OLD=NEW`: whole names; each `*` in NEW stands for what the `*` at its place in OLD matched, and a rule that
     begins with `re:` is a regular expression with \\1, \\2 … in NEW.
 
-    >>> Rule.parse("backbone.*=encoder.*")("backbone.0.weight")
-    'encoder.0.weight'
     >>> Rule.parse(r"re:block(\\d+)\\.(.*)=blocks.\\1.\\2")("block3.norm.bias")
     'blocks.3.norm.bias'
     """

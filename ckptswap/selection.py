@@ -86,10 +86,9 @@ class Selection:
         return any(getattr(self, flag.name) for flag in fields(self))
 
     def pick(self, checkpoint: Checkpoint) -> list[Entry]:
-        """The selected entries in natural order; raises `SelectionError` with near names if there is none.
+        """The selected entries in natural order, and what is tied to them.
 
-        A tensor with several names is selected under all of them, whichever is meant, and so is what shares bytes
-        with it.
+        Raises `SelectionError` with near names if there is none.
         """
         picked = [entry.name for entry in checkpoint.values() if entry in self]
         if not picked:

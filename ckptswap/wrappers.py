@@ -60,8 +60,6 @@ def correspondence(names: Collection[str], reference: Collection[str]) -> Corres
 
     >>> correspondence(["module.w", "module.b", "n_averaged"], ["w", "b"])
     Correspondence(names={'module.w': 'w', 'module.b': 'b'}, how="without the prefix 'module.'")
-    >>> correspondence(["a.w", "b.w"], ["a._orig_mod.w", "b.w"]).names
-    {'a.w': 'a._orig_mod.w'}
     """
     known = frozenset(reference)
     shared = sum(name in known for name in names)

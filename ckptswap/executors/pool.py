@@ -82,11 +82,9 @@ class WorkerPool:
         self._submit, self._reattach, self.jobs = submit, reattach, jobs
 
     def do(self, spec: WorkerSpec, watcher: Watcher) -> None:
-        """Have a worker do each shard of a spec, whatever it is, so many at once as there are jobs; those that die
-        are begun again.
+        """Have a worker do each shard of a spec, as many at once as there are jobs; who dies is replaced.
 
-        Raises what the watcher raises, and `RunError` where workers cannot work, or die again and again without
-        anything having come in.
+        Raises what the watcher raises, and `RunError` where workers cannot work, or die again and again.
         """
         spec.write()
         _watch(self._submit(spec), range(len(spec.shards)), watcher, self.jobs)

@@ -37,10 +37,7 @@ def build(task: TaskSpec, jobs: int | None, options: Mapping[str, Any]) -> Worke
 
 
 class RayHandle:
-    """The tasks of one worker spec, behind one driver for every call of `begin`.
-
-    `address` is that of a cluster, None for one of this machine's own.
-    """
+    """The tasks of one spec, one driver for every `begin`; `address` None: a cluster of this machine's own."""
 
     poll = 0.2
 

@@ -59,10 +59,9 @@ def main() -> None:
             at_end_of_input(stop.request)
         try:
             work(read_worker_spec(path, seal), int(shard), stop)
-        except Stopped as error:
-            sys.exit(error.exit_code)
         except CkptswapError as error:
-            print(error, file=sys.stderr)
+            if not isinstance(error, Stopped):
+                print(error, file=sys.stderr)
             sys.exit(error.exit_code)
 
 

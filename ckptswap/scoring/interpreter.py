@@ -22,8 +22,8 @@ Outputs = Iterator[tuple[int | None, Tensor]]
 class Replay:
     """Runs a captured graph for the recipient and for variants of it, with the bits of a full forward pass.
 
-    `state` are the recipient's own tensors by their number in the graph; `memory` bounds what intermediate values
-    take, in bytes: more variants than fit are run in several base passes.
+    `state` are the recipient's tensors by their number; variants whose intermediate values need more than `memory`
+    bytes are run in several base passes.
     """
 
     def __init__(self, graph: Graph, state: Mapping[int, Tensor], memory: int) -> None:

@@ -53,10 +53,7 @@ def scorer_of(
 
 
 class ReplayScorer(FullScorer):
-    """Replays what can be replayed, with the bits of full passes.
-
-    Where `how` is `replay`, full passes are no way out: `ModelError` is raised instead.
-    """
+    """Replays what can be replayed; where `how` is `replay`, `ModelError` is raised for what cannot."""
 
     how: How = "auto"
 
@@ -69,10 +66,7 @@ class ReplayScorer(FullScorer):
         self._swaps: dict[tuple[Replay, str], dict[int, Tensor]] = {}
 
     def replay(self, inputs: Tree) -> Replay | None:
-        """The captured model for inputs of this form; None where it must be run in full.
-
-        At the first of its form it is captured and held against the model itself on these inputs.
-        """
+        """The model for inputs of this form, captured and held against itself once; None: run it in full."""
         if self.how == "full":
             return None
         form = form_of(inputs)
@@ -134,7 +128,6 @@ class ReplayScorer(FullScorer):
         return Cost("replay", work / (1 + len(variants)), (full + replayed) * batches + in_full, peak)
 
     def weights(self, variants: Sequence[Variant]) -> list[float]:
-        """See `Scorer`: FLOPs, or 1 each where all are run in full."""
         inputs = self.task.first_inputs()
         with self.task.pinned():
             replay = self.replay(inputs)
@@ -154,8 +147,7 @@ class ReplayScorer(FullScorer):
 
     def _swap(self, replay: Replay, variant: Variant) -> dict[int, Tensor]:
         """`values`, found once for all batches."""
-        key = replay, variant.id
-        if key not in self._swaps:
+        if (key := (replay, variant.id)) not in self._swaps:
             self._swaps[key] = self.values(replay.graph, variant)
         return self._swaps[key]
 

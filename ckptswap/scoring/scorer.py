@@ -1,8 +1,7 @@
 """What gives variants their scores, as a sweep sees it: blocks of statistics for the variants that are wanted.
 
 A scorer may need a torch module and go through batches (`full`, `replay`), or take whole checkpoints and know of
-no batches: then it has one, with all samples. `tests/scoring/test_scoring_contract.py` holds
-the contract. No torch here.
+no batches: then it has one, with all samples. No torch here.
 """
 
 from __future__ import annotations
@@ -64,11 +63,7 @@ class Layout:
 
     @classmethod
     def whole(cls, groups: Sequence[int]) -> Layout:
-        """All samples in one batch, for a scorer that knows of none.
-
-        >>> Layout.whole([0, 0, 1]).sizes
-        (3,)
-        """
+        """All samples in one batch, for a scorer that knows of none."""
         every = np.arange(len(groups), dtype=np.int64)
         return cls(np.asarray(groups, np.int64), every, (every,))
 
@@ -83,8 +78,7 @@ class Layout:
 
 
 class Measure(Protocol):
-    """What a sweep knows of a metric: its name, which way is better, between which bounds a score lies, and
-    whether its value is the mean over samples."""
+    """What a sweep knows of a metric: `is_mean` tells whether its value is the mean over samples."""
 
     @property
     def name(self) -> str: ...
@@ -123,9 +117,9 @@ class Every(NamedTuple):
 
 
 class ShortcutFailed(Exception):
-    """A shorter way than a full pass was found to give other bits: what it gave so far cannot be trusted.
+    """A shorter way than a full pass gave other bits for the variant that the text names.
 
-    The text names the variant. Whoever catches it forgets such blocks and calls `distrust`.
+    Whoever catches it forgets such blocks and calls `distrust`.
     """
 
 
