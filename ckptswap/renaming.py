@@ -91,8 +91,8 @@ def renamed(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
     new_names = {name: changed.get(name, name) for name in checkpoint}
     twice = next((name for name, times in Counter(new_names.values()).items() if times > 1), None)
     if twice is not None:
-        raise MismatchError(f"renaming gives two tensors of {checkpoint.path} the name {twice!r}",
-                            remedy="make the rules narrower")  # fmt: skip
+        fault = f"renaming gives two tensors of {checkpoint.path} the name {twice!r}"
+        raise MismatchError(fault, remedy="make the rules narrower")
     from_file = {old: changed.get(new, new) for old, new in checkpoint.renames.items()}
     reached = set(checkpoint.renames.values())
     from_file |= {old: new for old, new in changed.items() if old not in reached}
@@ -140,21 +140,15 @@ def strip_all(checkpoints: Sequence[Checkpoint], prefix: str | None) -> list[Che
 
 
 def matched(
-    other: Checkpoint,
-    reference: Checkpoint,
-    rules: Sequence[Rule] = (),
-    strip_prefix: str | None = None,
-    *,
-    either: bool = False,
+    other: Checkpoint, reference: Checkpoint, rules: Sequence[Rule] = (), strip_prefix: str | None = None
 ) -> tuple[Checkpoint, Checkpoint, str | None]:
     """Both under names that can be compared, and a sentence where a prefix was found without being named.
 
-    `strip_prefix` is taken off both, then `rules` rename the tensors of `other` (with `either` those of both,
-    where more names are the same then), then `aligned` looks for a prefix. Raises as `strip_all` and `map_all` do.
+    `strip_prefix` is taken off both, `rules` rename the tensors of `other`, then `aligned` looks for a prefix.
+    Raises as `strip_all` and `map_all` do.
     """
     other, reference = strip_all([other, reference], strip_prefix)
-    other, reference = _mapped(other, reference, rules) if either else (*map_all([other], rules), reference)
-    other, sentence = aligned(other, reference)
+    other, sentence = aligned(*map_all([other], rules), reference)
     return other, reference, sentence
 
 
@@ -199,12 +193,13 @@ def sides_matched(
 ) -> tuple[Checkpoint, list[Checkpoint], list[str]]:
     """Recipient and donors under names that can be compared, and what was found unasked.
 
-    One donor is `matched`, and rules may concern either side; several are `all_matched`.
+    One donor is `matched`, but rules may concern either side; several are `all_matched`.
     """
     if len(donors) > 1:
         [recipient, *others], sentences = all_matched(recipient, donors, rules, strip_prefix)
         return recipient, others, sentences
-    donor, recipient, sentence = matched(donors[0], recipient, rules, strip_prefix, either=True)
+    donor, recipient = _mapped(*strip_all([donors[0], recipient], strip_prefix), rules)
+    donor, sentence = aligned(donor, recipient)
     return recipient, [donor], [sentence] if sentence else []
 
 

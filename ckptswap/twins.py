@@ -53,9 +53,9 @@ def contradictions(checkpoint: Checkpoint, ties: Ties) -> dict[Group, Group]:
 
 def alike(a: Entry, b: Entry) -> bool:
     """Whether two tensors have the same shape, dtype and bytes."""
-    return (a.shape, a.dtype) == (b.shape, b.dtype) and all(
-        np.array_equal(ours, theirs) for ours, theirs in zip(a.chunks(), b.chunks(), strict=True)
-    )
+    if (a.shape, a.dtype) != (b.shape, b.dtype):
+        return False
+    return all(np.array_equal(ours, theirs) for ours, theirs in zip(a.chunks(), b.chunks(), strict=True))
 
 
 def probable_ties(recipient: Checkpoint, donor: Checkpoint, names: Iterable[str]) -> Ties:
@@ -92,17 +92,12 @@ def _evident(
         parts = [part for group in groups for part in _grouped(group, key).values()]
         groups = [part for part in parts if len(part) > 1 and is_asked_for(part)]
     for same in groups:
-        for group in _equal_or_missing(same, donor):
-            if is_asked_for(group) and _is_evidence(group[0], donor, group):
+        there = _grouped(same, lambda entry: _hash(donor[entry.name]) if _fits(entry, donor) else None)
+        if there.pop(None, []) and len(there) == 1:  # those that it lacks join the others where these are equal
+            there = {None: same}
+        for group in there.values():
+            if len(group) > 1 and is_asked_for(group) and _is_evidence(group[0], donor, group):
                 yield group
-
-
-def _equal_or_missing(entries: Sequence[Entry], donor: Checkpoint) -> list[list[Entry]]:
-    """Those that are equal in the donor; those that it lacks join them where there is but one such group."""
-    groups = _grouped(entries, lambda entry: _hash(donor[entry.name]) if _fits(entry, donor) else None)
-    if groups.pop(None, []) and len(groups) == 1:
-        return [list(entries)]
-    return [group for group in groups.values() if len(group) > 1]
 
 
 def _is_evidence(entry: Entry, donor: Checkpoint, group: Sequence[Entry]) -> bool:
@@ -123,25 +118,23 @@ def _following(
         entry = checkpoint[name]
         return entry.shape, entry.dtype, _hash(entry)
 
+    def alike_in_donor(same: Sequence[str]) -> Iterator[Group]:
+        """Those that are equal in the donor too; a name that it lacks is one with each that is wanted."""
+        missing = [name for name in same if name not in donor]
+        there = [name for name in same if name in donor]
+        for group in _grouped(there, lambda name: digest(donor, name)).values():
+            yield tuple(group)
+            if missing and not wanted.isdisjoint([*group, *missing]):
+                yield (group[0], *missing)
+        if missing:
+            yield tuple(missing)
+
     for layers in dict.fromkeys(tuple(split_name(name)[0] for name in group) for group in evident):
         roles = dict.fromkeys(name.removeprefix(layer) for layer in layers for name in inside.get(layer, ()))
         for role in roles:
             named = [layer + role for layer in dict.fromkeys(layers) if layer + role in recipient]
             for same in _grouped(named, lambda name: digest(recipient, name)).values():
-                yield from _alike_in(donor, same, wanted, digest)
-
-
-def _alike_in(
-    donor: Checkpoint, names: Sequence[str], wanted: Set[str], digest: Callable[[Checkpoint, str], Hashable]
-) -> Iterator[Group]:
-    """Those that are equal in the donor too; a name that it lacks is one with each that is wanted."""
-    missing = [name for name in names if name not in donor]
-    for same in _grouped([name for name in names if name in donor], lambda name: digest(donor, name)).values():
-        yield tuple(same)
-        if missing and not wanted.isdisjoint([*same, *missing]):
-            yield (same[0], *missing)
-    if missing:
-        yield tuple(missing)
+                yield from alike_in_donor(same)
 
 
 def _grouped(items: Iterable[Item], key: Callable[[Item], Hashable]) -> dict[Hashable, list[Item]]:

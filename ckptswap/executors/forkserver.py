@@ -132,15 +132,13 @@ class _Server:
         self._before = {number: signal.signal(number, signal.SIG_IGN) for number in IGNORED}
         self._door, self._ready = door, selectors.DefaultSelector()
         self._ready.register(door, selectors.EVENT_READ)
-        self._callers: dict[int, tuple[socket.socket, int]] = {}
-        """By the handle of their program: the caller, and the program's number."""
 
     def serve(self, modules: Sequence[str]) -> Request | None:
         """Serve until the door is closed; in a child, return what it is to run."""
         while True:
             for key, _ in self._ready.select():
-                if key.fd in self._callers:
-                    self._report(key.fd)
+                if key.data:
+                    self._report(key)
                     continue
                 _, handles, *_ = socket.recv_fds(self._door, 1, 1)
                 if not handles:
@@ -160,28 +158,27 @@ class _Server:
             return True
         for stream in request.streams:
             os.close(stream)
-        handle = os.pidfd_open(pid)
-        self._callers[handle] = caller, pid
-        self._ready.register(handle, selectors.EVENT_READ)
+        self._ready.register(os.pidfd_open(pid), selectors.EVENT_READ, (caller, pid))
         return False
 
     def _let_go(self, caller: socket.socket) -> None:
         """Let go, in a child, of what is the server's; from then on it hears signals, and its caller knows it."""
+        others = [key for key in self._ready.get_map().values() if key.data]
         self._ready.close()
-        for connection in (self._door, *(other for other, _ in self._callers.values())):
-            connection.close()
-        for handle in self._callers:
-            os.close(handle)
+        self._door.close()
+        for other in others:
+            other.data[0].close()
+            os.close(other.fd)
         os.setsid()
         for number, handler in self._before.items():
             signal.signal(number, handler)
         with caller, suppress(OSError):  # a caller may be gone
             caller.sendall(NUMBER.pack(os.getpid()))
 
-    def _report(self, handle: int) -> None:
-        self._ready.unregister(handle)
-        os.close(handle)
-        caller, pid = self._callers.pop(handle)
+    def _report(self, ended: selectors.SelectorKey) -> None:
+        self._ready.unregister(ended.fd)
+        os.close(ended.fd)
+        caller, pid = ended.data
         _, status = os.waitpid(pid, 0)
         with caller, suppress(OSError):
             caller.sendall(NUMBER.pack(status))

@@ -54,16 +54,15 @@ Reattached = tuple[JobHandle, Collection[int]]
 
 
 class Watcher(Protocol):
-    """Who waits for workers, and reads what they write."""
+    """Who waits for workers, and reads what they write; `notes` are what the user should be told at the end."""
+
+    notes: list[str]
 
     def look(self) -> bool:
         """Take in what is new; whether there was anything."""
 
     def check(self) -> None:
         """Raises whatever is to end the work."""
-
-    def note(self, text: str) -> None:
-        """Something that the user should be told at the end."""
 
 
 class WorkerPool:
@@ -93,7 +92,7 @@ class WorkerPool:
         """Wait for workers of an earlier command on this folder, where some are still at it."""
         if reattached := self._reattach(folder):
             handle, workers = reattached
-            watcher.note(f"{len(workers)} workers of an earlier sweep were still at it")
+            watcher.notes.append(f"{len(workers)} workers of an earlier sweep were still at it")
             _watch(handle, workers, watcher)
 
     def run(self, sweep: Sweep, journal: Journal, progress: BlockProgress) -> None:
@@ -122,13 +121,16 @@ class JournalReader:
         self._tail = sweep.folder.tail(journal)
         self.failed: set[str] = set()
         self.count = 0
-        self.check, self.note = progress.check, sweep.scorer.notes.append
+        self.check, self.notes = progress.check, sweep.scorer.notes
 
     def look(self) -> bool:
         before = self.count
         for block in self._tail.look():
             if block is None:
-                self._distrust()
+                if not self._blocks.distrusted:
+                    self._blocks.distrust()
+                    self.failed.clear()
+                self._sweep.scorer.distrust("a worker found replays with other bits than full passes")
                 continue
             is_new = self._blocks.lacks(block.variant, block.batch)
             self._blocks.put(block)
@@ -147,12 +149,6 @@ class JournalReader:
         """Variants that are not scored on every batch, and have not failed."""
         variants = self._sweep.variants
         return [variant for variant in variants if variant.id not in self.failed and self.lacking(variant.id)]
-
-    def _distrust(self) -> None:
-        if not self._blocks.distrusted:
-            self._blocks.distrust()
-            self.failed.clear()
-        self._sweep.scorer.distrust("a worker found replays with other bits than full passes")
 
 
 def worker_spec_of(sweep: Sweep, shards: Sequence[Sequence[Variant]]) -> WorkerSpec:
@@ -189,7 +185,7 @@ def _watch(handle: JobHandle, workers: Iterable[int], watcher: Watcher, jobs: in
             for worker, ending in endings.items():
                 if ending.fault is not None and jobs:
                     _refuse_hopeless(worker, ending, deaths)
-                    watcher.note(f"worker {worker} died and was begun again: {ending.fault}")
+                    watcher.notes.append(f"worker {worker} died and was begun again: {ending.fault}")
                     left.add(worker)
                     handle.begin([worker])
             if not endings:

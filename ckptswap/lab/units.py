@@ -226,7 +226,3 @@ class UnitWatcher:
     def check(self) -> None:
         """Raises `Stopped` once that is asked for."""
         self._stop.check(f"{len(self.ended)} of {len(self._files)} units are done")
-
-    def note(self, text: str) -> None:
-        """Keep what the user should be told at the end."""
-        self.notes.append(text)
