@@ -17,6 +17,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "bn.stats": ("bn.running_mean", "bn.running_var"),
     "bn.affine": ("bn.weight", "bn.bias"),
 }
+"""Kinds that have a name together."""
 
 _BN_ROLES = frozenset({"weight", "bias", "running_mean", "running_var", "num_batches_tracked"})
 _RNN = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l\d+(?:_reverse)?)?(_g|_v|_orig|_u)?")
@@ -42,15 +43,6 @@ def natural_key(text: str) -> tuple[tuple[int, str, str], ...]:
         (len(plain := part.lstrip("0")), plain, part) if at % 2 else (0, part, "")
         for at, part in enumerate(_DIGITS.split(text))
     )
-
-
-def expand_kind(pattern: str) -> tuple[str, ...]:
-    """An alias as the kinds it stands for; anything else as itself.
-
-    >>> expand_kind("bn.affine")
-    ('bn.weight', 'bn.bias')
-    """
-    return ALIASES.get(pattern, (pattern,))
 
 
 def split_name(name: str) -> tuple[str, str]:

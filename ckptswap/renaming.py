@@ -148,7 +148,8 @@ def matched(
     Raises as `strip_all` and `map_all` do.
     """
     other, reference = strip_all([other, reference], strip_prefix)
-    other, sentence = aligned(*map_all([other], rules), reference)
+    [other] = map_all([other], rules)
+    other, sentence = aligned(other, reference)
     return other, reference, sentence
 
 
@@ -198,7 +199,8 @@ def sides_matched(
     if len(donors) > 1:
         [recipient, *others], sentences = all_matched(recipient, donors, rules, strip_prefix)
         return recipient, others, sentences
-    donor, recipient = _mapped(*strip_all([donors[0], recipient], strip_prefix), rules)
+    donor, recipient = strip_all([donors[0], recipient], strip_prefix)
+    donor, recipient = _mapped(donor, recipient, rules)
     donor, sentence = aligned(donor, recipient)
     return recipient, [donor], [sentence] if sentence else []
 

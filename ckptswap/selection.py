@@ -15,7 +15,7 @@ from itertools import accumulate, chain
 
 from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.errors import SelectionError, listing, near
-from ckptswap.naming import ALIASES, expand_kind, natural_key
+from ckptswap.naming import ALIASES, natural_key
 from ckptswap.patterns import begins_path, glob
 from ckptswap.shell import joined
 
@@ -167,8 +167,11 @@ class Selection:
             return f"{where} can be selected: it holds no tensors"
         for flag, wanted, tests in self._tests:
             if wanted and not any(test(entry) for entry in checkpoint.values() for test in tests):
-                hint = _hint(flag, getattr(self, flag), list(checkpoint.values()))
-                return f"{where} matches --{flag} {', '.join(getattr(self, flag))}; {hint}"
+                values, known = getattr(self, flag), _known(flag, list(checkpoint.values()))
+                hint = next(filter(None, (near(value.lstrip("="), known) for value in values)), "") or (
+                    f"it has {listing([repr(name) for name in sorted(known, key=natural_key)], most=5)}"
+                )
+                return f"{where} matches --{flag} {', '.join(values)}; {hint}"
         return f"{where} matches {self}: each flag matches something, but no tensor matches them all"
 
 
@@ -195,7 +198,7 @@ def _any_test(literal: Set[str], tests: Sequence[Test]) -> Test:
 
 
 def _kind_test(pattern: str) -> Test:
-    tests = list(map(glob, expand_kind(pattern)))
+    tests = list(map(glob, ALIASES.get(pattern, (pattern,))))
     return lambda entry: any(matches(entry.kind) for matches in tests)
 
 
@@ -219,13 +222,6 @@ def _segment_test(segment: str) -> Callable[[str], bool]:
     if low > high:
         raise SelectionError(f"--layers range {segment!r} runs backwards", remedy=f"write '{high}:{low}'")
     return lambda text: re.fullmatch("[0-9]{1,18}", text) is not None and low <= int(text) <= high
-
-
-def _hint(flag: str, values: Sequence[str], entries: Sequence[Entry]) -> str:
-    near_ones = filter(None, (near(value.lstrip("="), _known(flag, entries)) for value in values))
-    return next(near_ones, "") or (
-        f"it has {listing([repr(known) for known in sorted(_known(flag, entries), key=natural_key)], most=5)}"
-    )
 
 
 def _known(flag: str, entries: Sequence[Entry]) -> list[str]:

@@ -72,17 +72,18 @@ class RayHandle:
             if code is not None:
                 fault = f"Ray's driver ended with exit code {code}; {log_end(self._log)}".rstrip("; ")
                 endings |= {shard: Ending(fault) for shard in left}
-                self._release(driver)
+                with driver:
+                    del self._drivers[driver]
         return endings
 
     def stop(self) -> None:
         self._spec.stop_file.touch()
 
     def kill(self) -> None:
-        for driver in list(self._drivers):
-            driver.kill()
-            driver.wait()
-            self._release(driver)
+        for driver in self._drivers:
+            with driver:  # which waits, and closes its streams
+                driver.kill()
+        self._drivers.clear()
         self._spec.stop_file.unlink(missing_ok=True)
 
     def _told(self, driver: subprocess.Popen[bytes]) -> Iterator[tuple[int, Ending]]:
@@ -97,12 +98,6 @@ class RayHandle:
             with suppress(ValueError, KeyError, TypeError):
                 ended = json.loads(line)
                 yield ended["shard"], Ending(ended["fault"], ended["hopeless"])
-
-    def _release(self, driver: subprocess.Popen[bytes]) -> None:
-        del self._drivers[driver]
-        for stream in (driver.stdin, driver.stdout):
-            assert stream
-            stream.close()
 
 
 def run_shard(path: str, seal: str, shard: int) -> str | None:

@@ -79,8 +79,10 @@ def reattach(folder: Path) -> tuple[SlurmHandle, Collection[int]] | None:
         and (token := comment.removeprefix(f"{MARK} ")) != comment
         and spec_path(folder, token).exists()
     ]
-    jobs = [submitit.SlurmJob(_folder_of(folder, token), number) for number, token in jobs_of]
-    return (SlurmHandle(dict(enumerate(jobs))), range(len(jobs))) if jobs else None
+    jobs: dict[int, Any] = {
+        at: submitit.SlurmJob(_folder_of(folder, token), number) for at, (number, token) in enumerate(jobs_of)
+    }
+    return (SlurmHandle(jobs), jobs.keys()) if jobs else None
 
 
 class SlurmHandle:

@@ -19,7 +19,7 @@ _STEP = 64 << 20
 def keep_freed_memory() -> bool:
     """Make this process keep what it frees for its next allocations; whether its allocator can be told so."""
     libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
-    if not hasattr(libc, "mallopt") or not hasattr(libc, "gnu_get_libc_version"):
+    if libc is None or not hasattr(libc, "mallopt") or not hasattr(libc, "gnu_get_libc_version"):
         return False
     settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: _MOST, _TOP_PAD: _STEP}
     return all(libc.mallopt(option, value) == 1 for option, value in settings.items())

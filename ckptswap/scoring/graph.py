@@ -324,6 +324,7 @@ def _flops(nodes: Sequence[Node], constants: Mapping[int, Tensor], numbers: Mapp
     for node in nodes:
         if node.op == "call_function":
             count = counters.get(getattr(node.target, "overloadpacket", None))
-            args, kwargs = (torch.fx.node.map_arg(given, value) for given in (node.args, node.kwargs))
+            args: Any = torch.fx.node.map_arg(node.args, value)
+            kwargs: Any = torch.fx.node.map_arg(node.kwargs, value)
             counts[node] = int(count(*args, **kwargs, out_val=node.meta.get("val"))) if count else 0
     return counts

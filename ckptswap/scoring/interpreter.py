@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -29,15 +30,10 @@ class Replay:
     def __init__(self, graph: Graph, state: Mapping[int, Tensor], memory: int) -> None:
         self.graph, self.memory = graph, memory
         self._fixed: Values = {**state, **graph.constants}
-        self._cones: dict[frozenset[int], Cone] = {}
+        self.cone: Callable[[frozenset[int]], Cone] = cache(partial(cone_of, graph))
+        """What a swap of these values can change."""
         self._planned: Any = None
         self.latest: Groups = []
-
-    def cone(self, swapped: frozenset[int]) -> Cone:
-        """What a swap of these values can change."""
-        if swapped not in self._cones:
-            self._cones[swapped] = cone_of(self.graph, swapped)
-        return self._cones[swapped]
 
     def changes(self, swap: Mapping[int, Tensor]) -> bool:
         """Whether a swap can change the output at all."""

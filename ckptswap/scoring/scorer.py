@@ -61,12 +61,6 @@ class Layout:
     units: np.ndarray
     places: Sequence[np.ndarray]
 
-    @classmethod
-    def whole(cls, groups: Sequence[int]) -> Layout:
-        """All samples in one batch, for a scorer that knows of none."""
-        every = np.arange(len(groups), dtype=np.int64)
-        return cls(np.asarray(groups, np.int64), every, (every,))
-
     @property
     def samples(self) -> int:
         return len(self.groups)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -75,10 +75,6 @@ class Swaps:
             return None
         what = listing(list(taken), 3)
         return f"the swap changes nothing in the model, though donor and recipient differ ({what})"
-
-    def swapped(self, names: Iterable[str]) -> AbstractContextManager[object]:
-        """The model with the named tensors taken from the donor; the recipient's bits come back at the end."""
-        return self.holding(self.taken(names))
 
     @contextmanager
     def holding(self, values: Mapping[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:

@@ -53,7 +53,7 @@ class Toy:
     exactness: Exactness = "external"
     needs_model = False
     metrics = (Error(),)
-    layout = Layout.whole([at // 2 for at in range(SAMPLES)])
+    layout = Layout(np.arange(SAMPLES) // 2, np.arange(SAMPLES), (np.arange(SAMPLES),))
 
     def __init__(self, donors: Sequence[Checkpoint], recipient: Checkpoint) -> None:
         self._donors, self._recipient, self.notes = donors, recipient, list[str]()
