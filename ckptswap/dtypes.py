@@ -1,7 +1,7 @@
 """Dtypes, spelt as safetensors spells them, and their numpy counterparts.
 
-numpy itself knows neither bfloat16 nor the 8-bit floats; `ml_dtypes` does, and is imported only when one is
-met. The packed 4- and 6-bit floats have no numpy counterpart: their tensors are compared and copied as bytes.
+`ml_dtypes`, which knows bfloat16 and the 8-bit floats, is imported only when one is met. The packed 4- and 6-bit
+floats have no numpy counterpart: their tensors are compared and copied as bytes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
-"""Every error a user can meet: what happened, where, and what to do about it.
-
-The library raises these; the command line turns them into one short paragraph and an exit code in one place
-(`ckptswap.cli.main`). Anything else that escapes is a fault of ours and exits with 70.
+"""Every error a user can meet: what happened, where, and what to do about it. Whatever else escapes is a fault of
+ours, and exits with 70.
 """
 
 from __future__ import annotations

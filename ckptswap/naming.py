@@ -1,8 +1,7 @@
 """What a tensor's name, and its siblings' names and shapes, tell: its layer and its kind.
 
-The layer is the dotted path of the module that owns the tensor; the kind is module type and role, such as
-`bn.running_mean`. Both come from names and shapes alone, so that a selection means the same in every command,
-whether or not the model's code is at hand.
+Both come from names and shapes alone, so that a selection means the same in every command, whether or not the
+model's code is at hand.
 """
 
 from __future__ import annotations

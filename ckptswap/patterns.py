@@ -1,7 +1,4 @@
-"""Patterns that a person types, against names that a stranger may have chosen: matched in bounded time.
-
-A regular expression is read before it is used: how many ways through a name it could try is counted.
-"""
+"""Patterns that a person types, against names that a stranger may have chosen: matched in bounded time."""
 
 from __future__ import annotations
 
@@ -92,7 +89,7 @@ def begins_path(tests: Sequence[Test | None], segments: Sequence[str]) -> bool:
 class Expression:
     """A regular expression that answers in bounded time, or says that it cannot. `what` names it in messages.
 
-    Raises `UsageError` for one that cannot be read, or repeats what can itself be repeated in several ways
+    How many ways through a name it could try is counted before it is used. Raises `UsageError` for one that cannot be read, or repeats what can itself be repeated in several ways
     (`(a+)+`, `(a|ab)*`); and while matching, where a name is too long for it.
 
     >>> Expression("(a+)+b", "--map")

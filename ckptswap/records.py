@@ -26,8 +26,7 @@ def option(default: Any, help: str, *, factory: Callable[[], Any] | None = None,
     """Make a field that is a flag of the command line too.
 
     `metadata` has what a flag needs: `metavar`, `flag` where it is called otherwise, `short`, `choices`, `least`,
-    `parse` where its text is more than its value; and `defaults`, which says whether a person's own defaults may
-    set it: `file` where a file in some folder may too, `never`.
+    `parse` where its text is more than its value; and `defaults`, which says whose defaults may set it.
     """
     given: Any = {"default_factory": factory} if factory else {"default": default}
     return field(**given, metadata={**metadata, "help": help})

@@ -2,9 +2,8 @@
 
     python -P -m ckptswap.executors.worker SPEC SHARD SHA256
 
-It is told everything by the spec's file, which must have this checksum. What is done already is not done again, so
-that a worker may be killed and begun anew as often as may be. SIGTERM, or its standard input being closed, lets it
-finish the block in hand.
+What is done already is not done again, so that a worker may be killed and begun anew at any time. SIGTERM, or its
+standard input being closed, lets it finish the block in hand.
 """
 
 from __future__ import annotations

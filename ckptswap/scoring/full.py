@@ -34,9 +34,8 @@ class ModelOutput(NamedTuple):
 class FullScorer:
     """Scores the recipient and variants of it, batch by batch, by full passes.
 
-    The task's model holds the recipient from the construction on, and between any two calls. `calibration` are the
-    batches by which recalibrated variants estimate batch norm's statistics. Raises `MismatchError` when the
-    recipient does not fit the model.
+    The task's model holds the recipient between any two calls. `calibration` are the batches by which recalibrated
+    variants estimate batch norm's statistics. Raises `MismatchError` when the recipient does not fit the model.
     """
 
     needs_model = True
