@@ -7,7 +7,7 @@ another package declares an entry point of that form in the group `ckptswap.GROU
 - data, `--data NAME:REST`: a `Source` whose `build(rest, args)` gives a Dataset or yields batches (`task.data`);
 - metrics, `--metric NAME` or `NAME:REST`: a `Source` whose `build(rest, spec)` gives a `task.metrics.Metric`;
 - formats, told by a file's first bytes or by its ending: a `formats.Format`;
-- executors, `--executor NAME`: `build(spec, jobs, options)`, which gives an `executors.Executor`.
+- executors, `--executor NAME`: `build(spec, jobs, options)`, which gives a `sweep.runner.Executor`.
 
 `spec` is the `TaskSpec`, `options` the executor's own flags that were given. A stranger's files may name only what
 is `Source.is_safe`.
@@ -51,13 +51,7 @@ _OURS: dict[Group, dict[str, str]] = {
         "ray": "ckptswap.executors.ray:build",
     },
 }
-_WORDS = {
-    "models": ("model", ModelError),
-    "data": ("data", DataError),
-    "metrics": ("metric", MetricError),
-    "formats": ("format", UsageError),
-    "executors": ("executor", UsageError),
-}
+_ERRORS = {"models": ModelError, "data": DataError, "metrics": MetricError}
 
 
 @dataclass(frozen=True)
@@ -112,9 +106,8 @@ def find(group: Group, name: str) -> Any:
         return _import(group, name, _OURS[group][name], "ckptswap")
     if point := plugins(group).get(name):
         return _import(group, name, point.value, distribution_of(group, name) or point.module)
-    word, error = _WORDS[group]
     remedy = near(name, names(group)) or f"use one of {', '.join(names(group))}"
-    raise error(f"there is no {word} {name!r}", remedy=remedy)
+    raise _ERRORS.get(group, UsageError)(f"there is no {group.removesuffix('s')} {name!r}", remedy=remedy)
 
 
 def every(group: Group) -> Iterator[Any]:
@@ -138,7 +131,7 @@ def source_of(group: Group, spec: str) -> tuple[Source, str] | None:
         return None
     source = find(group, name)
     if not isinstance(source, Source):
-        what = f"the {_WORDS[group][0]} {name!r} is a {type(source).__name__}"
+        what = f"the {group.removesuffix('s')} {name!r} is a {type(source).__name__}"
         raise DependencyError(what, remedy="its package must declare a ckptswap.registry.Source")
     return source, rest
 
@@ -187,7 +180,7 @@ def extra_for(module: str, package: str = "ckptswap") -> str | None:
 
 
 def _import(group: Group, name: str, target: str, package: str) -> Any:
-    word = _WORDS[group][0]
+    word = group.removesuffix("s")
     try:
         return _loaded(target)
     except ModuleNotFoundError as error:
