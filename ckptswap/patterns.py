@@ -89,8 +89,8 @@ def begins_path(tests: Sequence[Test | None], segments: Sequence[str]) -> bool:
 class Expression:
     """A regular expression that answers in bounded time, or says that it cannot. `what` names it in messages.
 
-    The ways through a name that it could try are counted first. Raises `UsageError` for one that cannot be read, or
-    repeats what can itself be repeated in several ways (`(a+)+`, `(a|ab)*`); and where a name is too long for it.
+    The ways through a name that it could try are counted first. Raises `UsageError` for one that cannot be read,
+    or repeats what can itself be repeated in several ways (`(a+)+`, `(a|ab)*`); and where a name is too long.
 
     >>> Expression("(a+)+b", "--map")
     Traceback (most recent call last):
