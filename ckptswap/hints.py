@@ -64,13 +64,11 @@ def _likely(left: Shapes, free: Shapes) -> list[Prefixes]:
     for name, shape in free.items():
         for start in _starts(name):
             places[name[start:], shape].append(name[:start])
-    votes = Counter(
-        Prefixes(name[:start], new)
-        for name, shape in islice(left.items(), _LOOKED_AT)
-        for start in _starts(name)
-        for new in places.get((name[start:], shape), ())[:_PLACES_MOST]
-        if name[:start] != new
-    )
+    votes: Counter[Prefixes] = Counter()
+    for name, shape in islice(left.items(), _LOOKED_AT):
+        for start in _starts(name):
+            news = places.get((name[start:], shape), ())[:_PLACES_MOST]
+            votes.update(Prefixes(name[:start], new) for new in news if name[:start] != new)
     return [rule for rule, _ in sorted(votes.items(), key=lambda voted: (-voted[1], len(voted[0].old)))[:_TRIED]]
 
 
@@ -108,9 +106,8 @@ def exclusions(extra: Sequence[Entry], fitting: Collection[Entry]) -> list[str]:
     ['loss.*', 'n']
     """
     taken = {prefix for entry in fitting for prefix in _prefixes(entry.name)}
-    stems = dict.fromkeys(
-        next((prefix for prefix in _prefixes(entry.name) if prefix not in taken), entry.name) for entry in extra
-    )
+    free = {entry.name: [prefix for prefix in _prefixes(entry.name) if prefix not in taken] for entry in extra}
+    stems = dict.fromkeys(prefixes[0] if prefixes else name for name, prefixes in free.items())
     return [pattern for stem in stems for pattern in _patterns(stem, extra, fitting)]
 
 
@@ -127,9 +124,8 @@ def _patterns(stem: str, extra: Sequence[Entry], fitting: Collection[Entry]) -> 
         means = Selection.parse(only=[pattern])
         if not any(entry in means for entry in fitting):
             return [pattern]
-    return [
-        f"={entry.name}" for entry in extra if entry.name == stem or (not is_whole and entry.name.startswith(stem))
-    ]
+    names = [entry.name for entry in extra]
+    return [f"={name}" for name in names if name == stem or (not is_whole and name.startswith(stem))]
 
 
 def joining_flags(other: Checkpoint, reference: Checkpoint) -> tuple[list[str], int]:

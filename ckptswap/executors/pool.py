@@ -49,8 +49,9 @@ class JobHandle(Protocol):
         """End at once whoever is still there, and let go of all else. Called at the end in any case."""
 
 
-Reattached = tuple[JobHandle, Collection[int]]
-"""Workers of an earlier command on a folder that are still at it, and their numbers."""
+Submit = Callable[[WorkerSpec], JobHandle]
+Reattach = Callable[[Path], tuple[JobHandle, Collection[int]] | None]
+"""Gives workers of an earlier command on a folder that are still at it, and their numbers."""
 
 
 class Watcher(Protocol):
@@ -72,12 +73,7 @@ class WorkerPool:
     who began them, those of an earlier command on a folder.
     """
 
-    def __init__(
-        self,
-        submit: Callable[[WorkerSpec], JobHandle],
-        jobs: int,
-        reattach: Callable[[Path], Reattached | None] = lambda folder: None,
-    ) -> None:
+    def __init__(self, submit: Submit, jobs: int, reattach: Reattach = lambda folder: None) -> None:
         self._submit, self._reattach, self.jobs = submit, reattach, jobs
 
     def do(self, spec: WorkerSpec, watcher: Watcher) -> None:

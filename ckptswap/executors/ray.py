@@ -121,12 +121,8 @@ def main(path: str, seal: str, shards: str, address: str | None = None) -> None:
     numbers = [int(shard) for shard in shards.split(",")]
     try:
         _knock(address)
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}},
-        )
+        given = {"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}}
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=given)
     except (OSError, RuntimeError, ValueError) as error:
         where = f" at {address}" if address else ""
         return _say(numbers, f"Ray cannot be reached{where} ({error})", hopeless=True)

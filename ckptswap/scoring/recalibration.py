@@ -98,18 +98,14 @@ class Recalibration:
         batch of a single value a channel.
         """
         if variant not in self._estimates:
-            with self._swaps.holding(taken):
-                self._estimates[variant] = self._estimated()
+            norms = _norms(self._task.model)
+            places = {buffer.data_ptr() for norm in norms for buffer in (norm.running_mean, norm.running_var)}
+            own = {name: value for name, value in self._swaps.state.items() if value.data_ptr() in places}
+            with self._swaps.holding(taken), _estimating(norms), torch.no_grad():
+                for batch in self.batches:
+                    call(self._task.model, self._task.prepared(batch))
+                self._estimates[variant] = {name: value.clone() for name, value in own.items()}
         return self._estimates[variant]
-
-    def _estimated(self) -> dict[str, Tensor]:
-        norms = _norms(self._task.model)
-        places = {buffer.data_ptr() for norm in norms for buffer in (norm.running_mean, norm.running_var)}
-        with _estimating(norms), torch.no_grad():
-            for batch in self.batches:
-                call(self._task.model, self._task.prepared(batch))
-            state = self._swaps.state.items()
-            return {name: value.clone() for name, value in state if value.data_ptr() in places}
 
 
 def _norms(model: nn.Module) -> list[Any]:
