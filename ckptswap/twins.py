@@ -28,8 +28,8 @@ Item = TypeVar("Item")
 def with_twins(checkpoint: Checkpoint, ties: Ties) -> Checkpoint:
     """The checkpoint in which a tensor that has one of its names has all of them.
 
-    >>> found = with_twins(Checkpoint.from_arrays({"embed": np.ones(2)}), Ties((("embed", "head"),)))
-    >>> found.read("head").tolist()
+    >>> whole = with_twins(Checkpoint.from_arrays({"embed": np.ones(2)}), Ties((("embed", "head"),)))
+    >>> whole.read("head").tolist()
     [1.0, 1.0]
     """
     begun = {group: [name for name in group if name in checkpoint] for group in ties.same}
