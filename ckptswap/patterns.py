@@ -169,22 +169,18 @@ def _ways_of(op: Any, value: Any, exact: bool) -> Ways:
         return 1, 0
     if op in _REPEATS:
         low, high, tree = value
-        return _repeated(low, high, _ways(tree, exact))
+        factor, degree = _ways(tree, exact)
+        if (factor, degree) == (1, 0):
+            return (1, 1) if high > REPEATS_MOST else (high - low + 1, 0)
+        if high > REPEATS_MOST:
+            raise _EndlessError
+        return factor**high * (high - low + 1), degree * high
     if op is ops.BRANCH:
         factors, degrees = zip(*(_ways(tree, exact) for tree in value[1]), strict=True)
         return max(factors) if exact and _begin_apart(value[1]) else sum(factors), max(degrees)
     if op in (ops.ASSERT, ops.ASSERT_NOT, ops.ATOMIC_GROUP):
         return _ways(value if op is ops.ATOMIC_GROUP else value[1], exact)
     raise _EndlessError
-
-
-def _repeated(low: int, high: int, inner: Ways) -> Ways:
-    factor, degree = inner
-    if inner == (1, 0):
-        return (1, 1) if high > REPEATS_MOST else (high - low + 1, 0)
-    if high > REPEATS_MOST:
-        raise _EndlessError
-    return factor**high * (high - low + 1), degree * high
 
 
 def _begin_apart(trees: Sequence[Iterable[Any]]) -> bool:

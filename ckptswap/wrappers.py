@@ -67,7 +67,7 @@ def correspondence(names: Collection[str], reference: Collection[str]) -> Corres
     if shared < min(len(names), len(known)):
         for candidate in _candidates(names, known, alike=shared > 0):
             together = sum(candidate.names.get(name, name) in known for name in names)
-            if together > most and _is_unique(candidate.names.get(name, name) for name in names):
+            if together > most and len({candidate.names.get(name, name) for name in names}) == len(names):
                 best, most = candidate, together
     return best if best.how or not best.names else best._replace(how=_told(best.names))
 
@@ -78,7 +78,7 @@ def _candidates(names: Collection[str], reference: frozenset[str], *, alike: boo
     yield from (_with(names, prefix, reference) for prefix in _chains(reference))
     plain = [plain_name(name) for name in names]
     own = {plain_name(name): name for name in reference}
-    is_told_apart = _is_unique(plain) and len(own) == len(reference)
+    is_told_apart = len(set(plain)) == len(plain) and len(own) == len(reference)
     if is_told_apart:
         yield _by_plain_names(names, plain, own)
     if alike:
@@ -140,8 +140,3 @@ def _common_prefixes(names: Collection[str]) -> list[str]:
     first, last = min(names, default=""), max(names, default="")
     prefixes = accumulate(f"{part}." for part in first.split(".", _DEPTH_MOST)[:_DEPTH_MOST][:-1])
     return [prefix for prefix in prefixes if last.startswith(prefix)]
-
-
-def _is_unique(names: Iterable[str]) -> bool:
-    listed = list(names)
-    return len(set(listed)) == len(listed)

@@ -111,8 +111,9 @@ class FullScorer:
         inputs = self.task.first_inputs()
         with self.task.pinned():
             full = self._seconds(inputs)
+        batches = self.task.samples / self.layout.sizes[0]  # of the first one's size
         estimates = len(self.recalibration.batches) * sum(variant.recalibrated for variant in variants)
-        return Cost("full", 1.0, full * ((1 + len(variants)) * self._batches_like_first() + estimates), None)
+        return Cost("full", 1.0, full * ((1 + len(variants)) * batches + estimates), None)
 
     def _seconds(self, inputs: Tree) -> float:
         """How long a full pass takes, once warm."""
@@ -120,9 +121,6 @@ class FullScorer:
         start = time.perf_counter()
         self.task.forward(inputs)
         return time.perf_counter() - start
-
-    def _batches_like_first(self) -> float:
-        return self.task.samples / self.layout.sizes[0]
 
     def weights(self, variants: Sequence[Variant]) -> list[float]:
         return [1.0] * len(variants)

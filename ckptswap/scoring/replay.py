@@ -116,7 +116,7 @@ class ReplayScorer(FullScorer):
                 return super().cost(variants)
             full = self._seconds(inputs)
             steps = replay.seconds(self.task.prepared(inputs))
-        batches = self._batches_like_first()
+        batches = self.task.samples / self.layout.sizes[0]
         again = sum(variant.recalibrated for variant in variants)
         swaps = [frozenset(self.values(replay.graph, variant)) for variant in variants if not variant.recalibrated]
         groups = replay.schedules(swaps, with_output=False)
