@@ -244,9 +244,6 @@ def _leave(code: int) -> NoReturn:
 
 def become(request: Request) -> None:
     """Be the program, as if this process had been begun for it."""
-    os.environ.clear()
-    os.environ.update(request.env)
-    os.chdir(request.cwd)
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         os.dup2(request.streams[number], number)
         os.close(request.streams[number])
@@ -255,6 +252,9 @@ def become(request: Request) -> None:
         stream = open(number, way, buffering, encoding=encoding, errors=errors, closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+    os.environ.clear()
+    os.environ.update(request.env)
+    os.chdir(request.cwd)
     for module, seed in (("numpy", "random.seed"), ("torch", "default_generator.seed")):
         if module in sys.modules:  # or all children would draw the same numbers
             operator.attrgetter(seed)(sys.modules[module])()
