@@ -9,8 +9,7 @@ import typer
 from ckptswap import api
 from ckptswap.cli.flags import FILE, NAMES, SELECTION, DrawnFlags, Group, Keywords, Patterns, flags
 from ckptswap.errors import EXIT_DIFFERENT, UsageError
-from ckptswap.report import diff as two_way
-from ckptswap.report import threeway as three_way
+from ckptswap.report import diff as report
 
 ROWS: Group = {
     "stat": (
@@ -86,10 +85,10 @@ def _two(a: str, b: str, compared: Keywords, rows: Keywords, output: DrawnFlags,
         else result
     )
     output.emit(
-        two_way.diff_json(pooled.sorted(rows["sort"], rows["top"])),
-        table=lambda document: two_way.diff_table(document, output.style, every=every),
-        csv=two_way.diff_csv,
-        md=lambda document: two_way.diff_md(document, every=every),
+        report.diff_json(pooled.sorted(rows["sort"], rows["top"])),
+        table=lambda document: report.diff_table(document, output.style, every=every),
+        csv=report.diff_csv,
+        md=lambda document: report.diff_md(document, every=every),
     )
     return result.differs
 
@@ -98,9 +97,9 @@ def _three(sides: tuple[str, str, str], compared: dict[str, Any], output: DrawnF
     """Print who changed what; returns whether a side differs from the base."""
     result = api.diff3(*sides, **compared)
     output.emit(
-        three_way.threeway_json(result),
-        table=lambda document: three_way.threeway_table(document, output.style, every=every),
-        csv=three_way.threeway_csv,
-        md=three_way.threeway_md,
+        report.threeway_json(result),
+        table=lambda document: report.threeway_table(document, output.style, every=every),
+        csv=report.threeway_csv,
+        md=report.threeway_md,
     )
     return any(row.status != "unchanged" for row in result.rows)

@@ -10,7 +10,7 @@ from rich.text import Text
 from ckptswap.report.layout import HEADING, QUIET, Cell, Column, grid, paragraph, render
 from ckptswap.report.sweep import LOOK
 from ckptswap.report.tabular import md_text, to_md
-from ckptswap.report.text import MISSING, Style, number, safe
+from ckptswap.report.text import Style, number, safe
 
 
 @dataclass(frozen=True)
@@ -62,34 +62,24 @@ def document_text(document: Document, style: Style) -> str:
     for text in document.lead:
         lines += paragraph(safe(text), style)
     for table in document.tables:
-        if table.is_long:
-            continue
-        lines += [Text(), Text(safe(table.title), style=HEADING), *_grid(table, style)]
-        if table.note:
-            lines += paragraph(safe(table.note), style, look=QUIET)
+        if not table.is_long:
+            rows = [list(map(_cell, row)) for row in table.rows]
+            columns = [_column(title, [row[at] for row in table.rows]) for at, title in enumerate(table.columns)]
+            lines += [Text(), Text(safe(table.title), style=HEADING), *grid(columns, rows, style)]
+            lines += paragraph(safe(table.note), style, look=QUIET) if table.note else []
     return render(lines, style)
 
 
-def _grid(table: Table, style: Style) -> list[Text]:
-    by_column = list(zip(*table.rows, strict=True)) if table.rows else [() for _ in table.columns]
-    columns = [
-        Column(title, right=_is_number(values), smallest=0 if _is_number(values) else 10)
-        for title, values in zip(table.columns, by_column, strict=True)
-    ]
-    return grid(columns, [[_cell(value) for value in row] for row in table.rows], style)
-
-
-def _is_number(values: Sequence[Value]) -> bool:
-    known = [value for value in values if value is not None]
-    return bool(known) and not any(isinstance(value, str) for value in known)
+def _column(title: str, values: Sequence[Value]) -> Column:
+    types = {type(value) for value in values if value is not None}
+    is_number = bool(types) and str not in types
+    return Column(title, right=is_number, smallest=0 if is_number else 10)
 
 
 def _cell(value: Value) -> Cell:
     if isinstance(value, Mean):
         return _plain(value.value)
-    if isinstance(value, str):
-        return Text(safe(value), style=LOOK.get(value, ""))
-    return MISSING if value is None else number(value)
+    return Text(safe(value), style=LOOK.get(value, "")) if isinstance(value, str) else number(value)
 
 
 def document_md(document: Document) -> str:
@@ -109,9 +99,7 @@ def document_md(document: Document) -> str:
     """
     blocks = [f"# {md_text(document.title)}\n", *(f"{md_text(text)}\n" for text in document.lead)]
     for table in document.tables:
-        rows = [[_md(value) for value in row] for row in table.rows]
-        blocks.append(f"## {md_text(table.title)}\n")
-        blocks.append(to_md(table.columns, rows))
+        blocks += [f"## {md_text(table.title)}\n", to_md(table.columns, (map(_md, row) for row in table.rows))]
         blocks += [f"{md_text(table.note)}\n"] if table.note else []
     return "\n".join(blocks)
 
@@ -119,9 +107,8 @@ def document_md(document: Document) -> str:
 def _md(value: Value) -> object:
     if not isinstance(value, Mean):
         return value
-    if value.low is None or value.high is None:
-        return _plain(value.value)
-    return f"{_plain(value.value)} ({_plain(value.low)} … {_plain(value.high)})"
+    ends = "" if value.low is None or value.high is None else f" ({_plain(value.low)} … {_plain(value.high)})"
+    return _plain(value.value) + ends
 
 
 def _plain(value: float) -> str:

@@ -17,20 +17,17 @@ def finding_lines(result: SweepResult, style: Style, *, in_short: bool = False) 
 
     >>> finding = Finding("bias", "Biases can be reused.", "all reusable", {"worst": 0.002}, "supported")
     >>> result = SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(), findings=(finding,))
-    >>> for line in finding_lines(result, Style()):
-    ...     print(line.plain)
-    findings
-    supported  bias
-      Biases can be reused.
-      rule  all reusable
-      worst 0.002
+    >>> [line.plain for line in finding_lines(result, Style(), in_short=True)]
+    ['findings', 'supported  bias', '  Biases can be reused.']
     """
     if not result.findings:
         return []
-    lines = [Text("findings", style=HEADING)]
+    lines, untested = [Text("findings", style=HEADING)], []
     for finding in result.findings:
-        lines += _finding(finding, style, in_short=in_short) if _is_tested(finding) else []
-    untested = [finding.claim for finding in result.findings if not _is_tested(finding)]
+        if _is_tested(finding):
+            lines += _finding(finding, style, in_short=in_short)
+        else:
+            untested.append(finding.claim)
     if untested:
         lines += paragraph(f"not tested, having no such rows: {', '.join(untested)}", style)
     return lines if lines[-1].plain else lines[:-1]
@@ -43,16 +40,10 @@ def _is_tested(finding: Finding) -> bool:
 
 
 def _finding(finding: Finding, style: Style, *, in_short: bool) -> list[Text]:
-    verdict = Text.assemble(
-        (finding.verdict, LOOK.get(finding.verdict, QUIET)), (f"  {safe(finding.claim)}", QUIET)
-    )
-    verdict_and_text = [*flow([verdict], style), *paragraph(safe(finding.text), style, indent=2)]
+    verdict = Text.assemble((finding.verdict, LOOK[finding.verdict]), (f"  {safe(finding.claim)}", QUIET))
+    lines = [*flow([verdict], style), *paragraph(safe(finding.text), style, indent=2)]
     if in_short:
-        return verdict_and_text
+        return lines
     numbers = [Text.assemble((f"{safe(name)} ", QUIET), number(value)) for name, value in finding.numbers.items()]
-    return [
-        *verdict_and_text,
-        *paragraph(safe(finding.rule), style, indent=8, label="  rule", look=QUIET),
-        *flow(numbers, style, indent=2),
-        Text(),
-    ]
+    rule = paragraph(safe(finding.rule), style, indent=8, label="  rule", look=QUIET)
+    return [*lines, *rule, *flow(numbers, style, indent=2), Text()]

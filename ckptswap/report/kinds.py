@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,11 +30,6 @@ class _Kind:
         """Those of the cells that have one."""
         return [row.drop for row in self.cells if row.drop is not None]
 
-    @property
-    def worst(self) -> float:
-        """The largest drop, the whole's too."""
-        return max(drop_or_least(row) for row in (*self.cells, self.whole))
-
 
 def kind_lines(result: SweepResult, style: Style, most: int | None = None) -> list[Text]:
     """Per kind: how many cells, their worst and median drop, their verdicts, and the drop of the whole kind.
@@ -42,9 +37,8 @@ def kind_lines(result: SweepResult, style: Style, most: int | None = None) -> li
     Of the `most` worst kinds, where all are too many. None without cells.
 
     >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, drop=0.1, verdict="sensitive")
-    >>> for line in kind_lines(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,)), Style()):
+    >>> for line in kind_lines(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,)), Style())[1:]:
     ...     print(line.plain)
-    drop by kind, over its cells
     kind       cells   worst  median  reusable  sensitive  undecided  whole
     conv.bias      1  +0.100  +0.100         0          1          0      –
     """
@@ -53,28 +47,24 @@ def kind_lines(result: SweepResult, style: Style, most: int | None = None) -> li
         if row.kind is not None and row.layer is not None:
             cells[row.kind].append(row)
     whole = {row.kind: row for row in result.rows if row.layer is None and row.kind is not None}
-    kinds = sorted(
-        (_Kind(name, rows, whole.get(name)) for name, rows in cells.items()), key=lambda kind: -kind.worst
-    )
+    kinds = [_Kind(name, rows, whole.get(name)) for name, rows in cells.items()]
+    kinds.sort(key=lambda kind: -max(map(drop_or_least, (*kind.cells, kind.whole))))
     if not kinds:
         return []
     places = decimals((row.drop for row in result.rows if row.kind is not None), 3 if style.width < WIDE else 4)
-    lines = table(_columns(partial(fixed, places=places, signed=True)), kinds[:most], style)
-    return [Text("drop by kind, over its cells", style=HEADING), *lines, *left_out(len(kinds) - len(kinds[:most]))]
-
-
-def _columns(signed: partial[str]) -> list[Column]:
-    return [
+    signed = partial(fixed, places=places, signed=True)
+    columns = [
         Column("kind", lambda kind: safe(kind.name), smallest=15),
         Column("cells", _cells, right=True, spare=3),
         Column("worst", lambda kind: signed(max(kind.drops, default=None)), right=True),
         Column("median", lambda kind: signed(median(kind.drops) if kind.drops else None), right=True, spare=2),
-        *(
-            Column(verdict, partial(_verdicts, verdict=verdict), right=True, spare=int(verdict == "undecided"))
-            for verdict in ("reusable", "sensitive", "undecided")
-        ),
+        Column("reusable", partial(_verdicts, verdict="reusable"), right=True),
+        Column("sensitive", partial(_verdicts, verdict="sensitive"), right=True),
+        Column("undecided", partial(_verdicts, verdict="undecided"), right=True, spare=1),
         Column("whole", lambda kind: signed(kind.whole.drop if kind.whole else None), right=True),
     ]
+    lines = [Text("drop by kind, over its cells", style=HEADING), *table(columns, kinds[:most], style)]
+    return [*lines, *left_out(len(kinds) - len(kinds[:most]))]
 
 
 def _cells(kind: _Kind) -> str:
@@ -84,5 +74,5 @@ def _cells(kind: _Kind) -> str:
 
 
 def _verdicts(kind: _Kind, verdict: str) -> Text:
-    count = Counter(row.verdict for row in kind.cells)[verdict]  # type: ignore[index]
-    return Text(f"{count:,}", style=LOOK[verdict] if count else QUIET)
+    amount = sum(row.verdict == verdict for row in kind.cells)
+    return Text(f"{amount:,}", style=LOOK[verdict] if amount else QUIET)

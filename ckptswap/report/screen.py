@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -22,6 +22,8 @@ from ckptswap.report.sweep import name_columns, sweep_columns, sweep_csv, sweep_
 from ckptswap.report.text import Style, decimals, dump_json, fixed, plural, safe
 from ckptswap.sweep.result import Row, SweepResult
 
+SEE_MORE = "--all: every row, the heatmap, and what was not measured"
+FINEST_FIRST = ("cells", "whole layers", "whole kinds", "whole selection")
 SCREEN = 40
 """Lines that a screen has; no more are printed where nobody asks for all."""
 WORST = 10
@@ -69,14 +71,9 @@ def sweep_table(result: SweepResult, style: Style, top: int | None = None) -> st
     `top` limits each section. The interval is the simultaneous one, by which verdicts are given; where there is
     room (130 columns), the plain one stands beside it.
 
-    >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, rmse=0.2, score=0.8, drop=0.1,
-    ...           samples=72)
-    >>> result = SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,))
-    >>> print(sweep_table(result, Style()), end="")
-    dice, higher is better, 72 samples
-    baseline 0.9   donor –   tolerance 0.01   ± 95 %, simultaneous
-    <BLANKLINE>
-    cells
+    >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, rmse=0.2, score=0.8, drop=0.1)
+    >>> text = sweep_table(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,)), Style())
+    >>> print("\\n".join(text.splitlines()[4:]))
     #  layer  kind       numel   RMSE  score    drop  ±         verdict
     1  conv1  conv.bias     64  0.200  0.800  +0.100  –  █████  –
     """
@@ -85,41 +82,30 @@ def sweep_table(result: SweepResult, style: Style, top: int | None = None) -> st
     else:
         measured = sections(row for row in result.rows if row.status == "measured")
         parts = [_section(title, rows, result, style, top) for title, rows in measured]
-    lines = [header(result, style), *parts, _unmeasured(result.rows, style)]
+    lines = [_header(result, style), *parts, _unmeasured(result.rows, style)]
     return "\n".join(render(part, style) for part in lines if part)
 
 
 def sweep_summary(result: SweepResult, style: Style, top: int | None = None) -> str:
     """The answer, the worst rows (ten, or `top`), the kinds and what failed, in a screen's lines.
 
-    >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, rmse=0.2, score=0.8, drop=0.1,
-    ...           samples=72, verdict="sensitive")
-    >>> result = SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,))
-    >>> print(sweep_summary(result, Style()), end="")
+    >>> print(sweep_summary(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=()), Style()), end="")
     dice, higher is better, 72 samples
     baseline 0.9   donor –   tolerance 0.01   ± 95 %, simultaneous
     <BLANKLINE>
-    Taking conv1 conv.bias from the donor costs most: dice goes from 0.9 to 0.8, a
-    drop of +0.1. Of 1 measured row, 0 are reusable within 0.01, 1 is sensitive and
-    0 are undecided.
-    <BLANKLINE>
-    cells
-    #  layer  kind       numel   RMSE  score    drop  ±         verdict
-    1  conv1  conv.bias     64  0.200  0.800  +0.100  –  █████  sensitive
-    <BLANKLINE>
-    drop by kind, over its cells
-    kind       cells   worst  median  reusable  sensitive  undecided  whole
-    conv.bias      1  +0.100  +0.100         0          1          0      –
+    Nothing is scored yet.
     <BLANKLINE>
     --all: every row, the heatmap, and what was not measured
     """
     shown = WORST if top is None else top
     failed = _unmeasured([row for row in result.rows if row.status == "failed"], style)
-    parts = [header(result, style, NOTES), paragraph(safe(" ".join(answer(result))), style)]
+    parts = [_header(result, style, NOTES), paragraph(safe(" ".join(answer(result))), style)]
+    measured = dict(sections(row for row in result.rows if row.status == "measured"))
+    finest = next((way for way in FINEST_FIRST if way in measured), None)
     if len(result.donors) > 1:
         parts.append(donor_lines(result, style, shown))
-    elif finest := _finest(result):
-        parts.append(_section(*finest, result, style, shown))
+    elif finest:
+        parts.append(_section(finest, measured[finest], result, style, shown))
     below = [failed, finding_lines(result, style, in_short=True), [Text(SEE_MORE, style=QUIET)]]
     if _has_places(result):
         used = sum(len(lines) + 1 for lines in [*parts, *below] if lines)
@@ -128,22 +114,12 @@ def sweep_summary(result: SweepResult, style: Style, top: int | None = None) -> 
     return "\n".join(render(lines, style) for lines in [*parts, *below] if lines)
 
 
-SEE_MORE = "--all: every row, the heatmap, and what was not measured"
-
-
 def _has_places(result: SweepResult) -> bool:
     """Whether each cell has a place of its own: those of `prefix` and `suffix` hold each other."""
     return result.mode in ("only", "all-but") and len(result.donors) < 2
 
 
-def _finest(result: SweepResult) -> tuple[str, list[Row]] | None:
-    """The measured rows of the finest way of splitting, under its title."""
-    measured = dict(sections(row for row in result.rows if row.status == "measured"))
-    ways = ("cells", "whole layers", "whole kinds", "whole selection")
-    return next(((way, measured[way]) for way in ways if way in measured), None)
-
-
-def header(result: SweepResult, style: Style, notes: int | None = None) -> list[Text]:
+def _header(result: SweepResult, style: Style, notes: int | None = None) -> list[Text]:
     """Metric, samples, baseline, donor and tolerance, then the first so many `notes` (None: all)."""
     wide = style.width >= WIDEST
     intervals = {"intervals" if wide else "±": f"95 %, {'plain and ' if wide else ''}simultaneous"}
@@ -182,25 +158,17 @@ def _paths(rows: Sequence[Row], style: Style) -> list[Text]:
     return [Text(), title, *table([*name_columns(rows), *points], rows, style)]
 
 
-def _unmeasured(rows: Iterable[Row], style: Style) -> list[Text]:
+def _unmeasured(rows: Sequence[Row], style: Style) -> list[Text]:
     """One line a status with its count; below mismatch and failed, each reason with its cells."""
-    by_status: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_status[row.status].append(row)
     lines = []
     for status, meaning in _UNMEASURED.items():
-        if of_status := by_status[status]:
-            lines += paragraph(meaning, style, indent=16, label=f"{len(of_status):4,} {status}", look=QUIET)
-            lines += _reasons(of_status, style) if status in ("mismatch", "failed") else []
+        cells: dict[str, list[str]] = defaultdict(list)
+        for row in rows:
+            if row.status == status:
+                cells[row.reason or "no reason given"].append(cell_name(row))
+        if cells:
+            label = f"{sum(map(len, cells.values())):4,} {status}"
+            lines += paragraph(meaning, style, indent=16, label=label, look=QUIET)
+        for reason, names in cells.items() if status in ("mismatch", "failed") else ():
+            lines += paragraph(f"{listing(names, most=5)}: {safe(reason)}", style, indent=16)
     return [Text("not ranked", style=HEADING), *lines] if lines else []
-
-
-def _reasons(rows: Iterable[Row], style: Style) -> list[Text]:
-    cells: dict[str, list[str]] = defaultdict(list)
-    for row in rows:
-        cells[row.reason or "no reason given"].append(cell_name(row))
-    return [
-        line
-        for reason, names in cells.items()
-        for line in paragraph(f"{listing(names, most=5)}: {safe(reason)}", style, indent=16)
-    ]
