@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from ckptswap.lab.reporting import Reproduced
     from ckptswap.lab.train import TrainResult
     from ckptswap.report.charts import Picture
-    from ckptswap.statistics.comparison import Comparison
+    from ckptswap.statistics import Comparison
     from ckptswap.sweep.agreement import Agreement
     from ckptswap.sweep.result import SweepResult
     from ckptswap.sweep.select import Choice
@@ -93,7 +93,7 @@ def save(checkpoint: Given, path: Path_, *, force: bool = False, drop_unread: bo
     """
     with ExitStack() as stack:
         source = opened(checkpoint, stack)
-        write_checkpoint(source, path, force=force, metadata=source.metadata, drop_unread=drop_unread)
+        write_checkpoint(source, path, force=force, drop_unread=drop_unread)
     return Path(path)
 
 

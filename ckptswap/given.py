@@ -13,7 +13,7 @@ import numpy as np
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import UsageError
 from ckptswap.formats import open_checkpoint
-from ckptswap.formats.unread import unread
+from ckptswap.formats.state_dict import unread
 from ckptswap.hints import names_apart
 from ckptswap.messages import note, warn
 from ckptswap.records import option

@@ -217,7 +217,7 @@ def planned(asked: Asked) -> dict[str, Any]:
     """What would run, and what it costs, as JSON has it. Raises what `swept` refuses before any work."""
     with _prepared(asked) as sweep:
         sweep.check(asked.options, asked.executor)
-        folder, cost, donors = str(sweep.folder), sweep.cost(), len(sweep.donors)
+        folder, cost, donors = str(sweep.folder), sweep.scorer.cost(sweep.variants), len(sweep.donors)
         return plan_json(sweep.plan, folder, sweep.task.samples, cost, donors)
 
 

@@ -114,7 +114,7 @@ class JournalReader:
     def __init__(self, sweep: Sweep, journal: Journal, progress: BlockProgress) -> None:
         self._sweep, self._blocks, self._progress = sweep, journal.blocks, progress
         self._batches = range(len(sweep.scorer.layout.sizes))
-        self._tail = sweep.folder.tail(journal)
+        self._tail = journal.tail()
         self.failed: set[str] = set()
         self.count = 0
         self.check, self.notes = progress.check, sweep.scorer.notes

@@ -16,8 +16,7 @@ from typing import Any
 from ckptswap.errors import RunError
 from ckptswap.formats.atomic import write_text
 from ckptswap.records import Count, from_json, to_json
-from ckptswap.sweep.run_folder.names import SPECS
-from ckptswap.sweep.run_folder.plain import faults, read_plain
+from ckptswap.sweep.run_folder.plain import SPECS, faults, read_plain
 from ckptswap.sweep.run_folder.sealed import seal_of, sealed, unsealed
 
 

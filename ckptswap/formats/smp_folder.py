@@ -25,18 +25,14 @@ def open_smp_folder(weights: ByteSource, folder: Folder) -> Checkpoint:
     checkpoint.path, checkpoint.format = folder.name, FORMAT.name
     checkpoint.home = Home(folder.path, has_index=False) if folder.path else None
     if folder.holds(CONFIG):
-        checkpoint.metadata = {**checkpoint.metadata, CONFIG_KEY: _config_text(folder.open(CONFIG))}
+        with closing(folder.open(CONFIG)) as file:
+            try:
+                raw = file.whole(CONFIG_MOST)
+                parse_object(raw)
+            except ValueError as error:
+                raise FormatError(f"{file.name} is not a configuration", remedy=f"it {error}") from None
+        checkpoint.metadata = {**checkpoint.metadata, CONFIG_KEY: raw.decode("utf-8")}
     return checkpoint
-
-
-def _config_text(file: ByteSource) -> str:
-    with closing(file):
-        try:
-            raw = file.whole(CONFIG_MOST)
-            parse_object(raw)
-        except ValueError as error:
-            raise FormatError(f"{file.name} is not a configuration", remedy=f"it {error}") from None
-    return raw.decode("utf-8")
 
 
 FORMAT = Format("smp folder", open_smp_folder, inside=lambda folder: WEIGHTS if folder.holds(WEIGHTS) else None)

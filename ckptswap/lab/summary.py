@@ -12,7 +12,8 @@ from ckptswap.lab.judging import mean_of_known
 from ckptswap.lab.pairs import Pair, by_network
 from ckptswap.lab.predictors import PREDICTORS, kind_auc, kind_correlation, threshold_gains
 from ckptswap.report.charts import Chart, Picture, Series
-from ckptswap.report.document import Document, Mean, Table, Value
+from ckptswap.report.document import Document, Table, Value
+from ckptswap.statistics import Interval
 from ckptswap.statistics.seeds import CORRELATION, SHARE, seeds_interval
 from ckptswap.statistics.totals import UNBOUNDED, Bounds
 from ckptswap.sweep.result import Finding
@@ -124,28 +125,25 @@ def _number(finding: Finding, name: str) -> Value:
     return f"{reusable} reusable, {sensitive} sensitive of {cells}"
 
 
-def _mean(finding: Finding, name: str) -> Mean | None:
+def _mean(finding: Finding, name: str) -> Interval | None:
     numbers = finding.numbers
     value = numbers[name]
-    return None if value is None else Mean(float(value), numbers[f"{name}.low"], numbers[f"{name}.high"])
+    return None if value is None else Interval(float(value), numbers[f"{name}.low"], numbers[f"{name}.high"])
 
 
 # Numbers ---------------------------------------------------------------------------------------------------------
 
 
-def mean_of(values: Iterable[float | None], bounds: Bounds = UNBOUNDED) -> Mean | None:
+def mean_of(values: Iterable[float | None], bounds: Bounds = UNBOUNDED) -> Interval | None:
     """Mean and t interval over the seeds that have a value, as far as there can be such values.
 
     >>> mean_of([1.0, None]), mean_of([])
-    (Mean(value=1.0, low=None, high=None), None)
+    (Interval(estimate=1.0, low=None, high=None), None)
     >>> mean_of([0.9, 1.0, 0.8], SHARE)
-    Mean(value=0.9..., low=0.6515..., high=1.0)
+    Interval(estimate=0.9..., low=0.6515..., high=1.0)
     """
     known = [value for value in values if value is not None]
-    if not known:
-        return None
-    interval = seeds_interval(known, bounds=bounds)
-    return Mean(interval.estimate, interval.low, interval.high)
+    return seeds_interval(known, bounds=bounds) if known else None
 
 
 def _baselines(pairs: Sequence[Pair]) -> Table:
@@ -182,7 +180,7 @@ def _kinds(pairs: Sequence[Pair], arm: str) -> Table:
     )
 
 
-def _shares(pairs: Sequence[Pair], name: str, taken: str, again: str) -> Iterator[Mean | None]:
+def _shares(pairs: Sequence[Pair], name: str, taken: str, again: str) -> Iterator[Interval | None]:
     """A kind's share, or a set's, in every way that it was swapped."""
     ways = [(init, way) for init in INITS for way in (taken, again, "back")]
     for init, way in (*ways, ("shared", "shuffle"), ("shared", "noise")):

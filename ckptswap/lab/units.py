@@ -25,8 +25,7 @@ from ckptswap.records import from_json
 from ckptswap.sweep.layers import layers_before_norm
 from ckptswap.sweep.progress import Listeners
 from ckptswap.sweep.run_folder.folder import RunFolder
-from ckptswap.sweep.run_folder.names import SPECS
-from ckptswap.sweep.run_folder.plain import read_plain, refuse_odd
+from ckptswap.sweep.run_folder.plain import SPECS, read_plain, refuse_odd
 from ckptswap.sweep.run_folder.sealed import plain_json
 from ckptswap.sweep.runner import sweep
 from ckptswap.sweep.scored_run import is_complete

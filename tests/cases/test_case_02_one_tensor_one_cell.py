@@ -26,7 +26,7 @@ from ckptswap.scoring.variant import Calibration, Variant
 from ckptswap.sweep.donors import open_donor
 from ckptswap.sweep.rebuild import rebuilt, variants_of
 from ckptswap.sweep.select import commands, select
-from ckptswap.sweep.source import SweepSource
+from ckptswap.sweep.spec import SweepSource
 from ckptswap.task import load_task
 
 NETWORKS = ["Head", "Alias", "Buffers", "Biases", "Views"]

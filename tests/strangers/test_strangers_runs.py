@@ -26,7 +26,7 @@ from ckptswap.scoring.scorer import Block
 from ckptswap.sweep.rebuild import WORK
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import decode, encode
-from ckptswap.sweep.run_folder.secret import SIZE
+from ckptswap.sweep.run_folder.sealed import SIZE
 
 Source = dict[str, Any]
 EVIL = """
