@@ -27,8 +27,8 @@ from ckptswap.errors import DataError, DependencyError, MetricError, ModelError,
 Group = Literal["models", "data", "metrics", "formats", "executors"]
 
 _OURS: dict[Group, dict[str, str]] = {
-    "models": {"smp": "ckptswap.task.models.smp:SOURCE", "lab": "ckptswap.lab.registered:MODELS"},
-    "data": {"lab": "ckptswap.lab.registered:DATA"},
+    "models": {"smp": "ckptswap.task.models.smp:SOURCE", "lab": "ckptswap.lab:MODELS"},
+    "data": {"lab": "ckptswap.lab:DATA"},
     "metrics": {
         "iou": "ckptswap.task.metrics.overlap:IOU",
         "dice": "ckptswap.task.metrics.overlap:DICE",
