@@ -30,10 +30,10 @@ Group = Literal["models", "data", "metrics", "formats", "executors"]
 _OURS: dict[Group, dict[str, str]] = {
     "models": {
         "smp": "ckptswap.task.models.smp:SOURCE",
-        "lab": "ckptswap.lab.registered:MODELS",
+        "lab": "ckptswap.lab:MODELS",
     },
     "data": {
-        "lab": "ckptswap.lab.registered:DATA",
+        "lab": "ckptswap.lab:DATA",
     },
     "metrics": {
         "iou": "ckptswap.task.metrics.overlap:IOU",

@@ -38,7 +38,7 @@ def summary(experiment: Experiment, pairs: Sequence[Pair], missing: int) -> Docu
     """Everything that the report says. `missing` is the number of pairs that are not finished."""
     arms = list(dict.fromkeys(pair.arm for pair in pairs))
     judged = claims(pairs)
-    tables = [
+    tables = (
         *(_verdicts(judged, arms, init) for init in INITS),
         _over_networks(judged),
         _baselines(pairs),
@@ -47,10 +47,9 @@ def summary(experiment: Experiment, pairs: Sequence[Pair], missing: int) -> Docu
         _apart(pairs),
         _predictors(pairs),
         _numbers(judged),
-    ]
-    return Document(
-        "The paper's experiment, over networks and seeds", tuple(_lead(experiment, missing)), tuple(tables)
     )
+    lead = tuple(_lead(experiment, missing))
+    return Document("The paper's experiment, over networks and seeds", lead, tables)
 
 
 def summary_json(experiment: Experiment, pairs: Sequence[Pair], failed: dict[str, str]) -> dict[str, Any]:
@@ -77,9 +76,6 @@ def _lead(experiment: Experiment, missing: int) -> Iterator[str]:
         yield f"A claim takes {LEAST} seeds: with {experiment.seeds} nothing is decided, and this is a first look."
     if missing:
         yield f"{missing} pairs are not finished, and are not in the tables."
-
-
-# Verdicts --------------------------------------------------------------------------------------------------------
 
 
 def _verdicts(judged: Sequence[Judged], arms: Sequence[str], init: str) -> Table:
@@ -119,19 +115,14 @@ def _numbers(judged: Sequence[Judged]) -> Table:
 def _number(finding: Finding, name: str) -> Value:
     if not name.endswith(".cells"):
         return _mean(finding, name)
-    cells, reusable, sensitive = (
-        finding.numbers[f"{name.removesuffix('cells')}{part}"] for part in ("cells", "reusable", "sensitive")
-    )
-    return f"{reusable} reusable, {sensitive} sensitive of {cells}"
+    kind, numbers = name.removesuffix(".cells"), finding.numbers
+    return f"{numbers[f'{kind}.reusable']} reusable, {numbers[f'{kind}.sensitive']} sensitive of {numbers[name]}"
 
 
 def _mean(finding: Finding, name: str) -> Interval | None:
     numbers = finding.numbers
     value = numbers[name]
     return None if value is None else Interval(float(value), numbers[f"{name}.low"], numbers[f"{name}.high"])
-
-
-# Numbers ---------------------------------------------------------------------------------------------------------
 
 
 def mean_of(values: Iterable[float | None], bounds: Bounds = UNBOUNDED) -> Interval | None:
@@ -147,17 +138,11 @@ def mean_of(values: Iterable[float | None], bounds: Bounds = UNBOUNDED) -> Inter
 
 
 def _baselines(pairs: Sequence[Pair]) -> Table:
-    rows = [
-        (
-            arm,
-            init,
-            mean_of((pair.baseline for pair in group), SHARE),
-            mean_of((pair.donor_score for pair in group), SHARE),
-            mean_of(pair.back_baseline for pair in group),
-            len(group),
-        )
-        for arm, init, group in by_network(pairs)
-    ]
+    rows: list[tuple[Value, ...]] = []
+    for arm, init, group in by_network(pairs):
+        own, donor = ((pair.baseline for pair in group), (pair.donor_score for pair in group))
+        back = mean_of(pair.back_baseline for pair in group)
+        rows.append((arm, init, mean_of(own, SHARE), mean_of(donor, SHARE), back, len(group)))
     columns = ("network", "initialisation", "dice", "donor's dice", "donor's psnr", "seeds")
     return Table("Baselines: the segmentation network, and the auto-encoder on both tasks", columns, tuple(rows))
 
@@ -239,30 +224,25 @@ def _predictors(pairs: Sequence[Pair]) -> Table:
     )
 
 
-# Pictures --------------------------------------------------------------------------------------------------------
-
-
 def pictures(pairs: Sequence[Pair]) -> dict[str, tuple[Picture, ...]]:
     """File name (without ending) → panels, one an initialisation."""
-    by_init = {init: [pair for pair in pairs if pair.init == init] for init in INITS}
     arms = dict.fromkeys(pair.arm for pair in pairs)
-    drawn: dict[str, tuple[Picture, ...]] = {}
-    for name, draw in (("kinds", _kind_chart), ("prefixes", _prefix_chart), ("rmse", _rmse_chart)):
-        drawn[name] = tuple(
-            draw({arm: [pair for pair in chosen if pair.arm == arm] for arm in arms}, f"{init} initialisation")
-            for init, chosen in by_init.items()
-        )
-    return drawn
+    panels = {
+        f"{init} initialisation": {
+            arm: [pair for pair in pairs if (pair.init, pair.arm) == (init, arm)] for arm in arms
+        }
+        for init in INITS
+    }
+    charts = {"kinds": _kind_chart, "prefixes": _prefix_chart, "rmse": _rmse_chart}
+    return {name: tuple(draw(group, start) for start, group in panels.items()) for name, draw in charts.items()}
 
 
 def _kind_chart(networks: Mapping[str, Sequence[Pair]], start: str) -> Chart:
     series = []
     for arm, group in networks.items():
         means = [mean_of(pair.kinds.get(kind) for pair in group) for kind in KINDS]
-        y, low, high = (
-            tuple(None if point is None else getattr(point, end) for point in means)
-            for end in ("value", "low", "high")
-        )
+        ends = ("estimate", "low", "high")
+        y, low, high = (tuple(mean and getattr(mean, end) for mean in means) for end in ends)
         series.append(Series(arm, KINDS, y, low, high))
     return Chart("dots", f"whole kinds, {start}", "", "share, mean over seeds and 95 %", tuple(series))
 
