@@ -433,7 +433,7 @@ def convert(
     with ExitStack() as stack:
         [checkpoint] = _noted(stack, source)
         note(lazy.companions.left_behind(checkpoint, target))
-        [named] = strip_all([checkpoint], strip_prefix) if strip_prefix else [checkpoint]
+        [named] = strip_all([checkpoint], strip_prefix)
         with listener().progress("converting") as progress:
             return write_checkpoint(
                 named,

@@ -150,8 +150,7 @@ class Names:
 
     def renamed(self, *checkpoints: Checkpoint) -> list[Checkpoint]:
         """Each by itself, where a rule or the prefix may concern any of them."""
-        short = strip_all(checkpoints, self.strip_prefix) if self.strip_prefix else checkpoints
-        return map_all(short, self._rules())
+        return map_all(strip_all(checkpoints, self.strip_prefix), self._rules())
 
     def matched(self, other: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
         """Both under comparable names."""

@@ -15,7 +15,7 @@ from typing import Any
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.lab.train import Training
 from ckptswap.lab.trainspec import TrainSpec
-from ckptswap.scoring.calibration import Calibration
+from ckptswap.scoring.variant import Calibration
 from ckptswap.selection import Selection
 from ckptswap.sweep.plan import By
 from ckptswap.sweep.result import Mode

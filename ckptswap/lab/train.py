@@ -25,7 +25,7 @@ from ckptswap.errors import DataError, ModelError, TaskError, UsageError, near
 from ckptswap.formats import open_checkpoint, write_checkpoint
 from ckptswap.formats.atomic import refuse_existing
 from ckptswap.lab.trainspec import OPTIMIZERS, TrainSpec
-from ckptswap.naming import classify, expand_kind
+from ckptswap.naming import ALIASES, classify
 from ckptswap.sweep.run_folder.plain import refuse_odd
 from ckptswap.task import TaskSpec
 from ckptswap.task.data import load_data
@@ -262,7 +262,7 @@ def _trained(spec: TrainSpec, model: nn.Module) -> list[nn.Parameter]:
     places = classify({name: tuple(value.shape) for name, value in model.state_dict().items()})
     kinds = {name: places[name][1] for name in parameters}
     frozen: set[str] = set()
-    for pattern in (pattern for kind in spec.freeze for pattern in expand_kind(kind)):
+    for pattern in (pattern for kind in spec.freeze for pattern in ALIASES.get(kind, (kind,))):
         matching = {name for name, kind in kinds.items() if fnmatchcase(kind, pattern)}
         if not matching:
             remedy = near(pattern, kinds.values()) or f"it has {', '.join(sorted(set(kinds.values())))}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ import torch
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, Stopped
-from ckptswap.executors.worker_spec import WorkerSpec, new_token
+from ckptswap.executors.worker_spec import WorkerSpec
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.atomic import write_text
 from ckptswap.lab.experiment import INITS, SEGMENT, STAGES, Experiment, Stage, Unit, stages
@@ -140,7 +141,7 @@ def _is_swept(folder: RunFolder, donor: Checkpoint, recipient: Checkpoint) -> bo
 def units_spec(experiment: Experiment, folder: Path, prices: Sequence[Price]) -> WorkerSpec:
     """Make what workers are told: each does one unit, and says in a file of its own how far it is."""
     common = {"experiment": asdict(experiment), "cwd": os.getcwd()}
-    token, run = new_token(), str(folder.absolute())
+    token, run = secrets.token_hex(6), str(folder.absolute())
     shards = tuple(
         {"unit": at, "price": asdict(price), "news": f"{token}-{at}.news"} for at, price in enumerate(prices)
     )
@@ -210,7 +211,3 @@ class UnitWatcher:
     def check(self) -> None:
         """Raises `Stopped` once that is asked for."""
         self._stop.check(f"{len(self.ended)} of {len(self._files)} units are done")
-
-    def note(self, text: str) -> None:
-        """Keep what the user should be told at the end."""
-        self.notes.append(text)

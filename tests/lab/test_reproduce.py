@@ -327,9 +327,6 @@ class Dying:
         self.spec = spec
         return self
 
-    def reattach(self, folder: Path) -> None:
-        return None
-
     def begin(self, shards: Any) -> None:
         for shard in shards:
             self.lives += 1
@@ -351,13 +348,13 @@ class Dying:
 def test_a_worker_that_dies_at_one_place_is_given_up(discs: Path, tmp_path: Path) -> None:
     spec, cluster = units_spec(small(discs, seeds=1), tmp_path, [PRICE.prices["unet"]]), Dying()
     with pytest.raises(RunError, match="died 4 times"):
-        WorkerPool(cluster, 2).do(spec, UnitWatcher(spec, lambda *news: None, Stop()))
+        WorkerPool(cluster.submit, 2).do(spec, UnitWatcher(spec, lambda *news: None, Stop()))
 
 
 def test_a_unit_of_which_nothing_is_heard_is_not_done(
     discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "_pool", lambda workers: WorkerPool(Dying(None), 1))
+    monkeypatch.setattr(room, "_pool", lambda workers: WorkerPool(Dying(None).submit, 1))
     outcome = reproduce(small(discs), tmp_path / "run", known=PRICE)
     assert set(outcome.failed) == {"unet/seed-0", "unet/seed-1"}
     assert "without a word" in outcome.failed["unet/seed-0"]
