@@ -146,7 +146,7 @@ def write_npz(entries: Iterable[Entry], target: Target) -> None:
 
 
 def _written_header(entry: Entry, path: Path) -> bytes:
-    if not dtypes.is_plain(entry.dtype):
+    if entry.dtype not in dtypes.NUMPY:
         raise FormatError(f"{path} cannot hold {entry.name!r}", remedy=f"numpy has no {entry.dtype}")
     try:
         is_too_long = len(entry.name.encode("utf-8")) > 65_000

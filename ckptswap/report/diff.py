@@ -65,9 +65,8 @@ def _row_json(row: TensorDiff) -> dict[str, Any]:
 def diff_table(data: Mapping[str, Any], style: Style, *, every: bool = False) -> str:
     """What differs, one line a tensor (or a group, with --by), and a last line like diffstat's.
 
-    A tensor with NaN or Inf shows how many in place of distances, which leave these out and tell only of the rest.
-
-    `data` is the `diff` JSON, `docs/schemas/diff.schema.json`; `every` shows the unchanged ones too.
+    `data` is the `diff` JSON, `docs/schemas/diff.schema.json`; `every` shows the unchanged ones too. A tensor with
+    NaN or Inf shows how many in place of distances, which leave these out and tell only of the rest.
 
     >>> row = {"name": "c.bias", "kind": "conv.bias", "status": "changed", "shape_a": [4], "numel": 4}
     >>> row |= {"changed": 2, "rmse": 0.5, "max_abs": 1.0, "rel_l2": 0.1, "cosine": 0.99}
@@ -223,21 +222,17 @@ def diff_md(data: Mapping[str, Any], *, every: bool = False) -> str:
     """What differs as a GitHub table, between the two paths and the last line.
 
     >>> side = {"path": "a.pt", "tensors": 1, "bytes": 16}
-    >>> print(diff_md({"a": side, "b": side, "summary": {"changed": 0, "identical": 1}, "rows": []}), end="")
-    **a**: a.pt (1 tensor, 16 B)
-    **b**: a.pt (1 tensor, 16 B)
-    <BLANKLINE>
-    0 tensors changed, 1 identical
+    >>> diff_md({"a": side, "b": side, "summary": {"changed": 0, "identical": 1}, "rows": []}).splitlines()[1:]
+    ['**b**: a.pt (1 tensor, 16 B)', '', '0 tensors changed, 1 identical']
     """
     rows = [row for row in data["rows"] if every or not _is_quiet(row)]
-    sides = [f"**{side}**: {_side_md(data[side])}\n" for side in ("a", "b")]
+    sides = [
+        f"**{name}**: {md_text(side['path'])} ({plural(side['tensors'], 'tensor')}, {size(side['bytes'])})\n"
+        for name, side in (("a", data["a"]), ("b", data["b"]))
+    ]
     changed = columns_md(diff_columns, {"rows": rows}) + "\n" if rows else ""
     last = " ".join(line.plain.strip() for line in _stat_line(data["summary"], Style(width=1000)))
     return f"{''.join(sides)}\n{changed}{last}\n"
-
-
-def _side_md(side: Mapping[str, Any]) -> str:
-    return f"{md_text(side['path'])} ({plural(side['tensors'], 'tensor')}, {size(side['bytes'])})"
 
 
 # Two with what they came from ------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from ckptswap.report.screen import sweep_table
 from ckptswap.report.sweep import sweep_columns
 from ckptswap.report.templates import template
 from ckptswap.report.text import Style, number, plural, safe
-from ckptswap.statistics.comparison import Comparison
+from ckptswap.statistics import Comparison
 from ckptswap.sweep.result import SweepResult
 
 if TYPE_CHECKING:

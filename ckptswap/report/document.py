@@ -11,18 +11,9 @@ from ckptswap.report.layout import HEADING, QUIET, Cell, Column, grid, paragraph
 from ckptswap.report.sweep import LOOK
 from ckptswap.report.tabular import md_text, to_md
 from ckptswap.report.text import Style, number, safe
+from ckptswap.statistics import Interval
 
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean over seeds with its interval (None where there is none)."""
-
-    value: float
-    low: float | None
-    high: float | None
-
-
-Value = str | int | float | Mean | None
+Value = str | int | float | Interval | None
 
 
 @dataclass(frozen=True)
@@ -48,15 +39,9 @@ class Document:
 def document_text(document: Document, style: Style) -> str:
     """For a terminal: means without their intervals, which the other forms have.
 
-    >>> table = Table("drops", ("kind", "share"), (("conv.bias", Mean(0.5, 0.4, 0.6)), ("bn.bias", None)))
-    >>> print(document_text(Document("it", ("One brain.",), (table,)), Style()), end="")
-    it
-    One brain.
-    <BLANKLINE>
-    drops
-    kind       share
-    conv.bias  0.500
-    bn.bias        –
+    >>> table = Table("drops", ("kind", "share"), (("conv.bias", Interval(0.5, 0.4, 0.6)), ("bn.bias", None)))
+    >>> document_text(Document("it", ("One brain.",), (table,)), Style()).splitlines()[4:]
+    ['kind       share', 'conv.bias  0.500', 'bn.bias        –']
     """
     lines = [Text(safe(document.title), style=HEADING)]
     for text in document.lead:
@@ -77,25 +62,17 @@ def _column(title: str, values: Sequence[Value]) -> Column:
 
 
 def _cell(value: Value) -> Cell:
-    if isinstance(value, Mean):
-        return _plain(value.value)
+    if isinstance(value, Interval):
+        return _plain(value.estimate)
     return Text(safe(value), style=LOOK.get(value, "")) if isinstance(value, str) else number(value)
 
 
 def document_md(document: Document) -> str:
     """For GitHub: every table, means with their intervals.
 
-    >>> table = Table("drops", ("kind", "share"), (("conv.bias", Mean(0.5, 0.4, 0.6)),))
-    >>> print(document_md(Document("it", ("One brain.",), (table,))), end="")
-    # it
-    <BLANKLINE>
-    One brain.
-    <BLANKLINE>
-    ## drops
-    <BLANKLINE>
-    | kind | share |
-    | :--- | :--- |
-    | conv.bias | 0.500 (0.400 … 0.600) |
+    >>> table = Table("drops", ("kind", "share"), (("conv.bias", Interval(0.5, 0.4, 0.6)),))
+    >>> document_md(Document("it", ("One brain.",), (table,))).splitlines()[-1]
+    '| conv.bias | 0.500 (0.400 … 0.600) |'
     """
     blocks = [f"# {md_text(document.title)}\n", *(f"{md_text(text)}\n" for text in document.lead)]
     for table in document.tables:
@@ -105,10 +82,10 @@ def document_md(document: Document) -> str:
 
 
 def _md(value: Value) -> object:
-    if not isinstance(value, Mean):
+    if not isinstance(value, Interval):
         return value
     ends = "" if value.low is None or value.high is None else f" ({_plain(value.low)} … {_plain(value.high)})"
-    return _plain(value.value) + ends
+    return _plain(value.estimate) + ends
 
 
 def _plain(value: float) -> str:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.text import Text
 
 from ckptswap.report.layout import HEADING, QUIET, Column, field, flow, render, table
 from ckptswap.report.tabular import columns_csv, columns_md
 from ckptswap.report.text import Style, decimals, fixed, interval, plural, safe
-
-if TYPE_CHECKING:
-    from ckptswap.statistics.comparison import Comparison
-    from ckptswap.statistics.intervals import Interval
+from ckptswap.statistics import Comparison, Interval
 
 SCHEMA = "ckptswap.evaluate/1"
 _EXPORTED = tuple(field(name) for name in ("quantity", "metric", "a", "b", "value", "ci_low", "ci_high"))
@@ -48,15 +45,10 @@ def evaluate_table(data: Mapping[str, Any], style: Style) -> str:
 
     >>> score = {"value": 0.93, "ci_low": 0.91, "ci_high": 0.95}
     >>> data = {"samples": 72, "checkpoints": [{"path": "a.pt", "scores": {"dice": score}}], "differences": []}
-    >>> print(evaluate_table(data, Style()), end="")
-    72 samples
-    <BLANKLINE>
-    dice
-    checkpoint   score  95 % interval
-    a.pt        0.9300  [0.9100, 0.9500]
+    >>> evaluate_table(data, Style()).splitlines()[3:]
+    ['checkpoint   score  95 % interval', 'a.pt        0.9300  [0.9100, 0.9500]']
     """
-    lines: list[Text] = [Text(plural(data["samples"], "sample"), style=QUIET)]
-    last = None
+    lines, last = [Text(plural(data["samples"], "sample"), style=QUIET)], None
     for metric, columns, rows in scored_tables(data):
         title = flow([Text(safe(metric), style=HEADING)], style) if metric != last else []
         lines += [Text(), *title, *table(columns, rows, style)]
@@ -110,11 +102,8 @@ def evaluate_csv(data: Mapping[str, Any]) -> str:
 def evaluate_md(data: Mapping[str, Any]) -> str:
     """The same rows as a GitHub table.
 
-    >>> print(evaluate_md({"samples": 72, "checkpoints": [], "differences": []}), end="")
-    72 samples; differences are a − b
-    <BLANKLINE>
-    | quantity | metric | a | b | value | ci_low | ci_high |
-    | :--- | :--- | :--- | :--- | :--- | :--- | :--- |
+    >>> evaluate_md({"samples": 72, "checkpoints": [], "differences": []}).splitlines()[2]
+    '| quantity | metric | a | b | value | ci_low | ci_high |'
     """
     head = f"{plural(data['samples'], 'sample')}; differences are a − b"
     return f"{head}\n\n{columns_md(_EXPORTED, {'rows': _rows(data)})}"

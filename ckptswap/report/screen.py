@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from statistics import median
 from typing import Literal
 
 from rich.text import Text
@@ -13,14 +14,12 @@ from rich.text import Text
 from ckptswap.errors import listing
 from ckptswap.report.answer import answer
 from ckptswap.report.donors import donor_lines
-from ckptswap.report.findings import finding_lines
 from ckptswap.report.heatmap import heat_lines
-from ckptswap.report.kinds import kind_lines
-from ckptswap.report.layout import HEADING, QUIET, WIDEST, Column, flow, left_out, paragraph, render, table
-from ckptswap.report.rows import MODES, better, cell_name, facts, sections
-from ckptswap.report.sweep import name_columns, sweep_columns, sweep_csv, sweep_json, sweep_md
-from ckptswap.report.text import Style, decimals, dump_json, fixed, plural, safe
-from ckptswap.sweep.result import Row, SweepResult
+from ckptswap.report.layout import HEADING, QUIET, WIDE, WIDEST, Column, flow, left_out, paragraph, render, table
+from ckptswap.report.rows import MODES, better, cell_name, drop_or_least, facts, sections
+from ckptswap.report.sweep import LOOK, name_columns, sweep_columns, sweep_csv, sweep_json, sweep_md
+from ckptswap.report.text import Style, decimals, dump_json, fixed, number, plural, safe
+from ckptswap.sweep.result import Finding, Row, SweepResult, widest
 
 SEE_MORE = "--all: every row, the heatmap, and what was not measured"
 FINEST_FIRST = ("cells", "whole layers", "whole kinds", "whole selection")
@@ -172,3 +171,109 @@ def _unmeasured(rows: Sequence[Row], style: Style) -> list[Text]:
         for reason, names in cells.items() if status in ("mismatch", "failed") else ():
             lines += paragraph(f"{listing(names, most=5)}: {safe(reason)}", style, indent=16)
     return [Text("not ranked", style=HEADING), *lines] if lines else []
+
+
+# Kinds -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind's cells, and its row as a whole where the sweep has one."""
+
+    name: str
+    cells: Sequence[Row]
+    whole: Row | None
+
+    @property
+    def drops(self) -> list[float]:
+        """Those of the cells that have one."""
+        return [row.drop for row in self.cells if row.drop is not None]
+
+
+def kind_lines(result: SweepResult, style: Style, most: int | None = None) -> list[Text]:
+    """Per kind: how many cells, their worst and median drop, their verdicts, and the drop of the whole kind.
+
+    Of the `most` worst kinds, where all are too many. None without cells.
+
+    >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, drop=0.1, verdict="sensitive")
+    >>> for line in kind_lines(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,)), Style())[1:]:
+    ...     print(line.plain)
+    kind       cells   worst  median  reusable  sensitive  undecided  whole
+    conv.bias      1  +0.100  +0.100         0          1          0      –
+    """
+    cells: dict[str, list[Row]] = defaultdict(list)
+    for row in widest(result.rows):
+        if row.kind is not None and row.layer is not None:
+            cells[row.kind].append(row)
+    whole = {row.kind: row for row in result.rows if row.layer is None and row.kind is not None}
+    kinds = [_Kind(name, rows, whole.get(name)) for name, rows in cells.items()]
+    kinds.sort(key=lambda kind: -max(map(drop_or_least, (*kind.cells, kind.whole))))
+    if not kinds:
+        return []
+    places = decimals((row.drop for row in result.rows if row.kind is not None), 3 if style.width < WIDE else 4)
+    signed = partial(fixed, places=places, signed=True)
+    columns = [
+        Column("kind", lambda kind: safe(kind.name), smallest=15),
+        Column("cells", _cells, right=True, spare=3),
+        Column("worst", lambda kind: signed(max(kind.drops, default=None)), right=True),
+        Column("median", lambda kind: signed(median(kind.drops) if kind.drops else None), right=True, spare=2),
+        Column("reusable", partial(_verdicts, verdict="reusable"), right=True),
+        Column("sensitive", partial(_verdicts, verdict="sensitive"), right=True),
+        Column("undecided", partial(_verdicts, verdict="undecided"), right=True, spare=1),
+        Column("whole", lambda kind: signed(kind.whole.drop if kind.whole else None), right=True),
+    ]
+    lines = [Text("drop by kind, over its cells", style=HEADING), *table(columns, kinds[:most], style)]
+    return [*lines, *left_out(len(kinds) - len(kinds[:most]))]
+
+
+def _cells(kind: _Kind) -> str:
+    """How many, and of how many where some have no drop."""
+    scored, cells = len(kind.drops), len(kind.cells)
+    return f"{scored:,}" if scored == cells else f"{scored:,}/{cells:,}"
+
+
+def _verdicts(kind: _Kind, verdict: str) -> Text:
+    amount = sum(row.verdict == verdict for row in kind.cells)
+    return Text(f"{amount:,}", style=LOOK[verdict] if amount else QUIET)
+
+
+# Findings --------------------------------------------------------------------------------------------------------
+
+
+def finding_lines(result: SweepResult, style: Style, *, in_short: bool = False) -> list[Text]:
+    """Each claim with its verdict, and unless `in_short` the rule by which it was judged and its numbers.
+
+    None where no claim was judged.
+
+    >>> finding = Finding("bias", "Biases can be reused.", "all reusable", {"worst": 0.002}, "supported")
+    >>> result = SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(), findings=(finding,))
+    >>> [line.plain for line in finding_lines(result, Style(), in_short=True)]
+    ['findings', 'supported  bias', '  Biases can be reused.']
+    """
+    if not result.findings:
+        return []
+    lines, untested = [Text("findings", style=HEADING)], []
+    for finding in result.findings:
+        if _is_tested(finding):
+            lines += _finding(finding, style, in_short=in_short)
+        else:
+            untested.append(finding.claim)
+    if untested:
+        lines += paragraph(f"not tested, having no such rows: {', '.join(untested)}", style)
+    return lines if lines[-1].plain else lines[:-1]
+
+
+def _is_tested(finding: Finding) -> bool:
+    """Whether the table has a row that the claim speaks of: a drop of one, or the count of a kind's cells."""
+    numbers = [value for name, value in finding.numbers.items() if not name.endswith("bound")]
+    return any(isinstance(value, float) or value for value in numbers)
+
+
+def _finding(finding: Finding, style: Style, *, in_short: bool) -> list[Text]:
+    verdict = Text.assemble((finding.verdict, LOOK[finding.verdict]), (f"  {safe(finding.claim)}", QUIET))
+    lines = [*flow([verdict], style), *paragraph(safe(finding.text), style, indent=2)]
+    if in_short:
+        return lines
+    numbers = [Text.assemble((f"{safe(name)} ", QUIET), number(value)) for name, value in finding.numbers.items()]
+    rule = paragraph(safe(finding.rule), style, indent=8, label="  rule", look=QUIET)
+    return [*lines, *rule, *flow(numbers, style, indent=2), Text()]

@@ -6,26 +6,17 @@ than 5 groups has an exact bound instead (`exact`; docs/method.md tells the leve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ckptswap.statistics import Interval
 from ckptswap.statistics.bootstrap import LEVEL, effects, value_of
 from ckptswap.statistics.exact import ends_of_two
 from ckptswap.statistics.totals import Bounds, Form, Reduce, Sample, mean
 
 LEAST_GROUPS = 8
 """With fewer groups there is no interval: a bootstrap of so few covers far too little."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value with its 95 % interval; none (None) with fewer than 8 groups, or where nothing bounds it."""
-
-    estimate: float
-    low: float | None
-    high: float | None
 
 
 def contrast(sample: Sample, form: Form) -> Interval:

@@ -13,8 +13,7 @@ import numpy as np
 
 from ckptswap.errors import UsageError
 from ckptswap.scoring.variant import BASELINE, Variant
-from ckptswap.statistics import bootstrap, intervals, totals, verdicts
-from ckptswap.statistics.intervals import Interval
+from ckptswap.statistics import Interval, bootstrap, intervals, totals, verdicts
 from ckptswap.statistics.totals import Sample
 from ckptswap.statistics.verdicts import RowIntervals
 from ckptswap.sweep.plan import Cell, cell_key

@@ -13,7 +13,7 @@ from ckptswap.records import Count, from_json, parsed
 from ckptswap.renaming import renamed
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.recalibration import fingerprint, load_calibration
-from ckptswap.scoring.replay import MEMORY, scorer_of
+from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import Variant
 from ckptswap.sweep.donors import open_donor
@@ -57,7 +57,7 @@ def rebuilt(source: SweepSource, run: RunFolder) -> Iterator[FullScorer]:
         batches = load_calibration(spec.calibration, task) if spec.calibration else []
         if spec.calibration and fingerprint(batches) != source.calibrated_on:
             raise RunError("the calibration data has other values by now", remedy="run the sweep again")
-        scorer = scorer_of(task, donors, recipient, spec.engine, spec.memory or MEMORY, batches)
+        scorer = scorer_of(task, donors, recipient, spec.engine, spec.memory, batches)
         now = conditions(scorer, donors, recipient)
         if key_of(now) != source.key:
             run.check_conditions(now)

@@ -22,7 +22,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, ModelError, RunError, TaskError, UsageError
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.recalibration import fingerprint, load_calibration
-from ckptswap.scoring.replay import MEMORY, scorer_of
+from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.scorer import Block, Every, Scorer
 from ckptswap.scoring.variant import BASELINE, RECIPIENT, Variant
 from ckptswap.sweep.analysis import Analysis, analysed
@@ -305,7 +305,7 @@ def prepare(spec: SweepSpec, sides: Sides, run: str | Path | None = None) -> Swe
     task = load_task(spec.task, recipient, loaded=loaded)
     misfits = tuple(misfit_of(task, donor) for donor in donors)
     batches = load_calibration(spec.calibration, task) if spec.calibration else []
-    scorer = scorer_of(task, donors, recipient, spec.engine, spec.memory or MEMORY, batches)
+    scorer = scorer_of(task, donors, recipient, spec.engine, spec.memory, batches)
     scorer.refuse_chance()
     order = tuple(layer_order(task, recipient))
     if recipient.ties:

@@ -21,8 +21,7 @@ from ckptswap.errors import RunError
 from ckptswap.scoring.full import FullScorer
 from ckptswap.selection import Selection
 from ckptswap.shell import joined
-from ckptswap.statistics import intervals, totals
-from ckptswap.statistics.intervals import Interval
+from ckptswap.statistics import Interval, intervals, totals
 from ckptswap.sweep.analysis import load_result
 from ckptswap.sweep.donors import is_made
 from ckptswap.sweep.plan import Cell, Plan

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import UsageError
 from ckptswap.records import option, refuse_odd_options
-from ckptswap.scoring.calibration import Calibration
+from ckptswap.scoring.variant import Calibration
 from ckptswap.selection import Selection
 from ckptswap.sweep.donors import MADE
 from ckptswap.sweep.plan import By

@@ -26,7 +26,7 @@ from ckptswap.report.text import dump_json
 from ckptswap.report.verify import verify_json
 from ckptswap.scoring.scorer import Cost
 from ckptswap.selection import Selection
-from ckptswap.statistics.intervals import Interval
+from ckptswap.statistics import Interval
 from ckptswap.sweep.plan import make_plan
 from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated
 from ckptswap.sweep.select import Choice
