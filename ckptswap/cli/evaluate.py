@@ -8,8 +8,9 @@ import typer
 
 from ckptswap import api
 from ckptswap.cli.completion import complete_names
-from ckptswap.cli.flags import FILE, NAMES, PARTIAL, TASK, Keywords, OutputFlags, Patterns, flags, task_keywords
+from ckptswap.cli.flags import NAMES, PARTIAL, TASK, Keywords, OutputFlags, Patterns, flags, task_keywords
 from ckptswap.errors import EXIT_PARTIAL
+from ckptswap.records import option
 from ckptswap.report import evaluate as report
 
 
@@ -20,16 +21,13 @@ def evaluate(
     names: Keywords,
     fit: Keywords,
     output: OutputFlags,
-    exclude: Annotated[
-        Patterns,
-        typer.Option(
-            "--exclude",
-            metavar="PATTERN",
-            help="These tensors need not fit the model: whole name or kind, as a glob.",
-            autocompletion=complete_names,
-        ),
-        FILE,
-    ] = None,
+    exclude: Patterns = option(
+        None,
+        "These tensors need not fit the model: whole name or kind, as a glob.",
+        metavar="PATTERN",
+        complete=complete_names,
+        defaults="file",
+    ),
 ) -> None:
     """Score checkpoints on the same samples, with intervals, and their differences, paired.
 
