@@ -5,7 +5,8 @@ in the table below, one line each; another package declares an entry point of th
 `ckptswap.GROUP`. A name of ours wins over an entry point's, and that over a module of the user's.
 
 - models, `--model NAME:REST`: a `Source` whose `build(rest, args)` gives a `torch.nn.Module`, freshly initialised;
-- data, `--data NAME:REST`: a `Source` whose `build(rest, args)` gives a Dataset or yields batches (`task.data`);
+- data, `--data NAME:REST`: a `Source` whose `build(rest, args)` gives a Dataset or yields batches (`task.data`),
+  or where it `is_told` of the task `build(rest, args, request)`, by a `task.data.request.DataRequest`;
 - metrics, `--metric NAME` or `NAME:REST`: a `Source` whose `build(rest, spec)` gives a `task.metrics.Metric`;
 - formats, told by a file's first bytes or by its ending: a `formats.Format`;
 - executors, `--executor NAME`: `build(spec, jobs, options)`, which gives an `executors.Executor`.
@@ -39,6 +40,10 @@ _OURS: dict[Group, dict[str, str]] = {
     },
     "data": {
         "lab": "ckptswap.lab.registered:DATA",
+        "text": "ckptswap.task.data.registered:TEXT",
+        "datasets": "ckptswap.task.data.registered:DATASETS",
+        "npz": "ckptswap.task.data.registered:NPZ",
+        "random": "ckptswap.task.data.registered:RANDOM",
     },
     "metrics": {
         "iou": "ckptswap.task.metrics.overlap:IOU",
@@ -90,7 +95,7 @@ class Source:
     what is built, beside the one that declares it: they go into a run's key. `is_safe`: neither the rest of a spec
     nor arguments can make it run code, open files or ask the network. `endings` are all that may stand behind a
     metric's name (None: anything), and where it is `numbered` any whole number too. `spare` is how many numbers
-    building a model makes and drops again.
+    building a model makes and drops again. A source of data that `is_told` gets a `DataRequest` of the task, too.
     `builds_on_meta`: it builds a model on the meta device first, so that no argument costs memory uncounted.
     `completed(args, checkpoint)` gives the arguments with what a checkpoint of the model holds of them.
 
@@ -104,12 +109,13 @@ class Source:
     endings: tuple[str, ...] | None = None
     numbered: bool = False
     spare: int = 0
+    is_told: bool = False
     builds_on_meta: bool = False
     completed: Callable[[Mapping[str, Any], Any], Mapping[str, Any]] | None = None
 
-    def made(self, rest: Any, given: Any) -> Any:
+    def made(self, rest: Any, given: Any, *told: Any) -> Any:
         """What `build` gives. Raises what it raises."""
-        return (_loaded(self.build) if isinstance(self.build, str) else self.build)(rest, given)
+        return (_loaded(self.build) if isinstance(self.build, str) else self.build)(rest, given, *told)
 
 
 def names(group: Group) -> tuple[str, ...]:

@@ -346,7 +346,7 @@ def prepare(spec: SweepSpec, sides: Sides, run: str | Path | None = None) -> Swe
     now = conditions(scorer, donors, recipient)
     told = replace(spec, donors=tuple(donor.path for donor in donors), recipient=recipient.path, task=task.spec)
     folder = RunFolder(run if run is not None else Path("runs") / key_of(now)[:12])
-    notes = (*sides.notes, *loaded.fit.notes, *renamings, *sides.hints)
+    notes = (*sides.notes, *loaded.fit.notes, *task.data.notes, *renamings, *sides.hints)
     return Sweep(told, scorer, recipient, donors, plan, now, folder, misfits, order, tuple(dict.fromkeys(notes)))
 
 

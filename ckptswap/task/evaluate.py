@@ -11,6 +11,8 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import UsageError, listing
 from ckptswap.selection import Selection, Unmatched
 from ckptswap.task.data import Progress, load_data
+from ckptswap.task.data.loading import implied
+from ckptswap.task.data.request import folder_of
 from ckptswap.task.fit import Fit
 from ckptswap.task.metrics import Metric, load_metrics
 from ckptswap.task.spec import TaskSpec
@@ -33,7 +35,7 @@ class Evaluation:
     """Every checkpoint on the same samples in the same order, so that differences are paired by sample.
 
     `groups` (N,) are the samples' groups, `data` the fingerprint of the data. `notes` say what of the files' names
-    or tensors was left out.
+    or tensors was left out, and what was done to the data (`of_data`).
     """
 
     metrics: tuple[Metric, ...]
@@ -41,10 +43,11 @@ class Evaluation:
     samples: int
     data: str
     checkpoints: tuple[Scored, ...]
+    of_data: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        fits = tuple(note for scored in self.checkpoints for note in scored.fit.notes)
+        fits = (*self.of_data, *(note for scored in self.checkpoints for note in scored.fit.notes))
         compared = [metric.name for metric in self.metrics if not metric.needs_labels]
         if not compared:
             return fits
@@ -68,10 +71,9 @@ def evaluate(checkpoints: Sequence[Checkpoint], spec: TaskSpec, progress: Progre
     """
     if not checkpoints:
         raise UsageError("there is nothing to evaluate", remedy="name a checkpoint")
-    metrics = load_metrics(spec)
-    for checkpoint in checkpoints:
-        resolved(spec, checkpoint)  # before any data is read
-    data = load_data(spec)
+    metrics = load_metrics(implied(spec))
+    specs = [resolved(spec, checkpoint) for checkpoint in checkpoints]  # before any data is read
+    data = load_data(specs[0], folder=folder_of(checkpoints[0].path))
     needs_reference = not all(metric.needs_labels for metric in metrics)
     total = data.samples * len(checkpoints)
     scored: list[Scored] = []
@@ -83,7 +85,7 @@ def evaluate(checkpoints: Sequence[Checkpoint], spec: TaskSpec, progress: Progre
         if needs_reference and reference is None:
             reference = task
         del task  # before the next is built
-    return Evaluation(metrics, data.groups, data.samples, data.fingerprint(), tuple(scored))
+    return Evaluation(metrics, data.groups, data.samples, data.fingerprint(), tuple(scored), data.notes)
 
 
 def _scored(task: Task, path: str, progress: Progress | None) -> Scored:

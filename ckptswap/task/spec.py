@@ -40,9 +40,9 @@ class TaskSpec:
     picks from a dict or tuple. `limit` is a number of samples. `threads` is the number of logical cores unless
     given; the last bits of scores depend on it, on `batch_size`, and on `dtype`, in which it computes (as it was
     built where None). `group` is a regex with one group on the file name, or a .csv file with the columns name and
-    group. `normalize` is MEAN/STD, such as `0.5/0.25`, one value or one a channel. `exclude` and `partial` say how
-    a checkpoint may fail to fit the model (`task.weights`): patterns of what need not fit, and whether anything
-    need.
+    group. `normalize` is MEAN/STD, such as `0.5/0.25`, one value or one a channel, or `auto`; `resize` is HxW, or
+    one number. `exclude` and `partial` say how a checkpoint may fail to fit the model (`task.weights`): patterns
+    of what need not fit, and whether anything need.
 
     >>> TaskSpec().merge({"metric": "iou,dice", "batch-size": 4}).metrics
     ('iou', 'dice')
@@ -62,15 +62,20 @@ class TaskSpec:
         factory=dict,
     )
     data: str | None = option(
-        None, "A folder with images/ and masks/, file.py:callable, or lab:mni.", metavar="SPEC", defaults="never"
+        None,
+        "A folder (images/ and masks/, one a class, …), text:FILE, datasets:FOLDER, npz:FILE, random:SHAPE, "
+        "file.py:callable, or lab:mni.",
+        metavar="SPEC",
+        defaults="never",
     )
     data_args: Mapping[str, Any] = option(
-        None, "Arguments of the data callable.", metavar="K=V,…", defaults="never", factory=dict
+        None, "Arguments of the data.", metavar="K=V,…", defaults="never", factory=dict
     )
     target: str = option("masks", "What to predict; 'input' for auto-encoders.", choices=TARGETS, defaults="file")
     metrics: tuple[str, ...] = option(
         ("iou",),
-        "iou, dice, accuracy (or NAME:pooled), mse, psnr, or file.py:callable.",
+        "iou, dice, accuracy (or NAME:pooled), mse, psnr, loss, perplexity, top1, top5, token-accuracy, without "
+        "labels kl, agreement, output-mse, torchmetrics:NAME, or file.py:callable.",
         flag="metric",
         metavar="NAME",
         defaults="file",
@@ -98,7 +103,13 @@ class TaskSpec:
     )
     ignore: int | None = option(None, "Mask value that does not count.", metavar="CLASS", defaults="file")
     normalize: str | None = option(
-        None, "Applied to images, one value or one a channel.", metavar="MEAN/STD", defaults="file"
+        None,
+        "Applied to images, one value or one a channel; 'auto': what the model's configuration says.",
+        metavar="MEAN/STD",
+        defaults="file",
+    )
+    resize: str | None = option(
+        None, "Make images and masks this large; one number is both sides.", metavar="HxW", defaults="file"
     )
     group: str | None = option(
         None, "Which samples belong together: a regex with one group, or a file.", metavar="REGEX|CSV"
@@ -151,7 +162,8 @@ class TaskSpec:
         'scans'
         """
         fields = {**asdict(self), "metrics": list(self.metrics)}
-        return {key: value for key, value in fields.items() if key not in ("exclude", "partial")}
+        left_out = ("exclude", "partial", *(() if self.resize else ("resize",)))  # older runs have no such key
+        return {key: value for key, value in fields.items() if key not in left_out}
 
 
 def parse_args(text: str) -> dict[str, Any]:
@@ -289,7 +301,8 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "target": _one_of(TARGETS), "metrics": _names, "direction": _one_of(DIRECTIONS),
     "batch_size": _count, "limit": _count, "threads": _threads, "device": _text,
     "dtype": _one_of(DTYPES),
-    "output": _one_of(OUTPUTS), "output_key": _key, "ignore": _whole, "normalize": _text, "group": _text,
+    "output": _one_of(OUTPUTS), "output_key": _key, "ignore": _whole, "normalize": _text, "resize": _key,
+    "group": _text,
     "partial": _yes_or_no,
 }  # fmt: skip
 """How each flag's value is read, in the order of the fields."""

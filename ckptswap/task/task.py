@@ -17,6 +17,8 @@ from ckptswap.errors import ModelError, UsageError, listing
 from ckptswap.task.callables import faults_of, first_line
 from ckptswap.task.constant import Constants
 from ckptswap.task.data import Batch, Data, Progress, load_data
+from ckptswap.task.data.loading import implied
+from ckptswap.task.data.request import folder_of
 from ckptswap.task.fit import Fit
 from ckptswap.task.libraries import code_hashes, versions_of
 from ckptswap.task.metrics import Metric, load_metrics
@@ -274,10 +276,10 @@ def load_task(
     >>> load_task(spec, Checkpoint.from_arrays(weights, metadata=told)).measure().statistics["dice"].shape
     (4, 1)
     """
-    metrics = load_metrics(spec)
+    metrics = load_metrics(implied(spec))
     built = loaded or load_model(spec, checkpoint)
     spec, model, fit = built.spec, built.model, built.fit
-    data = data or load_data(spec)
+    data = data or load_data(spec, folder=folder_of(checkpoint.path))
     warnings = (*_warnings(spec, model, checkpoint), *_incomplete(fit, spec), *_left_out(data, model))
     return Task(spec, model, metrics, data, fit, warnings, built.initial)
 
@@ -330,7 +332,9 @@ def _incomplete(fit: Fit, spec: TaskSpec) -> list[str]:
 
 
 def resolved(spec: TaskSpec, checkpoint: Checkpoint) -> TaskSpec:
-    """The spec with the model that it, or else the checkpoint, names. Raises `ModelError` when neither does."""
+    """The spec with the model that it, or else the checkpoint, names, and with what the look of its data says.
+    Raises `ModelError` when neither names a model."""
+    spec = implied(spec)
     if spec.model is not None:
         return replace(spec, model_args=completed(spec.model, spec.model_args, checkpoint))
     if spec.model_args:

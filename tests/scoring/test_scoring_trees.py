@@ -250,7 +250,7 @@ def test_a_mapping_of_any_class_is_a_dict() -> None:
     "value", [object(), {"x": object()}, {1: torch.zeros(1)}, {"name": "a"}, "a", ("a", None)]
 )
 def test_what_holds_no_tensor_is_refused(value: object, tmp_path: Path) -> None:
-    from ckptswap.task.readers import NumberedReader
+    from ckptswap.task.data.readers import NumberedReader
 
     source = NumberedReader("here", [(value, torch.zeros(1))], TaskSpec(threads=1))
     with pytest.raises(DataError, match="sample 0 of here holds"):
@@ -331,7 +331,7 @@ def test_one_tensors_hash_is_what_it_was() -> None:
     """Runs of earlier versions keep the hash of their data."""
     import hashlib
 
-    from ckptswap.task.readers import DecodedSample
+    from ckptswap.task.data.readers import DecodedSample
 
     image, mask = torch.arange(4.0).reshape(1, 2, 2), torch.tensor([[0, 1], [1, 0]])
     kind = (((1, 2, 2), torch.float32), ((2, 2), torch.int64))

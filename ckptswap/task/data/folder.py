@@ -1,4 +1,4 @@
-"""A folder of images and masks: `images/` and `masks/`, paired by the name before the suffix.
+"""A folder of images with masks or classes, which `layouts` finds: `images/` and `masks/`, one folder a class, ….
 
 Both may be PNG, TIFF, BMP or NPY, images JPEG too, which would change a mask's class ids at every edge. Images are
 grey or RGB, scaled to 0…1 by their integer type (uint8, uint16, bool; floats as they are) and nothing
@@ -6,37 +6,44 @@ more. Arrays of three axes in an NPY file are channels-last when the last axis i
 Masks hold one class id a pixel. Where the folder's masks hold 0, 255 and the ignore value only, 255 is read as 1.
 That is decided from masks spread evenly over all pairs, up to `SURVEYED` that hold 255, so that a limit on the
 samples does not change it; a mask that is read later and holds another value is refused. Samples come in natural
-order of their names; a mask without an image is left alone.
+order of their names; a mask without an image is left alone. With `color=rgb` or `color=grey` images are made such.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ckptswap.errors import DataError, FileError, UsageError, listing
-from ckptswap.naming import natural_key
 from ckptswap.patterns import Expression
 from ckptswap.plainfiles import read_plain
-from ckptswap.task.data.pictures import IMAGES, LOSSY, MASKS, read_array
+from ckptswap.task.data.layouts import IGNORED, layout_of
+from ckptswap.task.data.pictures import IMAGES, read_array
+from ckptswap.task.data.request import refuse_unknown
 
-_OTHER_IMAGES = (".gif", ".webp", ".jfif", ".jp2", ".heic", ".npz", ".nii", ".gz", ".dcm", ".mha", ".mhd", ".nrrd")
+COLORS = {"rgb": 3, "grey": 1}
+"""What images may be made, and how many channels that is."""
+ARGS = ("color", "images", "masks", "split", "labels")
 SURVEYED = 64
 """Masks that hold 255, and no class id, before 255 is read as 1."""
 _SCALE = {"uint8": 255, "uint16": 65535, "bool": 1}
 
 
 class FolderSamples:
-    """Items are (image (C, H, W) float32, target, group): target is a mask (H, W) int64, or the image itself.
+    """Items are (image (C, H, W) float32, target, group): target is a mask (H, W) int64, the number of a class, or
+    the image itself.
 
-    `target` is `masks` or `input`; `group` as in `TaskSpec`. Files are read when an item is asked for. Raises
-    `DataError` where files are missing, unreadable or don't fit each other.
+    `args` are `color`, and what `layouts` knows. `target` is `masks` or `input`; `group` as in `TaskSpec`. Files
+    are read when an item is asked for. Raises `DataError` where files are missing, unreadable or don't fit each
+    other.
     """
 
     def __init__(
@@ -47,27 +54,31 @@ class FolderSamples:
         ignore: int | None = None,
         group: str | None = None,
         limit: int | None = None,
+        args: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        root = Path(folder)
-        if not root.is_dir():
-            raise DataError(f"there is no folder {root}", remedy="check --data")
-        images = _files(root / "images")
-        masks = _files(root / "masks", are_masks=True) if target == "masks" else images
-        pairs = _pairs(images, masks, root)
-        self.pairs = pairs[:limit]
+        refuse_unknown(args, ARGS, "a folder")
+        if args.get("color") not in (None, *COLORS):
+            raise UsageError(f"color is {args['color']!r}", remedy=f"it must be {' or '.join(COLORS)}")
+        layout = layout_of(Path(folder), has_targets=target == "masks", args=args)
+        self.pairs, self.notes = layout.pairs[:limit], layout.notes
         self.target, self.ignore = target, ignore
-        self._white_is_one = target == "masks" and _white_is_one([mask for _, mask in pairs], ignore)
-        self.groups = groups_of([image.stem for image, _ in self.pairs], group)
+        self._renumbered, self._color = layout.renumbered, args.get("color")
+        masks = [pair.target for pair in layout.pairs if isinstance(pair.target, Path)]
+        self._white_is_one = not self._renumbered and _white_is_one(masks, ignore)
+        self.groups = groups_of([pair.name for pair in self.pairs], group)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, at: int) -> tuple[Tensor, Tensor, str]:
-        image_file, mask_file = self.pairs[at]
-        image = torch.from_numpy(read_image(image_file))
-        if self.target == "input":
-            return image, image, self.groups[at]
+        pair = self.pairs[at]
+        image_file, mask_file = pair.image, pair.target
+        image = torch.from_numpy(_colored(read_image(image_file), self._color, image_file))
+        if not isinstance(mask_file, Path):
+            return image, image if mask_file is None else torch.tensor(mask_file), self.groups[at]
         mask = read_mask(mask_file)
+        if self._renumbered:
+            mask = _renumbered(mask, self._renumbered)
         if mask.shape != tuple(image.shape[1:]):
             sizes = f"{_size(mask.shape)} but its image {image_file.name} is {_size(tuple(image.shape[1:]))}"
             raise DataError(f"mask {mask_file} is {sizes}", remedy="resample one to the other")
@@ -183,50 +194,27 @@ def _groups_from_csv(path: str) -> dict[str, str]:
 
 
 def _stem(name: str) -> str:
-    return Path(name).stem if name.lower().endswith(IMAGES) else name
+    return Path(name).with_suffix("").as_posix() if name.lower().endswith(IMAGES) else name
 
 
-def _files(folder: Path, *, are_masks: bool = False) -> dict[str, Path]:
-    """Stem → file, in natural order."""
-    if not folder.is_dir():
-        raise DataError(f"{folder.parent} has no folder {folder.name}/", remedy="it needs images/ and masks/")
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
-        suffix = path.suffix.lower()
-        if path.name.startswith(".") or suffix not in (*IMAGES, *_OTHER_IMAGES):
-            continue
-        if suffix not in (MASKS if are_masks else IMAGES):
-            raise _refused(path, is_lossy=suffix in LOSSY)
-        if not path.is_file():
-            raise DataError(f"{path} is not a plain file", remedy="take it away")
-        if path.stem in files:
-            raise DataError(f"{folder} has both {files[path.stem].name} and {path.name}", remedy="keep one")
-        files[path.stem] = path
-    return files
+def _renumbered(mask: np.ndarray, table: Mapping[int, int]) -> np.ndarray:
+    """Class ids by a table, all others ignored."""
+    out = np.full_like(mask, IGNORED)
+    for before, after in table.items():
+        out[mask == before] = after
+    return out
 
 
-def _refused(path: Path, *, is_lossy: bool) -> DataError:
-    if is_lossy:
-        return DataError(
-            f"{path} is a JPEG, whose loss changes the class ids of a mask at every edge",
-            remedy="save masks as PNG, TIFF, BMP or NPY, from what they were drawn as",
-        )
-    return DataError(f"{path} is neither PNG, JPEG, TIFF, BMP nor NPY", remedy="convert it")
-
-
-def _pairs(images: dict[str, Path], masks: dict[str, Path], root: Path) -> list[tuple[Path, Path]]:
-    if not images:
-        raise DataError(f"{root / 'images'} has no PNG, JPEG, TIFF, BMP or NPY file", remedy="check --data")
-    without = [image.name for stem, image in images.items() if stem not in masks]
-    if len(without) == len(images):
-        there = listing([mask.name for mask in masks.values()], most=2) or "no masks"
-        raise DataError(
-            f"no pairs found in {root}: {listing(without, most=2)} against {there}",
-            remedy="image and mask must have the same name",
-        )
-    if without:
-        raise DataError(f"{root} has no mask for {listing(without)}", remedy="add them, or move the images away")
-    return [(image, masks[stem]) for stem, image in images.items()]
+def _colored(image: np.ndarray, color: str | None, path: Path) -> np.ndarray:
+    """An image (C, H, W) with three equal channels, or as grey (ITU-R 601), where that is wanted."""
+    if color is None or len(image) == COLORS[color]:
+        return image
+    if len(image) not in COLORS.values():
+        raise DataError(f"{path} has {len(image)} channels", remedy="leave color out")
+    if color == "rgb":
+        return np.repeat(image, 3, axis=0)
+    weights = np.array([0.299, 0.587, 0.114], np.float32)
+    return np.ascontiguousarray((weights[:, None, None] * image).sum(0, keepdims=True, dtype=np.float32))
 
 
 def _channels_first(array: np.ndarray, path: Path) -> np.ndarray:

@@ -22,6 +22,7 @@ order. Batches are walked by *number*, in a seeded random order (see `order`): s
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Container, Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -36,9 +37,12 @@ from ckptswap.errors import DataError, UsageError, near
 from ckptswap.registry import names, source_of
 from ckptswap.task.callables import call, faults_of, is_callable_spec, load_callable
 from ckptswap.task.data.folder import FolderSamples
+from ckptswap.task.data.layouts import ignored_of
+from ckptswap.task.data.preprocessing import AUTO, normalization_of
+from ckptswap.task.data.readers import BatchReader, DecodedSample, Group, NumberedReader, SampleReader
+from ckptswap.task.data.request import DataRequest
 from ckptswap.task.metrics import load_metrics
 from ckptswap.task.order import in_data_order
-from ckptswap.task.readers import BatchReader, DecodedSample, Group, NumberedReader, SampleReader
 from ckptswap.task.spec import TaskSpec
 from ckptswap.task.threads import pinned_threads
 from ckptswap.task.tree import Form, Tree, names_of, stacked, without_plain
@@ -70,11 +74,18 @@ class Data:
     equal where samples are drawn together: the number of the batch for ready-made batches, and where shapes
     differ; else each sample is its own. By the number of the batch: `places`, of each the samples' places (n,).
     `shapes` maps each shape of an input (…) to the first batch that has it, `forms` each (number of samples, shape
-    and dtype of an input); `names` are those that inputs have, where they are dicts.
+    and dtype of an input); `names` are those that inputs have, where they are dicts;
+    `notes` say what was done unasked.
     """
 
-    def __init__(self, source: SampleReader, progress: Progress | None = None, memory: int = MEMORY) -> None:
-        self._source = source
+    def __init__(
+        self,
+        source: SampleReader,
+        progress: Progress | None = None,
+        memory: int = MEMORY,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self._source, self.notes = source, tuple(notes)
         self._kept: dict[int, DecodedSample] = {}
         known = [(sample.group, sample.kind, sample.digest) for sample in self._first(progress, memory)]
         if not known:
@@ -167,8 +178,11 @@ class Data:
         return in_data_order(numbers, self.places)
 
 
-def load_data(spec: TaskSpec, progress: Progress | None = None, memory: int = MEMORY) -> Data:
-    """Find and read the data of a task, and keep `memory` bytes of it.
+def load_data(
+    spec: TaskSpec, progress: Progress | None = None, memory: int = MEMORY, *, folder: Path | None = None
+) -> Data:
+    """Find and read the data of a task, and keep `memory` bytes of it. `folder` is that of the checkpoint, which
+    may have a tokenizer, or say how images are normalized.
 
     Where no metric needs labels, none are asked for: inputs may stand alone. Raises `DataError` where it cannot be
     found, read or paired.
@@ -183,7 +197,10 @@ def load_data(spec: TaskSpec, progress: Progress | None = None, memory: int = ME
     name = spec.data
     if not any(metric.needs_labels for metric in load_metrics(spec)):
         spec = replace(spec, target="input")
-    items = _find(name, spec)
+    request = DataRequest(spec, folder)
+    items = _find(name, request)
+    if spec.normalize == AUTO:
+        spec = replace(spec, normalize=normalization_of(request))
     if isinstance(items, IterableDataset):
         raise DataError(
             f"{spec.data} is an IterableDataset", remedy="put it in a DataLoader, which yields batches"
@@ -199,23 +216,29 @@ def load_data(spec: TaskSpec, progress: Progress | None = None, memory: int = ME
     else:
         raise DataError(f"{spec.data} is a {type(items).__name__}", remedy="return a Dataset, or yield batches")
     with pinned_threads(spec.threads):  # as in every later reading, since a Dataset may well use torch
-        return Data(source, progress, memory)
+        return Data(source, progress, memory, notes=getattr(items, "notes", ()))
 
 
-def _find(name: str, spec: TaskSpec) -> Any:
-    registered = source_of("data", name)
+def implied(spec: TaskSpec) -> TaskSpec:
+    """The spec with what the look of a data folder says: which mask value is not scored."""
+    if spec.data is None or spec.ignore is not None or not os.path.isdir(spec.data):
+        return spec
+    return replace(spec, ignore=ignored_of(Path(spec.data)))
+
+
+def _find(name: str, request: DataRequest) -> Any:
+    spec, registered = request.spec, source_of("data", name)
     if registered is not None:
         source, rest = registered
         with faults_of(name, DataError):
-            return source.made(rest, spec.data_args)
+            return source.made(rest, spec.data_args, *((request,) if source.is_told else ()))
     if is_callable_spec(name) and not Path(name).is_dir():
         return call(name, load_callable(name, DataError, names("data")), spec.data_args, DataError)
     meant = near(name.partition(":")[0], names("data")) if ":" in name and not Path(name).exists() else ""
     if meant:
         raise DataError(f"there is no data {name!r}", remedy=meant)
-    if spec.data_args:
-        raise UsageError(f"a folder takes no --data-args ({', '.join(spec.data_args)})", remedy="leave them out")
-    return FolderSamples(name, target=spec.target, ignore=spec.ignore, group=spec.group, limit=spec.limit)
+    how = {"target": spec.target, "ignore": spec.ignore, "group": spec.group, "limit": spec.limit}
+    return FolderSamples(name, args=spec.data_args, **how)
 
 
 def _numbered(groups: Sequence[Group], name: str) -> np.ndarray:

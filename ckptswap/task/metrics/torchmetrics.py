@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
-from ckptswap.errors import DependencyError, MetricError, near
-from ckptswap.registry import Source
+from ckptswap.errors import MetricError, near
+from ckptswap.registry import Source, library
 from ckptswap.task.metrics.counts import unlike
 from ckptswap.task.metrics.metric import Direction, Metric, PerSample, Tree
 from ckptswap.task.metrics.rows import Labels, labels_of, log_probabilities, scored_rows
@@ -103,12 +103,7 @@ class OfLibrary(Metric):
 
 
 def _built(ending: str, spec: TaskSpec) -> OfLibrary:
-    try:
-        import torchmetrics
-    except ModuleNotFoundError:
-        raise DependencyError(
-            "the metric 'torchmetrics' needs torchmetrics", remedy="pip install 'ckptswap[metrics]'"
-        ) from None
+    torchmetrics = library("torchmetrics")
     name, *args = ending.split(":")
     form = getattr(torchmetrics, name, None)
     known = [public for public, made in vars(torchmetrics).items() if _is_metric(made, torchmetrics.Metric)]

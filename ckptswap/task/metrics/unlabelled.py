@@ -108,7 +108,7 @@ class Divergence(Unlabelled):
 
 
 @dataclass(frozen=True)
-class Agreement(Unlabelled):
+class SameClass(Unlabelled):
     """The share of positions of one class with the recipient."""
 
     @property
@@ -162,5 +162,5 @@ def _built(name: str, direction: str, form: type[Unlabelled], _: str, spec: Task
 
 
 KL = Source(partial(_built, "kl", "min", Divergence), is_safe=True, endings=())
-AGREEMENT = Source(partial(_built, "agreement", "max", Agreement), is_safe=True, endings=())
+AGREEMENT = Source(partial(_built, "agreement", "max", SameClass), is_safe=True, endings=())
 OUTPUT_MSE = Source(partial(_built, "output-mse", "min", OutputError), is_safe=True, endings=())

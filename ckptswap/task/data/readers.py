@@ -16,7 +16,7 @@ from torch import Tensor
 from ckptswap.errors import DataError, UsageError
 from ckptswap.task.callables import faults_of
 from ckptswap.task.data.folder import FolderSamples
-from ckptswap.task.normalize import normalizer
+from ckptswap.task.data.normalize import normalizer, resizer
 from ckptswap.task.order import batches_of, reordered
 from ckptswap.task.prefetch import read_ahead
 from ckptswap.task.spec import TaskSpec
@@ -72,7 +72,7 @@ class SampleReader:
 
     def __init__(self, name: str, spec: TaskSpec) -> None:
         self.name, self.spec = name, spec
-        self._normalize = normalizer(spec.normalize)
+        self._normalize, self._resize = normalizer(spec.normalize), resizer(spec.resize)
 
     def first(self) -> Generator[DecodedSample]:
         """All of them, in the order of the data."""
@@ -96,11 +96,23 @@ class SampleReader:
         if not least <= len(parts) <= 3:
             raise DataError(
                 f"{where} is {_describe(item)}",
-                remedy="it must be (input, target) or (input, target, group), or a dict with labels",
+                remedy="it must be (input, target) or (input, target, group), or a dict with labels; "
+                "kl, agreement and output-mse need no target",
             )
+        is_own = self.spec.target == "input"
         inputs = self._inputs(parts[0], where)
-        targets = inputs if self.spec.target == "input" else tree_of(parts[1], where)
-        return inputs, targets, parts[2:]
+        targets = inputs if is_own else tree_of(parts[1], where)
+        if self.spec.resize:
+            inputs, targets = self._resized(inputs, targets, where)
+        inputs = self._normalize(inputs) if isinstance(inputs, Tensor) else inputs
+        return inputs, inputs if is_own else targets, parts[2:]
+
+    def _resized(self, inputs: Tree, targets: Tree, where: str) -> tuple[Tree, Tree]:
+        """An image, and a mask or image of its size."""
+        if not isinstance(inputs, Tensor) or inputs.dim() < 3:
+            raise UsageError(f"--resize is for images, and {where} has {described(inputs)}", remedy="leave it out")
+        is_of_size = isinstance(targets, Tensor) and targets.dim() > 1 and targets.shape[-2:] == inputs.shape[-2:]
+        return self._resize(inputs), self._resize(targets) if is_of_size else targets
 
     def _inputs(self, value: object, where: str) -> Tree:
         inputs = tree_of(value, where)
@@ -111,7 +123,7 @@ class SampleReader:
                 f"--normalize is for inputs of one tensor, and {where} has {described(inputs)}",
                 remedy="normalize them where they are made",
             )
-        return self._normalize(inputs) if isinstance(inputs, Tensor) else inputs
+        return inputs
 
 
 class NumberedReader(SampleReader):

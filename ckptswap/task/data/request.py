@@ -1,0 +1,67 @@
+"""What a source of data is told of the task beside its own arguments, and what it finds by that. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ckptswap.errors import DataError, FileError, UsageError, near
+from ckptswap.plainfiles import read_plain
+from ckptswap.task.spec import TaskSpec
+
+CONFIG_MOST = 10_000_000
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """The task, and the folder in which the checkpoint lies that is scored; None where it is in memory."""
+
+    spec: TaskSpec
+    folder: Path | None = None
+
+    def home(self) -> Path | None:
+        """The folder of the model: the one that `--model hf:FOLDER` names, or the checkpoint's own."""
+        kind, _, place = (self.spec.model or "").partition(":")
+        return Path(place) if kind == "hf" and place else self.folder
+
+    def configuration(self, name: str = "config.json") -> dict[str, Any]:
+        """What a JSON file in the model's folder says; nothing where there is none."""
+        home = self.home()
+        if home is None or not (home / name).is_file():
+            return {}
+        try:
+            content = json.loads(read_plain(home / name, CONFIG_MOST))
+        except (FileError, ValueError, RecursionError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+
+def folder_of(path: str) -> Path | None:
+    """The folder in which a checkpoint lies, or which it is.
+
+    >>> folder_of("<memory>") is None
+    True
+    """
+    place = Path(path.partition("::")[0])
+    if place.is_dir():
+        return place
+    return place.parent if place.is_file() else None
+
+
+def refuse_unknown(args: Mapping[str, Any], known: Iterable[str], what: str) -> None:
+    """Raises `UsageError` for an argument that a source does not take."""
+    unknown = [name for name in args if name not in known]
+    if unknown:
+        remedy = near(unknown[0], known) or f"it takes {', '.join(known)}"
+        raise UsageError(f"{what} takes no --data-args {unknown[0]}", remedy=remedy)
+
+
+def whole(args: Mapping[str, Any], name: str, default: int | None, what: str) -> int | None:
+    """An argument that is a whole number, 1 or more."""
+    value = args.get(name, default)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise DataError(f"{name} of {what} is {value!r}", remedy="it must be a whole number, 1 or more")
+    return value

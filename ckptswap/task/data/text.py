@@ -1,0 +1,157 @@
+"""`text:FILE`: documents for a language model, in tokens of the tokenizer in the model's folder.
+
+Of a .txt file a line is a document, of a .jsonl file the `text` of each line, whose `label`, a whole number, is
+the target where all have one, and whose `group` is its group; else the tokens are their own labels, and a document
+its own group. Documents are padded on the right to the longest; the mask (`attention_mask`) is left out where
+nothing is. Of `--data-args`: `tokenizer=FOLDER`, `length=N` (tokens at the most), `block=N` cuts documents into
+pieces of N tokens, whose group is their document, `field=NAME` is the text's name in a .jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ckptswap.errors import DataError, FileError
+from ckptswap.plainfiles import read_plain
+from ckptswap.registry import library
+from ckptswap.task.callables import first_line
+from ckptswap.task.data.request import DataRequest, refuse_unknown, whole
+
+LENGTH = 512
+"""Tokens of a document at the most, unless told, or the model takes fewer."""
+MOST = 1 << 30
+"""Bytes of a file."""
+NO_LABEL = -100
+ARGS = ("tokenizer", "length", "block", "field")
+_POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length")
+
+
+@dataclass(frozen=True)
+class TextDocument:
+    """A text, and what else its line says."""
+
+    text: str
+    label: int | None = None
+    group: Any = None
+
+
+class Texts:
+    """Items are (dict of input_ids and, where there is padding, attention_mask; labels; group)."""
+
+    def __init__(
+        self, documents: Sequence[TextDocument], request: DataRequest, args: Mapping[str, Any], what: str
+    ) -> None:
+        spec = request.spec
+        encode, padding, longest = tokenizer_of(request, args)
+        length, block = whole(args, "length", longest, what) or longest, whole(args, "block", None, what)
+        labelled = all(document.label is not None for document in documents)
+        pieces: list[tuple[list[int], TextDocument, Any]] = []
+        cut = short = 0
+        for number, document in enumerate(documents):
+            if spec.limit is not None and len(pieces) >= spec.limit:
+                break
+            ids = encode(document.text)
+            cut += block is None and len(ids) > length
+            parts = (
+                [ids[start : start + block] for start in range(0, len(ids), block)] if block else [ids[:length]]
+            )
+            long_enough = [part for part in parts if len(part) > (0 if labelled else 1)]
+            short += not long_enough
+            group = number if document.group is None else document.group
+            pieces += [(part, document, group) for part in long_enough]
+        self._pieces = pieces[: spec.limit]
+        if not self._pieces:
+            raise DataError(f"{what} holds no document of two tokens or more", remedy="check the file")
+        self._width, self._padding, self._labelled = max(len(ids) for ids, *_ in self._pieces), padding, labelled
+        self._masked = any(len(ids) < self._width for ids, *_ in self._pieces)
+        told = {
+            f"{cut} of {len(documents)} documents are longer than {length} tokens, and cut there": cut,
+            f"{short} of {len(documents)} documents have fewer than two tokens, and are left out": short,
+        }
+        self.notes = tuple(f"{what}: {text}" for text, count in told.items() if count)
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def __getitem__(self, at: int) -> tuple[dict[str, torch.Tensor], torch.Tensor, Any]:
+        ids, document, group = self._pieces[at]
+        missing = self._width - len(ids)
+        inputs = {"input_ids": torch.tensor([*ids, *[self._padding] * missing])}
+        if self._masked:
+            inputs["attention_mask"] = torch.tensor([1] * len(ids) + [0] * missing)
+        labels = document.label if self._labelled else [*ids, *[NO_LABEL] * missing]
+        return inputs, torch.tensor(labels), group
+
+
+def tokenizer_of(request: DataRequest, args: Mapping[str, Any]) -> tuple[Any, int, int]:
+    """From a text to token ids, by the tokenizer of a folder; the id of padding; and how many tokens fit.
+
+    Raises `DataError` where there is no such folder, or no tokenizer in it. No code of the folder's is run.
+    """
+    home = Path(args["tokenizer"]) if "tokenizer" in args else request.home()
+    if home is None or not home.is_dir():
+        raise DataError("nothing says which tokenizer the text is for", remedy="--data-args tokenizer=FOLDER")
+    if not any((home / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt")):
+        remedy = "save the tokenizer there, or name its folder: --data-args tokenizer=FOLDER"
+        raise DataError(f"there is no tokenizer in {home}", remedy=remedy)
+    transformers = library("transformers")
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            home, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # the library raises whatever its readers do
+        raise DataError(f"the tokenizer in {home} cannot be read", remedy=first_line(error)) from None
+    padding = next((own for own in (tokenizer.pad_token_id, tokenizer.eos_token_id) if own is not None), 0)
+    config = request.configuration()
+    positions = [config[name] for name in _POSITIONS if isinstance(config.get(name), int)]
+    fits = min([LENGTH, tokenizer.model_max_length, *positions])
+    return lambda text: tokenizer(text, verbose=False)["input_ids"], padding, fits
+
+
+def documents_of(path: Path, field: str) -> list[TextDocument]:
+    """The documents of a file; empty lines are none. Raises `DataError` for a file that cannot be read."""
+    try:
+        text = read_plain(path, MOST).decode("utf-8-sig")
+    except (FileError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as text", remedy=str(error)) from None
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if path.suffix.lower() not in (".jsonl", ".ndjson"):
+        return [TextDocument(line) for _, line in lines]
+    return list(_of_json(path, lines, field))
+
+
+def _of_json(path: Path, lines: Sequence[tuple[int, str]], field: str) -> Iterator[TextDocument]:
+    for number, line in lines:
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError):
+            said = None
+        text = said.get(field) if isinstance(said, dict) else None
+        if not isinstance(text, str):
+            remedy = f"each line must be a JSON object with {field!r}, or name another: --data-args field=NAME"
+            raise DataError(f"line {number} of {path} has no text {field!r}", remedy=remedy)
+        label, group = said.get("label"), said.get("group")
+        if isinstance(group, list | dict):
+            raise DataError(
+                f"line {number} of {path} has the group {group!r:.40}", remedy="give a number or a text"
+            )
+        yield TextDocument(text, label if isinstance(label, int) and not isinstance(label, bool) else None, group)
+
+
+def built(place: str, args: Mapping[str, Any], request: DataRequest) -> Texts:
+    """Open the documents of a file. Raises `DataError` for what cannot be read, or is one line."""
+    what = f"text:{place}"
+    refuse_unknown(args, ARGS, what)
+    documents = documents_of(Path(place), str(args.get("field", "text")))
+    if len(documents) == 1 and "block" not in args:
+        raise DataError(
+            f"{place} is one line, and a line is a document",
+            remedy="put each document on a line of its own, or cut it into pieces: --data-args block=256",
+        )
+    return Texts(documents, request, args, what)
