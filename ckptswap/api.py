@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from ckptswap.sweep.agreement import Agreement
     from ckptswap.sweep.result import SweepResult
     from ckptswap.sweep.select import Choice
+    from ckptswap.task.explain import Explanation
     from ckptswap.threeway import ThreeWay
     from ckptswap.transplant import Transplant
     from ckptswap.verify import Report
@@ -295,6 +296,25 @@ def evaluate(
     note(evaluation.notes)
     warn(comparison.warnings)
     return comparison
+
+
+def explain(
+    checkpoint: Given,
+    *,
+    exclude: Patterns = (),
+    partial: bool = False,
+    map: Patterns = (),
+    map_file: Path_ | None = None,
+    strip_prefix: str | None = None,
+    **task: Any,
+) -> Explanation:
+    """Say what is inferred of a task: the model, how data are prepared, what the first sample looks like, and what
+    a prediction that looks at nothing scores beside the checkpoint. Arguments and errors are those of `evaluate`.
+    """
+    spec = task_of(task, exclude, partial)
+    with ExitStack() as stack, listener().progress("evaluating", unit=" samples") as progress:
+        [source] = Names.of(map, map_file, strip_prefix).renamed(opened(checkpoint, stack))
+        return lazy.explain.explain(source, spec, progress)
 
 
 def sweep(donor: Given | Sequence[Given], recipient: Given, *, claims: bool = False, **how: Any) -> SweepResult:

@@ -64,6 +64,7 @@ _OURS: dict[Group, dict[str, str]] = {
         "safetensors": "ckptswap.formats.safetensors:FORMAT",
         "distributed": "ckptswap.formats.distributed:FORMAT",
         "sharded": "ckptswap.formats.sharded:FORMAT",
+        "peft": "ckptswap.formats.peft:FORMAT",
         "smp-folder": "ckptswap.formats.smp_folder:FORMAT",
         "npz": "ckptswap.formats.npz:FORMAT",
         "torch": "ckptswap.formats.torch_zip:FORMAT",

@@ -9,9 +9,10 @@ import typer
 from ckptswap import api
 from ckptswap.cli.completion import complete_names
 from ckptswap.cli.flags import NAMES, PARTIAL, TASK, Keywords, OutputFlags, Patterns, flags, task_keywords
-from ckptswap.errors import EXIT_PARTIAL
+from ckptswap.errors import EXIT_PARTIAL, UsageError
 from ckptswap.records import option
 from ckptswap.report import evaluate as report
+from ckptswap.report import explain as explained
 
 
 @flags(task=TASK, names=NAMES, fit=PARTIAL)
@@ -28,6 +29,9 @@ def evaluate(
         complete=complete_names,
         defaults="file",
     ),
+    explain: bool = option(
+        False, "Say what was inferred: model, data, the first sample, a constant's score.", defaults="file"
+    ),
 ) -> None:
     """Score checkpoints on the same samples, with intervals, and their differences, paired.
 
@@ -36,7 +40,17 @@ def evaluate(
       ckptswap evaluate segment.safetensors --data lab:mni --metric dice --limit 16
       ckptswap evaluate segment.safetensors reconstruct.safetensors --data lab:mni --metric dice,iou --limit 16
       ckptswap evaluate reconstruct.safetensors --data lab:mni --target input --metric psnr --format json
+      ckptswap evaluate segment.safetensors --data lab:mni --metric dice --limit 16 --explain
     """
+    if explain:
+        if len(checkpoints) > 1 or output.format in ("csv", "md"):
+            raise UsageError("--explain is about one checkpoint, as a table or json", remedy="leave the rest out")
+        explanation = api.explain(checkpoints[0], exclude=exclude, **fit, **names, **task_keywords(task))
+        output.emit(
+            explained.explain_json(explanation),
+            table=lambda document: explained.explain_table(document, output.style),
+        )
+        return
     comparison = api.evaluate(checkpoints, exclude=exclude, **fit, **names, **task_keywords(task))
     output.emit(
         report.evaluate_json(comparison),

@@ -19,11 +19,16 @@ HEAD = 512
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Open a checkpoint lazily, whatever its format; nothing in it is ever executed, and each file is opened once.
+    `NAME:…` is what the format of that name makes of it (`peft:ADAPTER`), where there is no such file.
 
     Raises `FileError` when the path leads nowhere and `FormatError` when the content is damaged, hostile or
     of no format we know. Close it, or use it in a `with`.
     """
-    place = Path(path)
+    place, (word, colon, rest) = Path(path), os.fspath(path).partition(":")
+    if colon and registry.is_ours("formats", word) and not place.exists():
+        known = registry.find("formats", word)
+        if known.named:
+            return known.named(rest)
     return open_in(LocalFolder(place)) if os.path.isdir(place) else open_in(LocalFolder(place.parent), place.name)
 
 

@@ -18,7 +18,8 @@ _FREE: dict[Status, str] = {
 
 
 def answer(result: SweepResult, waiting: int = 0) -> tuple[str, ...]:
-    """What the sweep says, in at most two sentences; `waiting` rows are not scored yet.
+    """What the sweep says, in at most two sentences; `waiting` rows are not scored yet. Before them one that the
+    baseline is worse than a prediction that looks at nothing, where it is.
 
     >>> row = Row("c", "conv.bias", ("c.bias",), 4, "measured", score=0.4, drop=0.5, verdict="sensitive")
     >>> for sentence in answer(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,))):
@@ -30,8 +31,9 @@ def answer(result: SweepResult, waiting: int = 0) -> tuple[str, ...]:
     statuses = Counter(row.status for row in result.rows)
     amounts = [(statuses[status], words) for status, words in _FREE.items()] + [(waiting, "not scored yet")]
     rest = ", ".join(f"{_are(amount)} {words}" for amount, words in amounts if amount)
+    odd = _worse_than_nothing(result)
     if not measured:
-        return ("Nothing is scored yet.",) if not result.rows else (f"{rest}.",)
+        return (*odd, "Nothing is scored yet." if not result.rows else f"{rest}.")
     verdicts = Counter(row.verdict for row in measured)
     second = (
         f"Of {plural(len(measured), 'measured row')}, {_are(verdicts['reusable'])} reusable within "
@@ -39,7 +41,26 @@ def answer(result: SweepResult, waiting: int = 0) -> tuple[str, ...]:
         f"{_are(verdicts['undecided'])} undecided"
     )
     worst = max(measured, key=lambda row: row.drop or 0.0)
-    return _first(result, worst), f"{second}; {rest}." if rest else f"{second}."
+    return *odd, _first(result, worst), f"{second}; {rest}." if rest else f"{second}."
+
+
+def worse_than_nothing(metric: str, score: float, trivial: float) -> str:
+    """Say that a score is worse than that of a prediction that looks at nothing, and what to do.
+
+    >>> worse_than_nothing("dice", 0.1, 0.3)[:67]
+    'dice is 0.1, worse than the 0.3 of a prediction that looks at nothi'
+    """
+    return (
+        f"{metric} is {number(score)}, worse than the {number(trivial)} of a prediction that looks at nothing: "
+        "check normalization, labels and --output before you trust a table."
+    )
+
+
+def _worse_than_nothing(result: SweepResult) -> tuple[str, ...]:
+    if result.trivial is None:
+        return ()
+    lost = result.trivial - result.baseline if result.direction == "max" else result.baseline - result.trivial
+    return (worse_than_nothing(result.metric, result.baseline, result.trivial),) if lost > 0 else ()
 
 
 def _first(result: SweepResult, worst: Row) -> str:

@@ -204,6 +204,7 @@ def _result(run: ScoredRun, rows: Sequence[Row], tolerance: float, notes: Sequen
         recalibrated_baseline=run.value(again.id) if again else None,
         beside=len(run.beside),
         layers=run.run.layers,
+        trivial=run.metric.trivial,
         failed=sum(row.status == "failed" for row in rows) + len(beside),
     )
 

@@ -126,7 +126,8 @@ class SweepResult:
     """The whole table, in the order in which it is shown (worst drop first within each way of splitting).
 
     `beside` counts the scores beside the rows, `failed` the rows and scores that could not be had. `layers` are in
-    the order in which they run; empty where that is not known.
+    the order in which they run; empty where that is not known. `trivial` is the score of a prediction that looks
+    at nothing.
     """
 
     metric: str
@@ -144,6 +145,7 @@ class SweepResult:
     beside: int = 0
     failed: int = 0
     layers: tuple[str, ...] = ()
+    trivial: float | None = None
 
     def in_order(self, layers: Iterable[str]) -> list[str]:
         """Each layer once, in the order in which they run; in natural order where that is not known.

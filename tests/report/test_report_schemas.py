@@ -124,6 +124,7 @@ REAL: dict[str, tuple[str, Callable[[], Json]]] = {
     "diff of a grouped sample": ("diff", samples.grouped),
     "diff of three": ("diff3", lambda: threeway_json(three_way(BEFORE, AFTER, BEFORE))),
     "evaluate": ("evaluate", samples.evaluate),
+    "explain": ("explain", samples.explain),
     "plan": ("plan", lambda: plan_json(make_plan(BEFORE, AFTER, Selection()), "runs/0", 10, COST)),
     "verify": ("verify", lambda: verify_json(Report("a.pt", None, 0, 0, (Fault(None, "it is cut short"),)))),
 }
