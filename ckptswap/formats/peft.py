@@ -84,6 +84,13 @@ def open_merged(spec: str) -> Checkpoint:
     )
 
 
+def base_of(spec: str) -> str:
+    """Where the base of `peft:SPEC` lies. Raises `FileError` and `FormatError`, as `open_merged` does."""
+    base_path, adapter_path = _sides(spec)
+    with open_checkpoint(adapter_path) as adapter:
+        return base_path or Lora.of(adapter).base_path(adapter)
+
+
 def _sides(spec: str) -> tuple[str | None, str]:
     """Base (None: the adapter's own) and adapter; either name may hold a `+` itself."""
     if not os.path.isdir(spec):

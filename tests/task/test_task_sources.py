@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from ckptswap.errors import CkptswapError, DataError, UsageError
 from ckptswap.task import TaskSpec
 from ckptswap.task.data import Data, load_data
 from ckptswap.task.data.loading import implied
 from ckptswap.task.data.preprocessing import normalization_of
-from ckptswap.task.data.request import DataRequest
+from ckptswap.task.data.request import DataRequest, folder_of
 from ckptswap.task.tree import sample_at
 
 Write = Callable[..., Path]
@@ -154,6 +155,7 @@ def test_colors(write_folder: Write) -> None:
 
 def test_images_alone_are_enough_without_labels(write_folder: Write) -> None:
     assert loaded(write_folder({"images/a.png": GREY}), metrics=("kl",)).samples == 1
+    assert loaded(write_folder({"other/a.png": GREY, "other/b.png": GREY}) / "other", metrics=("kl",)).samples == 2
 
 
 # Sizes and normalization ----------------------------------------------------------------------------------------
@@ -230,6 +232,15 @@ def test_a_line_is_a_document(tmp_path: Path, home: Path) -> None:
         "1 of 4 documents have fewer than two tokens, and are left out",
     ]
     assert loaded(f"text:{tmp_path / 'a.txt'}", home, limit=2).samples == 2
+
+
+def test_an_adapter_takes_the_tokenizer_of_its_base(tmp_path: Path, home: Path) -> None:
+    config = {"peft_type": "LORA", "base_model_name_or_path": str(home)}
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(config))
+    save_file({"base_model.model.a.lora_A.weight": torch.ones(1)}, tmp_path / "adapter/adapter_model.safetensors")
+    assert folder_of(f"peft:{tmp_path / 'adapter'}") == home
+    assert folder_of(f"peft:{tmp_path}+{tmp_path / 'adapter'}") == tmp_path
 
 
 def test_documents_of_one_length_need_no_mask(tmp_path: Path, home: Path) -> None:

@@ -4,7 +4,8 @@
 - `JPEGImages/` and `SegmentationClass/` (Pascal VOC), whose 255 is ignored;
 - `leftImg8bit/` and `gtFine/` (Cityscapes): `labelTrainIds`, or `labelIds` read as those; 255 is ignored;
 - `images=PATTERN,masks=PATTERN` of `--data-args`: pairs are those whose stars stand for the same text;
-- one folder a class (image classification), classes numbered in the sorted order of their names.
+- one folder a class (image classification), classes numbered in the sorted order of their names;
+- images alone, where no labels are needed.
 """
 
 from __future__ import annotations
@@ -118,10 +119,12 @@ def _refused(path: Path, *, is_lossy: bool) -> DataError:
 
 
 def _images_and_masks(root: Path, *, has_targets: bool) -> FolderLayout:
-    images = files(root / "images")
+    is_flat = not has_targets and not any(_is_folder(path) for path in root.iterdir())
+    place = root if is_flat else root / "images"
+    images = files(place)
     masks = files(root / "masks", are_masks=True) if has_targets else {}
     if not images:
-        raise DataError(f"{root / 'images'} has no PNG, JPEG, TIFF, BMP or NPY file", remedy="check --data")
+        raise DataError(f"{place} has no PNG, JPEG, TIFF, BMP or NPY file", remedy="check --data")
     if not has_targets:
         return FolderLayout(tuple(FolderSample(name, image, None) for name, image in images.items()))
     found = {name: _mask_of(name, masks) for name in images}

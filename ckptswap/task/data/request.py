@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ckptswap.errors import DataError, FileError, UsageError, near
+from ckptswap.formats.peft import base_of
 from ckptswap.plainfiles import read_plain
 from ckptswap.task.spec import TaskSpec
 
@@ -40,11 +41,13 @@ class DataRequest:
 
 
 def folder_of(path: str) -> Path | None:
-    """The folder in which a checkpoint lies, or which it is.
+    """The folder in which a checkpoint lies, or which it is; that of its base, for one with an adapter added.
 
     >>> folder_of("<memory>") is None
     True
     """
+    if path.startswith("peft:"):
+        path = base_of(path.removeprefix("peft:"))
     place = Path(path.partition("::")[0])
     if place.is_dir():
         return place
