@@ -81,4 +81,6 @@ def _in_eval_mode(model: object, spec: str) -> nn.Module:
         raise ModelError(
             f"{spec} stays in training mode after eval() ({training[0]})", remedy="let eval() reach every module"
         )
-    return model.requires_grad_(False)
+    for parameter in model.parameters():  # a scripted model has no requires_grad_ of its own
+        parameter.requires_grad_(False)
+    return model

@@ -187,5 +187,10 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-FOLDER = Source(built_from_folder, libraries=("transformers",), completed=with_dtype)
+FOLDER = Source(
+    built_from_folder,
+    libraries=("transformers",),
+    completed=with_dtype,
+    file=lambda folder: str(Path(folder) / CONFIG),
+)
 CLASS = Source(built, libraries=("transformers",), is_safe=True, builds_on_meta=True, completed=with_dtype)
