@@ -25,14 +25,14 @@ from ckptswap.version import __version__
 
 if TYPE_CHECKING:
     # isort: off
-    from ckptswap.api import compare, convert, demo, diff, diff3, evaluate, open, plot, report, reproduce, save
-    from ckptswap.api import select, show, sweep, sweep_both, train, transplant, verify
+    from ckptswap.api import compare, convert, demo, diff, diff3, evaluate, explain, open, plot, report, reproduce
+    from ckptswap.api import save, select, show, sweep, sweep_both, train, transplant, verify
     from ckptswap.checkpoint import Checkpoint
     from ckptswap.selection import Selection
 
 __all__ = [
-    "Checkpoint", "Selection", "__version__", "compare", "convert", "demo", "diff", "diff3", "evaluate", "open",
-    "plot", "report", "reproduce", "save", "select", "show", "sweep", "sweep_both", "train", "transplant",
+    "Checkpoint", "Selection", "__version__", "compare", "convert", "demo", "diff", "diff3", "evaluate", "explain",
+    "open", "plot", "report", "reproduce", "save", "select", "show", "sweep", "sweep_both", "train", "transplant",
     "verify",
 ]  # fmt: skip
 _ELSEWHERE = {"Checkpoint": "ckptswap.checkpoint", "Selection": "ckptswap.selection"}

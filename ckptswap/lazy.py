@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ckptswap.sweep.run_folder import trust as trust
     from ckptswap.task import comparison as comparison
     from ckptswap.task import evaluate as evaluate
+    from ckptswap.task import explain as explain
 
 ROOMS = {
     "companions": "ckptswap.formats",
@@ -36,7 +37,7 @@ ROOMS = {
     **dict.fromkeys(("charts", "figures", "html"), "ckptswap.report"),
     **dict.fromkeys(("agreement", "analysis", "select"), "ckptswap.sweep"),
     **dict.fromkeys(("folder", "trust"), "ckptswap.sweep.run_folder"),
-    **dict.fromkeys(("comparison", "evaluate"), "ckptswap.task"),
+    **dict.fromkeys(("comparison", "evaluate", "explain"), "ckptswap.task"),
 }
 """Name → the package that has it. (`sweeping`, which uses this table itself, has no type above.)"""
 

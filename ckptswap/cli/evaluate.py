@@ -8,9 +8,11 @@ import typer
 
 from ckptswap import api
 from ckptswap.cli.completion import complete_names
-from ckptswap.cli.flags import FILE, NAMES, PARTIAL, TASK, Keywords, OutputFlags, Patterns, flags, task_keywords
-from ckptswap.errors import EXIT_PARTIAL
+from ckptswap.cli.flags import NAMES, PARTIAL, TASK, Keywords, OutputFlags, Patterns, flags, task_keywords
+from ckptswap.errors import EXIT_PARTIAL, UsageError
+from ckptswap.records import option
 from ckptswap.report import evaluate as report
+from ckptswap.report import explain as explained
 
 
 @flags(task=TASK, names=NAMES, fit=PARTIAL)
@@ -20,16 +22,16 @@ def evaluate(
     names: Keywords,
     fit: Keywords,
     output: OutputFlags,
-    exclude: Annotated[
-        Patterns,
-        typer.Option(
-            "--exclude",
-            metavar="PATTERN",
-            help="These tensors need not fit the model: whole name or kind, as a glob.",
-            autocompletion=complete_names,
-        ),
-        FILE,
-    ] = None,
+    exclude: Patterns = option(
+        None,
+        "These tensors need not fit the model: whole name or kind, as a glob.",
+        metavar="PATTERN",
+        complete=complete_names,
+        defaults="file",
+    ),
+    explain: bool = option(
+        False, "Say what was inferred: model, data, the first sample, a constant's score.", defaults="file"
+    ),
 ) -> None:
     """Score checkpoints on the same samples, with intervals, and their differences, paired.
 
@@ -38,7 +40,17 @@ def evaluate(
       ckptswap evaluate segment.safetensors --data lab:mni --metric dice --limit 16
       ckptswap evaluate segment.safetensors reconstruct.safetensors --data lab:mni --metric dice,iou --limit 16
       ckptswap evaluate reconstruct.safetensors --data lab:mni --target input --metric psnr --format json
+      ckptswap evaluate segment.safetensors --data lab:mni --metric dice --limit 16 --explain
     """
+    if explain:
+        if len(checkpoints) > 1 or output.format in ("csv", "md"):
+            raise UsageError("--explain is about one checkpoint, as a table or json", remedy="leave the rest out")
+        explanation = api.explain(checkpoints[0], exclude=exclude, **fit, **names, **task_keywords(task))
+        output.emit(
+            explained.explain_json(explanation),
+            table=lambda document: explained.explain_table(document, output.style),
+        )
+        return
     comparison = api.evaluate(checkpoints, exclude=exclude, **fit, **names, **task_keywords(task))
     output.emit(
         report.evaluate_json(comparison),

@@ -93,6 +93,10 @@ def _sides(spec: str) -> tuple[str | None, str]:
     return None, spec
 
 
+def _absolute(spec: str) -> str:
+    return "+".join(os.path.abspath(side) for side in _sides(spec) if side is not None)
+
+
 @dataclass(frozen=True)
 class Lora:
     """What of an adapter's configuration decides its products."""
@@ -292,4 +296,4 @@ def _fits(product: Product) -> bool:
     return (rows, weight.numel // rows) == ((inner, outer) if product.is_transposed else (outer, inner))
 
 
-FORMAT = Format("peft adapter", open_adapter, inside=_inside, named=open_merged)
+FORMAT = Format("peft adapter", open_adapter, inside=_inside, named=open_merged, absolute=_absolute)

@@ -8,10 +8,9 @@ from typing import Any
 
 from rich.text import Text
 
-from ckptswap.report.findings import finding_lines
 from ckptswap.report.heatmap import heat_lines
-from ckptswap.report.kinds import kind_lines
 from ckptswap.report.layout import render
+from ckptswap.report.screen import finding_lines, kind_lines
 from ckptswap.report.text import Style
 from ckptswap.sweep.result import Finding, Row, SweepResult
 
@@ -258,6 +257,37 @@ def evaluate(rename: Rename = same) -> dict[str, Any]:
             {"a": a, "b": b, "metric": dice, "difference": 0.03, "ci_low": 0.021, "ci_high": 0.04},
             {"a": a, "b": b, "metric": "psnr", "difference": None, "ci_low": None, "ci_high": None},
         ],
+    }
+
+
+def explain(rename: Rename = same) -> dict[str, Any]:
+    look = {"name": rename("image"), "shape": [3, 96, 96], "dtype": "float32", "low": -2.1179, "high": 2.64}
+    return {
+        "schema": "ckptswap.explain/1",
+        "below_trivial": [rename("iou")],
+        "checkpoint": rename("runs/x/segment.safetensors"),
+        "model": rename("smp:Unet"),
+        "model_args": {"encoder_name": "resnet18", "classes": 3},
+        "parameters": 14_328_354,
+        "dtype": "float32",
+        "data": rename("scans/val"),
+        "samples": 72,
+        "groups": 9,
+        "batch_size": 8,
+        "normalize": "0.485,0.456,0.406/0.229,0.224,0.225",
+        "resize": "96x96",
+        "ignore": 255,
+        "reads": "logits",
+        "inputs": [look],
+        "targets": [{"name": "target", "shape": [96, 96], "dtype": "int64", "low": 0, "high": 2}],
+        "output": {"name": "output", "shape": [3, 96, 96], "dtype": "float32", "low": None, "high": None},
+        "classes": [{"class": number, "share": 0.1} for number in range(10)],
+        "metrics": [
+            {"name": rename("iou"), "direction": "max", "score": 0.1031, "trivial": 0.3122},
+            {"name": "mse", "direction": "min", "score": 0.25, "trivial": None},
+        ],
+        "notes": [rename("mask value 255 is not scored, as the layout of the folder says")],
+        "warnings": ["a batch norm without running statistics makes scores depend on the batch size"],
     }
 
 

@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from ckptswap.report.checkpoint import show_table
 from ckptswap.report.diff import diff_table
 from ckptswap.report.evaluate import evaluate_table
+from ckptswap.report.explain import explain_table
 from ckptswap.report.screen import sweep_table
 from ckptswap.report.text import Style
 
@@ -28,6 +29,7 @@ RENDERERS: dict[str, Callable[[Style], str]] = {
     "diff-every": lambda style: diff_table(samples.diff(), style, every=True),
     "diff-by-layer": lambda style: diff_table(samples.grouped(), style),
     "evaluate": lambda style: evaluate_table(samples.evaluate(), style),
+    "explain": lambda style: explain_table(samples.explain(), style),
 }
 STYLES = {"80": Style(80), "160": Style(160), "80-ascii": Style(80, ascii=True)}
 

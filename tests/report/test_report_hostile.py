@@ -17,13 +17,13 @@ from report_samples import findings_text, heatmap, kind_summary
 from rich.cells import cell_len
 
 from ckptswap.report.checkpoint import show_csv, show_md, show_table
-from ckptswap.report.diff import diff_csv, diff_md, diff_table
+from ckptswap.report.diff import diff_csv, diff_md, diff_table, threeway_table
 from ckptswap.report.evaluate import evaluate_csv, evaluate_md, evaluate_table
+from ckptswap.report.explain import explain_table
 from ckptswap.report.plan import plan_table
 from ckptswap.report.screen import sweep_table
 from ckptswap.report.sweep import sweep_csv, sweep_json, sweep_md
 from ckptswap.report.text import Style, dump_json
-from ckptswap.report.threeway import threeway_table
 
 Rename = Callable[[str], str]
 TERMINAL: dict[str, Callable[[Rename, Style], str]] = {
@@ -35,6 +35,7 @@ TERMINAL: dict[str, Callable[[Rename, Style], str]] = {
     "diff": lambda rename, style: diff_table(samples.diff(rename), style, every=True),
     "diff-by": lambda rename, style: diff_table(samples.grouped(rename), style),
     "evaluate": lambda rename, style: evaluate_table(samples.evaluate(rename), style),
+    "explain": lambda rename, style: explain_table(samples.explain(rename), style),
     "threeway": lambda rename, style: threeway_table(samples.threeway(rename), style, every=True),
     "plan": lambda rename, style: plan_table(samples.plan(rename), style),
 }
@@ -55,6 +56,7 @@ JSON: dict[str, Callable[[Rename], dict[str, Any]]] = {
     "show": lambda rename: samples.show(rename=rename),
     "diff": samples.diff,
     "evaluate": samples.evaluate,
+    "explain": samples.explain,
 }
 STYLES = [Style(80), Style(1000), Style(80, colour=True), Style(80, ascii=True), Style(40)]
 SGR = re.compile(r"\x1b\[[0-9;]*m")

@@ -136,7 +136,7 @@ def test_hyperparameters_that_are_objects_are_refused_by_name(save: Save) -> Non
 def test_what_lies_beside_the_hyperparameters_is_told_in_time(save: Save) -> None:
     pytest.importorskip("lightning")
     with open_checkpoint(save("a.ckpt", 1, width={"a": [1, {"b": 2}]})) as checkpoint:
-        with pytest.raises(ModelError, match="lightning:lit.py:Net"):
+        with pytest.raises(ModelError, match=r"lightning:lit\.py:Net"):
             load_model(TaskSpec(model="lightning:lit.py:Net"), checkpoint)
         with pytest.raises(ModelError, match=r"lit\.py has no 'Nett': did you mean 'Net'"):
             load_model(TaskSpec(model="lightning:lit.py:Nett"), checkpoint)

@@ -111,9 +111,7 @@ def built(name: str, args: Mapping[str, Any]) -> Any:
     with _offline(), _quiet(), faults_of(what, ModelError):
         with torch.device("meta"):  # whoever bounds its size counts before memory is taken
             model_class._from_config(_config(form, args), **chosen)
-        model = call(what, model_class._from_config, {"config": _config(form, args), **chosen}, ModelError)
-    mask_always()
-    return model
+        return call(what, model_class._from_config, {"config": _config(form, args), **chosen}, ModelError)
 
 
 def mask_always() -> None:
