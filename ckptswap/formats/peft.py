@@ -51,7 +51,9 @@ def open_adapter(weights: ByteSource, folder: Folder) -> Checkpoint:
     checkpoint = open_file(weights, folder)
     with closing(folder.open(CONFIG)) as file:
         text = file.whole(CONFIG_MOST).decode("utf-8", "replace")
-    checkpoint.path, checkpoint.format = folder.name, FORMAT.name
+    is_plain = weights.name.endswith(_WEIGHTS[0])
+    checkpoint.path = folder.name
+    checkpoint.format = FORMAT.name if is_plain else f"{FORMAT.name}, {checkpoint.format}"
     checkpoint.home = Home(folder.path, has_index=False) if folder.path else None
     checkpoint.metadata = {**checkpoint.metadata, CONFIG_KEY: text}
     return checkpoint
@@ -74,11 +76,10 @@ def open_merged(spec: str) -> Checkpoint:
     return base.holding(
         tensors,
         path=f"peft:{spec}",
-        format=FORMAT.name,
+        format="merged adapter",
         notes=(*base.notes, f"{base.path} with the products of {adapter.path} added"),
         sources=(*base.sources, *adapter.sources),
         checksums=(*base.checksums, *adapter.checksums),
-        home=None,
         beside=(),
         stale=(),
     )
