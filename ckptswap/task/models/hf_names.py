@@ -10,7 +10,7 @@ import copy
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -24,7 +24,7 @@ from ckptswap.checkpoint import Checkpoint, Entry, Tensor
 from ckptswap.errors import ModelError
 from ckptswap.formats.torch_pickle import DTYPES
 from ckptswap.registry import library
-from ckptswap.renaming import limited, renamed
+from ckptswap.renaming import renamed
 from ckptswap.task.arrays import bytes_of, to_torch
 from ckptswap.task.callables import first_line
 
@@ -98,16 +98,14 @@ def as_loaded(model: nn.Module, checkpoint: Checkpoint) -> tuple[Checkpoint, str
     modeling = sys.modules.get("transformers.modeling_utils")
     if modeling is None or not isinstance(model, modeling.PreTrainedModel):
         return checkpoint, None
-    left = _left(model, checkpoint)
-    read = limited(checkpoint, [name for name in checkpoint if name not in left]) if left else checkpoint
-    new, conversions = _places(model, read)
+    new, conversions = _places(model, checkpoint)
     if not new and not conversions:
-        return read, None
+        return checkpoint, None
     converted = [tensor for conversion in conversions for tensor in conversion.tensors()]
     taken = {entry.name for conversion in conversions for _, entry in conversion.members}
     changed = f"{len(new) + len(taken)} of the {len(checkpoint)} tensors of {checkpoint.path}"
     return (
-        renamed(read, new).holding(converted, without=taken),
+        renamed(checkpoint, new).holding(converted, without=taken),
         f"{changed} are taken as transformers loads them, to match the model",
     )
 
@@ -139,9 +137,12 @@ def _places(model: Any, checkpoint: Checkpoint) -> tuple[dict[str, str], list[Co
     return new, conversions
 
 
-def _left(model: Any, checkpoint: Checkpoint) -> set[str]:
-    """The names that the library leaves unread."""
-    state, buffers = model.state_dict(), [name for name, _ in model.named_buffers()]
+def unread(model: nn.Module, names: Iterable[str]) -> set[str]:
+    """Which of these, for which a model has no place, its library leaves unread: buffers that old files hold."""
+    modeling = sys.modules.get("transformers.modeling_utils")
+    if modeling is None or not isinstance(model, modeling.PreTrainedModel):
+        return set()
+    buffers = [name for name, _ in model.named_buffers()]
     old = [pattern for end, pattern in _NOT_SAVED_ANY_MORE.items() if any(own.endswith(end) for own in buffers)]
     patterns = [re.compile(pattern) for pattern in (*(model._keys_to_ignore_on_load_unexpected or ()), *old)]
-    return {name for name in checkpoint if name not in state and any(test.search(name) for test in patterns)}
+    return {name for name in names if any(test.search(name) for test in patterns)}
