@@ -455,11 +455,3 @@ def test_a_base_models_names_are_found_under_any_head(name: str, base: str) -> N
     fit = fitted(spec, args, arrays, partial=True)
     assert set(fit.missing) <= {key for key in own if not key.startswith(base)}
     assert len(fit.loaded) == len(arrays)
-
-
-def test_words_beyond_the_embedding_are_told(save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    folder = with_tokenizer(save("llama", "net", config={"vocab_size": 10}))
-    Path("texts.txt").write_text("w3 w4 w5\nw18 w19 w3\n" * 3)
-    with pytest.raises(cs.errors.CkptswapError, match=r"embedding|vocabulary|tokens"):
-        cs.evaluate(folder, data="text:texts.txt", metric="perplexity", threads=1)
