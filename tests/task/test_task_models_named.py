@@ -10,13 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sweeping import prepare
 from torch import Tensor, nn
 
 import ckptswap as cs
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import MismatchError, ModelError
+from ckptswap.executors.pool import worker_spec_of
 from ckptswap.formats import open_checkpoint
+from ckptswap.records import from_json
 from ckptswap.scoring.graph import capture
+from ckptswap.sweep.rebuild import rebuilt, variants_of
+from ckptswap.sweep.spec import SweepSource
 from ckptswap.task.models.build import build_model, build_named
 from ckptswap.task.models.named import model_of
 from ckptswap.task.spec import TaskSpec
@@ -399,14 +404,21 @@ def test_a_grafted_folder_opens_where_its_recipient_did(save: Save, tmp_path: Pa
         assert torch.equal(value, (theirs if ".layers.0." in name else ours).state_dict()[name]), name
 
 
-def test_jobs_find_fused_experts_again(save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_finds_fused_experts_again(save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "own.py").write_text(OWN)
-    folders = [save("mixtral", side, seed) for seed, side in enumerate("ab")]
-    how: dict[str, Any] = {"data": "own.py:texts", "metric": "own.py:error", "batch_size": 4, "threads": 1}
-    alone = cs.sweep(*folders, by="layer", run="alone", **how)
-    shared = cs.sweep(*folders, by="layer", run="shared", jobs=2, **how)
-    assert [row.score for row in shared.rows] == [row.score for row in alone.rows]
+    Path("own.py").write_text(OWN)
+    donor, recipient = (open_checkpoint(save("mixtral", side, seed)) for seed, side in enumerate("ab"))
+    spec = TaskSpec(data="own.py:texts", metrics=("own.py:error",), batch_size=4, threads=1)
+    proposal = prepare(donor, recipient, spec, by=[("layer",)], run_dir="run")
+    order = worker_spec_of(proposal, [proposal.variants])
+    order.write()
+    inputs = proposal.task.first_inputs()
+    here = {score.variant: score.output for score in proposal.scorer.outputs(0, inputs, proposal.variants)}
+    common, [shard] = order.common, order.shards
+    with rebuilt(from_json(SweepSource, common), proposal.folder) as scorer:
+        there = {score.variant: score.output for score in scorer.outputs(0, inputs, variants_of(shard))}
+    assert here.keys() == there.keys()
+    assert all(torch.equal(output, there[variant]) for variant, output in here.items())
 
 
 # Real files that differ from their model by little ---------------------------------------------------------------
