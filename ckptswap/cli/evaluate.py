@@ -8,7 +8,18 @@ import typer
 
 from ckptswap import api
 from ckptswap.cli.completion import complete_names
-from ckptswap.cli.flags import FILE, NAMES, PARTIAL, TASK, Keywords, OutputFlags, Patterns, flags, task_keywords
+from ckptswap.cli.flags import (
+    FILE,
+    NAMES,
+    NEVER,
+    PARTIAL,
+    TASK,
+    Keywords,
+    OutputFlags,
+    Patterns,
+    flags,
+    task_keywords,
+)
 from ckptswap.errors import EXIT_PARTIAL, UsageError
 from ckptswap.report import evaluate as report
 from ckptswap.report import explain as explained
@@ -36,7 +47,7 @@ def evaluate(
         typer.Option(
             "--explain", help="Say what was inferred: model, data, the first sample, a constant's score."
         ),
-        FILE,
+        NEVER,
     ] = False,
 ) -> None:
     """Score checkpoints on the same samples, with intervals, and their differences, paired.
