@@ -12,22 +12,29 @@ from ckptswap.task.tree import Tree
 
 _CONVOLUTIONS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
 """By the number of an input's dimensions."""
+_OF_DTYPES = ("dtype", "scalar type", "half", "bfloat16")
+"""Of what torch says where dtypes do not fit."""
 _COLORS = {(1, 3): "grey, and the model takes RGB: --data-args color=rgb reads a folder's so",
            (3, 1): "RGB, and the model takes grey: --data-args color=grey reads a folder's so"}  # fmt: skip
 
 
-def diagnosed(model: nn.Module, inputs: Tree) -> ModelError | None:
-    """The first of the usual mismatches that input and model have; None where there is none of them.
+def diagnosed(model: nn.Module, inputs: Tree, reason: str) -> ModelError | None:
+    """The first of the usual mismatches that input and model have, where `reason`, what was raised, may mean it;
+    None where there is none of them.
 
     >>> import torch
-    >>> fault = diagnosed(nn.Embedding(4, 2), torch.tensor([[1, 7]]))
+    >>> fault = diagnosed(nn.Embedding(4, 2), torch.tensor([[1, 7]]), "index out of range in self")
     >>> fault.message
     "the inputs hold the token 7, and the model's embedding ends at 3"
     """
-    for fault in (_beyond_the_embedding, _longer_than_positions, _of_other_channels, _of_several_dtypes):
-        found = fault(model, inputs)
-        if found is not None:
-            return ModelError(found[0], remedy=found[1])
+    said = reason.lower()
+    looked_for = [_beyond_the_embedding, _longer_than_positions]
+    looked_for += [_of_other_channels] if "channel" in said else []
+    looked_for += [_of_several_dtypes] if any(word in said for word in _OF_DTYPES) else []
+    for look in looked_for:
+        sentence = look(model, inputs)
+        if sentence is not None:
+            return ModelError(sentence[0], remedy=sentence[1])
     return None
 
 

@@ -137,7 +137,7 @@ class Task:
                 with self._watch.unchanged(), faults_of(what, ModelError, _FIT):
                     given = call(self.model, inputs)
             except ModelError as failure:
-                raise diagnosed(self.model, inputs) or failure from failure.__cause__
+                raise diagnosed(self.model, inputs, str(failure)) or failure from failure.__cause__
             output = self.pick(given)
         if not output.dim() or len(output) != size_of(inputs):
             raise ModelError(

@@ -1,4 +1,4 @@
-"""Two folders of a language model, a text and nothing more: scores equal a plain loop, by replay where it can be."""
+"""Two folders of a language model, a text and nothing more: scores equal a plain loop, by replay."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     own = Tokenizer(models.WordLevel({word: at for at, word in enumerate(WORDS)}, unk_token="<unk>"))
     own.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=own, pad_token="<pad>", unk_token="<unk>")
-    sizes = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
     config = LlamaConfig(vocab_size=len(WORDS), max_position_embeddings=32, tie_word_embeddings=True, **sizes)
     for seed, name in enumerate("AB"):
         torch.manual_seed(seed)

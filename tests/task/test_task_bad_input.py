@@ -88,16 +88,16 @@ def images(folder: str, *masks: np.ndarray, rgb: bool = True) -> None:
 def test_grey_images_into_an_rgb_model(sweep: Callable[..., str]) -> None:
     images("grey", *[np.array([0, 1])] * 8, rgb=False)
     assert sweep("Classes", data="grey") == (
-        "the images are grey, and the model takes RGB: --data-args color=rgb reads a folder's so, or save them as the "
-        "model takes them"
+        "the images are grey, and the model takes RGB: --data-args color=rgb reads a folder's so, or save them as "
+        "the model takes them"
     )
 
 
 def test_masks_with_more_classes_than_the_model(sweep: Callable[..., str]) -> None:
     images("many", *[np.array([0, 1, 7])] * 8)
     assert sweep("Classes", data="many") == (
-        "a mask holds the class 7, but the model tells 3 classes apart: pass --ignore VALUE to leave such pixels out, "
-        "or a model with more classes"
+        "a mask holds the class 7, but the model tells 3 classes apart: pass --ignore VALUE to leave such pixels "
+        "out, or a model with more classes"
     )
 
 
@@ -127,8 +127,8 @@ def test_class_labels_by_a_metric_of_masks(sweep: Callable[..., str]) -> None:
 
 def test_tokens_beyond_the_embedding(sweep: Callable[..., str]) -> None:
     assert sweep("Words", data="own.py:tokens", data_args={"high": 50}, metric="perplexity") == (
-        "the inputs hold the token 49, and the model's embedding ends at 4: use the model's own tokenizer, for text "
-        "--data-args tokenizer=FOLDER"
+        "the inputs hold the token 49, and the model's embedding ends at 4: use the model's own tokenizer, for "
+        "text --data-args tokenizer=FOLDER"
     )
 
 
@@ -149,8 +149,8 @@ def test_a_model_of_several_dtypes(sweep: Callable[..., str]) -> None:
 def test_a_text_of_one_line(sweep: Callable[..., str]) -> None:
     Path("one.txt").write_text("a b c\n")
     assert sweep("Words", data="text:one.txt", metric="perplexity") == (
-        "one.txt is one line, and a line is a document: put each document on a line of its own, or cut it into pieces: "
-        "--data-args block=256"
+        "one.txt is one line, and a line is a document: put each document on a line of its own, or cut it into "
+        "pieces: --data-args block=256"
     )
 
 
