@@ -133,8 +133,8 @@ def scores(folder: Path, rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.nda
     from ckptswap.scoring.schedule import cone_of
     from ckptswap.scoring.variant import BASELINE
     from ckptswap.sweep.plan import variant_id
+    from ckptswap.sweep.run_folder.blocks import Scores
     from ckptswap.sweep.run_folder.folder import RunFolder
-    from ckptswap.sweep.scores import Scores
     from ckptswap.task.models.build import build_model, model_of
 
     plan, blocks = RunFolder(folder / "exact").read()

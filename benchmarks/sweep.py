@@ -207,7 +207,7 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
 
 def sweep_of(task: Any, donor: Any, recipient: Any) -> tuple[Any, Any]:
     """Spec and sides of a sweep, tensor by tensor."""
-    from ckptswap.sweep.opening import Sides
+    from ckptswap.sweep.sides import Sides
     from ckptswap.sweep.spec import SweepSpec
 
     return SweepSpec((donor.path,), recipient.path, task, by=(("tensor",),)), Sides((donor,), recipient)

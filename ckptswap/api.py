@@ -23,6 +23,7 @@ from ckptswap.given import (
     Given,
     Names,
     Patterns,
+    args_of,
     listed,
     opened,
     plain,
@@ -31,12 +32,12 @@ from ckptswap.given import (
     task_of,
     tell_unmatched,
 )
+from ckptswap.lab.trainspec import TrainSpec
 from ckptswap.messages import listener, note, warn
 from ckptswap.moments import Moments
 from ckptswap.renaming import strip_all
 from ckptswap.selection import Selection
 from ckptswap.sweep.run_folder.overwrite import refuse_precious
-from ckptswap.task.spec import parse_args
 
 if TYPE_CHECKING:
     from ckptswap.diff import Diff
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from ckptswap.lab.reporting import Reproduced
     from ckptswap.lab.train import TrainResult
     from ckptswap.report.charts import Picture
-    from ckptswap.statistics.comparison import Comparison
+    from ckptswap.statistics import Comparison
     from ckptswap.sweep.agreement import Agreement
     from ckptswap.sweep.result import SweepResult
     from ckptswap.sweep.select import Choice
@@ -94,7 +95,7 @@ def save(checkpoint: Given, path: Path_, *, force: bool = False, drop_unread: bo
     """
     with ExitStack() as stack:
         source = opened(checkpoint, stack)
-        write_checkpoint(source, path, force=force, metadata=source.metadata, drop_unread=drop_unread)
+        write_checkpoint(source, path, force=force, drop_unread=drop_unread)
     return Path(path)
 
 
@@ -118,8 +119,7 @@ def show(
     """
     selection = selection_of(only, exclude, layers, kind)
     with ExitStack() as stack:
-        source = opened(checkpoint, stack)
-        _tell_notes(source)
+        [source] = _noted(stack, checkpoint)
         entries = tuple(selection.pick(source))
         tell_unmatched(selection, source)
         if not stats:
@@ -147,14 +147,13 @@ def diff(
 
     >>> import ckptswap as cs, numpy as np
     >>> before = {"conv.weight": np.zeros((2, 1, 3, 3)), "conv.bias": np.zeros(2)}
-    >>> found = cs.diff(before, before | {"conv.bias": np.ones(2)})
-    >>> [(row.name, row.changed) for row in found.rows if row.status == "changed"]
+    >>> changes = cs.diff(before, before | {"conv.bias": np.ones(2)})
+    >>> [(row.name, row.changed) for row in changes.rows if row.status == "changed"]
     [('conv.bias', 2)]
     """
     selection, how = selection_of(only, exclude, layers, kind), Names.of(**names)
     with ExitStack() as stack:
-        left, right = opened(a, stack), opened(b, stack)
-        _tell_notes(left, right)
+        left, right = _noted(stack, a, b)
         _tell_hints(how, right, left)
         left, right = how.matched(left, right)
         with listener().progress("comparing") as progress:
@@ -168,11 +167,10 @@ def diff3(
     a: Given,
     b: Given,
     *,
-    only: Patterns = (),
-    exclude: Patterns = (),
-    layers: Patterns = (),
-    kind: Patterns = (),
-    **names: Any,
+    map: Patterns = (),
+    map_file: Path_ | None = None,
+    strip_prefix: str | None = None,
+    **selected: Patterns,
 ) -> ThreeWay:
     """What two checkpoints made of a third that they came from. Arguments and errors are those of `diff`.
 
@@ -181,10 +179,9 @@ def diff3(
     >>> [(row.name, row.status) for row in diff3(base, a, base).rows]
     [('b', 'unchanged'), ('w', 'a')]
     """
-    selection, how = selection_of(only, exclude, layers, kind), Names.of(**names)
+    selection, how = selection_of(**selected), Names.of(map, map_file, strip_prefix)
     with ExitStack() as stack:
-        root, left, right = (opened(given, stack) for given in (base, a, b))
-        _tell_notes(root, left, right)
+        root, left, right = _noted(stack, base, a, b)
         _tell_hints(how, root, left, right)
         root, left, right = how.all_matched(root, left, right)
         with listener().progress("comparing") as progress:
@@ -223,11 +220,6 @@ def planned_transplant(
     return plan
 
 
-def warn_of_loss(plan: Transplant, out: Path_ | None = None) -> None:
-    """Tell what the recipient holds that will not be written, or that changes with what is taken."""
-    warn(lazy.transplant.left_behind(plan, out))
-
-
 def transplant(
     donor: Given,
     recipient: Given,
@@ -258,10 +250,15 @@ def transplant(
     with ExitStack() as stack:
         plan = planned_transplant(donor, recipient, stack, **selected)
         if out is not None:
-            warn_of_loss(plan, out)
+            warn(lazy.transplant.left_behind(plan, out))
             return open(carried_out(plan, out, force=force, link=link, drop_unread=drop_unread))
         stack.pop_all()  # the variant reads from both for as long as it lives
-        return _named(plan)
+        name = plan.default_output.name  # as the command would name its file
+        if plan.alpha != 1:
+            stem = name.removesuffix(".safetensors")
+            name = f"{stem}*{plan.alpha:g}{name[len(stem) :]}"
+        plan.variant.path = str(Path(plan.recipient.path).parent / name)
+        return plan.variant
 
 
 def carried_out(plan: Transplant, out: Path_ | None = None, **how: Any) -> Path:
@@ -292,7 +289,7 @@ def evaluate(
     given, spec = several(checkpoints, "checkpoint"), task_of(task, exclude, partial)
     names = Names.of(map, map_file, strip_prefix)
     with ExitStack() as stack, listener().progress("evaluating", unit=" samples") as progress:
-        sources = names.renamed(*(opened(each, stack) for each in given))
+        sources = names.renamed(*(opened(side, stack) for side in given))
         evaluation = lazy.evaluate.evaluate(sources, spec, progress)
         warn(str(unmatched) for unmatched in evaluation.unmatched(Selection(exclude=spec.exclude)))
     comparison = lazy.comparison.compare(evaluation)
@@ -454,10 +451,9 @@ def convert(
     'a.pt'
     """
     with ExitStack() as stack:
-        checkpoint = opened(source, stack)
-        _tell_notes(checkpoint)
+        [checkpoint] = _noted(stack, source)
         note(lazy.companions.left_behind(checkpoint, target))
-        [named] = strip_all([checkpoint], strip_prefix) if strip_prefix else [checkpoint]
+        [named] = strip_all([checkpoint], strip_prefix)
         with listener().progress("converting") as progress:
             return write_checkpoint(
                 named,
@@ -493,23 +489,20 @@ def train(
     """Train a network to segment, or to reconstruct its input, and write its checkpoint to `out`.
 
     `init_from` is a checkpoint to start from, `save_init` where to keep the network as it was before the first
-    step; `how` are the fields of `ckptswap.lab.train.TrainSpec`. Raises what `ckptswap.lab.train.train` raises.
+    step; `how` are the fields of `ckptswap.lab.trainspec.TrainSpec`. Raises as `ckptswap.lab.train.train` does.
     """
-    for name in ("model_args", "data_args"):
-        if not isinstance(how.get(name, {}), Mapping):
-            how[name] = parse_args(",".join(listed(how[name])))
+    for name in {"model_args", "data_args"} & how.keys():
+        how[name] = args_of(how[name])
     if "freeze" in how:
         how["freeze"] = tuple(kind for text in listed(how["freeze"]) for kind in text.split(","))
-    spec = lazy.train.TrainSpec(task, **how)
+    spec = TrainSpec(task, **how)
+    first, start = (None if path is None else Path(path) for path in (init_from, save_init))
     with listener().progress(f"train {task}", unit=" steps") as tell:
-        return lazy.train.train(
-            spec,
-            Path(out),
-            init_from=None if init_from is None else Path(init_from),
-            save_init=None if save_init is None else Path(save_init),
-            progress=lambda step, loss: tell(step, spec.steps, f"loss {loss:.4f}"),
-            force=force,
-        )
+
+        def progress(step: int, loss: float) -> None:
+            tell(step, spec.steps, f"loss {loss:.4f}")
+
+        return lazy.train.train(spec, Path(out), init_from=first, save_init=start, progress=progress, force=force)
 
 
 def demo(folder: Path_ = "ckptswap-demo", *, command: str | None = None) -> Demo:
@@ -563,24 +556,15 @@ def reproduce(
     return lazy.reporting.leave_report(planned, outcome, listener().say)
 
 
-def _tell_notes(*checkpoints: Checkpoint) -> None:
-    """What a reader should know of each file."""
+def _noted(stack: ExitStack, *given: Given) -> list[Checkpoint]:
+    """Open what is given, and tell what a reader should know of each file."""
+    checkpoints = [opened(side, stack) for side in given]
     for checkpoint in checkpoints:
-        note(f"{checkpoint.path}: {note}" for note in checkpoint.notes)
-        if checkpoint.unread:
-            listener().warn(str(checkpoint.unread_note))
+        note(f"{checkpoint.path}: {text}" for text in checkpoint.notes)
+        warn([str(checkpoint.unread_note)] if checkpoint.unread else [])
+    return checkpoints
 
 
 def _tell_hints(names: Names, reference: Checkpoint, *others: Checkpoint) -> None:
     """Where their names are apart, and which flags would help."""
     note(hint for other in others if (hint := names.hint(other, reference)))
-
-
-def _named(plan: Transplant) -> Checkpoint:
-    """The variant by the name that the command would give its file, and by its alpha, beside the recipient."""
-    name = plan.default_output.name
-    if plan.alpha != 1:
-        stem = name.removesuffix(".safetensors")
-        name = f"{stem}*{plan.alpha:g}{name[len(stem) :]}"
-    plan.variant.path = str(Path(plan.recipient.path).parent / name)
-    return plan.variant

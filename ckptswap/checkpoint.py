@@ -10,17 +10,16 @@ import hashlib
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, InitVar, dataclass, field, replace
 from math import prod
 from pathlib import Path
 from threading import Event
-from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from ckptswap import dtypes
-from ckptswap.errors import FormatError, MismatchError, UsageError, listing, near
+from ckptswap.errors import FormatError, MismatchError, listing, near
 from ckptswap.naming import classify, is_counter
 from ckptswap.sources import (
     CHUNK,
@@ -29,6 +28,7 @@ from ckptswap.sources import (
     FileRange,
     MemorySource,
     TensorSource,
+    array_of,
     chunks,
     page_aligned,
 )
@@ -36,8 +36,8 @@ from ckptswap.storage import ByteSource, LocalFile
 from ckptswap.ties import Ties, ties_of
 from ckptswap.watching import Watch, unwatched
 
-NAME_SHOWN = 80
-"""Letters of a name that a sentence has room for."""
+NAME_MOST = 10_000
+"""Letters of a tensor's name. Real ones have some hundred, and what looks at a name's parts takes their square."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,11 @@ class Tensor:
     name: str
     shape: tuple[int, ...]
     dtype: str
-    source: TensorSource
+    source: TensorSource = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Tensor):
     """One tensor's name, place, shape and dtype (as safetensors spells it); not its values.
 
     >>> entry = Checkpoint.from_arrays({"c.weight": np.zeros((4, 3, 3, 3), np.float32)})["c.weight"]
@@ -59,12 +59,8 @@ class Entry:
     ('c', 'conv.weight', 108, 432)
     """
 
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
     layer: str
     kind: str
-    source: TensorSource = field(compare=False, repr=False)
 
     @property
     def numel(self) -> int:
@@ -91,17 +87,18 @@ class Entry:
         return chunks(self.source, self.nbytes, size)
 
 
-NAME_MOST = 10_000
-"""Letters of a tensor's name. Real ones have some hundred, and what looks at a name's parts takes their square."""
-
-
-def _refuse_long_names(names: Iterable[str], path: str) -> None:
-    longest = max(names, key=len, default="")
+def _entries(tensors: Iterable[Tensor], path: str) -> dict[str, Entry]:
+    """Tensors by name, with their layers and kinds, of which the shapes of all tell. Raises `FormatError`."""
+    by_name = {tensor.name: tensor for tensor in tensors}
+    longest = max(by_name, key=len, default="")
     if len(longest) > NAME_MOST:
         raise FormatError(
             f"{path} has a tensor whose name takes {len(longest):,} letters, beginning {longest[:40]!r}",
             remedy=f"{NAME_MOST:,} is the most",
         )
+    places = classify({name: tensor.shape for name, tensor in by_name.items()})
+    return {name: Entry(name, tensor.shape, tensor.dtype, tensor.source, *places[name])
+            for name, tensor in by_name.items()}  # fmt: skip
 
 
 def stale_note(stale: Sequence[str]) -> str:
@@ -111,16 +108,6 @@ def stale_note(stale: Sequence[str]) -> str:
     'it also carries optimizer, which belongs to these tensors'
     """
     return f"it also carries {listing(stale)}, which belongs to these tensors"
-
-
-class Digest(Protocol):
-    """A hash that is being computed: hashlib's, xxhash's."""
-
-    def update(self, content: bytes | memoryview, /) -> None:
-        """Take in more bytes."""
-
-    def hexdigest(self) -> str:
-        """The hash, in hexadecimal."""
 
 
 class Damage(NamedTuple):
@@ -147,6 +134,7 @@ class Home(NamedTuple):
     has_index: bool
 
 
+@dataclass(eq=False, repr=False)
 class Checkpoint(Mapping[str, Entry]):
     """A lazy ordered map name → `Entry`, in the order of the file.
 
@@ -163,42 +151,29 @@ class Checkpoint(Mapping[str, Entry]):
     (['w'], 'F64', [0.0, 1.0, 2.0])
     """
 
-    def __init__(
-        self,
-        tensors: Iterable[Tensor],
-        *,
-        path: str,
-        format: str,
-        metadata: Mapping[str, str] | None = None,
-        notes: Iterable[str] = (),
-        sources: Iterable[ByteSource] = (),
-        checksums: Iterable[Checksums] = (),
-        home: Home | None = None,
-        renames: Mapping[str, str] | None = None,
-        unread: Mapping[str, str] | None = None,
-        ties: Ties | None = None,
-        beside: Iterable[str] = (),
-        stale: Iterable[str] = (),
-    ) -> None:
-        listed = list(tensors)
-        _refuse_long_names((tensor.name for tensor in listed), path)
-        places = classify({tensor.name: tensor.shape for tensor in listed})
-        self._entries = {
-            tensor.name: Entry(tensor.name, tensor.shape, tensor.dtype, *places[tensor.name], tensor.source)
-            for tensor in listed
-        }
-        self.path = path
-        self.format = format
-        self.metadata: Mapping[str, str] = dict(metadata or {})
-        self.notes = tuple(notes)
-        self.sources = tuple(sources)
-        self.checksums = tuple(checksums)
-        self.home = home
-        self.renames: Mapping[str, str] = dict(renames or {})
-        self.unread: Mapping[str, str] = dict(unread or {})
-        self.ties = ties or Ties()
-        self.beside = tuple(beside)
-        self.stale = tuple(stale)
+    tensors: InitVar[Iterable[Tensor]]
+    _: KW_ONLY
+    path: str
+    format: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    sources: Sequence[ByteSource] = ()
+    checksums: Sequence[Checksums] = ()
+    home: Home | None = None
+    renames: Mapping[str, str] = field(default_factory=dict)
+    unread: Mapping[str, str] = field(default_factory=dict)
+    ties: Ties = field(default_factory=Ties)
+    beside: Sequence[str] = ()
+    stale: Sequence[str] = ()
+
+    def __post_init__(self, tensors: Iterable[Tensor]) -> None:
+        self._entries = _entries(tensors, self.path)
+        for name in ("notes", "sources", "checksums", "beside", "stale"):
+            setattr(self, name, tuple(getattr(self, name)))
+
+    # A mapping's own equality would call checkpoints equal whose values were never compared.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     def __getitem__(self, name: str) -> Entry:
         return self._entries[name]
@@ -209,22 +184,10 @@ class Checkpoint(Mapping[str, Entry]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries
-
-    def __eq__(self, other: object) -> bool:
-        """Identity: a mapping's own equality would call checkpoints equal whose values were never compared."""
-        return self is other
-
-    def __hash__(self) -> int:
-        return id(self)
-
     def __enter__(self) -> Checkpoint:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -258,11 +221,9 @@ class Checkpoint(Mapping[str, Entry]):
         """
         if not names:
             return self
-        shapes = {name: self[names.get(name, name)].shape for name in dict.fromkeys([*self, *names])}
-        places = classify(shapes)
-        new = {name: replace(self[old], name=name, layer=places[name][0], kind=places[name][1])
-               for name, old in names.items()}  # fmt: skip
-        return self._but(_entries={**self._entries, **new})
+        new = [replace(self[old], name=name) for name, old in names.items()]
+        placed = _entries([*self.values(), *new], self.path)
+        return self._but(_entries={**self._entries, **{name: placed[name] for name in names}})
 
     def holding(self, tensors: Iterable[Tensor], *, without: Container[str] = (), **facts: Any) -> Checkpoint:
         """The same checkpoint with these tensors in the place of its own, or beside them, and without what is
@@ -274,10 +235,7 @@ class Checkpoint(Mapping[str, Entry]):
         """
         kept = {name: entry for name, entry in self.items() if name not in without}
         every = {**kept, **{tensor.name: tensor for tensor in tensors}}
-        _refuse_long_names(every, self.path)
-        places = classify({name: tensor.shape for name, tensor in every.items()})
-        entries = {name: Entry(name, tensor.shape, tensor.dtype, *places[name], tensor.source)
-                   for name, tensor in every.items()}  # fmt: skip
+        entries = _entries(every.values(), self.path)
         return self._but(_entries=entries, ties=self.ties.among(kept), **facts)
 
     def under(self, names: Mapping[str, str], renames: Mapping[str, str] | None = None) -> Checkpoint:
@@ -286,10 +244,7 @@ class Checkpoint(Mapping[str, Entry]):
         >>> list(Checkpoint.from_arrays({"w": np.zeros(1), "v": np.zeros(1)}).under({"w": "x"}))
         ['x']
         """
-        _refuse_long_names(names.values(), self.path)
-        places = classify({new: self[old].shape for old, new in names.items()})
-        entries = {new: replace(self[old], name=new, layer=places[new][0], kind=places[new][1])
-                   for old, new in names.items()}  # fmt: skip
+        entries = _entries((replace(self[old], name=new) for old, new in names.items()), self.path)
         known = self.ties.among(names).renamed(names)
         return self._but(_entries=entries, ties=known, renames=dict(self.renames if renames is None else renames))
 
@@ -314,7 +269,7 @@ class Checkpoint(Mapping[str, Entry]):
         """
         if not self.unread:
             return ""
-        named = listing([f"{name[:NAME_SHOWN]} ({what})" for name, what in self.unread.items()], most=5)
+        named = listing([f"{name[:80]} ({what})" for name, what in self.unread.items()], most=5)
         are = "1 entry holds" if len(self.unread) == 1 else f"{len(self.unread):,} entries hold"
         return f"{self.path}: {are} values that are not read: {named}"
 
@@ -337,8 +292,9 @@ class Checkpoint(Mapping[str, Entry]):
         """
         return self.hashed(hashlib.sha256)
 
-    def hashed(self, new: Callable[[], Digest], stop: Event | None = None) -> str:
-        """The same by another algorithm; setting `stop` ends it early, with a digest that means nothing."""
+    def hashed(self, new: Callable[[], Any], stop: Event | None = None) -> str:
+        """The same by another algorithm, of hashlib or xxhash; setting `stop` ends it early, with a digest that
+        means nothing."""
         digest = new()
         if len(self.sources) == 1:
             _feed(digest, self.sources[0], stop)
@@ -369,11 +325,7 @@ class Checkpoint(Mapping[str, Entry]):
 
     @classmethod
     def from_arrays(
-        cls,
-        arrays: Mapping[str, Any],
-        *,
-        metadata: Mapping[str, str] | None = None,
-        path: str = "<memory>",
+        cls, arrays: Mapping[str, Any], *, metadata: Mapping[str, str] | None = None, path: str = "<memory>"
     ) -> Checkpoint:
         """A checkpoint of numpy arrays or torch tensors in memory, such as a `state_dict`, which are not copied.
 
@@ -381,7 +333,7 @@ class Checkpoint(Mapping[str, Entry]):
         """
         tensors = [_tensor(name, array) for name, array in arrays.items()]
         ties = ties_of({name: array for name, array in arrays.items() if hasattr(array, "detach")})
-        return cls(tensors, path=path, format="memory", metadata=metadata, ties=ties)
+        return cls(tensors, path=path, format="memory", metadata=metadata or {}, ties=ties)
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
@@ -391,18 +343,15 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         return digest.hexdigest()
 
 
-def _feed(digest: Digest, source: ByteSource, stop: Event | None = None) -> None:
+def _feed(digest: Any, source: ByteSource, stop: Event | None = None) -> None:
     for part in chunks(FileRange(source, 0), source.size, CHUNK):
-        if stop is not None and stop.is_set():
+        if stop and stop.is_set():
             return
         digest.update(part.data)
 
 
 def refuse_damaged(*checkpoints: Checkpoint, watch: Watch = unwatched) -> None:
-    """Raises `FormatError` where a record does not have its checksum, for whoever is about to use values.
-
-    `watch` is told of `checked_bytes` in all.
-    """
+    """Raises `FormatError` where a record has not its checksum; `watch` is told of `checked_bytes` in all."""
     for checkpoint in checkpoints:
         for file, fault in checkpoint.damage(watch):
             raise FormatError(f"{file or checkpoint.path} is damaged", remedy=fault)
@@ -435,24 +384,17 @@ def overlay(recipient: Checkpoint, donor: Checkpoint, names: Iterable[str], *, a
     ([1.0, 1.0], [0.0, 0.0])
     """
     taken = {name: graft(recipient.entry(name), donor.entry(name), alpha) for name in names}
-    return recipient._but(
-        _entries={name: taken.get(name, entry) for name, entry in recipient.items()},
-        ties=recipient.ties.unbroken(taken),
-        format="overlay",
-        **dict.fromkeys(("sources", "checksums", "beside", "stale"), ()),
-        home=None,
-        renames={},
-    )
+    nowhere = dict.fromkeys(("sources", "checksums", "beside", "stale"), ())
+    return recipient._but(_entries={**recipient._entries, **taken}, ties=recipient.ties.unbroken(taken),
+                          format="overlay", home=None, renames={}, **nowhere)  # fmt: skip
 
 
 def graft(ours: Entry, theirs: Entry, alpha: float = 1.0) -> Entry:
     """The recipient's entry with the donor's values, as `overlay` takes them. Raises `MismatchError`."""
     if not ours.compatible(theirs):
-        raise MismatchError(
-            f"{ours.name!r} is {theirs.dtype} {list(theirs.shape)} in the donor "
-            f"but {ours.dtype} {list(ours.shape)} in the recipient",
-            remedy="select tensors that fit, or skip the others",
-        )
+        raise MismatchError(f"{ours.name!r} is {theirs.dtype} {list(theirs.shape)} in the donor but "
+                            f"{ours.dtype} {list(ours.shape)} in the recipient",
+                            remedy="select tensors that fit, or skip the others")  # fmt: skip
     given = theirs.source if ours.dtype == theirs.dtype else CastSource(theirs.source, theirs.dtype, ours.dtype)
     if alpha == 1:
         return replace(ours, source=given)
@@ -462,37 +404,9 @@ def graft(ours: Entry, theirs: Entry, alpha: float = 1.0) -> Entry:
 
 
 def _tensor(name: str, values: Any) -> Tensor:
-    array = _array(name, values)
+    array = array_of(name, values)
     dtype = dtypes.from_numpy(array.dtype)
     if dtype is None:
         raise FormatError(f"tensor {name!r} has the dtype {array.dtype}", remedy="convert it to a number type")
     plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     return Tensor(name, array.shape, dtype, MemorySource(plain.reshape(-1).view(np.uint8).data))
-
-
-def _array(name: object, values: Any) -> np.ndarray:
-    """A tensor's values as numpy sees them."""
-    if not isinstance(name, str) or not hasattr(values, "__array__"):
-        raise UsageError(
-            f"a checkpoint cannot hold {name!r}: {type(values).__name__}",
-            remedy="give a map from names to arrays or torch tensors, such as `model.state_dict()`",
-        )
-    if not hasattr(values, "detach"):
-        return np.asarray(values)
-    try:
-        return _array_of_torch(values)
-    except (AttributeError, TypeError, RuntimeError):
-        what = f"{values.dtype} on {values.device}, {values.layout}"
-        raise FormatError(f"tensor {name!r} is {what}", remedy="make it a dense tensor of numbers") from None
-
-
-def _array_of_torch(tensor: Any) -> np.ndarray:
-    """A tensor's bits. numpy itself knows neither bfloat16 nor the 8-bit floats: they are handed over as bytes."""
-    try:
-        return tensor.numpy(force=True)
-    except TypeError:
-        import ml_dtypes
-        import torch
-
-        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        return raw.view(getattr(ml_dtypes, str(tensor.dtype).removeprefix("torch."))).reshape(tensor.shape)

@@ -135,7 +135,11 @@ def diff(
         watch = watch_of(progress, checked_bytes(a, b) + sum(entry.nbytes for entry, _ in pairs))
         refuse_damaged(a, b, watch=watch)
         measured = distances(pairs, threads=threads, watch=watch)
-        rows = [_measured(row, *next(measured)) if _is_comparable(row) else row for row in rows]
+        for at, row in enumerate(rows):
+            if _is_comparable(row):
+                equal, distance = next(measured)
+                known = None if dtypes.is_packed(row.dtype_a or "") and not equal else distance
+                rows[at] = replace(row, status="identical" if equal else "changed", distance=known)
     summary = {status: sum(row.status == status for row in rows) for status in STATUSES}
     return Diff(_side(a, names), _side(b, names), tuple(rows), summary)
 
@@ -165,7 +169,7 @@ def _unread(checkpoint: Checkpoint) -> Iterator[Entry]:
     """Entries without shape or values in place of what is not read, for a selection to go by their names."""
     for name in checkpoint.unread:
         layer, role = split_name(name)
-        yield Entry(name, (), "", layer, f"other.{role}", MemorySource(memoryview(b"")))
+        yield Entry(name, (), "", MemorySource(memoryview(b"")), layer, f"other.{role}")
 
 
 def _structure(name: str, a: Checkpoint, b: Checkpoint, unread: Entry | None) -> TensorDiff:
@@ -180,9 +184,10 @@ def _structure(name: str, a: Checkpoint, b: Checkpoint, unread: Entry | None) ->
         status = "unread"
     else:
         status = "shape" if ours.shape != theirs.shape else "dtype" if ours.dtype != theirs.dtype else "unread"
-    shapes = (ours.shape if ours else None, theirs.shape if theirs else None)
-    spelt = (ours.dtype if ours else None, theirs.dtype if theirs else None)
-    return TensorDiff(name, known.layer, known.kind, status, *shapes, *spelt, None if unread else known.numel)
+    shape_a, dtype_a = (ours.shape, ours.dtype) if ours else (None, None)
+    shape_b, dtype_b = (theirs.shape, theirs.dtype) if theirs else (None, None)
+    numel = None if unread else known.numel
+    return TensorDiff(name, known.layer, known.kind, status, shape_a, shape_b, dtype_a, dtype_b, numel)
 
 
 def _is_comparable(row: TensorDiff) -> bool:
@@ -255,18 +260,21 @@ def distances(
     """Whether the two of each pair, of one shape and dtype, hold the same bytes, and how far they are apart.
 
     First everything is compared, and what differs measured; then the equal stretches of tensors that differ
-    elsewhere are measured too, since norms want all of a tensor. With `norms` those of equal tensors are right
-    too, for whoever adds distances up; otherwise they are merely positive where they should be. A packed dtype
-    has no distance: it counts no values.
+    elsewhere, since norms want all of a tensor. With `norms` those of equal tensors are right too, for whoever
+    adds distances up; otherwise merely positive where they should be. A packed dtype counts no values.
 
     >>> a, b = (Checkpoint.from_arrays({"w": np.array([1.0, w])}) for w in (2.0, 4.0))
     >>> [(equal, distance.square) for equal, distance in distances([(a["w"], b["w"]), (a["w"], a["w"])])]
     [(False, 4.0), (True, 0.0)]
     """
     worker = _Worker()
-    blocks = [block for at, pair in enumerate(pairs) for block in _blocks(at, *pair)]
+    blocks = [_Block(at, a, b, start, min(start + BLOCK, a.nbytes))
+              for at, (a, b) in enumerate(pairs) for start in range(0, a.nbytes, BLOCK)]  # fmt: skip
     with _mapping(threads, blocks) as mapped:
-        parts = list(_reported(mapped(worker.compare, blocks), blocks, watch))
+        parts = []
+        for block, part in zip(blocks, mapped(worker.compare, blocks), strict=True):
+            watch(block.stop - block.start)
+            parts.append(part)
         differing = {block.pair for block, (equal, _) in zip(blocks, parts, strict=True) if not equal}
         again = [at for at, block in enumerate(blocks) if parts[at][0] and (norms or block.pair in differing)]
         for at, whole in zip(again, mapped(worker.measure, [blocks[at] for at in again]), strict=True):
@@ -278,11 +286,6 @@ def distances(
         while ordered and ordered[0][0] == at:
             total.add(ordered.popleft()[1])
         yield at not in differing, total
-
-
-def _blocks(at: int, a: Entry, b: Entry) -> Iterator[_Block]:
-    for start in range(0, a.nbytes, BLOCK):
-        yield _Block(at, a, b, start, min(start + BLOCK, a.nbytes))
 
 
 @contextlib.contextmanager
@@ -303,46 +306,27 @@ def _mapping(threads: int | None, blocks: Sequence[_Block]) -> Iterator[Map]:
         pool.shutdown(cancel_futures=True)
 
 
-def _reported(
-    parts: Iterable[tuple[bool, Distance]], blocks: list[_Block], watch: Watch
-) -> Iterator[tuple[bool, Distance]]:
-    for block, part in zip(blocks, parts, strict=True):
-        watch(block.stop - block.start)
-        yield part
-
-
-def _measured(row: TensorDiff, equal: bool, distance: Distance) -> TensorDiff:
-    known = None if row.dtype_a and dtypes.is_packed(row.dtype_a) and not equal else distance
-    return replace(row, status="identical" if equal else "changed", distance=known)
-
-
 def _pool_rows(rows: Iterable[TensorDiff], by: Sequence[str]) -> Iterator[TensorDiff]:
     unknown = [way for way in by if way not in ("layer", "kind")]
     if unknown or not by:
-        raise SelectionError(
-            f"cannot group by {', '.join(unknown) or 'nothing'}", remedy="use layer, kind or both"
-        )
+        fault = f"cannot group by {', '.join(unknown) or 'nothing'}"
+        raise SelectionError(fault, remedy="use layer, kind or both")
     groups: dict[tuple, list[TensorDiff]] = {}
     for row in rows:
         key = (row.layer if "layer" in by else None, row.kind if "kind" in by else None, row.status)
         groups.setdefault(key, []).append(row)
     for (layer, kind, status), members in groups.items():
-        distance = _sum(member.distance for member in members)
-        numel, tensors = _count(member.numel for member in members), sum(member.tensors for member in members)
+        distances_of = [member.distance for member in members if member.distance]
+        numels = [member.numel for member in members if member.numel is not None]
+        # Unknown of a group is what is unknown of one member.
+        distance = _sum(distances_of) if len(distances_of) == len(members) else None
+        numel = sum(numels) if len(numels) == len(members) else None
+        tensors = sum(member.tensors for member in members)
         yield TensorDiff(None, layer, kind, status, None, None, None, None, numel, distance, tensors)
 
 
-def _count(numels: Iterable[int | None]) -> int | None:
-    """The elements of a group: unknown where one member's are."""
-    known = list(numels)
-    return None if None in known else sum(filter(None, known))
-
-
-def _sum(distances: Iterable[Distance | None]) -> Distance | None:
-    """The distance of a group: unknown where one member's is."""
+def _sum(distances: Iterable[Distance]) -> Distance:
     total = Distance()
     for distance in distances:
-        if distance is None:
-            return None
         total.add(distance)
     return total

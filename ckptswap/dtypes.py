@@ -1,7 +1,7 @@
 """Dtypes, spelt as safetensors spells them, and their numpy counterparts.
 
-numpy itself knows neither bfloat16 nor the 8-bit floats; `ml_dtypes` does, and is imported only when one is
-met. The packed 4- and 6-bit floats have no numpy counterpart: their tensors are compared and copied as bytes.
+`ml_dtypes`, which knows bfloat16 and the 8-bit floats, is imported only when one is met. The packed 4- and 6-bit
+floats have no numpy counterpart: their tensors are compared and copied as bytes.
 """
 
 from __future__ import annotations
@@ -10,37 +10,29 @@ from math import prod
 
 import numpy as np
 
-_NUMPY = {
+NUMPY = {
     "F64": "f8", "F32": "f4", "F16": "f2",
     "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1",
     "U64": "u8", "U32": "u4", "U16": "u2", "U8": "u1",
     "BOOL": "?", "C64": "c8", "C128": "c16",
 }  # fmt: skip
 _ML_DTYPES = {
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E4M3FNUZ": "float8_e4m3fnuz",
-    "F8_E5M2FNUZ": "float8_e5m2fnuz",
-    "F8_E8M0": "float8_e8m0fnu",
+    "BF16": "bfloat16", "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
+}  # fmt: skip
+_SPELT: dict[object, str] = {
+    **{np.dtype(code): spelt for spelt, code in NUMPY.items()},
+    **{name: spelt for spelt, name in _ML_DTYPES.items()},
 }
 _DIMENSIONS_MOST = 64  # numpy's own bound
 _NUMEL_MOST = 2**59  # 16 bytes each still fit a signed 64-bit count
 _PACKED_BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
-_BITS = (
-    {spelt: np.dtype(code).itemsize * 8 for spelt, code in _NUMPY.items()}
-    | {spelt: 16 if spelt == "BF16" else 8 for spelt in _ML_DTYPES}
-    | _PACKED_BITS
-)
-
-
-def known(dtype: str) -> bool:
-    """Whether we know how wide this dtype is.
-
-    >>> known("BF16"), known("F12")
-    (True, False)
-    """
-    return dtype in _BITS
+BITS = {
+    **{spelt: np.dtype(code).itemsize * 8 for spelt, code in NUMPY.items()},
+    **{spelt: 16 if spelt == "BF16" else 8 for spelt in _ML_DTYPES},
+    **_PACKED_BITS,
+}
 
 
 def bits(dtype: str) -> int:
@@ -49,21 +41,12 @@ def bits(dtype: str) -> int:
     >>> bits("F32"), bits("F4")
     (32, 4)
     """
-    return _BITS[dtype]
+    return BITS[dtype]
 
 
 def is_packed(dtype: str) -> bool:
     """Whether elements share bytes, so that numpy cannot see them one by one."""
     return dtype in _PACKED_BITS
-
-
-def is_plain(dtype: str) -> bool:
-    """Whether numpy itself, without ml_dtypes, has this dtype.
-
-    >>> is_plain("F16"), is_plain("BF16")
-    (True, False)
-    """
-    return dtype in _NUMPY
 
 
 def is_float(dtype: str) -> bool:
@@ -94,20 +77,18 @@ def to_numpy(dtype: str) -> np.dtype:
         import ml_dtypes
 
         return np.dtype(getattr(ml_dtypes, _ML_DTYPES[dtype]))
-    return np.dtype("u1" if is_packed(dtype) else _NUMPY[dtype])
+    return np.dtype("u1" if is_packed(dtype) else NUMPY[dtype])
 
 
 def rounded(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Doubles as the nearest values of a narrower float dtype, ties to even, rounded once.
 
     ml_dtypes goes by way of single precision, which rounds a second time: what lies just above the middle of two
-    bf16 values is then first rounded onto it. Rounded to odd on the way instead, it stays on its side.
-    Source: Boldo and Melquiond 2008, "Emulation of a FMA and correctly rounded sums: proved algorithms using
-    rounding to odd".
+    bf16 values is then first rounded onto it. Rounded to odd on the way instead, it stays on its side (Boldo and
+    Melquiond 2008).
 
-    >>> above = np.array([1 + 2**-8 + 2**-40])
-    >>> float(rounded(above, to_numpy("BF16"))[0]), float(above.astype(to_numpy("BF16"))[0])
-    (1.0078125, 1.0)
+    >>> rounded(np.array([1 + 2**-8 + 2**-40]), to_numpy("BF16")).item()
+    1.0078125
     """
     if dtype.name not in _ML_DTYPES.values():
         return values.astype(dtype)
@@ -125,11 +106,7 @@ def from_numpy(dtype: np.dtype) -> str | None:
     >>> from_numpy(np.dtype("float32")), from_numpy(np.dtype("U3"))
     ('F32', None)
     """
-    for spelt, name in _ML_DTYPES.items():
-        if dtype.name == name:
-            return spelt
-    plain = dtype.newbyteorder("=")
-    return next((spelt for spelt, code in _NUMPY.items() if np.dtype(code) == plain), None)
+    return _SPELT.get(dtype.name) or _SPELT.get(dtype.newbyteorder("="))
 
 
 def shape_fault(shape: tuple[int, ...]) -> str | None:
@@ -144,6 +121,4 @@ def shape_fault(shape: tuple[int, ...]) -> str | None:
         return "a size below zero"
     if len(shape) > _DIMENSIONS_MOST:
         return f"{len(shape)} dimensions"
-    if prod(size for size in shape if size) > _NUMEL_MOST:
-        return "more elements than can be counted"
-    return None
+    return "more elements than can be counted" if prod(filter(None, shape)) > _NUMEL_MOST else None

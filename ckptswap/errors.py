@@ -1,7 +1,5 @@
-"""Every error a user can meet: what happened, where, and what to do about it.
-
-The library raises these; the command line turns them into one short paragraph and an exit code in one place
-(`ckptswap.cli.main`). Anything else that escapes is a fault of ours and exits with 70.
+"""Every error a user can meet: what happened, where, and what to do about it. Whatever else escapes is a fault of
+ours, and exits with 70.
 """
 
 from __future__ import annotations
@@ -35,8 +33,7 @@ class CkptswapError(Exception):
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         super().__init__(message)
-        self.message = message
-        self.remedy = remedy
+        self.message, self.remedy = message, remedy
 
     def __str__(self) -> str:
         return f"{self.message}: {self.remedy}" if self.remedy else self.message
@@ -83,11 +80,7 @@ class RunError(CkptswapError):
 
 
 class Stopped(CkptswapError):
-    """The work was asked to end, and did after the block in hand; `exit_code` tells by which signal.
-
-    >>> Stopped("interrupted", exit_code=EXIT_INTERRUPTED).exit_code
-    130
-    """
+    """The work was asked to end, and did after the block in hand; `exit_code` tells by which signal."""
 
     def __init__(self, message: str, *, remedy: str = "", exit_code: int = EXIT_INTERRUPTED) -> None:
         super().__init__(message, remedy=remedy)
@@ -106,17 +99,15 @@ def near(name: str, known: Iterable[str], count: int = 3) -> str:
     """
     if len(name) > NEAR_MOST:
         return ""
-    found = difflib.get_close_matches(name, _alike(name, known), n=count)
-    return f"did you mean {' or '.join(repr(each) for each in found)}?" if found else ""
-
-
-def _alike(name: str, known: Iterable[str]) -> list[str]:
-    """Those that share most pairs of letters with the name: looking for pairs is quick, aligning is not."""
     pairs = {name[at : at + 2] for at in range(max(1, len(name) - 1))}
-    fitting = (each for each in known if len(each) <= 2 * NEAR_MOST)
-    return heapq.nlargest(
-        ALIGNED_MOST, fitting, key=lambda each: (sum(pair in each for pair in pairs), -abs(len(each) - len(name)))
-    )
+
+    def likeness(other: str) -> tuple[int, int]:
+        """How many pairs of letters are shared: looking for these is quick, aligning is not."""
+        return sum(pair in other for pair in pairs), -abs(len(other) - len(name))
+
+    likely = heapq.nlargest(ALIGNED_MOST, (other for other in known if len(other) <= 2 * NEAR_MOST), key=likeness)
+    meant = difflib.get_close_matches(name, likely, n=count)
+    return f"did you mean {' or '.join(map(repr, meant))}?" if meant else ""
 
 
 def non_finite_words(counts: Mapping[str, tuple[int, int]]) -> str | None:
@@ -125,13 +116,13 @@ def non_finite_words(counts: Mapping[str, tuple[int, int]]) -> str | None:
     >>> non_finite_words({"a": (1, 0), "b": (0, 2_000)})
     'a 1 NaN; b 2,000 Inf'
     """
-    said = {
-        side: ", ".join(f"{count:,} {word}" for count, word in zip(each, ("NaN", "Inf"), strict=True) if count)
-        for side, each in counts.items()
+    words = {
+        side: ", ".join(f"{count:,} {word}" for count, word in zip(pair, ("NaN", "Inf"), strict=True) if count)
+        for side, pair in counts.items()
     }
-    if len(said) == 2 and len(set(said.values())) == 1:
-        said = {"both": next(iter(said.values()))}
-    return "; ".join(f"{side} {words}" for side, words in said.items() if words) or None
+    if len(words) == 2 and len(set(words.values())) == 1:
+        words = {"both": words.popitem()[1]}
+    return "; ".join(f"{side} {text}" for side, text in words.items() if text) or None
 
 
 def listing(names: Sequence[str], most: int = 10) -> str:

@@ -14,12 +14,11 @@ SHA256_MOST = 256 << 20
 
 
 def fingerprint(checkpoint: Checkpoint, stop: Event | None = None) -> dict[str, str]:
-    """{algorithm: hexadecimal digest} of a checkpoint's files.
+    """{algorithm: hexadecimal digest} of a checkpoint's files: SHA-256, as `Checkpoint.sha256` defines it.
 
-    SHA-256 as `Checkpoint.sha256` defines it; for more than `SHA256_MOST` bytes of files, XXH3-128 instead, as
-    `xxhsum -H2` prints it, at an eighth of the time. That tells files apart, but not against somebody who forges
-    one. Setting `stop` ends a hash early, with a digest that means nothing. Raises `FileError` when a file is
-    no longer there, or no longer the one that was opened.
+    For more than `SHA256_MOST` bytes of files XXH3-128, as `xxhsum -H2` prints it, at an eighth of the time: it
+    tells files apart, but not against somebody who forges one. Setting `stop` ends a hash early, with a digest
+    that means nothing. Raises `FileError` when a file is no longer there, or no longer the one that was opened.
 
     >>> import numpy as np
     >>> sorted(fingerprint(Checkpoint.from_arrays({"w": np.zeros(3)})))

@@ -13,13 +13,13 @@ import numpy as np
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import UsageError
 from ckptswap.formats import open_checkpoint
-from ckptswap.formats.unread import unread
+from ckptswap.formats.state_dict import unread
 from ckptswap.hints import names_apart
 from ckptswap.messages import note, warn
 from ckptswap.records import option
 from ckptswap.renaming import all_matched, map_all, matched, parse_rules, strip_all
 from ckptswap.selection import Selection
-from ckptswap.task.spec import TaskSpec
+from ckptswap.task.spec import TaskSpec, parse_args
 
 
 class Module(Protocol):
@@ -46,7 +46,6 @@ def opened(given: Given, stack: ExitStack | None = None) -> Checkpoint:
 
 
 def _in_memory(given: Any) -> Checkpoint:
-    """What holds tensors under names, as a checkpoint of these tensors."""
     if isinstance(given, Mapping):
         return Checkpoint.from_arrays(given)
     if not _holds_tensors(given):
@@ -84,6 +83,11 @@ def listed(given: Patterns) -> tuple[str, ...]:
     if not all(isinstance(text, str) for text in texts):
         raise UsageError(f"{given!r} selects nothing", remedy="give a text, or several in a list")
     return texts
+
+
+def args_of(given: Patterns | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Arguments, of texts `key=value` too; raises `UsageError` for what is neither."""
+    return given if isinstance(given, Mapping) else parse_args(",".join(listed(given)))
 
 
 def selection_of(
@@ -146,19 +150,18 @@ class Names:
 
     def renamed(self, *checkpoints: Checkpoint) -> list[Checkpoint]:
         """Each by itself, where a rule or the prefix may concern any of them."""
-        short = strip_all(checkpoints, self.strip_prefix) if self.strip_prefix else checkpoints
-        return map_all(short, self._rules())
+        return map_all(strip_all(checkpoints, self.strip_prefix), self._rules())
 
     def matched(self, other: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
         """Both under comparable names."""
-        other, reference, found = matched(other, reference, self._rules(), self.strip_prefix)
-        note([found] if found else [])
+        other, reference, prefix = matched(other, reference, self._rules(), self.strip_prefix)
+        note([prefix] if prefix else [])
         return other, reference
 
     def all_matched(self, reference: Checkpoint, *others: Checkpoint) -> list[Checkpoint]:
         """The same for several, where a rule or a prefix may concern any of them."""
-        checkpoints, found = all_matched(reference, others, self._rules(), self.strip_prefix)
-        note(found)
+        checkpoints, prefixes = all_matched(reference, others, self._rules(), self.strip_prefix)
+        note(prefixes)
         return checkpoints
 
     def hint(self, other: Checkpoint, reference: Checkpoint) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from typing import NamedTuple
 
 from ckptswap.checkpoint import Checkpoint, Entry
@@ -29,9 +29,6 @@ class Prefixes(NamedTuple):
     old: str
     new: str
 
-    def __call__(self, name: str) -> str:
-        return self.new + name[len(self.old) :] if name.startswith(self.old) else name
-
 
 def prefix_rules(names: Shapes, wanted: Shapes) -> list[Prefixes]:
     """Prefixes whose exchange gives names that are wanted, of the same shape; the best first, `RULES_MOST` at
@@ -45,22 +42,20 @@ def prefix_rules(names: Shapes, wanted: Shapes) -> list[Prefixes]:
     free = {name: shape for name, shape in wanted.items() if name not in names}
     rules: list[Prefixes] = []
     while len(rules) < RULES_MOST:
-        best = max(
-            _likely(left, free), key=lambda rule: (len(_hits(rule, left, free)), -len(rule.old)), default=None
-        )
-        hits = _hits(best, left, free) if best else {}
-        if best is None or len(hits) < LEAST:
+        hits = {rule: _hits(rule, left, free) for rule in _likely(left, free)}
+        best = max(hits, key=lambda rule: (len(hits[rule]), -len(rule.old)), default=None)
+        if best is None or len(hits[best]) < LEAST:
             break
         rules.append(best)
-        left = {name: shape for name, shape in left.items() if name not in hits}
-        free = {name: shape for name, shape in free.items() if name not in hits.values()}
+        left = {name: shape for name, shape in left.items() if name not in hits[best]}
+        free = {name: shape for name, shape in free.items() if name not in hits[best].values()}
     return rules
 
 
 def _hits(rule: Prefixes, left: Shapes, free: Shapes) -> dict[str, str]:
     """The names that a rule speaks of and that are then wanted."""
-    return {name: new for name, shape in left.items()
-            if name.startswith(rule.old) and free.get(new := rule(name)) == shape}  # fmt: skip
+    begun = {name: rule.new + name[len(rule.old) :] for name in left if name.startswith(rule.old)}
+    return {name: new for name, new in begun.items() if free.get(new) == left[name]}
 
 
 def _likely(left: Shapes, free: Shapes) -> list[Prefixes]:
@@ -69,22 +64,21 @@ def _likely(left: Shapes, free: Shapes) -> list[Prefixes]:
     for name, shape in free.items():
         for start in _starts(name):
             places[name[start:], shape].append(name[:start])
-    votes = Counter(
-        Prefixes(name[:start], new)
-        for name, shape in islice(left.items(), _LOOKED_AT)
-        for start in _starts(name)
-        for new in places.get((name[start:], shape), ())[:_PLACES_MOST]
-        if name[:start] != new
-    )
+    votes: Counter[Prefixes] = Counter()
+    for name, shape in islice(left.items(), _LOOKED_AT):
+        for start in _starts(name):
+            news = places.get((name[start:], shape), ())[:_PLACES_MOST]
+            votes.update(Prefixes(name[:start], new) for new in news if name[:start] != new)
     return [rule for rule, _ in sorted(votes.items(), key=lambda voted: (-voted[1], len(voted[0].old)))[:_TRIED]]
 
 
 def _starts(name: str) -> Iterator[int]:
     """Where a dotted part begins, for the last few parts of a long name; the name itself last."""
-    at, count = len(name), 0
-    while (at := name.rfind(".", 0, at)) >= 0 and count < 16:
+    at = len(name)
+    for _ in range(16):
+        if (at := name.rfind(".", 0, at)) < 0:
+            break
         yield at + 1
-        count += 1
     yield 0
 
 
@@ -112,19 +106,14 @@ def exclusions(extra: Sequence[Entry], fitting: Collection[Entry]) -> list[str]:
     ['loss.*', 'n']
     """
     taken = {prefix for entry in fitting for prefix in _prefixes(entry.name)}
-    stems = dict.fromkeys(_outside(entry.name, taken) for entry in extra)
+    free = {entry.name: [prefix for prefix in _prefixes(entry.name) if prefix not in taken] for entry in extra}
+    stems = dict.fromkeys(prefixes[0] if prefixes else name for name, prefixes in free.items())
     return [pattern for stem in stems for pattern in _patterns(stem, extra, fitting)]
-
-
-def _outside(name: str, taken: Collection[str]) -> str:
-    """The shortest dotted prefix that nothing else has, or the whole name."""
-    return next((prefix for prefix in _prefixes(name) if prefix not in taken), name)
 
 
 def _prefixes(name: str) -> Iterator[str]:
     """The dotted prefixes of a name, the shortest first, of the first few parts."""
-    parts = name.split(".", 16)[:16]
-    yield from (".".join(parts[:depth]) + "." for depth in range(1, len(parts)))
+    yield from accumulate(f"{part}." for part in name.split(".", 16)[:16][:-1])
 
 
 def _patterns(stem: str, extra: Sequence[Entry], fitting: Collection[Entry]) -> list[str]:
@@ -135,9 +124,8 @@ def _patterns(stem: str, extra: Sequence[Entry], fitting: Collection[Entry]) -> 
         means = Selection.parse(only=[pattern])
         if not any(entry in means for entry in fitting):
             return [pattern]
-    return [
-        f"={entry.name}" for entry in extra if entry.name == stem or (not is_whole and entry.name.startswith(stem))
-    ]
+    names = [entry.name for entry in extra]
+    return [f"={name}" for name in names if name == stem or (not is_whole and name.startswith(stem))]
 
 
 def joining_flags(other: Checkpoint, reference: Checkpoint) -> tuple[list[str], int]:
@@ -165,8 +153,9 @@ def names_apart(other: Checkpoint, reference: Checkpoint) -> str | None:
     shared = _shared_with([], other, reference)
     if shared and not flags:
         return None
-    there = f"{other.path} and {reference.path} share {shared or 'no'} names" if shared else (
-        f"no tensor of {other.path} has the name of one of {reference.path}")  # fmt: skip
+    there = f"no tensor of {other.path} has the name of one of {reference.path}"
+    if shared:
+        there = f"{other.path} and {reference.path} share {shared} names"
     return f"{there}; with {joined(flags)} {gained} more are the same" if flags else there
 
 
@@ -182,8 +171,7 @@ def _shared_with(flags: Sequence[str], other: Checkpoint, reference: Checkpoint)
 def with_flags(checkpoint: Checkpoint, flags: Sequence[str]) -> Checkpoint:
     """A checkpoint as a command sees it with these words. Raises what `map_all` and `strip_all` raise."""
     rules, prefix = _read(flags)
-    [stripped] = strip_all([checkpoint], prefix) if prefix else [checkpoint]
-    return map_all([stripped], rules)[0]
+    return map_all(strip_all([checkpoint], prefix), rules)[0]
 
 
 def _read(flags: Sequence[str]) -> tuple[tuple[Rule, ...], str | None]:

@@ -9,10 +9,9 @@ from typing import Any, Protocol
 
 
 class Progress(Protocol):
-    """How far the work is: `remark` belongs behind a bar, `below` are lines under it."""
+    """Tells how far the work is: `remark` belongs behind a bar, `below` are lines under it."""
 
-    def __call__(self, done: int, total: int | None, remark: str = "", below: Sequence[str] = ()) -> None:
-        """Tell it."""
+    def __call__(self, done: int, total: int | None, remark: str = "", below: Sequence[str] = ()) -> None: ...
 
 
 class Listener:

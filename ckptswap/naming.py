@@ -1,15 +1,14 @@
 """What a tensor's name, and its siblings' names and shapes, tell: its layer and its kind.
 
-The layer is the dotted path of the module that owns the tensor; the kind is module type and role, such as
-`bn.running_mean`. Both come from names and shapes alone, so that a selection means the same in every command,
-whether or not the model's code is at hand.
+Both come from names and shapes alone, so that a selection means the same in every command, whether or not the
+model's code is at hand.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 Shape = tuple[int, ...]
 
@@ -17,6 +16,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "bn.stats": ("bn.running_mean", "bn.running_var"),
     "bn.affine": ("bn.weight", "bn.bias"),
 }
+"""Kinds that have a name together."""
 
 _BN_ROLES = frozenset({"weight", "bias", "running_mean", "running_var", "num_batches_tracked"})
 _RNN = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l\d+(?:_reverse)?)?(_g|_v|_orig|_u)?")
@@ -37,37 +37,20 @@ def natural_key(text: str) -> tuple[tuple[int, str, str], ...]:
     >>> sorted(["layer10", "layer2"], key=natural_key)
     ['layer2', 'layer10']
     """
-    parts = _DIGITS.split(text)
-    return tuple(_number_key(part) if at % 2 else (0, part, "") for at, part in enumerate(parts))
-
-
-def _number_key(digits: str) -> tuple[int, str, str]:
-    """The longer number is the larger. Python refuses to read one of 5,000 digits, which a file may hold."""
-    plain = digits.lstrip("0")
-    return len(plain), plain, digits
-
-
-def expand_kind(pattern: str) -> tuple[str, ...]:
-    """An alias as the kinds it stands for; anything else as itself.
-
-    >>> expand_kind("bn.affine")
-    ('bn.weight', 'bn.bias')
-    """
-    return ALIASES.get(pattern, (pattern,))
+    # The longer number is the larger. Python refuses to read one of 5,000 digits, which a file may hold.
+    return tuple(
+        (len(plain := part.lstrip("0")), plain, part) if at % 2 else (0, part, "")
+        for at, part in enumerate(_DIGITS.split(text))
+    )
 
 
 def split_name(name: str) -> tuple[str, str]:
     """The layer that owns a tensor and the tensor's role in it.
 
-    >>> split_name("encoder.0.conv1.weight")
-    ('encoder.0.conv1', 'weight')
-    >>> split_name("scale")
-    ('', 'scale')
-    >>> split_name("conv.parametrizations.weight.original0")
-    ('conv', 'weight_g')
+    >>> split_name("encoder.0.conv1.weight"), split_name("conv.parametrizations.weight.original0")
+    (('encoder.0.conv1', 'weight'), ('conv', 'weight_g'))
     """
-    parametrized = _PARAMETRIZATION.fullmatch(name)
-    if parametrized:
+    if parametrized := _PARAMETRIZATION.fullmatch(name):
         layer, tensor, part = parametrized.groups()
         return layer or "", tensor + _PARAMETRIZED_ROLE[part]
     layer, _, role = name.rpartition(".")
@@ -88,8 +71,6 @@ def classify(shapes: Mapping[str, Shape]) -> dict[str, tuple[str, str]]:
 
     >>> classify({"c.weight": (4, 3, 3, 3), "c.bias": (4,)})["c.bias"]
     ('c', 'conv.bias')
-    >>> classify({"n.weight": (4,), "n.running_mean": (4,)})["n.weight"]
-    ('n', 'bn.weight')
     """
     modules: dict[str, dict[str, Shape]] = defaultdict(dict)
     places = {name: split_name(name) for name in shapes}
@@ -100,8 +81,7 @@ def classify(shapes: Mapping[str, Shape]) -> dict[str, tuple[str, str]]:
 
 
 def _kind(role: str, family: str | None) -> str:
-    rnn = _RNN.fullmatch(role)
-    if rnn:
+    if rnn := _RNN.fullmatch(role):
         return f"rnn.{rnn[1]}{rnn[2] or ''}"
     if role in _ATTENTION:
         return f"attention.{role}"
@@ -121,12 +101,7 @@ def _family(layer: str, roles: Mapping[str, Shape]) -> str | None:
         return None
     if len(weight) == 1 or roles.get("bias") == weight:
         return "norm"  # LayerNorm over several dimensions has a bias of the same; elsewhere a bias has one
-    if len(weight) == 2:
-        return "embedding" if _is_embedding(layer, roles) else "linear"
+    if len(weight) == 2:  # an embedding has no bias; a Linear that is called 'time_embed' usually has one
+        is_embedding = "bias" not in roles and _EMBEDDING.fullmatch(layer.rpartition(".")[2].lower())
+        return "embedding" if is_embedding else "linear"
     return "conv" if 3 <= len(weight) <= 5 else None
-
-
-def _is_embedding(layer: str, roles: Iterable[str]) -> bool:
-    """An embedding has no bias; a Linear that is called 'time_embed' usually has one."""
-    last = layer.rpartition(".")[2].lower()
-    return "bias" not in roles and _EMBEDDING.fullmatch(last) is not None

@@ -1,8 +1,4 @@
-"""Patterns that a person types, against names that a stranger may have chosen: matched in bounded time.
-
-Globs take at most the pattern's length times the name's. A regular expression is read before it is used: how many
-ways through a name it could try is counted, and what could take for ever is refused in a sentence.
-"""
+"""Patterns that a person types, against names that a stranger may have chosen: matched in bounded time."""
 
 from __future__ import annotations
 
@@ -10,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import translate
+from itertools import zip_longest
 from math import comb
 from re import _constants as ops  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
@@ -25,9 +22,7 @@ REPEATS_MOST = 20
 """A repeat of more, around something that can match in several ways, counts as one without end."""
 
 Test = Callable[[str], bool]
-
-
-# Globs -----------------------------------------------------------------------------------------------------------
+Match = Callable[[str], re.Match[str] | None]
 
 
 def glob(pattern: str) -> Test:
@@ -50,13 +45,15 @@ def starred(pattern: str) -> Callable[[str], tuple[str, ...] | None]:
     >>> starred("*.conv*.weight")("a.conv1.b.conv2.weight")
     ('a.conv1.b', '2')
     """
-    pieces = [(re.compile(translate(piece)).fullmatch, _width(piece)) for piece in pattern.split("*")]
+    globs = [translate(piece) for piece in pattern.split("*")]
+    # How many letters a glob without `*` matches is known: each literal, `?` and `[…]` is one.
+    pieces = [(re.compile(text).fullmatch, int(parser.parse(text).getwidth()[0])) for text in globs]
 
     def fit(name: str) -> tuple[str, ...] | None:
         (begins, first), *between, (ends, last) = pieces if len(pieces) > 1 else (*pieces, *pieces)
-        end = len(name) - last
         if len(pieces) == 1:
             return () if begins(name) else None
+        end = len(name) - last
         if end < first or not begins(name[:first]) or not ends(name[end:]):
             return None
         matched: list[str] = []
@@ -69,12 +66,6 @@ def starred(pattern: str) -> Callable[[str], tuple[str, ...] | None]:
         return (name[first:end], *reversed(matched))
 
     return fit
-
-
-def _width(piece: str) -> int:
-    """Letters that a glob without `*` matches: each literal, `?` and `[…]` is one."""
-    tree = parser.parse(translate(piece))
-    return int(tree.getwidth()[0])
 
 
 def begins_path(tests: Sequence[Test | None], segments: Sequence[str]) -> bool:
@@ -95,40 +86,31 @@ def begins_path(tests: Sequence[Test | None], segments: Sequence[str]) -> bool:
     return True
 
 
-# Regular expressions ---------------------------------------------------------------------------------------------
-
-
 class Expression:
     """A regular expression that answers in bounded time, or says that it cannot. `what` names it in messages.
 
-    Raises `UsageError` for one that cannot be read, or repeats what can itself be repeated in several ways
-    (`(a+)+`, `(a|ab)*`); and while matching, where a name is too long for it.
+    The ways through a name that it could try are counted first. Raises `UsageError` for one that cannot be read,
+    or repeats what can itself be repeated in several ways (`(a+)+`, `(a|ab)*`); and where a name is too long.
 
-    >>> Expression(r"block(\\d+)\\.(.*)", "--map").fullmatch("block3.norm.bias").groups()
-    ('3', 'norm.bias')
     >>> Expression("(a+)+b", "--map")
     Traceback (most recent call last):
-    ...
     ckptswap.errors.UsageError: --map '(a+)+b' could take for ever: repeat nothing that holds a repeat itself
     """
 
     def __init__(self, text: str, what: str) -> None:
         self.named = f"{what} {text!r}"
+        self._spent = 0.0
         try:
             self.pattern = re.compile(text)
             tree = parser.parse(text)
-        except re.error as error:
-            raise UsageError(f"{self.named} is not a regular expression", remedy=str(error)) from None
-        except (RecursionError, OverflowError):
-            raise UsageError(f"{self.named} is not a regular expression", remedy="it is too large") from None
-        exact = not self.pattern.flags & re.IGNORECASE
-        try:
+            exact = not self.pattern.flags & re.IGNORECASE
             self._whole, self._part = (_ways(tree, exact, ends=ends) for ends in (True, False))
+        except (re.error, RecursionError, OverflowError) as error:
+            remedy = str(error) if isinstance(error, re.error) else "it is too large"
+            raise UsageError(f"{self.named} is not a regular expression", remedy=remedy) from None
         except _EndlessError:
-            raise UsageError(
-                f"{self.named} could take for ever", remedy="repeat nothing that holds a repeat itself"
-            ) from None
-        self._spent = 0.0
+            remedy = "repeat nothing that holds a repeat itself"
+            raise UsageError(f"{self.named} could take for ever", remedy=remedy) from None
 
     def fullmatch(self, name: str) -> re.Match[str] | None:
         """The whole of a name."""
@@ -139,13 +121,10 @@ class Expression:
         factor, degree = self._part
         return self._timed(self.pattern.search, name, factor * (len(name) + 1), degree)
 
-    def _timed(
-        self, match: Callable[[str], re.Match[str] | None], name: str, factor: int, degree: int
-    ) -> re.Match[str] | None:
+    def _timed(self, match: Match, name: str, factor: int, degree: int) -> re.Match[str] | None:
         if factor * comb(len(name) + degree, degree) > WAYS_MOST or self._spent > SECONDS_MOST:
-            raise UsageError(
-                f"{self.named} would take too long on {name[:40]!r}", remedy="write it with fewer repeats of '.'"
-            )
+            remedy = "write it with fewer repeats of '.'"
+            raise UsageError(f"{self.named} would take too long on {name[:40]!r}", remedy=remedy)
         begin = time.thread_time()
         match_of_name = match(name)
         self._spent += time.thread_time() - begin
@@ -168,22 +147,17 @@ def _ways(tree: Iterable[Any], exact: bool, *, ends: bool = False) -> Ways:
     """
     nodes = list(_flat(tree))
     factor, degree = 1, 0
-    for at, (op, value) in enumerate(nodes):
-        following = nodes[at + 1] if at + 1 < len(nodes) else None
-        if op in _REPEATS and _is_one_way(value, following, exact, ends and at + 1 == len(nodes)):
-            continue
-        more, higher = _ways_of(op, value, exact)
-        factor, degree = factor * more, degree + higher
+    for (op, value), following in zip_longest(nodes, nodes[1:]):
+        if op not in _REPEATS or not _is_one_way(value, following, exact, ends):
+            more, higher = _ways_of(op, value, exact)
+            factor, degree = factor * more, degree + higher
     return min(factor, 10 * WAYS_MOST), degree
 
 
 def _flat(tree: Iterable[Any]) -> Iterable[tuple[Any, Any]]:
     """The nodes of a sequence, those of its groups among them."""
     for op, value in tree:
-        if op is ops.SUBPATTERN:
-            yield from _flat(value[3])
-        else:
-            yield op, value
+        yield from _flat(value[3]) if op is ops.SUBPATTERN else [(op, value)]
 
 
 _REPEATS = (ops.MAX_REPEAT, ops.MIN_REPEAT, ops.POSSESSIVE_REPEAT)
@@ -195,26 +169,18 @@ def _ways_of(op: Any, value: Any, exact: bool) -> Ways:
         return 1, 0
     if op in _REPEATS:
         low, high, tree = value
-        return _repeated(low, high, _ways(tree, exact))
+        factor, degree = _ways(tree, exact)
+        if (factor, degree) == (1, 0):
+            return (1, 1) if high > REPEATS_MOST else (high - low + 1, 0)
+        if high > REPEATS_MOST:
+            raise _EndlessError
+        return factor**high * (high - low + 1), degree * high
     if op is ops.BRANCH:
-        branches = [_ways(tree, exact) for tree in value[1]]
-        apart = exact and _begin_apart(value[1])
-        factors = [factor for factor, _ in branches]
-        return max(factors) if apart else sum(factors), max(degree for _, degree in branches)
-    if op in (ops.ASSERT, ops.ASSERT_NOT):
-        return _ways(value[1], exact)
-    if op is ops.ATOMIC_GROUP:
-        return _ways(value, exact)
+        factors, degrees = zip(*(_ways(tree, exact) for tree in value[1]), strict=True)
+        return max(factors) if exact and _begin_apart(value[1]) else sum(factors), max(degrees)
+    if op in (ops.ASSERT, ops.ASSERT_NOT, ops.ATOMIC_GROUP):
+        return _ways(value if op is ops.ATOMIC_GROUP else value[1], exact)
     raise _EndlessError
-
-
-def _repeated(low: int, high: int, inner: Ways) -> Ways:
-    factor, degree = inner
-    if inner == (1, 0):
-        return (1, 1) if high > REPEATS_MOST else (high - low + 1, 0)
-    if high > REPEATS_MOST:
-        raise _EndlessError
-    return factor**high * (high - low + 1), degree * high
 
 
 def _begin_apart(trees: Sequence[Iterable[Any]]) -> bool:
@@ -223,41 +189,32 @@ def _begin_apart(trees: Sequence[Iterable[Any]]) -> bool:
     return all(op is ops.LITERAL for op, _ in firsts) and len({code for _, code in firsts}) == len(firsts)
 
 
-def _is_one_way(repeat: Any, following: Any, exact: bool, is_last: bool) -> bool:
+def _is_one_way(repeat: Any, following: Any, exact: bool, ends: bool) -> bool:
     nodes = list(_flat(repeat[2]))
     if len(nodes) != 1 or nodes[0][0] not in _SINGLE:
         return False
     if following is None:
-        return is_last
+        return ends
     return exact and following[0] is ops.LITERAL and not _takes(nodes[0], following[1])
 
 
 def _takes(node: Any, code: int) -> bool:
     """Whether a node that matches one letter may match this one."""
     op, value = node
-    if op is ops.LITERAL:
-        return bool(value == code)
-    if op is ops.NOT_LITERAL:
-        return bool(value != code)
-    if op is not ops.IN or any(inner is ops.CATEGORY and what not in _CATEGORIES for inner, what in value):
+    if op is ops.LITERAL or op is ops.NOT_LITERAL:
+        return bool(value == code) == (op is ops.LITERAL)
+    if op is not ops.IN or any(part is ops.CATEGORY and what not in _CATEGORIES for part, what in value):
         return True
-    inside = any(_is_in(inner, what, code) for inner, what in value)
+    inside = any(
+        (part is ops.LITERAL and what == code)
+        or (part is ops.RANGE and what[0] <= code <= what[1])
+        or (part is ops.CATEGORY and re.match(_CATEGORIES[what], chr(code)) is not None)
+        for part, what in value
+    )
     return inside != (value[0][0] is ops.NEGATE)
 
 
 _CATEGORIES = {
-    ops.CATEGORY_DIGIT: r"\d",
-    ops.CATEGORY_NOT_DIGIT: r"\D",
-    ops.CATEGORY_SPACE: r"\s",
-    ops.CATEGORY_NOT_SPACE: r"\S",
-    ops.CATEGORY_WORD: r"\w",
-    ops.CATEGORY_NOT_WORD: r"\W",
-}
-
-
-def _is_in(op: Any, value: Any, code: int) -> bool:
-    if op is ops.LITERAL:
-        return bool(value == code)
-    if op is ops.RANGE:
-        return bool(value[0] <= code <= value[1])
-    return op is ops.CATEGORY and re.match(_CATEGORIES[value], chr(code)) is not None
+    ops.CATEGORY_DIGIT: r"\d", ops.CATEGORY_SPACE: r"\s", ops.CATEGORY_WORD: r"\w",
+    ops.CATEGORY_NOT_DIGIT: r"\D", ops.CATEGORY_NOT_SPACE: r"\S", ops.CATEGORY_NOT_WORD: r"\W",
+}  # fmt: skip

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,37 +28,37 @@ def open_plain(path: str | os.PathLike[str], *, or_pipe: bool = False) -> int:
 
     What is not a plain file is not even opened: some devices act when they are. `or_pipe` lets one pass.
     """
+    name = os.fspath(path)
     try:
-        _refuse_special(path, os.stat(path).st_mode, or_pipe)
+        _refuse_special(name, os.stat(path).st_mode, or_pipe)
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | (0 if or_pipe else os.O_NONBLOCK))
         try:
-            _refuse_special(path, os.fstat(handle).st_mode, or_pipe)  # somebody may have exchanged it
+            _refuse_special(name, os.fstat(handle).st_mode, or_pipe)  # somebody may have exchanged it
         except FileError:
             os.close(handle)
             raise
         return handle
     except FileNotFoundError:
-        raise FileError(f"{os.fspath(path)} does not exist", remedy=_nearby(Path(path))) from None
+        raise FileError(f"{name} does not exist", remedy=_nearby(Path(path))) from None
     except PermissionError:
-        raise FileError(f"{os.fspath(path)} cannot be read", remedy="ask for permission to read it") from None
+        raise FileError(f"{name} cannot be read", remedy="ask for permission to read it") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise FileError(f"{os.fspath(path)} cannot be opened ({reason})", remedy="check the path") from None
+        raise FileError(f"{name} cannot be opened ({reason})", remedy="check the path") from None
 
 
-def _refuse_special(path: str | os.PathLike[str], mode: int, or_pipe: bool) -> None:
+def _refuse_special(path: str, mode: int, or_pipe: bool) -> None:
     if stat.S_ISDIR(mode):
-        raise FileError(f"{os.fspath(path)} is a folder", remedy="name a file")
+        raise FileError(f"{path} is a folder", remedy="name a file")
     if not stat.S_ISREG(mode) and not (or_pipe and stat.S_ISFIFO(mode)):
-        raise FileError(f"{os.fspath(path)} is neither a file nor a folder", remedy="name a plain file")
+        raise FileError(f"{path} is neither a file nor a folder", remedy="name a plain file")
 
 
 def _nearby(path: Path) -> str:
     try:
-        siblings = [sibling.name for sibling in path.parent.iterdir()]
+        return near(path.name, os.listdir(path.parent)) or "check the path"
     except OSError:
         return f"there is no folder {path.parent} either"
-    return near(path.name, siblings) or "check the path"
 
 
 def read_plain(path: str | os.PathLike[str], most: int = TEXT_MOST) -> bytes:
@@ -69,7 +68,7 @@ def read_plain(path: str | os.PathLike[str], most: int = TEXT_MOST) -> bytes:
     name = os.fspath(path)
     raw = _handed_over(name, most) if name.startswith(_INHERITED) else _read(name, most, or_pipe=False)
     if len(raw) > most:
-        raise FileError(f"{os.fspath(path)} is too large", remedy=f"{most:,} bytes is the most")
+        raise FileError(f"{name} is too large", remedy=f"{most:,} bytes is the most")
     return raw
 
 
@@ -135,11 +134,5 @@ def refuse_unwieldy(value: Any, deep: int = DEEP_MOST) -> None:
             raise ValueError("it is nested too deep")
         if isinstance(inner_value, int) and not -_WHOLE_MOST <= inner_value < _WHOLE_MOST:
             raise ValueError("it has a number of more than 64 bits")
-        pending += [(inner, level + 1) for inner in _within(inner_value)]
-
-
-def _within(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        yield from value.values()
-    elif isinstance(value, list | tuple):
-        yield from value
+        inside = inner_value.values() if isinstance(inner_value, dict) else inner_value
+        pending += [(inner, level + 1) for inner in inside] if isinstance(inner_value, dict | list | tuple) else []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -25,13 +26,10 @@ def option(default: Any, help: str, *, factory: Callable[[], Any] | None = None,
     """Make a field that is a flag of the command line too.
 
     `metadata` has what a flag needs: `metavar`, `flag` where it is called otherwise, `short`, `choices`, `least`,
-    `parse` where its text is more than its value; and `defaults`, which says whether a person's own defaults may
-    set it: `file` where a file in some folder may too, `never`.
+    `parse` where its text is more than its value; and `defaults`, which says whose defaults may set it.
     """
-    metadata["help"] = help
-    return (
-        field(default_factory=factory, metadata=metadata) if factory else field(default=default, metadata=metadata)
-    )
+    given: Any = {"default_factory": factory} if factory else {"default": default}
+    return field(**given, metadata={**metadata, "help": help})
 
 
 def flag_name(part: Field[Any]) -> str:
@@ -56,21 +54,14 @@ def from_json(form: Callable[..., Record], value: Any) -> Record:
     Raises `ValueError`, whose text ends a sentence, naming the first part that is of another type, is missing, or
     belongs nowhere.
 
-    >>> from dataclasses import dataclass
-    >>> @dataclass(frozen=True)
-    ... class Point:
-    ...     place: tuple[float, ...]
-    ...     name: str | None = None
+    >>> from dataclasses import make_dataclass
+    >>> Point = make_dataclass("Point", [("place", tuple[float, ...]), ("name", str | None, None)])
     >>> from_json(Point, {"place": [0, 0.5]})
     Point(place=(0, 0.5), name=None)
-    >>> from_json(Point, {"place": "0"})
-    Traceback (most recent call last):
-    ValueError: its part 'place' is not what it should be
     """
     if not isinstance(value, Mapping):
         raise ValueError("it is not a JSON object")
-    known = _hints(form)
-    parts = {}
+    known, parts = _hints(form), {}
     for name, part in value.items():
         if name not in known:
             raise ValueError(f"its part {name!r:.40} belongs nowhere")
@@ -78,19 +69,17 @@ def from_json(form: Callable[..., Record], value: Any) -> Record:
             parts[name] = parsed(known[name], part)
         except ValueError:
             raise ValueError(f"its part {name!r} is not what it should be") from None
-    missing = [name for name in _required(form) if name not in parts]
-    if missing:
-        raise ValueError(f"its part {missing[0]!r} is missing")
+    for part in fields(form):  # type: ignore[arg-type]
+        if part.default is MISSING and part.default_factory is MISSING and part.name not in parts:
+            raise ValueError(f"its part {part.name!r} is missing")
     return form(**parts)
 
 
 def refuse_odd_options(told: Any) -> None:
     """Raises `UsageError` for an option of a dataclass (`option`) that is of another type than its field.
 
-    >>> from dataclasses import dataclass
-    >>> @dataclass(frozen=True)
-    ... class Options:
-    ...     way: Literal["up", "down"] = option("up", "Where to.")
+    >>> from dataclasses import make_dataclass
+    >>> Options = make_dataclass("Options", [("way", Literal["up", "down"], option("up", "Where to."))])
     >>> refuse_odd_options(Options("left"))
     Traceback (most recent call last):
     ckptswap.errors.UsageError: --way is 'left': use up or down
@@ -102,12 +91,8 @@ def refuse_odd_options(told: Any) -> None:
             if "help" in part.metadata:
                 parsed(form, value)
         except ValueError:
-            words = [
-                word
-                for inner in (form, *get_args(form))
-                if get_origin(inner) is Literal
-                for word in get_args(inner)
-            ]
+            choices = [inner for inner in (form, *get_args(form)) if get_origin(inner) is Literal]
+            words = [word for choice in choices for word in get_args(choice)]
             remedy = f"use {' or '.join(words)}" if words else "`ckptswap sweep --help` says what it takes"
             raise UsageError(f"--{flag_name(part)} is {value!r:.40}", remedy=remedy) from None
 
@@ -116,12 +101,6 @@ def refuse_odd_options(told: Any) -> None:
 def _hints(form: Any) -> dict[str, Any]:
     hints = get_type_hints(form, include_extras=True)
     return {field.name: hints[field.name] for field in fields(form)}
-
-
-@cache
-def _required(form: Any) -> tuple[str, ...]:
-    every = fields(form)
-    return tuple(field.name for field in every if field.default is MISSING and field.default_factory is MISSING)
 
 
 def parsed(form: Any, value: Any) -> Any:
@@ -134,42 +113,19 @@ def parsed(form: Any, value: Any) -> Any:
         return from_json(form, value)
     origin, inner = get_origin(form), get_args(form)
     if origin in (Union, types.UnionType):
-        return _as_one_of(inner, value)
+        for one in inner:
+            with suppress(ValueError):
+                return parsed(one, value)
+        raise ValueError(value)
     if origin is tuple:
         return _as_tuple(inner, value)
     if origin is Literal:
         return _checked(value, isinstance(value, str) and value in inner)
-    if origin is not None and issubclass(_class_of(origin), Mapping):
+    if isinstance(origin, type) and issubclass(origin, Mapping):
         _checked(value, isinstance(value, Mapping))
         return {parsed(inner[0], name): parsed(inner[1], part) for name, part in value.items()}
-    return _plain(form, value)
-
-
-def _class_of(origin: Any) -> type:
-    return origin if isinstance(origin, type) else object
-
-
-def _plain(form: Any, value: Any) -> Any:
-    if form is Any:
-        return value
-    if form == Count:
-        return _checked(value, type(value) is int and 0 <= value < MOST)
-    if form is int:
-        return _checked(value, type(value) is int and abs(value) < MOST)
-    if form is float:
-        return _checked(value, is_finite(value))
-    if form in (None, type(None)):
-        return _checked(value, value is None)
-    return _checked(value, type(value) is form)
-
-
-def _as_one_of(forms: tuple[Any, ...], value: Any) -> Any:
-    for form in forms:
-        try:
-            return parsed(form, value)
-        except ValueError:
-            continue
-    raise ValueError(value)
+    is_right = _PLAIN.get(form)
+    return _checked(value, is_right(value) if is_right else type(value) is form)
 
 
 def _as_tuple(inner: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
@@ -189,10 +145,15 @@ def _checked(value: Any, is_right: bool) -> Any:
     return value
 
 
-def is_finite(value: object) -> bool:
-    """Whether a value that JSON gave is a number that a double can hold.
-
-    >>> is_finite(0.5), is_finite(3), is_finite(True), is_finite(float("inf")), is_finite(10**400)
-    (True, True, False, False, False)
-    """
+def _is_finite(value: Any) -> bool:
     return (type(value) is int and abs(value) < MOST) or (type(value) is float and math.isfinite(value))
+
+
+_PLAIN: Mapping[Any, Callable[[Any], bool]] = {
+    Any: lambda value: True,
+    Count: lambda value: type(value) is int and 0 <= value < MOST,
+    int: lambda value: type(value) is int and abs(value) < MOST,
+    float: _is_finite,
+    None: lambda value: value is None,
+}
+"""What a value of a type must be, where that is more than its type."""

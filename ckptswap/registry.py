@@ -1,18 +1,17 @@
 """What a sweep is made of, by name: models, data, metrics, formats, executors; ours and those of other packages.
 
-A name stands for `"package.module:attribute"`, imported when somebody asks for it and never at start-up. Ours are
-in the table below, one line each; another package declares an entry point of that form in the group
-`ckptswap.GROUP`. A name of ours wins over an entry point's, and that over a module of the user's.
+A name stands for `"package.module:attribute"`, imported when somebody asks for it. Ours are in the table below;
+another package declares an entry point of that form in the group `ckptswap.GROUP`. Ours win over these.
 
 - models, `--model NAME:REST`: a `Source` whose `build(rest, args)` gives a `torch.nn.Module`, freshly initialised;
 - data, `--data NAME:REST`: a `Source` whose `build(rest, args)` gives a Dataset or yields batches (`task.data`),
   or where it `is_told` of the task `build(rest, args, request)`, by a `task.data.request.DataRequest`;
 - metrics, `--metric NAME` or `NAME:REST`: a `Source` whose `build(rest, spec)` gives a `task.metrics.Metric`;
 - formats, told by a file's first bytes or by its ending: a `formats.Format`;
-- executors, `--executor NAME`: `build(spec, jobs, options)`, which gives an `executors.Executor`.
+- executors, `--executor NAME`: `build(spec, jobs, options)`, which gives a `sweep.runner.Executor`.
 
-`spec` is the `TaskSpec`, `options` the executor's own flags that were given. Checkpoints, configuration files and
-run folders may be a stranger's, and may name what is `Source.is_safe` only.
+`spec` is the `TaskSpec`, `options` the executor's own flags that were given. A stranger's files may name only what
+is `Source.is_safe`.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ _OURS: dict[Group, dict[str, str]] = {
         "torchvision": "ckptswap.task.models.torchvision:SOURCE",
         "hf": "ckptswap.task.models.hf:FOLDER",
         "transformers": "ckptswap.task.models.hf:CLASS",
-        "lab": "ckptswap.lab.registered:MODELS",
+        "lab": "ckptswap.lab:MODELS",
     },
     "data": {
-        "lab": "ckptswap.lab.registered:DATA",
+        "lab": "ckptswap.lab:DATA",
         "text": "ckptswap.task.data.registered:TEXT",
         "datasets": "ckptswap.task.data.registered:DATASETS",
         "npz": "ckptswap.task.data.registered:NPZ",
@@ -77,13 +76,7 @@ _OURS: dict[Group, dict[str, str]] = {
         "ray": "ckptswap.executors.ray:build",
     },
 }
-_WORDS = {
-    "models": ("model", ModelError),
-    "data": ("data", DataError),
-    "metrics": ("metric", MetricError),
-    "formats": ("format", UsageError),
-    "executors": ("executor", UsageError),
-}
+_ERRORS = {"models": ModelError, "data": DataError, "metrics": MetricError}
 
 
 @dataclass(frozen=True)
@@ -127,15 +120,6 @@ def names(group: Group) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*_OURS[group], *plugins(group))))
 
 
-def is_known(group: Group, name: str) -> bool:
-    """Whether the name is registered; installed packages are asked only where it is not ours.
-
-    >>> is_known("models", "smp"), is_known("models", "scans/net.py")
-    (True, False)
-    """
-    return is_ours(group, name) or name in plugins(group)
-
-
 def is_ours(group: Group, name: str) -> bool:
     """Whether the name is in the table of this package."""
     return name in _OURS[group]
@@ -152,14 +136,10 @@ def find(group: Group, name: str) -> Any:
     """
     if name in _OURS[group]:
         return _import(group, name, _OURS[group][name], "ckptswap")
-    known = plugins(group)
-    if name in known:
-        return _import(group, name, known[name].value, distribution_of(group, name) or known[name].module)
-    word, error = _WORDS[group]
-    raise error(
-        f"there is no {word} {name!r}",
-        remedy=near(name, names(group)) or f"use one of {', '.join(names(group))}",
-    )
+    if point := plugins(group).get(name):
+        return _import(group, name, point.value, distribution_of(group, name) or point.module)
+    remedy = near(name, names(group)) or f"use one of {', '.join(names(group))}"
+    raise _ERRORS.get(group, UsageError)(f"there is no {group.removesuffix('s')} {name!r}", remedy=remedy)
 
 
 def every(group: Group) -> Iterator[Any]:
@@ -179,11 +159,11 @@ def source_of(group: Group, spec: str) -> tuple[Source, str] | None:
     """
     name, colon, rest = spec.partition(":")
     is_complete = bool(colon) or group == "metrics"
-    if not (is_complete and is_known(group, name)):
+    if not is_complete or not (is_ours(group, name) or name in plugins(group)):
         return None
     source = find(group, name)
     if not isinstance(source, Source):
-        what = f"the {_WORDS[group][0]} {name!r} is a {type(source).__name__}"
+        what = f"the {group.removesuffix('s')} {name!r} is a {type(source).__name__}"
         raise DependencyError(what, remedy="its package must declare a ckptswap.registry.Source")
     return source, rest
 
@@ -208,10 +188,8 @@ def plugins(group: Group) -> dict[str, Any]:
 
 def distribution_of(group: Group, name: str) -> str | None:
     """The name of the installed package that a name comes from; None for ours."""
-    if is_ours(group, name) or name not in plugins(group):
-        return None
-    package = plugins(group)[name].dist
-    return package.name if package else None
+    point = None if is_ours(group, name) else plugins(group).get(name)
+    return point.dist.name if point and point.dist else None
 
 
 def extra_for(module: str, package: str = "ckptswap") -> str | None:
@@ -250,7 +228,7 @@ def library(module: str) -> ModuleType:
 
 
 def _import(group: Group, name: str, target: str, package: str) -> Any:
-    word = _WORDS[group][0]
+    word = group.removesuffix("s")
     try:
         return _loaded(target)
     except ModuleNotFoundError as error:

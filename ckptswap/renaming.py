@@ -21,8 +21,6 @@ class Rule:
     """`OLD=NEW`: whole names; each `*` in NEW stands for what the `*` at its place in OLD matched, and a rule that
     begins with `re:` is a regular expression with \\1, \\2 … in NEW.
 
-    >>> Rule.parse("backbone.*=encoder.*")("backbone.0.weight")
-    'encoder.0.weight'
     >>> Rule.parse(r"re:block(\\d+)\\.(.*)=blocks.\\1.\\2")("block3.norm.bias")
     'blocks.3.norm.bias'
     """
@@ -35,9 +33,8 @@ class Rule:
         """Raises `UsageError` for a rule that cannot be read."""
         old, equals, new = text.removeprefix("re:").rpartition("=")
         if not equals or not old or not new:
-            raise UsageError(
-                f"--map {text!r} is not a rule", remedy="write 'OLD=NEW', such as 'backbone.*=encoder.*'"
-            )
+            remedy = "write 'OLD=NEW', such as 'backbone.*=encoder.*'"
+            raise UsageError(f"--map {text!r} is not a rule", remedy=remedy)
         return cls(text, (_by_expression if text.startswith("re:") else _by_glob)(text, old, new))
 
     def __call__(self, name: str) -> str | None:
@@ -48,17 +45,10 @@ class Rule:
 def _by_expression(text: str, old: str, new: str) -> Callable[[str], str | None]:
     expression = Expression(old, "--map re:")
     try:
-        expression.pattern.sub(
-            new, ""
-        )  # a \\3 without a third group is found here, if the pattern matches nothing
+        expression.pattern.sub(new, "")  # finds a \\3 without a third group, though nothing may match
     except (re.error, IndexError) as error:
         raise UsageError(f"--map {text!r} cannot be read ({error})", remedy="check its groups") from None
-
-    def rename(name: str) -> str | None:
-        match = expression.fullmatch(name)
-        return None if match is None else match.expand(new)
-
-    return rename
+    return lambda name: match.expand(new) if (match := expression.fullmatch(name)) else None
 
 
 def _by_glob(text: str, old: str, new: str) -> Callable[[str], str | None]:
@@ -78,12 +68,10 @@ def parse_rules(maps: Iterable[str] = (), map_file: str | Path | None = None) ->
 
     Raises `UsageError` for a rule that cannot be read, `FileError` for a file that cannot.
     """
-    lines: list[str] = []
-    if map_file is not None:
-        try:
-            lines = read_plain(map_file).decode("utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise FileError(f"{map_file} cannot be read ({error})", remedy="check --map-file") from None
+    try:
+        lines = read_plain(map_file).decode("utf-8").splitlines() if map_file is not None else []
+    except UnicodeDecodeError as error:
+        raise FileError(f"{map_file} cannot be read ({error})", remedy="check --map-file") from None
     written = (line.strip() for line in lines)
     return tuple(Rule.parse(text) for text in (*maps, *(line for line in written if line and line[0] != "#")))
 
@@ -94,7 +82,7 @@ def renamed(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
     Closing it closes the original. Raises `MismatchError` when two tensors would have one name.
 
     >>> import numpy as np
-    >>> list(renamed(Checkpoint.from_arrays({"a": np.zeros(1), "b": np.zeros(1)}), {"a": "c"}))
+    >>> list(renamed(Checkpoint.from_arrays(dict.fromkeys("ab", np.zeros(1))), {"a": "c"}))
     ['c', 'b']
     """
     changed = {old: new for old, new in names.items() if old != new}
@@ -103,28 +91,18 @@ def renamed(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
     new_names = {name: changed.get(name, name) for name in checkpoint}
     twice = next((name for name, times in Counter(new_names.values()).items() if times > 1), None)
     if twice is not None:
-        raise MismatchError(f"renaming gives two tensors of {checkpoint.path} the name {twice!r}",
-                            remedy="make the rules narrower")  # fmt: skip
-    return checkpoint.under(new_names, _composed(checkpoint.renames, changed))
+        fault = f"renaming gives two tensors of {checkpoint.path} the name {twice!r}"
+        raise MismatchError(fault, remedy="make the rules narrower")
+    from_file = {old: changed.get(new, new) for old, new in checkpoint.renames.items()}
+    reached = set(checkpoint.renames.values())
+    from_file |= {old: new for old, new in changed.items() if old not in reached}
+    return checkpoint.under(new_names, {old: new for old, new in from_file.items() if old != new})
 
 
 def limited(checkpoint: Checkpoint, names: Iterable[str]) -> Checkpoint:
-    """The checkpoint with these of its tensors only; closing it closes the original.
-
-    >>> import numpy as np
-    >>> list(limited(Checkpoint.from_arrays({"a": np.zeros(1), "b": np.zeros(1)}), ["b"]))
-    ['b']
-    """
+    """The checkpoint with these of its tensors only; closing it closes the original."""
     kept = set(names)
     return checkpoint.under({name: name for name in checkpoint if name in kept})
-
-
-def _composed(first: Mapping[str, str], then: Mapping[str, str]) -> dict[str, str]:
-    """From the file's own names to the last ones."""
-    both = {old: then.get(new, new) for old, new in first.items()}
-    reached = set(first.values())
-    later = {old: new for old, new in then.items() if old not in reached}
-    return {old: new for old, new in (both | later).items() if old != new}
 
 
 def map_all(checkpoints: Sequence[Checkpoint], rules: Sequence[Rule]) -> list[Checkpoint]:
@@ -132,61 +110,45 @@ def map_all(checkpoints: Sequence[Checkpoint], rules: Sequence[Rule]) -> list[Ch
 
     Raises `UsageError` for a rule that fits no name of any of them, since it is then misspelt.
     """
-    fits = [{name: fit for name in checkpoint if (fit := _first_fit(name, rules))} for checkpoint in checkpoints]
-    used = {rule for fit_of in fits for rule, _ in fit_of.values()}
-    for rule in rules:
-        if rule not in used:
-            names = [name for checkpoint in checkpoints for name in checkpoint]
-            hint = near(rule.text.rpartition("=")[0], names) or "a rule speaks of whole names"
-            raise UsageError(f"--map {rule.text!r} fits no tensor of {_paths(checkpoints)}", remedy=hint)
+    unused, renamings = dict.fromkeys(rules), []
+    for checkpoint in checkpoints:
+        renamings.append(renaming := dict[str, str]())
+        for name in checkpoint:
+            rule, new = next(((rule, new) for rule in rules if (new := rule(name)) is not None), (None, name))
+            if rule is not None:
+                unused.pop(rule, None)
+                renaming[name] = new
+    for rule in unused:
+        names = [name for checkpoint in checkpoints for name in checkpoint]
+        hint = near(rule.text.rpartition("=")[0], names) or "a rule speaks of whole names"
+        where = " or ".join(checkpoint.path for checkpoint in checkpoints)
+        raise UsageError(f"--map {rule.text!r} fits no tensor of {where}", remedy=hint)
+    return list(map(renamed, checkpoints, renamings))
+
+
+def strip_all(checkpoints: Sequence[Checkpoint], prefix: str | None) -> list[Checkpoint]:
+    """All without `prefix`, where there is one; raises `UsageError` when not one name begins with it."""
+    if not prefix:
+        return list(checkpoints)
+    if not any(name.startswith(prefix) for checkpoint in checkpoints for name in checkpoint):
+        where = " or ".join(checkpoint.path for checkpoint in checkpoints)
+        raise UsageError(f"no tensor of {where} begins with {prefix!r}", remedy="check --strip-prefix")
     return [
-        renamed(checkpoint, {name: new for name, (_, new) in fit_of.items()})
-        for checkpoint, fit_of in zip(checkpoints, fits, strict=True)
+        renamed(side, {name: name[len(prefix) :] for name in side if name.startswith(prefix) and name != prefix})
+        for side in checkpoints
     ]
 
 
-def _first_fit(name: str, rules: Iterable[Rule]) -> tuple[Rule, str] | None:
-    return next(((rule, new) for rule in rules if (new := rule(name)) is not None), None)
-
-
-def _paths(checkpoints: Iterable[Checkpoint]) -> str:
-    return " or ".join(checkpoint.path for checkpoint in checkpoints)
-
-
-def stripped(checkpoint: Checkpoint, prefix: str) -> Checkpoint:
-    """The checkpoint without `prefix` before the names that have it."""
-    return renamed(
-        checkpoint,
-        {name: name[len(prefix) :] for name in checkpoint if name.startswith(prefix) and name != prefix},
-    )
-
-
-def strip_all(checkpoints: Sequence[Checkpoint], prefix: str) -> list[Checkpoint]:
-    """All without `prefix`; raises `UsageError` when not one name begins with it."""
-    if not any(name.startswith(prefix) for checkpoint in checkpoints for name in checkpoint):
-        raise UsageError(
-            f"no tensor of {_paths(checkpoints)} begins with {prefix!r}", remedy="check --strip-prefix"
-        )
-    return [stripped(checkpoint, prefix) for checkpoint in checkpoints]
-
-
 def matched(
-    other: Checkpoint,
-    reference: Checkpoint,
-    rules: Sequence[Rule] = (),
-    strip_prefix: str | None = None,
-    *,
-    either: bool = False,
+    other: Checkpoint, reference: Checkpoint, rules: Sequence[Rule] = (), strip_prefix: str | None = None
 ) -> tuple[Checkpoint, Checkpoint, str | None]:
     """Both under names that can be compared, and a sentence where a prefix was found without being named.
 
-    `strip_prefix` is taken off both, then `rules` rename the tensors of `other` (with `either` those of both,
-    where more names are the same then), then `aligned` looks for a prefix. Raises what `strip_all` and `map_all`
-    raise.
+    `strip_prefix` is taken off both, `rules` rename the tensors of `other`, then `aligned` looks for a prefix.
+    Raises as `strip_all` and `map_all` do.
     """
-    if strip_prefix:
-        other, reference = strip_all([other, reference], strip_prefix)
-    other, reference = _mapped(other, reference, rules) if either else (*map_all([other], rules), reference)
+    other, reference = strip_all([other, reference], strip_prefix)
+    [other] = map_all([other], rules)
     other, sentence = aligned(other, reference)
     return other, reference, sentence
 
@@ -200,13 +162,9 @@ def _mapped(other: Checkpoint, reference: Checkpoint, rules: Sequence[Rule]) -> 
         return first, second
     with suppress(MismatchError):
         first, second = map_all([other, reference], rules)
-        if _shared(first, second) > _shared(*alone):
+        if len(first.keys() & second.keys()) > len(alone[0].keys() & reference.keys()):
             return first, second
     return alone
-
-
-def _shared(one: Checkpoint, other: Checkpoint) -> int:
-    return sum(name in other for name in one)
 
 
 def all_matched(
@@ -217,19 +175,16 @@ def all_matched(
 ) -> tuple[list[Checkpoint], list[str]]:
     """`reference`, then `others`, under names that can be compared, and a sentence for each prefix found.
 
-    Whichever of them has `strip_prefix` loses it, whatever a rule fits is renamed, then each of `others` is
+    Whichever of them has `strip_prefix` loses it, whatever a rule fits is renamed, then the `others` are
     `aligned` with `reference`. Raises what `strip_all` and `map_all` raise.
 
     >>> import numpy as np
     >>> base, a, b = (Checkpoint.from_arrays({name: np.zeros(1)}) for name in ("w", "net.w", "module.w"))
-    >>> found, said = all_matched(base, [a, b], [Rule.parse("net.*=*")])
-    >>> [list(checkpoint) for checkpoint in found], len(said)
+    >>> sides, sentences = all_matched(base, [a, b], [Rule.parse("net.*=*")])
+    >>> [list(side) for side in sides], len(sentences)
     ([['w'], ['w'], ['w']], 1)
     """
-    sides = [reference, *others]
-    if strip_prefix:
-        sides = strip_all(sides, strip_prefix)
-    reference, *others = map_all(sides, rules)
+    reference, *others = map_all(strip_all([reference, *others], strip_prefix), rules)
     pairs = [aligned(other, reference) for other in others]
     return [reference, *(other for other, _ in pairs)], [sentence for _, sentence in pairs if sentence]
 
@@ -239,13 +194,15 @@ def sides_matched(
 ) -> tuple[Checkpoint, list[Checkpoint], list[str]]:
     """Recipient and donors under names that can be compared, and what was found unasked.
 
-    One donor is `matched`, and rules may concern either side; several are `all_matched`.
+    One donor is `matched`, but rules may concern either side; several are `all_matched`.
     """
-    if len(donors) == 1:
-        donor, recipient, sentence = matched(donors[0], recipient, rules, strip_prefix, either=True)
-        return recipient, [donor], [sentence] if sentence else []
-    [recipient, *others], sentences = all_matched(recipient, donors, rules, strip_prefix)
-    return recipient, others, sentences
+    if len(donors) > 1:
+        [recipient, *others], sentences = all_matched(recipient, donors, rules, strip_prefix)
+        return recipient, others, sentences
+    donor, recipient = strip_all([donors[0], recipient], strip_prefix)
+    donor, recipient = _mapped(donor, recipient, rules)
+    donor, sentence = aligned(donor, recipient)
+    return recipient, [donor], [sentence] if sentence else []
 
 
 def aligned(other: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, str | None]:

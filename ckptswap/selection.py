@@ -7,17 +7,19 @@ commas nor read as a pattern. Case matters.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain
 
 from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.errors import SelectionError, listing, near
-from ckptswap.naming import ALIASES, expand_kind, natural_key
+from ckptswap.naming import ALIASES, natural_key
 from ckptswap.patterns import begins_path, glob
 from ckptswap.shell import joined
 
+Words = Sequence[str]
 Test = Callable[[Entry], bool]
 BY_NAME = ("only", "exclude")
 """Flags whose `=NAME` means one tensor or kind."""
@@ -48,17 +50,14 @@ class Unmatched:
     hint: str
 
     def __str__(self) -> str:
-        return f"--{self.flag} {self.value} matches nothing in {self.where}" + (
-            f"; {self.hint}" if self.hint else ""
-        )
+        return "; ".join(filter(None, [f"--{self.flag} {self.value} matches nothing in {self.where}", self.hint]))
 
 
 @dataclass(frozen=True)
 class Selection:
     """Which entries of a checkpoint. `Selection()` takes them all.
 
-    >>> chosen = Selection.parse(only=["bn.running_*"], layers=["encoder.3"])
-    >>> chosen.flags()
+    >>> Selection.parse(only=["bn.running_*"], layers=["encoder.3"]).flags()
     ['--only', 'bn.running_*', '--layers', 'encoder.3']
     """
 
@@ -68,14 +67,7 @@ class Selection:
     kind: tuple[str, ...] = ()
 
     @classmethod
-    def parse(
-        cls,
-        *,
-        only: Sequence[str] = (),
-        exclude: Sequence[str] = (),
-        layers: Sequence[str] = (),
-        kind: Sequence[str] = (),
-    ) -> Selection:
+    def parse(cls, *, only: Words = (), exclude: Words = (), layers: Words = (), kind: Words = ()) -> Selection:
         """From the flags' values as typed; raises `SelectionError` for an empty or impossible pattern."""
         selection = cls(*(tuple(_split_values(values)) for values in (only, exclude, layers, kind)))
         selection._tests  # noqa: B018  compiles every pattern, so that a bad one is named at once
@@ -87,19 +79,16 @@ class Selection:
         return cls(only=tuple(f"={name}" for name in names))
 
     def __contains__(self, entry: object) -> bool:
-        if not isinstance(entry, Entry):
-            return False
-        return all(test(entry) == wanted for wanted, test in self._conditions)
+        return isinstance(entry, Entry) and all(test(entry) == wanted for wanted, test in self._conditions)
 
     def __bool__(self) -> bool:
         """Whether it leaves anything out."""
         return any(getattr(self, flag.name) for flag in fields(self))
 
     def pick(self, checkpoint: Checkpoint) -> list[Entry]:
-        """The selected entries in natural order; raises `SelectionError` with near names if there is none.
+        """The selected entries in natural order, and what is tied to them.
 
-        A tensor with several names is selected under all of them, whichever is meant, and so is what shares bytes
-        with it.
+        Raises `SelectionError` with near names if there is none.
         """
         picked = [entry.name for entry in checkpoint.values() if entry in self]
         if not picked:
@@ -111,22 +100,19 @@ class Selection:
 
         >>> import numpy as np
         >>> a = Checkpoint.from_arrays({"c.bias": np.zeros(2), "c.weight": np.zeros((2, 1, 1))})
-        >>> [str(each) for each in Selection.parse(kind=["conv.bias,conv.wieght"]).unmatched(a)]
-        ["--kind conv.wieght matches nothing in <memory>; did you mean 'conv.weight' or 'conv.bias'?"]
+        >>> print(*Selection.parse(kind=["conv.bias,conv.wieght"]).unmatched(a))
+        --kind conv.wieght matches nothing in <memory>; did you mean 'conv.weight' or 'conv.bias'?
         """
         entries = [entry for checkpoint in checkpoints for entry in checkpoint.values()]
         where = " or ".join(dict.fromkeys(checkpoint.path for checkpoint in checkpoints))
         known = {entry.name for entry in entries} | {entry.kind for entry in entries}
-        missed = [
-            (flag, value)
-            for flag, _, tests in self._tests
-            for value, test in zip(getattr(self, flag), tests, strict=True)
-            if not (value[1:] in known if _is_literal(flag, value) else any(map(test, entries)))
-        ]
-        return [
-            Unmatched(flag, value, where, _near(flag, value, entries) if at < HINTS_MOST else "")
-            for at, (flag, value) in enumerate(missed)
-        ]
+        missed: list[Unmatched] = []
+        for flag, _, tests in self._tests:
+            for value, test in zip(getattr(self, flag), tests, strict=True):
+                if not (value[1:] in known if _is_literal(flag, value) else any(map(test, entries))):
+                    hint = near(value.lstrip("="), _known(flag, entries)) if len(missed) < HINTS_MOST else ""
+                    missed.append(Unmatched(flag, value, where, hint))
+        return missed
 
     def split(self, checkpoint: Checkpoint, by: Sequence[str]) -> list[Part]:
         """The selection in disjoint parts: by layer, by kind, by both, tensor by tensor, or all in one.
@@ -134,27 +120,23 @@ class Selection:
         Names of one tensor, and of tensors that share bytes, are in one part: that of the first of them, in the
         order of the model where it is known, else of the file.
         """
-        unknown = [way for way in by if way not in WAYS]
+        unknown = ", ".join(way for way in by if way not in WAYS)
         if unknown or not by:
-            raise SelectionError(
-                f"cannot split by {', '.join(unknown) or 'nothing'}", remedy=f"use {', '.join(WAYS)}"
-            )
+            raise SelectionError(f"cannot split by {unknown or 'nothing'}", remedy=f"use {', '.join(WAYS)}")
         if "all" in by and len(set(by)) > 1:
             raise SelectionError(f"cannot split by {', '.join(by)}", remedy="'all' is one part, and stands alone")
-        parts: dict[tuple[str | None, str | None, str | None], list[str]] = {}
+        parts: dict[tuple[str | None, str | None, str | None], list[str]] = defaultdict(list)
         for entry in self.pick(checkpoint):
-            first = checkpoint[checkpoint.ties.group(entry.name)[0]]
-            parts.setdefault(_part_key(first, by), []).append(entry.name)
+            first, single = checkpoint[checkpoint.ties.group(entry.name)[0]], "tensor" in by
+            layer = first.layer if single or "layer" in by else None
+            kind = first.kind if single or "kind" in by else None
+            parts[layer, kind, first.name if single else None].append(entry.name)
         return [Part(layer, kind, tuple(names)) for (layer, kind, _), names in parts.items()]
 
     def flags(self) -> list[str]:
-        """The flags that parse to this selection, one word each.
-
-        >>> Selection.exactly(["a,b"]).flags()
-        ['--only', '=a,b']
-        """
-        return [word for flag in fields(self) for value in getattr(self, flag.name)
-                for word in (f"--{flag.name}", value)]  # fmt: skip
+        """The flags that parse to this selection, one word each."""
+        pairs = [(f"--{flag.name}", value) for flag in fields(self) for value in getattr(self, flag.name)]
+        return list(chain.from_iterable(pairs))
 
     def __str__(self) -> str:
         """The flags, quoted for a shell."""
@@ -175,17 +157,9 @@ class Selection:
     @cached_property
     def _tests(self) -> list[tuple[str, bool, list[Test]]]:
         """(flag, whether a match is wanted, its tests) for each flag in use."""
-        readers = (
-            ("only", True, _name_test),
-            ("exclude", False, _name_test),
-            ("layers", True, _layer_test),
-            ("kind", True, _kind_test),
-        )
-        return [
-            (flag, wanted, [reader(value) for value in getattr(self, flag)])
-            for flag, wanted, reader in readers
-            if getattr(self, flag)
-        ]
+        readers = {"only": _name_test, "exclude": _name_test, "layers": _layer_test, "kind": _kind_test}
+        in_use = {flag: values for flag in readers if (values := getattr(self, flag))}
+        return [(flag, flag != "exclude", list(map(readers[flag], values))) for flag, values in in_use.items()]
 
     def _why_nothing(self, checkpoint: Checkpoint) -> str:
         where = f"nothing in {checkpoint.path}"
@@ -193,25 +167,20 @@ class Selection:
             return f"{where} can be selected: it holds no tensors"
         for flag, wanted, tests in self._tests:
             if wanted and not any(test(entry) for entry in checkpoint.values() for test in tests):
-                values = getattr(self, flag)
-                hint = _hint(flag, values, list(checkpoint.values()))
+                values, known = getattr(self, flag), _known(flag, list(checkpoint.values()))
+                hint = next(filter(None, (near(value.lstrip("="), known) for value in values)), "") or (
+                    f"it has {listing([repr(name) for name in sorted(known, key=natural_key)], most=5)}"
+                )
                 return f"{where} matches --{flag} {', '.join(values)}; {hint}"
         return f"{where} matches {self}: each flag matches something, but no tensor matches them all"
 
 
-def _split_values(values: Sequence[str]) -> Iterator[str]:
+def _split_values(values: Words) -> Iterator[str]:
     for value in values:
-        parts = [value] if value.startswith("=") else value.split(",")
-        for part in parts:
+        for part in [value] if value.startswith("=") else value.split(","):
             if not part.strip():
                 raise SelectionError(f"empty pattern in {value!r}", remedy="write '*' for everything")
             yield part if part.startswith("=") else part.strip()
-
-
-def _part_key(entry: Entry, by: Sequence[str]) -> tuple[str | None, str | None, str | None]:
-    if "tensor" in by:
-        return entry.layer, entry.kind, entry.name
-    return entry.layer if "layer" in by else None, entry.kind if "kind" in by else None, None
 
 
 def _name_test(pattern: str) -> Test:
@@ -229,7 +198,7 @@ def _any_test(literal: Set[str], tests: Sequence[Test]) -> Test:
 
 
 def _kind_test(pattern: str) -> Test:
-    tests = [glob(kind) for kind in expand_kind(pattern)]
+    tests = list(map(glob, ALIASES.get(pattern, (pattern,))))
     return lambda entry: any(matches(entry.kind) for matches in tests)
 
 
@@ -240,47 +209,27 @@ def _layer_test(pattern: str) -> Test:
         return lambda entry: entry.layer == literal or bool(literal and entry.layer.startswith(f"{literal}."))
     segments = pattern.split(".")
     if "" in segments:
-        raise SelectionError(
-            f"--layers {pattern!r} has an empty segment", remedy="write 'encoder.3' or '**.conv1'"
-        )
+        remedy = "write 'encoder.3' or '**.conv1'"
+        raise SelectionError(f"--layers {pattern!r} has an empty segment", remedy=remedy)
     tests = [None if segment == "**" else _segment_test(segment) for segment in segments]
     return lambda entry: begins_path(tests, entry.layer.split(".") if entry.layer else [])
 
 
 def _segment_test(segment: str) -> Callable[[str], bool]:
-    span = re.fullmatch(r"([0-9]{1,18}):([0-9]{1,18})", segment)
-    if not span:
+    if not re.fullmatch(r"[0-9]{1,18}:[0-9]{1,18}", segment):
         return glob(segment)
-    low, high = int(span[1]), int(span[2])
+    low, high = map(int, segment.split(":"))
     if low > high:
         raise SelectionError(f"--layers range {segment!r} runs backwards", remedy=f"write '{high}:{low}'")
     return lambda text: re.fullmatch("[0-9]{1,18}", text) is not None and low <= int(text) <= high
-
-
-def _hint(flag: str, values: Sequence[str], entries: Sequence[Entry]) -> str:
-    for value in values:
-        suggestion = _near(flag, value, entries)
-        if suggestion:
-            return suggestion
-    known = _known(flag, entries)
-    return f"it has {listing([repr(each) for each in sorted(known, key=natural_key)], most=5)}"
-
-
-def _near(flag: str, value: str, entries: Sequence[Entry]) -> str:
-    return near(value.lstrip("="), _known(flag, entries))
 
 
 def _known(flag: str, entries: Sequence[Entry]) -> list[str]:
     kinds: Mapping[str, None] = dict.fromkeys(entry.kind for entry in entries)
     if flag == "kind":
         return [*kinds, *ALIASES, *dict.fromkeys(f"{kind.partition('.')[0]}.*" for kind in kinds)]
-    if flag == "layers":
+    if flag == "layers":  # and all above them, of which there may be very many
         layers = dict.fromkeys(entry.layer for entry in entries)
-        return list(dict.fromkeys(up for layer in layers for up in _ancestors(layer)))
+        paths = (layer.split(".", DEPTH_MOST)[:DEPTH_MOST] for layer in layers)
+        return list(dict.fromkeys(up for path in paths for up in accumulate(path, "{}.{}".format)))
     return [*dict.fromkeys(entry.name for entry in entries), *kinds]
-
-
-def _ancestors(layer: str) -> list[str]:
-    """The layer and all above it, of which only the first few are shown where there are very many."""
-    segments = layer.split(".", DEPTH_MOST)[:DEPTH_MOST]
-    return list(accumulate(segments, "{}.{}".format))

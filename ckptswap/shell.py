@@ -12,8 +12,8 @@ def quoted(word: str) -> str:
     >>> print(quoted("=conv.bias"), quoted("a b"), quoted("a.pt"))
     '=conv.bias' 'a b' a.pt
     """
-    found = shlex.quote(word)
-    return f"'{word}'" if found == word and word.startswith("=") else found
+    bare = shlex.quote(word)
+    return f"'{word}'" if bare == word and word.startswith("=") else bare
 
 
 def joined(words: Iterable[str]) -> str:

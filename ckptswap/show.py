@@ -18,8 +18,8 @@ def statistics(
     Raises `FormatError` when a checksum is wrong.
 
     >>> import numpy as np
-    >>> found = statistics(Checkpoint.from_arrays({"w": np.array([1.0, 3.0])}))
-    >>> found["w"].mean
+    >>> moments = statistics(Checkpoint.from_arrays({"w": np.array([1.0, 3.0])}))
+    >>> moments["w"].mean
     2.0
     """
     chosen = list(checkpoint.values() if entries is None else entries)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from ckptswap import dtypes
+from ckptswap.errors import FormatError, UsageError
 from ckptswap.storage import ByteSource
 
 CHUNK = 1 << 20
 """Bytes read at once where a tensor is streamed: small enough to stay in a core's cache."""
-
-
 PAGE = 4096
 
 
@@ -113,3 +112,37 @@ class CastSource:
         values = np.empty(len(buffer) // want.itemsize, have)
         self.source.read_into(values.view(np.uint8).data, offset // want.itemsize * have.itemsize)
         buffer[:] = values.astype(want).view(np.uint8).data
+
+
+def array_of(name: object, values: Any) -> np.ndarray:
+    """A tensor's values as numpy sees them, not copied where that can be.
+
+    Raises `UsageError` for what is not an array under a name, `FormatError` for a torch tensor that is not dense.
+
+    >>> array_of("w", np.ones(2))
+    array([1., 1.])
+    """
+    if not isinstance(name, str) or not hasattr(values, "__array__"):
+        raise UsageError(
+            f"a checkpoint cannot hold {name!r}: {type(values).__name__}",
+            remedy="give a map from names to arrays or torch tensors, such as `model.state_dict()`",
+        )
+    if not hasattr(values, "detach"):
+        return np.asarray(values)
+    try:
+        return _array_of_torch(values)
+    except (AttributeError, TypeError, RuntimeError):
+        what = f"{values.dtype} on {values.device}, {values.layout}"
+        raise FormatError(f"tensor {name!r} is {what}", remedy="make it a dense tensor of numbers") from None
+
+
+def _array_of_torch(tensor: Any) -> np.ndarray:
+    """A tensor's bits. numpy itself knows neither bfloat16 nor the 8-bit floats: they are handed over as bytes."""
+    try:
+        return tensor.numpy(force=True)
+    except TypeError:
+        import ml_dtypes
+        import torch
+
+        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        return raw.view(getattr(ml_dtypes, str(tensor.dtype).removeprefix("torch."))).reshape(tensor.shape)

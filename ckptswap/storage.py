@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from ckptswap.errors import FileError, FormatError, near
 from ckptswap.plainfiles import open_plain
@@ -82,10 +81,10 @@ class MemoryFile(ByteSource):
 
 
 class LocalFile(ByteSource):
-    """A file opened for ranged reads that many threads may share.
+    """A file for ranged reads that many threads may share.
 
-    A checkpoint of a thousand shards is a thousand of these. Only so many are really open; another is opened again
-    when it is read, and must then still be the same file.
+    Of the thousand of a sharded checkpoint only so many are really open; another is opened again when it is read,
+    and must then still be the same file.
     """
 
     path: Path
@@ -96,30 +95,37 @@ class LocalFile(ByteSource):
         self._fd = -1
         self._users = 0
         self._closed = False
-        self._stamp: tuple[int, ...] | None = None
+        self._stamp: tuple[int, ...] = ()
         with self.descriptor() as fd:
             self.size = os.fstat(fd).st_size
 
     @contextlib.contextmanager
     def descriptor(self) -> Iterator[int]:
         """Its file descriptor, which stays open inside the block."""
-        fd = self._lend()
+        with _LOCK:
+            if self._closed:
+                raise FileError(f"{self.name} cannot be read", remedy="was it closed?")
+            if self._fd < 0:
+                self._open()
+            self._users += 1
+            _OPEN[self] = None
+            _OPEN.move_to_end(self)
         try:
-            yield fd
+            yield self._fd
         finally:
-            self._give_back()
+            with _LOCK:
+                self._users -= 1
+                if self._closed:
+                    self._drop()
 
     def pread_into(self, buffer: memoryview, offset: int) -> None:
         done = 0
         while done < len(buffer):
-            count = self._read(buffer[done:], offset + done)
+            with self._reading() as fd:
+                count = os.preadv(fd, [buffer[done:]], offset + done)
             if count == 0:
                 raise FormatError(f"{self.name} ended at byte {offset + done}", remedy="it is cut short")
             done += count
-
-    def _read(self, buffer: memoryview, offset: int) -> int:
-        with self._reading() as fd:
-            return os.preadv(fd, [buffer], offset)
 
     def pread(self, size: int, offset: int) -> bytes:
         with self._reading() as fd:
@@ -143,12 +149,10 @@ class LocalFile(ByteSource):
 
     def check_unchanged(self) -> None:
         try:
-            status = os.stat(self.path)
+            self._check(os.stat(self.path))
         except OSError as error:
-            raise FileError(
-                f"{self.name} cannot be read again ({error.strerror})", remedy="was it moved?"
-            ) from None
-        self._check(status)
+            fault = f"{self.name} cannot be read again ({error.strerror})"
+            raise FileError(fault, remedy="was it moved?") from None
 
     def _check(self, status: os.stat_result) -> None:
         if _stamp(status) != self._stamp:
@@ -159,34 +163,17 @@ class LocalFile(ByteSource):
             self._closed = True
             self._drop()
 
-    def _lend(self) -> int:
-        with _LOCK:
-            if self._closed:
-                raise FileError(f"{self.name} cannot be read", remedy="was it closed?")
-            if self._fd < 0:
-                self._open()
-            self._users += 1
-            _OPEN[self] = None
-            _OPEN.move_to_end(self)
-            return self._fd
-
-    def _give_back(self) -> None:
-        with _LOCK:
-            self._users -= 1
-            if self._closed:
-                self._drop()
-
     def _open(self) -> None:
         """Open it, for the first time or again, and close what was used longest ago where too many are open."""
         for other in [file for file in _OPEN if not file._users][: max(0, len(_OPEN) + 1 - _most_open())]:
             other._drop()
         self._fd = open_plain(self.path)
-        stamp = _stamp(os.fstat(self._fd))
-        if self._stamp is None:
-            self._stamp = stamp
-        elif self._stamp != stamp:
+        self._stamp = self._stamp or _stamp(os.fstat(self._fd))
+        try:
+            self._check(os.fstat(self._fd))
+        except FileError:
             self._drop()
-            raise FileError(f"{self.name} changed while it was being read", remedy="run again when it rests")
+            raise
 
     def _drop(self) -> None:
         if self._fd >= 0 and not self._users:
@@ -235,33 +222,13 @@ def kept(*sources: ByteSource) -> Iterator[None]:
         raise
 
 
-class Folder(Protocol):
-    """What lists and opens the files that lie beside one another."""
-
-    @property
-    def name(self) -> str:
-        """What to call it in a message."""
-
-    @property
-    def path(self) -> Path | None:
-        """Where it lies on this machine; None: nowhere."""
-
-    def names(self) -> list[str]:
-        """The names of its files, sorted."""
-
-    def holds(self, name: str) -> bool:
-        """Whether there is a plain file of that name."""
-
-    def stored(self, name: str) -> int:
-        """The bytes that a file takes where it is stored: a hole takes none."""
-
-    def open(self, name: str) -> ByteSource:
-        """A file of its own; raises `FileError`."""
-
-
 @dataclass(frozen=True)
 class LocalFolder:
-    """A folder on this machine."""
+    """A folder on this machine, which lists and opens the files that lie beside one another.
+
+    `name` is what to call it in a message, `path` where it lies on this machine (None: nowhere); `stored` are the
+    bytes that a file takes where it is stored: a hole takes none. `open` raises `FileError`.
+    """
 
     path: Path
 
@@ -287,7 +254,7 @@ class LocalFolder:
 
 @dataclass(frozen=True)
 class MemoryFolder:
-    """Files in memory, by their names.
+    """The same of files in memory, by their names.
 
     >>> MemoryFolder({"a.bin": b"abc"}).open("a.bin").size
     3
@@ -311,3 +278,6 @@ class MemoryFolder:
             hint = near(name, self.content) or "check the name"
             raise FileError(f"{self.name} has no file {name!r}", remedy=hint)
         return MemoryFile(self.content[name], os.path.join(self.name, name))
+
+
+Folder = LocalFolder | MemoryFolder

@@ -6,15 +6,16 @@ Its sides are opened and brought together, it is run, and its table is left in t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import Field, dataclass, fields, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from ckptswap.errors import UsageError, near
 from ckptswap.formats.atomic import write_text
-from ckptswap.given import Given, listed, opened, plain, selection_of, several, task_of, tell_unmatched
+from ckptswap.given import Given, args_of, listed, opened, plain, selection_of, several, task_of, tell_unmatched
 from ckptswap.lab.findings import judge
 from ckptswap.messages import listener, note, warn
 from ckptswap.records import flag_name
@@ -31,14 +32,13 @@ from ckptswap.sweep.run_folder.plain import refuse_odd
 from ckptswap.sweep.runner import Executor, Sweep, executor_of, prepared
 from ckptswap.sweep.spec import RunOptions, SweepSpec, calibration_of, ways_of
 from ckptswap.sweep.stopping import Stop
-from ckptswap.task.spec import TaskSpec, parse_args
+from ckptswap.task.spec import TaskSpec
 
 SELECTION = ("only", "exclude", "layers", "kind")
 CALIBRATION = ("recalibrate_bn", "calibration_data", "calibration_args")
 
 
-def keyword(part: Field[Any]) -> str:
-    """What a field is called among the keywords."""
+def _keyword(part: Field[Any]) -> str:
     return flag_name(part).replace("-", "_")
 
 
@@ -49,8 +49,8 @@ def keywords() -> tuple[str, ...]:
     True
     """
     own = ("donors", "recipient", "task", "selection", "calibration")
-    spec = (keyword(part) for part in fields(SweepSpec) if part.name not in own)
-    return (*spec, *SELECTION, *CALIBRATION, *map(keyword, fields(RunOptions)))
+    spec = (_keyword(part) for part in fields(SweepSpec) if part.name not in own)
+    return (*spec, *SELECTION, *CALIBRATION, *map(_keyword, fields(RunOptions)))
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,9 @@ def asked(donor: Given | Sequence[Given], recipient: Given, **how: Any) -> Asked
     own = _fields(SweepSpec, how)
     _refuse_unknown(how)
     task = task_of(how, chosen["exclude"], how.pop("partial", False))
-    *givers, receiver = _distinct([_path(side) for side in (*donors, recipient)])
-    spec = SweepSpec(
-        tuple(givers),
-        receiver,
-        task=task,
-        selection=selection_of(**chosen),
-        calibration=calibration_of(batches, data, _args(args)),
-        **own,
-    )
+    *givers, receiver = _paths(*donors, recipient)
+    own |= {"selection": selection_of(**chosen), "calibration": calibration_of(batches, data, args_of(args))}
+    spec = SweepSpec(tuple(givers), receiver, task, **own)
     return Asked(donors, recipient, spec, options, own_executor or executor_of(options, task))
 
 
@@ -100,27 +94,21 @@ def options_of(how: dict[str, Any]) -> RunOptions:
     return RunOptions(**_fields(RunOptions, how))
 
 
-def _path(given: Given) -> str:
-    return os.fspath(given) if isinstance(given, str | os.PathLike) else getattr(given, "path", "memory")
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Names by which several sides in memory are told apart; a path stays what it is."""
-    return [
-        f"{name} {at}" if name in names[:at] and not os.path.exists(name) else name
-        for at, name in enumerate(names)
+def _paths(*sides: Given) -> list[str]:
+    """Their paths, or names by which several in memory are told apart."""
+    names = [
+        os.fspath(side) if isinstance(side, str | os.PathLike) else getattr(side, "path", "memory")
+        for side in sides
     ]
-
-
-def _args(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else parse_args(",".join(listed(value)))
+    is_twin = (name in names[:at] and not os.path.exists(name) for at, name in enumerate(names))
+    return [f"{name} {at}" if twin else name for at, (name, twin) in enumerate(zip(names, is_twin, strict=True))]
 
 
 def _fields(form: type, how: dict[str, Any]) -> dict[str, Any]:
     """The keywords that are a form's, taken out, as its fields."""
     values = {}
     for part in fields(form):
-        name = keyword(part)
+        name = _keyword(part)
         if name in how and name in keywords():
             value, parse = how.pop(name), part.metadata.get("parse")
             values[part.name] = parse(value) if parse and isinstance(value, str) else value
@@ -136,8 +124,7 @@ def _refuse_unknown(how: Mapping[str, Any]) -> None:
         "task",
         "config",
         "partial",
-        *map(keyword, fields(TaskSpec)),
-        *(part.name for part in fields(TaskSpec)),
+        *(word for part in fields(TaskSpec) for word in (part.name, _keyword(part))),
     }
     for name in how:
         hint = near(name, keywords())
@@ -145,17 +132,13 @@ def _refuse_unknown(how: Mapping[str, Any]) -> None:
             raise UsageError(f"there is no keyword {name!r}", remedy=hint)
 
 
-def _points(value: Any) -> tuple[float, ...]:
-    return plain(tuple(value) if isinstance(value, Iterable) else (value,))
-
-
 _READ: dict[str, Any] = {
     "by": lambda value: ways_of(listed(value)),
     "map": listed,
     "map_file": os.fspath,
     "run": os.fspath,
-    "slurm": _args,
-    "alphas": _points,
+    "slurm": args_of,
+    "alphas": lambda value: plain(tuple(value) if isinstance(value, Iterable) else (value,)),
 }
 """Fields whose keywords may be less than their values."""
 
@@ -179,23 +162,16 @@ def both_ways(forth: Asked, back_metric: Any, back_target: str | None = None) ->
     target = back_target or ("input" if spec.task.target == "masks" else "masks")
     task = spec.task.merge({"metric": back_metric, "target": target})
     turned = replace(spec, donors=(spec.recipient,), recipient=spec.donors[0], task=task)
-    ways = {
-        "forth": forth,
-        "back": Asked((forth.recipient,), forth.donors[0], turned, forth.options, forth.executor),
+    back = replace(forth, donors=(forth.recipient,), recipient=forth.donors[0], spec=turned)
+    ways = {"forth": forth, "back": back}
+    if forth.options.run is None:  # runs by their keys have folders of their own
+        return ways
+    folders = {way: Path(forth.options.run) / way for way in ways}
+    for folder in folders.values():
+        refuse_odd(folder, folder=True)
+    return {
+        way: replace(asked, options=replace(asked.options, run=str(folders[way]))) for way, asked in ways.items()
     }
-    return {way: _below(sweep, way) for way, sweep in ways.items()}
-
-
-def _below(sweep: Asked, way: str) -> Asked:
-    """In a folder of its own below the run's; a run by its key has one anyway."""
-    if sweep.options.run is None:
-        return sweep
-    folder = Path(sweep.options.run) / way
-    refuse_odd(folder, folder=True)
-    return replace(sweep, options=replace(sweep.options, run=str(folder)))
-
-
-# The work --------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -217,7 +193,7 @@ def planned(asked: Asked) -> dict[str, Any]:
     """What would run, and what it costs, as JSON has it. Raises what `swept` refuses before any work."""
     with _prepared(asked) as sweep:
         sweep.check(asked.options, asked.executor)
-        folder, cost, donors = str(sweep.folder), sweep.cost(), len(sweep.donors)
+        folder, cost, donors = str(sweep.folder), sweep.scorer.cost(sweep.variants), len(sweep.donors)
         return plan_json(sweep.plan, folder, sweep.task.samples, cost, donors)
 
 
@@ -225,17 +201,18 @@ def swept(asked: Asked, *, claims: bool = False) -> SweepResult:
     """Score, and leave the table in the folder in every form."""
     with _prepared(asked) as sweep:
         listener().say(f"run: {sweep.folder}")
-        result = _judged(_score(sweep, asked, claims), claims)
+        result = _scored(sweep, asked, judge if claims else attrgetter("result"))
         leave(result, sweep.folder)
     return result
 
 
-def _score(sweep: Sweep, asked: Asked, claims: bool) -> Analysis:
+def _scored(sweep: Sweep, asked: Asked, judged: Callable[[Analysis], SweepResult]) -> SweepResult:
     """Score, telling the worst cells so far, with the exports kept up to date."""
     worst: list[str] = []
 
     def show(cells: Sequence[tuple[Cell, float]]) -> None:
-        worst[:] = [_named(cell, drop) for cell, drop in cells]
+        places = (" ".join(filter(None, (cell.layer, cell.kind))) or cell.names[0] for cell, _ in cells)
+        worst[:] = [f"{safe(place)} {drop:+.3f}" for place, (_, drop) in zip(places, cells, strict=True)]
         worst[:1] = [f"worst so far: {line}" for line in worst[:1]]
 
     try:
@@ -243,24 +220,12 @@ def _score(sweep: Sweep, asked: Asked, claims: bool) -> Analysis:
             listeners = Listeners(
                 progress=lambda done, total: tell(done, total, below=worst),
                 live=show,
-                news=lambda analysis: _export(_judged(analysis, claims), sweep.folder),
+                news=lambda analysis: _export(judged(analysis), sweep.folder),
                 stop=stop or Stop(),
             )
-            return sweep.run(asked.options, listeners, asked.executor)
+            return judged(sweep.run(asked.options, listeners, asked.executor))
     finally:
         warn(sweep.scorer.notes)
-
-
-def _named(cell: Cell, drop: float) -> str:
-    where = " ".join(part for part in (cell.layer, cell.kind) if part)
-    return f"{safe(where or cell.names[0])} {drop:+.3f}"
-
-
-# The table -------------------------------------------------------------------------------------------------------
-
-
-def _judged(analysis: Analysis, claims: bool) -> SweepResult:
-    return judge(analysis) if claims else analysis.result
 
 
 def leave(result: SweepResult, folder: RunFolder) -> None:

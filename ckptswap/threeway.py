@@ -70,7 +70,7 @@ def three_way(
     [('v', 'b'), ('w', 'both')]
     """
     chosen = selection or Selection()
-    ours, theirs = diff(base, a, chosen, progress=progress), diff(base, b, chosen, progress=progress)
+    ours, theirs = (diff(base, side, chosen, progress=progress) for side in (a, b))
     left, right = _by_name(ours), _by_name(theirs)
     names = sorted(dict.fromkeys([*left, *right]), key=natural_key)
     touched = [name for name in names if _changed(left.get(name)) and _changed(right.get(name))]

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, NamedTuple
 
 from ckptswap.errors import listing
@@ -87,10 +88,6 @@ class Ties:
         """These names and all that are taken together with them, each once."""
         return list(dict.fromkeys(other for name in names for other in self.group(name)))
 
-    def closed_twins(self, names: Iterable[str]) -> list[str]:
-        """These names and all other names of their tensors, each once."""
-        return list(dict.fromkeys(other for name in names for other in self.twins(name)))
-
     def once(self, names: Iterable[str]) -> list[str]:
         """The first of these names for each tensor."""
         firsts: dict[str, str] = {}
@@ -103,9 +100,8 @@ class Ties:
 
     def __str__(self) -> str:
         """What a reader should know, in one line."""
-        count = len(self.same)
-        have = "tensor has" if count == 1 else "tensors have"
-        parts = [f"{count} {have} several names ({equal(self.same)})"] if self.same else []
+        have = "tensor has" if len(self.same) == 1 else "tensors have"
+        parts = [f"{len(self.same)} {have} several names ({equal(self.same)})"] if self.same else []
         others = [group for group in self.together if len({self.twins(name) for name in group}) > 1]
         if others:
             parts.append(f"some share part of their bytes ({equal(others, ' + ')})")
@@ -165,26 +161,24 @@ def _overlapping(names: Mapping[Extent, Sequence[str]]) -> Iterator[list[str]]:
     for extent in names:
         storages[extent.storage].append(extent)
     for extents in storages.values():
-        meeting: list[Extent] = []
+        runs: list[list[Extent]] = []
         reach = -1
-        for extent in sorted(extents, key=lambda each: (each.begin, each.end)):
+        for extent in sorted(extents, key=lambda extent: (extent.begin, extent.end)):
             if extent.begin >= reach:
-                yield from _meeting(meeting, names)
-                meeting = []
-            meeting.append(extent)
+                runs.append([])
+            runs[-1].append(extent)
             reach = max(reach, extent.end)
-        yield from _meeting(meeting, names)
+        for run in runs:
+            yield from _meeting(run, names)
 
 
 def _meeting(extents: Sequence[Extent], names: Mapping[Extent, Sequence[str]]) -> Iterator[list[str]]:
     """Of extents whose stretches meet, those together that have bytes in common: columns of a matrix have none."""
-    groups: list[list[Extent]] = []
-    if len(extents) > WOVEN_MOST:
-        groups = [list(extents)]
+    groups: list[list[Extent]] = [] if len(extents) <= WOVEN_MOST else [list(extents)]
     for extent in extents if not groups else ():
         meeting = [group for group in groups if not all(_are_apart(other, extent) for other in group)]
         groups = [group for group in groups if group not in meeting]
-        groups.append([*(other for group in meeting for other in group), extent])
+        groups.append([*chain.from_iterable(meeting), extent])
     for group in groups:
         yield [name for extent in group for name in names[extent]]
 

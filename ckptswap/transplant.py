@@ -26,8 +26,9 @@ from ckptswap.fingerprint import fingerprint
 from ckptswap.formats import refuse_unread, suffixes, writer
 from ckptswap.formats.atomic import refuse_existing
 from ckptswap.formats.companions import companions
-from ckptswap.formats.patch import FolderPatch, patches
-from ckptswap.formats.target import Rewrite, Target
+from ckptswap.formats.patch import FolderPatch, Patch, patches
+from ckptswap.formats.sharded import DEFAULT_INDEX
+from ckptswap.formats.target import Target
 from ckptswap.formats.torch_patch import TorchPatch, torch_patch
 from ckptswap.formats.torch_tensors import SUFFIXES as TORCH_SUFFIXES
 from ckptswap.naming import is_counter
@@ -163,8 +164,9 @@ def transplant(
     refuse_damaged(plan.donor, plan.recipient, watch=watch)
     made_of = (*plan.donor.files, *plan.recipient.files)
     others = companions(plan.recipient).taken if folder else ()
+    draft = _metadata(plan, {"sha256": "0" * 64}, {"sha256": "0" * 64})  # no other hash is longer
     with _hashing(plan) as metadata:
-        rewrite.write(Target(target, _draft(plan), force, made_of, watch, others=others), metadata)
+        rewrite.write(Target(target, draft, force, made_of, watch, others=others), metadata)
     return target
 
 
@@ -185,7 +187,7 @@ class _Afresh:
 
 def _rewrite(
     plan: Transplant, out: str | os.PathLike[str] | None, target: Path, link: bool, drop_unread: bool
-) -> Rewrite:
+) -> Patch | FolderPatch | TorchPatch | _Afresh:
     """The cheapest way to the output: the recipient's own files with other bytes in places, where that can be."""
     folder = _is_folder(plan, out)
     parts = patches(plan.recipient, {entry.name: plan.variant[entry.name] for entry in plan.taken})
@@ -217,21 +219,14 @@ def left_behind(plan: Transplant, out: str | os.PathLike[str] | None = None) -> 
         if spliced.is_old:
             sentences.append("a file from before torch 1.6 has no room to say where it came from")
     elif recipient.beside:
-        sentences.append(
-            f"what lies beside the tensors is not written: {listing(recipient.beside)}{_way_to_keep(plan, out)}"
-        )
+        own = Path(recipient.path).suffix
+        suffix = own if own in TORCH_SUFFIXES else TORCH_SUFFIXES[0]  # `.pth.tar` is read, and not written
+        way = f" (-o FILE{suffix} keeps it)" if _spliced(plan, f"x{suffix}") else ""
+        sentences.append(f"what lies beside the tensors is not written: {listing(recipient.beside)}{way}")
     left = companions(recipient).staying(into_folder=_is_folder(plan, out))
     if left:
         sentences.append(f"these files beside the weights are not taken along: {listing(left)}")
     return [f"{recipient.path}: {sentence}" for sentence in sentences]
-
-
-def _way_to_keep(plan: Transplant, out: str | os.PathLike[str] | None) -> str:
-    """How to keep what lies beside the tensors; '' where there is no way."""
-    own = Path(plan.recipient.path).suffix
-    suffix = own if own in TORCH_SUFFIXES else TORCH_SUFFIXES[0]  # `.pth.tar` is read, and not written
-    able = _spliced(plan, f"x{suffix}") is not None
-    return f" (-o FILE{suffix} keeps it)" if able else ""
 
 
 def _spliced(plan: Transplant, out: str | os.PathLike[str] | None) -> TorchPatch | None:
@@ -267,22 +262,19 @@ def _hashing(plan: Transplant) -> Iterator[Callable[[], Mapping[str, str]]]:
 
 def _misfits(wanted: Sequence[Entry], donor: Checkpoint, ties: Ties) -> dict[str, str]:
     """What cannot be taken, and why; names that belong together are taken together or not at all."""
-    reasons = {entry.name: reason for entry in wanted if (reason := _misfit(entry, donor))}
+    reasons = {}
+    for ours in wanted:
+        theirs, unread = donor.get(ours.name), donor.unread.get(ours.name)
+        if theirs is None:
+            reasons[ours.name] = f"the donor has {f'{unread} there, which is not read' if unread else 'none'}"
+        elif not ours.compatible(theirs):
+            sides = f"donor {theirs.dtype} {list(theirs.shape)}, recipient {ours.dtype} {list(ours.shape)}"
+            reasons[ours.name] = sides
     for group, two in contradictions(donor, ties.among({entry.name for entry in wanted})).items():
         reasons |= dict.fromkeys(group, f"{' and '.join(two)} are one tensor, but the donor's differ")
     for name in list(reasons):
         reasons |= {other: f"goes with {name}" for other in ties.group(name) if other not in reasons}
     return reasons
-
-
-def _misfit(ours: Entry, donor: Checkpoint) -> str | None:
-    theirs = donor.get(ours.name)
-    if theirs is None:
-        what = donor.unread.get(ours.name)
-        return f"the donor has {what} there, which is not read" if what else "the donor has none"
-    if not ours.compatible(theirs):
-        return f"donor {theirs.dtype} {list(theirs.shape)}, recipient {ours.dtype} {list(ours.shape)}"
-    return None
 
 
 def _refusal(donor: Checkpoint, recipient: Checkpoint, misfits: Mapping[str, str]) -> MismatchError:
@@ -313,37 +305,31 @@ def _tied(taken: Sequence[Entry], recipient: Checkpoint, selection: Selection, g
             yield f"{also} names are taken that were not selected, since they {why}: {equal(some, sign)}"
 
 
-def _warnings(donor: Checkpoint, recipient: Checkpoint, selection: Selection, kept: Sequence[str]) -> list[str]:
-    stale = recipient.stale
-    sentences = [f"{recipient.path}: {stale_note(stale)}; it does not fit the new tensors"] if stale else []
-    extra = [name for name, entry in donor.items() if entry in selection and name not in recipient]
+def _warnings(
+    donor: Checkpoint, recipient: Checkpoint, selection: Selection, kept: Sequence[str]
+) -> Iterator[str]:
+    if recipient.stale:
+        yield f"{recipient.path}: {stale_note(recipient.stale)}; it does not fit the new tensors"
     if recipient.unread:
-        sentences.append(recipient.unread_note)
+        yield recipient.unread_note
+    extra = [name for name, entry in donor.items() if entry in selection and name not in recipient]
     if extra:
-        sentences.append(
-            f"the recipient has no place for {len(extra)} of the donor's selected tensors: {listing(extra, 3)}"
-        )
+        yield f"the recipient has no place for {len(extra)} of the donor's selected tensors: {listing(extra, 3)}"
     if kept:
-        sentences.append(
-            f"what is not a plain float cannot be interpolated and stays the recipient's: {listing(kept, most=3)}"
-        )
-    return sentences
+        why = "what is not a plain float cannot be interpolated and stays the recipient's"
+        yield f"{why}: {listing(kept, most=3)}"
 
 
 def _stem(checkpoint: Checkpoint) -> str:
     path = Path(checkpoint.path)
-    if path.name == "model.safetensors.index.json" and path.absolute().parent.name:
-        return _safe(path.absolute().parent.name)[:80] or "checkpoint"  # every such index has that name
-    return _safe(Path(checkpoint.path.removesuffix(".safetensors.index.json")).stem)[:80] or "checkpoint"
+    folder = path.absolute().parent.name if path.name == DEFAULT_INDEX else ""  # every such index has that name
+    stem = folder or Path(checkpoint.path.removesuffix(".safetensors.index.json")).stem
+    return _safe(stem)[:80] or "checkpoint"
 
 
 def _slug(selection: Selection) -> str:
-    patterns = [
-        *selection.only,
-        *(f"not-{pattern}" for pattern in selection.exclude),
-        *selection.layers,
-        *selection.kind,
-    ]
+    excluded = [f"not-{pattern}" for pattern in selection.exclude]
+    patterns = [*selection.only, *excluded, *selection.layers, *selection.kind]
     slug = "_".join(_safe(pattern) or "any" for pattern in patterns) or "all"
     if len(slug) <= 80:
         return slug
@@ -356,20 +342,11 @@ def _safe(text: str) -> str:
 
 
 def _metadata(plan: Transplant, donor: Mapping[str, str], recipient: Mapping[str, str]) -> dict[str, str]:
+    """What the recipient said, and where the output came from, as JSON, by the hashes of both sides."""
     metadata = dict(plan.recipient.metadata)
     earlier = metadata.pop(METADATA_KEY, None)
     if earlier is not None:
         metadata[next(key for at in count(1) if (key := f"{METADATA_KEY}.{at}") not in metadata)] = earlier
-    return {**metadata, METADATA_KEY: _origin(plan, donor, recipient)}
-
-
-def _draft(plan: Transplant) -> dict[str, str]:
-    """The metadata before the hashes are known; none is longer than a SHA-256."""
-    return _metadata(plan, {"sha256": "0" * 64}, {"sha256": "0" * 64})
-
-
-def _origin(plan: Transplant, donor: Mapping[str, str], recipient: Mapping[str, str]) -> str:
-    """Where the output came from, as JSON for its metadata."""
     origin = {
         "version": __version__,
         "donor": {"path": plan.donor.path, **donor},
@@ -379,7 +356,5 @@ def _origin(plan: Transplant, donor: Mapping[str, str], recipient: Mapping[str, 
         "tensors": len(plan.moved),
         "skipped": [misfit.name for misfit in plan.misfits],
     }
-    renamed = {
-        side: dict(side_of.renames) for side, side_of in (("donor", plan.donor), ("recipient", plan.recipient))
-    }
-    return json.dumps(origin | ({"renamed": renamed} if any(renamed.values()) else {}))
+    renamed = {"donor": dict(plan.donor.renames), "recipient": dict(plan.recipient.renames)}
+    return {**metadata, METADATA_KEY: json.dumps(origin | ({"renamed": renamed} if any(renamed.values()) else {}))}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Entry, checked_bytes
+from ckptswap.checkpoint import Checkpoint, checked_bytes
 from ckptswap.errors import FormatError
 from ckptswap.formats import open_checkpoint
 from ckptswap.moments import all_finite, non_finite
@@ -57,38 +57,24 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Re
     with checkpoint:
         watch = watch_of(progress, checked_bytes(checkpoint) + checkpoint.nbytes)
         damaged = (Fault(file, fault) for file, fault in checkpoint.damage(watch))
-        findings = (*_names(checkpoint), *_unread(checkpoint), *damaged, *_values(checkpoint, watch))
+        odd = (Fault(name, "its name has control characters") for name in checkpoint if not name.isprintable())
+        unread = (Fault(name, f"{what}, which is not read") for name, what in checkpoint.unread.items())
+        findings = (*odd, *unread, *damaged, *_values(checkpoint, watch))
         return Report(checkpoint.path, checkpoint.format, len(checkpoint), checkpoint.nbytes, findings)
 
 
-def _names(checkpoint: Checkpoint) -> Iterator[Fault]:
-    for name in checkpoint:
-        if not name.isprintable():
-            yield Fault(name, "its name has control characters")
-
-
-def _unread(checkpoint: Checkpoint) -> Iterator[Fault]:
-    for name, what in checkpoint.unread.items():
-        yield Fault(name, f"{what}, which is not read")
-
-
 def _values(checkpoint: Checkpoint, watch: Watch) -> Iterator[Fault]:
+    """What is not finite; a complex number counts once."""
     for name, entry in checkpoint.items():
+        nan = infinite = 0
         try:
-            nan, infinite = _non_finite(entry, watch)
+            for chunk in entry.chunks():
+                if dtypes.is_float(entry.dtype) and not all_finite(chunk, entry.dtype):
+                    counts = non_finite(chunk, entry.dtype)
+                    nan, infinite = nan + counts[0], infinite + counts[1]
+                watch(len(chunk))
         except FormatError as error:
             yield Fault(name, str(error))
-            continue
-        if nan or infinite:
-            yield Fault(name, f"{nan} NaN and {infinite} infinite of {entry.numel:,} in all")
-
-
-def _non_finite(entry: Entry, watch: Watch) -> tuple[int, int]:
-    """Counts of NaN and of infinite elements; a complex one counts once."""
-    nan = infinite = 0
-    for chunk in entry.chunks():
-        if dtypes.is_float(entry.dtype) and not all_finite(chunk, entry.dtype):
-            counts = non_finite(chunk, entry.dtype)
-            nan, infinite = nan + counts[0], infinite + counts[1]
-        watch(len(chunk))
-    return nan, infinite
+        else:
+            if nan or infinite:
+                yield Fault(name, f"{nan} NaN and {infinite} infinite of {entry.numel:,} in all")

@@ -18,10 +18,8 @@ def watch_of(progress: Progress | None, total: int) -> Watch:
     """A watch that adds up for a progress bar.
 
     >>> watch = watch_of(lambda done, total: print(done, "of", total), 10)
-    >>> watch(4), watch(6)
+    >>> watch(4)
     4 of 10
-    10 of 10
-    (None, None)
     """
     if progress is None:
         return unwatched

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import accumulate, islice, takewhile
 from typing import NamedTuple
 
 SEGMENTS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
@@ -45,14 +45,10 @@ def common_prefix(names: Iterable[str]) -> str:
 
     >>> common_prefix(["module._orig_mod.c.weight", "module._orig_mod.c.bias"])
     'module._orig_mod.'
-    >>> common_prefix(["module.c.weight", "head.weight"])
-    ''
     """
-    wrappers = [f"{part}." for part in SEGMENTS]
-    shared, end = os.path.commonprefix(list(names)), 0  # noqa: RUF071  letters are meant
-    while segment := next((wrapper for wrapper in wrappers if shared.startswith(wrapper, end)), ""):
-        end += len(segment)
-    return shared[:end]
+    shared = os.path.commonprefix(list(names))  # noqa: RUF071  letters are meant
+    inner = takewhile(SEGMENTS.__contains__, shared.split(".")[:-1])
+    return "".join(f"{part}." for part in inner)
 
 
 def correspondence(names: Collection[str], reference: Collection[str]) -> Correspondence:
@@ -64,8 +60,6 @@ def correspondence(names: Collection[str], reference: Collection[str]) -> Corres
 
     >>> correspondence(["module.w", "module.b", "n_averaged"], ["w", "b"])
     Correspondence(names={'module.w': 'w', 'module.b': 'b'}, how="without the prefix 'module.'")
-    >>> correspondence(["a.w", "b.w"], ["a._orig_mod.w", "b.w"]).names
-    {'a.w': 'a._orig_mod.w'}
     """
     known = frozenset(reference)
     shared = sum(name in known for name in names)
@@ -73,7 +67,7 @@ def correspondence(names: Collection[str], reference: Collection[str]) -> Corres
     if shared < min(len(names), len(known)):
         for candidate in _candidates(names, known, alike=shared > 0):
             together = sum(candidate.names.get(name, name) in known for name in names)
-            if together > most and _is_unique(candidate.names.get(name, name) for name in names):
+            if together > most and len({candidate.names.get(name, name) for name in names}) == len(names):
                 best, most = candidate, together
     return best if best.how or not best.names else best._replace(how=_told(best.names))
 
@@ -84,13 +78,14 @@ def _candidates(names: Collection[str], reference: frozenset[str], *, alike: boo
     yield from (_with(names, prefix, reference) for prefix in _chains(reference))
     plain = [plain_name(name) for name in names]
     own = {plain_name(name): name for name in reference}
-    is_told_apart = _is_unique(plain) and len(own) == len(reference)
+    is_told_apart = len(set(plain)) == len(plain) and len(own) == len(reference)
     if is_told_apart:
         yield _by_plain_names(names, plain, own)
-    if not alike:
-        yield from (_without(names, prefix) for prefix in _common_prefixes(names) if prefix not in chains)
-        yield from (_with(names, prefix, reference) for prefix in _common_prefixes(reference))
-    if not alike and is_told_apart:
+    if alike:
+        return
+    yield from (_without(names, prefix) for prefix in _common_prefixes(names) if prefix not in chains)
+    yield from (_with(names, prefix, reference) for prefix in _common_prefixes(reference))
+    if is_told_apart:
         for prefix in _common_prefixes(plain):
             yield _by_plain_names(names, [key[len(prefix) :] for key in plain], own)
         for prefix in _common_prefixes(own):
@@ -109,22 +104,18 @@ def _with(names: Iterable[str], prefix: str, reference: Container[str]) -> Corre
 
 def _by_plain_names(names: Iterable[str], plain: Iterable[str], own: Mapping[str, str]) -> Correspondence:
     """Wrappers' names are taken off, and on those of the other side put on."""
-    changed = {name: own.get(key, key) for name, key in zip(names, plain, strict=True)}
-    changed = {name: new for name, new in changed.items() if name != new}
-    return Correspondence(changed, "")
+    pairs = ((name, own.get(key, key)) for name, key in zip(names, plain, strict=True))
+    return Correspondence({name: new for name, new in pairs if name != new}, "")
 
 
 def _told(changed: Mapping[str, str]) -> str:
-    told = list(islice(changed.items(), _TOLD_MOST))
-    off = dict.fromkeys(part for name, new in told for part in _missing_parts(name, new))
-    on = dict.fromkeys(part for name, new in told for part in _missing_parts(new, name))
-    parts = [f"{word} {' and '.join(map(repr, parts_of))} in their names"
-             for word, parts_of in (("without", off), ("with", on)) if parts_of]  # fmt: skip
-    return ", ".join(parts)
-
-
-def _missing_parts(name: str, other: str) -> Iterable[str]:
-    return (Counter(_first_parts(name)) - Counter(_first_parts(other))).keys()
+    parts: dict[str, dict[str, None]] = {"without": {}, "with": {}}
+    for pair in islice(changed.items(), _TOLD_MOST):
+        old, new = (Counter(_first_parts(name)) for name in pair)
+        parts["without"] |= dict.fromkeys(old - new)
+        parts["with"] |= dict.fromkeys(new - old)
+    told = {word: " and ".join(map(repr, parts_of)) for word, parts_of in parts.items() if parts_of}
+    return ", ".join(f"{word} {names} in their names" for word, names in told.items())
 
 
 def _first_parts(name: str) -> list[str]:
@@ -147,11 +138,5 @@ def _chains(names: Iterable[str]) -> list[str]:
 def _common_prefixes(names: Collection[str]) -> list[str]:
     """Every dotted prefix that stands before all names, the shortest first."""
     first, last = min(names, default=""), max(names, default="")
-    parts = first.split(".", _DEPTH_MOST)[:_DEPTH_MOST]
-    prefixes = [".".join(parts[:depth]) + "." for depth in range(1, len(parts))]
-    return [prefix for prefix in prefixes if first.startswith(prefix) and last.startswith(prefix)]
-
-
-def _is_unique(names: Iterable[str]) -> bool:
-    seen: set[str] = set()
-    return not any(name in seen or seen.add(name) for name in names)  # type: ignore[func-returns-value]
+    prefixes = accumulate(f"{part}." for part in first.split(".", _DEPTH_MOST)[:_DEPTH_MOST][:-1])
+    return [prefix for prefix in prefixes if last.startswith(prefix)]

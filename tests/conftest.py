@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
@@ -36,9 +37,22 @@ settings.register_profile("ckptswap", derandomize=True, deadline=None, database=
 settings.load_profile("ckptswap")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Two more than cores: tests wait for programs, for a cluster, for what another worker makes."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    return 2 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with those that wait for a cluster: others run beside them, and nobody waits for them at the end."""
     items.sort(key=lambda item: item.get_closest_marker("cluster") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what lives to the end, a million objects, from being looked through at every garbage collection."""
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import pkgutil
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from ckptswap import cli, lazy
 from ckptswap.executors import forkserver
 from ckptswap.executors.forkserver import Forked, ForkServer
 
@@ -30,7 +32,12 @@ DOOR = "PROGRAMS_FOR_TESTS"
 AT_START = "PROGRAMS_FOR_TESTS_STARTED_WITH"
 """The variable that holds what the server began with of what is read at a start."""
 READ_AT_START = ("OMP_", "GOMP_", "MKL_", "OPENBLAS_", "PYTHON", "LD_", "CUDA_", "LC_", "LANG")
-MODULES = ("torch", "segmentation_models_pytorch", "ckptswap.cli.main")
+MODULES = (
+    *("torch", "segmentation_models_pytorch", "jinja2", "plotly.offline"),
+    *(f"ckptswap.cli.{module.name}" for module in pkgutil.iter_modules(cli.__path__)),
+    *(f"{package}.{room}" for room, package in lazy.ROOMS.items() if room != "figures"),
+)
+"""What most programs would import, each for itself."""
 SHIM = """#!{python} -S
 import importlib.util
 import json

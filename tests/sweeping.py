@@ -9,7 +9,6 @@ from typing import Any
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.sweep import runner
-from ckptswap.sweep.opening import Sides
 from ckptswap.sweep.plan import Plan
 from ckptswap.sweep.progress import Listeners
 from ckptswap.sweep.result import SweepResult
@@ -17,8 +16,8 @@ from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.plan_file import RunMetric, RunPlan
 from ckptswap.sweep.run_folder.sealed import sealed, unsealed
 from ckptswap.sweep.runner import Sweep
-from ckptswap.sweep.source import SourceFile, SweepSource
-from ckptswap.sweep.spec import RunOptions, SweepSpec
+from ckptswap.sweep.sides import Sides
+from ckptswap.sweep.spec import RunOptions, SourceFile, SweepSource, SweepSpec
 from ckptswap.task import TaskSpec
 
 SPEC = ("selection", "by", "mode", "alphas", "calibration", "engine", "memory")

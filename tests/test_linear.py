@@ -21,9 +21,8 @@ from ckptswap.errors import ALIGNED_MOST, near
 from ckptswap.formats import open_checkpoint, write_checkpoint
 from ckptswap.renaming import Rule, matched
 from ckptswap.report.checkpoint import show_csv, show_json, show_md, show_table
-from ckptswap.report.diff import diff_csv, diff_json, diff_md, diff_table
+from ckptswap.report.diff import diff_csv, diff_json, diff_md, diff_table, threeway_json, threeway_table
 from ckptswap.report.text import Style, dump_json
-from ckptswap.report.threeway import threeway_json, threeway_table
 from ckptswap.selection import Selection
 from ckptswap.threeway import three_way
 from ckptswap.transplant import left_behind, plan_transplant, transplant

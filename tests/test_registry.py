@@ -72,7 +72,8 @@ def test_ours_wins_over_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
     entry(monkeypatch, "models", smp="json:loads", other="json:loads")
     assert isinstance(find("models", "smp"), Source)
     assert find("models", "other") is json.loads
-    assert names("models") == ("smp", "lab", "other")
+    assert names("models").count("smp") == 1
+    assert names("models")[-1] == "other"
     assert len(list(every("models"))) == 3
 
 

@@ -13,14 +13,14 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import accumulate, islice, takewhile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
+from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError
-
-if TYPE_CHECKING:
-    from ckptswap.checkpoint import Checkpoint
+from ckptswap.formats import open_checkpoint
+from ckptswap.naming import ALIASES, natural_key
 
 MOST = 500
 """More is nothing to choose from."""
@@ -30,52 +30,44 @@ SECONDS, MEMORY = 3.0, 300_000_000
 FILES = ("checkpoint", "recipient", "a", "donor", "b", "third", "checkpoints")
 """The parameters that name a checkpoint, in the order in which they are looked at."""
 
-Words = Callable[["Checkpoint"], Iterable[str]]
-
-
-def complete_names(context: typer.Context, incomplete: str) -> list[str]:
-    """Tensor names and kinds, for `--only` and `--exclude`."""
-    return _offered(context, incomplete, lambda found: [*found, *_kinds(found)])
-
-
-def complete_layers(context: typer.Context, incomplete: str) -> list[str]:
-    """Layers, and all that are above them, for `--layers`."""
-    return _offered(context, incomplete, _layers)
-
-
-def complete_kinds(context: typer.Context, incomplete: str) -> list[str]:
-    """Kinds and aliases, for `--kind`."""
-    return _offered(context, incomplete, _kinds)
+Words = Callable[[Checkpoint], Iterable[str]]
 
 
 def _layers(checkpoint: Checkpoint) -> Iterator[str]:
     for entry in checkpoint.values():
-        yield from takewhile(
-            lambda word: len(word) <= LONG, accumulate(entry.layer.split(".", LONG), "{}.{}".format)
-        )
+        above = accumulate(entry.layer.split(".", LONG), "{}.{}".format)
+        yield from takewhile(lambda word: len(word) <= LONG, above)
 
 
 def _kinds(checkpoint: Checkpoint) -> Iterator[str]:
-    from ckptswap.naming import ALIASES
-
     there = {entry.kind for entry in checkpoint.values()}
     yield from there
     yield from (alias for alias, kinds in ALIASES.items() if there & set(kinds))
 
 
 def _offered(context: Any, incomplete: str, words: Words) -> list[str]:
-    """Words that go on from what stands behind the last comma."""
-    from ckptswap.naming import natural_key
-
     before, comma, last = incomplete.rpartition(",")
-    found: set[str] = set()
+    fitting: set[str] = set()
     with suppress(Exception), _limits():
         for path in _paths(context.params):
             with suppress(CkptswapError, OSError):
-                found |= _words(path, words, last)
-            if found:
+                fitting |= _words(path, words, last)
+            if fitting:
                 break
-    return [f"{before}{comma}{word}" for word in sorted(found, key=natural_key)[:MOST]]
+    return [f"{before}{comma}{word}" for word in sorted(fitting, key=natural_key)[:MOST]]
+
+
+def _completing(words: Words) -> Callable[[typer.Context, str], list[str]]:
+    """What typer asks: words that go on from what stands behind the last comma."""
+
+    def complete(context: typer.Context, incomplete: str) -> list[str]:
+        return _offered(context, incomplete, words)
+
+    return complete
+
+
+complete_names = _completing(lambda checkpoint: [*checkpoint, *_kinds(checkpoint)])
+complete_layers, complete_kinds = _completing(_layers), _completing(_kinds)
 
 
 def _paths(given: dict[str, Any]) -> Iterator[str]:
@@ -90,8 +82,6 @@ def _paths(given: dict[str, Any]) -> Iterator[str]:
 
 def _words(path: str, words: Words, beginning: str) -> set[str]:
     """Of the first words of a file (many files have fewer), those that begin so."""
-    from ckptswap.formats import open_checkpoint
-
     with open_checkpoint(path) as checkpoint:
         looked_at = islice(words(checkpoint), LOOKED_AT)
         fitting = (word for word in looked_at if len(word) <= LONG and word.startswith(beginning))
@@ -105,8 +95,6 @@ def _limits() -> Iterator[None]:
     if "_CKPTSWAP_COMPLETE" not in os.environ:
         yield
         return
-    from ckptswap import formats  # noqa: F401  so that what libraries take does not count
-
     with open("/proc/self/statm", "rb") as file:
         size = int(file.read().split()[0]) * resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)

@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from ckptswap import api
-from ckptswap.cli.flags import FILE, NAMES, DropUnreadFlag, ForceFlag, Keywords, flags
+from ckptswap.cli.flags import DROP_UNREAD, FORCE, NAMES, Keywords, flags
 from ckptswap.cli.terminal import emit
 from ckptswap.formats import SHARD_SIZE
+from ckptswap.records import option
 
 
 @flags(prefix={"strip_prefix": NAMES["strip_prefix"]})
@@ -25,13 +26,11 @@ def convert(
         ),
     ],
     prefix: Keywords,
-    shard_size: Annotated[
-        int | None,
-        typer.Option(metavar="BYTES", min=1, help="The most tensor data in one shard. [default: 5 GB]"),
-        FILE,
-    ] = None,
-    drop_unread: DropUnreadFlag = False,
-    force: ForceFlag = False,
+    shard_size: int | None = option(
+        None, "The most tensor data in one shard. [default: 5 GB]", metavar="BYTES", least=1, defaults="file"
+    ),
+    drop_unread: bool = DROP_UNREAD,
+    force: bool = FORCE,
 ) -> None:
     """Write a checkpoint's tensors in the format that the target's name says, bit for bit.
 

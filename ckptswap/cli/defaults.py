@@ -49,7 +49,8 @@ OF_THE_PROGRAM = ("help", "version", "install-completion", "show-completion")
 PROMISES = {"diff": "exit-code"}
 NARROWING = frozenset(("stat", "only", "exclude", "layers", "kind", "map", "strip-prefix"))
 """What a file may not say beside a promise of the command's, which would then be about less than it seems."""
-_task: ContextVar[Mapping[str, Any]] = ContextVar("task defaults", default={})  # noqa: B039  it is never changed
+task_defaults: ContextVar[Mapping[str, Any]] = ContextVar("task", default={})  # noqa: B039  it is never changed
+"""The keys of a task that the user's own defaults say for this command."""
 OF_A_RUN = ("report", "plot", "select")
 """What a run was scored by, it says itself: a task's key that is said for all commands is not for these."""
 _NAMING_CODE: Mapping[str, Group] = {"model": "models", "metric": "metrics"}
@@ -78,24 +79,23 @@ def default_map(commands: Mapping[str, Any], arguments: Sequence[str]) -> dict[s
         return {}
     defaults = [*_from_file(), *_from_environment(commands)]
     if not defaults:  # then nobody needs to know the flags of all commands
-        _task.set({})
+        task_defaults.set({})
         return {}
     commands = dict(commands)  # each loaded once
-    known = {name: _flags(command) for name, command in commands.items()}
     for default in defaults:
         _check(default, commands)
-    command, flags = commands[name], known[name]
-    values = {default.flag: default for default in defaults if not default.command and default.flag in flags}
-    if name in OF_A_RUN:
-        values = {flag: default for flag, default in values.items() if flag not in _TASK}
-    values |= {default.flag: default for default in defaults if default.command == name and default.flag in flags}
+    command, flags = commands[name], _flags(commands[name])
     given = _given(command, flags, arguments[arguments.index(name) + 1 :])
-    left = {flag: default for flag, default in values.items() if flag not in given}
+    shared = flags.keys() - _TASK if name in OF_A_RUN else flags.keys()
+    left: dict[str, Default] = {}
+    for of_command, those in (("", shared), (name, flags.keys())):
+        fitting = [default for default in defaults if default.command == of_command and default.flag in those]
+        left |= {default.flag: default for default in fitting if default.flag not in given}
     left = _without_narrowing(left, PROMISES.get(name), given)
     _say(left)
     cast = {flag: _cast(command, flags[flag], default) for flag, default in left.items()}
     task = {flag for flag in left if flags.keys() >= _TASK and flag in _TASK}
-    _task.set({flag: cast[flag] for flag in task})
+    task_defaults.set({flag: cast[flag] for flag in task})
     return {name: {str(flags[flag].name): _listed(flags[flag], left[flag]) for flag in left.keys() - task}}
 
 
@@ -129,11 +129,6 @@ def _listed(parameter: Any, default: Default) -> Any:
     return [default.value] if parameter.multiple and not isinstance(default.value, list) else default.value
 
 
-def task_defaults() -> Mapping[str, Any]:
-    """The keys of a task that the user's own defaults say for this command."""
-    return _task.get()
-
-
 def _say(values: Mapping[str, Default]) -> None:
     by_place: dict[str, list[str]] = {}
     for flag, default in values.items():
@@ -156,12 +151,13 @@ def _flags(command: Any) -> dict[str, Any]:
 def marks(command: Any) -> dict[str, Settable | None]:
     """Who may set each of a command's options."""
     parameters = inspect.signature(command.callback).parameters
-    return {
-        flag: next(
-            (mark for mark in parameters[option.name].annotation.__metadata__ if isinstance(mark, Settable)), None
-        )
+    told = {
+        flag: parameters[option.name].annotation.__metadata__
         for flag, option in _flags(command).items()
         if option.name in parameters
+    }
+    return {
+        flag: next((mark for mark in words if isinstance(mark, Settable)), None) for flag, words in told.items()
     }
 
 
@@ -223,9 +219,6 @@ def _check_file(default: Default, mark: Settable | None) -> None:
         )
 
 
-# The file --------------------------------------------------------------------------------------------------------
-
-
 def _from_file() -> Iterator[Default]:
     path = _file()
     if path is None:
@@ -285,16 +278,11 @@ def _own_table(content: Mapping[str, Any]) -> Any:
     return tools.get("ckptswap") if isinstance(tools, dict) else None
 
 
-# The environment -------------------------------------------------------------------------------------------------
-
-
 def _from_environment(commands: Container[str]) -> Iterator[Default]:
     for name, value in sorted(os.environ.items()):
         if not name.startswith(PREFIX) or name == CONFIG:
             continue
         key = name.removeprefix(PREFIX).lower().replace("_", "-")
         command, _, flag = key.partition("-")
-        if command in commands and flag:
-            yield Default(command, flag, value, name, False)
-        else:
-            yield Default("", key, value, name, False)
+        is_for_one = command in commands and flag
+        yield Default(*((command, flag) if is_for_one else ("", key)), value, name, False)

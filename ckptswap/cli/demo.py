@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from ckptswap import api
-from ckptswap.cli.flags import AsciiFlag, flags
-from ckptswap.cli.sweepflags import EveryFlag
+from ckptswap.cli.flags import ASCII, flags
+from ckptswap.cli.sweepflags import EVERY
 from ckptswap.cli.terminal import command_line, emit, say, style
 from ckptswap.report.screen import render_sweep
 from ckptswap.scoring.allocator import keep_freed_memory
@@ -17,8 +17,8 @@ from ckptswap.scoring.allocator import keep_freed_memory
 @flags()
 def demo(
     folder: Annotated[str, typer.Argument(help="Where to leave everything.")] = "ckptswap-demo",
-    every: EveryFlag = False,
-    ascii: AsciiFlag = False,
+    every: bool = EVERY,
+    ascii: bool = ASCII,
 ) -> None:
     """Train a U-Net to segment and one to reconstruct brain MRI, swap every part, rank what breaks.
 

@@ -8,19 +8,9 @@ import typer
 
 from ckptswap import api
 from ckptswap.cli.completion import complete_names
-from ckptswap.cli.flags import (
-    FILE,
-    NAMES,
-    NEVER,
-    PARTIAL,
-    TASK,
-    Keywords,
-    OutputFlags,
-    Patterns,
-    flags,
-    task_keywords,
-)
+from ckptswap.cli.flags import NAMES, PARTIAL, TASK, Keywords, OutputFlags, Patterns, flags, task_keywords
 from ckptswap.errors import EXIT_PARTIAL, UsageError
+from ckptswap.records import option
 from ckptswap.report import evaluate as report
 from ckptswap.report import explain as explained
 
@@ -32,23 +22,16 @@ def evaluate(
     names: Keywords,
     fit: Keywords,
     output: OutputFlags,
-    exclude: Annotated[
-        Patterns,
-        typer.Option(
-            "--exclude",
-            metavar="PATTERN",
-            help="These tensors need not fit the model: whole name or kind, as a glob.",
-            autocompletion=complete_names,
-        ),
-        FILE,
-    ] = None,
-    explain: Annotated[
-        bool,
-        typer.Option(
-            "--explain", help="Say what was inferred: model, data, the first sample, a constant's score."
-        ),
-        NEVER,
-    ] = False,
+    exclude: Patterns = option(
+        None,
+        "These tensors need not fit the model: whole name or kind, as a glob.",
+        metavar="PATTERN",
+        complete=complete_names,
+        defaults="file",
+    ),
+    explain: bool = option(
+        False, "Say what was inferred: model, data, the first sample, a constant's score.", defaults="file"
+    ),
 ) -> None:
     """Score checkpoints on the same samples, with intervals, and their differences, paired.
 

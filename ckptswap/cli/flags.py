@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -19,7 +18,7 @@ from ckptswap.cli.completion import complete_kinds, complete_layers, complete_na
 from ckptswap.cli.defaults import Settable, task_defaults
 from ckptswap.cli.terminal import emit, style
 from ckptswap.given import Names
-from ckptswap.records import flag_name
+from ckptswap.records import flag_name, option
 from ckptswap.report.text import Style, dump_json
 from ckptswap.sweep.run_folder.overwrite import refuse_precious
 from ckptswap.task.spec import TaskSpec
@@ -32,82 +31,74 @@ Group = dict[str, tuple[Any, Any]]
 """Flags by name: the annotation that typer reads, and the default."""
 Keywords = dict[str, Any]
 """What the flags of a group say, as keywords of the library's functions."""
+_TYPER = {"help": "help", "metavar": "metavar", "least": "min", "parse": "parser"}
+_TYPER |= {"callback": "callback", "complete": "autocompletion", "is_eager": "is_eager"}
+"""What an `option` says → what typer calls it."""
 
 
-FILE, NEVER = Settable.FILE, Settable.NEVER
-
-
-# Groups of flags -------------------------------------------------------------------------------------------------
-
-
-def flags_of(spec: type, *names: str) -> Group:
-    """The flags of a dataclass: of the fields that are named, or of all that have a help.
+def flags_of(spec: type) -> Group:
+    """The flags of a dataclass: of all fields that have a help.
 
     What is not given is None, and False of a flag without a value. A field's metadata is that of
     `ckptswap.records.option`.
     """
     hints, made = get_type_hints(spec), {}
     for part in fields(spec):
-        if part.metadata.get("help") and (not names or part.name in names):
-            name = flag_name(part).replace("-", "_")
-            made[name] = (_annotation(hints[part.name], part), False if hints[part.name] is bool else None)
+        if part.metadata.get("help"):
+            default = False if hints[part.name] is bool else None
+            made[flag_name(part).replace("-", "_")] = flag(hints[part.name], part, part.name)[0], default
     return made
 
 
-def _annotation(hint: Any, part: Field[Any]) -> Any:
-    """The type as typer wants it, with all that the field says of its flag."""
-    said = part.metadata
-    words = [f"--{flag_name(part)}"] if "short" in said or hint is bool else []
-    words += [f"-{said['short']}"] if "short" in said else []
-    how = {
-        "help": said["help"],
-        "metavar": said.get("metavar"),
-        "min": said.get("least"),
-        "parser": said.get("parse"),
-    }
-    option = typer.Option(*words, **{name: value for name, value in how.items() if value is not None})
-    marks = [Settable(said["defaults"])] if "defaults" in said else []
-    return Annotated[(_typed(hint, said), option, *marks)]
+def flag(hint: Any, part: Field[Any], name: str) -> tuple[Any, Any]:
+    """The flag that `option` made: its type as typer wants it, with all that the field says of it; its default."""
+    told = part.metadata
+    words = [f"-{told['short']}"] if "short" in told else []
+    words.append(f"--{told.get('flag', name).replace('_', '-')}")
+    how = {word: told[metadata] for metadata, word in _TYPER.items() if metadata in told}
+    marks = [Settable(told["defaults"])] if "defaults" in told else []
+    default = inspect.Parameter.empty if part.default is MISSING else part.default
+    return Annotated[(_typed(hint, told), typer.Option(*words, **how), *marks)], default
 
 
-def _typed(hint: Any, said: Mapping[str, Any]) -> Any:
-    if said.get("choices"):
-        return Literal[tuple(said["choices"])] | None
-    if said.get("parse"):
+def _typed(hint: Any, told: Mapping[str, Any]) -> Any:
+    if told.get("choices"):
+        return Literal[tuple(told["choices"])] | None
+    if told.get("parse"):
         return str | None
     if hint is bool:
         return bool
-    inner = (
-        [part for part in get_args(hint) if part is not NoneType]
-        if get_origin(hint) in (Union, UnionType)
-        else [hint]
-    )
-    origin = get_origin(inner[0])
-    return list[str] | None if origin in (tuple, Mapping) else inner[0] | None
+    is_union = get_origin(hint) in (Union, UnionType)
+    inner = next(part for part in get_args(hint) if part is not NoneType) if is_union else hint
+    return list[str] | None if get_origin(inner) in (tuple, Mapping) else inner | None
 
 
 def flags(**groups: Group) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Replace a command's parameters for typer to read: one that is named here by the flags of its group, whose
-    values it gets as a dict; one that is a dataclass by its fields."""
+    """Make a command's parameters those that typer reads.
+
+    One that is named here becomes the flags of its group, whose values it gets as a dict; one that is a dataclass
+    becomes its fields; one whose default is an `option` becomes a flag.
+    """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = get_type_hints(command, include_extras=True)
-        forms = {name: hint for name, hint in own.items() if isinstance(hint, type) and is_dataclass(hint)}
-        every = groups | {name: _fields(form) for name, form in forms.items()}
+        hints = get_type_hints(command, include_extras=True)
+        forms = {name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
+        grouped = dict(groups)
+        for name, form in forms.items():
+            types = get_type_hints(form)
+            grouped[name] = {part.name: flag(types[part.name], part, part.name) for part in fields(form)}
+        own = inspect.signature(command).parameters
+        known = {name: grouped.get(name) or {name: _own(hints[name], part)} for name, part in own.items()}
         parameters = [
-            parameter
-            for name, said in inspect.signature(command).parameters.items()
-            for parameter in (
-                itertools.starmap(_parameter, every[name].items())
-                if name in every
-                else [said.replace(annotation=own[name], kind=KEYWORD)]
-            )
+            inspect.Parameter(name, KEYWORD, annotation=annotation, default=default)
+            for group in known.values()
+            for name, (annotation, default) in group.items()
         ]
 
         @functools.wraps(command)
         def called(**given: Any) -> None:
-            for name, group in every.items():
-                values = {flag: given.pop(flag) for flag in group}
+            for name, group in grouped.items():
+                values = {part: given.pop(part) for part in group}
                 given[name] = forms[name](**values) if name in forms else values
             command(**given)
 
@@ -118,16 +109,8 @@ def flags(**groups: Group) -> Callable[[Callable[..., None]], Callable[..., None
     return decorate
 
 
-def _fields(form: type) -> Group:
-    hints = get_type_hints(form, include_extras=True)
-    return {part.name: (hints[part.name], part.default) for part in fields(form)}
-
-
-def _parameter(name: str, flag: tuple[Any, Any]) -> inspect.Parameter:
-    return inspect.Parameter(name, KEYWORD, annotation=flag[0], default=flag[1])
-
-
-# Where the result goes -------------------------------------------------------------------------------------------
+def _own(hint: Any, part: inspect.Parameter) -> tuple[Any, Any]:
+    return flag(hint, part.default, part.name) if isinstance(part.default, Field) else (hint, part.default)
 
 
 def writable(context: typer.Context, path: str | None) -> str | None:
@@ -140,32 +123,25 @@ def writable(context: typer.Context, path: str | None) -> str | None:
     return path
 
 
-OutFlag = Annotated[
-    str | None,
-    typer.Option(
-        "-o",
-        "--out",
-        metavar="FILE",
-        help="Write the result there instead of to the terminal.",
-        callback=writable,
-    ),
-    NEVER,
-]
-OverFlag = Annotated[
-    bool, typer.Option("--force", is_eager=True, help="With -o, replace a file that is not such a result."), NEVER
-]
+ASCII = option(False, "Draw with plain ASCII only.", defaults="file")
+OVER = option(False, "With -o, replace a file that is not such a result.", is_eager=True, defaults="never")
 """Read by `writable`, for which it has to be known first."""
-FormatFlag = Annotated[Format, typer.Option("--format", help="How to print the result."), FILE]
-AsciiFlag = Annotated[bool, typer.Option("--ascii", help="Draw with plain ASCII only."), FILE]
 
 
 @dataclass
 class OutputFlags:
     """How the result is printed, and where."""
 
-    format: FormatFlag = "table"
-    out: OutFlag = None
-    force: OverFlag = False
+    format: Format = option("table", "How to print the result.", defaults="file")
+    out: str | None = option(
+        None,
+        "Write the result there instead of to the terminal.",
+        short="o",
+        metavar="FILE",
+        callback=writable,
+        defaults="never",
+    )
+    force: bool = OVER
 
     @property
     def style(self) -> Style:
@@ -181,32 +157,26 @@ class OutputFlags:
 class DrawnFlags(OutputFlags):
     """The same for what is drawn, too."""
 
-    ascii: AsciiFlag = False
+    ascii: bool = ASCII
 
 
 @dataclass
 class TextFlags(OutputFlags):
     """The same for what is no table."""
 
-    format: Annotated[
-        Literal["table", "json"], typer.Option("--format", help="How to print the result."), FILE
-    ] = "table"
+    format: Literal["table", "json"] = option("table", "How to print the result.", defaults="file")
 
-
-# What several commands take --------------------------------------------------------------------------------------
 
 CheckpointArgument = Annotated[str, typer.Argument(help="A checkpoint: a file or a folder.", show_default=False)]
-ForceFlag = Annotated[bool, typer.Option("--force", help="Replace a file that exists."), NEVER]
-DropUnreadFlag = Annotated[
-    bool,
-    typer.Option("--drop-unread", help="Leave out what holds values and cannot be read: packed weights, arrays."),
-    NEVER,
-]
+FORCE = option(False, "Replace a file that exists.", defaults="never")
+DROP_UNREAD = option(
+    False, "Leave out what holds values and cannot be read: packed weights, arrays.", defaults="never"
+)
+METRIC = option(None, "Which of the run's metrics. [default: its first]", defaults="file")
 
 
-def _patterns(name: str, metavar: str, help: str, complete: Callable[..., Any]) -> tuple[Any, None]:
-    option = typer.Option(f"--{name}", metavar=metavar, help=help, autocompletion=complete)
-    return Annotated[Patterns, option, FILE], None
+def _patterns(name: str, metavar: str, help: str, complete: Callable[..., Any]) -> tuple[Any, Any]:
+    return flag(Patterns, option(None, help, metavar=metavar, complete=complete, defaults="file"), name)
 
 
 SELECTION = {
@@ -223,18 +193,13 @@ SELECTION = {
 """Which tensors. Values of one flag are alternatives, different flags intersect."""
 NAMES = flags_of(Names)
 """How the names of two checkpoints are brought together."""
-CONFIG = Annotated[
-    str | None,
-    typer.Option("-c", "--config", metavar="FILE", help="A TOML file with these keys; flags win."),
-    NEVER,
-]
 _TASK = flags_of(TaskSpec)
 PARTIAL = {"partial": _TASK.pop("partial")}
-TASK = {"config": (CONFIG, None), **_TASK}
+_CONFIG = option(None, "A TOML file with these keys; flags win.", short="c", metavar="FILE", defaults="never")
+TASK = {"config": flag(str | None, _CONFIG, "config"), **_TASK}
 """What 'score' means: model, data, metrics. The same keys, without dashes, in a file given with -c."""
-MetricFlag = Annotated[str | None, typer.Option(help="Which of the run's metrics. [default: its first]"), FILE]
 
 
 def task_keywords(task: Keywords) -> dict[str, Any]:
     """What the flags of a task say, upon what the user's own defaults say, as keywords of the library."""
-    return {"task": TaskSpec().merge(task_defaults()), **task}
+    return {"task": TaskSpec().merge(task_defaults.get()), **task}

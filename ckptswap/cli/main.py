@@ -17,17 +17,11 @@ from typer.core import TyperCommand, TyperGroup
 
 from ckptswap.cli.defaults import HELP, default_map
 from ckptswap.cli.terminal import Terminal, say
-from ckptswap.errors import (
-    EXIT_INTERNAL,
-    EXIT_INTERRUPTED,
-    EXIT_PIPE,
-    EXIT_USAGE,
-    CkptswapError,
-)
+from ckptswap.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_PIPE, EXIT_USAGE, CkptswapError
 from ckptswap.messages import listening
 from ckptswap.version import __version__
 
-SAID_MOST = 5000
+MOST = 5000
 """Letters of an error."""
 CLOSED = "stdout is closed, so that the result has nowhere to go: send it to a file, or to /dev/null"
 PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
@@ -93,8 +87,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(is_wanted: bool) -> None:
+    if is_wanted:
         typer.echo(f"ckptswap {__version__}")
         raise typer.Exit
 
@@ -121,7 +115,9 @@ class _Terminated(BaseException):
 
 def main() -> None:
     """The entry point of the `ckptswap` program."""
-    arguments, traceback = _without_traceback_flag(sys.argv[1:])
+    arguments = sys.argv[1:]
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    arguments = [word for word in own if word != "--traceback"] + arguments[len(own) :]
     _occupy_streams()
     if sys.stdout is None:
         say(f"ckptswap: {CLOSED}")
@@ -133,27 +129,21 @@ def main() -> None:
         signal.signal(signal.SIGHUP, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                errors="backslashreplace"
-            )  # a name is shown escaped where the locale lacks a letter
+            stream.reconfigure(errors="backslashreplace")  # where the locale lacks a letter of a name
     try:
         program = typer.main.get_command(app)
-        how = {"prog_name": "ckptswap", "standalone_mode": False, "default_map": _defaults(arguments)}
+        is_asked_by_shell = "_CKPTSWAP_COMPLETE" in os.environ  # what could come next
+        defaults = {} if is_asked_by_shell else default_map(Commands(), arguments)
         with listening(Terminal()):
-            code = program(arguments, **how) or 0
+            code = program(arguments, prog_name="ckptswap", standalone_mode=False, default_map=defaults) or 0
         if code == EXIT_INTERRUPTED:  # newer typers make a code of Ctrl-C, older ones an exception
             raise KeyboardInterrupt
         sys.stdout.flush()
     except BaseException as error:
-        if traceback and not isinstance(error, SystemExit | KeyboardInterrupt):
+        if "--traceback" in own and not isinstance(error, SystemExit | KeyboardInterrupt):
             print_exception(error)
         code = _explain(error)
     _leave(code if isinstance(code, int) else 0)
-
-
-def _defaults(arguments: list[str]) -> dict[str, dict[str, Any]]:
-    """The user's own, but not while a shell asks what could come next."""
-    return {} if "_CKPTSWAP_COMPLETE" in os.environ else default_map(Commands(), arguments)
 
 
 def _occupy_streams() -> None:
@@ -167,11 +157,6 @@ def _occupy_streams() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  for as long as we run
 
 
-def _without_traceback_flag(arguments: list[str]) -> tuple[list[str], bool]:
-    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    return [each for each in own if each != "--traceback"] + arguments[len(own) :], "--traceback" in own
-
-
 def _terminate(number: int, frame: FrameType | None) -> None:
     for other in (signal.SIGTERM, signal.SIGHUP):  # a session's end sends both, and files are cleaned up meanwhile
         signal.signal(other, signal.SIG_IGN)
@@ -181,7 +166,8 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def _explain(error: BaseException) -> int:
     """Say what happened in one paragraph, and return the exit code."""
     if isinstance(error, CkptswapError):
-        say(f"ckptswap: {_shortened(str(error))}")
+        text = str(error)  # a file may hold names and numbers that would fill the terminal
+        say(f"ckptswap: {text if len(text) <= MOST else f'{text[: MOST // 2]} … {text[-MOST // 2 :]}'}")
         return error.exit_code
     if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):  # typer exits with 1
         return EXIT_PIPE
@@ -196,26 +182,17 @@ def _explain(error: BaseException) -> int:
         return code if isinstance(code, int) else EXIT_USAGE
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error, file=sys.stderr)
-        return EXIT_USAGE
-    if isinstance(error, OSError):
+    elif isinstance(error, OSError):
         say(f"ckptswap: {error.filename or 'the output'} could not be written ({error.strerror or error})")
-        return EXIT_USAGE
-    if hasattr(error, "format_message"):
-        say(f"ckptswap: {error.format_message()}{_where_to_look(error)}")
-        return EXIT_USAGE
-    say(f"ckptswap: a fault of ours: {type(error).__name__}: {error}; --traceback shows where, `ckptswap doctor` "
-        "prints what a bug report needs")  # fmt: skip
-    return EXIT_INTERNAL
-
-
-def _shortened(text: str) -> str:
-    """A file may hold names and numbers that would fill the terminal."""
-    return text if len(text) <= SAID_MOST else f"{text[: SAID_MOST // 2]} … {text[-SAID_MOST // 2 :]}"
-
-
-def _where_to_look(error: BaseException) -> str:
-    context = getattr(error, "ctx", None)
-    return f" (see `{context.command_path} --help`)" if context else ""
+    elif hasattr(error, "format_message"):
+        context = getattr(error, "ctx", None)
+        where = f" (see `{context.command_path} --help`)" if context else ""
+        say(f"ckptswap: {error.format_message()}{where}")
+    else:
+        say(f"ckptswap: a fault of ours: {type(error).__name__}: {error}; --traceback shows where, `ckptswap "
+            "doctor` prints what a bug report needs")  # fmt: skip
+        return EXIT_INTERNAL
+    return EXIT_USAGE
 
 
 def _leave(code: int) -> NoReturn:

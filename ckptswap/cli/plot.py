@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-import typer
+from dataclasses import MISSING
+from typing import Literal
 
 from ckptswap import api
-from ckptswap.cli.flags import FILE, NEVER, MetricFlag, OverFlag, flags, writable
-from ckptswap.cli.sweepflags import RunArgument, ToleranceFlag
+from ckptswap.cli.flags import METRIC, OVER, flags, writable
+from ckptswap.cli.sweepflags import TOLERANCE, RunArgument
 from ckptswap.cli.terminal import emit
+from ckptswap.records import option
 
 
 @flags()
 def plot(
+    *,
     run: RunArgument,
-    out: Annotated[
-        str,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="Where to: .png, .svg or .pdf.",
-            show_default=False,
-            callback=writable,
-        ),
-        NEVER,
-    ],
-    force: OverFlag = False,
-    kind: Annotated[
-        Literal["heatmap", "bars", "depth", "scatter"],
-        typer.Option(help="Layers × kinds; the worst cells; along the layers; RMSE against drop."),
-        FILE,
-    ] = "heatmap",
-    metric: MetricFlag = None,
-    tolerance: ToleranceFlag = None,
+    out: str = option(
+        MISSING, "Where to: .png, .svg or .pdf.", short="o", metavar="FILE", callback=writable, defaults="never"
+    ),
+    force: bool = OVER,
+    kind: Literal["heatmap", "bars", "depth", "scatter"] = option(
+        "heatmap", "Layers × kinds; the worst cells; along the layers; RMSE against drop.", defaults="file"
+    ),
+    metric: str | None = METRIC,
+    tolerance: float | None = TOLERANCE,
 ) -> None:
     """Draw what a sweep found, for a paper. Needs the extra 'plot'.
 

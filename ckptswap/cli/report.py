@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,11 +12,12 @@ from typing import Annotated, Literal
 import typer
 
 from ckptswap import api, lazy
-from ckptswap.cli.flags import FILE, DrawnFlags, MetricFlag, flags
+from ckptswap.cli.flags import METRIC, DrawnFlags, flags
 from ckptswap.cli.sweep import say_notes
-from ckptswap.cli.sweepflags import ClaimsFlag, EveryFlag, ToleranceFlag
+from ckptswap.cli.sweepflags import CLAIMS, EVERY, TOLERANCE
 from ckptswap.cli.terminal import emit, say
 from ckptswap.errors import UsageError
+from ckptswap.records import option
 from ckptswap.report.agreement import agreement_csv, agreement_document, agreement_json
 from ckptswap.report.document import document_md, document_text
 from ckptswap.report.screen import render_sweep
@@ -32,20 +33,18 @@ CLEAR = "\x1b[H\x1b[2J"
 class PageFlags(DrawnFlags):
     """How the result is printed, and where; a page is one of the ways."""
 
-    format: Annotated[
-        Literal["table", "json", "csv", "md", "html"],
-        typer.Option("--format", help="How to print the result; html is a page that opens offline."),
-        FILE,
-    ] = "table"  # type: ignore[assignment]
+    format: Literal["table", "json", "csv", "md", "html"] = option(  # type: ignore[assignment]
+        "table", "How to print the result; html is a page that opens offline.", defaults="file"
+    )
 
 
 @dataclass
 class JudgedFlags:
     """By what a run is judged."""
 
-    metric: MetricFlag = None
-    tolerance: ToleranceFlag = None
-    claims: ClaimsFlag = False
+    metric: str | None = METRIC
+    tolerance: float | None = TOLERANCE
+    claims: bool = CLAIMS
 
 
 @flags()
@@ -58,11 +57,9 @@ def report(
     ],
     judged: JudgedFlags,
     output: PageFlags,
-    top: Annotated[int | None, typer.Option(metavar="N", min=1, help="Show only the N worst cells."), FILE] = None,
-    every: EveryFlag = False,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Show it anew whenever there is more, until the sweep ends."), FILE
-    ] = False,
+    top: int | None = option(None, "Show only the N worst cells.", metavar="N", least=1, defaults="file"),
+    every: bool = EVERY,
+    watch: bool = option(False, "Show it anew whenever there is more, until the sweep ends.", defaults="file"),
 ) -> None:
     """Show what a sweep found, from its folder alone: the answer, the worst cells, the kinds.
 
@@ -76,7 +73,8 @@ def report(
       ckptswap report run other-run --top 10
     """
     run, *others = dict.fromkeys(runs)
-    if output.format == "html" and (others or watch):
+    is_page = output.format == "html"
+    if is_page and (others or watch):
         raise UsageError(
             "a page shows one run as it is", remedy="leave the other runs and --watch out, or --format"
         )
@@ -84,32 +82,23 @@ def report(
         raise UsageError("--watch follows one run", remedy="leave it out, or the other runs")
     if watch and (output.format != "table" or output.out is not None):
         raise UsageError("--watch draws tables on a terminal", remedy="leave --format and --out out")
-    if output.format == "html":
-        emit(_page(run, judged, top, output.out), output.out)
-    elif others:
-        emit(_compared([run, *others], judged, top, output), output.out)
-    elif watch:
-        _watch(Path(run), lambda: _table(run, judged, output, top, every))
-    else:
-        emit(_table(run, judged, output, top, every), output.out)
-
-
-def _table(run: str, judged: JudgedFlags, output: PageFlags, top: int | None, every: bool) -> str:
-    assert output.format != "html"  # which is `_page`'s
-    result = api.report(run, **vars(judged))
-    say_notes(result, output.format)
-    return render_sweep(result, output.format, output.style, top=top, every=every)
-
-
-def _page(run: str, judged: JudgedFlags, top: int | None, out: str | None) -> str:
-    """One run as a page."""
-    if out is None and sys.stdout.isatty():
+    if is_page and output.out is None and sys.stdout.isatty():
         raise UsageError("a page of some 5 MB is no sight in a terminal", remedy="give -o FILE.html")
-    return lazy.html.sweep_html(api.report(run, **vars(judged)), lazy.html.about(run), top)
+
+    def table() -> str:
+        result = api.report(run, **vars(judged))
+        if output.format == "html":
+            return lazy.html.sweep_html(result, lazy.html.about(run), top)
+        say_notes(result, output.format)
+        return render_sweep(result, output.format, output.style, top=top, every=every)
+
+    if watch:
+        _watch(Path(run), table)
+    else:
+        emit(_compared([run, *others], judged, top, output) if others else table(), output.out)
 
 
 def _compared(runs: Sequence[str], judged: JudgedFlags, top: int | None, output: PageFlags) -> str:
-    """Runs side by side."""
     agreement = api.compare(runs, metric=judged.metric, tolerance=judged.tolerance)
     if output.format in ("json", "csv") and top is not None:
         agreement = replace(agreement, cells=agreement.cells[:top])
@@ -125,21 +114,13 @@ def _compared(runs: Sequence[str], judged: JudgedFlags, top: int | None, output:
 
 def _watch(run: Path, table: Callable[[], str]) -> None:
     """Draw whenever the journal has grown: over the last table on a terminal, elsewhere below it."""
-    for _ in _growing(run):
-        text = table()
-        emit(f"{CLEAR}{text}" if sys.stdout.isatty() else f"{text}\n")
-    say("ckptswap: no sweep works on it (any more)")
-
-
-def _growing(run: Path) -> Iterator[None]:
-    """Once now, then whenever there is more, until nobody works on the run."""
-    folder, size = RunFolder(run), -1
-    while True:
-        held = folder.is_worked_on()  # before the last look: what comes between is seen
+    folder, size, is_held = RunFolder(run), -1, True
+    while is_held:
+        is_held = folder.is_worked_on()  # before the last look: what comes between is seen
         now = folder.journal_size()
         if now != size:
-            size = now
-            yield
-        if not held:
-            return
-        time.sleep(PAUSE)
+            size, text = now, table()
+            emit(f"{CLEAR}{text}" if sys.stdout.isatty() else f"{text}\n")
+        if is_held:
+            time.sleep(PAUSE)
+    say("ckptswap: no sweep works on it (any more)")

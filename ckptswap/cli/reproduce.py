@@ -2,47 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import MISSING
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from ckptswap import api, lazy
-from ckptswap.cli.flags import FILE, NEVER, DrawnFlags, Keywords, flags
+from ckptswap.cli.flags import DrawnFlags, Keywords, flags
 from ckptswap.cli.sweepflags import WHERE
 from ckptswap.cli.terminal import emit, say
 from ckptswap.errors import EXIT_PARTIAL, UsageError
+from ckptswap.records import option
 from ckptswap.report.document import document_md, document_text
 
 
 @flags(where=WHERE)
 def reproduce(
-    run: Annotated[
-        str, typer.Option("--run", metavar="DIR", help="Where to keep everything; continues what is there."), NEVER
-    ],
+    *,
+    run: str = option(
+        MISSING, "Where to keep everything; continues what is there.", metavar="DIR", defaults="never"
+    ),
     where: Keywords,
     output: DrawnFlags,
-    jobs: Annotated[
-        int,
-        typer.Option("-j", "--jobs", metavar="N", min=1, help="Networks at work at once, one thread each."),
-        FILE,
-    ] = api.REPRODUCE_JOBS,
-    full: Annotated[
-        bool,
-        typer.Option(
-            "--full/--quick", help="5 seeds of networks that reach their task; or 2 seeds of small ones."
-        ),
-    ] = False,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FOLDER", help="With train/ and test/, each with images/ and masks/. [default: MNI152 slices]"
-        ),
-        NEVER,
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what it would do and cost; train nothing."), FILE
-    ] = False,
+    jobs: int = option(
+        api.REPRODUCE_JOBS,
+        "Networks at work at once, one thread each.",
+        short="j",
+        metavar="N",
+        least=1,
+        defaults="file",
+    ),
+    full: bool = option(
+        False, "5 seeds of networks that reach their task; or 2 seeds of small ones.", flag="full/--quick"
+    ),
+    data: str | None = option(
+        None,
+        "With train/ and test/, each with images/ and masks/. [default: MNI152 slices]",
+        metavar="FOLDER",
+        defaults="never",
+    ),
+    dry_run: bool = option(False, "Print what it would do and cost; train nothing.", defaults="file"),
 ) -> None:
     """Train networks for segmentation and auto-encoding, swap every part, judge the paper's claims.
 
@@ -69,7 +68,7 @@ def reproduce(
     say(f"all of it, with intervals and every number behind a verdict: {run}/report.md and {run}/report.json")
     for note in result.notes:
         say(f"ckptswap: note: {note}")
+    for unit, why in result.failed.items():
+        say(f"ckptswap: {unit} failed: {why}")
     if result.failed:
-        for unit, why in result.failed.items():
-            say(f"ckptswap: {unit} failed: {why}")
         raise typer.Exit(EXIT_PARTIAL)

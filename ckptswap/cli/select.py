@@ -7,21 +7,27 @@ from typing import Annotated
 import typer
 
 from ckptswap import api, lazy
-from ckptswap.cli.flags import NEVER, Keywords, OutputFlags, flags
-from ckptswap.cli.sweepflags import NAMED, ToleranceFlag
+from ckptswap.cli.flags import Keywords, OutputFlags, Patterns, flags
+from ckptswap.cli.sweepflags import NAMED_AGAIN, TOLERANCE
+from ckptswap.records import option
 from ckptswap.report import select as report
 from ckptswap.scoring.allocator import keep_freed_memory
 
 
-@flags(named=NAMED)
+@flags(named=NAMED_AGAIN)
 def select(
+    *,
     run: Annotated[str, typer.Argument(help="A finished sweep's folder.", show_default=False)],
+    donor: Patterns = option(
+        None, "Of a stranger's folder: its donor; repeat for each.", flag="from", metavar="DONOR", defaults="never"
+    ),
+    recipient: str | None = option(None, "The same: its recipient.", metavar="RECIPIENT", defaults="never"),
     named: Keywords,
     output: OutputFlags,
-    tolerance: ToleranceFlag = None,
-    to: Annotated[
-        str, typer.Option("--to", metavar="FILE", help="What the printed command is to write."), NEVER
-    ] = "selected.safetensors",
+    tolerance: float | None = TOLERANCE,
+    to: str = option(
+        "selected.safetensors", "What the printed command is to write.", metavar="FILE", defaults="never"
+    ),
 ) -> None:
     """Find the largest set of a sweep's cells that the donor can replace together.
 
@@ -39,7 +45,7 @@ def select(
       ckptswap select run --format json | jq -r '.commands[]'
     """
     keep_freed_memory()
-    choice = api.select(run, tolerance=tolerance, **named)
+    choice = api.select(run, tolerance=tolerance, donor=donor, recipient=recipient, **named)
     output.emit(
         report.select_json(choice, lazy.select.commands(choice, to)),
         table=lambda document: report.select_table(document, output.style),

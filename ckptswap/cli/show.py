@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from ckptswap import api
-from ckptswap.cli.flags import FILE, SELECTION, CheckpointArgument, Keywords, OutputFlags, flags
+from ckptswap.cli.flags import SELECTION, CheckpointArgument, Keywords, OutputFlags, flags
+from ckptswap.records import option
 from ckptswap.report import checkpoint as report
 
 
@@ -16,9 +13,7 @@ def show(
     checkpoint: CheckpointArgument,
     select: Keywords,
     output: OutputFlags,
-    stats: Annotated[
-        bool, typer.Option("--stats", help="Also read the values: min, max, mean, std, NaN, Inf."), FILE
-    ] = False,
+    stats: bool = option(False, "Also read the values: min, max, mean, std, NaN, Inf.", defaults="file"),
 ) -> None:
     """List a checkpoint's tensors: name, layer, kind, shape, dtype, size.
 

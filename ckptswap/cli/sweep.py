@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ckptswap import lazy
-from ckptswap.cli.flags import (
-    FILE,
-    NAMES,
-    NEVER,
-    PARTIAL,
-    SELECTION,
-    TASK,
-    DrawnFlags,
-    Format,
-    Keywords,
-    flags,
-    task_keywords,
-)
-from ckptswap.cli.sweepflags import BOTH, CALIBRATION, OPTIONS, SPEC, ClaimsFlag, EveryFlag
+from ckptswap.cli.flags import NAMES, PARTIAL, SELECTION, TASK, DrawnFlags, Format, Keywords, flags, task_keywords
+from ckptswap.cli.sweepflags import CALIBRATION, CLAIMS, EVERY, OPTIONS, SPEC, BothFlags
 from ckptswap.cli.terminal import command_line, emit, say
 from ckptswap.errors import EXIT_PARTIAL, UsageError
+from ckptswap.records import option
 from ckptswap.report import plan as report
 from ckptswap.report.screen import render_sweep
 from ckptswap.report.text import dump_json
@@ -36,31 +26,28 @@ if TYPE_CHECKING:
 PARTS = {**SPEC, **CALIBRATION, **OPTIONS, **NAMES, **PARTIAL}
 
 
-@flags(select=SELECTION, task=TASK, how=PARTS, also=BOTH)
+@flags(select=SELECTION, task=TASK, how=PARTS)
 def sweep(
-    donor: Annotated[
-        list[str],
-        typer.Option(
-            "--from",
-            metavar="DONOR",
-            help="The checkpoint that gives; repeat for several. Or one made from the recipient: init:SEED, "
-            "rewind, zeros, mean, shuffle:SEED, noise:SHARE.",
-        ),
-        NEVER,
-    ],
-    recipient: Annotated[
-        str, typer.Option("--to", metavar="RECIPIENT", help="The checkpoint that receives."), NEVER
-    ],
+    *,
+    donor: list[str] = option(
+        MISSING,
+        "The checkpoint that gives; repeat for several. Or one made from the recipient: init:SEED, rewind, zeros, "
+        "mean, shuffle:SEED, noise:SHARE.",
+        flag="from",
+        metavar="DONOR",
+        defaults="never",
+    ),
+    recipient: str = option(
+        MISSING, "The checkpoint that receives.", flag="to", metavar="RECIPIENT", defaults="never"
+    ),
     select: Keywords,
     task: Keywords,
     how: Keywords,
-    also: Keywords,
+    also: BothFlags,
     output: DrawnFlags,
-    claims: ClaimsFlag = False,
-    every: EveryFlag = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and its cost; score nothing."), FILE
-    ] = False,
+    claims: bool = CLAIMS,
+    every: bool = EVERY,
+    dry_run: bool = option(False, "Print the plan and its cost; score nothing.", defaults="file"),
 ) -> None:
     """Swap each layer × kind in, one at a time, score the network, and rank what breaks it.
 
@@ -80,39 +67,31 @@ def sweep(
       ckptswap sweep --from reconstruct.safetensors --to segment.safetensors --data lab:mni --metric dice \\
         --both --back-metric psnr --by kind --limit 16
     """
-    keep_freed_memory()
     _refuse(also, output.format)
+    keep_freed_memory()
     one = lazy.sweeping.asked(donor, recipient, command=command_line(), **select, **how, **task_keywords(task))
-    ways = lazy.sweeping.both_ways(one, also["back_metric"], also["back_target"]) if also["both"] else {"": one}
+    ways = lazy.sweeping.both_ways(one, also.back_metric, also.back_target) if also.both else {"": one}
     if dry_run:
         emit(_joined({way: _plan(sweep, output) for way, sweep in ways.items()}, output.format), output.out)
         return
-    results = {way: _swept(sweep, output.format, claims=claims) for way, sweep in ways.items()}
-    top = one.options.top
-    drawn = {
-        way: render_sweep(result, output.format, output.style, top=top, every=every)
-        for way, result in results.items()
-    }
-    emit(_joined(drawn, output.format), output.out)
-    failed = sum(result.failed for result in results.values())
-    if failed:
+    results, texts = {}, {}
+    for way, asked in ways.items():
+        results[way] = result = lazy.sweeping.swept(asked, claims=claims)
+        say_notes(result, output.format)
+        texts[way] = render_sweep(result, output.format, output.style, top=one.options.top, every=every)
+    emit(_joined(texts, output.format), output.out)
+    if failed := sum(result.failed for result in results.values()):
         total = sum(len(result.rows) + result.beside for result in results.values())
         say(f"ckptswap: {failed} of {total} variants failed; the reasons are in the table")
         raise typer.Exit(EXIT_PARTIAL)
 
 
-def _refuse(also: Keywords, format: str) -> None:
+def _refuse(also: BothFlags, format: str) -> None:
     """Raises `UsageError` for flags that do not go together, before any work."""
-    if also["both"] and format == "csv":
+    if also.both and format == "csv":
         raise UsageError("--both gives two tables", remedy="use `report RUN/back --format csv` afterwards")
-    if not also["both"] and (also["back_metric"] or also["back_target"]):
+    if not also.both and (also.back_metric or also.back_target):
         raise UsageError("--back-metric and --back-target are for --both", remedy="give --both with them")
-
-
-def _swept(sweep: Asked, format: Format, *, claims: bool) -> SweepResult:
-    result = lazy.sweeping.swept(sweep, claims=claims)
-    say_notes(result, format)
-    return result
 
 
 def _joined(texts: Mapping[str, str], format: Format) -> str:
@@ -134,12 +113,7 @@ def say_notes(result: SweepResult, format: str, run: str = "") -> None:
 
 
 def _plan(sweep: Asked, output: DrawnFlags) -> str:
-    """What would run, and what it costs."""
     document: dict[str, Any] = lazy.sweeping.planned(sweep)
-    texts = {
-        "table": lambda: report.plan_table(document, output.style),
-        "json": lambda: dump_json(document),
-        "csv": lambda: report.plan_csv(document),
-        "md": lambda: report.plan_md(document),
-    }
-    return texts[output.format]()
+    forms: dict[str, Callable[[Any], str]] = {"json": dump_json, "csv": report.plan_csv, "md": report.plan_md}
+    draw = forms.get(output.format)
+    return draw(document) if draw else report.plan_table(document, output.style)

@@ -6,8 +6,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
 from ckptswap.messages import Listener
@@ -64,16 +64,6 @@ def say(text: str) -> None:
         print(safe(text), file=sys.stderr, flush=True)
 
 
-@contextmanager
-def progress(what: str, *, unit: str = "") -> Iterator[Meter]:
-    """A callback (done, total) behind a bar on stderr, which appears when the work takes more than a second."""
-    meter = Meter(what, unit)
-    try:
-        yield meter
-    finally:
-        meter.close()
-
-
 class Terminal(Listener):
     """What the library tells goes to stderr, a line each; a bar while somebody waits."""
 
@@ -86,20 +76,19 @@ class Terminal(Listener):
     def say(self, text: str) -> None:
         say(text)
 
-    def progress(self, what: str, *, unit: str = "") -> AbstractContextManager[Meter]:
-        return progress(what, unit=unit)
+    def progress(self, what: str, *, unit: str = "") -> Meter:
+        return Meter(what, unit)
 
     def stopping(self) -> AbstractContextManager[Any]:
         return on_signals()
 
 
 class Meter:
-    """A bar on a terminal; elsewhere a line now and then, so that a log shows that the work goes on."""
+    """A bar on a terminal once the work takes more than a second; elsewhere a line now and then, for a log."""
 
     def __init__(self, what: str, unit: str = "") -> None:
         self.what, self.unit = what, unit
-        self._start = time.monotonic()
-        self._said = self._start
+        self._start = self._told = time.monotonic()
         self._begun: int | None = None
         self._bar: Progress | None = None
         self._live: Live | None = None
@@ -115,12 +104,15 @@ class Meter:
                 self._open(total)
             if self._bar:
                 self._bar.update(self._task, completed=done, total=total, remark=remark, below=below)
-        elif now - self._said > NEWS:
-            self._said = now
-            said = " ".join([remark, "; ".join(below[:2])]).strip()
-            say(f"{self.what}: {done}{self._outlook(done, total, now)} {said}".rstrip())
+        elif now - self._told > NEWS:
+            self._told = now
+            remarks = f"{remark} {'; '.join(below[:2])}".strip()
+            say(f"{self.what}: {done}{self._outlook(done, total, now)} {remarks}".rstrip())
 
-    def close(self) -> None:
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
         if self._live:
             self._live.stop()
             self._live = self._bar = None
@@ -137,13 +129,10 @@ class Meter:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
         from rich.progress import TimeRemainingColumn as Remaining
 
-        counted = (
-            [MofNCompleteColumn()]
-            if total is None or total < 1_000_000
-            else [TextColumn("{task.percentage:>3.0f} %")]
-        )
+        is_long = total is not None and total >= 1_000_000
+        counted = TextColumn("{task.percentage:>3.0f} %") if is_long else MofNCompleteColumn()
         name, remark = TextColumn("{task.description}"), TextColumn("{task.fields[remark]}")
-        columns = [name, BarColumn(None), *counted, TimeElapsedColumn(), TextColumn("eta"), Remaining(), remark]
+        columns = [name, BarColumn(None), counted, TimeElapsedColumn(), TextColumn("eta"), Remaining(), remark]
         self._bar = Progress(*columns)
         self._task = self._bar.add_task(self.what, total=total, remark="", below=())
         # stdout is not rich's to replace and put back: threads that read data put it aside meanwhile.

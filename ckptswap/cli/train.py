@@ -2,55 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from dataclasses import MISSING
+from typing import Annotated, Literal
 
 import typer
 
 from ckptswap import api
-from ckptswap.cli.flags import FILE, NEVER, ForceFlag, Group, Keywords, flags
+from ckptswap.cli.flags import FORCE, Keywords, flags, flags_of
 from ckptswap.cli.terminal import emit, say
 from ckptswap.errors import listing
+from ckptswap.lab.trainspec import TrainSpec
 from ckptswap.messages import warn
+from ckptswap.records import option
 from ckptswap.report.text import plural
 
 
-def _flag(kind: Any, help: str, metavar: str | None = None, mark: Any = FILE) -> tuple[Any, None]:
-    return Annotated[kind | None, typer.Option(metavar=metavar, help=help), mark], None
-
-
-TRAINING: Group = {
-    "model": _flag(str, "lab:unet, lab:pspnet or smp:NAME.", "SPEC"),
-    "model_args": _flag(list[str], "The model's arguments.", "K=V,…"),
-    "data": _flag(str, "lab:mni, or a folder with images/ and masks/.", "SPEC", NEVER),
-    "data_args": _flag(list[str], "The data's arguments: part=train.", "K=V,…", NEVER),
-    "steps": _flag(int, "Optimizer steps. [default: 150]", "N"),
-    "batch_size": _flag(int, "Samples a step. [default: 8]", "N"),
-    "lr": _flag(float, "Learning rate, falling to 0. [default: 0.003]"),
-    "optimizer": _flag(Literal["adamw", "sgd"], "SGD is with momentum 0.9. [default: adamw]"),
-    "freeze": _flag(list[str], "Kinds that stay as initialised: conv.bias, 'bn.*'.", "KIND"),
-    "seed": _flag(int, "Decides initialisation and order. [default: 0]"),
-    "threads": _flag(int, "Torch threads. [default: 2]", "N"),
-    "ignore": _flag(int, "Mask value that does not count.", "CLASS"),
-}
-"""What is trained on what: the fields of `ckptswap.lab.train.TrainSpec`, which would load torch."""
-
-
-@flags(how=TRAINING)
+@flags(how=flags_of(TrainSpec))
 def train(
+    *,
     task: Annotated[Literal["segment", "reconstruct"], typer.Argument(help="What the network learns.")],
-    out: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="The checkpoint to write."), NEVER],
+    out: str = option(MISSING, "The checkpoint to write.", short="o", metavar="FILE", defaults="never"),
     how: Keywords,
-    init_from: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Start from this checkpoint instead of a random one."),
-        NEVER,
-    ] = None,
-    save_init: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Also write the network as it was before the first step."),
-        NEVER,
-    ] = None,
-    force: ForceFlag = False,
+    init_from: str | None = option(
+        None, "Start from this checkpoint instead of a random one.", metavar="FILE", defaults="never"
+    ),
+    save_init: str | None = option(
+        None, "Also write the network as it was before the first step.", metavar="FILE", defaults="never"
+    ),
+    force: bool = FORCE,
 ) -> None:
     """Train a network to segment, or to reconstruct its input, and print the path of the checkpoint.
 

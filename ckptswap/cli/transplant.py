@@ -3,57 +3,45 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Annotated
+from dataclasses import MISSING, dataclass
 
-import typer
-
-from ckptswap import api
-from ckptswap.cli.flags import FILE, NAMES, NEVER, SELECTION, DropUnreadFlag, ForceFlag, Group, Keywords, flags
+from ckptswap import api, lazy
+from ckptswap.cli.flags import DROP_UNREAD, FORCE, NAMES, SELECTION, Keywords, flags
 from ckptswap.cli.terminal import emit, say
 from ckptswap.errors import listing
+from ckptswap.messages import warn
+from ckptswap.records import option
 from ckptswap.report.text import plural, safe
 from ckptswap.transplant import Transplant
 
-WRITING: Group = {
-    "out": (
-        Annotated[
-            str | None,
-            typer.Option(
-                "-o", "--out", metavar="FILE", help="[default: RECIPIENT+SELECTION@DONOR.safetensors here]"
-            ),
-            NEVER,
-        ],
-        None,
-    ),
-    "drop_unread": (DropUnreadFlag, False),
-    "force": (ForceFlag, False),
-    "link": (
-        Annotated[
-            bool, typer.Option("--link", help="Hard-link shards that do not change instead of copying them.")
-        ],
-        False,
-    ),
-}
+
+@dataclass
+class WritingFlags:
+    """Where to write, and how."""
+
+    out: str | None = option(
+        None, "[default: RECIPIENT+SELECTION@DONOR.safetensors here]", short="o", metavar="FILE", defaults="never"
+    )
+    drop_unread: bool = DROP_UNREAD
+    force: bool = FORCE
+    link: bool = option(False, "Hard-link shards that do not change instead of copying them.")
 
 
-@flags(select=SELECTION, names=NAMES, writing=WRITING)
+@flags(select=SELECTION, names=NAMES)
 def transplant(
-    donor: Annotated[str, typer.Option("--from", metavar="DONOR", help="The checkpoint that gives."), NEVER],
-    recipient: Annotated[
-        str, typer.Option("--to", metavar="RECIPIENT", help="The checkpoint that receives."), NEVER
-    ],
+    *,
+    donor: str = option(MISSING, "The checkpoint that gives.", flag="from", metavar="DONOR", defaults="never"),
+    recipient: str = option(
+        MISSING, "The checkpoint that receives.", flag="to", metavar="RECIPIENT", defaults="never"
+    ),
     select: Keywords,
     names: Keywords,
-    writing: Keywords,
-    alpha: Annotated[float, typer.Option(help="How far to go: 0 is the recipient, 1 the donor."), FILE] = 1.0,
-    skip_missing: Annotated[
-        bool,
-        typer.Option("--skip-missing", help="Leave out what the donor lacks or has in another shape or dtype."),
-        FILE,
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be taken; write nothing."), FILE
-    ] = False,
+    writing: WritingFlags,
+    alpha: float = option(1.0, "How far to go: 0 is the recipient, 1 the donor.", defaults="file"),
+    skip_missing: bool = option(
+        False, "Leave out what the donor lacks or has in another shape or dtype.", defaults="file"
+    ),
+    dry_run: bool = option(False, "Say what would be taken; write nothing.", defaults="file"),
 ) -> None:
     """Write the recipient with the selected tensors taken from the donor, and print the path.
 
@@ -67,16 +55,16 @@ def transplant(
     how = {"alpha": alpha, "skip_missing": skip_missing, **select, **names}
     with ExitStack() as stack:
         plan = api.planned_transplant(donor, recipient, stack, **how)
-        api.warn_of_loss(plan, writing["out"])
+        warn(lazy.transplant.left_behind(plan, writing.out))
         if plan.misfits:
             say(f"left out: {listing([f'{misfit.name} ({misfit.reason})' for misfit in plan.misfits])}")
         what = _what(plan, donor, recipient)
         if dry_run:
             for entry in plan.moved:
                 emit(safe(entry.name))
-            say(f"would take {what}; would write {writing['out'] or plan.default_output}")
+            say(f"would take {what}; would write {writing.out or plan.default_output}")
             return
-        written = api.carried_out(plan, **writing)
+        written = api.carried_out(plan, **vars(writing))
         say(f"took {what}{_unchanged(plan)}")
     emit(str(written))
 
@@ -96,10 +84,8 @@ def _what(plan: Transplant, donor: str, recipient: str) -> str:
 
 
 def _unchanged(plan: Transplant) -> str:
-    """How many of them the donor did not change."""
     once = plan.recipient.ties.once
     moved = len(once(entry.name for entry in plan.moved))
     same = moved - len(once(plan.changed))
-    if not same:
-        return ""
-    return f"; {'all' if same == moved else f'{same:,}'} of these are the same in both, and changed nothing"
+    count = "all" if same == moved else f"{same:,}"
+    return f"; {count} of these are the same in both, and changed nothing" if same else ""

@@ -5,10 +5,7 @@
 The door is a socket over which connections are handed in, one for each program. The server imports the
 modules when the first comes, and forks for each: a child in a session of its own, which runs what
 `python ARGUMENTS` would, with the caller's folder, environment and streams. The server ends when nobody holds
-the other side of its door; its programs go on. Torch's threads begin with its first operation, of which the
-server has none.
-
-`multiprocessing`'s server is not used: its children run the script that began it, where that lacks `if __name__`.
+the other side of its door; its programs go on.
 """
 
 from __future__ import annotations
@@ -32,23 +29,24 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that are meant for programs, and must not end whom others wait for."""
+Env = Mapping[str, str]
 LENGTH, NUMBER = struct.Struct("!I"), struct.Struct("!i")
 
 
 class ForkServer:
     """A server for programs that use `modules`; it ends with `close`, or when this process does."""
 
-    def __init__(self, modules: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, modules: Sequence[str], env: Env | None = None) -> None:
         self._door, theirs = socket.socketpair()
-        command = [sys.executable, "-P", "-m", "ckptswap.executors.forkserver", *modules]
         with theirs:
             self._process = subprocess.Popen(
-                command,
+                [sys.executable, "-P", "-m", "ckptswap.executors.forkserver", *modules],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,  # where a module that greets whoever imports it would be heard
                 env=env,
@@ -83,13 +81,7 @@ class Forked:
     """
 
     def __init__(
-        self,
-        connection: socket.socket,
-        arguments: Sequence[str],
-        streams: Sequence[int],
-        *,
-        env: Mapping[str, str],
-        cwd: str,
+        self, connection: socket.socket, arguments: Sequence[str], streams: Sequence[int], env: Env, cwd: str
     ) -> None:
         message = json.dumps({"arguments": list(arguments), "env": dict(env), "cwd": cwd}).encode()
         self._connection = connection
@@ -140,23 +132,18 @@ class _Server:
         self._before = {number: signal.signal(number, signal.SIG_IGN) for number in IGNORED}
         self._door, self._ready = door, selectors.DefaultSelector()
         self._ready.register(door, selectors.EVENT_READ)
-        self._callers: dict[int, tuple[socket.socket, int]] = {}
-        """By the handle of their program: the caller, and the program's number."""
 
     def serve(self, modules: Sequence[str]) -> Request | None:
         """Serve until the door is closed; in a child, return what it is to run."""
-        is_loaded = False
         while True:
             for key, _ in self._ready.select():
-                if key.fd in self._callers:
-                    self._report(key.fd)
+                if key.data:
+                    self._report(key)
                     continue
                 _, handles, *_ = socket.recv_fds(self._door, 1, 1)
                 if not handles:
                     return None
-                if not is_loaded:
-                    _load(modules)
-                    is_loaded = True
+                _load(tuple(modules))
                 caller = socket.socket(fileno=handles[0])
                 if (request := _read(caller)) and self._fork(caller, request):
                     return request
@@ -171,35 +158,35 @@ class _Server:
             return True
         for stream in request.streams:
             os.close(stream)
-        handle = os.pidfd_open(pid)
-        self._callers[handle] = caller, pid
-        self._ready.register(handle, selectors.EVENT_READ)
+        self._ready.register(os.pidfd_open(pid), selectors.EVENT_READ, (caller, pid))
         return False
 
     def _let_go(self, caller: socket.socket) -> None:
         """Let go, in a child, of what is the server's; from then on it hears signals, and its caller knows it."""
+        others = [key for key in self._ready.get_map().values() if key.data]
         self._ready.close()
-        for connection in (self._door, *(other for other, _ in self._callers.values())):
-            connection.close()
-        for handle in self._callers:
-            os.close(handle)
+        self._door.close()
+        for other in others:
+            other.data[0].close()
+            os.close(other.fd)
         os.setsid()
         for number, handler in self._before.items():
             signal.signal(number, handler)
         with caller, suppress(OSError):  # a caller may be gone
             caller.sendall(NUMBER.pack(os.getpid()))
 
-    def _report(self, handle: int) -> None:
-        self._ready.unregister(handle)
-        os.close(handle)
-        caller, pid = self._callers.pop(handle)
+    def _report(self, ended: selectors.SelectorKey) -> None:
+        self._ready.unregister(ended.fd)
+        os.close(ended.fd)
+        caller, pid = ended.data
         _, status = os.waitpid(pid, 0)
         with caller, suppress(OSError):
             caller.sendall(NUMBER.pack(status))
 
 
-def _load(modules: Sequence[str]) -> None:
-    """Import what is there, and keep its objects from the children's garbage collection, which would copy them."""
+@cache
+def _load(modules: tuple[str, ...]) -> None:
+    """Import what is there, once, and keep it from the children's garbage collection, which would copy it."""
     for module in modules:
         with suppress(Exception, SystemExit):  # a program that needs it says why it cannot be had
             importlib.import_module(module)
@@ -257,25 +244,21 @@ def _leave(code: int) -> NoReturn:
 
 def become(request: Request) -> None:
     """Be the program, as if this process had been begun for it."""
-    for number, stream in enumerate(request.streams):
-        os.dup2(stream, number)
-        os.close(stream)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        os.dup2(request.streams[number], number)
+        os.close(request.streams[number])
+        encoding, errors = (getattr(getattr(sys, name), part) for part in ("encoding", "errors"))
+        way, buffering = "w" if number else "r", 1 if name == "stderr" else -1
+        stream = open(number, way, buffering, encoding=encoding, errors=errors, closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
     os.environ.clear()
     os.environ.update(request.env)
     os.chdir(request.cwd)
-    streams = map(_stream, range(3), (sys.stdin, sys.stdout, sys.stderr))
-    sys.stdin, sys.stdout, sys.stderr = streams
-    for name in ("stdin", "stdout", "stderr"):
-        setattr(sys, f"__{name}__", getattr(sys, name))
     for module, seed in (("numpy", "random.seed"), ("torch", "default_generator.seed")):
         if module in sys.modules:  # or all children would draw the same numbers
             operator.attrgetter(seed)(sys.modules[module])()
     _run(request.arguments)
-
-
-def _stream(number: int, before: Any) -> Any:
-    way, buffering = "w" if number else "r", 1 if number == 2 else -1
-    return open(number, way, buffering, encoding=before.encoding, errors=before.errors, closefd=False)
 
 
 def _run(arguments: list[str]) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from ckptswap.errors import RunError, Stopped, UsageError
-from ckptswap.executors.worker_spec import WorkerSpec, divide, new_token
+from ckptswap.executors.worker_spec import WorkerSpec, divide
 from ckptswap.records import to_json
 from ckptswap.scoring.variant import Variant
 from ckptswap.sweep.progress import BlockProgress
@@ -31,10 +32,9 @@ class Ending:
 
 
 class JobHandle(Protocol):
-    """The workers of one spec, by the number of their shard."""
+    """The workers of one spec, by the number of their shard; `poll` seconds pass between two looks."""
 
     poll: float
-    """Seconds to wait between two looks."""
 
     def begin(self, shards: Sequence[int]) -> None:
         """Begin a worker for each of these shards, the first or another one."""
@@ -49,18 +49,15 @@ class JobHandle(Protocol):
         """End at once whoever is still there, and let go of all else. Called at the end in any case."""
 
 
-class Cluster(Protocol):
-    """Where workers are begun."""
-
-    def submit(self, spec: WorkerSpec) -> JobHandle:
-        """Whoever will work on a spec; nobody is begun yet."""
-
-    def reattach(self, folder: Path) -> tuple[JobHandle, Collection[int]] | None:
-        """Workers of an earlier command on this folder that are still at it, and their numbers."""
+Submit = Callable[[WorkerSpec], JobHandle]
+Reattach = Callable[[Path], tuple[JobHandle, Collection[int]] | None]
+"""Gives workers of an earlier command on a folder that are still at it, and their numbers."""
 
 
 class Watcher(Protocol):
-    """Who waits for workers, and reads what they write."""
+    """Who waits for workers, and reads what they write; `notes` are what the user should be told at the end."""
+
+    notes: list[str]
 
     def look(self) -> bool:
         """Take in what is new; whether there was anything."""
@@ -68,31 +65,30 @@ class Watcher(Protocol):
     def check(self) -> None:
         """Raises whatever is to end the work."""
 
-    def note(self, text: str) -> None:
-        """Something that the user should be told at the end."""
-
 
 class WorkerPool:
-    """An executor: divides the work, begins workers, and reads what they write until nothing is missing."""
+    """An executor: divides the work, begins workers, and reads what they write until nothing is missing.
 
-    def __init__(self, cluster: Cluster, jobs: int) -> None:
-        self._cluster, self.jobs = cluster, jobs
+    `submit` gives whoever will work on a spec, of whom nobody is begun yet; `reattach`, where workers may outlive
+    who began them, those of an earlier command on a folder.
+    """
+
+    def __init__(self, submit: Submit, jobs: int, reattach: Reattach = lambda folder: None) -> None:
+        self._submit, self._reattach, self.jobs = submit, reattach, jobs
 
     def do(self, spec: WorkerSpec, watcher: Watcher) -> None:
-        """Have a worker do each shard of a spec, whatever it is, so many at once as there are jobs; those that die
-        are begun again.
+        """Have a worker do each shard of a spec, as many at once as there are jobs; who dies is replaced.
 
-        Raises what the watcher raises, and `RunError` where workers cannot work, or die again and again without
-        anything having come in.
+        Raises what the watcher raises, and `RunError` where workers cannot work, or die again and again.
         """
         spec.write()
-        _watch(self._cluster.submit(spec), range(len(spec.shards)), watcher, self.jobs)
+        _watch(self._submit(spec), range(len(spec.shards)), watcher, self.jobs)
 
     def wait_for_earlier(self, folder: Path, watcher: Watcher) -> None:
         """Wait for workers of an earlier command on this folder, where some are still at it."""
-        if reattached := self._cluster.reattach(folder):
+        if reattached := self._reattach(folder):
             handle, workers = reattached
-            watcher.note(f"{len(workers)} workers of an earlier sweep were still at it")
+            watcher.notes.append(f"{len(workers)} workers of an earlier sweep were still at it")
             _watch(handle, workers, watcher)
 
     def run(self, sweep: Sweep, journal: Journal, progress: BlockProgress) -> None:
@@ -100,10 +96,13 @@ class WorkerPool:
         reader = JournalReader(sweep, journal, progress)
         self.wait_for_earlier(sweep.folder.path, reader)
         reader.look()
-        reader.retry()
+        reader.failed.clear()  # what has failed until now is tried again, once
         while missing := reader.missing():
             before = reader.count
-            spec = worker_spec_of(sweep, _divided(sweep, missing, reader, self.jobs))
+            weights = sweep.scorer.weights(missing)
+            costs = [weight * reader.lacking(variant.id) for weight, variant in zip(weights, missing, strict=True)]
+            shards = [[missing[at] for at in group] for group in divide(costs, self.jobs)]
+            spec = worker_spec_of(sweep, shards)
             self.do(spec, reader)
             if reader.count == before and reader.missing() == missing:
                 raise RunError(f"workers end without having done anything (their logs are in {spec.path.parent})")
@@ -114,38 +113,29 @@ class JournalReader:
 
     def __init__(self, sweep: Sweep, journal: Journal, progress: BlockProgress) -> None:
         self._sweep, self._blocks, self._progress = sweep, journal.blocks, progress
-        self._failed: set[str] = set()
         self._batches = range(len(sweep.scorer.layout.sizes))
-        self._tail = sweep.folder.tail(journal)
+        self._tail = journal.tail()
+        self.failed: set[str] = set()
         self.count = 0
+        self.check, self.notes = progress.check, sweep.scorer.notes
 
     def look(self) -> bool:
-        """Take in what is new; whether there was anything."""
         before = self.count
         for block in self._tail.look():
             if block is None:
-                self._distrust()
+                if not self._blocks.distrusted:
+                    self._blocks.distrust()
+                    self.failed.clear()
+                self._sweep.scorer.distrust("a worker found replays with other bits than full passes")
                 continue
             is_new = self._blocks.lacks(block.variant, block.batch)
             self._blocks.put(block)
             if block.failed is not None:
-                self._failed.add(block.variant)
+                self.failed.add(block.variant)
             if is_new:
                 self.count += 1
                 self._progress(block)
         return self.count > before
-
-    def check(self) -> None:
-        """Raises whatever is to end the work."""
-        self._progress.check()
-
-    def retry(self) -> None:
-        """What has failed until now is tried again, once."""
-        self._failed.clear()
-
-    def note(self, text: str) -> None:
-        """Something that the user should be told at the end."""
-        self._sweep.scorer.notes.append(text)
 
     def lacking(self, variant: str) -> int:
         """On how many batches a variant is not scored yet."""
@@ -154,19 +144,13 @@ class JournalReader:
     def missing(self) -> list[Variant]:
         """Variants that are not scored on every batch, and have not failed."""
         variants = self._sweep.variants
-        return [variant for variant in variants if variant.id not in self._failed and self.lacking(variant.id)]
-
-    def _distrust(self) -> None:
-        if not self._blocks.distrusted:
-            self._blocks.distrust()
-            self._failed.clear()
-        self._sweep.scorer.distrust("a worker found replays with other bits than full passes")
+        return [variant for variant in variants if variant.id not in self.failed and self.lacking(variant.id)]
 
 
 def worker_spec_of(sweep: Sweep, shards: Sequence[Sequence[Variant]]) -> WorkerSpec:
     """What workers need to know to score these variants as this process would, shard by shard."""
     return WorkerSpec(
-        token=new_token(),
+        token=secrets.token_hex(6),
         folder=str(sweep.folder.path.absolute()),
         work=WORK,
         common=to_json(sweep.source()),
@@ -174,14 +158,6 @@ def worker_spec_of(sweep: Sweep, shards: Sequence[Sequence[Variant]]) -> WorkerS
         threads=sweep.task.spec.threads,
         device=sweep.task.spec.device,
     )
-
-
-def _divided(
-    sweep: Sweep, missing: Sequence[Variant], reader: JournalReader, jobs: int
-) -> list[tuple[Variant, ...]]:
-    cones = sweep.scorer.weights(missing)
-    costs = [cone * reader.lacking(variant.id) for cone, variant in zip(cones, missing, strict=True)]
-    return [tuple(missing[at] for at in group) for group in divide(costs, jobs)]
 
 
 def _watch(handle: JobHandle, workers: Iterable[int], watcher: Watcher, jobs: int | None = None) -> None:
@@ -205,7 +181,7 @@ def _watch(handle: JobHandle, workers: Iterable[int], watcher: Watcher, jobs: in
             for worker, ending in endings.items():
                 if ending.fault is not None and jobs:
                     _refuse_hopeless(worker, ending, deaths)
-                    watcher.note(f"worker {worker} died and was begun again: {ending.fault}")
+                    watcher.notes.append(f"worker {worker} died and was begun again: {ending.fault}")
                     left.add(worker)
                     handle.begin([worker])
             if not endings:
@@ -217,7 +193,7 @@ def _watch(handle: JobHandle, workers: Iterable[int], watcher: Watcher, jobs: in
             left -= handle.ended().keys()
             time.sleep(handle.poll)
         if goes_on is not None and isinstance(error, Stopped):
-            raise Stopped(error.message, remedy=goes_on, exit_code=error.exit_code) from None
+            error.remedy = goes_on
         raise
     finally:
         handle.kill()
@@ -228,10 +204,8 @@ def _refuse_hopeless(worker: int, ending: Ending, deaths: Counter[int]) -> None:
     if ending.hopeless:
         raise RunError(f"worker {worker} cannot work: {ending.fault}")
     if deaths[worker] > RETRIES:
-        raise RunError(
-            f"worker {worker} died {deaths[worker]} times without having finished a block: {ending.fault}",
-            remedy="the same command tries again; --executor inline shows what happens",
-        )
+        fault = f"worker {worker} died {deaths[worker]} times without having finished a block: {ending.fault}"
+        raise RunError(fault, remedy="the same command tries again; --executor inline shows what happens")
 
 
 def given_jobs(name: str, jobs: int | None) -> int:

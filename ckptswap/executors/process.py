@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,52 +16,31 @@ from ckptswap.executors.worker_spec import WorkerSpec
 from ckptswap.registry import source_of
 from ckptswap.task.spec import TaskSpec
 
-LAST = 2000
-"""Letters of a log that are read for its last line."""
-
 
 def build(task: TaskSpec, jobs: int | None, options: Mapping[str, Any]) -> WorkerPool:
-    """An executor of processes; unless told how many, of as many as this machine has room for."""
-    return WorkerPool(Processes(_libraries(task)), jobs or jobs_of(task))
+    """An executor of processes; unless told how many, of one for each GPU where the task runs on `cuda`, else of
+    as many as there are cores for.
 
-
-def jobs_of(spec: TaskSpec) -> int:
-    """As many as this machine has GPUs, where the task runs on `cuda`; else as there are cores for.
-
-    >>> jobs_of(TaskSpec(threads=10_000))
+    >>> build(TaskSpec(threads=10_000), None, {}).jobs
     1
     """
-    return len(_gpus(spec.device)) or max(1, (os.cpu_count() or 1) // spec.threads)
-
-
-class Processes:
-    """Where workers are processes of this machine, one a GPU where the task runs on `cuda`.
-
-    They share the memory of `modules`, and of the one that does the work.
-    """
-
-    def __init__(self, modules: Sequence[str]) -> None:
-        self._modules = modules
-
-    def submit(self, order: WorkerSpec) -> ProcessHandle:
-        return ProcessHandle(order, self._modules)
-
-    def reattach(self, folder: Path) -> tuple[ProcessHandle, Collection[int]] | None:
-        """Nobody: they end with the process that began them."""
-        return None
+    source = source_of("models", task.model) if task.model else None
+    libraries = [name.replace("-", "_") for name in source[0].libraries] if source else []
+    jobs = jobs or len(_gpus(task.device)) or max(1, (os.cpu_count() or 1) // task.threads)
+    return WorkerPool(partial(ProcessHandle, ["torch", *libraries]), jobs)
 
 
 class ProcessHandle:
-    """The processes of one order, forked from a server that has imported what they use.
+    """The processes of one spec, forked from a server that has imported `modules`, and the one that does the work.
 
     They end by themselves when this process does, however it ends: it holds the other ends of their inputs.
     """
 
     poll = 0.1
 
-    def __init__(self, order: WorkerSpec, modules: Sequence[str]) -> None:
-        self._order = order
-        self._modules = [*modules, order.work.partition(":")[0]]
+    def __init__(self, modules: Sequence[str], spec: WorkerSpec) -> None:
+        self._spec = spec
+        self._modules = [*modules, spec.work.partition(":")[0]]
         self._server = ForkServer(self._modules, environment("cpu", 0))
         self._running: dict[int, tuple[Forked, int]] = {}
 
@@ -74,13 +54,13 @@ class ProcessHandle:
                 self._running[shard] = self._begun(shard)
 
     def _begun(self, shard: int) -> tuple[Forked, int]:
-        order = self._order
-        words = ["-P", "-m", "ckptswap.executors.worker", str(order.path), str(shard), order.seal, "--tethered"]
+        spec = self._spec
+        words = ["-P", "-m", "ckptswap.executors.worker", str(spec.path), str(shard), spec.seal, "--tethered"]
         theirs, tether = os.pipe()
         try:
-            with log_of(order, shard).open("ab") as log:
+            with self._log(shard).open("ab") as log:
                 streams = [theirs, log.fileno(), log.fileno()]
-                env = environment(order.device, shard)
+                env = environment(spec.device, shard)
                 return Forked(self._server.connect(), words, streams, env=env, cwd=os.getcwd()), tether
         except BaseException:
             os.close(tether)
@@ -92,7 +72,7 @@ class ProcessHandle:
         codes = {shard: worker.wait(0) for shard, (worker, _) in self._running.items()}
         gone = {shard: code for shard, code in codes.items() if code is not None}
         for shard in gone:
-            self._release(shard)
+            os.close(self._running.pop(shard)[1])
         return {shard: self._ending(shard, code) for shard, code in gone.items()}
 
     def stop(self) -> None:
@@ -100,31 +80,24 @@ class ProcessHandle:
             worker.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        for shard, (worker, _) in list(self._running.items()):
+        while self._running:
+            worker, tether = self._running.popitem()[1]
             worker.send_signal(signal.SIGKILL)
             worker.wait()
-            self._release(shard)
+            os.close(tether)
         self._server.close()
 
-    def _release(self, shard: int) -> None:
-        os.close(self._running.pop(shard)[1])
+    def _log(self, shard: int) -> Path:
+        return self._spec.path.with_name(f"{self._spec.token}-{shard}.log")
 
     def _ending(self, shard: int, code: int) -> Ending:
         if not code:
             return Ending()
-        last_words = log_end(log_of(self._order, shard))
+        last_words = log_end(self._log(shard))
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return (
-            Ending(last_words or how, hopeless=True)
-            if code == EXIT_USAGE
-            else Ending(f"{how}; {last_words}".rstrip("; "))
-        )
-
-
-def _libraries(task: TaskSpec) -> list[str]:
-    """The modules that give a task's model, which take long to import."""
-    source = source_of("models", task.model) if task.model else None
-    return ["torch", *(name.replace("-", "_") for name in source[0].libraries)] if source else ["torch"]
+        if code == EXIT_USAGE:
+            return Ending(last_words or how, hopeless=True)
+        return Ending(f"{how}; {last_words}".rstrip("; "))
 
 
 def environment(device: str, shard: int) -> dict[str, str]:
@@ -147,15 +120,10 @@ def _gpus(device: str) -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def log_of(order: WorkerSpec, shard: int) -> Path:
-    """Where what a worker prints is kept."""
-    return order.path.with_name(f"{order.token}-{shard}.log")
-
-
 def log_end(path: Path) -> str:
     """The last line of a log that says something; nothing where there is no log."""
     try:
-        return last_line(path.read_bytes()[-LAST:].decode("utf-8", "replace"))
+        return last_line(path.read_bytes()[-2000:].decode("utf-8", "replace"))
     except OSError:
         return ""
 

@@ -13,16 +13,15 @@ import os
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from ckptswap.errors import EXIT_TERMINATED, CkptswapError
 from ckptswap.executors.pool import RETRIES, Ending, WorkerPool, given_jobs
 from ckptswap.executors.process import environment, last_line, log_end
-from ckptswap.executors.worker import stop_file, work
+from ckptswap.executors.worker import at_end_of_input, work
 from ckptswap.executors.worker_spec import WorkerSpec, read_worker_spec
 from ckptswap.scoring.allocator import keep_freed_memory
 from ckptswap.sweep.stopping import Stop
@@ -34,40 +33,25 @@ if importlib.util.find_spec("ray") is None:
 
 def build(task: TaskSpec, jobs: int | None, options: Mapping[str, Any]) -> WorkerPool:
     """An executor of Ray's tasks. Raises `UsageError` where nobody says how many."""
-    return WorkerPool(Ray(options.get("ray_address")), given_jobs("ray", jobs))
-
-
-class Ray:
-    """Where workers are tasks; `address` is that of a cluster, None for one of this machine's own."""
-
-    def __init__(self, address: str | None) -> None:
-        self._address = address
-
-    def submit(self, spec: WorkerSpec) -> RayHandle:
-        return RayHandle(spec, self._address)
-
-    def reattach(self, folder: Path) -> tuple[RayHandle, Collection[int]] | None:
-        """Nobody: Ray ends the tasks of a driver that is gone."""
-        return None
+    return WorkerPool(partial(RayHandle, options.get("ray_address")), given_jobs("ray", jobs))
 
 
 class RayHandle:
-    """The tasks of one worker spec, behind one driver for every call of `begin`."""
+    """The tasks of one spec, one driver for every `begin`; `address` None: a cluster of this machine's own."""
 
     poll = 0.2
 
-    def __init__(self, spec: WorkerSpec, address: str | None) -> None:
+    def __init__(self, address: str | None, spec: WorkerSpec) -> None:
         self._spec, self._address = spec, address
         self._drivers: dict[subprocess.Popen[bytes], set[int]] = {}
         self._heard: dict[subprocess.Popen[bytes], bytes] = {}
         self._log = spec.path.with_name(f"{spec.token}-ray.log")
 
     def begin(self, shards: Sequence[int]) -> None:
-        module = "ckptswap.executors.ray"
-        command = [sys.executable, "-P", "-m", module, str(self._spec.path), self._spec.seal]
+        told = [str(self._spec.path), self._spec.seal, ",".join(map(str, shards)), self._address]
         with self._log.open("ab") as log:
             driver = subprocess.Popen(
-                [*command, ",".join(map(str, shards)), *filter(None, [self._address])],
+                [sys.executable, "-P", "-m", "ckptswap.executors.ray", *filter(None, told)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -88,23 +72,22 @@ class RayHandle:
             if code is not None:
                 fault = f"Ray's driver ended with exit code {code}; {log_end(self._log)}".rstrip("; ")
                 endings |= {shard: Ending(fault) for shard in left}
-                self._release(driver)
+                with driver:
+                    del self._drivers[driver]
         return endings
 
     def stop(self) -> None:
-        stop_file(self._spec.path).touch()
+        self._spec.stop_file.touch()
 
     def kill(self) -> None:
-        for driver in list(self._drivers):
-            driver.kill()
-            driver.wait()
-            self._release(driver)
-        stop_file(self._spec.path).unlink(missing_ok=True)
+        for driver in self._drivers:
+            with driver:  # which waits, and closes its streams
+                driver.kill()
+        self._drivers.clear()
+        self._spec.stop_file.unlink(missing_ok=True)
 
     def _told(self, driver: subprocess.Popen[bytes]) -> Iterator[tuple[int, Ending]]:
-        """What a driver has said since the last look: a line of JSON for each task that has ended. What Ray itself
-        prints there is none.
-        """
+        """Which tasks have ended since the last look: a line of JSON each, which what Ray itself prints is not."""
         assert driver.stdout
         heard = self._heard.pop(driver, b"")
         with suppress(BlockingIOError):
@@ -115,12 +98,6 @@ class RayHandle:
             with suppress(ValueError, KeyError, TypeError):
                 ended = json.loads(line)
                 yield ended["shard"], Ending(ended["fault"], ended["hopeless"])
-
-    def _release(self, driver: subprocess.Popen[bytes]) -> None:
-        del self._drivers[driver]
-        for stream in (driver.stdin, driver.stdout):
-            assert stream
-            stream.close()
 
 
 def run_shard(path: str, seal: str, shard: int) -> str | None:
@@ -139,27 +116,22 @@ def main(path: str, seal: str, shards: str, address: str | None = None) -> None:
 
     from ckptswap.executors import ray as here  # and not as __main__
 
-    threading.Thread(target=_end_with_the_sweep, daemon=True).start()
+    at_end_of_input(lambda: os._exit(EXIT_TERMINATED))  # whereupon Ray ends the tasks
     spec = read_worker_spec(path, seal)
     numbers = [int(shard) for shard in shards.split(",")]
     try:
         _knock(address)
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}},
-        )
+        given = {"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}}
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=given)
     except (OSError, RuntimeError, ValueError) as error:
         where = f" at {address}" if address else ""
-        for shard in numbers:
-            _say(shard, f"Ray cannot be reached{where} ({error})", hopeless=True)
-        return
+        return _say(numbers, f"Ray cannot be reached{where} ({error})", hopeless=True)
     cpus, gpus = spec.threads, int(spec.device != "cpu")
-    if fault := _infeasible(ray.nodes(), cpus, gpus):
-        for shard in numbers:
-            _say(shard, fault, hopeless=True)
-        return
+    have = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in have):
+        # Ray would wait for ever for a node that is large enough.
+        fault = f"no node of Ray's has {cpus} CPUs and {gpus} GPUs: change --threads"
+        return _say(numbers, fault, hopeless=True)
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(here.run_shard)
     tasks = {task.remote(path, seal, shard): shard for shard in numbers}
     while tasks:
@@ -167,16 +139,10 @@ def main(path: str, seal: str, shards: str, address: str | None = None) -> None:
         shard = tasks.pop(done)
         try:
             fault = ray.get(done)
-            _say(shard, fault, hopeless=fault is not None)
+            _say([shard], fault, hopeless=fault is not None)
         except Exception as error:  # a death too many, or what user code raised past our own net
-            _say(shard, last_line(str(error)) or type(error).__name__, hopeless=False)
-
-
-def _end_with_the_sweep() -> None:
-    """The sweep holds the other end of our input, and may die without a word; Ray then ends the tasks."""
-    while os.read(0, 4096):
-        pass
-    os._exit(EXIT_TERMINATED)
+            _say([shard], last_line(str(error)) or type(error).__name__, hopeless=False)
+    return None
 
 
 def _knock(address: str | None) -> None:
@@ -186,16 +152,9 @@ def _knock(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def _infeasible(nodes: Sequence[Mapping[str, Any]], cpus: int, gpus: int) -> str | None:
-    """Ray waits for ever for a node that is large enough."""
-    have = [node["Resources"] for node in nodes if node["Alive"]]
-    if any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in have):
-        return None
-    return f"no node of Ray's has {cpus} CPUs and {gpus} GPUs: change --threads"
-
-
-def _say(shard: int, fault: str | None, *, hopeless: bool) -> None:
-    print(json.dumps({"shard": shard, "fault": fault, "hopeless": hopeless}), flush=True)
+def _say(shards: Iterable[int], fault: str | None, *, hopeless: bool) -> None:
+    for shard in shards:
+        print(json.dumps({"shard": shard, "fault": fault, "hopeless": hopeless}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """Workers that are jobs of a Slurm cluster, begun through submitit (the extra `slurm`).
 
-The jobs of a spec are one array. They need nobody: when the process that submitted them is gone, they go on, and
-whoever runs the same sweep again, anywhere, finds them in the queue by their comment, waits for them and collects
-what they wrote. A job that Slurm preempts, or that comes to its time limit, finishes the block in hand and is
-queued again.
+The jobs of a spec are one array. When the process that submitted them is gone they go on, and whoever runs the
+same sweep again, anywhere, finds them in the queue by their comment. One that Slurm preempts, or that comes to its
+time limit, finishes the block in hand and is queued again.
 
 submitit's files are pickles: each spec has a new folder for them, which nobody can have filled before, and the
 sweep opens none. A job says how it ended in a file of JSON.
@@ -19,10 +18,12 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from ckptswap.errors import CkptswapError, RunError, Stopped, UsageError
 from ckptswap.executors.pool import Ending, WorkerPool, given_jobs
@@ -38,64 +39,50 @@ from ckptswap.task.spec import TaskSpec
 os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")  # else importing it sets up logging to stdout
 import submitit
 
-if TYPE_CHECKING:
-    from submitit import SlurmJob
-
 MARK = "ckptswap"
 JOBS = "slurm"
 """The folder of submitit's files in a run's folder."""
-OVER = frozenset(
-    (
-        *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED"),
-        *("NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"),
-    )
-)
+OVER = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED",
+        "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"}  # fmt: skip
 """States of jobs that will not run again; a requeued one has others."""
 LOOKS = 2
 """How often a job without a result must be found over: its result may take a while to appear on a network."""
 
 
 def build(task: TaskSpec, jobs: int | None, options: Mapping[str, Any]) -> WorkerPool:
-    """An executor of Slurm's jobs. Raises `UsageError` where nobody says how many."""
-    jobs = given_jobs("slurm", jobs)
-    return WorkerPool(Slurm(options.get("slurm", {})), jobs)
+    """An executor of Slurm's jobs; `options["slurm"]` are submitit's parameters: time in minutes, partition, …
 
-
-class Slurm:
-    """Where workers are jobs; `parameters` are submitit's: time in minutes, partition, mem_per_cpu, …
-
-    Raises `RunError` where there is no Slurm, before any work.
+    Raises `UsageError` where nobody says how many, `RunError` where there is no Slurm.
     """
+    jobs = given_jobs("slurm", jobs)
+    queue()
+    return WorkerPool(partial(_submit, options.get("slurm", {})), jobs, reattach)
 
-    def __init__(self, parameters: Mapping[str, Any]) -> None:
-        queue()
-        self._parameters = dict(parameters)
 
-    def submit(self, spec: WorkerSpec) -> SlurmHandle:
-        executor = submitit.SlurmExecutor(_new_folder(spec))
-        own = {"cpus_per_task": spec.threads, "job_name": MARK, "comment": f"{MARK} {spec.token}"}
-        logging.getLogger("submitit").setLevel(logging.ERROR)
-        try:
-            executor.update_parameters(**{**own, **self._parameters})
-        except (ValueError, TypeError, AssertionError) as error:
-            raise UsageError(f"submitit refuses Slurm's parameters ({error})", remedy="check --slurm") from None
-        return SlurmHandle(spec, executor)
+def _submit(parameters: Mapping[str, Any], spec: WorkerSpec) -> SlurmHandle:
+    executor = submitit.SlurmExecutor(_new_folder(spec))
+    own = {"cpus_per_task": spec.threads, "job_name": MARK, "comment": f"{MARK} {spec.token}"}
+    logging.getLogger("submitit").setLevel(logging.ERROR)
+    try:
+        executor.update_parameters(**{**own, **parameters})
+    except (ValueError, TypeError, AssertionError) as error:
+        raise UsageError(f"submitit refuses Slurm's parameters ({error})", remedy="check --slurm") from None
+    return SlurmHandle({}, spec, executor)
 
-    def reattach(self, folder: Path) -> tuple[SlurmHandle, Collection[int]] | None:
-        """The jobs in the queue that belong to a spec of this folder."""
-        jobs_of = [
-            (number, token)
-            for number, (state, comment) in queue().items()
-            if state not in OVER
-            and (token := comment.removeprefix(f"{MARK} ")) != comment
-            and spec_path(folder, token).exists()
-        ]
-        if not jobs_of:
-            return None
-        jobs: dict[int, SlurmJob[Any]] = {
-            at: submitit.SlurmJob(folder_of(folder, token), number) for at, (number, token) in enumerate(jobs_of)
-        }
-        return SlurmHandle(None, None, jobs), jobs.keys()
+
+def reattach(folder: Path) -> tuple[SlurmHandle, Collection[int]] | None:
+    """The jobs in the queue that belong to a spec of this folder."""
+    jobs_of = [
+        (number, token)
+        for number, (state, comment) in queue().items()
+        if state not in OVER
+        and (token := comment.removeprefix(f"{MARK} ")) != comment
+        and spec_path(folder, token).exists()
+    ]
+    jobs: dict[int, Any] = {
+        at: submitit.SlurmJob(_folder_of(folder, token), number) for at, (number, token) in enumerate(jobs_of)
+    }
+    return (SlurmHandle(jobs), jobs.keys()) if jobs else None
 
 
 class SlurmHandle:
@@ -103,37 +90,31 @@ class SlurmHandle:
 
     poll = 1.0
 
-    def __init__(
-        self,
-        spec: WorkerSpec | None,
-        executor: submitit.SlurmExecutor | None,
-        jobs: dict[int, SlurmJob[Any]] | None = None,
-    ) -> None:
+    def __init__(self, jobs: dict[int, Any], spec: WorkerSpec | None = None, executor: Any = None) -> None:
+        self._jobs: dict[int, submitit.SlurmJob[Any]] = jobs
         self._spec, self._executor = spec, executor
-        self._jobs = jobs or {}
-        self._over: dict[int, int] = {}
+        self._over: Counter[int] = Counter()
 
     def begin(self, shards: Sequence[int]) -> None:
-        assert self._executor is not None
         assert self._spec is not None
+        told = [str(self._spec.path)] * len(shards), [self._spec.seal] * len(shards), shards
         try:
-            told = [str(self._spec.path)] * len(shards), [self._spec.seal] * len(shards), shards
             jobs = self._executor.map_array(run_shard, *told)
         except (subprocess.CalledProcessError, submitit.core.utils.FailedJobError, OSError) as error:
-            raise RunError(f"Slurm takes no jobs ({_said(error)})", remedy="check --slurm, and `sinfo`") from None
-        self._jobs.update(zip(shards, cast("list[SlurmJob[Any]]", jobs), strict=True))
+            fault = f"Slurm takes no jobs ({_last_words(error)})"
+            raise RunError(fault, remedy="check --slurm, and `sinfo`") from None
+        self._jobs.update(zip(shards, jobs, strict=True))
 
     def ended(self) -> Mapping[int, Ending]:
         try:
             states = queue()
         except RunError:
             return {}  # a controller may be away for a while, and jobs go on
-        endings = {
-            shard: ending for shard, job in self._jobs.items() if (ending := self._ending(shard, job, states))
-        }
-        for shard in endings:
-            del self._jobs[shard]
-            self._over.pop(shard, None)
+        endings = {}
+        for shard, job in list(self._jobs.items()):
+            if ending := self._ending(shard, job, states):
+                endings[shard] = ending
+                del self._jobs[shard], self._over[shard]
         return endings
 
     def stop(self) -> str:
@@ -144,44 +125,31 @@ class SlurmHandle:
     def kill(self) -> None:
         """Nothing: what goes on is found again."""
 
-    def _ending(self, shard: int, job: SlurmJob[Any], states: Mapping[str, tuple[str, str]]) -> Ending | None:
-        if self._spec is not None and (ending := _said_at_the_end(self._spec.path, shard)):
-            return ending
+    def _ending(
+        self, shard: int, job: submitit.SlurmJob[Any], states: Mapping[str, tuple[str, str]]
+    ) -> Ending | None:
+        if self._spec is not None and (last_words := _end_path(self._spec.path, shard)).exists():
+            fault = json.loads(read_plain(last_words))["fault"]
+            return Ending(fault, hopeless=fault is not None)
         state = states.get(job.job_id, ("forgotten", ""))[0]
-        if state not in OVER and state != "forgotten":
-            self._over[shard] = 0
-            return None
-        self._over[shard] = self._over.get(shard, 0) + 1
+        is_over = state in OVER or state == "forgotten"
+        self._over[shard] = self._over[shard] + 1 if is_over else 0
         if self._over[shard] < LOOKS:
             return None
         return Ending(f"job {job.job_id} is {state}; {log_end(job.paths.stderr)}".rstrip("; "))
 
 
 def _end_path(spec: Path, shard: int) -> Path:
-    """Where a job says that it is done, or why it cannot work."""
+    """Where a job says that it is done, or why it cannot work; one that dies says nothing."""
     return spec.with_name(f"{spec.stem}-{shard}.ended")
 
 
-def _say_at_the_end(spec: Path, shard: int, fault: str | None) -> str | None:
-    write_text(_end_path(spec, shard), json.dumps({"fault": fault}))
-    return fault
-
-
-def _said_at_the_end(spec: Path, shard: int) -> Ending | None:
-    """What a job said at its end; None while it has not. One that died says nothing."""
-    path = _end_path(spec, shard)
-    if not path.exists():
-        return None
-    fault = json.loads(read_plain(path))["fault"]
-    return Ending(fault, hopeless=fault is not None)
-
-
-def _said(error: BaseException) -> str:
+def _last_words(error: BaseException) -> str:
     """What a command said last, or else the error."""
     return last_line(getattr(error, "stderr", None) or str(error)) or type(error).__name__
 
 
-def folder_of(folder: Path, token: str) -> Path:
+def _folder_of(folder: Path, token: str) -> Path:
     """Where submitit keeps what it knows of a spec's jobs, by the number of the array."""
     return folder.absolute() / JOBS / token / "%A"
 
@@ -194,20 +162,19 @@ def _new_folder(spec: WorkerSpec) -> Path:
             raise RunError(f"{folder} belongs to another user", remedy="use a --run of your own with Slurm")
         (folder / JOBS).mkdir(exist_ok=True)
         (folder / JOBS / spec.token).mkdir(mode=0o700)
-    return folder_of(folder, spec.token)
+    return _folder_of(folder, spec.token)
 
 
 def queue() -> dict[str, tuple[str, str]]:
     """State and comment of each job of this user that Slurm still knows. Raises `RunError` without a Slurm."""
-    command = ["squeue", "--user", getpass.getuser(), "--array", "--noheader", "--states=all"]
+    what = ["--array", "--noheader", "--states=all", "--format=%i|%T|%k"]
+    command = ["squeue", "--user", getpass.getuser(), *what]
     try:
-        done = subprocess.run(
-            [*command, "--format=%i|%T|%k"], capture_output=True, text=True, check=True, timeout=60
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     except FileNotFoundError:
         raise RunError("there is no Slurm here (no squeue)", remedy="run it where jobs are submitted") from None
     except (subprocess.SubprocessError, OSError) as error:
-        raise RunError(f"squeue fails ({_said(error)})", remedy="is the controller there?") from None
+        raise RunError(f"squeue fails ({_last_words(error)})", remedy="is the controller there?") from None
     rows = (line.split("|", 2) for line in done.stdout.splitlines())
     return {number: (state, comment) for number, state, comment in rows}
 
@@ -215,6 +182,7 @@ def queue() -> dict[str, tuple[str, str]]:
 def run_shard(path: str, seal: str, shard: int) -> str | None:
     """What a job does. Returns why it cannot work, None when its shard is done."""
     keep_freed_memory()
+    fault = None
     # submitit's handlers, which are in place by now, would ignore the one and break off at the other.
     with on_signals(signal.SIGTERM, signal.SIGUSR2, patient=True) as stop:
         try:
@@ -222,8 +190,9 @@ def run_shard(path: str, seal: str, shard: int) -> str | None:
         except Stopped:
             _leave()
         except CkptswapError as error:
-            return _say_at_the_end(Path(path), shard, str(error))
-    return _say_at_the_end(Path(path), shard, None)
+            fault = str(error)
+    write_text(_end_path(Path(path), shard), json.dumps({"fault": fault}))
+    return fault
 
 
 def _leave() -> None:
@@ -251,13 +220,9 @@ def must_requeue_itself(number: str) -> bool:
     shown = subprocess.run(["scontrol", "show", "job", number], capture_output=True, text=True, check=True).stdout
     facts = dict(re.findall(r"(\w+)=(\S*)", shown))
     preempted = facts.get("PreemptTime", "None") != "None"
-    return facts["JobState"] == "RUNNING" and (preempted or _is_near_its_limit(facts))
-
-
-def _is_near_its_limit(facts: Mapping[str, str]) -> bool:
-    """submitit asks for SIGUSR2 90 s before the end."""
+    near = datetime.now() + timedelta(minutes=3)  # submitit asks for SIGUSR2 90 s before the end
     try:
-        end = datetime.fromisoformat(facts["EndTime"])
+        is_at_its_limit = datetime.fromisoformat(facts["EndTime"]) < near
     except (KeyError, ValueError):
-        return False
-    return end - datetime.now() < timedelta(minutes=3)
+        is_at_its_limit = False
+    return facts["JobState"] == "RUNNING" and (preempted or is_at_its_limit)

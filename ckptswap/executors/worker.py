@@ -2,9 +2,8 @@
 
     python -P -m ckptswap.executors.worker SPEC SHARD SHA256
 
-It is told everything by the spec's file, which must have this checksum. What is done already is not done again, so
-that a worker may be killed and begun anew as often as may be. SIGTERM, or its standard input being closed, lets it
-finish the block in hand.
+What is done already is not done again, so that a worker may be killed and begun anew at any time. SIGTERM, or its
+standard input being closed, lets it finish the block in hand.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -23,17 +23,15 @@ from ckptswap.executors.worker_spec import WorkerSpec, read_worker_spec
 from ckptswap.scoring.allocator import keep_freed_memory
 from ckptswap.sweep.stopping import Stop, on_signals
 
-STOP_SUFFIX = ".stop"
-"""A file of this name beside a spec asks all its workers to end."""
 LOOK = 0.5
-"""Seconds between two looks for it."""
+"""Seconds between two looks for the file that asks a spec's workers to end."""
 
 
 def work(spec: WorkerSpec, shard: int, stop: Stop) -> None:
     """Do a shard. Raises `Stopped` where that was asked for, and what the work raises."""
     writer = f"{spec.token}-{shard}-{secrets.token_hex(3)}"  # one a life, since a dead one may not be dead
     do = resolve_name(spec.work)
-    do(spec.folder, spec.common, spec.shards[shard], writer, _StopByFile(stop, stop_file(spec.path)))
+    do(spec.folder, spec.common, spec.shards[shard], writer, _StopByFile(stop, spec.stop_file))
 
 
 class _StopByFile(Stop):
@@ -51,32 +49,30 @@ class _StopByFile(Stop):
         self._stop.check(done)
 
 
-def stop_file(spec: Path) -> Path:
-    """The file that asks a spec's workers to end."""
-    return spec.with_suffix(STOP_SUFFIX)
-
-
 def main() -> None:
     """The worker as a program of its own."""
     keep_freed_memory()
     path, shard, seal, *rest = sys.argv[1:]
     with on_signals(signal.SIGINT, signal.SIGTERM, patient=True) as stop:
         if "--tethered" in rest:
-            threading.Thread(target=_await_end_of_input, args=(stop,), daemon=True).start()
+            at_end_of_input(stop.request)
         try:
             work(read_worker_spec(path, seal), int(shard), stop)
-        except Stopped as error:
-            sys.exit(error.exit_code)
         except CkptswapError as error:
-            print(error, file=sys.stderr)
+            if not isinstance(error, Stopped):
+                print(error, file=sys.stderr)
             sys.exit(error.exit_code)
 
 
-def _await_end_of_input(stop: Stop) -> None:
-    """Whoever started this process holds the other end, and may die without a word."""
-    while os.read(0, 4096):
-        pass
-    stop.request()
+def at_end_of_input(then: Callable[[], object]) -> None:
+    """Call `then` once nobody holds the other end of our input: who began this process may die without a word."""
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        then()
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 if __name__ == "__main__":

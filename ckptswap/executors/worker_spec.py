@@ -1,14 +1,13 @@
 """What workers are told, as a file: what is to be done, and its shards; and how work is divided.
 
 A spec names code. A worker is therefore also told the spec's checksum, not by the folder but by whoever begins it,
-and obeys no other. Results never pass through an executor: what is done writes files of its own.
+and obeys no other.
 """
 
 from __future__ import annotations
 
 import heapq
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,7 @@ from typing import Any
 from ckptswap.errors import RunError
 from ckptswap.formats.atomic import write_text
 from ckptswap.records import Count, from_json, to_json
-from ckptswap.sweep.run_folder.names import SPECS
-from ckptswap.sweep.run_folder.plain import faults, read_plain
+from ckptswap.sweep.run_folder.plain import SPECS, faults, read_plain
 from ckptswap.sweep.run_folder.sealed import seal_of, sealed, unsealed
 
 
@@ -44,6 +42,11 @@ class WorkerSpec:
         """Where it is kept."""
         return spec_path(Path(self.folder), self.token)
 
+    @property
+    def stop_file(self) -> Path:
+        """A file beside it that asks all its workers to end."""
+        return self.path.with_suffix(".stop")
+
     def write(self) -> None:
         """Write it to its path, atomically. Raises `RunError` where that cannot be."""
         with faults(f"cannot write {self.path}"):
@@ -59,11 +62,6 @@ class WorkerSpec:
 def spec_path(folder: Path, token: str) -> Path:
     """Where the spec of this token is kept."""
     return folder / SPECS / f"{token}.json"
-
-
-def new_token() -> str:
-    """A name for a spec."""
-    return secrets.token_hex(6)
 
 
 def read_worker_spec(path: str | os.PathLike[str], seal: str) -> WorkerSpec:

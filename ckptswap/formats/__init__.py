@@ -3,68 +3,46 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ckptswap import registry
 from ckptswap.checkpoint import Checkpoint, Entry, checked_bytes, refuse_damaged
 from ckptswap.errors import FormatError, UsageError
 from ckptswap.formats.companions import Companion
-from ckptswap.formats.opening import formats, open_checkpoint, open_in
+from ckptswap.formats.opening import open_checkpoint, open_in
 from ckptswap.formats.sharded import write_sharded_folder
 from ckptswap.formats.target import SHARD_SIZE, Target
 from ckptswap.watching import Progress, watch_of
-from ckptswap.wrappers import common_prefix
 
-__all__ = [
-    "SHARD_SIZE",
-    "common_prefix",
-    "open_checkpoint",
-    "open_in",
-    "refuse_unread",
-    "suffixes",
-    "write_checkpoint",
-    "writer",
-]
+__all__ = ["SHARD_SIZE", "open_checkpoint", "open_in", "refuse_unread", "suffixes", "write_checkpoint", "writer"]
 
 
 def write_checkpoint(
     checkpoint: Checkpoint,
     path: str | os.PathLike[str],
     *,
-    metadata: Mapping[str, str] | None = None,
     force: bool = False,
     shard_size: int = SHARD_SIZE,
     drop_unread: bool = False,
-    made_of: Sequence[Path] | None = None,
     progress: Progress | None = None,
     others: Iterable[Companion] = (),
 ) -> Path:
     """Write a checkpoint in the format that the path's ending names, atomically, and return where it is.
 
     `.safetensors` (also where there is no ending), `.npz`, `.pt` `.pth` `.bin` `.ckpt`; `.index.json` or a path
-    that ends with `/` for shards of at most `shard_size` bytes, in a new folder with the `others`. `metadata` is
-    added to what the checkpoint says of itself. `drop_unread` leaves out what holds values and is not read, which
-    is else refused before anything is written. New files are no more open than those that they are `made_of`
-    (default: the checkpoint's own). Raises `FileError` when the target exists and `force` is not given, or is a
-    set of shards, which replaces nothing; `FormatError` when the format cannot hold a tensor or the source is
+    that ends with `/` for shards of at most `shard_size` bytes, in a new folder with the `others`. `drop_unread`
+    leaves out what holds values and is not read, which is else refused before anything is written. New files are
+    no more open than the checkpoint's own. Raises `FileError` when the target exists and `force` is not given, or
+    is a set of shards, which replaces nothing; `FormatError` when the format cannot hold a tensor or the source is
     damaged, `UsageError` for another ending.
     """
-    place = Path(path)
     refuse_unread(checkpoint, drop_unread)
     watch = watch_of(progress, checked_bytes(checkpoint) + checkpoint.nbytes)
     refuse_damaged(checkpoint, watch=watch)
-    target = Target(
-        place,
-        metadata={**checkpoint.metadata, **(metadata or {})},
-        force=force,
-        made_of=checkpoint.files if made_of is None else made_of,
-        watch=watch,
-        shard_size=shard_size,
-        others=tuple(others),
-    )
+    target = Target(Path(path), checkpoint.metadata, force, checkpoint.files, watch, shard_size, tuple(others))
     writer(path)(checkpoint.values(), target)
-    return place
+    return target.path
 
 
 def refuse_unread(checkpoint: Checkpoint, drop_unread: bool) -> None:
@@ -89,4 +67,4 @@ def writer(path: str | os.PathLike[str]) -> Callable[[Iterable[Entry], Target], 
 
 def suffixes() -> tuple[str, ...]:
     """The endings of the names of files that can be written."""
-    return tuple(suffix for known in formats() if known.write for suffix in known.suffixes)
+    return tuple(suffix for known in registry.every("formats") if known.write for suffix in known.suffixes)

@@ -1,4 +1,5 @@
-"""Zip archives read with suspicion: every member's place is known and checked before a byte of it is used."""
+"""Zip archives read with suspicion: every member's place is known and checked before a byte of it is used. And
+written as torch and numpy like them: members stored, each beginning at a multiple of 64 bytes."""
 
 from __future__ import annotations
 
@@ -8,8 +9,9 @@ import threading
 import zipfile
 import zlib
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from ckptswap.checkpoint import Damage
 from ckptswap.errors import FormatError
@@ -24,6 +26,12 @@ BLOCK = 1 << 20
 BLOCKS_KEPT = 64
 HEAD = 16 << 10
 """Bytes of a compressed member that are unpacked to look at its header: a file may have very many."""
+ALIGNMENT = 64
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_ZIP64_MOST = 0x7FFF_FFFF / 1.05
+"""Beyond this size zipfile adds its own 20 bytes to a member's header."""
+_ZIP64_EXTRA = 20
+_PADDING_TAG = 0x4246  # "FB", which torch uses
 _END_RECORD = 22
 _COUNT_IN_ZIP64 = 0xFFFF
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
@@ -56,7 +64,11 @@ class Archive:
         except _FAULTS as error:
             raise self._refusal(_first_line(error)) from None
         self._check_end()
-        self.members = {info.filename: self._member(info) for info in self._distinct()}
+        infos = self._zip.infolist()
+        self.members = {info.filename: self._member(info) for info in infos}
+        if len(self.members) < len(infos):
+            [(name, _)] = Counter(info.filename for info in infos).most_common(1)
+            raise self._refusal(f"it has {name!r} twice")
         self._refuse_overlap()
 
     def __contains__(self, name: object) -> bool:
@@ -149,13 +161,6 @@ class Archive:
         if count not in (len(self._zip.infolist()), _COUNT_IN_ZIP64):
             raise self._refusal(f"its directory does not list {count} members")
 
-    def _distinct(self) -> list[zipfile.ZipInfo]:
-        infos = self._zip.infolist()
-        [(name, count)] = Counter(info.filename for info in infos).most_common(1) or [("", 0)]
-        if count > 1:
-            raise self._refusal(f"it has {name!r} twice")
-        return infos
-
     def _refuse_overlap(self) -> None:
         """Members that share bytes make a small file a large one."""
         end, before = 0, ""
@@ -185,7 +190,8 @@ class Archive:
             raise self._refusal(f"{info.filename!r} lies outside the file")
         magic, name_length, extra_length = _LOCAL_HEADER.unpack(self.file.pread(_LOCAL_HEADER.size, start))
         name = self.file.pread(name_length, start + _LOCAL_HEADER.size)
-        if magic != ZIP_MAGIC or name != _encoded(info):
+        spelt = "utf-8" if info.flag_bits & 0x800 else "cp437"
+        if magic != ZIP_MAGIC or name != info.orig_filename.encode(spelt):
             raise self._refusal(f"its directory and its content disagree about {info.filename!r}")
         return start + _LOCAL_HEADER.size + name_length + extra_length
 
@@ -260,9 +266,23 @@ class RawReader(io.RawIOBase):
         return count
 
 
-def _encoded(info: zipfile.ZipInfo) -> bytes:
-    return info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
-
-
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:160]
+
+
+def add_member(archive: zipfile.ZipFile, name: str, size: int, fill: Callable[[BinaryIO], object]) -> None:
+    """Add a member of `size` bytes that `fill` writes; its time is fixed, so that equal content is equal bytes."""
+    member = zipfile.ZipInfo(name, _EPOCH)
+    member.file_size = size
+    member.external_attr = 0o644 << 16
+    assert archive.fp is not None
+    header_end = archive.fp.tell() + 30 + len(name.encode("utf-8")) + 4
+    count = -(header_end + (_ZIP64_EXTRA if size > _ZIP64_MOST else 0)) % ALIGNMENT
+    member.extra = struct.pack("<HH", _PADDING_TAG, count) + b" " * count  # after which the data is aligned
+    with archive.open(member, "w") as file:
+        fill(file)  # type: ignore[arg-type]
+
+
+def add_bytes(archive: zipfile.ZipFile, name: str, raw: bytes) -> None:
+    """Add a small member."""
+    add_member(archive, name, len(raw), lambda file: file.write(raw))

@@ -47,17 +47,6 @@ def is_stream(path: str | os.PathLike[str]) -> bool:
     return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
 
 
-def write_stream(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write to a stream as it is: nothing is replaced or cut. Raises `FileError` where it takes nothing."""
-    try:
-        with open(_descriptor(os.fspath(path)), "wb") as file:
-            file.write(content)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise FileError(f"{path} takes no result ({error.strerror or error})", remedy="name a file") from None
-
-
 def _descriptor(path: str) -> int:
     """A descriptor of this process's own is used where it stands: opened anew, a file would be written from its
     beginning."""
@@ -76,9 +65,9 @@ def atomic_file(
 ) -> Iterator[BinaryIO]:
     """A binary file that takes the name `path` when the block ends well, and leaves no trace when it does not.
 
-    Written beside its target, fsynced, renamed. It has the mode of the file that it replaces, or else that of any
-    new file, cut to what the files may that it is `made_of`: what was private stays so. Without `force` of several
-    at once only one gets the name. Raises `FileError` when something is in the way or the disk is full.
+    Written beside its target, fsynced, renamed. It has the mode of the file that it replaces, or that of a new
+    file, cut to what the files may that it is `made_of`: what was private stays so. Without `force` of several at
+    once only one gets the name. Raises `FileError` when something is in the way or the disk is full.
     """
     target = Path(path)
     refuse_existing(target, force=force)
@@ -142,9 +131,15 @@ def write_text(path: str | os.PathLike[str], text: str, *, force: bool = True) -
 
 
 def put(content: bytes, path: str | os.PathLike[str]) -> None:
-    """Write a result into a file, atomically, or to a stream, which is never replaced."""
-    if is_stream(path):
-        write_stream(path, content)
+    """Write a result into a file, atomically, or to a stream, never replaced. Raises `FileError`."""
+    if not is_stream(path):
+        with atomic_file(path) as file:
+            file.write(content)
         return
-    with atomic_file(path) as file:
-        file.write(content)
+    try:
+        with open(_descriptor(os.fspath(path)), "wb") as stream:
+            stream.write(content)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise FileError(f"{path} takes no result ({error.strerror or error})", remedy="name a file") from None

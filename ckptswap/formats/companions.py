@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -34,7 +35,7 @@ class Companion:
 class Companions:
     """What goes with a checkpoint's folder, and the places of what does not: other weights, links that lead out.
 
-    A target that is no folder takes nothing.
+    A target that is not a folder takes nothing.
     """
 
     taken: tuple[Companion, ...] = ()
@@ -59,9 +60,9 @@ def companions(checkpoint: Checkpoint) -> Companions:
     homes = _homes(folder)
     taken, left = [], []
     for path in _files(folder):
-        place = path.relative_to(folder)
         if os.path.abspath(path) in own:
             continue
+        place = path.relative_to(folder)
         real = None if path.name.endswith(WEIGHTS) else _within(path, homes)
         if real is not None:
             taken.append(Companion(real, place))
@@ -87,28 +88,24 @@ def _homes(folder: Path) -> list[Path]:
 
 def _within(path: Path, homes: Iterable[Path]) -> Path | None:
     """The small file that a path leads to, where it lies in one of these folders."""
-    try:
+    with contextlib.suppress(OSError, RuntimeError):  # a link to itself
         real = path.resolve()
-        inside = any(home in real.parents for home in homes)
-        fits = inside and real.is_file() and real.stat().st_size <= SIZE_MOST
-    except (OSError, RuntimeError):  # a link to itself
-        return None
-    return real if fits else None
+        if any(home in real.parents for home in homes) and real.is_file() and real.stat().st_size <= SIZE_MOST:
+            return real
+    return None
 
 
 def _files(folder: Path, depth: int = 1) -> Iterator[Path]:
     """Its files in the order of their names, and those of the folders in it; a folder that is too full, too deep
     or closed to us as itself."""
     for path in sorted(folder.iterdir()):
-        if not path.name.startswith("."):
-            yield from _files(path, depth - 1) if depth and _is_small(path) else [path]
-
-
-def _is_small(path: Path) -> bool:
-    try:
-        return path.is_dir() and not path.is_symlink() and len(os.listdir(path)) <= COUNT_MOST
-    except OSError:
-        return False
+        if path.name.startswith("."):
+            continue
+        inside = [path]
+        with contextlib.suppress(OSError):
+            if depth and path.is_dir() and not path.is_symlink() and len(os.listdir(path)) <= COUNT_MOST:
+                inside = [*_files(path, depth - 1)]
+        yield from inside
 
 
 def take_along(taken: Iterable[Companion], folder: Path) -> None:

@@ -7,10 +7,10 @@ torch.save at an offset of a .distcp file, opened when it is first read; a tenso
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from math import prod
 from typing import Any, NamedTuple
@@ -36,7 +36,7 @@ from ckptswap.formats.pickles import (
 )
 from ckptswap.formats.state_dict import INFLATED_FREE, StateDict, refuse_inflated
 from ckptswap.formats.strided import Piece, PieceSource
-from ckptswap.formats.torch_pickle import DTYPES, PATHS, View, view_fault
+from ckptswap.formats.torch_pickle import DTYPES, PATHS, View, are_counts, view_fault
 from ckptswap.formats.torch_zip import read_content
 from ckptswap.storage import ByteSource, Folder, Slice
 
@@ -84,29 +84,20 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor as the metadata gives it, checked."""
+    """A tensor as the metadata gives it, checked; its chunks are opened when the first byte is read."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     chunks: tuple[Chunk, ...]
 
-
-@dataclass
-class TiledSource:
-    """A tensor put together from its chunks, which are opened when the first byte is read."""
-
-    stored: Stored
-    _pieces: PieceSource | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
     def read_into(self, buffer: memoryview, offset: int) -> None:
-        with self._lock:
-            if self._pieces is None:
-                width = dtypes.bits(self.stored.dtype) // 8
-                pieces = [_piece(self.stored, chunk, width) for chunk in self.stored.chunks]
-                self._pieces = PieceSource(self.stored.shape, width, pieces)
         self._pieces.read_into(buffer, offset)
+
+    @cached_property
+    def _pieces(self) -> PieceSource:
+        width = dtypes.bits(self.dtype) // 8
+        return PieceSource(self.shape, width, [_piece(self, chunk) for chunk in self.chunks])
 
 
 def open_distributed(file: ByteSource, folder: Folder) -> Checkpoint:
@@ -119,19 +110,17 @@ def open_distributed(file: ByteSource, folder: Folder) -> Checkpoint:
         except _DamagedError as error:
             raise FormatError(f"{folder.name} is not a sound distributed checkpoint", remedy=str(error)) from None
         state = StateDict.of(_tree(entries, paths), lambda value: isinstance(value, Stored), folder.name)
-        stored = state.tensors.values()
-        tensors = [
-            Tensor(name, value.shape, value.dtype, TiledSource(value)) for name, value in state.tensors.items()
-        ]
+        payloads = [chunk.payload for stored in state.tensors.values() for chunk in stored.chunks]
+        tensors = [Tensor(name, value.shape, value.dtype, value) for name, value in state.tensors.items()]
         refuse_inflated(tensors, files.nbytes, folder.name)
         checkpoint = Checkpoint(
             tensors,
             path=folder.name,
             format=FORMAT.name,
-            notes=state.notes(),
+            notes=state.notes,
             unread=state.unread,
-            sources=[file, *files.opened],
-            checksums=[ZipChecksums([chunk.payload for value in stored for chunk in value.chunks])],
+            sources=[file, *files.opened.values()],
+            checksums=[ZipChecksums(payloads)],
             beside=state.beside,
             stale=state.stale,
         )
@@ -155,28 +144,24 @@ class _Files:
 
     def __init__(self, folder: Folder, stack: ExitStack) -> None:
         self._folder, self._stack = folder, stack
-        self._open: dict[str, ByteSource] = {}
+        self.opened: dict[str, ByteSource] = {}
         self._taken = 0
 
     @property
-    def opened(self) -> list[ByteSource]:
-        return list(self._open.values())
-
-    @property
     def nbytes(self) -> int:
-        return sum(file.size for file in self._open.values())
+        return sum(file.size for file in self.opened.values())
 
     def slice(self, name: Any, offset: Any, length: Any) -> Slice:
         """A piece's bytes. Pieces do not share them, so that all together take no more than the files have."""
         if not isinstance(name, str) or len(name) > _NAME_MOST or not is_plain_name(name):
             raise _DamagedError(f"it puts a tensor into {shown(name)!r}, which is not a plain file name")
-        if name not in self._open:
+        if name not in self.opened:
             if not self._folder.holds(name):
                 raise _DamagedError(f"its file {name!r} is not there")
-            self._open[name] = file = self._folder.open(name)
-            self._stack.callback(file.close)
-        file = self._open[name]
-        if not _are_counts((offset, length)) or offset + length > file.size:
+            self.opened[name] = self._folder.open(name)
+            self._stack.callback(self.opened[name].close)
+        file = self.opened[name]
+        if not are_counts((offset, length)) or offset + length > file.size:
             raise _DamagedError(f"{name!r} is cut short")
         self._taken += length
         if self._taken > 2 * self.nbytes + INFLATED_FREE:
@@ -185,7 +170,7 @@ class _Files:
 
 
 def _entries(content: Any, files: _Files) -> tuple[dict[str, Any], dict]:
-    """Name → tensor (what describes it, where it is no tensor), and name → path in the dict that was saved."""
+    """Name → tensor (what describes it, where it is not a tensor), and name → path in the dict that was saved."""
     listed = _field(content, "state_dict_metadata", dict)
     places = _places(_field(content, "storage_data", dict))
     pieces = 0
@@ -210,7 +195,8 @@ def _places(storage: Mapping[Any, Any]) -> dict[tuple[str, str], Any]:
     places = {}
     for index, place in storage.items():
         begins = _state(index).get("offset")
-        if begins is not None and not (isinstance(begins, tuple | list) and _are_sizes(begins)):
+        if begins is not None and (not isinstance(begins, tuple | list) or len(begins) > _DIMENSIONS_MOST
+                                   or not are_counts(begins)):  # fmt: skip
             raise _DamagedError("a piece begins nowhere")
         places[_field(index, "fqn", str), str(None if begins is None else tuple(begins))] = place
     return places
@@ -226,18 +212,15 @@ def _stored(name: str, described: Any, places: Mapping, files: _Files) -> Stored
         place = places.get((name, str(begins))) or places.get((name, "None"))
         if place is None:
             raise _DamagedError(f"a piece of {shown(name)!r} is nowhere")
+        where = _state(place) if prod(sizes) else {}
+        if where.get("transform_descriptors"):
+            raise _DamagedError(f"{shown(name)!r} is stored through an extension (compressed or encrypted)")
         if prod(sizes):
-            chunks[str(begins)] = Chunk(begins, sizes, _payload(name, place, files))
+            payload = files.slice(where.get("relative_path"), where.get("offset"), where.get("length"))
+            chunks[str(begins)] = Chunk(begins, sizes, payload)
     if prod(shape) and not _tile(list(chunks.values()), shape):
         raise _DamagedError(f"the pieces of {shown(name)!r} do not make up its {list(shape)}")
     return Stored(name, shape, dtype, tuple(chunks.values()))
-
-
-def _payload(name: str, place: Any, files: _Files) -> Slice:
-    state = _state(place)
-    if state.get("transform_descriptors"):
-        raise _DamagedError(f"{shown(name)!r} is stored through an extension (compressed or encrypted)")
-    return files.slice(state.get("relative_path"), state.get("offset"), state.get("length"))
 
 
 def _tile(chunks: Sequence[Chunk], shape: tuple[int, ...], axis: int = 0) -> bool:
@@ -267,7 +250,7 @@ def _dtype(name: str, described: Any) -> str:
     properties = _state(described).get("properties")
     state = properties.state if isinstance(properties, Inert) else None
     dtype = (
-        state[0] if isinstance(state, tuple) and state else state.get("dtype") if isinstance(state, dict) else None
+        state.get("dtype") if isinstance(state, dict) else state[0] if isinstance(state, tuple) and state else None
     )
     spelt = DTYPES.get(dtype.name.removeprefix("torch.")) if isinstance(dtype, Global) else None
     if spelt is None:
@@ -288,14 +271,6 @@ def _field(described: Any, key: str, kind: type) -> Any:
     return value
 
 
-def _are_counts(values: Sequence[Any]) -> bool:
-    return all(type(value) is int and 0 <= value < 2**63 for value in values)
-
-
-def _are_sizes(values: Sequence[Any]) -> bool:
-    return len(values) <= _DIMENSIONS_MOST and _are_counts(values)
-
-
 def _tree(entries: Mapping[str, Any], paths: Mapping) -> dict[Any, Any]:
     """The dict that was saved, two levels deep, so that the model's part of it can be told. A name is its path,
     joined by dots."""
@@ -312,7 +287,7 @@ def _tree(entries: Mapping[str, Any], paths: Mapping) -> dict[Any, Any]:
     return tree
 
 
-def _piece(stored: Stored, chunk: Chunk, width: int) -> Piece:
+def _piece(stored: Stored, chunk: Chunk) -> Piece:
     """Open a chunk's zip and see that it holds what the metadata says."""
     where = f"{chunk.payload.name}, tensor {shown(stored.name)!r},"
     content, locate = read_content(Archive(chunk.payload), INSTRUCTIONS_A_PIECE)
@@ -324,8 +299,7 @@ def _piece(stored: Stored, chunk: Chunk, width: int) -> Piece:
         fault = f"is {content.dtype} {list(content.shape)}, not {stored.dtype} {list(chunk.sizes)}"
     if fault:
         raise FormatError(f"{where} is damaged", remedy=f"a piece {fault}")
-    strides = tuple(stride * width for stride in content.strides)
-    start = stretch.offset + content.storage.start + content.offset * width
+    start, strides = content.place(stretch)
     return Piece(stretch.file, start, strides, chunk.begins, chunk.sizes)
 
 

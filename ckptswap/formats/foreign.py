@@ -1,4 +1,4 @@
-"""Files that are no checkpoint, named for what they are."""
+"""Files that are not checkpoints, named for what they are."""
 
 from __future__ import annotations
 
@@ -28,24 +28,13 @@ def refuse_foreign(name: str, head: bytes) -> None:
     if head[_TAR_MAGIC] == b"ustar":
         raise FormatError(f"{name} is a tar archive (torch wrote such files before 0.1.10)",
                           remedy="where you trust it, load it with an old torch and save it again")  # fmt: skip
-    _refuse_old_pickle(name, head)
-    _refuse_text(name, head)
-
-
-def _refuse_old_pickle(name: str, head: bytes) -> None:
-    """A pickle of protocol 0 or 1 looks like text or noise; name what it asks for if it is one."""
-    try:
+    try:  # a pickle of protocol 0 or 1 looks like text or noise; it is named by what it asks for
         read_pickle(io.BytesIO(head), NAMES, where=name)
-    except ForbiddenPickleError as error:
-        if not error.is_extension:  # noise may well hold that instruction, but not the name of a global
-            raise
+    except ForbiddenPickleError:  # noise may well hold the number of an extension, but not the name of a global
+        raise
     except FormatError:
-        return
-
-
-def _refuse_text(name: str, head: bytes) -> None:
+        pass
     text = head.decode("utf-8", errors="ignore").strip()
-    if len(text.encode()) < len(head.strip()) - 3 or not text or "\x00" in text:
-        return
-    what = "a web page" if text[:1] == "<" and "html" in text.lower() else "text"
-    raise FormatError(f"{name} is {what}, beginning {text[:30]!r}", remedy="was it downloaded whole?")
+    if text and "\x00" not in text and len(text.encode()) >= len(head.strip()) - 3:
+        what = "a web page" if text[:1] == "<" and "html" in text.lower() else "text"
+        raise FormatError(f"{name} is {what}, beginning {text[:30]!r}", remedy="was it downloaded whole?")

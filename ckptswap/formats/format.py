@@ -13,25 +13,13 @@ INDEX = ".index.json"
 """How the names of files end that list the files of one checkpoint."""
 
 
-def _never(head: bytes, source: ByteSource) -> bool:
-    return False
-
-
-def _nowhere(folder: Folder) -> str | None:
-    return None
-
-
 @dataclass(frozen=True)
 class Format:
-    """A way in which checkpoints are stored, for `open_checkpoint` and `write_checkpoint` to choose from.
-
-    Another package declares one as an entry point in the group `ckptswap.formats`. All but `name` and `open` may
-    be left out:
+    """A way in which checkpoints are stored; another package declares one as an entry point `ckptswap.formats`.
 
     - `open(source, folder)` gives the `Checkpoint` whose bytes `source` holds; `folder` opens the files beside it.
-      It reads by `source.pread` and `pread_into` alone, so that a file in memory does as well as one on the disk,
-      runs nothing that the file holds, and raises `FormatError` for what is damaged or hostile. The checkpoint
-      gets its `sources`, which it closes, and what is known of their `checksums`.
+      It reads by `source.pread` and `pread_into` alone, runs nothing that the file holds, and raises `FormatError`
+      for what is damaged or hostile. The checkpoint gets its `sources`, which it closes, and their `checksums`.
     - `what` says what a file is, after "is": "a zip archive, as torch writes them".
     - `claims(head, source)`: whether a file whose first 512 bytes are `head` is of this format.
     - `inside(folder)`: the name of the file by which a whole folder is of this format, None where it is not.
@@ -54,8 +42,8 @@ class Format:
     name: str
     open: Callable[[ByteSource, Folder], Checkpoint]
     what: str = ""
-    claims: Callable[[bytes, ByteSource], bool] = _never
-    inside: Callable[[Folder], str | None] = _nowhere
+    claims: Callable[[bytes, ByteSource], bool] = lambda head, source: False
+    inside: Callable[[Folder], str | None] = lambda folder: None
     suffixes: tuple[str, ...] = ()
     promised: bool = False
     named: Callable[[str], Checkpoint] | None = None

@@ -13,34 +13,24 @@ import zipfile
 from collections.abc import Iterable
 from math import prod
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 
 from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, Entry, Tensor
 from ckptswap.errors import FormatError
-from ckptswap.formats.archive import ZIP_MAGIC, Archive, ZipChecksums
+from ckptswap.formats.archive import ALIGNMENT, ZIP_MAGIC, Archive, ZipChecksums, add_member
 from ckptswap.formats.format import Format
 from ckptswap.formats.objects import strings
 from ckptswap.formats.strided import contiguous, strided
 from ckptswap.formats.target import Target
-from ckptswap.formats.zip_writer import ALIGNMENT, add_member
 from ckptswap.storage import ByteSource, Folder
 
 MAGIC = b"\x93NUMPY"
 HEADER_MOST = 10_000
 """numpy's own bound on a header, in bytes."""
 COMMENT_MOST = 65_535
-
-
-class Header(NamedTuple):
-    """What a .npy file says of its array; `size` is the header's own, in bytes."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    is_fortran: bool
-    size: int
 
 
 def _claims(head: bytes, source: ByteSource) -> bool:
@@ -68,21 +58,17 @@ def _tensor(archive: Archive, member: str) -> Tensor:
         raise FormatError(f"{archive.file.name} holds {member!r} beside its arrays", remedy="take it out")
     file, start = archive.place(member)
     try:
-        header = _header(file, start, archive.members[member].size)
+        dtype, shape, is_fortran, size = _header(file, start, archive.members[member].size)
     except ValueError as error:
         raise FormatError(f"{archive.file.name} cannot be read", remedy=f"its array {name!r} {error}") from None
-    width = dtypes.bits(header.dtype) // 8
-    strides = _fortran(header.shape, width) if header.is_fortran else contiguous(header.shape, width)
-    source = strided(file, start + header.size, header.shape, strides, width)
-    return Tensor(name, header.shape, header.dtype, source)
+    width = dtypes.bits(dtype) // 8
+    strides = contiguous(shape[::-1], width)[::-1] if is_fortran else contiguous(shape, width)
+    return Tensor(name, shape, dtype, strided(file, start + size, shape, strides, width))
 
 
-def _fortran(shape: tuple[int, ...], width: int) -> tuple[int, ...]:
-    return tuple(width * prod(shape[:axis]) for axis in range(len(shape)))
-
-
-def _header(file: ByteSource, start: int, size: int) -> Header:
-    """Read and judge a .npy header in `size` bytes from `start` on; raises `ValueError` that ends a sentence."""
+def _header(file: ByteSource, start: int, size: int) -> tuple[str, tuple[int, ...], bool, int]:
+    """The dtype, the shape, whether the order is Fortran's, and the header's own size, of a .npy file of `size`
+    bytes from `start` on; raises `ValueError` that ends a sentence."""
     head = file.pread(min(size, 12), start)
     if len(head) < 12 or not head.startswith(MAGIC) or head[6] not in (1, 2, 3):
         raise ValueError("is not a .npy file")
@@ -97,7 +83,7 @@ def _header(file: ByteSource, start: int, size: int) -> Header:
         raise ValueError(f"has {fault or 'no order'}")
     if prod(shape) * dtypes.bits(dtype) // 8 != size - before - length:
         raise ValueError(f"is {dtype} {list(shape)} but takes {size - before - length:,} B")
-    return Header(dtype, shape, fields["fortran_order"], before + length)
+    return dtype, shape, fields["fortran_order"], before + length
 
 
 def _literal(raw: bytes) -> dict:
@@ -160,21 +146,18 @@ def write_npz(entries: Iterable[Entry], target: Target) -> None:
 
 
 def _written_header(entry: Entry, path: Path) -> bytes:
-    if not dtypes.is_plain(entry.dtype):
+    if entry.dtype not in dtypes.NUMPY:
         raise FormatError(f"{path} cannot hold {entry.name!r}", remedy=f"numpy has no {entry.dtype}")
-    if "\x00" in entry.name or not _fits_zip(entry.name):
+    try:
+        is_too_long = len(entry.name.encode("utf-8")) > 65_000
+    except UnicodeEncodeError:
+        is_too_long = True
+    if "\x00" in entry.name or is_too_long:
         raise FormatError(f"{path} cannot hold {entry.name!r:.80}", remedy="a zip archive has no such name")
     descr = dtypes.to_numpy(entry.dtype).str
     text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {entry.shape!r}, }}"
     room = -(len(MAGIC) + 4 + len(text) + 1) % ALIGNMENT
     return MAGIC + b"\x01\x00" + (len(text) + room + 1).to_bytes(2, "little") + f"{text}{' ' * room}\n".encode()
-
-
-def _fits_zip(name: str) -> bool:
-    try:
-        return len(name.encode("utf-8")) <= 65_000
-    except UnicodeEncodeError:
-        return False
 
 
 FORMAT = Format(

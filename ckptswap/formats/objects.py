@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 
@@ -18,7 +19,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     """
     try:
         content = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
-    except _DuplicateKeyError as error:
+    except KeyError as error:
         raise ValueError(f"names {error.args[0]!r:.80} twice") from None
     except UnicodeDecodeError:
         raise ValueError("is not UTF-8") from None
@@ -31,16 +32,10 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     return content
 
 
-class _DuplicateKeyError(Exception):
-    pass
-
-
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members: dict[str, object] = {}
-    for key, value in pairs:
-        if key in members:
-            raise _DuplicateKeyError(key)
-        members[key] = value
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise KeyError(Counter(key for key, _ in pairs).most_common(1)[0][0])
     return members
 
 

@@ -26,19 +26,10 @@ def _line(stream: BinaryIO, most: int) -> bytes:
     return raw[:-1]
 
 
-def _decimal(stream: BinaryIO) -> int:
-    """A number of PUT and GET."""
-    return int(_line(stream, DIGITS_MOST))
-
-
 def _integer(stream: BinaryIO) -> int | bool:
     """A number of INT or LONG; old pickles write True as 01."""
     raw = _line(stream, DIGITS_MOST)
     return raw == b"01" if raw in (b"00", b"01") else int(raw.removesuffix(b"L"))
-
-
-def _float(stream: BinaryIO) -> float:
-    return float(_line(stream, DIGITS_MOST))
 
 
 def _quoted(stream: BinaryIO) -> str:
@@ -46,14 +37,6 @@ def _quoted(stream: BinaryIO) -> str:
     if len(raw) < 2 or raw[:1] != raw[-1:] or raw[:1] not in (b"'", b'"'):
         raise ValueError("one of its strings has no quotes")
     return codecs.escape_decode(raw[1:-1])[0].decode("ascii")
-
-
-def _text(stream: BinaryIO) -> str:
-    return str(_line(stream, LINE_MOST), "raw-unicode-escape")
-
-
-def _identity(stream: BinaryIO) -> str:
-    return _line(stream, NAME_MOST).decode("ascii")
 
 
 def _pair(stream: BinaryIO) -> str:
@@ -73,9 +56,17 @@ def _long(width: int) -> Argument:
 
 
 _OURS: Mapping[str, Argument] = {
-    "INT": _integer, "LONG": _integer, "FLOAT": _float, "STRING": _quoted, "UNICODE": _text, "PERSID": _identity,
-    "GLOBAL": _pair, "INST": _pair, "PUT": _decimal, "GET": _decimal, "LONG1": _long(1), "LONG4": _long(4),
-}  # fmt: skip
+    "INT": _integer,
+    "LONG": _integer,
+    "FLOAT": lambda stream: float(_line(stream, DIGITS_MOST)),
+    "STRING": _quoted,
+    "UNICODE": lambda stream: str(_line(stream, LINE_MOST), "raw-unicode-escape"),
+    "PERSID": lambda stream: _line(stream, NAME_MOST).decode("ascii"),
+    **dict.fromkeys(["GLOBAL", "INST"], _pair),
+    **dict.fromkeys(["PUT", "GET"], lambda stream: int(_line(stream, DIGITS_MOST))),
+    "LONG1": _long(1),
+    "LONG4": _long(4),
+}
 ARGUMENTS: Mapping[bytes, tuple[str, Argument | None]] = {
     code.code.encode("latin-1"): (code.name, _OURS.get(code.name) or (code.arg.reader if code.arg else None))
     for code in pickletools.opcodes

@@ -48,11 +48,6 @@ def open_in(folder: Folder, name: str | None = None) -> Checkpoint:
     return checkpoint
 
 
-def formats() -> list[Format]:
-    """All formats, ours first."""
-    return list(registry.every("formats"))
-
-
 def _open_folder(folder: Folder) -> Checkpoint:
     for known in registry.every("formats"):
         name = known.inside(folder)
@@ -60,7 +55,7 @@ def _open_folder(folder: Folder) -> Checkpoint:
             source = folder.open(name)
             with kept(source):
                 return known.open(source, folder)
-    inside = [name for name in folder.names() if any(known.is_named(name) for known in formats())]
+    inside = [name for name in folder.names() if any(known.is_named(name) for known in registry.every("formats"))]
     names = [name for name in inside if name.endswith(INDEX)] or inside
     remedy = f"name one of {listing(names)}" if names else "name the checkpoint file itself"
     raise FileError(f"{folder.name} is a folder, and not of a form that we read", remedy=remedy)
@@ -74,27 +69,24 @@ def open_file(source: ByteSource, folder: Folder) -> Checkpoint:
             raise FormatError(f"{source.name} is empty", remedy="it was perhaps never written to its end")
         for known in registry.every("formats"):
             if known.claims(head, source):
-                _refuse_disguise(source, known)
+                # A name that promises safetensors promises a file without code; for others nobody need be asked.
+                is_plain = not known.what or known.promised or known.is_named(source.name)
+                promised = None if is_plain else _promised(source.name)
+                if promised:
+                    fault = f"{source.name} is {known.what}, not a {promised.name} file"
+                    raise FormatError(fault, remedy="if you want it all the same, rename it")
                 return known.open(source, folder)
         # Looking into old pickles takes code that only files of torch need: it is imported when nothing else fits.
         from ckptswap.formats.foreign import refuse_foreign
 
         refuse_foreign(source.name, head)
-        promised = next((known for known in formats() if known.promised and known.is_named(source.name)), None)
+        promised = _promised(source.name)
         if promised:
             return promised.open(source, folder)  # which says what is wrong with it
-        raise FormatError(
-            f"{source.name} is not a checkpoint that we can read", remedy="it is none of safetensors, torch, npz"
-        )
+        fault = f"{source.name} is not a checkpoint that we can read"
+        raise FormatError(fault, remedy="it is none of safetensors, torch, npz")
 
 
-def _refuse_disguise(source: ByteSource, known: Format) -> None:
-    """A name that promises safetensors promises a file without code."""
-    if not known.what or known.promised or known.is_named(source.name):  # then nobody else need be asked
-        return
-    for other in formats():
-        if other.promised and other.is_named(source.name):
-            raise FormatError(
-                f"{source.name} is {known.what}, not a {other.name} file",
-                remedy="if you want it all the same, rename it",
-            )
+def _promised(name: str) -> Format | None:
+    """The format of which a file of this name has to be."""
+    return next((known for known in registry.every("formats") if known.promised and known.is_named(name)), None)

@@ -50,18 +50,15 @@ class Patch:
 
         The data keeps its place modulo a page, without which the kernel could neither share nor quickly copy it.
         """
-        places = {entry.name: _place(entry) for entry in self.entries}
         old_start = self.start
-        offsets = {
-            entry.name: (places[entry.name] - old_start, places[entry.name] - old_start + entry.nbytes)
-            for entry in self.entries
-        }
+        begins = {entry.name: _place(entry) - old_start for entry in self.entries}
+        offsets = {entry.name: (begins[entry.name], begins[entry.name] + entry.nbytes) for entry in self.entries}
         room = len(encode_header(self.entries, offsets, target.metadata))
         new_start = room + (old_start - room) % PAGE
         with target.file() as out:
             copy_file(self.file, old_start, out, new_start, target.watch)
             for name, entry in self.replaced.items():
-                _overwrite(entry, out, places[name] - old_start + new_start, target.watch)
+                _overwrite(entry, out, new_start + begins[name], target.watch)
             out.write(pad_header(encode_header(self.entries, offsets, final()), new_start))
             self.file.check_unchanged()
 
@@ -95,26 +92,21 @@ class FolderPatch:
                         part.file.check_unchanged()
             take_along(target.others, beside)
             if self.has_index:
-                write_index(
-                    beside / DEFAULT_INDEX, {part.file.path.name: part.entries for part in self.parts}, final()
-                )
+                shards = {part.file.path.name: part.entries for part in self.parts}
+                write_index(beside / DEFAULT_INDEX, shards, final())
 
 
 def patches(recipient: Checkpoint, replaced: Mapping[str, Entry]) -> list[Patch] | None:
     """A recipient in safetensors files as one patch a file; None where its tensors do not lie in such files."""
     if recipient.format not in FORMATS:
         return None
-    files: dict[LocalFile, list[Entry]] = {}
+    files: dict[LocalFile, dict[str, Entry]] = {}
     for entry in recipient.values():
         if not isinstance(entry.source, FileRange) or not isinstance(entry.source.file, LocalFile):
             return None
-        files.setdefault(entry.source.file, []).append(entry)
-    return [
-        Patch(
-            file, tuple(entries), {entry.name: replaced[entry.name] for entry in entries if entry.name in replaced}
-        )
-        for file, entries in files.items()
-    ]
+        files.setdefault(entry.source.file, {})[entry.name] = entry
+    return [Patch(file, tuple(own.values()), {name: replaced[name] for name in own if name in replaced})
+            for file, own in files.items()]  # fmt: skip
 
 
 def _place(entry: Entry) -> int:

@@ -1,19 +1,17 @@
 """Reading a pickle without running it: a machine for the pickle opcodes that builds only inert values.
 
 `pickle.Unpickler` with a guarded `find_class` still calls, sets attributes and allocates at the file's command.
-This machine knows plain containers and numbers, and the names it is given; a name outside them is refused, and
-even the admitted ones are never imported: each stands for a small function of ours. torch's own weights-only
-reader works the same way, but needs torch.
-
-A small pickle can also take the machine: by millions of containers, by keys that collide, by nests of shared
-tuples that no `repr`, `hash` or `==` comes out of. So the instructions are counted, only text is hashed and
-compared, and whoever speaks of a value does it by `shown`.
+This machine knows plain containers and numbers, and the names it is given, none of which is imported: each stands
+for a small function of ours; any other is refused. A small pickle can also take the machine: by millions of
+containers, by keys that collide, by nests of shared tuples that no `repr`, `hash` or `==` comes out of. So the
+instructions are counted, only text is hashed and compared, and whoever speaks of a value does it by `shown`.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from ckptswap.errors import FormatError
@@ -39,27 +37,23 @@ _LITERAL = frozenset(["INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "L
 _FAULTS = (ValueError, LookupError, TypeError, OverflowError, AttributeError, RecursionError, MemoryError)
 _NEVER_PUT = object()
 _KEY = "a key"
-"""The name of the cases of keys, which is no class's."""
+"""The name of the cases of keys, which is not a class's."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Global:
     """A name that a pickle asked for and that is admitted; `build` stands in for calling it."""
 
-    __slots__ = ("build", "name")
-
-    def __init__(self, name: str, build: Build) -> None:
-        self.name = name
-        self.build = build
+    name: str
+    build: Build
 
 
+@dataclass(slots=True, eq=False)
 class Inert:
     """An object that a pickle describes and that is not built: its class's name, and the state it was given."""
 
-    __slots__ = ("name", "state")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.state: Any = None
+    name: str
+    state: Any = None
 
 
 def inert(name: str) -> Build:
@@ -74,28 +68,18 @@ def plain_dict(arguments: tuple) -> dict:
     return {_key(key): value for key, value in pairs}
 
 
-def _constructed(arguments: tuple) -> Any:
-    """`copyreg.__newobj__(class, …)`, as protocols 0 and 1 spell what later ones have an opcode for."""
-    return _class(arguments).build(arguments[1:])
-
-
-def _reconstructed(arguments: tuple) -> Any:
-    """`copyreg._reconstructor(class, base, value)`, by which protocols 0 and 1 make plain objects."""
-    return _class(arguments).build(arguments[2:3])
-
-
-def _class(arguments: tuple) -> Global:
+def _constructed(arguments: tuple, own: slice) -> Any:
     if not arguments or not isinstance(arguments[0], Global) or arguments[0].name in CONSTRUCTORS:
         raise ValueError("it makes an object of what is not a class")
-    return arguments[0]
+    return arguments[0].build(arguments[own])
 
 
 CONSTRUCTORS: Mapping[str, Build] = {
-    "copyreg._reconstructor": _reconstructed,
-    "copyreg.__newobj__": _constructed,
+    "copyreg._reconstructor": lambda arguments: _constructed(arguments, slice(2, 3)),  # class, base, value
+    "copyreg.__newobj__": lambda arguments: _constructed(arguments, slice(1, None)),  # class, …
     **{
-        f"builtins.{name}": inert(f"builtins.{name}")
-        for name in ("object", "int", "float", "str", "bytes", "tuple")
+        f"builtins.{kind.__name__}": inert(f"builtins.{kind.__name__}")
+        for kind in (object, int, float, str, bytes, tuple)
     },
 }
 """How protocols 0 and 1 make objects of the classes that are admitted; bases of such classes."""
@@ -107,7 +91,7 @@ def enum_member(enums: frozenset[str]) -> Build:
     def build(arguments: tuple) -> Inert:
         owner, *names = arguments
         if not isinstance(owner, Global) or owner.name not in enums or [*map(type, names)] != [str]:
-            raise ForbiddenGlobalError("builtins.getattr")
+            raise _ForbiddenError("builtins.getattr")
         return Inert(owner.name)
 
     return build
@@ -129,17 +113,15 @@ def shown(value: Any, most: int = 60) -> str:
 
 
 class ForbiddenPickleError(FormatError):
-    """A pickle that asks for a global that is not admitted, by its name, or by a number of copyreg's."""
-
-    is_extension = False
+    """A pickle that asks by its name for a global that is not admitted."""
 
 
-class ForbiddenGlobalError(Exception):
-    """A pickle asked for a name that is not admitted."""
+class _ForbiddenError(Exception):
+    """A pickle asked for a name that is not admitted, or for what has a number only: an extension of copyreg."""
 
-
-class _ExtensionError(ForbiddenGlobalError):
-    """The same by a number: an extension of copyreg."""
+    def __init__(self, name: str, refusal: type[FormatError] = ForbiddenPickleError) -> None:
+        super().__init__(name)
+        self.refusal = refusal
 
 
 class _TooMuchError(Exception):
@@ -173,24 +155,19 @@ def read_pickle(
     try:
         with warnings.catch_warnings(action="ignore"):  # old strings with odd escapes warn
             return _Machine(names, persistent, most).run(stream)
-    except ForbiddenGlobalError as asked:
+    except _ForbiddenError as asked:
         name = shown(asked.args[0], most=200)
         fault = f"{where} is a pickle that asks for {name}, which could run code; it was not loaded"
-        refusal = ForbiddenPickleError(fault, remedy=remedy)
-        refusal.is_extension = isinstance(asked, _ExtensionError)
-        raise refusal from None
+        raise asked.refusal(fault, remedy=remedy) from None
     except _TooMuchError:
         fault = (
             f"{where} is a pickle of more than {most:,} instructions, too many for the tensors that it could hold"
         )
         raise FormatError(fault, remedy="where you trust it, save its `state_dict()` alone") from None
     except _FAULTS as error:
-        raise FormatError(f"{where} holds a damaged pickle", remedy=_reason(error)) from None
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else ""
-    return text[:120] if isinstance(error, ValueError) and text else "its instructions make no sense"
+        reason = str(error).splitlines()[0][:120] if isinstance(error, ValueError) and str(error) else ""
+        remedy = reason or "its instructions make no sense"
+        raise FormatError(f"{where} holds a damaged pickle", remedy=remedy) from None
 
 
 class _Machine:
@@ -243,7 +220,7 @@ class _Machine:
         full = f"{_OLD_MODULES.get(module, module)}.{name}"
         full = _OLD_NAMES.get(full, full)
         if full not in self.names:
-            raise ForbiddenGlobalError(full)
+            raise _ForbiddenError(full)
         self.stack.append(Global(full, self.names[full]))
 
     def find_on_stack(self, _: object) -> None:
@@ -261,10 +238,6 @@ class _Machine:
     def reduce(self, _: object) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         self.call(function, arguments)
-
-    def new_with_keywords(self, _: object) -> None:
-        self.stack.pop()
-        self.reduce(None)
 
     def instance(self, argument: str) -> None:
         arguments = tuple(self.since_mark())
@@ -304,10 +277,6 @@ class _Machine:
         elif not isinstance(target, Inert):
             raise ValueError("it sets items of what is not a map")
 
-    def set_item(self, _: object) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self.set_items([key, value])
-
     def dict_since_mark(self, _: object) -> None:
         items = self.since_mark()
         self.push({})
@@ -333,7 +302,7 @@ class _Machine:
         self.stack.append(self.persistent(identity))
 
     def extension(self, code: int) -> None:
-        raise _ExtensionError(f"extension {code} of copyreg")
+        raise _ForbiddenError(f"extension {code} of copyreg", FormatError)
 
 
 def _key(key: Any) -> Any:
@@ -345,9 +314,7 @@ def _key(key: Any) -> Any:
         return key
     if isinstance(key, list | dict | bytearray):
         raise ValueError("one of its maps has a key that cannot be one")
-    case = Inert(_KEY)
-    case.state = key
-    return case
+    return Inert(_KEY, key)
 
 
 _OPERATIONS: dict[str, Callable[[_Machine, Any], object]] = {
@@ -374,13 +341,13 @@ _OPERATIONS: dict[str, Callable[[_Machine, Any], object]] = {
     "APPEND": lambda machine, _: machine.append([machine.stack.pop()]),
     "APPENDS": lambda machine, _: machine.append(machine.since_mark()),
     "ADDITEMS": lambda machine, _: machine.add(machine.since_mark()),
-    "SETITEM": _Machine.set_item,
+    "SETITEM": lambda machine, _: machine.set_items([machine.stack.pop(), machine.stack.pop()][::-1]),
     "SETITEMS": lambda machine, _: machine.set_items(machine.since_mark()),
     "GLOBAL": lambda machine, argument: machine.find(*argument.split(" ", 1)),
     "STACK_GLOBAL": _Machine.find_on_stack,
     "REDUCE": _Machine.reduce,
     "NEWOBJ": _Machine.reduce,
-    "NEWOBJ_EX": _Machine.new_with_keywords,
+    "NEWOBJ_EX": lambda machine, _: machine.reduce(machine.stack.pop()),  # keywords are ignored
     "INST": _Machine.instance,
     "OBJ": _Machine.obj,
     "BUILD": _Machine.build,

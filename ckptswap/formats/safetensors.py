@@ -67,7 +67,7 @@ def _refuse(file: ByteSource, fault: str) -> NoReturn:
 
 def _tensor(file: ByteSource, start: int, name: str, field: dict[str, Any]) -> Tensor:
     dtype, shape, (begin, end) = field["dtype"], tuple(field["shape"]), field["data_offsets"]
-    if not dtypes.known(dtype):
+    if dtype not in dtypes.BITS:
         _refuse(file, f"tensor {name!r} has the dtype {dtype!r}, which this version does not know")
     fault = dtypes.shape_fault(shape)
     if fault:
@@ -87,9 +87,8 @@ def write_safetensors(entries: Iterable[Entry], target: Target) -> None:
     try:
         header = encode_header(listed, _offsets(ordered, target.path), target.metadata)
     except UnicodeEncodeError:
-        raise FormatError(
-            f"{target.path} cannot hold a name or metadata that is not Unicode", remedy="rename it"
-        ) from None
+        fault = f"{target.path} cannot hold a name or metadata that is not Unicode"
+        raise FormatError(fault, remedy="rename it") from None
     with target.file() as file:
         file.write(header)
         for entry in ordered:
@@ -102,11 +101,8 @@ def encode_header(
     """Length and JSON, padded with spaces so that the data starts at a multiple of 8."""
     fields: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     for entry in entries:
-        fields[entry.name] = {
-            "dtype": entry.dtype,
-            "shape": list(entry.shape),
-            "data_offsets": list(offsets[entry.name]),
-        }
+        place = list(offsets[entry.name])
+        fields[entry.name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": place}
     raw = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     raw += b" " * (-len(raw) % 8)
     return len(raw).to_bytes(8, "little") + raw

@@ -40,27 +40,25 @@ def open_sharded(index: ByteSource, folder: Folder) -> Checkpoint:
     """Open all shards lazily; raises `FormatError` where index and shards disagree."""
     places, metadata = _read_index(index)
     with ExitStack() as stack:
-        shards = {
-            name: stack.enter_context(_shard(index, name, folder)) for name in dict.fromkeys(places.values())
-        }
+        files = dict.fromkeys(places.values())
+        shards = {name: stack.enter_context(_shard(index, name, folder)) for name in files}
         tensors = [_tensor(index, shards[shard], name, shard) for name, shard in places.items()]
         _check_listed(index, places, shards)
         parts = shards.values()
-        formats = dict.fromkeys(shard.format for shard in parts)
         checkpoint = Checkpoint(
             tensors,
             path=index.name,
-            format=f"sharded {' and '.join(formats)}",
+            format=f"sharded {' and '.join(dict.fromkeys(shard.format for shard in parts))}",
             metadata={key: value for shard in parts for key, value in shard.metadata.items()}
             | metadata
             | config_of(folder),
-            notes=dict.fromkeys(note for shard in parts for note in shard.notes),
+            notes=[*dict.fromkeys(note for shard in parts for note in shard.notes)],
             unread={name: what for shard in parts for name, what in shard.unread.items()},
             sources=[index, *(source for shard in parts for source in shard.sources)],
             checksums=[known for shard in parts for known in shard.checksums],
             home=Home(folder.path.absolute(), has_index=True) if folder.path else None,
             ties=reduce(Ties.joined, (shard.ties for shard in parts), Ties()),
-            stale=dict.fromkeys(key for shard in parts for key in shard.stale),
+            stale=[*dict.fromkeys(key for shard in parts for key in shard.stale)],
         )
         stack.pop_all()
         return checkpoint
@@ -83,34 +81,28 @@ def _read_index(index: ByteSource) -> tuple[dict[str, str], dict[str, str]]:
 
 def _shard(index: ByteSource, name: str, folder: Folder) -> Checkpoint:
     if not folder.holds(name):
-        raise FormatError(
-            f"{index.name} lists the shard {name!r}, which is not there", remedy="fetch the missing file"
-        )
+        fault = f"{index.name} lists the shard {name!r}, which is not there"
+        raise FormatError(fault, remedy="fetch the missing file")
     if name.endswith(INDEX):
-        raise FormatError(
-            f"{os.path.join(folder.name, name)} is an index, not a shard",
-            remedy="the index that lists it is damaged",
-        )
+        fault = f"{os.path.join(folder.name, name)} is an index, not a shard"
+        raise FormatError(fault, remedy="the index that lists it is damaged")
     return open_file(folder.open(name), folder)
 
 
 def _tensor(index: ByteSource, shard: Checkpoint, name: str, file: str) -> Tensor:
-    entry = shard.get(name)
-    if entry is None:
-        raise FormatError(
-            f"{index.name} and its shards disagree", remedy=f"tensor {name!r} is not in its shard {file!r}"
-        )
-    return Tensor(name, entry.shape, entry.dtype, entry.source)
+    if name not in shard:
+        fault = f"tensor {name!r} is not in its shard {file!r}"
+        raise FormatError(f"{index.name} and its shards disagree", remedy=fault)
+    return Tensor(name, shard[name].shape, shard[name].dtype, shard[name].source)
 
 
 def _check_listed(index: ByteSource, places: Mapping[str, str], shards: Mapping[str, Checkpoint]) -> None:
-    for file, shard in shards.items():
-        for name in shard:
-            listed = places.get(name)
-            if listed != file:
-                where = "absent from the index" if listed is None else f"listed for {listed!r}"
-                fault = f"tensor {name!r} is in {file!r} but {where}"
-                raise FormatError(f"{index.name} and its shards disagree", remedy=fault)
+    for file, name in ((file, name) for file, shard in shards.items() for name in shard):
+        listed = places.get(name)
+        if listed != file:
+            where = "absent from the index" if listed is None else f"listed for {listed!r}"
+            fault = f"tensor {name!r} is in {file!r} but {where}"
+            raise FormatError(f"{index.name} and its shards disagree", remedy=fault)
 
 
 def write_sharded(entries: Iterable[Entry], target: Target) -> None:
@@ -124,9 +116,8 @@ def write_sharded(entries: Iterable[Entry], target: Target) -> None:
     names = [f"{stem}-{at:05}-of-{len(parts):05}.safetensors" for at in range(1, len(parts) + 1)]
     for name in (index.name, *names):
         if os.path.lexists(index.parent / name):
-            raise FileError(
-                f"{index.parent / name} exists already", remedy="shards replace nothing: write elsewhere"
-            )
+            fault = f"{index.parent / name} exists already"
+            raise FileError(fault, remedy="shards replace nothing: write elsewhere")
     with ExitStack() as undo:
         for name, part in zip(names, parts, strict=True):
             write_safetensors(part, target.at(index.parent / name))

@@ -1,12 +1,14 @@
-"""Where a state dict hides in what a file holds, and what lies around it.
+"""Where a state dict hides in what a file holds, and what lies around and among its tensors.
 
-It is looked for where training scripts put it (`state_dict`, `model`, …, Lightning's wrapper).
+It is looked for where training scripts put it (`state_dict`, `model`, …, Lightning's wrapper). A tuple of packed
+weights, a numpy array and a map of tensors in it are values of the model: not read, they are neither compared nor
+converted, and every command has to say so. A number, a text, None or a dtype is baggage.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -16,7 +18,6 @@ from ckptswap import dtypes
 from ckptswap.checkpoint import NAME_MOST, Tensor, stale_note
 from ckptswap.errors import FormatError, listing
 from ckptswap.formats.pickles import Global, Inert, shown
-from ckptswap.formats.unread import unread
 
 INFLATION_MOST = 32
 """How many times the bytes of a file its tensors may take: as often as its names share them."""
@@ -27,6 +28,16 @@ PLACES = ("state_dict", "model_state_dict", "model", "module", "net", "network",
 _STALE = re.compile(r"optim|(^|_)ema(_|$)|momentum|averag|shadow", re.IGNORECASE)
 _KEY_MOST = 200
 """Letters of a key that are looked at."""
+DEPTH_MOST = 50
+HOLDERS: Mapping[str, str] = {
+    **{f"numpy.{core}.multiarray._reconstruct": "a numpy array" for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": "a numpy array" for core in ("core", "_core")},
+    "numpy.ndarray": "a numpy array",
+    "_codecs.encode": "bytes",
+    "builtins.bytearray": "bytes",
+    "torch.distributed.checkpoint.metadata.BytesStorageMetadata": "bytes that were not opened",
+}
+"""Objects that are values whatever their state is."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +64,8 @@ class StateDict:
         state = cls(content, *_place(content, is_tensor, where), is_tensor)
         for name in state.whole:
             if not isinstance(name, str) and is_tensor(state.whole[name]):
-                raise FormatError(
-                    f"{where} names a tensor {shown(name)}, not by text", remedy="save a `state_dict()`"
-                )
+                fault = f"{where} names a tensor {shown(name)}, not by text"
+                raise FormatError(fault, remedy="save a `state_dict()`")
             if isinstance(name, str) and len(name) > NAME_MOST:
                 raise FormatError(f"{where} has a name of {len(name):,} letters, beginning {name[:40]!r}",
                                   remedy=f"{NAME_MOST:,} is the most")  # fmt: skip
@@ -77,7 +87,7 @@ class StateDict:
 
     @cached_property
     def unread(self) -> dict[str, str]:
-        """The entries that hold values and are no tensors, and what they are."""
+        """The entries that hold values and are not tensors, and what they are."""
         return unread(self.entries, self.is_tensor)
 
     @cached_property
@@ -98,21 +108,20 @@ class StateDict:
         return [shown(key) for key, value in self.content.items()
                 if key != self.key and _is_stale(key) and isinstance(value, dict | list | Inert)]  # fmt: skip
 
-    def notes(self) -> Iterator[str]:
+    @property
+    def notes(self) -> list[str]:
         """What a reader should know of what lies around the tensors, a sentence each."""
+        lightning, notes = self.content.get("pytorch-lightning_version"), []
         if "pytorch-lightning_version" in self.content:
-            yield f"a checkpoint of Lightning {shown(self.content['pytorch-lightning_version'], most=20)}"
+            notes.append(f"a checkpoint of Lightning {shown(lightning, most=20)}")
+        strays = [shown(key) for key, value in self.content.items() if self.is_tensor(value)]
         if self.key is not None:
-            yield f"the tensors lie under {shown(self.key)!r}"
-            strays = [shown(key) for key, value in self.content.items() if self.is_tensor(value)]
-            if strays:
-                yield f"left out what lies beside them: {listing(strays)}"
-        if self.stale:
-            yield stale_note(self.stale)
+            notes.append(f"the tensors lie under {shown(self.key)!r}")
+            notes += [f"left out what lies beside them: {listing(strays)}"] if strays else []
+        notes += [stale_note(self.stale)] if self.stale else []
         baggage = [shown(name) for name, value in self.entries.items()
                    if not self.is_tensor(value) and name not in self.unread]  # fmt: skip
-        if baggage:
-            yield f"left out what is not a tensor: {listing(baggage)}"
+        return notes + ([f"left out what is not a tensor: {listing(baggage)}"] if baggage else [])
 
 
 def _place(content: dict, is_tensor: Callable[[Any], bool], where: str) -> tuple[Any, dict]:
@@ -121,16 +130,15 @@ def _place(content: dict, is_tensor: Callable[[Any], bool], where: str) -> tuple
     wanted = {at for at, value in dicts.items() if any(map(is_tensor, value.values()))}
     maps = {key: value for key, value in content.items() if id(value) in wanted}
     key = next((key for key in PLACES if key in maps), None)
-    if key is None and any(map(is_tensor, content.values())):
+    if key is not None:
+        return key, maps[key]
+    if any(map(is_tensor, content.values())):
         return None, content
-    if key is None and len(maps) == 1:
-        [(key, whole)] = maps.items()  # a key may be None
-        return key, whole
-    if key is None:
-        keys = listing([repr(shown(key)) if isinstance(key, str) else shown(key) for key in content])
-        raise FormatError(f"{where} holds no tensors that can be told to be the model's",
-                          remedy=f"its keys are {keys}" if keys else "it is empty")  # fmt: skip
-    return key, maps[key]
+    if len(maps) == 1:
+        return next(iter(maps.items()))  # a key may be None
+    keys = listing([repr(shown(key)) if isinstance(key, str) else shown(key) for key in content])
+    raise FormatError(f"{where} holds no tensors that can be told to be the model's",
+                      remedy=f"its keys are {keys}" if keys else "it is empty")  # fmt: skip
 
 
 def _is_stale(key: Any) -> bool:
@@ -144,3 +152,50 @@ def refuse_inflated(tensors: Sequence[Tensor], held: int, where: str) -> None:
     if taken > max(held * INFLATION_MOST, INFLATED_FREE):
         raise FormatError(f"{where} holds {held:,} B of tensors that would take {taken:,} B",
                           remedy="where you trust it, save its tensors with `.clone()`")  # fmt: skip
+
+
+def unread(entries: Mapping[Any, Any], is_tensor: Callable[[Any], bool]) -> dict[str, str]:
+    """Name → what it is, of the entries that hold values and are not tensors themselves.
+
+    >>> unread({"w": 1.5, "packed": (1.5, None), "epoch": 3}, lambda value: type(value) is float)
+    {'packed': 'a tuple that holds a tensor'}
+    """
+    known: dict[
+        int, str | None
+    ] = {}  # containers are looked into once, however often and deep they hold each other
+
+    def held(value: Any, depth: int) -> str | None:
+        """The first value inside; where there is no end of looking, there may be one."""
+        if is_tensor(value):
+            return "a tensor"
+        if isinstance(value, bytes | bytearray):
+            return "bytes" if value else None
+        if isinstance(value, Inert) and value.name in HOLDERS:
+            return HOLDERS[value.name]
+        inside = parts(value)
+        if inside and depth == DEPTH_MOST:
+            return "more than can be looked through"
+        if inside and id(value) not in known:
+            known[id(value)] = "itself"
+            known[id(value)] = next(filter(None, (held(part, depth + 1) for part in inside)), None)
+        return known.get(id(value)) if inside else None
+
+    described = {}
+    for name, value in entries.items():
+        what = None if is_tensor(value) else held(value, 0)
+        if what:
+            kind = "map" if isinstance(value, dict) else type(value).__name__
+            is_container = isinstance(value, tuple | list | dict)
+            described[name if isinstance(name, str) else f"<{shown(name)}>"] = (
+                f"a {kind} that holds {what}" if is_container else what
+            )
+    return described
+
+
+def parts(value: Any) -> Iterable[Any]:
+    """What a container holds."""
+    if isinstance(value, dict):
+        return value.values()
+    if isinstance(value, Inert):
+        return (value.state,) if value.state is not None else ()
+    return value if isinstance(value, tuple | list) else ()

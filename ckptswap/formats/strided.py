@@ -65,9 +65,7 @@ class PieceSource:
         for piece in self.pieces:
             shared = [(max(a, c), min(b, d)) for (a, b), (c, d) in zip(box, piece.box, strict=True)]
             if all(start < stop for start, stop in shared):
-                index: tuple[Any, ...] = tuple(
-                    slice(a - c, b - c) for (a, b), (c, _) in zip(shared, box, strict=True)
-                )
+                index: list[Any] = [slice(a - c, b - c) for (a, b), (c, _) in zip(shared, box, strict=True)]
                 part = out[(*index, ...)]  # the dots keep a scalar an array
                 inside = [a - begin for (a, _), begin in zip(shared, piece.begins, strict=True)]
                 at = piece.offset + sum(i * stride for i, stride in zip(inside, piece.strides, strict=True))
@@ -87,17 +85,13 @@ def boxes(shape: tuple[int, ...], first: int, last: int) -> Iterator[Box]:
         return
     inner = shape[1:]
     row = prod(inner)
-    begin, end = first // row, (last - 1) // row
-    if begin == end:
-        for box in boxes(inner, first - begin * row, last - begin * row):
-            yield ((begin, begin + 1), *box)
-        return
-    whole_begin, whole_end = -(-first // row), last // row
+    begin, whole_begin, whole_end, end = first // row, -(-first // row), last // row, (last - 1) // row
     if begin < whole_begin:
-        yield from (((begin, begin + 1), *box) for box in boxes(inner, first - begin * row, row))
+        stop = min(row, last - begin * row)
+        yield from (((begin, begin + 1), *box) for box in boxes(inner, first - begin * row, stop))
     if whole_begin < whole_end:
         yield ((whole_begin, whole_end), *((0, size) for size in inner))
-    if whole_end <= end:
+    if max(whole_begin, whole_end) <= end:
         yield from (((end, end + 1), *box) for box in boxes(inner, 0, last - end * row))
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from ckptswap.checkpoint import Entry
 from ckptswap.formats.atomic import atomic_file
@@ -46,15 +46,3 @@ class Target:
         for chunk in entry.chunks():
             file.write(chunk.data)
             self.watch(len(chunk))
-
-
-class Rewrite(Protocol):
-    """What is to be written of a recipient, some of whose tensors get other bytes."""
-
-    @property
-    def nbytes(self) -> int:
-        """How many bytes the target's watch is told of."""
-
-    def write(self, target: Target, final: Callable[[], Mapping[str, str]]) -> None:
-        """Write it, atomically; `final()` is called late and gives the metadata, no longer than the target's.
-        Raises `FileError` where something is in the way, or a file changed meanwhile."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, BinaryIO
 
 from ckptswap import dtypes
@@ -37,23 +38,25 @@ def read_content(file: ByteSource) -> tuple[Any, Locate]:
     _check_greeting(stream, file.name)
     storages = Storages()
     content = read_pickle(stream, NAMES, storages, where=file.name)
-    places = _places(file, stream, storages.first)
-    return content, lambda storage: _place(places, storage, file.name)
+    places = _places(file, stream, storages)
 
+    def locate(storage: Storage) -> Stretch:
+        if storage.key not in places:
+            raise FormatError(f"{file.name} is damaged", remedy=f"storage {storage.key} is not in it")
+        return places[storage.key]
 
-def _read(stream: BinaryIO, where: str) -> Any:
-    """One of the small pickles before the tensors'."""
-    return read_pickle(stream, NAMES, where=where, most=GREETING_MOST)
+    return content, locate
 
 
 def _check_greeting(stream: BinaryIO, where: str) -> None:
-    """Magic number, protocol and byte order, each a pickle."""
-    if _read(stream, where) != MAGIC:
+    """Magic number, protocol and byte order, each a small pickle."""
+    read = partial(read_pickle, stream, NAMES, where=where, most=GREETING_MOST)
+    if read() != MAGIC:
         raise FormatError(f"{where} is a plain pickle, not a file of torch.save",
                           remedy="where you trust it, save its tensors as safetensors")  # fmt: skip
-    if _read(stream, where) != PROTOCOL:
+    if read() != PROTOCOL:
         raise FormatError(f"{where} has an unknown version of torch's legacy format", remedy="save it again")
-    system = _read(stream, where)
+    system = read()
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise FormatError(f"{where} was saved big-endian", remedy="save it again on a little-endian machine")
 
@@ -73,12 +76,6 @@ def _places(file: ByteSource, stream: BinaryIO, roots: Mapping[str, Storage]) ->
         places[key] = Stretch(file, at + 8, numel * width)
         at += 8 + numel * width
     return places
-
-
-def _place(places: Mapping[str, Stretch], storage: Storage, where: str) -> Stretch:
-    if storage.key not in places:
-        raise FormatError(f"{where} is damaged", remedy=f"storage {storage.key} is not in it")
-    return places[storage.key]
 
 
 FORMAT = Format(

@@ -19,13 +19,12 @@ import numpy as np
 
 from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.formats import torch_legacy, torch_zip
-from ckptswap.formats.archive import Archive, Member
+from ckptswap.formats.archive import Archive, Member, add_bytes, add_member
 from ckptswap.formats.patch import copy_file
 from ckptswap.formats.strided import PieceSource
 from ckptswap.formats.target import Target
-from ckptswap.formats.torch_pickle import View, span
+from ckptswap.formats.torch_pickle import View
 from ckptswap.formats.torch_tensors import keys_holding
-from ckptswap.formats.zip_writer import add_bytes, add_member
 from ckptswap.sources import FileRange, MemorySource, TensorSource, chunks, page_aligned
 from ckptswap.storage import ByteSource
 from ckptswap.twins import alike
@@ -93,13 +92,12 @@ class TorchPatch:
             return []
         taken = [(splice.begin, splice.end) for splice in self.replaced]
         begins = [begin for begin, _ in taken]
-        content, locate = (
-            torch_legacy.read_content(self.file) if self.is_old else torch_zip.read_content(Archive(self.file))
-        )
+        old, new = torch_legacy.read_content, torch_zip.read_content
+        content, locate = old(self.file) if self.is_old else new(Archive(self.file))
 
         def is_taken(view: View) -> bool:
             start = locate(view.storage).offset
-            begin, end = (start + place for place in span(view))
+            begin, end = (start + place for place in view.span)
             before = bisect_left(begins, end) - 1
             return begin < end and before >= 0 and taken[before][1] > begin
 
@@ -109,14 +107,17 @@ class TorchPatch:
         """Write the recipient's file with these bytes replaced. A zip also says where it came from."""
         with target.file() as out:
             if self.is_old:
-                _patch_plain(self.file, self.replaced, out, target.watch)
+                copy_file(self.file, 0, out, 0, target.watch)
+                for splice in self.replaced:
+                    out.seek(splice.begin)
+                    _write(splice.source(), splice.end - splice.begin, out, target.watch)
             else:
                 _patch_zip(self.file, self.replaced, out, final, target.watch)
             self.recipient.check_files()
 
 
 def torch_patch(recipient: Checkpoint, replaced: Mapping[str, Entry]) -> TorchPatch | None:
-    """What to replace in a file of torch; None where the recipient is no such file, or it cannot be done in place.
+    """What to replace in a file of torch; None where the recipient is not such a file, or it cannot be done.
 
     It cannot where the tensors have other names than in the file, where bytes of a replaced one are those of
     another that stays or becomes something else, and where its own elements share bytes (an expanded view).
@@ -125,16 +126,14 @@ def torch_patch(recipient: Checkpoint, replaced: Mapping[str, Entry]) -> TorchPa
         return None
     if any(_overlaps_itself(recipient[name].source) for name in replaced):
         return None
-    splices = [
-        Splice(*_span(entry), entry, replaced.get(name, entry))
-        for name, entry in recipient.items()
-        if entry.nbytes
-    ]
+    splices = [Splice(*_span(entry), entry, replaced.get(name, entry))
+               for name, entry in recipient.items() if entry.nbytes]  # fmt: skip
     splices.sort(key=lambda splice: (splice.begin, splice.end))
     if any(_disagree(a, b) for a, b in _overlapping(splices)):
         return None
-    changed = [splice for splice in _distinct(splices) if splice.replacement is not splice.entry]
-    return TorchPatch(recipient, changed)
+    # One of those that fill the same bytes, and of these what changes.
+    distinct = [*splices[:1], *(b for a, b in pairwise(splices) if b.begin >= a.end or b.end > a.end)]
+    return TorchPatch(recipient, [splice for splice in distinct if splice.replacement is not splice.entry])
 
 
 def _has_place(entry: Entry) -> bool:
@@ -183,19 +182,6 @@ def _disagree(a: Splice, b: Splice) -> bool:
     if not is_one_place or isinstance(a.entry.source, PieceSource) or isinstance(b.entry.source, PieceSource):
         return True
     return not alike(a.replacement, b.replacement)
-
-
-def _distinct(splices: Sequence[Splice]) -> Iterator[Splice]:
-    """One of those that fill the same bytes."""
-    yield from splices[:1]
-    yield from (b for a, b in pairwise(splices) if b.begin >= a.end or b.end > a.end)
-
-
-def _patch_plain(file: ByteSource, replaced: Sequence[Splice], out: BinaryIO, watch: Watch) -> None:
-    copy_file(file, 0, out, 0, watch)
-    for splice in replaced:
-        out.seek(splice.begin)
-        _write(splice.source(), splice.end - splice.begin, out, watch)
 
 
 def _patch_zip(

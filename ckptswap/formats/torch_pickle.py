@@ -72,6 +72,14 @@ class Storage:
         return self.numel * dtypes.bits(self.dtype) // 8
 
 
+class Stretch(NamedTuple):
+    """Where a storage's bytes lie in a file, and how many there are."""
+
+    file: ByteSource
+    offset: int
+    size: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
     """A tensor as the pickle gives it, not checked yet; `offset` and `strides` count elements."""
@@ -82,6 +90,30 @@ class View:
     strides: tuple[int, ...]
     dtype: str
 
+    @property
+    def width(self) -> int:
+        """Bytes of an element."""
+        return dtypes.bits(self.dtype) // 8
+
+    @property
+    def end(self) -> int:
+        """Where it ends, in bytes from the beginning of its storage."""
+        if 0 in self.shape:
+            return 0
+        last = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+        return (self.offset + last + 1) * self.width
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Where it begins and ends, in bytes from where its storage's lie in the file; equal when it is empty."""
+        start, end = self.storage.start, self.end
+        return (start + self.offset * self.width, start + end) if end else (0, 0)
+
+    def place(self, stretch: Stretch) -> tuple[int, tuple[int, ...]]:
+        """Where it begins in a file in which its storage lies there, and its strides, in bytes."""
+        start = stretch.offset + self.storage.start + self.offset * self.width
+        return start, tuple(stride * self.width for stride in self.strides)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unreadable:
@@ -90,42 +122,31 @@ class Unreadable:
     why: str
 
 
-class Stretch(NamedTuple):
-    """Where a storage's bytes lie in a file, and how many there are."""
-
-    file: ByteSource
-    offset: int
-    size: int
-
-
 Locate = Callable[[Storage], Stretch]
 
 
-class Storages:
-    """The storages of one file, by the ids that its pickle gives them.
+class Storages(dict[str, Storage]):
+    """The storages of one file by their keys, and, called, by the ids that its pickle gives them.
 
     As in torch, the first id with a key says of which dtype its storage is; what later ones say of it is ignored.
     Legacy files add a view (key, offset, size) of a storage, which has a key of its own.
     """
 
-    def __init__(self) -> None:
-        self.first: dict[str, Storage] = {}
-
     def __call__(self, identity: Any) -> Storage:
         """The storage that a persistent id names; raises `ValueError` for an id of another form."""
         if not isinstance(identity, tuple) or len(identity) not in (5, 6) or identity[0] != "storage":
             raise ValueError("it refers to something that is not a storage")
-        _, kind, key, _, numel = identity[:5]
-        if not isinstance(kind, Global) or kind.name not in _STORAGE_NAMES or not _is_count((numel,)):
+        _, kind, key, _, numel, *view = identity
+        if not isinstance(kind, Global) or kind.name not in _STORAGE_NAMES or not are_counts((numel,)):
             raise ValueError("it refers to a storage of no known kind")
         mentioned = Storage(_storage_key(key), _STORAGE_NAMES[kind.name], numel, 0, ".Q" in kind.name)
-        root = self._known(mentioned.key, mentioned)
-        view = identity[5] if len(identity) == 6 else None
-        return root if view is None else self._known(*_part(root, mentioned, view))
-
-    def _known(self, key: str, mentioned: Storage) -> Storage:
-        known = self.first.setdefault(key, mentioned)
-        return known if known.numel else mentioned
+        root = self.setdefault(mentioned.key, mentioned)
+        root = root if root.numel else mentioned
+        if not view or view[0] is None:
+            return root
+        part_key, part = _part(root, mentioned, *view)
+        known = self.setdefault(part_key, part)
+        return known if known.numel else part
 
 
 def _storage_key(key: Any) -> str:
@@ -136,7 +157,7 @@ def _storage_key(key: Any) -> str:
 
 def _part(root: Storage, mentioned: Storage, view: Any) -> tuple[str, Storage]:
     """The key of a view of a storage, and the view."""
-    if not isinstance(view, tuple) or len(view) != 3 or not _is_count(view[1:]):
+    if not isinstance(view, tuple) or len(view) != 3 or not are_counts(view[1:]):
         raise ValueError("a storage's view has no sound place")
     width = dtypes.bits(mentioned.dtype) // 8
     if sum(view[1:]) * width > root.nbytes:
@@ -185,12 +206,6 @@ def _rebuild_subclass(arguments: tuple) -> Any:
 
 
 _BUILDERS: tuple[Build, ...] = (_rebuild, _rebuild_with_dtype)
-
-
-def _unreadable(why: str) -> Build:
-    return lambda arguments: Unreadable(why)
-
-
 _STORAGE_NAMES: Mapping[str, str] = {
     **{f"{module}.{name}Storage": dtype for module in ("torch", "torch.cuda") for name, dtype in STORAGES.items()},
     **dict.fromkeys(["torch.storage.UntypedStorage", "torch.UntypedStorage"], "U8"),
@@ -203,15 +218,16 @@ NAMES: Mapping[str, Build] = {
     **dict.fromkeys(_MAPS, plain_dict),
     "builtins.list": lambda arguments: [],
     "torch.Size": lambda arguments: _sizes(arguments[0]),
-    "torch._utils._rebuild_tensor": _rebuild,
-    "torch._utils._rebuild_tensor_v2": _rebuild,
+    **dict.fromkeys(["torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"], _rebuild),
     "torch._utils._rebuild_tensor_v3": _rebuild_with_dtype,
     "torch._utils._rebuild_parameter": lambda arguments: arguments[0],
     "torch._utils._rebuild_parameter_with_state": lambda arguments: arguments[0],
     "torch._tensor._rebuild_from_type_v2": _rebuild_subclass,
-    "torch._utils._rebuild_qtensor": _unreadable("quantized"),
-    "torch._utils._rebuild_sparse_tensor": _unreadable("sparse"),
-    "torch._utils._rebuild_meta_tensor_no_storage": _unreadable("on the meta device, without values"),
+    "torch._utils._rebuild_qtensor": lambda arguments: Unreadable("quantized"),
+    "torch._utils._rebuild_sparse_tensor": lambda arguments: Unreadable("sparse"),
+    "torch._utils._rebuild_meta_tensor_no_storage": lambda arguments: Unreadable(
+        "on the meta device, without values"
+    ),
 }
 """Every global that a torch file may ask for, and what stands in for it."""
 
@@ -221,31 +237,16 @@ def view_fault(view: View, available: int) -> str | None:
     fault = dtypes.shape_fault(view.shape)
     if fault:
         return f"has {fault}"
-    if len(view.strides) != len(view.shape) or not _is_count((view.offset, *view.strides)):
+    if len(view.strides) != len(view.shape) or not are_counts((view.offset, *view.strides)):
         return "has impossible strides"
     storage = view.storage
     if storage.start + storage.nbytes > available:
         return f"wants a storage of {storage.start + storage.nbytes:,} B, but {available:,} are there"
-    if _end(view) > storage.nbytes:
+    if view.end > storage.nbytes:
         return "reaches beyond its storage"
     return None
 
 
-def _end(view: View) -> int:
-    """Where a view ends, in bytes from the beginning of its storage."""
-    if 0 in view.shape:
-        return 0
-    last = view.offset + sum((size - 1) * stride for size, stride in zip(view.shape, view.strides, strict=True))
-    return (last + 1) * (dtypes.bits(view.dtype) // 8)
-
-
-def span(view: View) -> tuple[int, int]:
-    """Where a view begins and ends, in bytes from where its storage's lie in the file; equal when it is empty."""
-    if not _end(view):
-        return 0, 0
-    begin = view.storage.start + view.offset * (dtypes.bits(view.dtype) // 8)
-    return begin, view.storage.start + _end(view)
-
-
-def _is_count(values: Any) -> bool:
+def are_counts(values: Any) -> bool:
+    """Whether these are whole numbers that a file may count by."""
     return all(type(value) is int and 0 <= value < 2**63 for value in values)

@@ -6,14 +6,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, Tensor
 from ckptswap.errors import FormatError
 from ckptswap.formats.pickles import Inert, shown
-from ckptswap.formats.state_dict import StateDict, refuse_inflated
+from ckptswap.formats.state_dict import StateDict, parts, refuse_inflated
 from ckptswap.formats.strided import strided
-from ckptswap.formats.torch_pickle import Locate, Unreadable, View, span, view_fault
-from ckptswap.formats.unread import parts
+from ckptswap.formats.torch_pickle import Locate, Unreadable, View, view_fault
 from ckptswap.storage import ByteSource
 from ckptswap.ties import Extent, Ties
 
@@ -28,13 +26,18 @@ def checkpoint_of(content: Any, locate: Locate, file: ByteSource, format: str, *
     tensors = [_tensor(name, view, locate, file.name) for name, view in state.tensors.items()]
     held = {view.storage.key: locate(view.storage).size for view in state.tensors.values()}
     refuse_inflated(tensors, sum(held.values()), file.name)
-    ties = Ties.of({name: _extent(view) for name, view in state.tensors.items()})
+    extents = {}
+    for name, view in state.tensors.items():
+        steps = tuple((size, step) for size, step in zip(view.shape, view.strides, strict=True) if size > 1)
+        begin, end = view.span
+        extents[name] = Extent(view.storage.key, begin, end, (view.shape, steps, view.dtype), steps)
+    ties = Ties.of(extents)
     _refuse_faulty(state, locate, file.name)
     return Checkpoint(
         tensors,
         path=file.name,
         format=format,
-        notes=[*state.notes(), *([str(ties)] if ties else [])],
+        notes=[*state.notes, *([str(ties)] if ties else [])],
         sources=[file],
         unread=state.unread,
         ties=ties,
@@ -55,34 +58,25 @@ def _is_tensor(value: Any) -> bool:
 
 def _tensor(name: str, view: View | Unreadable, locate: Locate, where: str) -> Tensor:
     if isinstance(view, Unreadable):
-        raise FormatError(
-            f"{where}: tensor {shown(name)!r} is {view.why}", remedy="save it dense, as plain numbers"
-        )
+        why = f"{where}: tensor {shown(name)!r} is {view.why}"
+        raise FormatError(why, remedy="save it dense, as plain numbers")
     stretch = locate(view.storage)
     fault = view_fault(view, stretch.size)
     if fault:
         raise FormatError(f"{where} is damaged", remedy=f"tensor {shown(name)!r} {fault}")
-    width = dtypes.bits(view.dtype) // 8
-    steps = tuple(stride * width for stride in view.strides)
-    start = stretch.offset + view.storage.start + view.offset * width
-    return Tensor(name, view.shape, view.dtype, strided(stretch.file, start, view.shape, steps, width))
-
-
-def _extent(view: View) -> Extent:
-    """Where a view lies in its storage."""
-    steps = [(size, step) for size, step in zip(view.shape, view.strides, strict=True) if size > 1]
-    return Extent(view.storage.key, *span(view), (view.shape, tuple(steps), view.dtype), tuple(steps))
+    start, strides = view.place(stretch)
+    return Tensor(name, view.shape, view.dtype, strided(stretch.file, start, view.shape, strides, view.width))
 
 
 def _refuse_faulty(state: StateDict, locate: Locate, where: str) -> None:
-    seen: set[int] = set()
-    for _, held in _links(state.content):
-        if isinstance(held, View) and id(held) not in seen:
-            seen.add(id(held))
-            fault = _fault(held, locate)
-            if fault:
-                [key, *_] = _keys(state, lambda view, faulty=held: view is faulty)  # type: ignore[misc]
-                raise FormatError(f"{where} is damaged", remedy=f"a tensor under {key!r} {fault}")
+    for held in {id(held): held for _, held in _links(state.content) if isinstance(held, View)}.values():
+        try:
+            fault = view_fault(held, locate(held.storage).size)
+        except FormatError as error:
+            fault = f"cannot be read ({error.remedy})"
+        if fault:
+            [key, *_] = _keys(state, lambda view, faulty=held: view is faulty)  # type: ignore[misc]
+            raise FormatError(f"{where} is damaged", remedy=f"a tensor under {key!r} {fault}")
 
 
 def _keys(state: StateDict, is_meant: Callable[[View], bool]) -> list[str]:
@@ -98,13 +92,6 @@ def _keys(state: StateDict, is_meant: Callable[[View], bool]) -> list[str]:
         reached.update(above)
         pending.extend(above)
     return [shown(key) for key, value in state.around if id(value) in reached]
-
-
-def _fault(view: View, locate: Locate) -> str | None:
-    try:
-        return view_fault(view, locate(view.storage).size)
-    except FormatError as error:
-        return f"cannot be read ({error.remedy})"
 
 
 def _links(content: Any) -> Iterator[tuple[Any, Any]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.errors import FormatError
-from ckptswap.formats.archive import ZIP_MAGIC, Archive, ZipChecksums
+from ckptswap.formats.archive import ZIP_MAGIC, Archive, ZipChecksums, add_bytes, add_member
 from ckptswap.formats.format import Format
 from ckptswap.formats.objects import strings
 from ckptswap.formats.pickles import INSTRUCTIONS_MOST, PICKLE_MOST, read_pickle
@@ -24,7 +24,6 @@ from ckptswap.formats.strided import contiguous
 from ckptswap.formats.target import Target
 from ckptswap.formats.torch_pickle import DTYPES, NAMES, STORAGES, Locate, Storage, Storages, Stretch
 from ckptswap.formats.torch_tensors import SUFFIXES, checkpoint_of
-from ckptswap.formats.zip_writer import add_bytes, add_member
 from ckptswap.storage import ByteSource, Folder
 
 METADATA = "ckptswap/metadata.json"
@@ -45,17 +44,23 @@ def open_torch_zip(file: ByteSource, folder: Folder | None = None) -> Checkpoint
     """Open lazily: only the pickle is read. Raises `FormatError` for what is damaged, hostile, or TorchScript."""
     archive = Archive(file)
     content, locate = read_content(archive)
-    checksums = [ZipChecksums([file])]
-    return checkpoint_of(content, locate, file, FORMAT.name, metadata=_metadata(archive), checksums=checksums)
+    return checkpoint_of(content, locate, file, FORMAT.name, metadata=_metadata(archive),
+                         checksums=[ZipChecksums([file])])  # fmt: skip
 
 
 def read_content(archive: Archive, instructions: int | None = None) -> tuple[object, Locate]:
     """What an archive's pickle holds, inert, and where its storages lie. The pickle has at most so many
     instructions (by default some for each record)."""
     prefix = prefix_of(archive)
-    counted = INSTRUCTIONS_MOST + INSTRUCTIONS_A_RECORD * len(archive.members)
-    most = counted if instructions is None else instructions
-    return _content(archive, prefix, most), _locator(archive, prefix)
+    most = instructions or INSTRUCTIONS_MOST + INSTRUCTIONS_A_RECORD * len(archive.members)
+    raw = archive.read(f"{prefix}/data.pkl", PICKLE_MOST, ignore_crc=NO_CRC)
+    content = read_pickle(io.BytesIO(raw), NAMES, Storages(), where=archive.file.name, most=most)
+
+    def locate(storage: Storage) -> Stretch:
+        member = archive.stored(f"{prefix}/data/{storage.key}")
+        return Stretch(archive.file, member.offset, member.size)
+
+    return content, locate
 
 
 def prefix_of(archive: Archive) -> str:
@@ -76,19 +81,6 @@ def prefix_of(archive: Archive) -> str:
     if order in archive and archive.read(order, 16, ignore_crc=NO_CRC) != b"little":
         raise FormatError(f"{where} was saved big-endian", remedy="save it again on a little-endian machine")
     return prefix
-
-
-def _content(archive: Archive, prefix: str, instructions: int) -> object:
-    raw = archive.read(f"{prefix}/data.pkl", PICKLE_MOST, ignore_crc=NO_CRC)
-    return read_pickle(io.BytesIO(raw), NAMES, Storages(), where=archive.file.name, most=instructions)
-
-
-def _locator(archive: Archive, prefix: str) -> Locate:
-    def locate(storage: Storage) -> Stretch:
-        member = archive.stored(f"{prefix}/data/{storage.key}")
-        return Stretch(archive.file, member.offset, member.size)
-
-    return locate
 
 
 def _metadata(archive: Archive) -> dict[str, str]:

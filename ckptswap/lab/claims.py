@@ -7,7 +7,7 @@ Student's t over seeds. Sources of the claims: arXiv:2008.03414 (1–5), arXiv:2
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -39,10 +39,12 @@ VERY = 10 * TOLERANCE
 LEAST = 5
 """Seeds that a claim takes; networks too, where these are the observations."""
 STAYS = 0.1
+BIASES = ("bias-before-norm", "bias-without-norm")
 VARIANTS = ("unet-sgd", "unet-frozen-bias")
 """Other ways of training a network that is there already: no networks of their own."""
 
 Values = Sequence[float | None]
+Part = Callable[[Sequence[Pair]], Condition]
 
 
 class Claim:
@@ -53,7 +55,7 @@ class Claim:
         name: str,
         text: str,
         rule: str,
-        *parts: Callable[[Sequence[Pair]], Condition],
+        *parts: Part,
         speaks_of: Callable[[Sequence[Pair]], bool] = lambda pairs: True,
     ) -> None:
         self.judge = lambda pairs: judged(name, text, rule, [part(pairs) for part in parts])
@@ -75,24 +77,20 @@ def claims(pairs: Sequence[Pair]) -> list[Judged]:
     >>> claims([])
     []
     """
+    groups: list[tuple[str | None, str | None, list[Pair], Sequence[Claim]]] = [
+        (*network, CLAIMS) for network in by_network(pairs)
+    ]
+    for arm in dict.fromkeys(pair.arm for pair in pairs):
+        groups.append((arm, None, [pair for pair in pairs if pair.arm == arm], OF_NETWORKS))
+    for init in dict.fromkeys(pair.init for pair in pairs):
+        alike = [pair for pair in pairs if pair.init == init and pair.arm not in VARIANTS]
+        groups.append((None, init, alike, OVER_NETWORKS))
     return [
         Judged(arm, init, claim.judge(group))
-        for arm, init, group, known in _groups(pairs)
+        for arm, init, group, known in groups
         for claim in known
         if claim.speaks_of(group)
     ]
-
-
-def _groups(pairs: Sequence[Pair]) -> Iterator[tuple[str | None, str | None, list[Pair], Sequence[Claim]]]:
-    for arm, init, group in by_network(pairs):
-        yield arm, init, group, CLAIMS
-    for arm in dict.fromkeys(pair.arm for pair in pairs):
-        yield arm, None, [pair for pair in pairs if pair.arm == arm], OF_NETWORKS
-    for init in dict.fromkeys(pair.init for pair in pairs):
-        yield None, init, [pair for pair in pairs if pair.init == init and pair.arm not in VARIANTS], OVER_NETWORKS
-
-
-# Parts -----------------------------------------------------------------------------------------------------------
 
 
 def above(name: str, values: Values, bound: float, level: float = LEVEL, bounds: Bounds = UNBOUNDED) -> Condition:
@@ -114,12 +112,9 @@ def _placed(
 ) -> Condition:
     known = [value for value in values if value is not None]
     interval = seeds_interval(known, level, bounds) if known else None
-    numbers: dict[str, Number] = {
-        name: interval.estimate if interval else None,
-        f"{name}.low": interval.low if interval else None,
-        f"{name}.high": interval.high if interval else None,
-        f"{name}.n": len(known),
-    }
+    ends = (interval.estimate, interval.low, interval.high) if interval else (None, None, None)
+    numbers: dict[str, Number] = dict(zip((name, f"{name}.low", f"{name}.high"), ends, strict=True))
+    numbers[f"{name}.n"] = len(known)
     if interval is None or interval.low is None or interval.high is None or len(known) < LEAST:
         return Condition("open", numbers, f"{name} has {len(known)} values, and a claim takes {LEAST}")
     return Condition(judge(interval.low, interval.high)[0], numbers)
@@ -131,50 +126,29 @@ def _per_pair(
     value: Callable[[Pair], float | None],
     bound: float = 0.0,
     bounds: Bounds = UNBOUNDED,
-) -> Callable[[Sequence[Pair]], Condition]:
+) -> Part:
     """A part about a number that each pair has."""
     return lambda pairs: judge(name, [value(pair) for pair in pairs], bound, bounds=bounds)
 
 
-def _whole(kind: str) -> Callable[[Sequence[Pair]], Condition]:
+def _whole(kind: str) -> Part:
     return _per_pair(below, kind, _share(kind), TOLERANCE)
 
 
-def _verdicts(pairs: Sequence[Pair], *kinds: str) -> tuple[dict[str, int], str]:
-    """How many cells lie below the tolerance, and above it, by intervals that hold all at once (Bonferroni)."""
-    cells: dict[tuple[str, str], list[float]] = {}
-    for cell in (cell for pair in pairs for cell in pair.cells if cell.kind in kinds):
-        cells.setdefault((cell.layer, cell.kind), []).append(cell.share)
-    level = 1 - (1 - LEVEL) / max(len(cells), 1)
-    states = [below("cell", shares, TOLERANCE, level).state for shares in cells.values()]
-    counts = {"cells": len(cells), "reusable": states.count("upheld"), "sensitive": states.count("refuted")}
-    few = not cells or min(map(len, cells.values())) < LEAST
-    return counts, f"{_cells_of(*kinds)}: not every cell has {LEAST} seeds" if few else ""
+def _cells(judge: Callable[[str, dict[str, int], str], Condition], *kinds: str) -> Part:
+    """A part about how many cells lie below the tolerance, and above it, by intervals that hold all at once."""
 
-
-def _cells_of(*kinds: str) -> str:
-    return f"cells of {' and '.join(kinds)}"
-
-
-def _reusable_cells(*kinds: str) -> Callable[[Sequence[Pair]], Condition]:
     def part(pairs: Sequence[Pair]) -> Condition:
-        counts, why = _verdicts(pairs, *kinds)
-        state = all_reusable(counts, why)
-        return Condition(state, _named(counts, *kinds), "" if state == "refuted" else why)
+        cells: dict[tuple[str, str], list[float]] = {}
+        for cell in (cell for pair in pairs for cell in pair.cells if cell.kind in kinds):
+            cells.setdefault((cell.layer, cell.kind), []).append(cell.share)
+        level = 1 - (1 - LEVEL) / max(len(cells), 1)  # Bonferroni
+        states = [below("cell", shares, TOLERANCE, level).state for shares in cells.values()]
+        counts = {"cells": len(cells), "reusable": states.count("upheld"), "sensitive": states.count("refuted")}
+        name, are_few = f"cells of {' and '.join(kinds)}", min(map(len, cells.values()), default=0) < LEAST
+        return judge(name, counts, f"{name}: not every cell has {LEAST} seeds" if are_few else "")
 
     return part
-
-
-def _half_sensitive(pairs: Sequence[Pair], kind: str = "conv.weight") -> Condition:
-    counts, why = _verdicts(pairs, kind)
-    return Condition("open" if why else half(counts), _named(counts, kind), why)
-
-
-def _named(counts: dict[str, int], *kinds: str) -> dict[str, Number]:
-    return {f"{_cells_of(*kinds)}.{name}": count for name, count in counts.items()}
-
-
-# What a pair has -------------------------------------------------------------------------------------------------
 
 
 def _share(kind: str) -> Callable[[Pair], float | None]:
@@ -187,10 +161,9 @@ def _gap(pair: Pair, *kinds: str) -> float | None:
 
 
 def _gap_of_cells(pair: Pair) -> float | None:
-    def share(kinds: Sequence[str]) -> float | None:
-        return mean(cell.share for cell in pair.cells if cell.kind in kinds)
-
-    return minus(share(STATISTICS), share(AFFINE))
+    return minus(
+        *(mean(cell.share for cell in pair.cells if cell.kind in kinds) for kinds in (STATISTICS, AFFINE))
+    )
 
 
 def _by_depth(pair: Pair, kind: str = "conv.weight") -> float | None:
@@ -202,10 +175,6 @@ def _ahead(pair: Pair, kind: str = "conv.weight") -> float | None:
     others = [share for name, share in pair.noise.items() if name != kind]
     known = [share for share in others if share is not None]  # one that failed may be the largest
     return minus(pair.noise.get(kind), max(known)) if known and len(known) == len(others) else None
-
-
-def _before_minus_others(pair: Pair) -> float | None:
-    return minus(pair.groups.get("bias-before-norm"), pair.groups.get("bias-without-norm"))
 
 
 def _alone_minus_together(pair: Pair) -> float | None:
@@ -232,7 +201,6 @@ def _apart_by_start(pairs: Sequence[Pair], kind: str = "conv.bias") -> Values:
 
 
 def _correlations(pairs: Sequence[Pair]) -> Values:
-    """Of every network, the mean over seeds."""
     groups = [group for _, _, group in by_network(pairs)]
     return [mean_of_known(kind_correlation(pair, "rmse") for pair in group) for group in groups]
 
@@ -280,7 +248,7 @@ CLAIMS = (
         "(Bonferroni), not supported when one is above",
         *map(_whole, AFFINE),
         _per_pair(below, "both together", lambda pair: pair.groups.get("affine"), TOLERANCE),
-        _reusable_cells(*AFFINE),
+        _cells(all_reusable, *AFFINE),
     ),
     Claim(
         "conv-weight-very-sensitive",
@@ -288,7 +256,7 @@ CLAIMS = (
         f"conv.weight: above {VERY:g}; at least half of its cells above {TOLERANCE}, not supported when more than "
         "half are below (Bonferroni)",
         _per_pair(above, "conv.weight", _share("conv.weight"), VERY),
-        _half_sensitive,
+        _cells(half, "conv.weight"),
     ),
     Claim(
         "conv-weight-early-layers-matter-more",
@@ -308,13 +276,13 @@ CLAIMS = (
         f"conv.bias: below {TOLERANCE}; all of its cells: below {TOLERANCE} (Bonferroni), not supported when one "
         "is above",
         _whole("conv.bias"),
-        _reusable_cells("conv.bias"),
+        _cells(all_reusable, "conv.bias"),
     ),
     Claim(
         "conv-bias-harm-lies-before-norm",
         "What harm biases do is done by those before batch norm.",
         "share of all biases before batch norm minus that of all others: above 0",
-        _per_pair(above, "before minus others", _before_minus_others),
+        _per_pair(above, "before minus others", lambda pair: minus(*map(pair.groups.get, BIASES))),
         speaks_of=_has_bias_before_norm,
     ),
     Claim(
@@ -374,10 +342,7 @@ OVER_NETWORKS = (
         "A threshold on RMSE tells reusable cells from others in a network that it was not fitted on.",
         "balanced accuracy on the network left out, mean over kinds, minus 0.5: above 0",
         lambda pairs: above(
-            "balanced accuracy minus 0.5",
-            list(threshold_gains(pairs, "rmse").values()),
-            0.0,
-            bounds=(-0.5, 0.5),
+            "balanced accuracy minus 0.5", [*threshold_gains(pairs, "rmse").values()], 0.0, bounds=(-0.5, 0.5)
         ),
     ),
 )

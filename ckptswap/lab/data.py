@@ -88,11 +88,8 @@ def _volume() -> tuple[np.ndarray, np.ndarray]:
 
     Kept in the user's cache: nilearn's import and mask take five seconds, which each command would spend anew.
     """
-    kept = _kept()
-    with (
-        contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile),
-        open(kept, "rb") as file,
-    ):
+    kept, faults = _kept(), (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+    with contextlib.suppress(*faults), open(kept, "rb") as file:
         slices = np.load(file)
         return slices["images"], slices["masks"].astype(np.int64)
     template, mask = _templates()

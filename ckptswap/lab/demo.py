@@ -16,7 +16,8 @@ from ckptswap.errors import RunError
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.atomic import write_text
 from ckptswap.lab.findings import judge
-from ckptswap.lab.train import Training, TrainSpec, load_samples, recipe
+from ckptswap.lab.train import Training, load_samples, recipe
+from ckptswap.lab.trainspec import TrainSpec
 from ckptswap.plainfiles import read_plain
 from ckptswap.shell import joined
 from ckptswap.sweep.analysis import load_analysis
@@ -33,13 +34,8 @@ SEGMENT = TrainSpec("segment", model_args={"width": 12, "depth": 3}, data_args={
 HELD_OUT = TaskSpec(data="lab:mni", data_args={"part": "test"}, metrics=("dice",), batch_size=8, threads=2)
 BY = (("kind",), ("layer", "kind"))
 
-INIT, SEGMENTED, RECONSTRUCTED, RUN, COMMANDS = (
-    "init.safetensors",
-    "segment.safetensors",
-    "reconstruct.safetensors",
-    "run",
-    "commands.sh",
-)
+INIT, SEGMENTED, RECONSTRUCTED = "init.safetensors", "segment.safetensors", "reconstruct.safetensors"
+RUN, COMMANDS = "run", "commands.sh"
 
 Progress = Callable[[str, int, int, str], None]
 """Called with the stage (`train segment`, `train reconstruct`, `sweep`), what is done of how much, a remark."""
@@ -103,13 +99,10 @@ def _refuse_occupied(folder: Path, segment: TrainSpec) -> None:
     refuse_occupied(folder / RUN)
     first, second = trainings(segment)
     for path, training in ((folder / INIT, first), (folder / first.file, first), (folder / second.file, second)):
-        if path.exists() and _recipe_of(path) != recipe(training.spec):
-            raise _made_otherwise(path)
-
-
-def _recipe_of(path: Path) -> str | None:
-    with open_checkpoint(path) as checkpoint:
-        return checkpoint.metadata.get("ckptswap.train")
+        if path.exists():
+            with open_checkpoint(path) as checkpoint:
+                if checkpoint.metadata.get("ckptswap.train") != recipe(training.spec):
+                    raise _made_otherwise(path)
 
 
 def _made_otherwise(path: Path) -> RunError:
@@ -126,17 +119,20 @@ def _train(training: Training, folder: Path, tell: Progress) -> None:
         training.run(folder, lambda step, loss: tell(stage, step, steps, f"loss {loss:.4f}"))
 
 
-# By hand --------------------------------------------------------------------------------------------------------
-
-
 def commands(segment: TrainSpec = SEGMENT, held_out: TaskSpec = HELD_OUT) -> str:
     """A shell script that does by hand what the demo does; start it inside an empty folder.
 
     >>> print(commands().splitlines()[-1][:63])
     ckptswap sweep --from reconstruct.safetensors --to segment.safe
     """
-    lines = [*map(_train_command, trainings(segment)), _sweep_command(held_out)]
-    return "\n".join(["#!/bin/sh", "set -e", *(joined(line) for line in lines)]) + "\n"
+    lines = [_train_command(training) for training in trainings(segment)]
+    lines.append([
+        *("ckptswap", "sweep", "--from", RECONSTRUCTED, "--to", SEGMENTED),
+        *("--data", str(held_out.data), *_args("--data-args", held_out.data_args)),
+        *("--metric", ",".join(held_out.metrics), *(word for way in BY for word in ("--by", ",".join(way)))),
+        *("--batch-size", str(held_out.batch_size), "--threads", str(held_out.threads), "--run", RUN),
+    ])  # fmt: skip
+    return "\n".join(["#!/bin/sh", "set -e", *map(joined, lines)]) + "\n"
 
 
 def _train_command(training: Training) -> list[str]:
@@ -147,15 +143,6 @@ def _train_command(training: Training) -> list[str]:
         *("--data", spec.data, *_args("--data-args", spec.data_args)),
         *("--steps", str(spec.steps), "--batch-size", str(spec.batch_size), "--lr", str(spec.lr)),
         *("--seed", str(spec.seed), "--threads", str(spec.threads), *init, "-o", training.file),
-    ]
-
-
-def _sweep_command(spec: TaskSpec) -> list[str]:
-    return [
-        *("ckptswap", "sweep", "--from", RECONSTRUCTED, "--to", SEGMENTED),
-        *("--data", str(spec.data), *_args("--data-args", spec.data_args), "--metric", ",".join(spec.metrics)),
-        *(word for way in BY for word in ("--by", ",".join(way))),
-        *("--batch-size", str(spec.batch_size), "--threads", str(spec.threads), "--run", RUN),
     ]
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.lab.train import Training, TrainSpec
-from ckptswap.scoring.calibration import Calibration
+from ckptswap.lab.train import Training
+from ckptswap.lab.trainspec import TrainSpec
+from ckptswap.scoring.variant import Calibration
 from ckptswap.selection import Selection
 from ckptswap.sweep.plan import By
 from ckptswap.sweep.result import Mode
@@ -92,20 +93,9 @@ class Experiment:
 
     def trainings(self, unit: Unit) -> list[Training]:
         """The three trainings of a unit, in the order in which they need each other."""
-        arm = unit.arm
-        segment = TrainSpec(
-            "segment",
-            model=arm.model,
-            model_args=arm.model_args,
-            **self._data("train"),
-            steps=self.steps,
-            batch_size=self.batch_size,
-            lr=arm.lr,
-            seed=unit.seed,
-            threads=1,
-            optimizer=arm.optimizer,
-            freeze=arm.freeze,
-        )
+        of_arm = {name: value for name, value in vars(unit.arm).items() if name != "name"}
+        how: dict[str, Any] = {"steps": self.steps, "batch_size": self.batch_size, "seed": unit.seed, "threads": 1}
+        segment = TrainSpec("segment", **of_arm, **how, **self._data("train"))
         encode = replace(segment, task="reconstruct")
         return [
             Training("segment", segment, save_init=INIT),
@@ -138,29 +128,24 @@ def stages(recipient: Checkpoint, before_norm: Mapping[str, str]) -> list[Stage]
     """
     biases = [entry for entry in recipient.values() if entry.kind == "conv.bias"]
     means = [entry.name for entry in recipient.values() if entry.kind == "bn.running_mean"]
-    affine = [entry.name for entry in recipient.values() if entry.kind in ("bn.weight", "bn.bias")]
     before = [entry.name for entry in biases if entry.layer in before_norm]
-    rest = [entry.name for entry in biases if entry.layer not in before_norm]
     groups = {
-        "affine": affine,
+        "affine": [entry.name for entry in recipient.values() if entry.kind in ("bn.weight", "bn.bias")],
         "bias-before-norm": before,
-        "bias-without-norm": rest,
+        "bias-without-norm": [entry.name for entry in biases if entry.layer not in before_norm],
         "bias-and-mean": [*before, *means] if before else [],
     }
-    return [
+    planned = [
         Stage("cells", (("layer", "kind"),), is_screened=True),
         Stage("kinds", (("kind",),), donors=(SHUFFLE, NOISE), is_recalibrated=True),
         Stage("prefix", (("layer",),), mode="prefix"),
         Stage("back", (("kind",),), is_back=True),
-        *(
-            Stage(name, (("all",),), Selection.exactly(names), is_recalibrated=name != "bias-and-mean")
-            for name, names in groups.items()
-            if names
-        ),
     ]
-
-
-# The two that the command offers ---------------------------------------------------------------------------------
+    for name, names in groups.items():
+        if names:
+            is_recalibrated = name != "bias-and-mean"
+            planned.append(Stage(name, (("all",),), Selection.exactly(names), is_recalibrated=is_recalibrated))
+    return planned
 
 
 def quick(data: str | None = None) -> Experiment:

@@ -106,30 +106,22 @@ def _weights(rows: Mapping[str, Mapping[int, Row]]) -> dict[int, float]:
 
 def _reusable(result: SweepResult, kind: str) -> list[Condition]:
     """Two parts: the whole kind, and its cells."""
-    row, why = _whole(result, kind)
-    numbers = _row_numbers(kind, row)
-    whole = Condition("open", numbers, why)
+    row, numbers, why = _whole(result, kind)
+    states: Mapping[Verdict | None, State] = {"reusable": "upheld", "sensitive": "refuted"}
+    state: State = "open"
     if row is not None and not why:
-        states: Mapping[Verdict | None, State] = {"reusable": "upheld", "sensitive": "refuted"}
-        whole = Condition(states.get(row.verdict, "open"), numbers, beyond(row.sim_low, row.sim_high, 0.0)[1])
-    counts, why = _counts(result, kind)
-    state = all_reusable(counts, why)
-    return [whole, Condition(state, _named(kind, counts), "" if state == "refuted" else why)]
+        state, why = states.get(row.verdict, "open"), beyond(row.sim_low, row.sim_high, 0.0)[1]
+    return [Condition(state, numbers, why), all_reusable(kind, *_counts(result, kind))]
 
 
 def _very_sensitive(result: SweepResult, kind: str) -> list[Condition]:
     """Two parts: the whole kind, and half of its cells."""
     bound = VERY * result.tolerance
-    row, why = _whole(result, kind)
+    row, numbers, why = _whole(result, kind)
     state: State = "open"
     if row is not None and not why:
         state, why = beyond(row.sim_low, row.sim_high, bound)
-    whole = Condition(state, {**_row_numbers(kind, row), "bound": bound}, why)
-    counts, why = _counts(result, kind)
-    return [whole, Condition("open" if why else half(counts), _named(kind, counts), why)]
-
-
-# Rows ----------------------------------------------------------------------------------------------
+    return [Condition(state, {**numbers, "bound": bound}, why), half(kind, *_counts(result, kind))]
 
 
 def _rows(result: SweepResult, kind: str, *, whole: bool) -> dict[int, Row]:
@@ -139,11 +131,12 @@ def _rows(result: SweepResult, kind: str, *, whole: bool) -> dict[int, Row]:
     return {at: rows[at] for at in sorted(first.values())}
 
 
-def _whole(result: SweepResult, kind: str) -> tuple[Row | None, str]:
-    """The whole kind's row, and why it cannot speak ('' when it can)."""
+def _whole(result: SweepResult, kind: str) -> tuple[Row | None, dict[str, Number], str]:
+    """The whole kind's row, its numbers, and why it cannot speak ('' when it can)."""
     rows = _rows(result, kind, whole=True)
     row = next(iter(rows.values()), None)
-    return row, _untested({kind: rows}, whole=True) or _without_drop([row] if row else [])
+    numbers = {f"{kind}.{name}": getattr(row, name, None) for name in ("drop", "sim_low", "sim_high")}
+    return row, numbers, _untested({kind: rows}, whole=True) or _without_drop([row] if row else [])
 
 
 def _counts(result: SweepResult, kind: str) -> tuple[dict[str, int], str]:
@@ -176,15 +169,6 @@ def _without_drop(rows: Sequence[Row]) -> str:
     )
 
 
-def _named(kind: str, counts: Mapping[str, int]) -> dict[str, Number]:
-    return {f"{kind}.{name}": count for name, count in counts.items()}
-
-
-def _row_numbers(kind: str, row: Row | None) -> dict[str, Number]:
-    return {f"{kind}.{name}": getattr(row, name, None) for name in ("drop", "sim_low", "sim_high")}
-
-
 def _mean(drops: Sequence[float | None]) -> float | None:
-    """The mean, or None when there is nothing to average or a drop is missing."""
     known = [drop for drop in drops if drop is not None]
     return sum(known) / len(known) if known and len(known) == len(drops) else None

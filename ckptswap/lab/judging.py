@@ -23,27 +23,24 @@ class Condition:
 
 
 def judged(claim: str, text: str, rule: str, parts: Sequence[Condition]) -> Finding:
-    """Judge a claim, with the numbers of its parts, and a rule that tells what was in the way.
+    """Judge a claim by its parts: supported when all are upheld, not supported when any is refuted.
 
-    >>> judged("c", "It holds.", "always", [Condition("upheld", {"n": 1}), Condition("open", {}, "why")]).verdict
+    Its rule tells what was in the way, too.
+
+    >>> parts = [Condition("upheld", {"n": 1}), Condition("open", {}, "why")]
+    >>> judged("c", "It holds.", "always", parts).verdict
     'undecided'
+    >>> judged("c", "It holds.", "always", [*parts, Condition("refuted", {})]).verdict
+    'not supported'
     """
     reasons = dict.fromkeys(part.why for part in parts if part.why)
     if reasons:
         rule = f"{rule}. Open here: {'; '.join(reasons)}"
     numbers = {name: number for part in parts for name, number in part.numbers.items()}
-    return Finding(claim, text, rule, numbers, verdict([part.state for part in parts]))
-
-
-def verdict(states: Sequence[State]) -> Literal["supported", "not supported", "undecided"]:
-    """Tell whether all parts are upheld, any refuted, or neither.
-
-    >>> verdict(["upheld", "refuted", "open"])
-    'not supported'
-    """
+    states = {part.state for part in parts}
     if "refuted" in states:
-        return "not supported"
-    return "undecided" if "open" in states else "supported"
+        return Finding(claim, text, rule, numbers, "not supported")
+    return Finding(claim, text, rule, numbers, "undecided" if "open" in states else "supported")
 
 
 def beyond(low: float | None, high: float | None, bound: float) -> tuple[State, str]:
@@ -59,26 +56,31 @@ def beyond(low: float | None, high: float | None, bound: float) -> tuple[State, 
     return ("refuted", "") if high <= bound else ("open", "")
 
 
-def half(counts: Mapping[str, int]) -> State:
-    """Place a kind's cells: at least half sensitive is upheld, more than half reusable refuted.
+def half(name: str, counts: Mapping[str, int], why: str) -> Condition:
+    """Place a kind's cells: at least half sensitive is upheld, more than half reusable refuted; open with a `why`.
 
-    >>> half({"cells": 4, "sensitive": 2, "reusable": 2}), half({"cells": 4, "sensitive": 0, "reusable": 3})
-    ('upheld', 'refuted')
+    >>> half("cells", {"cells": 4, "sensitive": 0, "reusable": 3}, "").state
+    'refuted'
     """
-    if 2 * counts["sensitive"] >= counts["cells"]:
-        return "upheld"
-    return "refuted" if 2 * counts["reusable"] > counts["cells"] else "open"
+    is_upheld = 2 * counts["sensitive"] >= counts["cells"]
+    state: State = "upheld" if is_upheld else "refuted" if 2 * counts["reusable"] > counts["cells"] else "open"
+    return Condition("open" if why else state, _named(name, counts), why)
 
 
-def all_reusable(counts: Mapping[str, int], why: str) -> State:
+def all_reusable(name: str, counts: Mapping[str, int], why: str) -> Condition:
     """Place a kind's cells: all reusable is upheld, unless there is a reason against it; one sensitive refutes.
 
-    >>> all_reusable({"cells": 2, "sensitive": 1, "reusable": 1}, "too few seeds")
+    >>> all_reusable("cells", {"cells": 2, "sensitive": 1, "reusable": 1}, "too few seeds").state
     'refuted'
     """
     if counts["sensitive"]:
-        return "refuted"
-    return "upheld" if counts["reusable"] == counts["cells"] and not why else "open"
+        return Condition("refuted", _named(name, counts))
+    is_upheld = counts["reusable"] == counts["cells"] and not why
+    return Condition("upheld" if is_upheld else "open", _named(name, counts), why)
+
+
+def _named(name: str, counts: Mapping[str, int]) -> dict[str, Number]:
+    return {f"{name}.{part}": count for part, count in counts.items()}
 
 
 def mean(values: Iterable[float | None]) -> float | None:

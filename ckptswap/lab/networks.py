@@ -20,19 +20,29 @@ from torch.nn import functional as F
 from ckptswap.errors import ModelError, near
 
 
-class DoubleConv(nn.Module):
-    """Twice a 3×3 convolution, batch norm and ReLU; keeps H and W."""
+class ConvNorm(nn.Module):
+    """A convolution, batch norm and ReLU."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, size: int = 3, stride: int = 1, dilation: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        padding = size // 2 * dilation
+        self.conv1 = nn.Conv2d(inputs, outputs, size, stride, padding=padding, dilation=dilation)
         self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn1(self.conv1(x)))
+
+
+class DoubleConv(ConvNorm):
+    """Twice a 3×3 convolution, batch norm and ReLU; keeps H and W unless the first has a stride."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__(inputs, outputs, stride=stride, dilation=dilation)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=dilation, dilation=dilation)
         self.bn2 = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(x)))
+        return F.relu(self.bn2(self.conv2(super().forward(x))))
 
 
 class UpStage(DoubleConv):
@@ -78,27 +88,11 @@ class UNet(nn.Module):
         return self.head(x)
 
 
-class ConvNorm(nn.Module):
-    """A convolution, batch norm and ReLU."""
-
-    def __init__(self, inputs: int, outputs: int, size: int = 3, stride: int = 1) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2)
-        self.bn1 = nn.BatchNorm2d(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn1(self.conv1(x)))
-
-
-class Residual(nn.Module):
+class Residual(DoubleConv):
     """A basic residual block (He et al. 2016) whose shortcut is a 1×1 convolution with batch norm."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=dilation, dilation=dilation)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=dilation, dilation=dilation)
-        self.bn2 = nn.BatchNorm2d(outputs)
+        super().__init__(inputs, outputs, stride, dilation)
         self.shortcut = nn.Conv2d(inputs, outputs, 1, stride)
         self.bn3 = nn.BatchNorm2d(outputs)
 
@@ -121,12 +115,9 @@ class PSPNet(nn.Module):
 
     def __init__(self, in_channels: int = 1, classes: int = 1, width: int = 16) -> None:
         super().__init__()
-        stages = [
-            ConvNorm(in_channels, width, stride=2),
-            Residual(width, width),
-            Residual(width, 2 * width, stride=2),
-        ]
-        self.encoder = nn.ModuleList([*stages, Residual(2 * width, 4 * width, dilation=2)])
+        first, second = ConvNorm(in_channels, width, stride=2), Residual(width, width)
+        third, fourth = Residual(width, 2 * width, stride=2), Residual(2 * width, 4 * width, dilation=2)
+        self.encoder = nn.ModuleList([first, second, third, fourth])
         self.pyramid = nn.ModuleList([ConvNorm(4 * width, width, size=1) for _ in self.bins])
         self.decoder = nn.ModuleList([ConvNorm((4 + len(self.bins)) * width, 2 * width)])
         self.head = nn.Conv2d(2 * width, classes, 1)
@@ -159,30 +150,24 @@ def build(name: str, **args: Any) -> nn.Module:
     Conv2d(2, 1, kernel_size=(1, 1), stride=(1, 1))
     """
     if name not in NETWORKS:
-        raise ModelError(
-            f"the lab has no network {name!r}", remedy=near(name, NETWORKS) or f"use one of {', '.join(NETWORKS)}"
-        )
-    _check(name, args)
-    return NETWORKS[name](**args)
-
-
-def built(name: str, args: Mapping[str, Any]) -> nn.Module:
-    """The network of `lab:NAME`. Raises as `build` does."""
-    return build(name, **args)
-
-
-def _check(name: str, args: Mapping[str, Any]) -> None:
+        remedy = near(name, NETWORKS) or f"use one of {', '.join(NETWORKS)}"
+        raise ModelError(f"the lab has no network {name!r}", remedy=remedy)
     known = inspect.signature(NETWORKS[name]).parameters
     for key, value in args.items():
         if key not in known:
             remedy = near(key, known) or f"it takes {', '.join(known)}"
             raise ModelError(f"lab:{name} takes no argument {key!r}", remedy=remedy)
         if isinstance(known[key].default, bool):
-            if not isinstance(value, bool):
-                raise ModelError(
-                    f"lab:{name}: {key}={value!r} is neither true nor false", remedy=f"write {key}=true"
-                )
-        elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ModelError(
-                f"lab:{name}: {key}={value!r} is not a whole number from 1", remedy=f"write {key}=1 or more"
-            )
+            fault, remedy = "neither true nor false", f"write {key}=true"
+            is_right = isinstance(value, bool)
+        else:
+            fault, remedy = "not a whole number from 1", f"write {key}=1 or more"
+            is_right = type(value) is int and value >= 1
+        if not is_right:
+            raise ModelError(f"lab:{name}: {key}={value!r} is {fault}", remedy=remedy)
+    return NETWORKS[name](**args)
+
+
+def built(name: str, args: Mapping[str, Any]) -> nn.Module:
+    """The network of `lab:NAME`. Raises as `build` does."""
+    return build(name, **args)

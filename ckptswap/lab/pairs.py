@@ -8,7 +8,7 @@ nothing because both networks are equal there, or because the model never reads 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,10 +108,9 @@ def _pair(experiment: Experiment, folder: Path, unit: Unit, init: str) -> Pair |
         return None
     cells, kinds, prefix, back = (load_result(runs / name) for name in WAYS)
     groups = {name: load_result(runs / name) for name in names if name not in WAYS}
-    by_donor = [dict(_whole(kinds, donor)) for donor in range(3)]
-    regrouped = {
-        name: _again(result.rows[0], result) for name, result in groups.items() if name != "bias-and-mean"
-    }
+    again = {name: _again(result.rows[0], result) for name, result in groups.items() if name != "bias-and-mean"}
+    order = [cell.layer or "" for cell in RunFolder(runs / "prefix").read_plan().plan.cells]
+    shares = {row.layer: _share(row, prefix) for row in prefix.rows}
     measured = {name for row in cells.rows if _share(row, cells) is not None for name in row.tensors}
     other = folder / unit.arm.name / f"seed-{(unit.seed + 1) % experiment.seeds}"
     with ExitStack() as stack:
@@ -119,7 +118,9 @@ def _pair(experiment: Experiment, folder: Path, unit: Unit, init: str) -> Pair |
             stack.enter_context(open_checkpoint(home / name))
             for name in ("segment.safetensors", f"{init}.safetensors", INIT)
         )
-        twin = _opened(other / "segment.safetensors", stack) if other != home else None
+        twin = None
+        if other != home and (other / "segment.safetensors").exists():
+            twin = stack.enter_context(open_checkpoint(other / "segment.safetensors"))
         return Pair(
             unit.arm.name,
             init,
@@ -127,16 +128,16 @@ def _pair(experiment: Experiment, folder: Path, unit: Unit, init: str) -> Pair |
             baseline=kinds.baseline,
             donor_score=kinds.donors[0].score,
             back_baseline=back.baseline,
-            kinds=by_donor[0],
+            kinds=_whole(kinds, 0),
             recalibrated={row.kind: _again(row, kinds) for row in kinds.rows if row.kind and row.donor == 0},
-            shuffle=by_donor[1],
-            noise=dict(_whole(kinds, 2, skipped=("no-effect", "identical"))),
-            back=dict(_whole(back, 0)),
+            shuffle=_whole(kinds, 1),
+            noise=_whole(kinds, 2, "identical"),
+            back=_whole(back, 0),
             groups={name: _share(result.rows[0], result) for name, result in groups.items()},
-            regrouped=regrouped,
-            cells=tuple(_cells(runs / "cells", cells, _order(runs / "prefix"), diff(recipient, donor))),
-            prefix=tuple(_prefix(prefix, _order(runs / "prefix"))),
-            apart=_apart(recipient, donor, start, twin, measured),
+            regrouped=again,
+            cells=tuple(_cells(runs / "cells", cells, order, diff(recipient, donor))),
+            prefix=tuple(shares.get(layer) for layer in order),
+            apart=_apart(recipient, (donor, start, twin), measured),
             moved=_moved(groups.get("bias-before-norm"), start, recipient),
         )
 
@@ -154,13 +155,6 @@ def _swept(runs: Path) -> list[str]:
     return names if all(is_complete(RunFolder(runs / name)) for name in names) else []
 
 
-def _opened(path: Path, stack: ExitStack) -> Checkpoint | None:
-    return stack.enter_context(open_checkpoint(path)) if path.exists() else None
-
-
-# Rows → shares ---------------------------------------------------------------------------------------------------
-
-
 def _share(row: Row, result: SweepResult) -> Share:
     if row.status != "measured" or row.drop is None or not result.tolerance:
         return None
@@ -173,22 +167,9 @@ def _again(row: Row, result: SweepResult) -> Share:
     return row.recalibrated.drop * DEFAULT_TOLERANCE / result.tolerance
 
 
-def _whole(
-    result: SweepResult, donor: int, skipped: Collection[str] = ("no-effect",)
-) -> Iterator[tuple[str, Share]]:
-    for row in result.rows:
-        if row.kind and row.donor == donor and row.status not in skipped:
-            yield row.kind, _share(row, result)
-
-
-def _order(run: Path) -> list[str]:
-    """The layers in execution order, as the prefixes of a run grow."""
-    return [cell.layer or "" for cell in RunFolder(run).read_plan().plan.cells]
-
-
-def _prefix(result: SweepResult, order: Iterable[str]) -> Iterator[Share]:
-    shares = {row.layer: _share(row, result) for row in result.rows}
-    return (shares.get(layer) for layer in order)
+def _whole(result: SweepResult, donor: int, *skipped: str) -> dict[str, Share]:
+    rows = [row for row in result.rows if row.donor == donor and row.status not in ("no-effect", *skipped)]
+    return {row.kind: _share(row, result) for row in rows if row.kind}
 
 
 def _cells(run: Path, result: SweepResult, order: list[str], apart: Diff) -> Iterator[CellShare]:
@@ -200,27 +181,14 @@ def _cells(run: Path, result: SweepResult, order: list[str], apart: Diff) -> Ite
         if share is None or row.layer is None or row.kind is None:
             continue
         distance = distances.get((row.layer, row.kind)) or Distance()
-        cosine = distance.cosine
-        yield CellShare(
-            row.layer,
-            row.kind,
-            order.index(row.layer),
-            share,
-            distance.rmse,
-            distance.rel_l2,
-            None if cosine is None else 1 - cosine,
-            guesses.get(variant_id(row.tensors)),
-        )
+        angle = None if distance.cosine is None else 1 - distance.cosine
+        predictors = (distance.rmse, distance.rel_l2, angle, guesses.get(variant_id(row.tensors)))
+        yield CellShare(row.layer, row.kind, order.index(row.layer), share, *predictors)
 
 
-# Files → distances -----------------------------------------------------------------------------------------------
-
-
-def _apart(
-    recipient: Checkpoint, donor: Checkpoint, start: Checkpoint, twin: Checkpoint | None, names: set[str]
-) -> dict[str, Apart]:
+def _apart(recipient: Checkpoint, others: Sequence[Checkpoint | None], names: set[str]) -> dict[str, Apart]:
     """By kind, and over all weights and biases, of the tensors that were swapped and read."""
-    by_kind = [_by_kind(recipient, other, names) if other else {} for other in (donor, start, twin)]
+    by_kind = [_by_kind(recipient, other, names) if other else {} for other in others]
     return {
         kind: Apart(*(kinds[kind].rmse if kind in kinds else None for kinds in by_kind))
         for kind in sorted(by_kind[0])
@@ -245,5 +213,5 @@ def _pooled(rows: Iterable[TensorDiff], keys: Callable[[TensorDiff], Iterable[An
 def _moved(biases: SweepResult | None, start: Checkpoint, recipient: Checkpoint) -> float | None:
     if biases is None:
         return None
-    chosen = Selection.exactly(biases.rows[0].tensors)
-    return _pooled(diff(start, recipient, chosen).rows, lambda row: ("all",)).get("all", Distance()).rel_l2
+    rows = diff(start, recipient, Selection.exactly(biases.rows[0].tensors)).rows
+    return _pooled(rows, lambda row: (ALL,)).get(ALL, Distance()).rel_l2

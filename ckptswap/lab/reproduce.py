@@ -11,12 +11,13 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from ckptswap.errors import CkptswapError, RunError, Stopped, UsageError
 from ckptswap.executors.pool import WorkerPool
+from ckptswap.executors.worker_spec import WorkerSpec
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.atomic import write_text
 from ckptswap.lab.experiment import INITS, Arm, Experiment, Stage, Unit, stages
@@ -55,23 +56,17 @@ class Estimate:
         return sum(self.seconds.values()) / jobs
 
 
-# What it costs ---------------------------------------------------------------------------------------------------
-
-
 def cost(experiment: Experiment) -> Estimate:
     """Time a few steps and one pass of every arm. Raises what trainings and tasks raise."""
     load_samples(experiment.trainings(experiment.units()[0])[0].spec)
     with tempfile.TemporaryDirectory() as folder:
         arms = {arm.name: _priced(experiment, arm, Path(folder)) for arm in experiment.arms}
-    prices = {name: price for name, (price, _) in arms.items()}
-    of_pair = {name: sum(map(price.stage, planned)) for name, (price, planned) in arms.items()}
-    units = experiment.units()
-    seconds = {
-        unit.folder: 3 * prices[unit.arm.name].training(experiment) + len(INITS) * of_pair[unit.arm.name]
-        for unit in units
-    }
-    sweeps = sum(len(INITS) * len(arms[unit.arm.name][1]) for unit in units)
-    return Estimate(3 * len(units), sweeps, prices, seconds)
+    units, seconds, sweeps = experiment.units(), {}, 0
+    for unit in units:
+        price, planned = arms[unit.arm.name]
+        seconds[unit.folder] = 3 * price.training(experiment) + len(INITS) * sum(map(price.stage, planned))
+        sweeps += len(INITS) * len(planned)
+    return Estimate(3 * len(units), sweeps, {name: price for name, (price, _) in arms.items()}, seconds)
 
 
 def _priced(experiment: Experiment, arm: Arm, folder: Path) -> tuple[Price, list[Stage]]:
@@ -91,9 +86,6 @@ def _priced(experiment: Experiment, arm: Arm, folder: Path) -> tuple[Price, list
     step = (moments[-1] - moments[0]) / (len(moments) - 1)
     layers, kinds = ({place[at] for place in places} for at in (0, 1))
     return Price(step, forward, len(places), len(kinds), len(layers)), planned
-
-
-# The work --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -120,14 +112,21 @@ def reproduce(
     only sweep, Stopped when `stop` asked for it; then the same call continues.
     """
     pool = _pool(workers or RunOptions())
-    price = known or cost(experiment)
+    estimate, stop = known or cost(experiment), stop or Stop()
     refuse_odd_parts(folder)
+    far: dict[str, float] = {}
+
+    def tell(unit: str, seconds: float | None = None, what: str = "done") -> None:
+        far[unit] = estimate.seconds[unit] if seconds is None else seconds
+        if progress:
+            progress(sum(far.values()), sum(estimate.seconds.values()), f"{unit}: {what}")
+
     with Lock(folder):
         _claim(folder, experiment)
-        total = _Total(price.seconds, progress)
-        if pool:
-            return _by_workers(experiment, folder, pool, price, total, stop or Stop())
-        return Reproduction(_here(experiment, folder, price, total, stop or Stop()))
+        if pool is None:
+            return _here(experiment, folder, estimate.prices, tell, stop)
+        spec = units_spec(experiment, folder, [estimate.prices[unit.arm.name] for unit in experiment.units()])
+        return _by_workers(experiment, folder, pool, spec, tell, stop)
 
 
 def _pool(workers: RunOptions) -> WorkerPool | None:
@@ -143,12 +142,9 @@ def _claim(folder: Path, experiment: Experiment) -> None:
     if not (folder / SETTINGS).exists():
         write_text(folder / SETTINGS, json.dumps(asdict(experiment), indent=2) + "\n")
         return
-    then = load_experiment(folder)
-    names = [part.name for part in fields(experiment)]
-    if changed := [name for name in names if getattr(then, name) != getattr(experiment, name)]:
-        raise RunError(
-            f"{folder} holds an experiment with other {', '.join(changed)}", remedy="choose another --run"
-        )
+    then, now = (vars(settings) for settings in (load_experiment(folder), experiment))
+    if changed := ", ".join(name for name in now if then[name] != now[name]):
+        raise RunError(f"{folder} holds an experiment with other {changed}", remedy="choose another --run")
 
 
 def load_experiment(folder: Path) -> Experiment:
@@ -159,46 +155,29 @@ def load_experiment(folder: Path) -> Experiment:
         raise RunError(f"{folder} holds no experiment ({error})", remedy="choose another --run") from None
 
 
-class _Total:
-    """Adds up what units tell of themselves."""
-
-    def __init__(self, seconds: Mapping[str, float], progress: Progress | None) -> None:
-        self._seconds, self._progress = seconds, progress
-        self._done: dict[str, float] = {}
-
-    def tell(self, unit: str, done: float, what: str) -> None:
-        self._done[unit] = done
-        if self._progress:
-            self._progress(sum(self._done.values()), sum(self._seconds.values()), f"{unit}: {what}")
-
-    def end(self, unit: str) -> None:
-        self.tell(unit, self._seconds[unit], "done")
-
-
-def _here(experiment: Experiment, folder: Path, price: Estimate, total: _Total, stop: Stop) -> dict[str, str]:
+def _here(
+    experiment: Experiment, folder: Path, prices: Mapping[str, Price], tell: Callable[..., None], stop: Stop
+) -> Reproduction:
     failed = {}
     for unit in experiment.units():
         try:
-            tell = partial(total.tell, unit.folder)
-            UnitWork(experiment, unit, folder, price.prices[unit.arm.name], tell, stop).run()
+            UnitWork(experiment, unit, folder, prices[unit.arm.name], partial(tell, unit.folder), stop).run()
         except Stopped:
             raise
         except CkptswapError as error:
             failed[unit.folder] = str(error)
-        total.end(unit.folder)
-    return failed
+        tell(unit.folder)
+    return Reproduction(failed)
 
 
 def _by_workers(
-    experiment: Experiment, folder: Path, pool: WorkerPool, price: Estimate, total: _Total, stop: Stop
+    experiment: Experiment, folder: Path, pool: WorkerPool, spec: WorkerSpec, tell: Callable[..., None], stop: Stop
 ) -> Reproduction:
-    units = experiment.units()
-    spec = units_spec(experiment, folder, [price.prices[unit.arm.name] for unit in units])
-    watcher = UnitWatcher(spec, lambda at, done, what: total.tell(units[at].folder, done, what), stop)
+    names = [unit.folder for unit in experiment.units()]
+    watcher = UnitWatcher(spec, lambda at, done, what: tell(names[at], done, what), stop)
     pool.wait_for_earlier(folder, watcher)
     pool.do(spec, watcher)
-    for unit in units:
-        total.end(unit.folder)
-    faults = {unit.folder: watcher.ended.get(at, UNTOLD) for at, unit in enumerate(units)}
-    failed = {folder: fault for folder, fault in faults.items() if fault}
-    return Reproduction(failed, tuple(watcher.notes))
+    for name in names:
+        tell(name)
+    faults = {name: watcher.ended.get(at, UNTOLD) for at, name in enumerate(names)}
+    return Reproduction({name: fault for name, fault in faults.items() if fault}, tuple(watcher.notes))

@@ -12,7 +12,8 @@ from ckptswap.lab.judging import mean_of_known
 from ckptswap.lab.pairs import Pair, by_network
 from ckptswap.lab.predictors import PREDICTORS, kind_auc, kind_correlation, threshold_gains
 from ckptswap.report.charts import Chart, Picture, Series
-from ckptswap.report.document import Document, Mean, Table, Value
+from ckptswap.report.document import Document, Table, Value
+from ckptswap.statistics import Interval
 from ckptswap.statistics.seeds import CORRELATION, SHARE, seeds_interval
 from ckptswap.statistics.totals import UNBOUNDED, Bounds
 from ckptswap.sweep.result import Finding
@@ -37,7 +38,7 @@ def summary(experiment: Experiment, pairs: Sequence[Pair], missing: int) -> Docu
     """Everything that the report says. `missing` is the number of pairs that are not finished."""
     arms = list(dict.fromkeys(pair.arm for pair in pairs))
     judged = claims(pairs)
-    tables = [
+    tables = (
         *(_verdicts(judged, arms, init) for init in INITS),
         _over_networks(judged),
         _baselines(pairs),
@@ -46,10 +47,9 @@ def summary(experiment: Experiment, pairs: Sequence[Pair], missing: int) -> Docu
         _apart(pairs),
         _predictors(pairs),
         _numbers(judged),
-    ]
-    return Document(
-        "The paper's experiment, over networks and seeds", tuple(_lead(experiment, missing)), tuple(tables)
     )
+    lead = tuple(_lead(experiment, missing))
+    return Document("The paper's experiment, over networks and seeds", lead, tables)
 
 
 def summary_json(experiment: Experiment, pairs: Sequence[Pair], failed: dict[str, str]) -> dict[str, Any]:
@@ -76,9 +76,6 @@ def _lead(experiment: Experiment, missing: int) -> Iterator[str]:
         yield f"A claim takes {LEAST} seeds: with {experiment.seeds} nothing is decided, and this is a first look."
     if missing:
         yield f"{missing} pairs are not finished, and are not in the tables."
-
-
-# Verdicts --------------------------------------------------------------------------------------------------------
 
 
 def _verdicts(judged: Sequence[Judged], arms: Sequence[str], init: str) -> Table:
@@ -118,48 +115,34 @@ def _numbers(judged: Sequence[Judged]) -> Table:
 def _number(finding: Finding, name: str) -> Value:
     if not name.endswith(".cells"):
         return _mean(finding, name)
-    cells, reusable, sensitive = (
-        finding.numbers[f"{name.removesuffix('cells')}{part}"] for part in ("cells", "reusable", "sensitive")
-    )
-    return f"{reusable} reusable, {sensitive} sensitive of {cells}"
+    kind, numbers = name.removesuffix(".cells"), finding.numbers
+    return f"{numbers[f'{kind}.reusable']} reusable, {numbers[f'{kind}.sensitive']} sensitive of {numbers[name]}"
 
 
-def _mean(finding: Finding, name: str) -> Mean | None:
+def _mean(finding: Finding, name: str) -> Interval | None:
     numbers = finding.numbers
     value = numbers[name]
-    return None if value is None else Mean(float(value), numbers[f"{name}.low"], numbers[f"{name}.high"])
+    return None if value is None else Interval(float(value), numbers[f"{name}.low"], numbers[f"{name}.high"])
 
 
-# Numbers ---------------------------------------------------------------------------------------------------------
-
-
-def mean_of(values: Iterable[float | None], bounds: Bounds = UNBOUNDED) -> Mean | None:
+def mean_of(values: Iterable[float | None], bounds: Bounds = UNBOUNDED) -> Interval | None:
     """Mean and t interval over the seeds that have a value, as far as there can be such values.
 
     >>> mean_of([1.0, None]), mean_of([])
-    (Mean(value=1.0, low=None, high=None), None)
+    (Interval(estimate=1.0, low=None, high=None), None)
     >>> mean_of([0.9, 1.0, 0.8], SHARE)
-    Mean(value=0.9..., low=0.6515..., high=1.0)
+    Interval(estimate=0.9..., low=0.6515..., high=1.0)
     """
     known = [value for value in values if value is not None]
-    if not known:
-        return None
-    interval = seeds_interval(known, bounds=bounds)
-    return Mean(interval.estimate, interval.low, interval.high)
+    return seeds_interval(known, bounds=bounds) if known else None
 
 
 def _baselines(pairs: Sequence[Pair]) -> Table:
-    rows = [
-        (
-            arm,
-            init,
-            mean_of((pair.baseline for pair in group), SHARE),
-            mean_of((pair.donor_score for pair in group), SHARE),
-            mean_of(pair.back_baseline for pair in group),
-            len(group),
-        )
-        for arm, init, group in by_network(pairs)
-    ]
+    rows: list[tuple[Value, ...]] = []
+    for arm, init, group in by_network(pairs):
+        own, donor = ((pair.baseline for pair in group), (pair.donor_score for pair in group))
+        back = mean_of(pair.back_baseline for pair in group)
+        rows.append((arm, init, mean_of(own, SHARE), mean_of(donor, SHARE), back, len(group)))
     columns = ("network", "initialisation", "dice", "donor's dice", "donor's psnr", "seeds")
     return Table("Baselines: the segmentation network, and the auto-encoder on both tasks", columns, tuple(rows))
 
@@ -182,7 +165,7 @@ def _kinds(pairs: Sequence[Pair], arm: str) -> Table:
     )
 
 
-def _shares(pairs: Sequence[Pair], name: str, taken: str, again: str) -> Iterator[Mean | None]:
+def _shares(pairs: Sequence[Pair], name: str, taken: str, again: str) -> Iterator[Interval | None]:
     """A kind's share, or a set's, in every way that it was swapped."""
     ways = [(init, way) for init in INITS for way in (taken, again, "back")]
     for init, way in (*ways, ("shared", "shuffle"), ("shared", "noise")):
@@ -241,30 +224,25 @@ def _predictors(pairs: Sequence[Pair]) -> Table:
     )
 
 
-# Pictures --------------------------------------------------------------------------------------------------------
-
-
 def pictures(pairs: Sequence[Pair]) -> dict[str, tuple[Picture, ...]]:
     """File name (without ending) → panels, one an initialisation."""
-    by_init = {init: [pair for pair in pairs if pair.init == init] for init in INITS}
     arms = dict.fromkeys(pair.arm for pair in pairs)
-    drawn: dict[str, tuple[Picture, ...]] = {}
-    for name, draw in (("kinds", _kind_chart), ("prefixes", _prefix_chart), ("rmse", _rmse_chart)):
-        drawn[name] = tuple(
-            draw({arm: [pair for pair in chosen if pair.arm == arm] for arm in arms}, f"{init} initialisation")
-            for init, chosen in by_init.items()
-        )
-    return drawn
+    panels = {
+        f"{init} initialisation": {
+            arm: [pair for pair in pairs if (pair.init, pair.arm) == (init, arm)] for arm in arms
+        }
+        for init in INITS
+    }
+    charts = {"kinds": _kind_chart, "prefixes": _prefix_chart, "rmse": _rmse_chart}
+    return {name: tuple(draw(group, start) for start, group in panels.items()) for name, draw in charts.items()}
 
 
 def _kind_chart(networks: Mapping[str, Sequence[Pair]], start: str) -> Chart:
     series = []
     for arm, group in networks.items():
         means = [mean_of(pair.kinds.get(kind) for pair in group) for kind in KINDS]
-        y, low, high = (
-            tuple(None if point is None else getattr(point, end) for point in means)
-            for end in ("value", "low", "high")
-        )
+        ends = ("estimate", "low", "high")
+        y, low, high = (tuple(getattr(mean, end) if mean else None for mean in means) for end in ends)
         series.append(Series(arm, KINDS, y, low, high))
     return Chart("dots", f"whole kinds, {start}", "", "share, mean over seeds and 95 %", tuple(series))
 

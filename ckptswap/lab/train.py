@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from ckptswap.checkpoint import Checkpoint, refuse_damaged, sha256_of
 from ckptswap.errors import DataError, ModelError, TaskError, UsageError, near
 from ckptswap.formats import open_checkpoint, write_checkpoint
 from ckptswap.formats.atomic import refuse_existing
-from ckptswap.naming import classify, expand_kind
+from ckptswap.lab.trainspec import OPTIMIZERS, TrainSpec
+from ckptswap.naming import ALIASES, classify
 from ckptswap.sweep.run_folder.plain import refuse_odd
 from ckptswap.task import TaskSpec
 from ckptswap.task.data import load_data
@@ -34,41 +35,8 @@ from ckptswap.task.weights import to_torch
 from ckptswap.version import __version__
 
 TARGETS: Mapping[str, str] = {"segment": "masks", "reconstruct": "input"}
-
-OPTIMIZERS: Mapping[str, Callable[[list[nn.Parameter], float], torch.optim.Optimizer]] = {
-    "adamw": lambda parameters, lr: torch.optim.AdamW(parameters, lr=lr),
-    "sgd": lambda parameters, lr: torch.optim.SGD(parameters, lr=lr, momentum=0.9),
-}
-
 Progress = Callable[[int, float], None]
 """Called after each step with its number (from 1) and its loss."""
-
-
-@dataclass(frozen=True)
-class TrainSpec:
-    """All that decides a training's result, but for the initialisation it may start from. Defaults are the demo's.
-
-    `task`: `segment` (cross-entropy; for one class binary cross-entropy plus soft Dice) or `reconstruct` (mean
-    squared error to the input). `model`: `lab:NAME` or `smp:NAME`; `in_channels` and `classes` are taken from the
-    data where `model_args` does not say. `data`: whatever a task takes, `lab:NAME` or a folder with `images/` (and
-    `masks/`). Pixels whose mask has the value `ignore` do not count. `optimizer`: `adamw`, or `sgd` (momentum 0.9,
-    no decay), under which a parameter without gradient stays where it is; the rate falls linearly from `lr` to 0.
-    Kinds in `freeze` (as in a selection) are not trained.
-    """
-
-    task: str
-    model: str = "lab:unet"
-    model_args: Mapping[str, Any] = field(default_factory=dict)
-    data: str = "lab:mni"
-    data_args: Mapping[str, Any] = field(default_factory=dict)
-    steps: int = 150
-    batch_size: int = 8
-    lr: float = 3e-3
-    seed: int = 0
-    threads: int = 2
-    ignore: int | None = None
-    optimizer: str = "adamw"
-    freeze: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,9 +59,10 @@ class Training:
         Raises FileError for a file that is not a checkpoint, RunError for a link.
         """
         beside = self._beside(folder)
-        for path in (folder / self.file, *beside.values()):
+        files = (folder / self.file, *beside.values())
+        for path in files:
             refuse_odd(path)
-        if not all(path.exists() for path in (folder / self.file, *beside.values())):
+        if not all(path.exists() for path in files):
             return False
         with open_checkpoint(folder / self.file) as checkpoint:
             metadata = checkpoint.metadata
@@ -154,16 +123,21 @@ def train(
         model_args = _completed(spec, samples)
         model = build_model(spec.model, model_args)
         kept, origin = _start_from(model, init_from)
-        metadata = _metadata(spec, model_args, origin)
+        metadata = {
+            "ckptswap.model": spec.model,
+            "ckptswap.model_args": json.dumps(model_args, sort_keys=True),
+            "ckptswap.task": json.dumps({"name": spec.task, "target": TARGETS[spec.task]}),
+            "ckptswap.seed": str(spec.seed),
+            "ckptswap.version": __version__,
+            "ckptswap.train": recipe(spec),
+            **({"ckptswap.init_from": origin} if origin else {}),
+        }
         if save_init:
             _write(model, save_init, {**metadata, "ckptswap.step": "0"}, force)
             metadata.setdefault("ckptswap.init_from", sha256_of(save_init))
         losses = tuple(_descend(spec, model, samples, progress))
     _write(model, out, {**metadata, "ckptswap.step": str(spec.steps)}, force)
     return TrainResult(out, losses, len(samples.images), kept)
-
-
-# What goes in ---------------------------------------------------------------------------------------------------
 
 
 def _check(spec: TrainSpec) -> None:
@@ -190,14 +164,13 @@ def load_samples(spec: TrainSpec) -> TrainingSet:
     Raises DataError where samples are missing or differ in size.
     """
     args = {"part": "train", **spec.data_args} if spec.data == "lab:mni" else spec.data_args
-    asked = TaskSpec(data=spec.data, data_args=args, target=TARGETS[spec.task], ignore=spec.ignore)
-    data = load_data(asked)
-    shapes = list(data.shapes)
+    loaded = load_data(TaskSpec(data=spec.data, data_args=args, target=TARGETS[spec.task], ignore=spec.ignore))
+    shapes = list(loaded.shapes)
     if len(shapes) > 1 or len(shapes[0]) != 3:
         sizes = " and ".join("×".join(map(str, shape)) for shape in sorted(shapes)[:2])
         raise DataError(f"{spec.data} has images of {sizes}", remedy="training needs (C, H, W), the same for all")
-    batches = list(data.batches())
-    order = np.argsort(np.concatenate(data.places))  # as the data has them, which the seed then shuffles
+    batches = list(loaded.batches())
+    order = np.argsort(np.concatenate(loaded.places))  # as the data has them, which the seed then shuffles
     masks = torch.cat([batch.targets for batch in batches])[order].long() if spec.task == "segment" else None
     return TrainingSet(torch.cat([batch.inputs for batch in batches])[order].float(), masks)
 
@@ -205,23 +178,17 @@ def load_samples(spec: TrainSpec) -> TrainingSet:
 def _completed(spec: TrainSpec, samples: TrainingSet) -> dict[str, Any]:
     """The model's arguments, with the channels in and out that the data asks for where they are not given."""
     channels = samples.images.shape[1]
-    if spec.task == "reconstruct":
+    if samples.masks is None:
         return {"in_channels": channels, "classes": channels, **spec.model_args}
-    highest = _highest(spec, samples)
+    counted = [number for number in samples.masks.unique().tolist() if number != spec.ignore]
+    if not counted or counted[0] < 0:
+        raise DataError(f"{spec.data} has the classes {counted} in its masks", remedy="number them from 0")
+    highest = counted[-1]
     args = {"in_channels": channels, "classes": 1 if highest <= 1 else highest + 1, **spec.model_args}
     if highest >= max(args["classes"], 2):
         remedy = f"set classes={highest + 1} in --model-args"
         raise DataError(f"{spec.data} has class {highest}, and the model {args['classes']}", remedy=remedy)
     return args
-
-
-def _highest(spec: TrainSpec, samples: TrainingSet) -> int:
-    """The highest class in the masks."""
-    assert samples.masks is not None  # the task is to segment
-    counted = [number for number in samples.masks.unique().tolist() if number != spec.ignore]
-    if not counted or counted[0] < 0:
-        raise DataError(f"{spec.data} has the classes {counted} in its masks", remedy="number them from 0")
-    return counted[-1]
 
 
 def _start_from(model: nn.Module, path: Path | None) -> tuple[tuple[str, ...], str]:
@@ -237,13 +204,9 @@ def _start_from(model: nn.Module, path: Path | None) -> tuple[tuple[str, ...], s
             else:
                 kept.append(name)
         if all(name in kept for name, _ in model.named_parameters()):
-            raise ModelError(
-                f"{path} has no parameter that fits the model", remedy="start from the same architecture"
-            )
+            remedy = "start from the same architecture"
+            raise ModelError(f"{path} has no parameter that fits the model", remedy=remedy)
         return tuple(kept), checkpoint.sha256()
-
-
-# Steps ----------------------------------------------------------------------------------------------------------
 
 
 def _descend(
@@ -255,21 +218,25 @@ def _descend(
     """
     model.requires_grad_(True).train()
     trained = _trained(spec, model)
-    optimizer = OPTIMIZERS[spec.optimizer](trained, spec.lr)
+    optimizer: torch.optim.Optimizer = (
+        torch.optim.SGD(trained, lr=spec.lr, momentum=0.9)
+        if spec.optimizer == "sgd"
+        else torch.optim.AdamW(trained, lr=spec.lr)
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: 1 - done / spec.steps)
     batches = itertools.islice(batch_order(len(samples.images), spec.batch_size, spec.seed), spec.steps)
     for step, batch in enumerate(batches, start=1):
         images = samples.images[batch]
-        loss = _loss(spec, _forward(spec, model, images), images, samples, batch)
+        masks = None if samples.masks is None else samples.masks[batch]
+        loss = _loss(spec, _forward(spec, model, images), images, masks)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         value = loss.item()
         if not math.isfinite(value):
-            raise TaskError(
-                f"the loss is {value} at step {step}", remedy="lower --lr, or look for NaN in the images"
-            )
+            remedy = "lower --lr, or look for NaN in the images"
+            raise TaskError(f"the loss is {value} at step {step}", remedy=remedy)
         if progress:
             progress(step, value)
         yield value
@@ -283,9 +250,8 @@ def batch_order(samples: int, batch_size: int, seed: int) -> Iterator[list[int]]
     [0, 0, 1, 1, 2, 2]
     """
     generator = torch.Generator().manual_seed(seed)
-    stream = itertools.chain.from_iterable(
-        torch.randperm(samples, generator=generator).tolist() for _ in itertools.count()
-    )
+    epochs = (torch.randperm(samples, generator=generator).tolist() for _ in itertools.count())
+    stream = itertools.chain.from_iterable(epochs)
     while True:
         yield list(itertools.islice(stream, batch_size))
 
@@ -296,7 +262,7 @@ def _trained(spec: TrainSpec, model: nn.Module) -> list[nn.Parameter]:
     places = classify({name: tuple(value.shape) for name, value in model.state_dict().items()})
     kinds = {name: places[name][1] for name in parameters}
     frozen: set[str] = set()
-    for pattern in (pattern for kind in spec.freeze for pattern in expand_kind(kind)):
+    for pattern in (pattern for kind in spec.freeze for pattern in ALIASES.get(kind, (kind,))):
         matching = {name for name, kind in kinds.items() if fnmatchcase(kind, pattern)}
         if not matching:
             remedy = near(pattern, kinds.values()) or f"it has {', '.join(sorted(set(kinds.values())))}"
@@ -313,22 +279,23 @@ def _forward(spec: TrainSpec, model: nn.Module, images: Tensor) -> Tensor:
     try:
         return model(images)
     except (RuntimeError, ValueError) as error:
-        shape = "×".join(str(size) for size in images.shape)
+        shape = "×".join(map(str, images.shape))
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         remedy = "see what sizes the model takes, and use --batch-size 2 or more"
         raise ModelError(f"{spec.model} cannot train on a batch of {shape} ({reason})", remedy=remedy) from error
 
 
-def _loss(spec: TrainSpec, output: Tensor, images: Tensor, samples: TrainingSet, batch: list[int]) -> Tensor:
-    if spec.task == "reconstruct":
-        _same_shape(spec, output, images)
-        return F.mse_loss(output, images)
-    assert samples.masks is not None
-    masks = samples.masks[batch]
-    if output.shape[1] > 1:
+def _loss(spec: TrainSpec, output: Tensor, images: Tensor, masks: Tensor | None) -> Tensor:
+    if masks is not None and output.shape[1] > 1:
         return F.cross_entropy(output, masks, ignore_index=-1 if spec.ignore is None else spec.ignore)
-    target = masks[:, None].float()
-    _same_shape(spec, output, target)
+    target = images if masks is None else masks[:, None].float()
+    if output.shape != target.shape:
+        raise ModelError(
+            f"{spec.model} gives {list(output.shape)} where {list(target.shape)} is wanted",
+            remedy="set classes in --model-args, or choose images whose sides divide by the model's strides",
+        )
+    if masks is None:
+        return F.mse_loss(output, target)
     if spec.ignore is not None:
         output, target = output[target != spec.ignore], target[target != spec.ignore]
     return F.binary_cross_entropy_with_logits(output, target) + soft_dice_loss(output, target)
@@ -343,30 +310,6 @@ def soft_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     probability = logits.sigmoid()
     overlap = 2 * (probability * target).sum() + 1
     return 1 - overlap / (probability.sum() + target.sum() + 1)
-
-
-def _same_shape(spec: TrainSpec, output: Tensor, target: Tensor) -> None:
-    if output.shape != target.shape:
-        raise ModelError(
-            f"{spec.model} gives {list(output.shape)} where {list(target.shape)} is wanted",
-            remedy="set classes in --model-args, or choose images whose sides divide by the model's strides",
-        )
-
-
-# What comes out -------------------------------------------------------------------------------------------------
-
-
-def _metadata(spec: TrainSpec, model_args: Mapping[str, Any], origin: str) -> dict[str, str]:
-    task = {"name": spec.task, "target": TARGETS[spec.task]}
-    metadata = {
-        "ckptswap.model": spec.model,
-        "ckptswap.model_args": json.dumps(model_args, sort_keys=True),
-        "ckptswap.task": json.dumps(task),
-        "ckptswap.seed": str(spec.seed),
-        "ckptswap.version": __version__,
-        "ckptswap.train": recipe(spec),
-    }
-    return {**metadata, "ckptswap.init_from": origin} if origin else metadata
 
 
 def recipe(spec: TrainSpec) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ import torch
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, Stopped
-from ckptswap.executors.worker_spec import WorkerSpec, new_token
+from ckptswap.executors.worker_spec import WorkerSpec
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.atomic import write_text
 from ckptswap.lab.experiment import INITS, SEGMENT, STAGES, Experiment, Stage, Unit, stages
@@ -24,8 +25,7 @@ from ckptswap.records import from_json
 from ckptswap.sweep.layers import layers_before_norm
 from ckptswap.sweep.progress import Listeners
 from ckptswap.sweep.run_folder.folder import RunFolder
-from ckptswap.sweep.run_folder.names import SPECS
-from ckptswap.sweep.run_folder.plain import read_plain, refuse_odd
+from ckptswap.sweep.run_folder.plain import SPECS, read_plain, refuse_odd
 from ckptswap.sweep.run_folder.sealed import plain_json
 from ckptswap.sweep.runner import sweep
 from ckptswap.sweep.scored_run import is_complete
@@ -93,11 +93,12 @@ class UnitWork:
 
     def _train(self, training: Training) -> None:
         seconds, steps = self.price.training(self.experiment), training.spec.steps
+
+        def tell(step: int, loss: float) -> None:
+            self._is_at(seconds * step / steps, f"{training.name}, step {step}")
+
         if not training.is_finished(self.folder):
-            training.run(
-                self.folder,
-                lambda step, loss: self._is_at(seconds * step / steps, f"{training.name}, step {step}"),
-            )
+            training.run(self.folder, tell)
         self._done += seconds
 
     def _sweep(self, init: str, stage: Stage) -> None:
@@ -108,23 +109,19 @@ class UnitWork:
                 stack.enter_context(open_checkpoint(self.folder / name))
                 for name in ends[:: -1 if stage.is_back else 1]
             )
-            if not _is_swept(run, donor, recipient):
+            if not _is_swept(RunFolder(run), donor, recipient):
                 task = self.experiment.task(back=stage.is_back)
-                spec = SweepSpec(
-                    (donor.path, *stage.donors),
-                    recipient.path,
-                    task=task,
-                    selection=stage.selection,
-                    by=stage.by,
-                    mode=stage.mode,
-                    calibration=self.experiment.calibration() if stage.is_recalibrated else None,
-                )
+                calibration = self.experiment.calibration() if stage.is_recalibrated else None
+                how: dict[str, Any] = {"by": stage.by, "mode": stage.mode, "calibration": calibration}
+                donors = (donor.path, *stage.donors)
+                spec = SweepSpec(donors, recipient.path, task, stage.selection, **how)
                 options = RunOptions(run=str(run), screen="gradient" if stage.is_screened else None, samples=False)
-                listeners = Listeners(
-                    progress=lambda done, total: self._is_at(seconds * done / total, f"{init} {stage.name}"),
-                    stop=self.stop,
-                )
-                sweep(spec, options, listeners, {donor.path: donor, recipient.path: recipient})
+
+                def tell(done: int, total: int) -> None:
+                    self._is_at(seconds * done / total, f"{init} {stage.name}")
+
+                sides = {donor.path: donor, recipient.path: recipient}
+                sweep(spec, options, Listeners(progress=tell, stop=self.stop), sides)
         self._done += seconds
 
     def _is_at(self, seconds: float, what: str) -> None:
@@ -132,26 +129,23 @@ class UnitWork:
         self.stop.check("a part of the experiment is done")
 
 
-def _is_swept(run: Path, donor: Checkpoint, recipient: Checkpoint) -> bool:
+def _is_swept(folder: RunFolder, donor: Checkpoint, recipient: Checkpoint) -> bool:
     """Whether a sweep of these two files is there, with every score."""
-    folder = RunFolder(run)
-    if not is_complete(folder):
-        return False
-    plan = folder.read_plan()
-    return (*plan.donor_hashes[:1], plan.key.get("recipient")) == (donor.sha256(), recipient.sha256())
-
-
-# In workers ------------------------------------------------------------------------------------------------------
+    plan = folder.read_plan() if is_complete(folder) else None
+    return plan is not None and (*plan.donor_hashes[:1], plan.key.get("recipient")) == (
+        donor.sha256(),
+        recipient.sha256(),
+    )
 
 
 def units_spec(experiment: Experiment, folder: Path, prices: Sequence[Price]) -> WorkerSpec:
     """Make what workers are told: each does one unit, and says in a file of its own how far it is."""
     common = {"experiment": asdict(experiment), "cwd": os.getcwd()}
-    token, run = new_token(), str(folder.absolute())
-    shards = [
+    token, run = secrets.token_hex(6), str(folder.absolute())
+    shards = tuple(
         {"unit": at, "price": asdict(price), "news": f"{token}-{at}.news"} for at, price in enumerate(prices)
-    ]
-    return WorkerSpec(token, run, f"{__name__}:work_on_unit", common, tuple(shards))
+    )
+    return WorkerSpec(token, run, f"{__name__}:work_on_unit", common, shards)
 
 
 def work_on_unit(folder: str, common: Mapping[str, Any], shard: Any, writer: str, stop: Stop) -> None:
@@ -162,29 +156,21 @@ def work_on_unit(folder: str, common: Mapping[str, Any], shard: Any, writer: str
     torch.set_num_threads(1)
     os.chdir(common["cwd"])  # where the data may be named from
     experiment, price = from_json(Experiment, common["experiment"]), from_json(Price, shard["price"])
-    news, fault = _News(Path(folder) / SPECS / shard["news"]), None
+    news, fault, due = Path(folder) / SPECS / shard["news"], None, 0.0
+
+    def tell(done: float, what: str) -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            due = time.monotonic() + PULSE
+            write_text(news, json.dumps({"done": done, "what": what}))
+
     try:
-        UnitWork(experiment, experiment.units()[shard["unit"]], Path(folder), price, news.tell, stop).run()
+        UnitWork(experiment, experiment.units()[shard["unit"]], Path(folder), price, tell, stop).run()
     except Stopped:
         raise
     except CkptswapError as error:
         fault = str(error)
-    news.write(fault=fault)
-
-
-class _News:
-    """Says how far a unit is, not more often than anybody looks."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._next = path, 0.0
-
-    def tell(self, done: float, what: str) -> None:
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + PULSE
-            self.write(done=done, what=what)
-
-    def write(self, **news: Any) -> None:
-        write_text(self._path, json.dumps(news))
+    write_text(news, json.dumps({"fault": fault}))
 
 
 class UnitWatcher:
@@ -218,14 +204,10 @@ class UnitWatcher:
             self.ended[unit] = news["fault"]
             return True
         self._progress(unit, news["done"], news["what"])
-        is_further = news["done"] > self._furthest.get(unit, -1.0)
-        self._furthest[unit] = max(news["done"], self._furthest.get(unit, -1.0))
-        return is_further
+        before = self._furthest.get(unit, -1.0)
+        self._furthest[unit] = max(news["done"], before)
+        return news["done"] > before
 
     def check(self) -> None:
         """Raises `Stopped` once that is asked for."""
         self._stop.check(f"{len(self.ended)} of {len(self._files)} units are done")
-
-    def note(self, text: str) -> None:
-        """Keep what the user should be told at the end."""
-        self.notes.append(text)

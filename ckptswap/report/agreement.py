@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from ckptswap.report.document import Document, Table, Value
 from ckptswap.report.tabular import to_csv
-from ckptswap.report.text import named, number, plural
+from ckptswap.report.text import letters_of, named, number, plural
 
 if TYPE_CHECKING:
     from ckptswap.sweep.agreement import Agreement, Shared
-    from ckptswap.sweep.result import Row
 
 SCHEMA = "ckptswap.agreement/2"
+_OF_ROW = ("status", "samples", "drop", "sim_low", "sim_high", "verdict")
+_DIFFERS = {None: None, True: "yes", False: "no"}
 
 
 def agreement_json(compared: Agreement) -> dict[str, Any]:
@@ -22,72 +23,54 @@ def agreement_json(compared: Agreement) -> dict[str, Any]:
         "metric": compared.results[0].metric,
         "direction": compared.results[0].direction,
         "runs": [
-            {
-                "path": path,
-                "baseline": result.baseline,
-                "tolerance": result.tolerance,
-                "samples": result.samples,
-                "notes": list(result.notes),
-            }
+            {"path": path, **_fields(result, "baseline", "tolerance", "samples"), "notes": list(result.notes)}
             for path, result in zip(compared.runs, compared.results, strict=True)
         ],
         "kendall": [
             {"a": a, "b": b, "by": split, "tau": value} for (a, b, split), value in compared.kendall.items()
         ],
         "rows": [
-            {
-                "layer": cell.layer,
-                "kind": cell.kind,
-                "differs": cell.differs,
-                "runs": [None if row is None else _row(row) for row in cell.rows],
-            }
+            _fields(cell, "layer", "kind", "differs")
+            | {"runs": [row and _fields(row, *_OF_ROW) for row in cell.rows]}
             for cell in compared.cells
         ],
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in ("status", "samples", "drop", "sim_low", "sim_high", "verdict")}
+def _fields(source: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(source, name) for name in names}
 
 
 def agreement_csv(compared: Agreement) -> str:
     """A line a cell, a drop for each run."""
-    columns = ["layer", "kind", "differs", *compared.runs]
-    return to_csv(
-        columns,
-        (
-            [cell.layer, cell.kind, _differs(cell), *(None if row is None else row.drop for row in cell.rows)]
-            for cell in compared.cells
-        ),
-    )
+    rows = ([cell.layer, cell.kind, _DIFFERS[cell.differs], *_drops(cell)] for cell in compared.cells)
+    return to_csv(["layer", "kind", "differs", *compared.runs], rows)
 
 
-def _differs(cell: Shared) -> str | None:
-    return None if cell.differs is None else "yes" if cell.differs else "no"
+def _drops(cell: Shared) -> list[float | None]:
+    return [None if row is None else row.drop for row in cell.rows]
 
 
 def agreement_document(compared: Agreement, top: int | None = None) -> Document:
     """What the runs are, how alike they rank, and the cells, the largest spread first."""
-    letters = [chr(ord("A") + at) if at < 26 else str(at) for at in range(len(compared.runs))]
-    runs = tuple(
-        (letter, path, result.baseline, result.tolerance, result.samples)
-        for letter, path, result in zip(letters, compared.runs, compared.results, strict=True)
-    )
+    letters = letters_of(compared.runs)
+    lettered = list(zip(letters, compared.runs, compared.results, strict=True))
+    runs = tuple((letter, path, run.baseline, run.tolerance, run.samples) for letter, path, run in lettered)
     kendall = tuple((letters[a], letters[b], split, value) for (a, b, split), value in compared.kendall.items())
-    shown = compared.cells if top is None else compared.cells[:top]
-    notes = (
-        f"{letter}: {note}"
-        for letter, result in zip(letters, compared.results, strict=True)
-        for note in result.notes
-    )
-    note = "" if top is None or len(compared.cells) <= top else f"and {len(compared.cells) - top:,} more"
+    shown = tuple(map(_cell, compared.cells[:top]))
+    hidden = len(compared.cells) - len(shown)
     return Document(
         f"{len(compared.runs)} runs, drop in {compared.results[0].metric}",
-        (_lead(compared), *notes),
+        (_lead(compared), *(f"{letter}: {note}" for letter, _, run in lettered for note in run.notes)),
         (
             Table("Runs", ("", "run", "baseline", "tolerance", "samples"), runs),
             Table("Ranks' agreement (Kendall)", ("", "and", "by", "tau"), kendall),
-            Table("Cells, by spread", ("layer", "kind", "differs", *letters), tuple(map(_cell, shown)), note),
+            Table(
+                "Cells, by spread",
+                ("layer", "kind", "differs", *letters),
+                shown,
+                f"and {hidden:,} more" if hidden else "",
+            ),
         ),
     )
 
@@ -100,13 +83,12 @@ def _lead(compared: Agreement) -> str:
     if not known:
         return f"No two runs have intervals of one cell, so that nothing can be told apart.{beside}"
     apart = sum(bool(cell.differs) for cell in known)
-    differ = plural(apart, "cell") + (" differs" if apart == 1 else " differ")
     return (
-        f"{differ} beyond the intervals (simultaneous 95 % ones that do not meet), of {len(known)} of which two "
-        f"runs have them.{beside}"
+        f"{plural(apart, 'cell')} differ{'s' if apart == 1 else ''} beyond the intervals (simultaneous 95 % ones "
+        f"that do not meet), of {len(known)} of which two runs have them.{beside}"
     )
 
 
 def _cell(cell: Shared) -> tuple[Value, ...]:
-    drops = (None if row is None or row.drop is None else number(row.drop, 3, signed=True) for row in cell.rows)
-    return (None if cell.layer is None else named(cell.layer), cell.kind, _differs(cell), *drops)
+    drops = (drop if drop is None else number(drop, 3, signed=True) for drop in _drops(cell))
+    return (None if cell.layer is None else named(cell.layer), cell.kind, _DIFFERS[cell.differs], *drops)

@@ -28,7 +28,9 @@ def answer(result: SweepResult, waiting: int = 0) -> tuple[str, ...]:
     Of 1 measured row, 0 are reusable within 0.01, 1 is sensitive and 0 are undecided.
     """
     measured = [row for row in result.rows if row.status == "measured" and row.drop is not None]
-    rest = _rest(result, waiting)
+    statuses = Counter(row.status for row in result.rows)
+    amounts = [(statuses[status], words) for status, words in _FREE.items()] + [(waiting, "not scored yet")]
+    rest = ", ".join(f"{_are(amount)} {words}" for amount, words in amounts if amount)
     odd = _worse_than_nothing(result)
     if not measured:
         return (*odd, "Nothing is scored yet." if not result.rows else f"{rest}.")
@@ -66,7 +68,11 @@ def _first(result: SweepResult, worst: Row) -> str:
     drop = worst.drop or 0.0
     from_to = f"{result.metric} goes from {number(_before(result, worst))} to {number(worst.score)}"
     some = f", on {worst.samples} of {result.samples} samples" if is_partial(result, worst) else ""
-    deed = f"taking {taken(result.mode, _name(result, worst))} from {_donor(result, worst)}"
+    name = row_names(result.rows)[result.rows.index(worst)]
+    if result.mode == "only" and (worst.layer is None or worst.kind is None):
+        name = f"all of {name}"
+    donor = result.donors[worst.donor].path if len(result.donors) > 1 else "the donor"
+    deed = f"taking {taken(result.mode, name)} from {donor}"
     if drop <= 0:
         return f"Nothing costs: the worst is {deed}, where {from_to}{some}."
     return f"T{deed[1:]} costs most: {from_to}, {change(result, drop)}{some}."
@@ -74,10 +80,9 @@ def _first(result: SweepResult, worst: Row) -> str:
 
 def _before(result: SweepResult, row: Row) -> float:
     """The baseline on the row's own samples, with which its drop is paired."""
-    if row.score is None or row.drop is None:
-        return result.baseline
-    before = row.score + row.drop if result.direction == "max" else row.score - row.drop
-    return before if math.isfinite(before) else result.baseline
+    drop, score = row.drop or 0.0, result.baseline if row.score is None else row.score
+    before = score + drop if result.direction == "max" else score - drop
+    return before if row.score is not None and math.isfinite(before) else result.baseline
 
 
 def change(result: SweepResult, drop: float) -> str:
@@ -104,21 +109,5 @@ def taken(mode: Mode, name: str) -> str:
     }[mode]
 
 
-def _name(result: SweepResult, row: Row) -> str:
-    name = row_names(result.rows)[result.rows.index(row)]
-    return f"all of {name}" if result.mode == "only" and (row.layer is None or row.kind is None) else name
-
-
-def _donor(result: SweepResult, row: Row) -> str:
-    return result.donors[row.donor].path if len(result.donors) > 1 else "the donor"
-
-
 def _are(amount: int) -> str:
     return f"{amount:,} {'is' if amount == 1 else 'are'}"
-
-
-def _rest(result: SweepResult, waiting: int) -> str:
-    """The rows without a measured drop, by why they have none."""
-    statuses = Counter(row.status for row in result.rows)
-    amounts = [(statuses[status], words) for status, words in _FREE.items()] + [(waiting, "not scored yet")]
-    return ", ".join(f"{_are(amount)} {words}" for amount, words in amounts if amount)

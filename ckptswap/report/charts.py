@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from ckptswap.report.rows import MODES, Key, row_names, worst_cells
 from ckptswap.report.text import named, safe
 from ckptswap.sweep.result import Row, SweepResult, widest
 
 Number = float | None
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,6 @@ MOST_BARS = 40
 MOST_LINES = 8
 
 
-def _mode(result: SweepResult) -> str:
-    """What a cell takes, where it is not itself."""
-    return f", {words}" if (words := MODES[result.mode]) else ""
-
-
 def heat(result: SweepResult, waiting: Collection[Key] = ()) -> Heat:
     """The drop of every layer × kind; layers in execution order where the run tells it. `waiting` are the cells
     that are not scored yet.
@@ -88,47 +84,39 @@ def heat(result: SweepResult, waiting: Collection[Key] = ()) -> Heat:
     places = {place for place in [*cells, *waiting] if None not in place}
     layers = result.in_order(layer for layer, _ in places if layer is not None)
     kinds = sorted({kind for _, kind in places if kind})
-    table = tuple(tuple(cells.get((layer, kind)) for kind in kinds) for layer in layers)
-    words = tuple(
-        tuple(_status(cells.get((layer, kind)), (layer, kind) in waiting) for kind in kinds) for layer in layers
-    )
+
+    def matrix(value: Callable[[Row | None, Key], T]) -> tuple[tuple[T, ...], ...]:
+        return tuple(tuple(value(cells.get((layer, kind)), (layer, kind)) for kind in kinds) for layer in layers)
+
+    def word(row: Row | None, place: Key) -> str:
+        return row.status if row else WAITING if place in waiting else ""
+
     return Heat(
         f"{_drop_in(result)}, by layer and kind{_mode(result)}",
-        tuple(named(layer) for layer in layers),
+        tuple(map(named, layers)),
         tuple(map(safe, kinds)),
-        tuple(tuple(_measured(row) for row in line) for line in table),
-        tuple(tuple(MARKS.get(word, "") for word in line) for line in words),
-        words,
-        table,
+        matrix(lambda row, _: row.drop if row and row.status == "measured" else None),
+        matrix(lambda row, place: MARKS.get(word(row, place), "")),
+        matrix(word),
+        matrix(lambda row, _: row),
     )
-
-
-def _status(row: Row | None, is_waiting: bool) -> str:
-    if row is None:
-        return WAITING if is_waiting else ""
-    return row.status
-
-
-def _measured(row: Row | None) -> Number:
-    return row.drop if row and row.status == "measured" else None
 
 
 def bars(result: SweepResult) -> Chart:
     """The worst cells, with their simultaneous intervals."""
-    names, ranked = _worst(_ranked(result))
-    title = f"the {len(ranked)} worst, 95 % simultaneous{_mode(result)}"
-    return Chart("bars", title, _drop_in(result), "", (_drops("drop", ranked, names),))
+    names, rows = _worst(_ranked(result))
+    title = f"the {len(rows)} worst, 95 % simultaneous{_mode(result)}"
+    return Chart("bars", title, _drop_in(result), "", (_drops("drop", rows, names),))
 
 
 def scatter(result: SweepResult) -> Chart:
     """RMSE against drop, by kind; a distance of 0 has no logarithm."""
-    by_kind = _by_kind(row for row in _ranked(result) if row.rmse)
-    series = (
+    series = tuple(
         Series(kind, tuple(row.rmse or 0.0 for row in rows), tuple(row.drop for row in rows), rows=tuple(rows))
-        for kind, rows in by_kind.items()
+        for kind, rows in _by_kind(row for row in _ranked(result) if row.rmse).items()
     )
     title, x_title = f"does the distance tell?{_mode(result)}", "RMSE of donor and recipient"
-    return Chart("scatter", title, x_title, _drop_in(result), tuple(series), is_log_x=True)
+    return Chart("scatter", title, x_title, _drop_in(result), series, is_log_x=True)
 
 
 def depth(result: SweepResult) -> Chart:
@@ -140,15 +128,13 @@ def depth(result: SweepResult) -> Chart:
 
 def curve(result: SweepResult) -> Chart:
     """The drop as layer after layer is taken, a line a kind: for `--mode prefix` and `suffix`."""
-    taken: dict[str, list[Row]] = {}
-    for row in result.rows if result.mode in ("prefix", "suffix") else ():
-        if row.layer is not None and row.status == "measured":
-            taken.setdefault(safe(row.kind or "all kinds"), []).append(row)
-    order = result.in_order(row.layer or "" for rows in taken.values() for row in rows)
+    is_curve = result.mode in ("prefix", "suffix")
+    rows = [row for row in result.rows if is_curve and row.layer is not None and row.status == "measured"]
+    order = result.in_order(row.layer or "" for row in rows)
     if result.mode == "suffix":
         order.reverse()
     way = "up to this one" if result.mode == "prefix" else "from this one on"
-    return _along(f"all layers {way} from the donor", order, dict(sorted(taken.items())), result)
+    return _along(f"all layers {way} from the donor", order, _by_kind(rows, "all kinds"), result)
 
 
 def _along(title: str, order: Sequence[str], rows: Mapping[str, Sequence[Row]], result: SweepResult) -> Chart:
@@ -175,16 +161,20 @@ def paths(result: SweepResult) -> Chart:
 
 def race(result: SweepResult, is_race: bool = True) -> Chart:
     """On how many samples each cell was scored: before a race knew whether it is among the worst, or so far."""
-    names, ranked = _worst(row for row in widest(result.rows) if row.samples)
-    if all(row.samples == result.samples for row in ranked):
-        names, ranked = [], []
-    series = Series("samples", tuple(names), tuple(row.samples for row in ranked), rows=tuple(ranked))
+    names, rows = _worst(row for row in widest(result.rows) if row.samples)
+    if all(row.samples == result.samples for row in rows):
+        names, rows = [], []
+    series = Series("samples", tuple(names), tuple(row.samples for row in rows), rows=tuple(rows))
     title = "how far the race went" if is_race else "samples scored so far"
     return Chart("bars", title, f"samples scored, of {result.samples}", "", (series,))
 
 
 def _drop_in(result: SweepResult) -> str:
     return f"drop in {safe(result.metric)}"
+
+
+def _mode(result: SweepResult) -> str:
+    return f", {words}" if (words := MODES[result.mode]) else ""
 
 
 def _worst(rows: Iterable[Row]) -> tuple[list[str], list[Row]]:
@@ -205,11 +195,12 @@ def _ranked(result: SweepResult) -> list[Row]:
     return [row for row in cells if row.layer is not None and row.kind] or cells
 
 
-def _by_kind(cells: Iterable[Row]) -> dict[str, list[Row]]:
+def _by_kind(rows: Iterable[Row], whole: str = "") -> dict[str, list[Row]]:
+    """The rows of layers by their kinds; those of no kind under the name that `whole` gives, if any."""
     by_kind: dict[str, list[Row]] = {}
-    for row in cells:
-        if row.kind and row.layer is not None:
-            by_kind.setdefault(safe(row.kind), []).append(row)
+    for row in rows:
+        if row.layer is not None and (row.kind or whole):
+            by_kind.setdefault(safe(row.kind or whole), []).append(row)
     return dict(sorted(by_kind.items()))
 
 
@@ -219,6 +210,4 @@ def is_empty(picture: Picture) -> bool:
     >>> is_empty(Heat("t", (), (), (), ()))
     True
     """
-    if isinstance(picture, Heat):
-        return not picture.rows
-    return not any(series.y for series in picture.series)
+    return not (picture.rows if isinstance(picture, Heat) else any(series.y for series in picture.series))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -78,31 +79,21 @@ FIELDS = tuple(column.field for column in show_columns([]))
 
 
 def show_table(data: Mapping[str, Any], style: Style) -> str:
-    """The tensors of a checkpoint, with statistics where the rows have them; sums by kind below.
-
-    `data` is the `show` JSON, `docs/schemas/show.schema.json`.
+    """The tensors of a checkpoint, of the `show` JSON, with statistics where there are some; sums by kind below.
 
     >>> row = {"name": "c.bias", "layer": "c", "kind": "conv.bias", "shape": [4], "dtype": "F32"}
     >>> row |= {"numel": 4, "nbytes": 16}
     >>> data = {"path": "a.safetensors", "format": "safetensors", "tensors": 1, "bytes": 16, "rows": [row]}
-    >>> print(show_table(data, Style()), end="")
-    name    kind       shape  dtype  numel  bytes
-    c.bias  conv.bias  4      F32        4   16 B
-    <BLANKLINE>
-    a.safetensors  safetensors
-    1 tensor  4 elements  16 B
-    conv.bias 1
+    >>> show_table(data, Style()).splitlines()[:2]
+    ['name    kind       shape  dtype  numel  bytes', 'c.bias  conv.bias  4      F32        4   16 B']
     """
     rows = data["rows"]
     lines = [*table(show_columns(rows), rows, style), Text()] if rows else []
-    return render([*lines, *_summary(data, style)], style)
-
-
-def _summary(data: Mapping[str, Any], style: Style) -> list[Text]:
-    kinds = Counter(row["kind"] for row in data["rows"])
     path = Text.assemble((safe(data["path"]), HEADING), (f"  {safe(data['format'])}", QUIET))
-    parts = [Text.assemble((f"{safe(kind)} ", QUIET), f"{tensors:,}") for kind, tensors in sorted(kinds.items())]
-    return [*flow([path], style), *flow(_totals(data), style), *flow(parts, style, gap=3)]
+    kinds = sorted(Counter(row["kind"] for row in rows).items())
+    parts = [Text.assemble((f"{safe(kind)} ", QUIET), f"{tensors:,}") for kind, tensors in kinds]
+    below = [*flow([path], style), *flow(_totals(data), style), *flow(parts, style, gap=3)]
+    return render([*lines, *below], style)
 
 
 def _totals(data: Mapping[str, Any]) -> list[str]:
@@ -111,13 +102,8 @@ def _totals(data: Mapping[str, Any]) -> list[str]:
     return [plural(data["tensors"], "tensor"), f"{count(parameters)} elements", size(data["bytes"]), *unread]
 
 
-def show_csv(data: Mapping[str, Any]) -> str:
-    """One line a tensor, with the fields of the JSON contract; a shape is written 64x3x7x7.
-
-    >>> show_csv({"rows": []})
-    'name,layer,kind,shape,dtype,numel,nbytes\\n'
-    """
-    return columns_csv(show_columns(data["rows"]), data["rows"])
+show_csv = partial(columns_csv, show_columns)
+"""The fields of the JSON contract; a shape is written 64x3x7x7."""
 
 
 def show_md(data: Mapping[str, Any]) -> str:
@@ -128,4 +114,4 @@ def show_md(data: Mapping[str, Any]) -> str:
     '**a.pt** (torch): 0 tensors, 0 elements, 0 B'
     """
     head = f"**{md_text(data['path'])}** ({md_text(data['format'])}): {', '.join(_totals(data))}\n\n"
-    return head + columns_md(show_columns(data["rows"]), data["rows"])
+    return head + columns_md(show_columns, data)

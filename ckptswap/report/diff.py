@@ -1,47 +1,38 @@
-"""Two checkpoints compared: the `diff` JSON as a terminal table in git's colours, csv and md."""
+"""Two checkpoints compared, or two with what they came from: JSON, a terminal table in git's colours, csv, md."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from ckptswap.errors import non_finite_words
-from ckptswap.report.layout import HEADING, QUIET, WIDE, Cell, Column, field, flow, paragraph, render, table
+from ckptswap.report.layout import HEADING, QUIET, WIDE, Cell, Column, field, flow, grid, paragraph, render, table
 from ckptswap.report.tabular import columns_csv, columns_md, md_text
 from ckptswap.report.text import MISSING, Style, bar, count, figure, named, plural, safe, shape, size
 
 if TYPE_CHECKING:
-    from ckptswap.diff import Diff, Side, TensorDiff
+    from ckptswap.diff import Diff, TensorDiff
+    from ckptswap.threeway import ThreeWay
 
-SCHEMA = "ckptswap.diff/1"
+SCHEMA, SCHEMA_OF_THREE = "ckptswap.diff/1", "ckptswap.diff3/1"
 STATUSES = ("identical", "changed", "shape", "dtype", "only_a", "only_b", "unread")
 _TENSOR = ("name", "layer", "kind", "status", "shape_a", "shape_b", "dtype_a", "dtype_b", "numel")
 _DISTANCE = (
     "changed", "rmse", "max_abs", "rel_l2", "cosine", "nan_a", "nan_b", "mean_abs", "inf_a", "inf_b", "flips",
 )  # fmt: skip
-_COUNTS = ("nan_a", "nan_b", "inf_a", "inf_b")
-_MARK = {"changed": "~", "shape": "!", "dtype": "!", "only_a": "-", "only_b": "+", "unread": "?", "identical": "="}
-_LOOK = {
-    "only_a": "red",
-    "only_b": "green",
-    "shape": "yellow",
-    "dtype": "yellow",
-    "identical": QUIET,
-    "unread": QUIET,
+_SHOWN = {  # status: its mark, its look, in words, what the mark means
+    "changed": ("~", "", "changed", "changed"),
+    "shape": ("!", "yellow", "of another shape", "other shape or dtype"),
+    "dtype": ("!", "yellow", "of another dtype", "other shape or dtype"),
+    "only_a": ("-", "red", "only in a", "only in a"),
+    "only_b": ("+", "green", "only in b", "only in b"),
+    "identical": ("=", QUIET, "identical", "identical"),
+    "unread": ("?", QUIET, "not compared", "not compared"),
 }
-_WORDS = {
-    "changed": "changed",
-    "shape": "of another shape",
-    "dtype": "of another dtype",
-    "only_a": "only in a",
-    "only_b": "only in b",
-    "identical": "identical",
-    "unread": "not compared",
-}
-_MEANING = {**_WORDS, "shape": "other shape or dtype", "dtype": "other shape or dtype"}
 
 
 def diff_json(diff: Diff) -> dict[str, Any]:
@@ -57,15 +48,11 @@ def diff_json(diff: Diff) -> dict[str, Any]:
     """
     return {
         "schema": SCHEMA,
-        **{name: side_json(side) for name, side in (("a", diff.a), ("b", diff.b))},
+        "a": asdict(diff.a),
+        "b": asdict(diff.b),
         "summary": {status: diff.summary[status] for status in STATUSES},
         "rows": [_row_json(row) for row in diff.rows],
     }
-
-
-def side_json(side: Side) -> dict[str, Any]:
-    """A file by its path and what it holds."""
-    return {"path": side.path, "tensors": side.tensors, "bytes": side.bytes}
 
 
 def _row_json(row: TensorDiff) -> dict[str, Any]:
@@ -78,28 +65,27 @@ def _row_json(row: TensorDiff) -> dict[str, Any]:
 def diff_table(data: Mapping[str, Any], style: Style, *, every: bool = False) -> str:
     """What differs, one line a tensor (or a group, with --by), and a last line like diffstat's.
 
-    A tensor with NaN or Inf shows how many in place of distances, which leave these out and tell only of the rest.
-
-    `data` is the `diff` JSON, `docs/schemas/diff.schema.json`; `every` shows the unchanged ones too.
+    `data` is the `diff` JSON, `docs/schemas/diff.schema.json`; `every` shows the unchanged ones too. A tensor with
+    NaN or Inf shows how many in place of distances, which leave these out and tell only of the rest.
 
     >>> row = {"name": "c.bias", "kind": "conv.bias", "status": "changed", "shape_a": [4], "numel": 4}
     >>> row |= {"changed": 2, "rmse": 0.5, "max_abs": 1.0, "rel_l2": 0.1, "cosine": 0.99}
     >>> side = {"path": "a.pt", "tensors": 1, "bytes": 16}
-    >>> print(diff_table({"a": side, "b": side, "summary": {"changed": 1}, "rows": [row]}, Style()), end="")
-    a  a.pt  1 tensor  16 B
-    b  a.pt  1 tensor  16 B
-    <BLANKLINE>
+    >>> text = diff_table({"a": side, "b": side, "summary": {"changed": 1}, "rows": [row]}, Style())
+    >>> print("\\n".join(text.splitlines()[3:5]))
        name    shape  elements  changed   RMSE   max  cosine  rel. L2
     ~  c.bias  4             4     50 %  0.500  1.00  0.9900    0.100  ██████
-    <BLANKLINE>
-     1 tensor changed
     """
     rows = [row for row in data["rows"] if every or not _is_quiet(row)]
-    lines = side_lines(data, "ab", style)
+    lines = _side_lines(data, "ab", style)
     if rows:
         lines += [Text(), *table(diff_columns(rows, style), rows, style), *_key(rows, style)]
-    hidden = [] if every else [row for row in data["rows"] if _is_quiet(row) and non_finite(row)]
-    return render([*lines, Text(), *_stat_line(data["summary"], style), *_hidden(hidden, style)], style)
+    lines += [Text(), *_stat_line(data["summary"], style)]
+    hidden = [row for row in data["rows"] if not every and _is_quiet(row) and non_finite(row)]
+    if tensors := sum(row.get("tensors", 1) for row in hidden):
+        text = f"{plural(tensors, 'identical tensor')} with NaN or Inf on both sides: --all shows which"
+        lines += paragraph(text, style, indent=1, look="yellow")
+    return render(lines, style)
 
 
 def non_finite(row: Mapping[str, Any]) -> str | None:
@@ -108,18 +94,9 @@ def non_finite(row: Mapping[str, Any]) -> str | None:
     >>> non_finite({"nan_a": 0, "inf_a": 0, "nan_b": 1, "inf_b": 1})
     'b 1 NaN, 1 Inf'
     """
-    if not any(row.get(count) for count in _COUNTS):  # most rows; and a table asks for each of its cells
+    if not any(map(row.get, ("nan_a", "nan_b", "inf_a", "inf_b"))):  # most rows; and a table asks for all cells
         return None
     return non_finite_words({side: (row.get(f"nan_{side}") or 0, row.get(f"inf_{side}") or 0) for side in "ab"})
-
-
-def _hidden(rows: Sequence[Mapping[str, Any]], style: Style) -> list[Text]:
-    """That what is equal on both sides holds NaN or Inf, too, where the table does not show it."""
-    tensors = sum(row.get("tensors", 1) for row in rows)
-    if not tensors:
-        return []
-    text = f"{plural(tensors, 'identical tensor')} with NaN or Inf on both sides: --all shows which"
-    return paragraph(text, style, indent=1, look="yellow")
 
 
 def _is_quiet(row: Mapping[str, Any]) -> bool:
@@ -128,16 +105,15 @@ def _is_quiet(row: Mapping[str, Any]) -> bool:
     return status == "identical" or (status == "unread" and row.get("numel") is not None)
 
 
-def side_lines(data: Mapping[str, Any], names: Sequence[str], style: Style) -> list[Text]:
-    """Each file by its letter or name, with what it holds."""
-    looks = {"a": "red", "b": "green"}
-    columns = [
-        Column("", lambda name: Text(name, style=looks.get(name, ""))),
-        Column("", lambda name: safe(data[name]["path"]), smallest=20),
-        Column("", lambda name: plural(data[name]["tensors"], "tensor"), right=True, spare=1),
-        Column("", lambda name: size(data[name]["bytes"]), right=True, spare=2),
+def _side_lines(data: Mapping[str, Any], names: Sequence[str], style: Style) -> list[Text]:
+    """The files by their letters or names, with what they hold."""
+    columns = [Column(), Column(smallest=20), Column(right=True, spare=1), Column(right=True, spare=2)]
+    looks, sides = {"base": "", "a": "red", "b": "green"}, [data[name] for name in names]
+    rows: list[list[Cell]] = [
+        [Text(name, style=looks[name]), safe(side["path"]), plural(side["tensors"], "tensor"), size(side["bytes"])]
+        for name, side in zip(names, sides, strict=True)
     ]
-    return table(columns, names, style)[1:]
+    return grid(columns, rows, style)[1:]
 
 
 def diff_columns(rows: Sequence[Mapping[str, Any]], style: Style = Style()) -> list[Column]:
@@ -150,8 +126,8 @@ def diff_columns(rows: Sequence[Mapping[str, Any]], style: Style = Style()) -> l
         return "" if marks and non_finite(row) else bar(row.get("rel_l2"), largest, width, style.ascii)
 
     return [
-        Column("", lambda row: _looked(_MARK.get(row.get("status") or "", " "), row), forms="narrow wide"),
-        *(_group_columns(rows) if _is_grouped(rows) else _NAME_COLUMNS),
+        Column("", lambda row: _looked(_shown(row)[0], row), forms="narrow wide"),
+        *(_group_columns(rows) if any(row.get("name") is None for row in rows) else _NAME_COLUMNS),
         *([Column("not finite", lambda row: Text(non_finite(row) or "", style="yellow"))] if marks else []),
         field("status", str, forms="csv md page"),
         *(Column(field=name) for name in _TENSOR[4:8]),
@@ -177,21 +153,16 @@ _NAME_COLUMNS = (
 
 def _group_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
     """By what the rows are grouped: layer, kind, or both."""
-    layer = Column("layer", lambda row: _looked(MISSING if row.get("layer") is None else named(row["layer"]), row))
-    kind = Column("kind", lambda row: _looked(safe(row.get("kind") or MISSING), row))
-    there = [way for way in ("layer", "kind") if any(row.get(way) is not None for row in rows)]
+    columns = [
+        Column("layer", lambda row: _looked(MISSING if row.get("layer") is None else named(row["layer"]), row)),
+        Column("kind", lambda row: _looked(safe(row.get("kind") or MISSING), row)),
+    ]
+    by = [way for way in columns if any(row.get(way.title) is not None for row in rows)]
     return [
         Column(field="tensors"),
-        *(
-            replace(way, field=way.title, smallest=22, shown=way.shown if way.title in there else None)
-            for way in (layer, kind)
-        ),
+        *(replace(way, field=way.title, smallest=22, shown=way.shown if way in by else None) for way in columns),
         Column("tensors", lambda row: count(row.get("tensors")), right=True),
     ]
-
-
-def _is_grouped(rows: Iterable[Mapping[str, Any]]) -> bool:
-    return any(row.get("name") is None for row in rows)
 
 
 def _finite(name: str, shown: Callable[[float], str]) -> Callable[[Mapping[str, Any]], str]:
@@ -201,17 +172,21 @@ def _finite(name: str, shown: Callable[[float], str]) -> Callable[[Mapping[str, 
 
 def _what(row: Mapping[str, Any]) -> str:
     """The shape, and what changed of it: 64×3 → 64×1, or F32 → F16."""
-    sides = [row.get("shape_a"), row.get("shape_b")]
+    shapes = [row.get("shape_a"), row.get("shape_b")]
     if row.get("status") == "shape":
-        return " → ".join(shape(side) for side in sides)
+        return " → ".join(map(shape, shapes))
     if row.get("status") == "dtype":
         return " → ".join(safe(row.get(side) or MISSING) for side in ("dtype_a", "dtype_b"))
-    return shape(sides[0] if sides[0] is not None else sides[1])
+    return shape(shapes[0] if shapes[0] is not None else shapes[1])
+
+
+def _shown(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    return _SHOWN.get(row.get("status") or "", (" ", "", "", ""))
 
 
 def _looked(text: str, row: Mapping[str, Any], look: str = "") -> Text:
     """A text in the colour of the row's status."""
-    return Text(text, style=_LOOK.get(row.get("status") or "", "") or look)
+    return Text(text, style=_shown(row)[1] or look)
 
 
 def _share(row: Mapping[str, Any]) -> str:
@@ -224,52 +199,108 @@ def _share(row: Mapping[str, Any]) -> str:
 def _key(rows: Iterable[Mapping[str, Any]], style: Style) -> list[Text]:
     """What the marks mean, unless all of them are plain changes."""
     present = {row.get("status") for row in rows}
-    looks = {
-        _MARK[status]: (meaning, _LOOK.get(status, ""))
-        for status, meaning in _MEANING.items()
-        if status in present
-    }
-    parts = [Text(f"{mark} {meaning}", style=look) for mark, (meaning, look) in looks.items()]
+    looks = {f"{mark} {meaning}": look for name, (mark, look, _, meaning) in _SHOWN.items() if name in present}
+    parts = [Text(meaning, style=look) for meaning, look in looks.items()]
     return [Text(), *flow(parts, style, gap=3)] if present - {"changed", None} else []
 
 
 def _stat_line(summary: Mapping[str, int], style: Style) -> list[Text]:
     """' 12 tensors changed, 3 only in a, 45 identical': what is there, and always the changed ones."""
     parts = [f"{plural(summary.get('changed', 0), 'tensor')} changed"]
-    parts += [
-        f"{summary[status]:,} {word}"
-        for status, word in _WORDS.items()
-        if status != "changed" and summary.get(status)
-    ]
-    pieces = [Text(f"{part},", style=HEADING) for part in parts[:-1]] + [Text(parts[-1], style=HEADING)]
-    return flow(pieces, style, gap=1, indent=1)
+    for status, (_, _, words, _) in _SHOWN.items():
+        if status != "changed" and summary.get(status):
+            parts[-1] += ","
+            parts.append(f"{summary[status]:,} {words}")
+    return flow([Text(part, style=HEADING) for part in parts], style, gap=1, indent=1)
 
 
-def diff_csv(data: Mapping[str, Any]) -> str:
-    """Every row of the JSON, changed or not; grouped rows have their count under `tensors`.
-
-    >>> diff_csv({"rows": []})[:23]
-    'name,layer,kind,status,'
-    """
-    return columns_csv(diff_columns(data["rows"]), data["rows"])
+diff_csv = partial(columns_csv, diff_columns)
+"""Every row of the JSON, changed or not; grouped rows have their count under `tensors`."""
 
 
 def diff_md(data: Mapping[str, Any], *, every: bool = False) -> str:
     """What differs as a GitHub table, between the two paths and the last line.
 
     >>> side = {"path": "a.pt", "tensors": 1, "bytes": 16}
-    >>> print(diff_md({"a": side, "b": side, "summary": {"changed": 0, "identical": 1}, "rows": []}), end="")
-    **a**: a.pt (1 tensor, 16 B)
-    **b**: a.pt (1 tensor, 16 B)
-    <BLANKLINE>
-    0 tensors changed, 1 identical
+    >>> diff_md({"a": side, "b": side, "summary": {"changed": 0, "identical": 1}, "rows": []}).splitlines()[1:]
+    ['**b**: a.pt (1 tensor, 16 B)', '', '0 tensors changed, 1 identical']
     """
     rows = [row for row in data["rows"] if every or not _is_quiet(row)]
-    sides = [f"**{side}**: {_side_md(data[side])}\n" for side in ("a", "b")]
-    changed = columns_md(diff_columns(rows), rows) + "\n" if rows else ""
+    sides = [
+        f"**{name}**: {md_text(side['path'])} ({plural(side['tensors'], 'tensor')}, {size(side['bytes'])})\n"
+        for name, side in (("a", data["a"]), ("b", data["b"]))
+    ]
+    changed = columns_md(diff_columns, {"rows": rows}) + "\n" if rows else ""
     last = " ".join(line.plain.strip() for line in _stat_line(data["summary"], Style(width=1000)))
     return f"{''.join(sides)}\n{changed}{last}\n"
 
 
-def _side_md(side: Mapping[str, Any]) -> str:
-    return f"{md_text(side['path'])} ({plural(side['tensors'], 'tensor')}, {size(side['bytes'])})"
+# Two with what they came from ------------------------------------------------------------------------------------
+
+_CHANGED_BY = {  # status: in words, its look
+    "a": ("a", "red"),
+    "b": ("b", "green"),
+    "both": ("both, differently", "bold yellow"),
+    "same": ("both, the same", ""),
+    "unchanged": ("unchanged", ""),
+    "unread": ("not compared", "yellow"),
+}
+
+
+def threeway_json(compared: ThreeWay) -> dict[str, Any]:
+    """`status` is `unchanged`, `a`, `b`, `same` (both sides made the same change), `both` (different ones) or
+    `unread`; `change_*` is that side's status against the base, as in a diff, `rel_l2_*` relative to the base.
+    NaN and infinities are counted for each file that has some: of these no distance tells."""
+    rows = [
+        {name: getattr(row, name) for name in ("name", "layer", "kind", "status")}
+        | _change("a", row.a)
+        | _change("b", row.b)
+        | {
+            f"{word}_{side}": count
+            for side, counts in row.non_finite.items()
+            for word, count in zip(("nan", "inf"), counts, strict=True)
+        }
+        for row in compared.rows
+    ]
+    sides = {name: asdict(getattr(compared, name)) for name in ("base", "a", "b")}
+    return {"schema": SCHEMA_OF_THREE, **sides, "summary": compared.summary, "rows": rows}
+
+
+def _change(side: str, row: TensorDiff | None) -> dict[str, Any]:
+    distance = row.distance if row else None
+    return {f"change_{side}": row.status if row else None, f"rel_l2_{side}": distance.rel_l2 if distance else None}
+
+
+def threeway_table(data: Mapping[str, Any], style: Style, *, every: bool = False) -> str:
+    """Who changed what, and by how much relative to the base; a last line counts."""
+    rows = [row for row in data["rows"] if every or row["status"] != "unchanged"]
+    counts = [f"{count:,} {_CHANGED_BY[status][0]}" for status, count in data["summary"].items() if count]
+    last = flow([*(f"{count}," for count in counts[:-1]), *counts[-1:]], style, gap=1)
+    body = [Text(), *table(THREEWAY_COLUMNS, rows, style)] if rows else []
+    return render([*_side_lines(data, ("base", "a", "b"), style), *body, Text(), *last], style)
+
+
+def _amount(row: Mapping[str, Any], side: str) -> str:
+    change = row[f"change_{side}"]
+    if change not in ("changed", "identical", None):
+        return change
+    counts = {file: (row.get(f"nan_{file}", 0), row.get(f"inf_{file}", 0)) for file in ("base", side)}
+    return non_finite_words(counts) or figure(row[f"rel_l2_{side}"])
+
+
+THREEWAY_COLUMNS = (
+    Column("changed by", lambda row: Text(*_CHANGED_BY[row["status"]])),
+    field("name", safe, smallest=16),
+    field("layer"),
+    field("kind", safe, spare=2),
+    *map(field, ("status", "change_a", "rel_l2_a", "change_b", "rel_l2_b")),
+    *map(field, ("nan_base", "inf_base", "nan_a", "inf_a", "nan_b", "inf_b")),
+    *(Column(f"{side}: rel. L2", partial(_amount, side=side), right=True, spare=1) for side in "ab"),
+)
+threeway_csv = partial(columns_csv, THREEWAY_COLUMNS)
+
+
+def threeway_md(data: Mapping[str, Any]) -> str:
+    """Every tensor as a table for GitHub."""
+    heads = [f"{name}: {md_text(data[name]['path'])}" for name in ("base", "a", "b")]
+    return "\n".join([*heads, "", columns_md(THREEWAY_COLUMNS, data)])

@@ -1,8 +1,4 @@
-"""How results show themselves: as tables to rich, as HTML to notebooks.
-
-The classes are of rooms that know nothing of reports; `shows_itself` teaches them when `ckptswap`'s functions are
-first used.
-"""
+"""How results show themselves: as tables to rich, as HTML to notebooks."""
 
 from __future__ import annotations
 
@@ -24,7 +20,7 @@ from ckptswap.report.screen import sweep_table
 from ckptswap.report.sweep import sweep_columns
 from ckptswap.report.templates import template
 from ckptswap.report.text import Style, number, plural, safe
-from ckptswap.statistics.comparison import Comparison
+from ckptswap.statistics import Comparison
 from ckptswap.sweep.result import SweepResult
 
 if TYPE_CHECKING:
@@ -36,23 +32,18 @@ MOST = 40
 
 @dataclass(frozen=True)
 class Panel:
-    """Rows under the columns that a page has, with a title above."""
+    """Rows under those of the columns that a page has, with a title above."""
 
     title: str
-    all_columns: Iterable[Column]
+    columns: Iterable[Column]
     rows: Sequence[Any]
-
-    @property
-    def columns(self) -> list[Column]:
-        """Those that a page has."""
-        return [column for column in self.all_columns if column.is_in("page")]
 
 
 Shown = Panel | Heat | str
 
 
 def shows_itself() -> None:
-    """Give checkpoints, diffs and sweeps their `__rich_console__` and `_repr_html_`."""
+    """Give the classes of rooms that know nothing of reports their `__rich_console__` and `_repr_html_`."""
     _teach(Checkpoint, lambda it, style: show_table(show_json(it), style), _of_checkpoint)
     _teach(Diff, lambda it, style: diff_table(diff_json(it), style), _of_diff)
     _teach(Comparison, _text_of_comparison, _of_comparison)
@@ -99,20 +90,13 @@ def _of_sweep(result: SweepResult) -> list[Shown]:
     return [" ".join(answer(result)), *(picture for picture in pictures if picture.rows), table, *findings]
 
 
-def _warnings(comparison: Comparison) -> list[str]:
-    return [f"warning: {warning}" for warning in comparison.warnings]
-
-
 def _text_of_comparison(comparison: Comparison, style: Style) -> str:
     text = evaluate_table(evaluate_json(comparison), style).rstrip("\n")
-    return "\n".join([text, *map(safe, _warnings(comparison))])
+    return "\n".join([text, *(safe(f"warning: {warning}") for warning in comparison.warnings)])
 
 
-def _of_comparison(comparison: Comparison) -> list[Shown]:
+def _of_comparison(comparison: Comparison) -> Iterator[Shown]:
     """Scores, then the paired differences where there are two to compare, then what to be told of them."""
-    samples = plural(comparison.samples, "sample")
-    tables = [
-        Panel(f"{metric}, {samples}", columns, rows)
-        for metric, columns, rows in scored_tables(evaluate_json(comparison))
-    ]
-    return [*tables, *_warnings(comparison)]
+    for metric, columns, rows in scored_tables(evaluate_json(comparison)):
+        yield Panel(f"{metric}, {plural(comparison.samples, 'sample')}", columns, rows)
+    yield from (f"warning: {warning}" for warning in comparison.warnings)

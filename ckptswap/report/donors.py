@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from rich.text import Text
 
-from ckptswap.report.layout import HEADING, QUIET, Cell, Column, left_out, paragraph, table
+from ckptswap.report.layout import HEADING, QUIET, Cell, Column, grid, left_out, paragraph
 from ckptswap.report.rows import drop_or_least, is_recalibrated, sections
 from ckptswap.report.sweep import LOOK, barrier_of, name_columns, recalibrated_drop
-from ckptswap.report.text import MISSING, Style, count, decimals, fixed, number, safe
+from ckptswap.report.text import MISSING, Style, count, decimals, fixed, letters_of, number, safe
 from ckptswap.sweep.result import Row, SweepResult
 
 Value = Callable[[Row], tuple[float | None, str | None]]
@@ -26,36 +25,17 @@ def donor_lines(result: SweepResult, style: Style, top: int | None = None) -> li
     >>> donors = (DonorScore("a.pt", 0.5), DonorScore("zeros", None))
     >>> rows = tuple(Row("c", "conv.bias", ("c.bias",), 4, "measured", drop=0.1 * at, donor=at) for at in (0, 1))
     >>> result = SweepResult("dice", "max", 0.01, 0.9, 0.5, 8, rows, donors=donors)
-    >>> print("\\n".join(line.plain for line in donor_lines(result, Style())))
-    donors
-    A  a.pt   0.5
-    B  zeros    –
-    <BLANKLINE>
-    cells, by the worst drop
+    >>> print("\\n".join(line.plain for line in donor_lines(result, Style())[5:7]))
     layer  kind       numel  A       B
     c      conv.bias      4  0  +0.100
-    r reusable, s sensitive, ? undecided, = not run: equal in both, or without
-    effect
     """
-    names = [chr(ord("A") + at) if at < 26 else str(at) for at in range(len(result.donors))]
-    columns = [
-        Column("", lambda row: Text(row[0], style=HEADING)),
-        Column("", lambda row: safe(row[1].path), smallest=20),
-        Column("", lambda row: number(row[1].score), right=True),
+    names = letters_of(result.donors)
+    donors: list[list[Cell]] = [
+        [Text(name, style=HEADING), safe(donor.path), number(donor.score)]
+        for name, donor in zip(names, result.donors, strict=True)
     ]
-    donors = list(zip(names, result.donors, strict=True))
-    lines = [Text("donors", style=HEADING), *table(columns, donors, style)[1:]]
-    for title, rows in sections(result.rows):
-        cells = _by_cell(rows, len(names))
-        for asked, value in _asked(result).items():
-            lines += [Text(), Text(f"{title}{asked}", style=HEADING), *_pivot(cells[:top], names, value, style)]
-        lines += left_out(len(cells) - len(cells[:top]))
-    marks = "r reusable, s sensitive, ? undecided, = not run: equal in both, or without effect"
-    return [*lines, *paragraph(marks, style, look=QUIET)]
-
-
-def _asked(result: SweepResult) -> dict[str, Value]:
-    """What is shown of each cell: its drop, and what else the sweep was asked for."""
+    columns = [Column(), Column(smallest=20), Column(right=True)]
+    lines = [Text("donors", style=HEADING), *grid(columns, donors, style)[1:]]
     asked: dict[str, Value] = {", by the worst drop": lambda row: (row.drop, row.verdict)}
     if is_recalibrated(result):
         asked[": drop with new batch norm statistics"] = lambda row: (
@@ -64,7 +44,13 @@ def _asked(result: SweepResult) -> dict[str, Value]:
         )
     if any(row.path for row in result.rows):
         asked[": barrier on the way to the donor"] = lambda row: (barrier_of(row), None)
-    return asked
+    for title, rows in sections(result.rows):
+        cells = _by_cell(rows, len(names))
+        for what, value in asked.items():
+            lines += [Text(), Text(f"{title}{what}", style=HEADING), *_pivot(cells[:top], names, value, style)]
+        lines += left_out(len(cells) - len(cells[:top]))
+    marks = "r reusable, s sensitive, ? undecided, = not run: equal in both, or without effect"
+    return [*lines, *paragraph(marks, style, look=QUIET)]
 
 
 def _by_cell(rows: Sequence[Row], donors: int) -> list[list[Row | None]]:
@@ -78,14 +64,15 @@ def _by_cell(rows: Sequence[Row], donors: int) -> list[list[Row | None]]:
 def _pivot(cells: Sequence[Sequence[Row | None]], names: Sequence[str], value: Value, style: Style) -> list[Text]:
     firsts = [next(row for row in of_cell if row is not None) for of_cell in cells]
     places = decimals((value(row)[0] for of_cell in cells for row in of_cell if row is not None), 3)
-    by_first = {id(first): of_cell for first, of_cell in zip(firsts, cells, strict=True)}
-
-    def drop(first: Row, donor: int) -> Cell:
-        return _marked(by_first[id(first)][donor], value, places)
-
     columns = [*name_columns(firsts), Column("numel", lambda row: count(row.numel), right=True, spare=1)]
-    columns += [Column(name, partial(drop, donor=at), right=True) for at, name in enumerate(names)]
-    return table(columns, firsts, style)
+    rows = [
+        [
+            *(column.shown(first) for column in columns if column.shown),
+            *(_marked(row, value, places) for row in of_cell),
+        ]
+        for first, of_cell in zip(firsts, cells, strict=True)
+    ]
+    return grid([*columns, *(Column(name, right=True) for name in names)], rows, style)
 
 
 def _marked(row: Row | None, value: Value, places: int) -> Cell:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ckptswap.errors import DependencyError, UsageError
-from ckptswap.report.charts import Chart, Heat, Picture, Series
+from ckptswap.report.charts import Chart, Heat, Number, Picture, Series
 from ckptswap.report.text import shorten_all
 
 if TYPE_CHECKING:
@@ -50,49 +50,31 @@ def draw(panels: Sequence[Picture], form: str) -> bytes:
         from matplotlib.figure import Figure
     except ImportError:
         raise DependencyError("pictures need matplotlib", remedy="pip install 'ckptswap[plot]'") from None
-    how: dict[Any, Any] = {
-        "svg.hashsalt": "ckptswap",
-        "svg.fonttype": "none",
-        "font.size": 8,
-        "axes.prop_cycle": _cycle(),
-    }
+    how: dict[Any, Any] = {"svg.hashsalt": "ckptswap", "svg.fonttype": "none", "font.size": 8}
     with matplotlib.rc_context(how):
-        figure = Figure(figsize=(sum(map(_width, panels)), max(map(_height, panels))), layout="constrained")
+        widths, heights = zip(*map(_size, panels), strict=True)
+        figure = Figure(figsize=(sum(widths), max(heights)), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for panel, place in zip(panels, axes, strict=True):
+            place.set_title(_plain(panel.title))
             if isinstance(panel, Heat):
                 _heat(place, panel)
             else:
                 _chart(place, panel)
         out = io.BytesIO()
-        figure.savefig(
-            out,
-            format=form,
-            dpi=200,
-            metadata=_MARKS[form],
-        )
+        figure.savefig(out, format=form, dpi=200, metadata=_MARKS[form])
         return out.getvalue()
 
 
-def _cycle() -> Any:
-    from cycler import cycler
-
-    return cycler(color=COLOURS)
-
-
-def _width(panel: Picture) -> float:
-    return 2.5 + 0.55 * len(panel.columns) if isinstance(panel, Heat) else 5.0
-
-
-def _height(panel: Picture) -> float:
+def _size(panel: Picture) -> tuple[float, float]:
+    """Width and height in inches."""
     if isinstance(panel, Heat):
-        return max(2.5, 1.2 + 0.17 * len(panel.rows))
-    return max(3.2, 0.8 + 0.17 * len(panel.series[0].x)) if panel.form == "bars" and panel.series else 3.4
+        return 2.5 + 0.55 * len(panel.columns), max(2.5, 1.2 + 0.17 * len(panel.rows))
+    return 5.0, max(3.2, 0.8 + 0.17 * len(panel.series[0].x)) if panel.form == "bars" and panel.series else 3.4
 
 
 def _chart(axes: Axes, chart: Chart) -> None:
-    axes.set_title(_plain(chart.title))
     axes.set_xlabel(_plain(chart.x_title))
     axes.set_ylabel(_plain(chart.y_title))
     if chart.form == "bars":
@@ -104,9 +86,8 @@ def _chart(axes: Axes, chart: Chart) -> None:
     if chart.is_log_x:
         axes.set_xscale("log")
     if chart.form == "dots" and chart.series:
-        axes.set_xticks(
-            range(len(chart.series[0].x)), _cut([str(x) for x in chart.series[0].x]), rotation=30, ha="right"
-        )
+        names = chart.series[0].x
+        axes.set_xticks(range(len(names)), _cut(names), rotation=30, ha="right")
     if len(chart.series) > 1:
         axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
 
@@ -118,27 +99,22 @@ def _series(axes: Axes, chart: Chart, series: Series, at: int) -> None:
     else:
         x = [float(series.x[i]) for i in known]
     y = [series.y[i] for i in known]
-    style = {
-        "label": _plain(series.name),
-        "marker": POINTS[at % len(POINTS)],
-        "markersize": 3.5,
-        "color": COLOURS[at % len(COLOURS)],
-    }
-    line = "-" if chart.form == "lines" else ""
+    style: dict[str, Any] = {"marker": POINTS[at % len(POINTS)], "color": COLOURS[at % len(COLOURS)]}
+    style |= {"label": _plain(series.name), "markersize": 3.5}
     if chart.form == "dots" and series.low:
         axes.errorbar(x, y, yerr=_ends(series, known), linestyle="", elinewidth=0.8, **style)  # type: ignore[arg-type]
     else:
-        axes.plot(x, y, linestyle=line, linewidth=1, **style)  # type: ignore[arg-type]
+        axes.plot(x, y, linestyle="-" if chart.form == "lines" else "", linewidth=1, **style)  # type: ignore[arg-type]
 
 
 def _ends(series: Series, known: Sequence[int]) -> list[list[float]]:
     """How far down and up the intervals go; nothing where there is none."""
-    down, up = [], []
-    for i in known:
-        y, low, high = series.y[i], series.low[i], series.high[i]
-        down.append(0.0 if y is None or low is None else max(y - low, 0.0))
-        up.append(0.0 if y is None or high is None else max(high - y, 0.0))
-    return [down, up]
+
+    def gaps(lows: Sequence[Number], highs: Sequence[Number]) -> list[float]:
+        ends = [(lows[i], highs[i]) for i in known] if lows and highs else [(None, None)] * len(known)
+        return [0.0 if low is None or high is None else max(high - low, 0.0) for low, high in ends]
+
+    return [gaps(series.low, series.y), gaps(series.y, series.high)]
 
 
 def _bars(axes: Axes, series: Series) -> None:
@@ -146,7 +122,7 @@ def _bars(axes: Axes, series: Series) -> None:
     values = [value or 0.0 for value in series.y]
     axes.barh(places, values, color=COLOURS[0], height=0.7)
     axes.errorbar(values, places, xerr=_ends(series, places), linestyle="", color="black", elinewidth=0.7)
-    axes.set_yticks(places, _cut([str(x) for x in series.x], 44))
+    axes.set_yticks(places, _cut(series.x, 44))
     axes.invert_yaxis()
     axes.axvline(0, color="#888888", linewidth=0.6)
 
@@ -160,7 +136,6 @@ def _heat(axes: Axes, heat: Heat) -> None:
     scale = LinearSegmentedColormap.from_list("drop", ["#0072b2", "#ffffff", "#d55e00"])
     colours = scale.with_extremes(bad="#dddddd")
     image = axes.imshow(values, cmap=colours, norm=TwoSlopeNorm(0, -heat.most, heat.most), aspect="auto")
-    axes.set_title(_plain(heat.title))
     axes.set_xticks(range(len(heat.columns)), [_plain(name) for name in heat.columns], rotation=40, ha="right")
     axes.set_yticks(range(len(heat.rows)), _cut(heat.rows))
     for y, row in enumerate(heat.marks):
@@ -169,9 +144,9 @@ def _heat(axes: Axes, heat: Heat) -> None:
     axes.figure.colorbar(image, ax=axes, label="drop")
 
 
-def _cut(names: Sequence[str], most: int = LONG) -> list[str]:
+def _cut(names: Sequence[object], most: int = LONG) -> list[str]:
     """Names cut where they stay apart."""
-    return [_plain(name) for name in shorten_all(names, most)]
+    return [_plain(name) for name in shorten_all(list(map(str, names)), most)]
 
 
 def _plain(text: str) -> str:

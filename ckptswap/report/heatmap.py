@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -22,7 +23,7 @@ which colour-blind readers tell apart too."""
 _COLOURS = (33, 110, 245, 180, 215, 208, 202)
 _MIDDLE = 2
 _MARKS = {"identical": "=", "no-effect": "∅", "mismatch": "×", "failed": "!"}
-_ASCII_MARKS = _MARKS | {"no-effect": "0", "mismatch": "x"}
+
 _CELL = 8  # columns of one cell, with the gap
 
 
@@ -34,21 +35,17 @@ def heat_lines(result: SweepResult, style: Style) -> list[Text]:
 
     >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, drop=0.1)
     >>> result = SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,))
-    >>> print("\\n".join(line.plain.rstrip() for line in heat_lines(result, Style())))
-    drop by layer and kind
-                conv
-                bias
-    conv1       ███████
-    <BLANKLINE>
-    ·· within 0.01   ██ ≤0.1
+    >>> [line.plain.split() for line in heat_lines(result, Style())][1:4]
+    [['conv'], ['bias'], ['conv1', '███████']]
     """
     cells = worst_cells(result.rows)
     if not cells:
         return []
     scale = Scale(result.tolerance, largest_drop(result.rows), style)
     kinds = sorted({kind for _, kind in cells}, key=lambda kind: (kind is None, natural_key(kind or "")))
-    names = _layer_names(result.in_order(layer for layer, _ in cells if layer is not None), style)
-    left = min(max(map(cell_len, names.values())), max(12, style.width - _CELL - 2)) + 2
+    narrowest, widest = (max(12, style.width - kinds * _CELL - 2) for kinds in (7, 1))
+    names = _layer_names(result, cells, range(narrowest, widest + 1), style)
+    left = min(max(map(cell_len, names.values())), widest) + 2
     room = max(1, (style.width - left) // _CELL)
     lines = [Text("drop by layer and kind", style=HEADING)]
     for start in range(0, len(kinds), room):
@@ -56,11 +53,13 @@ def heat_lines(result: SweepResult, style: Style) -> list[Text]:
     return [*lines, *_legend(cells, scale)]
 
 
-def _layer_names(ordered: Sequence[str], style: Style) -> dict[str | None, str]:
-    """Layers, then the whole kind, by the names they are shown under: cut so that seven kinds have room, or fewer
-    where two would look alike; whole (to be folded) where no cut keeps them apart."""
+def _layer_names(
+    result: SweepResult, cells: Mapping[Key, Row], widths: Iterable[int], style: Style
+) -> dict[str | None, str]:
+    """Layers, then the whole kind, by the names they are shown under: cut to the first width at which no two look
+    alike; whole (to be folded) where no cut keeps them apart."""
+    ordered = result.in_order(layer for layer, _ in cells if layer is not None)
     full = [asciify(named(layer)) if style.ascii else named(layer) for layer in ordered]
-    widths = range(max(12, style.width - 7 * _CELL - 2), max(12, style.width - _CELL - 2) + 1)
     cuts = (shorten_all(full, width, ascii=style.ascii) for width in widths)
     shown = next((names for names in cuts if len(set(names)) == len(set(full))), full)
     return {**dict(zip(ordered, shown, strict=True)), None: "whole kind"}
@@ -73,11 +72,6 @@ class Scale:
     tolerance: float
     largest: float
     style: Style
-
-    @property
-    def marks(self) -> dict[str, str]:
-        """What stands for a status without a drop."""
-        return _ASCII_MARKS if self.style.ascii else _MARKS
 
     def level(self, drop: float) -> int:
         """0 within the tolerance; 1 to 4 for worse, -1 or -2 for better, in equal steps up to the largest drop.
@@ -97,45 +91,46 @@ class Scale:
         if row is None:
             return Text(" " * (_CELL - 1))
         if row.status != "measured" or row.drop is None or math.isnan(row.drop):
-            return Text(self.marks.get(row.status, "?").center(_CELL - 1), style=QUIET)
-        glyph, colour = self.ink(self.level(row.drop))
-        return Text(glyph * (_CELL - 1), style=colour)
+            return Text(_marks(self.style).get(row.status, "?").center(_CELL - 1), style=QUIET)
+        return self.ink(self.level(row.drop), _CELL - 1)
 
-    def ink(self, level: int) -> tuple[str, str]:
-        """Character and colour of a level; with colours every measured cell is solid."""
-        solid = self.style.colour and not self.style.ascii
-        glyph = "█" if solid else (_ASCII_STEPS if self.style.ascii else _STEPS)[_MIDDLE + level]
-        return glyph, f"color({_COLOURS[_MIDDLE + level]})"
+    def ink(self, level: int, width: int) -> Text:
+        """A level's character in its colour; with colours every measured cell is solid."""
+        steps = _ASCII_STEPS if self.style.ascii else "█" * len(_STEPS) if self.style.colour else _STEPS
+        return Text(steps[_MIDDLE + level] * width, style=f"color({_COLOURS[_MIDDLE + level]})")
+
+
+def _marks(style: Style) -> dict[str, str]:
+    """What stands for a status without a drop."""
+    return _MARKS | ({"no-effect": "0", "mismatch": "x"} if style.ascii else {})
 
 
 def _panel(
     cells: Mapping[Key, Row], names: Mapping[str | None, str], left: int, kinds: Sequence[str | None], scale: Scale
 ) -> list[Text]:
     """Headings, then one line for each layer that has a cell under these kinds; cells begin at column `left`."""
-    lines = [Text(" " * left + line, style=QUIET) for line in _headings(kinds, scale.style)]
+    stacks = [_stack("whole.layer" if kind is None else kind, scale.style) for kind in kinds]
+    from_below = list(zip_longest(*map(reversed, stacks), fillvalue=""))  # headings stand on their columns
+    headings = ("".join(_padded(word, _CELL) for word in words) for words in reversed(from_below))
+    lines = [Text(" " * left + heading, style=QUIET) for heading in headings]
     for layer, name in names.items():
         of_layer = [cells.get((layer, kind)) for kind in kinds]
         if any(of_layer):
             *above, last = fold(name, left - 2)
-            lead = last + " " * (left - cell_len(last)), QUIET if layer is None else ""
+            lead = _padded(last, left), QUIET if layer is None else ""
             lines += map(Text, above)
-            lines.append(Text.assemble(lead, Text(" ").join(scale.draw(row) for row in of_layer)))
+            lines.append(Text.assemble(lead, Text(" ").join(map(scale.draw, of_layer))))
     return lines
 
 
-def _headings(kinds: Sequence[str | None], style: Style) -> Iterator[str]:
-    """Kinds broken at dots and underscores into lines, bottom-aligned, each no wider than its column."""
-    stacks = [_stack("whole.layer" if kind is None else kind, style) for kind in kinds]
-    height = max(map(len, stacks))
-    for at in range(height):
-        words = (stack[at - height + len(stack)] if at >= height - len(stack) else "" for stack in stacks)
-        yield "".join(word + " " * (_CELL - cell_len(word)) for word in words)
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - cell_len(text))
 
 
 def _stack(kind: str, style: Style) -> list[str]:
+    """A kind broken at dots and underscores into lines, each no wider than its column."""
     words = re.split(r"(?<=[^._])[._]", safe(kind))
-    words = [asciify(word) if style.ascii else word for word in words]
-    return [line for word in words for line in fold(word, _CELL - 1)]
+    return [line for word in words for line in fold(asciify(word) if style.ascii else word, _CELL - 1)]
 
 
 def _legend(cells: Mapping[Key, Row], scale: Scale) -> list[Text]:
@@ -144,16 +139,14 @@ def _legend(cells: Mapping[Key, Row], scale: Scale) -> list[Text]:
     levels = {scale.level(drop) for drop in drops if not math.isnan(drop)}
     present = {row.status for row in cells.values()}
     steps = [_step(level, scale) for level in range(-2, 5) if level in levels or level == 0]
-    marks = [
-        Text.assemble(glyph, (f" {status}", QUIET)) for status, glyph in scale.marks.items() if status in present
-    ]
+    marks = {status: mark for status, mark in _marks(scale.style).items() if status in present}
+    marked = [Text.assemble(mark, (f" {status}", QUIET)) for status, mark in marks.items()]
     full = len({layer for layer, _ in cells}) * len({kind for _, kind in cells})
     blank = [Text("blank: no such cell", style=QUIET)] if len(cells) < full else []
-    return flow([*steps, *marks, *blank], scale.style, gap=3)
+    return flow([*steps, *marked, *blank], scale.style, gap=3)
 
 
 def _step(level: int, scale: Scale) -> Text:
-    glyph, colour = scale.ink(level)
     bound = scale.tolerance if level == 0 else scale.largest * (level / 4 if level > 0 else -level / 2)
     meaning = f"{'better ' if level < 0 else ''}{'within ' if level == 0 else '≤'}{number(bound, 2)}"
-    return Text.assemble((glyph * 2, colour), (f" {meaning}", QUIET))
+    return Text.assemble(scale.ink(level, 2), (f" {meaning}", QUIET))

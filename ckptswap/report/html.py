@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import PurePath
@@ -18,12 +18,12 @@ from typing import Any
 
 from ckptswap.report import charts
 from ckptswap.report.answer import answer, change, taken
-from ckptswap.report.commands import row_commands
 from ckptswap.report.interactive import figure
-from ckptswap.report.rows import MODES, Key, better, facts, sections
+from ckptswap.report.rows import MODES, better, facts, sections
 from ckptswap.report.sweep import sweep_columns
 from ckptswap.report.templates import template
 from ckptswap.report.text import MISSING, finite
+from ckptswap.shell import quoted
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.provenance import Provenance, load_provenance
 from ckptswap.sweep.result import Row, SweepResult
@@ -53,7 +53,7 @@ class About:
 
 
 def about(run_dir: str) -> About:
-    """Read it from a run folder. Raises `RunError` for a folder that is no run, or is damaged."""
+    """Read it from a run folder. Raises `RunError` for a folder that is not a run's, or is damaged."""
     folder = RunFolder(run_dir)
     plan = folder.read_plan()
     raced_by = plan.race.metric if plan.race else None
@@ -71,11 +71,11 @@ def sweep_html(result: SweepResult, about: About, top: int | None = None) -> str
     waiting, rows = about.waiting(result), shown_rows(result, top)
     pictures = list(_pictures(result, waiting, about.raced_by == result.metric))
     lines = {row: at for at, row in enumerate(rows)}
-    figures = {"figures": {shown.id: figure(shown.picture, lines) for shown in pictures}}
+    figures = {shown.id: figure(shown.picture, lines) for shown in pictures}
     known = {result.metric: better(result), **facts(result), "samples": f"{result.samples:,}"}
     return _page(
-        figures | row_commands(rows, about.origin),
-        title=_title(about.origin),
+        {"figures": figures} | row_commands(rows, about.origin),
+        title=f"What {_stem(about.origin.recipient)} can take from {', '.join(map(_stem, about.origin.donors))}",
         answer=" ".join(answer(result, len(waiting))),
         result=result,
         facts=known,
@@ -127,11 +127,6 @@ def _json(data: Mapping[str, Any]) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _title(origin: Provenance) -> str:
-    donors = ", ".join(map(_stem, origin.donors))
-    return f"What {_stem(origin.recipient)} can take from {donors}"
-
-
 def _stem(path: str) -> str:
     return PurePath(path).name or path
 
@@ -148,11 +143,6 @@ class _Shown:
     title: str
     caption: str
 
-    @property
-    def is_heat(self) -> bool:
-        """Whether it is a matrix, which can be read as a table, too."""
-        return isinstance(self.picture, charts.Heat)
-
 
 _CAPTIONS = {
     "curve": "What the network loses as layer after layer comes from the donor.",
@@ -168,13 +158,19 @@ _CAPTIONS = {
 
 
 def _pictures(result: SweepResult, waiting: Collection[Cell], is_race: bool) -> Iterator[_Shown]:
-    """Those that this run has something for, donor by donor."""
+    """Those that this run has something for, donor by donor. Cells of `prefix` and `suffix` hold each other:
+    none has a place of its own."""
     several = len(result.donors) > 1
     for at in range(max(1, len(result.donors))):
         part = replace(result, rows=tuple(row for row in result.rows if row.donor == at)) if several else result
         places = {(cell.layer, cell.kind) for cell in waiting if cell.donor == at}
-        for name, draw in _draws(result, places, is_race).items():
-            picture = draw(part)
+        if result.mode in ("prefix", "suffix"):
+            drawn: dict[str, charts.Picture] = {"curve": charts.curve(part), "bars": charts.bars(part)}
+        else:
+            drawn = {"heatmap": charts.heat(part, places), "bars": charts.bars(part)}
+            drawn |= {"scatter": charts.scatter(part), "depth": charts.depth(part)}
+        drawn |= {"paths": charts.paths(part), "race" if is_race else "scored": charts.race(part, is_race)}
+        for name, picture in drawn.items():
             if not charts.is_empty(picture):
                 title = f"{picture.title}{_from_donor(result, at)}"
                 yield _Shown(f"{name}-{at}", picture, title, _CAPTIONS[name])
@@ -184,24 +180,51 @@ def _from_donor(result: SweepResult, donor: int) -> str:
     return f", from {result.donors[donor].path}" if len(result.donors) > 1 else ""
 
 
-def _draws(
-    result: SweepResult, waiting: Collection[Key], is_race: bool
-) -> dict[str, Callable[[SweepResult], charts.Picture]]:
-    """The pictures by their names. Of `prefix` and `suffix`, whose cells hold each other, none has a place of its
-    own."""
-    placed: dict[str, Callable[[SweepResult], charts.Picture]] = {
-        "heatmap": lambda part: charts.heat(part, waiting),
-        "bars": charts.bars,
-        "scatter": charts.scatter,
-        "depth": charts.depth,
-    }
-    if result.mode in ("prefix", "suffix"):
-        placed = {"curve": charts.curve, "bars": charts.bars}
-    last = "race" if is_race else "scored"
-    return {**placed, "paths": charts.paths, last: lambda part: charts.race(part, is_race)}
-
-
 def _cell(result: SweepResult, hit: Hit) -> str:
-    names = [hit.layer or "(root)" if hit.layer is not None else "", hit.kind or ""]
-    cell = " ".join(name for name in names if name)
+    layer = "" if hit.layer is None else hit.layer or "(root)"
+    cell = " ".join(filter(None, (layer, hit.kind)))
     return taken(result.mode, cell) if cell else "the whole selection"
+
+
+# Commands --------------------------------------------------------------------------------------------------------
+
+
+def row_commands(rows: Sequence[Row], origin: Provenance) -> dict[str, Any]:
+    """What the copy buttons need: the beginning of each donor's command, the tensors' names as words of a shell,
+    and for each row the donor and its words as runs (first, how many, …); none where no command can be.
+
+    The longest rows come first, so that the many that take nearly all, or one layer more each, are a few runs.
+    """
+    names = dict.fromkeys(name for row in sorted(rows, key=lambda row: -len(row.tensors)) for name in row.tensors)
+    words = {name: at for at, name in enumerate(names)}
+    return {
+        "starts": [origin.transplant(at) for at in range(len(origin.donors))],
+        "words": [quoted(f"={name}") for name in words],
+        "rows": [
+            _runs(words[name] for name in row.tensors) if _has_command(row, origin) else None for row in rows
+        ],
+        "donors": [row.donor for row in rows],
+    }
+
+
+def _runs(places: Iterable[int]) -> list[int]:
+    """Where each run begins and how long it is.
+
+    >>> _runs([4, 5, 6, 0, 1])
+    [4, 3, 0, 2]
+    """
+    runs: list[int] = []
+    for place in places:
+        if runs and place == runs[-2] + runs[-1]:
+            runs[-1] += 1
+        else:
+            runs += [place, 1]
+    return runs
+
+
+def _has_command(row: Row, origin: Provenance) -> bool:
+    """What holds control characters is nothing to paste into a terminal."""
+    if row.status == "mismatch" or not row.tensors or row.donor >= len(origin.donors):
+        return False
+    words = (origin.recipient, origin.donors[row.donor], *row.tensors)
+    return origin.transplant(row.donor) is not None and all(word.isprintable() for word in words)

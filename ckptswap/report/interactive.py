@@ -43,42 +43,29 @@ def _text(name: str) -> str:
     return html.escape(name, quote=False).replace("$", "&#36;")
 
 
-def _short(name: str) -> str:
-    return _text(shorten(name, LONG))
-
-
 def _axis(title: str, names: tuple[str, ...] = (), most: int = 150, **more: Any) -> dict[str, Any]:
     """An axis; with names whole numbers from 0 on stand for them, since two cut names may be alike. Of more than
     `most` every n-th is written: a thousand labels would keep a browser busy for a minute."""
     step = -(-len(names) // most) or 1
     shown = range(0, len(names), step)
-    ticks = {"tickvals": list(shown), "ticktext": [_short(names[at]) for at in shown]} if names else {}
+    texts = [_text(shorten(names[at], LONG)) for at in shown]
+    ticks = {"tickvals": list(shown), "ticktext": texts} if names else {}
     return {"title": {"text": _text(title)}, "automargin": True, **ticks, **more}
-
-
-# Heatmap ---------------------------------------------------------------------------------------------------------
 
 
 def _heat(heat: Heat, lines: Lines) -> dict[str, Any]:
     """Measured cells by colour, centred at zero; the others by a letter on grey; no cell at all stays empty."""
     shared = {"hoverinfo": "text", "xgap": 1, "ygap": 1, "type": "heatmap"}
-    measured = {
-        **shared,
-        "name": "drop",
-        "zmid": 0,
-        "zmin": -heat.most,
-        "zmax": heat.most,
-        "colorbar": {"title": {"text": "drop"}, "thickness": 12},
-    }
+    measured = {**shared, "name": "drop", "zmid": 0, "zmin": -heat.most, "zmax": heat.most}
+    measured["colorbar"] = {"title": {"text": "drop"}, "thickness": 12}
     marked = {**shared, "name": "not measured", "texttemplate": "%{text}", "showscale": False}
-    layout = {
-        "height": min(max(260, 140 + 17 * len(heat.rows)), TALLEST),
-        "xaxis": _axis("", heat.columns, tickangle=-40, side="top", showgrid=False, zeroline=False),
-        "yaxis": _axis("", heat.rows, autorange="reversed", showgrid=False, zeroline=False),
-    }
     return {
         "data": [measured, marked] if any(map(any, heat.marks)) else [measured],
-        "layout": layout,
+        "layout": {
+            "height": min(max(260, 140 + 17 * len(heat.rows)), TALLEST),
+            "xaxis": _axis("", heat.columns, tickangle=-40, side="top", showgrid=False, zeroline=False),
+            "yaxis": _axis("", heat.rows, autorange="reversed", showgrid=False, zeroline=False),
+        },
         "rows": heat.rows,
         "columns": heat.columns,
         "cells": _cells(heat, lines),
@@ -95,9 +82,6 @@ def _cells(heat: Heat, lines: Lines) -> list[list[Any]]:
             if row or mark or value is not None:
                 cells.append([y, x, _drawn(value), mark, lines.get(row) if row else None])
     return cells
-
-
-# Bars, lines, points ---------------------------------------------------------------------------------------------
 
 
 def _chart(chart: Chart, lines: Lines) -> dict[str, Any]:
@@ -121,21 +105,18 @@ def _bars(chart: Chart, lines: Lines) -> dict[str, Any]:
         **_ends(series, "error_x"),
     }
     names = tuple(map(str, series.x))
-    layout = {
-        "height": max(260, 110 + 19 * len(names)),
+    axes = {
         "xaxis": _axis(chart.x_title, zeroline=True),
         "yaxis": _axis(chart.y_title, names, autorange="reversed", showgrid=False),
-        "showlegend": False,
     }
-    return {"data": [trace], "layout": layout}
+    return {"data": [trace], "layout": {"height": max(260, 110 + 19 * len(names)), **axes, "showlegend": False}}
 
 
 def _trace(chart: Chart, series: Series, at: int, lines: Lines) -> dict[str, Any]:
-    mode = {"lines": "lines+markers", "scatter": "markers", "dots": "markers"}[chart.form]
     return {
         "type": "scatter",
-        "mode": mode,
-        "name": _short(series.name),
+        "mode": "lines+markers" if chart.form == "lines" else "markers",
+        "name": _text(shorten(series.name, LONG)),
         "x": [_drawn(value) for value in series.x],
         "y": [_drawn(value) for value in series.y],
         "marker": {"symbol": at % 8, "size": 7},
@@ -154,8 +135,9 @@ def _ends(series: Series, name: str) -> dict[str, Any]:
     """Intervals as what lies above and below each point."""
     if all(end is None for end in (*series.low, *series.high)):
         return {}
-    ends = list(zip(series.y, series.low, series.high, strict=True))
-    above = [None if y is None or high is None else _drawn(high - y) for y, _, high in ends]
-    below = [None if y is None or low is None else _drawn(y - low) for y, low, _ in ends]
+    above, below = (
+        [None if low is None or high is None else _drawn(high - low) for low, high in zip(*sides, strict=True)]
+        for sides in ((series.y, series.high), (series.low, series.y))
+    )
     bars = {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1, "width": 2}
     return {name: bars}

@@ -8,8 +8,7 @@ from io import StringIO
 from itertools import zip_longest
 from typing import Any
 
-from rich.cells import cell_len
-from rich.text import Span, Text
+from rich.text import Text
 
 from ckptswap.report.text import Style, asciify, cells, fold, shorten_all
 
@@ -31,14 +30,14 @@ class Column:
     under which programs know its values.
 
     Without `shown` it is for programs alone, without `field` for people alone; `forms` may narrow it further
-    ("json", "csv", "md", "narrow" and "wide" terminals, "page"). Numbers stand to the `right`. Names may be cut
-    down to `smallest` cells (0: never). When that is not enough, or when two names would look alike, columns with
-    `spare` above 0 are left out, the largest first.
+    ("json", "csv", "md", "narrow" and "wide" terminals, "page"). Names may be cut down to `smallest` cells (0:
+    never). When that is not enough, or two names would look alike, columns with `spare` are left out, the largest
+    first.
     """
 
     title: str = ""
     shown: Callable[[Any], Cell] | None = None
-    right: bool = False
+    right: bool = False  # where numbers stand
     smallest: int = 0
     spare: int = 0
     field: str = ""
@@ -68,15 +67,14 @@ def field(name: str, shown: Callable[[Any], Cell] | None = None, title: str | No
     return column if shown is None else replace(column, shown=lambda row: shown(column.of(row)))
 
 
-def table(columns: Iterable[Column], rows: Sequence[Any], style: Style, form: str = "") -> list[Text]:
-    """Rows under the columns that the form has: by its width where none is named.
+def table(columns: Iterable[Column], rows: Sequence[Any], style: Style) -> list[Text]:
+    """Rows under the columns that a terminal of this width has.
 
     >>> lines = table([field("n", str, right=True), field("only-for-programs")], [{"n": 10}], Style())
     >>> [line.plain for line in lines]
     [' n', '10']
     """
-    form = form or ("wide" if style.width >= WIDEST else "narrow")
-    chosen = [column for column in columns if column.is_in(form)]
+    chosen = [column for column in columns if column.is_in("wide" if style.width >= WIDEST else "narrow")]
     return grid(chosen, [[column.shown(row) for column in chosen if column.shown] for row in rows], style)
 
 
@@ -90,16 +88,17 @@ def grid(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], style: Style
     >>> [line.plain for line in grid(columns, [["a", "10"], ["bcd", "2"]], Style())]
     ['name   n', 'a     10', 'bcd    2']
     """
-    table: list[list[Cell]] = [[_drawn(Text(column.title, style=QUIET), style)] for column in columns]
+    by_column: list[list[Cell]] = [[_drawn(Text(column.title, style=QUIET), style)] for column in columns]
     for row in rows:
-        for column, cell in zip(table, row, strict=True):
-            column.append(_drawn(cell, style))
-    tried = []
+        for above, cell in zip(by_column, row, strict=True):
+            above.append(_drawn(cell, style))
+    best = None
     for kept in _fewer(columns):
-        tried.append(_layout([columns[i] for i in kept], [table[i] for i in kept], style))
-        if tried[-1].is_roomy and tried[-1].is_apart:
-            return tried[-1].lines()
-    return next((layout for layout in tried if layout.is_roomy), tried[-1]).lines()
+        layout = _Layout([columns[i] for i in kept], [by_column[i] for i in kept], style)
+        if layout.is_roomy and layout.is_apart:
+            return layout.lines()
+        best = layout if best is None and layout.is_roomy else best
+    return (best or layout).lines()
 
 
 def _fewer(columns: Sequence[Column]) -> Iterator[list[int]]:
@@ -111,17 +110,35 @@ def _fewer(columns: Sequence[Column]) -> Iterator[list[int]]:
         yield list(kept)
 
 
-@dataclass(frozen=True)
 class _Layout:
-    """A table, by column, whose names are cut. `is_roomy`: none below its column's smallest; `is_apart`: no two
-    look alike."""
+    """A table, by column, whose names are cut where that keeps them apart. `is_roomy`: none below its column's
+    smallest; `is_apart`: no two look alike."""
 
-    columns: Sequence[Column]
-    table: Sequence[Sequence[Cell]]
-    widths: Sequence[int]
-    gap: int
-    is_roomy: bool
-    is_apart: bool
+    def __init__(self, columns: Sequence[Column], table: Sequence[Sequence[Cell]], style: Style) -> None:
+        self.columns, self.table, self.is_apart = columns, list(table), True
+        self.widths = [max(map(cells, {_plain(cell) for cell in column})) for column in table]
+        gaps = len(columns) - 1
+        self.gap = 2 if sum(self.widths) + 2 * gaps <= style.width else 1
+        smallest = {i: column.smallest for i, column in enumerate(columns) if column.smallest}
+        self.is_roomy = self._cut(style.width - self.gap * gaps, smallest)
+        self._cut(style.width - self.gap * gaps, dict.fromkeys(smallest, _TINY))
+        for i in smallest:
+            title, *below = table[i]
+            names = [_plain(cell) for cell in below]
+            shown = shorten_all(names, self.widths[i], ascii=style.ascii)
+            if len(set(shown)) < len(set(names)):
+                self.is_apart = False
+            else:
+                self.table[i] = [title, *map(_like, below, shown)]
+
+    def _cut(self, room: int, smallest: dict[int, int]) -> bool:
+        """Take from the widest name column, cell by cell; whether the line fits before all are at their least."""
+        while sum(self.widths) > room:
+            able = [i for i, least in smallest.items() if self.widths[i] > least]
+            if not able:
+                return False
+            self.widths[max(able, key=lambda i: self.widths[i])] -= 1
+        return True
 
     def lines(self) -> list[Text]:
         """A line a row, or several where a name is too long still."""
@@ -130,52 +147,35 @@ class _Layout:
     def _row(self, row: Sequence[Cell]) -> list[Text]:
         if all(cells(_plain(cell)) <= width for cell, width in zip(row, self.widths, strict=True)):
             return [self._line(row)]
-        folded: list[Sequence[Cell]] = [
-            _pieces(_text(cell), width) for cell, width in zip(row, self.widths, strict=True)
-        ]
-        return [self._line(list(parts)) for parts in zip_longest(*folded, fillvalue="")]
+        return [self._line(parts) for parts in zip_longest(*map(_pieces, row, self.widths), fillvalue="")]
 
     def _line(self, row: Sequence[Cell]) -> Text:
-        parts: list[str] = []
-        spans: list[Span] = []
-        at = 0
-        for column, cell, width in zip(self.columns, row, self.widths, strict=True):
-            plain = _plain(cell)
-            pad = " " * (width - cells(plain))
-            parts.append(pad + plain if column.right else plain + pad)
-            end = at + len(parts[-1])
-            spans += _spans(cell, at + len(pad) * column.right, end)
-            at = end + self.gap
-        return Text((" " * self.gap).join(parts), spans=spans)
+        padded = list(map(_padded, row, self.widths, (column.right for column in self.columns)))
+        plain = [cell for cell in padded if isinstance(cell, str)]
+        gap = " " * self.gap
+        return Text(gap.join(plain)) if len(plain) == len(padded) else Text(gap).join(map(_text, padded))
 
 
-def _layout(columns: Sequence[Column], table: Sequence[Sequence[Cell]], style: Style) -> _Layout:
-    """Cut the names of each column where that keeps them apart."""
-    widths, gap, is_roomy = _fit(columns, table, style)
-    drawn, is_apart = list(table), True
-    for i in (i for i, column in enumerate(columns) if column.smallest):
-        names = [_plain(cell) for cell in table[i][1:]]
-        shown = shorten_all(names, widths[i], ascii=style.ascii)
-        if len(set(shown)) < len(set(names)):
-            is_apart = False
-            continue
-        cut = (_like(cell, name) for cell, name in zip(table[i][1:], shown, strict=True))
-        drawn[i] = [table[i][0], *cut]
-    return _Layout(columns, drawn, widths, gap, is_roomy, is_apart)
+def _padded(cell: Cell, width: int, right: bool) -> Cell:
+    """The cell in all of its room, which a look covers up to its right end."""
+    pad = " " * (width - cells(_plain(cell)))
+    if isinstance(cell, str):
+        return pad + cell if right else cell + pad
+    return Text.assemble(pad, cell) if right else Text(cell.plain + pad, cell.style, spans=cell.spans)
 
 
 def _drawn(cell: Cell, style: Style) -> Cell:
     """The cell as the terminal gets it: its letters alone, where it has no colours."""
-    drawn = _ascii(cell, style)
-    return drawn if style.colour else _plain(drawn)
-
-
-def _ascii(cell: Cell, style: Style) -> Cell:
-    return _like(cell, asciify(_plain(cell))) if style.ascii else cell
+    plain = asciify(_plain(cell)) if style.ascii else _plain(cell)
+    return _like(cell, plain) if style.colour else plain
 
 
 def _plain(cell: Cell) -> str:
     return cell if isinstance(cell, str) else cell.plain
+
+
+def _text(cell: Cell) -> Text:
+    return Text(cell) if isinstance(cell, str) else cell
 
 
 def _like(cell: Cell, plain: str) -> Cell:
@@ -183,39 +183,6 @@ def _like(cell: Cell, plain: str) -> Cell:
     if isinstance(cell, str):
         return plain
     return cell if cell.plain == plain else Text(plain, style=cell.style)
-
-
-def _text(cell: Cell) -> Text:
-    return Text(cell) if isinstance(cell, str) else cell
-
-
-def _spans(cell: Cell, at: int, end: int) -> list[Span]:
-    """The looks of a cell whose letters begin at `at` in their line, and whose room goes to `end`."""
-    if isinstance(cell, str):
-        return []
-    whole = [Span(at, end, cell.style)] if cell.style else []
-    return whole + [span.move(at) for span in cell.spans]
-
-
-def _fit(columns: Sequence[Column], table: Sequence[Sequence[Cell]], style: Style) -> tuple[list[int], int, bool]:
-    """Widths and gap with which a line fits, and whether no name column is below its smallest."""
-    widths = [max(map(cells, {_plain(cell) for cell in column})) for column in table]
-    for gap in (2, 1):
-        if (room := style.width - gap * (len(columns) - 1)) >= sum(widths):
-            return widths, gap, True
-    _cut(widths, room, {i: column.smallest for i, column in enumerate(columns) if column.smallest})
-    is_roomy = sum(widths) <= room
-    _cut(widths, room, {i: _TINY for i, column in enumerate(columns) if column.smallest})
-    return widths, 1, is_roomy
-
-
-def _cut(widths: list[int], room: int, smallest: dict[int, int]) -> None:
-    """Take from the widest name column, cell by cell, until the line fits or all are at their smallest."""
-    while sum(widths) > room:
-        able = [i for i, least in smallest.items() if widths[i] > least]
-        if not able:
-            return
-        widths[max(able, key=lambda i: widths[i])] -= 1
 
 
 def left_out(rows: int) -> list[Text]:
@@ -231,19 +198,18 @@ def flow(parts: Iterable[Cell], style: Style, *, gap: int = 2, indent: int = 0) 
     """
     lines: list[Text] = []
     for part in parts:
-        for piece in _pieces(_text(_ascii(part, style)), style.width - indent):
-            if lines and cell_len(lines[-1].plain) + gap + cell_len(piece.plain) <= style.width:
+        for piece in _pieces(_drawn(part, style), style.width - indent):
+            if lines and cells(lines[-1].plain) + gap + cells(_plain(piece)) <= style.width:
                 lines[-1] = Text.assemble(lines[-1], " " * gap, piece)
             else:
                 lines.append(Text.assemble(" " * indent, piece))
     return lines
 
 
-def _pieces(text: Text, width: int) -> list[Text]:
-    """`text` as it is, or in several pieces and plain."""
-    if cell_len(text.plain) <= width:
-        return [text]
-    return [Text(part, style=text.style) for part in fold(text.plain, width)]
+def _pieces(cell: Cell, width: int) -> list[Cell]:
+    """The cell as it is, or folded, in one look."""
+    plain = _plain(cell)
+    return [cell] if cells(plain) <= width else [_like(cell, part) for part in fold(plain, width)]
 
 
 def paragraph(text: str, style: Style, *, indent: int = 0, label: str = "", look: str = "") -> list[Text]:
@@ -263,15 +229,12 @@ def render(lines: Iterable[Text], style: Style) -> str:
     >>> render([Text("a", style="bold"), Text("b  ")], Style())
     'a\nb\n'
     """
-    texts = [_text(_ascii(line, style)) for line in lines]
-    if style.colour:
-        return _coloured(texts, style)
-    return "".join(f"{text.plain.rstrip()}\n" for text in texts)
+    drawn = (_drawn(line, style) for line in lines)
+    return _coloured(drawn, style) if style.colour else "".join(f"{_plain(line).rstrip()}\n" for line in drawn)
 
 
-def _coloured(texts: Iterable[Text], style: Style) -> str:
-    """By rich's console, which is loaded only here: it takes as long as numpy."""
-    from rich.console import Console
+def _coloured(lines: Iterable[Cell], style: Style) -> str:
+    from rich.console import Console  # only here: it takes as long as numpy
 
     out = StringIO()
     console = Console(
@@ -286,7 +249,7 @@ def _coloured(texts: Iterable[Text], style: Style) -> str:
         emoji=False,
         _environ={},  # the caller has decided: NO_COLOR, COLUMNS and TERM are not read twice
     )
-    for text in texts:
+    for text in map(_text, lines):
         line = text.copy()
         line.rstrip()
         console.print(line, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -51,19 +52,14 @@ def plan_json(plan: Plan, folder: str, samples: int, cost: Cost, donors: int = 1
 
 def plan_table(data: Mapping[str, Any], style: Style) -> str:
     """One line a cell, then what it would cost."""
+    donors = data["passes"] // data["samples"] - data["variants"] - 1
     cost = (
         f"{plural(data['cells'], 'cell')}, {plural(data['variants'], 'variant')} to score, with the baseline and "
-        f"{_donors(data)}, on {plural(data['samples'], 'sample')}"
+        f"{'the donor' if donors == 1 else plural(donors, 'donor')}, on {plural(data['samples'], 'sample')}"
     )
-    below = [
-        line for text in (cost, _effort(data), f"run: {safe(data['run'])}") for line in paragraph(text, style)
-    ]
-    return render([*table(COLUMNS, data["rows"], style), Text(), *below], style)
-
-
-def _donors(data: Mapping[str, Any]) -> str:
-    donors = data["passes"] // data["samples"] - data["variants"] - 1
-    return "the donor" if donors == 1 else plural(donors, "donor")
+    below = (cost, _effort(data), f"run: {safe(data['run'])}")
+    lines = [line for text in below for line in paragraph(text, style)]
+    return render([*table(COLUMNS, data["rows"], style), Text(), *lines], style)
 
 
 def _effort(data: Mapping[str, Any]) -> str:
@@ -74,11 +70,4 @@ def _effort(data: Mapping[str, Any]) -> str:
     return f"by replay: {data['share']:.1%} of the work of full forward passes, {took}; {memory}"
 
 
-def plan_csv(data: Mapping[str, Any]) -> str:
-    """The cells, one a line."""
-    return columns_csv(COLUMNS, data["rows"])
-
-
-def plan_md(data: Mapping[str, Any]) -> str:
-    """The cells as a table for GitHub."""
-    return columns_md(COLUMNS, data["rows"])
+plan_csv, plan_md = partial(columns_csv, COLUMNS), partial(columns_md, COLUMNS)

@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
-from ckptswap.report.text import MISSING, named, number, plural, safe
+from ckptswap.report.text import named, number, plural, safe
 from ckptswap.sweep.result import Row, SweepResult, widest
 
 Key = tuple[str | None, str | None]
@@ -20,16 +20,18 @@ MODES = {
 
 def sections(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
     """The rows by way of splitting, in their own order."""
+    every = list(rows)
     titles = {
-        (True, False): "whole kinds",
-        (False, True): "whole layers",
-        (False, False): "cells",
-        (True, True): "whole selection",
+        "whole kinds": (True, False),
+        "whole layers": (False, True),
+        "cells": (False, False),
+        "whole selection": (True, True),
     }
-    by_title: dict[str, list[Row]] = {title: [] for title in titles.values()}
-    for row in rows:
-        by_title[titles[row.layer is None, row.kind is None]].append(row)
-    return [(title, rows) for title, rows in by_title.items() if rows]
+    by_title = {
+        title: [row for row in every if (row.layer is None, row.kind is None) == way]
+        for title, way in titles.items()
+    }
+    return [(title, of_title) for title, of_title in by_title.items() if of_title]
 
 
 def cell_name(row: Row) -> str:
@@ -38,8 +40,8 @@ def cell_name(row: Row) -> str:
     >>> cell_name(Row("head", "conv.bias", ("head.bias",), 1, "measured"))
     'head conv.bias'
     """
-    parts = [named(row.layer) if row.layer is not None else "", safe(row.kind) if row.kind is not None else ""]
-    return " ".join(part for part in parts if part) or plural(len(row.tensors), "tensor")
+    layer = "" if row.layer is None else named(row.layer)
+    return " ".join(filter(None, (layer, safe(row.kind or "")))) or plural(len(row.tensors), "tensor")
 
 
 def own_names(rows: Sequence[Row]) -> list[str | None]:
@@ -48,13 +50,13 @@ def own_names(rows: Sequence[Row]) -> list[str | None]:
     >>> own_names([Row("l", "rnn.weight", (name,), 4, "measured") for name in ("l.weight_l0", "l.weight_l1")])
     ['l.weight_l0', 'l.weight_l1']
     """
-    places = [(row.layer, row.kind, row.donor) for row in rows]
     sharing: dict[object, set[tuple[str, ...]]] = defaultdict(set)
-    for place, row in zip(places, rows, strict=True):
-        sharing[place].add(row.tensors)
+    for row in rows:
+        sharing[row.layer, row.kind, row.donor].add(row.tensors)
     seen: set[object] = set()
     names = []
-    for place, row in zip(places, rows, strict=True):
+    for row in rows:
+        place = row.layer, row.kind, row.donor
         is_tensor = len(row.tensors) == 1 and (len(sharing[place]) > 1 or (place, row.tensors) in seen)
         names.append(safe(row.tensors[0]) if is_tensor else None)
         seen.add((place, row.tensors))
@@ -89,9 +91,8 @@ def largest_drop(rows: Iterable[Row]) -> float:
 
 def distance(row: Row, shown: Callable[[float | None], str]) -> str:
     """The RMSE as it is `shown`, or which sort of value it cannot tell of."""
-    if row.non_finite is None:
-        return shown(row.rmse)
-    return " ".join(word for word in ("NaN", "Inf") if word in row.non_finite)
+    kinds = (word for word in ("NaN", "Inf") if word in (row.non_finite or ""))
+    return shown(row.rmse) if row.non_finite is None else " ".join(kinds)
 
 
 def is_partial(result: SweepResult, row: Row) -> bool:
@@ -111,16 +112,10 @@ def facts(result: SweepResult) -> dict[str, str]:
         "donor": ", ".join(number(donor.score) for donor in result.donors) or number(result.donor_score),
         "tolerance": number(result.tolerance),
     }
-    return known | (
-        {"recalibrated baseline": number(result.recalibrated_baseline)} if is_recalibrated(result) else {}
-    )
+    again = {"recalibrated baseline": number(result.recalibrated_baseline)}
+    return known | (again if is_recalibrated(result) else {})
 
 
 def better(result: SweepResult) -> str:
     """Which way the metric goes, in words."""
     return f"{'higher' if result.direction == 'max' else 'lower'} is better"
-
-
-def rank_of(row: Row) -> str:
-    """The rank, by which a section's rows stand."""
-    return MISSING if row.rank is None else str(row.rank)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from statistics import median
 from typing import Literal
 
 from rich.text import Text
@@ -13,15 +14,15 @@ from rich.text import Text
 from ckptswap.errors import listing
 from ckptswap.report.answer import answer
 from ckptswap.report.donors import donor_lines
-from ckptswap.report.findings import finding_lines
 from ckptswap.report.heatmap import heat_lines
-from ckptswap.report.kinds import kind_lines
-from ckptswap.report.layout import HEADING, QUIET, WIDEST, Column, flow, left_out, paragraph, render, table
-from ckptswap.report.rows import MODES, better, cell_name, facts, sections
-from ckptswap.report.sweep import name_columns, sweep_columns, sweep_csv, sweep_json, sweep_md
-from ckptswap.report.text import Style, decimals, dump_json, fixed, plural, safe
-from ckptswap.sweep.result import Row, SweepResult
+from ckptswap.report.layout import HEADING, QUIET, WIDE, WIDEST, Column, flow, left_out, paragraph, render, table
+from ckptswap.report.rows import MODES, better, cell_name, drop_or_least, facts, sections
+from ckptswap.report.sweep import LOOK, name_columns, sweep_columns, sweep_csv, sweep_json, sweep_md
+from ckptswap.report.text import Style, decimals, dump_json, fixed, number, plural, safe
+from ckptswap.sweep.result import Finding, Row, SweepResult, widest
 
+SEE_MORE = "--all: every row, the heatmap, and what was not measured"
+FINEST_FIRST = ("cells", "whole layers", "whole kinds", "whole selection")
 SCREEN = 40
 """Lines that a screen has; no more are printed where nobody asks for all."""
 WORST = 10
@@ -69,14 +70,9 @@ def sweep_table(result: SweepResult, style: Style, top: int | None = None) -> st
     `top` limits each section. The interval is the simultaneous one, by which verdicts are given; where there is
     room (130 columns), the plain one stands beside it.
 
-    >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, rmse=0.2, score=0.8, drop=0.1,
-    ...           samples=72)
-    >>> result = SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,))
-    >>> print(sweep_table(result, Style()), end="")
-    dice, higher is better, 72 samples
-    baseline 0.9   donor –   tolerance 0.01   ± 95 %, simultaneous
-    <BLANKLINE>
-    cells
+    >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, rmse=0.2, score=0.8, drop=0.1)
+    >>> text = sweep_table(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,)), Style())
+    >>> print("\\n".join(text.splitlines()[4:]))
     #  layer  kind       numel   RMSE  score    drop  ±         verdict
     1  conv1  conv.bias     64  0.200  0.800  +0.100  –  █████  –
     """
@@ -85,41 +81,30 @@ def sweep_table(result: SweepResult, style: Style, top: int | None = None) -> st
     else:
         measured = sections(row for row in result.rows if row.status == "measured")
         parts = [_section(title, rows, result, style, top) for title, rows in measured]
-    lines = [header(result, style), *parts, _unmeasured(result.rows, style)]
+    lines = [_header(result, style), *parts, _unmeasured(result.rows, style)]
     return "\n".join(render(part, style) for part in lines if part)
 
 
 def sweep_summary(result: SweepResult, style: Style, top: int | None = None) -> str:
     """The answer, the worst rows (ten, or `top`), the kinds and what failed, in a screen's lines.
 
-    >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, rmse=0.2, score=0.8, drop=0.1,
-    ...           samples=72, verdict="sensitive")
-    >>> result = SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,))
-    >>> print(sweep_summary(result, Style()), end="")
+    >>> print(sweep_summary(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=()), Style()), end="")
     dice, higher is better, 72 samples
     baseline 0.9   donor –   tolerance 0.01   ± 95 %, simultaneous
     <BLANKLINE>
-    Taking conv1 conv.bias from the donor costs most: dice goes from 0.9 to 0.8, a
-    drop of +0.1. Of 1 measured row, 0 are reusable within 0.01, 1 is sensitive and
-    0 are undecided.
-    <BLANKLINE>
-    cells
-    #  layer  kind       numel   RMSE  score    drop  ±         verdict
-    1  conv1  conv.bias     64  0.200  0.800  +0.100  –  █████  sensitive
-    <BLANKLINE>
-    drop by kind, over its cells
-    kind       cells   worst  median  reusable  sensitive  undecided  whole
-    conv.bias      1  +0.100  +0.100         0          1          0      –
+    Nothing is scored yet.
     <BLANKLINE>
     --all: every row, the heatmap, and what was not measured
     """
     shown = WORST if top is None else top
     failed = _unmeasured([row for row in result.rows if row.status == "failed"], style)
-    parts = [header(result, style, NOTES), paragraph(safe(" ".join(answer(result))), style)]
+    parts = [_header(result, style, NOTES), paragraph(safe(" ".join(answer(result))), style)]
+    measured = dict(sections(row for row in result.rows if row.status == "measured"))
+    finest = next((way for way in FINEST_FIRST if way in measured), None)
     if len(result.donors) > 1:
         parts.append(donor_lines(result, style, shown))
-    elif finest := _finest(result):
-        parts.append(_section(*finest, result, style, shown))
+    elif finest:
+        parts.append(_section(finest, measured[finest], result, style, shown))
     below = [failed, finding_lines(result, style, in_short=True), [Text(SEE_MORE, style=QUIET)]]
     if _has_places(result):
         used = sum(len(lines) + 1 for lines in [*parts, *below] if lines)
@@ -128,22 +113,12 @@ def sweep_summary(result: SweepResult, style: Style, top: int | None = None) -> 
     return "\n".join(render(lines, style) for lines in [*parts, *below] if lines)
 
 
-SEE_MORE = "--all: every row, the heatmap, and what was not measured"
-
-
 def _has_places(result: SweepResult) -> bool:
     """Whether each cell has a place of its own: those of `prefix` and `suffix` hold each other."""
     return result.mode in ("only", "all-but") and len(result.donors) < 2
 
 
-def _finest(result: SweepResult) -> tuple[str, list[Row]] | None:
-    """The measured rows of the finest way of splitting, under its title."""
-    measured = dict(sections(row for row in result.rows if row.status == "measured"))
-    ways = ("cells", "whole layers", "whole kinds", "whole selection")
-    return next(((way, measured[way]) for way in ways if way in measured), None)
-
-
-def header(result: SweepResult, style: Style, notes: int | None = None) -> list[Text]:
+def _header(result: SweepResult, style: Style, notes: int | None = None) -> list[Text]:
     """Metric, samples, baseline, donor and tolerance, then the first so many `notes` (None: all)."""
     wide = style.width >= WIDEST
     intervals = {"intervals" if wide else "±": f"95 %, {'plain and ' if wide else ''}simultaneous"}
@@ -182,25 +157,123 @@ def _paths(rows: Sequence[Row], style: Style) -> list[Text]:
     return [Text(), title, *table([*name_columns(rows), *points], rows, style)]
 
 
-def _unmeasured(rows: Iterable[Row], style: Style) -> list[Text]:
+def _unmeasured(rows: Sequence[Row], style: Style) -> list[Text]:
     """One line a status with its count; below mismatch and failed, each reason with its cells."""
-    by_status: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_status[row.status].append(row)
     lines = []
     for status, meaning in _UNMEASURED.items():
-        if of_status := by_status[status]:
-            lines += paragraph(meaning, style, indent=16, label=f"{len(of_status):4,} {status}", look=QUIET)
-            lines += _reasons(of_status, style) if status in ("mismatch", "failed") else []
+        cells: dict[str, list[str]] = defaultdict(list)
+        for row in rows:
+            if row.status == status:
+                cells[row.reason or "no reason given"].append(cell_name(row))
+        if cells:
+            label = f"{sum(map(len, cells.values())):4,} {status}"
+            lines += paragraph(meaning, style, indent=16, label=label, look=QUIET)
+        for reason, names in cells.items() if status in ("mismatch", "failed") else ():
+            lines += paragraph(f"{listing(names, most=5)}: {safe(reason)}", style, indent=16)
     return [Text("not ranked", style=HEADING), *lines] if lines else []
 
 
-def _reasons(rows: Iterable[Row], style: Style) -> list[Text]:
-    cells: dict[str, list[str]] = defaultdict(list)
-    for row in rows:
-        cells[row.reason or "no reason given"].append(cell_name(row))
-    return [
-        line
-        for reason, names in cells.items()
-        for line in paragraph(f"{listing(names, most=5)}: {safe(reason)}", style, indent=16)
+# Kinds -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind's cells, and its row as a whole where the sweep has one."""
+
+    name: str
+    cells: Sequence[Row]
+    whole: Row | None
+
+    @property
+    def drops(self) -> list[float]:
+        """Those of the cells that have one."""
+        return [row.drop for row in self.cells if row.drop is not None]
+
+
+def kind_lines(result: SweepResult, style: Style, most: int | None = None) -> list[Text]:
+    """Per kind: how many cells, their worst and median drop, their verdicts, and the drop of the whole kind.
+
+    Of the `most` worst kinds, where all are too many. None without cells.
+
+    >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, drop=0.1, verdict="sensitive")
+    >>> for line in kind_lines(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,)), Style())[1:]:
+    ...     print(line.plain)
+    kind       cells   worst  median  reusable  sensitive  undecided  whole
+    conv.bias      1  +0.100  +0.100         0          1          0      –
+    """
+    cells: dict[str, list[Row]] = defaultdict(list)
+    for row in widest(result.rows):
+        if row.kind is not None and row.layer is not None:
+            cells[row.kind].append(row)
+    whole = {row.kind: row for row in result.rows if row.layer is None and row.kind is not None}
+    kinds = [_Kind(name, rows, whole.get(name)) for name, rows in cells.items()]
+    kinds.sort(key=lambda kind: -max(map(drop_or_least, (*kind.cells, kind.whole))))
+    if not kinds:
+        return []
+    places = decimals((row.drop for row in result.rows if row.kind is not None), 3 if style.width < WIDE else 4)
+    signed = partial(fixed, places=places, signed=True)
+    columns = [
+        Column("kind", lambda kind: safe(kind.name), smallest=15),
+        Column("cells", _cells, right=True, spare=3),
+        Column("worst", lambda kind: signed(max(kind.drops, default=None)), right=True),
+        Column("median", lambda kind: signed(median(kind.drops) if kind.drops else None), right=True, spare=2),
+        Column("reusable", partial(_verdicts, verdict="reusable"), right=True),
+        Column("sensitive", partial(_verdicts, verdict="sensitive"), right=True),
+        Column("undecided", partial(_verdicts, verdict="undecided"), right=True, spare=1),
+        Column("whole", lambda kind: signed(kind.whole.drop if kind.whole else None), right=True),
     ]
+    lines = [Text("drop by kind, over its cells", style=HEADING), *table(columns, kinds[:most], style)]
+    return [*lines, *left_out(len(kinds) - len(kinds[:most]))]
+
+
+def _cells(kind: _Kind) -> str:
+    """How many, and of how many where some have no drop."""
+    scored, cells = len(kind.drops), len(kind.cells)
+    return f"{scored:,}" if scored == cells else f"{scored:,}/{cells:,}"
+
+
+def _verdicts(kind: _Kind, verdict: str) -> Text:
+    amount = sum(row.verdict == verdict for row in kind.cells)
+    return Text(f"{amount:,}", style=LOOK[verdict] if amount else QUIET)
+
+
+# Findings --------------------------------------------------------------------------------------------------------
+
+
+def finding_lines(result: SweepResult, style: Style, *, in_short: bool = False) -> list[Text]:
+    """Each claim with its verdict, and unless `in_short` the rule by which it was judged and its numbers.
+
+    None where no claim was judged.
+
+    >>> finding = Finding("bias", "Biases can be reused.", "all reusable", {"worst": 0.002}, "supported")
+    >>> result = SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(), findings=(finding,))
+    >>> [line.plain for line in finding_lines(result, Style(), in_short=True)]
+    ['findings', 'supported  bias', '  Biases can be reused.']
+    """
+    if not result.findings:
+        return []
+    lines, untested = [Text("findings", style=HEADING)], []
+    for finding in result.findings:
+        if _is_tested(finding):
+            lines += _finding(finding, style, in_short=in_short)
+        else:
+            untested.append(finding.claim)
+    if untested:
+        lines += paragraph(f"not tested, having no such rows: {', '.join(untested)}", style)
+    return lines if lines[-1].plain else lines[:-1]
+
+
+def _is_tested(finding: Finding) -> bool:
+    """Whether the table has a row that the claim speaks of: a drop of one, or the count of a kind's cells."""
+    numbers = [value for name, value in finding.numbers.items() if not name.endswith("bound")]
+    return any(isinstance(value, float) or value for value in numbers)
+
+
+def _finding(finding: Finding, style: Style, *, in_short: bool) -> list[Text]:
+    verdict = Text.assemble((finding.verdict, LOOK[finding.verdict]), (f"  {safe(finding.claim)}", QUIET))
+    lines = [*flow([verdict], style), *paragraph(safe(finding.text), style, indent=2)]
+    if in_short:
+        return lines
+    numbers = [Text.assemble((f"{safe(name)} ", QUIET), number(value)) for name, value in finding.numbers.items()]
+    rule = paragraph(safe(finding.rule), style, indent=8, label="  rule", look=QUIET)
+    return [*lines, *rule, *flow(numbers, style, indent=2), Text()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -14,7 +15,6 @@ from ckptswap.report.text import Style, count, figure, fixed, interval, named, n
 from ckptswap.shell import printable
 
 if TYPE_CHECKING:
-    from ckptswap.sweep.result import Row
     from ckptswap.sweep.select import Choice
 
 SCHEMA = "ckptswap.select/1"
@@ -32,16 +32,16 @@ COLUMNS = (
 
 def select_json(choice: Choice, commands: list[str]) -> dict[str, Any]:
     """As pure data, `docs/schemas/select.schema.json`: taken cells first, each group with the least drop first."""
-    donors = choice.sources[1]
-    groups = ((True, choice.taken), (False, choice.left))
-    rows = [_row(row, donors, taken=taken) for taken, group in groups for row in group]
+    rows = [
+        {"taken": taken}
+        | {name: getattr(row, name) for name in ("layer", "kind", "numel", "rmse", "drop")}
+        | {"donor": choice.sources[1][row.donor], "tensors": list(row.tensors)}
+        for taken, group in ((True, choice.taken), (False, choice.left))
+        for row in group
+    ]
     return {
         "schema": SCHEMA,
-        "metric": choice.metric,
-        "direction": choice.direction,
-        "tolerance": choice.tolerance,
-        "baseline": choice.baseline,
-        "score": choice.score,
+        **{name: getattr(choice, name) for name in ("metric", "direction", "tolerance", "baseline", "score")},
         "drop": choice.drop.estimate,
         "ci_low": choice.drop.low,
         "ci_high": choice.drop.high,
@@ -53,11 +53,6 @@ def select_json(choice: Choice, commands: list[str]) -> dict[str, Any]:
         "rows": rows,
         "commands": commands,
     }
-
-
-def _row(row: Row, donors: tuple[str, ...], *, taken: bool) -> dict[str, Any]:
-    own = {name: getattr(row, name) for name in ("layer", "kind", "numel", "rmse", "drop")}
-    return {"taken": taken, **own, "donor": donors[row.donor], "tensors": list(row.tensors)}
 
 
 def select_table(data: Mapping[str, Any], style: Style) -> str:
@@ -93,12 +88,9 @@ def _wrapped(command: str, style: Style) -> str:
     return " \\\n  ".join(lines)
 
 
-def select_csv(data: Mapping[str, Any]) -> str:
-    """All cells, one a line."""
-    return columns_csv(COLUMNS, data["rows"])
+select_csv = partial(columns_csv, COLUMNS)
 
 
 def select_md(data: Mapping[str, Any]) -> str:
     """All cells as a table for GitHub, then the command."""
-    block = "\n".join(data["commands"])
-    return f"{columns_md(COLUMNS, data['rows'])}\n```sh\n{block}\n```\n"
+    return "\n".join([columns_md(COLUMNS, data), "```sh", "\n".join(data["commands"]), "```", ""])

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from rich.text import Text
 
-from ckptswap.report.layout import BETTER, QUIET, WIDE, WIDEST, WORSE, Cell, Column, field
-from ckptswap.report.rows import (
-    better,
-    distance,
-    is_partial,
-    is_recalibrated,
-    largest_drop,
-    own_names,
-    rank_of,
-    sections,
-)
+from ckptswap.report.layout import BETTER, QUIET, WIDE, WIDEST, WORSE, Column, field
+from ckptswap.report.rows import better, distance, is_partial, is_recalibrated, largest_drop, own_names, sections
 from ckptswap.report.tabular import columns_csv, columns_md, md_text
-from ckptswap.report.text import (
-    MISSING,
-    Style,
-    bar,
-    count,
-    decimals,
-    fixed,
-    interval,
-    named,
-    number,
-    plural,
-    safe,
-)
+from ckptswap.report.text import MISSING, Style, bar, count, decimals, fixed, interval, named, number, plural, safe
 from ckptswap.sweep.result import Finding, Row, SweepResult
 
 SCHEMA = "ckptswap.sweep/1"
@@ -46,7 +25,6 @@ LOOK = {
 }
 _PROGRAMS = "json csv"
 _PEOPLE = "narrow wide page"
-_ENDS = ("ci_low", "ci_high", "sim_low", "sim_high")
 
 
 def name_columns(rows: Sequence[Row], *, always: bool = False) -> list[Column]:
@@ -81,7 +59,7 @@ def sweep_columns(
     signed = partial(fixed, places=drop, signed=True)
     some = any(is_partial(result, row) for row in result.rows)  # a race, or a sweep that is not finished
     return [
-        Column("#", lambda row: Text(rank_of(row), style=QUIET), right=True, field="rank"),
+        Column("#", lambda row: Text(str(row.rank or MISSING), style=QUIET), right=True, field="rank"),
         Column(field="layer", forms=_PROGRAMS),
         Column(field="layer", value=lambda row: "(root)" if row.layer == "" else row.layer, forms="md"),
         Column(field="kind"),
@@ -92,34 +70,33 @@ def sweep_columns(
         Column(field="rel_l2", forms=_PROGRAMS),
         field("score", partial(fixed, places=score), right=True, spare=5),
         field("drop", signed, right=True),
-        *(Column(field=name, forms=_PROGRAMS) for name in _ENDS),
-        _interval("plain interval", "95 % interval", ("ci_low", "ci_high"), drop),
-        _interval("simultaneous", "simultaneous", ("sim_low", "sim_high"), drop),
+        *(Column(field=name, forms=_PROGRAMS) for name in ("ci_low", "ci_high", "sim_low", "sim_high")),
+        _interval("plain interval", "95 % interval", lambda row: (row.ci_low, row.ci_high), drop),
+        _interval("simultaneous", "simultaneous", lambda row: (row.sim_low, row.sim_high), drop),
         Column("±", partial(_plus_minus, places=drop), spare=2, forms="narrow"),
         field("samples", count, right=True, forms=f"{_PROGRAMS} {_PEOPLE if some else ''}"),
         Column(field="status", forms=_PROGRAMS),
-        Column("", _bars(result, style), spare=1, forms="narrow wide"),
+        Column("", partial(_bar, scale=largest_drop(result.rows), style=style), spare=1, forms="narrow wide"),
         Column("verdict", _verdict, field="verdict"),
-        Column(field="status", value=_status_and_reason, forms="md"),
+        Column(field="status", value=lambda row: ": ".join(filter(None, (row.status, row.reason))), forms="md"),
         Column(field="reason", forms=_PROGRAMS),
         *_asked_columns(result, signed),
     ]
 
 
-def _asked_columns(result: SweepResult, signed: Callable[[float | None], str]) -> list[Column]:
+def _asked_columns(result: SweepResult, signed: Callable[[float | None], str]) -> Iterator[Column]:
     """What only some sweeps were asked for: several donors, points on the way to them, new statistics."""
-
-    forms = f"csv md {_PEOPLE}"
-    columns = []
+    shown: dict[str, Any] = {"right": True, "forms": f"csv md {_PEOPLE}"}
     if len(result.donors) > 1:
-        columns.append(field("donor", safe, value=lambda row: result.donors[row.donor].path, forms="csv md page"))
+        yield field("donor", safe, value=lambda row: result.donors[row.donor].path, forms="json csv md page")
     if any(row.path for row in result.rows):
-        columns.append(field("barrier", signed, right=True, value=barrier_of, forms=forms))
+        yield Column(field="path", value=lambda row: list(map(asdict, row.path)), forms="json")
+        yield Column(field="barrier", value=lambda row: row.barrier and asdict(row.barrier), forms="json")
+        yield field("barrier", signed, value=barrier_of, **shown)
     if is_recalibrated(result):
-        columns.append(
-            field("recalibrated_drop", signed, "recal.", right=True, value=recalibrated_drop, forms=forms)
-        )
-    return columns
+        again = "recalibrated"
+        yield Column(field=again, value=lambda row: row.recalibrated and asdict(row.recalibrated), forms="json")
+        yield field("recalibrated_drop", signed, "recal.", value=recalibrated_drop, **shown)
 
 
 def barrier_of(row: Row) -> float | None:
@@ -132,18 +109,15 @@ def recalibrated_drop(row: Row) -> float | None:
     return row.recalibrated.drop if row.recalibrated else None
 
 
-def _interval(title: str, name: str, ends: tuple[str, str], places: int) -> Column:
-    def both(row: Row) -> tuple[float | None, float | None]:
-        return getattr(row, ends[0]), getattr(row, ends[1])
-
+def _interval(
+    title: str, name: str, ends: Callable[[Row], tuple[float | None, float | None]], places: int
+) -> Column:
     def value(row: Row) -> str | None:
-        low, high = both(row)
-        return None if low is None or high is None else f"{number(low)} … {number(high)}"
+        return None if None in ends(row) else " … ".join(map(number, ends(row)))
 
-    def shown(row: Row) -> str:
-        return interval(*both(row), places, signed=True)
-
-    return Column(title, shown, field=name, value=value, forms="md wide page")
+    return Column(
+        title, lambda row: interval(*ends(row), places, signed=True), field=name, value=value, forms="md wide page"
+    )
 
 
 def _plus_minus(row: Row, places: int) -> str:
@@ -153,24 +127,15 @@ def _plus_minus(row: Row, places: int) -> str:
     return f"±{fixed(max(row.sim_high - row.drop, row.drop - row.sim_low), places)}"
 
 
-def _bars(result: SweepResult, style: Style) -> Callable[[Row], Cell]:
-    scale, width = largest_drop(result.rows), 5 if style.width < WIDE else 12
-
-    def drawn(row: Row) -> Text:
-        look = WORSE if (row.drop or 0) > 0 else BETTER
-        return Text(bar(row.drop, scale, width, style.ascii), style=look)
-
-    return drawn
+def _bar(row: Row, scale: float, style: Style) -> Text:
+    look = WORSE if (row.drop or 0) > 0 else BETTER
+    return Text(bar(row.drop, scale, 5 if style.width < WIDE else 12, style.ascii), style=look)
 
 
 def _verdict(row: Row) -> Text:
     """The verdict; of what was not measured, why."""
     word = row.verdict if row.status == "measured" else row.status
     return Text(word or MISSING, style=LOOK.get(word or "", ""))
-
-
-def _status_and_reason(row: Row) -> str:
-    return row.status if row.reason is None else f"{row.status}: {row.reason}"
 
 
 # For programs ----------------------------------------------------------------------------------------------------
@@ -184,40 +149,18 @@ def sweep_json(result: SweepResult) -> dict[str, Any]:
     """
     head = ("metric", "direction", "tolerance", "baseline", "donor_score", "samples")
     columns = [column for column in sweep_columns(result, ()) if column.is_in("json")]
-    more = _more_of_rows(result)
+    asked: dict[str, Any] = {} if result.mode == "only" else {"mode": result.mode}
+    if len(result.donors) > 1:
+        asked["donors"] = [asdict(donor) for donor in result.donors]
+    if is_recalibrated(result):
+        asked["recalibrated_baseline"] = result.recalibrated_baseline
     return {
         "schema": SCHEMA,
         **{name: getattr(result, name) for name in head},
-        **_more_json(result),
-        "rows": [
-            {column.field: column.of(row) for column in columns}
-            | {name: value(row) for name, value in more.items()}
-            for row in result.rows
-        ],
+        **asked,
+        "rows": [{column.field: column.of(row) for column in columns} for row in result.rows],
         "findings": [asdict(finding) for finding in result.findings],
     }
-
-
-def _more_json(result: SweepResult) -> dict[str, Any]:
-    """What only some sweeps have: it is there where it was asked for, and nowhere else."""
-    more: dict[str, Any] = {} if result.mode == "only" else {"mode": result.mode}
-    if len(result.donors) > 1:
-        more["donors"] = [asdict(donor) for donor in result.donors]
-    if is_recalibrated(result):
-        more["recalibrated_baseline"] = result.recalibrated_baseline
-    return more
-
-
-def _more_of_rows(result: SweepResult) -> dict[str, Callable[[Row], Any]]:
-    more: dict[str, Callable[[Row], Any]] = {}
-    if len(result.donors) > 1:
-        more["donor"] = lambda row: result.donors[row.donor].path
-    if any(row.path for row in result.rows):
-        more["path"] = lambda row: [asdict(point) for point in row.path]
-        more["barrier"] = lambda row: asdict(row.barrier) if row.barrier else None
-    if is_recalibrated(result):
-        more["recalibrated"] = lambda row: asdict(row.recalibrated) if row.recalibrated else None
-    return more
 
 
 def sweep_csv(result: SweepResult) -> str:
@@ -226,7 +169,7 @@ def sweep_csv(result: SweepResult) -> str:
     >>> sweep_csv(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=()))[:16]
     'rank,layer,kind,'
     """
-    return columns_csv(sweep_columns(result, ()), result.rows)
+    return columns_csv(sweep_columns(result, ()), {"rows": result.rows})
 
 
 def sweep_md(result: SweepResult) -> str:
@@ -243,9 +186,9 @@ def sweep_md(result: SweepResult) -> str:
     blocks = [head + "\n", *(md_text(note) + "\n" for note in result.notes)]
     columns = sweep_columns(result, ())
     for title, rows in sections(result.rows):
-        blocks.append(f"### {title.capitalize()}\n\n{columns_md(columns, rows)}")
+        blocks.append(f"### {title.capitalize()}\n\n{columns_md(columns, {'rows': rows})}")
     if result.findings:
-        blocks.append("### Findings\n\n" + "".join(_md_finding(finding) for finding in result.findings))
+        blocks.append("### Findings\n\n" + "".join(map(_md_finding, result.findings)))
     return "\n".join(blocks)
 
 

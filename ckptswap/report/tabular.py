@@ -1,4 +1,4 @@
-"""Columns and rows → csv for programs, md for GitHub. Used by every command."""
+"""Columns and rows → csv for programs, md for GitHub."""
 
 from __future__ import annotations
 
@@ -6,16 +6,38 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from ckptswap.report.layout import Column
-from ckptswap.report.text import MISSING, number, safe, shape
+from ckptswap.report.text import number, safe, shape
 
-# In a GitHub table these begin markup or end a cell; as entities they are only characters.
+Columns = Iterable[Column] | Callable[[Sequence[Any]], Iterable[Column]]
+"""Columns, or what finds those that some rows want."""
 _MARKUP = re.compile(r"[&<>|`*\[\]\\~$!#]|(?<![^\W_])_|_(?![^\W_])")
+"""In a GitHub table these begin markup or end a cell; as entities they are only characters."""
 
 
-def to_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def columns_csv(columns: Columns, document: Mapping[str, Any]) -> str:
+    r"""The rows of a document (of one command's JSON, say) as csv, with the columns that programs know.
+
+    >>> columns_csv([Column(field="n"), Column("for people")], {"rows": [{"n": 1}]})
+    'n\n1\n'
+    """
+    return to_csv(*_chosen(columns, document["rows"], "csv"))
+
+
+def columns_md(columns: Columns, document: Mapping[str, Any]) -> str:
+    """The same as a GitHub table."""
+    return to_md(*_chosen(columns, document["rows"], "md"))
+
+
+def _chosen(columns: Columns, rows: Sequence[Any], form: str) -> tuple[list[str], Iterable[list[Any]]]:
+    chosen = [column for column in (columns(rows) if callable(columns) else columns) if column.is_in(form)]
+    return [column.field for column in chosen], ([column.of(row) for column in chosen] for row in rows)
+
+
+def to_csv(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
     r"""RFC 4180 with `\n`; numbers in full, a missing or non-finite one empty.
 
     Lists are joined, shapes by `x`, names by `;`. Control characters are escaped, and a text that a spreadsheet
@@ -33,30 +55,16 @@ def to_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return out.getvalue()
 
 
-def columns_csv(columns: Iterable[Column], rows: Iterable[object]) -> str:
-    """The columns that programs know, a line a row."""
-    return to_csv(*_chosen(columns, rows, "csv"))
-
-
-def columns_md(columns: Iterable[Column], rows: Iterable[object]) -> str:
-    """The same as a GitHub table."""
-    return to_md(*_chosen(columns, rows, "md"))
-
-
-def _chosen(
-    columns: Iterable[Column], rows: Iterable[object], form: str
-) -> tuple[list[str], Iterator[list[object]]]:
-    chosen = [column for column in columns if column.is_in(form)]
-    return [column.field for column in chosen], ([column.of(row) for column in chosen] for row in rows)
-
-
 def _field(value: object) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, (list, tuple)):
-        separator = "x" if all(isinstance(part, int) for part in value) else ";"
-        return _harmless(separator.join(str(part) for part in value))
+        value = ("x" if _is_shape(value) else ";").join(map(str, value))
     return _harmless(value) if isinstance(value, str) else repr(value)
+
+
+def _is_shape(value: Iterable[object]) -> bool:
+    return all(isinstance(part, int) for part in value)
 
 
 def _harmless(text: str) -> str:
@@ -64,7 +72,7 @@ def _harmless(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
-def to_md(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def to_md(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
     r"""A GitHub table; numbers to the right, to four digits, a missing one as –.
 
     >>> print(to_md(["name", "drop"], [["a|b", 0.5], ["c", None]]), end="")
@@ -74,26 +82,18 @@ def to_md(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     | c | – |
     """
     table = [list(row) for row in rows]
-    rules = ["---:" if _numeric([row[i] for row in table]) else ":---" for i in range(len(columns))]
-    lines = [[md_text(column) for column in columns], rules, *[[_md(value) for value in row] for row in table]]
+    there = [{type(row[i]) for row in table} - {type(None)} for i in range(len(columns))]
+    rules = ["---:" if types and types <= {int, float, bool} else ":---" for types in there]
+    lines = [map(md_text, columns), rules, *(map(_md, row) for row in table)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _numeric(values: Sequence[object]) -> bool:
-    present = [value for value in values if value is not None]
-    return bool(present) and all(isinstance(value, (int, float)) for value in present)
-
-
 def _md(value: object) -> str:
-    if value is None:
-        return MISSING
     if isinstance(value, (list, tuple)):
-        return (
-            shape(value) if all(isinstance(part, int) for part in value) else md_text(", ".join(map(str, value)))
-        )
+        return shape(value) if _is_shape(value) else md_text(", ".join(map(str, value)))
     if isinstance(value, str):
         return md_text(value)
-    return number(value) if isinstance(value, float) else str(value)
+    return number(value) if value is None or isinstance(value, float) else str(value)
 
 
 def md_text(text: str) -> str:
@@ -102,4 +102,4 @@ def md_text(text: str) -> str:
     >>> md_text("<b>bn.running_mean</b>")
     '&#60;b&#62;bn.running_mean&#60;/b&#62;'
     """
-    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", safe(text))
+    return _MARKUP.sub(lambda mark: f"&#{ord(mark[0])};", safe(text))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from ckptswap.report.text import fixed, number, plural, safe
@@ -23,9 +23,6 @@ def template(name: str) -> Any:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"number": number, "plural": plural, "zip": zip, "drop": _drop}
+    environment.filters |= {"number": number, "plural": plural, "zip": zip}
+    environment.filters["drop"] = partial(fixed, places=4, signed=True)
     return environment.get_template(name)
-
-
-def _drop(value: float) -> str:
-    return fixed(value, 4, signed=True)

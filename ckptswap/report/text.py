@@ -18,7 +18,7 @@ from rich.cells import cell_len
 
 MISSING = "–"
 
-_SHOWN_AS = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
 # Control, format (bidi overrides, zero-width), surrogate, private, unassigned, line and paragraph separators.
 _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _ASCII = {
@@ -49,10 +49,7 @@ def safe(text: str) -> str:
 
 
 def _escape(char: str) -> str:
-    code = ord(char)
-    if code < 0x100:
-        return _SHOWN_AS.get(char, f"\\x{code:02x}")
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return char.encode("unicode_escape").decode("ascii")
 
 
 def asciify(text: str) -> str:
@@ -90,20 +87,18 @@ def shorten(name: str, width: int, *, head: int | None = None, ascii: bool = Fal
     """
     if cells(name) <= width:
         return name
-    mark = "~" if ascii else "…"
-    room = width - 1
-    if room < 1:
-        return mark[: max(width, 0)]
+    room = max(width - 1, 0)
     head = (room + 1) // 2 if head is None else min(head, room)
-    if name.isascii():
-        return name[:head] + mark + name[len(name) - room + head :]
-    return _take(name, head) + mark + _take(name[::-1], room - head)[::-1]
+    cut = _take(name, head) + ("~" if ascii else "…") + _take(name[::-1], room - head)[::-1]
+    return cut if width > 0 else ""
 
 
-def _take(text: str, cells: int) -> str:
-    """As much of the start of `text` as fits into `cells`."""
+def _take(text: str, room: int) -> str:
+    """As much of the start of `text` as fits."""
+    if text.isascii():
+        return text[:room]
     end = 0
-    while end < len(text) and (cells := cells - cell_len(text[end])) >= 0:
+    while end < len(text) and (room := room - cell_len(text[end])) >= 0:
         end += 1
     return text[:end]
 
@@ -117,21 +112,15 @@ def shorten_all(names: Sequence[str], width: int, *, ascii: bool = False) -> lis
     distinct = list(dict.fromkeys(names))
     if all(cells(name) <= width for name in distinct):
         return list(names)
-    head = _best_head(distinct, width)
-    return [shorten(name, width, head=head, ascii=ascii) for name in names]
-
-
-def _best_head(distinct: Sequence[str], width: int) -> int:
-    """How many cells before the cut keep most names apart; the nearest to the middle of those."""
     sample = distinct[:400]  # enough to choose the cut by, however long the column
     best, most = 1, 0
     for head in sorted(range(1, max(width - 1, 2)), key=lambda head: (abs(head - width // 2), head)):
         apart = len({shorten(name, width, head=head) for name in sample})
-        if apart > most:
+        if apart > most:  # of those that are as good the nearest to the middle
             best, most = head, apart
         if apart == len(sample):
             break
-    return best
+    return [shorten(name, width, head=best, ascii=ascii) for name in names]
 
 
 def fold(text: str, width: int) -> list[str]:
@@ -158,9 +147,7 @@ def decimals(values: Iterable[float | None], digits: int = 4) -> int:
     (4, 2)
     """
     largest = max((abs(v) for v in values if v is not None and math.isfinite(v)), default=0.0)
-    if largest == 0:
-        return digits
-    return max(0, digits - 1 - math.floor(math.log10(largest)))
+    return max(0, digits - 1 - math.floor(math.log10(largest))) if largest else digits
 
 
 def fixed(value: float | None, places: int, *, signed: bool = False) -> str:
@@ -206,9 +193,8 @@ def interval(low: float | None, high: float | None, places: int, *, signed: bool
     >>> interval(0.61, 0.79, 2), interval(None, None, 2)
     ('[0.61, 0.79]', '–')
     """
-    if low is None or high is None:
-        return MISSING
-    return f"[{fixed(low, places, signed=signed)}, {fixed(high, places, signed=signed)}]"
+    ends = ", ".join(fixed(end, places, signed=signed) for end in (low, high))
+    return MISSING if low is None or high is None else f"[{ends}]"
 
 
 def count(value: int | None) -> str:
@@ -217,9 +203,9 @@ def count(value: int | None) -> str:
     >>> count(9408), count(36864), count(2359296), count(None)
     ('9,408', '36.9k', '2.36M', '–')
     """
-    if value is None:
-        return MISSING
-    return f"{value:,}" if abs(value) < 10_000 else _scaled(value, ("", "k", "M", "G", "T", "P"))
+    if value is None or abs(value) < 10_000:
+        return MISSING if value is None else f"{value:,}"
+    return _scaled(value, ("", "k", "M", "G", "T", "P"))
 
 
 def size(value: int | None) -> str:
@@ -247,10 +233,9 @@ def duration(seconds: float) -> str:
     if seconds < 10:
         return f"{seconds:.2g} s"
     minutes, rest = divmod(round(seconds), 60)
-    hours, left = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {left} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def plural(amount: int, noun: str) -> str:
@@ -259,7 +244,16 @@ def plural(amount: int, noun: str) -> str:
     >>> plural(1, "tensor"), plural(1200, "tensor")
     ('1 tensor', '1,200 tensors')
     """
-    return f"{amount:,} {noun}" if amount == 1 else f"{amount:,} {noun}s"
+    return f"{amount:,} {noun}{'' if amount == 1 else 's'}"
+
+
+def letters_of(items: Sequence[object]) -> list[str]:
+    """A letter for each, and numbers where there are no more letters.
+
+    >>> letters_of(["run", "other run"])
+    ['A', 'B']
+    """
+    return [chr(ord("A") + at) if at < 26 else str(at) for at in range(len(items))]
 
 
 def shape(sides: Sequence[int] | None) -> str:
@@ -268,9 +262,7 @@ def shape(sides: Sequence[int] | None) -> str:
     >>> shape([64, 3, 7, 7]), shape([]), shape(None)
     ('64×3×7×7', 'scalar', '–')
     """
-    if sides is None:
-        return MISSING
-    return "×".join(str(side) for side in sides) or "scalar"
+    return MISSING if sides is None else "×".join(map(str, sides)) or "scalar"
 
 
 def bar(value: float | None, scale: float, width: int, ascii: bool = False) -> str:
@@ -281,11 +273,10 @@ def bar(value: float | None, scale: float, width: int, ascii: bool = False) -> s
     """
     if value is None or math.isnan(value) or value == 0 or scale <= 0:
         return ""
-    eighths = max(1, round(8 * width * min(abs(value) / scale, 1.0)))
-    full, rest = divmod(eighths, 8)
-    if value < 0 or ascii:
-        return ("-" if ascii else "░") * max(1, full) if value < 0 else "#" * max(1, full)
-    return "█" * full + _EIGHTHS[rest].strip()
+    full, rest = divmod(max(1, round(8 * width * min(abs(value) / scale, 1.0))), 8)
+    if value > 0 and not ascii:
+        return "█" * full + _EIGHTHS[rest].strip()
+    return ("#" if value > 0 else "-" if ascii else "░") * max(1, full)
 
 
 def dump_json(obj: object) -> str:
@@ -306,12 +297,10 @@ def dump_json(obj: object) -> str:
 
 
 def _dumped(obj: object) -> str:
-    """Piece by piece: a list of all the pieces takes several times the text's own memory."""
-    out = io.StringIO()
+    out = io.StringIO()  # piece by piece: a list of all the pieces takes several times the text's own memory
     for piece in json.JSONEncoder(indent=2, allow_nan=False, ensure_ascii=True).iterencode(obj):
         out.write(piece.replace("\x7f", "\\u007f"))  # the one control character that JSON lets through
-    out.write("\n")
-    return out.getvalue()
+    return out.getvalue() + "\n"
 
 
 def finite(obj: object) -> object:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -15,10 +15,9 @@ from torch import Tensor
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, ModelError
 from ckptswap.scoring.recalibration import Recalibration
-from ckptswap.scoring.scorer import EXTENT, Block, Cost, Exactness, Layout, Wanted
+from ckptswap.scoring.scorer import EXTENT, Block, Cost, Exactness, How, Layout, Wanted, Way
 from ckptswap.scoring.swap import Swaps, same_bits
 from ckptswap.scoring.variant import RECIPIENT, Variant
-from ckptswap.task.metrics import Metric
 from ckptswap.task.task import Score, Task
 from ckptswap.task.tree import Tree
 
@@ -29,43 +28,33 @@ class ModelOutput(NamedTuple):
     variant: Variant
     output: Tensor | None
     failed: str | None
-    engine: Literal["full", "replay"]
+    engine: Way
 
 
 class FullScorer:
     """Scores the recipient and variants of it, batch by batch, by full passes.
 
-    The task's model holds the recipient from the construction on, and between any two calls. `calibration` are the
-    batches by which recalibrated variants estimate batch norm's statistics. Raises `MismatchError` when the
-    recipient does not fit the model.
+    The task's model holds the recipient between any two calls. `calibration` are the batches by which recalibrated
+    variants estimate batch norm's statistics. Raises `MismatchError` when the recipient does not fit the model.
     """
 
     needs_model = True
     exactness: Exactness = "bits"
-    how: Literal["auto", "replay", "full"] = "full"
+    how: How = "full"
+    memory = 0
+    """Bytes that a replay's intermediate values may take."""
 
     def __init__(
-        self,
-        task: Task,
-        donor: Checkpoint | Sequence[Checkpoint],
-        recipient: Checkpoint,
-        memory: int = 0,
-        calibration: Sequence[Tree] = (),
+        self, task: Task, donors: Sequence[Checkpoint], recipient: Checkpoint, calibration: Sequence[Tree]
     ) -> None:
         task.load(recipient)
-        self.task, self.memory = task, memory
-        donors = [donor] if isinstance(donor, Checkpoint) else donor
+        self.task, self.metrics = task, task.metrics
         self.swaps = Swaps(task.model, *donors, recipient=recipient)
         self.recalibration = Recalibration(task, self.swaps, calibration)
         self.notes: list[str] = []
-        data = task.data
-        self.layout = Layout(data.groups, data.units, data.places)
+        self.layout = Layout(task.data.groups, task.data.units, task.data.places)
         self._faults: dict[tuple[tuple[str, ...], int, float], str | None] = {}
         self.trivial = cache(self._trivial)
-
-    @property
-    def metrics(self) -> Sequence[Metric]:
-        return self.task.metrics
 
     def blocks(self, wanted: Wanted) -> Generator[Block]:
         """See `Scorer`. Only the batches with something wanted are decoded."""
@@ -78,11 +67,9 @@ class FullScorer:
     def outputs(self, number: int, inputs: Tree, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
         """The output of each variant on batch `number`, in the order in which they come to be."""
         faults = {variant.id: self.fault(variant) for variant in variants}
-        for variant in variants:
-            if fault := faults[variant.id]:
-                yield ModelOutput(variant, None, fault, "full")
-        sound = [variant for variant in variants if not faults[variant.id]]
-        yield from self._outputs(number, inputs, sound)
+        broken = [variant for variant in variants if faults[variant.id]]
+        yield from (ModelOutput(variant, None, faults[variant.id], "full") for variant in broken)
+        yield from self._outputs(number, inputs, [variant for variant in variants if not faults[variant.id]])
 
     def _outputs(self, number: int, inputs: Tree, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
         return self.in_full(inputs, variants)
@@ -117,7 +104,6 @@ class FullScorer:
         """Nothing is to be done: there is no shorter way."""
 
     def unread(self) -> frozenset[str]:
-        """None that is known."""
         return frozenset()
 
     def cost(self, variants: Sequence[Variant]) -> Cost:
@@ -125,8 +111,9 @@ class FullScorer:
         inputs = self.task.first_inputs()
         with self.task.pinned():
             full = self._seconds(inputs)
+        batches = self.task.samples / self.layout.sizes[0]  # of the first one's size
         estimates = len(self.recalibration.batches) * sum(variant.recalibrated for variant in variants)
-        return Cost("full", 1.0, full * ((1 + len(variants)) * self._batches_like_first() + estimates), None)
+        return Cost("full", 1.0, full * ((1 + len(variants)) * batches + estimates), None)
 
     def _seconds(self, inputs: Tree) -> float:
         """How long a full pass takes, once warm."""
@@ -135,11 +122,7 @@ class FullScorer:
         self.task.forward(inputs)
         return time.perf_counter() - start
 
-    def _batches_like_first(self) -> float:
-        return self.task.samples / self.layout.sizes[0]
-
     def weights(self, variants: Sequence[Variant]) -> list[float]:
-        """See `Scorer`: 1 each, since all are run in full."""
         return [1.0] * len(variants)
 
     def refuse_chance(self) -> None:
@@ -150,10 +133,8 @@ class FullScorer:
 
     def _refuse_chance(self, inputs: Tree, before: Tensor) -> None:
         if not same_bits(before, self.task.forward(inputs)):
-            raise ModelError(
-                "the model gives another output when it is run again on the same input",
-                remedy="switch off in eval mode whatever draws random numbers or keeps count",
-            )
+            fault = "the model gives another output when it is run again on the same input"
+            raise ModelError(fault, remedy="switch off in eval mode whatever draws random numbers or keeps count")
 
     def _trivial(self, metric: str) -> float | None:
         try:
@@ -171,7 +152,6 @@ class FullScorer:
         return [*self.task.warnings, *self.task.range_warnings(float(low), float(high), one_channel=True)]
 
     def identity(self) -> dict[str, Any]:
-        """See `Scorer`."""
         return self.task.identity()
 
 
@@ -189,16 +169,12 @@ def scored(number: int, result: ModelOutput, score: Callable[[Tensor], Score]) -
         return Block(variant.id, number, {}, failed=reason_of(error), engine=engine)
     if judged.fault is not None:
         return Block(variant.id, number, {}, f"{judged.fault} in batch {number}", engine)
-    extent = _extent(judged) if variant == RECIPIENT else {}
-    return Block(variant.id, number, judged.statistics | extent, None, engine)
+    statistics = dict(judged.statistics)
+    if variant == RECIPIENT and judged.one_channel and judged.low is not None and judged.high is not None:
+        statistics[EXTENT] = np.array([[judged.low, judged.high]])
+    return Block(variant.id, number, statistics, None, engine)
 
 
 def reason_of(error: Exception) -> str:
     """Why something failed, in words: our own errors explain themselves."""
     return str(error) if isinstance(error, CkptswapError) else f"{type(error).__name__}: {error}"
-
-
-def _extent(score: Score) -> dict[str, np.ndarray]:
-    if not score.one_channel or score.low is None or score.high is None:
-        return {}
-    return {EXTENT: np.array([[score.low, score.high]])}

@@ -2,10 +2,7 @@
 
 The model is traced once with fake tensors (no memory, no arithmetic) and without mutation, so that what an
 operation reads and gives is all there is to know of it. A model whose control flow depends on values cannot be
-traced, and `capture` says so; whoever asks must then run the model itself.
-
-Source: `make_fx` and `functionalize` of torch; in trials its operations gave eager mode's bits
-(docs/architecture.md).
+traced. Source: `make_fx` and `functionalize` of torch; why these, docs/architecture.md tells.
 """
 
 from __future__ import annotations
@@ -99,21 +96,17 @@ def capture(model: nn.Module, batch: Tree, pick: Callable[[object], Tensor]) -> 
 
     Raises `Uncapturable` where the model cannot be captured, and `ModelError` for one that draws random numbers.
 
-    >>> graph = capture(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), torch.zeros(4, 2), lambda found: found)
-    >>> [str(step.op) for step in graph.steps]
-    ['aten.t.default', 'aten.addmm.default', 'aten.relu.default']
-    >>> graph.flops
-    48
+    >>> graph = capture(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), torch.zeros(4, 2), lambda output: output)
+    >>> [str(step.op) for step in graph.steps], graph.flops
+    (['aten.t.default', 'aten.addmm.default', 'aten.relu.default'], 48)
     """
     tensors = _state(model)
     try:
-        traced = _traced(model, tensors, batch, pick)
-        graph = _graph(traced, model, tensors)
+        return _graph(_traced(model, tensors, batch, pick), model, tensors)
     except (ModelError, Uncapturable):
         raise
     except Exception as error:  # torch raises anything here: what it cannot trace has no class of its own
         raise Uncapturable(first_line(error)) from None
-    return graph
 
 
 def _place(tensor: Tensor) -> Place:
@@ -178,40 +171,36 @@ def _holding(model: nn.Module, values: Mapping[Place, Tensor]) -> Iterator[None]
 
 @contextlib.contextmanager
 def _no_numpy() -> Iterator[None]:
-    """While a model is traced, its tensors have no values; numpy would be given whatever lies in memory.
-
-    Other threads read data meanwhile, and go on as before.
-    """
+    """While a model is traced, its tensors have no values; numpy would be given whatever lies in memory."""
 
     def numpy(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if threading.get_ident() == here:
+        if threading.get_ident() == here:  # other threads read data meanwhile
             raise Uncapturable("it leaves torch for numpy")
         return before(self, *args, **kwargs)
 
     here = threading.get_ident()
-    inherited = "numpy" not in vars(torch.Tensor)
-    before = torch.Tensor.numpy
+    before, own = torch.Tensor.numpy, vars(torch.Tensor).get("numpy")
     torch.Tensor.numpy = numpy  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        if inherited:
-            del torch.Tensor.numpy
-        else:
-            torch.Tensor.numpy = before  # type: ignore[method-assign]
+        del torch.Tensor.numpy  # most often it is inherited
+        if own:
+            torch.Tensor.numpy = own  # type: ignore[method-assign]
 
 
 def _graph(traced: GraphModule, model: nn.Module, tensors: Mapping[Place, Tensor]) -> Graph:
     nodes = list(traced.graph.nodes)
     inputs = [node for node in nodes if node.op == "placeholder"]
-    numbers = {
-        node: at for at, node in enumerate([*inputs, *(node for node in nodes if node.op != "placeholder")])
-    }
-    output = _only(next(node for node in nodes if node.op == "output").args[0])
+    numbers = {node: at for at, node in enumerate(sorted(nodes, key=lambda node: node.op != "placeholder"))}
+    output: Any = next(node for node in nodes if node.op == "output").args[0]
+    if isinstance(output, list | tuple) and len(output) == 1:  # some versions of torch put a list around it
+        output = output[0]
     if not isinstance(output, Node):
         raise Uncapturable("its output does not depend on its input")
-    constants = {numbers[node]: _constant(traced, node) for node in nodes if node.op == "get_attr"}
-    _refuse_aliases(constants.values(), tensors.values())
+    held = {node: operator.attrgetter(str(node.target))(traced) for node in nodes if node.op == "get_attr"}
+    constants = {numbers[node]: constant for node, constant in held.items()}
+    _refuse_odd_constants(constants.values(), tensors.values())
     memory: dict[Node, Node] = {}
     steps = []
     flops = _flops(nodes, constants, numbers)
@@ -225,27 +214,17 @@ def _graph(traced: GraphModule, model: nn.Module, tensors: Mapping[Place, Tensor
     return Graph(state, constants, tuple(range(len(tensors), len(inputs))), numbers[output], tuple(steps))
 
 
-def _only(returned: Any) -> Any:
-    """What a graph returns, out of the list that some versions of torch put around it."""
-    return returned[0] if isinstance(returned, list | tuple) and len(returned) == 1 else returned
-
-
 def _all_names(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_parameters(remove_duplicate=False)
     yield from model.named_buffers(remove_duplicate=False)
 
 
-def _constant(traced: GraphModule, node: Node) -> Tensor:
-    constant = operator.attrgetter(str(node.target))(traced)
-    if not isinstance(constant, Tensor):
-        raise Uncapturable(f"it holds a {type(constant).__name__}")
-    return constant
-
-
-def _refuse_aliases(constants: Iterable[Tensor], tensors: Iterable[Tensor]) -> None:
+def _refuse_odd_constants(constants: Iterable[Any], tensors: Iterable[Tensor]) -> None:
     """A parameter that the model also reaches by another way would be read as it was, whatever is swapped in."""
     places = {tensor.untyped_storage().data_ptr() for tensor in tensors if tensor.numel()}
     for constant in constants:
+        if not isinstance(constant, Tensor):
+            raise Uncapturable(f"it holds a {type(constant).__name__}")
         if constant.numel() and constant.untyped_storage().data_ptr() in places:
             raise Uncapturable("it reaches a parameter by another way than its module")
 
@@ -268,19 +247,15 @@ def _mutates(node: Node) -> bool:
 def _refuse_effects(node: Node) -> None:
     if _mutates(node):
         raise Uncapturable(f"{node.target} changes a tensor in place")
-    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and not _drops_nothing(node):
-        raise ModelError(
-            f"the model draws random numbers in eval mode ({node.target})",
-            remedy="switch dropout and its like off in eval mode",
-        )
-
-
-def _drops_nothing(node: Node) -> bool:
-    """Attention counts as random because it can drop weights; most often its probability is 0."""
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return
+    # Attention counts as random because it can drop weights; most often its probability is 0.
     schema = getattr(node.target, "_schema", None)
     names = [argument.name for argument in schema.arguments] if schema is not None else []
     given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-    return "dropout_p" in names and given.get("dropout_p", 0.0) == 0.0
+    if "dropout_p" not in names or given.get("dropout_p", 0.0) != 0.0:
+        fault = f"the model draws random numbers in eval mode ({node.target})"
+        raise ModelError(fault, remedy="switch dropout and its like off in eval mode")
 
 
 def _memory(node: Node, memory: Mapping[Node, Node]) -> Node:
@@ -323,40 +298,33 @@ def _nbytes(value: Any) -> int:
 
 def _overwrite(node: Node) -> Callable[..., Any] | None:
     """torch's in-place form of an operation (`relu_` for `relu`), where the result fits its first argument."""
-    first = node.args[0] if node.args else None
-    op = node.target
+    first, op = node.args[0] if node.args else None, node.target
     if not isinstance(op, torch._ops.OpOverload) or not isinstance(first, Node):
         return None
-    before, after = first.meta.get("val"), node.meta.get("val")
-    if not isinstance(before, Tensor) or not isinstance(after, Tensor) or not _same_form(before, after):
+    values = [first.meta.get("val"), node.meta.get("val")]
+    forms = {
+        (value.shape, value.dtype, value.stride(), value.storage_offset()) if isinstance(value, Tensor) else None
+        for value in values
+    }
+    if None in forms or len(forms) > 1:
         return None
     namespace, _, name = op._schema.name.partition("::")
     packet = getattr(getattr(torch.ops, namespace), f"{name}_", None)
-    return getattr(packet, op._overloadname, None) if packet is not None else None
-
-
-def _same_form(a: Tensor, b: Tensor) -> bool:
-    return (a.shape, a.dtype, a.stride(), a.storage_offset()) == (b.shape, b.dtype, b.stride(), b.storage_offset())
+    return getattr(packet, op._overloadname, None)
 
 
 def _flops(nodes: Sequence[Node], constants: Mapping[int, Tensor], numbers: Mapping[Node, int]) -> dict[Node, int]:
     """By torch's own counter, operation by operation, on fake tensors."""
+
+    def value(node: Node) -> Any:
+        return constants[numbers[node]] if numbers[node] in constants else node.meta["val"]
+
+    counters: Mapping[Any, Any] = FlopCounterMode(display=False).flop_registry
     counts: dict[Node, int] = {}
     for node in nodes:
-        if node.op != "call_function":
-            continue
-        args, kwargs = (
-            torch.fx.node.map_arg(
-                arguments,
-                lambda node: constants[numbers[node]] if numbers[node] in constants else node.meta["val"],
-            )
-            for arguments in (node.args, node.kwargs)
-        )
-        counts[node] = _flops_of(node.target, args, kwargs, node.meta.get("val"))
+        if node.op == "call_function":
+            count = counters.get(getattr(node.target, "overloadpacket", None))
+            args: Any = torch.fx.node.map_arg(node.args, value)
+            kwargs: Any = torch.fx.node.map_arg(node.kwargs, value)
+            counts[node] = int(count(*args, **kwargs, out_val=node.meta.get("val"))) if count else 0
     return counts
-
-
-def _flops_of(op: Any, args: Any, kwargs: Any, result: Any) -> int:
-    packet = getattr(op, "overloadpacket", None)
-    count = FlopCounterMode(display=False).flop_registry.get(packet)
-    return int(count(*args, **kwargs, out_val=result)) if count else 0

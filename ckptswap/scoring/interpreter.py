@@ -1,50 +1,45 @@
-"""Scoring swaps by replaying only what they can change: one base pass a batch, and beside it each variant's
-cone.
-"""
+"""Scoring swaps by replaying only what they can change: a base pass a batch, and beside it each variant's cone."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ckptswap.scoring.graph import Graph, Ref
-from ckptswap.scoring.schedule import Cone, Instruction, Schedule, cone_of, within
+from ckptswap.scoring.schedule import Cone, Groups, Instruction, Schedule, cone_of, within
 from ckptswap.task.tree import Tree
 
 Values = dict[int, Any]
+Swaps = Mapping[int, Mapping[int, Tensor]]
+Outputs = Iterator[tuple[int | None, Tensor]]
+"""(index of the swap, output), in the order in which they come to be; None: the base."""
 
 
 class Replay:
     """Runs a captured graph for the recipient and for variants of it, with the bits of a full forward pass.
 
-    `state` are the recipient's own tensors by their number in the graph; `memory` bounds what intermediate values
-    take, in bytes: more variants than fit are run in several base passes.
+    `state` are the recipient's tensors by their number; variants whose intermediate values need more than `memory`
+    bytes are run in several base passes.
     """
 
     def __init__(self, graph: Graph, state: Mapping[int, Tensor], memory: int) -> None:
         self.graph, self.memory = graph, memory
         self._fixed: Values = {**state, **graph.constants}
-        self._cones: dict[frozenset[int], Cone] = {}
-        self._planned: Any = None
-        self.latest: list[tuple[tuple[int, ...], Schedule]] = []
-
-    def cone(self, swapped: frozenset[int]) -> Cone:
+        self.cone: Callable[[frozenset[int]], Cone] = cache(partial(cone_of, graph))
         """What a swap of these values can change."""
-        if swapped not in self._cones:
-            self._cones[swapped] = cone_of(self.graph, swapped)
-        return self._cones[swapped]
+        self._planned: Any = None
+        self.latest: Groups = []
 
     def changes(self, swap: Mapping[int, Tensor]) -> bool:
         """Whether a swap can change the output at all."""
         return self.cone(frozenset(swap)).changes_output
 
-    def schedules(
-        self, swaps: Sequence[frozenset[int]], *, with_output: bool
-    ) -> list[tuple[tuple[int, ...], Schedule]]:
+    def schedules(self, swaps: Sequence[frozenset[int]], *, with_output: bool) -> Groups:
         """How these swaps are run: groups of their indices, each with its base pass."""
         key = (tuple(swaps), with_output, self.memory)
         if key != self._planned:
@@ -52,14 +47,12 @@ class Replay:
             self.latest, self._planned = within(self.graph, cones, self.memory, with_output=with_output), key
         return self.latest
 
-    def outputs(
-        self, batch: Tree, swaps: Sequence[Mapping[int, Tensor]], *, with_output: bool
-    ) -> Iterator[tuple[int | None, Tensor]]:
-        """(index of the swap, output) for every swap, in the order in which they come to be; None: the base."""
+    def outputs(self, batch: Tree, swaps: Sequence[Mapping[int, Tensor]], *, with_output: bool) -> Outputs:
+        """Run the base, where `with_output` asks for it, and every swap."""
         groups = self.schedules([frozenset(swap) for swap in swaps], with_output=with_output)
         for at, (chosen, schedule) in enumerate(groups):
-            wants_output = with_output and at == 0
-            yield from self._run(batch, schedule, [(index, swaps[index]) for index in chosen], wants_output)
+            of_group = {index: swaps[index] for index in chosen}
+            yield from self._run(batch, schedule, of_group, with_output and at == 0)
 
     def seconds(self, batch: Tree) -> list[float]:
         """How long each step of the graph takes on this batch, run one after another."""
@@ -73,33 +66,27 @@ class Replay:
                 _forget(instruction, values)
         return times
 
-    def _run(
-        self,
-        batch: Tree,
-        schedule: Schedule,
-        swaps: Sequence[tuple[int, Mapping[int, Tensor]]],
-        with_output: bool,
-    ) -> Iterator[tuple[int | None, Tensor]]:
+    def _run(self, batch: Tree, schedule: Schedule, swaps: Swaps, with_output: bool) -> Outputs:
         values = {**self._fixed, **self.graph.given(batch)}
+        numbered = list(swaps.items())
         for at in range(-1, len(schedule.base)):
             if at >= 0:
                 with torch.inference_mode():
                     _do(schedule.base[at], values)
             for number in schedule.due.get(at, ()):
-                index, swap = swaps[number]
-                yield index, self._replayed(schedule, number, swap, values)
+                index, swap = numbered[number]
+                yield index, self._replayed(schedule.programs[number], {**values, **swap})
             if at >= 0:
                 _forget(schedule.base[at], values)
         if with_output:
             yield None, values[self.graph.output]
 
-    def _replayed(self, schedule: Schedule, number: int, swap: Mapping[int, Tensor], values: Values) -> Tensor:
-        mine = {**values, **swap}
+    def _replayed(self, program: Sequence[Instruction], values: Values) -> Tensor:
         with torch.inference_mode():
-            for instruction in schedule.programs[number]:
-                _do(instruction, mine)
-                _forget(instruction, mine)
-        return mine[self.graph.output]
+            for instruction in program:
+                _do(instruction, values)
+                _forget(instruction, values)
+        return values[self.graph.output]
 
 
 def _do(instruction: Instruction, values: Values) -> None:

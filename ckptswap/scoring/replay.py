@@ -1,8 +1,7 @@
 """Scores by replaying what a swap can change where that is proven, else by full forward passes.
 
-The model is captured once for each form of input; replayed outputs are held against plain full passes, bit by bit
-(the recipient's and two variants' on the first batch of a form, then one in a hundred); where a model cannot be
-captured or a bit differs everything is run in full for good, and a note says why.
+Replayed outputs are held against plain full passes, bit by bit (the recipient's and two variants' on the first
+batch of a form, then one in a hundred); where one differs all is run in full for good, and a note says why.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,14 +18,13 @@ from ckptswap.errors import ModelError
 from ckptswap.scoring.full import FullScorer, ModelOutput
 from ckptswap.scoring.graph import Graph, Uncapturable, capture
 from ckptswap.scoring.interpreter import Replay
-from ckptswap.scoring.scorer import Cost, ShortcutFailed
+from ckptswap.scoring.scorer import Cost, How, ShortcutFailed
 from ckptswap.scoring.swap import same_bits
 from ckptswap.scoring.variant import RECIPIENT, Variant
 from ckptswap.task.callables import first_line
 from ckptswap.task.task import Task
 from ckptswap.task.tree import Form, Tree, form_of
 
-How = Literal["auto", "replay", "full"]
 MEMORY = 2 << 30
 """Bytes that a replay's intermediate values may take, unless told otherwise."""
 SHAPES = 8
@@ -41,42 +38,35 @@ def scorer_of(
     donor: Checkpoint | Sequence[Checkpoint],
     recipient: Checkpoint,
     how: How = "auto",
-    memory: int = MEMORY,
+    memory: int | None = None,
     calibration: Sequence[Tree] = (),
 ) -> FullScorer:
-    """The scorer that `--engine` names. Raises `MismatchError` when the recipient does not fit the model."""
-    if how == "full":
-        return FullScorer(task, donor, recipient, memory, calibration)
-    return ReplayScorer(task, donor, recipient, memory, calibration, how=how)
+    """The scorer that `--engine` names; `memory` bounds what a replay's intermediate values take, in bytes.
+
+    Raises `MismatchError` when the recipient does not fit the model.
+    """
+    donors = [donor] if isinstance(donor, Checkpoint) else donor
+    kind = FullScorer if how == "full" else ReplayScorer
+    scorer = kind(task, donors, recipient, calibration)
+    scorer.how, scorer.memory = how, MEMORY if memory is None else memory
+    return scorer
 
 
 class ReplayScorer(FullScorer):
-    """Replays what can be replayed, with the bits of full passes.
+    """Replays what can be replayed; where `how` is `replay`, `ModelError` is raised for what cannot."""
 
-    Where `how` is `replay`, full passes are no way out: `ModelError` is raised instead.
-    """
+    how: How = "auto"
 
     def __init__(
-        self,
-        task: Task,
-        donor: Checkpoint | Sequence[Checkpoint],
-        recipient: Checkpoint,
-        memory: int = MEMORY,
-        calibration: Sequence[Tree] = (),
-        *,
-        how: How = "auto",
+        self, task: Task, donors: Sequence[Checkpoint], recipient: Checkpoint, calibration: Sequence[Tree]
     ) -> None:
-        super().__init__(task, donor, recipient, memory, calibration)
-        self.how = how
+        super().__init__(task, donors, recipient, calibration)
         self._replays: dict[Form, Replay | None] = {}
         self._begun: set[Form] = set()
         self._swaps: dict[tuple[Replay, str], dict[int, Tensor]] = {}
 
     def replay(self, inputs: Tree) -> Replay | None:
-        """The captured model for inputs of this form; None where it must be run in full.
-
-        At the first of its form it is captured and held against the model itself on these inputs.
-        """
+        """The model for inputs of this form, captured and held against itself once; None: run it in full."""
         if self.how == "full":
             return None
         form = form_of(inputs)
@@ -108,16 +98,14 @@ class ReplayScorer(FullScorer):
 
     def unread(self) -> frozenset[str]:
         """The tensors that the model reads for no form of batch in eval mode, as far as its graphs tell."""
+        unread = set(self.swaps.state)
         firsts = set(self.task.data.forms.values())
         with self.task.pinned(), closing(self.task.data.numbered(firsts)) as batches:
-            return frozenset.intersection(*(self._unread(batch.inputs) for _, batch in batches))
-
-    def _unread(self, inputs: Tree) -> frozenset[str]:
-        replay = self.replay(inputs)
-        if replay is None:
-            return frozenset()
-        read = replay.graph.read
-        return frozenset(name for name in self.swaps.state if replay.graph.state.get(name) not in read)
+            for _, batch in batches:
+                replay = self.replay(batch.inputs)
+                read = replay.graph.read if replay else frozenset()
+                unread = {name for name in unread if replay and replay.graph.state.get(name) not in read}
+        return frozenset(unread)
 
     def cost(self, variants: Sequence[Variant]) -> Cost:
         """See `Scorer`: the first batch is timed, by a full pass and step by step."""
@@ -128,43 +116,38 @@ class ReplayScorer(FullScorer):
                 return super().cost(variants)
             full = self._seconds(inputs)
             steps = replay.seconds(self.task.prepared(inputs))
-        batches = self._batches_like_first()
+        batches = self.task.samples / self.layout.sizes[0]
         again = sum(variant.recalibrated for variant in variants)
         swaps = [frozenset(self.values(replay.graph, variant)) for variant in variants if not variant.recalibrated]
         groups = replay.schedules(swaps, with_output=False)
         work = 1 + again + sum(schedule.flops for _, schedule in groups) / max(replay.graph.flops, 1)
-        replayed = sum(sum(steps[at] for at in replay.cone(swap).steps) for swap in swaps) + len(groups) * sum(
-            steps
-        )
+        cones = sum(steps[at] for swap in swaps for at in replay.cone(swap).steps)
+        replayed = cones + len(groups) * sum(steps)
         peak = max((schedule.peak for _, schedule in groups), default=0)
         in_full = full * again * (batches + len(self.recalibration.batches))
         return Cost("replay", work / (1 + len(variants)), (full + replayed) * batches + in_full, peak)
 
     def weights(self, variants: Sequence[Variant]) -> list[float]:
-        """See `Scorer`: FLOPs, or 1 each where all are run in full."""
         inputs = self.task.first_inputs()
         with self.task.pinned():
             replay = self.replay(inputs)
         if replay is None:
             return super().weights(variants)
-        return [
-            float(replay.graph.flops if variant.recalibrated
-                  else replay.cone(frozenset(self.values(replay.graph, variant))).flops)
-            for variant in variants
-        ]  # fmt: skip
+        swaps = [None if variant.recalibrated else self.values(replay.graph, variant) for variant in variants]
+        of = (replay.graph if swap is None else replay.cone(frozenset(swap)) for swap in swaps)
+        return [float(part.flops) for part in of]
 
     def values(self, graph: Graph, variant: Variant) -> dict[int, Tensor]:
         """What a variant puts in the place of which of the graph's values; nothing where it changes none."""
-        written, own = (
-            {graph.state[name]: value for name, value in tensors.items() if name in graph.state}
-            for tensors in (self.written(variant), self.swaps.state)
-        )
+        own = {graph.state[name]: value for name, value in self.swaps.state.items() if name in graph.state}
+        written = {
+            graph.state[name]: value for name, value in self.written(variant).items() if name in graph.state
+        }
         return {number: value for number, value in written.items() if value is not own[number]}
 
     def _swap(self, replay: Replay, variant: Variant) -> dict[int, Tensor]:
         """`values`, found once for all batches."""
-        key = replay, variant.id
-        if key not in self._swaps:
+        if (key := (replay, variant.id)) not in self._swaps:
             self._swaps[key] = self.values(replay.graph, variant)
         return self._swaps[key]
 
@@ -177,9 +160,8 @@ class ReplayScorer(FullScorer):
             self.distrust(f"the model cannot be captured ({error})")
             return None
         model = self.task.model
-        own: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        state = {graph.state[name]: value for name, value in own.items()}
-        replay = Replay(graph, state, self.memory)
+        own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        replay = Replay(graph, {graph.state[name]: value for name, value in own.items()}, self.memory)
         (_, output), *_ = replay.outputs(self.task.prepared(inputs), [], with_output=True)
         if same_bits(output, expected):
             return replay
@@ -218,21 +200,21 @@ class ReplayScorer(FullScorer):
                 wanted = [swaps[variant.id] for variant in left]
                 for index, output in replay.outputs(batch, wanted, with_output=bool(same)):
                     for variant in same if index is None else [left[index]]:
-                        self._check(variant, output, inputs, checked)
+                        if variant in checked:
+                            self._check(variant, output, inputs)
                         yield ModelOutput(variant, output, None, "replay")
                         del swaps[variant.id]
                 return
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error) or not self._halve(replay, len(left)):
-                    self._note(
-                        f"a replay failed ({first_line(error)}): that batch's other variants are run in full"
-                    )
+                    why = first_line(error)
+                    self._note(f"a replay failed ({why}): that batch's other variants are run in full")
                     yield from self.in_full(inputs, [variant for variant in variants if variant.id in swaps])
                     return
                 left, same = ([variant for variant in part if variant.id in swaps] for part in (left, same))
 
     def _halve(self, replay: Replay, variants: int) -> bool:
-        """Half the memory for replays from now on; whether that helps."""
+        """Halve the memory for replays from now on; whether that helps."""
         if variants < 2 or replay.memory < 2:
             return False
         needed = max((schedule.peak for _, schedule in replay.latest), default=replay.memory)
@@ -247,14 +229,11 @@ class ReplayScorer(FullScorer):
         chosen = set(draw.sample(list(variants), count))
         return chosen | {*variants[:1], *variants[-1:]} if is_new else chosen
 
-    def _check(self, variant: Variant, output: Tensor, inputs: Tree, checked: set[Variant]) -> None:
-        if variant not in checked:
-            return
+    def _check(self, variant: Variant, output: Tensor, inputs: Tree) -> None:
         (expected,) = self.in_full(inputs, [variant])
         if expected.output is None or not same_bits(output, expected.output):
-            raise ShortcutFailed(
-                f"a replayed variant ({', '.join(variant.names[:3])}) has other bits than a full pass"
-            )
+            names = ", ".join(variant.names[:3])
+            raise ShortcutFailed(f"a replayed variant ({names}) has other bits than a full pass")
 
 
 def _is_replayed(variant: Variant) -> bool:
@@ -264,6 +243,5 @@ def _is_replayed(variant: Variant) -> bool:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and ("alloc" in str(error) and "memory" in str(error))
+    is_told = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return is_told or ("alloc" in str(error) and "memory" in str(error))

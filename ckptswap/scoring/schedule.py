@@ -1,9 +1,7 @@
 """What must be computed for a set of swaps, and when: pure data, made from a captured graph.
 
-A swap changes only what lies downstream of its tensors, its *cone*; everything else that the cone reads is the
-recipient's own. So one base pass walks the graph once, and as soon as it has given the last value that a cone
-reads from outside, that cone is run; a value is freed after its last use. Memory is then little more than that of
-one forward pass, since hardly anything has to wait.
+A swap changes only what lies downstream of its tensors, its *cone*. As soon as the base pass has given the last
+value that a cone reads from outside, that cone is run; a value is freed after its last use.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ FOREVER = 1 << 62
 
 @dataclass(frozen=True)
 class Instruction:
-    """One operation as it is run: in place where nobody needs the old value, and what is forgotten after it."""
+    """One operation as it is run: in place where nobody needs the old value; and what is forgotten after it."""
 
     op: Callable[..., Any]
     args: tuple[Any, ...]
@@ -66,11 +64,9 @@ def cone_of(graph: Graph, swapped: Iterable[int]) -> Cone:
 
     >>> from torch import nn, zeros
     >>> from ckptswap.scoring.graph import capture
-    >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    >>> graph = capture(model, zeros(1, 2), lambda found: found)
-    >>> cone = cone_of(graph, [graph.state["1.bias"]])
-    >>> [str(graph.steps[at].op) for at in cone.steps], cone.flops * 2 == graph.flops
-    (['aten.addmm.default'], True)
+    >>> graph = capture(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), zeros(1, 2), lambda output: output)
+    >>> [str(graph.steps[at].op) for at in cone_of(graph, [graph.state["1.bias"]]).steps]
+    ['aten.addmm.default']
     """
     start = frozenset(swapped)
     changed, inside = set(start), []
@@ -96,45 +92,47 @@ def make_schedule(graph: Graph, cones: Sequence[Cone], *, with_output: bool) -> 
     wanted = {value for cone in cones for value in cone.outside} | ({graph.output} if with_output else set())
     steps = _upstream(graph, wanted)
     place = {at: order for order, at in enumerate(steps)}
-    due: dict[int, list[int]] = defaultdict(list)
+    due: dict[int, tuple[int, ...]] = defaultdict(tuple)
+    held = {graph.output: FOREVER} if with_output else {}  # value → the last step after which a cone reads it
     for number, cone in enumerate(cones):
-        due[place[cone.due] if cone.due >= 0 else -1].append(number)
-    held = _held(graph, cones, place, with_output)
-    base = _program([graph.steps[at] for at in steps], held)
-    programs = tuple(program_of(graph, cone) for cone in cones)
-    peak = _peak(graph, steps, held, due, [_own_peak(graph, cone) for cone in cones])
-    flops = sum(graph.steps[at].flops for at in steps) + sum(cone.flops for cone in cones)
+        order = place.get(cone.due, -1)
+        due[order] += (number,)
+        held |= {value: max(held.get(value, -1), order) for value in cone.outside}
+    base = [graph.steps[at] for at in steps]
+    inside = [[graph.steps[at] for at in cone.steps] for cone in cones]
+    alive = [0, *_alive(base, held)]
+    peaks = [max(_alive(own, {}), default=0) for own in inside]
+    running = (alive[order + 1] + max(peaks[number] for number in numbers) for order, numbers in due.items())
     return Schedule(
-        tuple(cones), programs, base, {order: tuple(numbers) for order, numbers in due.items()}, peak, flops
+        cones=tuple(cones),
+        programs=tuple(_program(own, {graph.output: FOREVER}) for own in inside),
+        base=_program(base, held),
+        due=dict(due),
+        peak=max([*alive, *running]),
+        flops=sum(step.flops for step in base) + sum(cone.flops for cone in cones),
     )
 
 
-def within(
-    graph: Graph, cones: Sequence[Cone], memory: int, *, with_output: bool
-) -> list[tuple[tuple[int, ...], Schedule]]:
+Groups = list[tuple[tuple[int, ...], Schedule]]
+"""Schedules, each with the indices of its cones."""
+
+
+def within(graph: Graph, cones: Sequence[Cone], memory: int, *, with_output: bool) -> Groups:
     """As few schedules as it takes for none to need more than `memory` bytes, each with its cones' indices.
 
     Cones that start near each other stay together, since their base pass then keeps the same values. A single cone
     is not divided further, whatever it needs.
     """
-    order = tuple(sorted(range(len(cones)), key=lambda at: (cones[at].due, cones[at].steps[:1])))
-    return _halved(graph, cones, order, memory, with_output)
 
+    def halved(chosen: tuple[int, ...], with_output: bool) -> Groups:
+        schedule = make_schedule(graph, [cones[at] for at in chosen], with_output=with_output)
+        half = len(chosen) // 2
+        if schedule.peak <= memory or not half:
+            return [(chosen, schedule)]
+        return halved(chosen[:half], with_output) + halved(chosen[half:], False)
 
-def _halved(
-    graph: Graph, cones: Sequence[Cone], chosen: tuple[int, ...], memory: int, with_output: bool
-) -> list[tuple[tuple[int, ...], Schedule]]:
-    schedule = make_schedule(graph, [cones[at] for at in chosen], with_output=with_output)
-    if schedule.peak <= memory or len(chosen) < 2:
-        return [(chosen, schedule)]
-    half = len(chosen) // 2
-    first = _halved(graph, cones, chosen[:half], memory, with_output)
-    return first + _halved(graph, cones, chosen[half:], memory, False)
-
-
-def program_of(graph: Graph, cone: Cone) -> tuple[Instruction, ...]:
-    """The cone's own instructions; the values that it reads from outside are never written over."""
-    return _program([graph.steps[at] for at in cone.steps], {graph.output: FOREVER})
+    order = sorted(range(len(cones)), key=lambda at: (cones[at].due, cones[at].steps[:1]))
+    return halved(tuple(order), with_output)
 
 
 def _upstream(graph: Graph, wanted: Collection[int]) -> list[int]:
@@ -147,15 +145,6 @@ def _upstream(graph: Graph, wanted: Collection[int]) -> list[int]:
     return steps[::-1]
 
 
-def _held(graph: Graph, cones: Iterable[Cone], place: Mapping[int, int], with_output: bool) -> dict[int, int]:
-    """For each value that a cone reads: the position in the base pass of the last step after which one does."""
-    held = {graph.output: FOREVER} if with_output else {}
-    for cone in cones:
-        for value in cone.outside:
-            held[value] = max(held.get(value, -1), place[cone.due])
-    return held
-
-
 def _program(steps: Sequence[Step], held: Mapping[int, int]) -> tuple[Instruction, ...]:
     """The steps with the place where each value is forgotten.
 
@@ -163,8 +152,8 @@ def _program(steps: Sequence[Step], held: Mapping[int, int]) -> tuple[Instructio
     over its first argument when it is the last to read that memory, and the memory was made by one of these steps.
     """
     own = {step.gives for step in steps if step.memory == step.gives}
-    last = _last_reads(steps)
-    dies = {value: max(last.get(value, -1), held.get(value, -1)) for value in {step.gives for step in steps}}
+    last = {value: at for at, step in enumerate(steps) for value in step.reads}
+    dies = {step.gives: max(last.get(step.gives, -1), held.get(step.gives, -1)) for step in steps}
     memory_dies: dict[int, float] = defaultdict(lambda: -1)
     for step in steps:
         late = max(dies[step.gives], held.get(step.gives, -1) + 0.5)
@@ -174,54 +163,23 @@ def _program(steps: Sequence[Step], held: Mapping[int, int]) -> tuple[Instructio
         if dies[step.gives] < FOREVER:
             frees[max(dies[step.gives], at)].append(step.gives)
     memory = {step.gives: step.memory for step in steps}
+
+    def chosen(at: int, step: Step) -> Callable[..., Any]:
+        if step.overwrite is None:
+            return step.op
+        first = memory.get(step.reads[0], step.reads[0])
+        shared = sum(memory.get(value) == first for value in step.reads)
+        return step.op if first not in own or shared > 1 or memory_dies[first] > at else step.overwrite
+
     return tuple(
-        Instruction(
-            _chosen(step, at, memory, own, memory_dies), step.args, step.kwargs, step.gives, tuple(frees[at])
-        )
+        Instruction(chosen(at, step), step.args, step.kwargs, step.gives, tuple(frees[at]))
         for at, step in enumerate(steps)
     )
 
 
-def _chosen(
-    step: Step, at: int, memory: Mapping[int, int], own: Collection[int], dies: Mapping[int, float]
-) -> Callable[..., Any]:
-    """The operation, in place where the memory of its first argument is not read by anybody after it."""
-    if step.overwrite is None:
-        return step.op
-    first = memory.get(step.reads[0], step.reads[0])
-    shared = sum(memory.get(value) == first for value in step.reads)
-    if first not in own or shared > 1 or dies[first] > at:
-        return step.op
-    return step.overwrite
-
-
-def _last_reads(steps: Sequence[Step]) -> dict[int, int]:
-    """For each value the position of the last step that reads it."""
-    return {value: at for at, step in enumerate(steps) for value in step.reads}
-
-
-def _own_peak(graph: Graph, cone: Cone) -> int:
-    return max(_alive([graph.steps[at] for at in cone.steps], {}), default=0)
-
-
-def _peak(
-    graph: Graph,
-    steps: Sequence[int],
-    held: Mapping[int, int],
-    due: Mapping[int, Sequence[int]],
-    cones: Sequence[int],
-) -> int:
-    """The most that is alive at a time, the cone that is being run included."""
-    alive = [0, *_alive([graph.steps[at] for at in steps], held)]
-    largest = max(alive)
-    for order, numbers in due.items():
-        largest = max(largest, alive[order + 1] + max(cones[number] for number in numbers))
-    return largest
-
-
 def _alive(steps: Sequence[Step], held: Mapping[int, int]) -> list[int]:
     """Bytes alive after each step, those that it has just let go included."""
-    last = _last_reads(steps)
+    last = {value: at for at, step in enumerate(steps) for value in step.reads}
     dies: dict[int, int] = {}
     for at, step in enumerate(steps):
         until = max(at, last.get(step.gives, -1), held.get(step.gives, -1))

@@ -1,8 +1,7 @@
 """What gives variants their scores, as a sweep sees it: blocks of statistics for the variants that are wanted.
 
 A scorer may need a torch module and go through batches (`full`, `replay`), or take whole checkpoints and know of
-no batches: then it has one, with all samples. `tests/scoring/test_scoring_contract.py` holds
-the contract. No torch here.
+no batches: then it has one, with all samples. No torch here.
 """
 
 from __future__ import annotations
@@ -21,6 +20,8 @@ Way = Literal["full", "replay", "external"]
 """How a block was computed."""
 Statistics = dict[str, np.ndarray]
 """By metric: one row a sample (n, K) float64."""
+How = Literal["auto", "replay", "full"]
+"""What `--engine` may be."""
 REPLAY: Way = "replay"
 EXTENT = "range of outputs"
 """Under this name the baseline's blocks hold (1, 2): least and greatest output, where it has one channel."""
@@ -39,7 +40,8 @@ class Block(NamedTuple):
 @dataclass(frozen=True)
 class Cost:
     """What a sweep takes: which engine, the share of full passes' FLOPs, an estimate of the time in seconds, and
-    the most that a replay's intermediate values take, in bytes (None for other engines)."""
+    the most that a replay's intermediate values take, in bytes (None for other engines).
+    """
 
     engine: Way
     share: float
@@ -59,16 +61,6 @@ class Layout:
     units: np.ndarray
     places: Sequence[np.ndarray]
 
-    @classmethod
-    def whole(cls, groups: Sequence[int]) -> Layout:
-        """All samples in one batch, for a scorer that knows of none.
-
-        >>> Layout.whole([0, 0, 1]).sizes
-        (3,)
-        """
-        every = np.arange(len(groups), dtype=np.int64)
-        return cls(np.asarray(groups, np.int64), every, (every,))
-
     @property
     def samples(self) -> int:
         return len(self.groups)
@@ -80,8 +72,7 @@ class Layout:
 
 
 class Measure(Protocol):
-    """What a sweep knows of a metric: its name, which way is better, between which bounds a score lies, and
-    whether its value is the mean over samples."""
+    """What a sweep knows of a metric: `is_mean` tells whether its value is the mean over samples."""
 
     @property
     def name(self) -> str: ...
@@ -120,9 +111,9 @@ class Every(NamedTuple):
 
 
 class ShortcutFailed(Exception):
-    """A shorter way than a full pass was found to give other bits: what it gave so far cannot be trusted.
+    """A shorter way than a full pass gave other bits for the variant that the text names.
 
-    The text names the variant. Whoever catches it forgets such blocks and calls `distrust`.
+    Whoever catches it forgets such blocks and calls `distrust`.
     """
 
 

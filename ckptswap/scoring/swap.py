@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +32,10 @@ class Swaps:
         """
         if name not in self.state:
             raise MismatchError(f"the model has no tensor {name!r}", remedy=_LEAVE_OUT)
-        if alpha != 1.0:
-            return self._as_own(name, self._blended(name, donor, alpha))
+        if alpha != 1.0:  # with the bits that `transplant --alpha` writes; not kept, being many
+            assert self.recipient is not None
+            blended = overlay(self.recipient, self.donors[donor], [name], alpha=alpha)
+            return self._as_own(name, to_torch(blended.read(name)))
         if (name, donor) not in self._given:
             self._given[name, donor] = self._as_own(name, to_torch(self.donors[donor].read(name)))
         return self._given[name, donor]
@@ -44,11 +46,6 @@ class Swaps:
             shapes = f"{list(theirs.shape)} in the donor, {list(own.shape)} in the model"
             raise MismatchError(f"{name}: {shapes}", remedy=_LEAVE_OUT)
         return torch.empty_like(own).copy_(theirs)
-
-    def _blended(self, name: str, donor: int, alpha: float) -> Tensor:
-        """Part of the way to the donor, with the bits that `transplant --alpha` writes; not kept, being many."""
-        assert self.recipient is not None
-        return to_torch(overlay(self.recipient, self.donors[donor], [name], alpha=alpha).read(name))
 
     def taken(self, names: Iterable[str], donor: int = 0, alpha: float = 1.0) -> dict[str, Tensor]:
         """What must be written to make a variant, in the order of the state dict.
@@ -71,20 +68,13 @@ class Swaps:
             changed = any(not same_bits(self.state[name], value) for name, value in before.items())
         if lost:
             return f"the model does not hold what was swapped in ({listing(lost, most=3)}): others write over it"
-        if changed or alpha != 1.0 or not self._differ(taken, donor):
+        if changed or alpha != 1.0 or self.recipient is None:
             return None
-        return (
-            f"the swap changes nothing in the model, though donor and recipient differ ({listing(list(taken), 3)})"
-        )
-
-    def _differ(self, names: Iterable[str], donor: int) -> bool:
-        recipient, giving = self.recipient, self.donors[donor]
-        both = [name for name in names if recipient is not None and name in recipient and name in giving]
-        return recipient is not None and any(not alike(recipient[name], giving[name]) for name in both)
-
-    def swapped(self, names: Iterable[str]) -> AbstractContextManager[object]:
-        """The model with the named tensors taken from the donor; the recipient's bits come back at the end."""
-        return self.holding(self.taken(names))
+        pairs = ((self.recipient.get(name), self.donors[donor].get(name)) for name in taken)
+        if all(own is None or theirs is None or alike(own, theirs) for own, theirs in pairs):
+            return None
+        what = listing(list(taken), 3)
+        return f"the swap changes nothing in the model, though donor and recipient differ ({what})"
 
     @contextmanager
     def holding(self, values: Mapping[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
@@ -92,14 +82,12 @@ class Swaps:
         written = {name: value.clone() for name, value in values.items()}
         kept = {name: self.state[name].clone() for name in written}
         try:
-            self._write(written)
+            for name, value in written.items():
+                self.state[name].copy_(value)
             yield written, kept
         finally:
-            self._write(kept)
-
-    def _write(self, values: Mapping[str, Tensor]) -> None:
-        for name, value in values.items():
-            self.state[name].copy_(value)
+            for name, value in kept.items():
+                self.state[name].copy_(value)
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
@@ -108,7 +96,6 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
     >>> same_bits(torch.tensor([0.0]), torch.tensor([-0.0]))
     False
     """
-    if a.shape != b.shape or a.dtype != b.dtype:
+    if (a.shape, a.dtype) != (b.shape, b.dtype):
         return False
-    left, right = (tensor.contiguous().view(-1).view(torch.uint8) for tensor in (a, b))
-    return torch.equal(left, right)
+    return torch.equal(*(tensor.contiguous().view(-1).view(torch.uint8) for tensor in (a, b)))

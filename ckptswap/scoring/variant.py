@@ -1,8 +1,10 @@
-"""What is scored: the recipient with some of its tensors replaced."""
+"""What is scored: the recipient with some of its tensors replaced; pure data."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 BASELINE = "baseline"
 """The recipient's own name in a journal."""
@@ -24,3 +26,15 @@ class Variant(NamedTuple):
 
 RECIPIENT = Variant(BASELINE, ())
 """The variant that takes nothing."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """On how many batches of which data (spec and arguments, as for a task) batch norm's statistics are estimated.
+
+    `data` None: the training part of `lab:mni`, where that is what is scored.
+    """
+
+    batches: int
+    data: str | None = None
+    data_args: Mapping[str, Any] = field(default_factory=dict)

@@ -1,5 +1,44 @@
-"""How sure we are: pure functions of per-sample scores, used by `evaluate` and `sweep` alike."""
+"""How sure we are: pure functions of per-sample scores, for `evaluate` and `sweep` alike; here, what they give."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 Verdict = Literal["reusable", "sensitive", "undecided"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its 95 % interval; None with too few groups (8) or seeds (2), or where nothing bounds it."""
+
+    estimate: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Score of `a` minus score of `b` on the same samples."""
+
+    a: str
+    b: str
+    metric: str
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`scores[at][metric]` belongs to `paths[at]`; None where the checkpoint's outputs were not finite."""
+
+    samples: int
+    paths: tuple[str, ...]
+    scores: tuple[Mapping[str, Interval | None], ...]
+    differences: tuple[Difference, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def failed(self) -> int:
+        """How many checkpoints have no score."""
+        return sum(None in scores.values() for scores in self.scores)

@@ -45,12 +45,15 @@ class Few:
         """Whether the mean over all groups, seen or not, can be bounded at all."""
         return math.isfinite(self.low) and math.isfinite(self.high)
 
-    def ends(self, error: float) -> tuple[float, float]:
-        """Between which the mean over all groups lies, each end wrong with probability `error` at most.
+    def ends(self, error: float) -> tuple[float | None, float | None]:
+        """Between which the mean over all groups lies, each end wrong with probability `error` at most; None where
+        nothing bounds it.
 
         >>> Few(0.0, 0, 0, 16, -1.0, 1.0).ends(0.025)
         (-0.2059..., 0.2059...)
         """
+        if not self.is_bounded:
+            return None, None
         low = max(self._reach(self.below, self.low, error, self.least))
         high = min(self._reach(self.above, self.high, error, self.greatest))
         return max(self.low, low), min(self.high, high)
@@ -146,10 +149,8 @@ def common_of(values: np.ndarray, slack: float) -> tuple[float, int, int]:
     >>> common_of(np.array([0.0, 0.0, 0.5, 0.0]), 0.0)
     (0.0, 0, 1)
     """
-    ranked = np.sort(values)
-    middle = ranked[(len(ranked) - 1) // 2], ranked[len(ranked) // 2]
-    tried = [0.0 if abs(value) <= slack else float(value) for value in middle]
-    counted = [
-        (value, int((values < value - slack).sum()), int((values > value + slack).sum())) for value in tried
-    ]
-    return min(counted, key=lambda value: value[1] + value[2])
+    ranked, counted = np.sort(values), []
+    for middle in (ranked[(len(ranked) - 1) // 2], ranked[len(ranked) // 2]):
+        common = 0.0 if abs(middle) <= slack else float(middle)
+        counted.append((common, int((values < common - slack).sum()), int((values > common + slack).sum())))
+    return min(counted, key=lambda counts: counts[1] + counts[2])

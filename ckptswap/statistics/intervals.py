@@ -6,49 +6,34 @@ than 5 groups has an exact bound instead (`exact`; docs/method.md tells the leve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ckptswap.statistics import Interval
 from ckptswap.statistics.bootstrap import LEVEL, effects, value_of
-from ckptswap.statistics.exact import Few, ends_of_two
+from ckptswap.statistics.exact import ends_of_two
 from ckptswap.statistics.totals import Bounds, Form, Reduce, Sample, mean
 
 LEAST_GROUPS = 8
 """With fewer groups there is no interval: a bootstrap of so few covers far too little."""
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A value with its 95 % interval; none (None) with fewer than 8 groups, or where nothing bounds it."""
-
-    estimate: float
-    low: float | None
-    high: float | None
-
-
 def contrast(sample: Sample, form: Form) -> Interval:
     """A linear combination of values, Σ weight × value of column, with its plain paired interval.
 
     >>> a, b = np.linspace(0, 0.4, 8)[:, None], np.linspace(0.2, 1, 8)[:, None]
-    >>> found = contrast(Sample.of([a, b], np.arange(8), mean), {1: 1.0, 0: -1.0})
-    >>> [round(each, 2) for each in (found.low, found.estimate, found.high)]
+    >>> interval = contrast(Sample.of([a, b], np.arange(8), mean), {1: 1.0, 0: -1.0})
+    >>> [round(end, 2) for end in (interval.low, interval.estimate, interval.high)]
     [0.27, 0.4, 0.53]
     """
     if sample.groups_of(form) < LEAST_GROUPS:
         return Interval(value_of(sample, form), None, None)
-    few = sample.few(form)
-    if few is not None:
-        return Interval(value_of(sample, form), *exact_ends(few, (1 - LEVEL) / 2))
+    if few := sample.few(form):
+        return Interval(value_of(sample, form), *few.ends((1 - LEVEL) / 2))
     effect = effects(sample, [form])
     estimate, margin = float(effect.estimate[0]), float((effect.critical() * effect.se)[0])
     return Interval(estimate, *cut(estimate, margin, sample.range_of(form)))
-
-
-def exact_ends(few: Few, error: float) -> tuple[float | None, float | None]:
-    """Between which a mean lies, where its groups have bounds."""
-    return few.ends(error) if few.is_bounded else (None, None)
 
 
 def cut(estimate: float, margin: float, bounds: Bounds) -> tuple[float, float]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ckptswap.statistics import Interval
 from ckptswap.statistics.bootstrap import LEVEL
-from ckptswap.statistics.intervals import Interval
 from ckptswap.statistics.totals import UNBOUNDED, Bounds
 
 CORRELATION, SHARE = (-1.0, 1.0), (0.0, 1.0)

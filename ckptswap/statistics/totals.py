@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,7 @@ class Totals:
 
 
 def mean(sums: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """The `reduce` of a metric that is a mean over samples (K = 1).
+    """Reduce the sums (…, 1) of a metric that is a mean over samples.
 
     >>> float(mean(np.array([3.0]), np.array(4)))
     0.75
@@ -97,18 +98,9 @@ class Sample:
     bounds: Bounds = UNBOUNDED
 
     @classmethod
-    def of(
-        cls,
-        statistics: Sequence[np.ndarray],
-        groups: np.ndarray,
-        reduce: Reduce,
-        *,
-        resamples: int = RESAMPLES,
-        seed: int = SEED,
-        bounds: Bounds = UNBOUNDED,
-    ) -> Sample:
+    def of(cls, statistics: Sequence[np.ndarray], groups: np.ndarray, reduce: Reduce, **how: Any) -> Sample:
         """From each checkpoint's per-sample statistics (N, K), NaN where not scored, and the groups (N,)."""
-        return cls([group_totals(own, groups) for own in statistics], reduce, resamples, seed, bounds)
+        return cls([group_totals(own, groups) for own in statistics], reduce, **how)
 
     @property
     def groups(self) -> int:
@@ -122,12 +114,8 @@ class Sample:
     def values(self) -> np.ndarray:
         """Each column's value of each group alone (C, G), NaN where a group has nothing."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.array(
-                [
-                    np.where(column.count > 0, self.reduce(column.sums, column.count), np.nan)
-                    for column in self.columns
-                ]
-            )
+            values = [(column.count > 0, self.reduce(column.sums, column.count)) for column in self.columns]
+        return np.array([np.where(there, value, np.nan) for there, value in values])
 
     @cached_property
     def range(self) -> Bounds:

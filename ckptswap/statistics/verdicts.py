@@ -12,7 +12,7 @@ from typing import Any
 from ckptswap.statistics import Verdict
 from ckptswap.statistics.bootstrap import LEVEL, effects, value_of
 from ckptswap.statistics.exact import Few
-from ckptswap.statistics.intervals import LEAST_GROUPS, cut, exact_ends
+from ckptswap.statistics.intervals import LEAST_GROUPS, cut
 from ckptswap.statistics.totals import Form, Sample
 
 
@@ -61,7 +61,9 @@ def table(sample: Sample, direction: str, baselines: Sequence[int] | None = None
     error = (1 - LEVEL) / max(len(spread) + sum(row.is_bounded for row in few.values()), 1)
     level = 1 - error * len(spread) if few else LEVEL
     rows = dict(zip(spread, _rows(sample, [forms[at] for at in spread], level), strict=True))
-    rows |= {at: _few_row(value_of(sample, forms[at]), row, error / 2) for at, row in few.items()}
+    for at, bound in few.items():
+        plain, simultaneous = bound.ends((1 - LEVEL) / 2), bound.ends(error / 2)
+        rows[at] = RowIntervals(value_of(sample, forms[at]), *plain, *simultaneous, bound, error / 2)
     return [rows.get(at) or RowIntervals(value_of(sample, form)) for at, form in enumerate(forms)]
 
 
@@ -75,10 +77,6 @@ def _rows(sample: Sample, forms: Sequence[Form], level: float) -> Iterator[RowIn
         bounds = sample.range_of(forms[at])
         near, far = (cut(drop, float(margin[at]), bounds) for margin in (plain, simultaneous))
         yield RowIntervals(drop, *near, *far)
-
-
-def _few_row(drop: float, few: Few, error: float) -> RowIntervals:
-    return RowIntervals(drop, *exact_ends(few, (1 - LEVEL) / 2), *exact_ends(few, error), few, error)
 
 
 def verdict(low: float | None, high: float | None, tolerance: float) -> Verdict:

@@ -57,8 +57,8 @@ def agreement(results: Mapping[str, SweepResult]) -> Agreement:
 
     Raises `UsageError` for fewer than two, for runs of several donors, and for runs whose metrics or modes differ.
     """
-    runs = list(results.values())
     _refuse(results)
+    runs = list(results.values())
     known = [_cells(result) for result in runs]
     places = list(dict.fromkeys(place for cells in known for place in cells))
     cells = [_shared(place, [cells.get(place) for cells in known]) for place in places]
@@ -78,15 +78,12 @@ def _refuse(results: Mapping[str, SweepResult]) -> None:
     for name, result in results.items():
         if len(result.donors) > 1:
             raise UsageError(f"{name} has several donors", remedy="compare runs of one donor each")
-        if _way(result) != _way(first):
+        own, others = (f"{it.metric} ({it.direction}) and mode {it.mode}" for it in (result, first))
+        if own != others:
             raise UsageError(
-                f"{name} is by {_way(result)}, the first run by {_way(first)}",
+                f"{name} is by {own}, the first run by {others}",
                 remedy="compare runs of one metric (--metric NAME), one direction and one mode",
             )
-
-
-def _way(result: SweepResult) -> str:
-    return f"{result.metric} ({result.direction}) and mode {result.mode}"
 
 
 def _cells(result: SweepResult) -> dict[Cell, Row]:

@@ -1,22 +1,19 @@
-"""From a run folder to its table: rows with ranks, intervals and verdicts, without torch, model or data.
-
-`Analysis` keeps the per-group statistics beside the rows, so that contrasts between rows can be drawn with paired
-intervals afterwards.
-"""
+"""From a run folder to its table: rows with ranks, intervals and verdicts, without torch, model or data."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
 
 from ckptswap.errors import UsageError
 from ckptswap.scoring.variant import BASELINE, Variant
-from ckptswap.statistics import bootstrap, intervals, totals, verdicts
-from ckptswap.statistics.intervals import Interval
+from ckptswap.statistics import Interval, bootstrap, intervals, totals, verdicts
 from ckptswap.statistics.totals import Sample
 from ckptswap.statistics.verdicts import RowIntervals
 from ckptswap.sweep.plan import Cell, cell_key
@@ -27,12 +24,14 @@ from ckptswap.sweep.scored_run import ScoredRun
 from ckptswap.sweep.spec import checked_tolerance
 from ckptswap.sweep.warnings import notes, unseen
 
+FREE = ("identical", "no-effect")
+"""Cells that need no run: their score is the baseline's."""
 NOT_APPLICABLE = "not applicable: a new estimate writes over what was swapped"
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """A sweep's table with what it rests on.
+    """A sweep's table with what it rests on, so that contrasts between rows can be drawn with paired intervals.
 
     `columns` maps the index of a row to its column in `sample`, and to that of the baseline on the same samples; a
     row without drop has none. An `identical` row shares column 0, which is the baseline on all samples.
@@ -53,8 +52,7 @@ class Analysis:
             if index not in self.columns:
                 row = self.result.rows[index]
                 raise UsageError(
-                    f"row {index} ({row.layer}, {row.kind}) is {row.status} and has no drop",
-                    remedy="leave it out",
+                    f"row {index} ({row.layer}, {row.kind}) is {row.status} and has no drop", remedy="leave it out"
                 )
             column, baseline = self.columns[index]
             form[baseline] = form.get(baseline, 0.0) + sign * weight
@@ -72,9 +70,8 @@ def load_result(
 def load_analysis(
     run_dir: str | os.PathLike[str], metric: str | None = None, tolerance: float | None = None
 ) -> Analysis:
-    """The table of a run folder, and what is needed for contrasts between its rows.
+    """The table of a run folder, of what is scored so far; `tolerance` overrides the run's own.
 
-    Variants that are not scored yet have no row; a note counts them. `tolerance` overrides the run's own.
     Raises `RunError` for a folder that is no run, is damaged, or has no baseline yet, `MetricError` for a metric
     that it does not hold, and `UsageError` for a tolerance that is no number or below 0.
     """
@@ -87,17 +84,17 @@ def analysed(run: ScoredRun) -> Analysis:
     variants = list(dict.fromkeys(cell.variant for cell in cells if run.is_scored(cell)))
     sample, drops, paired = _drops(run, variants)
     limit, why = run.tolerance()
-    paths, again = _Paths(run, cells), _recalibrated(run, cells, limit)
+    paths, again = _paths(run, cells), _recalibrated(run, cells, limit)
     rows = [
-        replace(_row(cell, run, drops, limit), recalibrated=new, **paths.of(cell))
-        for cell, new in zip(cells, again, strict=True)
+        replace(_row(cell, run, drops, limit), recalibrated=new, **path)
+        for cell, new, path in zip(cells, again, paths, strict=True)
     ]
     order = _order(cells, rows, run)
-    ranked = _ranked([cells[at] for at in order], [rows[at] for at in order])
+    ranked = _ranked(order, cells, rows)
     first = len(sample.columns) - len(variants)
     places = {variant: (first + at, paired[at]) for at, variant in enumerate(variants)}
     columns = {
-        index: (0, 0) if rows[at].status in ("identical", "no-effect") else places[cells[at].variant]
+        index: (0, 0) if rows[at].status in FREE else places[cells[at].variant]
         for index, at in enumerate(order)
         if rows[at].drop is not None
     }
@@ -109,8 +106,7 @@ def _drops(
 ) -> tuple[Sample, dict[str, RowIntervals], list[int]]:
     """Each variant's drop from the baseline on the samples that it was scored on itself.
 
-    The sample's columns are the baseline, the baseline on each other set of samples, then the variants; the last
-    result tells for each variant which of the baselines it is paired with.
+    Columns are the baseline on all samples, on each other set of them, then the variants; `paired` with which.
     """
     baseline = run.statistics(reference)
     everything = totals.scored(baseline)
@@ -127,79 +123,63 @@ def _drops(
     return sample, dict(zip(variants, drops, strict=True)), paired
 
 
-class _Paths:
-    """The points between recipient and donor, where the sweep scores them."""
+def _paths(run: ScoredRun, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """The fields of each cell's row that speak of the points between recipient and donor."""
+    paths = [run.plan.path(cell) if run.is_scored(cell) else [] for cell in cells]
+    there = list(dict.fromkeys(point.id for path in paths for point in path if run.is_there(point.id)))
+    drops = _drops(run, there)[1] if there else {}
 
-    def __init__(self, run: ScoredRun, cells: Sequence[Cell]) -> None:
-        self._run = run
-        wanted = [point for cell in cells if run.is_scored(cell) for point in run.plan.path(cell)]
-        points = list(dict.fromkeys(point.id for point in wanted if run.is_there(point.id)))
-        self._drops = _drops(run, points)[1] if points else {}
+    def fields(cell: Cell, path: Sequence[Variant]) -> dict[str, Any]:
+        points = [point for point in path if point.id in drops]
+        scored = tuple(_point(run, point, drops[point.id]) for point in points)
+        return {"path": scored, "barrier": _barrier(run, cell, points)} if points else {}
 
-    def of(self, cell: Cell) -> dict[str, Any]:
-        """The fields of a row that speak of its path."""
-        points = [point for point in self._run.plan.path(cell) if point.id in self._drops]
-        if not points or not self._run.is_scored(cell):
-            return {}
-        return {"path": tuple(map(self._point, points)), "barrier": self._barrier(cell, points)}
+    return list(map(fields, cells, paths))
 
-    def _point(self, point: Variant) -> Point:
-        drop, score = self._drops[point.id], self._run.value(point.id)
-        assert score is not None
-        return Point(point.alpha, score, drop.drop, drop.ci_low, drop.ci_high)
 
-    def _barrier(self, cell: Cell, points: Sequence[Variant]) -> Barrier | None:
-        """Entezari et al., arXiv:2110.06296: the most that lies above the line between the ends."""
-        run, inner = self._run, [point for point in points if 0 < point.alpha < 1]
-        if not inner or any(
-            run.scores.done(variant) < run.scores.samples for variant in [cell.variant, *self._ids(inner)]
-        ):
-            return None
-        columns = [run.statistics(variant) for variant in [BASELINE, cell.variant, *self._ids(inner)]]
-        sample = Sample.of(columns, run.groups, run.reduce, bounds=run.bounds)
-        sign = 1.0 if run.metric.direction == "max" else -1.0
-        forms = [
-            {0: sign * (1 - point.alpha), 1: sign * point.alpha, 2 + at: -sign} for at, point in enumerate(inner)
-        ]
-        values = [bootstrap.value_of(sample, form) for form in forms]
-        at = int(np.argmax(values))
-        height = intervals.contrast(sample, forms[at])
-        return Barrier(inner[at].alpha, height.estimate, height.low, height.high)
+def _point(run: ScoredRun, point: Variant, drop: RowIntervals) -> Point:
+    score = run.value(point.id)
+    assert score is not None
+    return Point(point.alpha, score, drop.drop, drop.ci_low, drop.ci_high)
 
-    @staticmethod
-    def _ids(points: Sequence[Variant]) -> list[str]:
-        return [point.id for point in points]
+
+def _barrier(run: ScoredRun, cell: Cell, inner: Sequence[Variant]) -> Barrier | None:
+    """Entezari et al., arXiv:2110.06296: the most that lies above the line between the ends."""
+    variants = [cell.variant, *(point.id for point in inner)]
+    if any(run.scores.done(variant) < run.scores.samples for variant in variants):
+        return None
+    columns = [run.statistics(variant) for variant in [BASELINE, *variants]]
+    sample = Sample.of(columns, run.groups, run.reduce, bounds=run.bounds)
+    sign = 1.0 if run.metric.direction == "max" else -1.0
+    forms = [{0: sign * (1 - point.alpha), 1: sign * point.alpha, 2 + at: -sign} for at, point in enumerate(inner)]
+    at = int(np.argmax([bootstrap.value_of(sample, form) for form in forms]))
+    height = intervals.contrast(sample, forms[at])
+    return Barrier(inner[at].alpha, height.estimate, height.low, height.high)
 
 
 def _recalibrated(run: ScoredRun, cells: Sequence[Cell], tolerance: float) -> list[Recalibrated | None]:
-    """For each cell its variant with statistics estimated anew, against the baseline with the same."""
     reference = run.plan.recalibrated_baseline
     if reference is None or not run.is_there(reference.id):
         return [None] * len(cells)
     variants = [run.plan.recalibrated(cell) for cell in cells]
     there = list(dict.fromkeys(variant.id for variant in variants if variant and run.is_there(variant.id)))
     drops = _drops(run, there, reference.id)[1] if there else {}
-    free = Recalibrated(score=run.value(reference.id), drop=0.0, verdict="reusable")
-    return [
-        free if cell.status in ("identical", "no-effect") else _again(run, cell, variant, drops, tolerance)
-        for cell, variant in zip(cells, variants, strict=True)
-    ]
 
+    def again(cell: Cell, variant: Variant | None) -> Recalibrated | None:
+        if cell.status in FREE:
+            return Recalibrated(score=run.value(reference.id), drop=0.0, verdict="reusable")
+        if variant is None:
+            return Recalibrated(reason=NOT_APPLICABLE) if cell.status == "measured" else None
+        if variant.id not in drops:
+            return Recalibrated(reason=run.scores.failed(variant.id))
+        drop = drops[variant.id]
+        verdict, why = _judged(run, drop, tolerance)
+        return Recalibrated(**drop.numbers, score=run.value(variant.id), verdict=verdict, reason=why)
 
-def _again(
-    run: ScoredRun, cell: Cell, variant: Variant | None, drops: Mapping[str, RowIntervals], tolerance: float
-) -> Recalibrated | None:
-    if variant is None:
-        return Recalibrated(reason=NOT_APPLICABLE) if cell.status == "measured" else None
-    if variant.id not in drops:
-        return Recalibrated(reason=run.scores.failed(variant.id))
-    drop = drops[variant.id]
-    verdict, why = _judged(run, drop, tolerance)
-    return Recalibrated(**drop.numbers, score=run.value(variant.id), verdict=verdict, reason=why)
+    return list(map(again, cells, variants))
 
 
 def _judged(run: ScoredRun, drop: RowIntervals, tolerance: float) -> tuple[Verdict, str | None]:
-    """The verdict, and why too few groups moved for another than 'undecided'."""
     verdict = verdicts.verdict(drop.sim_low, drop.sim_high, tolerance)
     if verdict != "undecided" or drop.few is None:
         return verdict, None
@@ -208,6 +188,7 @@ def _judged(run: ScoredRun, drop: RowIntervals, tolerance: float) -> tuple[Verdi
 
 def _result(run: ScoredRun, rows: Sequence[Row], tolerance: float, notes: Sequence[str]) -> SweepResult:
     baseline, again = run.value(BASELINE), run.plan.recalibrated_baseline
+    beside = [variant for variant in run.beside if run.scores.failed(variant.id) is not None]
     assert baseline is not None
     return SweepResult(
         metric=run.metric.name,
@@ -224,8 +205,7 @@ def _result(run: ScoredRun, rows: Sequence[Row], tolerance: float, notes: Sequen
         beside=len(run.beside),
         layers=run.run.layers,
         trivial=run.metric.trivial,
-        failed=sum(row.status == "failed" for row in rows)
-        + sum(run.scores.failed(variant.id) is not None for variant in run.beside),
+        failed=sum(row.status == "failed" for row in rows) + len(beside),
     )
 
 
@@ -234,11 +214,13 @@ def _row(cell: Cell, run: ScoredRun, drops: Mapping[str, RowIntervals], toleranc
     if cell.status == "mismatch":
         return row
     row = replace(row, rmse=cell.rmse, rel_l2=cell.rel_l2, non_finite=cell.non_finite)
-    if cell.status in ("identical", "no-effect"):
+    if cell.status in FREE:
         return replace(row, score=run.value(BASELINE), drop=0.0, verdict="reusable")
     if cell.variant not in drops:
-        why = _joined(run.scores.failed(cell.variant), cell.reason)
-        return replace(row, status="failed", rmse=None, rel_l2=None, reason=why)
+        reasons = run.scores.failed(cell.variant), cell.reason
+        return replace(
+            row, status="failed", rmse=None, rel_l2=None, reason="; ".join(filter(None, reasons)) or None
+        )
     drop = drops[cell.variant]
     verdict, why = _judged(run, drop, tolerance)
     return replace(
@@ -247,13 +229,9 @@ def _row(cell: Cell, run: ScoredRun, drops: Mapping[str, RowIntervals], toleranc
         score=run.value(cell.variant),
         samples=run.scores.done(cell.variant),
         verdict=verdict,
-        reason=_joined(why, cell.reason),
+        reason="; ".join(filter(None, (why, cell.reason))) or None,
         is_unproven=why is not None,
     )
-
-
-def _joined(*reasons: str | None) -> str | None:
-    return "; ".join(filter(None, reasons)) or None
 
 
 def _order(cells: Sequence[Cell], rows: Sequence[Row], run: ScoredRun) -> list[int]:
@@ -271,13 +249,10 @@ def _order(cells: Sequence[Cell], rows: Sequence[Row], run: ScoredRun) -> list[i
     return sorted(range(len(cells)), key=key)
 
 
-def _ranked(cells: Sequence[Cell], rows: Sequence[Row]) -> list[Row]:
-    """Rank 1, 2, … within each split, for measured rows."""
-    reached: dict[Any, int] = {}
-    ranked = []
-    for cell, row in zip(cells, rows, strict=True):
-        if row.status == "measured":
-            reached[cell.by] = reached.get(cell.by, 0) + 1
-            row = replace(row, rank=reached[cell.by])
-        ranked.append(row)
-    return ranked
+def _ranked(order: Sequence[int], cells: Sequence[Cell], rows: Sequence[Row]) -> list[Row]:
+    """The rows in this order, measured ones with rank 1, 2, … within each split."""
+    ranks: dict[Any, Iterator[int]] = defaultdict(lambda: count(1))
+    return [
+        replace(rows[at], rank=next(ranks[cells[at].by])) if rows[at].status == "measured" else rows[at]
+        for at in order
+    ]

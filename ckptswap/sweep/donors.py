@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +24,15 @@ MADE = "made"
 """The format of a checkpoint that was made here, whose path is the word that says how."""
 ORIGIN = "ckptswap.init_from"
 """Under this name a trained checkpoint's metadata has the hash of its initialisation's file."""
-WORDS = ("init", "rewind", "zeros", "mean", "shuffle", "noise")
-_FORMS = {
-    "init": "init:SEED",
-    "rewind": "rewind",
-    "zeros": "zeros",
-    "mean": "mean",
-    "shuffle": "shuffle:SEED",
-    "noise": "noise:SHARE or noise:SHARE:SEED",
+FORMS = {
+    "init": (r"init:(\d{1,18})", "init:SEED"),
+    "rewind": ("rewind", "rewind"),
+    "zeros": ("zeros", "zeros"),
+    "mean": ("mean", "mean"),
+    "shuffle": (r"shuffle:(\d{1,18})", "shuffle:SEED"),
+    "noise": (r"noise:(\d+(?:\.\d+)?)(?::(\d{1,18}))?", "noise:SHARE or noise:SHARE:SEED"),
 }
+"""How a word may go on, as a pattern and for people."""
 Remade = Callable[[str, np.ndarray], np.ndarray]
 """From a tensor's name and values to the values that take their place."""
 
@@ -43,79 +43,59 @@ def is_made(text: str) -> bool:
     >>> is_made("shuffle:3"), is_made("zeros"), is_made("./zeros"), is_made("zeros.pt")
     (True, True, False, False)
     """
-    return text.partition(":")[0] in WORDS
+    return text.partition(":")[0] in FORMS
 
 
 def is_file(text: str) -> bool:
-    """Whether it names a file, be it by `rewind`; the others are made from the recipient's tensors, by its names.
-
-    >>> is_file("a.pt"), is_file("rewind"), is_file("zeros")
-    (True, True, False)
-    """
+    """Whether it names a file, be it by `rewind`; the others are made from the recipient, by its names."""
     return not is_made(text) or text == "rewind"
 
 
 def open_donor(text: str, recipient: Checkpoint, spec: TaskSpec) -> Checkpoint:
     """The donor that a word or a path names.
 
-    `init:SEED` is the model freshly initialised under this seed, `rewind` the file beside the recipient from which
-    its training began, `zeros` and `mean` hold 0 or each tensor's own mean everywhere, `shuffle:SEED` each
-    tensor's own values in another order, `noise:SHARE` values moved by ±SHARE of themselves, so that every
-    tensor's relative L2 distance is SHARE. What is no float stays the recipient's. Raises `UsageError` for a word
-    that makes no sense, `MismatchError` where `rewind` finds no such file, `ModelError` where `init` cannot build
-    the model.
+    `init` is the model freshly initialised, `rewind` the file from which the recipient's training began, `zeros`
+    and `mean` hold 0 or each tensor's own mean, `shuffle` its values in another order, `noise` values moved by
+    ±SHARE of themselves. What is no float stays the recipient's. Raises `UsageError` for a word that makes no
+    sense, `MismatchError` where `rewind` finds no file, `ModelError` where `init` cannot build the model.
 
-    >>> from ckptswap.task.spec import TaskSpec
     >>> own = Checkpoint.from_arrays({"w": np.array([1.0, 3.0])})
     >>> open_donor("mean", own, TaskSpec()).read("w").tolist()
     [2.0, 2.0]
     """
     if not is_made(text):
         return open_checkpoint(text)
-    word, *numbers = text.split(":")
+    word = text.partition(":")[0]
+    pattern, form = FORMS[word]
+    told = re.fullmatch(pattern, text)
+    if told is None:
+        raise UsageError(f"--from {text} makes no sense", remedy=f"write {form} (or ./{text} for a file)")
     if word == "rewind":
-        if numbers:
-            raise _no_sense(text, word)
         return _rewound(recipient)
     if word == "init":
-        return _initialised(text, recipient, spec, _seed(text, word, numbers))
-    return _remade(text, recipient, _way(text, word, numbers))
+        arrays = _initialised(recipient, spec, int(told[1]))
+    else:
+        arrays = dict(_remade(recipient, _way(word, *told.groups())))
+    made = Checkpoint.from_arrays(arrays, metadata=recipient.metadata, path=text)
+    made.format = MADE
+    return made
 
 
-def _no_sense(text: str, word: str) -> UsageError:
-    return UsageError(f"--from {text} makes no sense", remedy=f"write {_FORMS[word]} (or ./{text} for a file)")
-
-
-def _seed(text: str, word: str, numbers: list[str]) -> int:
-    if len(numbers) != 1 or not re.fullmatch(r"\d{1,18}", numbers[0]):
-        raise _no_sense(text, word)
-    return int(numbers[0])
-
-
-def _way(text: str, word: str, numbers: list[str]) -> Remade:
+def _way(word: str, number: str = "", seed: str | None = None) -> Remade:
     if word == "shuffle":
-        seed = _seed(text, word, numbers)
-        return lambda name, values: _draw(seed, name).permutation(values.reshape(-1)).reshape(values.shape)
+        return lambda name, values: _draw(number, name).permutation(values.reshape(-1)).reshape(values.shape)
     if word == "noise":
-        share, *rest = numbers or [""]
-        seed = _seed(text, word, rest) if rest else 0
-        if not re.fullmatch(r"\d+(\.\d+)?", share):
-            raise _no_sense(text, word)
-        return lambda name, values: _moved(_draw(seed, name), values, float(share))
-    if numbers:
-        raise _no_sense(text, word)
-    if word == "zeros":
-        return lambda name, values: np.zeros_like(values)
-    return lambda name, values: np.full_like(values, _mean(values) if values.size else 0)
+        return lambda name, values: _moved(_draw(seed or "0", name), values, float(number))
+    return lambda name, values: np.full_like(values, _mean(values) if word == "mean" and values.size else 0)
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
     return dtypes.rounded(values.astype(np.float64).mean(keepdims=True), values.dtype).reshape(())
 
 
-def _draw(seed: int, name: str) -> np.random.Generator:
+def _draw(seed: str, name: str) -> np.random.Generator:
     """Random numbers of a tensor's own, whatever else the checkpoint holds."""
-    digest = hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogatepass")).digest()
+    digest = hashlib.sha256(f"{int(seed)} {name}".encode("utf-8", "surrogatepass")).digest()
     return np.random.default_rng(int.from_bytes(digest[:16]))
 
 
@@ -125,22 +105,14 @@ def _moved(draw: np.random.Generator, values: np.ndarray, share: float) -> np.nd
     return dtypes.rounded(values.astype(np.float64) * (1 + share * signs), values.dtype)
 
 
-def _remade(text: str, recipient: Checkpoint, way: Remade) -> Checkpoint:
-    arrays = {}
+def _remade(recipient: Checkpoint, way: Remade) -> Iterator[tuple[str, np.ndarray]]:
     for name, entry in recipient.items():
         values = recipient.read(name)
         changes = dtypes.is_float(entry.dtype) and not dtypes.is_packed(entry.dtype)
-        arrays[name] = way(name, values) if changes else values
-    return _made(text, arrays, recipient.metadata)
+        yield name, way(name, values) if changes else values
 
 
-def _made(text: str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Checkpoint:
-    made = Checkpoint.from_arrays(arrays, metadata=metadata, path=text)
-    made.format = MADE
-    return made
-
-
-def _initialised(text: str, recipient: Checkpoint, spec: TaskSpec, seed: int) -> Checkpoint:
+def _initialised(recipient: Checkpoint, spec: TaskSpec, seed: int) -> dict[str, np.ndarray]:
     """What the model's own initialiser makes, in the recipient's dtypes."""
     import torch
 
@@ -149,12 +121,11 @@ def _initialised(text: str, recipient: Checkpoint, spec: TaskSpec, seed: int) ->
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         state = build_named(recipient, spec.model, spec.model_args).state_dict()
-    arrays = {
+    return {
         name: value.numpy().astype(dtypes.to_numpy(recipient[name].dtype))
         for name, value in state.items()
         if isinstance(value, torch.Tensor) and name in recipient
     }
-    return _made(text, arrays, recipient.metadata)
 
 
 def _rewound(recipient: Checkpoint) -> Checkpoint:

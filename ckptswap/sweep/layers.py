@@ -8,43 +8,32 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.task import Task
+
+Hook = Callable[..., None]
 
 
 def layer_order(task: Task, checkpoint: Checkpoint) -> list[str]:
     """The checkpoint's layers in the order in which a forward pass first calls them.
 
-    A layer that is not called by itself (attention's output projection, a stage that nothing reads) has its place
-    behind the layer before it in the checkpoint.
+    One that is not called by itself (attention's output projection) has its place behind the one before it.
     """
     layers = list(dict.fromkeys(entry.layer for entry in checkpoint.values()))
     called: dict[str, int] = {}
-    with task.pinned():
-        _run_with(task.model, lambda name: called.setdefault(name, len(called)), task)
+
+    def begins(name: str, *_: Any) -> None:
+        called.setdefault(name, len(called))
+
+    _forward(task, begins, once=False)
     places: dict[str, tuple[int, int]] = {}
     before = -1
     for at, layer in enumerate(layers):
         before = called.get(layer, before)
         places[layer] = (before, at)
     return sorted(layers, key=places.__getitem__)
-
-
-def _run_with(model: nn.Module, told: Callable[[str], object], task: Task) -> None:
-    hooks = [
-        module.register_forward_pre_hook(partial(_tell, told, name))
-        for name, module in model.named_modules(remove_duplicate=False)
-    ]
-    try:
-        task.forward(task.first_inputs())
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _tell(told: Callable[[str], object], name: str, *_: Any) -> None:
-    told(name)
 
 
 def layers_before_norm(task: Task) -> dict[str, str]:
@@ -60,18 +49,20 @@ def layers_before_norm(task: Task) -> dict[str, str]:
         if isinstance(output, Tensor) and not list(module.children()):
             given[id(output)] = (name, output)  # held, so that no other takes its id
 
+    _forward(task, receives, gives)
+    return normed
+
+
+def _forward(task: Task, before: Hook, after: Hook | None = None, *, once: bool = True) -> None:
+    """Run the model, telling of each module by its name before and after it runs; `once`: by one name only."""
+    hooks: list[RemovableHandle] = []
     with task.pinned():
-        hooks = [
-            hook
-            for name, module in task.model.named_modules()
-            for hook in (
-                module.register_forward_pre_hook(partial(receives, name)),
-                module.register_forward_hook(partial(gives, name)),
-            )
-        ]
         try:
+            for name, module in task.model.named_modules(remove_duplicate=once):
+                hooks.append(module.register_forward_pre_hook(partial(before, name)))
+                if after is not None:
+                    hooks.append(module.register_forward_hook(partial(after, name)))
             task.forward(task.first_inputs())
         finally:
             for hook in hooks:
                 hook.remove()
-    return normed

@@ -1,28 +1,28 @@
 """The scoring loop: what a scorer gives goes into the journal, block by block, until nothing is missing.
 
-Batches come first, variants inside. Scores thereby arrive evenly over all variants, every batch is decoded once,
-and whoever stops the work finds a table of all rows, on the samples so far.
+Batches come first, variants inside: every batch is decoded once, and whoever stops the work finds a table of all
+rows, on the samples so far.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 
-from ckptswap.scoring.scorer import Block, Scorer, ShortcutFailed
+import numpy as np
+
+from ckptswap.errors import UsageError
+from ckptswap.scoring.scorer import Block, Measure, Scorer, ShortcutFailed
 from ckptswap.scoring.variant import Variant
+from ckptswap.sweep.plan import Plan
 from ckptswap.sweep.run_folder.blocks import Blocks
 from ckptswap.sweep.run_folder.journal import Journal
+from ckptswap.sweep.run_folder.plan_file import RunPlan
+from ckptswap.sweep.scored_run import ScoredRun
 
 Told = Callable[[Block], None]
-"""Called with each block that has just been finished."""
 Alive = Callable[[int, Sequence[Variant]], Collection[Variant]]
 """Which of the variants are worth scoring on batch `number`, asked when all before it is in the journal."""
-
-
-def everyone(number: int, variants: Sequence[Variant]) -> Sequence[Variant]:
-    """All variants, on every batch."""
-    return variants
 
 
 def score_missing(
@@ -30,14 +30,13 @@ def score_missing(
     variants: Sequence[Variant],
     journal: Journal,
     told: Told,
-    alive: Alive = everyone,
+    alive: Alive = lambda number, variants: variants,
     failed: set[str] | None = None,
 ) -> None:
-    """Score what the journal lacks, batch by batch.
+    """Score what the journal lacks, batch by batch; each finished block is `told`.
 
-    A variant that fails is left alone afterwards, and so are those in `failed`, to which it is added: whoever
-    calls several times hands the same set on. Should a replay be found wrong, what was replayed is not believed
-    any more and computed again.
+    A variant that fails is added to `failed`, whose variants are left alone: whoever calls several times hands the
+    same set on. Should a replay be found wrong, what was replayed is computed again.
     """
     failed = set() if failed is None else failed
     if journal.blocks.distrusted:
@@ -68,9 +67,40 @@ class _Missing:
 
     def of(self, number: int) -> list[Variant]:
         """The variants that must be scored on this batch."""
-        alive = self._alive(number, self._variants)
-        return [
-            variant
-            for variant in alive
-            if variant.id not in self._failed and self._blocks.lacks(variant.id, number)
-        ]
+        alive = (variant for variant in self._alive(number, self._variants) if variant.id not in self._failed)
+        return [variant for variant in alive if self._blocks.lacks(variant.id, number)]
+
+
+def run_race(run: RunPlan, scorer: Scorer, variants: Sequence[Variant], journal: Journal, told: Told) -> None:
+    """Score what the run's race wants, until every split's is decided."""
+    starts = [0, *np.cumsum(scorer.layout.sizes).tolist()]
+    failed: set[str] = set()
+    while True:
+        races = ScoredRun.of(run, journal.blocks).races
+        if all(split.standing.finished for split in races):
+            return
+        samples = dict.fromkeys((variant for split in races for variant in split.variants), 0)
+        for split in races:
+            for variant, wanted in zip(split.variants, split.standing.wanted.tolist(), strict=True):
+                samples[variant] = max(samples[variant], wanted)
+
+        def alive(number: int, every: Sequence[Variant], samples: Mapping[str, int] = samples) -> list[Variant]:
+            return [variant for variant in every if samples.get(variant.id, starts[-1]) > starts[number]]
+
+        score_missing(scorer, variants, journal, told, alive, failed)
+
+
+def refuse_race(top: int, plan: Plan, metric: Measure, *, is_alone: bool) -> None:
+    """Raises `UsageError` for scores beside the ranking, several workers, and a metric that is not a mean."""
+    if plan.alphas or plan.recalibration:
+        raise UsageError(
+            f"a race for the top {top} scores no paths and estimates no statistics",
+            remedy="leave --alpha and --recalibrate-bn out, or --top",
+        )
+    if not is_alone:
+        raise UsageError(f"a top {top} is raced for by one process", remedy="leave --jobs and --executor out")
+    if not metric.is_mean:
+        raise UsageError(
+            f"{metric.name} is not a mean over samples, and a top {top} cannot be raced for",
+            remedy="leave --top out, or score by the mean over images",
+        )

@@ -1,7 +1,5 @@
 """Which variants a sweep scores: pure data, made from two checkpoints without running a model.
 
-A cell is one part of the selection: a layer × kind, a whole kind, a whole layer or one tensor. `mode` says what
-it takes from the donor: this part, all but this part, or all layers up to it or from it on (`prefix`, `suffix`).
 Cells whose tensors are bit-equal in both checkpoints, or do not fit, are known without a run; cells that take the
 same tensors share one variant.
 """
@@ -39,8 +37,7 @@ Status = Literal["measured", "identical", "no-effect", "mismatch"]
 class Cell:
     """One row to be: its tensors' names in natural order, and how far apart donor and recipient are there.
 
-    `by` is the split it belongs to, `layer` and `kind` are those of a tensor's first name in the model's order,
-    `donor` is the number of the donor that gives, `names` what is taken from it.
+    `by` is the split it belongs to, `layer` and `kind` are those of a tensor's first name in the model's order.
     `rmse` and `rel_l2` (relative to the recipient) are None over nothing, and where something to take is NaN or
     infinite: `non_finite` then counts these in words. `reason` says so, or why a `mismatch` cannot be swapped.
     """
@@ -75,10 +72,8 @@ class Plan:
     >>> recipient = Checkpoint.from_arrays(arrays)
     >>> donor = Checkpoint.from_arrays(arrays | {"c.bias": np.ones(2)})
     >>> plan = make_plan(donor, recipient, Selection(), by=[("layer", "kind"), ("kind",)])
-    >>> [(cell.layer, cell.kind, cell.status) for cell in plan.cells[:2]]
-    [('c', 'conv.bias', 'measured'), ('c', 'conv.weight', 'identical')]
-    >>> len(plan.cells), [variant.names for variant in plan.variants()]
-    (4, [('c.bias',)])
+    >>> [(cell.layer, cell.kind, cell.status) for cell in plan.cells[:2]], len(plan.variants())
+    ([('c', 'conv.bias', 'measured'), ('c', 'conv.weight', 'identical')], 1)
     """
 
     by: tuple[By, ...]
@@ -90,19 +85,18 @@ class Plan:
 
     def variants(self) -> list[Variant]:
         """Each variant that must be run: one for all cells that take the same tensors."""
-        wanted = [variant for variant in [self.recalibrated_baseline] if variant]
+        wanted = [self.recalibrated_baseline]
         for cell in self.cells:
             if cell.status == "measured":
-                wanted += [Variant(cell.variant, cell.names, cell.donor), *self.path(cell)]
-            wanted += [variant for variant in [self.recalibrated(cell)] if variant]
-        return list({variant.id: variant for variant in wanted}.values())
+                own = Variant(cell.variant, cell.names, cell.donor)
+                wanted += [own, *self.path(cell), self.recalibrated(cell)]
+        return list({variant.id: variant for variant in wanted if variant}.values())
 
     def path(self, cell: Cell) -> list[Variant]:
         """The points between recipient and donor; both ends are known by other names."""
+        names, donor = cell.names, cell.donor
         inner = [alpha for alpha in self.alphas if alpha not in (0.0, 1.0)]
-        return [
-            Variant(variant_id(cell.names, cell.donor, alpha), cell.names, cell.donor, alpha) for alpha in inner
-        ]
+        return [Variant(variant_id(names, donor, alpha), names, donor, alpha) for alpha in inner]
 
     @property
     def recalibrated_baseline(self) -> Variant | None:
@@ -111,11 +105,10 @@ class Plan:
 
     def recalibrated(self, cell: Cell) -> Variant | None:
         """The same for a cell's variant; None where that would write over all that it takes."""
-        return (
-            None
-            if cell.status != "measured" or is_statistics(cell)
-            else self._recalibrated(cell.names, cell.donor)
-        )
+        is_overwritten = all(split_name(name)[1] in STATISTICS for name in cell.names)
+        if cell.status != "measured" or is_overwritten:
+            return None
+        return self._recalibrated(cell.names, cell.donor)
 
     def _recalibrated(self, names: tuple[str, ...], donor: int) -> Variant | None:
         if self.recalibration is None:
@@ -124,20 +117,12 @@ class Plan:
 
     def without_effect(self, unread: Container[str]) -> Plan:
         """The plan in which cells whose tensors the model never reads need not be run."""
-        idle = {
-            cell for cell in self.cells if cell.status == "measured" and all(name in unread for name in cell.names)
-        }
-        cells = (replace(cell, status="no-effect") if cell in idle else cell for cell in self.cells)
-        return replace(self, cells=tuple(cells))
 
+        def known(cell: Cell) -> Cell:
+            is_idle = cell.status == "measured" and all(name in unread for name in cell.names)
+            return replace(cell, status="no-effect") if is_idle else cell
 
-def is_statistics(cell: Cell) -> bool:
-    """Whether a cell takes nothing but batch norm's statistics.
-
-    >>> is_statistics(Cell(("layer",), "n", None, ("n.running_mean", "n.running_var"), 2, "measured"))
-    True
-    """
-    return all(split_name(name)[1] in STATISTICS for name in cell.names)
+        return replace(self, cells=tuple(map(known, self.cells)))
 
 
 def variant_id(names: Iterable[str], donor: int = 0, alpha: float = 1.0, recalibration: str | None = None) -> str:
@@ -160,28 +145,29 @@ def make_plan(
     mode: Mode = "only",
     order: Sequence[str] = (),
     alphas: Sequence[float] = (),
-    recalibration: str | None = None,
 ) -> Plan:
     """Split the selection in each of the given ways and compare each tensor of each donor once.
 
-    `order` are the layers in the order in which they run, for prefixes and suffixes. Raises `SelectionError` when
-    nothing is selected, `UsageError` for a split that the mode makes no sense of, `FormatError` when a checksum is
-    wrong.
+    `order`: layers as they run, for prefixes and suffixes. Raises `SelectionError` when nothing is selected,
+    `UsageError` for a split that the mode makes no sense of, `FormatError` when a checksum is wrong.
     """
-    donors = [
-        with_twins(giving, recipient.ties) for giving in ([donor] if isinstance(donor, Checkpoint) else donor)
-    ]
+    given = [donor] if isinstance(donor, Checkpoint) else donor
+    donors = [with_twins(giving, recipient.ties) for giving in given]
     everything = [entry.name for entry in selection.pick(recipient)]
     splits = {way: _takes(mode, way, selection.split(recipient, way), everything, order) for way in map(tuple, by)}
     refuse_damaged(*donors, recipient)
     cells: list[Cell] = []
     for number, giving in enumerate(donors):
-        compared = _compare(giving, recipient, everything)
+        # Old files have nothing that counts batches, which no model reads in eval mode.
+        lacking = {name for name in recipient if is_counter(name) and name not in giving}
+        compared = _compare(giving, recipient, [name for name in everything if name not in lacking])
         for way, parts in splits.items():
-            made = [_cell(way, _given_by(giving, part), number, recipient, compared) for part in parts]
+            made = []
+            for part in parts:
+                names = tuple(name for name in part.names if name not in lacking)
+                made.append(_cell(way, replace(part, names=names or part.names), number, recipient, compared))
             cells += sorted(made, key=cell_key) if mode in ("only", "all-but") else made
-    ways = tuple(dict.fromkeys(splits))
-    return Plan(ways, tuple(selection.flags()), tuple(cells), mode, tuple(dict.fromkeys(alphas)), recalibration)
+    return Plan(tuple(splits), tuple(selection.flags()), tuple(cells), mode, tuple(dict.fromkeys(alphas)))
 
 
 def _takes(
@@ -209,9 +195,8 @@ def _takes(
 
 
 def _compare(donor: Checkpoint, recipient: Checkpoint, names: Iterable[str]) -> dict[str, Compared]:
-    """Each tensor once: why it cannot be swapped, or how far it is from the recipient's."""
-    wanted = [name for name in dict.fromkeys(names) if not _is_lacking(donor, name)]
-    reasons = {name: reason for name in wanted if (reason := misfit(donor, recipient, name))}
+    wanted = list(dict.fromkeys(names))
+    reasons = {name: reason for name in wanted if (reason := _misfit(donor, recipient, name))}
     for group, two in contradictions(donor, recipient.ties.among(wanted)).items():
         reasons |= dict.fromkeys(group, f"{' and '.join(two)} are one tensor, but the donor's differ")
     fit = [name for name in wanted if name not in reasons]
@@ -219,31 +204,21 @@ def _compare(donor: Checkpoint, recipient: Checkpoint, names: Iterable[str]) -> 
     return {**reasons, **dict(zip(fit, apart, strict=True))}
 
 
-def _is_lacking(donor: Checkpoint, name: str) -> bool:
-    """Old files have nothing that counts batches, which no model reads in eval mode."""
-    return is_counter(name) and name not in donor
-
-
-def _given_by(donor: Checkpoint, part: Part) -> Part:
-    """A part without the counters that the donor lacks, as long as something is left of it."""
-    names = tuple(name for name in part.names if not _is_lacking(donor, name))
-    return replace(part, names=names or part.names)
-
-
 def cell_key(cell: Cell) -> tuple[Any, ...]:
     """Natural order of cells: layer, then kind, then first tensor."""
     return natural_key(cell.layer or ""), natural_key(cell.kind or ""), natural_key(next(iter(cell.names), ""))
 
 
-def misfit(donor: Checkpoint, recipient: Checkpoint, name: str) -> str | None:
+def _misfit(donor: Checkpoint, recipient: Checkpoint, name: str) -> str | None:
     """Why the donor's tensor cannot take the recipient's place, naming both sides; None when it can."""
-    ours = recipient[name]
-    if name not in donor:
+    ours, theirs = recipient[name], donor.get(name)
+    if theirs is None:
         return f"{name}: missing in the donor, {_form(ours)} in the recipient"
-    theirs = donor[name]
-    if ours.compatible(theirs):
-        return None
-    return f"{name}: {_form(theirs)} in the donor, {_form(ours)} in the recipient"
+    return (
+        None
+        if ours.compatible(theirs)
+        else f"{name}: {_form(theirs)} in the donor, {_form(ours)} in the recipient"
+    )
 
 
 def _form(entry: Entry) -> str:
@@ -260,13 +235,11 @@ def _cell(by: By, part: Part, donor: int, recipient: Checkpoint, compared: Mappi
     reasons = [distance for distance in known if isinstance(distance, str)]
     if reasons:
         return replace(here, status="mismatch", reason=listing(reasons, most=1))
-    total, same = Distance(), True
+    total, is_same = Distance(), True
     for equal, distance in (pair for pair in known if not isinstance(pair, str)):
         total.add(distance)
-        same &= equal
-    if same:
-        return replace(here, status="identical", rmse=total.rmse, rel_l2=total.rel_l2)
+        is_same &= equal
     counts = {"recipient": (total.nan_a, total.inf_a), "donor": (total.nan_b, total.inf_b)}
-    if counted := non_finite_words(counts):
+    if not is_same and (counted := non_finite_words(counts)):
         return replace(here, non_finite=counted, reason=f"no distance: {counted}")
-    return replace(here, rmse=total.rmse, rel_l2=total.rel_l2)
+    return replace(here, status="identical" if is_same else "measured", rmse=total.rmse, rel_l2=total.rel_l2)

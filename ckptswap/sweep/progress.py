@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import heapq
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ckptswap.scoring.scorer import Block
+from ckptswap.scoring.variant import BASELINE
 from ckptswap.sweep.analysis import Analysis
-from ckptswap.sweep.live import Leaderboard
-from ckptswap.sweep.plan import Cell
+from ckptswap.sweep.plan import Cell, Plan
 from ckptswap.sweep.run_folder.blocks import Blocks
 from ckptswap.sweep.run_folder.lock import Lock
+from ckptswap.sweep.run_folder.plan_file import RunMetric
 from ckptswap.sweep.stopping import Stop
 
 Progress = Callable[[int, int], None]
-"""Called with how many blocks (one variant on one batch) are done and how many there are."""
-Live = Callable[[Sequence[tuple[Cell, float]]], None]
-"""Called with the cells whose mean drops are the worst so far, and these."""
-News = Callable[[Analysis], None]
-"""Called with the table so far."""
 PAUSE = 1.0
 """Seconds between two looks at the worst drops."""
 SHOWN = 5
@@ -33,14 +30,56 @@ class OutOfTime(Exception):
 
 @dataclass(frozen=True)
 class Listeners:
-    """Who is told of a sweep at work: of blocks, once a second of the worst drops so far, and now and then of the
-    whole table so far. `stop` is looked at after each block.
+    """Who is told of a sweep at work: how many blocks are done and how many there are; once a second the cells
+    with the worst mean drops so far; now and then the whole table so far. `stop` is looked at after each block.
     """
 
     progress: Progress | None = None
-    live: Live | None = None
-    news: News | None = None
+    live: Callable[[Sequence[tuple[Cell, float]]], None] | None = None
+    news: Callable[[Analysis], None] | None = None
     stop: Stop = field(default_factory=Stop)
+
+
+class Leaderboard:
+    """The ranking so far: mean drops by a metric that is a mean over samples; `direction` is `max` or `min`.
+
+    >>> import numpy as np
+    >>> board = Leaderboard("iou", "max", [Block(BASELINE, 0, {"iou": np.ones((2, 1))})])
+    >>> board.add(Block("v", 0, {"iou": np.full((2, 1), 0.25)}))
+    >>> board.worst(3)
+    [('v', 0.75)]
+    """
+
+    def __init__(self, metric: str, direction: str, known: Iterable[Block]) -> None:
+        self._metric, self._sign = metric, 1.0 if direction == "max" else -1.0
+        blocks = list(known)
+        self._baseline = {block.batch: self._sum(block) for block in blocks if block.variant == BASELINE}
+        self._sums: dict[str, tuple[float, int]] = {}
+        for block in blocks:
+            self.add(block)
+
+    @classmethod
+    def of(cls, metric: RunMetric, plan: Plan, blocks: Blocks) -> Leaderboard | None:
+        """The ranking of a plan's cells; None for a metric that is not a mean: nothing can be counted up."""
+        ranked = {BASELINE, *(cell.variant for cell in plan.cells)}
+        known = (block for block in blocks.values() if block.variant in ranked)
+        return cls(metric.name, metric.direction, known) if metric.is_mean else None
+
+    def _sum(self, block: Block) -> float:
+        return float(block.statistics[self._metric].sum())
+
+    def add(self, block: Block) -> None:
+        """Count a block in; baselines and failures are none of the ranking's."""
+        if block.failed is not None or block.variant == BASELINE:
+            return
+        drop = self._sign * (self._baseline[block.batch] - self._sum(block))
+        total, samples = self._sums.get(block.variant, (0.0, 0))
+        self._sums[block.variant] = total + drop, samples + len(block.statistics[self._metric])
+
+    def worst(self, count: int) -> list[tuple[str, float]]:
+        """The variants with the largest mean drops, and these."""
+        means = {variant: total / samples for variant, (total, samples) in self._sums.items()}
+        return heapq.nlargest(count, means.items(), key=lambda pair: pair[1])
 
 
 class BlockProgress:
@@ -55,23 +94,18 @@ class BlockProgress:
     table: Callable[[], Analysis] | None = None
 
     def __init__(
-        self,
-        listeners: Listeners,
-        lock: Lock,
-        variants: Collection[str],
-        batches: int,
-        cells: Mapping[str, Cell],
+        self, listeners: Listeners, lock: Lock, variants: Collection[str], batches: int, cells: Iterable[Cell]
     ) -> None:
-        self._listeners, self._lock, self._cells = listeners, lock, cells
+        self._listeners, self._lock = listeners, lock
+        self._cells = {cell.variant: cell for cell in cells}
         self._variants, self._batches = variants, range(batches)
         self._done, self._total = 0, batches * len(variants)
         self._shown, self._next_news = 0.0, time.monotonic() + REFRESH
 
     def begin(self, known: Blocks) -> None:
         """Count what is there."""
-        self._done = sum(
-            not known.lacks(variant, number) for variant in self._variants for number in self._batches
-        )
+        places = ((variant, number) for variant in self._variants for number in self._batches)
+        self._done = sum(not known.lacks(*place) for place in places)
         self._count(0)
 
     def __call__(self, block: Block | None) -> None:

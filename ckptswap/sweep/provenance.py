@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from ckptswap.shell import joined
 from ckptswap.statistics.totals import SEED
@@ -46,6 +46,8 @@ def load_provenance(run_dir: str | Path) -> Provenance:
     key, made, donors, recipient = plan.key, plan.made, plan.spec.donors, plan.spec.recipient
     last = folder.written_at()
     written = None if last is None else datetime.fromtimestamp(last, UTC).isoformat(timespec="seconds")
+    task = [(name, value) for name, value in (key.get("task") or {}).items() if value is not None]
+    chance = [f"donor {donor}" for donor in donors if is_made(donor) and ":" in donor]
     facts: dict[str, str | None] = {
         "command": made.command or (FROM_PYTHON if made.begun else None),
         "ckptswap": made.version,
@@ -55,24 +57,13 @@ def load_provenance(run_dir: str | Path) -> Provenance:
         "donor": ", ".join(donors),
         "donor's SHA-256": ", ".join(plan.donor_hashes) or None,
         "data's SHA-256": key.get("data"),
-        **{name: _as_text(value) for name, value in (key.get("task") or {}).items() if value is not None},
-        "seeds": _seeds(donors),
+        **{
+            name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for name, value in task
+        },
+        "seeds": "; ".join([f"intervals resample under seed {SEED}", *chance]),
         "begun": made.begun,
         "journal last written": written,  # by its files' times, which a copied folder has from its copying
     }
-    return Provenance(recipient, donors, facts, any(_renames(key.get("names") or {})))
-
-
-def _renames(names: Mapping[str, Any]) -> Iterator[Mapping[str, str]]:
-    for given in names.values():
-        yield from given if isinstance(given, list) else [given]
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _seeds(donors: Sequence[str]) -> str:
-    """Which chance there was: the intervals' resampling has a fixed seed, a made donor says its own."""
-    made = [donor for donor in donors if is_made(donor) and ":" in donor]
-    return "; ".join([f"intervals resample under seed {SEED}", *(f"donor {donor}" for donor in made)])
+    renames = chain.from_iterable(of if isinstance(of, list) else [of] for of in (key.get("names") or {}).values())
+    return Provenance(recipient, donors, facts, any(renames))

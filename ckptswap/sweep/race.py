@@ -2,21 +2,11 @@
 
 The samples are walked in one random order, in fixed chunks. After each chunk the `top` variants with the largest
 drops so far run ahead to the last sample, so that the smallest of their drops, the *bar*, is exact. Each other
-variant is tested against "its drop over all samples reaches the bar + epsilon", and is ruled out once that is
-refuted; what is not ruled out goes on to the next chunk. So the variants at the top have the drops of the exact
-sweep, and only the others rest on fewer samples.
-
-The test is a bet. With c the largest drop that one sample can have, y = c − drop is never negative. If the null
-holds, the samples not yet seen have at most the mean fair = (N·(c − bar − epsilon) − Σ seen y) / (N − seen). A
-stake f in (0, 1) turns capital 1 into 1 + f·(y / fair − 1) at each sample, which is fair or worse under the null
-whatever the scores look like: capital beyond top / (1 − confidence) at any time has a chance of at most
-(1 − confidence) / top (Ville's inequality), and at most `top` variants can be wrongly ruled out. Stakes are fixed
-beforehand and mixed. docs/method.md has the argument in full.
+variant is ruled out once "its drop over all samples reaches the bar + epsilon" is refuted by a bet
+(`log_capital`): those at the top have the drops of the exact sweep. docs/method.md has the argument in full.
 
 Sources: Waudby-Smith & Ramdas, Estimating means of bounded random variables by betting, J. R. Stat. Soc. B 86
-(2024) 1, arXiv:2010.09686 (capital, sampling without replacement, mixed stakes); the same, Confidence sequences
-for sampling without replacement, NeurIPS 2020, arXiv:2006.04347; Ville, Étude critique de la notion de collectif,
-1939.
+(2024) 1, arXiv:2010.09686; Confidence sequences for sampling without replacement, NeurIPS 2020, arXiv:2006.04347.
 """
 
 from __future__ import annotations
@@ -29,6 +19,7 @@ from typing import Literal
 import numpy as np
 
 from ckptswap.errors import UsageError
+from ckptswap.records import Count
 
 FIRST = 16
 """Samples before the first decision."""
@@ -38,17 +29,15 @@ GROWTH = 1.15
 """A chunk ends no sooner than this many times the end before: finer looks save nothing in simulations."""
 STAKES = np.array([0.95, 0.5])
 SHARES = np.array([0.8, 0.2])
-"""Of the capital, on each stake. Gaps are small beside the range of a score, so that the best stake is nearly
-always a high one: in simulations and on real sweeps more stakes, or lower ones, do more work."""
+"""Of the capital, on each stake. In simulations and on real sweeps more stakes, or lower ones, do more work."""
 ROUNDING = 1e-9
 """Of the largest drop: where less than this is left to be fair, it is rounding, and there is no bet."""
 
 
 @dataclass(frozen=True)
 class RaceRules:
-    """What is raced for: the `top` largest drops, wholly right with this confidence.
+    """What is raced for: the `top` largest drops, wholly right with this confidence, `epsilon` counting as tied.
 
-    A variant may be left out although its drop exceeds the bar by less than `epsilon`: they count as tied.
     `ceiling` is the largest drop that one sample can have (see `largest_drop`). Without one it is assumed from
     the drops seen, and the confidence is no longer guaranteed. Raises `UsageError` for a rule that makes no sense.
 
@@ -74,13 +63,39 @@ class RaceRules:
 
 
 @dataclass(frozen=True)
+class Race:
+    """The race of a run: by which of its metrics, and its rules. `bounds` are those of one sample's score."""
+
+    metric: str
+    direction: Literal["max", "min"]
+    top: Count
+    confidence: float
+    epsilon: float
+    bounds: tuple[float | None, float | None]
+
+    def __post_init__(self) -> None:
+        self.rules  # noqa: B018 - raises `UsageError` for rules that make no sense, also in a plan that was forged
+
+    @property
+    def rules(self) -> RaceRules:
+        """Without a ceiling, which depends on the baseline."""
+        return RaceRules(self.top, self.confidence, self.epsilon)
+
+    def rules_for(self, baseline: np.ndarray) -> RaceRules:
+        """With the largest drop that one sample can have from the baseline's score."""
+        low, high = self.bounds
+        bounds = (-np.inf if low is None else low, np.inf if high is None else high)
+        return replace(self.rules, ceiling=largest_drop(baseline, bounds, self.direction))
+
+
+@dataclass(frozen=True)
 class Standing:
     """A race between two steps.
 
     `scored` (V,): samples of the walk that decisions rest on. `wanted` (V,): samples that must be scored before
-    the race can go on, equal to `scored` when it is over. `outside` (V,): ruled out. `leaders`: the variants with
-    all samples and the largest drops, at most `top`, worst drop first; at the end they are the result. `bar`: the
-    drop of the last of them, None while there are fewer than `top`.
+    it goes on, equal to `scored` when it is over. `outside` (V,): ruled out. `leaders`: at most `top`
+    variants with all samples, worst drop first. `bar`: the drop of the last, None while there are fewer than
+    `top`.
     """
 
     scored: np.ndarray
@@ -100,10 +115,9 @@ def standing(
 ) -> Standing:
     """How far the race has come on these scores, and what it wants next.
 
-    `drops` (V, N): each variant's drop per sample, the samples in the order of the walk, NaN where not scored yet.
-    `ends`: after how many samples each chunk ends, the last one N (see `chunk_ends`). `units` (N,): equal numbers
-    for neighbours in the walk that were drawn together, default each sample alone. The order of the units must be
-    random. A variant that failed must be left out.
+    `drops` (V, N): each variant's drop per sample in the order of the walk, NaN where not scored yet; failed ones
+    are left out. `ends`: after how many samples each chunk ends, the last one N (see `chunk_ends`). `units` (N,):
+    equal numbers for neighbours in the walk that were drawn together (default: each alone), in random order.
 
     The race is run anew from its start, each decision on no more than it had wanted. So an interrupted race goes
     on as if it had not been, and scores that nobody asked for change nothing. Score what is wanted and call again:
@@ -121,13 +135,15 @@ def standing(
     walk = _walk(drops, ends, units, rules.ceiling)
     nobody = np.zeros(len(drops), dtype=np.int64)
     now = Standing(nobody, nobody, nobody.astype(bool))
-    for end in walk.ends:
-        for goal in (_one_chunk_more, _leaders_to_the_end):
-            now = replace(now, wanted=goal(walk, now, rules, end))
-            if (walk.available < now.wanted).any():
-                return now
-            now = replace(now, scored=now.wanted)
-        now = _ruled_out(walk, _with_bar(walk, now, rules), rules)
+    for end in ends:
+        chunk = np.where(now.outside, now.scored, np.maximum(now.scored, end))
+        if (walk.available < chunk).any():
+            return replace(now, wanted=chunk)
+        ahead = chunk.copy()
+        ahead[_largest(walk.means(chunk), ~now.outside, rules.top)] = walk.samples
+        if (walk.available < ahead).any():
+            return replace(now, scored=chunk, wanted=ahead)
+        now = _after_look(walk, replace(now, scored=ahead, wanted=ahead), rules)
     return now
 
 
@@ -148,18 +164,13 @@ def chunk_ends(batches: Sequence[int]) -> list[int]:
 def largest_drop(
     baseline: np.ndarray, bounds: tuple[float, float], direction: Literal["max", "min"]
 ) -> float | None:
-    """The largest drop that one sample can have, from the baseline's scores and the bounds of a score.
-
-    None where the bound in question is infinite.
+    """The largest drop that one sample can have, from the baseline's scores and the bounds of a score; or None.
 
     >>> largest_drop(np.array([0.5, 0.75]), (0.0, 1.0), "max"), largest_drop(np.array([3.0]), (0, math.inf), "min")
     (0.75, None)
     """
     drop = float(baseline.max() - bounds[0] if direction == "max" else bounds[1] - baseline.min())
     return drop if math.isfinite(drop) else None
-
-
-# The walk -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -173,7 +184,6 @@ class _Walk:
     worst: np.ndarray
     counted: np.ndarray
     available: np.ndarray
-    ends: tuple[int, ...]
 
     @property
     def samples(self) -> int:
@@ -190,11 +200,19 @@ class _Walk:
 
 def _walk(drops: np.ndarray, ends: Sequence[int], units: np.ndarray | None, ceiling: float | None) -> _Walk:
     rows, samples = drops.shape
-    starts = _starts(samples, units)
+    starts = np.arange(samples) if units is None else np.append(0, np.flatnonzero(np.diff(units)) + 1)
+    if units is not None and (len(units) != samples or len(np.unique(units)) != len(starts)):
+        raise UsageError(f"the units do not cut the walk of {samples} samples", remedy="keep each together")
     counted = np.append(starts, samples)
     if list(ends) != sorted({*ends}) or not ends or ends[-1] != samples or not {*ends} <= {*counted[1:].tolist()}:
         raise UsageError(f"chunks end after {list(ends)} of {samples} samples", remedy="end each with a unit")
-    _check(drops, ceiling)
+    if np.isinf(drops).any():
+        raise UsageError("a drop is infinite", remedy="leave that variant out of the race")
+    largest = np.nanmax(drops, initial=-np.inf)
+    if ceiling is not None and largest > ceiling + ROUNDING * abs(ceiling):
+        raise UsageError(
+            f"a sample's drop is {largest:g}, beyond the ceiling {ceiling:g}", remedy="race without a ceiling"
+        )
     sums = np.cumsum(np.add.reduceat(drops, starts, axis=1), axis=1)
     worst = np.maximum.accumulate(np.maximum.reduceat(drops, starts, axis=1), axis=1)
     return _Walk(
@@ -202,47 +220,7 @@ def _walk(drops: np.ndarray, ends: Sequence[int], units: np.ndarray | None, ceil
         worst=np.column_stack([np.full(rows, -np.inf), worst]),
         counted=counted,
         available=counted[(~np.isnan(sums)).sum(axis=1)],
-        ends=tuple(ends),
     )
-
-
-def _starts(samples: int, units: np.ndarray | None) -> np.ndarray:
-    """Where each unit begins."""
-    if units is None:
-        return np.arange(samples)
-    starts = np.append(0, np.flatnonzero(np.diff(units)) + 1)
-    if len(units) != samples or len(np.unique(units)) != len(starts):
-        raise UsageError(f"the units do not cut the walk of {samples} samples", remedy="keep each together")
-    return starts
-
-
-def _check(drops: np.ndarray, ceiling: float | None) -> None:
-    if np.isinf(drops).any():
-        raise UsageError("a drop is infinite", remedy="leave that variant out of the race")
-    worst = np.nanmax(drops, initial=-np.inf)
-    if ceiling is not None and worst > ceiling + ROUNDING * abs(ceiling):
-        raise UsageError(
-            f"a sample's drop is {worst:g}, beyond the ceiling {ceiling:g}", remedy="race without a ceiling"
-        )
-
-
-# One look -------------------------------------------------------------------------------------------------------
-
-
-def _one_chunk_more(walk: _Walk, now: Standing, rules: RaceRules, end: int) -> np.ndarray:
-    return np.where(now.outside, now.scored, np.maximum(now.scored, end))
-
-
-def _leaders_to_the_end(walk: _Walk, now: Standing, rules: RaceRules, end: int) -> np.ndarray:
-    wanted = now.scored.copy()
-    wanted[_largest(walk.means(now.scored), ~now.outside, rules.top)] = walk.samples
-    return wanted
-
-
-def _with_bar(walk: _Walk, now: Standing, rules: RaceRules) -> Standing:
-    drops = walk.means(now.scored)
-    leaders = tuple(_largest(drops, now.scored == walk.samples, rules.top).tolist())
-    return replace(now, leaders=leaders, bar=float(drops[leaders[-1]]) if len(leaders) == rules.top else None)
 
 
 def _largest(values: np.ndarray, among: np.ndarray, count: int) -> np.ndarray:
@@ -250,27 +228,31 @@ def _largest(values: np.ndarray, among: np.ndarray, count: int) -> np.ndarray:
     return np.argsort(np.where(among, -values, np.inf), kind="stable")[: min(count, among.sum())]
 
 
-def _ruled_out(walk: _Walk, now: Standing, rules: RaceRules) -> Standing:
+def _after_look(walk: _Walk, now: Standing, rules: RaceRules) -> Standing:
+    """Who leads by now, and who is ruled out."""
+    drops = walk.means(now.scored)
+    leaders = tuple(_largest(drops, now.scored == walk.samples, rules.top).tolist())
+    bar = float(drops[leaders[-1]]) if len(leaders) == rules.top else None
+    now = replace(now, leaders=leaders, bar=bar)
     undecided = np.flatnonzero(~now.outside & (now.scored < walk.samples))
-    if now.bar is None or not len(undecided):
+    if bar is None or not len(undecided):
         return now
     seen = int(walk.seen(now.scored[undecided]).max())
     if rules.ceiling is None and seen < LEAST_UNITS:
         return now
-    ceiling = _assumed_ceiling(walk, now, now.bar) if rules.ceiling is None else rules.ceiling
+    ceiling = _assumed_ceiling(walk, now, bar) if rules.ceiling is None else rules.ceiling
     totals = np.diff(walk.sums[undecided, : seen + 1], axis=1)
-    capital = log_capital(totals, np.diff(walk.counted), ceiling, now.bar + rules.epsilon)
+    capital = log_capital(totals, np.diff(walk.counted), ceiling, bar + rules.epsilon)
     outside = now.outside.copy()
     outside[undecided] = capital >= math.log(rules.top / (1 - rules.confidence))
     return replace(now, outside=outside)
 
 
 def _assumed_ceiling(walk: _Walk, now: Standing, bar: float) -> float:
-    """The largest drop on one sample that a variant in question is taken to be able to have. A rule of ours.
+    """The largest drop on one sample that a variant in question is taken to be able to have: a rule of ours.
 
-    It is the worst seen in any variant without all samples, or, where that is more, what the most peaked of the
-    leaders would have at the bar: its worst sample over its mean, times the bar. Without a bar above 0 it is the
-    worst seen anywhere.
+    The worst seen in any variant without all samples, or, where that is more, what the most peaked of the leaders
+    would have at the bar (its worst sample over its mean, times the bar); without a bar above 0 the worst of all.
     """
     worst = walk.worst[np.arange(len(now.scored)), walk.seen(now.scored)]
     if bar <= 0:
@@ -284,14 +266,10 @@ def log_capital(totals: np.ndarray, sizes: np.ndarray, ceiling: float, mean: flo
     """The logarithm (V,) of what bets against "the mean drop over all samples is at least `mean`" have won.
 
     `totals` (V, T): the sums of the drops in each of the T units seen, in the order of the walk; `sizes` (G,): the
-    samples of each of all units. `ceiling` is the largest drop of one sample. Infinite where the samples not seen
-    could no longer bring the mean up to `mean`. It never falls as `mean` grows.
+    samples of all units. Infinite where the samples not seen could no longer bring the mean up to `mean`.
 
-    >>> seen = np.zeros((1, 30))
-    >>> np.exp(log_capital(seen, np.ones(100), ceiling=1.0, mean=0.1)).round(1).tolist()
-    [30.6]
-    >>> log_capital(seen, np.ones(100), ceiling=1.0, mean=0.71).tolist()
-    [inf]
+    >>> [log_capital(np.zeros((1, 30)), np.ones(100), 1.0, mean).round(2).tolist() for mean in (0.1, 0.71)]
+    [[3.42], [inf]]
     """
     seen = sizes[: totals.shape[1]]
     room = np.maximum(ceiling * seen - totals, 0.0)

@@ -7,27 +7,23 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch import Tensor
-
-from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import RunError
 from ckptswap.formats import open_checkpoint
 from ckptswap.records import Count, from_json, parsed
 from ckptswap.renaming import renamed
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.recalibration import fingerprint, load_calibration
-from ckptswap.scoring.replay import MEMORY, scorer_of
+from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import Variant
-from ckptswap.sweep.conditions import conditions
 from ckptswap.sweep.donors import open_donor
 from ckptswap.sweep.loop import score_missing
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import key_of
-from ckptswap.sweep.sides import as_in_model
-from ckptswap.sweep.source import SourceFile, SweepSource
+from ckptswap.sweep.sides import as_in_model, conditions
+from ckptswap.sweep.spec import SweepSource
 from ckptswap.sweep.stopping import Stop
-from ckptswap.task import Task, load_task
+from ckptswap.task import load_task
 
 _VARIANT = tuple[str, tuple[str, ...], Count, float, bool]
 WORK = f"{__name__}:score_shard"
@@ -41,52 +37,32 @@ def rebuilt(source: SweepSource, run: RunFolder) -> Iterator[FullScorer]:
     It runs code that the source names: whoever calls this has written it, or seen by its mark that this user did
     (`trust.source_to_rebuild`). Raises `RunError` where task or checkpoints are no longer those of the run.
     """
-    run = RunFolder(run.path.absolute())
+    run, spec = RunFolder(run.path.absolute()), source.spec
     sys.path += [place for place in source.places if place not in sys.path]
     with contextlib.ExitStack() as stack:
-        _enter(source.cwd, stack)
-        spec = source.spec
-        task = load_task(spec.task, stack.enter_context(_recipient(source.recipient)))
-        given = [stack.enter_context(_donor(file, task.fit.taken, source)) for file in source.donors]
+        try:
+            stack.enter_context(contextlib.chdir(source.cwd))
+        except OSError as error:
+            raise RunError(
+                f"the sweep was started in {source.cwd}, which cannot be entered ({error.strerror})",
+                remedy="put it back; select also works where checkpoints and task are named again",
+            ) from None
+        opened = stack.enter_context(open_checkpoint(source.recipient.path))
+        task = load_task(spec.task, renamed(opened, source.recipient.renames))
+        given = [
+            renamed(stack.enter_context(open_donor(file.path, task.fit.taken, spec.task)), file.renames)
+            for file in source.donors
+        ]
         donors, recipient = as_in_model(task.model, given, task.fit.taken)
-        memory = MEMORY if spec.memory is None else spec.memory
-        scorer = scorer_of(task, donors, recipient, spec.engine, memory, _calibration(source, task))
+        batches = load_calibration(spec.calibration, task) if spec.calibration else []
+        if spec.calibration and fingerprint(batches) != source.calibrated_on:
+            raise RunError("the calibration data has other values by now", remedy="run the sweep again")
+        scorer = scorer_of(task, donors, recipient, spec.engine, spec.memory, batches)
         now = conditions(scorer, donors, recipient)
         if key_of(now) != source.key:
             run.check_conditions(now)
             raise RunError(f"{run} belongs to another sweep by now", remedy="run the sweep again")
         yield scorer
-
-
-def _enter(folder: str, stack: contextlib.ExitStack) -> None:
-    try:
-        stack.enter_context(contextlib.chdir(folder))
-    except OSError as error:
-        raise RunError(
-            f"the sweep was started in {folder}, which cannot be entered ({error.strerror})",
-            remedy="put it back; select also works where checkpoints and task are named again",
-        ) from None
-
-
-@contextlib.contextmanager
-def _recipient(file: SourceFile) -> Iterator[Checkpoint]:
-    with open_checkpoint(file.path) as checkpoint:
-        yield renamed(checkpoint, file.renames)
-
-
-@contextlib.contextmanager
-def _donor(file: SourceFile, recipient: Checkpoint, source: SweepSource) -> Iterator[Checkpoint]:
-    with open_donor(file.path, recipient, source.spec.task) as donor:
-        yield renamed(donor, file.renames)
-
-
-def _calibration(source: SweepSource, task: Task) -> list[Tensor]:
-    if source.spec.calibration is None:
-        return []
-    batches = load_calibration(source.spec.calibration, task)
-    if fingerprint(batches) != source.calibrated_on:
-        raise RunError("the calibration data has other values by now", remedy="run the sweep again")
-    return batches
 
 
 def variants_of(shard: Any) -> list[Variant]:

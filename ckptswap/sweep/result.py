@@ -29,10 +29,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Barrier:
-    """How far a path rises above the straight line between its ends, at the point where it is most.
-
-    Its interval does not know that the point was chosen.
-    """
+    """How far a path rises above the line between its ends, at most; the interval does not know of that choice."""
 
     alpha: float
     height: float
@@ -56,7 +53,7 @@ class Recalibrated:
 
 @dataclass(frozen=True)
 class DonorScore:
-    """A donor by its path, and its own score; None where it does not fit."""
+    """A donor's own score; None where it does not fit."""
 
     path: str
     score: float | None
@@ -66,11 +63,9 @@ class DonorScore:
 class Row:
     """One variant. `layer` is None for a whole kind, `kind` None for a whole layer.
 
-    `drop` is how much worse the variant scores than the baseline: positive is worse, whatever the metric's
-    direction. `ci_*` is the plain 95 % interval of the drop, `sim_*` the simultaneous one.
-    `rel_l2` is relative to the recipient; there is no distance where values are `non_finite`, which says how many.
-    `is_unproven`: too few groups moved to tell that it is reusable. `donor` is the number of the donor; `path`,
-    `barrier` and `recalibrated` are there where the sweep asks for them.
+    `drop`: how much worse than the baseline, positive is worse, whatever the metric's direction; `ci_*` its plain
+    95 % interval, `sim_*` the simultaneous one. `rel_l2` is relative to the recipient; there is no distance where
+    values are `non_finite`, which says how many. `is_unproven`: too few groups moved to tell that it is reusable.
     """
 
     layer: str | None
@@ -130,9 +125,9 @@ class Finding:
 class SweepResult:
     """The whole table, in the order in which it is shown (worst drop first within each way of splitting).
 
-    `beside` counts the scores beside the rows (points of paths, new statistics), `failed` the rows and scores that
-    could not be had. `layers` are in the order in which they run; empty where that is not known. `trivial` is the
-    score of a prediction that looks at nothing.
+    `beside` counts the scores beside the rows, `failed` the rows and scores that could not be had. `layers` are in
+    the order in which they run; empty where that is not known. `trivial` is the score of a prediction that looks
+    at nothing.
     """
 
     metric: str

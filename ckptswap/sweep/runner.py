@@ -1,16 +1,18 @@
 """A sweep from two checkpoints to a table: plan − what is done → executor → journal → rows.
 
-`prepare` makes the plan and runs nothing but the data once (for its fingerprint); `Sweep.run` does the work;
-`sweep` does both, and opens the checkpoints too. The table is computed once, from what is in memory.
+`prepare` makes the plan, `Sweep.run` does the work; `sweep` does both, and opens the checkpoints too.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,45 +22,42 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, ModelError, RunError, TaskError, UsageError
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.recalibration import fingerprint, load_calibration
-from ckptswap.scoring.replay import MEMORY, scorer_of
-from ckptswap.scoring.scorer import Block, Cost, Every, Scorer
+from ckptswap.scoring.replay import scorer_of
+from ckptswap.scoring.scorer import Block, Every, Scorer
 from ckptswap.scoring.variant import BASELINE, RECIPIENT, Variant
 from ckptswap.sweep.analysis import Analysis, analysed
-from ckptswap.sweep.conditions import conditions
 from ckptswap.sweep.layers import layer_order
-from ckptswap.sweep.live import Leaderboard
-from ckptswap.sweep.loop import score_missing
-from ckptswap.sweep.opening import Sides, open_sides
+from ckptswap.sweep.loop import refuse_race, run_race, score_missing
 from ckptswap.sweep.plan import UNREAD, Plan, make_plan
-from ckptswap.sweep.progress import BlockProgress, Listeners, OutOfTime
-from ckptswap.sweep.racing import Race, refuse_race, run_race
+from ckptswap.sweep.progress import BlockProgress, Leaderboard, Listeners, OutOfTime
+from ckptswap.sweep.race import Race
 from ckptswap.sweep.run_folder.blocks import Blocks, donor_id
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import Journal, key_of
-from ckptswap.sweep.run_folder.lock import Lock
 from ckptswap.sweep.run_folder.overwrite import refuse_occupied
 from ckptswap.sweep.run_folder.plan_file import Guess, Made, RunMetric, RunPlan, refuse_odd_blocks
 from ckptswap.sweep.scored_run import ScoredRun
 from ckptswap.sweep.screen import screen
-from ckptswap.sweep.sides import as_in_model, misfit_of, named_alike, said_of_names
-from ckptswap.sweep.source import SourceFile, SweepSource, places
-from ckptswap.sweep.spec import RunOptions, SweepSpec
+from ckptswap.sweep.sides import Sides, as_in_model, conditions, misfit_of, named_alike, open_sides
+from ckptswap.sweep.spec import RunOptions, SourceFile, SweepSource, SweepSpec
 from ckptswap.sweep.worst_samples import worst_samples
 from ckptswap.task import Task, TaskSpec, load_task
 from ckptswap.task.callables import first_line
+from ckptswap.task.fit import tensors_of
+from ckptswap.task.models.hf_names import as_loaded
 from ckptswap.task.task import load_model
 from ckptswap.version import __version__
 
-INLINE = "inline"
-"""The executor that is none: the work is done here."""
+MakeScorer = Callable[[Sequence[Checkpoint], Checkpoint], Scorer]
+"""From donors and recipient, under common names, to what scores variants of the recipient."""
 
 
 @dataclass(frozen=True)
 class Sweep:
     """A sweep that could be run: what would be scored, on what, and in which folder it is kept.
 
-    `donor_misfits` say of each donor why it has no score itself, where it does not fit the model; `layers` are in
-    the order in which they run; `notes` say what was taken off names, and what of the recipient was left out.
+    `donor_misfits` say why a donor that does not fit the model has no score itself; `layers` are in the order in
+    which they run; `notes` say what was taken off names, and what of the recipient was left out.
     """
 
     spec: SweepSpec
@@ -100,24 +99,13 @@ class Sweep:
         ]
         return whole + self.plan.variants()
 
-    def cost(self) -> Cost:
-        """What the whole sweep takes when nothing is in the journal yet, from one timed batch."""
-        return self.scorer.cost(self.variants)
-
     def source(self) -> SweepSource:
         """What it takes to build the engine again, elsewhere or later."""
-        spec = self.spec
+        spec, files = self.spec, tuple(map(SourceFile.of, self.donors))
         if self.scorer.needs_model:  # another can't be built again
             spec = replace(spec, engine=self.runs_model.how, memory=self.runs_model.memory)
-        return SweepSource(
-            spec=spec,
-            key=self.key,
-            donors=tuple(map(SourceFile.of, self.donors)),
-            recipient=SourceFile.of(self.recipient),
-            cwd=str(Path.cwd()),
-            places=places(),
-            calibrated_on=self.plan.recalibration,
-        )
+        own, places = SourceFile.of(self.recipient), tuple(map(os.path.abspath, sys.path))
+        return SweepSource(spec, self.key, files, own, os.getcwd(), places, self.plan.recalibration)
 
     def check(self, options: RunOptions, executor: Executor | None = None) -> None:
         """Refuse what `run` refuses before any work, for a plan that is only shown. Raises as `run` does."""
@@ -136,10 +124,9 @@ class Sweep:
     ) -> Analysis:
         """Score what the journal lacks, and give the table; blocks are computed by `executor` (None: here).
 
-        Raises `UsageError` for a race or a tolerance that makes no sense, `RunError` when another sweep works on
-        the folder, or when it was made under other conditions and `fresh` does not set its journal aside,
-        `TaskError` when the baseline itself fails, which leaves no new folder behind, `Stopped` when a listener
-        asked for it. However it is interrupted, the journal continues.
+        However it is interrupted, the journal continues. Raises `UsageError` for a race or a tolerance without
+        sense, `RunError` for a folder that another sweep works on or that other conditions made, `TaskError` when
+        the baseline fails, which leaves no new folder, `Stopped` when a listener asked for it.
         """
         self.check(options, executor)
         made = self.folder.first_missing()
@@ -153,15 +140,21 @@ class Sweep:
                 if not is_begun:
                     self.folder.begin(run, fresh=options.fresh)
                 with self.folder.open_journal(self.key) as journal:
-                    self._refuse_odd(journal.blocks)
+                    try:
+                        refuse_odd_blocks(journal.blocks.values(), self.scorer.layout.sizes, self.scorer.metrics)
+                    except ValueError as error:
+                        raise RunError(
+                            f"{self.folder} is damaged ({error})", remedy="--fresh sets its journal aside"
+                        ) from None
                     if is_begun:  # a damaged journal is refused before anything is changed
                         self.folder.begin(run)
-                    progress = self._progress(listeners, lock)
+                    ids = [BASELINE, *(variant.id for variant in self.variants)]
+                    progress = BlockProgress(listeners, lock, ids, len(self._walk), self.plan.cells)
                     self._score_baseline(first, journal, progress)
                     made = None
                     run = self._with_race(run, options, journal.blocks)
                     self.folder.write_plan(run)
-                    self._score(run, options, journal, progress, executor)
+                    self._score(run, options.budget, journal, progress, executor)
                     scored = ScoredRun.of(run, journal.blocks)
         except TaskError:
             if made:
@@ -170,24 +163,6 @@ class Sweep:
         if options.samples and self.scorer.needs_model:
             self.folder.keep_samples(tuple(worst_samples(self.runs_model, scored)), run)
         return analysed(scored)
-
-    def _refuse_odd(self, blocks: Blocks) -> None:
-        """Raises `RunError` for scores that cannot be this run's, whoever wrote them."""
-        try:
-            refuse_odd_blocks(blocks.values(), self.scorer.layout.sizes, self.scorer.metrics)
-        except ValueError as error:
-            raise RunError(
-                f"{self.folder} is damaged ({error})", remedy="--fresh sets its journal aside"
-            ) from None
-
-    def _progress(self, listeners: Listeners, lock: Lock) -> BlockProgress:
-        return BlockProgress(
-            listeners,
-            lock,
-            [BASELINE, *(variant.id for variant in self.variants)],
-            len(self._walk),
-            {cell.variant: cell for cell in self.plan.cells},
-        )
 
     def _score_baseline(self, first: Sequence[Block], journal: Journal, progress: BlockProgress) -> None:
         """Journal the recipient's blocks that are not known; `first` are those that have just been computed."""
@@ -201,7 +176,7 @@ class Sweep:
     def _score(
         self,
         run: RunPlan,
-        options: RunOptions,
+        budget: float | None,
         journal: Journal,
         progress: BlockProgress,
         executor: Executor | None,
@@ -209,10 +184,10 @@ class Sweep:
         """Score what the journal lacks beside the baseline, until the budget is used up."""
         progress.board = Leaderboard.of(run.metrics[0], self.plan, journal.blocks)
         progress.table = lambda: analysed(ScoredRun.of(run, journal.blocks))
-        progress.deadline = None if options.budget is None else time.monotonic() + options.budget
+        progress.deadline = None if budget is None else time.monotonic() + budget
         with suppress(OutOfTime):
             if run.race:
-                run_race(run.race, self.plan, self.scorer, self.variants, journal, progress)
+                run_race(run, self.scorer, self.variants, journal, progress)
             elif executor:
                 executor.run(self, journal, progress)
             else:
@@ -258,15 +233,14 @@ class Sweep:
             warnings=tuple(self.scorer.warnings([])),
         )
         if options.repair:
-            self.scorer.notes += [*self.folder.repair_journal(), *self.folder.repair_plan(plan)]
+            self.scorer.notes += self.folder.repair(plan)
         is_begun = self.folder.is_begun and not options.fresh
-        begun = (is_begun and self.folder.read_plan().made.begun) or datetime.now(UTC).isoformat(
-            timespec="seconds"
-        )
-        guess = options.screen and Guess(
-            options.screen, screen(options.screen, self.plan, self.runs_model, self.variants)
-        )
-        return replace(plan, made=Made(options.command, __version__, begun), screen=guess)
+        begun = is_begun and self.folder.read_plan().made.begun
+        made = Made(options.command, __version__, begun or datetime.now(UTC).isoformat(timespec="seconds"))
+        if options.screen is None:
+            return replace(plan, made=made)
+        guess = screen(options.screen, self.plan, self.runs_model, self.variants)
+        return replace(plan, made=made, screen=Guess(options.screen, guess))
 
     def _with_race(self, run: RunPlan, options: RunOptions, blocks: Blocks) -> RunPlan:
         """The plan with what the baseline's scores decide: warnings, and how near drops count as tied."""
@@ -299,59 +273,80 @@ def executor_of(options: RunOptions, task: TaskSpec) -> Executor | None:
     >>> executor_of(RunOptions(), TaskSpec()) is executor_of(RunOptions(executor="inline"), TaskSpec()) is None
     True
     """
-    name = options.executor or ("process" if (options.jobs or 1) > 1 else INLINE)
+    name = options.executor or ("process" if (options.jobs or 1) > 1 else "inline")
     if options.jobs is not None and options.jobs < 1:
         raise UsageError(f"{options.jobs} jobs make no sweep", remedy="give 1 or more")
     if options.slurm and name != "slurm":
         raise UsageError("Slurm's parameters are given without Slurm", remedy="add --executor slurm")
     if options.ray_address and name != "ray":
         raise UsageError("a Ray address is given without Ray", remedy="add --executor ray")
-    if name == INLINE:
+    if name == "inline":
         if (options.jobs or 1) > 1:
             raise UsageError(f"inline is one job, not {options.jobs}", remedy="use --executor process")
         return None
-    own = {"slurm": options.slurm, "ray_address": options.ray_address}
-    return registry.find("executors", name)(
-        task, options.jobs, {key: value for key, value in own.items() if value}
-    )
+    told = {"slurm": options.slurm, "ray_address": options.ray_address}
+    own = {key: value for key, value in told.items() if value}
+    return registry.find("executors", name)(task, options.jobs, own)
 
 
 def prepare(spec: SweepSpec, sides: Sides, run: str | Path | None = None) -> Sweep:
-    """Plan a sweep: compare the checkpoints, build the task, capture the model, name the run folder (default
-    `runs/KEY`).
+    """Plan a sweep into a folder (default `runs/KEY`): compare checkpoints, build the task, capture the model.
 
-    Several donors make one table; both sides go by the model's names, and the notes say so. Nothing is written.
-    Raises `SelectionError` when nothing is selected, `UsageError` for modes and calibrations that make no sense,
-    `TaskError` when the task cannot be built or the model run, `MismatchError` when the recipient does not fit the
-    model, `ModelError` where it can estimate no statistics.
+    Both sides go by the model's names, and the notes say so. Nothing is written. Raises `SelectionError` when
+    nothing is selected, `UsageError` for modes and calibrations that make no sense, `TaskError` when the task
+    cannot be built or run, `MismatchError` when the recipient does not fit, `ModelError` where none can be
+    calibrated.
     """
     loaded = load_model(spec.task, sides.recipient)
-    given, renamings = named_alike(sides.donors, loaded)
-    donors, recipient = as_in_model(loaded.model, given, loaded.fit.taken)
-    plan = None if spec.mode in ("prefix", "suffix") else _plan(spec, donors, recipient)
+    names, own = tensors_of(loaded.model.state_dict()), loaded.fit.taken
+    as_loaded_here = partial(as_loaded, loaded.model)
+    given, renamings = named_alike(sides.donors, own, names, "the model", loaded.spec, as_loaded_here)
+    donors, recipient = as_in_model(loaded.model, given, own)
+    planned = partial(make_plan, donors, recipient, spec.selection, spec.by, mode=spec.mode, alphas=spec.alphas)
+    plan = None if spec.mode in ("prefix", "suffix") else planned()
     task = load_task(spec.task, recipient, loaded=loaded)
     misfits = tuple(misfit_of(task, donor) for donor in donors)
     batches = load_calibration(spec.calibration, task) if spec.calibration else []
-    memory = MEMORY if spec.memory is None else spec.memory
-    scorer = scorer_of(task, donors, recipient, spec.engine, memory, batches)
+    scorer = scorer_of(task, donors, recipient, spec.engine, spec.memory, batches)
     scorer.refuse_chance()
     order = tuple(layer_order(task, recipient))
-    scorer.notes += said_of_names(recipient)
-    plan = plan or _plan(spec, donors, recipient, order)  # in which order layers run, the model must tell
+    if recipient.ties:
+        scorer.notes.append(f"{recipient.path}: {recipient.ties}: each is swapped as one, under all names")
+    plan = plan or planned(order=order)  # in which order layers run, the model must tell
     plan = replace(plan, recalibration=fingerprint(batches) if batches else None)
     if plan.recalibrated_baseline:
         _refuse_estimate(scorer, plan.recalibrated_baseline)
     if spec.engine != "full":
-        plan = plan.without_effect(_unread(scorer, recipient))
-    now = conditions(scorer, donors, recipient)
+        counters = {name for name, entry in recipient.items() if entry.kind == UNREAD}
+        plan = plan.without_effect(scorer.unread() | counters)
     told = replace(spec, donors=tuple(donor.path for donor in donors), recipient=recipient.path, task=task.spec)
-    folder = RunFolder(run if run is not None else Path("runs") / key_of(now)[:12])
+    now = conditions(scorer, donors, recipient)
+    folder = RunFolder(Path("runs") / key_of(now)[:12] if run is None else run)
     notes = (*sides.notes, *loaded.fit.notes, *task.data.notes, *renamings, *sides.hints)
     return Sweep(told, scorer, recipient, donors, plan, now, folder, misfits, order, tuple(dict.fromkeys(notes)))
 
 
-def _plan(spec: SweepSpec, donors: Sequence[Checkpoint], recipient: Checkpoint, order: Sequence[str] = ()) -> Plan:
-    return make_plan(donors, recipient, spec.selection, spec.by, mode=spec.mode, order=order, alphas=spec.alphas)
+def prepare_external(
+    make_scorer: MakeScorer, spec: SweepSpec, sides: Sides, run: str | Path | None = None
+) -> Sweep:
+    """Plan a sweep by a scorer of the caller's own, which runs no model of ours: names are the recipient's.
+
+    Of the spec's task nothing is used. Raises `SelectionError` when nothing is selected, and `UsageError` for what
+    only a model can tell: the order in which layers run, and batch norm's statistics on other data.
+    """
+    if spec.mode in ("prefix", "suffix") or spec.calibration:
+        raise UsageError(
+            "a scorer without a model knows no order of layers, and estimates no statistics",
+            remedy="leave --mode prefix or suffix and --recalibrate-bn out",
+        )
+    recipient = sides.recipient
+    donors, renamings = named_alike(sides.donors, recipient, recipient, "the recipient", spec.task)
+    scorer = make_scorer(donors, recipient)
+    plan = make_plan(donors, recipient, spec.selection, spec.by, mode=spec.mode, alphas=spec.alphas)
+    plan, now = plan.without_effect(scorer.unread()), conditions(scorer, donors, recipient)
+    folder = RunFolder(Path("runs") / key_of(now)[:12] if run is None else run)
+    notes, misfits = (*sides.notes, *renamings, *sides.hints), (None,) * len(donors)
+    return Sweep(spec, scorer, recipient, donors, plan, now, folder, misfits, notes=notes)
 
 
 def _refuse_estimate(scorer: FullScorer, baseline: Variant) -> None:
@@ -366,20 +361,11 @@ def _refuse_estimate(scorer: FullScorer, baseline: Variant) -> None:
         ) from None
 
 
-def _unread(scorer: Scorer, recipient: Checkpoint) -> frozenset[str]:
-    """What no forward pass reads, as far as the scorer knows, and batch norm's counters in any case."""
-    counters = frozenset(name for name, entry in recipient.items() if entry.kind == UNREAD)
-    return counters | scorer.unread()
-
-
 @contextmanager
 def prepared(
     spec: SweepSpec, run: str | Path | None = None, opened: Mapping[str, Checkpoint] | None = None
 ) -> Iterator[Sweep]:
-    """Open a sweep's checkpoints, but for what is `opened` already under the spec's names, and `prepare` it.
-
-    They are open as long as the sweep is in use. Raises what `open_sides` and `prepare` raise.
-    """
+    """Open a sweep's checkpoints, but for what is `opened` already under the spec's names, and `prepare` it."""
     with ExitStack() as stack:
         yield prepare(spec, open_sides(spec, stack, opened or {}), run)
 
@@ -390,10 +376,7 @@ def sweep(
     listeners: Listeners = Listeners(),
     opened: Mapping[str, Checkpoint] | None = None,
 ) -> Analysis:
-    """Score every variant of the recipient that takes one part of the selection from a donor.
-
-    Raises what `prepared`, `executor_of` and `Sweep.run` raise.
-    """
+    """Prepare a sweep and run it. Raises what `open_sides`, `prepare`, `executor_of` and `Sweep.run` raise."""
     executor = executor_of(options, spec.task)
     with prepared(spec, options.run, opened) as planned:
         return planned.run(options, listeners, executor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,16 +14,29 @@ from ckptswap.errors import MetricError, RunError, UsageError, near
 from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import BASELINE, Variant
 from ckptswap.statistics import totals
-from ckptswap.sweep.plan import Cell, Plan
-from ckptswap.sweep.racing import Race, SplitRace, split_races
-from ckptswap.sweep.run_folder.blocks import Blocks
+from ckptswap.sweep.plan import By, Cell, Plan
+from ckptswap.sweep.race import Race, RaceRules, Standing, chunk_ends, standing
+from ckptswap.sweep.run_folder.blocks import Blocks, Scores
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.plan_file import RunMetric, RunPlan
-from ckptswap.sweep.scores import Scores
 from ckptswap.task.metrics import Metric, recorded_metric
 
 DEFAULT_TOLERANCE = 0.01
 """Of the distance between the baseline and a constant prediction."""
+
+
+@dataclass(frozen=True)
+class SplitRace:
+    """The race of one split: its variants, failed ones left out, and how they stand."""
+
+    by: By
+    variants: tuple[str, ...]
+    standing: Standing
+
+    @property
+    def leaders(self) -> list[str]:
+        """The variants that lead on all samples, the worst drop first."""
+        return [self.variants[at] for at in self.standing.leaders]
 
 
 @dataclass(frozen=True)
@@ -73,13 +87,30 @@ class ScoredRun:
     @property
     def race(self) -> Race | None:
         """The race, where it is for this metric."""
-        race = self.run.race
-        return race if race and race.metric == self.metric.name else None
+        return self.run.race if self.run.race and self.run.race.metric == self.metric.name else None
+
+    @property
+    def race_rules(self) -> RaceRules | None:
+        """The race's, with the largest drop that one sample can have."""
+        return self.race.rules_for(self.statistics(BASELINE)) if self.race else None
 
     @cached_property
     def races(self) -> tuple[SplitRace, ...]:
-        """How the race of each split stands."""
-        return tuple(split_races(self.race, self.plan, self.scores, self.run.units)) if self.race else ()
+        """How the race of each split stands, found out anew from the scores, as if never interrupted."""
+        rules, scores, walk = self.race_rules, self.scores, np.concatenate(self.scores.walk)
+        if rules is None:
+            return ()
+        sign = 1.0 if self.metric.direction == "max" else -1.0
+        ends, units = chunk_ends([len(places) for places in scores.walk]), np.asarray(self.run.units)[walk]
+        baseline = self.statistics(BASELINE)[walk, 0]
+        races = []
+        for by in self.plan.by:
+            measured = [cell.variant for cell in self.plan.cells if cell.by == by and cell.status == "measured"]
+            variants = tuple(variant for variant in dict.fromkeys(measured) if scores.failed(variant) is None)
+            if variants:
+                drops = [sign * (baseline - self.statistics(variant)[walk, 0]) for variant in variants]
+                races.append(SplitRace(by, variants, standing(np.array(drops), ends, rules, units)))
+        return tuple(races)
 
     @property
     def reduce(self) -> totals.Reduce:
@@ -118,10 +149,9 @@ class ScoredRun:
     @property
     def is_complete(self) -> bool:
         """Whether there is a score, or a failure, for everything in the plan on every sample."""
-        wanted = [BASELINE, *(variant.id for variant in self.plan.variants())]
-        scores = self.scores
+        scores, wanted = self.scores, [BASELINE, *(variant.id for variant in self.plan.variants())]
         return all(
-            scores.failed(variant) is not None or scores.done(variant) == scores.samples for variant in wanted
+            scores.done(variant) == scores.samples or scores.failed(variant) is not None for variant in wanted
         )
 
     def tolerance(self) -> tuple[float, str]:
@@ -143,14 +173,10 @@ class ScoredRun:
 
 
 def is_complete(folder: RunFolder) -> bool:
-    """Whether there is a run with a score, or a failure, for everything in its plan on every sample.
-
-    What is damaged is not complete: whoever sweeps there again is told.
-    """
-    try:
+    """Whether there is a whole run, complete in the same sense; whoever sweeps in a damaged one again is told."""
+    with suppress(RunError):
         return ScoredRun.read(folder).is_complete
-    except RunError:
-        return False
+    return False
 
 
 def _with_baseline(blocks: Blocks) -> Iterable[Block]:

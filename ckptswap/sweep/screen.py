@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,14 +22,15 @@ from ckptswap.scoring.graph import Graph, Uncapturable, capture
 from ckptswap.scoring.interpreter import filled
 from ckptswap.scoring.variant import Variant
 from ckptswap.sweep.plan import Plan
+from ckptswap.sweep.spec import ScreenName
 from ckptswap.task.tree import Tree, described, only_tensor
 
-By = Literal["rmse", "gradient"]
+_BATCH_NORMS = ("aten::native_batch_norm", "aten::_native_batch_norm_legit_no_training")
 BATCHES = 4
 """Batches whose gradients are averaged: the first of the walk, which are a random sample."""
 
 
-def screen(by: By, plan: Plan, scorer: FullScorer, variants: Sequence[Variant]) -> dict[str, float]:
+def screen(by: ScreenName, plan: Plan, scorer: FullScorer, variants: Sequence[Variant]) -> dict[str, float]:
     """A number for each variant, the larger the worse; missing where none can be had.
 
     Raises `UsageError` where the model's gradients cannot be had.
@@ -37,20 +38,15 @@ def screen(by: By, plan: Plan, scorer: FullScorer, variants: Sequence[Variant]) 
     if by == "rmse":
         return {cell.variant: cell.rmse for cell in plan.cells if cell.rmse is not None}
     slopes = _gradients(scorer)
-    changes = {
-        variant.id: _first_order(scorer, variant, slopes) for variant in variants if not variant.recalibrated
-    }
+    plain = (variant for variant in variants if not variant.recalibrated)
+    changes = {variant.id: _first_order(scorer, variant, slopes) for variant in plain}
     return {variant: value for variant, value in changes.items() if math.isfinite(value)}
 
 
 def _first_order(scorer: FullScorer, variant: Variant, slopes: Mapping[str, Tensor]) -> float:
-    taken = scorer.written(variant)
-    terms = (
-        (slopes[name].double() * (value.double() - scorer.swaps.state[name].double())).sum().item()
-        for name, value in taken.items()
-        if name in slopes
-    )
-    return abs(math.fsum(terms))
+    taken, own = scorer.written(variant), scorer.swaps.state
+    changes = {name: value.double() - own[name].double() for name, value in taken.items() if name in slopes}
+    return abs(math.fsum((slopes[name].double() * change).sum().item() for name, change in changes.items()))
 
 
 def _gradients(scorer: FullScorer) -> dict[str, Tensor]:
@@ -81,8 +77,9 @@ def _backward(
             values[number] = own.requires_grad_(own.is_floating_point())
         for step in graph.steps:
             args = [filled(argument, values) for argument in step.args]
-            kwargs = {name: filled(argument, values) for name, argument in step.kwargs.items()}
-            values[step.gives] = _differentiable(step.op)(*args, **kwargs)
+            kwargs = {word: filled(argument, values) for word, argument in step.kwargs.items()}
+            name = getattr(getattr(step.op, "_schema", None), "name", "")
+            values[step.gives] = (_batch_norm if name in _BATCH_NORMS else step.op)(*args, **kwargs)
         wanted = {name: values[number] for number, name in names.items() if values[number].requires_grad}
         mean_loss = _loss(values[graph.output], targets, ignore)
         slopes = torch.autograd.grad(mean_loss, list(wanted.values()), allow_unused=True)
@@ -90,7 +87,6 @@ def _backward(
 
 
 def _loss(output: Tensor, targets: Tree, ignore: int | None) -> Tensor:
-    """Raises `UsageError` where outputs and targets are of shapes that no loss of ours is for."""
     try:
         return loss(output, only_tensor(targets, "the loss"), ignore)
     except (RuntimeError, IndexError, ValueError, MetricError) as error:
@@ -114,19 +110,12 @@ def loss(output: Tensor, targets: Tensor, ignore: int | None = None) -> Tensor:
     if targets.is_floating_point():
         return (output - targets.reshape(output.shape)).square().mean()
     if output.dim() == targets.dim() + 1 and output.shape[1] > 1:
-        none = -100  # torch's own word for no class
-        return torch.nn.functional.cross_entropy(
-            output, targets.long(), ignore_index=none if ignore is None else ignore
-        )
+        none = -100 if ignore is None else ignore  # torch's own word for no class
+        return torch.nn.functional.cross_entropy(output, targets.long(), ignore_index=none)
     targets = targets.reshape(output.shape)
     counts = torch.ones_like(targets, dtype=torch.bool) if ignore is None else targets != ignore
     wanted = targets[counts].clamp(0, 1).to(output.dtype)
     return torch.nn.functional.binary_cross_entropy_with_logits(output[counts], wanted)
-
-
-def _differentiable(op: Any) -> Any:
-    name = getattr(getattr(op, "_schema", None), "name", "")
-    return _batch_norm if name in ("aten::native_batch_norm", "aten::_native_batch_norm_legit_no_training") else op
 
 
 def _batch_norm(

@@ -1,40 +1,37 @@
 """The largest set of a sweep's cells that can be taken from the donors together, within a tolerance.
 
-Drops of single cells do not add up, so that every set is scored as a whole: cells are tried in the order of what
-they may do by themselves, the least first, in runs; a run that costs too much is tried again in halves. That is
-greedy: there may be a larger set. And it was chosen by the samples it is scored on, which flatters it a little:
-score the result on other data before relying on it.
+Drops of single cells do not add up, so that every set is scored as a whole: cells are tried in runs, those first
+that may do least by themselves; a run that costs too much is tried again in halves. That is greedy: there may be a
+larger set. And the samples that it is scored on chose it: score it on other data before relying on it.
 """
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
+from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import RunError
 from ckptswap.scoring.full import FullScorer
 from ckptswap.selection import Selection
 from ckptswap.shell import joined
-from ckptswap.statistics import intervals, totals
-from ckptswap.statistics.intervals import Interval
+from ckptswap.statistics import Interval, intervals, totals
 from ckptswap.sweep.analysis import load_result
 from ckptswap.sweep.donors import is_made
-from ckptswap.sweep.own_names import map_flags, own_names
 from ckptswap.sweep.plan import Cell, Plan
+from ckptswap.sweep.progress import Progress
 from ckptswap.sweep.rebuild import rebuilt
 from ckptswap.sweep.result import Row, SweepResult
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.trust import NamedAgain, source_to_rebuild
 from ckptswap.sweep.scored_run import reduction
-
-Progress = Callable[[int, int], None]
-"""Called with how many cells are decided and how many there are."""
+from ckptswap.wrappers import correspondence
 
 
 @dataclass(frozen=True)
@@ -42,9 +39,8 @@ class Choice:
     """The cells that are taken, and what all of them together cost.
 
     `same` counts the cells that are equal in both or never read, which are free and not taken; `unscored` those
-    that the sweep has not reached, that failed or do not fit. `score` is that of recipient and taken cells
-    together. `sources` are the recipient's path and the donors', `own` what the recipient's file calls each
-    tensor, `maps` the flags by which each donor's tensors are found under these names.
+    that the sweep has not reached, that failed or do not fit. `sources` are the recipient's path and the donors',
+    `own` what the recipient's file calls each tensor, `maps` the flags by which the donors' are found by these.
     """
 
     metric: str
@@ -75,18 +71,18 @@ def select(
     progress: Progress | None = None,
     named: NamedAgain | None = None,
 ) -> Choice:
-    """Find a largest set of a run's cells whose combined drop stays below the tolerance (default: the run's).
+    """Find a largest set of a run's cells whose combined drop stays below the tolerance (default: the run's),
+    and tell `progress` how many are decided and how many there are.
 
     It stays below when the upper end of the 95 % interval of its drop does. A cell that moved too few groups to be
-    told reusable is not tried: a set would not show its harm either. With fewer than 8 groups none is. Of several
-    donors each cell takes the one that does least; one that is no file (`zeros`, …) gives nothing, for no command
-    could take from it.
+    told reusable is not tried; with fewer than 8 groups none is. Of several donors each cell takes the one that
+    does least; one that is no file (`zeros`, …) gives nothing, for no command could take from it.
+
     The task is built as the sweep built it, of the files and by the code that the folder names, where this user's
     own command made the folder; else of what is `named` here, and by that alone. Raises `RunError` for a folder
     that is no sweep of single parts, whose checkpoints or data are others by now, or that is a stranger's.
     """
-    folder = RunFolder(run_dir)
-    result = load_result(run_dir, tolerance=tolerance)
+    folder, result = RunFolder(run_dir), load_result(run_dir, tolerance=tolerance)
     if result.mode != "only":
         raise RunError(f"{folder} swaps with --mode {result.mode}", remedy="sweep single parts, without --mode")
     source = source_to_rebuild(folder, named)
@@ -106,9 +102,9 @@ def select(
         search.take(tried)
         chosen = search.taken
         score, drop = search.measured(chosen)
-        own = own_names(engine.task.fit.checkpoint)
+        own = _own_names(engine.task.fit.checkpoint)
         maps = tuple(
-            map_flags(own_names(donor), own, [name for row in chosen if row.donor == at for name in row.tensors])
+            map_flags(_own_names(donor), own, [name for row in chosen if row.donor == at for name in row.tensors])
             for at, donor in enumerate(engine.swaps.donors)
         )
     left = tuple(row for row in candidates if row not in chosen)
@@ -121,10 +117,7 @@ def select(
 
 
 def _candidates(rows: Iterable[Row]) -> tuple[list[Row], int]:
-    """The cells of these rows, each with its best donor, the most harmless first; and how many are free.
-
-    A cell that is not measured from any donor cannot be taken, unless it is free.
-    """
+    """The measured cells of these rows, each with its best donor, most harmless first; and how many are free."""
     cells: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
         if row.drop is not None:
@@ -165,24 +158,18 @@ class _Search:
         """Take these cells, or as many of them as can be had."""
         if not rows:
             return
-        if self._is_within([*self.taken, *rows]):
-            self.taken += rows
-            self._tell(len(rows))
-        elif len(rows) == 1:
-            self._tell(1)
-        else:
+        _, drop = self.measured([*self.taken, *rows])
+        is_within = drop.high is not None and drop.high < self._result.tolerance
+        if not is_within and len(rows) > 1:
             half = len(rows) // 2
             self.take(rows[:half])
             self.take(rows[half:])
-
-    def _tell(self, decided: int) -> None:
-        self._decided += decided
+            return
+        if is_within:
+            self.taken += rows
+        self._decided += len(rows)
         if self._progress:
             self._progress(self._decided, self._cells)
-
-    def _is_within(self, rows: Sequence[Row]) -> bool:
-        _, drop = self.measured(rows)
-        return drop.high is not None and drop.high < self._result.tolerance
 
     def measured(self, rows: Sequence[Row]) -> tuple[float, Interval]:
         """Score and drop of the recipient with all these cells swapped; an infinite drop where it fails."""
@@ -198,13 +185,11 @@ class _Search:
     def _statistics(self, rows: Sequence[Row]) -> np.ndarray | None:
         """By one plain forward pass over all samples; None where the outputs are no numbers."""
         self.evaluations += 1
-        with self._engine.swaps.holding(self._values(rows)):
+        swaps = self._engine.swaps
+        taken = {name: value for row in rows for name, value in swaps.taken(row.tensors, row.donor).items()}
+        with swaps.holding(taken):
             measured = self._engine.task.measure()
         return None if measured.fault else measured.statistics[self._result.metric]
-
-    def _values(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        swaps = self._engine.swaps
-        return {name: value for row in rows for name, value in swaps.taken(row.tensors, row.donor).items()}
 
 
 def commands(choice: Choice, out: str) -> list[str]:
@@ -222,3 +207,24 @@ def commands(choice: Choice, out: str) -> list[str]:
         lines.append(joined([*words, *taken.flags(), "-o", target]))
         last = target
     return lines
+
+
+def _own_names(checkpoint: Checkpoint) -> dict[str, str]:
+    """What each tensor is called in its file: other than in the model, under whose names a sweep works."""
+    old = {new: old for old, new in checkpoint.renames.items()}
+    return {name: old.get(name, name) for name in checkpoint}
+
+
+def map_flags(donor: Mapping[str, str], recipient: Mapping[str, str], names: Iterable[str]) -> tuple[str, ...]:
+    """The flags under which `transplant` finds these tensors of two files by itself; both map the model's names.
+
+    >>> map_flags({"w": "net.w"}, {"w": "module.w"}, ["w"]), map_flags({"w": "net.w", "v": "v"}, {"w": "w"}, ["w"])
+    ((), ('--map', 'net.w=w'))
+    """
+    names_of = correspondence(donor.values(), frozenset(recipient.values())).names
+    pairs = [(donor[name], recipient[name]) for name in names]
+    if all(names_of.get(ours, ours) == theirs for ours, theirs in pairs):
+        return ()
+    return tuple(
+        word for ours, theirs in pairs if ours != theirs for word in ("--map", f"{glob.escape(ours)}={theirs}")
+    )

@@ -1,37 +1,81 @@
-"""The two sides of a sweep under the names of the model that is scored."""
+"""The two sides of a sweep: its checkpoints opened, and brought under comparable names, then the model's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import MismatchError, listing
-from ckptswap.renaming import aligned_with
-from ckptswap.sweep.donors import MADE, open_donor
-from ckptswap.task.fit import tensors_of
-from ckptswap.task.models.hf_names import as_loaded
-from ckptswap.task.task import Loaded, Task
+from ckptswap.formats import open_checkpoint
+from ckptswap.hints import names_apart
+from ckptswap.renaming import aligned_with, parse_rules, sides_matched
+from ckptswap.scoring.scorer import Scorer
+from ckptswap.sweep.donors import MADE, is_file, open_donor
+from ckptswap.sweep.spec import SweepSpec
+from ckptswap.task import TaskSpec
+from ckptswap.task.task import Task
 from ckptswap.task.weights import check_fit, refuse_contradictions, state_of
-from ckptswap.ties import Ties, ties_of
+from ckptswap.ties import ties_of
 from ckptswap.twins import with_twins
+
+Convert = Callable[[Checkpoint], tuple[Checkpoint, str | None]]
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The donors (files under comparable names, words for those that are made) and the recipient.
+
+    `notes` say what was done to names unasked, `hints` which flags would bring names together.
+    """
+
+    donors: tuple[Checkpoint | str, ...]
+    recipient: Checkpoint
+    notes: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+
+
+def open_sides(spec: SweepSpec, stack: ExitStack, opened: Mapping[str, Checkpoint]) -> Sides:
+    """Open what the spec names, but for what is `opened` already under these names; the stack closes it.
+
+    Raises what opening raises, and `UsageError` for a rule or prefix that fits no name.
+    """
+    recipient = opened.get(spec.recipient) or stack.enter_context(open_checkpoint(spec.recipient))
+    donors = tuple(dict.fromkeys(spec.donors))
+    paths = [text for text in donors if text in opened or is_file(text)]
+    files = [
+        opened[path] if path in opened else stack.enter_context(open_donor(path, recipient, spec.task))
+        for path in paths
+    ]
+    is_told = spec.map or spec.map_file or spec.strip_prefix
+    hints = [] if is_told else [hint for file in files if (hint := names_apart(file, recipient))]
+    rules = parse_rules(spec.map, spec.map_file)
+    recipient, files, notes = sides_matched(recipient, files, rules, spec.strip_prefix)
+    named = dict(zip(paths, files, strict=True))
+    return Sides(tuple(named.get(text, text) for text in donors), recipient, tuple(notes), tuple(hints))
 
 
 def named_alike(
-    donors: Iterable[Checkpoint | str], loaded: Loaded
+    donors: Iterable[Checkpoint | str],
+    recipient: Checkpoint,
+    names: Collection[str],
+    whose: str,
+    task: TaskSpec,
+    convert: Convert = lambda donor: (donor, None),
 ) -> tuple[tuple[Checkpoint, ...], tuple[str, ...]]:
-    """The donors under the model's names, and what was taken off their own.
+    """The donors under these names (of the model, or of the recipient), and what was taken off their own.
 
     Those that are made from the recipient are given as words, and made here, when it has these names too.
+    `convert` gives a donor as the model's library would load it, and what that changed.
     """
-    names = tensors_of(loaded.model.state_dict())
-    given = [
-        open_donor(donor, loaded.fit.taken, loaded.spec) if isinstance(donor, str) else donor for donor in donors
-    ]
-    loaded_as = [as_loaded(loaded.model, donor) for donor in given]
-    aligned = [aligned_with(donor, names, "the model") for donor, _ in loaded_as]
-    sentences = [what for pair in zip(loaded_as, aligned, strict=True) for _, what in pair]
+    given = [open_donor(donor, recipient, task) if isinstance(donor, str) else donor for donor in donors]
+    converted = [convert(donor) for donor in given]
+    aligned = [aligned_with(donor, names, whose) for donor, _ in converted]
+    sentences = [what for pair in zip(converted, aligned, strict=True) for _, what in pair]
     return tuple(donor for donor, _ in aligned), tuple(what for what in sentences if what)
 
 
@@ -46,14 +90,12 @@ def as_in_model(
     ties = ties_of(state_of(model))
     recipient = recipient.tied(ties)
     known = recipient.ties.joined(ties)
-    return tuple(_one_valued(with_twins(donor, known), known) for donor in donors), recipient
 
+    def one_valued(donor: Checkpoint) -> Checkpoint:
+        firsts = {name: group[0] for group in known.among(donor).same for name in group[1:]}
+        return donor.also_named(firsts) if donor.format == MADE else donor
 
-def _one_valued(donor: Checkpoint, ties: Ties) -> Checkpoint:
-    if donor.format != MADE:
-        return donor
-    firsts = {name: group[0] for group in (ties.among(donor).same) for name in group[1:]}
-    return donor.also_named(firsts)
+    return tuple(one_valued(with_twins(donor, known)) for donor in donors), recipient
 
 
 def misfit_of(task: Task, donor: Checkpoint) -> str | None:
@@ -66,8 +108,17 @@ def misfit_of(task: Task, donor: Checkpoint) -> str | None:
     return f"{donor.path} lacks tensors of the model ({listing(fit.kept)})" if fit.kept else None
 
 
-def said_of_names(recipient: Checkpoint) -> list[str]:
-    """That several names have one row, once for all."""
-    return (
-        [f"{recipient.path}: {recipient.ties}: each is swapped as one, under all names"] if recipient.ties else []
-    )
+def conditions(scorer: Scorer, donors: Sequence[Checkpoint], recipient: Checkpoint) -> dict[str, Any]:
+    """All that decides scores, by content, as a JSON object: the key under which a run's scores may be used again.
+
+    Its parts' names are fit for an error message. Tolerance, selection and ways of splitting are not among them:
+    these only decide which scores are wanted, and how they are read.
+    """
+    hashes, renames = [donor.sha256() for donor in donors], [dict(donor.renames) for donor in donors]
+    return {
+        "donor": hashes if len(donors) > 1 else hashes[0],
+        "recipient": recipient.sha256(),
+        "names": {"donor": renames if len(donors) > 1 else renames[0], "recipient": dict(recipient.renames)},
+        **scorer.identity(),
+        "exactness": scorer.exactness,
+    }

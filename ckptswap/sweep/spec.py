@@ -1,13 +1,13 @@
 """What a sweep is told, as pure data: `SweepSpec` says what is scored, `RunOptions` how and how far.
 
-The command line is made of the same fields. A field's metadata has what a flag needs: `help`, `metavar`, `flag`
-where it is called otherwise, `least` for a number, and `parse` where its text is more than its value; choices are
-those of its type.
+The command line is made of the same fields (`records.option`). `SweepSource` is what it takes to build a sweep's
+engine again, elsewhere or later.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,10 +15,12 @@ from decimal import Decimal
 from numbers import Real
 from typing import Any, Literal
 
+from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import UsageError
 from ckptswap.records import option, refuse_odd_options
-from ckptswap.scoring.calibration import Calibration
+from ckptswap.scoring.variant import Calibration
 from ckptswap.selection import Selection
+from ckptswap.sweep.donors import MADE
 from ckptswap.sweep.plan import By
 from ckptswap.sweep.race import RaceRules
 from ckptswap.sweep.result import Mode
@@ -27,7 +29,6 @@ from ckptswap.task.spec import TaskSpec
 CELLS: By = ("layer", "kind")
 EngineName = Literal["auto", "replay", "full"]
 ScreenName = Literal["rmse", "gradient"]
-CONFIDENCE = 0.95
 MOST_POINTS = 1000
 """Of a path."""
 
@@ -86,12 +87,9 @@ def _between(alphas: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def checked_tolerance(value: float | None) -> float | None:
-    """A drop's limit as it may be given, None where it is not; a NaN would lie in no range, and pass any test.
+    """A drop's limit as it may be given, or None. Raises `UsageError` unless it is a finite number of 0 or more.
 
-    Raises `UsageError` for what is not a finite number, or below 0.
-
-    >>> import numpy as np
-    >>> checked_tolerance(np.float32(0.5)), checked_tolerance(None)
+    >>> checked_tolerance(0.5), checked_tolerance(None)
     (0.5, None)
     >>> checked_tolerance(-1)
     Traceback (most recent call last):
@@ -109,10 +107,8 @@ class SweepSpec:
     """What is scored: which parts of which donors in which recipient, on what task.
 
     `donors` and `recipient` are paths, or the words by which a donor is made (`sweep.donors`); what is open
-    already goes by any name (`runner.open_sides`). `by` are the ways of splitting the selection, each a table of
-    its own. `mode` says what a part takes from the donor, `alphas` which points of the path to it are scored
-    beside it, `calibration` on what batch norm's statistics are estimated anew beside it. `map`, `map_file` and
-    `strip_prefix` bring names together. What `selection` excludes need not fit the model.
+    already goes by any name. `calibration`: on what batch norm's statistics are estimated anew beside the cells.
+    `map`, `map_file` and `strip_prefix` bring names together. What `selection` excludes need not fit the model.
 
     >>> from ckptswap.records import from_json, to_json
     >>> spec = SweepSpec(("a.pt",), "b.pt", TaskSpec(threads=1), by=(("kind",),))
@@ -169,12 +165,9 @@ class SweepSpec:
 class RunOptions:
     """How and how far a sweep is run: in which folder, for what, and where.
 
-    `run` is the folder (default: `runs/KEY`). `fresh` sets an old journal aside, `repair` leaves damaged lines out
-    of it, and writes a damaged plan anew. `top` races for so many worst drops of each split by the first metric,
-    with this `confidence` and ties within `epsilon` aside. `executor` is the name of a registered one (default:
-    here; with `jobs` in processes), to which `slurm` and `ray_address` are told. `command` is what the user typed,
-    which the folder remembers; `samples` says whether it keeps pictures of the samples that are hit worst. Raises
-    `UsageError` for values that make no sense.
+    `executor` is the name of a registered one (default: here; with `jobs` in processes). `command` is what the
+    user typed, which the folder remembers; `samples` says whether it keeps pictures of the samples that are hit
+    worst. Raises `UsageError` for values that make no sense.
 
     >>> RunOptions(confidence=0.9)
     Traceback (most recent call last):
@@ -236,8 +229,39 @@ class RunOptions:
     def race_rules(self, epsilon: float) -> RaceRules:
         """The rules of the race that is asked for, drops within `epsilon` tied unless the options say how near."""
         assert self.top is not None
-        confidence = CONFIDENCE if self.confidence is None else self.confidence
+        confidence = 0.95 if self.confidence is None else self.confidence
         return RaceRules(self.top, confidence, epsilon if self.epsilon is None else self.epsilon)
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A checkpoint as a worker opens it: its absolute path, or the word that makes it; its names → ours."""
+
+    path: str
+    renames: Mapping[str, str]
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> SourceFile:
+        """The file of an open checkpoint."""
+        path = checkpoint.path if checkpoint.format == MADE else os.path.abspath(checkpoint.path)
+        return cls(path, dict(checkpoint.renames))
+
+
+@dataclass(frozen=True)
+class SweepSource:
+    """A sweep's spec, and where it was told it.
+
+    `key` is the hash of the conditions, and `calibrated_on` the fingerprint of the calibration, that it must give
+    again. `places` is where Python looks for the user's modules, `cwd` what relative paths start from.
+    """
+
+    spec: SweepSpec
+    key: str
+    donors: tuple[SourceFile, ...]
+    recipient: SourceFile
+    cwd: str
+    places: tuple[str, ...]
+    calibrated_on: str | None = None
 
 
 def calibration_of(batches: int | None, data: str | None, args: Mapping[str, Any]) -> Calibration | None:

@@ -75,18 +75,18 @@ def _few_notes(run: ScoredRun, drops: Mapping[str, RowIntervals], tolerance: flo
     if not open_:
         return
     alike = ", or alike in all but as few" if any(row.few and row.few.common for row in open_) else ""
-    open_words = (
-        f"{len(open_)} rows moved in fewer than {LEAST_MOVED} groups{alike}, which does not prove that more would "
-        "not: an exact bound leaves them undecided"
-    )
     told = [row.few.groups_that_tell(tolerance, row.error) for row in open_ if row.few]
     least = min((groups for groups in told if groups is not None), default=None)
     if least is not None:
-        yield f"{open_words}; {least:,} groups or more would tell"
+        outlook = f"{least:,} groups or more would tell"
     elif any(row.few and row.few.is_bounded for row in open_):
-        yield f"{open_words}; their reasons say how large a drop may be"
+        outlook = "their reasons say how large a drop may be"
     else:
-        yield f"{open_words}; one group's loss in {run.metric.name} has no bound, so that no number would tell"
+        outlook = f"one group's loss in {run.metric.name} has no bound, so that no number would tell"
+    yield (
+        f"{len(open_)} rows moved in fewer than {LEAST_MOVED} groups{alike}, which does not prove that more would "
+        f"not: an exact bound leaves them undecided; {outlook}"
+    )
 
 
 def _beside_notes(run: ScoredRun) -> Iterator[str]:
@@ -101,8 +101,8 @@ def _beside_notes(run: ScoredRun) -> Iterator[str]:
 
 
 def _race_notes(run: ScoredRun) -> Iterator[str]:
-    race = run.race
-    if race is None:
+    race, rules = run.race, run.race_rules
+    if race is None or rules is None:
         return
     sure = f"at {race.confidence:.0%} confidence, drops within {race.epsilon:.4g} counting as tied"
     for split in run.races:
@@ -112,7 +112,7 @@ def _race_notes(run: ScoredRun) -> Iterator[str]:
             yield f"{what}: decided {sure}, on {share}"
         else:
             yield f"{what}: {int((~now.outside).sum())} rows are still in it, on {share} so far"
-    if race.rules_for(run.scores).ceiling is None:
+    if rules.ceiling is None:
         yield f"one sample's {race.metric} has no bound, so that the race's confidence is not guaranteed"
 
 

@@ -33,7 +33,7 @@ def worst_samples(scorer: FullScorer, run: ScoredRun) -> Iterator[Hit]:
     Raises what `Task.forward` raises.
     """
     task = scorer.task
-    if not _may_be_shown(task):
+    if task.metrics[0].compares is None or getattr(task.first_inputs(), "ndim", 0) != 4:
         return
     wanted = [(cell, *hit) for cell in _worst_cells(run) for hit in _worst_hits(run, cell)]
     numbers = {place: number for number, places in enumerate(run.scores.walk) for place in places.tolist()}
@@ -50,7 +50,8 @@ def worst_samples(scorer: FullScorer, run: ScoredRun) -> Iterator[Hit]:
 
 def _worst_cells(run: ScoredRun) -> list[Cell]:
     """Of the finest split, those with the largest drops on all samples, each variant once."""
-    scored = [cell for cell in run.plan.cells if run.is_scored(cell) and not _is_partly(run, cell)]
+    measured = (cell for cell in run.plan.cells if run.is_scored(cell))
+    scored = [cell for cell in measured if run.scores.done(cell.variant) == run.scores.samples]
     finest = max(map(_depth, scored), default=0)
     cells = {cell.variant: cell for cell in scored if _depth(cell) == finest}
     return sorted(cells.values(), key=lambda cell: -_drops(run, cell).mean())[:CELLS]
@@ -58,10 +59,6 @@ def _worst_cells(run: ScoredRun) -> list[Cell]:
 
 def _depth(cell: Cell) -> int:
     return sum(part is not None for part in (cell.layer, cell.kind))
-
-
-def _is_partly(run: ScoredRun, cell: Cell) -> bool:
-    return run.scores.done(cell.variant) < run.scores.samples
 
 
 def _by_sample(run: ScoredRun, variant: str) -> np.ndarray:
@@ -80,14 +77,6 @@ def _worst_hits(run: ScoredRun, cell: Cell) -> list[tuple[int, float, float, flo
     drops = np.where(np.isfinite(drops), drops, 0.0)
     worst = [int(at) for at in np.argsort(-drops, kind="stable")[:EACH] if drops[at] > 0]
     return [(at, float(before[at]), float(after[at]), float(drops[at])) for at in worst]
-
-
-# Pictures --------------------------------------------------------------------------------------------------------
-
-
-def _may_be_shown(task: Task) -> bool:
-    """Whether inputs are images and the score compares what may be pictures too."""
-    return task.metrics[0].compares is not None and getattr(task.first_inputs(), "ndim", 0) == 4
 
 
 def _are_pictures(task: Task, output: Tensor, targets: Tensor) -> bool:
@@ -119,53 +108,36 @@ def _drawn(
 
 
 def _pictures(task: Task, given: Tensor, truth: Tensor, baseline: Tensor, variant: Tensor) -> dict[str, str]:
-    if task.metrics[0].compares == "classes":
-        probability = task.spec.output == "probability"
-        masks = {"truth": _values(truth)} | {
-            name: _classes(_values(output), probability)
-            for name, output in (("baseline", baseline), ("variant", variant))
-        }
-        drawn = {name: _coloured(mask.reshape(mask.shape[-2:])) for name, mask in masks.items()}
-    else:
-        low, high = _range(_values(truth))
-        images = {"truth": truth, "baseline": baseline, "variant": variant}
-        drawn = {name: _image(_values(image), low, high) for name, image in images.items()}
-    return {
-        "input": _png(_image(_values(given), *_range(_values(given)))),
-        **{k: _png(v) for k, v in drawn.items()},
+    own = given.detach().cpu().float().numpy()
+    images = {
+        name: tensor.detach().cpu().float().numpy()
+        for name, tensor in (("truth", truth), ("baseline", baseline), ("variant", variant))
     }
+    if task.metrics[0].compares == "classes":
+        cut = 0.5 if task.spec.output == "probability" else 0.0
+        masks = {name: image if name == "truth" else _classes(image, cut) for name, image in images.items()}
+        ids = {name: mask.reshape(mask.shape[-2:]).astype(int) for name, mask in masks.items()}
+        again = len(_PALETTE) - 1
+        colours = np.array(_PALETTE, np.uint8)
+        drawn = {name: colours[np.where(of <= 0, 0, (of - 1) % again + 1)] for name, of in ids.items()}
+    else:
+        drawn = {name: _image(image, images["truth"]) for name, image in images.items()}
+    return {"input": _png(_image(own, own)), **{name: _png(pixels) for name, pixels in drawn.items()}}
 
 
-def _values(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().float().numpy()
+def _classes(scores: np.ndarray, cut: float) -> np.ndarray:
+    """(C, H, W) → class ids (H, W), as the metric takes them."""
+    scores = scores[None] if scores.ndim == 2 else scores
+    return (scores[0] > cut).astype(int) if len(scores) == 1 else scores.argmax(axis=0)
 
 
-def _classes(scores: np.ndarray, probability: bool) -> np.ndarray:
-    """(C, H, W) → class ids (H, W), as the metric takes them: one channel by a cut, several by the greatest."""
-    if scores.ndim == 2:
-        scores = scores[None]
-    if len(scores) == 1:
-        return (scores[0] > (0.5 if probability else 0.0)).astype(int)
-    return scores.argmax(axis=0)
-
-
-def _range(values: np.ndarray) -> tuple[float, float]:
-    return float(values.min()), float(values.max())
-
-
-def _image(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """(C, H, W) or (H, W) → (H, W) or (H, W, 3) uint8; of other numbers of channels the first."""
-    values = values[None] if values.ndim == 2 else values
+def _image(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """(C, H, W) or (H, W) → (H, W) or (H, W, 3) uint8, scaled by the least and the greatest value of `scale`; of
+    other numbers of channels the first."""
+    values, low, high = values[None] if values.ndim == 2 else values, float(scale.min()), float(scale.max())
     scaled = np.clip((values - low) / ((high - low) or 1.0), 0, 1)
     bytes_ = np.round(255 * np.nan_to_num(scaled)).astype(np.uint8)
     return bytes_.transpose(1, 2, 0) if len(bytes_) == 3 else bytes_[0]
-
-
-def _coloured(mask: np.ndarray) -> np.ndarray:
-    """Class ids (H, W) → (H, W, 3) uint8."""
-    ids = mask.astype(int)
-    around = len(_PALETTE) - 1
-    return np.array(_PALETTE, np.uint8)[np.where(ids <= 0, 0, (ids - 1) % around + 1)]
 
 
 def _png(pixels: np.ndarray) -> str:

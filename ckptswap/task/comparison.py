@@ -7,9 +7,7 @@ from itertools import combinations
 from typing import Any
 
 from ckptswap.errors import TaskError
-from ckptswap.statistics import intervals, totals
-from ckptswap.statistics.comparison import Comparison, Difference
-from ckptswap.statistics.intervals import Interval
+from ckptswap.statistics import Comparison, Difference, Interval, intervals, totals
 from ckptswap.task.evaluate import Evaluation, Scored
 from ckptswap.task.metrics import Metric
 

@@ -98,7 +98,8 @@ def fit_of(state: State, checkpoint: Checkpoint) -> Fit:
     which may also be missing.
     """
     checkpoint, said = aligned_with(checkpoint, state, "the model")
-    there = set(ties_of(state).closed_twins(checkpoint))
+    ties = ties_of(state)
+    there = {twin for name in checkpoint for twin in ties.twins(name)}
     unlike = {name: _unlike(checkpoint[name], state[name]) for name in state if name in checkpoint}
     return Fit(
         entries_of(state),

@@ -21,13 +21,12 @@ from ckptswap.errors import ModelError
 from ckptswap.executors.pool import worker_spec_of
 from ckptswap.executors.worker_spec import read_worker_spec
 from ckptswap.records import from_json
-from ckptswap.scoring.calibration import Calibration
 from ckptswap.scoring.replay import scorer_of
-from ckptswap.scoring.variant import Variant
+from ckptswap.scoring.variant import Calibration, Variant
 from ckptswap.sweep.donors import open_donor
 from ckptswap.sweep.rebuild import rebuilt, variants_of
 from ckptswap.sweep.select import commands, select
-from ckptswap.sweep.source import SweepSource
+from ckptswap.sweep.spec import SweepSource
 from ckptswap.task import load_task
 
 NETWORKS = ["Head", "Alias", "Buffers", "Biases", "Views"]

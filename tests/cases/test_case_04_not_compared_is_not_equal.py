@@ -22,7 +22,7 @@ from jsonschema import Draft202012Validator
 import ckptswap as cs
 from ckptswap.errors import FormatError
 from ckptswap.formats import open_checkpoint
-from ckptswap.formats.unread import DEPTH_MOST, unread
+from ckptswap.formats.state_dict import DEPTH_MOST, unread
 
 torch = pytest.importorskip("torch")
 

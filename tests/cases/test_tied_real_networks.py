@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from plain import run_file
 from safetensors.torch import load_file, save_file
 from sweeping import prepare, ran
 from torch import Tensor, nn
@@ -111,7 +111,7 @@ def model(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def built(model: str) -> nn.Module:
-    return runpy.run_path("net.py")[model]().eval()
+    return run_file("net.py")[model]().eval()
 
 
 def spec(model: str) -> TaskSpec:
@@ -120,7 +120,7 @@ def spec(model: str) -> TaskSpec:
 
 
 def plain_score(model: str, state: Mapping[str, Tensor]) -> float:
-    net, names, scores = built(model), runpy.run_path("net.py"), []
+    net, names, scores = built(model), run_file("net.py"), []
     net.load_state_dict(dict(state))
     pairs = names[DATA[model]]()
     with torch.no_grad():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from plain import run_file
 from torch import Tensor, nn
 
 from ckptswap.checkpoint import Checkpoint
@@ -213,7 +213,7 @@ def task(model: str, **changed: Any) -> TaskSpec:
 
 def built(model: str) -> nn.Module:
     """A network of its own."""
-    return runpy.run_path("net.py")[model]().eval()
+    return run_file("net.py")[model]().eval()
 
 
 def save_pair(
@@ -247,7 +247,7 @@ def plain_score(
     net.load_state_dict(dict(state))
     if prepare:
         prepare(net)
-    names = runpy.run_path("net.py")
+    names = run_file("net.py")
     pairs, scores = names["images"](), []
     with torch.no_grad():
         for at in range(0, len(pairs), 5):

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import shutil
 from pathlib import Path
 
 import pytest
 from cli_program import SWAP, TASK, good, run, validate
+from once import once
 
-SWEEP = ["sweep", *SWAP, *TASK, "--metric", "iou"]
+pytestmark = pytest.mark.usefixtures("two")
 
 
 @pytest.fixture
-def two(work: Path) -> Path:
-    good(*SWEEP, "--by", "kind", "--run", "one")
-    good("sweep", "--from", "init:3", *SWAP[2:], *TASK, "--metric", "iou", "--by", "kind", "--run", "two")
-    return work
+def two(pair: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pair's folder with two runs, as the current one. Nothing is written to it."""
+
+    def make(place: Path) -> None:
+        shutil.copytree(pair, place / "work")
+        with contextlib.chdir(place / "work"):
+            for name, donor in (("one", SWAP[1]), ("two", "init:3")):
+                good("sweep", "--from", donor, *SWAP[2:], *TASK, "--metric", "iou", "--by", "kind", "--run", name)
+
+    monkeypatch.chdir(once(tmp_path_factory, "compared", make) / "work")
 
 
-def test_two_runs_side_by_side_in_every_format(two: Path) -> None:
+def test_two_runs_side_by_side_in_every_format() -> None:
     table = good("report", "one", "two")
     assert max(map(len, table.out.splitlines())) <= 80
     assert "Ranks' agreement (Kendall)" in table.out
@@ -37,7 +46,7 @@ def test_two_runs_side_by_side_in_every_format(two: Path) -> None:
     assert len(good("report", "one", "two", "--top", 1, "--format", "csv").out.splitlines()) == 2
 
 
-def test_a_run_with_itself_is_one_run(two: Path) -> None:
+def test_a_run_with_itself_is_one_run() -> None:
     assert good("report", "one", "one").out == good("report", "one").out
 
 
@@ -49,7 +58,7 @@ def test_a_run_with_itself_is_one_run(two: Path) -> None:
         (["one", "two", "--metric", "dice"], "dice"),
     ],
 )
-def test_used_wrong_it_says_so(two: Path, words: list[str], said: str) -> None:
+def test_used_wrong_it_says_so(words: list[str], said: str) -> None:
     done = run("report", *words)
     assert (done.code, done.out) == (2, "")
     assert said in done.err

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 
 from ckptswap.checkpoint import Checkpoint
@@ -42,8 +42,7 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def offered(*words: str, **more: str) -> list[str]:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, **more}
+    environment = {**os.environ, "PATH": programs.path(), **more}
     done = subprocess.run(
         ["bash", "-c", ASK, "bash", "ckptswap", *words], capture_output=True, text=True, env=environment
     )

@@ -10,7 +10,7 @@ import pytest
 from cli_program import SWAP, good
 
 from ckptswap.cli import terminal
-from ckptswap.cli.terminal import Meter, progress
+from ckptswap.cli.terminal import Meter
 
 A, B = "init.safetensors", "segment.safetensors"
 WORK = {
@@ -49,7 +49,7 @@ def test_a_bar_appears_after_a_second_and_goes_when_the_work_is_done(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    with contextlib.redirect_stderr(Terminal()) as screen, progress("comparing") as tell:
+    with contextlib.redirect_stderr(Terminal()) as screen, Meter("comparing") as tell:
         tell(1, 10)
         clock.now += 0.9
         tell(2, 10)
@@ -61,11 +61,10 @@ def test_a_bar_appears_after_a_second_and_goes_when_the_work_is_done(
 
 
 def test_elsewhere_it_is_a_line_now_and_then(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    meter = Meter("comparing", " bytes")
-    for done in range(0, 50, 10):
-        meter(done, 100)
-        clock.now += 10
-    meter.close()
+    with Meter("comparing", " bytes") as meter:
+        for done in range(0, 50, 10):
+            meter(done, 100)
+            clock.now += 10
     assert capsys.readouterr().err.splitlines() == [
         "comparing: 20 of 100 bytes, about 80 s left",
         "comparing: 40 of 100 bytes, about 60 s left",
@@ -93,7 +92,7 @@ def test_every_command_that_may_take_long_tells_how_far_it_is(
 def test_what_the_work_tells_of_itself_stands_under_the_bar(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     lines = [f"layer{at} conv.weight +0.{at}" for at in range(5)]
-    with contextlib.redirect_stderr(Terminal()) as screen, progress("sweep") as tell:
+    with contextlib.redirect_stderr(Terminal()) as screen, Meter("sweep") as tell:
         tell(1, 10)
         clock.now += 1.1
         tell(2, 10, below=lines)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+from dataclasses import asdict
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
-from cli_program import draw_scans, good, run, validate
+from cli_program import Done, draw_scans, good, run, validate
+from once import once
 
 from ckptswap.lab import experiment
 from ckptswap.lab.experiment import SCORED_BATCH, Arm, Experiment
@@ -14,25 +19,41 @@ from ckptswap.lab.experiment import SCORED_BATCH, Arm, Experiment
 RUN = ["reproduce", "--data", "scans", "--run", "run", "--jobs", "1"]
 
 
+def small(data: str | None = None) -> Experiment:
+    """One small network."""
+    arms = (Arm("unet", "lab:unet", {"width": 2, "depth": 1}),)
+    return Experiment(arms, seeds=2, steps=4, batch_size=6, data=data)
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
+    """A folder with the images and a whole run, and what it printed."""
+
+    def make(place: Path) -> None:
+        for part, count in (("train", 30), ("test", SCORED_BATCH)):
+            draw_scans(place / "work/scans" / part, count=count, seed=count)
+        with contextlib.chdir(place / "work"), patch.object(experiment, "quick", small):
+            (place / "done.json").write_text(json.dumps(asdict(good(*RUN))), "utf-8")
+
+    place = once(tmp_path_factory, "reproduced-by-command", make)
+    return place / "work", Done(**json.loads((place / "done.json").read_text("utf-8")))
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(reproduced: tuple[Path, Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the images, as the current folder."""
+    shutil.copytree(reproduced[0] / "scans", tmp_path / "scans")
     monkeypatch.chdir(tmp_path)
-    for part, count in (("train", 30), ("test", SCORED_BATCH)):
-        draw_scans(tmp_path / "scans" / part, count=count, seed=count)
-
-    def small(data: str | None = None) -> Experiment:
-        arms = (Arm("unet", "lab:unet", {"width": 2, "depth": 1}),)
-        return Experiment(arms, seeds=2, steps=4, batch_size=6, data=data)
-
     monkeypatch.setattr(experiment, "quick", small)
     return tmp_path
 
 
-def test_from_cost_to_report_and_again(folder: Path) -> None:
+def test_from_cost_to_report_and_again(folder: Path, reproduced: tuple[Path, Done]) -> None:
     planned = good(*RUN, "--dry-run")
     assert "1 network x 2 seeds: 6 trainings of 4 steps, 32 sweeps; about" in planned.out
     assert not (folder / "run").exists()
-    first = good(*RUN)
+    made, first = reproduced
+    shutil.copytree(made / "run", folder / "run")
     assert "6 trainings" in first.err, "the cost is said before the work"
     assert max(map(len, first.out.splitlines())) <= 80
     for words in (
@@ -55,7 +76,11 @@ def test_from_cost_to_report_and_again(folder: Path) -> None:
     assert "7 networks x 5 seeds" in other.out, "--full is another experiment"
 
 
-def test_a_unit_that_fails_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_unit_that_fails_is_named(
+    folder: Path, reproduced: tuple[Path, Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(reproduced[0] / "run", folder / "run")
+    shutil.rmtree(folder / "run/unet/seed-1")
     from ckptswap.errors import TaskError
     from ckptswap.lab import train as room
 

@@ -24,7 +24,7 @@ import pytest
 from ckptswap.scoring.scorer import Block
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import Journal, journal_files, key_of, read_blocks
-from ckptswap.sweep.run_folder.names import JOURNAL, LOCK
+from ckptswap.sweep.run_folder.plain import JOURNAL, LOCK
 
 
 def said(folder: Path, run: str) -> str:

@@ -13,8 +13,8 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FileError
 from ckptswap.formats import write_checkpoint
 from ckptswap.sweep.run_folder.folder import RunFolder
-from ckptswap.sweep.run_folder.names import JOURNAL, LOCK, SPECS
 from ckptswap.sweep.run_folder.overwrite import is_export, refuse_occupied, refuse_precious
+from ckptswap.sweep.run_folder.plain import JOURNAL, LOCK, SPECS
 
 PLAN, SAMPLES = RunFolder("").plan_path.name, RunFolder("").samples_path.name
 

@@ -15,10 +15,11 @@ from format_samples import legacy_bytes, npy_bytes, tensor_pickle, torch_bytes, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ckptswap import registry
 from ckptswap.checkpoint import Checkpoint, checked_bytes
 from ckptswap.errors import FileError, FormatError
 from ckptswap.formats import open_checkpoint, write_checkpoint
-from ckptswap.formats.opening import HEAD, formats
+from ckptswap.formats.opening import HEAD
 from ckptswap.storage import MemoryFile
 from ckptswap.sweep.run_folder.overwrite import refuse_precious
 
@@ -34,7 +35,7 @@ KINDS = {"safetensors": "safetensors", "npz": "zip", "torch": "zip", "torch lega
 def kind_of(raw: bytes) -> str | None:
     """What the first format that claims a file is made of."""
     file = MemoryFile(raw)
-    return next((KINDS[known.name] for known in formats() if known.claims(raw[:HEAD], file)), None)
+    return next((KINDS[known.name] for known in registry.every("formats") if known.claims(raw[:HEAD], file)), None)
 
 
 def sound(length: int) -> bytes:
@@ -74,9 +75,9 @@ def test_a_header_that_begins_like_a_zip_has_no_checksums_to_read(tmp_path: Path
 @pytest.mark.parametrize("wanted", [640, 896, 1152, 1408])
 def test_what_we_write_is_what_we_read(wanted: int, tmp_path: Path) -> None:
     """Metadata fills the header up to a length that used to be called a pickle."""
-    checkpoint = Checkpoint.from_arrays({"w": np.arange(2.0)})
     for room in range(wanted):
-        path = write_checkpoint(checkpoint, tmp_path / "a.safetensors", metadata={"m": "x" * room}, force=True)
+        checkpoint = Checkpoint.from_arrays({"w": np.arange(2.0)}, metadata={"m": "x" * room})
+        path = write_checkpoint(checkpoint, tmp_path / "a.safetensors", force=True)
         if path.read_bytes()[:8] == struct.pack("<Q", wanted):
             break
     else:

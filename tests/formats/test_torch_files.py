@@ -14,7 +14,8 @@ from format_samples import convert
 
 from ckptswap import registry
 from ckptswap.errors import FormatError
-from ckptswap.formats import common_prefix, open_checkpoint
+from ckptswap.formats import open_checkpoint
+from ckptswap.wrappers import common_prefix
 
 torch = pytest.importorskip("torch")
 BASE = torch.arange(48.0).reshape(2, 4, 6)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from ckptswap.lab.findings import findings
-from ckptswap.statistics.intervals import Interval
+from ckptswap.statistics import Interval
 from ckptswap.sweep.result import Finding, Row, SweepResult
 
 TOLERANCE = 0.01

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -83,8 +84,21 @@ def test_what_is_kept_is_what_was_read(empty_cache: Path, monkeypatch: pytest.Mo
     assert masks_again.dtype == masks.dtype
 
 
+@pytest.fixture(scope="module")
+def templates() -> tuple[np.ndarray, np.ndarray]:
+    """What nilearn takes seconds to read."""
+    return data._templates()
+
+
+@pytest.fixture
+def reading(templates: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """The templates as if they were read, which is counted."""
+    monkeypatch.setattr(data, "_templates", Mock(return_value=templates))
+    return data._templates
+
+
 @pytest.mark.parametrize("damaged", [b"", b"PK\x03\x04", b"no archive"])
-def test_a_damaged_cache_is_made_anew(empty_cache: Path, damaged: bytes) -> None:
+def test_a_damaged_cache_is_made_anew(empty_cache: Path, reading: Mock, damaged: bytes) -> None:
     images, masks = data._volume.__wrapped__()
     (kept,) = empty_cache.iterdir()
     whole = kept.read_bytes()
@@ -93,14 +107,17 @@ def test_a_damaged_cache_is_made_anew(empty_cache: Path, damaged: bytes) -> None
         again, masks_again = data._volume.__wrapped__()
         assert np.array_equal(again, images)
         assert np.array_equal(masks_again, masks)
+    assert reading.call_count == 4
 
 
 def test_without_a_place_for_a_cache_the_data_are_read_each_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, reading: Mock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert data._volume.__wrapped__()[0].shape[1:] == (96, 96)
+    for times in (1, 2):
+        assert data._volume.__wrapped__()[0].shape[1:] == (96, 96)
+        assert reading.call_count == times
 
 
 def test_another_nilearn_has_another_file(monkeypatch: pytest.MonkeyPatch) -> None:

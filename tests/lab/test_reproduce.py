@@ -169,8 +169,24 @@ def stopping_at(place: str | None) -> dict[str, Any]:
     return {"progress": tell, "stop": stop}
 
 
+def without(done: Path, run: Path, *parts: str) -> None:
+    """Copy an experiment but for these files and folders: what is there is not done again, and takes no time."""
+    shutil.copytree(done, run)
+    for part in parts:
+        path = run / "unet" / part
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def test_interrupted_anywhere_it_continues_to_the_same_numbers(discs: Path, done: Path, tmp_path: Path) -> None:
-    """In a training, in a sweep, and in a sweep of the second unit."""
+    """In a training, in a sweep, and in a sweep of the second unit; after each there is more to be done."""
+    trainings = [f"seed-0/{name}.safetensors" for name in ("shared", "independent")]
+    sweeps = [f"seed-{seed}/{init}/{name}" for seed, init, name in (
+        (0, "shared", "cells"), (0, "independent", "kinds"), (0, "independent", "prefix"), (1, "shared", "back"),
+        (1, "independent", "affine"))]  # fmt: skip
+    without(done, tmp_path / "run", *trainings, *sweeps)
     for place in ("unet/seed-0: shared, step 40", "unet/seed-0: independent kinds", "unet/seed-1: shared back"):
         with pytest.raises(Stopped):
             reproduce(small(discs), tmp_path / "run", known=PRICE, **stopping_at(place))
@@ -189,6 +205,9 @@ def test_an_unfinished_sweep_is_not_read(discs: Path, done: Path, tmp_path: Path
 
 
 def test_two_workers_find_what_one_finds(discs: Path, done: Path, tmp_path: Path) -> None:
+    """Each trains a network and sweeps its pair."""
+    pairs = ("seed-0/shared", "seed-1/independent")
+    without(done, tmp_path / "run", *pairs, *(f"{pair}.safetensors" for pair in pairs))
     told: list[tuple[float, float, str]] = []
     outcome = reproduce(
         small(discs),
@@ -276,7 +295,10 @@ def test_a_damaged_settings_file_is_refused(discs: Path, tmp_path: Path, text: s
         reproduce(small(discs), tmp_path, known=PRICE)
 
 
-def test_a_unit_that_fails_leaves_the_others(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_unit_that_fails_leaves_the_others(
+    discs: Path, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(done, tmp_path / "run", "seed-0", "seed-1/shared.safetensors", "seed-1/shared/kinds")
     train = training_room.train
 
     def failing(spec: object, out: Path, **how: object) -> object:
@@ -305,9 +327,6 @@ class Dying:
         self.spec = spec
         return self
 
-    def reattach(self, folder: Path) -> None:
-        return None
-
     def begin(self, shards: Any) -> None:
         for shard in shards:
             self.lives += 1
@@ -329,13 +348,13 @@ class Dying:
 def test_a_worker_that_dies_at_one_place_is_given_up(discs: Path, tmp_path: Path) -> None:
     spec, cluster = units_spec(small(discs, seeds=1), tmp_path, [PRICE.prices["unet"]]), Dying()
     with pytest.raises(RunError, match="died 4 times"):
-        WorkerPool(cluster, 2).do(spec, UnitWatcher(spec, lambda *news: None, Stop()))
+        WorkerPool(cluster.submit, 2).do(spec, UnitWatcher(spec, lambda *news: None, Stop()))
 
 
 def test_a_unit_of_which_nothing_is_heard_is_not_done(
     discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "_pool", lambda workers: WorkerPool(Dying(None), 1))
+    monkeypatch.setattr(room, "_pool", lambda workers: WorkerPool(Dying(None).submit, 1))
     outcome = reproduce(small(discs), tmp_path / "run", known=PRICE)
     assert set(outcome.failed) == {"unet/seed-0", "unet/seed-1"}
     assert "without a word" in outcome.failed["unet/seed-0"]

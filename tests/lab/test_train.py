@@ -16,7 +16,8 @@ from PIL import Image
 from ckptswap.errors import CkptswapError, DataError, FileError, ModelError, TaskError, UsageError
 from ckptswap.formats import open_checkpoint
 from ckptswap.lab import data
-from ckptswap.lab.train import TrainSpec, load_samples, soft_dice_loss, train
+from ckptswap.lab.train import load_samples, soft_dice_loss, train
+from ckptswap.lab.trainspec import TrainSpec
 
 SMALL = TrainSpec(
     "segment", model_args={"width": 2, "depth": 1}, data="lab:tiny", steps=3, batch_size=2, threads=1

@@ -8,10 +8,9 @@ from typing import Any
 
 from rich.text import Text
 
-from ckptswap.report.findings import finding_lines
 from ckptswap.report.heatmap import heat_lines
-from ckptswap.report.kinds import kind_lines
 from ckptswap.report.layout import render
+from ckptswap.report.screen import finding_lines, kind_lines
 from ckptswap.report.text import Style
 from ckptswap.sweep.result import Finding, Row, SweepResult
 

@@ -17,14 +17,13 @@ from report_samples import findings_text, heatmap, kind_summary
 from rich.cells import cell_len
 
 from ckptswap.report.checkpoint import show_csv, show_md, show_table
-from ckptswap.report.diff import diff_csv, diff_md, diff_table
+from ckptswap.report.diff import diff_csv, diff_md, diff_table, threeway_table
 from ckptswap.report.evaluate import evaluate_csv, evaluate_md, evaluate_table
 from ckptswap.report.explain import explain_table
 from ckptswap.report.plan import plan_table
 from ckptswap.report.screen import sweep_table
 from ckptswap.report.sweep import sweep_csv, sweep_json, sweep_md
 from ckptswap.report.text import Style, dump_json
-from ckptswap.report.threeway import threeway_table
 
 Rename = Callable[[str], str]
 TERMINAL: dict[str, Callable[[Rename, Style], str]] = {

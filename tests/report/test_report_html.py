@@ -16,8 +16,7 @@ import report_samples as samples
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from ckptswap.report.answer import answer
-from ckptswap.report.commands import row_commands
-from ckptswap.report.html import About, sweep_html
+from ckptswap.report.html import About, row_commands, sweep_html
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.provenance import Provenance
 from ckptswap.sweep.result import Barrier, DonorScore, Mode, Point, Recalibrated, Row, SweepResult

@@ -18,16 +18,15 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.diff import diff
 from ckptswap.moments import moments_of
 from ckptswap.report.checkpoint import show_json
-from ckptswap.report.diff import diff_json
+from ckptswap.report.diff import diff_json, threeway_json
 from ckptswap.report.plan import plan_json
 from ckptswap.report.select import select_json
 from ckptswap.report.sweep import sweep_json
 from ckptswap.report.text import dump_json
-from ckptswap.report.threeway import threeway_json
 from ckptswap.report.verify import verify_json
 from ckptswap.scoring.scorer import Cost
 from ckptswap.selection import Selection
-from ckptswap.statistics.intervals import Interval
+from ckptswap.statistics import Interval
 from ckptswap.sweep.plan import make_plan
 from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated
 from ckptswap.sweep.select import Choice

@@ -17,14 +17,12 @@ import pytest
 
 from ckptswap.checkpoint import Checkpoint, overlay
 from ckptswap.errors import ModelError, RunError, UsageError
-from ckptswap.scoring.calibration import Calibration
 from ckptswap.scoring.replay import ReplayScorer, scorer_of
 from ckptswap.scoring.scorer import Block, Cost, Every, Exactness, Layout, Scorer, Wanted
-from ckptswap.scoring.variant import BASELINE, RECIPIENT, Variant
+from ckptswap.scoring.variant import BASELINE, RECIPIENT, Calibration, Variant
 from ckptswap.sweep.analysis import load_result
-from ckptswap.sweep.external import prepare_external
-from ckptswap.sweep.opening import Sides
-from ckptswap.sweep.runner import Sweep
+from ckptswap.sweep.runner import Sweep, prepare_external
+from ckptswap.sweep.sides import Sides
 from ckptswap.sweep.spec import RunOptions, SweepSpec
 from ckptswap.task import TaskSpec, load_task
 
@@ -54,7 +52,7 @@ class Toy:
     exactness: Exactness = "external"
     needs_model = False
     metrics = (Error(),)
-    layout = Layout.whole([at // 2 for at in range(SAMPLES)])
+    layout = Layout(np.arange(SAMPLES) // 2, np.arange(SAMPLES), (np.arange(SAMPLES),))
 
     def __init__(self, donors: Sequence[Checkpoint], recipient: Checkpoint) -> None:
         self._donors, self._recipient, self.notes = donors, recipient, list[str]()

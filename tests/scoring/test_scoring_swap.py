@@ -21,7 +21,7 @@ def test_a_swapped_model_is_the_loaded_one(own: Path, spec: TaskSpec, save, name
     donor, recipient = save(1, "Tied"), save(0, "Tied")
     task = load_task(replace(spec, model=f"{own}:Tied"), recipient)
     swaps, before = Swaps(task.model, donor), bits(task.model)
-    with swaps.swapped(names):
+    with swaps.holding(swaps.taken(names)):
         assert bits(task.model) == bits(plain_network(task, donor, recipient, names))
     assert bits(task.model) == before
 
@@ -31,7 +31,7 @@ def test_nan_bits_of_the_recipient_are_kept(spec: TaskSpec, save) -> None:
     donor, recipient = save(1), save(0, unused__bias=odd[:2], enc__1__bias=odd)
     task = load_task(spec, recipient)
     swaps, before = Swaps(task.model, donor), bits(task.model)
-    with swaps.swapped(["unused.bias", "enc.1.bias"]):
+    with swaps.holding(swaps.taken(["unused.bias", "enc.1.bias"])):
         assert bits(task.model) != before
     assert bits(task.model) == before
 
@@ -43,7 +43,7 @@ def test_an_interrupt_puts_the_recipient_back(spec: TaskSpec, save, error: type[
     swaps, before = Swaps(task.model, donor), bits(task.model)
 
     def work() -> None:
-        with swaps.swapped(["dec.3.bias", "enc.0.weight"]):
+        with swaps.holding(swaps.taken(["dec.3.bias", "enc.0.weight"])):
             assert bits(task.model) != before
             raise error
 
@@ -69,7 +69,10 @@ def test_a_name_that_the_model_lacks(spec: TaskSpec, save) -> None:
     task = load_task(spec, recipient)
     swaps, before = Swaps(task.model, donor), bits(task.model)
     for names in (["nothing"], ["dec.3.bias", "nothing"]):
-        with pytest.raises(MismatchError, match=r"no tensor 'nothing'.*--exclude"), swaps.swapped(names):
+        with (
+            pytest.raises(MismatchError, match=r"no tensor 'nothing'.*--exclude"),
+            swaps.holding(swaps.taken(names)),
+        ):
             pass
     assert bits(task.model) == before
 
@@ -81,6 +84,6 @@ def test_a_donor_of_another_shape(spec: TaskSpec, save, shape: tuple[int, ...]) 
     task = load_task(spec, recipient)
     swaps, before = Swaps(task.model, donor), bits(task.model)
     words = r"dec\.3\.weight: \[.*\] in the donor, \[1, 4, 1, 1\] in the model: leave it out"
-    with pytest.raises(MismatchError, match=words), swaps.swapped(["dec.3.bias", "dec.3.weight"]):
+    with pytest.raises(MismatchError, match=words), swaps.holding(swaps.taken(["dec.3.bias", "dec.3.weight"])):
         pass
     assert bits(task.model) == before

@@ -16,9 +16,8 @@ from sweeping import prepare, ran, sweep
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import DataError, MetricError, UsageError
 from ckptswap.formats import open_checkpoint
-from ckptswap.scoring.calibration import Calibration
 from ckptswap.scoring.recalibration import fingerprint, load_calibration
-from ckptswap.scoring.variant import RECIPIENT
+from ckptswap.scoring.variant import RECIPIENT, Calibration
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.task import TaskSpec, load_task
 from ckptswap.task.data import load_data

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from cli_program import good
 
-from ckptswap.sweep.run_folder.names import JOURNAL
+from ckptswap.sweep.run_folder.plain import JOURNAL
 from ckptswap.sweep.run_folder.sealed import sealed, unsealed
 
 PLAN = "plan.json"

@@ -26,7 +26,7 @@ from ckptswap.scoring.scorer import Block
 from ckptswap.sweep.rebuild import WORK
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import decode, encode
-from ckptswap.sweep.run_folder.secret import SIZE
+from ckptswap.sweep.run_folder.sealed import SIZE
 
 Source = dict[str, Any]
 EVIL = """
@@ -363,8 +363,7 @@ def test_pickles_that_lie_where_slurms_would_are_not_opened(
     states = [{"7_0": ("RUNNING", "ckptswap 000000000000")}, *[{"7_0": ("COMPLETED", "")}] * 9]
     monkeypatch.setattr(slurm, "queue", lambda: states.pop(0) if len(states) > 1 else states[0])
     monkeypatch.setattr(slurm.SlurmHandle, "poll", 0.01)
-    place = slurm.Slurm.__new__(slurm.Slurm)
-    hands, workers = place.reattach(work / "run") or pytest.fail("no job was found")
+    hands, workers = slurm.reattach(work / "run") or pytest.fail("no job was found")
     assert list(workers) == [0]
     endings: dict[int, Any] = {}
     for _ in range(5):

@@ -30,7 +30,7 @@ from ckptswap.sweep.run_folder.journal import (
     repair,
     set_aside,
 )
-from ckptswap.sweep.run_folder.names import JOURNAL
+from ckptswap.sweep.run_folder.plain import JOURNAL
 from ckptswap.sweep.run_folder.sealed import sealed
 
 PLAN = "plan.json"

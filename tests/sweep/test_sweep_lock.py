@@ -13,7 +13,7 @@ import pytest
 from ckptswap.errors import RunError
 from ckptswap.sweep.run_folder import lock as lock_module
 from ckptswap.sweep.run_folder.lock import DEAD, Lock, is_held
-from ckptswap.sweep.run_folder.names import LOCK
+from ckptswap.sweep.run_folder.plain import LOCK
 from ckptswap.sweep.run_folder.sealed import sealed, unsealed
 
 

@@ -16,7 +16,7 @@ from ckptswap.errors import MetricError
 from ckptswap.scoring.full import FullScorer, ModelOutput, scored
 from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.variant import Variant
-from ckptswap.sweep.loop import Alive, everyone, score_missing
+from ckptswap.sweep.loop import Alive, score_missing
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import Journal, key_of
 from ckptswap.task import Task, TaskSpec, load_task
@@ -44,7 +44,13 @@ def engine(task: Task, save) -> FullScorer:
     return scorer_of(task, save(1, "Skip"), save(0, "Skip"))
 
 
-def walked(task: Task, engine: FullScorer, journal: Journal, *variants: Variant, alive: Alive = everyone) -> list:
+def walked(
+    task: Task,
+    engine: FullScorer,
+    journal: Journal,
+    *variants: Variant,
+    alive: Alive = lambda _, variants: variants,
+) -> list:
     """Walks, and gives what was told."""
     told: list = []
     score_missing(engine, variants, journal, told.append, alive)

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import update_bn
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError, RunError, SelectionError, UsageError
 from ckptswap.formats import open_checkpoint
-from ckptswap.scoring.calibration import Calibration
+from ckptswap.scoring.variant import Calibration
 from ckptswap.selection import Selection
 from ckptswap.sweep.analysis import load_result
 from ckptswap.sweep.layers import layer_order

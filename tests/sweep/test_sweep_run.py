@@ -31,7 +31,7 @@ from ckptswap.sweep.progress import Progress
 from ckptswap.sweep.run_folder.blocks import DONOR
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import decode, journal_files
-from ckptswap.sweep.run_folder.names import JOURNAL
+from ckptswap.sweep.run_folder.plain import JOURNAL
 from ckptswap.task import Task, TaskSpec, load_task
 
 BOTH = [("kind",), ("layer", "kind")]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptswap.scoring.scorer import Block
-from ckptswap.sweep.scores import Scores
+from ckptswap.sweep.run_folder.blocks import Scores
 
 WALK = [[3, 1], [0, 2], [4]]
 

@@ -52,9 +52,9 @@ def test_it_says_what_a_sweep_would_work_on(spec: TaskSpec) -> None:
 def test_json_and_table_say_first_what_is_worse_than_nothing(spec: TaskSpec) -> None:
     torch.save({"weight": torch.tensor([90.0, -90.0]).reshape(2, 1, 1, 1), "bias": torch.zeros(2)}, "bad.pt")
     document = explain_json(cs.explain("bad.pt", task=spec))
-    assert document["below_trivial"] == ["iou", "loss"]
+    assert document["below_trivial"] == ["loss"]
     lines = explain_table(document, Style(100)).splitlines()
-    assert lines[0].startswith("iou is ")
+    assert lines[0].startswith("loss is ")
     assert "of a prediction that looks at nothing" in lines[0]
 
 

@@ -1,8 +1,7 @@
 """The folder of a run: the only one who knows what its files are called.
 
 `plan.json` has a checksum, and the mark of the user whose command wrote it (`sealed`). The journal beside it
-holds the scores (`journal`), `samples.json` the samples that were hit worst (`samples`), which are nothing without
-these.
+holds the scores, `samples.json` the samples that were hit worst, which are nothing without these.
 """
 
 from __future__ import annotations
@@ -21,20 +20,19 @@ from ckptswap.errors import RunError, UsageError
 from ckptswap.formats.atomic import write_text
 from ckptswap.records import to_json
 from ckptswap.sweep.run_folder.blocks import Blocks
-from ckptswap.sweep.run_folder.journal import (
-    Journal,
-    JournalTail,
-    journal_files,
-    key_of,
-    read_blocks,
-    repair,
-    set_aside,
-)
+from ckptswap.sweep.run_folder.journal import Journal, journal_files, key_of, read_blocks, repair, set_aside
 from ckptswap.sweep.run_folder.lock import Lock, is_held
-from ckptswap.sweep.run_folder.names import JOURNAL, PLAN, SAMPLES, result_name
-from ckptswap.sweep.run_folder.plain import faults, read_plain, refuse_odd, unused
+from ckptswap.sweep.run_folder.plain import (
+    JOURNAL,
+    PLAN,
+    SAMPLES,
+    faults,
+    read_plain,
+    refuse_odd,
+    unused,
+)
 from ckptswap.sweep.run_folder.plan_file import RunPlan, refuse_odd_run
-from ckptswap.sweep.run_folder.samples import Hit, Samples, parsed_samples, samples_json
+from ckptswap.sweep.run_folder.samples import PICTURE, Hit, Samples, parsed_samples, samples_json
 from ckptswap.sweep.run_folder.sealed import is_own, plain_json, sealed, unsealed
 
 _FILES = re.compile(r"(plan|samples|experiment|sweeps)\.json|lock|(result|report)\.\w+")
@@ -66,7 +64,7 @@ class RunFolder:
 
     def result_path(self, format: str) -> Path:
         """Where the table is exported in a format: json, csv, md or html."""
-        return self.path / result_name(format)
+        return self.path / f"result.{format}"
 
     @property
     def is_begun(self) -> bool:
@@ -74,8 +72,7 @@ class RunFolder:
         return bool(journal_files(self.path))
 
     def refuse_odd_parts(self) -> None:
-        """Raises `RunError` where it is not a folder, or what a run would write to in it is a link, a pipe or the
-        like."""
+        """Raises `RunError` where it is not a folder, or what a run writes to in it is a link or a pipe."""
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"cannot make {self}: it is not a folder", remedy="choose another --run")
         refuse_odd_parts(self.path)
@@ -91,58 +88,42 @@ class RunFolder:
             with suppress(OSError):
                 above.rmdir()
 
-    # Plan -------------------------------------------------------------------------------------------------------
-
     def read_plan(self) -> RunPlan:
-        """What `plan.json` says; raises `RunError` when it is missing, damaged or no run's.
-
-        What is there is of the right form, but anybody may have written it.
-        """
-        return self._parsed(self._raw_plan())
+        """What `plan.json` says, whoever wrote it; raises `RunError` when it is missing, damaged or no run's."""
+        return self.read_plan_and_owner()[0]
 
     def read_plan_and_owner(self) -> tuple[RunPlan, bool]:
         """What `read_plan` gives, and whether this user's own command wrote it, here or before it was copied."""
-        raw = self._raw_plan()  # once: another plan could be there the next time
-        return self._parsed(raw), is_own(raw)
+        path = self.plan_path
+        if not os.path.lexists(path):
+            raise RunError(
+                f"{self} holds no sweep (no {path.name})", remedy="give the folder that `sweep --run` made"
+            )
+        with faults(f"cannot read {path}"):
+            raw = read_plain(path)  # once: another plan could be there the next time
+        try:
+            return RunPlan.from_json(unsealed(raw)), is_own(raw)
+        except (ValueError, UsageError) as error:  # a spec refuses what makes no sense as it does a person's
+            fault, remedy = (
+                f"is damaged, or no sweep's plan ({error})",
+                "the same sweep with --repair writes it anew",
+            )
+            if _is_of_an_earlier_version(raw):
+                fault, remedy = "was written by an earlier version of ckptswap", "sweep again into another folder"
+            raise RunError(f"{path} {fault}", remedy=remedy) from None
 
     def write_plan(self, plan: RunPlan) -> None:
         """Write `plan.json`, atomically, under its checksum and this user's mark."""
         write_text(self.plan_path, sealed(plan.to_json(), marked=True))
 
-    def _raw_plan(self) -> bytes:
-        if not os.path.lexists(self.plan_path):
-            raise RunError(
-                f"{self} holds no sweep (no {self.plan_path.name})",
-                remedy="give the folder that `sweep --run` made",
-            )
-        with faults(f"cannot read {self.plan_path}"):
-            return read_plain(self.plan_path)
-
-    def _parsed(self, raw: bytes) -> RunPlan:
-        try:
-            return RunPlan.from_json(unsealed(raw))
-        except (ValueError, UsageError) as error:  # a spec refuses what makes no sense as it does a person's
-            if _is_of_an_earlier_version(raw):
-                raise RunError(
-                    f"{self.plan_path} was written by an earlier version of ckptswap",
-                    remedy="sweep again into another folder",
-                ) from None
-            raise RunError(
-                f"{self.plan_path} is damaged, or no sweep's plan ({error})",
-                remedy="the same sweep with --repair writes it anew",
-            ) from None
-
-    # Work -------------------------------------------------------------------------------------------------------
-
     def begin(self, plan: RunPlan, *, fresh: bool = False) -> None:
         """Make the folder ready for work under the plan's conditions, and write the plan.
 
-        Raises `RunError` when it holds a run made under other conditions (naming what changed), unless `fresh`
-        sets its journal aside and removes its samples.
+        Raises as `check_conditions` does, unless `fresh` sets its journal aside and removes its samples.
         """
         with faults(f"cannot make {self}"):
             self.path.mkdir(parents=True, exist_ok=True)
-        refuse_odd_parts(self.path)
+        self.refuse_odd_parts()
         if fresh:
             set_aside(self.path / JOURNAL)
             with faults(f"cannot remove {self.samples_path}"):
@@ -168,28 +149,20 @@ class RunFolder:
                 remedy="use another --run, or --fresh to set the old journal aside",
             )
 
-    def repair_journal(self) -> list[str]:
-        """Leave damaged lines out of the journal; says what it did."""
-        return repair(self.path)
-
-    def repair_plan(self, plan: RunPlan) -> list[str]:
-        """Write a plan that cannot be read anew, where the journal has scores of the same conditions, keeping the
-        old file as `plan.json.damaged`; says what it did.
-
-        Raises `RunError` where the journal was made under other conditions, or is damaged.
-        """
-        try:
+    def repair(self, plan: RunPlan) -> list[str]:
+        """Leave damaged lines out of the journal, and write a plan that cannot be read anew, keeping the old file;
+        says what it did. Raises `RunError` where the journal was made under other conditions."""
+        repaired, path = repair(self.path), self.plan_path
+        with suppress(RunError):
             self.read_plan()
-            return []
-        except RunError:
-            path = self.plan_path
+            return repaired
         if not path.is_file() or not self.is_begun:
-            return []
+            return repaired
         self.read_blocks(plan.key)
         with faults(f"cannot repair {path}"):
             path.rename(unused(path.with_name(f"{path.name}.damaged")))
         self.write_plan(plan)
-        return [f"{path}: was damaged, and is written anew"]
+        return [*repaired, f"{path}: was damaged, and is written anew"]
 
     def lock(self) -> Lock:
         """The folder's lock, which a sweep holds while it works."""
@@ -203,21 +176,12 @@ class RunFolder:
         """A file of the journal, for one writer."""
         return Journal(self.path, key, writer)
 
-    def tail(self, journal: Journal) -> JournalTail:
-        """What others write into the journal beside this writer."""
-        return JournalTail(self.path, journal.key, journal.path)
-
-    # Scores -----------------------------------------------------------------------------------------------------
-
     def read_blocks(self, conditions: Mapping[str, Any]) -> Blocks:
         """Everything in the journal, which must have been made under these conditions."""
         return read_blocks(self.path, key=key_of(conditions))
 
     def read(self) -> tuple[RunPlan, Blocks]:
-        """Plan and blocks, held against each other.
-
-        Raises `RunError` for a folder that is no run, or is damaged.
-        """
+        """Plan and blocks, held against each other. Raises `RunError` for a damaged folder, or one of no run."""
         plan = self.read_plan()
         blocks = self.read_blocks(plan.key)
         try:
@@ -235,8 +199,6 @@ class RunFolder:
         """When the journal was last written, in seconds since the epoch; None where there is none."""
         return max((os.path.getmtime(path) for path in journal_files(self.path)), default=None)
 
-    # Samples ----------------------------------------------------------------------------------------------------
-
     def keep_samples(self, hits: tuple[Hit, ...], plan: RunPlan) -> None:
         """Keep what was drawn from a run that has its scores. Raises `RunError` where it cannot be written."""
         kept = samples_json(Samples(plan.metrics[0].name, hits), _samples_key(plan))
@@ -244,10 +206,7 @@ class RunFolder:
             write_text(self.samples_path, sealed(kept))
 
     def load_samples(self) -> Samples | None:
-        """What was kept; None where a run kept none, or only of what it was before, or in another form.
-
-        Raises `RunError` for a damaged file.
-        """
+        """What was kept of this very run; None where nothing was. Raises `RunError` for a damaged file."""
         path = self.samples_path
         if not os.path.lexists(path):
             return None
@@ -260,7 +219,7 @@ class RunFolder:
         if kept is None:
             return None
         samples, key = kept
-        if not samples.are_pictures:
+        if not all(uri.startswith(PICTURE) for hit in samples.hits for uri in hit.pictures.values()):
             raise RunError(f"{path} holds something else than pictures", remedy="remove it")
         plan = self.read_plan()
         if key != _samples_key(plan):
@@ -290,12 +249,9 @@ def _samples_key(plan: RunPlan) -> str:
 
 def _is_of_an_earlier_version(raw: bytes) -> bool:
     """Those of the first two versions had no checksum."""
-    earlier = [f"ckptswap.run/{number}" for number in (1, 2, 3)]
     for read in (plain_json, unsealed):
-        try:
-            return read(raw).get("schema") in earlier
-        except ValueError:
-            continue
+        with suppress(ValueError):
+            return read(raw).get("schema") in ("ckptswap.run/1", "ckptswap.run/2", "ckptswap.run/3")
     return False
 
 

@@ -1,10 +1,9 @@
 """A run's journal: the finished blocks, in files that are only ever appended to.
 
-A block is one variant on one batch. Each file has one writer, and one line a block with a CRC-32 of its bytes; it
-begins with the key of the conditions under which its scores were made. A line is written by a single call and
-fsynced within a second, so that a killed run loses no more than the block in flight, and a power cut no more than
-a second. Statistics are stored as the bytes of their float64 values, so that a continued run gives the same table,
-bit for bit.
+Each file has one writer, and one line a block with a CRC-32 of its bytes; it begins with the key of conditions
+under which its scores were made. A line is written by a single call and fsynced within a second, so that a killed
+run loses no more than the block in flight, and a power cut no more than a second. Statistics are the bytes of
+their float64 values, so that a continued run gives the same table, bit for bit.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import os
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
@@ -27,8 +25,15 @@ import numpy as np
 from ckptswap.errors import RunError
 from ckptswap.scoring.scorer import Block, Way
 from ckptswap.sweep.run_folder.blocks import Blocks
-from ckptswap.sweep.run_folder.names import JOURNAL
-from ckptswap.sweep.run_folder.plain import faults, open_plain, open_to_append, read_plain, refuse_odd, unused
+from ckptswap.sweep.run_folder.plain import (
+    JOURNAL,
+    faults,
+    open_plain,
+    open_to_append,
+    read_plain,
+    refuse_odd,
+    unused,
+)
 
 SCHEMA = "ckptswap.run/3"
 SYNC = 1.0
@@ -51,7 +56,10 @@ def encode(block: Block) -> bytes:
     >>> decode(encode(Block("v", 0, {"iou": np.array([[0.1]])}))).statistics["iou"].tolist()
     [[0.1]]
     """
-    packed = {metric: [values.shape[1], _packed(values)] for metric, values in block.statistics.items()}
+    packed = {}
+    for metric, values in block.statistics.items():
+        raw = np.ascontiguousarray(values, dtype=_F8).tobytes()
+        packed[metric] = [values.shape[1], binascii.b2a_base64(raw, newline=False).decode("ascii")]
     return _line([*block[:2], packed, *block[3:]])
 
 
@@ -74,16 +82,13 @@ def _line(content: object) -> bytes:
 
 
 def _content_of(line: bytes) -> Any:
-    """What a line says; raises `ValueError` when a single bit of it has changed."""
-    text = _checked(line).decode("ascii")  # json would first guess at the encoding of bytes
     try:
-        return json.loads(text)
+        return json.loads(_checked(line).decode("ascii"))  # json would first guess at the encoding of bytes
     except RecursionError:
         raise ValueError("it is nested too deep") from None
 
 
 def _checked(line: bytes) -> bytes:
-    """A line's text, whose checksum fits."""
     text = line[9:-1]
     if line[:9] != b"%08x " % zlib.crc32(text) or line[-1:] != b"\n":
         raise ValueError("the checksum does not fit")
@@ -91,16 +96,12 @@ def _checked(line: bytes) -> bytes:
 
 
 def _contents(lines: Sequence[bytes]) -> Iterator[Any]:
-    """`_content_of` of each. As one array they parse in half the time; but an error must come at its own line."""
+    """What lines say. As one array they parse in half the time; but an error must come at its own line."""
     try:
         contents = json.loads(b"[%s]" % b",".join(map(_checked, lines)))
     except (ValueError, RecursionError):
         contents = []
     return iter(contents) if len(contents) == len(lines) else map(_content_of, lines)
-
-
-def _packed(values: np.ndarray) -> str:
-    return binascii.b2a_base64(np.ascontiguousarray(values, dtype=_F8).tobytes(), newline=False).decode("ascii")
 
 
 def _unpacked(width: int, text: str) -> np.ndarray:
@@ -116,27 +117,23 @@ def read_blocks(folder: Path, *, key: str) -> Blocks:
     A last line without its newline was torn by a crash: it is left out. Any other broken line, and a file made
     under another key, raises `RunError` naming file and line. A missing folder is an empty journal.
     """
-    blocks = Blocks()
-    with _no_garbage():
+    blocks, enabled = Blocks(), gc.isenabled()
+    gc.disable()  # all of hundreds of thousands of blocks are kept: looking for garbage took a third of the time
+    try:
         for path in journal_files(folder):
-            for block in _read_file(path, key):
+            with faults(f"cannot read {path}"):
+                lines = read_plain(path).splitlines(keepends=True)
+            if lines and _is_torn(lines[-1]):
+                lines.pop()
+            for block in _read_lines(path, lines, key):
                 if block is None:
                     blocks.distrust()
                 else:
                     blocks.put(block)
-    return blocks
-
-
-@contextmanager
-def _no_garbage() -> Iterator[None]:
-    """All of hundreds of thousands of blocks are kept: looking for garbage among them took a third of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
     finally:
         if enabled:
             gc.enable()
+    return blocks
 
 
 def journal_files(folder: Path) -> list[Path]:
@@ -145,44 +142,29 @@ def journal_files(folder: Path) -> list[Path]:
     return sorted((folder / JOURNAL).glob("*.jsonl"))
 
 
-def _read_file(path: Path, key: str) -> Iterator[Block | None]:
-    """A file's blocks; None where its writer found that replays cannot be trusted."""
-    with faults(f"cannot read {path}"):
-        lines = read_plain(path).splitlines(keepends=True)
-    if lines and _is_torn(lines[-1]):
-        lines.pop()
-    return _read_lines(path, lines, key)
-
-
 def _is_torn(line: bytes) -> bool:
     """Whether a file's last line was broken off; one that is whole but for the byte after it is damaged."""
     return line[-1:] != b"\n" and line[:9] != b"%08x " % zlib.crc32(line[9:-1])
 
 
 def _read_lines(path: Path, lines: list[bytes], key: str, first: int = 1) -> Iterator[Block | None]:
-    """The blocks of whole lines, which are numbered from `first` on; None for a line of distrust.
-
-    Raises `RunError` naming file and line for a damaged one, and where the file was made under another key.
-    """
+    """The blocks of whole lines, which are numbered from `first` on; None for a line of distrust."""
     parts = (lines[at : at + _TOGETHER] for at in range(0, len(lines), _TOGETHER))
     contents = chain.from_iterable(map(_contents, parts))
     for number in range(first, first + len(lines)):
         try:
             content = next(contents)
-            if number == 1:
-                _check_head(content, key, path)
-            else:
+            if number > 1:
                 yield None if content == DISTRUST else _block(content)
+            elif content["key"] != key:
+                raise RunError(
+                    f"{path} was made under other conditions", remedy="--fresh sets the old journal aside"
+                )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(
                 f"line {number} of {path} is damaged ({error})",
                 remedy="sweep --repair leaves it out and computes that block again, --fresh begins anew",
             ) from None
-
-
-def _check_head(head: Mapping[str, Any], key: str, path: Path) -> None:
-    if head["key"] != key:
-        raise RunError(f"{path} was made under other conditions", remedy="--fresh sets the old journal aside")
 
 
 class Journal:
@@ -195,7 +177,7 @@ class Journal:
         with faults(f"cannot write {self.path}"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open_to_append(self.path)
-            whole = self._file.truncate(_whole_lines(self.path))
+            whole = self._file.truncate(read_plain(self.path).rfind(b"\n") + 1)  # without a torn last line
         self._synced = time.monotonic()
         if not whole:
             self._write(_line({"schema": SCHEMA, "key": key}))
@@ -204,6 +186,10 @@ class Journal:
         """Remember a block; raises `RunError` when it cannot be written."""
         self._write(encode(block))
         self.blocks.put(block)
+
+    def tail(self) -> JournalTail:
+        """What others write into the journal beside this writer."""
+        return JournalTail(self.path.parent.parent, self.key, self.path)
 
     def distrust(self) -> None:
         """Remember for good that replays were found wrong."""
@@ -235,11 +221,6 @@ class Journal:
             self._file.close()
 
 
-def _whole_lines(path: Path) -> int:
-    """Bytes of a file up to its last newline."""
-    return read_plain(path).rfind(b"\n") + 1
-
-
 def key_of(conditions: Mapping[str, Any]) -> str:
     """The hash of everything that decides scores.
 
@@ -258,25 +239,22 @@ def set_aside(journal: Path) -> None:
 
 
 def repair(folder: Path) -> list[str]:
-    """Leave broken lines out of every journal file, keeping the old file as `NAME.jsonl.damaged` (then
-    `.damaged.1`, …); says what it did.
+    """Leave broken lines out of every file, keeping the old as `NAME.jsonl.damaged` (`.damaged.1`, …); says so.
 
     A file whose first line is broken is set aside whole, since nobody can tell what its scores belong to.
     """
     sentences = []
     for path in journal_files(folder):
         with faults(f"cannot repair {path}"):
-            lines = read_plain(path).splitlines(keepends=True)
-            broken = [number for number, line in enumerate(lines, start=1) if not _is_sound(line)]
-            torn = bool(lines) and _is_torn(lines[-1])
-            if not broken or (torn and broken == [len(lines)]):
+            lines = dict(enumerate(read_plain(path).splitlines(keepends=True), start=1))
+            broken = [number for number, line in lines.items() if not _is_sound(line)]
+            if not broken or (broken == [len(lines)] and _is_torn(lines[len(lines)])):
                 continue
             path.rename(unused(path.with_name(f"{path.name}.damaged")))
             if 1 not in broken:
-                kept = (line for number, line in enumerate(lines, start=1) if number not in broken)
-                path.write_bytes(b"".join(kept))
-        lines_left_out = "1 damaged line" if len(broken) == 1 else f"{len(broken)} damaged lines"
-        sentences.append(f"{path}: left out {lines_left_out} ({', '.join(map(str, broken[:10]))})")
+                path.write_bytes(b"".join(line for number, line in lines.items() if number not in broken))
+        damaged = "1 damaged line" if len(broken) == 1 else f"{len(broken)} damaged lines"
+        sentences.append(f"{path}: left out {damaged} ({', '.join(map(str, broken[:10]))})")
     return sentences
 
 
@@ -289,20 +267,14 @@ def _is_sound(line: bytes) -> bool:
 
 
 class JournalTail:
-    """What is new in a run's journal files since the last look, `own` left out.
-
-    Where a file begins and ends plays no part: a line that is still being written is left for the next look.
-    """
+    """What is new in a run's journal files since the last look, `own` left out."""
 
     def __init__(self, folder: Path, key: str, own: Path) -> None:
         self._folder, self._key, self._own = folder, key, own
         self._read: dict[Path, tuple[int, int]] = {}
 
     def look(self) -> Iterator[Block | None]:
-        """New blocks, file by file; None where a writer found that replays cannot be trusted.
-
-        Raises `RunError` where a line is damaged, or a file was written under another key.
-        """
+        """New blocks; None where a writer found that replays cannot be trusted. Raises as `read_blocks` does."""
         for path in journal_files(self._folder):
             if path != self._own:
                 yield from self._look_into(path)
@@ -312,7 +284,7 @@ class JournalTail:
         with faults(f"cannot read {path}"), open_plain(path) as file:
             file.seek(offset)
             new = file.read()
-        whole = new[: new.rfind(b"\n") + 1]
+        whole = new[: new.rfind(b"\n") + 1]  # a line that is still being written is left for the next look
         lines = whole.splitlines(keepends=True)
         self._read[path] = (offset + len(whole), count + len(lines))
         yield from _read_lines(path, lines, self._key, first=count + 1)

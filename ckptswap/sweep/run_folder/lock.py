@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ckptswap.errors import RunError
-from ckptswap.sweep.run_folder.names import LOCK
-from ckptswap.sweep.run_folder.plain import faults, read_plain
+from ckptswap.sweep.run_folder.plain import LOCK, faults, read_plain
 from ckptswap.sweep.run_folder.sealed import sealed, unsealed
 
 LOCK_MOST = 10_000
@@ -54,7 +53,7 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        if self._holder() == self._me:
+        if _read(self.path) == self._me:
             with suppress(OSError):
                 self.path.unlink()
 
@@ -79,12 +78,15 @@ class Lock:
 
     def _take_over(self) -> None:
         """Remove the lock of a dead holder; raises `RunError` when it is alive."""
-        holder = self._holder()
+        holder = _read(self.path)
         if holder is None:
             return  # released just now
         if _is_alive(self.path, holder):
+            who = "somebody unknown"
+            if {"host", "pid"} <= holder.keys():
+                who = f"process {holder['pid']} on {str(holder['host']).split(' ')[0]}"
             raise RunError(
-                f"{self.path.parent} is worked on by {_name(holder)}",
+                f"{self.path.parent} is worked on by {who}",
                 remedy=f"wait for it, or use another --run (if it is gone for good, delete {self.path})",
             )
         aside = self.path.with_name(f".{LOCK}.{self._me['token']}.dead")
@@ -95,12 +97,9 @@ class Lock:
                     os.link(aside, self.path)
             aside.unlink()
 
-    def _holder(self) -> dict[str, Any] | None:
-        return _read(self.path)
-
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
-            if self._holder() != self._me:
+            if _read(self.path) != self._me:
                 self.is_lost = not self._ended.is_set()
                 return
             with suppress(OSError):
@@ -121,8 +120,7 @@ def _is_alive(path: Path, holder: dict[str, Any]) -> bool:
 
 
 def _age(path: Path) -> float:
-    """Seconds since the holder's last touch, both moments by the clock of the file system; by this machine's where
-    the folder can only be read."""
+    """Seconds since the holder's last touch, by the file system's clock; by ours where it can only be read."""
     probe = path.with_name(f".{LOCK}.{secrets.token_hex(8)}.now")
     now = time.time()
     with suppress(OSError):
@@ -136,10 +134,7 @@ def _age(path: Path) -> float:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Who holds it; None without a file, nobody in particular where it is damaged.
-
-    Raises `RunError` for a link or a pipe.
-    """
+    """Who holds it; None without a file, {} where it is damaged. Raises `RunError` for a link or a pipe."""
     try:
         return unsealed(read_plain(path, LOCK_MOST))
     except FileNotFoundError:
@@ -153,12 +148,6 @@ def _host() -> str:
     with suppress(OSError):
         return f"{socket.gethostname()} {os.stat('/proc/self/ns/pid').st_ino}"
     return socket.gethostname()
-
-
-def _name(holder: dict[str, Any]) -> str:
-    if not {"host", "pid"} <= holder.keys():
-        return "somebody unknown"
-    return f"process {holder['pid']} on {str(holder['host']).split(' ')[0]}"
 
 
 def _process(pid: int) -> str | None:

@@ -11,10 +11,10 @@ from ckptswap.errors import CkptswapError, FileError
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.atomic import is_stream
 from ckptswap.plainfiles import open_plain
-from ckptswap.sweep.run_folder.names import FORMATS, JOURNAL, LOCK, PLAN, SAMPLES, SPECS, STATE, result_name
+from ckptswap.sweep.run_folder.plain import FORMATS, JOURNAL, LOCK, PLAN, SAMPLES, SPECS, STATE
 
 REMEMBERED = (PLAN, SAMPLES, STATE, LOCK)
-RESULTS = tuple(map(result_name, FORMATS))
+RESULTS = tuple(f"result.{form}" for form in FORMATS)
 _REMEMBERED = re.compile(rf"{'|'.join(map(re.escape, REMEMBERED))}|({JOURNAL}|{SPECS})(\.\d+)?")
 """Files and folders of a run that nothing else can give again. A journal that was set aside has a number."""
 _SCHEMA = b'"ckptswap.run/'
@@ -35,11 +35,8 @@ _EXPORT = re.compile(
 
 
 def refuse_precious(path: str | os.PathLike[str], *, force: bool = False) -> None:
-    """Raises `FileError` where a result would replace a checkpoint, such as the one that it is about, or what a
-    sweep remembers; and unless `force` says so, whatever else is not a result.
-
-    A sweep remembers by `plan.json`, `samples.json`, `state.json` and `lock` of a run folder, and whatever is or
-    would be in its `journal/` and `orders/`. What is made of them (`result.json`, …) may be replaced.
+    """Raises `FileError` where a result would replace a checkpoint, or what a sweep remembers in its folder; and
+    unless `force` says so, whatever else is not a result.
 
     >>> import numpy as np, tempfile
     >>> from ckptswap.checkpoint import Checkpoint
@@ -53,7 +50,11 @@ def refuse_precious(path: str | os.PathLike[str], *, force: bool = False) -> Non
     """
     if is_stream(path):
         return
-    if _is_checkpoint(path):
+    try:
+        open_checkpoint(path).close()
+    except CkptswapError:
+        pass
+    else:
         raise FileError(f"{os.fspath(path)} is a checkpoint", remedy="write the result elsewhere")
     run = _run_that_remembers(Path(path))
     if run is not None:
@@ -87,25 +88,17 @@ def refuse_occupied(folder: Path, *, run: Iterable[str] = REMEMBERED, results: I
     Traceback (most recent call last):
     ckptswap.errors.FileError: .../result.csv is in the way, and is not a run's: use another folder...
     """
-    if _says_that_it_is_a_run(folder):
+    # Less readily than by `_is_run`: a person may have a `plan.json` and a `journal/`.
+    if _SCHEMA in _head(folder / PLAN) or (_is_run(folder) and any((folder / JOURNAL).glob("*.jsonl"))):
         return
-    own = [folder / name for name in run if os.path.lexists(folder / name) and not _is_lock(folder / name)]
-    made = [folder / name for name in results if os.path.lexists(folder / name) and not is_export(folder / name)]
-    for path in (*own, *made):
+    own = [folder / name for name in run if not (name == LOCK and b'"token"' in _head(folder / name))]
+    made = [folder / name for name in results if not is_export(folder / name)]
+    for path in filter(os.path.lexists, (*own, *made)):  # a sweep that was killed early leaves its lock alone
         raise FileError(f"{path} is in the way, and is not a run's", remedy="use another folder, or move it away")
 
 
-def _is_checkpoint(path: str | os.PathLike[str]) -> bool:
-    try:
-        open_checkpoint(path).close()
-    except CkptswapError:
-        return False
-    return True
-
-
 def _run_that_remembers(path: Path) -> Path | None:
-    """The run folder of whose memory a path is a part. A link is judged by where it lies: it alone is replaced."""
-    place = path.parent.resolve() / path.name
+    place = path.parent.resolve() / path.name  # a link is judged by where it lies: it alone is replaced
     parts = (part for part in (place, *place.parents) if _REMEMBERED.fullmatch(part.name))
     return next((part.parent for part in parts if _is_run(part.parent)), None)
 
@@ -113,16 +106,6 @@ def _run_that_remembers(path: Path) -> Path | None:
 def _is_run(folder: Path) -> bool:
     """Whether a sweep keeps its plan here. Where the plan is damaged, the journal beside it tells."""
     return os.path.isfile(folder / PLAN) and (_SCHEMA in _head(folder / PLAN) or (folder / JOURNAL).is_dir())
-
-
-def _says_that_it_is_a_run(folder: Path) -> bool:
-    """The same, less readily: a person may have a `plan.json` and a `journal/`."""
-    return _SCHEMA in _head(folder / PLAN) or (_is_run(folder) and any((folder / JOURNAL).glob("*.jsonl")))
-
-
-def _is_lock(path: Path) -> bool:
-    """What a sweep that was killed early leaves alone in its folder."""
-    return path.name == LOCK and b'"token"' in _head(path)
 
 
 def _head(path: Path) -> bytes:

@@ -1,6 +1,7 @@
-"""Files of a run folder are plain: nothing in it leads elsewhere, nor keeps whoever reads it waiting.
+"""The files of a run folder: what they are called, and that they are plain.
 
-A folder may come from a stranger, and with it a symbolic link where a file is looked for, or a pipe.
+A folder may come from a stranger, and with it a symbolic link where a file is looked for, or a pipe: nothing in it
+leads elsewhere, nor keeps whoever reads it waiting.
 """
 
 from __future__ import annotations
@@ -14,6 +15,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ckptswap.errors import RunError
+
+PLAN = "plan.json"
+SAMPLES = "samples.json"
+LOCK = "lock"
+JOURNAL = "journal"
+"""A folder: a file for each writer."""
+SPECS = "orders"
+"""A folder: what workers are told to do."""
+STATE = "state.json"
+"""Of earlier versions."""
+FORMATS = ("json", "csv", "md", "html")
 
 FILE_MOST = 4 << 30
 SMALL = 1 << 20

@@ -1,22 +1,20 @@
-"""What `plan.json` says, as typed data. A sound checksum says that nothing has changed since, not who wrote it.
-
-`RunPlan` is parsed once, and each part is held against its type; `refuse_odd_run` holds the parts against each
-other, and the journal's blocks against them, so that whatever reads them needs no care of its own.
+"""What `plan.json` says, as typed data. A sound checksum says that nothing has changed since, not who wrote it:
+each part is held against its type, and the parts and the journal's blocks against each other, so that whatever
+reads them needs no care of its own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ckptswap.records import Count, from_json, parsed, to_json
 from ckptswap.scoring.scorer import EXTENT, Block, Measure, Scorer
-from ckptswap.sweep.plan import Cell, Plan
-from ckptswap.sweep.racing import Race
-from ckptswap.sweep.source import SweepSource
-from ckptswap.sweep.spec import SweepSpec
+from ckptswap.sweep.plan import Plan
+from ckptswap.sweep.race import Race
+from ckptswap.sweep.spec import SweepSource, SweepSpec
 from ckptswap.task.metrics import recorded_metric
 
 SCHEMA = "ckptswap.run/4"
@@ -36,11 +34,8 @@ _KEY = {
 
 @dataclass(frozen=True)
 class RunMetric:
-    """A metric of a run: which way is better, a constant prediction's score, bounds of one sample's score, and
-    whether its value is the mean over samples.
-
-    What does not exist is None.
-    """
+    """A metric of a run: which way is better, a constant prediction's score, between which bounds one sample's
+    lies (None: none), and whether its value is the mean over samples."""
 
     name: str
     direction: Literal["max", "min"]
@@ -133,34 +128,21 @@ def refuse_odd_run(run: RunPlan, blocks: Collection[Block]) -> None:
         raise ValueError("its groups are not those of its samples")
     if {len(run.donor_misfits), len(run.source.donors)} != {donors}:
         raise ValueError("its donors are not told")
-    _refuse_odd_cells(run.plan, donors, len(blocks))
+    plan = run.plan
+    if any(cell.by not in plan.by or cell.donor >= donors or not cell.names for cell in plan.cells):
+        raise ValueError("it has cells that belong nowhere")
+    if len({(cell.by, cell.layer, cell.kind, cell.names, cell.donor) for cell in plan.cells}) < len(plan.cells):
+        raise ValueError("it has the same cell twice")
+    if len({cell.kind for cell in plan.cells}) > MOST_KINDS:
+        raise ValueError("it has more kinds than there can be")
+    if len(plan.alphas) * len(plan.cells) > MOST_POINTS + 10 * len(blocks):
+        raise ValueError("it has more points of paths than anybody scores")
     metrics = [metric.name for metric in run.metrics]
     if run.race and run.race.metric not in metrics:
         raise ValueError("its race is for nothing that is measured")
     if not metrics or len(set(metrics)) != len(metrics):
         raise ValueError("its metrics are not told")
     refuse_odd_blocks(blocks, list(map(len, run.walk)), run.metrics)
-
-
-def _refuse_odd_cells(plan: Plan, donors: int, blocks: int) -> None:
-    for cell in plan.cells:
-        if cell.by not in plan.by or cell.donor >= donors or not cell.names:
-            raise ValueError("it has cells that belong nowhere")
-    if len(set(map(_key_of_cell, plan.cells))) < len(plan.cells):
-        raise ValueError("it has the same cell twice")
-    if len({cell.kind for cell in plan.cells}) > MOST_KINDS:
-        raise ValueError("it has more kinds than there can be")
-    if len(plan.alphas) * len(plan.cells) > MOST_POINTS + 10 * blocks:
-        raise ValueError("it has more points of paths than anybody scores")
-
-
-def _key_of_cell(cell: Cell) -> Hashable:
-    return cell.by, cell.layer, cell.kind, cell.names, cell.donor
-
-
-def _fits(metric: Measure | RunMetric, columns: int) -> bool:
-    """Whether a sample may have so many statistics. Raises `MetricError` where the metric is not installed."""
-    return columns == 1 if metric.is_mean else recorded_metric(metric.name).fits(columns)
 
 
 def refuse_odd_blocks(
@@ -177,7 +159,8 @@ def refuse_odd_blocks(
         for metric in metrics:
             shape = statistics[metric.name].shape if metric.name in statistics else ()
             width = widths.setdefault(metric.name, shape[-1] if shape else 0)
-            if shape != (size, width) or not _fits(metric, width):
+            fits = width == 1 if metric.is_mean else recorded_metric(metric.name).fits(width)
+            if shape != (size, width) or not fits:
                 raise ValueError(f"the journal has odd scores of batch {block.batch}")
         if EXTENT in statistics and statistics[EXTENT].shape != (1, 2):
             raise ValueError(f"the journal's {EXTENT} of batch {block.batch} is not one")

@@ -36,11 +36,6 @@ class Samples:
     metric: str
     hits: tuple[Hit, ...]
 
-    @property
-    def are_pictures(self) -> bool:
-        """Whether nothing but pictures is to be shown."""
-        return all(uri.startswith(PICTURE) for hit in self.hits for uri in hit.pictures.values())
-
 
 @dataclass(frozen=True)
 class _File:

@@ -1,19 +1,27 @@
 """What a run remembers beside its journal: JSON whose first line has a checksum of every byte that follows.
 
 `plan.json` also bears the mark of the user whose command wrote it, without which nothing that it names is run or
-read (`secret`). It is a mark on what the file says, not on where it lies: a folder may be copied and moved.
+read. It is a mark on what the file says, not on where it lies: a folder may be copied and moved. It takes a secret
+of the user's, made once (`$XDG_STATE_HOME/ckptswap/secret`, default `~/.local/state/…`), which nobody else can
+read. Where there can be none, every run folder is a stranger's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import hmac
 import json
+import os
 import re
+import secrets
+import stat
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from ckptswap.sweep.run_folder.secret import is_mark_of, mark_of
-
+SIZE = 32
+"""Bytes of a secret."""
 _HEAD = re.compile(rb'\{"sha256": "([0-9a-f]{64})", "mark": (null|"[0-9a-f]{64}"),\n')
 
 
@@ -24,7 +32,9 @@ def sealed(contents: Mapping[str, Any], *, marked: bool = False) -> str:
     {'a': [1, 0.1]}
     """
     body = _body(contents)
-    mark = mark_of(body) if marked else None
+    place = _place()
+    key = (_read(place) or _made(place)) if marked and place else None
+    mark = _mark(key, body) if key else None
     return f'{{"sha256": "{_digest(body)}", "mark": {json.dumps(mark)},\n{body.decode()}'
 
 
@@ -53,8 +63,11 @@ def unsealed(raw: bytes, *, seal: str | None = None) -> dict[str, Any]:
 
 def is_own(raw: bytes) -> bool:
     """Whether these bytes, made by `sealed`, bear this user's mark."""
-    head = _HEAD.match(raw)
-    return head is not None and is_mark_of(head[2].decode().strip('"'), raw[head.end() :])
+    head, place = _HEAD.match(raw), _place()
+    key = _read(place) if place else None
+    if head is None or key is None:
+        return False
+    return hmac.compare_digest(head[2].decode().strip('"'), _mark(key, raw[head.end() :]))
 
 
 def plain_json(raw: bytes) -> dict[str, Any]:
@@ -78,3 +91,48 @@ def _body(contents: Mapping[str, Any]) -> bytes:
 
 def _digest(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
+
+
+def _mark(key: bytes, content: bytes) -> str:
+    return hmac.new(key, b"ckptswap run\0" + content, hashlib.sha256).hexdigest()
+
+
+def _place() -> Path | None:
+    """Where the secret is; None for a user without a home."""
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if not state.is_absolute():  # as the XDG base directories have it
+        try:
+            state = Path.home() / ".local/state"
+        except RuntimeError:
+            return None
+    return state / "ckptswap/secret" if state.is_absolute() else None
+
+
+def _read(place: Path) -> bytes | None:
+    """A secret that nobody else can have read or written; None else."""
+    try:
+        with open(os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            about, secret = os.fstat(file.fileno()), file.read(SIZE + 1)
+    except OSError:
+        return None
+    is_own = stat.S_ISREG(about.st_mode) and about.st_uid == os.geteuid() and not about.st_mode & 0o077
+    return secret if is_own and len(secret) == SIZE else None
+
+
+def _made(place: Path) -> bytes | None:
+    """A new secret in its place. Of several processes one is first, and all read what it wrote."""
+    if os.path.lexists(place):
+        return None
+    beside = place.with_name(f".secret.{secrets.token_hex(4)}")
+    try:
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(SIZE))
+        with contextlib.suppress(FileExistsError):
+            os.link(beside, place)
+    except OSError:
+        return None
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+    return _read(place)

@@ -17,7 +17,7 @@ from ckptswap.errors import RunError, UsageError
 from ckptswap.shell import joined
 from ckptswap.sweep.donors import is_made
 from ckptswap.sweep.run_folder.folder import RunFolder
-from ckptswap.sweep.source import SourceFile, SweepSource
+from ckptswap.sweep.spec import SweepSource
 from ckptswap.task.spec import TaskSpec
 
 LONGEST = 200
@@ -72,42 +72,32 @@ def _renamed(source: SweepSource, named: NamedAgain, folder: RunFolder) -> Sweep
     task = task.merge({key: value for key, value in values.items() if key not in (*_NAMING, "exclude")})
     own = [key for key in _NAMING if key not in _BOUNDED and _is_harmless(key, told)]
     task = task.merge({key: values[key] for key in own}).merge(named.task)
-    are_all = len(named.donors) == len(source.donors)
+    paths = [path if is_made(path) else os.path.abspath(path) for path in named.donors]
+    donors = tuple(replace(own, path=path) for own, path in zip(source.donors, paths, strict=False))
+    are_all = len(paths) == len(source.donors)
     wanted = replace(
         source,
         spec=replace(source.spec, task=task),
         recipient=replace(source.recipient, path=os.path.abspath(named.recipient or "")),
-        donors=tuple(map(_donor, source.donors, named.donors)) if are_all else (),
+        donors=donors if are_all else (),
         cwd=os.getcwd(),
         places=(),
     )
-    missing = [flag for flag in _flags(source) if not _is_named(flag[0], named, wanted)]
+    sides = {"--from": wanted.donors, "--recipient": named.recipient is not None}
+    given = {f"--{key.replace('_', '-')}": value for key, value in named.task.items()} | sides
+    missing = [flag for flag in _flags(source) if not given.get(flag[0])]
     if missing:
         flags = joined([word for flag in missing for word in flag])
         raise UsageError(f"not all that {folder} names is named again", remedy=f"if you trust it, add {flags}")
     return wanted
 
 
-def _donor(own: SourceFile, path: str) -> SourceFile:
-    return replace(own, path=path if is_made(path) else os.path.abspath(path))
-
-
-def _is_named(flag: str, named: NamedAgain, wanted: SweepSource) -> bool:
-    if flag == "--from":
-        return bool(wanted.donors)
-    if flag == "--recipient":
-        return named.recipient is not None
-    return bool(named.task.get(flag.removeprefix("--").replace("-", "_")))
-
-
 def _as_flag(value: Any) -> str:
     """A flag's value, short enough for a sentence."""
     if isinstance(value, Mapping):
-        text = ",".join(
-            f"{key}={part if isinstance(part, str) else json.dumps(part)}" for key, part in value.items()
-        )
-    else:
-        text = value if isinstance(value, str) else ",".join(value)
+        texts = {key: part if isinstance(part, str) else json.dumps(part) for key, part in value.items()}
+        value = [f"{key}={part}" for key, part in texts.items()]
+    text = value if isinstance(value, str) else ",".join(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
