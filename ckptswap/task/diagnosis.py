@@ -76,7 +76,7 @@ def _of_other_channels(model: nn.Module, inputs: Tree) -> tuple[str, str] | None
     )
 
 
-def _of_several_dtypes(model: nn.Module, _: Tree) -> tuple[str, str] | None:
+def _of_several_dtypes(model: nn.Module, inputs: Tree) -> tuple[str, str] | None:
     dtypes = {str(own.dtype).removeprefix("torch.") for own in model.parameters() if own.is_floating_point()}
     if len(dtypes) == 1 and not dtypes & {"float16", "bfloat16"}:
         return None
