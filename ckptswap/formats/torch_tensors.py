@@ -29,7 +29,8 @@ def checkpoint_of(content: Any, locate: Locate, file: ByteSource, format: str, *
     extents = {}
     for name, view in state.tensors.items():
         steps = tuple((size, step) for size, step in zip(view.shape, view.strides, strict=True) if size > 1)
-        extents[name] = Extent(view.storage.key, *view.span, (view.shape, steps, view.dtype), steps)
+        begin, end = view.span
+        extents[name] = Extent(view.storage.key, begin, end, (view.shape, steps, view.dtype), steps)
     ties = Ties.of(extents)
     _refuse_faulty(state, locate, file.name)
     notes = [*state.notes, str(ties)] if ties else state.notes
