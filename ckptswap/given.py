@@ -29,7 +29,9 @@ class Module(Protocol):
         """Its tensors by their names."""
 
 
-Given = Checkpoint | str | os.PathLike[str] | Mapping[str, Any] | Module
+Path_ = str | os.PathLike[str]
+Given = Checkpoint | Path_ | Mapping[str, Any] | Module
+SELECTION = ("only", "exclude", "layers", "kind")
 Patterns = str | Iterable[str] | None
 """None and nothing are the same: not given."""
 
@@ -95,6 +97,12 @@ def selection_of(
 ) -> Selection:
     """The selection of these patterns; raises `SelectionError` for an impossible one."""
     return Selection.parse(only=listed(only), exclude=listed(exclude), layers=listed(layers), kind=listed(kind))
+
+
+def selection_and_names(how: Mapping[str, Any]) -> tuple[Selection, Names]:
+    """What keywords select, and how they bring names together. Raises as `selection_of` does."""
+    chosen = {word: value for word, value in how.items() if word in SELECTION}
+    return selection_of(**chosen), Names.of(**{word: how[word] for word in how.keys() - chosen.keys()})
 
 
 def plain(value: Any) -> Any:

@@ -15,7 +15,18 @@ from typing import Any
 
 from ckptswap.errors import UsageError, near
 from ckptswap.formats.atomic import write_text
-from ckptswap.given import Given, args_of, listed, opened, plain, selection_of, several, task_of, tell_unmatched
+from ckptswap.given import (
+    SELECTION,
+    Given,
+    args_of,
+    listed,
+    opened,
+    plain,
+    selection_of,
+    several,
+    task_of,
+    tell_unmatched,
+)
 from ckptswap.lab.findings import judge
 from ckptswap.messages import listener, note, warn
 from ckptswap.records import flag_name
@@ -34,7 +45,6 @@ from ckptswap.sweep.spec import RunOptions, SweepSpec, calibration_of, ways_of
 from ckptswap.sweep.stopping import Stop
 from ckptswap.task.spec import TaskSpec
 
-SELECTION = ("only", "exclude", "layers", "kind")
 CALIBRATION = ("recalibrate_bn", "calibration_data", "calibration_args")
 
 
@@ -152,10 +162,8 @@ def both_ways(forth: Asked, back_metric: Any, back_target: str | None = None) ->
     if len(forth.donors) != 1:
         raise UsageError("--both is for one donor", remedy="sweep the others by themselves")
     if forth.options.tolerance is not None:
-        raise UsageError(
-            "--tolerance is a difference of one metric, and --both has two",
-            remedy="leave it out, and use `report RUN/back --tolerance` afterwards",
-        )
+        remedy = "leave it out, and use `report RUN/back --tolerance` afterwards"
+        raise UsageError("--tolerance is a difference of one metric, and --both has two", remedy=remedy)
     if not back_metric:
         raise UsageError("--both needs a metric for the other way", remedy="give --back-metric, such as psnr")
     spec = forth.spec

@@ -172,10 +172,8 @@ def _cast(command: Any, parameter: Any, default: Default) -> Any:
     kind = type(parameter.type).__name__
     whole = kind.startswith("Int") and any(isinstance(value, float | bool) for value in values)
     if whole or ("Float" in kind and any(isinstance(value, bool) for value in values)):
-        raise UsageError(
-            f"{default.where}: {default.flag} is {default.value!r}",
-            remedy="it must be a number, whole if it counts",
-        )
+        remedy = "it must be a number, whole if it counts"
+        raise UsageError(f"{default.where}: {default.flag} is {default.value!r}", remedy=remedy)
     try:
         return parameter.type_cast_value(_context(command), _listed(parameter, default))
     except Exception as error:  # click's own class is typer's in some versions
@@ -226,9 +224,8 @@ def _from_file() -> Iterator[Default]:
     content = read_toml(path)
     tables = _own_table(content) if path.name == SHARED else content
     if not isinstance(tables, dict):
-        raise UsageError(
-            f"{path}: [tool.ckptswap] is not a table", remedy="write [tool.ckptswap] and flag = value"
-        )
+        remedy = "write [tool.ckptswap] and flag = value"
+        raise UsageError(f"{path}: [tool.ckptswap] is not a table", remedy=remedy)
     for key, value in tables.items():
         if isinstance(value, dict) and not key.endswith("-args"):
             yield from (Default(key, flag, part, str(path), True) for flag, part in value.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING
+from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 PARTS = {**SPEC, **CALIBRATION, **OPTIONS, **NAMES, **PARTIAL}
 
 
+@dataclass
+class TableFlags(DrawnFlags):
+    """How the table is printed and judged, and where; or the plan instead."""
+
+    claims: bool = CLAIMS
+    every: bool = EVERY
+    dry_run: bool = option(False, "Print the plan and its cost; score nothing.", defaults="file")
+
+
 @flags(select=SELECTION, task=TASK, how=PARTS)
 def sweep(
     *,
@@ -44,10 +53,7 @@ def sweep(
     task: Keywords,
     how: Keywords,
     also: BothFlags,
-    output: DrawnFlags,
-    claims: bool = CLAIMS,
-    every: bool = EVERY,
-    dry_run: bool = option(False, "Print the plan and its cost; score nothing.", defaults="file"),
+    output: TableFlags,
 ) -> None:
     """Swap each layer × kind in, one at a time, score the network, and rank what breaks it.
 
@@ -71,17 +77,17 @@ def sweep(
     keep_freed_memory()
     one = lazy.sweeping.asked(donor, recipient, command=command_line(), **select, **how, **task_keywords(task))
     ways = lazy.sweeping.both_ways(one, also.back_metric, also.back_target) if also.both else {"": one}
-    if dry_run:
+    if output.dry_run:
         emit(_joined({way: _plan(sweep, output) for way, sweep in ways.items()}, output.format), output.out)
         return
-    results, texts = {}, {}
+    results, texts = [], {}
     for way, asked in ways.items():
-        results[way] = result = lazy.sweeping.swept(asked, claims=claims)
+        results.append(result := lazy.sweeping.swept(asked, claims=output.claims))
         say_notes(result, output.format)
-        texts[way] = render_sweep(result, output.format, output.style, top=one.options.top, every=every)
+        texts[way] = render_sweep(result, output.format, output.style, top=one.options.top, every=output.every)
     emit(_joined(texts, output.format), output.out)
-    if failed := sum(result.failed for result in results.values()):
-        total = sum(len(result.rows) + result.beside for result in results.values())
+    if failed := sum(result.failed for result in results):
+        total = sum(len(result.rows) + result.beside for result in results)
         say(f"ckptswap: {failed} of {total} variants failed; the reasons are in the table")
         raise typer.Exit(EXIT_PARTIAL)
 

@@ -28,10 +28,7 @@ class CalibrationFlags:
         None, "Also estimate BN statistics anew, on N batches.", metavar="N", least=1, defaults="file"
     )
     calibration_data: str | None = option(
-        None,
-        "For that: which data. [default: of lab:mni its training part]",
-        metavar="SPEC",
-        defaults="never",
+        None, "For that: which data. [default: of lab:mni its training part]", metavar="SPEC", defaults="never"
     )
     calibration_args: Patterns = option(
         None, "Arguments of that data's callable.", metavar="K=V,…", defaults="never"

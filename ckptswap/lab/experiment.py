@@ -1,8 +1,6 @@
 """What `reproduce` trains and sweeps: networks × seeds × initialisations, as pure data.
 
-A unit is one network under one seed: three trainings (a segmentation network, an auto-encoder from the same
-initialisation, one from another), then the same sweeps for both pairs. Source: arXiv:2008.03414 for the pair;
-the controls, seeds and initialisations are ours (`docs/method.md`).
+Source: arXiv:2008.03414 for the pair; the controls, seeds and initialisations are ours (`docs/method.md`).
 """
 
 from __future__ import annotations
@@ -63,7 +61,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class Unit:
-    """One network under one seed; `folder` is where it is kept, below the experiment's."""
+    """One network under one seed: three trainings (a segmentation network, an auto-encoder from the same
+    initialisation, one from another), then the same sweeps for both pairs. `folder` is below the experiment's."""
 
     arm: Arm
     seed: int

@@ -1,7 +1,6 @@
 """The four claims of arXiv:2008.03414, judged from a sweep's rows by the rules of `docs/method.md`. No torch.
 
-A claim is made of parts, each upheld, refuted or open. It is supported when every part is upheld, not supported
-when any is refuted, and undecided otherwise. Every threshold is ours: the paper's abstract sets none.
+Every threshold is ours: the paper's abstract sets none.
 """
 
 from __future__ import annotations
@@ -24,10 +23,8 @@ _NOT_SWAPPED = ("identical", "no-effect")
 
 
 def judge(analysis: Analysis) -> SweepResult:
-    """Lay the claims onto an analysis's result; it stays as it is where they cannot be judged.
-
-    The claims are about parts of one donor, taken one at a time: nothing is said of other modes or several donors.
-    """
+    """Lay the claims onto an analysis's result; nothing is said of several donors, or of parts that were not taken
+    one at a time."""
     result = analysis.result
     if result.mode != "only" or len(result.donors) > 1:
         return result
@@ -38,7 +35,7 @@ def findings(analysis: Analysis) -> tuple[Finding, ...]:
     """Judge the four claims: each with rule, numbers and verdict, in the paper's order.
 
     `analysis.result.rows` should hold whole kinds (layer None) and layer × kind cells; what is missing leaves a
-    claim undecided. Source: arXiv:2008.03414 for the claims, docs/method.md for the rules.
+    claim undecided.
 
     >>> from types import SimpleNamespace
     >>> nothing = SweepResult("dice", "max", 0.01, 0.9, None, 0, rows=())

@@ -192,7 +192,7 @@ def _completed(spec: TrainSpec, samples: TrainingSet) -> dict[str, Any]:
 
 
 def _start_from(model: nn.Module, path: Path | None) -> tuple[tuple[str, ...], str]:
-    """Copy what fits from a checkpoint; returns what does not (kept as initialised) and the checkpoint's hash."""
+    """Copy what fits from a checkpoint; returns what does not, and the checkpoint's hash."""
     if path is None:
         return (), ""
     state, kept = model.state_dict(), []

@@ -149,10 +149,7 @@ def units_spec(experiment: Experiment, folder: Path, prices: Sequence[Price]) ->
 
 
 def work_on_unit(folder: str, common: Mapping[str, Any], shard: Any, writer: str, stop: Stop) -> None:
-    """Do one unit of what `units_spec` made. A failure is told as the others are, and leaves them alone.
-
-    Raises `Stopped` where that was asked for.
-    """
+    """Do one unit of what `units_spec` made; a failure is told. Raises `Stopped` where that was asked for."""
     torch.set_num_threads(1)
     os.chdir(common["cwd"])  # where the data may be named from
     experiment, price = from_json(Experiment, common["experiment"]), from_json(Price, shard["price"])
@@ -185,10 +182,7 @@ class UnitWatcher:
         self.notes: list[str] = []
 
     def look(self) -> bool:
-        """Take in what units say; whether any has come further than ever.
-
-        One whose worker dies again and again at one place, and says the same before, has not.
-        """
+        """Take in what units say; whether any has come further than ever (not to where a worker died before)."""
         return sum(self._look_at(unit) for unit in range(len(self._files))) > 0
 
     def _look_at(self, unit: int) -> bool:

@@ -1,7 +1,6 @@
-"""Several runs side by side: whether they rank alike, and where they differ by more than their intervals.
+"""Several runs side by side, cell by cell: whether they rank alike, and where they differ beyond their intervals.
 
-Runs are compared cell by cell (layer and kind), so that they may have other donors, seeds or samples, and even
-other networks as far as these share names.
+They may have other donors, seeds or samples, and even other networks as far as these share names.
 """
 
 from __future__ import annotations
@@ -19,10 +18,8 @@ Cell = tuple[str | None, str | None]
 
 @dataclass(frozen=True)
 class Shared:
-    """One cell in every run (None where a run has no such row); `differs`: two intervals of it do not meet.
-
-    None where no two runs have an interval.
-    """
+    """One cell in every run (None where a run has no such row); `differs`: two intervals of it do not meet, None
+    where no two runs have one."""
 
     layer: str | None
     kind: str | None
@@ -80,10 +77,8 @@ def _refuse(results: Mapping[str, SweepResult]) -> None:
             raise UsageError(f"{name} has several donors", remedy="compare runs of one donor each")
         own, others = (f"{it.metric} ({it.direction}) and mode {it.mode}" for it in (result, first))
         if own != others:
-            raise UsageError(
-                f"{name} is by {own}, the first run by {others}",
-                remedy="compare runs of one metric (--metric NAME), one direction and one mode",
-            )
+            remedy = "compare runs of one metric (--metric NAME), one direction and one mode"
+            raise UsageError(f"{name} is by {own}, the first run by {others}", remedy=remedy)
 
 
 def _cells(result: SweepResult) -> dict[Cell, Row]:

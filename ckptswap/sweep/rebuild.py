@@ -49,11 +49,10 @@ def rebuilt(source: SweepSource, run: RunFolder) -> Iterator[FullScorer]:
             ) from None
         opened = stack.enter_context(open_checkpoint(source.recipient.path))
         task = load_task(spec.task, renamed(opened, source.recipient.renames))
-        given = [
-            renamed(stack.enter_context(open_donor(file.path, task.fit.taken, spec.task)), file.renames)
-            for file in source.donors
-        ]
-        donors, recipient = as_in_model(task.model, given, task.fit.taken)
+        own = task.fit.taken
+        files = [stack.enter_context(open_donor(file.path, own, spec.task)) for file in source.donors]
+        given = [renamed(file, told.renames) for file, told in zip(files, source.donors, strict=True)]
+        donors, recipient = as_in_model(task.model, given, own)
         batches = load_calibration(spec.calibration, task) if spec.calibration else []
         if spec.calibration and fingerprint(batches) != source.calibrated_on:
             raise RunError("the calibration data has other values by now", remedy="run the sweep again")
@@ -65,18 +64,13 @@ def rebuilt(source: SweepSource, run: RunFolder) -> Iterator[FullScorer]:
         yield scorer
 
 
-def variants_of(shard: Any) -> list[Variant]:
-    """The variants of a shard as JSON has them. Raises `ValueError` for anything else."""
-    return [Variant(*parsed(_VARIANT, fields)) for fields in shard]
-
-
 def score_shard(folder: str, common: Mapping[str, Any], shard: Any, writer: str, stop: Stop) -> None:
     """Score what the journal lacks of some variants, into a journal file of this writer's own.
 
     `common` is a `SweepSource`, `shard` are the variants, both as JSON has them. Raises `Stopped` where that was
     asked for, and `RunError` where the conditions are others here.
     """
-    source, variants = from_json(SweepSource, common), variants_of(shard)
+    source, variants = from_json(SweepSource, common), [Variant(*parsed(_VARIANT, fields)) for fields in shard]
     run, done = RunFolder(folder), 0
 
     def told(block: Block) -> None:

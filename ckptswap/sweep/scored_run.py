@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +10,6 @@ from functools import cached_property
 import numpy as np
 
 from ckptswap.errors import MetricError, RunError, UsageError, near
-from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import BASELINE, Variant
 from ckptswap.statistics import totals
 from ckptswap.sweep.plan import By, Cell, Plan
@@ -58,7 +56,9 @@ class ScoredRun:
         """
         known = {measured.name: measured for measured in run.metrics}
         chosen = metric or run.metrics[0].name
-        scores = Scores(_with_baseline(blocks), run.walk)
+        there = {block.batch for block in blocks.values() if block.variant == BASELINE and block.failed is None}
+        # Without its baseline a batch's scores say nothing.
+        scores = Scores([block for block in blocks.values() if block.batch in there], run.walk)
         if not scores.done(BASELINE):
             raise RunError("no scores yet", remedy="run the same `ckptswap sweep` again to continue")
         if chosen not in known:
@@ -177,12 +177,6 @@ def is_complete(folder: RunFolder) -> bool:
     with suppress(RunError):
         return ScoredRun.read(folder).is_complete
     return False
-
-
-def _with_baseline(blocks: Blocks) -> Iterable[Block]:
-    """What can be compared: without its baseline a batch's scores say nothing."""
-    there = {block.batch for block in blocks.values() if block.variant == BASELINE and block.failed is None}
-    return [block for block in blocks.values() if block.batch in there]
 
 
 def reduction(metric: Metric | RunMetric) -> totals.Reduce:

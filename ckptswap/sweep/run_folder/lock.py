@@ -60,9 +60,8 @@ class Lock:
     def check(self) -> None:
         """Raises `RunError` when this process was held for dead, and another has taken over."""
         if self.is_lost:
-            raise RunError(
-                f"another sweep has taken over {self.path.parent}", remedy="what was finished until then is kept"
-            )
+            remedy = "what was finished until then is kept"
+            raise RunError(f"another sweep has taken over {self.path.parent}", remedy=remedy)
 
     def _create(self) -> bool:
         """Link a finished file to the name: on NFS too, only one of several can."""
@@ -85,10 +84,8 @@ class Lock:
             who = "somebody unknown"
             if {"host", "pid"} <= holder.keys():
                 who = f"process {holder['pid']} on {str(holder['host']).split(' ')[0]}"
-            raise RunError(
-                f"{self.path.parent} is worked on by {who}",
-                remedy=f"wait for it, or use another --run (if it is gone for good, delete {self.path})",
-            )
+            remedy = f"wait for it, or use another --run (if it is gone for good, delete {self.path})"
+            raise RunError(f"{self.path.parent} is worked on by {who}", remedy=remedy)
         aside = self.path.with_name(f".{LOCK}.{self._me['token']}.dead")
         with suppress(FileNotFoundError):
             os.rename(self.path, aside)

@@ -38,15 +38,12 @@ def refuse_precious(path: str | os.PathLike[str], *, force: bool = False) -> Non
     """Raises `FileError` where a result would replace a checkpoint, or what a sweep remembers in its folder; and
     unless `force` says so, whatever else is not a result.
 
-    >>> import numpy as np, tempfile
-    >>> from ckptswap.checkpoint import Checkpoint
-    >>> from ckptswap.formats import write_checkpoint
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> out = write_checkpoint(Checkpoint.from_arrays({"w": np.ones(2)}), folder / "a.safetensors")
-    >>> refuse_precious(folder / "result.html")
-    >>> refuse_precious(out)  # doctest: +ELLIPSIS
+    >>> import tempfile
+    >>> mine = Path(tempfile.mkdtemp(), "notes.txt")
+    >>> _ = mine.write_text("mine")
+    >>> refuse_precious(mine)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    ckptswap.errors.FileError: .../a.safetensors is a checkpoint: write the result elsewhere
+    ckptswap.errors.FileError: .../notes.txt exists already, and is not known to be a result of ckptswap's: ...
     """
     if is_stream(path):
         return

@@ -59,9 +59,8 @@ def open_to_append(path: Path) -> BinaryIO:
     file = open_plain(path, "ab", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     if os.fstat(file.fileno()).st_nlink > 1:
         file.close()
-        raise RunError(
-            f"{path} has a second name elsewhere (a hard link)", remedy="copy it, and put the copy there"
-        )
+        remedy = "copy it, and put the copy there"
+        raise RunError(f"{path} has a second name elsewhere (a hard link)", remedy=remedy)
     return file
 
 
@@ -72,9 +71,8 @@ def refuse_odd(path: Path, *, folder: bool = False) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     if stat.S_ISLNK(mode):
-        raise RunError(
-            f"{path} is a symbolic link", remedy="a run keeps its own files: put what it points to there"
-        )
+        remedy = "a run keeps its own files: put what it points to there"
+        raise RunError(f"{path} is a symbolic link", remedy=remedy)
     if not (stat.S_ISDIR if folder else stat.S_ISREG)(mode):
         what = "folder" if folder else "file"
         raise RunError(f"{path} is not a plain {what}", remedy="take it away, or use another run folder")

@@ -1,7 +1,4 @@
-"""The samples that a sweep's worst cells hit most, as pure data: scores, and small pictures as data URIs.
-
-Kept beside the journal, so that a report can show them without model or data (`worst_samples` draws them).
-"""
+"""The samples that a sweep's worst cells hit most, as pure data, which a report shows without model or data."""
 
 from __future__ import annotations
 

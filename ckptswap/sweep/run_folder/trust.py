@@ -1,7 +1,7 @@
 """Whose word a run folder is: what it names is run and read only where this user's own command made it.
 
-A stranger's folder gives numbers. Its checkpoints, and the code and files of its task, must be named again; what
-remains of it is how these are to be used: batch size, limit, and what else is neither file nor code.
+Of a stranger's the checkpoints, and the code and files of the task, must be named again; what remains is how these
+are to be used: batch size, limit, and what else is neither file nor code.
 """
 
 from __future__ import annotations
