@@ -82,8 +82,8 @@ class Leaderboard:
 
 
 class BlockProgress:
-    """Counts finished blocks (of each of the `variants` on so many `batches`), tells the listeners, and ends the work
-    when it is time, asked for, or another's. `table` gives the table so far, once there can be one."""
+    """Counts finished blocks (of each of the `variants` on so many `batches`), tells the listeners, and ends the
+    work when it is time, asked for, or another's. `table` gives the table so far, once there can be one."""
 
     deadline: float | None = None
     board: Leaderboard | None = None
