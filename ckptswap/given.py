@@ -32,8 +32,7 @@ class Module(Protocol):
 Path_ = str | os.PathLike[str]
 Given = Checkpoint | Path_ | Mapping[str, Any] | Module
 SELECTION = ("only", "exclude", "layers", "kind")
-Patterns = str | Iterable[str] | None
-"""None and nothing are the same: not given."""
+Patterns = str | Iterable[str] | None  # None and nothing are the same: not given
 
 
 def opened(given: Given, stack: ExitStack | None = None) -> Checkpoint:

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from ckptswap.sweep.result import SweepResult
     from ckptswap.sweep.select import Choice
 
-REPRODUCE_JOBS = 2
-"""Networks of `reproduce` that are at work at once, unless told."""
+REPRODUCE_JOBS = 2  # networks of `reproduce` that are at work at once, unless told
 
 
 def sweep(donor: Given | Sequence[Given], recipient: Given, *, claims: bool = False, **how: Any) -> SweepResult:

@@ -22,10 +22,8 @@ from ckptswap.errors import CkptswapError
 from ckptswap.formats import open_checkpoint
 from ckptswap.naming import ALIASES, natural_key
 
-MOST = 500
-"""More is nothing to choose from."""
-LOOKED_AT, LONG = 1_000_000, 500
-"""Words of a file that are looked at, and letters of one that may be offered."""
+MOST = 500  # more is nothing to choose from
+LOOKED_AT, LONG = 1_000_000, 500  # words of a file that are looked at, and letters of one that may be offered
 SECONDS, MEMORY = 3.0, 300_000_000
 FILES = ("checkpoint", "recipient", "a", "donor", "b", "third", "checkpoints")
 """The parameters that name a checkpoint, in the order in which they are looked at."""

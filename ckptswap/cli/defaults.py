@@ -29,8 +29,7 @@ from ckptswap.registry import Group, is_safe
 from ckptswap.task.spec import TaskSpec
 
 PREFIX = "CKPTSWAP_"
-CONFIG = "CKPTSWAP_CONFIG"
-"""Names another file; empty: none."""
+CONFIG = "CKPTSWAP_CONFIG"  # names another file; empty: none
 HELP = ("-h", "--help")
 OWN, SHARED = "ckptswap.toml", "pyproject.toml"
 
@@ -138,7 +137,6 @@ def _say(values: Mapping[str, Default]) -> None:
 
 
 def _flags(command: Any) -> dict[str, Any]:
-    """A command's options by their long names, without dashes."""
     return {
         word.removeprefix("--"): parameter
         for parameter in command.params

@@ -27,10 +27,8 @@ KEYWORD = inspect.Parameter.KEYWORD_ONLY
 STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 Patterns = list[str] | None
 Format = Literal["table", "json", "csv", "md"]
-Group = dict[str, tuple[Any, Any]]
-"""Flags by name: the annotation that typer reads, and the default."""
-Keywords = dict[str, Any]
-"""What the flags of a group say, as keywords of the library's functions."""
+Group = dict[str, tuple[Any, Any]]  # flags by name: the annotation that typer reads, and the default
+Keywords = dict[str, Any]  # what the flags of a group say, as keywords of the library's functions
 _TYPER = {"help": "help", "metavar": "metavar", "least": "min", "parse": "parser"}
 _TYPER |= {"callback": "callback", "complete": "autocompletion", "is_eager": "is_eager"}
 """What an `option` says → what typer calls it."""
@@ -191,8 +189,7 @@ SELECTION = {
     "kind": _patterns("kind", "KIND", "Kinds, globs and aliases: conv.bias, 'bn.*', bn.stats.", complete_kinds),
 }
 """Which tensors. Values of one flag are alternatives, different flags intersect."""
-NAMES = flags_of(Names)
-"""How the names of two checkpoints are brought together."""
+NAMES = flags_of(Names)  # how the names of two checkpoints are brought together
 _TASK = flags_of(TaskSpec)
 PARTIAL = {"partial": _TASK.pop("partial")}
 _CONFIG = option(None, "A TOML file with these keys; flags win.", short="c", metavar="FILE", defaults="never")

@@ -24,8 +24,7 @@ from ckptswap.report.screen import render_sweep
 from ckptswap.report.text import dump_json
 from ckptswap.sweep.run_folder.folder import RunFolder
 
-PAUSE = 2.0
-"""Seconds between two looks at a run."""
+PAUSE = 2.0  # seconds between two looks at a run
 CLEAR = "\x1b[H\x1b[2J"
 
 

@@ -93,7 +93,6 @@ def sweep(
 
 
 def _refuse(also: BothFlags, format: str) -> None:
-    """Raises `UsageError` for flags that do not go together, before any work."""
     if also.both and format == "csv":
         raise UsageError("--both gives two tables", remedy="use `report RUN/back --format csv` afterwards")
     if not also.both and (also.back_metric or also.back_target):

@@ -136,7 +136,6 @@ def _blocks(volume: np.ndarray) -> np.ndarray:
 
 
 def _cut(slices: np.ndarray) -> np.ndarray:
-    """The middle 96 × 96 of each slice."""
     top, left = ((length - SIDE) // 2 for length in slices.shape[1:])
     return np.ascontiguousarray(slices[:, top : top + SIDE, left : left + SIDE])
 

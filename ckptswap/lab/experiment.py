@@ -20,17 +20,14 @@ from ckptswap.sweep.result import Mode
 from ckptswap.task.spec import TaskSpec
 
 INITS = ("shared", "independent")
-OTHER = 1000
-"""An independent initialisation has the seed of the network, and so many more."""
+OTHER = 1000  # an independent initialisation has the seed of the network, and so many more
 INIT, SEGMENT = "init.safetensors", "segment.safetensors"
-STAGES = "sweeps.json"
-"""The names of a pair's sweeps, beside them."""
+STAGES = "sweeps.json"  # the names of a pair's sweeps, beside them
 WAYS = ("cells", "kinds", "prefix", "back")
 """The sweeps that every pair has; others take sets of several kinds or layers."""
 SHUFFLE, NOISE = "shuffle:0", "noise:0.3"
 SCORED_BATCH = 15
-CALIBRATION = 2
-"""Batches on which batch norm's statistics are estimated anew."""
+CALIBRATION = 2  # batches on which batch norm's statistics are estimated anew
 
 
 @dataclass(frozen=True)

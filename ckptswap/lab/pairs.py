@@ -198,7 +198,6 @@ def _apart(recipient: Checkpoint, others: Sequence[Checkpoint | None], names: se
 
 
 def _pooled(rows: Iterable[TensorDiff], keys: Callable[[TensorDiff], Iterable[Any]]) -> dict[Any, Distance]:
-    """How far apart, over the tensors of each key."""
     pooled: dict[Any, Distance] = {}
     for row in rows:
         if row.distance is not None:

@@ -137,7 +137,6 @@ def _pool(workers: RunOptions) -> WorkerPool | None:
 
 
 def _claim(folder: Path, experiment: Experiment) -> None:
-    """Keep the settings, or refuse a folder that has others."""
     if not (folder / SETTINGS).exists():
         write_text(folder / SETTINGS, json.dumps(asdict(experiment), indent=2) + "\n")
         return

@@ -35,8 +35,7 @@ from ckptswap.task.weights import to_torch
 from ckptswap.version import __version__
 
 TARGETS: Mapping[str, str] = {"segment": "masks", "reconstruct": "input"}
-Progress = Callable[[int, float], None]
-"""Called after each step with its number (from 1) and its loss."""
+Progress = Callable[[int, float], None]  # called after each step with its number (from 1) and its loss
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,8 @@ from ckptswap.sweep.spec import RunOptions, SweepSpec
 from ckptswap.sweep.stopping import Stop
 from ckptswap.task import load_task
 
-REPLAYED = 0.7
-"""What a swap of one cell costs, in forward passes."""
-PULSE = 0.5
-"""Seconds between two times that a unit says how far it is."""
+REPLAYED = 0.7  # what a swap of one cell costs, in forward passes
+PULSE = 0.5  # seconds between two times that a unit says how far it is
 
 Tell = Callable[[float, str], None]
 """Called by a unit with how far it is, in seconds as estimated, and what it is at."""
@@ -130,7 +128,6 @@ class UnitWork:
 
 
 def _is_swept(folder: RunFolder, donor: Checkpoint, recipient: Checkpoint) -> bool:
-    """Whether a sweep of these two files is there, with every score."""
     plan = folder.read_plan() if is_complete(folder) else None
     return plan is not None and (*plan.donor_hashes[:1], plan.key.get("recipient")) == (
         donor.sha256(),

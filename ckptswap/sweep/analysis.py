@@ -24,8 +24,7 @@ from ckptswap.sweep.scored_run import ScoredRun
 from ckptswap.sweep.spec import checked_tolerance
 from ckptswap.sweep.warnings import notes, unseen
 
-FREE = ("identical", "no-effect")
-"""Cells that need no run: their score is the baseline's."""
+FREE = ("identical", "no-effect")  # cells that need no run: their score is the baseline's
 Path_ = str | os.PathLike[str]
 NOT_APPLICABLE = "not applicable: a new estimate writes over what was swapped"
 

@@ -1,8 +1,7 @@
 """Donors that are no file: the recipient with its values replaced, or the model as its own initialiser makes it.
 
-With them a sweep asks of each part what the network would do without it. Sources: Zhang, Bengio & Singer, Are
-All Layers Created Equal? (arXiv:1902.01996: re-initialise, re-randomise); Chatterji, Neyshabur & Sedghi, The
-intriguing role of module criticality (arXiv:1912.00528: rewind).
+Sources: Zhang, Bengio & Singer, Are All Layers Created Equal? (arXiv:1902.01996: re-initialise, re-randomise);
+Chatterji, Neyshabur & Sedghi, The intriguing role of module criticality (arXiv:1912.00528: rewind).
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ from ckptswap.errors import MismatchError, UsageError
 from ckptswap.formats import open_checkpoint
 from ckptswap.task.spec import TaskSpec
 
-MADE = "made"
-"""The format of a checkpoint that was made here, whose path is the word that says how."""
+MADE = "made"  # the format of a checkpoint that was made here, whose path is the word that says how
 ORIGIN = "ckptswap.init_from"
 """Under this name a trained checkpoint's metadata has the hash of its initialisation's file."""
 FORMS = {

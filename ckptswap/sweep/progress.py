@@ -17,11 +17,9 @@ from ckptswap.sweep.run_folder.plan_file import RunMetric
 from ckptswap.sweep.stopping import Stop
 
 Progress = Callable[[int, int], None]
-PAUSE = 1.0
-"""Seconds between two looks at the worst drops."""
+PAUSE = 1.0  # seconds between two looks at the worst drops
 SHOWN = 5
-REFRESH, SPARE = 5.0, 50.0
-"""Seconds between two tables at the least, and as many times as one of them takes."""
+REFRESH, SPARE = 5.0, 50.0  # seconds between two tables at the least, and as many times as one of them takes
 
 
 class OutOfTime(Exception):

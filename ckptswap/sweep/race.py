@@ -1,9 +1,8 @@
 """Top-K by racing: which variants need no more samples, as a pure function of what has been scored. numpy only.
 
-The samples are walked in one random order, in fixed chunks. After each chunk the `top` variants with the largest
-drops so far run ahead to the last sample, so that the smallest of their drops, the *bar*, is exact. Each other
-variant is ruled out once "its drop over all samples reaches the bar + epsilon" is refuted by a bet
-(`log_capital`): those at the top have the drops of the exact sweep. docs/method.md has the argument in full.
+After each chunk of a random walk the `top` variants with the largest drops so far run ahead to the last sample, so
+that the smallest of their drops, the *bar*, is exact. Each other is ruled out once "its drop over all samples
+reaches the bar + epsilon" is refuted by a bet (`log_capital`). docs/method.md has the argument in full.
 
 Sources: Waudby-Smith & Ramdas, Estimating means of bounded random variables by betting, J. R. Stat. Soc. B 86
 (2024) 1, arXiv:2010.09686; Confidence sequences for sampling without replacement, NeurIPS 2020, arXiv:2006.04347.
@@ -21,8 +20,7 @@ import numpy as np
 from ckptswap.errors import UsageError
 from ckptswap.records import Count
 
-FIRST = 16
-"""Samples before the first decision."""
+FIRST = 16  # samples before the first decision
 LEAST_UNITS = 16
 """Units seen before a ceiling is assumed from them: fewer may not have shown yet how a variant breaks."""
 GROWTH = 1.15

@@ -26,8 +26,7 @@ from ckptswap.sweep.stopping import Stop
 from ckptswap.task import load_task
 
 _VARIANT = tuple[str, tuple[str, ...], Count, float, bool]
-WORK = f"{__name__}:score_shard"
-"""By this name a worker finds what it is to do."""
+WORK = f"{__name__}:score_shard"  # by this name a worker finds what it is to do
 
 
 @contextlib.contextmanager

@@ -120,9 +120,9 @@ class Sweep:
     ) -> Analysis:
         """Score what the journal lacks, and give the table; blocks are computed by `executor` (None: here).
 
-        However it is interrupted, the journal continues. Raises `UsageError` for a race or a tolerance without
-        sense, `RunError` for a folder that another sweep works on or that other conditions made, `TaskError` when
-        the baseline fails, which leaves no new folder, `Stopped` when a listener asked for it.
+        Raises `UsageError` for a race or a tolerance without sense, `RunError` for a folder that another sweep
+        works on or that other conditions made, `TaskError` when the baseline fails, which leaves no new folder,
+        `Stopped` when a listener asked for it; then the journal continues.
         """
         self.check(options, executor)
         made = self.folder.first_missing()
@@ -316,8 +316,8 @@ def prepare_external(
 ) -> Sweep:
     """Plan a sweep by a scorer of the caller's own, which runs no model of ours: names are the recipient's.
 
-    Of the spec's task nothing is used. Raises `SelectionError` when nothing is selected, and `UsageError` for what
-    only a model can tell: the order in which layers run, and batch norm's statistics on other data.
+    Raises `SelectionError` when nothing is selected, and `UsageError` for what only a model can tell: the order in
+    which layers run, and batch norm's statistics on other data.
     """
     if spec.mode in ("prefix", "suffix") or spec.calibration:
         raise UsageError(

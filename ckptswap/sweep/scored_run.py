@@ -19,8 +19,7 @@ from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.plan_file import RunMetric, RunPlan
 from ckptswap.task.metrics import Metric, recorded_metric
 
-DEFAULT_TOLERANCE = 0.01
-"""Of the distance between the baseline and a constant prediction."""
+DEFAULT_TOLERANCE = 0.01  # of the distance between the baseline and a constant prediction
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,7 @@ from ckptswap.task.spec import TaskSpec
 CELLS: By = ("layer", "kind")
 EngineName = Literal["auto", "replay", "full"]
 ScreenName = Literal["rmse", "gradient"]
-MOST_POINTS = 1000
-"""Of a path."""
+MOST_POINTS = 1000  # of a path
 
 
 def bytes_of(text: str) -> int:

@@ -18,10 +18,8 @@ from ckptswap.sweep.scored_run import ScoredRun
 from ckptswap.task import Task
 from ckptswap.task.data import Batch
 
-CELLS, EACH = 3, 3
-"""How many of the worst cells are shown, and how many samples of each."""
-SIDE = 192
-"""Pixels of a picture's longer side at the most."""
+CELLS, EACH = 3, 3  # how many of the worst cells are shown, and how many samples of each
+SIDE = 192  # pixels of a picture's longer side at the most
 _PALETTE = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
             (204, 121, 167))  # fmt: skip
 """Okabe and Ito's colours, class 0 black; the classes beyond begin again after black."""

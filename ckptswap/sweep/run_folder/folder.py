@@ -24,8 +24,7 @@ from ckptswap.sweep.run_folder.samples import PICTURE, Hit, Samples, parsed_samp
 from ckptswap.sweep.run_folder.sealed import is_own, plain_json, sealed, unsealed
 
 _FILES = re.compile(r"(plan|samples|experiment|sweeps)\.json|lock|(result|report)\.\w+")
-_FOLDERS = re.compile(r"(journal|orders|slurm)(\.\d+)?")
-"""What a run writes to, by its name."""
+_FOLDERS = re.compile(r"(journal|orders|slurm)(\.\d+)?")  # what a run writes to, by its name
 
 
 class RunFolder:

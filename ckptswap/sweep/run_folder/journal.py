@@ -36,14 +36,11 @@ from ckptswap.sweep.run_folder.plain import (
 )
 
 SCHEMA = "ckptswap.run/3"
-SYNC = 1.0
-"""Seconds after which what was written is made to reach the disk."""
+SYNC = 1.0  # seconds after which what was written is made to reach the disk
 
 _F8 = np.dtype("<f8")
-_WIDEST = 1 << 20
-"""Statistics of one sample."""
-_TOGETHER = 1000
-"""Lines that are parsed at once."""
+_WIDEST = 1 << 20  # statistics of one sample
+_TOGETHER = 1000  # lines that are parsed at once
 
 DISTRUST = "what was replayed cannot be trusted"
 _FORMS = [(str, int, failed, engine) for failed in (str, type(None)) for engine in get_args(Way)]

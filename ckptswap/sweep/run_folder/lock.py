@@ -1,8 +1,7 @@
 """Who works on a run folder: one sweep at a time, also where the folder is on a network.
 
-NFS has no honest flock, so the lock is a file that its holder touches every few seconds. Whether it is still
-touched is judged by the file system's own clock. A holder on this machine is looked for among the processes, so
-that a killed sweep can be continued at once.
+NFS has no honest flock, so the lock is a file that its holder touches every few seconds, by the file system's own
+clock. A holder on this machine is looked for among the processes: a killed sweep can be continued at once.
 """
 
 from __future__ import annotations
@@ -20,13 +19,10 @@ from ckptswap.errors import RunError
 from ckptswap.sweep.run_folder.plain import LOCK, faults, read_plain
 from ckptswap.sweep.run_folder.sealed import sealed, unsealed
 
-LOCK_MOST = 10_000
-"""Bytes."""
+LOCK_MOST = 10_000  # bytes
 PID_MOST = 1 << 31
-BEAT = 5.0
-"""Seconds between two touches."""
-DEAD = 6 * BEAT
-"""Seconds without one after which a holder on another machine counts as dead."""
+BEAT = 5.0  # seconds between two touches
+DEAD = 6 * BEAT  # seconds without one after which a holder on another machine counts as dead
 
 
 class Lock:

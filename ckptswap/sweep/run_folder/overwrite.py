@@ -18,8 +18,7 @@ RESULTS = tuple(f"result.{form}" for form in FORMATS)
 _REMEMBERED = re.compile(rf"{'|'.join(map(re.escape, REMEMBERED))}|({JOURNAL}|{SPECS})(\.\d+)?")
 """Files and folders of a run that nothing else can give again. A journal that was set aside has a number."""
 _SCHEMA = b'"ckptswap.run/'
-_LOOKED_AT = 4096
-"""Bytes at a file's two ends in which it says what it is."""
+_LOOKED_AT = 4096  # bytes at a file's two ends in which it says what it is
 _ABOVE = rb"(?:(?:[^#|\n][^\n]{0,400})?\n){0,8}"
 """Lines above a table in Markdown: paths, sums. No heading: a person's document may hold a table of ours."""
 _EXPORT = re.compile(

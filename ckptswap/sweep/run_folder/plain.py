@@ -1,8 +1,5 @@
-"""The files of a run folder: what they are called, and that they are plain.
-
-A folder may come from a stranger, and with it a symbolic link where a file is looked for, or a pipe: nothing in it
-leads elsewhere, nor keeps whoever reads it waiting.
-"""
+"""The files of a run folder: what they are called, and that they are plain, since a stranger's may hold symbolic
+links and pipes: nothing in it leads elsewhere, nor keeps whoever reads it waiting."""
 
 from __future__ import annotations
 
@@ -19,12 +16,9 @@ from ckptswap.errors import RunError
 PLAN = "plan.json"
 SAMPLES = "samples.json"
 LOCK = "lock"
-JOURNAL = "journal"
-"""A folder: a file for each writer."""
-SPECS = "orders"
-"""A folder: what workers are told to do."""
-STATE = "state.json"
-"""Of earlier versions."""
+JOURNAL = "journal"  # a folder: a file for each writer
+SPECS = "orders"  # a folder: what workers are told to do
+STATE = "state.json"  # of earlier versions
 FORMATS = ("json", "csv", "md", "html")
 
 FILE_MOST = 4 << 30
