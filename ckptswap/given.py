@@ -36,10 +36,8 @@ Patterns = str | Iterable[str] | None  # None and nothing are the same: not give
 
 
 def opened(given: Given, stack: ExitStack | None = None) -> Checkpoint:
-    """Open what may stand for a checkpoint; what was not open before is closed with the stack.
-
-    Raises `UsageError` for what can be none, and what `open_checkpoint` raises.
-    """
+    """Open what may stand for a checkpoint; what was not open before is closed with the stack. Raises `UsageError`
+    for what can be none, and what `open_checkpoint` raises."""
     if isinstance(given, Checkpoint):
         return given
     checkpoint = open_checkpoint(given) if isinstance(given, str | os.PathLike) else _in_memory(given)
@@ -135,9 +133,7 @@ def task_of(keys: Mapping[str, Any], exclude: Patterns = (), partial: bool = Fal
 @dataclass(frozen=True)
 class Names:
     """How the names of several sides are brought together: rules `OLD=NEW`, a file of rules, a prefix to take off.
-
-    What was found unasked is told to the listener.
-    """
+    What was found unasked is told to the listener."""
 
     map: tuple[str, ...] = option(
         (),

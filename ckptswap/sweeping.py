@@ -1,7 +1,5 @@
-"""A sweep as a person asks for it, by keywords or by flags.
-
-Its sides are opened and brought together, it is run, and its table is left in the folder in every form.
-"""
+"""A sweep as a person asks for it, by keywords or by flags. Its sides are opened and brought together, it is run,
+and its table is left in the folder in every form."""
 
 from __future__ import annotations
 

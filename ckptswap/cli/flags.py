@@ -1,7 +1,5 @@
-"""Flags: made of the fields of the library's own dataclasses, or shared by several commands.
-
-A command takes a group of them as one parameter.
-"""
+"""Flags: made of the fields of the library's own dataclasses, or shared by several commands. A command takes a
+group of them as one parameter."""
 
 from __future__ import annotations
 
@@ -35,11 +33,8 @@ _TYPER |= {"callback": "callback", "complete": "autocompletion", "is_eager": "is
 
 
 def flags_of(spec: type) -> Group:
-    """The flags of a dataclass: of all fields that have a help.
-
-    What is not given is None, and False of a flag without a value. A field's metadata is that of
-    `ckptswap.records.option`.
-    """
+    """The flags of a dataclass: of all fields that have a help. What is not given is None, and False of a flag
+    without a value. A field's metadata is that of `ckptswap.records.option`."""
     hints, made = get_type_hints(spec), {}
     for part in fields(spec):
         if part.metadata.get("help"):

@@ -27,6 +27,23 @@ PARTS = {**SPEC, **CALIBRATION, **OPTIONS, **NAMES, **PARTIAL}
 
 
 @dataclass
+class SidesFlags:
+    """From what, into what."""
+
+    donor: list[str] = option(
+        MISSING,
+        "The checkpoint that gives; repeat for several. Or one made from the recipient: init:SEED, rewind, zeros, "
+        "mean, shuffle:SEED, noise:SHARE.",
+        flag="from",
+        metavar="DONOR",
+        defaults="never",
+    )
+    recipient: str = option(
+        MISSING, "The checkpoint that receives.", flag="to", metavar="RECIPIENT", defaults="never"
+    )
+
+
+@dataclass
 class TableFlags(DrawnFlags):
     """How the table is printed and judged, and where; or the plan instead."""
 
@@ -38,17 +55,7 @@ class TableFlags(DrawnFlags):
 @flags(select=SELECTION, task=TASK, how=PARTS)
 def sweep(
     *,
-    donor: list[str] = option(
-        MISSING,
-        "The checkpoint that gives; repeat for several. Or one made from the recipient: init:SEED, rewind, zeros, "
-        "mean, shuffle:SEED, noise:SHARE.",
-        flag="from",
-        metavar="DONOR",
-        defaults="never",
-    ),
-    recipient: str = option(
-        MISSING, "The checkpoint that receives.", flag="to", metavar="RECIPIENT", defaults="never"
-    ),
+    sides: SidesFlags,
     select: Keywords,
     task: Keywords,
     how: Keywords,
@@ -75,7 +82,8 @@ def sweep(
     """
     _refuse(also, output.format)
     keep_freed_memory()
-    one = lazy.sweeping.asked(donor, recipient, command=command_line(), **select, **how, **task_keywords(task))
+    told = {"command": command_line(), **select, **how, **task_keywords(task)}
+    one = lazy.sweeping.asked(sides.donor, sides.recipient, **told)
     ways = lazy.sweeping.both_ways(one, also.back_metric, also.back_target) if also.both else {"": one}
     if output.dry_run:
         emit(_joined({way: _plan(sweep, output) for way, sweep in ways.items()}, output.format), output.out)

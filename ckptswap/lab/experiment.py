@@ -1,7 +1,5 @@
-"""What `reproduce` trains and sweeps: networks × seeds × initialisations, as pure data.
-
-Source: arXiv:2008.03414 for the pair; the controls, seeds and initialisations are ours (`docs/method.md`).
-"""
+"""What `reproduce` trains and sweeps: networks × seeds × initialisations, as pure data. Source: arXiv:2008.03414
+for the pair; the controls, seeds and initialisations are ours (`docs/method.md`)."""
 
 from __future__ import annotations
 

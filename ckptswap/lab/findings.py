@@ -1,7 +1,5 @@
 """The four claims of arXiv:2008.03414, judged from a sweep's rows by the rules of `docs/method.md`. No torch.
-
-Every threshold is ours: the paper's abstract sets none.
-"""
+Every threshold is ours: the paper's abstract sets none."""
 
 from __future__ import annotations
 
@@ -90,10 +88,8 @@ def _contrast(analysis: Analysis, name: str, *, whole: bool) -> Condition:
 
 
 def _weights(rows: Mapping[str, Mapping[int, Row]]) -> dict[int, float]:
-    """Row index → weight: the mean over the statistics' rows minus that over the affine ones.
-
-    Identical and no-effect rows count in the means; their drop is 0, so that they need no weight.
-    """
+    """Row index → weight: the mean over the statistics' rows minus that over the affine ones. Identical and
+    no-effect rows count in the means; their drop is 0, so that they need no weight."""
     weights = {}
     for kinds, sign in ((STATISTICS, 1.0), (AFFINE, -1.0)):
         side = {at: row for kind in kinds for at, row in rows[kind].items()}

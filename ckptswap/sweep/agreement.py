@@ -1,7 +1,5 @@
 """Several runs side by side, cell by cell: whether they rank alike, and where they differ beyond their intervals.
-
-They may have other donors, seeds or samples, and even other networks as far as these share names.
-"""
+They may have other donors, seeds or samples, and even other networks as far as these share names."""
 
 from __future__ import annotations
 
@@ -56,10 +54,8 @@ class Agreement:
 
 
 def agreement(results: Mapping[str, SweepResult]) -> Agreement:
-    """Compare runs by name; cells with the largest spread first.
-
-    Raises `UsageError` for fewer than two, for runs of several donors, and for runs whose metrics or modes differ.
-    """
+    """Compare runs by name; cells with the largest spread first. Raises `UsageError` for fewer than two, for runs
+    of several donors, and for runs whose metrics or modes differ."""
     _refuse(results)
     runs = list(results.values())
     known = [_cells(result) for result in runs]

@@ -42,10 +42,8 @@ class Analysis:
     columns: Mapping[int, tuple[int, int]]
 
     def contrast(self, weights: Mapping[int, float]) -> Interval:
-        """Σ weight × drop over rows (by their index in `result.rows`), with a plain paired 95 % interval.
-
-        `low` and `high` are None with fewer than 8 groups. Raises `UsageError` for a row that has no drop.
-        """
+        """Σ weight × drop over rows (by their index in `result.rows`), with a plain paired 95 % interval. `low`
+        and `high` are None with fewer than 8 groups. Raises `UsageError` for a row that has no drop."""
         sign = 1.0 if self.result.direction == "max" else -1.0
         form = {0: 0.0}
         for index, weight in weights.items():
@@ -101,10 +99,8 @@ def analysed(run: ScoredRun) -> Analysis:
 def _drops(
     run: ScoredRun, variants: Sequence[str], reference: str = BASELINE
 ) -> tuple[Sample, dict[str, RowIntervals], list[int]]:
-    """Each variant's drop from the baseline on the samples that it was scored on itself.
-
-    Columns are the baseline on all samples, on each other set of them, then the variants; `paired` with which.
-    """
+    """Each variant's drop from the baseline on the samples that it was scored on itself. Columns are the baseline
+    on all samples, on each other set of them, then the variants; `paired` with which."""
     baseline = run.statistics(reference)
     everything = totals.scored(baseline)
     columns, places = [baseline], {everything.tobytes(): 0}

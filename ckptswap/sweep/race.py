@@ -174,9 +174,7 @@ def largest_drop(
 @dataclass(frozen=True)
 class _Walk:
     """The drops by unit: `sums` and `worst` (V, G + 1) of the first 0 … G units, `counted` (G + 1,) their samples.
-
-    `available` (V,): samples scored without a gap.
-    """
+    `available` (V,): samples scored without a gap."""
 
     sums: np.ndarray
     worst: np.ndarray

@@ -49,10 +49,8 @@ class ScoredRun:
     def of(
         cls, run: RunPlan, blocks: Blocks, metric: str | None = None, tolerance: float | None = None
     ) -> ScoredRun:
-        """For a run's first metric, or the named one; `tolerance` overrides the run's own.
-
-        Raises `RunError` where there is no baseline yet, `MetricError` for a metric that the run does not hold.
-        """
+        """For a run's first metric, or the named one; `tolerance` overrides the run's own. Raises `RunError` where
+        there is no baseline yet, `MetricError` for a metric that the run does not hold."""
         known = {measured.name: measured for measured in run.metrics}
         chosen = metric or run.metrics[0].name
         there = {block.batch for block in blocks.values() if block.variant == BASELINE and block.failed is None}
@@ -154,10 +152,8 @@ class ScoredRun:
         )
 
     def tolerance(self) -> tuple[float, str]:
-        """The drop that we are ready to ignore, and in words where it comes from.
-
-        Raises `UsageError` where none was given and a constant prediction has no score to measure by.
-        """
+        """The drop that we are ready to ignore, and in words where it comes from. Raises `UsageError` where none
+        was given and a constant prediction has no score to measure by."""
         if self.given_tolerance is not None:
             return self.given_tolerance, f"tolerance {self.given_tolerance:g} as given"
         name, trivial = self.metric.name, self.metric.trivial

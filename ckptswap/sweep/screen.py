@@ -30,10 +30,8 @@ BATCHES = 4  # batches whose gradients are averaged: the first of the walk, whic
 
 
 def screen(by: ScreenName, plan: Plan, scorer: FullScorer, variants: Sequence[Variant]) -> dict[str, float]:
-    """A number for each variant, the larger the worse; missing where none can be had.
-
-    Raises `UsageError` where the model's gradients cannot be had.
-    """
+    """A number for each variant, the larger the worse; missing where none can be had. Raises `UsageError` where
+    the model's gradients cannot be had."""
     if by == "rmse":
         return {cell.variant: cell.rmse for cell in plan.cells if cell.rmse is not None}
     slopes = _gradients(scorer)

@@ -26,10 +26,8 @@ _PALETTE = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 
 
 
 def worst_samples(scorer: FullScorer, run: ScoredRun) -> Iterator[Hit]:
-    """Draw them from a run that has its scores; nothing where there are no images.
-
-    Raises what `Task.forward` raises.
-    """
+    """Draw them from a run that has its scores; nothing where there are no images. Raises what `Task.forward`
+    raises."""
     task = scorer.task
     if task.metrics[0].compares is None or getattr(task.first_inputs(), "ndim", 0) != 4:
         return

@@ -91,10 +91,8 @@ class RunFolder:
         write_text(self.plan_path, sealed(plan.to_json(), marked=True))
 
     def begin(self, plan: RunPlan, *, fresh: bool = False) -> None:
-        """Make the folder ready for work under the plan's conditions, and write the plan.
-
-        Raises as `check_conditions` does, unless `fresh` sets its journal aside and removes its samples.
-        """
+        """Make the folder ready for work under the plan's conditions, and write the plan. Raises as
+        `check_conditions` does, unless `fresh` sets its journal aside and removes its samples."""
         with faults(f"cannot make {self}"):
             self.path.mkdir(parents=True, exist_ok=True)
         self.refuse_odd_parts()

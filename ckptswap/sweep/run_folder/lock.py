@@ -26,10 +26,8 @@ DEAD = 6 * BEAT  # seconds without one after which a holder on another machine c
 
 
 class Lock:
-    """The lock of a run folder, held within the `with` block. The folder is made where it is missing.
-
-    Raises `RunError` where somebody else holds it, naming machine and process.
-    """
+    """The lock of a run folder, held within the `with` block. The folder is made where it is missing. Raises
+    `RunError` where somebody else holds it, naming machine and process."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOCK

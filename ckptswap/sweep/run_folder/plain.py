@@ -46,10 +46,8 @@ def open_plain(path: Path, mode: str = "rb", flags: int = os.O_RDONLY) -> Binary
 
 
 def open_to_append(path: Path) -> BinaryIO:
-    """Open a plain file to be written to at its end, unbuffered; it has no other name, in another folder.
-
-    Raises as `read_plain`.
-    """
+    """Open a plain file to be written to at its end, unbuffered; it has no other name, in another folder. Raises
+    as `read_plain`."""
     file = open_plain(path, "ab", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     if os.fstat(file.fileno()).st_nlink > 1:
         file.close()

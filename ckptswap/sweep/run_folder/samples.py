@@ -47,10 +47,8 @@ def samples_json(samples: Samples, key: str) -> dict[str, Any]:
 
 
 def parsed_samples(content: Mapping[str, Any]) -> tuple[Samples, str] | None:
-    """Samples and key of what `samples_json` gave, None for a file of another version.
-
-    Raises `ValueError` for anything else.
-    """
+    """Samples and key of what `samples_json` gave, None for a file of another version. Raises `ValueError` for
+    anything else."""
     if "schema" not in content:
         raise ValueError("its part 'schema' is missing")
     if content["schema"] != SCHEMA:
