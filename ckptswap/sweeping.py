@@ -118,11 +118,9 @@ def _fields(form: type, how: dict[str, Any]) -> dict[str, Any]:
     for part in fields(form):
         name = _keyword(part)
         if name in how and name in keywords():
-            value, parse = how.pop(name), part.metadata.get("parse")
-            values[part.name] = parse(value) if parse and isinstance(value, str) else value
-    for name, read in _READ.items():
-        if name in values:
-            values[name] = read(values[name])
+            value, parse, read = how.pop(name), part.metadata.get("parse"), _READ.get(part.name)
+            value = parse(value) if parse and isinstance(value, str) else value
+            values[part.name] = read(value) if read else value
     return values
 
 

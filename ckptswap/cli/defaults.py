@@ -149,14 +149,12 @@ def _flags(command: Any) -> dict[str, Any]:
 def marks(command: Any) -> dict[str, Settable | None]:
     """Who may set each of a command's options."""
     parameters = inspect.signature(command.callback).parameters
-    told = {
-        flag: parameters[option.name].annotation.__metadata__
-        for flag, option in _flags(command).items()
-        if option.name in parameters
-    }
-    return {
-        flag: next((mark for mark in words if isinstance(mark, Settable)), None) for flag, words in told.items()
-    }
+    marked: dict[str, Settable | None] = {}
+    for flag, option in _flags(command).items():
+        if option.name in parameters:
+            words = parameters[option.name].annotation.__metadata__
+            marked[flag] = next((word for word in words if isinstance(word, Settable)), None)
+    return marked
 
 
 def _context(command: Any) -> Any:

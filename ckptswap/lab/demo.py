@@ -78,10 +78,8 @@ def demo(
 
 def trainings(segment: TrainSpec) -> tuple[Training, Training]:
     """The recipient's training, and the donor's: from the same initialisation, for the other task."""
-    return (
-        Training("segment", segment, save_init=INIT),
-        Training("reconstruct", replace(segment, task="reconstruct"), init_from=INIT),
-    )
+    encode = replace(segment, task="reconstruct")
+    return Training("segment", segment, save_init=INIT), Training("reconstruct", encode, init_from=INIT)
 
 
 def _refuse_occupied(folder: Path, segment: TrainSpec) -> None:
