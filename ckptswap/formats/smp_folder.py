@@ -15,8 +15,7 @@ from ckptswap.storage import ByteSource, Folder
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CONFIG_MOST = 10_000_000
-CONFIG_KEY = "smp.config"
-"""The metadata key under which config.json's text travels, for whoever builds the model."""
+CONFIG_KEY = "smp.config"  # the metadata key under which config.json's text travels, for whoever builds the model
 
 
 def open_smp_folder(weights: ByteSource, folder: Folder) -> Checkpoint:

@@ -29,22 +29,12 @@ def checkpoint_of(content: Any, locate: Locate, file: ByteSource, format: str, *
     extents = {}
     for name, view in state.tensors.items():
         steps = tuple((size, step) for size, step in zip(view.shape, view.strides, strict=True) if size > 1)
-        begin, end = view.span
-        extents[name] = Extent(view.storage.key, begin, end, (view.shape, steps, view.dtype), steps)
+        extents[name] = Extent(view.storage.key, *view.span, (view.shape, steps, view.dtype), steps)
     ties = Ties.of(extents)
     _refuse_faulty(state, locate, file.name)
-    return Checkpoint(
-        tensors,
-        path=file.name,
-        format=format,
-        notes=[*state.notes, *([str(ties)] if ties else [])],
-        sources=[file],
-        unread=state.unread,
-        ties=ties,
-        beside=state.beside,
-        stale=state.stale,
-        **more,
-    )
+    notes = [*state.notes, str(ties)] if ties else state.notes
+    return Checkpoint(tensors, path=file.name, format=format, notes=notes, sources=[file], unread=state.unread,
+                      ties=ties, beside=state.beside, stale=state.stale, **more)  # fmt: skip
 
 
 def keys_holding(content: Any, is_meant: Callable[[View], bool]) -> list[str]:
@@ -61,8 +51,7 @@ def _tensor(name: str, view: View | Unreadable, locate: Locate, where: str) -> T
         why = f"{where}: tensor {shown(name)!r} is {view.why}"
         raise FormatError(why, remedy="save it dense, as plain numbers")
     stretch = locate(view.storage)
-    fault = view_fault(view, stretch.size)
-    if fault:
+    if fault := view_fault(view, stretch.size):
         raise FormatError(f"{where} is damaged", remedy=f"tensor {shown(name)!r} {fault}")
     start, strides = view.place(stretch)
     return Tensor(name, view.shape, view.dtype, strided(stretch.file, start, view.shape, strides, view.width))
