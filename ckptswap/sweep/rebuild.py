@@ -63,13 +63,18 @@ def rebuilt(source: SweepSource, run: RunFolder) -> Iterator[FullScorer]:
         yield scorer
 
 
+def variants_of(shard: Any) -> list[Variant]:
+    """The variants of a shard as JSON has them. Raises `ValueError` for anything else."""
+    return [Variant(*parsed(_VARIANT, fields)) for fields in shard]
+
+
 def score_shard(folder: str, common: Mapping[str, Any], shard: Any, writer: str, stop: Stop) -> None:
     """Score what the journal lacks of some variants, into a journal file of this writer's own.
 
     `common` is a `SweepSource`, `shard` are the variants, both as JSON has them. Raises `Stopped` where that was
     asked for, and `RunError` where the conditions are others here.
     """
-    source, variants = from_json(SweepSource, common), [Variant(*parsed(_VARIANT, fields)) for fields in shard]
+    source, variants = from_json(SweepSource, common), variants_of(shard)
     run, done = RunFolder(folder), 0
 
     def told(block: Block) -> None:
