@@ -186,9 +186,10 @@ class RunFolder:
             raise RunError(f"{path} is damaged ({error})", remedy=remedy) from None
         if kept is None:
             return None
-        (samples, key), plan = kept, self.read_plan()
+        samples, key = kept
         if not all(uri.startswith(PICTURE) for hit in samples.hits for uri in hit.pictures.values()):
             raise RunError(f"{path} holds something else than pictures", remedy="remove it")
+        plan = self.read_plan()
         if key != _samples_key(plan):
             return None
         if any(hit.donor >= len(plan.spec.donors) for hit in samples.hits):
