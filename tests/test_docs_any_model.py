@@ -30,7 +30,7 @@ class Line(NamedTuple):
 LINES = [Line(*cells) for cells in re.findall(r"^\| .* \| `(.+)` \| (\w+) \|$", PAGE, re.MULTILINE)]
 EVALUATED = {
     "smp_folder": "late",
-    "timm_classifier": "late.pt --model timm:test_convnext --model-args num_classes=3",
+    "timm_classifier": "late.pt --model timm:test_resnet --model-args num_classes=3",
     "torchvision_masks": "late.pt --model torchvision:lraspp_mobilenet_v3_large --model-args num_classes=4",
     "hf_classifier": "late",
     "hf_decoder": "late",
@@ -47,7 +47,7 @@ def more_for_timm() -> None:
     from transformers import ViTConfig, ViTForImageClassification
 
     for number, name in enumerate(("early", "late")):
-        network = timm.create_model("test_convnext", num_classes=3)
+        network = timm.create_model("test_resnet", num_classes=3)
         network.load_state_dict(torch.load(f"{name}.pt", weights_only=True))
         save_for_hf(network, f"hub-{name}", model_args={"num_classes": 3}, safe_serialization=True)
         torch.manual_seed(number)

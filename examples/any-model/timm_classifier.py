@@ -5,7 +5,7 @@ import torch
 from made import SHAPES, shapes, train, unseen, write_image
 
 torch.manual_seed(0)
-network = timm.create_model("test_convnext", num_classes=3)
+network = timm.create_model("test_resnet", num_classes=3)
 error = torch.nn.CrossEntropyLoss()
 
 
@@ -16,5 +16,5 @@ def loss(step):
 
 for number, picture, _, kind in unseen():
     write_image(picture, f"shapes/{SHAPES[kind]}/{number}.png")
-for stage in train(network, loss, steps=24):
+for stage in train(network, loss, steps=40):
     torch.save(network.state_dict(), f"{stage}.pt")
