@@ -59,7 +59,9 @@ def _row_json(row: TensorDiff) -> dict[str, Any]:
     fields = {name: getattr(row, name) for name in _TENSOR}
     fields |= {name: None if fields[name] is None else list(fields[name]) for name in ("shape_a", "shape_b")}
     fields |= {name: getattr(row.distance, name, None) for name in _DISTANCE}
-    return fields if row.name is not None else {**fields, "tensors": row.tensors}
+    if row.name is not None:
+        return fields
+    return {**fields, **({} if row.block is None else {"block": row.block}), "tensors": row.tensors}
 
 
 def diff_table(data: Mapping[str, Any], style: Style, *, every: bool = False) -> str:
@@ -152,15 +154,35 @@ _NAME_COLUMNS = (
 
 
 def _group_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
-    """By what the rows are grouped: layer, kind, or both."""
+    """By what the rows are grouped: layer, block, kind; what is in no block goes by its layer."""
+    blocks = any(row.get("block") is not None for row in rows)
+
+    def place(row: Mapping[str, Any]) -> Text:
+        name = row.get("block") if row.get("layer") is None else row["layer"]
+        return _looked(MISSING if name is None else named(name), row)
+
     columns = [
-        Column("layer", lambda row: _looked(MISSING if row.get("layer") is None else named(row["layer"]), row)),
+        Column("layer", place),
         Column("kind", lambda row: _looked(safe(row.get("kind") or MISSING), row)),
     ]
-    by = [way for way in columns if any(row.get(way.title) is not None for row in rows)]
+    by = [
+        way
+        for way in columns
+        if any(row.get(way.title) is not None for row in rows) or (blocks and way is columns[0])
+    ]
     return [
         Column(field="tensors"),
-        *(replace(way, field=way.title, smallest=22, shown=way.shown if way in by else None) for way in columns),
+        *([Column(field="block")] if blocks else []),
+        *(
+            replace(
+                way,
+                title="block" if blocks and way is columns[0] else way.title,
+                field=way.title,
+                smallest=22,
+                shown=way.shown if way in by else None,
+            )
+            for way in columns
+        ),
         Column("tensors", lambda row: count(row.get("tensors")), right=True),
     ]
 

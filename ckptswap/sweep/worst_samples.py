@@ -45,7 +45,7 @@ def worst_samples(scorer: FullScorer, run: ScoredRun) -> Iterator[Hit]:
             drawn |= _drawn(scorer, batch, here)
     for cell, place, baseline, variant, drop in wanted:
         if pictures := drawn.get((cell.variant, place)):
-            yield Hit(cell.layer, cell.kind, cell.donor, place, baseline, variant, drop, pictures)
+            yield Hit(cell.place, cell.kind, cell.donor, place, baseline, variant, drop, pictures)
 
 
 def _worst_cells(run: ScoredRun) -> list[Cell]:
@@ -58,7 +58,7 @@ def _worst_cells(run: ScoredRun) -> list[Cell]:
 
 
 def _depth(cell: Cell) -> int:
-    return sum(part is not None for part in (cell.layer, cell.kind))
+    return sum(part is not None for part in (cell.place, cell.kind))
 
 
 def _by_sample(run: ScoredRun, variant: str) -> np.ndarray:
