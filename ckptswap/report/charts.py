@@ -7,9 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from ckptswap.report.rows import Key, by_blocks, cell_key, drop_or_least, mode_words, row_names, worst_cells
+from ckptswap.report.rows import Key, by_blocks, drop_or_least, mode_words, row_names, worst_cells
 from ckptswap.report.text import named, safe
-from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.result import Row, SweepResult, widest
 
 Number = float | None
@@ -72,7 +71,7 @@ MOST_BARS = 40
 MOST_LINES = 8
 
 
-def heat(result: SweepResult, waiting: Collection[Cell] = ()) -> Heat:
+def heat(result: SweepResult, waiting: Collection[Key] = ()) -> Heat:
     """The drop of every layer × kind, or of every block × kind (`by_blocks`); layers in execution order where the
     run tells it. `waiting` are the cells that are not scored yet.
 
@@ -83,8 +82,7 @@ def heat(result: SweepResult, waiting: Collection[Cell] = ()) -> Heat:
     """
     merged = by_blocks(result.rows)
     cells = worst_cells(result.rows, merged=merged)
-    missing = {cell_key(cell, merged=merged) for cell in waiting}
-    places = {place for place in [*cells, *missing] if None not in place}
+    places = {place for place in [*cells, *waiting] if None not in place}
     layers = result.in_order(layer for layer, _ in places if layer is not None)
     kinds = sorted({kind for _, kind in places if kind})
 
@@ -92,7 +90,7 @@ def heat(result: SweepResult, waiting: Collection[Cell] = ()) -> Heat:
         return tuple(tuple(value(cells.get((layer, kind)), (layer, kind)) for kind in kinds) for layer in layers)
 
     def word(row: Row | None, place: Key) -> str:
-        return row.status if row else WAITING if place in missing else ""
+        return row.status if row else WAITING if place in waiting else ""
 
     return Heat(
         f"{_drop_in(result)}, by {'block' if merged else 'layer'} and kind{_mode(result)}",

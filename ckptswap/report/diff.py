@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -161,30 +161,22 @@ def _group_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
         name = row.get("block") if row.get("layer") is None else row["layer"]
         return _looked(MISSING if name is None else named(name), row)
 
+    def there(name: str) -> bool:
+        return any(row.get(name) is not None for row in rows)
+
     columns = [
-        Column("layer", place),
-        Column("kind", lambda row: _looked(safe(row.get("kind") or MISSING), row)),
-    ]
-    by = [
-        way
-        for way in columns
-        if any(row.get(way.title) is not None for row in rows) or (blocks and way is columns[0])
-    ]
-    return [
-        Column(field="tensors"),
-        *([Column(field="block")] if blocks else []),
-        *(
-            replace(
-                way,
-                title="block" if blocks and way is columns[0] else way.title,
-                field=way.title,
-                smallest=22,
-                shown=way.shown if way in by else None,
-            )
-            for way in columns
+        Column(
+            "block" if blocks else "layer", place if blocks or there("layer") else None, smallest=22, field="layer"
         ),
-        Column("tensors", lambda row: count(row.get("tensors")), right=True),
+        *([Column(field="block")] if blocks else []),
+        Column("kind", _kind if there("kind") else None, smallest=22, field="kind"),
     ]
+    amount = Column("tensors", lambda row: count(row.get("tensors")), right=True)
+    return [Column(field="tensors"), *columns, amount]
+
+
+def _kind(row: Mapping[str, Any]) -> Text:
+    return _looked(safe(row.get("kind") or MISSING), row)
 
 
 def _finite(name: str, shown: Callable[[float], str]) -> Callable[[Mapping[str, Any]], str]:

@@ -19,7 +19,7 @@ from typing import Any
 from ckptswap.report import charts
 from ckptswap.report.answer import answer, change, taken
 from ckptswap.report.interactive import figure
-from ckptswap.report.rows import better, facts, mode_words, sections
+from ckptswap.report.rows import better, by_blocks, cell_key, facts, mode_words, sections
 from ckptswap.report.sweep import sweep_columns
 from ckptswap.report.templates import template
 from ckptswap.report.text import MISSING, finite
@@ -164,7 +164,8 @@ def _pictures(result: SweepResult, waiting: Collection[Cell], is_race: bool) -> 
     several = len(result.donors) > 1
     for at in range(max(1, len(result.donors))):
         part = replace(result, rows=tuple(row for row in result.rows if row.donor == at)) if several else result
-        places = [cell for cell in waiting if cell.donor == at]
+        merged = by_blocks(part.rows)
+        places = {cell_key(cell, merged=merged) for cell in waiting if cell.donor == at}
         drawn: dict[str, charts.Picture]
         if window_sizes(result.mode):
             drawn = {"triangle": charts.triangle(part), "bars": charts.bars(part)}
