@@ -111,12 +111,11 @@ class Ties:
         """What a reader should know, in one line."""
         have = "tensor has" if len(self.same) == 1 else "tensors have"
         parts = [f"{len(self.same)} {have} several names ({equal(self.same)})"] if self.same else []
-        others = [group for group in self.together if len({self.twins(name) for name in group}) > 1]
         if self.quantised:
             weights = f"{len(self.quantised)} quantised weight{'s are' if len(self.quantised) > 1 else ' is'}"
             parts.append(f"{weights} in parts ({equal(self.quantised, ' + ')})")
-        others = [group for group in others if group not in self.quantised]
-        if others:
+        shared = [group for group in self.together if len({self.twins(name) for name in group}) > 1]
+        if others := [group for group in shared if group not in self.quantised]:
             parts.append(f"some share part of their bytes ({equal(others, ' + ')})")
         return "; ".join(parts)
 

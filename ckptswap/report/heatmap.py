@@ -39,8 +39,7 @@ def heat_lines(result: SweepResult, style: Style) -> list[Text]:
     [['conv'], ['bias'], ['conv1', '███████']]
     """
     merged = by_blocks(result.rows)
-    cells = worst_cells(result.rows, merged=merged)
-    if not cells:
+    if not (cells := worst_cells(result.rows, merged=merged)):
         return []
     scale = Scale(result.tolerance, largest_drop(result.rows), style)
     kinds = sorted({kind for _, kind in cells}, key=lambda kind: (kind is None, natural_key(kind or "")))
@@ -102,7 +101,6 @@ class Scale:
 
 
 def _marks(style: Style) -> dict[str, str]:
-    """What stands for a status without a drop."""
     return _MARKS | ({"no-effect": "0", "mismatch": "x"} if style.ascii else {})
 
 
