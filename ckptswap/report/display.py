@@ -21,7 +21,7 @@ from ckptswap.report.sweep import sweep_columns
 from ckptswap.report.templates import template
 from ckptswap.report.text import Style, number, plural, safe
 from ckptswap.statistics import Comparison
-from ckptswap.sweep.result import SweepResult
+from ckptswap.sweep.result import SweepResult, goes_by_order
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -83,7 +83,7 @@ def _of_diff(diff: Diff) -> list[Shown]:
 def _of_sweep(result: SweepResult) -> list[Shown]:
     ranked = [row for row in result.rows if row.status == "measured"]
     title = f"{result.metric}: baseline {number(result.baseline)}, tolerance {number(result.tolerance)}"
-    pictures = [heat(result)] if result.mode in ("only", "all-but") and len(result.donors) < 2 else []
+    pictures = [heat(result)] if not goes_by_order(result.mode) and len(result.donors) < 2 else []
     findings = [f"{finding.verdict}: {finding.text}" for finding in result.findings]
     table = Panel(title, sweep_columns(result, ranked, always_named=True), ranked)
     return [" ".join(answer(result)), *(picture for picture in pictures if picture.rows), table, *findings]
