@@ -38,5 +38,5 @@ def any_model(factory: pytest.TempPathFactory, script: Path) -> Path:
 
 def commands(script: Path) -> list[str]:
     """The commands of a script, as they are typed where its files lie."""
-    text = script.read_text("utf-8").replace("\\\n ", "").replace("$here/", "").replace('"', "")
+    text = script.read_text("utf-8").replace("\\\n  ", "").replace("$here/", "").replace('"', "")
     return [line for line in text.splitlines() if line.startswith("ckptswap")]

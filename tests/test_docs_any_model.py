@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from ckptswap.cli.main import main
 from examples import ANY_MODEL, EXAMPLES, any_model, commands
@@ -93,7 +94,12 @@ def more_for_decoder() -> None:
 
 
 def more_for_archive() -> None:
-    torch.jit.script(torch.export.load("net.pt2").module()).save("net.pt")
+    """The same network as a script."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 1),
+    )  # fmt: skip
+    torch.jit.script(network.eval()).save("net.pt")
 
 
 MORE: dict[str, Callable[[], None]] = {

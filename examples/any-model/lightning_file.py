@@ -27,8 +27,13 @@ class Classifier(lightning.LightningModule):
 
 
 if __name__ == "__main__":
+    import logging
+    import warnings
+
     from made import SHAPES, shapes, unseen, write_image
 
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # it has much to say
+    warnings.simplefilter("ignore")
     for number, picture, _, kind in unseen():
         write_image(picture, f"shapes/{SHAPES[kind]}/{number}.png")
     lightning.seed_everything(0, verbose=False)
