@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from test_examples import ROOT, shell
+
+from examples import EXAMPLES, shell
 
 Loop = Callable[[Path, set[str]], float]
 
@@ -51,12 +52,12 @@ def classes(folder: Path, names: set[str]) -> float:
 
 
 def table(folder: Path, run: str) -> Mapping[str, Any]:
-    return json.loads(shell(f"ckptswap report {run} --format json", folder))
+    return json.loads(shell(f"ckptswap report {run} --format json", folder).stdout)
 
 
 @pytest.mark.parametrize(("name", "loop"), [("language", language), ("classes", classes)])
 def test_the_table_is_that_of_a_plain_loop(tmp_path: Path, name: str, loop: Loop) -> None:
-    script = ROOT / "examples" / name / "sweep.sh"
+    script = EXAMPLES / name / "sweep.sh"
     assert len(script.read_text().splitlines()) < 15
     shell(str(script), tmp_path)
     found = table(tmp_path, name)
