@@ -132,7 +132,7 @@ class Task:
         inputs = self.prepared(inputs)
         what = f"the model, on input {described(inputs)},"
         with torch.inference_mode():
-            with self._watch.unchanged(), faults_of(what, ModelError, _FIT):
+            with self.watch.unchanged(), faults_of(what, ModelError, _FIT):
                 given = call(self.model, inputs)
             output = self.pick(given)
         if not output.dim() or len(output) != size_of(inputs):
@@ -225,7 +225,8 @@ class Task:
         } | ({"initial values": self.initial} if self.initial else {})
 
     @cached_property
-    def _watch(self) -> Watch:
+    def watch(self) -> Watch:
+        """Knows whether the model changes its own tensors, and what it keeps beside them."""
         return Watch(self.model)
 
     @contextmanager
