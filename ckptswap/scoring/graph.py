@@ -173,7 +173,7 @@ def _holding(model: nn.Module, values: Mapping[Place, Tensor]) -> Iterator[None]
 
     `torch.func.functional_call` leaves a model changed where one module is registered under two names.
     """
-    slots = [
+    slots: list[tuple[dict[str, Any], str, Any]] = [
         (table, key, value)
         for module in model.modules()
         for table in (module._parameters, module._buffers, vars(module))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -81,7 +81,7 @@ class Answers(TorchDispatchMode):
                 places += [_ATEN.select.int(chosen, 1, dim) for dim in range(index.dim())]
             else:
                 places.append(index)
-        return _ATEN.index.Tensor(source, places)  # type: ignore[no-any-return]
+        return _ATEN.index.Tensor(source, places)
 
     def _shaped(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A fake result of the shape that the batch gives it."""
@@ -137,7 +137,7 @@ class Answers(TorchDispatchMode):
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
-def _is_mask(index: Tensor | None) -> bool:
+def _is_mask(index: Tensor | None) -> TypeGuard[Tensor]:
     return index is not None and index.dtype in (torch.bool, torch.uint8)
 
 
