@@ -1,8 +1,6 @@
 """Folders that `save_pretrained` wrote (of segmentation-models-pytorch, for example): config.json and
 model.safetensors."""
 
-from __future__ import annotations
-
 from contextlib import closing
 
 from ckptswap.checkpoint import Checkpoint, Home

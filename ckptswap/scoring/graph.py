@@ -5,8 +5,6 @@ operation reads and gives is all there is to know of it. A model whose control f
 traced. Source: `make_fx` and `functionalize` of torch; why these, docs/architecture.md tells.
 """
 
-from __future__ import annotations
-
 import contextlib
 import operator
 import threading

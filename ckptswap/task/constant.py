@@ -1,7 +1,5 @@
 """What a prediction that looks at nothing would score."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """How a checkpoint's tensors meet a model's: which go in, and what stands in the way."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,7 +55,7 @@ class Fit:
         """The file's tensors that go nowhere."""
         return (*self.unexpected, *self.unlike)
 
-    def without(self, patterns: Sequence[str]) -> Fit:
+    def without(self, patterns: Sequence[str]) -> "Fit":
         """The fit with what these name, on either side, taken for no problem."""
         if not patterns:
             return self

@@ -1,7 +1,5 @@
 """`--normalize MEAN/STD`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """What a metric is: statistics of each sample, and the value of their sum."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,7 +50,7 @@ class Metric:
         """From targets (N, …) to a function of outputs (N, …): `per_sample`. Both may raise `MetricError`."""
         raise NotImplementedError
 
-    def per_sample(self, output: Tensor, target: Tree) -> np.ndarray:
+    def per_sample(self, output: "Tensor", target: Tree) -> np.ndarray:
         """Sufficient statistics (N, K) float64 of outputs (N, …) and targets (N, …). Raises `MetricError`."""
         return self.against(target)(output)
 

@@ -10,8 +10,6 @@
 - Pixels whose truth is the ignore value are not counted. Accuracy is the share of correct pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -56,7 +54,7 @@ class Overlap(Metric):
 
         return partial(self._scores, Truth(only_tensor(target, self.name), self.ignore))
 
-    def _scores(self, truth: Truth, output: Tensor) -> np.ndarray:
+    def _scores(self, truth: Truth, output: "Tensor") -> np.ndarray:
         tallies = truth.counts(output, probability=self.probability)
         if self.pooled:
             return tallies.reshape(len(tallies), -1)
