@@ -142,6 +142,7 @@ def test_every_line_runs(
 
 
 def test_the_page_has_every_example_and_only_such() -> None:
-    rows = [row for row in PAGE.splitlines() if row.startswith("| ") and "you type" not in row]
-    assert len(rows) == len(LINES), "a row is not read"
+    typed = PAGE.partition("## An adapter")[0]
+    rows = [row for row in typed.splitlines() if row.startswith("| ") and "you type" not in row]
+    assert len(rows) == len(LINES) > 40, "a row is not read"
     assert {line.example for line in LINES} == set(SCRIPTS)
