@@ -196,7 +196,7 @@ def sides_matched(
 
     One donor is `matched`, but rules may concern either side; several are `all_matched`.
     """
-    if len(donors) > 1:
+    if len(donors) != 1:
         [recipient, *others], sentences = all_matched(recipient, donors, rules, strip_prefix)
         return recipient, others, sentences
     donor, recipient = strip_all([donors[0], recipient], strip_prefix)

@@ -30,7 +30,7 @@ def evaluate(
         defaults="file",
     ),
     explain: bool = option(
-        False, "Say what was inferred: model, data, the first sample, a constant's score.", defaults="file"
+        False, "Say what was inferred: model, data, the first sample, a constant's score.", defaults="never"
     ),
 ) -> None:
     """Score checkpoints on the same samples, with intervals, and their differences, paired.

@@ -19,6 +19,7 @@ from ckptswap.task.constant import Constants
 from ckptswap.task.data import Batch, Data, Progress, load_data
 from ckptswap.task.data.loading import implied
 from ckptswap.task.data.request import folder_of
+from ckptswap.task.diagnosis import diagnosed
 from ckptswap.task.fit import Fit
 from ckptswap.task.libraries import code_hashes, versions_of
 from ckptswap.task.metrics import Metric, load_metrics
@@ -41,7 +42,7 @@ _LIKE_PROBABILITIES = (
 _DTYPES = {"f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 _LIKE_LOGITS = "outputs leave 0…1 and are read as probabilities: if they are logits, leave --output out"
 
-_OUTPUTS = ("logits", "out")
+_OUTPUTS = ("logits", "out", "last_hidden_state")
 """What is scored of several outputs where nothing is said."""
 
 __all__ = ["Measured", "Progress", "Task", "load_task"]
@@ -132,8 +133,11 @@ class Task:
         inputs = self.prepared(inputs)
         what = f"the model, on input {described(inputs)},"
         with torch.inference_mode():
-            with self._watch.unchanged(), faults_of(what, ModelError, _FIT):
-                given = call(self.model, inputs)
+            try:
+                with self._watch.unchanged(), faults_of(what, ModelError, _FIT):
+                    given = call(self.model, inputs)
+            except ModelError as failure:
+                raise diagnosed(self.model, inputs, str(failure)) or failure from failure.__cause__
             output = self.pick(given)
         if not output.dim() or len(output) != size_of(inputs):
             raise ModelError(

@@ -16,6 +16,7 @@ NEVER = frozenset((
     "from", "to", "data", "data-args", "calibration-data", "calibration-args",
     "init-from", "map-file", "config",
     "recipient", "run", "out", "save-init", "force", "drop-unread", "fresh", "repair", "partial",
+    "explain",
 ))  # fmt: skip
 
 BY_FILE = frozenset((
@@ -23,7 +24,8 @@ BY_FILE = frozenset((
     "watch", "exit-code", "dry-run", "only",
     "exclude", "layers", "kind", "map", "strip-prefix", "skip-missing", "shard-size", "alpha", "both", "mode",
     "model", "model-args", "metric", "back-metric", "target", "back-target", "output", "output-key", "ignore",
-    "normalize", "direction", "batch-size", "limit", "threads", "device", "dtype", "engine", "executor", "jobs",
+    "normalize", "resize", "direction", "batch-size", "limit", "threads",
+    "device", "dtype", "engine", "executor", "jobs",
     "memory", "budget", "screen", "tolerance", "confidence", "epsilon", "recalibrate-bn", "steps", "lr",
     "optimizer", "seed", "freeze",
 ))  # fmt: skip

@@ -4,7 +4,8 @@
 - `JPEGImages/` and `SegmentationClass/` (Pascal VOC), whose 255 is ignored;
 - `leftImg8bit/` and `gtFine/` (Cityscapes): `labelTrainIds`, or `labelIds` read as those; 255 is ignored;
 - `images=PATTERN,masks=PATTERN` of `--data-args`: pairs are those whose stars stand for the same text;
-- one folder a class (image classification), classes numbered in the sorted order of their names.
+- one folder a class (image classification), classes numbered in the sorted order of their names; they take turns,
+  so that the first samples are of all classes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ class FolderSample:
 
 @dataclass(frozen=True)
 class FolderLayout:
-    """The samples of a folder in natural order; `renumbered` are class ids of masks that are read as others."""
+    """The samples of a folder in their order; `renumbered` are class ids of masks that are read as others."""
 
     pairs: tuple[FolderSample, ...]
     notes: tuple[str, ...] = ()
@@ -226,16 +228,16 @@ def _classes(root: Path) -> FolderLayout:
     if all(folder.name in PARTS for folder in folders):
         named = " and ".join(f"{folder.name}/" for folder in folders)
         raise DataError(f"{root} holds {named}", remedy=f"name one of them: --data {folders[0]}")
-    pairs = [
-        FolderSample(f"{folder.name}/{name}", image, number)
+    by_class = [
+        [FolderSample(f"{folder.name}/{name}", image, number) for name, image in files(folder).items()]
         for number, folder in enumerate(folders)
-        for name, image in files(folder).items()
     ]
+    pairs = [sample for turn in zip_longest(*by_class) for sample in turn if sample is not None]
     if not pairs:
         raise DataError(
             f"{root} has no folder images/", remedy="it needs images/ and masks/, or one folder a class"
         )
-    empty = [folder.name for number, folder in enumerate(folders) if all(pair.target != number for pair in pairs)]
+    empty = [folder.name for folder, samples in zip(folders, by_class, strict=True) if not samples]
     if empty:
         raise DataError(f"{root} has no images in {listing(empty)}", remedy="take such folders away")
     order = listing([f"{number} {folder.name}" for number, folder in enumerate(folders)], most=5)

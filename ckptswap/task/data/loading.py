@@ -237,8 +237,9 @@ def _find(name: str, request: DataRequest) -> Any:
     meant = near(name.partition(":")[0], names("data")) if ":" in name and not Path(name).exists() else ""
     if meant:
         raise DataError(f"there is no data {name!r}", remedy=meant)
-    how = {"target": spec.target, "ignore": spec.ignore, "group": spec.group, "limit": spec.limit}
-    return FolderSamples(name, args=spec.data_args, **how)
+    return FolderSamples(
+        name, target=spec.target, ignore=spec.ignore, group=spec.group, limit=spec.limit, args=spec.data_args
+    )
 
 
 def _numbered(groups: Sequence[Group], name: str) -> np.ndarray:

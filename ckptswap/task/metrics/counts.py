@@ -141,10 +141,22 @@ def _row_sums(flags: np.ndarray) -> np.ndarray:
     return np.array([[np.count_nonzero(row)] for row in flags])
 
 
+def beyond(ids: np.ndarray, classes: int) -> str | None:
+    """What to do about class ids that the model does not tell apart; None where all are."""
+    if not ids.size or (ids.min() >= 0 and ids.max() < classes):
+        return None
+    if ids.min() >= 1 and ids.max() == classes:
+        return "they count from 1, and classes from 0: subtract 1 from them"
+    if set(np.unique(ids).tolist()) <= {0, 255}:
+        return "save masks of 0 and 255 as 0 and 1, or pass --ignore 255 where it marks what is not scored"
+    return "pass --ignore VALUE to leave such out, or a model with more classes"
+
+
 def _refuse_other(ids: np.ndarray, classes: int) -> None:
-    wrong = ids[(ids < 0) | (ids >= classes)]
-    if wrong.size:
+    remedy = beyond(ids, classes)
+    if remedy is not None:
+        wrong = ids[(ids < 0) | (ids >= classes)]
         raise MetricError(
             f"a mask holds the class {wrong[0]}, but the model tells {classes} classes apart",
-            remedy="pass --ignore VALUE to leave such pixels out, or a model with more classes",
+            remedy=remedy.replace("such out", "such pixels out"),
         )

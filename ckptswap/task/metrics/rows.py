@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ckptswap.errors import MetricError
-from ckptswap.task.metrics.counts import unlike
+from ckptswap.task.metrics.counts import beyond, unlike
 from ckptswap.task.metrics.metric import Tree
 
 if TYPE_CHECKING:
@@ -123,11 +123,11 @@ def scored_rows(output: Tensor, labels: Labels, ignore: int | None) -> Iterator[
     if not counted.any(1).all():
         raise MetricError("a sample has no label but ignored ones", remedy="leave such samples out of the data")
     classes = max(given.shape[2], 2)
-    wrong = ids[counted & ((ids < 0) | (ids >= classes))]
-    if len(wrong):
+    remedy = beyond(ids[counted].numpy(), classes)
+    if remedy is not None:
+        wrong = int(ids[counted & ((ids < 0) | (ids >= classes))][0])
         raise MetricError(
-            f"the targets hold the class {int(wrong[0])}, but the model tells {classes} classes apart",
-            remedy="pass --ignore VALUE to leave such out, or a model with more classes",
+            f"the targets hold the class {wrong}, but the model tells {classes} classes apart", remedy=remedy
         )
     for row, label, kept in zip(given.cpu(), ids, counted, strict=True):
         yield row[kept], label[kept]
