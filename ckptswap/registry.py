@@ -35,6 +35,9 @@ _OURS: dict[Group, dict[str, str]] = {
         "torchvision": "ckptswap.task.models.torchvision:SOURCE",
         "hf": "ckptswap.task.models.hf:FOLDER",
         "transformers": "ckptswap.task.models.hf:CLASS",
+        "lightning": "ckptswap.task.models.lightning:SOURCE",
+        "export": "ckptswap.task.models.exported:EXPORT",
+        "script": "ckptswap.task.models.exported:SCRIPT",
         "lab": "ckptswap.lab:MODELS",
     },
     "data": {
@@ -91,6 +94,7 @@ class Source:
     building a model makes and drops again. A source of data that `is_told` gets a `DataRequest` of the task, too.
     `builds_on_meta`: it builds a model on the meta device first, so that no argument costs memory uncounted.
     `completed(args, checkpoint)` gives the arguments with what a checkpoint of the model holds of them.
+    `file(rest)` is the user's file that the rest of a spec names, whose bytes decide what is built.
 
     >>> Source("math:hypot", is_safe=True).made(3, 4)
     5.0
@@ -105,6 +109,7 @@ class Source:
     is_told: bool = False
     builds_on_meta: bool = False
     completed: Callable[[Mapping[str, Any], Any], Mapping[str, Any]] | None = None
+    file: Callable[[str], str] | None = None
 
     def made(self, rest: Any, given: Any, *told: Any) -> Any:
         """What `build` gives. Raises what it raises."""

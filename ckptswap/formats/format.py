@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -24,7 +25,8 @@ class Format:
     - `claims(head, source)`: whether a file whose first 512 bytes are `head` is of this format.
     - `inside(folder)`: the name of the file by which a whole folder is of this format, None where it is not.
     - `suffixes` are the endings of its files' names; `promised`: no file of another format may have them.
-    - `named(rest)` gives the checkpoint that `NAME:rest` means, NAME being what the format is registered by.
+    - `named(rest)` gives the checkpoint that `NAME:rest` means, NAME being what the format is registered by;
+      `absolute(rest)` is what means it in every folder.
     - `write(entries, target)` streams entries into `target.path`, atomically; it raises `FormatError` for what the
       format cannot hold.
 
@@ -47,6 +49,7 @@ class Format:
     suffixes: tuple[str, ...] = ()
     promised: bool = False
     named: Callable[[str], Checkpoint] | None = None
+    absolute: Callable[[str], str] = os.path.abspath
     write: Callable[[Iterable[Entry], Target], None] | None = None
 
     def is_named(self, name: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from ckptswap import registry
 from ckptswap.checkpoint import Checkpoint
@@ -24,12 +25,30 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     Raises `FileError` when the path leads nowhere and `FormatError` when the content is damaged, hostile or
     of no format we know. Close it, or use it in a `with`.
     """
-    place, (word, colon, rest) = Path(path), os.fspath(path).partition(":")
-    if colon and registry.is_ours("formats", word) and not place.exists():
-        known = registry.find("formats", word)
-        if known.named:
-            return known.named(rest)
+    place, asked = Path(path), _asked_by_name(os.fspath(path))
+    if asked is not None:
+        known, rest = asked
+        return known.named(rest)
     return open_in(LocalFolder(place)) if os.path.isdir(place) else open_in(LocalFolder(place.parent), place.name)
+
+
+def absolute(path: str) -> str:
+    """What leads to the same checkpoint from any folder.
+
+    >>> absolute("/nets/a.pt"), absolute("peft:/nets/adapter")
+    ('/nets/a.pt', 'peft:/nets/adapter')
+    """
+    asked = _asked_by_name(path)
+    return os.path.abspath(path) if asked is None else f"{path.partition(':')[0]}:{asked[0].absolute(asked[1])}"
+
+
+def _asked_by_name(path: str) -> tuple[Any, str] | None:
+    """The format that `NAME:rest` asks for, and the rest; None for a path."""
+    word, colon, rest = path.partition(":")
+    if not colon or not registry.is_ours("formats", word) or os.path.exists(path):
+        return None
+    known = registry.find("formats", word)
+    return (known, rest) if known.named else None
 
 
 def open_in(folder: Folder, name: str | None = None) -> Checkpoint:

@@ -19,7 +19,9 @@ from ckptswap.sources import PAGE, FileRange
 from ckptswap.storage import ByteSource, LocalFile
 from ckptswap.watching import Watch
 
-FORMATS = ("safetensors", "sharded safetensors", "smp folder")
+FORMATS = (
+    "safetensors", "sharded safetensors", "smp folder", "transformers folder", "timm folder", "peft adapter",
+)  # fmt: skip
 COPY = 1 << 25
 """Bytes that the kernel is asked to copy at once: few enough to show progress, and to begin writing back early."""
 

@@ -51,7 +51,9 @@ def open_adapter(weights: ByteSource, folder: Folder) -> Checkpoint:
     checkpoint = open_file(weights, folder)
     with closing(folder.open(CONFIG)) as file:
         text = file.whole(CONFIG_MOST).decode("utf-8", "replace")
-    checkpoint.path, checkpoint.format = folder.name, FORMAT.name
+    is_plain = weights.name.endswith(_WEIGHTS[0])
+    checkpoint.path = folder.name
+    checkpoint.format = FORMAT.name if is_plain else f"{FORMAT.name}, {checkpoint.format}"
     checkpoint.home = Home(folder.path, has_index=False) if folder.path else None
     checkpoint.metadata = {**checkpoint.metadata, CONFIG_KEY: text}
     return checkpoint
@@ -74,11 +76,10 @@ def open_merged(spec: str) -> Checkpoint:
     return base.holding(
         tensors,
         path=f"peft:{spec}",
-        format=FORMAT.name,
+        format="merged adapter",
         notes=(*base.notes, f"{base.path} with the products of {adapter.path} added"),
         sources=(*base.sources, *adapter.sources),
         checksums=(*base.checksums, *adapter.checksums),
-        home=None,
         beside=(),
         stale=(),
     )
@@ -91,6 +92,10 @@ def _sides(spec: str) -> tuple[str | None, str]:
             if letter == "+" and os.path.exists(spec[:at]) and os.path.isdir(spec[at + 1 :]):
                 return spec[:at], spec[at + 1 :]
     return None, spec
+
+
+def _absolute(spec: str) -> str:
+    return "+".join(os.path.abspath(side) for side in _sides(spec) if side is not None)
 
 
 @dataclass(frozen=True)
@@ -292,4 +297,4 @@ def _fits(product: Product) -> bool:
     return (rows, weight.numel // rows) == ((inner, outer) if product.is_transposed else (outer, inner))
 
 
-FORMAT = Format("peft adapter", open_adapter, inside=_inside, named=open_merged)
+FORMAT = Format("peft adapter", open_adapter, inside=_inside, named=open_merged, absolute=_absolute)

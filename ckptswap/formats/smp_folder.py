@@ -28,7 +28,8 @@ def open_smp_folder(weights: ByteSource, folder: Folder) -> Checkpoint:
     checkpoint.home = Home(folder.path, has_index=False) if folder.path else None
     config = config_of(folder)
     checkpoint.metadata = {**checkpoint.metadata, **config}
-    checkpoint.format = _whose(config.get(CONFIG_KEY, "{}"))
+    whose = _whose(config.get(CONFIG_KEY, "{}"))
+    checkpoint.format = whose if weights.name.endswith(WEIGHTS) else f"{whose}, {checkpoint.format}"
     return checkpoint
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ckptswap.checkpoint import Checkpoint, Tensor
 from ckptswap.errors import FormatError
-from ckptswap.formats.pickles import Inert, shown
+from ckptswap.formats.pickles import Global, Inert, shown
 from ckptswap.formats.state_dict import StateDict, parts, refuse_inflated
 from ckptswap.formats.strided import strided
 from ckptswap.formats.torch_pickle import Locate, Unreadable, View, view_fault
@@ -16,6 +17,12 @@ from ckptswap.storage import ByteSource
 from ckptswap.ties import Extent, Ties
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+HYPERPARAMETERS, HYPERPARAMETERS_MOST = "hyper_parameters", 100_000
+"""Lightning's key, and the letters that they may take."""
+HYPERPARAMETERS_KEY = f"lightning.{HYPERPARAMETERS}"
+"""The metadata key under which they travel, as JSON."""
+OBJECT = "__object__"
+"""What stands in that JSON for an object: `{OBJECT: its class}`."""
 
 
 def checkpoint_of(content: Any, locate: Locate, file: ByteSource, format: str, **more: Any) -> Checkpoint:
@@ -33,6 +40,7 @@ def checkpoint_of(content: Any, locate: Locate, file: ByteSource, format: str, *
         extents[name] = Extent(view.storage.key, begin, end, (view.shape, steps, view.dtype), steps)
     ties = Ties.of(extents)
     _refuse_faulty(state, locate, file.name)
+    metadata = {**more.pop("metadata", {}), **_hyperparameters(content)}
     return Checkpoint(
         tensors,
         path=file.name,
@@ -43,8 +51,26 @@ def checkpoint_of(content: Any, locate: Locate, file: ByteSource, format: str, *
         ties=ties,
         beside=state.beside,
         stale=state.stale,
+        metadata=metadata,
         **more,
     )
+
+
+def _hyperparameters(content: Mapping[Any, Any]) -> dict[str, str]:
+    """Those of a file of Lightning as metadata, nothing where it has none or they are too much."""
+    held = content.get(HYPERPARAMETERS)
+    if not isinstance(held, dict) or "pytorch-lightning_version" not in content:
+        return {}
+    named = {key: value for key, value in held.items() if isinstance(key, str) and not key.startswith("_")}
+    try:
+        text = json.dumps(named, default=_stand_in, skipkeys=True)
+    except (ValueError, RecursionError):  # it holds itself
+        return {}
+    return {HYPERPARAMETERS_KEY: text} if len(text) <= HYPERPARAMETERS_MOST else {}
+
+
+def _stand_in(value: Any) -> dict[str, str]:
+    return {OBJECT: value.name if isinstance(value, Inert | Global) else type(value).__name__}
 
 
 def keys_holding(content: Any, is_meant: Callable[[View], bool]) -> list[str]:

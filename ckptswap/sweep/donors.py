@@ -122,7 +122,9 @@ def _initialised(recipient: Checkpoint, spec: TaskSpec, seed: int) -> dict[str, 
         torch.manual_seed(seed)
         state = build_named(recipient, spec.model, spec.model_args).state_dict()
     return {
-        name: value.numpy().astype(dtypes.to_numpy(recipient[name].dtype))
+        name: (value.double() if value.is_floating_point() else value)
+        .numpy()
+        .astype(dtypes.to_numpy(recipient[name].dtype))
         for name, value in state.items()
         if isinstance(value, torch.Tensor) and name in recipient
     }

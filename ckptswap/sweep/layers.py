@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
@@ -59,6 +60,8 @@ def _forward(task: Task, before: Hook, after: Hook | None = None, *, once: bool 
     with task.pinned():
         try:
             for name, module in task.model.named_modules(remove_duplicate=once):
+                if isinstance(module, torch.jit.ScriptModule):  # it lets nobody listen: the file's order stays
+                    continue
                 hooks.append(module.register_forward_pre_hook(partial(before, name)))
                 if after is not None:
                     hooks.append(module.register_forward_hook(partial(after, name)))

@@ -24,6 +24,7 @@ from ckptswap.sweep.sides import as_in_model, conditions
 from ckptswap.sweep.spec import SweepSource
 from ckptswap.sweep.stopping import Stop
 from ckptswap.task import load_task
+from ckptswap.task.models.hf_names import as_loaded
 
 _VARIANT = tuple[str, tuple[str, ...], Count, float, bool]
 WORK = f"{__name__}:score_shard"
@@ -53,6 +54,7 @@ def rebuilt(source: SweepSource, run: RunFolder) -> Iterator[FullScorer]:
             renamed(stack.enter_context(open_donor(file.path, task.fit.taken, spec.task)), file.renames)
             for file in source.donors
         ]
+        given = [as_loaded(task.model, donor)[0] for donor in given]  # what is fused has no new name in `renames`
         donors, recipient = as_in_model(task.model, given, task.fit.taken)
         batches = load_calibration(spec.calibration, task) if spec.calibration else []
         if spec.calibration and fingerprint(batches) != source.calibrated_on:

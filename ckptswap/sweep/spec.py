@@ -7,7 +7,6 @@ engine again, elsewhere or later.
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import UsageError
+from ckptswap.formats.opening import absolute
 from ckptswap.records import option, refuse_odd_options
 from ckptswap.scoring.variant import Calibration
 from ckptswap.selection import Selection
@@ -243,7 +243,7 @@ class SourceFile:
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> SourceFile:
         """The file of an open checkpoint."""
-        path = checkpoint.path if checkpoint.format == MADE else os.path.abspath(checkpoint.path)
+        path = checkpoint.path if checkpoint.format == MADE else absolute(checkpoint.path)
         return cls(path, dict(checkpoint.renames))
 
 

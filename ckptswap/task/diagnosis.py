@@ -67,13 +67,11 @@ def _of_other_channels(model: nn.Module, inputs: Tree) -> tuple[str, str] | None
     if first is None or first.in_channels == inputs.shape[1]:
         return None
     here = inputs.shape[1], first.in_channels
+    channels = "give the model its channels in --model-args (in_channels, in_chans)"
     if here in _COLORS:
         what, _, remedy = _COLORS[here].partition(": ")
-        return f"the images are {what}", f"{remedy}, or save them as the model takes them"
-    return (
-        f"the images have {here[0]} channels, and the model takes {here[1]}",
-        "give the model its channels in --model-args (in_channels, in_chans), or other images",
-    )
+        return f"the images are {what}", f"{remedy}, else {channels}"
+    return f"the images have {here[0]} channels, and the model takes {here[1]}", channels
 
 
 def _of_several_dtypes(model: nn.Module, inputs: Tree) -> tuple[str, str] | None:

@@ -73,7 +73,7 @@ def evaluate(checkpoints: Sequence[Checkpoint], spec: TaskSpec, progress: Progre
         raise UsageError("there is nothing to evaluate", remedy="name a checkpoint")
     metrics = load_metrics(implied(spec))
     specs = [resolved(spec, checkpoint) for checkpoint in checkpoints]  # before any data is read
-    data = load_data(specs[0], folder=folder_of(checkpoints[0].path))
+    data = load_data(specs[0], folder=folder_of(checkpoints[0]))
     needs_reference = not all(metric.needs_labels for metric in metrics)
     total = data.samples * len(checkpoints)
     scored: list[Scored] = []

@@ -146,7 +146,7 @@ def _classes(targets: Tree) -> dict[int, float]:
 def _normalization(spec: TaskSpec, checkpoint: Checkpoint) -> str | None:
     if spec.normalize != AUTO:
         return spec.normalize
-    return normalization_of(DataRequest(spec, folder_of(checkpoint.path)))
+    return normalization_of(DataRequest(spec, folder_of(checkpoint)))
 
 
 def _yardstick(task: Task, metric: Metric, statistics: Any) -> Yardstick:

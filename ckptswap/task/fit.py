@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -61,6 +61,14 @@ class Fit:
         """The same, after something that was done to names before."""
         sentences = [sentence for sentence in (what, self.said) if sentence]
         return replace(self, said="; ".join(sentences) or None)
+
+    def leaving(self, names: Container[str]) -> Fit:
+        """The same, as if the file did not hold these, for which the model has no place."""
+        unexpected = tuple(name for name in self.unexpected if name not in names)
+        if len(unexpected) == len(self.unexpected):
+            return self
+        kept = [name for name in self.checkpoint if name in self.own or name not in names]
+        return replace(self, checkpoint=limited(self.checkpoint, kept), unexpected=unexpected)
 
     def without(self, patterns: Sequence[str]) -> Fit:
         """The fit with what these name, on either side, taken for no problem."""

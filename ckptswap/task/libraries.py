@@ -5,6 +5,7 @@ A newer library may give other scores, so that a run's key holds these.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -13,6 +14,7 @@ from types import ModuleType
 
 from torch import nn
 
+from ckptswap.checkpoint import sha256_of
 from ckptswap.registry import Group, distribution_of, source_of
 from ckptswap.task.callables import code_hash, loaded_from
 from ckptswap.task.spec import TaskSpec
@@ -20,8 +22,17 @@ from ckptswap.task.spec import TaskSpec
 
 def code_hashes(spec: TaskSpec) -> dict[str, str]:
     """SHA-256 of each of the user's files that the task names, by spec."""
-    hashes = {name: code_hash(name) for _, name in _named(spec)}
+    hashes = {name: _hash_of(group, name) for group, name in _named(spec)}
     return {name: digest for name, digest in hashes.items() if digest}
+
+
+def _hash_of(group: Group, name: str) -> str | None:
+    registered = source_of(group, name)
+    if registered is None:
+        return code_hash(name)
+    source, rest = registered
+    path = source.file(rest) if source.file else None
+    return sha256_of(path) if path and os.path.isfile(path) else None
 
 
 def versions_of(spec: TaskSpec, model: nn.Module) -> dict[str, str]:
@@ -36,7 +47,10 @@ def versions_of(spec: TaskSpec, model: nn.Module) -> dict[str, str]:
         if registered is None:
             names |= set(map(_distribution, _imported(loaded_from(name))))
         else:
-            names |= {distribution_of(group, name.partition(":")[0]), *registered[0].libraries}
+            source, rest = registered
+            names |= {distribution_of(group, name.partition(":")[0]), *source.libraries}
+            if source.file:
+                names |= set(map(_distribution, _imported(loaded_from(rest))))
     classes = {base for module in model.modules() for base in type(module).__mro__}
     names |= {_distribution(base.__module__) for base in classes if issubclass(base, nn.Module)}
     return {name: _version(name) for name in sorted(filter(None, names - {"ckptswap"}))}

@@ -50,7 +50,8 @@ class TaskSpec:
 
     model: str | None = option(
         None,
-        "smp:NAME, file.py:callable or package.module:callable; not needed where the checkpoint says it.",
+        "smp:NAME, timm:NAME, torchvision:NAME, hf:FOLDER, lightning:file.py:Class, export:FILE.pt2, "
+        "script:FILE.pt, file.py:callable or package.module:callable; not needed where the checkpoint says it.",
         metavar="SPEC",
         defaults="file",
     )

@@ -283,7 +283,7 @@ def load_task(
     metrics = load_metrics(implied(spec))
     built = loaded or load_model(spec, checkpoint)
     spec, model, fit = built.spec, built.model, built.fit
-    data = data or load_data(spec, folder=folder_of(checkpoint.path))
+    data = data or load_data(spec, folder=folder_of(checkpoint))
     warnings = (*_warnings(spec, model, checkpoint), *_incomplete(fit, spec), *_left_out(data, model))
     return Task(spec, model, metrics, data, fit, warnings, built.initial)
 

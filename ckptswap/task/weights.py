@@ -16,6 +16,7 @@ from ckptswap.errors import MismatchError, ModelError, listing
 from ckptswap.task.arrays import bytes_of, to_torch
 from ckptswap.task.fit import Fit, State, fit_of, tensors_of
 from ckptswap.task.hooks import as_in
+from ckptswap.task.models.hf_names import unread
 from ckptswap.task.remedy import remedy
 from ckptswap.ties import Group, Ties, equal, extent_of, ties_of
 from ckptswap.twins import contradictions
@@ -58,7 +59,8 @@ def check_fit(
     """
     state = state_of(model)
     checkpoint, converted = as_in(model, checkpoint)
-    fit = fit_of(state, checkpoint).preceded_by(converted)
+    fit = fit_of(state, checkpoint)
+    fit = fit.preceded_by(converted).leaving(unread(model, fit.unexpected))
     judged = fit.without(exclude)
     if state and not fit.loaded and (partial or not judged.problems):
         raise MismatchError(f"nothing in {checkpoint.path} fits the model", remedy=remedy(state, checkpoint, fit))

@@ -96,8 +96,8 @@ def images(folder: str, *masks: np.ndarray, rgb: bool = True) -> None:
 def test_grey_images_into_an_rgb_model(sweep: Callable[..., str]) -> None:
     images("grey", *[np.array([0, 1])] * 8, rgb=False)
     assert sweep("Classes", data="grey") == (
-        "the images are grey, and the model takes RGB: --data-args color=rgb reads a folder's so, or save them as "
-        "the model takes them"
+        "the images are grey, and the model takes RGB: --data-args color=rgb reads a folder's so, else give the "
+        "model its channels in --model-args (in_channels, in_chans)"
     )
 
 

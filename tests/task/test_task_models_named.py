@@ -10,13 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sweeping import prepare
 from torch import Tensor, nn
 
 import ckptswap as cs
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import MismatchError, ModelError
+from ckptswap.executors.pool import worker_spec_of
 from ckptswap.formats import open_checkpoint
+from ckptswap.records import from_json
 from ckptswap.scoring.graph import capture
+from ckptswap.sweep.rebuild import rebuilt, variants_of
+from ckptswap.sweep.spec import SweepSource
 from ckptswap.task.models.build import build_model, build_named
 from ckptswap.task.models.named import model_of
 from ckptswap.task.spec import TaskSpec
@@ -345,3 +350,120 @@ def test_a_sweep_of_two_folders_is_the_plain_loop(
         taken = {places[key] for key in row.tensors}  # a file has one name of a tied tensor
         swapped = {key: (donor if places[key] in taken else state)[key] for key in state}
         assert row.score == pytest.approx(score(swapped), rel=1e-5), row.tensors
+
+
+def with_tokenizer(folder: Path) -> Path:
+    """A tokenizer of whole words beside the weights: w3 … w19 are the tokens 3 … 19."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {word: at for at, word in enumerate(["<s>", "</s>", "<pad>", *(f"w{at}" for at in range(3, 20))])}
+    own = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    own.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=own, pad_token="<pad>").save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_two_folders_a_text_and_a_metric_are_enough(
+    name: str, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.chdir(tmp_path)
+    a, b = (with_tokenizer(save(name, side, seed)) for seed, side in enumerate("ab"))
+    texts = [[3 + (7 * line + word) % 17 for word in range(4 + line % 3)] for line in range(9)]
+    Path("texts.txt").write_text("".join(" ".join(f"w{token}" for token in text) + "\n" for text in texts))
+    result = cs.sweep(a, b, data="text:texts.txt", metric="perplexity", run="run", engine="replay")
+    model_class = getattr(transformers, NAMED[name][0].partition(":")[2])
+    theirs, model = (model_class.from_pretrained(folder).eval() for folder in (a, b))
+    state, donor = ({key: value.clone() for key, value in side.state_dict().items()} for side in (model, theirs))
+    places = {key: value.data_ptr() for key, value in model.state_dict().items()}
+
+    def score(taken: set[str]) -> float:
+        reached = {places[key] for key in taken}
+        model.load_state_dict({key: (donor if places[key] in reached else state)[key] for key in state})
+        with torch.inference_mode():
+            losses = [
+                model(ids, labels=ids).loss.double().item() for ids in map(torch.tensor, ([t] for t in texts))
+            ]
+        return float(np.exp(np.mean(losses)))
+
+    assert result.baseline == pytest.approx(score(set()), rel=1e-5)
+    for row in result.rows:
+        assert row.status == "measured", row.reason
+        assert row.score == pytest.approx(score({*row.tensors}), rel=1e-5), row.tensors
+
+
+def test_a_grafted_folder_opens_where_its_recipient_did(save: Save, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    a, b = (save("llama", side, seed) for seed, side in enumerate("ab"))
+    cs.transplant(a, b, f"{tmp_path / 'c'}/", layers="model.layers.0").close()
+    theirs, ours, both = (transformers.LlamaForCausalLM.from_pretrained(tmp_path / side) for side in "abc")
+    assert {*ours.state_dict()} == {*both.state_dict()}
+    for name, value in both.state_dict().items():
+        assert torch.equal(value, (theirs if ".layers.0." in name else ours).state_dict()[name]), name
+
+
+def test_a_worker_finds_fused_experts_again(save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(OWN)
+    donor, recipient = (open_checkpoint(save("mixtral", side, seed)) for seed, side in enumerate("ab"))
+    spec = TaskSpec(data="own.py:texts", metrics=("own.py:error",), batch_size=4, threads=1)
+    proposal = prepare(donor, recipient, spec, by=[("layer",)], run_dir="run")
+    order = worker_spec_of(proposal, [proposal.variants])
+    order.write()
+    inputs = proposal.task.first_inputs()
+    here = {score.variant: score.output for score in proposal.scorer.outputs(0, inputs, proposal.variants)}
+    common, [shard] = order.common, order.shards
+    with rebuilt(from_json(SweepSource, common), proposal.folder) as scorer:
+        there = {score.variant: score.output for score in scorer.outputs(0, inputs, variants_of(shard))}
+    assert here.keys() == there.keys()
+    assert all(torch.equal(output, there[variant]) for variant, output in here.items())
+
+
+# Real files that differ from their model by little ---------------------------------------------------------------
+
+
+def fitted(spec: str, args: Mapping[str, Any], arrays: Mapping[str, np.ndarray], **how: Any) -> Any:
+    return load_into(build_model(spec, args), Checkpoint.from_arrays(arrays, path="file.pt"), **how)
+
+
+def test_an_auxiliary_head_that_the_model_lacks_is_left_out_by_the_flag_that_is_named() -> None:
+    """torchvision's own files of segmentation hold one, and its models have none unless asked."""
+    spec = "torchvision:fcn_resnet50"
+    model = build_model(spec, {"num_classes": 2, "aux_loss": True})
+    arrays = arrays_of(model)
+    with pytest.raises(MismatchError, match=r"unexpected.*--exclude 'aux_classifier\.\*' makes it fit"):
+        fitted(spec, {"num_classes": 2}, arrays)
+    fit = fitted(spec, {"num_classes": 2}, arrays, exclude=["aux_classifier.*"])
+    assert not fit.kept
+
+
+def test_another_number_of_classes_is_said_with_the_flag_that_loads_the_rest() -> None:
+    spec, args = NAMED["timm"]
+    arrays = arrays_of(build_model(spec, {**args, "num_classes": 5}))
+    with pytest.raises(MismatchError, match=r"fc\.weight: \[5, 512\] in the file.*--partial loads the"):
+        fitted(spec, args, arrays)
+    fit = fitted(spec, args, arrays, partial=True)
+    assert set(fit.kept) == {"fc.weight", "fc.bias"}
+
+
+@pytest.mark.parametrize("name", ["llama", "bert", "timm", "gpt2"])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model._orig_mod.module.", "net.", "state."])
+def test_what_wrappers_and_trainers_write_before_names_is_taken_off(name: str, prefix: str) -> None:
+    spec, args = NAMED[name]
+    arrays = {prefix + key: value for key, value in arrays_of(build_model(spec, args)).items()}
+    fit = fitted(spec, args, arrays)
+    assert not fit.kept
+    assert not fit.left
+    assert fit.said is not None
+
+
+@pytest.mark.parametrize(("name", "base"), [("llama", "model."), ("gpt2", "transformer."), ("bert", "bert.")])
+def test_a_base_models_names_are_found_under_any_head(name: str, base: str) -> None:
+    spec, args = NAMED[name]
+    own = arrays_of(build_model(spec, args))
+    arrays = {key.removeprefix(base): value for key, value in own.items() if key.startswith(base)}
+    fit = fitted(spec, args, arrays, partial=True)
+    assert set(fit.missing) <= {key for key in own if not key.startswith(base)}
+    assert len(fit.loaded) == len(arrays)

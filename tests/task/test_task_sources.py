@@ -232,10 +232,10 @@ def test_a_line_is_a_document(tmp_path: Path, home: Path) -> None:
     assert loaded(f"text:{tmp_path / 'a.txt'}", home, limit=2).samples == 2
 
 
-def test_documents_of_one_length_need_no_mask(tmp_path: Path, home: Path) -> None:
+def test_documents_are_cut_into_pieces(tmp_path: Path, home: Path) -> None:
     (tmp_path / "a.txt").write_text("a b c d a b\nd c b a d c\n")
     data = loaded(f"text:{tmp_path / 'a.txt'}", home, data_args={"block": 3})
-    assert data.names == ("input_ids",)
+    assert data.names == ("attention_mask", "input_ids"), "also where nothing is padded"
     assert data.groups.tolist() == [0, 0, 1, 1]
     assert loaded(f"text:{tmp_path / 'a.txt'}", data_args={"tokenizer": str(home), "length": 2}).samples == 2
 

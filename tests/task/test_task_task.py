@@ -169,7 +169,7 @@ def test_an_output_of_another_size(spec: TaskSpec) -> None:
 def test_images_of_other_channels_than_the_model_takes(spec: TaskSpec, write_folder) -> None:
     files = {"images/a.png": np.zeros((4, 4, 3), np.uint8), "masks/a.png": np.zeros((4, 4), np.uint8)}
     task = load_task(replace(spec, data=str(write_folder(files, "rgb"))), checkpoint())
-    with pytest.raises(ModelError, match=r"on input \[1, 3, 4, 4\].*got 3 channels.*in_channels") as caught:
+    with pytest.raises(ModelError, match=r"are RGB, and the model takes grey.*color=grey.*in_channels") as caught:
         task.measure()
     assert "\n" not in str(caught.value)
 

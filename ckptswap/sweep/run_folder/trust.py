@@ -14,6 +14,7 @@ from typing import Any
 
 from ckptswap import registry
 from ckptswap.errors import RunError, UsageError
+from ckptswap.formats.opening import absolute
 from ckptswap.shell import joined
 from ckptswap.sweep.donors import is_made
 from ckptswap.sweep.run_folder.folder import RunFolder
@@ -72,13 +73,13 @@ def _renamed(source: SweepSource, named: NamedAgain, folder: RunFolder) -> Sweep
     task = task.merge({key: value for key, value in values.items() if key not in (*_NAMING, "exclude")})
     own = [key for key in _NAMING if key not in _BOUNDED and _is_harmless(key, told)]
     task = task.merge({key: values[key] for key in own}).merge(named.task)
-    paths = [path if is_made(path) else os.path.abspath(path) for path in named.donors]
+    paths = [path if is_made(path) else absolute(path) for path in named.donors]
     donors = tuple(replace(own, path=path) for own, path in zip(source.donors, paths, strict=False))
     are_all = len(paths) == len(source.donors)
     wanted = replace(
         source,
         spec=replace(source.spec, task=task),
-        recipient=replace(source.recipient, path=os.path.abspath(named.recipient or "")),
+        recipient=replace(source.recipient, path=absolute(named.recipient or "")),
         donors=donors if are_all else (),
         cwd=os.getcwd(),
         places=(),

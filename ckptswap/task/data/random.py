@@ -34,7 +34,7 @@ class Random:
         if self._vocabulary is None:
             return torch.randn(self._shape, generator=draw)
         ids = torch.randint(0, self._vocabulary, self._shape, generator=draw)
-        return {"input_ids": ids, "labels": ids}
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
 
 
 def built(shape: str, args: Mapping[str, Any], request: DataRequest) -> Random:

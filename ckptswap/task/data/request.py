@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import DataError, FileError, UsageError, near
 from ckptswap.plainfiles import read_plain
 from ckptswap.task.spec import TaskSpec
@@ -39,13 +40,15 @@ class DataRequest:
         return content if isinstance(content, dict) else {}
 
 
-def folder_of(path: str) -> Path | None:
+def folder_of(checkpoint: Checkpoint) -> Path | None:
     """The folder in which a checkpoint lies, or which it is.
 
-    >>> folder_of("<memory>") is None
+    >>> folder_of(Checkpoint.from_arrays({})) is None
     True
     """
-    place = Path(path.partition("::")[0])
+    if checkpoint.home is not None:
+        return checkpoint.home.folder
+    place = Path(checkpoint.path.partition("::")[0])
     if place.is_dir():
         return place
     return place.parent if place.is_file() else None

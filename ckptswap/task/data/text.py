@@ -42,7 +42,7 @@ class TextDocument:
 
 
 class Texts:
-    """Items are (dict of input_ids and, where there is padding, attention_mask; labels; group)."""
+    """Items are (dict of input_ids and attention_mask; labels; group)."""
 
     def __init__(
         self, documents: Sequence[TextDocument], request: DataRequest, args: Mapping[str, Any], what: str
@@ -69,7 +69,6 @@ class Texts:
         if not self._pieces:
             raise DataError(f"{what} holds no document of two tokens or more", remedy="check the file")
         self._width, self._padding, self._labelled = max(len(ids) for ids, *_ in self._pieces), padding, labelled
-        self._masked = any(len(ids) < self._width for ids, *_ in self._pieces)
         told = {
             f"{cut} of {len(documents)} documents are longer than {length} tokens, and cut there": cut,
             f"{short} of {len(documents)} documents have fewer than two tokens, and are left out": short,
@@ -82,9 +81,10 @@ class Texts:
     def __getitem__(self, at: int) -> tuple[dict[str, torch.Tensor], torch.Tensor, Any]:
         ids, document, group = self._pieces[at]
         missing = self._width - len(ids)
-        inputs = {"input_ids": torch.tensor([*ids, *[self._padding] * missing])}
-        if self._masked:
-            inputs["attention_mask"] = torch.tensor([1] * len(ids) + [0] * missing)
+        inputs = {
+            "input_ids": torch.tensor([*ids, *[self._padding] * missing]),
+            "attention_mask": torch.tensor([1] * len(ids) + [0] * missing),
+        }
         labels = document.label if self._labelled else [*ids, *[NO_LABEL] * missing]
         return inputs, torch.tensor(labels), group
 

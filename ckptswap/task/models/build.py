@@ -13,7 +13,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError, near
 from ckptswap.registry import names, source_of
 from ckptswap.task.callables import faults_of, is_callable_spec
-from ckptswap.task.models import own
+from ckptswap.task.models import hf, own
 from ckptswap.task.models.bounds import bounded_by
 from ckptswap.task.models.named import model_of
 
@@ -42,6 +42,7 @@ def build_model(spec: str, args: Mapping[str, Any]) -> nn.Module:
         raise ModelError(
             f"{spec!r} is not a model", remedy=remedy or "write smp:NAME, file.py:name or package.module:name"
         )
+    hf.mask_always()
     return _in_eval_mode(model, spec)
 
 
@@ -81,4 +82,6 @@ def _in_eval_mode(model: object, spec: str) -> nn.Module:
         raise ModelError(
             f"{spec} stays in training mode after eval() ({training[0]})", remedy="let eval() reach every module"
         )
-    return model.requires_grad_(False)
+    for parameter in model.parameters():  # a scripted model has no requires_grad_ of its own
+        parameter.requires_grad_(False)
+    return model

@@ -93,11 +93,7 @@ def built(name: str, args: Mapping[str, Any]) -> Any:
     import torch  # takes seconds, and a declaration must cost nothing
 
     _refuse_reaching_out(name, args)
-    transformers = library("transformers")
-    base, model_class = transformers.PreTrainedModel, getattr(transformers, name, None)
-    if not isinstance(model_class, type) or not issubclass(model_class, base) or model_class.config_class is None:
-        remedy = near(name, dir(transformers)) or "if it is the folder's own code, build it in a file.py"
-        raise ModelError(f"transformers has no model {name!r}", remedy=remedy)
+    model_class = _model_class(name)
     form = model_class.config_class
     if args.get("model_type", form.model_type) != form.model_type:
         raise ModelError(
@@ -111,9 +107,18 @@ def built(name: str, args: Mapping[str, Any]) -> Any:
     with _offline(), _quiet(), faults_of(what, ModelError):
         with torch.device("meta"):  # whoever bounds its size counts before memory is taken
             model_class._from_config(_config(form, args), **chosen)
-        model = call(what, model_class._from_config, {"config": _config(form, args), **chosen}, ModelError)
-    mask_always()
-    return model
+        return call(what, model_class._from_config, {"config": _config(form, args), **chosen}, ModelError)
+
+
+def _model_class(name: str) -> Any:
+    """The class of transformers, with a configuration of its own. Raises `ModelError` where there is none."""
+    transformers = library("transformers")
+    known = getattr(transformers, name, None)
+    is_model = isinstance(known, type) and issubclass(known, transformers.PreTrainedModel)
+    if not is_model or getattr(known, "config_class", None) is None:
+        remedy = near(name, dir(transformers)) or "if it is the folder's own code, build it in a file.py"
+        raise ModelError(f"transformers has no model {name!r}", remedy=remedy)
+    return known
 
 
 def mask_always() -> None:
@@ -187,5 +192,10 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-FOLDER = Source(built_from_folder, libraries=("transformers",), completed=with_dtype)
+FOLDER = Source(
+    built_from_folder,
+    libraries=("transformers",),
+    completed=with_dtype,
+    file=lambda folder: str(Path(folder) / CONFIG),
+)
 CLASS = Source(built, libraries=("transformers",), is_safe=True, builds_on_meta=True, completed=with_dtype)

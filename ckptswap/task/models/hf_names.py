@@ -10,7 +10,7 @@ import copy
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -23,7 +23,8 @@ from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, Entry, Tensor
 from ckptswap.errors import ModelError
 from ckptswap.formats.torch_pickle import DTYPES
-from ckptswap.renaming import limited, renamed
+from ckptswap.registry import library
+from ckptswap.renaming import renamed
 from ckptswap.task.arrays import bytes_of, to_torch
 from ckptswap.task.callables import first_line
 
@@ -97,31 +98,27 @@ def as_loaded(model: nn.Module, checkpoint: Checkpoint) -> tuple[Checkpoint, str
     modeling = sys.modules.get("transformers.modeling_utils")
     if modeling is None or not isinstance(model, modeling.PreTrainedModel):
         return checkpoint, None
-    read = limited(checkpoint, [name for name in checkpoint if not _is_left(model, name)])
-    new, conversions = _places(model, read)
+    new, conversions = _places(model, checkpoint)
     if not new and not conversions:
-        return read, None
+        return checkpoint, None
     converted = [tensor for conversion in conversions for tensor in conversion.tensors()]
     taken = {entry.name for conversion in conversions for _, entry in conversion.members}
     changed = f"{len(new) + len(taken)} of the {len(checkpoint)} tensors of {checkpoint.path}"
     return (
-        renamed(read, new).holding(converted, without=taken),
+        renamed(checkpoint, new).holding(converted, without=taken),
         f"{changed} are taken as transformers loads them, to match the model",
     )
 
 
 def _places(model: Any, checkpoint: Checkpoint) -> tuple[dict[str, str], list[Conversion]]:
     """New names for the tensors that are only renamed, and the conversions of the others."""
-    loading, mapping = (
-        sys.modules["transformers.core_model_loading"],
-        sys.modules["transformers.conversion_mapping"],
-    )
-    transforms = mapping.get_model_conversion_mapping(model)
+    loading = library("transformers.core_model_loading")
+    transforms = library("transformers.conversion_mapping").get_model_conversion_mapping(model)
     renamings = [known for known in transforms if isinstance(known, loading.WeightRenaming)]
     converters = [known for known in transforms if isinstance(known, loading.WeightConverter)]
     by_pattern = {pattern: known for known in converters for pattern in known.source_patterns}
     state, prefix = model.state_dict(), model.base_model_prefix
-    new: dict[str, str] = {}
+    new, reached = dict[str, str](), set[str]()
     members: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
     for name in sorted(checkpoint, key=loading.dot_natural_key):
         target, pattern = loading.rename_source_key(name, renamings, converters, prefix, state)
@@ -131,18 +128,21 @@ def _places(model: Any, checkpoint: Checkpoint) -> tuple[dict[str, str], list[Co
             continue
         if pattern is not None:
             members[target].append((pattern, checkpoint[name]))
-        elif target != name and target not in checkpoint and target not in new.values():
+        elif target != name and target not in checkpoint and target not in reached:
             new[name] = target
+            reached.add(target)
     conversions = [
         Conversion(model, by_pattern[group[0][0]], first, tuple(group)) for first, group in members.items()
     ]
     return new, conversions
 
 
-def _is_left(model: Any, name: str) -> bool:
-    """Whether the library leaves it unread."""
-    if name in model.state_dict():
-        return False
-    buffers = [buffer for buffer, _ in model.named_buffers()]
+def unread(model: nn.Module, names: Iterable[str]) -> set[str]:
+    """Which of these, for which a model has no place, its library leaves unread: buffers that old files hold."""
+    modeling = sys.modules.get("transformers.modeling_utils")
+    if modeling is None or not isinstance(model, modeling.PreTrainedModel):
+        return set()
+    buffers = [name for name, _ in model.named_buffers()]
     old = [pattern for end, pattern in _NOT_SAVED_ANY_MORE.items() if any(own.endswith(end) for own in buffers)]
-    return any(re.search(pattern, name) for pattern in (*(model._keys_to_ignore_on_load_unexpected or ()), *old))
+    patterns = [re.compile(pattern) for pattern in (*(model._keys_to_ignore_on_load_unexpected or ()), *old)]
+    return {name for name in names if any(test.search(name) for test in patterns)}

@@ -39,10 +39,11 @@ def model_of(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
     if CONFIG_KEY not in metadata:
         raise ModelError(f"{checkpoint.path} does not say what model it is", remedy=_EXAMPLE)
     config = _object(metadata[CONFIG_KEY], "config.json", checkpoint)
-    spec, args = smp.spec_of(config) or hf.spec_of(config) or timm.spec_of(config) or (None, {})
-    if spec is None:
+    named = smp.spec_of(config) or hf.spec_of(config) or timm.spec_of(config)
+    if named is None:
         what = f"config.json in {checkpoint.path} has no _model_class and no architectures"
         raise ModelError(what, remedy=_EXAMPLE)
+    spec, args = named
     return spec, completed(spec, args, checkpoint)
 
 
