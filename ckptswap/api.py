@@ -7,56 +7,42 @@ prefix that was taken off, a pattern that matches nothing, how far it is) goes t
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ckptswap import lazy
 from ckptswap.checkpoint import Checkpoint, Entry
-from ckptswap.errors import MismatchError, UsageError
+from ckptswap.errors import MismatchError
 from ckptswap.formats import SHARD_SIZE, write_checkpoint
-from ckptswap.formats.atomic import put
 from ckptswap.given import (
     Given,
     Names,
+    Path_,
     Patterns,
-    args_of,
-    listed,
     opened,
     plain,
+    selection_and_names,
     selection_of,
     several,
     task_of,
     tell_unmatched,
 )
-from ckptswap.lab.trainspec import TrainSpec
 from ckptswap.messages import listener, note, warn
 from ckptswap.moments import Moments
 from ckptswap.renaming import strip_all
+from ckptswap.runs import compare, demo, plot, report, reproduce, select, sweep, sweep_both, train  # noqa: F401
 from ckptswap.selection import Selection
-from ckptswap.sweep.run_folder.overwrite import refuse_precious
 
 if TYPE_CHECKING:
     from ckptswap.diff import Diff
-    from ckptswap.lab.demo import Demo
-    from ckptswap.lab.reporting import Reproduced
-    from ckptswap.lab.train import TrainResult
-    from ckptswap.report.charts import Picture
     from ckptswap.statistics import Comparison
-    from ckptswap.sweep.agreement import Agreement
-    from ckptswap.sweep.result import SweepResult
-    from ckptswap.sweep.select import Choice
     from ckptswap.task.explain import Explanation
     from ckptswap.threeway import ThreeWay
     from ckptswap.transplant import Transplant
     from ckptswap.verify import Report
-
-Path_ = str | os.PathLike[str]
-REPRODUCE_JOBS = 2
-"""Networks of `reproduce` that are at work at once, unless told."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +98,8 @@ def show(
 
     Raises `SelectionError` where nothing is selected, and what `open` raises.
 
-    >>> import ckptswap as cs, numpy as np
-    >>> state = {"conv.weight": np.ones((1, 1, 3, 3)), "conv.bias": np.ones(1)}
-    >>> [entry.kind for entry in cs.show(state).entries]
+    >>> import numpy as np
+    >>> [entry.kind for entry in show({"conv.weight": np.ones((1, 1, 3, 3)), "conv.bias": np.ones(1)}).entries]
     ['conv.bias', 'conv.weight']
     """
     selection = selection_of(only, exclude, layers, kind)
@@ -162,16 +147,7 @@ def diff(
     return result
 
 
-def diff3(
-    base: Given,
-    a: Given,
-    b: Given,
-    *,
-    map: Patterns = (),
-    map_file: Path_ | None = None,
-    strip_prefix: str | None = None,
-    **selected: Patterns,
-) -> ThreeWay:
+def diff3(base: Given, a: Given, b: Given, **how: Any) -> ThreeWay:
     """What two checkpoints made of a third that they came from. Arguments and errors are those of `diff`.
 
     >>> import numpy as np
@@ -179,11 +155,11 @@ def diff3(
     >>> [(row.name, row.status) for row in diff3(base, a, base).rows]
     [('b', 'unchanged'), ('w', 'a')]
     """
-    selection, how = selection_of(**selected), Names.of(map, map_file, strip_prefix)
+    selection, names = selection_and_names(how)
     with ExitStack() as stack:
         root, left, right = _noted(stack, base, a, b)
-        _tell_hints(how, root, left, right)
-        root, left, right = how.all_matched(root, left, right)
+        _tell_hints(names, root, left, right)
+        root, left, right = names.all_matched(root, left, right)
         with listener().progress("comparing") as progress:
             result = lazy.threeway.three_way(root, left, right, selection, progress=progress)
         tell_unmatched(selection, root, left, right)
@@ -191,28 +167,18 @@ def diff3(
 
 
 def planned_transplant(
-    donor: Given,
-    recipient: Given,
-    stack: ExitStack,
-    *,
-    only: Patterns = (),
-    exclude: Patterns = (),
-    layers: Patterns = (),
-    kind: Patterns = (),
-    alpha: float = 1.0,
-    skip_missing: bool = False,
-    **names: Any,
+    donor: Given, recipient: Given, stack: ExitStack, *, alpha: float = 1.0, skip_missing: bool = False, **how: Any
 ) -> Transplant:
     """Plan a transplant; write nothing. `stack` closes both sides, the rest is as in `transplant`."""
-    selection, how = selection_of(only, exclude, layers, kind), Names.of(**names)
+    selection, names = selection_and_names(how)
     own = opened(donor, stack), opened(recipient, stack)
-    giving, receiving = how.matched(*own)
+    giving, receiving = names.matched(*own)
     try:
         plan = lazy.transplant.plan_transplant(
             giving, receiving, selection, alpha=plain(alpha), skip_missing=skip_missing
         )
     except MismatchError as error:
-        hint = how.hint(*own)
+        hint = names.hint(*own)
         remedy = f"{hint}; else {error.remedy}" if hint else error.remedy
         raise MismatchError(error.message, remedy=remedy) from None
     tell_unmatched(selection, receiving)
@@ -233,19 +199,16 @@ def transplant(
     """The recipient with the selected tensors taken from the donor: a variant, which is a checkpoint itself.
 
     Without `out` nothing is written or copied; with it the variant is written there, and opened from there. What
-    is selected say `only`, `exclude`, `layers` and `kind`; how names are brought together `map` (rules `OLD=NEW`
-    for the donor's names), `map_file` and `strip_prefix`; `alpha` how far it goes. Raises `MismatchError` naming
-    every tensor that does not fit, unless `skip_missing`; `SelectionError` where nothing is selected;
-    `FileError` where `out` exists and `force` is not given; `FormatError` where values of the recipient are not
-    read and would be lost, unless `drop_unread`. `link` hard-links shards that do not change.
+    selects, and what brings names together, are the keywords of `diff`; `alpha` says how far it goes. Raises
+    `MismatchError` naming every tensor that does not fit, unless `skip_missing`; `SelectionError` where nothing is
+    selected; `FileError` where `out` exists and `force` is not given; `FormatError` where values of the recipient
+    are not read and would be lost, unless `drop_unread`. `link` hard-links shards that do not change.
 
     >>> import ckptswap as cs, numpy as np
     >>> ones, zeros = ({"conv.bias": fill(2), "conv.weight": fill((2, 1, 3, 3))} for fill in (np.ones, np.zeros))
     >>> variant = cs.transplant(ones, zeros, kind="conv.bias")
     >>> variant.read("conv.bias").tolist(), float(variant.read("conv.weight").max())
     ([1.0, 1.0], 0.0)
-    >>> variant.path
-    'memory+conv.bias@memory.safetensors'
     """
     with ExitStack() as stack:
         plan = planned_transplant(donor, recipient, stack, **selected)
@@ -317,122 +280,6 @@ def explain(
         return lazy.explain.explain(source, spec, progress)
 
 
-def sweep(donor: Given | Sequence[Given], recipient: Given, *, claims: bool = False, **how: Any) -> SweepResult:
-    """Swap each part of the selection in, one at a time, score the network, and rank what breaks it.
-
-    A donor may be one of the words of `ckptswap.sweep.donors` (`zeros`, `init:SEED`, …). `how` are the flags of
-    the command as keywords (`ckptswap.sweeping.keywords`): what is swapped (`by`, `mode`, `alpha`, …; `only`,
-    `exclude`, `layers`, `kind`; `map`, `map_file`, `strip_prefix`), how far (`top`, `budget`, `screen`,
-    `tolerance`, …) and where (`executor`, `jobs`, …) it is run, the folder that remembers scores (`run`, default
-    `runs/KEY`), from which the same call continues, and the task, as in `evaluate`. With `claims` the paper's
-    claims are judged on it. Leaves in the folder what the command leaves. Raises `UsageError` for a keyword that
-    does not exist or a value that makes no sense, and what `ckptswap.sweep.runner.Sweep.run` raises.
-    """
-    return lazy.sweeping.swept(lazy.sweeping.asked(donor, recipient, **how), claims=claims)
-
-
-def sweep_both(
-    donor: Given,
-    recipient: Given,
-    *,
-    back_metric: Patterns,
-    back_target: str | None = None,
-    claims: bool = False,
-    **how: Any,
-) -> dict[str, SweepResult]:
-    """The sweep (`forth`), and the one from the recipient to the donor on the donor's task (`back`).
-
-    Of what the other way predicts (`back_target`) the default is the other of masks and input. Raises as `sweep`
-    does, and where there are several donors or a tolerance.
-    """
-    ways = lazy.sweeping.both_ways(lazy.sweeping.asked(donor, recipient, **how), back_metric, back_target)
-    return {way: lazy.sweeping.swept(asked, claims=claims) for way, asked in ways.items()}
-
-
-def report(
-    run: Path_,
-    *,
-    metric: str | None = None,
-    tolerance: float | None = None,
-    claims: bool = False,
-    page: Path_ | None = None,
-) -> SweepResult:
-    """A run's table again, from its folder alone; with `claims` the paper's claims are judged on it.
-
-    `page` is where to write the HTML report as well. Raises `RunError` for a folder that is no run, or is damaged,
-    `MetricError` for a metric that it does not hold, `UsageError` for a tolerance that is no number or below 0,
-    `FileError` for a page that would replace a checkpoint or what the run remembers.
-    """
-    if page is not None:
-        refuse_precious(page)
-    analysis = lazy.analysis.load_analysis(Path(run), metric, tolerance)
-    result = lazy.findings.judge(analysis) if claims else analysis.result
-    if page is not None:
-        put(lazy.html.sweep_html(result, lazy.html.about(os.fspath(run))).encode(), page)
-    return result
-
-
-def compare(runs: Sequence[Path_], *, metric: str | None = None, tolerance: float | None = None) -> Agreement:
-    """Runs side by side: which cells differ, and how alike their rankings are. Raises as `report` does, and
-    `UsageError` for runs that cannot be compared."""
-    load = lazy.analysis.load_result
-    return lazy.agreement.agreement({os.fspath(run): load(run, metric, tolerance) for run in runs})
-
-
-def plot(
-    run: Path_,
-    out: Path_,
-    *,
-    kind: Literal["heatmap", "bars", "depth", "scatter"] = "heatmap",
-    metric: str | None = None,
-    tolerance: float | None = None,
-    force: bool = False,
-) -> Path:
-    """Draw what a sweep found, as png, svg or pdf by the ending of `out`. Needs the extra 'plot'.
-
-    Raises `UsageError` for another ending, for a run of several donors, and where there is nothing of that `kind`;
-    `FileError` for a file that is no such picture, unless `force`; and what `report` raises.
-    """
-    form = lazy.figures.form_of(os.fspath(out))
-    refuse_precious(out, force=force)
-    result = report(run, metric=metric, tolerance=tolerance)
-    if len(result.donors) > 1:
-        raise UsageError(f"{run} has several donors", remedy="draw the run of one: sweep with one --from")
-    charts = lazy.charts
-    draws: dict[str, Callable[[SweepResult], Picture]] = {
-        "heatmap": charts.heat,
-        "bars": charts.bars,
-        "depth": charts.depth,
-        "scatter": charts.scatter,
-    }
-    picture = draws[kind](result)
-    if charts.is_empty(picture):
-        raise UsageError(
-            f"{run} has nothing for a {kind}", remedy="sweep with --by layer,kind, or choose another --kind"
-        )
-    put(lazy.figures.draw([picture], form), out)
-    return Path(out)
-
-
-def select(
-    run: Path_,
-    *,
-    tolerance: float | None = None,
-    donor: Patterns = (),
-    recipient: str | None = None,
-    **task: Any,
-) -> Choice:
-    """Find the largest set of a sweep's cells that the donor can replace together.
-
-    Of a folder that this user's own command made, everything is taken up again. A stranger's may name any code and
-    any file: what it says is named again by `donor`, `recipient`, and `model`, `model_args`, `data`, `data_args`,
-    `metric` and `group`. Raises what `ckptswap.sweep.select.select` raises.
-    """
-    named = lazy.trust.NamedAgain(listed(donor), recipient, task) or None
-    with listener().progress("selecting", unit=" cells") as progress:
-        return lazy.select.select(run, tolerance=tolerance, progress=progress, named=named)
-
-
 def convert(
     source: Given,
     target: Path_,
@@ -477,85 +324,6 @@ def verify(checkpoint: Path_) -> Report:
         return lazy.verify.verify(checkpoint, progress)
 
 
-def train(
-    task: Literal["segment", "reconstruct"],
-    out: Path_,
-    *,
-    init_from: Path_ | None = None,
-    save_init: Path_ | None = None,
-    force: bool = False,
-    **how: Any,
-) -> TrainResult:
-    """Train a network to segment, or to reconstruct its input, and write its checkpoint to `out`.
-
-    `init_from` is a checkpoint to start from, `save_init` where to keep the network as it was before the first
-    step; `how` are the fields of `ckptswap.lab.trainspec.TrainSpec`. Raises as `ckptswap.lab.train.train` does.
-    """
-    for name in {"model_args", "data_args"} & how.keys():
-        how[name] = args_of(how[name])
-    if "freeze" in how:
-        how["freeze"] = tuple(kind for text in listed(how["freeze"]) for kind in text.split(","))
-    spec = TrainSpec(task, **how)
-    first, start = (None if path is None else Path(path) for path in (init_from, save_init))
-    with listener().progress(f"train {task}", unit=" steps") as tell:
-
-        def progress(step: int, loss: float) -> None:
-            tell(step, spec.steps, f"loss {loss:.4f}")
-
-        return lazy.train.train(spec, Path(out), init_from=first, save_init=start, progress=progress, force=force)
-
-
-def demo(folder: Path_ = "ckptswap-demo", *, command: str | None = None) -> Demo:
-    """Train a U-Net to segment and one to reconstruct brain MRI, swap every part, rank what breaks, judge claims.
-
-    Everything is left in the folder; the same call continues. Raises what `ckptswap.lab.demo.demo` raises.
-    """
-    begun: dict[str, Any] = {}
-    with ExitStack() as stack:
-
-        def tell(stage: str, done: int, total: int, remark: str) -> None:
-            if stage not in begun:
-                stack.close()  # the stage before has ended
-                listener().say(f"{len(begun) + 1}/3 {stage}")
-                begun[stage] = stack.enter_context(listener().progress(stage))
-            begun[stage](done, total, remark)
-
-        made = lazy.demo.demo(Path(folder), tell, command=command)
-    lazy.sweeping.leave(made.result, lazy.folder.RunFolder(made.folder / lazy.demo.RUN))
-    return made
-
-
-def reproduce(
-    run: Path_,
-    *,
-    full: bool = False,
-    data: str | None = None,
-    executor: str | None = None,
-    jobs: int = REPRODUCE_JOBS,
-    slurm: Patterns | Mapping[str, Any] = None,
-    ray_address: str | None = None,
-) -> Reproduced:
-    """Train networks for segmentation and auto-encoding, swap every part of every pair, judge the paper's claims.
-
-    `jobs` networks are at work at once, one thread each; `executor`, `slurm` and `ray_address` are as in `sweep`.
-    Leaves the report in the folder; the same call continues. Raises as `ckptswap.lab.reproduce.reproduce` does.
-    """
-    where = {"executor": executor, "jobs": jobs, "slurm": slurm, "ray_address": ray_address}
-    workers = lazy.sweeping.options_of({name: value for name, value in where.items() if value is not None})
-    planned = lazy.reporting.plan(Path(run), is_full=full, data=data)
-    listener().say(planned.told(jobs))
-    with listener().stopping() as stop, listener().progress("reproduce", unit=" s") as tell:
-        outcome = lazy.reproduce.reproduce(
-            planned.experiment,
-            planned.folder,
-            workers=workers,
-            known=planned.cost,
-            progress=lambda done, total, what: tell(round(done), round(total), what),
-            stop=stop,
-        )
-    return lazy.reporting.leave_report(planned, outcome, listener().say)
-
-
 def _noted(stack: ExitStack, *given: Given) -> list[Checkpoint]:
     """Open what is given, and tell what a reader should know of each file."""
     checkpoints = [opened(side, stack) for side in given]
@@ -566,5 +334,4 @@ def _noted(stack: ExitStack, *given: Given) -> list[Checkpoint]:
 
 
 def _tell_hints(names: Names, reference: Checkpoint, *others: Checkpoint) -> None:
-    """Where their names are apart, and which flags would help."""
     note(hint for other in others if (hint := names.hint(other, reference)))

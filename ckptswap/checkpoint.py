@@ -92,10 +92,8 @@ def _entries(tensors: Iterable[Tensor], path: str) -> dict[str, Entry]:
     by_name = {tensor.name: tensor for tensor in tensors}
     longest = max(by_name, key=len, default="")
     if len(longest) > NAME_MOST:
-        raise FormatError(
-            f"{path} has a tensor whose name takes {len(longest):,} letters, beginning {longest[:40]!r}",
-            remedy=f"{NAME_MOST:,} is the most",
-        )
+        fault = f"{path} has a tensor whose name takes {len(longest):,} letters, beginning {longest[:40]!r}"
+        raise FormatError(fault, remedy=f"{NAME_MOST:,} is the most")
     places = classify({name: tensor.shape for name, tensor in by_name.items()})
     return {name: Entry(name, tensor.shape, tensor.dtype, tensor.source, *places[name])
             for name, tensor in by_name.items()}  # fmt: skip
@@ -405,8 +403,7 @@ def graft(ours: Entry, theirs: Entry, alpha: float = 1.0) -> Entry:
 
 def _tensor(name: str, values: Any) -> Tensor:
     array = array_of(name, values)
-    dtype = dtypes.from_numpy(array.dtype)
-    if dtype is None:
+    if (dtype := dtypes.from_numpy(array.dtype)) is None:
         raise FormatError(f"tensor {name!r} has the dtype {array.dtype}", remedy="convert it to a number type")
     plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     return Tensor(name, array.shape, dtype, MemorySource(plain.reshape(-1).view(np.uint8).data))

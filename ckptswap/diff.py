@@ -29,11 +29,9 @@ from ckptswap.watching import Progress, Watch, unwatched, watch_of
 READ = 1 << 19
 """Bytes read at once from each side: small enough for the cache, large enough that threads rarely meet at the
 interpreter's lock."""
-BLOCK = 1 << 23
-"""Bytes of one tensor that one thread takes at a time."""
+BLOCK = 1 << 23  # bytes of one tensor that one thread takes at a time
 
-Map = Callable[..., Iterable[Any]]
-"""`map`, or one that uses threads."""
+Map = Callable[..., Iterable[Any]]  # `map`, or one that uses threads
 
 STATUSES = ("identical", "changed", "shape", "dtype", "only_a", "only_b", "unread")
 

@@ -18,8 +18,7 @@ EXIT_TERMINATED = 143
 
 NEAR_MOST = 200
 """Letters of a name beyond which nothing is near: comparing takes their square, and a file may be hostile."""
-ALIGNED_MOST = 20
-"""Names that are compared letter by letter, of all that are there."""
+ALIGNED_MOST = 20  # names that are compared letter by letter, of all that are there
 
 
 class CkptswapError(Exception):

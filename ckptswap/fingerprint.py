@@ -9,8 +9,7 @@ import xxhash
 
 from ckptswap.checkpoint import Checkpoint
 
-SHA256_MOST = 256 << 20
-"""Bytes up to which SHA-256 is used; beyond, hashing would outlast copying."""
+SHA256_MOST = 256 << 20  # bytes up to which SHA-256 is used; beyond, hashing would outlast copying
 
 
 def fingerprint(checkpoint: Checkpoint, stop: Event | None = None) -> dict[str, str]:

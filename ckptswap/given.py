@@ -29,16 +29,15 @@ class Module(Protocol):
         """Its tensors by their names."""
 
 
-Given = Checkpoint | str | os.PathLike[str] | Mapping[str, Any] | Module
-Patterns = str | Iterable[str] | None
-"""None and nothing are the same: not given."""
+Path_ = str | os.PathLike[str]
+Given = Checkpoint | Path_ | Mapping[str, Any] | Module
+SELECTION = ("only", "exclude", "layers", "kind")
+Patterns = str | Iterable[str] | None  # None and nothing are the same: not given
 
 
 def opened(given: Given, stack: ExitStack | None = None) -> Checkpoint:
-    """Open what may stand for a checkpoint; what was not open before is closed with the stack.
-
-    Raises `UsageError` for what can be none, and what `open_checkpoint` raises.
-    """
+    """Open what may stand for a checkpoint; what was not open before is closed with the stack. Raises `UsageError`
+    for what can be none, and what `open_checkpoint` raises."""
     if isinstance(given, Checkpoint):
         return given
     checkpoint = open_checkpoint(given) if isinstance(given, str | os.PathLike) else _in_memory(given)
@@ -97,6 +96,12 @@ def selection_of(
     return Selection.parse(only=listed(only), exclude=listed(exclude), layers=listed(layers), kind=listed(kind))
 
 
+def selection_and_names(how: Mapping[str, Any]) -> tuple[Selection, Names]:
+    """What keywords select, and how they bring names together. Raises as `selection_of` does."""
+    chosen = {word: value for word, value in how.items() if word in SELECTION}
+    return selection_of(**chosen), Names.of(**{word: how[word] for word in how.keys() - chosen.keys()})
+
+
 def plain(value: Any) -> Any:
     """Python's own numbers in place of numpy's, inside dicts and lists too: JSON and flags know no others."""
     if isinstance(value, dict):
@@ -128,9 +133,7 @@ def task_of(keys: Mapping[str, Any], exclude: Patterns = (), partial: bool = Fal
 @dataclass(frozen=True)
 class Names:
     """How the names of several sides are brought together: rules `OLD=NEW`, a file of rules, a prefix to take off.
-
-    What was found unasked is told to the listener.
-    """
+    What was found unasked is told to the listener."""
 
     map: tuple[str, ...] = option(
         (),

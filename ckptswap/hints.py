@@ -16,8 +16,7 @@ from ckptswap.shell import joined
 
 Shapes = Mapping[str, tuple[int, ...]]
 RULES_MOST = 3
-LEAST = 2
-"""Tensors that a rule must bring together: one by itself may have its shape by chance."""
+LEAST = 2  # tensors that a rule must bring together: one by itself may have its shape by chance
 _LOOKED_AT = 2000
 _PLACES_MOST = 20
 _TRIED = 8
@@ -53,7 +52,6 @@ def prefix_rules(names: Shapes, wanted: Shapes) -> list[Prefixes]:
 
 
 def _hits(rule: Prefixes, left: Shapes, free: Shapes) -> dict[str, str]:
-    """The names that a rule speaks of and that are then wanted."""
     begun = {name: rule.new + name[len(rule.old) :] for name in left if name.startswith(rule.old)}
     return {name: new for name, new in begun.items() if free.get(new) == left[name]}
 
@@ -160,7 +158,6 @@ def names_apart(other: Checkpoint, reference: Checkpoint) -> str | None:
 
 
 def _shared_with(flags: Sequence[str], other: Checkpoint, reference: Checkpoint) -> int:
-    """How many names are the same with these flags."""
     try:
         ours, theirs, _ = matched(other, reference, *_read(flags))
     except CkptswapError:

@@ -14,12 +14,9 @@ from typing import Any
 
 from ckptswap.errors import UsageError
 
-WAYS_MOST = 1_000_000
-"""Ways through one name that an expression may have to try: some tenths of a second."""
-SECONDS_MOST = 3.0
-"""Processor time that one expression may take over all names."""
-REPEATS_MOST = 20
-"""A repeat of more, around something that can match in several ways, counts as one without end."""
+WAYS_MOST = 1_000_000  # ways through one name that an expression may have to try: some tenths of a second
+SECONDS_MOST = 3.0  # processor time that one expression may take over all names
+REPEATS_MOST = 20  # a repeat of more, around something that can match in several ways, counts as one without end
 
 Test = Callable[[str], bool]
 Match = Callable[[str], re.Match[str] | None]
@@ -135,8 +132,7 @@ class _EndlessError(Exception):
     """The ways through a name grow faster than any power of its length."""
 
 
-Ways = tuple[int, int]
-"""(factor, degree): at most `factor` × C(n + degree, degree) ways through n letters."""
+Ways = tuple[int, int]  # (factor, degree): at most `factor` × C(n + degree, degree) ways through n letters
 
 
 def _ways(tree: Iterable[Any], exact: bool, *, ends: bool = False) -> Ways:

@@ -13,10 +13,8 @@ from typing import Any
 from ckptswap.errors import FileError, UsageError, near
 
 TEXT_MOST = 10_000_000
-TOML_MOST = 256_000
-"""Bytes. A task file has some hundred, a large `pyproject.toml` some ten thousand."""
-DOTS_MOST = 200
-"""Dots in a line of TOML: the parser takes their square."""
+TOML_MOST = 256_000  # bytes: a task file has some hundred, a large `pyproject.toml` some ten thousand
+DOTS_MOST = 200  # dots in a line of TOML: the parser takes their square
 DEEP_MOST = 20
 _INHERITED = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 """What a shell hands over, as for `-c <(...)`: a pipe that somebody writes to."""
@@ -63,8 +61,7 @@ def _nearby(path: Path) -> str:
 
 def read_plain(path: str | os.PathLike[str], most: int = TEXT_MOST) -> bytes:
     """The whole of a small file, or of a pipe that a shell hands over. Raises `FileError`, also where it is larger
-    than `most` bytes.
-    """
+    than `most` bytes."""
     name = os.fspath(path)
     raw = _handed_over(name, most) if name.startswith(_INHERITED) else _read(name, most, or_pipe=False)
     if len(raw) > most:
@@ -98,7 +95,6 @@ def parse_toml(raw: bytes, path: str | os.PathLike[str]) -> dict[str, Any]:
     {'a': [1]}
     >>> parse_toml(b"a = 0x" + b"f" * 5000, "x.toml")
     Traceback (most recent call last):
-    ...
     ckptswap.errors.UsageError: x.toml is not a TOML file: it has a number of more than 64 bits
     """
     import tomllib  # ten milliseconds, which a command without such a file need not spend
@@ -124,7 +120,6 @@ def refuse_unwieldy(value: Any, deep: int = DEEP_MOST) -> None:
 
     >>> refuse_unwieldy([[[1]]], deep=2)
     Traceback (most recent call last):
-    ...
     ValueError: it is nested too deep
     """
     pending = [(value, 0)]

@@ -15,10 +15,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from ckptswap.errors import UsageError
 
-MOST = 1 << 62
-"""No whole number is larger."""
-Count = Annotated[int, "0 or more"]
-"""A whole number, 0 or more."""
+MOST = 1 << 62  # no whole number is larger
+Count = Annotated[int, "0 or more"]  # a whole number, 0 or more
 Record = TypeVar("Record")
 
 

@@ -246,6 +246,5 @@ def _import(group: Group, name: str, target: str, package: str) -> Any:
 
 
 def _loaded(target: str) -> Any:
-    """`package.module:attribute`, imported."""
     module, _, attribute = target.partition(":")
     return getattr(import_module(module), attribute)

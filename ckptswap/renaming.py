@@ -85,8 +85,7 @@ def renamed(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
     >>> list(renamed(Checkpoint.from_arrays(dict.fromkeys("ab", np.zeros(1))), {"a": "c"}))
     ['c', 'b']
     """
-    changed = {old: new for old, new in names.items() if old != new}
-    if not changed:
+    if not (changed := {old: new for old, new in names.items() if old != new}):
         return checkpoint
     new_names = {name: changed.get(name, name) for name in checkpoint}
     twice = next((name for name, times in Counter(new_names.values()).items() if times > 1), None)

@@ -12,8 +12,7 @@ from ckptswap import dtypes
 from ckptswap.errors import FormatError, UsageError
 from ckptswap.storage import ByteSource
 
-CHUNK = 1 << 20
-"""Bytes read at once where a tensor is streamed: small enough to stay in a core's cache."""
+CHUNK = 1 << 20  # bytes read at once where a tensor is streamed: small enough to stay in a core's cache
 PAGE = 4096
 
 
@@ -123,10 +122,8 @@ def array_of(name: object, values: Any) -> np.ndarray:
     array([1., 1.])
     """
     if not isinstance(name, str) or not hasattr(values, "__array__"):
-        raise UsageError(
-            f"a checkpoint cannot hold {name!r}: {type(values).__name__}",
-            remedy="give a map from names to arrays or torch tensors, such as `model.state_dict()`",
-        )
+        remedy = "give a map from names to arrays or torch tensors, such as `model.state_dict()`"
+        raise UsageError(f"a checkpoint cannot hold {name!r}: {type(values).__name__}", remedy=remedy)
     if not hasattr(values, "detach"):
         return np.asarray(values)
     try:

@@ -32,8 +32,7 @@ class ByteSource:
 
     def pread(self, size: int, offset: int) -> bytes:
         """At most `size` bytes from `offset` on; fewer only at the end."""
-        raw = bytearray(max(0, min(size, self.size - offset)))
-        if raw:
+        if raw := bytearray(max(0, min(size, self.size - offset))):
             self.pread_into(memoryview(raw), offset)
         return bytes(raw)
 
@@ -165,7 +164,10 @@ class LocalFile(ByteSource):
 
     def _open(self) -> None:
         """Open it, for the first time or again, and close what was used longest ago where too many are open."""
-        for other in [file for file in _OPEN if not file._users][: max(0, len(_OPEN) + 1 - _most_open())]:
+        # Of what the system grants a quarter, so that enough is left to others, and not more than 256.
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = 256 if soft == resource.RLIM_INFINITY else max(4, min(256, soft // 4))
+        for other in [file for file in _OPEN if not file._users][: max(0, len(_OPEN) + 1 - most)]:
             other._drop()
         self._fd = open_plain(self.path)
         self._stamp = self._stamp or _stamp(os.fstat(self._fd))
@@ -185,12 +187,6 @@ class LocalFile(ByteSource):
 _LOCK = threading.Lock()
 _OPEN: OrderedDict[LocalFile, None] = OrderedDict()
 """The files whose descriptors are open, the one that was used longest ago first."""
-
-
-def _most_open() -> int:
-    """A quarter of what the system grants, so that enough is left to others, and not more than 256."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 256 if soft == resource.RLIM_INFINITY else max(4, min(256, soft // 4))
 
 
 def _stamp(status: os.stat_result) -> tuple[int, ...]:

@@ -1,7 +1,5 @@
-"""A sweep as a person asks for it, by keywords or by flags.
-
-Its sides are opened and brought together, it is run, and its table is left in the folder in every form.
-"""
+"""A sweep as a person asks for it, by keywords or by flags. Its sides are opened and brought together, it is run,
+and its table is left in the folder in every form."""
 
 from __future__ import annotations
 
@@ -15,7 +13,18 @@ from typing import Any
 
 from ckptswap.errors import UsageError, near
 from ckptswap.formats.atomic import write_text
-from ckptswap.given import Given, args_of, listed, opened, plain, selection_of, several, task_of, tell_unmatched
+from ckptswap.given import (
+    SELECTION,
+    Given,
+    args_of,
+    listed,
+    opened,
+    plain,
+    selection_of,
+    several,
+    task_of,
+    tell_unmatched,
+)
 from ckptswap.lab.findings import judge
 from ckptswap.messages import listener, note, warn
 from ckptswap.records import flag_name
@@ -34,7 +43,6 @@ from ckptswap.sweep.spec import RunOptions, SweepSpec, calibration_of, ways_of
 from ckptswap.sweep.stopping import Stop
 from ckptswap.task.spec import TaskSpec
 
-SELECTION = ("only", "exclude", "layers", "kind")
 CALIBRATION = ("recalibrate_bn", "calibration_data", "calibration_args")
 
 
@@ -110,11 +118,9 @@ def _fields(form: type, how: dict[str, Any]) -> dict[str, Any]:
     for part in fields(form):
         name = _keyword(part)
         if name in how and name in keywords():
-            value, parse = how.pop(name), part.metadata.get("parse")
-            values[part.name] = parse(value) if parse and isinstance(value, str) else value
-    for name, read in _READ.items():
-        if name in values:
-            values[name] = read(values[name])
+            value, parse, read = how.pop(name), part.metadata.get("parse"), _READ.get(part.name)
+            value = parse(value) if parse and isinstance(value, str) else value
+            values[part.name] = read(value) if read else value
     return values
 
 
@@ -152,10 +158,8 @@ def both_ways(forth: Asked, back_metric: Any, back_target: str | None = None) ->
     if len(forth.donors) != 1:
         raise UsageError("--both is for one donor", remedy="sweep the others by themselves")
     if forth.options.tolerance is not None:
-        raise UsageError(
-            "--tolerance is a difference of one metric, and --both has two",
-            remedy="leave it out, and use `report RUN/back --tolerance` afterwards",
-        )
+        remedy = "leave it out, and use `report RUN/back --tolerance` afterwards"
+        raise UsageError("--tolerance is a difference of one metric, and --both has two", remedy=remedy)
     if not back_metric:
         raise UsageError("--both needs a metric for the other way", remedy="give --back-metric, such as psnr")
     spec = forth.spec

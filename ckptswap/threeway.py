@@ -69,14 +69,12 @@ def three_way(
     >>> [(row.name, row.status) for row in three_way(base, a, b).rows]
     [('v', 'b'), ('w', 'both')]
     """
-    chosen = selection or Selection()
-    ours, theirs = (diff(base, side, chosen, progress=progress) for side in (a, b))
+    ours, theirs = (diff(base, side, selection, progress=progress) for side in (a, b))
     left, right = _by_name(ours), _by_name(theirs)
     names = sorted(dict.fromkeys([*left, *right]), key=natural_key)
-    touched = [name for name in names if _changed(left.get(name)) and _changed(right.get(name))]
     there = {*a, *a.unread, *b, *b.unread}
-    left_over = [name for name in touched if name in there]
-    between = _by_name(diff(a, b, Selection.exactly(left_over), progress=progress)) if left_over else {}
+    both = [name for name in names if name in there and _changed(left.get(name)) and _changed(right.get(name))]
+    between = _by_name(diff(a, b, Selection.exactly(both), progress=progress)) if both else {}
     rows = (_row(name, left.get(name), right.get(name), between.get(name)) for name in names)
     return ThreeWay(ours.a, ours.b, theirs.b, tuple(sorted(rows, key=lambda row: not row.non_finite)))
 

@@ -104,8 +104,7 @@ class Ties:
         """What a reader should know, in one line."""
         have = "tensor has" if len(self.same) == 1 else "tensors have"
         parts = [f"{len(self.same)} {have} several names ({equal(self.same)})"] if self.same else []
-        others = [group for group in self.together if len({self.twins(name) for name in group}) > 1]
-        if others:
+        if others := [group for group in self.together if len({self.twins(name) for name in group}) > 1]:
             parts.append(f"some share part of their bytes ({equal(others, ' + ')})")
         return "; ".join(parts)
 

@@ -117,8 +117,7 @@ def plan_transplant(
         raise UsageError(f"alpha is {alpha}", remedy="it goes from 0 (the recipient) to 1 (the donor)")
     chosen = selection or Selection()
     wanted = chosen.pick(recipient)
-    guessed = probable_ties(recipient, donor, [entry.name for entry in wanted])
-    if guessed:
+    if guessed := probable_ties(recipient, donor, [entry.name for entry in wanted]):
         recipient = recipient.tied(guessed)
         wanted = chosen.pick(recipient)
     donor = with_twins(donor, recipient.ties)
@@ -159,8 +158,7 @@ def transplant(
     if not folder:
         refuse_existing(target, force=force)
     rewrite = _rewrite(plan, out, target, link, drop_unread)
-    checked = checked_bytes(plan.donor, plan.recipient)
-    watch = watch_of(progress, checked + rewrite.nbytes)
+    watch = watch_of(progress, checked_bytes(plan.donor, plan.recipient) + rewrite.nbytes)
     refuse_damaged(plan.donor, plan.recipient, watch=watch)
     made_of = (*plan.donor.files, *plan.recipient.files)
     others = companions(plan.recipient).taken if folder else ()
@@ -198,8 +196,7 @@ def _rewrite(
         return FolderPatch(parts, link, has_index=home is None or home.has_index)
     if parts and len(parts) == 1 and target.suffix in ("", ".safetensors"):
         return parts[0]
-    spliced = _spliced(plan, out)
-    if spliced is not None:
+    if (spliced := _spliced(plan, out)) is not None:
         return spliced
     refuse_unread(plan.recipient, drop_unread)
     return _Afresh(plan.variant, writer(f"{target}/" if folder else target))
@@ -223,8 +220,7 @@ def left_behind(plan: Transplant, out: str | os.PathLike[str] | None = None) -> 
         suffix = own if own in TORCH_SUFFIXES else TORCH_SUFFIXES[0]  # `.pth.tar` is read, and not written
         way = f" (-o FILE{suffix} keeps it)" if _spliced(plan, f"x{suffix}") else ""
         sentences.append(f"what lies beside the tensors is not written: {listing(recipient.beside)}{way}")
-    left = companions(recipient).staying(into_folder=_is_folder(plan, out))
-    if left:
+    if left := companions(recipient).staying(into_folder=_is_folder(plan, out)):
         sentences.append(f"these files beside the weights are not taken along: {listing(left)}")
     return [f"{recipient.path}: {sentence}" for sentence in sentences]
 
@@ -283,11 +279,9 @@ def _refusal(donor: Checkpoint, recipient: Checkpoint, misfits: Mapping[str, str
     for at, name in enumerate(list(misfits)[:NAMED_MOST]):
         hint = near(name, donor, count=1) if name not in donor else ""
         lines[at] += f" ({hint})" if hint else ""
-    return MismatchError(
-        f"{len(misfits)} of the selected tensors cannot go from {donor.path} into {recipient.path} "
-        f"({listing(lines, NAMED_MOST)})",
-        remedy="narrow the selection, or leave these out with --skip-missing",
-    )
+    fault = f"{len(misfits)} of the selected tensors cannot go from {donor.path} into {recipient.path}"
+    remedy = "narrow the selection, or leave these out with --skip-missing"
+    return MismatchError(f"{fault} ({listing(lines, NAMED_MOST)})", remedy=remedy)
 
 
 def _tied(taken: Sequence[Entry], recipient: Checkpoint, selection: Selection, guessed: Ties) -> Iterator[str]:
@@ -298,8 +292,7 @@ def _tied(taken: Sequence[Entry], recipient: Checkpoint, selection: Selection, g
         (False, "share their bytes in the recipient"),
         (True, "hold equal bytes in both files, and count as one tensor"),
     ):
-        some = [group for group in groups if (guessed.group(group[0]) == group) == are_told]
-        if some:
+        if some := [group for group in groups if (guessed.group(group[0]) == group) == are_told]:
             also = sum(name in more for group in some for name in group)
             sign = " = " if all(group in recipient.ties.same for group in some) else " + "
             yield f"{also} names are taken that were not selected, since they {why}: {equal(some, sign)}"
@@ -312,8 +305,7 @@ def _warnings(
         yield f"{recipient.path}: {stale_note(recipient.stale)}; it does not fit the new tensors"
     if recipient.unread:
         yield recipient.unread_note
-    extra = [name for name, entry in donor.items() if entry in selection and name not in recipient]
-    if extra:
+    if extra := [name for name, entry in donor.items() if entry in selection and name not in recipient]:
         yield f"the recipient has no place for {len(extra)} of the donor's selected tensors: {listing(extra, 3)}"
     if kept:
         why = "what is not a plain float cannot be interpolated and stays the recipient's"
@@ -344,8 +336,7 @@ def _safe(text: str) -> str:
 def _metadata(plan: Transplant, donor: Mapping[str, str], recipient: Mapping[str, str]) -> dict[str, str]:
     """What the recipient said, and where the output came from, as JSON, by the hashes of both sides."""
     metadata = dict(plan.recipient.metadata)
-    earlier = metadata.pop(METADATA_KEY, None)
-    if earlier is not None:
+    if (earlier := metadata.pop(METADATA_KEY, None)) is not None:
         metadata[next(key for at in count(1) if (key := f"{METADATA_KEY}.{at}") not in metadata)] = earlier
     origin = {
         "version": __version__,

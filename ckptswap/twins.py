@@ -20,8 +20,7 @@ from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.naming import is_counter, split_name
 from ckptswap.ties import Group, Ties, merged
 
-PROBE = 4096
-"""Bytes by which tensors are told apart before all of their bytes are read."""
+PROBE = 4096  # bytes by which tensors are told apart before all of their bytes are read
 Item = TypeVar("Item")
 
 
@@ -40,8 +39,7 @@ def with_twins(checkpoint: Checkpoint, ties: Ties) -> Checkpoint:
 
 def contradictions(checkpoint: Checkpoint, ties: Ties) -> dict[Group, Group]:
     """The groups of names of one tensor under which a checkpoint holds different values, each with two such names;
-    counters may.
-    """
+    counters may."""
     unlike: dict[Group, Group] = {}
     for group in ties.same:
         here = [] if is_counter(group[0]) else checkpoint.ties.once(name for name in group if name in checkpoint)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-Watch = Callable[[int], None]
-"""Told of each number of bytes done."""
-Progress = Callable[[int, int], None]
-"""Told of the bytes done and of all there are to do."""
+Watch = Callable[[int], None]  # told of each number of bytes done
+Progress = Callable[[int, int], None]  # told of the bytes done and of all there are to do
 
 
 def unwatched(count: int) -> None:

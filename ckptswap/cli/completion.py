@@ -1,8 +1,5 @@
-"""What TAB offers: tensor names, layers and kinds of the checkpoint that the command line names so far.
-
-A file's header is read each time, nothing else. Whatever goes wrong, nothing is offered: a shell is no place for
-errors.
-"""
+"""What TAB offers: tensor names, layers and kinds of the checkpoint that the command line names so far. A file's
+header is read each time, nothing else. Whatever goes wrong, nothing is offered: a shell is no place for errors."""
 
 from __future__ import annotations
 
@@ -22,10 +19,8 @@ from ckptswap.errors import CkptswapError
 from ckptswap.formats import open_checkpoint
 from ckptswap.naming import ALIASES, natural_key
 
-MOST = 500
-"""More is nothing to choose from."""
-LOOKED_AT, LONG = 1_000_000, 500
-"""Words of a file that are looked at, and letters of one that may be offered."""
+MOST = 500  # more is nothing to choose from
+LOOKED_AT, LONG = 1_000_000, 500  # words of a file that are looked at, and letters of one that may be offered
 SECONDS, MEMORY = 3.0, 300_000_000
 FILES = ("checkpoint", "recipient", "a", "donor", "b", "third", "checkpoints")
 """The parameters that name a checkpoint, in the order in which they are looked at."""
@@ -45,23 +40,19 @@ def _kinds(checkpoint: Checkpoint) -> Iterator[str]:
     yield from (alias for alias, kinds in ALIASES.items() if there & set(kinds))
 
 
-def _offered(context: Any, incomplete: str, words: Words) -> list[str]:
-    before, comma, last = incomplete.rpartition(",")
-    fitting: set[str] = set()
-    with suppress(Exception), _limits():
-        for path in _paths(context.params):
-            with suppress(CkptswapError, OSError):
-                fitting |= _words(path, words, last)
-            if fitting:
-                break
-    return [f"{before}{comma}{word}" for word in sorted(fitting, key=natural_key)[:MOST]]
-
-
 def _completing(words: Words) -> Callable[[typer.Context, str], list[str]]:
     """What typer asks: words that go on from what stands behind the last comma."""
 
     def complete(context: typer.Context, incomplete: str) -> list[str]:
-        return _offered(context, incomplete, words)
+        before, comma, last = incomplete.rpartition(",")
+        fitting: set[str] = set()
+        with suppress(Exception), _limits():
+            for path in _paths(context.params):
+                with suppress(CkptswapError, OSError):
+                    fitting |= _words(path, words, last)
+                if fitting:
+                    break
+        return [f"{before}{comma}{word}" for word in sorted(fitting, key=natural_key)[:MOST]]
 
     return complete
 
@@ -81,11 +72,12 @@ def _paths(given: dict[str, Any]) -> Iterator[str]:
 
 
 def _words(path: str, words: Words, beginning: str) -> set[str]:
-    """Of the first words of a file (many files have fewer), those that begin so."""
+    """Of the first words of a file (many files have fewer), those that begin so, and say nothing else to a shell,
+    which puts what is chosen on its line as it is."""
     with open_checkpoint(path) as checkpoint:
         looked_at = islice(words(checkpoint), LOOKED_AT)
         fitting = (word for word in looked_at if len(word) <= LONG and word.startswith(beginning))
-        return set(filter(_stands_alone, fitting))
+        return {word for word in fitting if shlex.quote(word) == word and "," not in word}
 
 
 @contextmanager
@@ -116,8 +108,3 @@ class _EnoughError(Exception):
 
 def _give_up(number: int, frame: object) -> None:
     raise _EnoughError
-
-
-def _stands_alone(word: str) -> bool:
-    """A shell puts what is chosen on its line as it is: a name must not be able to say anything else there."""
-    return shlex.quote(word) == word and "," not in word

@@ -29,8 +29,7 @@ from ckptswap.registry import Group, is_safe
 from ckptswap.task.spec import TaskSpec
 
 PREFIX = "CKPTSWAP_"
-CONFIG = "CKPTSWAP_CONFIG"
-"""Names another file; empty: none."""
+CONFIG = "CKPTSWAP_CONFIG"  # names another file; empty: none
 HELP = ("-h", "--help")
 OWN, SHARED = "ckptswap.toml", "pyproject.toml"
 
@@ -138,7 +137,6 @@ def _say(values: Mapping[str, Default]) -> None:
 
 
 def _flags(command: Any) -> dict[str, Any]:
-    """A command's options by their long names, without dashes."""
     return {
         word.removeprefix("--"): parameter
         for parameter in command.params
@@ -151,14 +149,12 @@ def _flags(command: Any) -> dict[str, Any]:
 def marks(command: Any) -> dict[str, Settable | None]:
     """Who may set each of a command's options."""
     parameters = inspect.signature(command.callback).parameters
-    told = {
-        flag: parameters[option.name].annotation.__metadata__
-        for flag, option in _flags(command).items()
-        if option.name in parameters
-    }
-    return {
-        flag: next((mark for mark in words if isinstance(mark, Settable)), None) for flag, words in told.items()
-    }
+    marked: dict[str, Settable | None] = {}
+    for flag, option in _flags(command).items():
+        if option.name in parameters:
+            words = parameters[option.name].annotation.__metadata__
+            marked[flag] = next((word for word in words if isinstance(word, Settable)), None)
+    return marked
 
 
 def _context(command: Any) -> Any:
@@ -172,10 +168,8 @@ def _cast(command: Any, parameter: Any, default: Default) -> Any:
     kind = type(parameter.type).__name__
     whole = kind.startswith("Int") and any(isinstance(value, float | bool) for value in values)
     if whole or ("Float" in kind and any(isinstance(value, bool) for value in values)):
-        raise UsageError(
-            f"{default.where}: {default.flag} is {default.value!r}",
-            remedy="it must be a number, whole if it counts",
-        )
+        remedy = "it must be a number, whole if it counts"
+        raise UsageError(f"{default.where}: {default.flag} is {default.value!r}", remedy=remedy)
     try:
         return parameter.type_cast_value(_context(command), _listed(parameter, default))
     except Exception as error:  # click's own class is typer's in some versions
@@ -226,9 +220,8 @@ def _from_file() -> Iterator[Default]:
     content = read_toml(path)
     tables = _own_table(content) if path.name == SHARED else content
     if not isinstance(tables, dict):
-        raise UsageError(
-            f"{path}: [tool.ckptswap] is not a table", remedy="write [tool.ckptswap] and flag = value"
-        )
+        remedy = "write [tool.ckptswap] and flag = value"
+        raise UsageError(f"{path}: [tool.ckptswap] is not a table", remedy=remedy)
     for key, value in tables.items():
         if isinstance(value, dict) and not key.endswith("-args"):
             yield from (Default(key, flag, part, str(path), True) for flag, part in value.items())

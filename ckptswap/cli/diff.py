@@ -26,6 +26,14 @@ class RowFlags:
     top: int | None = option(None, "Only the first N rows.", metavar="N", least=1, defaults="file")
 
 
+@dataclass
+class EndFlags(DrawnFlags):
+    """How the result is printed, and where, and what the exit code says of it."""
+
+    every: bool = option(False, "In the table, also list what did not change.", flag="all", defaults="file")
+    exit_code: bool = option(False, "Exit with 1 when something differs.", defaults="file")
+
+
 @flags(select=SELECTION, names=NAMES)
 def diff(
     a: Annotated[str, typer.Argument(help="The one.", show_default=False)],
@@ -33,12 +41,10 @@ def diff(
     select: Keywords,
     names: Keywords,
     rows: RowFlags,
-    output: DrawnFlags,
+    output: EndFlags,
     third: Annotated[
         str | None, typer.Argument(metavar="[c]", help="With three, the first is what the other two came from.")
     ] = None,
-    every: bool = option(False, "In the table, also list what did not change.", flag="all", defaults="file"),
-    exit_code: bool = option(False, "Exit with 1 when something differs.", defaults="file"),
 ) -> None:
     """Compare two checkpoints tensor by tensor: bytes first, then by how much. Or three: BASE A B.
 
@@ -53,29 +59,25 @@ def diff(
     if third is None:
         result = api.diff(a, b, stat=rows.stat, **select, **names)
         differs = result.differs
-        pooled = (
-            result.grouped(tuple(word.strip() for way in rows.by for word in way.split(",")))
-            if rows.by
-            else result
-        )
+        if rows.by:
+            result = result.grouped(tuple(word.strip() for way in rows.by for word in way.split(",")))
         output.emit(
-            report.diff_json(pooled.sorted(rows.sort, rows.top)),
-            table=lambda document: report.diff_table(document, output.style, every=every),
+            report.diff_json(result.sorted(rows.sort, rows.top)),
+            table=lambda document: report.diff_table(document, output.style, every=output.every),
             csv=report.diff_csv,
-            md=lambda document: report.diff_md(document, every=every),
+            md=lambda document: report.diff_md(document, every=output.every),
         )
     else:
         if rows != RowFlags():
-            raise UsageError(
-                "--stat, --by, --sort and --top do not go with three checkpoints", remedy="leave them out"
-            )
+            remedy = "leave them out"
+            raise UsageError("--stat, --by, --sort and --top do not go with three checkpoints", remedy=remedy)
         changes = api.diff3(a, b, third, **select, **names)
         differs = any(row.status != "unchanged" for row in changes.rows)
         output.emit(
             report.threeway_json(changes),
-            table=lambda document: report.threeway_table(document, output.style, every=every),
+            table=lambda document: report.threeway_table(document, output.style, every=output.every),
             csv=report.threeway_csv,
             md=report.threeway_md,
         )
-    if exit_code and differs:
+    if output.exit_code and differs:
         raise typer.Exit(EXIT_DIFFERENT)

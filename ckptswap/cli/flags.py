@@ -1,7 +1,5 @@
-"""Flags: made of the fields of the library's own dataclasses, or shared by several commands.
-
-A command takes a group of them as one parameter.
-"""
+"""Flags: made of the fields of the library's own dataclasses, or shared by several commands. A command takes a
+group of them as one parameter."""
 
 from __future__ import annotations
 
@@ -27,21 +25,16 @@ KEYWORD = inspect.Parameter.KEYWORD_ONLY
 STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 Patterns = list[str] | None
 Format = Literal["table", "json", "csv", "md"]
-Group = dict[str, tuple[Any, Any]]
-"""Flags by name: the annotation that typer reads, and the default."""
-Keywords = dict[str, Any]
-"""What the flags of a group say, as keywords of the library's functions."""
+Group = dict[str, tuple[Any, Any]]  # flags by name: the annotation that typer reads, and the default
+Keywords = dict[str, Any]  # what the flags of a group say, as keywords of the library's functions
 _TYPER = {"help": "help", "metavar": "metavar", "least": "min", "parse": "parser"}
 _TYPER |= {"callback": "callback", "complete": "autocompletion", "is_eager": "is_eager"}
 """What an `option` says → what typer calls it."""
 
 
 def flags_of(spec: type) -> Group:
-    """The flags of a dataclass: of all fields that have a help.
-
-    What is not given is None, and False of a flag without a value. A field's metadata is that of
-    `ckptswap.records.option`.
-    """
+    """The flags of a dataclass: of all fields that have a help. What is not given is None, and False of a flag
+    without a value. A field's metadata is that of `ckptswap.records.option`."""
     hints, made = get_type_hints(spec), {}
     for part in fields(spec):
         if part.metadata.get("help"):
@@ -191,8 +184,7 @@ SELECTION = {
     "kind": _patterns("kind", "KIND", "Kinds, globs and aliases: conv.bias, 'bn.*', bn.stats.", complete_kinds),
 }
 """Which tensors. Values of one flag are alternatives, different flags intersect."""
-NAMES = flags_of(Names)
-"""How the names of two checkpoints are brought together."""
+NAMES = flags_of(Names)  # how the names of two checkpoints are brought together
 _TASK = flags_of(TaskSpec)
 PARTIAL = {"partial": _TASK.pop("partial")}
 _CONFIG = option(None, "A TOML file with these keys; flags win.", short="c", metavar="FILE", defaults="never")

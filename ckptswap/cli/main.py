@@ -21,8 +21,7 @@ from ckptswap.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_PIPE, EXIT_USA
 from ckptswap.messages import listening
 from ckptswap.version import __version__
 
-MOST = 5000
-"""Letters of an error."""
+MOST = 5000  # letters of an error
 CLOSED = "stdout is closed, so that the result has nowhere to go: send it to a file, or to /dev/null"
 PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
 SUMMARIES = {
@@ -164,7 +163,6 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _explain(error: BaseException) -> int:
-    """Say what happened in one paragraph, and return the exit code."""
     if isinstance(error, CkptswapError):
         text = str(error)  # a file may hold names and numbers that would fill the terminal
         say(f"ckptswap: {text if len(text) <= MOST else f'{text[: MOST // 2]} … {text[-MOST // 2 :]}'}")

@@ -24,8 +24,7 @@ from ckptswap.report.screen import render_sweep
 from ckptswap.report.text import dump_json
 from ckptswap.sweep.run_folder.folder import RunFolder
 
-PAUSE = 2.0
-"""Seconds between two looks at a run."""
+PAUSE = 2.0  # seconds between two looks at a run
 CLEAR = "\x1b[H\x1b[2J"
 
 
@@ -75,9 +74,8 @@ def report(
     run, *others = dict.fromkeys(runs)
     is_page = output.format == "html"
     if is_page and (others or watch):
-        raise UsageError(
-            "a page shows one run as it is", remedy="leave the other runs and --watch out, or --format"
-        )
+        remedy = "leave the other runs and --watch out, or --format"
+        raise UsageError("a page shows one run as it is", remedy=remedy)
     if others and watch:
         raise UsageError("--watch follows one run", remedy="leave it out, or the other runs")
     if watch and (output.format != "table" or output.out is not None):

@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 import typer
 
-from ckptswap import api, lazy
+from ckptswap import lazy, runs
 from ckptswap.cli.flags import DrawnFlags, Keywords, flags
 from ckptswap.cli.sweepflags import WHERE
 from ckptswap.cli.terminal import emit, say
 from ckptswap.errors import EXIT_PARTIAL, UsageError
 from ckptswap.records import option
 from ckptswap.report.document import document_md, document_text
+
+
+@dataclass
+class ExperimentFlags:
+    """Which experiment, and how much of it at once."""
+
+    jobs: int = option(
+        runs.REPRODUCE_JOBS,
+        "Networks at work at once, one thread each.",
+        short="j",
+        metavar="N",
+        least=1,
+        defaults="file",
+    )
+    full: bool = option(
+        False, "5 seeds of networks that reach their task; or 2 seeds of small ones.", flag="full/--quick"
+    )
+    data: str | None = option(
+        None,
+        "With train/ and test/, each with images/ and masks/. [default: MNI152 slices]",
+        metavar="FOLDER",
+        defaults="never",
+    )
 
 
 @flags(where=WHERE)
@@ -24,23 +47,7 @@ def reproduce(
     ),
     where: Keywords,
     output: DrawnFlags,
-    jobs: int = option(
-        api.REPRODUCE_JOBS,
-        "Networks at work at once, one thread each.",
-        short="j",
-        metavar="N",
-        least=1,
-        defaults="file",
-    ),
-    full: bool = option(
-        False, "5 seeds of networks that reach their task; or 2 seeds of small ones.", flag="full/--quick"
-    ),
-    data: str | None = option(
-        None,
-        "With train/ and test/, each with images/ and masks/. [default: MNI152 slices]",
-        metavar="FOLDER",
-        defaults="never",
-    ),
+    how: ExperimentFlags,
     dry_run: bool = option(False, "Print what it would do and cost; train nothing.", defaults="file"),
 ) -> None:
     """Train networks for segmentation and auto-encoding, swap every part, judge the paper's claims.
@@ -57,18 +64,17 @@ def reproduce(
     if output.format == "csv":
         raise UsageError("reproduce has no csv", remedy="use --format json, md or table")
     if dry_run:
-        emit(lazy.reporting.plan(Path(run), is_full=full, data=data).told(jobs), output.out)
+        emit(lazy.reporting.plan(Path(run), is_full=how.full, data=how.data).told(how.jobs), output.out)
         return
-    result = api.reproduce(run, full=full, data=data, jobs=jobs, **where)
+    result = runs.reproduce(run, **vars(how), **where)
     output.emit(
         result.values,
         table=lambda _: document_text(result.document, output.style),
         md=lambda _: document_md(result.document),
     )
     say(f"all of it, with intervals and every number behind a verdict: {run}/report.md and {run}/report.json")
-    for note in result.notes:
-        say(f"ckptswap: note: {note}")
-    for unit, why in result.failed.items():
-        say(f"ckptswap: {unit} failed: {why}")
+    failures = (f"{unit} failed: {why}" for unit, why in result.failed.items())
+    for line in (*(f"note: {note}" for note in result.notes), *failures):
+        say(f"ckptswap: {line}")
     if result.failed:
         raise typer.Exit(EXIT_PARTIAL)

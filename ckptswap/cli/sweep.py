@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING
+from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 PARTS = {**SPEC, **CALIBRATION, **OPTIONS, **NAMES, **PARTIAL}
 
 
-@flags(select=SELECTION, task=TASK, how=PARTS)
-def sweep(
-    *,
+@dataclass
+class SidesFlags:
+    """From what, into what."""
+
     donor: list[str] = option(
         MISSING,
         "The checkpoint that gives; repeat for several. Or one made from the recipient: init:SEED, rewind, zeros, "
@@ -36,18 +37,30 @@ def sweep(
         flag="from",
         metavar="DONOR",
         defaults="never",
-    ),
+    )
     recipient: str = option(
         MISSING, "The checkpoint that receives.", flag="to", metavar="RECIPIENT", defaults="never"
-    ),
+    )
+
+
+@dataclass
+class TableFlags(DrawnFlags):
+    """How the table is printed and judged, and where; or the plan instead."""
+
+    claims: bool = CLAIMS
+    every: bool = EVERY
+    dry_run: bool = option(False, "Print the plan and its cost; score nothing.", defaults="file")
+
+
+@flags(select=SELECTION, task=TASK, how=PARTS)
+def sweep(
+    *,
+    sides: SidesFlags,
     select: Keywords,
     task: Keywords,
     how: Keywords,
     also: BothFlags,
-    output: DrawnFlags,
-    claims: bool = CLAIMS,
-    every: bool = EVERY,
-    dry_run: bool = option(False, "Print the plan and its cost; score nothing.", defaults="file"),
+    output: TableFlags,
 ) -> None:
     """Swap each layer × kind in, one at a time, score the network, and rank what breaks it.
 
@@ -69,25 +82,25 @@ def sweep(
     """
     _refuse(also, output.format)
     keep_freed_memory()
-    one = lazy.sweeping.asked(donor, recipient, command=command_line(), **select, **how, **task_keywords(task))
+    told = {"command": command_line(), **select, **how, **task_keywords(task)}
+    one = lazy.sweeping.asked(sides.donor, sides.recipient, **told)
     ways = lazy.sweeping.both_ways(one, also.back_metric, also.back_target) if also.both else {"": one}
-    if dry_run:
+    if output.dry_run:
         emit(_joined({way: _plan(sweep, output) for way, sweep in ways.items()}, output.format), output.out)
         return
-    results, texts = {}, {}
+    results, texts = [], {}
     for way, asked in ways.items():
-        results[way] = result = lazy.sweeping.swept(asked, claims=claims)
+        results.append(result := lazy.sweeping.swept(asked, claims=output.claims))
         say_notes(result, output.format)
-        texts[way] = render_sweep(result, output.format, output.style, top=one.options.top, every=every)
+        texts[way] = render_sweep(result, output.format, output.style, top=one.options.top, every=output.every)
     emit(_joined(texts, output.format), output.out)
-    if failed := sum(result.failed for result in results.values()):
-        total = sum(len(result.rows) + result.beside for result in results.values())
+    if failed := sum(result.failed for result in results):
+        total = sum(len(result.rows) + result.beside for result in results)
         say(f"ckptswap: {failed} of {total} variants failed; the reasons are in the table")
         raise typer.Exit(EXIT_PARTIAL)
 
 
 def _refuse(also: BothFlags, format: str) -> None:
-    """Raises `UsageError` for flags that do not go together, before any work."""
     if also.both and format == "csv":
         raise UsageError("--both gives two tables", remedy="use `report RUN/back --format csv` afterwards")
     if not also.both and (also.back_metric or also.back_target):

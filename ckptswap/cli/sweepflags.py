@@ -12,10 +12,8 @@ from ckptswap.records import option
 from ckptswap.sweep.spec import RunOptions, SweepSpec
 
 RunArgument = Annotated[str, typer.Argument(help="A run's folder, finished or not.", show_default=False)]
-SPEC = flags_of(SweepSpec)
-"""What is swapped, and what is scored beside it."""
-OPTIONS = flags_of(RunOptions)
-"""How much is computed, how, and where."""
+SPEC = flags_of(SweepSpec)  # what is swapped, and what is scored beside it
+OPTIONS = flags_of(RunOptions)  # how much is computed, how, and where
 WHERE = {name: OPTIONS[name] for name in ("executor", "slurm", "ray_address")}
 TOLERANCE: Any = field(default=None, metadata=RunOptions.__dataclass_fields__["tolerance"].metadata)
 
@@ -28,10 +26,7 @@ class CalibrationFlags:
         None, "Also estimate BN statistics anew, on N batches.", metavar="N", least=1, defaults="file"
     )
     calibration_data: str | None = option(
-        None,
-        "For that: which data. [default: of lab:mni its training part]",
-        metavar="SPEC",
-        defaults="never",
+        None, "For that: which data. [default: of lab:mni its training part]", metavar="SPEC", defaults="never"
     )
     calibration_args: Patterns = option(
         None, "Arguments of that data's callable.", metavar="K=V,…", defaults="never"

@@ -20,12 +20,9 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.progress import Progress
 
-PATIENCE = 1.0
-"""Seconds of silence before a progress bar appears."""
-PIECE = 1 << 20
-"""Letters written at once."""
-NEWS = 15.0
-"""Seconds between two lines of progress where there is no terminal to draw a bar on."""
+PATIENCE = 1.0  # seconds of silence before a progress bar appears
+PIECE = 1 << 20  # letters written at once
+NEWS = 15.0  # seconds between two lines of progress where there is no terminal to draw a bar on
 
 
 def style(out: str | None = None, *, ascii: bool = False) -> Style:

@@ -16,6 +16,16 @@ from ckptswap.transplant import Transplant
 
 
 @dataclass
+class FarFlags:
+    """How far to go, and past what."""
+
+    alpha: float = option(1.0, "How far to go: 0 is the recipient, 1 the donor.", defaults="file")
+    skip_missing: bool = option(
+        False, "Leave out what the donor lacks or has in another shape or dtype.", defaults="file"
+    )
+
+
+@dataclass
 class WritingFlags:
     """Where to write, and how."""
 
@@ -37,10 +47,7 @@ def transplant(
     select: Keywords,
     names: Keywords,
     writing: WritingFlags,
-    alpha: float = option(1.0, "How far to go: 0 is the recipient, 1 the donor.", defaults="file"),
-    skip_missing: bool = option(
-        False, "Leave out what the donor lacks or has in another shape or dtype.", defaults="file"
-    ),
+    far: FarFlags,
     dry_run: bool = option(False, "Say what would be taken; write nothing.", defaults="file"),
 ) -> None:
     """Write the recipient with the selected tensors taken from the donor, and print the path.
@@ -52,9 +59,8 @@ def transplant(
       ckptswap transplant --from reconstruct.safetensors --to segment.safetensors \\
         --layers encoder.3 --alpha 0.5 -o mix.safetensors
     """
-    how = {"alpha": alpha, "skip_missing": skip_missing, **select, **names}
     with ExitStack() as stack:
-        plan = api.planned_transplant(donor, recipient, stack, **how)
+        plan = api.planned_transplant(donor, recipient, stack, **vars(far), **select, **names)
         warn(lazy.transplant.left_behind(plan, writing.out))
         if plan.misfits:
             say(f"left out: {listing([f'{misfit.name} ({misfit.reason})' for misfit in plan.misfits])}")

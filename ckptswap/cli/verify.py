@@ -7,7 +7,7 @@ import typer
 from ckptswap import api
 from ckptswap.cli.flags import CheckpointArgument, TextFlags, flags
 from ckptswap.errors import EXIT_USAGE
-from ckptswap.report.verify import verify_json, verify_text
+from ckptswap.report.checkpoint import verify_json, verify_text
 
 
 @flags()

@@ -208,15 +208,13 @@ def _read(caller: socket.socket) -> Request | None:
 def _received(connection: socket.socket, size: int) -> bytes:
     parts = b""
     while len(parts) < size:
-        part = connection.recv(size - len(parts))
-        if not part:
+        if not (part := connection.recv(size - len(parts))):
             raise EOFError
         parts += part
     return parts
 
 
 def _outcome(request: Request) -> int:
-    """The exit code of a program that has been run."""
     try:
         become(request)
     except SystemExit as end:

@@ -19,8 +19,7 @@ from ckptswap.sweep.rebuild import WORK
 from ckptswap.sweep.run_folder.journal import Journal
 from ckptswap.sweep.runner import Sweep
 
-RETRIES = 3
-"""How often a worker is begun again without anything having come in meanwhile."""
+RETRIES = 3  # how often a worker is begun again without anything having come in meanwhile
 
 
 @dataclass(frozen=True)
@@ -149,15 +148,9 @@ class JournalReader:
 
 def worker_spec_of(sweep: Sweep, shards: Sequence[Sequence[Variant]]) -> WorkerSpec:
     """What workers need to know to score these variants as this process would, shard by shard."""
-    return WorkerSpec(
-        token=secrets.token_hex(6),
-        folder=str(sweep.folder.path.absolute()),
-        work=WORK,
-        common=to_json(sweep.source()),
-        shards=tuple(list(map(list, shard)) for shard in shards),
-        threads=sweep.task.spec.threads,
-        device=sweep.task.spec.device,
-    )
+    token, folder, task = secrets.token_hex(6), str(sweep.folder.path.absolute()), sweep.task.spec
+    parts = tuple(list(map(list, shard)) for shard in shards)
+    return WorkerSpec(token, folder, WORK, to_json(sweep.source()), parts, task.threads, task.device)
 
 
 def _watch(handle: JobHandle, workers: Iterable[int], watcher: Watcher, jobs: int | None = None) -> None:

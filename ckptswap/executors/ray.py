@@ -49,15 +49,10 @@ class RayHandle:
 
     def begin(self, shards: Sequence[int]) -> None:
         told = [str(self._spec.path), self._spec.seal, ",".join(map(str, shards)), self._address]
+        command = [sys.executable, "-P", "-m", "ckptswap.executors.ray", *filter(None, told)]
         with self._log.open("ab") as log:
-            driver = subprocess.Popen(
-                [sys.executable, "-P", "-m", "ckptswap.executors.ray", *filter(None, told)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=environment("cpu", 0),
-                start_new_session=True,
-            )
+            driver = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                                      env=environment("cpu", 0), start_new_session=True)  # fmt: skip
         assert driver.stdout
         os.set_blocking(driver.stdout.fileno(), False)
         self._drivers[driver] = set(shards)

@@ -40,8 +40,7 @@ os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")  # else importing it set
 import submitit
 
 MARK = "ckptswap"
-JOBS = "slurm"
-"""The folder of submitit's files in a run's folder."""
+JOBS = "slurm"  # the folder of submitit's files in a run's folder
 OVER = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED",
         "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"}  # fmt: skip
 """States of jobs that will not run again; a requeued one has others."""
@@ -72,16 +71,11 @@ def _submit(parameters: Mapping[str, Any], spec: WorkerSpec) -> SlurmHandle:
 
 def reattach(folder: Path) -> tuple[SlurmHandle, Collection[int]] | None:
     """The jobs in the queue that belong to a spec of this folder."""
-    jobs_of = [
-        (number, token)
-        for number, (state, comment) in queue().items()
-        if state not in OVER
-        and (token := comment.removeprefix(f"{MARK} ")) != comment
-        and spec_path(folder, token).exists()
-    ]
-    jobs: dict[int, Any] = {
-        at: submitit.SlurmJob(_folder_of(folder, token), number) for at, (number, token) in enumerate(jobs_of)
-    }
+    jobs: dict[int, Any] = {}
+    for number, (state, comment) in queue().items():
+        token = comment.removeprefix(f"{MARK} ")
+        if state not in OVER and token != comment and spec_path(folder, token).exists():
+            jobs[len(jobs)] = submitit.SlurmJob(_folder_of(folder, token), number)
     return (SlurmHandle(jobs), jobs.keys()) if jobs else None
 
 
@@ -145,7 +139,6 @@ def _end_path(spec: Path, shard: int) -> Path:
 
 
 def _last_words(error: BaseException) -> str:
-    """What a command said last, or else the error."""
     return last_line(getattr(error, "stderr", None) or str(error)) or type(error).__name__
 
 

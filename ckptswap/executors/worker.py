@@ -23,8 +23,7 @@ from ckptswap.executors.worker_spec import WorkerSpec, read_worker_spec
 from ckptswap.scoring.allocator import keep_freed_memory
 from ckptswap.sweep.stopping import Stop, on_signals
 
-LOOK = 0.5
-"""Seconds between two looks for the file that asks a spec's workers to end."""
+LOOK = 0.5  # seconds between two looks for the file that asks a spec's workers to end
 
 
 def work(spec: WorkerSpec, shard: int, stop: Stop) -> None:

@@ -20,16 +20,13 @@ from ckptswap.storage import ByteSource
 from ckptswap.watching import Watch
 
 ZIP_MAGIC = b"PK\x03\x04"
-RATIO_MOST = 1032
-"""No deflate stream grows more than this many times; a size beyond it is a lie."""
+RATIO_MOST = 1032  # no deflate stream grows more than this many times; a size beyond it is a lie
 BLOCK = 1 << 20
 BLOCKS_KEPT = 64
-HEAD = 16 << 10
-"""Bytes of a compressed member that are unpacked to look at its header: a file may have very many."""
+HEAD = 16 << 10  # bytes of a compressed member that are unpacked to look at its header: a file may have very many
 ALIGNMENT = 64
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-_ZIP64_MOST = 0x7FFF_FFFF / 1.05
-"""Beyond this size zipfile adds its own 20 bytes to a member's header."""
+_ZIP64_MOST = 0x7FFF_FFFF / 1.05  # beyond this size zipfile adds its own 20 bytes to a member's header
 _ZIP64_EXTRA = 20
 _PADDING_TAG = 0x4246  # "FB", which torch uses
 _END_RECORD = 22
@@ -104,8 +101,7 @@ class Archive:
 
     def checked(self) -> list[Member]:
         """The members that have a checksum; torch can be told to compute none, and then records zeros for all."""
-        is_judged = any(member.crc for member in self.members.values())
-        return list(self.members.values()) if is_judged else []
+        return list(self.members.values()) if any(member.crc for member in self.members.values()) else []
 
     def block(self, name: str, number: int) -> bytes:
         """A block of a compressed member; inflated in order, and kept for the threads that lag behind."""
@@ -176,13 +172,12 @@ class Archive:
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise self._refusal(f"{info.filename!r} is compressed in a way we do not read")
         is_stored = info.compress_type == zipfile.ZIP_STORED
-        lied = (
-            info.compress_size != info.file_size if is_stored else info.file_size > RATIO_MOST * info.compress_size
-        )
+        packed, size = info.compress_size, info.file_size
+        lied = packed != size if is_stored else size > RATIO_MOST * packed
         offset = self._data_offset(info)
-        if lied or offset + info.compress_size > self.file.size:
+        if lied or offset + packed > self.file.size:
             raise self._refusal(f"{info.filename!r} is said to be larger than it can be")
-        return Member(info.filename, offset, info.file_size, info.CRC, is_stored)
+        return Member(info.filename, offset, size, info.CRC, is_stored)
 
     def _data_offset(self, info: zipfile.ZipInfo) -> int:
         start = info.header_offset
@@ -259,8 +254,7 @@ class RawReader(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        count = max(0, min(len(buffer), self._file.size - self._at))
-        if count:
+        if count := max(0, min(len(buffer), self._file.size - self._at)):
             self._file.pread_into(memoryview(buffer)[:count], self._at)
         self._at += count
         return count

@@ -17,10 +17,8 @@ WEIGHTS = (
     ".onnx_data", ".pb", ".tflite", ".index.json",
 )  # fmt: skip
 """Endings of files with tensors in them, or about such: the old ones do not go with the new."""
-SIZE_MOST = 64 << 20
-"""The largest file that goes along, in bytes: some tokenizers have 30 MB."""
-COUNT_MOST = 50
-"""The most files in a folder that goes along."""
+SIZE_MOST = 64 << 20  # the largest file that goes along, in bytes: some tokenizers have 30 MB
+COUNT_MOST = 50  # the most files in a folder that goes along
 
 
 @dataclass(frozen=True)

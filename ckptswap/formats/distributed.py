@@ -56,10 +56,8 @@ _INERT = [
     *(f"torch.{name}" for name in DTYPES),
     "torch.serialization._get_layout", *PATHS,
 ]  # fmt: skip
-INSTRUCTIONS_A_PIECE = 500
-"""How many the pickle of one tensor may have."""
-PIECE_LEAST = 512
-"""Bytes that the zip of a piece takes at least; torch's take a thousand and more."""
+INSTRUCTIONS_A_PIECE = 500  # how many the pickle of one tensor may have
+PIECE_LEAST = 512  # bytes that the zip of a piece takes at least; torch's take a thousand and more
 NAMES: Mapping[str, Build] = {
     **CONSTRUCTORS,
     **{name: inert(name) for name in _INERT},
@@ -113,17 +111,9 @@ def open_distributed(file: ByteSource, folder: Folder) -> Checkpoint:
         payloads = [chunk.payload for stored in state.tensors.values() for chunk in stored.chunks]
         tensors = [Tensor(name, value.shape, value.dtype, value) for name, value in state.tensors.items()]
         refuse_inflated(tensors, files.nbytes, folder.name)
-        checkpoint = Checkpoint(
-            tensors,
-            path=folder.name,
-            format=FORMAT.name,
-            notes=state.notes,
-            unread=state.unread,
-            sources=[file, *files.opened.values()],
-            checksums=[ZipChecksums(payloads)],
-            beside=state.beside,
-            stale=state.stale,
-        )
+        checkpoint = Checkpoint(tensors, path=folder.name, format=FORMAT.name, notes=state.notes,
+                                sources=[file, *files.opened.values()], checksums=[ZipChecksums(payloads)],
+                                unread=state.unread, beside=state.beside, stale=state.stale)  # fmt: skip
         stack.pop_all()
         return checkpoint
 
@@ -249,9 +239,8 @@ def _shape(name: str, sizes: tuple) -> tuple[int, ...]:
 def _dtype(name: str, described: Any) -> str:
     properties = _state(described).get("properties")
     state = properties.state if isinstance(properties, Inert) else None
-    dtype = (
-        state.get("dtype") if isinstance(state, dict) else state[0] if isinstance(state, tuple) and state else None
-    )
+    first = state[0] if isinstance(state, tuple) and state else None
+    dtype = state.get("dtype") if isinstance(state, dict) else first
     spelt = DTYPES.get(dtype.name.removeprefix("torch.")) if isinstance(dtype, Global) else None
     if spelt is None:
         raise _DamagedError(f"{shown(name)!r} has no dtype that we know")
@@ -288,7 +277,6 @@ def _tree(entries: Mapping[str, Any], paths: Mapping) -> dict[Any, Any]:
 
 
 def _piece(stored: Stored, chunk: Chunk) -> Piece:
-    """Open a chunk's zip and see that it holds what the metadata says."""
     where = f"{chunk.payload.name}, tensor {shown(stored.name)!r},"
     content, locate = read_content(Archive(chunk.payload), INSTRUCTIONS_A_PIECE)
     if not isinstance(content, View):

@@ -10,8 +10,7 @@ from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.formats.target import Target
 from ckptswap.storage import ByteSource, Folder
 
-INDEX = ".index.json"
-"""How the names of files end that list the files of one checkpoint."""
+INDEX = ".index.json"  # how the names of files end that list the files of one checkpoint
 
 
 @dataclass(frozen=True)

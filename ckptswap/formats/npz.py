@@ -28,8 +28,7 @@ from ckptswap.formats.target import Target
 from ckptswap.storage import ByteSource, Folder
 
 MAGIC = b"\x93NUMPY"
-HEADER_MOST = 10_000
-"""numpy's own bound on a header, in bytes."""
+HEADER_MOST = 10_000  # numpy's own bound on a header, in bytes
 COMMENT_MOST = 65_535
 
 
@@ -42,14 +41,9 @@ def _claims(head: bytes, source: ByteSource) -> bool:
 def open_npz(file: ByteSource, folder: Folder | None = None) -> Checkpoint:
     """Open lazily; raises `FormatError` for objects, text, big-endian numbers, and what is damaged."""
     archive = Archive(file)
-    return Checkpoint(
-        [_tensor(archive, member) for member in archive.members],
-        path=file.name,
-        format=FORMAT.name,
-        metadata=_metadata(archive.comment),
-        sources=[file],
-        checksums=[ZipChecksums([file])],
-    )
+    tensors = [_tensor(archive, member) for member in archive.members]
+    return Checkpoint(tensors, path=file.name, format=FORMAT.name, metadata=_metadata(archive.comment),
+                      sources=[file], checksums=[ZipChecksums([file])])  # fmt: skip
 
 
 def _tensor(archive: Archive, member: str) -> Tensor:
@@ -160,11 +154,5 @@ def _written_header(entry: Entry, path: Path) -> bytes:
     return MAGIC + b"\x01\x00" + (len(text) + room + 1).to_bytes(2, "little") + f"{text}{' ' * room}\n".encode()
 
 
-FORMAT = Format(
-    "npz",
-    open_npz,
-    what="a zip archive, as torch and numpy write them",
-    claims=_claims,
-    suffixes=(".npz",),
-    write=write_npz,
-)
+FORMAT = Format("npz", open_npz, what="a zip archive, as torch and numpy write them", claims=_claims,
+                suffixes=(".npz",), write=write_npz)  # fmt: skip

@@ -14,7 +14,6 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     {'a': 1}
     >>> parse_object(b'{"a": 1, "a": 2}')
     Traceback (most recent call last):
-    ...
     ValueError: names 'a' twice
     """
     try:

@@ -8,12 +8,9 @@ import pickletools
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
-DIGITS_MOST = 1200
-"""Letters of a number written out; Python itself reads 4,300."""
-INTEGER_MOST = 512
-"""Bytes of an integer: more cannot be printed, and is used by nothing that saves tensors."""
-NAME_MOST = 4000
-"""Letters of a global's module or name."""
+DIGITS_MOST = 1200  # letters of a number written out; Python itself reads 4,300
+INTEGER_MOST = 512  # bytes of an integer: more cannot be printed, and is used by nothing that saves tensors
+NAME_MOST = 4000  # letters of a global's module or name
 LINE_MOST = 64 << 20
 
 Argument = Callable[[BinaryIO], Any]

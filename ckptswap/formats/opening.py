@@ -14,8 +14,7 @@ from ckptswap.formats.format import INDEX, Format
 from ckptswap.storage import ByteSource, Folder, LocalFolder, kept
 from ckptswap.wrappers import common_prefix
 
-HEAD = 512
-"""Bytes of a file by which its format is told."""
+HEAD = 512  # bytes of a file by which its format is told
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -61,16 +60,14 @@ def open_in(folder: Folder, name: str | None = None) -> Checkpoint:
     [0.0, 1.0, 2.0]
     """
     checkpoint = _open_folder(folder) if name is None else open_file(folder.open(name), folder)
-    prefix = common_prefix(checkpoint)
-    if prefix:
+    if prefix := common_prefix(checkpoint):
         checkpoint.notes = (*checkpoint.notes, f"every name begins with {prefix!r}")
     return checkpoint
 
 
 def _open_folder(folder: Folder) -> Checkpoint:
     for known in registry.every("formats"):
-        name = known.inside(folder)
-        if name is not None:
+        if (name := known.inside(folder)) is not None:
             source = folder.open(name)
             with kept(source):
                 return known.open(source, folder)
@@ -83,8 +80,7 @@ def _open_folder(folder: Folder) -> Checkpoint:
 def open_file(source: ByteSource, folder: Folder) -> Checkpoint:
     """One file, or the index of several; the source is closed where that fails."""
     with kept(source):
-        head = source.pread(HEAD, 0)
-        if not head:
+        if not (head := source.pread(HEAD, 0)):
             raise FormatError(f"{source.name} is empty", remedy="it was perhaps never written to its end")
         for known in registry.every("formats"):
             if known.claims(head, source):
@@ -99,8 +95,7 @@ def open_file(source: ByteSource, folder: Folder) -> Checkpoint:
         from ckptswap.formats.foreign import refuse_foreign
 
         refuse_foreign(source.name, head)
-        promised = _promised(source.name)
-        if promised:
+        if promised := _promised(source.name):
             return promised.open(source, folder)  # which says what is wrong with it
         fault = f"{source.name} is not a checkpoint that we can read"
         raise FormatError(fault, remedy="it is none of safetensors, torch, npz")

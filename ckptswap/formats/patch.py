@@ -127,7 +127,10 @@ def copy_file(file: ByteSource, start: int, out: BinaryIO, at: int, watch: Watch
         count = _copied(file, start, out, at, size)
         if count == 0:
             raise FormatError(f"{file.name} ended at byte {start}", remedy="it was cut short while being copied")
-        _write_back(out, at, count)
+        # Ask for what was just written to go to the disk while more is copied, so that the fsync has little left
+        # to do: 0.03 s instead of 0.5 s for 1 GB. Linux takes this advice on dirty pages for just that.
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(out.fileno(), at, count, os.POSIX_FADV_DONTNEED)
         start, at = start + count, at + count
         watch(count)
 
@@ -141,13 +144,6 @@ def _copied(file: ByteSource, start: int, out: BinaryIO, at: int, size: int) -> 
             if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
     return os.pwrite(out.fileno(), file.pread(size, start), at)
-
-
-def _write_back(out: BinaryIO, at: int, count: int) -> None:
-    """Ask for what was just written to go to the disk while more is copied, so that the fsync has little left to
-    do: 0.03 s instead of 0.5 s for 1 GB. Linux takes this advice on dirty pages for just that, without waiting."""
-    with contextlib.suppress(OSError):
-        os.posix_fadvise(out.fileno(), at, count, os.POSIX_FADV_DONTNEED)
 
 
 def _overwrite(entry: Entry, out: BinaryIO, at: int, watch: Watch) -> None:

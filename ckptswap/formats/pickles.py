@@ -17,13 +17,11 @@ from typing import Any, BinaryIO
 from ckptswap.errors import FormatError
 from ckptswap.formats.opcodes import ARGUMENTS
 
-PICKLE_MOST = 64 << 20
-"""The longest pickle that is read, in bytes: some hundred thousand tensors."""
+PICKLE_MOST = 64 << 20  # the longest pickle that is read, in bytes: some hundred thousand tensors
 INSTRUCTIONS_MOST = 2_000_000
 """How many instructions are carried out: a tensor takes some thirty, and an empty container 72 bytes."""
 
-Build = Callable[[tuple], Any]
-"""Makes the inert value that stands for a call of a global with these arguments."""
+Build = Callable[[tuple], Any]  # makes the inert value that stands for a call of a global with these arguments
 
 _OLD_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _OLD_NAMES = {
@@ -36,8 +34,7 @@ _LITERAL = frozenset(["INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "L
                       "BYTEARRAY8", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"])  # fmt: skip
 _FAULTS = (ValueError, LookupError, TypeError, OverflowError, AttributeError, RecursionError, MemoryError)
 _NEVER_PUT = object()
-_KEY = "a key"
-"""The name of the cases of keys, which is not a class's."""
+_KEY = "a key"  # the name of the cases of keys, which is not a class's
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,11 +143,9 @@ def read_pickle(
     >>> import io, pickle
     >>> read_pickle(io.BytesIO(pickle.dumps({"a": [1, 2.5]})), {}, where="a.pkl")
     {'a': [1, 2.5]}
-    >>> try:
-    ...     read_pickle(io.BytesIO(b"cos\\nsystem\\n(S'true'\\ntR."), {}, where="a.pkl")
-    ... except FormatError as error:
-    ...     print(error.message)
-    a.pkl is a pickle that asks for os.system, which could run code; it was not loaded
+    >>> read_pickle(io.BytesIO(b"cos\\nsystem\\n(S'true'\\ntR."), {}, where="a.pkl", remedy="don't")
+    Traceback (most recent call last):
+    ckptswap.formats.pickles.ForbiddenPickleError: a.pkl is a pickle that asks for os.system, ...
     """
     try:
         with warnings.catch_warnings(action="ignore"):  # old strings with odd escapes warn

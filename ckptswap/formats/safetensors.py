@@ -24,15 +24,7 @@ from ckptswap.formats.target import Target
 from ckptswap.sources import FileRange
 from ckptswap.storage import ByteSource, Folder
 
-HEADER_MOST = 100_000_000
-"""The longest header that the reference implementation accepts, in bytes."""
-
-
-def _claims(head: bytes, source: ByteSource) -> bool:
-    """A length that is possible and a `{` behind it: whatever magic number the length reads like, neither a zip
-    nor a pickle begins so. In a zip it would be a way of compressing that does not exist; a pickle would have to
-    begin with a text whose first letter is NUL."""
-    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= HEADER_MOST
+HEADER_MOST = 100_000_000  # the longest header that the reference implementation accepts, in bytes
 
 
 def open_safetensors(file: ByteSource, folder: Folder | None = None) -> Checkpoint:
@@ -69,8 +61,7 @@ def _tensor(file: ByteSource, start: int, name: str, field: dict[str, Any]) -> T
     dtype, shape, (begin, end) = field["dtype"], tuple(field["shape"]), field["data_offsets"]
     if dtype not in dtypes.BITS:
         _refuse(file, f"tensor {name!r} has the dtype {dtype!r}, which this version does not know")
-    fault = dtypes.shape_fault(shape)
-    if fault:
+    if fault := dtypes.shape_fault(shape):
         _refuse(file, f"tensor {name!r} has {fault}")
     if (prod(shape) * dtypes.bits(dtype) + 7) // 8 != end - begin:
         _refuse(file, f"tensor {name!r} is {dtype} {list(shape)} but takes {end - begin:,} B")
@@ -128,7 +119,10 @@ def _offsets(entries: Iterable[Entry], path: Path) -> dict[str, tuple[int, int]]
 FORMAT = Format(
     "safetensors",
     open_safetensors,
-    claims=_claims,
+    # A length that is possible and a `{` behind it: whatever magic number the length reads like, neither a zip nor
+    # a pickle begins so. In a zip it would be a way of compressing that does not exist; a pickle would have to
+    # begin with a text whose first letter is NUL.
+    claims=lambda head, source: head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= HEADER_MOST,
     suffixes=(".safetensors",),
     promised=True,
     write=write_safetensors,

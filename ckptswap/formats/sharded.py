@@ -176,11 +176,5 @@ def _parts(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
     yield part
 
 
-FORMAT = Format(
-    "sharded",
-    open_sharded,
-    claims=lambda head, source: source.name.endswith(INDEX),
-    inside=_inside,
-    suffixes=(INDEX,),
-    write=write_sharded,
-)
+FORMAT = Format("sharded", open_sharded, claims=lambda head, source: source.name.endswith(INDEX), inside=_inside,
+                suffixes=(INDEX,), write=write_sharded)  # fmt: skip

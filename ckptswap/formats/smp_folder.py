@@ -17,8 +17,7 @@ WEIGHTS, OLD_WEIGHTS = "model.safetensors", "pytorch_model.bin"
 CONFIG = "config.json"
 _LIBRARIES = {"_model_class": "smp", "architectures": "transformers", "architecture": "timm"}
 CONFIG_MOST = 10_000_000
-CONFIG_KEY = "smp.config"
-"""The metadata key under which config.json's text travels, for whoever builds the model."""
+CONFIG_KEY = "smp.config"  # the metadata key under which config.json's text travels, for whoever builds the model
 
 
 def open_smp_folder(weights: ByteSource, folder: Folder) -> Checkpoint:

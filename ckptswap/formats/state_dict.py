@@ -19,15 +19,12 @@ from ckptswap.checkpoint import NAME_MOST, Tensor, stale_note
 from ckptswap.errors import FormatError, listing
 from ckptswap.formats.pickles import Global, Inert, shown
 
-INFLATION_MOST = 32
-"""How many times the bytes of a file its tensors may take: as often as its names share them."""
-INFLATED_FREE = 64 << 20
-"""Bytes that may be taken whatever is there."""
+INFLATION_MOST = 32  # how many times the bytes of a file its tensors may take: as often as its names share them
+INFLATED_FREE = 64 << 20  # bytes that may be taken whatever is there
 PLACES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
 """Keys under which training scripts keep the model's tensors, the likeliest first."""
 _STALE = re.compile(r"optim|(^|_)ema(_|$)|momentum|averag|shadow", re.IGNORECASE)
-_KEY_MOST = 200
-"""Letters of a key that are looked at."""
+_KEY_MOST = 200  # letters of a key that are looked at
 DEPTH_MOST = 50
 HOLDERS: Mapping[str, str] = {
     **{f"numpy.{core}.multiarray._reconstruct": "a numpy array" for core in ("core", "_core")},
@@ -160,9 +157,8 @@ def unread(entries: Mapping[Any, Any], is_tensor: Callable[[Any], bool]) -> dict
     >>> unread({"w": 1.5, "packed": (1.5, None), "epoch": 3}, lambda value: type(value) is float)
     {'packed': 'a tuple that holds a tensor'}
     """
-    known: dict[
-        int, str | None
-    ] = {}  # containers are looked into once, however often and deep they hold each other
+    # Containers are looked into once, however often and deep they hold each other.
+    known: dict[int, str | None] = {}
 
     def held(value: Any, depth: int) -> str | None:
         """The first value inside; where there is no end of looking, there may be one."""
@@ -182,13 +178,10 @@ def unread(entries: Mapping[Any, Any], is_tensor: Callable[[Any], bool]) -> dict
 
     described = {}
     for name, value in entries.items():
-        what = None if is_tensor(value) else held(value, 0)
-        if what:
-            kind = "map" if isinstance(value, dict) else type(value).__name__
-            is_container = isinstance(value, tuple | list | dict)
-            described[name if isinstance(name, str) else f"<{shown(name)}>"] = (
-                f"a {kind} that holds {what}" if is_container else what
-            )
+        if not is_tensor(value) and (what := held(value, 0)):
+            if isinstance(value, tuple | list | dict):
+                what = f"a {'map' if isinstance(value, dict) else type(value).__name__} that holds {what}"
+            described[name if isinstance(name, str) else f"<{shown(name)}>"] = what
     return described
 
 

@@ -16,14 +16,11 @@ import numpy as np
 from ckptswap.sources import FileRange
 from ckptswap.storage import ByteSource
 
-SPAN_MOST = 1 << 23
-"""Bytes read at once, wanted or not."""
-SPAN_SMALL = 1 << 16
-"""A read this short costs less than several shorter ones."""
+SPAN_MOST = 1 << 23  # bytes read at once, wanted or not
+SPAN_SMALL = 1 << 16  # a read this short costs less than several shorter ones
 _WORDS = {1: "u1", 2: "u2", 4: "u4", 8: "u8", 16: "c16"}
 
-Box = tuple[tuple[int, int], ...]
-"""Start and stop in each dimension."""
+Box = tuple[tuple[int, int], ...]  # start and stop in each dimension
 
 
 @dataclass(frozen=True)

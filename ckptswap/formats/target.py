@@ -13,8 +13,7 @@ from ckptswap.formats.atomic import atomic_file
 from ckptswap.formats.companions import Companion
 from ckptswap.watching import Watch, unwatched
 
-SHARD_SIZE = 5_000_000_000
-"""Bytes of tensors in a shard, as Hugging Face's tools choose by default."""
+SHARD_SIZE = 5_000_000_000  # bytes of tensors in a shard, as Hugging Face's tools choose by default
 
 
 @dataclass(frozen=True)

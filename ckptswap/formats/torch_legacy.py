@@ -18,8 +18,7 @@ from ckptswap.storage import ByteSource, Folder
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
-GREETING_MOST = 1000
-"""Instructions of a small pickle; torch writes some twenty."""
+GREETING_MOST = 1000  # instructions of a small pickle; torch writes some twenty
 
 
 def _claims(head: bytes, source: ByteSource) -> bool:
@@ -49,7 +48,6 @@ def read_content(file: ByteSource) -> tuple[Any, Locate]:
 
 
 def _check_greeting(stream: BinaryIO, where: str) -> None:
-    """Magic number, protocol and byte order, each a small pickle."""
     read = partial(read_pickle, stream, NAMES, where=where, most=GREETING_MOST)
     if read() != MAGIC:
         raise FormatError(f"{where} is a plain pickle, not a file of torch.save",

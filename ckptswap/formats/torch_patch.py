@@ -20,7 +20,7 @@ import numpy as np
 from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.formats import torch_legacy, torch_zip
 from ckptswap.formats.archive import Archive, Member, add_bytes, add_member
-from ckptswap.formats.patch import copy_file
+from ckptswap.formats.patch import Metadata, copy_file
 from ckptswap.formats.strided import PieceSource
 from ckptswap.formats.target import Target
 from ckptswap.formats.torch_pickle import View
@@ -31,7 +31,6 @@ from ckptswap.twins import alike
 from ckptswap.watching import Watch
 
 FORMATS = (torch_zip.FORMAT.name, torch_legacy.FORMAT.name)
-Metadata = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -230,7 +229,6 @@ def _filler(
 
 
 def _write(source: TensorSource, size: int, out: BinaryIO, watch: Watch) -> None:
-    """The first `size` bytes of a source."""
     for part in chunks(source, size):
         out.write(part.data)
         watch(len(part))

@@ -31,8 +31,7 @@ STORAGES: Mapping[str, str] = {
 """torch's names of the storages' element types, without `Storage`, and our dtypes."""
 _ODD_DTYPES = "complex32 bits8 bits16 float4_e2m1fn_x2 qint8 quint8 qint32 quint4x2 quint2x4".split()  # noqa: SIM905
 _DIMENSIONS_MOST = 64
-KEY_MOST = 200
-"""Letters of a storage's key; torch counts them."""
+KEY_MOST = 200  # letters of a storage's key; torch counts them
 _HARMLESS = (  # noqa: SIM905
     "_codecs.encode argparse.Namespace builtins.bytearray builtins.complex builtins.frozenset builtins.range "
     "builtins.set builtins.slice datetime.date datetime.datetime datetime.timedelta datetime.timezone "
@@ -234,8 +233,7 @@ NAMES: Mapping[str, Build] = {
 
 def view_fault(view: View, available: int) -> str | None:
     """Why a view cannot be read from a storage of which `available` bytes are there; None where it can."""
-    fault = dtypes.shape_fault(view.shape)
-    if fault:
+    if fault := dtypes.shape_fault(view.shape):
         return f"has {fault}"
     if len(view.strides) != len(view.shape) or not are_counts((view.offset, *view.strides)):
         return "has impossible strides"

@@ -41,19 +41,9 @@ def checkpoint_of(content: Any, locate: Locate, file: ByteSource, format: str, *
     ties = Ties.of(extents)
     _refuse_faulty(state, locate, file.name)
     metadata = {**more.pop("metadata", {}), **_hyperparameters(content)}
-    return Checkpoint(
-        tensors,
-        path=file.name,
-        format=format,
-        notes=[*state.notes, *([str(ties)] if ties else [])],
-        sources=[file],
-        unread=state.unread,
-        ties=ties,
-        beside=state.beside,
-        stale=state.stale,
-        metadata=metadata,
-        **more,
-    )
+    notes = [*state.notes, str(ties)] if ties else state.notes
+    return Checkpoint(tensors, path=file.name, format=format, notes=notes, sources=[file], unread=state.unread,
+                      ties=ties, beside=state.beside, stale=state.stale, metadata=metadata, **more)  # fmt: skip
 
 
 def _hyperparameters(content: Mapping[Any, Any]) -> dict[str, str]:
@@ -87,8 +77,7 @@ def _tensor(name: str, view: View | Unreadable, locate: Locate, where: str) -> T
         why = f"{where}: tensor {shown(name)!r} is {view.why}"
         raise FormatError(why, remedy="save it dense, as plain numbers")
     stretch = locate(view.storage)
-    fault = view_fault(view, stretch.size)
-    if fault:
+    if fault := view_fault(view, stretch.size):
         raise FormatError(f"{where} is damaged", remedy=f"tensor {shown(name)!r} {fault}")
     start, strides = view.place(stretch)
     return Tensor(name, view.shape, view.dtype, strided(stretch.file, start, view.shape, strides, view.width))

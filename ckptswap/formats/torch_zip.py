@@ -28,12 +28,10 @@ from ckptswap.storage import ByteSource, Folder
 
 METADATA = "ckptswap/metadata.json"
 """A member beside the pickle, which torch skips: metadata has no other room in a plain state dict."""
-METADATA_MOST = 8 << 20
-"""Bytes of that member."""
+METADATA_MOST = 8 << 20  # bytes of that member
 INSTRUCTIONS_A_RECORD = 64
 """How many more instructions a pickle may have for each record beside it: what a tensor takes, and then some."""
-NO_CRC = 0
-"""What torch records when it was told not to compute checksums."""
+NO_CRC = 0  # what torch records when it was told not to compute checksums
 PREFIX = "archive"
 _STORAGE_OF = {dtype: name for name, dtype in reversed(list(STORAGES.items()))}
 _NAME_OF = {dtype: name for name, dtype in DTYPES.items()}
@@ -71,10 +69,8 @@ def prefix_of(archive: Archive) -> str:
         raise FormatError(f"{where} is not a sound torch file", remedy=f"it has {len(folders) or 'no'} data.pkl")
     prefix = folders[0]
     if f"{prefix}/constants.pkl" in archive or any(name.startswith(f"{prefix}/code/") for name in archive.members):
-        raise FormatError(
-            f"{where} is a TorchScript archive, which holds code",
-            remedy="where you trust it, save `torch.jit.load(FILE).state_dict()` with torch.save",
-        )
+        remedy = "where you trust it, save `torch.jit.load(FILE).state_dict()` with torch.save"
+        raise FormatError(f"{where} is a TorchScript archive, which holds code", remedy=remedy)
     for name in archive.members:  # whoever copies the file, or checks it, would unpack what may be very large
         archive.stored(name)
     order = f"{prefix}/byteorder"
@@ -96,7 +92,9 @@ def _metadata(archive: Archive) -> dict[str, str]:
 def write_torch(entries: Iterable[Entry], target: Target) -> None:
     """Stream entries into a new file, atomically. Raises `FormatError` for a dtype that torch lacks."""
     listed = list(entries)
-    small = {"data.pkl": _pickle(listed, target.path), "byteorder": b"little", "version": b"3\n"}
+    items = (_text(entry.name) + _tensor(entry, str(at), target.path) for at, entry in enumerate(listed))
+    content = b"\x80\x02" + _EMPTY_ORDERED_DICT + b"(" + b"".join(items) + b"u."  # protocol 2
+    small = {"data.pkl": content, "byteorder": b"little", "version": b"3\n"}
     if target.metadata:
         small[METADATA] = json.dumps(dict(target.metadata)).encode("ascii")
     with target.file() as file, zipfile.ZipFile(file, "w") as archive:
@@ -104,12 +102,6 @@ def write_torch(entries: Iterable[Entry], target: Target) -> None:
             add_bytes(archive, f"{PREFIX}/{name}", raw)
         for at, entry in enumerate(listed):
             add_member(archive, f"{PREFIX}/data/{at}", entry.nbytes, partial(target.stream, entry))
-
-
-def _pickle(entries: list[Entry], path: Path) -> bytes:
-    """An OrderedDict of tensors, each with a storage of its own, in protocol 2."""
-    items = (_text(entry.name) + _tensor(entry, str(at), path) for at, entry in enumerate(entries))
-    return b"\x80\x02" + _EMPTY_ORDERED_DICT + b"(" + b"".join(items) + b"u."
 
 
 def _tensor(entry: Entry, key: str, path: Path) -> bytes:
@@ -139,11 +131,5 @@ def _integers(values: Iterable[int]) -> bytes:
     return b"(" + b"".join(map(_integer, values)) + b"t"
 
 
-FORMAT = Format(
-    "torch",
-    open_torch_zip,
-    what="a zip archive, as torch and numpy write them",
-    claims=lambda head, source: head.startswith(ZIP_MAGIC),
-    suffixes=SUFFIXES,
-    write=write_torch,
-)
+FORMAT = Format("torch", open_torch_zip, what="a zip archive, as torch and numpy write them", suffixes=SUFFIXES,
+                claims=lambda head, source: head.startswith(ZIP_MAGIC), write=write_torch)  # fmt: skip

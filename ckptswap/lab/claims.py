@@ -33,11 +33,9 @@ from ckptswap.statistics.totals import UNBOUNDED, Bounds
 from ckptswap.sweep.result import Finding
 from ckptswap.sweep.scored_run import DEFAULT_TOLERANCE
 
-TOLERANCE = DEFAULT_TOLERANCE
-"""A share is a drop over what the default tolerance is a hundredth of."""
+TOLERANCE = DEFAULT_TOLERANCE  # a share is a drop over what the default tolerance is a hundredth of
 VERY = 10 * TOLERANCE
-LEAST = 5
-"""Seeds that a claim takes; networks too, where these are the observations."""
+LEAST = 5  # seeds that a claim takes; networks too, where these are the observations
 STAYS = 0.1
 BIASES = ("bias-before-norm", "bias-without-norm")
 VARIANTS = ("unet-sgd", "unet-frozen-bias")

@@ -84,10 +84,8 @@ def split(part: str) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.lru_cache(maxsize=1)
 def _volume() -> tuple[np.ndarray, np.ndarray]:
-    """Every axial slice, halved and cut: images (Z, 96, 96) float32, masks (Z, 96, 96) int64.
-
-    Kept in the user's cache: nilearn's import and mask take five seconds, which each command would spend anew.
-    """
+    """Every axial slice, halved and cut: images (Z, 96, 96) float32, masks (Z, 96, 96) int64; kept in the user's
+    cache, since nilearn's import and mask take five seconds."""
     kept, faults = _kept(), (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
     with contextlib.suppress(*faults), open(kept, "rb") as file:
         slices = np.load(file)
@@ -138,7 +136,6 @@ def _blocks(volume: np.ndarray) -> np.ndarray:
 
 
 def _cut(slices: np.ndarray) -> np.ndarray:
-    """The middle 96 × 96 of each slice."""
     top, left = ((length - SIDE) // 2 for length in slices.shape[1:])
     return np.ascontiguousarray(slices[:, top : top + SIDE, left : left + SIDE])
 

@@ -20,7 +20,6 @@ from ckptswap.lab.train import Training, load_samples, recipe
 from ckptswap.lab.trainspec import TrainSpec
 from ckptswap.plainfiles import read_plain
 from ckptswap.shell import joined
-from ckptswap.sweep.analysis import load_analysis
 from ckptswap.sweep.progress import Listeners
 from ckptswap.sweep.result import SweepResult
 from ckptswap.sweep.run_folder.overwrite import refuse_occupied
@@ -59,8 +58,7 @@ def demo(
 ) -> Demo:
     """Train, sweep and judge in `folder`, made when it is not there: a bit over a minute on 2 cores.
 
-    `segment` and `held_out` are the settings; the auto-encoder differs from the segmentation network in its task
-    only, and starts from the same initialisation. `command` is what the run remembers as typed. Raises
+    `segment` and `held_out` are the settings, `command` is what the run remembers as typed. Raises
     DependencyError without nilearn, RunError when the folder holds a checkpoint of that name that was made
     otherwise, or a link in its place.
     """
@@ -78,17 +76,10 @@ def demo(
     return Demo(folder, judge(sweep(spec, RunOptions(run=str(folder / RUN), command=command), listeners)))
 
 
-def judged(folder: Path) -> Demo:
-    """Read a finished demo's folder again."""
-    return Demo(folder, judge(load_analysis(folder / RUN)))
-
-
 def trainings(segment: TrainSpec) -> tuple[Training, Training]:
     """The recipient's training, and the donor's: from the same initialisation, for the other task."""
-    return (
-        Training("segment", segment, save_init=INIT),
-        Training("reconstruct", replace(segment, task="reconstruct"), init_from=INIT),
-    )
+    encode = replace(segment, task="reconstruct")
+    return Training("segment", segment, save_init=INIT), Training("reconstruct", encode, init_from=INIT)
 
 
 def _refuse_occupied(folder: Path, segment: TrainSpec) -> None:

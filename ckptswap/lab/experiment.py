@@ -1,9 +1,5 @@
-"""What `reproduce` trains and sweeps: networks × seeds × initialisations, as pure data.
-
-A unit is one network under one seed: three trainings (a segmentation network, an auto-encoder from the same
-initialisation, one from another), then the same sweeps for both pairs. Source: arXiv:2008.03414 for the pair;
-the controls, seeds and initialisations are ours (`docs/method.md`).
-"""
+"""What `reproduce` trains and sweeps: networks × seeds × initialisations, as pure data. Source: arXiv:2008.03414
+for the pair; the controls, seeds and initialisations are ours (`docs/method.md`)."""
 
 from __future__ import annotations
 
@@ -22,17 +18,14 @@ from ckptswap.sweep.result import Mode
 from ckptswap.task.spec import TaskSpec
 
 INITS = ("shared", "independent")
-OTHER = 1000
-"""An independent initialisation has the seed of the network, and so many more."""
+OTHER = 1000  # an independent initialisation has the seed of the network, and so many more
 INIT, SEGMENT = "init.safetensors", "segment.safetensors"
-STAGES = "sweeps.json"
-"""The names of a pair's sweeps, beside them."""
+STAGES = "sweeps.json"  # the names of a pair's sweeps, beside them
 WAYS = ("cells", "kinds", "prefix", "back")
 """The sweeps that every pair has; others take sets of several kinds or layers."""
 SHUFFLE, NOISE = "shuffle:0", "noise:0.3"
 SCORED_BATCH = 15
-CALIBRATION = 2
-"""Batches on which batch norm's statistics are estimated anew."""
+CALIBRATION = 2  # batches on which batch norm's statistics are estimated anew
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class Unit:
-    """One network under one seed; `folder` is where it is kept, below the experiment's."""
+    """One network under one seed: three trainings (a segmentation network, an auto-encoder from the same
+    initialisation, one from another), then the same sweeps for both pairs. `folder` is below the experiment's."""
 
     arm: Arm
     seed: int

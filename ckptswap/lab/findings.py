@@ -1,8 +1,5 @@
 """The four claims of arXiv:2008.03414, judged from a sweep's rows by the rules of `docs/method.md`. No torch.
-
-A claim is made of parts, each upheld, refuted or open. It is supported when every part is upheld, not supported
-when any is refuted, and undecided otherwise. Every threshold is ours: the paper's abstract sets none.
-"""
+Every threshold is ours: the paper's abstract sets none."""
 
 from __future__ import annotations
 
@@ -24,10 +21,8 @@ _NOT_SWAPPED = ("identical", "no-effect")
 
 
 def judge(analysis: Analysis) -> SweepResult:
-    """Lay the claims onto an analysis's result; it stays as it is where they cannot be judged.
-
-    The claims are about parts of one donor, taken one at a time: nothing is said of other modes or several donors.
-    """
+    """Lay the claims onto an analysis's result; nothing is said of several donors, or of parts that were not taken
+    one at a time."""
     result = analysis.result
     if result.mode != "only" or len(result.donors) > 1:
         return result
@@ -38,7 +33,7 @@ def findings(analysis: Analysis) -> tuple[Finding, ...]:
     """Judge the four claims: each with rule, numbers and verdict, in the paper's order.
 
     `analysis.result.rows` should hold whole kinds (layer None) and layer × kind cells; what is missing leaves a
-    claim undecided. Source: arXiv:2008.03414 for the claims, docs/method.md for the rules.
+    claim undecided.
 
     >>> from types import SimpleNamespace
     >>> nothing = SweepResult("dice", "max", 0.01, 0.9, None, 0, rows=())
@@ -93,10 +88,8 @@ def _contrast(analysis: Analysis, name: str, *, whole: bool) -> Condition:
 
 
 def _weights(rows: Mapping[str, Mapping[int, Row]]) -> dict[int, float]:
-    """Row index → weight: the mean over the statistics' rows minus that over the affine ones.
-
-    Identical and no-effect rows count in the means; their drop is 0, so that they need no weight.
-    """
+    """Row index → weight: the mean over the statistics' rows minus that over the affine ones. Identical and
+    no-effect rows count in the means; their drop is 0, so that they need no weight."""
     weights = {}
     for kinds, sign in ((STATISTICS, 1.0), (AFFINE, -1.0)):
         side = {at: row for kind in kinds for at, row in rows[kind].items()}

@@ -142,9 +142,9 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = {"unet": UNet, "pspnet": PSPN
 
 
 def build(name: str, **args: Any) -> nn.Module:
-    """One of the lab's networks, freshly initialised from torch's global generator.
+    """One of `NETWORKS`, freshly initialised from torch's global generator.
 
-    Raises ModelError for a name that is not in `NETWORKS`, and for arguments that it does not take.
+    Raises ModelError for another name, and for arguments that it does not take.
 
     >>> build("unet", width=2, depth=1).head
     Conv2d(2, 1, kernel_size=(1, 1), stride=(1, 1))

@@ -57,12 +57,10 @@ class Apart:
 
 @dataclass(frozen=True)
 class Pair:
-    """One pair of networks. `kinds`, `recalibrated`, `noise`, `shuffle` and `back` map whole kinds to shares.
-
-    `groups` maps sets of several kinds or layers (`affine`, `bias-before-norm`, …) to shares, `regrouped` the same
-    after new statistics. `prefix` has a share for each number of layers taken from the first on. `moved` is how
-    far the biases before batch norm are from where they started, relative to that.
-    """
+    """One pair of networks. `kinds`, `recalibrated`, `noise`, `shuffle` and `back` map whole kinds to shares,
+    `groups` sets of several kinds or layers (`affine`, …), `regrouped` the same after new statistics. `prefix` has
+    a share for each number of layers taken from the first on. `moved` is how far the biases before batch norm are
+    from where they started, relative to that."""
 
     arm: str
     init: str
@@ -188,20 +186,18 @@ def _cells(run: Path, result: SweepResult, order: list[str], apart: Diff) -> Ite
 
 def _apart(recipient: Checkpoint, others: Sequence[Checkpoint | None], names: set[str]) -> dict[str, Apart]:
     """By kind, and over all weights and biases, of the tensors that were swapped and read."""
-    by_kind = [_by_kind(recipient, other, names) if other else {} for other in others]
+    by_kind: list[dict[str, Distance]] = []
+    for other in others:
+        rows = diff(recipient, other).rows if other else ()
+        swapped = [row for row in rows if row.name in names and row.kind is not None]
+        by_kind.append(_pooled(swapped, lambda row: (row.kind,) if row.kind in STATISTICS else (row.kind, ALL)))
     return {
         kind: Apart(*(kinds[kind].rmse if kind in kinds else None for kinds in by_kind))
         for kind in sorted(by_kind[0])
     }
 
 
-def _by_kind(a: Checkpoint, b: Checkpoint, names: set[str]) -> dict[str, Distance]:
-    rows = [row for row in diff(a, b).rows if row.name in names and row.kind is not None]
-    return _pooled(rows, lambda row: (row.kind,) if row.kind in STATISTICS else (row.kind, ALL))
-
-
 def _pooled(rows: Iterable[TensorDiff], keys: Callable[[TensorDiff], Iterable[Any]]) -> dict[Any, Distance]:
-    """How far apart, over the tensors of each key."""
     pooled: dict[Any, Distance] = {}
     for row in rows:
         if row.distance is not None:

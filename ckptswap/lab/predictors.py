@@ -18,8 +18,7 @@ from ckptswap.sweep.scored_run import DEFAULT_TOLERANCE
 PREDICTORS = ("rmse", "rel_l2", "cosine_distance", "first_order")
 REUSABLE = DEFAULT_TOLERANCE
 LEAST_CELLS = 5
-Known = tuple[float, float]
-"""What is guessed by, and the share."""
+Known = tuple[float, float]  # what is guessed by, and the share
 
 
 def kind_correlation(pair: Pair, predictor: str) -> float | None:

@@ -1,8 +1,7 @@
 """Running the experiment: trainings and sweeps of every unit, several units at once, resumable at any point.
 
-What is finished is known by the checkpoints' metadata and the sweeps' journals; `experiment.json` in the folder
-holds the settings, so that a folder is never continued under others. Each unit computes on one thread, so that
-scores do not depend on how many units run at once, or where.
+`experiment.json` in the folder holds the settings, so that it is never continued under others. Each unit computes
+on one thread, so that scores do not depend on how many units run at once, or where.
 """
 
 from __future__ import annotations
@@ -138,7 +137,6 @@ def _pool(workers: RunOptions) -> WorkerPool | None:
 
 
 def _claim(folder: Path, experiment: Experiment) -> None:
-    """Keep the settings, or refuse a folder that has others."""
     if not (folder / SETTINGS).exists():
         write_text(folder / SETTINGS, json.dumps(asdict(experiment), indent=2) + "\n")
         return

@@ -166,7 +166,6 @@ def _kinds(pairs: Sequence[Pair], arm: str) -> Table:
 
 
 def _shares(pairs: Sequence[Pair], name: str, taken: str, again: str) -> Iterator[Interval | None]:
-    """A kind's share, or a set's, in every way that it was swapped."""
     ways = [(init, way) for init in INITS for way in (taken, again, "back")]
     for init, way in (*ways, ("shared", "shuffle"), ("shared", "noise")):
         yield mean_of(getattr(pair, way).get(name) for pair in pairs if pair.init == init)

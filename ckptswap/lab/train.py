@@ -35,8 +35,7 @@ from ckptswap.task.weights import to_torch
 from ckptswap.version import __version__
 
 TARGETS: Mapping[str, str] = {"segment": "masks", "reconstruct": "input"}
-Progress = Callable[[int, float], None]
-"""Called after each step with its number (from 1) and its loss."""
+Progress = Callable[[int, float], None]  # called after each step with its number (from 1) and its loss
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,8 @@ class Training:
         return f"{self.name}.safetensors"
 
     def is_finished(self, folder: Path) -> bool:
-        """Tell whether the checkpoint says that this training made it, from the initialisation beside it.
-
-        Raises FileError for a file that is not a checkpoint, RunError for a link.
-        """
+        """Tell whether the checkpoint says that this training made it, from the initialisation beside it. Raises
+        FileError for a file that is not a checkpoint, RunError for a link."""
         beside = self._beside(folder)
         files = (folder / self.file, *beside.values())
         for path in files:
@@ -160,9 +157,7 @@ def _check(spec: TrainSpec) -> None:
 
 def load_samples(spec: TrainSpec) -> TrainingSet:
     """Every training sample, decoded once; of `lab:mni` the training part, unless `data_args` says otherwise.
-
-    Raises DataError where samples are missing or differ in size.
-    """
+    Raises DataError where samples are missing or differ in size."""
     args = {"part": "train", **spec.data_args} if spec.data == "lab:mni" else spec.data_args
     loaded = load_data(TaskSpec(data=spec.data, data_args=args, target=TARGETS[spec.task], ignore=spec.ignore))
     shapes = list(loaded.shapes)
@@ -192,7 +187,7 @@ def _completed(spec: TrainSpec, samples: TrainingSet) -> dict[str, Any]:
 
 
 def _start_from(model: nn.Module, path: Path | None) -> tuple[tuple[str, ...], str]:
-    """Copy what fits from a checkpoint; returns what does not (kept as initialised) and the checkpoint's hash."""
+    """Copy what fits from a checkpoint; returns what does not, and the checkpoint's hash."""
     if path is None:
         return (), ""
     state, kept = model.state_dict(), []
@@ -212,10 +207,8 @@ def _start_from(model: nn.Module, path: Path | None) -> tuple[tuple[str, ...], s
 def _descend(
     spec: TrainSpec, model: nn.Module, samples: TrainingSet, progress: Progress | None
 ) -> Iterator[float]:
-    """One step after another, the rate falling linearly to 0; yields the loss of each.
-
-    With a constant rate the BN statistics lag behind the last large steps, and the baseline is not at rest.
-    """
+    """One step after another, the rate falling linearly to 0; yields the loss of each. With a constant rate the BN
+    statistics lag behind the last large steps, and the baseline is not at rest."""
     model.requires_grad_(True).train()
     trained = _trained(spec, model)
     optimizer: torch.optim.Optimizer = (

@@ -33,10 +33,8 @@ from ckptswap.sweep.spec import RunOptions, SweepSpec
 from ckptswap.sweep.stopping import Stop
 from ckptswap.task import load_task
 
-REPLAYED = 0.7
-"""What a swap of one cell costs, in forward passes."""
-PULSE = 0.5
-"""Seconds between two times that a unit says how far it is."""
+REPLAYED = 0.7  # what a swap of one cell costs, in forward passes
+PULSE = 0.5  # seconds between two times that a unit says how far it is
 
 Tell = Callable[[float, str], None]
 """Called by a unit with how far it is, in seconds as estimated, and what it is at."""
@@ -130,7 +128,6 @@ class UnitWork:
 
 
 def _is_swept(folder: RunFolder, donor: Checkpoint, recipient: Checkpoint) -> bool:
-    """Whether a sweep of these two files is there, with every score."""
     plan = folder.read_plan() if is_complete(folder) else None
     return plan is not None and (*plan.donor_hashes[:1], plan.key.get("recipient")) == (
         donor.sha256(),
@@ -149,10 +146,7 @@ def units_spec(experiment: Experiment, folder: Path, prices: Sequence[Price]) ->
 
 
 def work_on_unit(folder: str, common: Mapping[str, Any], shard: Any, writer: str, stop: Stop) -> None:
-    """Do one unit of what `units_spec` made. A failure is told as the others are, and leaves them alone.
-
-    Raises `Stopped` where that was asked for.
-    """
+    """Do one unit of what `units_spec` made; a failure is told. Raises `Stopped` where that was asked for."""
     torch.set_num_threads(1)
     os.chdir(common["cwd"])  # where the data may be named from
     experiment, price = from_json(Experiment, common["experiment"]), from_json(Price, shard["price"])
@@ -185,10 +179,7 @@ class UnitWatcher:
         self.notes: list[str] = []
 
     def look(self) -> bool:
-        """Take in what units say; whether any has come further than ever.
-
-        One whose worker dies again and again at one place, and says the same before, has not.
-        """
+        """Take in what units say; whether any has come further than ever (not to where a worker died before)."""
         return sum(self._look_at(unit) for unit in range(len(self._files))) > 0
 
     def _look_at(self, unit: int) -> bool:

@@ -59,18 +59,14 @@ def agreement_document(compared: Agreement, top: int | None = None) -> Document:
     kendall = tuple((letters[a], letters[b], split, value) for (a, b, split), value in compared.kendall.items())
     shown = tuple(map(_cell, compared.cells[:top]))
     hidden = len(compared.cells) - len(shown)
+    more = f"and {hidden:,} more" if hidden else ""
     return Document(
         f"{len(compared.runs)} runs, drop in {compared.results[0].metric}",
         (_lead(compared), *(f"{letter}: {note}" for letter, _, run in lettered for note in run.notes)),
         (
             Table("Runs", ("", "run", "baseline", "tolerance", "samples"), runs),
             Table("Ranks' agreement (Kendall)", ("", "and", "by", "tau"), kendall),
-            Table(
-                "Cells, by spread",
-                ("layer", "kind", "differs", *letters),
-                shown,
-                f"and {hidden:,} more" if hidden else "",
-            ),
+            Table("Cells, by spread", ("layer", "kind", "differs", *letters), shown, more),
         ),
     )
 

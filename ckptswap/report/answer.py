@@ -65,8 +65,11 @@ def _worse_than_nothing(result: SweepResult) -> tuple[str, ...]:
 
 def _first(result: SweepResult, worst: Row) -> str:
     """What costs most, on the samples that it was scored on; or that nothing costs."""
-    drop = worst.drop or 0.0
-    from_to = f"{result.metric} goes from {number(_before(result, worst))} to {number(worst.score)}"
+    drop, before = worst.drop or 0.0, result.baseline
+    if worst.score is not None:  # the baseline on the row's own samples, with which its drop is paired
+        paired = worst.score + drop if result.direction == "max" else worst.score - drop
+        before = paired if math.isfinite(paired) else before
+    from_to = f"{result.metric} goes from {number(before)} to {number(worst.score)}"
     some = f", on {worst.samples} of {result.samples} samples" if is_partial(result, worst) else ""
     name = row_names(result.rows)[result.rows.index(worst)]
     if result.mode == "only" and (worst.layer is None or worst.kind is None):
@@ -76,13 +79,6 @@ def _first(result: SweepResult, worst: Row) -> str:
     if drop <= 0:
         return f"Nothing costs: the worst is {deed}, where {from_to}{some}."
     return f"T{deed[1:]} costs most: {from_to}, {change(result, drop)}{some}."
-
-
-def _before(result: SweepResult, row: Row) -> float:
-    """The baseline on the row's own samples, with which its drop is paired."""
-    drop, score = row.drop or 0.0, result.baseline if row.score is None else row.score
-    before = score + drop if result.direction == "max" else score - drop
-    return before if row.score is not None and math.isfinite(before) else result.baseline
 
 
 def change(result: SweepResult, drop: float) -> str:

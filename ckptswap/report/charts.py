@@ -138,7 +138,6 @@ def curve(result: SweepResult) -> Chart:
 
 
 def _along(title: str, order: Sequence[str], rows: Mapping[str, Sequence[Row]], result: SweepResult) -> Chart:
-    """Lines over the layers in their order."""
     place = {layer: at for at, layer in enumerate(order)}
     series = []
     for name, of_name in rows.items():
@@ -184,7 +183,6 @@ def _worst(rows: Iterable[Row]) -> tuple[list[str], list[Row]]:
 
 
 def _drops(name: str, rows: Sequence[Row], x: Sequence[float | str]) -> Series:
-    """Drops with their simultaneous intervals."""
     ends = (tuple(row.sim_low for row in rows), tuple(row.sim_high for row in rows))
     return Series(name, tuple(x), tuple(row.drop for row in rows), *ends, tuple(rows))
 

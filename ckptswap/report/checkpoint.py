@@ -1,9 +1,10 @@
-"""What is in a checkpoint: the `show` JSON as a terminal table, csv and md."""
+"""What is in a checkpoint (the `show` JSON as a terminal table, csv and md), and what `verify` found."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,9 @@ from ckptswap.report.text import Style, count, figure, plural, safe, shape, size
 if TYPE_CHECKING:
     from ckptswap.checkpoint import Checkpoint, Entry
     from ckptswap.moments import Moments
+    from ckptswap.verify import Report
 
-SCHEMA = "ckptswap.show/1"
+SCHEMA, VERIFY_SCHEMA = "ckptswap.show/1", "ckptswap.verify/1"
 STATS = ("min", "max", "mean", "std", "nan", "inf")
 
 
@@ -102,8 +104,7 @@ def _totals(data: Mapping[str, Any]) -> list[str]:
     return [plural(data["tensors"], "tensor"), f"{count(parameters)} elements", size(data["bytes"]), *unread]
 
 
-show_csv = partial(columns_csv, show_columns)
-"""The fields of the JSON contract; a shape is written 64x3x7x7."""
+show_csv = partial(columns_csv, show_columns)  # the fields of the JSON contract; a shape is written 64x3x7x7
 
 
 def show_md(data: Mapping[str, Any]) -> str:
@@ -115,3 +116,23 @@ def show_md(data: Mapping[str, Any]) -> str:
     """
     head = f"**{md_text(data['path'])}** ({md_text(data['format'])}): {', '.join(_totals(data))}\n\n"
     return head + columns_md(show_columns, data)
+
+
+def verify_json(report: Report) -> dict[str, Any]:
+    """`format` is null where the checkpoint could not be opened, a `place` where the fault is the whole's."""
+    head = {name: getattr(report, name) for name in ("path", "format", "tensors", "bytes", "ok")}
+    return {"schema": VERIFY_SCHEMA, **head, "findings": [asdict(finding) for finding in report.findings]}
+
+
+def verify_text(data: Mapping[str, Any]) -> str:
+    """A line a finding, or one that says that there is none.
+
+    >>> verify_text({"path": "a.npz", "format": "npz", "tensors": 1, "bytes": 8, "ok": True, "findings": []})
+    'a.npz: sound (npz, 1 tensor, 8 B)'
+    """
+    path = safe(data["path"])
+    if data["ok"]:
+        return f"{path}: sound ({data['format']}, {plural(data['tensors'], 'tensor')}, {size(data['bytes'])})"
+    faults = [(fault["place"], fault["text"]) for fault in data["findings"]]
+    lines = [": ".join(safe(part) for part in fault if part) for fault in faults]
+    return "\n".join(f"{path}: {line}" if not line.startswith(path) else line for line in lines)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ckptswap.threeway import ThreeWay
 
 SCHEMA, SCHEMA_OF_THREE = "ckptswap.diff/1", "ckptswap.diff3/1"
-STATUSES = ("identical", "changed", "shape", "dtype", "only_a", "only_b", "unread")
 _TENSOR = ("name", "layer", "kind", "status", "shape_a", "shape_b", "dtype_a", "dtype_b", "numel")
 _DISTANCE = (
     "changed", "rmse", "max_abs", "rel_l2", "cosine", "nan_a", "nan_b", "mean_abs", "inf_a", "inf_b", "flips",
@@ -50,7 +49,7 @@ def diff_json(diff: Diff) -> dict[str, Any]:
         "schema": SCHEMA,
         "a": asdict(diff.a),
         "b": asdict(diff.b),
-        "summary": {status: diff.summary[status] for status in STATUSES},
+        "summary": dict(diff.summary),
         "rows": [_row_json(row) for row in diff.rows],
     }
 
@@ -106,7 +105,6 @@ def _is_quiet(row: Mapping[str, Any]) -> bool:
 
 
 def _side_lines(data: Mapping[str, Any], names: Sequence[str], style: Style) -> list[Text]:
-    """The files by their letters or names, with what they hold."""
     columns = [Column(), Column(smallest=20), Column(right=True, spare=1), Column(right=True, spare=2)]
     looks, sides = {"base": "", "a": "red", "b": "green"}, [data[name] for name in names]
     rows: list[list[Cell]] = [
@@ -152,7 +150,6 @@ _NAME_COLUMNS = (
 
 
 def _group_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
-    """By what the rows are grouped: layer, kind, or both."""
     columns = [
         Column("layer", lambda row: _looked(MISSING if row.get("layer") is None else named(row["layer"]), row)),
         Column("kind", lambda row: _looked(safe(row.get("kind") or MISSING), row)),
@@ -185,7 +182,6 @@ def _shown(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
 
 
 def _looked(text: str, row: Mapping[str, Any], look: str = "") -> Text:
-    """A text in the colour of the row's status."""
     return Text(text, style=_shown(row)[1] or look)
 
 
@@ -226,10 +222,8 @@ def diff_md(data: Mapping[str, Any], *, every: bool = False) -> str:
     ['**b**: a.pt (1 tensor, 16 B)', '', '0 tensors changed, 1 identical']
     """
     rows = [row for row in data["rows"] if every or not _is_quiet(row)]
-    sides = [
-        f"**{name}**: {md_text(side['path'])} ({plural(side['tensors'], 'tensor')}, {size(side['bytes'])})\n"
-        for name, side in (("a", data["a"]), ("b", data["b"]))
-    ]
+    sides = [f"**{name}**: {md_text(side['path'])} ({plural(side['tensors'], 'tensor')}, {size(side['bytes'])})\n"
+             for name, side in (("a", data["a"]), ("b", data["b"]))]  # fmt: skip
     changed = columns_md(diff_columns, {"rows": rows}) + "\n" if rows else ""
     last = " ".join(line.plain.strip() for line in _stat_line(data["summary"], Style(width=1000)))
     return f"{''.join(sides)}\n{changed}{last}\n"
@@ -251,17 +245,12 @@ def threeway_json(compared: ThreeWay) -> dict[str, Any]:
     """`status` is `unchanged`, `a`, `b`, `same` (both sides made the same change), `both` (different ones) or
     `unread`; `change_*` is that side's status against the base, as in a diff, `rel_l2_*` relative to the base.
     NaN and infinities are counted for each file that has some: of these no distance tells."""
-    rows = [
-        {name: getattr(row, name) for name in ("name", "layer", "kind", "status")}
-        | _change("a", row.a)
-        | _change("b", row.b)
-        | {
-            f"{word}_{side}": count
-            for side, counts in row.non_finite.items()
-            for word, count in zip(("nan", "inf"), counts, strict=True)
-        }
-        for row in compared.rows
-    ]
+    rows = []
+    for row in compared.rows:
+        fields = {name: getattr(row, name) for name in ("name", "layer", "kind", "status")}
+        rows.append(fields | _change("a", row.a) | _change("b", row.b))
+        for side, (nan, inf) in row.non_finite.items():
+            rows[-1] |= {f"nan_{side}": nan, f"inf_{side}": inf}
     sides = {name: asdict(getattr(compared, name)) for name in ("base", "a", "b")}
     return {"schema": SCHEMA_OF_THREE, **sides, "summary": compared.summary, "rows": rows}
 

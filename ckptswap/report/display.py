@@ -26,8 +26,7 @@ from ckptswap.sweep.result import SweepResult
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
 
-MOST = 40
-"""Rows that a notebook shows; the result has them all."""
+MOST = 40  # rows that a notebook shows; the result has them all
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from ckptswap.report.sweep import LOOK, barrier_of, name_columns, recalibrated_d
 from ckptswap.report.text import MISSING, Style, count, decimals, fixed, letters_of, number, safe
 from ckptswap.sweep.result import Row, SweepResult
 
-Value = Callable[[Row], tuple[float | None, str | None]]
-"""From a row to a number and its verdict."""
+Value = Callable[[Row], tuple[float | None, str | None]]  # from a row to a number and its verdict
 _MARKS = {"reusable": "r", "sensitive": "s", "undecided": "?"}
 
 
@@ -65,18 +64,13 @@ def _pivot(cells: Sequence[Sequence[Row | None]], names: Sequence[str], value: V
     firsts = [next(row for row in of_cell if row is not None) for of_cell in cells]
     places = decimals((value(row)[0] for of_cell in cells for row in of_cell if row is not None), 3)
     columns = [*name_columns(firsts), Column("numel", lambda row: count(row.numel), right=True, spare=1)]
-    rows = [
-        [
-            *(column.shown(first) for column in columns if column.shown),
-            *(_marked(row, value, places) for row in of_cell),
-        ]
-        for first, of_cell in zip(firsts, cells, strict=True)
-    ]
+    heads = [[column.shown(first) for column in columns if column.shown] for first in firsts]
+    drops = [[_marked(row, value, places) for row in of_cell] for of_cell in cells]
+    rows = [[*head, *marked] for head, marked in zip(heads, drops, strict=True)]
     return grid([*columns, *(Column(name, right=True) for name in names)], rows, style)
 
 
 def _marked(row: Row | None, value: Value, places: int) -> Cell:
-    """A number with the letter of its verdict."""
     drop, verdict = (None, None) if row is None else value(row)
     if row is None or drop is None:
         return MISSING

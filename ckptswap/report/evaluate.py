@@ -70,14 +70,11 @@ def scored_tables(data: Mapping[str, Any]) -> Iterator[tuple[str, list[Column], 
 
 
 def _numbers(title: str, paired: str, places: int, *, signed: bool = False) -> list[Column]:
-    return [
-        field("value", partial(fixed, places=places, signed=signed), title, right=True),
-        Column(
-            f"95 % interval{paired}",
-            lambda row: interval(row["ci_low"], row["ci_high"], places, signed=signed),
-            spare=1,
-        ),
-    ]
+    def ends(row: Mapping[str, Any]) -> str:
+        return interval(row["ci_low"], row["ci_high"], places, signed=signed)
+
+    value = field("value", partial(fixed, places=places, signed=signed), title, right=True)
+    return [value, Column(f"95 % interval{paired}", ends, spare=1)]
 
 
 def _rows(data: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -24,8 +24,7 @@ _MARKS: dict[str, Any] = {
     "pdf": {"Creator": "ckptswap", "CreationDate": None},
 }
 """By these a picture is known to be ours, and may be replaced by a newer one."""
-LONG = 24
-"""A name is cut in the middle beyond so many letters."""
+LONG = 24  # a name is cut in the middle beyond so many letters
 
 
 def form_of(path: str) -> str:
@@ -36,9 +35,8 @@ def form_of(path: str) -> str:
     """
     ending = Path(path).suffix.removeprefix(".").lower()
     if ending not in FORMS:
-        raise UsageError(
-            f"{path} says no form of picture", remedy=f"end it with {', '.join('.' + f for f in FORMS)}"
-        )
+        endings = ", ".join(f".{form}" for form in FORMS)
+        raise UsageError(f"{path} says no form of picture", remedy=f"end it with {endings}")
     return ending
 
 
@@ -145,7 +143,6 @@ def _heat(axes: Axes, heat: Heat) -> None:
 
 
 def _cut(names: Sequence[object], most: int = LONG) -> list[str]:
-    """Names cut where they stay apart."""
     return [_plain(name) for name in shorten_all(list(map(str, names)), most)]
 
 

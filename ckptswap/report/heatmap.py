@@ -38,8 +38,7 @@ def heat_lines(result: SweepResult, style: Style) -> list[Text]:
     >>> [line.plain.split() for line in heat_lines(result, Style())][1:4]
     [['conv'], ['bias'], ['conv1', '███████']]
     """
-    cells = worst_cells(result.rows)
-    if not cells:
+    if not (cells := worst_cells(result.rows)):
         return []
     scale = Scale(result.tolerance, largest_drop(result.rows), style)
     kinds = sorted({kind for _, kind in cells}, key=lambda kind: (kind is None, natural_key(kind or "")))
@@ -101,7 +100,6 @@ class Scale:
 
 
 def _marks(style: Style) -> dict[str, str]:
-    """What stands for a status without a drop."""
     return _MARKS | ({"no-effect": "0", "mismatch": "x"} if style.ascii else {})
 
 

@@ -95,12 +95,8 @@ def sweep_html(result: SweepResult, about: About, top: int | None = None) -> str
 
 def shown_rows(result: SweepResult, top: int | None) -> list[Row]:
     """The rows of the table, section by section, of each the worst `top`."""
-    return [
-        row
-        for _, rows in sections(result.rows)
-        for row in rows
-        if top is None or (row.rank is not None and row.rank <= top)
-    ]
+    every = [row for _, rows in sections(result.rows) for row in rows]
+    return [row for row in every if top is None or (row.rank is not None and row.rank <= top)]
 
 
 def _page(data: Mapping[str, Any], **content: Any) -> str:
@@ -111,27 +107,17 @@ def _page(data: Mapping[str, Any], **content: Any) -> str:
     here = files("ckptswap.report")
     style, ours = (here.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
     scripts = (get_plotlyjs(), f"\n{ours}")
-    policy = POLICY.format(scripts=" ".join(map(_hash, scripts)))
-    trusted = {"style": Markup(style), "data": Markup(_json(data)), "scripts": [*map(Markup, scripts)]}
-    return template("page.html.j2").render(policy=Markup(policy), **trusted, **content)
-
-
-def _hash(script: str) -> str:
-    """By which the policy knows a script of ours, and lets no other run, nor what hides in an attribute."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-
-
-def _json(data: Mapping[str, Any]) -> str:
-    """JSON that is safe inside a script element; what is not finite is null."""
+    # By these the policy knows the scripts of ours, and lets no other run, nor what hides in an attribute.
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    policy = POLICY.format(scripts=" ".join(f"'sha256-{digest}'" for digest in hashes))
     text = json.dumps(finite(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    inert = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")  # in a script element
+    trusted = {"style": Markup(style), "data": Markup(inert), "scripts": [*map(Markup, scripts)]}
+    return template("page.html.j2").render(policy=Markup(policy), **trusted, **content)
 
 
 def _stem(path: str) -> str:
     return PurePath(path).name or path
-
-
-# Pictures --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -172,8 +158,7 @@ def _pictures(result: SweepResult, waiting: Collection[Cell], is_race: bool) -> 
         drawn |= {"paths": charts.paths(part), "race" if is_race else "scored": charts.race(part, is_race)}
         for name, picture in drawn.items():
             if not charts.is_empty(picture):
-                title = f"{picture.title}{_from_donor(result, at)}"
-                yield _Shown(f"{name}-{at}", picture, title, _CAPTIONS[name])
+                yield _Shown(f"{name}-{at}", picture, f"{picture.title}{_from_donor(result, at)}", _CAPTIONS[name])
 
 
 def _from_donor(result: SweepResult, donor: int) -> str:
@@ -186,9 +171,6 @@ def _cell(result: SweepResult, hit: Hit) -> str:
     return taken(result.mode, cell) if cell else "the whole selection"
 
 
-# Commands --------------------------------------------------------------------------------------------------------
-
-
 def row_commands(rows: Sequence[Row], origin: Provenance) -> dict[str, Any]:
     """What the copy buttons need: the beginning of each donor's command, the tensors' names as words of a shell,
     and for each row the donor and its words as runs (first, how many, …); none where no command can be.
@@ -197,12 +179,11 @@ def row_commands(rows: Sequence[Row], origin: Provenance) -> dict[str, Any]:
     """
     names = dict.fromkeys(name for row in sorted(rows, key=lambda row: -len(row.tensors)) for name in row.tensors)
     words = {name: at for at, name in enumerate(names)}
+    runs = [_runs(words[name] for name in row.tensors) if _has_command(row, origin) else None for row in rows]
     return {
         "starts": [origin.transplant(at) for at in range(len(origin.donors))],
         "words": [quoted(f"={name}") for name in words],
-        "rows": [
-            _runs(words[name] for name in row.tensors) if _has_command(row, origin) else None for row in rows
-        ],
+        "rows": runs,
         "donors": [row.donor for row in rows],
     }
 

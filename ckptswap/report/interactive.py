@@ -17,12 +17,9 @@ from ckptswap.sweep.result import Row
 
 Lines = Mapping[Row, int]
 
-TALLEST = 3000
-"""Pixels of a heatmap at the most."""
-LONG = 34
-"""Letters of a name along an axis; hovering shows it whole."""
-DIGITS = 6
-"""Significant ones of a number that is only drawn."""
+TALLEST = 3000  # pixels of a heatmap at the most
+LONG = 34  # letters of a name along an axis; hovering shows it whole
+DIGITS = 6  # significant ones of a number that is only drawn
 
 
 def figure(picture: Picture, lines: Lines | None = None) -> dict[str, Any]:
@@ -132,7 +129,6 @@ def _told(series: Series, lines: Lines) -> dict[str, Any]:
 
 
 def _ends(series: Series, name: str) -> dict[str, Any]:
-    """Intervals as what lies above and below each point."""
     if all(end is None for end in (*series.low, *series.high)):
         return {}
     above, below = (

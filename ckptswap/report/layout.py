@@ -16,11 +16,8 @@ QUIET = "dim"
 HEADING = "bold"
 WORSE = "color(202)"  # orange and blue: told apart by colour-blind readers too
 BETTER = "color(33)"
-WIDE, WIDEST = 100, 130
-"""Columns from which on a terminal has room for more digits, and for both intervals."""
+WIDE, WIDEST = 100, 130  # columns from which on a terminal has room for more digits, and for both intervals
 _TINY = 5
-
-
 Cell = str | Text
 
 
@@ -134,8 +131,7 @@ class _Layout:
     def _cut(self, room: int, smallest: dict[int, int]) -> bool:
         """Take from the widest name column, cell by cell; whether the line fits before all are at their least."""
         while sum(self.widths) > room:
-            able = [i for i, least in smallest.items() if self.widths[i] > least]
-            if not able:
+            if not (able := [i for i, least in smallest.items() if self.widths[i] > least]):
                 return False
             self.widths[max(able, key=lambda i: self.widths[i])] -= 1
         return True
@@ -207,7 +203,6 @@ def flow(parts: Iterable[Cell], style: Style, *, gap: int = 2, indent: int = 0) 
 
 
 def _pieces(cell: Cell, width: int) -> list[Cell]:
-    """The cell as it is, or folded, in one look."""
     plain = _plain(cell)
     return [cell] if cells(plain) <= width else [_like(cell, part) for part in fold(plain, width)]
 
@@ -237,18 +232,9 @@ def _coloured(lines: Iterable[Cell], style: Style) -> str:
     from rich.console import Console  # only here: it takes as long as numpy
 
     out = StringIO()
-    console = Console(
-        file=out,
-        width=max(style.width, 1),
-        force_terminal=True,
-        color_system="256",
-        legacy_windows=False,
-        force_jupyter=False,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        _environ={},  # the caller has decided: NO_COLOR, COLUMNS and TERM are not read twice
-    )
+    off: Any = dict.fromkeys(("legacy_windows", "force_jupyter", "highlight", "markup", "emoji"), False)
+    off["_environ"] = {}  # the caller has decided: NO_COLOR, COLUMNS and TERM are not read twice
+    console = Console(file=out, width=max(style.width, 1), force_terminal=True, color_system="256", **off)
     for text in map(_text, lines):
         line = text.copy()
         line.rstrip()

@@ -42,9 +42,7 @@ def plan_json(plan: Plan, folder: str, samples: int, cost: Cost, donors: int = 1
         "cells": len(rows),
         "variants": len(plan.variants()),
         "passes": (len(plan.variants()) + 1 + donors) * samples,
-        "engine": cost.engine,
-        "share": cost.share,
-        "seconds": cost.seconds,
+        **{name: getattr(cost, name) for name in ("engine", "share", "seconds")},
         "peak_bytes": cost.peak,
         "rows": rows,
     }
@@ -57,17 +55,14 @@ def plan_table(data: Mapping[str, Any], style: Style) -> str:
         f"{plural(data['cells'], 'cell')}, {plural(data['variants'], 'variant')} to score, with the baseline and "
         f"{'the donor' if donors == 1 else plural(donors, 'donor')}, on {plural(data['samples'], 'sample')}"
     )
-    below = (cost, _effort(data), f"run: {safe(data['run'])}")
-    lines = [line for text in below for line in paragraph(text, style)]
-    return render([*table(COLUMNS, data["rows"], style), Text(), *lines], style)
-
-
-def _effort(data: Mapping[str, Any]) -> str:
-    took = f"about {duration(data['seconds'])}, by one timed batch"
+    effort = f"about {duration(data['seconds'])}, by one timed batch"
     if data["engine"] == "full":
-        return f"by full forward passes: {took}"
-    memory = f"at most {size(data['peak_bytes'])} of intermediate values"
-    return f"by replay: {data['share']:.1%} of the work of full forward passes, {took}; {memory}"
+        effort = f"by full forward passes: {effort}"
+    else:
+        memory = f"at most {size(data['peak_bytes'])} of intermediate values"
+        effort = f"by replay: {data['share']:.1%} of the work of full forward passes, {effort}; {memory}"
+    lines = [line for text in (cost, effort, f"run: {safe(data['run'])}") for line in paragraph(text, style)]
+    return render([*table(COLUMNS, data["rows"], style), Text(), *lines], style)
 
 
 plan_csv, plan_md = partial(columns_csv, COLUMNS), partial(columns_md, COLUMNS)

@@ -20,18 +20,12 @@ MODES = {
 
 def sections(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
     """The rows by way of splitting, in their own order."""
-    every = list(rows)
-    titles = {
-        "whole kinds": (True, False),
-        "whole layers": (False, True),
-        "cells": (False, False),
-        "whole selection": (True, True),
-    }
-    by_title = {
-        title: [row for row in every if (row.layer is None, row.kind is None) == way]
-        for title, way in titles.items()
-    }
-    return [(title, of_title) for title, of_title in by_title.items() if of_title]
+    by_way: dict[tuple[bool, bool], list[Row]] = defaultdict(list)
+    for row in rows:
+        by_way[row.layer is None, row.kind is None].append(row)
+    titles = {"whole kinds": (True, False), "whole layers": (False, True), "cells": (False, False)}
+    titles["whole selection"] = (True, True)
+    return [(title, by_way[way]) for title, way in titles.items() if way in by_way]
 
 
 def cell_name(row: Row) -> str:

@@ -23,12 +23,10 @@ from ckptswap.sweep.result import Finding, Row, SweepResult, widest
 
 SEE_MORE = "--all: every row, the heatmap, and what was not measured"
 FINEST_FIRST = ("cells", "whole layers", "whole kinds", "whole selection")
-SCREEN = 40
-"""Lines that a screen has; no more are printed where nobody asks for all."""
+SCREEN = 40  # lines that a screen has; no more are printed where nobody asks for all
 WORST = 10
 FEWEST_KINDS = 3
-NOTES = 4
-"""How many remarks on the whole run a screen has room for."""
+NOTES = 4  # how many remarks on the whole run a screen has room for
 _UNMEASURED = {
     "identical": "the tensors are equal in both",
     "no-effect": "the model never reads them in eval mode",
@@ -132,7 +130,6 @@ def _header(result: SweepResult, style: Style, notes: int | None = None) -> list
 
 
 def _section(title: str, rows: Sequence[Row], result: SweepResult, style: Style, top: int | None) -> list[Text]:
-    """The rows of one way of splitting as a table under their title."""
     shown = list(rows[:top])
     if result.mode in ("prefix", "suffix"):  # a curve: read from the first layer taken to the last
         shown.sort(key=lambda row: (row.kind or "", len(row.tensors)))
@@ -143,8 +140,7 @@ def _section(title: str, rows: Sequence[Row], result: SweepResult, style: Style,
 
 def _paths(rows: Sequence[Row], style: Style) -> list[Text]:
     """The drop at each point of the way to the donor, where the sweep has them."""
-    alphas = sorted({point.alpha for row in rows for point in row.path})
-    if not alphas:
+    if not (alphas := sorted({point.alpha for row in rows for point in row.path})):
         return []
     places = decimals((drop for row in rows for drop in (row.drop, *(point.drop for point in row.path))), 3)
 
@@ -171,9 +167,6 @@ def _unmeasured(rows: Sequence[Row], style: Style) -> list[Text]:
         for reason, names in cells.items() if status in ("mismatch", "failed") else ():
             lines += paragraph(f"{listing(names, most=5)}: {safe(reason)}", style, indent=16)
     return [Text("not ranked", style=HEADING), *lines] if lines else []
-
-
-# Kinds -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -237,9 +230,6 @@ def _verdicts(kind: _Kind, verdict: str) -> Text:
     return Text(f"{amount:,}", style=LOOK[verdict] if amount else QUIET)
 
 
-# Findings --------------------------------------------------------------------------------------------------------
-
-
 def finding_lines(result: SweepResult, style: Style, *, in_short: bool = False) -> list[Text]:
     """Each claim with its verdict, and unless `in_short` the rule by which it was judged and its numbers.
 
@@ -254,19 +244,15 @@ def finding_lines(result: SweepResult, style: Style, *, in_short: bool = False) 
         return []
     lines, untested = [Text("findings", style=HEADING)], []
     for finding in result.findings:
-        if _is_tested(finding):
+        # What a claim speaks of: the drop of a row, or the count of a kind's cells.
+        numbers = [value for name, value in finding.numbers.items() if not name.endswith("bound")]
+        if any(isinstance(value, float) or value for value in numbers):
             lines += _finding(finding, style, in_short=in_short)
         else:
             untested.append(finding.claim)
     if untested:
         lines += paragraph(f"not tested, having no such rows: {', '.join(untested)}", style)
     return lines if lines[-1].plain else lines[:-1]
-
-
-def _is_tested(finding: Finding) -> bool:
-    """Whether the table has a row that the claim speaks of: a drop of one, or the count of a kind's cells."""
-    numbers = [value for name, value in finding.numbers.items() if not name.endswith("bound")]
-    return any(isinstance(value, float) or value for value in numbers)
 
 
 def _finding(finding: Finding, style: Style, *, in_short: bool) -> list[Text]:

@@ -138,9 +138,6 @@ def _verdict(row: Row) -> Text:
     return Text(word or MISSING, style=LOOK.get(word or "", ""))
 
 
-# For programs ----------------------------------------------------------------------------------------------------
-
-
 def sweep_json(result: SweepResult) -> dict[str, Any]:
     """The JSON contract, `docs/schemas/sweep.schema.json`; names as they are, numbers in full.
 

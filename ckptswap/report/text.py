@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 
 MISSING = "–"
-
-
 # Control, format (bidi overrides, zero-width), surrogate, private, unassigned, line and paragraph separators.
 _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _ASCII = {
@@ -94,7 +92,6 @@ def shorten(name: str, width: int, *, head: int | None = None, ascii: bool = Fal
 
 
 def _take(text: str, room: int) -> str:
-    """As much of the start of `text` as fits."""
     if text.isascii():
         return text[:room]
     end = 0

@@ -86,10 +86,8 @@ def _moments(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Per form and resample (F, R): estimate, linearised cluster variance, and size of what was subtracted."""
     estimate, variance, scale = (np.zeros((len(forms), len(weights))) for _ in range(3))
-    often = {
-        column for column, number in Counter(column for form in forms for column in form).items() if number > 1
-    }
-    shared = {column: sample.influence(column, weights) for column in sorted(often)}
+    uses = Counter(column for form in forms for column in form)
+    shared = {column: sample.influence(column, weights) for column in sorted(uses) if uses[column] > 1}
     for row, form in enumerate(forms):
         groups, moved = sample.groups_of(form), np.zeros_like(weights)
         correction = groups / (groups - 1) if groups > 1 else math.nan

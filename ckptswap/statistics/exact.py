@@ -14,10 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
-LEAST_MOVED = 5
-"""Where fewer groups are apart from the rest there is no bootstrap. A rule of ours."""
-HALVINGS = 60
-"""Of an interval in which a root lies; doubles have 53 bits."""
+LEAST_MOVED = 5  # where fewer groups are apart from the rest there is no bootstrap: a rule of ours
+HALVINGS = 60  # of an interval in which a root lies; doubles have 53 bits
 MOST_GROUPS = 1 << 60
 
 

@@ -15,8 +15,7 @@ from ckptswap.statistics.bootstrap import LEVEL, effects, value_of
 from ckptswap.statistics.exact import ends_of_two
 from ckptswap.statistics.totals import Bounds, Form, Reduce, Sample, mean
 
-LEAST_GROUPS = 8
-"""With fewer groups there is no interval: a bootstrap of so few covers far too little."""
+LEAST_GROUPS = 8  # with fewer groups there is no interval: a bootstrap of so few covers far too little
 
 
 def contrast(sample: Sample, form: Form) -> Interval:

@@ -18,18 +18,14 @@ import numpy as np
 
 from ckptswap.statistics.exact import LEAST_MOVED, Few, common_of
 
-Reduce = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""sums (..., K) and count (...) → values (...)."""
-Bounds = tuple[float, float]
-"""Between which every value lies; infinite where there is no bound."""
+Reduce = Callable[[np.ndarray, np.ndarray], np.ndarray]  # sums (..., K) and count (...) → values (...)
+Bounds = tuple[float, float]  # between which every value lies; infinite where there is no bound
 
-Form = Mapping[int, float]
-"""Column → weight: the linear combination Σ weight × value."""
+Form = Mapping[int, float]  # column → weight: the linear combination Σ weight × value
 
 UNBOUNDED = (-math.inf, math.inf)
 RESAMPLES = 4000
-SEED = 20080341
-"""Fixed, so that the same scores always give the same table."""
+SEED = 20080341  # fixed, so that the same scores always give the same table
 NEGLIGIBLE = 1e-9
 """A standard error below this share of the values themselves is rounding: the row counts as without spread."""
 STEP = float(np.cbrt(np.finfo(float).eps))

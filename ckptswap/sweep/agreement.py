@@ -1,12 +1,9 @@
-"""Several runs side by side: whether they rank alike, and where they differ by more than their intervals.
-
-Runs are compared cell by cell (layer and kind), so that they may have other donors, seeds or samples, and even
-other networks as far as these share names.
-"""
+"""Several runs side by side, cell by cell: whether they rank alike, and where they differ beyond their intervals.
+They may have other donors, seeds or samples, and even other networks as far as these share names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -19,15 +16,19 @@ Cell = tuple[str | None, str | None]
 
 @dataclass(frozen=True)
 class Shared:
-    """One cell in every run (None where a run has no such row); `differs`: two intervals of it do not meet.
-
-    None where no two runs have an interval.
-    """
+    """One cell in every run (None where a run has no such row)."""
 
     layer: str | None
     kind: str | None
     rows: tuple[Row | None, ...]
-    differs: bool | None
+
+    @property
+    def differs(self) -> bool | None:
+        """Whether two intervals of it do not meet; None where no two runs have one."""
+        rows = [row for row in self.rows if row is not None]
+        ends = [(row.sim_low, row.sim_high) if row.status == "measured" else (row.drop, row.drop) for row in rows]
+        known = [(low, high) for low, high in ends if low is not None and high is not None]
+        return any(a[1] < b[0] or b[1] < a[0] for a, b in combinations(known, 2)) if len(known) > 1 else None
 
     @property
     def split(self) -> str:
@@ -53,15 +54,13 @@ class Agreement:
 
 
 def agreement(results: Mapping[str, SweepResult]) -> Agreement:
-    """Compare runs by name; cells with the largest spread first.
-
-    Raises `UsageError` for fewer than two, for runs of several donors, and for runs whose metrics or modes differ.
-    """
+    """Compare runs by name; cells with the largest spread first. Raises `UsageError` for fewer than two, for runs
+    of several donors, and for runs whose metrics or modes differ."""
     _refuse(results)
     runs = list(results.values())
     known = [_cells(result) for result in runs]
     places = list(dict.fromkeys(place for cells in known for place in cells))
-    cells = [_shared(place, [cells.get(place) for cells in known]) for place in places]
+    cells = [Shared(*place, tuple(cells.get(place) for cells in known)) for place in places]
     kendall = {
         (a, b, split): tau([(_drop(cell.rows[a]), _drop(cell.rows[b])) for cell in cells if cell.split == split])
         for a, b in combinations(range(len(runs)), 2)
@@ -80,10 +79,8 @@ def _refuse(results: Mapping[str, SweepResult]) -> None:
             raise UsageError(f"{name} has several donors", remedy="compare runs of one donor each")
         own, others = (f"{it.metric} ({it.direction}) and mode {it.mode}" for it in (result, first))
         if own != others:
-            raise UsageError(
-                f"{name} is by {own}, the first run by {others}",
-                remedy="compare runs of one metric (--metric NAME), one direction and one mode",
-            )
+            remedy = "compare runs of one metric (--metric NAME), one direction and one mode"
+            raise UsageError(f"{name} is by {own}, the first run by {others}", remedy=remedy)
 
 
 def _cells(result: SweepResult) -> dict[Cell, Row]:
@@ -96,14 +93,3 @@ def _cells(result: SweepResult) -> dict[Cell, Row]:
 
 def _drop(row: Row | None) -> float | None:
     return row.drop if row is not None and row.status == "measured" else None
-
-
-def _shared(place: Cell, rows: Sequence[Row | None]) -> Shared:
-    ends = [
-        (row.sim_low, row.sim_high) if row.status == "measured" else (row.drop, row.drop)
-        for row in rows
-        if row is not None
-    ]
-    known = [(low, high) for low, high in ends if low is not None and high is not None]
-    differs = any(a[1] < b[0] or b[1] < a[0] for a, b in combinations(known, 2)) if len(known) > 1 else None
-    return Shared(*place, tuple(rows), differs)

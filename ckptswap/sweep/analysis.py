@@ -24,8 +24,8 @@ from ckptswap.sweep.scored_run import ScoredRun
 from ckptswap.sweep.spec import checked_tolerance
 from ckptswap.sweep.warnings import notes, unseen
 
-FREE = ("identical", "no-effect")
-"""Cells that need no run: their score is the baseline's."""
+FREE = ("identical", "no-effect")  # cells that need no run: their score is the baseline's
+Path_ = str | os.PathLike[str]
 NOT_APPLICABLE = "not applicable: a new estimate writes over what was swapped"
 
 
@@ -42,10 +42,8 @@ class Analysis:
     columns: Mapping[int, tuple[int, int]]
 
     def contrast(self, weights: Mapping[int, float]) -> Interval:
-        """Σ weight × drop over rows (by their index in `result.rows`), with a plain paired 95 % interval.
-
-        `low` and `high` are None with fewer than 8 groups. Raises `UsageError` for a row that has no drop.
-        """
+        """Σ weight × drop over rows (by their index in `result.rows`), with a plain paired 95 % interval. `low`
+        and `high` are None with fewer than 8 groups. Raises `UsageError` for a row that has no drop."""
         sign = 1.0 if self.result.direction == "max" else -1.0
         form = {0: 0.0}
         for index, weight in weights.items():
@@ -60,17 +58,14 @@ class Analysis:
         return intervals.contrast(self.sample, form)
 
 
-def load_result(
-    run_dir: str | os.PathLike[str], metric: str | None = None, tolerance: float | None = None
-) -> SweepResult:
-    """The table of a run folder, for its first metric or the named one. Raises as `load_analysis` does."""
+def load_result(run_dir: Path_, metric: str | None = None, tolerance: float | None = None) -> SweepResult:
+    """The table of `load_analysis`. Raises as that does."""
     return load_analysis(run_dir, metric, tolerance).result
 
 
-def load_analysis(
-    run_dir: str | os.PathLike[str], metric: str | None = None, tolerance: float | None = None
-) -> Analysis:
-    """The table of a run folder, of what is scored so far; `tolerance` overrides the run's own.
+def load_analysis(run_dir: Path_, metric: str | None = None, tolerance: float | None = None) -> Analysis:
+    """The table of a run folder, of what is scored so far, for its first metric or the named one; `tolerance`
+    overrides the run's own.
 
     Raises `RunError` for a folder that is no run, is damaged, or has no baseline yet, `MetricError` for a metric
     that it does not hold, and `UsageError` for a tolerance that is no number or below 0.
@@ -90,7 +85,7 @@ def analysed(run: ScoredRun) -> Analysis:
         for cell, new, path in zip(cells, again, paths, strict=True)
     ]
     order = _order(cells, rows, run)
-    ranked = _ranked(order, cells, rows)
+    ranked = list(_ranked(order, cells, rows))
     first = len(sample.columns) - len(variants)
     places = {variant: (first + at, paired[at]) for at, variant in enumerate(variants)}
     columns = {
@@ -104,10 +99,8 @@ def analysed(run: ScoredRun) -> Analysis:
 def _drops(
     run: ScoredRun, variants: Sequence[str], reference: str = BASELINE
 ) -> tuple[Sample, dict[str, RowIntervals], list[int]]:
-    """Each variant's drop from the baseline on the samples that it was scored on itself.
-
-    Columns are the baseline on all samples, on each other set of them, then the variants; `paired` with which.
-    """
+    """Each variant's drop from the baseline on the samples that it was scored on itself. Columns are the baseline
+    on all samples, on each other set of them, then the variants; `paired` with which."""
     baseline = run.statistics(reference)
     everything = totals.scored(baseline)
     columns, places = [baseline], {everything.tobytes(): 0}
@@ -217,10 +210,8 @@ def _row(cell: Cell, run: ScoredRun, drops: Mapping[str, RowIntervals], toleranc
     if cell.status in FREE:
         return replace(row, score=run.value(BASELINE), drop=0.0, verdict="reusable")
     if cell.variant not in drops:
-        reasons = run.scores.failed(cell.variant), cell.reason
-        return replace(
-            row, status="failed", rmse=None, rel_l2=None, reason="; ".join(filter(None, reasons)) or None
-        )
+        reason = "; ".join(filter(None, (run.scores.failed(cell.variant), cell.reason))) or None
+        return replace(row, status="failed", rmse=None, rel_l2=None, reason=reason)
     drop = drops[cell.variant]
     verdict, why = _judged(run, drop, tolerance)
     return replace(
@@ -249,10 +240,8 @@ def _order(cells: Sequence[Cell], rows: Sequence[Row], run: ScoredRun) -> list[i
     return sorted(range(len(cells)), key=key)
 
 
-def _ranked(order: Sequence[int], cells: Sequence[Cell], rows: Sequence[Row]) -> list[Row]:
+def _ranked(order: Sequence[int], cells: Sequence[Cell], rows: Sequence[Row]) -> Iterator[Row]:
     """The rows in this order, measured ones with rank 1, 2, … within each split."""
     ranks: dict[Any, Iterator[int]] = defaultdict(lambda: count(1))
-    return [
-        replace(rows[at], rank=next(ranks[cells[at].by])) if rows[at].status == "measured" else rows[at]
-        for at in order
-    ]
+    for at in order:
+        yield replace(rows[at], rank=next(ranks[cells[at].by])) if rows[at].status == "measured" else rows[at]

@@ -1,15 +1,14 @@
 """Donors that are no file: the recipient with its values replaced, or the model as its own initialiser makes it.
 
-With them a sweep asks of each part what the network would do without it. Sources: Zhang, Bengio & Singer, Are
-All Layers Created Equal? (arXiv:1902.01996: re-initialise, re-randomise); Chatterji, Neyshabur & Sedghi, The
-intriguing role of module criticality (arXiv:1912.00528: rewind).
+Sources: Zhang, Bengio & Singer, Are All Layers Created Equal? (arXiv:1902.01996: re-initialise, re-randomise);
+Chatterji, Neyshabur & Sedghi, The intriguing role of module criticality (arXiv:1912.00528: rewind).
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,7 @@ from ckptswap.errors import MismatchError, UsageError
 from ckptswap.formats import open_checkpoint
 from ckptswap.task.spec import TaskSpec
 
-MADE = "made"
-"""The format of a checkpoint that was made here, whose path is the word that says how."""
+MADE = "made"  # the format of a checkpoint that was made here, whose path is the word that says how
 ORIGIN = "ckptswap.init_from"
 """Under this name a trained checkpoint's metadata has the hash of its initialisation's file."""
 FORMS = {
@@ -33,8 +31,6 @@ FORMS = {
     "noise": (r"noise:(\d+(?:\.\d+)?)(?::(\d{1,18}))?", "noise:SHARE or noise:SHARE:SEED"),
 }
 """How a word may go on, as a pattern and for people."""
-Remade = Callable[[str, np.ndarray], np.ndarray]
-"""From a tensor's name and values to the values that take their place."""
 
 
 def is_made(text: str) -> bool:
@@ -75,41 +71,35 @@ def open_donor(text: str, recipient: Checkpoint, spec: TaskSpec) -> Checkpoint:
     if word == "init":
         arrays = _initialised(recipient, spec, int(told[1]))
     else:
-        arrays = dict(_remade(recipient, _way(word, *told.groups())))
+        arrays = dict(_remade(recipient, word, *told.groups()))
     made = Checkpoint.from_arrays(arrays, metadata=recipient.metadata, path=text)
     made.format = MADE
     return made
 
 
-def _way(word: str, number: str = "", seed: str | None = None) -> Remade:
-    if word == "shuffle":
-        return lambda name, values: _draw(number, name).permutation(values.reshape(-1)).reshape(values.shape)
-    if word == "noise":
-        return lambda name, values: _moved(_draw(seed or "0", name), values, float(number))
-    return lambda name, values: np.full_like(values, _mean(values) if word == "mean" and values.size else 0)
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    return dtypes.rounded(values.astype(np.float64).mean(keepdims=True), values.dtype).reshape(())
+def _remade(
+    recipient: Checkpoint, word: str, number: str = "", seed: str | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    for name, entry in recipient.items():
+        values = recipient.read(name)
+        if dtypes.is_float(entry.dtype) and not dtypes.is_packed(entry.dtype):
+            if word == "shuffle":
+                values = _draw(number, name).permutation(values.reshape(-1)).reshape(values.shape)
+            elif word == "noise":  # signs are kept where the share is below 1: a variance stays one
+                signs = _draw(seed or "0", name).integers(0, 2, values.shape) * 2 - 1
+                values = dtypes.rounded(values.astype(np.float64) * (1 + float(number) * signs), values.dtype)
+            elif word == "mean" and values.size:
+                mean = dtypes.rounded(values.astype(np.float64).mean(keepdims=True), values.dtype)
+                values = np.full_like(values, mean.reshape(()))
+            else:
+                values = np.full_like(values, 0)
+        yield name, values
 
 
 def _draw(seed: str, name: str) -> np.random.Generator:
     """Random numbers of a tensor's own, whatever else the checkpoint holds."""
     digest = hashlib.sha256(f"{int(seed)} {name}".encode("utf-8", "surrogatepass")).digest()
     return np.random.default_rng(int.from_bytes(digest[:16]))
-
-
-def _moved(draw: np.random.Generator, values: np.ndarray, share: float) -> np.ndarray:
-    """Signs are kept where the share is below 1: a variance stays one."""
-    signs = draw.integers(0, 2, values.shape) * 2 - 1
-    return dtypes.rounded(values.astype(np.float64) * (1 + share * signs), values.dtype)
-
-
-def _remade(recipient: Checkpoint, way: Remade) -> Iterator[tuple[str, np.ndarray]]:
-    for name, entry in recipient.items():
-        values = recipient.read(name)
-        changes = dtypes.is_float(entry.dtype) and not dtypes.is_packed(entry.dtype)
-        yield name, way(name, values) if changes else values
 
 
 def _initialised(recipient: Checkpoint, spec: TaskSpec, seed: int) -> dict[str, np.ndarray]:

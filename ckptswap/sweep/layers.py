@@ -18,10 +18,8 @@ Hook = Callable[..., None]
 
 
 def layer_order(task: Task, checkpoint: Checkpoint) -> list[str]:
-    """The checkpoint's layers in the order in which a forward pass first calls them.
-
-    One that is not called by itself (attention's output projection) has its place behind the one before it.
-    """
+    """The checkpoint's layers in the order in which a forward pass first calls them. One that is not called by
+    itself (attention's output projection) has its place behind the one before it."""
     layers = list(dict.fromkeys(entry.layer for entry in checkpoint.values()))
     called: dict[str, int] = {}
 

@@ -1,8 +1,5 @@
-"""The scoring loop: what a scorer gives goes into the journal, block by block, until nothing is missing.
-
-Batches come first, variants inside: every batch is decoded once, and whoever stops the work finds a table of all
-rows, on the samples so far.
-"""
+"""The scoring loop: what a scorer gives goes into the journal, block by block, until nothing is missing. Batches
+come first, variants inside: whoever stops the work finds a table of all rows, on the samples so far."""
 
 from __future__ import annotations
 
@@ -93,10 +90,8 @@ def run_race(run: RunPlan, scorer: Scorer, variants: Sequence[Variant], journal:
 def refuse_race(top: int, plan: Plan, metric: Measure, *, is_alone: bool) -> None:
     """Raises `UsageError` for scores beside the ranking, several workers, and a metric that is not a mean."""
     if plan.alphas or plan.recalibration:
-        raise UsageError(
-            f"a race for the top {top} scores no paths and estimates no statistics",
-            remedy="leave --alpha and --recalibrate-bn out, or --top",
-        )
+        remedy = "leave --alpha and --recalibrate-bn out, or --top"
+        raise UsageError(f"a race for the top {top} scores no paths and estimates no statistics", remedy=remedy)
     if not is_alone:
         raise UsageError(f"a top {top} is raced for by one process", remedy="leave --jobs and --executor out")
     if not metric.is_mean:

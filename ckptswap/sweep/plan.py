@@ -1,8 +1,4 @@
-"""Which variants a sweep scores: pure data, made from two checkpoints without running a model.
-
-Cells whose tensors are bit-equal in both checkpoints, or do not fit, are known without a run; cells that take the
-same tensors share one variant.
-"""
+"""Which variants a sweep scores: pure data, made from two checkpoints without running a model."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ckptswap.checkpoint import Checkpoint, Entry, graft, refuse_damaged
+from ckptswap.checkpoint import Checkpoint, graft, refuse_damaged
 from ckptswap.diff import distances
 from ckptswap.errors import UsageError, listing, non_finite_words
 from ckptswap.moments import Distance
@@ -179,9 +175,8 @@ def _takes(
     if "tensor" in way:
         raise UsageError(f"--mode {mode} goes by layers or kinds", remedy="use --by layer, kind or layer,kind")
     if mode == "all-but":
-        return [
-            replace(part, names=tuple(name for name in everything if name not in part.names)) for part in parts
-        ]
+        others = [tuple(name for name in everything if name not in part.names) for part in parts]
+        return [replace(part, names=names) for part, names in zip(parts, others, strict=True)]
     if "layer" not in way:
         raise UsageError(f"--mode {mode} adds layer to layer", remedy="use --by layer, or layer,kind")
     place = {layer: at for at, layer in enumerate(order)}
@@ -212,17 +207,10 @@ def cell_key(cell: Cell) -> tuple[Any, ...]:
 def _misfit(donor: Checkpoint, recipient: Checkpoint, name: str) -> str | None:
     """Why the donor's tensor cannot take the recipient's place, naming both sides; None when it can."""
     ours, theirs = recipient[name], donor.get(name)
-    if theirs is None:
-        return f"{name}: missing in the donor, {_form(ours)} in the recipient"
-    return (
-        None
-        if ours.compatible(theirs)
-        else f"{name}: {_form(theirs)} in the donor, {_form(ours)} in the recipient"
-    )
-
-
-def _form(entry: Entry) -> str:
-    return f"{entry.dtype} {list(entry.shape)}"
+    if theirs is not None and ours.compatible(theirs):
+        return None
+    form = "missing" if theirs is None else f"{theirs.dtype} {list(theirs.shape)}"
+    return f"{name}: {form} in the donor, {ours.dtype} {list(ours.shape)} in the recipient"
 
 
 def _cell(by: By, part: Part, donor: int, recipient: Checkpoint, compared: Mapping[str, Compared]) -> Cell:

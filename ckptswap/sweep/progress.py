@@ -17,11 +17,9 @@ from ckptswap.sweep.run_folder.plan_file import RunMetric
 from ckptswap.sweep.stopping import Stop
 
 Progress = Callable[[int, int], None]
-PAUSE = 1.0
-"""Seconds between two looks at the worst drops."""
+PAUSE = 1.0  # seconds between two looks at the worst drops
 SHOWN = 5
-REFRESH, SPARE = 5.0, 50.0
-"""Seconds between two tables at the least, and as many times as one of them takes."""
+REFRESH, SPARE = 5.0, 50.0  # seconds between two tables at the least, and as many times as one of them takes
 
 
 class OutOfTime(Exception):
@@ -30,9 +28,8 @@ class OutOfTime(Exception):
 
 @dataclass(frozen=True)
 class Listeners:
-    """Who is told of a sweep at work: how many blocks are done and how many there are; once a second the cells
-    with the worst mean drops so far; now and then the whole table so far. `stop` is looked at after each block.
-    """
+    """Who is told of a sweep at work: how many blocks are done of how many; once a second the cells with the worst
+    mean drops so far; now and then the table so far. `stop` is looked at after each block."""
 
     progress: Progress | None = None
     live: Callable[[Sequence[tuple[Cell, float]]], None] | None = None
@@ -83,11 +80,8 @@ class Leaderboard:
 
 
 class BlockProgress:
-    """Counts finished blocks, tells the listeners, and ends the work when it is time, asked for, or another's.
-
-    There will be a block of each of the `variants` on each of so many `batches`; `table` gives the table so far,
-    once the baseline's scores have decided how a race is run.
-    """
+    """Counts finished blocks (of each of the `variants` on so many `batches`), tells the listeners, and ends the
+    work when it is time, asked for, or another's. `table` gives the table so far, once there can be one."""
 
     deadline: float | None = None
     board: Leaderboard | None = None
@@ -113,7 +107,11 @@ class BlockProgress:
         self._count(1)
         if block is not None:
             self._tell_worst(block)
-            self._tell_news()
+            now = time.monotonic()
+            if self.table and self._listeners.news and now > self._next_news:
+                self._listeners.news(self.table())
+                took = time.monotonic() - now
+                self._next_news = now + max(REFRESH, SPARE * took)
         self.check()
 
     def check(self) -> None:
@@ -131,14 +129,6 @@ class BlockProgress:
         if now - self._shown > PAUSE:
             self._shown = now
             self._listeners.live([(self._cells[variant], drop) for variant, drop in self.board.worst(SHOWN)])
-
-    def _tell_news(self) -> None:
-        now = time.monotonic()
-        if self.table is None or self._listeners.news is None or now <= self._next_news:
-            return
-        self._listeners.news(self.table())
-        took = time.monotonic() - now
-        self._next_news = now + max(REFRESH, SPARE * took)
 
     def _count(self, count: int) -> None:
         self._done += count

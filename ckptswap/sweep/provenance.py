@@ -46,7 +46,7 @@ def load_provenance(run_dir: str | Path) -> Provenance:
     key, made, donors, recipient = plan.key, plan.made, plan.spec.donors, plan.spec.recipient
     last = folder.written_at()
     written = None if last is None else datetime.fromtimestamp(last, UTC).isoformat(timespec="seconds")
-    task = [(name, value) for name, value in (key.get("task") or {}).items() if value is not None]
+    task = {name: value for name, value in (key.get("task") or {}).items() if value is not None}
     chance = [f"donor {donor}" for donor in donors if is_made(donor) and ":" in donor]
     facts: dict[str, str | None] = {
         "command": made.command or (FROM_PYTHON if made.begun else None),
@@ -57,10 +57,7 @@ def load_provenance(run_dir: str | Path) -> Provenance:
         "donor": ", ".join(donors),
         "donor's SHA-256": ", ".join(plan.donor_hashes) or None,
         "data's SHA-256": key.get("data"),
-        **{
-            name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            for name, value in task
-        },
+        **{name: of if isinstance(of, str) else json.dumps(of, ensure_ascii=False) for name, of in task.items()},
         "seeds": "; ".join([f"intervals resample under seed {SEED}", *chance]),
         "begun": made.begun,
         "journal last written": written,  # by its files' times, which a copied folder has from its copying

@@ -27,8 +27,7 @@ from ckptswap.task import load_task
 from ckptswap.task.models.hf_names import as_loaded
 
 _VARIANT = tuple[str, tuple[str, ...], Count, float, bool]
-WORK = f"{__name__}:score_shard"
-"""By this name a worker finds what it is to do."""
+WORK = f"{__name__}:score_shard"  # by this name a worker finds what it is to do
 
 
 @contextlib.contextmanager
@@ -50,12 +49,11 @@ def rebuilt(source: SweepSource, run: RunFolder) -> Iterator[FullScorer]:
             ) from None
         opened = stack.enter_context(open_checkpoint(source.recipient.path))
         task = load_task(spec.task, renamed(opened, source.recipient.renames))
-        given = [
-            renamed(stack.enter_context(open_donor(file.path, task.fit.taken, spec.task)), file.renames)
-            for file in source.donors
-        ]
+        own = task.fit.taken
+        files = [stack.enter_context(open_donor(file.path, own, spec.task)) for file in source.donors]
+        given = [renamed(file, told.renames) for file, told in zip(files, source.donors, strict=True)]
         given = [as_loaded(task.model, donor)[0] for donor in given]  # what is fused has no new name in `renames`
-        donors, recipient = as_in_model(task.model, given, task.fit.taken)
+        donors, recipient = as_in_model(task.model, given, own)
         batches = load_calibration(spec.calibration, task) if spec.calibration else []
         if spec.calibration and fingerprint(batches) != source.calibrated_on:
             raise RunError("the calibration data has other values by now", remedy="run the sweep again")

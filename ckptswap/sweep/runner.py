@@ -1,7 +1,4 @@
-"""A sweep from two checkpoints to a table: plan − what is done → executor → journal → rows.
-
-`prepare` makes the plan, `Sweep.run` does the work; `sweep` does both, and opens the checkpoints too.
-"""
+"""A sweep from two checkpoints to a table: plan − what is done → executor → journal → rows."""
 
 from __future__ import annotations
 
@@ -73,7 +70,7 @@ class Sweep:
 
     @property
     def task(self) -> Task:
-        """What a scorer that runs a model runs it on."""
+        """What the model is run on. Raises as `runs_model` does."""
         return self.runs_model.task
 
     @property
@@ -124,9 +121,9 @@ class Sweep:
     ) -> Analysis:
         """Score what the journal lacks, and give the table; blocks are computed by `executor` (None: here).
 
-        However it is interrupted, the journal continues. Raises `UsageError` for a race or a tolerance without
-        sense, `RunError` for a folder that another sweep works on or that other conditions made, `TaskError` when
-        the baseline fails, which leaves no new folder, `Stopped` when a listener asked for it.
+        Raises `UsageError` for a race or a tolerance without sense, `RunError` for a folder that another sweep
+        works on or that other conditions made, `TaskError` when the baseline fails, which leaves no new folder,
+        `Stopped` when a listener asked for it; then the journal continues.
         """
         self.check(options, executor)
         made = self.folder.first_missing()
@@ -143,9 +140,8 @@ class Sweep:
                     try:
                         refuse_odd_blocks(journal.blocks.values(), self.scorer.layout.sizes, self.scorer.metrics)
                     except ValueError as error:
-                        raise RunError(
-                            f"{self.folder} is damaged ({error})", remedy="--fresh sets its journal aside"
-                        ) from None
+                        remedy = "--fresh sets its journal aside"
+                        raise RunError(f"{self.folder} is damaged ({error})", remedy=remedy) from None
                     if is_begun:  # a damaged journal is refused before anything is changed
                         self.folder.begin(run)
                     ids = [BASELINE, *(variant.id for variant in self.variants)]
@@ -154,7 +150,8 @@ class Sweep:
                     made = None
                     run = self._with_race(run, options, journal.blocks)
                     self.folder.write_plan(run)
-                    self._score(run, options.budget, journal, progress, executor)
+                    progress.deadline = None if options.budget is None else time.monotonic() + options.budget
+                    self._score(run, journal, progress, executor)
                     scored = ScoredRun.of(run, journal.blocks)
         except TaskError:
             if made:
@@ -173,18 +170,10 @@ class Sweep:
             journal.append(block)
             progress(None)
 
-    def _score(
-        self,
-        run: RunPlan,
-        budget: float | None,
-        journal: Journal,
-        progress: BlockProgress,
-        executor: Executor | None,
-    ) -> None:
+    def _score(self, run: RunPlan, journal: Journal, progress: BlockProgress, executor: Executor | None) -> None:
         """Score what the journal lacks beside the baseline, until the budget is used up."""
         progress.board = Leaderboard.of(run.metrics[0], self.plan, journal.blocks)
         progress.table = lambda: analysed(ScoredRun.of(run, journal.blocks))
-        progress.deadline = None if budget is None else time.monotonic() + budget
         with suppress(OutOfTime):
             if run.race:
                 run_race(run, self.scorer, self.variants, journal, progress)
@@ -208,10 +197,9 @@ class Sweep:
         except Exception as error:  # the user's model, data or metric may raise anything
             fault = f"{type(error).__name__}: {error}"
         if fault is not None:
-            raise TaskError(
-                f"the baseline fails, so there is nothing to compare with: {self.recipient.path}: {fault}",
-                remedy="check that checkpoint, model and data belong together (`ckptswap evaluate`)",
-            )
+            what = f"the baseline fails, so there is nothing to compare with: {self.recipient.path}: {fault}"
+            remedy = "check that checkpoint, model and data belong together (`ckptswap evaluate`)"
+            raise TaskError(what, remedy=remedy)
 
     @property
     def _walk(self) -> list[list[int]]:
@@ -292,10 +280,9 @@ def executor_of(options: RunOptions, task: TaskSpec) -> Executor | None:
 def prepare(spec: SweepSpec, sides: Sides, run: str | Path | None = None) -> Sweep:
     """Plan a sweep into a folder (default `runs/KEY`): compare checkpoints, build the task, capture the model.
 
-    Both sides go by the model's names, and the notes say so. Nothing is written. Raises `SelectionError` when
-    nothing is selected, `UsageError` for modes and calibrations that make no sense, `TaskError` when the task
-    cannot be built or run, `MismatchError` when the recipient does not fit, `ModelError` where none can be
-    calibrated.
+    Nothing is written. Raises `SelectionError` when nothing is selected, `UsageError` for modes and calibrations
+    without sense, `TaskError` when the task cannot be built or run, `MismatchError` when the recipient does not
+    fit, `ModelError` where none can be calibrated.
     """
     loaded = load_model(spec.task, sides.recipient)
     names, own = tensors_of(loaded.model.state_dict()), loaded.fit.taken
@@ -331,8 +318,8 @@ def prepare_external(
 ) -> Sweep:
     """Plan a sweep by a scorer of the caller's own, which runs no model of ours: names are the recipient's.
 
-    Of the spec's task nothing is used. Raises `SelectionError` when nothing is selected, and `UsageError` for what
-    only a model can tell: the order in which layers run, and batch norm's statistics on other data.
+    Raises `SelectionError` when nothing is selected, and `UsageError` for what only a model can tell: the order in
+    which layers run, and batch norm's statistics on other data.
     """
     if spec.mode in ("prefix", "suffix") or spec.calibration:
         raise UsageError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +10,6 @@ from functools import cached_property
 import numpy as np
 
 from ckptswap.errors import MetricError, RunError, UsageError, near
-from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import BASELINE, Variant
 from ckptswap.statistics import totals
 from ckptswap.sweep.plan import By, Cell, Plan
@@ -21,8 +19,7 @@ from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.plan_file import RunMetric, RunPlan
 from ckptswap.task.metrics import Metric, recorded_metric
 
-DEFAULT_TOLERANCE = 0.01
-"""Of the distance between the baseline and a constant prediction."""
+DEFAULT_TOLERANCE = 0.01  # of the distance between the baseline and a constant prediction
 
 
 @dataclass(frozen=True)
@@ -52,13 +49,13 @@ class ScoredRun:
     def of(
         cls, run: RunPlan, blocks: Blocks, metric: str | None = None, tolerance: float | None = None
     ) -> ScoredRun:
-        """For a run's first metric, or the named one; `tolerance` overrides the run's own.
-
-        Raises `RunError` where there is no baseline yet, `MetricError` for a metric that the run does not hold.
-        """
+        """For a run's first metric, or the named one; `tolerance` overrides the run's own. Raises `RunError` where
+        there is no baseline yet, `MetricError` for a metric that the run does not hold."""
         known = {measured.name: measured for measured in run.metrics}
         chosen = metric or run.metrics[0].name
-        scores = Scores(_with_baseline(blocks), run.walk)
+        there = {block.batch for block in blocks.values() if block.variant == BASELINE and block.failed is None}
+        # Without its baseline a batch's scores say nothing.
+        scores = Scores([block for block in blocks.values() if block.batch in there], run.walk)
         if not scores.done(BASELINE):
             raise RunError("no scores yet", remedy="run the same `ckptswap sweep` again to continue")
         if chosen not in known:
@@ -155,10 +152,8 @@ class ScoredRun:
         )
 
     def tolerance(self) -> tuple[float, str]:
-        """The drop that we are ready to ignore, and in words where it comes from.
-
-        Raises `UsageError` where none was given and a constant prediction has no score to measure by.
-        """
+        """The drop that we are ready to ignore, and in words where it comes from. Raises `UsageError` where none
+        was given and a constant prediction has no score to measure by."""
         if self.given_tolerance is not None:
             return self.given_tolerance, f"tolerance {self.given_tolerance:g} as given"
         name, trivial = self.metric.name, self.metric.trivial
@@ -177,12 +172,6 @@ def is_complete(folder: RunFolder) -> bool:
     with suppress(RunError):
         return ScoredRun.read(folder).is_complete
     return False
-
-
-def _with_baseline(blocks: Blocks) -> Iterable[Block]:
-    """What can be compared: without its baseline a batch's scores say nothing."""
-    there = {block.batch for block in blocks.values() if block.variant == BASELINE and block.failed is None}
-    return [block for block in blocks.values() if block.batch in there]
 
 
 def reduction(metric: Metric | RunMetric) -> totals.Reduce:

@@ -26,15 +26,12 @@ from ckptswap.sweep.spec import ScreenName
 from ckptswap.task.tree import Tree, described, only_tensor
 
 _BATCH_NORMS = ("aten::native_batch_norm", "aten::_native_batch_norm_legit_no_training")
-BATCHES = 4
-"""Batches whose gradients are averaged: the first of the walk, which are a random sample."""
+BATCHES = 4  # batches whose gradients are averaged: the first of the walk, which are a random sample
 
 
 def screen(by: ScreenName, plan: Plan, scorer: FullScorer, variants: Sequence[Variant]) -> dict[str, float]:
-    """A number for each variant, the larger the worse; missing where none can be had.
-
-    Raises `UsageError` where the model's gradients cannot be had.
-    """
+    """A number for each variant, the larger the worse; missing where none can be had. Raises `UsageError` where
+    the model's gradients cannot be had."""
     if by == "rmse":
         return {cell.variant: cell.rmse for cell in plan.cells if cell.rmse is not None}
     slopes = _gradients(scorer)

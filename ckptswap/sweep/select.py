@@ -78,9 +78,9 @@ def select(
     told reusable is not tried; with fewer than 8 groups none is. Of several donors each cell takes the one that
     does least; one that is no file (`zeros`, …) gives nothing, for no command could take from it.
 
-    The task is built as the sweep built it, of the files and by the code that the folder names, where this user's
-    own command made the folder; else of what is `named` here, and by that alone. Raises `RunError` for a folder
-    that is no sweep of single parts, whose checkpoints or data are others by now, or that is a stranger's.
+    The task is built of what the folder names, where this user's own command made it; else of what is `named` here
+    alone. Raises `RunError` for a folder that is no sweep of single parts, whose checkpoints or data are others by
+    now, or that is a stranger's.
     """
     folder, result = RunFolder(run_dir), load_result(run_dir, tolerance=tolerance)
     if result.mode != "only":

@@ -1,8 +1,5 @@
-"""What a sweep is told, as pure data: `SweepSpec` says what is scored, `RunOptions` how and how far.
-
-The command line is made of the same fields (`records.option`). `SweepSource` is what it takes to build a sweep's
-engine again, elsewhere or later.
-"""
+"""What a sweep is told, as pure data, of whose fields the flags are made: `SweepSpec` says what is scored,
+`RunOptions` how and how far; `SweepSource` is what it takes to build a sweep's engine again."""
 
 from __future__ import annotations
 
@@ -29,15 +26,14 @@ from ckptswap.task.spec import TaskSpec
 CELLS: By = ("layer", "kind")
 EngineName = Literal["auto", "replay", "full"]
 ScreenName = Literal["rmse", "gradient"]
-MOST_POINTS = 1000
-"""Of a path."""
+MOST_POINTS = 1000  # of a path
 
 
 def bytes_of(text: str) -> int:
     """A size as it is typed; raises `UsageError` for anything else.
 
-    >>> bytes_of("2GB"), bytes_of("500")
-    (2000000000, 500)
+    >>> bytes_of("2GB")
+    2000000000
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
     size = int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " ")) if match else 0
@@ -79,18 +75,14 @@ def points_of(text: str) -> tuple[float, ...]:
 
 def _between(alphas: tuple[float, ...]) -> tuple[float, ...]:
     if not all(0 <= alpha <= 1 for alpha in alphas):
-        raise UsageError(
-            f"--alpha has a point outside 0…1 ({min(alphas):g} to {max(alphas):g})",
-            remedy="it goes from 0 (the recipient) to 1 (the donor)",
-        )
+        remedy = "it goes from 0 (the recipient) to 1 (the donor)"
+        raise UsageError(f"--alpha has a point outside 0…1 ({min(alphas):g} to {max(alphas):g})", remedy=remedy)
     return alphas
 
 
 def checked_tolerance(value: float | None) -> float | None:
     """A drop's limit as it may be given, or None. Raises `UsageError` unless it is a finite number of 0 or more.
 
-    >>> checked_tolerance(0.5), checked_tolerance(None)
-    (0.5, None)
     >>> checked_tolerance(-1)
     Traceback (most recent call last):
     ckptswap.errors.UsageError: tolerance is -1: it must be a number, 0 or more
@@ -165,9 +157,8 @@ class SweepSpec:
 class RunOptions:
     """How and how far a sweep is run: in which folder, for what, and where.
 
-    `executor` is the name of a registered one (default: here; with `jobs` in processes). `command` is what the
-    user typed, which the folder remembers; `samples` says whether it keeps pictures of the samples that are hit
-    worst. Raises `UsageError` for values that make no sense.
+    `command` is what the user typed, which the folder remembers; `samples` says whether it keeps pictures of the
+    samples that are hit worst. Raises `UsageError` for values that make no sense.
 
     >>> RunOptions(confidence=0.9)
     Traceback (most recent call last):
@@ -251,8 +242,8 @@ class SourceFile:
 class SweepSource:
     """A sweep's spec, and where it was told it.
 
-    `key` is the hash of the conditions, and `calibrated_on` the fingerprint of the calibration, that it must give
-    again. `places` is where Python looks for the user's modules, `cwd` what relative paths start from.
+    `key` (the hash of the conditions) and `calibrated_on` (the calibration's fingerprint) it must give again.
+    `places` is where Python looks for the user's modules, `cwd` what relative paths start from.
     """
 
     spec: SweepSpec

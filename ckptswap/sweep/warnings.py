@@ -117,7 +117,6 @@ def _race_notes(run: ScoredRun) -> Iterator[str]:
 
 
 def _screen_notes(run: ScoredRun, drops: Mapping[str, RowIntervals]) -> Iterator[str]:
-    """How well the guess ranked what was then measured."""
     screen = run.run.screen
     if screen is None:
         return

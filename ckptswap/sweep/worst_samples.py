@@ -18,24 +18,20 @@ from ckptswap.sweep.scored_run import ScoredRun
 from ckptswap.task import Task
 from ckptswap.task.data import Batch
 
-CELLS, EACH = 3, 3
-"""How many of the worst cells are shown, and how many samples of each."""
-SIDE = 192
-"""Pixels of a picture's longer side at the most."""
+CELLS, EACH = 3, 3  # how many of the worst cells are shown, and how many samples of each
+SIDE = 192  # pixels of a picture's longer side at the most
 _PALETTE = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
             (204, 121, 167))  # fmt: skip
 """Okabe and Ito's colours, class 0 black; the classes beyond begin again after black."""
 
 
 def worst_samples(scorer: FullScorer, run: ScoredRun) -> Iterator[Hit]:
-    """Draw them from a run that has its scores; nothing where there are no images.
-
-    Raises what `Task.forward` raises.
-    """
+    """Draw them from a run that has its scores; nothing where there are no images. Raises what `Task.forward`
+    raises."""
     task = scorer.task
     if task.metrics[0].compares is None or getattr(task.first_inputs(), "ndim", 0) != 4:
         return
-    wanted = [(cell, *hit) for cell in _worst_cells(run) for hit in _worst_hits(run, cell)]
+    wanted = list(_worst_hits(run))
     numbers = {place: number for number, places in enumerate(run.scores.walk) for place in places.tolist()}
     drawn: dict[tuple[str, int], dict[str, str]] = {}
     needed = {numbers[place] for _, place, *_ in wanted}
@@ -48,35 +44,27 @@ def worst_samples(scorer: FullScorer, run: ScoredRun) -> Iterator[Hit]:
             yield Hit(cell.layer, cell.kind, cell.donor, place, baseline, variant, drop, pictures)
 
 
-def _worst_cells(run: ScoredRun) -> list[Cell]:
-    """Of the finest split, those with the largest drops on all samples, each variant once."""
+def _worst_hits(run: ScoredRun) -> Iterator[tuple[Cell, int, float, float, float]]:
+    """Of the finest split the cells with the largest drops on all samples, each variant once, and of each the
+    samples, with their scores before and after, and drops."""
+    depth = {cell: (cell.layer is not None) + (cell.kind is not None) for cell in run.plan.cells}
     measured = (cell for cell in run.plan.cells if run.is_scored(cell))
     scored = [cell for cell in measured if run.scores.done(cell.variant) == run.scores.samples]
-    finest = max(map(_depth, scored), default=0)
-    cells = {cell.variant: cell for cell in scored if _depth(cell) == finest}
-    return sorted(cells.values(), key=lambda cell: -_drops(run, cell).mean())[:CELLS]
-
-
-def _depth(cell: Cell) -> int:
-    return sum(part is not None for part in (cell.layer, cell.kind))
+    finest = max((depth[cell] for cell in scored), default=0)
+    cells = {cell.variant: cell for cell in scored if depth[cell] == finest}
+    sign, before = 1.0 if run.metric.direction == "max" else -1.0, _by_sample(run, BASELINE)
+    drops = {variant: sign * (before - _by_sample(run, variant)) for variant in cells}
+    for variant in sorted(cells, key=lambda variant: -drops[variant].mean())[:CELLS]:
+        # A PSNR may be infinite, and nothing says by how much another is worse.
+        own, after = np.where(np.isfinite(drops[variant]), drops[variant], 0.0), _by_sample(run, variant)
+        for at in np.argsort(-own, kind="stable")[:EACH].tolist():
+            if own[at] > 0:
+                yield cells[variant], at, float(before[at]), float(after[at]), float(own[at])
 
 
 def _by_sample(run: ScoredRun, variant: str) -> np.ndarray:
     """The score of each sample by itself (N,)."""
     return np.asarray(run.reduce(run.statistics(variant), np.ones(run.scores.samples)), float).reshape(-1)
-
-
-def _drops(run: ScoredRun, cell: Cell) -> np.ndarray:
-    sign = 1.0 if run.metric.direction == "max" else -1.0
-    return sign * (_by_sample(run, BASELINE) - _by_sample(run, cell.variant))
-
-
-def _worst_hits(run: ScoredRun, cell: Cell) -> list[tuple[int, float, float, float]]:
-    """Those of finite scores: a PSNR may be infinite, and nothing says by how much another is worse."""
-    drops, before, after = _drops(run, cell), _by_sample(run, BASELINE), _by_sample(run, cell.variant)
-    drops = np.where(np.isfinite(drops), drops, 0.0)
-    worst = [int(at) for at in np.argsort(-drops, kind="stable")[:EACH] if drops[at] > 0]
-    return [(at, float(before[at]), float(after[at]), float(drops[at])) for at in worst]
 
 
 def _are_pictures(task: Task, output: Tensor, targets: Tensor) -> bool:

@@ -16,6 +16,7 @@ from cli_program import TASK, good
 import ckptswap as cs
 from ckptswap.cli.main import Commands
 from ckptswap.errors import UsageError
+from ckptswap.given import selection_of
 from ckptswap.records import flag_name
 from ckptswap.sweep.spec import RunOptions, SweepSpec
 from ckptswap.sweeping import asked, keywords
@@ -54,7 +55,7 @@ def test_every_flag_of_a_command_is_a_keyword_of_its_function(command: str) -> N
     from ckptswap import api
 
     functions = [getattr(api, command)]
-    functions += {"diff": [api.diff3, cs.Checkpoint], "transplant": [api.planned_transplant]}.get(command, [])
+    functions += {"transplant": [api.planned_transplant, selection_of]}.get(command, [])
     known = {word for function in functions for word in inspect.signature(function).parameters}
     names = {"map", "map_file", "strip_prefix"}
     task = {flag_name(part).replace("-", "_") for part in fields(TaskSpec)}

@@ -13,7 +13,8 @@ import pytest
 from ckptswap.errors import DataError, RunError
 from ckptswap.formats import open_checkpoint
 from ckptswap.lab import data, train
-from ckptswap.lab.demo import HELD_OUT, SEGMENT, commands, demo, judged
+from ckptswap.lab.demo import HELD_OUT, RUN, SEGMENT, Demo, commands, demo
+from ckptswap.runs import report
 from ckptswap.task import TaskSpec
 
 SMALL = replace(
@@ -69,7 +70,8 @@ def test_the_pair_shares_its_initialisation(tmp_path: Path) -> None:
 def test_a_second_call_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = demo(tmp_path, segment=SMALL, held_out=SCORED)
     monkeypatch.setattr("ckptswap.lab.train.train", no_training)
-    assert demo(tmp_path, segment=SMALL, held_out=SCORED) == first == judged(tmp_path)
+    assert demo(tmp_path, segment=SMALL, held_out=SCORED) == first
+    assert first == Demo(tmp_path, report(tmp_path / RUN, claims=True))
 
 
 def test_a_lost_network_is_trained_again_to_the_same_bits(tmp_path: Path) -> None:
@@ -109,7 +111,7 @@ def test_the_commands_do_the_same_by_hand(tmp_path: Path, monkeypatch: pytest.Mo
     for name in ("init", "segment", "reconstruct"):
         by_hand = (tmp_path / "hand" / f"{name}.safetensors").read_bytes()
         assert by_hand == (tmp_path / "demo" / f"{name}.safetensors").read_bytes()
-    by_hand = judged(tmp_path / "hand").result
+    by_hand = report(tmp_path / "hand" / RUN, claims=True)
     assert replace(by_hand, donors=shown.result.donors) == shown.result, "the path is written as it was given"
 
 

@@ -17,13 +17,12 @@ from jsonschema import Draft202012Validator, ValidationError
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.diff import diff
 from ckptswap.moments import moments_of
-from ckptswap.report.checkpoint import show_json
+from ckptswap.report.checkpoint import show_json, verify_json
 from ckptswap.report.diff import diff_json, threeway_json
 from ckptswap.report.plan import plan_json
 from ckptswap.report.select import select_json
 from ckptswap.report.sweep import sweep_json
 from ckptswap.report.text import dump_json
-from ckptswap.report.verify import verify_json
 from ckptswap.scoring.scorer import Cost
 from ckptswap.selection import Selection
 from ckptswap.statistics import Interval

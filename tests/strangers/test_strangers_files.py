@@ -377,7 +377,7 @@ def test_completion_gives_up_in_time(folder: Path) -> None:
         "def large(found):\n"
         "    yield 'a' * 2_000_000_000\n"
         "for words in (endless, large):\n"
-        "    print(completion._offered(S(params={'checkpoint': 'plain.safetensors'}), '', words))\n"
+        "    print(completion._completing(words)(S(params={'checkpoint': 'plain.safetensors'}), ''))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=folder,

@@ -1,8 +1,4 @@
-"""The folder of a run: the only one who knows what its files are called.
-
-`plan.json` has a checksum, and the mark of the user whose command wrote it (`sealed`). The journal beside it
-holds the scores, `samples.json` the samples that were hit worst, which are nothing without these.
-"""
+"""The folder of a run, by whom alone its files are named: plan, journal, lock, samples, exports."""
 
 from __future__ import annotations
 
@@ -22,22 +18,13 @@ from ckptswap.records import to_json
 from ckptswap.sweep.run_folder.blocks import Blocks
 from ckptswap.sweep.run_folder.journal import Journal, journal_files, key_of, read_blocks, repair, set_aside
 from ckptswap.sweep.run_folder.lock import Lock, is_held
-from ckptswap.sweep.run_folder.plain import (
-    JOURNAL,
-    PLAN,
-    SAMPLES,
-    faults,
-    read_plain,
-    refuse_odd,
-    unused,
-)
+from ckptswap.sweep.run_folder.plain import JOURNAL, PLAN, SAMPLES, faults, read_plain, refuse_odd, unused
 from ckptswap.sweep.run_folder.plan_file import RunPlan, refuse_odd_run
 from ckptswap.sweep.run_folder.samples import PICTURE, Hit, Samples, parsed_samples, samples_json
 from ckptswap.sweep.run_folder.sealed import is_own, plain_json, sealed, unsealed
 
 _FILES = re.compile(r"(plan|samples|experiment|sweeps)\.json|lock|(result|report)\.\w+")
-_FOLDERS = re.compile(r"(journal|orders|slurm)(\.\d+)?")
-"""What a run writes to, by its name."""
+_FOLDERS = re.compile(r"(journal|orders|slurm)(\.\d+)?")  # what a run writes to, by its name
 
 
 class RunFolder:
@@ -45,22 +32,12 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self.plan_path, self.samples_path = self.path / PLAN, self.path / SAMPLES
 
     def __str__(self) -> str:
         return str(self.path)
 
-    def __fspath__(self) -> str:
-        return str(self.path)
-
-    @property
-    def plan_path(self) -> Path:
-        """Where the plan is kept."""
-        return self.path / PLAN
-
-    @property
-    def samples_path(self) -> Path:
-        """Where the samples that were hit worst are kept."""
-        return self.path / SAMPLES
+    __fspath__ = __str__
 
     def result_path(self, format: str) -> Path:
         """Where the table is exported in a format: json, csv, md or html."""
@@ -96,18 +73,15 @@ class RunFolder:
         """What `read_plan` gives, and whether this user's own command wrote it, here or before it was copied."""
         path = self.plan_path
         if not os.path.lexists(path):
-            raise RunError(
-                f"{self} holds no sweep (no {path.name})", remedy="give the folder that `sweep --run` made"
-            )
+            remedy = "give the folder that `sweep --run` made"
+            raise RunError(f"{self} holds no sweep (no {path.name})", remedy=remedy)
         with faults(f"cannot read {path}"):
             raw = read_plain(path)  # once: another plan could be there the next time
         try:
             return RunPlan.from_json(unsealed(raw)), is_own(raw)
         except (ValueError, UsageError) as error:  # a spec refuses what makes no sense as it does a person's
-            fault, remedy = (
-                f"is damaged, or no sweep's plan ({error})",
-                "the same sweep with --repair writes it anew",
-            )
+            fault = f"is damaged, or no sweep's plan ({error})"
+            remedy = "the same sweep with --repair writes it anew"
             if _is_of_an_earlier_version(raw):
                 fault, remedy = "was written by an earlier version of ckptswap", "sweep again into another folder"
             raise RunError(f"{path} {fault}", remedy=remedy) from None
@@ -117,10 +91,8 @@ class RunFolder:
         write_text(self.plan_path, sealed(plan.to_json(), marked=True))
 
     def begin(self, plan: RunPlan, *, fresh: bool = False) -> None:
-        """Make the folder ready for work under the plan's conditions, and write the plan.
-
-        Raises as `check_conditions` does, unless `fresh` sets its journal aside and removes its samples.
-        """
+        """Make the folder ready for work under the plan's conditions, and write the plan. Raises as
+        `check_conditions` does, unless `fresh` sets its journal aside and removes its samples."""
         with faults(f"cannot make {self}"):
             self.path.mkdir(parents=True, exist_ok=True)
         self.refuse_odd_parts()
@@ -137,17 +109,14 @@ class RunFolder:
         if not self.is_begun:
             return  # nothing was scored, so nothing can be mixed up
         if not self.plan_path.exists():
-            raise RunError(
-                f"{self} has a journal but no {self.plan_path.name}", remedy="--fresh sets the journal aside"
-            )
+            remedy = "--fresh sets the journal aside"
+            raise RunError(f"{self} has a journal but no {self.plan_path.name}", remedy=remedy)
         then, now = self.read_plan().key, json.loads(json.dumps(conditions))
         changed = [part for part in {**then, **now} if then.get(part) != now.get(part)]
         if changed:
             what = "; ".join(_change(part, then.get(part), now.get(part)) for part in changed)
-            raise RunError(
-                f"{self} was made under other conditions: {what}",
-                remedy="use another --run, or --fresh to set the old journal aside",
-            )
+            remedy = "use another --run, or --fresh to set the old journal aside"
+            raise RunError(f"{self} was made under other conditions: {what}", remedy=remedy)
 
     def repair(self, plan: RunPlan) -> list[str]:
         """Leave damaged lines out of the journal, and write a plan that cannot be read anew, keeping the old file;
@@ -206,16 +175,15 @@ class RunFolder:
             write_text(self.samples_path, sealed(kept))
 
     def load_samples(self) -> Samples | None:
-        """What was kept of this very run; None where nothing was. Raises `RunError` for a damaged file."""
+        """What was kept of this very run, or None. Raises `RunError` for a damaged file."""
         path = self.samples_path
         if not os.path.lexists(path):
             return None
         try:
             kept = parsed_samples(unsealed(read_plain(path)))
         except (OSError, ValueError) as error:
-            raise RunError(
-                f"{path} is damaged ({error})", remedy="remove it, and run the same sweep again"
-            ) from None
+            remedy = "remove it, and run the same sweep again"
+            raise RunError(f"{path} is damaged ({error})", remedy=remedy) from None
         if kept is None:
             return None
         samples, key = kept

@@ -1,9 +1,9 @@
 """A run's journal: the finished blocks, in files that are only ever appended to.
 
-Each file has one writer, and one line a block with a CRC-32 of its bytes; it begins with the key of conditions
-under which its scores were made. A line is written by a single call and fsynced within a second, so that a killed
-run loses no more than the block in flight, and a power cut no more than a second. Statistics are the bytes of
-their float64 values, so that a continued run gives the same table, bit for bit.
+Each file has one writer; it begins with the key of the conditions of its scores, and has a line a block with a
+CRC-32 of its bytes, written by a single call and fsynced within a second: a killed run loses no more than the
+block in flight. Statistics are the bytes of their float64 values: a continued run gives the same table, bit for
+bit.
 """
 
 from __future__ import annotations
@@ -36,14 +36,11 @@ from ckptswap.sweep.run_folder.plain import (
 )
 
 SCHEMA = "ckptswap.run/3"
-SYNC = 1.0
-"""Seconds after which what was written is made to reach the disk."""
+SYNC = 1.0  # seconds after which what was written is made to reach the disk
 
 _F8 = np.dtype("<f8")
-_WIDEST = 1 << 20
-"""Statistics of one sample."""
-_TOGETHER = 1000
-"""Lines that are parsed at once."""
+_WIDEST = 1 << 20  # statistics of one sample
+_TOGETHER = 1000  # lines that are parsed at once
 
 DISTRUST = "what was replayed cannot be trusted"
 _FORMS = [(str, int, failed, engine) for failed in (str, type(None)) for engine in get_args(Way)]
@@ -157,14 +154,11 @@ def _read_lines(path: Path, lines: list[bytes], key: str, first: int = 1) -> Ite
             if number > 1:
                 yield None if content == DISTRUST else _block(content)
             elif content["key"] != key:
-                raise RunError(
-                    f"{path} was made under other conditions", remedy="--fresh sets the old journal aside"
-                )
+                remedy = "--fresh sets the old journal aside"
+                raise RunError(f"{path} was made under other conditions", remedy=remedy)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(
-                f"line {number} of {path} is damaged ({error})",
-                remedy="sweep --repair leaves it out and computes that block again, --fresh begins anew",
-            ) from None
+            remedy = "sweep --repair leaves it out and computes that block again, --fresh begins anew"
+            raise RunError(f"line {number} of {path} is damaged ({error})", remedy=remedy) from None
 
 
 class Journal:
@@ -240,9 +234,7 @@ def set_aside(journal: Path) -> None:
 
 def repair(folder: Path) -> list[str]:
     """Leave broken lines out of every file, keeping the old as `NAME.jsonl.damaged` (`.damaged.1`, …); says so.
-
-    A file whose first line is broken is set aside whole, since nobody can tell what its scores belong to.
-    """
+    One whose first line is broken is set aside whole, since nobody can tell what its scores belong to."""
     sentences = []
     for path in journal_files(folder):
         with faults(f"cannot repair {path}"):
@@ -276,15 +268,13 @@ class JournalTail:
     def look(self) -> Iterator[Block | None]:
         """New blocks; None where a writer found that replays cannot be trusted. Raises as `read_blocks` does."""
         for path in journal_files(self._folder):
-            if path != self._own:
-                yield from self._look_into(path)
-
-    def _look_into(self, path: Path) -> Iterator[Block | None]:
-        offset, count = self._read.get(path, (0, 0))
-        with faults(f"cannot read {path}"), open_plain(path) as file:
-            file.seek(offset)
-            new = file.read()
-        whole = new[: new.rfind(b"\n") + 1]  # a line that is still being written is left for the next look
-        lines = whole.splitlines(keepends=True)
-        self._read[path] = (offset + len(whole), count + len(lines))
-        yield from _read_lines(path, lines, self._key, first=count + 1)
+            if path == self._own:
+                continue
+            offset, count = self._read.get(path, (0, 0))
+            with faults(f"cannot read {path}"), open_plain(path) as file:
+                file.seek(offset)
+                new = file.read()
+            whole = new[: new.rfind(b"\n") + 1]  # a line that is still being written is left for the next look
+            lines = whole.splitlines(keepends=True)
+            self._read[path] = (offset + len(whole), count + len(lines))
+            yield from _read_lines(path, lines, self._key, first=count + 1)

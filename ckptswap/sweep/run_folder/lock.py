@@ -1,8 +1,7 @@
 """Who works on a run folder: one sweep at a time, also where the folder is on a network.
 
-NFS has no honest flock, so the lock is a file that its holder touches every few seconds. Whether it is still
-touched is judged by the file system's own clock. A holder on this machine is looked for among the processes, so
-that a killed sweep can be continued at once.
+NFS has no honest flock, so the lock is a file that its holder touches every few seconds, by the file system's own
+clock. A holder on this machine is looked for among the processes: a killed sweep can be continued at once.
 """
 
 from __future__ import annotations
@@ -20,20 +19,15 @@ from ckptswap.errors import RunError
 from ckptswap.sweep.run_folder.plain import LOCK, faults, read_plain
 from ckptswap.sweep.run_folder.sealed import sealed, unsealed
 
-LOCK_MOST = 10_000
-"""Bytes."""
+LOCK_MOST = 10_000  # bytes
 PID_MOST = 1 << 31
-BEAT = 5.0
-"""Seconds between two touches."""
-DEAD = 6 * BEAT
-"""Seconds without one after which a holder on another machine counts as dead."""
+BEAT = 5.0  # seconds between two touches
+DEAD = 6 * BEAT  # seconds without one after which a holder on another machine counts as dead
 
 
 class Lock:
-    """The lock of a run folder, held within the `with` block. The folder is made where it is missing.
-
-    Raises `RunError` where somebody else holds it, naming machine and process.
-    """
+    """The lock of a run folder, held within the `with` block. The folder is made where it is missing. Raises
+    `RunError` where somebody else holds it, naming machine and process."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOCK
@@ -60,9 +54,8 @@ class Lock:
     def check(self) -> None:
         """Raises `RunError` when this process was held for dead, and another has taken over."""
         if self.is_lost:
-            raise RunError(
-                f"another sweep has taken over {self.path.parent}", remedy="what was finished until then is kept"
-            )
+            remedy = "what was finished until then is kept"
+            raise RunError(f"another sweep has taken over {self.path.parent}", remedy=remedy)
 
     def _create(self) -> bool:
         """Link a finished file to the name: on NFS too, only one of several can."""
@@ -85,10 +78,8 @@ class Lock:
             who = "somebody unknown"
             if {"host", "pid"} <= holder.keys():
                 who = f"process {holder['pid']} on {str(holder['host']).split(' ')[0]}"
-            raise RunError(
-                f"{self.path.parent} is worked on by {who}",
-                remedy=f"wait for it, or use another --run (if it is gone for good, delete {self.path})",
-            )
+            remedy = f"wait for it, or use another --run (if it is gone for good, delete {self.path})"
+            raise RunError(f"{self.path.parent} is worked on by {who}", remedy=remedy)
         aside = self.path.with_name(f".{LOCK}.{self._me['token']}.dead")
         with suppress(FileNotFoundError):
             os.rename(self.path, aside)

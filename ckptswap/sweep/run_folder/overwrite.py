@@ -18,8 +18,7 @@ RESULTS = tuple(f"result.{form}" for form in FORMATS)
 _REMEMBERED = re.compile(rf"{'|'.join(map(re.escape, REMEMBERED))}|({JOURNAL}|{SPECS})(\.\d+)?")
 """Files and folders of a run that nothing else can give again. A journal that was set aside has a number."""
 _SCHEMA = b'"ckptswap.run/'
-_LOOKED_AT = 4096
-"""Bytes at a file's two ends in which it says what it is."""
+_LOOKED_AT = 4096  # bytes at a file's two ends in which it says what it is
 _ABOVE = rb"(?:(?:[^#|\n][^\n]{0,400})?\n){0,8}"
 """Lines above a table in Markdown: paths, sums. No heading: a person's document may hold a table of ours."""
 _EXPORT = re.compile(
@@ -38,15 +37,12 @@ def refuse_precious(path: str | os.PathLike[str], *, force: bool = False) -> Non
     """Raises `FileError` where a result would replace a checkpoint, or what a sweep remembers in its folder; and
     unless `force` says so, whatever else is not a result.
 
-    >>> import numpy as np, tempfile
-    >>> from ckptswap.checkpoint import Checkpoint
-    >>> from ckptswap.formats import write_checkpoint
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> out = write_checkpoint(Checkpoint.from_arrays({"w": np.ones(2)}), folder / "a.safetensors")
-    >>> refuse_precious(folder / "result.html")
-    >>> refuse_precious(out)  # doctest: +ELLIPSIS
+    >>> import tempfile
+    >>> mine = Path(tempfile.mkdtemp(), "notes.txt")
+    >>> _ = mine.write_text("mine")
+    >>> refuse_precious(mine)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    ckptswap.errors.FileError: .../a.safetensors is a checkpoint: write the result elsewhere
+    ckptswap.errors.FileError: .../notes.txt exists already, and is not known to be a result of ckptswap's: ...
     """
     if is_stream(path):
         return

@@ -1,8 +1,5 @@
-"""The files of a run folder: what they are called, and that they are plain.
-
-A folder may come from a stranger, and with it a symbolic link where a file is looked for, or a pipe: nothing in it
-leads elsewhere, nor keeps whoever reads it waiting.
-"""
+"""The files of a run folder: what they are called, and that they are plain, since a stranger's may hold symbolic
+links and pipes: nothing in it leads elsewhere, nor keeps whoever reads it waiting."""
 
 from __future__ import annotations
 
@@ -19,12 +16,9 @@ from ckptswap.errors import RunError
 PLAN = "plan.json"
 SAMPLES = "samples.json"
 LOCK = "lock"
-JOURNAL = "journal"
-"""A folder: a file for each writer."""
-SPECS = "orders"
-"""A folder: what workers are told to do."""
-STATE = "state.json"
-"""Of earlier versions."""
+JOURNAL = "journal"  # a folder: a file for each writer
+SPECS = "orders"  # a folder: what workers are told to do
+STATE = "state.json"  # of earlier versions
 FORMATS = ("json", "csv", "md", "html")
 
 FILE_MOST = 4 << 30
@@ -52,16 +46,13 @@ def open_plain(path: Path, mode: str = "rb", flags: int = os.O_RDONLY) -> Binary
 
 
 def open_to_append(path: Path) -> BinaryIO:
-    """Open a plain file to be written to at its end, unbuffered; it has no other name, in another folder.
-
-    Raises as `read_plain`.
-    """
+    """Open a plain file to be written to at its end, unbuffered; it has no other name, in another folder. Raises
+    as `read_plain`."""
     file = open_plain(path, "ab", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     if os.fstat(file.fileno()).st_nlink > 1:
         file.close()
-        raise RunError(
-            f"{path} has a second name elsewhere (a hard link)", remedy="copy it, and put the copy there"
-        )
+        remedy = "copy it, and put the copy there"
+        raise RunError(f"{path} has a second name elsewhere (a hard link)", remedy=remedy)
     return file
 
 
@@ -72,9 +63,8 @@ def refuse_odd(path: Path, *, folder: bool = False) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     if stat.S_ISLNK(mode):
-        raise RunError(
-            f"{path} is a symbolic link", remedy="a run keeps its own files: put what it points to there"
-        )
+        remedy = "a run keeps its own files: put what it points to there"
+        raise RunError(f"{path} is a symbolic link", remedy=remedy)
     if not (stat.S_ISDIR if folder else stat.S_ISREG)(mode):
         what = "folder" if folder else "file"
         raise RunError(f"{path} is not a plain {what}", remedy="take it away, or use another run folder")

@@ -1,7 +1,5 @@
-"""What `plan.json` says, as typed data. A sound checksum says that nothing has changed since, not who wrote it:
-each part is held against its type, and the parts and the journal's blocks against each other, so that whatever
-reads them needs no care of its own.
-"""
+"""What `plan.json` says, as typed data. A sound checksum does not say who wrote it: each part is held against its
+type, and the parts and the journal's blocks against each other."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The samples that a sweep's worst cells hit most, as pure data: scores, and small pictures as data URIs.
-
-Kept beside the journal, so that a report can show them without model or data (`worst_samples` draws them).
-"""
+"""The samples that a sweep's worst cells hit most, as pure data, which a report shows without model or data."""
 
 from __future__ import annotations
 
@@ -50,10 +47,8 @@ def samples_json(samples: Samples, key: str) -> dict[str, Any]:
 
 
 def parsed_samples(content: Mapping[str, Any]) -> tuple[Samples, str] | None:
-    """Samples and key of what `samples_json` gave, None for a file of another version.
-
-    Raises `ValueError` for anything else.
-    """
+    """Samples and key of what `samples_json` gave, None for a file of another version. Raises `ValueError` for
+    anything else."""
     if "schema" not in content:
         raise ValueError("its part 'schema' is missing")
     if content["schema"] != SCHEMA:

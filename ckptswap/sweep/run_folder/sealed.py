@@ -1,9 +1,8 @@
 """What a run remembers beside its journal: JSON whose first line has a checksum of every byte that follows.
 
 `plan.json` also bears the mark of the user whose command wrote it, without which nothing that it names is run or
-read. It is a mark on what the file says, not on where it lies: a folder may be copied and moved. It takes a secret
-of the user's, made once (`$XDG_STATE_HOME/ckptswap/secret`, default `~/.local/state/…`), which nobody else can
-read. Where there can be none, every run folder is a stranger's.
+read. It takes a secret of the user's, made once (`$XDG_STATE_HOME/ckptswap/secret`, default `~/.local/state/…`),
+which nobody else can read. Where there can be none, every run folder is a stranger's.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-SIZE = 32
-"""Bytes of a secret."""
+SIZE = 32  # bytes of a secret
 _HEAD = re.compile(rb'\{"sha256": "([0-9a-f]{64})", "mark": (null|"[0-9a-f]{64}"),\n')
 
 

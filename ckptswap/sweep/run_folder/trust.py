@@ -1,7 +1,7 @@
 """Whose word a run folder is: what it names is run and read only where this user's own command made it.
 
-A stranger's folder gives numbers. Its checkpoints, and the code and files of its task, must be named again; what
-remains of it is how these are to be used: batch size, limit, and what else is neither file nor code.
+Of a stranger's the checkpoints, and the code and files of the task, must be named again; what remains is how these
+are to be used: batch size, limit, and what else is neither file nor code.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.spec import SweepSource
 from ckptswap.task.spec import TaskSpec
 
-LONGEST = 200
-"""Letters of a name in a sentence."""
+LONGEST = 200  # letters of a name in a sentence
 _NAMING = ("model", "model_args", "data", "data_args", "metrics", "group")
 """The keys of a task that may name code or files."""
 _BOUNDED = ("model", "model_args")
@@ -103,7 +102,6 @@ def _as_flag(value: Any) -> str:
 
 
 def _flags(source: SweepSource) -> Iterator[tuple[str, str]]:
-    """What a folder names, as flags and their values."""
     for donor in source.donors:
         yield "--from", _as_flag(donor.path)
     yield "--recipient", _as_flag(source.recipient.path)

@@ -140,7 +140,7 @@ def _config(form: type, args: Mapping[str, Any]) -> Any:
     config = form.from_dict(_without_choices(args))  # type: ignore[attr-defined]
     for part in (config, *(getattr(config, key, None) for key in config.sub_configs)):
         if part is not None and hasattr(part, "use_cache"):
-            part.use_cache = False  # what was computed for earlier words is of no use here
+            part.use_cache = True  # without, decoders look whether the positions are of several texts
     return config
 
 

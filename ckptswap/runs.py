@@ -1,0 +1,217 @@
+"""Sweeps and trainings as functions: the half of `ckptswap.api` that works in folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ckptswap import lazy
+from ckptswap.errors import UsageError
+from ckptswap.formats.atomic import put
+from ckptswap.given import Given, Path_, Patterns, args_of, listed
+from ckptswap.lab.trainspec import TrainSpec
+from ckptswap.messages import listener
+from ckptswap.sweep.run_folder.overwrite import refuse_precious
+
+if TYPE_CHECKING:
+    from ckptswap.lab.demo import Demo
+    from ckptswap.lab.reporting import Reproduced
+    from ckptswap.lab.train import TrainResult
+    from ckptswap.report.charts import Picture
+    from ckptswap.sweep.agreement import Agreement
+    from ckptswap.sweep.result import SweepResult
+    from ckptswap.sweep.select import Choice
+
+REPRODUCE_JOBS = 2  # networks of `reproduce` that are at work at once, unless told
+
+
+def sweep(donor: Given | Sequence[Given], recipient: Given, *, claims: bool = False, **how: Any) -> SweepResult:
+    """Swap each part of the selection in, one at a time, score the network, and rank what breaks it.
+
+    A donor may be one of the words of `ckptswap.sweep.donors` (`zeros`, `init:SEED`, …). `how` are the flags of
+    the command as keywords (`ckptswap.sweeping.keywords`): what is swapped (`by`, `mode`, `alpha`, …; `only`,
+    `exclude`, `layers`, `kind`; `map`, `map_file`, `strip_prefix`), how far (`top`, `budget`, `screen`,
+    `tolerance`, …) and where (`executor`, `jobs`, …) it is run, the folder that remembers scores (`run`, default
+    `runs/KEY`), from which the same call continues, and the task, as in `evaluate`. With `claims` the paper's
+    claims are judged on it. Leaves in the folder what the command leaves. Raises `UsageError` for a keyword that
+    does not exist or a value that makes no sense, and what `ckptswap.sweep.runner.Sweep.run` raises.
+    """
+    return lazy.sweeping.swept(lazy.sweeping.asked(donor, recipient, **how), claims=claims)
+
+
+def sweep_both(
+    donor: Given,
+    recipient: Given,
+    *,
+    back_metric: Patterns,
+    back_target: str | None = None,
+    claims: bool = False,
+    **how: Any,
+) -> dict[str, SweepResult]:
+    """The sweep (`forth`), and the one from the recipient to the donor on the donor's task (`back`).
+
+    Of what the other way predicts (`back_target`) the default is the other of masks and input. Raises as `sweep`
+    does, and where there are several donors or a tolerance.
+    """
+    ways = lazy.sweeping.both_ways(lazy.sweeping.asked(donor, recipient, **how), back_metric, back_target)
+    return {way: lazy.sweeping.swept(asked, claims=claims) for way, asked in ways.items()}
+
+
+def report(
+    run: Path_,
+    *,
+    metric: str | None = None,
+    tolerance: float | None = None,
+    claims: bool = False,
+    page: Path_ | None = None,
+) -> SweepResult:
+    """A run's table again, from its folder alone; with `claims` the paper's claims are judged on it.
+
+    `page` is where to write the HTML report as well. Raises `RunError` for a folder that is no run, or is damaged,
+    `MetricError` for a metric that it does not hold, `UsageError` for a tolerance that is no number or below 0,
+    `FileError` for a page that would replace a checkpoint or what the run remembers.
+    """
+    if page is not None:
+        refuse_precious(page)
+    analysis = lazy.analysis.load_analysis(Path(run), metric, tolerance)
+    result = lazy.findings.judge(analysis) if claims else analysis.result
+    if page is not None:
+        put(lazy.html.sweep_html(result, lazy.html.about(os.fspath(run))).encode(), page)
+    return result
+
+
+def compare(runs: Sequence[Path_], *, metric: str | None = None, tolerance: float | None = None) -> Agreement:
+    """Runs side by side: which cells differ, and how alike their rankings are. Raises as `report` does, and
+    `UsageError` for runs that cannot be compared."""
+    load = lazy.analysis.load_result
+    return lazy.agreement.agreement({os.fspath(run): load(run, metric, tolerance) for run in runs})
+
+
+def plot(
+    run: Path_,
+    out: Path_,
+    *,
+    kind: Literal["heatmap", "bars", "depth", "scatter"] = "heatmap",
+    metric: str | None = None,
+    tolerance: float | None = None,
+    force: bool = False,
+) -> Path:
+    """Draw what a sweep found, as png, svg or pdf by the ending of `out`. Needs the extra 'plot'.
+
+    Raises `UsageError` for another ending, for a run of several donors, and where there is nothing of that `kind`;
+    `FileError` for a file that is no such picture, unless `force`; and what `report` raises.
+    """
+    form = lazy.figures.form_of(os.fspath(out))
+    refuse_precious(out, force=force)
+    result = report(run, metric=metric, tolerance=tolerance)
+    if len(result.donors) > 1:
+        raise UsageError(f"{run} has several donors", remedy="draw the run of one: sweep with one --from")
+    charts = lazy.charts
+    draws: dict[str, Callable[[SweepResult], Picture]] = {
+        "heatmap": charts.heat,
+        "bars": charts.bars,
+        "depth": charts.depth,
+        "scatter": charts.scatter,
+    }
+    picture = draws[kind](result)
+    if charts.is_empty(picture):
+        remedy = "sweep with --by layer,kind, or choose another --kind"
+        raise UsageError(f"{run} has nothing for a {kind}", remedy=remedy)
+    put(lazy.figures.draw([picture], form), out)
+    return Path(out)
+
+
+def select(
+    run: Path_, *, tolerance: float | None = None, donor: Patterns = (), recipient: str | None = None, **task: Any
+) -> Choice:
+    """Find the largest set of a sweep's cells that the donor can replace together.
+
+    Of a folder that this user's own command made, everything is taken up again. A stranger's may name any code and
+    any file: what it says is named again by `donor`, `recipient`, and `model`, `model_args`, `data`, `data_args`,
+    `metric` and `group`. Raises what `ckptswap.sweep.select.select` raises.
+    """
+    named = lazy.trust.NamedAgain(listed(donor), recipient, task) or None
+    with listener().progress("selecting", unit=" cells") as progress:
+        return lazy.select.select(run, tolerance=tolerance, progress=progress, named=named)
+
+
+def train(
+    task: Literal["segment", "reconstruct"],
+    out: Path_,
+    *,
+    init_from: Path_ | None = None,
+    save_init: Path_ | None = None,
+    force: bool = False,
+    **how: Any,
+) -> TrainResult:
+    """Train a network to segment, or to reconstruct its input, and write its checkpoint to `out`.
+
+    `init_from` is a checkpoint to start from, `save_init` where to keep the network as it was before the first
+    step; `how` are the fields of `ckptswap.lab.trainspec.TrainSpec`. Raises as `ckptswap.lab.train.train` does.
+    """
+    for name in {"model_args", "data_args"} & how.keys():
+        how[name] = args_of(how[name])
+    if "freeze" in how:
+        how["freeze"] = tuple(kind for text in listed(how["freeze"]) for kind in text.split(","))
+    spec = TrainSpec(task, **how)
+    first, start = (None if path is None else Path(path) for path in (init_from, save_init))
+    with listener().progress(f"train {task}", unit=" steps") as tell:
+
+        def progress(step: int, loss: float) -> None:
+            tell(step, spec.steps, f"loss {loss:.4f}")
+
+        return lazy.train.train(spec, Path(out), init_from=first, save_init=start, progress=progress, force=force)
+
+
+def demo(folder: Path_ = "ckptswap-demo", *, command: str | None = None) -> Demo:
+    """Train a U-Net to segment and one to reconstruct brain MRI, swap every part, rank what breaks, judge claims.
+
+    Everything is left in the folder; the same call continues. Raises what `ckptswap.lab.demo.demo` raises.
+    """
+    begun: dict[str, Any] = {}
+    with ExitStack() as stack:
+
+        def tell(stage: str, done: int, total: int, remark: str) -> None:
+            if stage not in begun:
+                stack.close()  # the stage before has ended
+                listener().say(f"{len(begun) + 1}/3 {stage}")
+                begun[stage] = stack.enter_context(listener().progress(stage))
+            begun[stage](done, total, remark)
+
+        made = lazy.demo.demo(Path(folder), tell, command=command)
+    lazy.sweeping.leave(made.result, lazy.folder.RunFolder(made.folder / lazy.demo.RUN))
+    return made
+
+
+def reproduce(
+    run: Path_,
+    *,
+    full: bool = False,
+    data: str | None = None,
+    executor: str | None = None,
+    jobs: int = REPRODUCE_JOBS,
+    slurm: Patterns | Mapping[str, Any] = None,
+    ray_address: str | None = None,
+) -> Reproduced:
+    """Train networks for segmentation and auto-encoding, swap every part of every pair, judge the paper's claims.
+
+    `jobs` networks are at work at once, one thread each; `executor`, `slurm` and `ray_address` are as in `sweep`.
+    Leaves the report in the folder; the same call continues. Raises as `ckptswap.lab.reproduce.reproduce` does.
+    """
+    where = {"executor": executor, "jobs": jobs, "slurm": slurm, "ray_address": ray_address}
+    workers = lazy.sweeping.options_of({name: value for name, value in where.items() if value is not None})
+    planned = lazy.reporting.plan(Path(run), is_full=full, data=data)
+    listener().say(planned.told(jobs))
+    with listener().stopping() as stop, listener().progress("reproduce", unit=" s") as tell:
+        outcome = lazy.reproduce.reproduce(
+            planned.experiment,
+            planned.folder,
+            workers=workers,
+            known=planned.cost,
+            progress=lambda done, total, what: tell(round(done), round(total), what),
+            stop=stop,
+        )
+    return lazy.reporting.leave_report(planned, outcome, listener().say)
