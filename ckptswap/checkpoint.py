@@ -20,7 +20,7 @@ import numpy as np
 
 from ckptswap import dtypes
 from ckptswap.errors import FormatError, MismatchError, listing, near
-from ckptswap.naming import classify, is_counter
+from ckptswap.naming import blocks_of, classify, is_counter, quantised
 from ckptswap.sources import (
     CHUNK,
     BlendSource,
@@ -61,6 +61,7 @@ class Entry(Tensor):
 
     layer: str
     kind: str
+    block: str | None = None
 
     @property
     def numel(self) -> int:
@@ -94,8 +95,10 @@ def _entries(tensors: Iterable[Tensor], path: str) -> dict[str, Entry]:
     if len(longest) > NAME_MOST:
         fault = f"{path} has a tensor whose name takes {len(longest):,} letters, beginning {longest[:40]!r}"
         raise FormatError(fault, remedy=f"{NAME_MOST:,} is the most")
-    places = classify({name: tensor.shape for name, tensor in by_name.items()})
-    return {name: Entry(name, tensor.shape, tensor.dtype, tensor.source, *places[name])
+    shapes = {name: tensor.shape for name, tensor in by_name.items()}
+    places = classify(shapes)
+    blocks = blocks_of({name: layer for name, (layer, _) in places.items()}, shapes)
+    return {name: Entry(name, tensor.shape, tensor.dtype, tensor.source, *places[name], blocks[places[name][0]])
             for name, tensor in by_name.items()}  # fmt: skip
 
 
@@ -168,6 +171,8 @@ class Checkpoint(Mapping[str, Entry]):
         self._entries = _entries(tensors, self.path)
         for name in ("notes", "sources", "checksums", "beside", "stale"):
             setattr(self, name, tuple(getattr(self, name)))
+        if parts := quantised(self._entries):
+            self.ties = self.ties.joined(Ties.of_parts(parts))
 
     # A mapping's own equality would call checkpoints equal whose values were never compared.
     __eq__ = object.__eq__

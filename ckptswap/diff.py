@@ -65,6 +65,7 @@ class TensorDiff:
     numel: int | None
     distance: Distance | None = field(default=None, repr=False)
     tensors: int = 1
+    block: str | None = None
 
     @property
     def changed(self) -> int | None:
@@ -101,7 +102,8 @@ class Diff:
         return replace(self, rows=tuple(rows))
 
     def grouped(self, by: Sequence[str]) -> Diff:
-        """The rows pooled by layer, by kind, or by both; a group has one row for each status in it."""
+        """The rows pooled by layer, block or kind, or by one of these and kind; a group has one row for each
+        status in it. What is in no block goes by its layer."""
         return replace(self, rows=tuple(_pool_rows(self.rows, by)))
 
 
@@ -185,7 +187,8 @@ def _structure(name: str, a: Checkpoint, b: Checkpoint, unread: Entry | None) ->
     shape_a, dtype_a = (ours.shape, ours.dtype) if ours else (None, None)
     shape_b, dtype_b = (theirs.shape, theirs.dtype) if theirs else (None, None)
     numel = None if unread else known.numel
-    return TensorDiff(name, known.layer, known.kind, status, shape_a, shape_b, dtype_a, dtype_b, numel)
+    sides_of = (status, shape_a, shape_b, dtype_a, dtype_b, numel)
+    return TensorDiff(name, known.layer, known.kind, *sides_of, block=known.block)
 
 
 def _is_comparable(row: TensorDiff) -> bool:
@@ -305,22 +308,24 @@ def _mapping(threads: int | None, blocks: Sequence[_Block]) -> Iterator[Map]:
 
 
 def _pool_rows(rows: Iterable[TensorDiff], by: Sequence[str]) -> Iterator[TensorDiff]:
-    unknown = [way for way in by if way not in ("layer", "kind")]
+    unknown = [way for way in by if way not in ("layer", "kind", "block")]
     if unknown or not by:
         fault = f"cannot group by {', '.join(unknown) or 'nothing'}"
-        raise SelectionError(fault, remedy="use layer, kind or both")
+        raise SelectionError(fault, remedy="use layer, block or kind, or one of these and kind")
     groups: dict[tuple, list[TensorDiff]] = {}
     for row in rows:
-        key = (row.layer if "layer" in by else None, row.kind if "kind" in by else None, row.status)
-        groups.setdefault(key, []).append(row)
-    for (layer, kind, status), members in groups.items():
+        block = row.block if "block" in by else None
+        layer = row.layer if "layer" in by or ("block" in by and block is None) else None
+        groups.setdefault((layer, block, row.kind if "kind" in by else None, row.status), []).append(row)
+    for (layer, block, kind, status), members in groups.items():
         distances_of = [member.distance for member in members if member.distance]
         numels = [member.numel for member in members if member.numel is not None]
         # Unknown of a group is what is unknown of one member.
         distance = _sum(distances_of) if len(distances_of) == len(members) else None
         numel = sum(numels) if len(numels) == len(members) else None
         tensors = sum(member.tensors for member in members)
-        yield TensorDiff(None, layer, kind, status, None, None, None, None, numel, distance, tensors)
+        nowhere = (None, None, None, None)
+        yield TensorDiff(None, layer, kind, status, *nowhere, numel, distance, tensors, block)
 
 
 def _sum(distances: Iterable[Distance]) -> Distance:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+from ckptswap.blocks import blocks
+from ckptswap.roles import Siblings, bare, role_of
 
 Shape = tuple[int, ...]
 
@@ -17,17 +20,49 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "bn.affine": ("bn.weight", "bn.bias"),
 }
 """Kinds that have a name together."""
+FORMER: Mapping[str, tuple[str, ...]] = {
+    "attention.in_proj_weight": ("attn.qkv.weight",),
+    "attention.in_proj_bias": ("attn.qkv.bias",),
+    **{f"attention.{part}_proj_weight": (f"attn.{part}.weight",) for part in "qkv"},
+    **{f"attention.bias_{part}": (f"attn.bias_{part}",) for part in "kv"},
+}
+"""Names that kinds once had, by which they are selected still."""
 
 _BN_ROLES = frozenset({"weight", "bias", "running_mean", "running_var", "num_batches_tracked"})
 _RNN = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l\d+(?:_reverse)?)?(_g|_v|_orig|_u)?")
-_ATTENTION = frozenset(
-    ["in_proj_weight", "in_proj_bias", "q_proj_weight", "k_proj_weight", "v_proj_weight", "bias_k", "bias_v"]
-)
+_ATTENTION = {
+    "in_proj_weight": "attn.qkv.weight", "in_proj_bias": "attn.qkv.bias", "bias_k": "attn.bias_k",
+    "bias_v": "attn.bias_v", **{f"{part}_proj_weight": f"attn.{part}.weight" for part in "qkv"},
+}  # fmt: skip
+"""What `nn.MultiheadAttention` owns itself."""
+_FUSED_EXPERTS = {
+    "gate_up_proj": "mlp.gate_up",
+    "down_proj": "mlp.down",
+    "gate_proj": "mlp.gate",
+    "up_proj": "mlp.up",
+}
+"""Parameters that hold a matrix for each expert."""
+_LORA = re.compile(r"(?:.*\.)?(?:lora_(?:embedding_)?(?:(A|down)|(B|up)|magnitude_vector))(?:\..*)?", re.DOTALL)
 # torch.nn.utils.weight_norm and spectral_norm, then their torch.nn.utils.parametrizations successors.
-_REPARAMETRISED = frozenset({"weight_g", "weight_v", "weight_orig", "weight_u"})
+_REPARAMETRISED = frozenset({"weight_g", "weight_v", "weight_orig", "weight_bar", "weight_u"})
 _PARAMETRIZATION = re.compile(r"(?:(.*)\.)?parametrizations\.([^.]+)(?:\.\d+)?\.(original[01]?|_u|_v)", re.DOTALL)
 _PARAMETRIZED_ROLE = {"original0": "_g", "original1": "_v", "original": "_orig", "_u": "_u", "_v": "_v"}
-_EMBEDDING = re.compile(r"(?:.*_)?(?:emb|embed|embeds|embedding|embeddings|embedder|embed_tokens|wte|wpe)\d*")
+_QUANTISED_PART = re.compile(
+    r"(?:(.*)\.)?(weight\.(?:absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.[^.]+|_\w+))", re.DOTALL
+)
+"""bitsandbytes' and quanto's parts of a weight, which stand below its name."""
+_QUANTISED = re.compile(
+    r"qweight|qzeros|scales|g_idx|SCB|weight_format|weight|W_q|scale|zero|(?:weight|input|_weight)_\w*(?:packed|scale|"
+    r"zero_point|shape|g_idx|qdata)\w*|weight\..+"
+)
+"""The roles of a quantised weight's parts: GPTQ, AWQ, bitsandbytes, compressed-tensors, HQQ, torchao, fp8."""
+_MARKS = re.compile(r"qweight|SCB|weight_format|W_q|weight_packed|weight_scale\w*|_weight_qdata|weight\..+")
+"""The roles of which one tells that a module is quantised."""
+_EMBEDDING = re.compile(
+    r"(?:.*_)?(?:emb|embed|embeds|embedding|embeddings|embedder|embed_tokens|embed_positions|embed_in|wte|wpe)\d*"
+    r"|tok|tokens?|vocab|shared|(?:.*_)?relative_attention_bias"
+)
+_PRELU = re.compile(r"(?:.*_)?(?:p_?relu|l?relu|act|activation|nonlin)_?\d*")
 _DIGITS = re.compile(r"([0-9]+)")
 
 
@@ -53,6 +88,8 @@ def split_name(name: str) -> tuple[str, str]:
     if parametrized := _PARAMETRIZATION.fullmatch(name):
         layer, tensor, part = parametrized.groups()
         return layer or "", tensor + _PARAMETRIZED_ROLE[part]
+    if part := _QUANTISED_PART.fullmatch(name):
+        return part[1] or "", part[2]
     layer, _, role = name.rpartition(".")
     return layer, role
 
@@ -66,6 +103,20 @@ def is_counter(name: str) -> bool:
     return split_name(name)[1] == "num_batches_tracked"
 
 
+def coarse(kind: str) -> str:
+    """The kind that says less, which a tensor has too: of attention's, an MLP's and the head's layers, linear's.
+
+    >>> coarse("attn.q.weight"), coarse("conv.bias")
+    ('linear.weight', 'conv.bias')
+    """
+    family, _, role = kind.rpartition(".")
+    if family.startswith(("attn.", "mlp.")) or family == "head":
+        return f"linear.{role}"
+    return {"spectral_u": f"{family}.weight_u", "spectral_v": f"{family}.weight_v"}.get(
+        role, f"norm.{role}" if family == "prelu" else f"conv.{role}" if family == "bilinear" else kind
+    )
+
+
 def classify(shapes: Mapping[str, Shape]) -> dict[str, tuple[str, str]]:
     """Layer and kind of every tensor, from names and shapes (Source: torch.nn's own naming of parameters).
 
@@ -76,32 +127,104 @@ def classify(shapes: Mapping[str, Shape]) -> dict[str, tuple[str, str]]:
     places = {name: split_name(name) for name in shapes}
     for name, (layer, role) in places.items():
         modules[layer][role] = shapes[name]
-    families = {layer: _family(layer, roles) for layer, roles in modules.items()}
-    return {name: (layer, _kind(role, families[layer])) for name, (layer, role) in places.items()}
+    siblings = Siblings(modules)
+    families = {layer: _family(layer, modules, siblings) for layer in modules}
+    return {
+        name: (layer, _kind(name, role, modules[layer], families[layer])) for name, (layer, role) in places.items()
+    }
 
 
-def _kind(role: str, family: str | None) -> str:
+def blocks_of(layers: Mapping[str, str], shapes: Mapping[str, Shape]) -> dict[str, str | None]:
+    """The block of every layer, None for one that is in none; from the layers and shapes of tensors by name.
+
+    >>> names = [f"h.{at}.conv{part}.weight" for at in (0, 1) for part in (1, 2)]
+    >>> blocks_of({name: split_name(name)[0] for name in names}, dict.fromkeys(names, (4, 3, 3, 3)))["h.1.conv2"]
+    'h.1'
+    """
+    has_matrix: dict[str, bool] = {}
+    for name, layer in layers.items():
+        has_matrix[layer] = has_matrix.get(layer, False) or len(shapes[name]) > 1
+    return blocks(has_matrix)
+
+
+def quantised(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """The tensors that are one weight together, of each module that is quantised: its values say nothing without
+    their scales and zero points.
+
+    >>> quantised(["q.qweight", "q.qzeros", "q.scales", "q.bias", "fc.weight"])
+    [('q.qweight', 'q.qzeros', 'q.scales')]
+    """
+    modules: dict[str, dict[str, str]] = defaultdict(dict)
+    for name in names:
+        layer, role = split_name(name)
+        if _QUANTISED.fullmatch(role):
+            modules[layer][role] = name
+    marked = (parts for parts in modules.values() if len(parts) > 1 and any(map(_MARKS.fullmatch, parts)))
+    return [tuple(parts.values()) for parts in marked]
+
+
+def _kind(name: str, role: str, roles: Mapping[str, Shape], family: str | None) -> str:
+    if lora := _LORA.fullmatch(name):
+        return "lora.a" if lora[1] else "lora.b" if lora[2] else "lora.magnitude"
     if rnn := _RNN.fullmatch(role):
         return f"rnn.{rnn[1]}{rnn[2] or ''}"
     if role in _ATTENTION:
-        return f"attention.{role}"
+        return _ATTENTION[role]
+    if role in _FUSED_EXPERTS and len(roles[role]) == 3:
+        return f"{_FUSED_EXPERTS[role]}.weight"
     if family == "bn" and role in _BN_ROLES:
         return f"bn.{role}"
+    if family and role in ("weight_u", "weight_v") and "weight_u" in roles:
+        return f"{family}.spectral_{role[-1]}"
     if family and (role in ("weight", "bias") or role in _REPARAMETRISED):
         return f"{family}.{role}"
+    if family and _is_quantised(roles) and _QUANTISED.fullmatch(role):
+        return f"{family}.weight"
     return f"other.{role}"
 
 
-def _family(layer: str, roles: Mapping[str, Shape]) -> str | None:
-    """bn, conv, linear, embedding or norm; None for a module whose weight says nothing."""
+def _is_quantised(roles: Iterable[str]) -> bool:
+    return any(map(_MARKS.fullmatch, roles))
+
+
+def _family(layer: str, modules: Mapping[str, Mapping[str, Shape]], siblings: Siblings) -> str | None:
+    """bn, conv, linear or what a linear layer is for, embedding, norm; None where the weight says nothing."""
+    roles = modules[layer]
     if "running_mean" in roles or "running_var" in roles:
         return "bn"
-    weight = roles.get("weight", roles.get("weight_orig", roles.get("weight_v")))
+    if _is_quantised(roles):
+        return role_of(layer, siblings, has_bias="bias" in roles) or "linear"
+    weight = next(
+        (roles[role] for role in ("weight", "weight_orig", "weight_bar", "weight_v") if role in roles), None
+    )
     if weight is None:
         return None
+    own = bare(layer).rpartition(".")[2].lower()
     if len(weight) == 1 or roles.get("bias") == weight:
-        return "norm"  # LayerNorm over several dimensions has a bias of the same; elsewhere a bias has one
+        # LayerNorm over several dimensions has a bias of the same shape; elsewhere a bias has one dimension.
+        return "prelu" if _is_prelu(layer, own, modules) else "norm"
     if len(weight) == 2:  # an embedding has no bias; a Linear that is called 'time_embed' usually has one
-        is_embedding = "bias" not in roles and _EMBEDDING.fullmatch(layer.rpartition(".")[2].lower())
-        return "embedding" if is_embedding else "linear"
+        if "bias" not in roles and _EMBEDDING.fullmatch(own):
+            return "embedding"
+        if own == "out_proj" and not modules.get(layer.rpartition(".")[0], {}).keys().isdisjoint(_ATTENTION):
+            return "attn.o"  # of nn.MultiheadAttention, whatever that is called
+        return role_of(layer, siblings, has_bias="bias" in roles) or "linear"
+    if len(weight) == 3 and "bilinear" in own:
+        return "bilinear"
     return "conv" if 3 <= len(weight) <= 5 else None
+
+
+def _is_prelu(layer: str, own: str, modules: Mapping[str, Mapping[str, Shape]]) -> bool:
+    """Whether slopes rather than a norm's scales: they have no bias, and a name of their own, or there is but one,
+    or they come right behind a convolution or batch norm in a row of modules."""
+    roles = modules[layer]
+    if "bias" in roles or "weight" not in roles:
+        return False
+    if _PRELU.fullmatch(own) or roles["weight"] == (1,):
+        return True
+    if not (own.isdecimal() and len(own) < 5 and int(own)):
+        return False
+    before = modules.get(f"{layer[: -len(own)]}{int(own) - 1}", {})
+    wide = before.get("running_mean", before.get("weight", ()))
+    is_conv_or_bn = "running_mean" in before or len(wide) > 2
+    return is_conv_or_bn and wide[:1] == roles["weight"]

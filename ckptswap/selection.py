@@ -15,16 +15,20 @@ from itertools import accumulate, chain
 
 from ckptswap.checkpoint import Checkpoint, Entry
 from ckptswap.errors import SelectionError, listing, near
-from ckptswap.naming import ALIASES, natural_key
-from ckptswap.patterns import begins_path, glob
+from ckptswap.naming import ALIASES, FORMER, coarse, natural_key
+from ckptswap.patterns import Expression, begins_path, glob
 from ckptswap.shell import joined
 
 Words = Sequence[str]
 Test = Callable[[Entry], bool]
 BY_NAME = ("only", "exclude")
 """Flags whose `=NAME` means one tensor or kind."""
-WAYS = ("layer", "kind", "tensor", "all")
+WAYS = ("layer", "kind", "tensor", "all", "block", "depth:N", "re:PATTERN")
 """What a selection can be split by."""
+PLACES = ("layer", "block", "depth", "re")
+"""Those by which a part has one place; more than one would name it twice."""
+REST = "(rest)"
+"""The part of what an expression does not match."""
 HINTS_MOST = 10
 """Values for which near names are looked for: among thousands of names that takes long."""
 DEPTH_MOST = 64
@@ -33,11 +37,16 @@ DEPTH_MOST = 64
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a split. `layer` or `kind` is None where the split does not go by it."""
+    """One part of a split. `layer` or `kind` is None where the split does not go by it.
+
+    Of a whole block `layer` is None; of what is in no block it is its layer. Split by depth or an expression, it
+    is the path up to that depth, or what the expression's groups matched.
+    """
 
     layer: str | None
     kind: str | None
     names: tuple[str, ...]
+    block: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,7 @@ class Selection:
         """
         entries = [entry for checkpoint in checkpoints for entry in checkpoint.values()]
         where = " or ".join(dict.fromkeys(checkpoint.path for checkpoint in checkpoints))
-        known = {entry.name for entry in entries} | {entry.kind for entry in entries}
+        known = {entry.name for entry in entries} | _kinds(entries)
         missed: list[Unmatched] = []
         for flag, _, tests in self._tests:
             for value, test in zip(getattr(self, flag), tests, strict=True):
@@ -115,23 +124,21 @@ class Selection:
         return missed
 
     def split(self, checkpoint: Checkpoint, by: Sequence[str]) -> list[Part]:
-        """The selection in disjoint parts: by layer, by kind, by both, tensor by tensor, or all in one.
+        """The selection in disjoint parts: by layer, block or kind, or one of these and kind, tensor by tensor,
+        all in one, by the first segments of layers (`depth:N`), or by what an expression's groups match in names
+        (`re:PATTERN`).
 
         Names of one tensor, and of tensors that share bytes, are in one part: that of the first of them, in the
         order of the model where it is known, else of the file.
         """
-        unknown = ", ".join(way for way in by if way not in WAYS)
-        if unknown or not by:
-            raise SelectionError(f"cannot split by {unknown or 'nothing'}", remedy=f"use {', '.join(WAYS)}")
-        if "all" in by and len(set(by)) > 1:
-            raise SelectionError(f"cannot split by {', '.join(by)}", remedy="'all' is one part, and stands alone")
-        parts: dict[tuple[str | None, str | None, str | None], list[str]] = defaultdict(list)
+        place_of, single = _place_of(by), "tensor" in by
+        parts: dict[tuple[str | None, str | None, str | None, str | None], list[str]] = defaultdict(list)
         for entry in self.pick(checkpoint):
-            first, single = checkpoint[checkpoint.ties.group(entry.name)[0]], "tensor" in by
-            layer = first.layer if single or "layer" in by else None
+            first = checkpoint[checkpoint.ties.group(entry.name)[0]]
+            layer, block = (first.layer, first.block) if single else place_of(first)
             kind = first.kind if single or "kind" in by else None
-            parts[layer, kind, first.name if single else None].append(entry.name)
-        return [Part(layer, kind, tuple(names)) for (layer, kind, _), names in parts.items()]
+            parts[layer, block, kind, first.name if single else None].append(entry.name)
+        return [Part(layer, kind, tuple(names), block) for (layer, block, kind, _), names in parts.items()]
 
     def flags(self) -> list[str]:
         """The flags that parse to this selection, one word each."""
@@ -175,6 +182,51 @@ class Selection:
         return f"{where} matches {self}: each flag matches something, but no tensor matches them all"
 
 
+Place = tuple[str | None, str | None]
+"""A part's layer and block."""
+
+
+def _place_of(by: Sequence[str]) -> Callable[[Entry], Place]:
+    """Where an entry's part is, for a way of splitting. Raises `SelectionError` for one that does not exist, names
+    two places, or goes by a depth of none."""
+    words = [way.partition(":")[0] for way in by]
+    known = {way.partition(":")[0]: ":" in way for way in WAYS}
+    unknown = [way for way, word in zip(by, words, strict=True) if known.get(word) is not (":" in way)]
+    if unknown or not by:
+        ways = f"use {', '.join(WAYS)}"
+        raise SelectionError(f"cannot split by {', '.join(unknown) or 'nothing'}", remedy=ways)
+    if "all" in by and len(set(by)) > 1:
+        raise SelectionError(f"cannot split by {', '.join(by)}", remedy="'all' is one part, and stands alone")
+    places = [way for way, word in zip(by, words, strict=True) if word in PLACES]
+    if len(set(places)) > 1:
+        raise SelectionError(f"cannot split by {', '.join(by)}", remedy=f"{' and '.join(places)} are two tables")
+    return _reader(places[0]) if places else lambda _: (None, None)
+
+
+def _reader(way: str) -> Callable[[Entry], Place]:
+    word, _, value = way.partition(":")
+    if word == "layer":
+        return lambda entry: (entry.layer, entry.block)
+    if word == "block":  # what is in none goes by its layer: an embedding, the last norm, the head
+        return lambda entry: (entry.layer, None) if entry.block is None else (None, entry.block)
+    if word == "re":
+        expression = Expression(value, "--by re:")
+        return lambda entry: (_matched(expression, entry.name), None)
+    if not re.fullmatch("[0-9]{1,4}", value) or not int(value):
+        raise SelectionError(
+            f"cannot split by {way}", remedy="write for example depth:2, for two segments of a path"
+        )
+    return lambda entry: (".".join(entry.layer.split(".", int(value))[: int(value)]), None)
+
+
+def _matched(expression: Expression, name: str) -> str:
+    """What the expression's groups match in a name; all that it matches, where it has none."""
+    match = expression.search(name)
+    if match is None:
+        return REST
+    return " ".join(filter(None, match.groups())) or match[0] or REST
+
+
 def _split_values(values: Words) -> Iterator[str]:
     for value in values:
         for part in [value] if value.startswith("=") else value.split(","):
@@ -185,7 +237,7 @@ def _split_values(values: Words) -> Iterator[str]:
 
 def _name_test(pattern: str) -> Test:
     matches = glob(pattern)
-    return lambda entry: matches(entry.name) or matches(entry.kind)
+    return lambda entry: matches(entry.name) or matches(entry.kind) or matches(coarse(entry.kind))
 
 
 def _is_literal(flag: str, value: str) -> bool:
@@ -194,12 +246,16 @@ def _is_literal(flag: str, value: str) -> bool:
 
 def _any_test(literal: Set[str], tests: Sequence[Test]) -> Test:
     """Whether a name or kind is one of those that are literal, or a test fits."""
-    return lambda entry: entry.name in literal or entry.kind in literal or any(test(entry) for test in tests)
+    return lambda entry: (
+        entry.name in literal
+        or (bool(literal) and not literal.isdisjoint((entry.kind, coarse(entry.kind))))
+        or any(test(entry) for test in tests)
+    )
 
 
 def _kind_test(pattern: str) -> Test:
-    tests = list(map(glob, ALIASES.get(pattern, (pattern,))))
-    return lambda entry: any(matches(entry.kind) for matches in tests)
+    tests = list(map(glob, (FORMER | ALIASES).get(pattern, (pattern,))))
+    return lambda entry: any(matches(entry.kind) or matches(coarse(entry.kind)) for matches in tests)
 
 
 def _layer_test(pattern: str) -> Test:
@@ -224,8 +280,15 @@ def _segment_test(segment: str) -> Callable[[str], bool]:
     return lambda text: re.fullmatch("[0-9]{1,18}", text) is not None and low <= int(text) <= high
 
 
+def _kinds(entries: Iterable[Entry]) -> set[str]:
+    """All kinds that these have, and the coarser names of some."""
+    kinds = {entry.kind for entry in entries}
+    return kinds | set(map(coarse, kinds))
+
+
 def _known(flag: str, entries: Sequence[Entry]) -> list[str]:
-    kinds: Mapping[str, None] = dict.fromkeys(entry.kind for entry in entries)
+    own = dict.fromkeys(entry.kind for entry in entries)
+    kinds: Mapping[str, None] = own | dict.fromkeys(map(coarse, own))
     if flag == "kind":
         return [*kinds, *ALIASES, *dict.fromkeys(f"{kind.partition('.')[0]}.*" for kind in kinds)]
     if flag == "layers":  # and all above them, of which there may be very many

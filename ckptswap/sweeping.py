@@ -215,7 +215,7 @@ def _scored(sweep: Sweep, asked: Asked, judged: Callable[[Analysis], SweepResult
     worst: list[str] = []
 
     def show(cells: Sequence[tuple[Cell, float]]) -> None:
-        places = (" ".join(filter(None, (cell.layer, cell.kind))) or cell.names[0] for cell, _ in cells)
+        places = (" ".join(filter(None, (cell.place, cell.kind))) or cell.names[0] for cell, _ in cells)
         worst[:] = [f"{safe(place)} {drop:+.3f}" for place, (_, drop) in zip(places, cells, strict=True)]
         worst[:1] = [f"worst so far: {line}" for line in worst[:1]]
 

@@ -44,6 +44,14 @@ class Ties:
 
     same: tuple[Group, ...] = ()
     together: tuple[Group, ...] = ()
+    quantised: tuple[Group, ...] = ()
+    """The parts of one quantised weight each: values, scales, zero points; none means anything by itself."""
+
+    @classmethod
+    def of_parts(cls, groups: Iterable[Group]) -> Ties:
+        """Of tensors that are one quantised weight together."""
+        parts = _groups(groups)
+        return cls((), parts, parts)
 
     @classmethod
     def of(cls, extents: Mapping[str, Extent]) -> Ties:
@@ -61,7 +69,8 @@ class Ties:
         if not other or not self:
             return self or other
         same = merged([*self.same, *other.same])
-        return Ties(same, merged([*self.together, *other.together, *same]))
+        quantised = tuple(dict.fromkeys([*self.quantised, *other.quantised]))
+        return Ties(same, merged([*self.together, *other.together, *same]), quantised)
 
     def among(self, names: Collection[str]) -> Ties:
         """What is left of it among these names."""
@@ -76,7 +85,7 @@ class Ties:
         return self._changed(lambda group: group if len({name in names for name in group}) == 1 else [])
 
     def _changed(self, change: Callable[[Group], Sequence[str]]) -> Ties:
-        return Ties(_groups(map(change, self.same)), _groups(map(change, self.together)))
+        return Ties(*(_groups(map(change, groups)) for groups in (self.same, self.together, self.quantised)))
 
     def twins(self, name: str) -> Group:
         """All names of the tensor, this one included."""
@@ -104,7 +113,11 @@ class Ties:
         """What a reader should know, in one line."""
         have = "tensor has" if len(self.same) == 1 else "tensors have"
         parts = [f"{len(self.same)} {have} several names ({equal(self.same)})"] if self.same else []
-        if others := [group for group in self.together if len({self.twins(name) for name in group}) > 1]:
+        if self.quantised:
+            weights = f"{len(self.quantised)} quantised weight{'s are' if len(self.quantised) > 1 else ' is'}"
+            parts.append(f"{weights} in parts ({equal(self.quantised, ' + ')})")
+        shared = [group for group in self.together if len({self.twins(name) for name in group}) > 1]
+        if others := [group for group in shared if group not in self.quantised]:
             parts.append(f"some share part of their bytes ({equal(others, ' + ')})")
         return "; ".join(parts)
 

@@ -71,7 +71,9 @@ class Transplant:
     @cached_property
     def variant(self) -> Checkpoint:
         """The result as a checkpoint, without writing anything."""
-        return overlay(self.recipient, self.donor, (entry.name for entry in self.taken), alpha=self.alpha)
+        kept = set(self.kept)
+        names = (entry.name for entry in self.taken if entry.name not in kept)
+        return overlay(self.recipient, self.donor, names, alpha=self.alpha)
 
     @cached_property
     def moved(self) -> tuple[Entry, ...]:
@@ -129,7 +131,7 @@ def plan_transplant(
     if not taken:
         raise MismatchError(f"{donor.path} has none of the selected tensors in the shape of {recipient.path}",
                             remedy="compare them with `ckptswap diff`")  # fmt: skip
-    kept = tuple(entry.name for entry in taken if 0 < alpha < 1 and not dtypes.is_float(entry.dtype))
+    kept = tuple(_unblended(taken, recipient.ties)) if 0 < alpha < 1 else ()
     left = tuple(Misfit(name, reason) for name, reason in misfits.items())
     warnings = (*_tied(taken, recipient, chosen, guessed), *_warnings(donor, recipient, chosen, kept))
     return Transplant(donor, recipient, chosen, alpha, taken, left, kept, warnings)
@@ -284,15 +286,27 @@ def _refusal(donor: Checkpoint, recipient: Checkpoint, misfits: Mapping[str, str
     return MismatchError(f"{fault} ({listing(lines, NAMED_MOST)})", remedy=remedy)
 
 
+def _unblended(taken: Iterable[Entry], ties: Ties) -> Iterator[str]:
+    """What cannot be interpolated: integers, and all parts of a quantised weight."""
+    parts = {name for group in ties.quantised for name in group}
+    return (entry.name for entry in taken if entry.name in parts or not dtypes.is_float(entry.dtype))
+
+
 def _tied(taken: Sequence[Entry], recipient: Checkpoint, selection: Selection, guessed: Ties) -> Iterator[str]:
     """What is taken though the selection does not name it: the other names of a tensor."""
     more = {entry.name for entry in taken if entry not in selection} if recipient.ties else set()
     groups = [group for group in recipient.ties.together if not more.isdisjoint(group)]
-    for are_told, why in (
-        (False, "share their bytes in the recipient"),
-        (True, "hold equal bytes in both files, and count as one tensor"),
+    parts = [group for group in groups if group in recipient.ties.quantised]
+    guesses = [group for group in groups if guessed.group(group[0]) == group]
+    for some, why in (
+        (
+            [group for group in groups if group not in parts and group not in guesses],
+            "share their bytes in the recipient",
+        ),
+        (guesses, "hold equal bytes in both files, and count as one tensor"),
+        (parts, "are parts of one quantised weight"),
     ):
-        if some := [group for group in groups if (guessed.group(group[0]) == group) == are_told]:
+        if some:
             also = sum(name in more for group in some for name in group)
             sign = " = " if all(group in recipient.ties.same for group in some) else " + "
             yield f"{also} names are taken that were not selected, since they {why}: {equal(some, sign)}"

@@ -44,7 +44,8 @@ MODULES: list[tuple[Callable[[], nn.Module], dict[str, str]]] = [
     (lambda: nn.BatchNorm2d(4, affine=False),
      {role: f"bn.{role}" for role in ("running_mean", "running_var", "num_batches_tracked")}),
     (lambda: nn.BatchNorm2d(4, track_running_stats=False), {role: f"norm.{role}" for role in AFFINE}),
-    (lambda: nn.PReLU(), {"weight": "norm.weight"}),
+    (lambda: nn.PReLU(), {"weight": "prelu.weight"}),
+    (lambda: nn.RMSNorm(4), {"weight": "norm.weight"}),
     (lambda: old_weight_norm(nn.Conv2d(2, 3, 3)),
      {"bias": "conv.bias", "weight_g": "conv.weight_g", "weight_v": "conv.weight_v"}),
     (lambda: old_weight_norm(nn.Linear(2, 3)),
@@ -53,11 +54,11 @@ MODULES: list[tuple[Callable[[], nn.Module], dict[str, str]]] = [
      {"bias": "conv.bias", "parametrizations.weight.original0": "conv.weight_g",
       "parametrizations.weight.original1": "conv.weight_v"}),
     (lambda: nn.utils.spectral_norm(nn.Conv2d(2, 3, 3)),
-     {"bias": "conv.bias", "weight_orig": "conv.weight_orig", "weight_u": "conv.weight_u",
-      "weight_v": "conv.weight_v"}),
+     {"bias": "conv.bias", "weight_orig": "conv.weight_orig", "weight_u": "conv.spectral_u",
+      "weight_v": "conv.spectral_v"}),
     (lambda: parametrizations.spectral_norm(nn.Linear(2, 3)),
      {"bias": "linear.bias", "parametrizations.weight.original": "linear.weight_orig",
-      "parametrizations.weight.0._u": "linear.weight_u", "parametrizations.weight.0._v": "linear.weight_v"}),
+      "parametrizations.weight.0._u": "linear.spectral_u", "parametrizations.weight.0._v": "linear.spectral_v"}),
     (lambda: nn.LSTM(2, 3, 2, bidirectional=True, proj_size=2),
      {f"{role}_l{at}{way}": f"rnn.{role}" for role in ("weight_ih", "weight_hh", "weight_hr", "bias_ih", "bias_hh")
       for at in (0, 1) for way in ("", "_reverse")}),
@@ -67,12 +68,11 @@ MODULES: list[tuple[Callable[[], nn.Module], dict[str, str]]] = [
     (lambda: old_weight_norm(nn.GRU(2, 3, bias=False), "weight_hh_l0"),
      {"weight_ih_l0": "rnn.weight_ih", "weight_hh_l0_g": "rnn.weight_hh_g", "weight_hh_l0_v": "rnn.weight_hh_v"}),
     (lambda: nn.MultiheadAttention(4, 2),
-     {"in_proj_weight": "attention.in_proj_weight", "in_proj_bias": "attention.in_proj_bias",
-      "out_proj.weight": "linear.weight", "out_proj.bias": "linear.bias"}),
+     {"in_proj_weight": "attn.qkv.weight", "in_proj_bias": "attn.qkv.bias",
+      "out_proj.weight": "attn.o.weight", "out_proj.bias": "attn.o.bias"}),
     (lambda: nn.MultiheadAttention(4, 2, kdim=3, vdim=5, add_bias_kv=True, bias=False),
-     {**{role: f"attention.{role}" for role in
-         ("q_proj_weight", "k_proj_weight", "v_proj_weight", "bias_k", "bias_v")},
-      "out_proj.weight": "linear.weight"}),
+     {**{f"{part}_proj_weight": f"attn.{part}.weight" for part in "qkv"}, "bias_k": "attn.bias_k",
+      "bias_v": "attn.bias_v", "out_proj.weight": "attn.o.weight"}),
 ]  # fmt: skip
 
 

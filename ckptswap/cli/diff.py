@@ -19,7 +19,9 @@ class RowFlags:
     """Which rows, and how they stand."""
 
     stat: bool = option(False, "Headers only: names, shapes and dtypes, no values.", defaults="file")
-    by: Patterns = option(None, "Pool the rows: layer, kind, or layer,kind.", metavar="WAY", defaults="file")
+    by: Patterns = option(
+        None, "Pool the rows: layer, block, kind, layer,kind or block,kind.", metavar="WAY", defaults="file"
+    )
     sort: Literal["name", "rmse", "max_abs", "rel_l2", "changed"] = option(
         "name", "Largest first, or by name.", defaults="file"
     )

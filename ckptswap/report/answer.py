@@ -72,7 +72,7 @@ def _first(result: SweepResult, worst: Row) -> str:
     from_to = f"{result.metric} goes from {number(before)} to {number(worst.score)}"
     some = f", on {worst.samples} of {result.samples} samples" if is_partial(result, worst) else ""
     name = row_names(result.rows)[result.rows.index(worst)]
-    if result.mode == "only" and (worst.layer is None or worst.kind is None):
+    if result.mode == "only" and (worst.place is None or worst.kind is None):
         name = f"all of {name}"
     donor = result.donors[worst.donor].path if len(result.donors) > 1 else "the donor"
     deed = f"taking {taken(result.mode, name)} from {donor}"
@@ -102,7 +102,7 @@ def taken(mode: Mode, name: str) -> str:
         "all-but": f"all but {name}",
         "prefix": f"all layers up to {name}",
         "suffix": f"all layers from {name} on",
-    }[mode]
+    }.get(mode, name)
 
 
 def _are(amount: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from ckptswap.report.rows import MODES, Key, row_names, worst_cells
+from ckptswap.report.rows import Key, by_blocks, drop_or_least, mode_words, row_names, worst_cells
 from ckptswap.report.text import named, safe
 from ckptswap.sweep.result import Row, SweepResult, widest
 
@@ -72,15 +72,16 @@ MOST_LINES = 8
 
 
 def heat(result: SweepResult, waiting: Collection[Key] = ()) -> Heat:
-    """The drop of every layer × kind; layers in execution order where the run tells it. `waiting` are the cells
-    that are not scored yet.
+    """The drop of every layer × kind, or of every block × kind (`by_blocks`); layers in execution order where the
+    run tells it. `waiting` are the cells that are not scored yet.
 
     >>> rows = (Row("c", "conv.bias", (), 4, "measured", drop=0.5), Row("d", "bn.bias", (), 4, "mismatch"))
     >>> matrix = heat(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows))
     >>> matrix.values, matrix.marks
     (((None, 0.5), (None, None)), (('', ''), ('×', '')))
     """
-    cells = worst_cells(result.rows)
+    merged = by_blocks(result.rows)
+    cells = worst_cells(result.rows, merged=merged)
     places = {place for place in [*cells, *waiting] if None not in place}
     layers = result.in_order(layer for layer, _ in places if layer is not None)
     kinds = sorted({kind for _, kind in places if kind})
@@ -92,7 +93,7 @@ def heat(result: SweepResult, waiting: Collection[Key] = ()) -> Heat:
         return row.status if row else WAITING if place in waiting else ""
 
     return Heat(
-        f"{_drop_in(result)}, by layer and kind{_mode(result)}",
+        f"{_drop_in(result)}, by {'block' if merged else 'layer'} and kind{_mode(result)}",
         tuple(map(named, layers)),
         tuple(map(safe, kinds)),
         matrix(lambda row, _: row.drop if row and row.status == "measured" else None),
@@ -122,27 +123,56 @@ def scatter(result: SweepResult) -> Chart:
 def depth(result: SweepResult) -> Chart:
     """The drop along the layers in execution order, a line a kind; of several tensors at one place the worst."""
     cells = list(worst_cells(_ranked(result)).values())
-    order = result.in_order(row.layer for row in cells if row.layer is not None)
+    order = result.in_order(row.place for row in cells if row.place is not None)
     return _along(f"along the layers, in execution order{_mode(result)}", order, _by_kind(cells), result)
 
 
 def curve(result: SweepResult) -> Chart:
     """The drop as layer after layer is taken, a line a kind: for `--mode prefix` and `suffix`."""
     is_curve = result.mode in ("prefix", "suffix")
-    rows = [row for row in result.rows if is_curve and row.layer is not None and row.status == "measured"]
-    order = result.in_order(row.layer or "" for row in rows)
+    rows = [row for row in result.rows if is_curve and row.place is not None and row.status == "measured"]
+    order = result.in_order(row.place or "" for row in rows)
     if result.mode == "suffix":
         order.reverse()
     way = "up to this one" if result.mode == "prefix" else "from this one on"
     return _along(f"all layers {way} from the donor", order, _by_kind(rows, "all kinds"), result)
 
 
+def triangle(result: SweepResult) -> Heat:
+    """The drop of every run of blocks: its first block down, its last one across; of several kinds the worst.
+
+    >>> run = Row(None, None, (), 4, "measured", drop=0.5, block="h.0", last_block="h.0")
+    >>> rows = (run, replace(run, last_block="h.1"))
+    >>> triangle(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows, mode="window:1:2")).values
+    ((0.5, 0.5), (None, None))
+    """
+    runs: dict[tuple[str, str], Row] = {}
+    for row in result.rows:
+        if row.block is not None and row.last_block is not None:
+            place = row.block, row.last_block
+            runs[place] = max(runs.get(place, row), row, key=drop_or_least)
+    blocks = result.in_order(dict.fromkeys(block for place in runs for block in place))
+
+    def matrix(value: Callable[[Row | None], T]) -> tuple[tuple[T, ...], ...]:
+        return tuple(tuple(value(runs.get((first, last))) for last in blocks) for first in blocks)
+
+    return Heat(
+        f"{_drop_in(result)}{_mode(result)}",
+        tuple(map(safe, blocks)),
+        tuple(map(safe, blocks)),
+        matrix(lambda row: row.drop if row and row.status == "measured" else None),
+        matrix(lambda row: MARKS.get(row.status, "") if row else ""),
+        matrix(lambda row: row.status if row else ""),
+        matrix(lambda row: row),
+    )
+
+
 def _along(title: str, order: Sequence[str], rows: Mapping[str, Sequence[Row]], result: SweepResult) -> Chart:
     place = {layer: at for at, layer in enumerate(order)}
     series = []
     for name, of_name in rows.items():
-        placed = sorted(of_name, key=lambda row: place[row.layer or ""])
-        series.append(_drops(name, placed, [place[row.layer or ""] for row in placed]))
+        placed = sorted(of_name, key=lambda row: place[row.place or ""])
+        series.append(_drops(name, placed, [place[row.place or ""] for row in placed]))
     return Chart("lines", title, "layer", _drop_in(result), tuple(series), x_names=tuple(map(named, order)))
 
 
@@ -173,7 +203,7 @@ def _drop_in(result: SweepResult) -> str:
 
 
 def _mode(result: SweepResult) -> str:
-    return f", {words}" if (words := MODES[result.mode]) else ""
+    return f", {words}" if (words := mode_words(result)) else ""
 
 
 def _worst(rows: Iterable[Row]) -> tuple[list[str], list[Row]]:
@@ -190,14 +220,14 @@ def _drops(name: str, rows: Sequence[Row], x: Sequence[float | str]) -> Series:
 def _ranked(result: SweepResult) -> list[Row]:
     """Measured cells; where there are none the measured rows of another split."""
     cells = [row for row in widest(result.rows) if row.status == "measured" and row.drop is not None]
-    return [row for row in cells if row.layer is not None and row.kind] or cells
+    return [row for row in cells if row.place is not None and row.kind] or cells
 
 
 def _by_kind(rows: Iterable[Row], whole: str = "") -> dict[str, list[Row]]:
     """The rows of layers by their kinds; those of no kind under the name that `whole` gives, if any."""
     by_kind: dict[str, list[Row]] = {}
     for row in rows:
-        if row.layer is not None and (row.kind or whole):
+        if row.place is not None and (row.kind or whole):
             by_kind.setdefault(safe(row.kind or whole), []).append(row)
     return dict(sorted(by_kind.items()))
 

@@ -59,13 +59,14 @@ def show_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
     """With statistics where the rows have them; what is NaN or infinite somewhere is never spared.
 
     >>> [column.field for column in show_columns([])]
-    ['name', 'layer', 'kind', 'shape', 'dtype', 'numel', 'nbytes']
+    ['name', 'layer', 'block', 'kind', 'shape', 'dtype', 'numel', 'nbytes']
     """
     stats = STATS if any("min" in row for row in rows) else ()
     later = 5 if stats else 0
     columns = [
         field("name", safe, smallest=16),
         field("layer"),
+        field("block"),
         field("kind", lambda kind: Text(safe(kind), style=QUIET), smallest=15, spare=2 + later),
         field("shape", shape),
         field("dtype", safe, spare=6),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +58,9 @@ def _row_json(row: TensorDiff) -> dict[str, Any]:
     fields = {name: getattr(row, name) for name in _TENSOR}
     fields |= {name: None if fields[name] is None else list(fields[name]) for name in ("shape_a", "shape_b")}
     fields |= {name: getattr(row.distance, name, None) for name in _DISTANCE}
-    return fields if row.name is not None else {**fields, "tensors": row.tensors}
+    if row.name is not None:
+        return fields
+    return {**fields, **({} if row.block is None else {"block": row.block}), "tensors": row.tensors}
 
 
 def diff_table(data: Mapping[str, Any], style: Style, *, every: bool = False) -> str:
@@ -150,16 +152,29 @@ _NAME_COLUMNS = (
 
 
 def _group_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
+    blocks = any(row.get("block") is not None for row in rows)
+
+    def place(row: Mapping[str, Any]) -> Text:
+        """What is in no block goes by its layer."""
+        name = row.get("block") if row.get("layer") is None else row["layer"]
+        return _looked(MISSING if name is None else named(name), row)
+
+    def there(name: str) -> bool:
+        return any(row.get(name) is not None for row in rows)
+
     columns = [
-        Column("layer", lambda row: _looked(MISSING if row.get("layer") is None else named(row["layer"]), row)),
-        Column("kind", lambda row: _looked(safe(row.get("kind") or MISSING), row)),
+        Column(
+            "block" if blocks else "layer", place if blocks or there("layer") else None, smallest=22, field="layer"
+        ),
+        *([Column(field="block")] if blocks else []),
+        Column("kind", _kind if there("kind") else None, smallest=22, field="kind"),
     ]
-    by = [way for way in columns if any(row.get(way.title) is not None for row in rows)]
-    return [
-        Column(field="tensors"),
-        *(replace(way, field=way.title, smallest=22, shown=way.shown if way in by else None) for way in columns),
-        Column("tensors", lambda row: count(row.get("tensors")), right=True),
-    ]
+    amount = Column("tensors", lambda row: count(row.get("tensors")), right=True)
+    return [Column(field="tensors"), *columns, amount]
+
+
+def _kind(row: Mapping[str, Any]) -> Text:
+    return _looked(safe(row.get("kind") or MISSING), row)
 
 
 def _finite(name: str, shown: Callable[[float], str]) -> Callable[[Mapping[str, Any]], str]:

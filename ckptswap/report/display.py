@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.text import Text
 
@@ -21,10 +21,7 @@ from ckptswap.report.sweep import sweep_columns
 from ckptswap.report.templates import template
 from ckptswap.report.text import Style, number, plural, safe
 from ckptswap.statistics import Comparison
-from ckptswap.sweep.result import SweepResult
-
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions
+from ckptswap.sweep.result import SweepResult, goes_by_order
 
 MOST = 40  # rows that a notebook shows; the result has them all
 
@@ -50,7 +47,7 @@ def shows_itself() -> None:
 
 
 def _teach(kind: type, text: Callable[[Any, Style], str], parts: Callable[[Any], Iterable[Shown]]) -> None:
-    def console(self: Any, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+    def console(self: Any, console: Any, options: Any) -> Iterator[Text]:
         style = Style(options.max_width, colour=not console.no_color and console.is_terminal)
         yield Text.from_ansi(text(self, style))
 
@@ -83,7 +80,7 @@ def _of_diff(diff: Diff) -> list[Shown]:
 def _of_sweep(result: SweepResult) -> list[Shown]:
     ranked = [row for row in result.rows if row.status == "measured"]
     title = f"{result.metric}: baseline {number(result.baseline)}, tolerance {number(result.tolerance)}"
-    pictures = [heat(result)] if result.mode in ("only", "all-but") and len(result.donors) < 2 else []
+    pictures = [heat(result)] if not goes_by_order(result.mode) and len(result.donors) < 2 else []
     findings = [f"{finding.verdict}: {finding.text}" for finding in result.findings]
     table = Panel(title, sweep_columns(result, ranked, always_named=True), ranked)
     return [" ".join(answer(result)), *(picture for picture in pictures if picture.rows), table, *findings]

@@ -56,7 +56,7 @@ def _by_cell(rows: Sequence[Row], donors: int) -> list[list[Row | None]]:
     """One list a cell, with a place for each donor."""
     cells: dict[tuple[object, ...], list[Row | None]] = {}
     for row in rows:
-        cells.setdefault((row.layer, row.kind, row.tensors), [None] * donors)[row.donor] = row
+        cells.setdefault((row.place, row.kind, row.tensors), [None] * donors)[row.donor] = row
     return sorted(cells.values(), key=lambda of_cell: -max(map(drop_or_least, of_cell)))
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ckptswap.naming import natural_key
 from ckptswap.report.layout import HEADING, QUIET, flow
-from ckptswap.report.rows import Key, largest_drop, worst_cells
+from ckptswap.report.rows import Key, by_blocks, largest_drop, worst_cells
 from ckptswap.report.text import Style, asciify, fold, named, number, safe, shorten_all
 from ckptswap.sweep.result import Row, SweepResult
 
@@ -38,7 +38,8 @@ def heat_lines(result: SweepResult, style: Style) -> list[Text]:
     >>> [line.plain.split() for line in heat_lines(result, Style())][1:4]
     [['conv'], ['bias'], ['conv1', '███████']]
     """
-    if not (cells := worst_cells(result.rows)):
+    merged = by_blocks(result.rows)
+    if not (cells := worst_cells(result.rows, merged=merged)):
         return []
     scale = Scale(result.tolerance, largest_drop(result.rows), style)
     kinds = sorted({kind for _, kind in cells}, key=lambda kind: (kind is None, natural_key(kind or "")))
@@ -46,7 +47,7 @@ def heat_lines(result: SweepResult, style: Style) -> list[Text]:
     names = _layer_names(result, cells, range(narrowest, widest + 1), style)
     left = min(max(map(cell_len, names.values())), widest) + 2
     room = max(1, (style.width - left) // _CELL)
-    lines = [Text("drop by layer and kind", style=HEADING)]
+    lines = [Text(f"drop by {'block' if merged else 'layer'} and kind", style=HEADING)]
     for start in range(0, len(kinds), room):
         lines += [*_panel(cells, names, left, kinds[start : start + room], scale), Text()]
     return [*lines, *_legend(cells, scale)]

@@ -19,14 +19,14 @@ from typing import Any
 from ckptswap.report import charts
 from ckptswap.report.answer import answer, change, taken
 from ckptswap.report.interactive import figure
-from ckptswap.report.rows import MODES, better, facts, sections
+from ckptswap.report.rows import better, by_blocks, cell_key, facts, mode_words, sections
 from ckptswap.report.sweep import sweep_columns
 from ckptswap.report.templates import template
 from ckptswap.report.text import MISSING, finite
 from ckptswap.shell import quoted
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.provenance import Provenance, load_provenance
-from ckptswap.sweep.result import Row, SweepResult
+from ckptswap.sweep.result import Row, SweepResult, goes_by_order, window_sizes
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.samples import Hit, Samples
 
@@ -48,8 +48,8 @@ class About:
 
     def waiting(self, result: SweepResult) -> list[Cell]:
         """The cells that are not in the table yet."""
-        known = {(row.layer, row.kind, row.tensors, row.donor) for row in result.rows}
-        return [cell for cell in self.cells if (cell.layer, cell.kind, cell.names, cell.donor) not in known]
+        known = {(row.place, row.kind, row.tensors, row.donor) for row in result.rows}
+        return [cell for cell in self.cells if (cell.place, cell.kind, cell.names, cell.donor) not in known]
 
 
 def about(run_dir: str) -> About:
@@ -81,7 +81,7 @@ def sweep_html(result: SweepResult, about: About, top: int | None = None) -> str
         facts=known,
         pictures=pictures,
         samples=about.samples,
-        mode=MODES[result.mode],
+        mode=mode_words(result),
         columns=[column for column in sweep_columns(result, rows, always_named=True) if column.is_in("page")],
         rows=rows,
         left_out=len(result.rows) - len(rows),
@@ -131,6 +131,7 @@ class _Shown:
 
 
 _CAPTIONS = {
+    "triangle": "What a run of blocks costs: its first block down, its last one across.",
     "curve": "What the network loses as layer after layer comes from the donor.",
     "heatmap": "Orange costs, blue helps, the stronger the more. = equal in both, · never read, × does not fit, "
     "! failed, … not scored yet; an empty place is no such cell. Layers in execution order.",
@@ -149,9 +150,13 @@ def _pictures(result: SweepResult, waiting: Collection[Cell], is_race: bool) -> 
     several = len(result.donors) > 1
     for at in range(max(1, len(result.donors))):
         part = replace(result, rows=tuple(row for row in result.rows if row.donor == at)) if several else result
-        places = {(cell.layer, cell.kind) for cell in waiting if cell.donor == at}
-        if result.mode in ("prefix", "suffix"):
-            drawn: dict[str, charts.Picture] = {"curve": charts.curve(part), "bars": charts.bars(part)}
+        merged = by_blocks(part.rows)
+        places = {cell_key(cell, merged=merged) for cell in waiting if cell.donor == at}
+        drawn: dict[str, charts.Picture]
+        if window_sizes(result.mode):
+            drawn = {"triangle": charts.triangle(part), "bars": charts.bars(part)}
+        elif goes_by_order(result.mode):
+            drawn = {"curve": charts.curve(part), "bars": charts.bars(part)}
         else:
             drawn = {"heatmap": charts.heat(part, places), "bars": charts.bars(part)}
             drawn |= {"scatter": charts.scatter(part), "depth": charts.depth(part)}

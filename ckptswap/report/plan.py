@@ -8,17 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from ckptswap.report.layout import field, paragraph, render, table
+from ckptswap.report.layout import Column, field, paragraph, render, table
 from ckptswap.report.tabular import columns_csv, columns_md
 from ckptswap.report.text import Style, count, duration, figure, named, plural, safe, size
+from ckptswap.sweep.result import place_of
 
 if TYPE_CHECKING:
     from ckptswap.scoring.scorer import Cost
     from ckptswap.sweep.plan import Plan
 
 SCHEMA = "ckptswap.plan/1"
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    place = place_of(row["layer"], row.get("block"), row.get("last_block"))
+    return "(all)" if place is None else named(place)
+
+
 COLUMNS = (
-    field("layer", lambda layer: "(all)" if layer is None else named(layer), smallest=12),
+    Column(field="layer"),
+    Column(field="block"),
+    Column("layer", _place, smallest=12, forms="narrow wide"),
     field("kind", lambda kind: safe(kind or "(all)"), smallest=15),
     field("status", str),
     field("tensors", value=lambda row: " ".join(row["tensors"])),
@@ -27,14 +37,19 @@ COLUMNS = (
     field("rel_l2", figure, "rel. L2", right=True, spare=1),
     field("reason", lambda reason: safe(reason or ""), smallest=8),
 )
-FIELDS = tuple(column.field for column in COLUMNS)
+FIELDS = tuple(column.field for column in COLUMNS if column.is_in("json"))
 
 
 def plan_json(plan: Plan, folder: str, samples: int, cost: Cost, donors: int = 1) -> dict[str, Any]:
     """The plan as pure data: `variants` are scored, beside baseline and donors, each on `samples`; `share` is the
     part of all full forward passes' FLOPs that is really computed, `seconds` an estimate from one timed batch."""
     plain = [name for name in FIELDS if name != "tensors"]
-    rows = [{name: getattr(cell, name) for name in plain} | {"tensors": list(cell.names)} for cell in plan.cells]
+    rows = [
+        {name: getattr(cell, name) for name in plain}
+        | ({"last_block": cell.last_block} if cell.last_block else {})
+        | {"tensors": list(cell.names)}
+        for cell in plan.cells
+    ]
     return {
         "schema": SCHEMA,
         "run": folder,

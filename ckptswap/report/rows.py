@@ -7,34 +7,57 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from ckptswap.report.text import named, number, plural, safe
-from ckptswap.sweep.result import Row, SweepResult, widest
+from ckptswap.sweep.plan import Cell
+from ckptswap.sweep.result import Row, SweepResult, widest, window_sizes
 
 Key = tuple[str | None, str | None]
-MODES = {
+_MODES = {
     "only": "",
     "all-but": "all but this from the donor",
-    "prefix": "all layers up to this one from the donor",
-    "suffix": "all layers from this one on from the donor",
+    "prefix": "all {layers} up to this one from the donor",
+    "suffix": "all {layers} from this one on from the donor",
 }
+_SECTIONS = ("whole kinds", "whole blocks", "whole layers", "parts", "blocks and kinds", "parts and kinds",
+             "cells", "whole selection")  # fmt: skip
+"""The ways of splitting, coarse ones first."""
+
+
+def mode_words(result: SweepResult) -> str:
+    """What a row takes, where that is not the row alone."""
+    if sizes := window_sizes(result.mode):
+        some = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"{sizes[0]}"
+        return f"runs of {some} consecutive blocks from the donor"
+    by_blocks = any("block" in row.by for row in result.rows)
+    return _MODES[result.mode].format(layers="blocks" if by_blocks else "layers")
+
+
+def section_of(row: Row) -> str:
+    """Which way of splitting a row belongs to, in words."""
+    has_kind = row.kind is not None
+    if any(way.startswith(("depth:", "re:")) for way in row.by):
+        return "parts and kinds" if has_kind else "parts"
+    if "block" in row.by:
+        return "blocks and kinds" if has_kind else "whole blocks"
+    if row.place is None:
+        return "whole kinds" if has_kind else "whole selection"
+    return "cells" if has_kind else "whole layers"
 
 
 def sections(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
     """The rows by way of splitting, in their own order."""
-    by_way: dict[tuple[bool, bool], list[Row]] = defaultdict(list)
+    by_title: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        by_way[row.layer is None, row.kind is None].append(row)
-    titles = {"whole kinds": (True, False), "whole layers": (False, True), "cells": (False, False)}
-    titles["whole selection"] = (True, True)
-    return [(title, by_way[way]) for title, way in titles.items() if way in by_way]
+        by_title[section_of(row)].append(row)
+    return [(title, by_title[title]) for title in _SECTIONS if title in by_title]
 
 
 def cell_name(row: Row) -> str:
-    """Layer and kind in one string, as far as the row has them.
+    """Layer (or block) and kind in one string, as far as the row has them.
 
     >>> cell_name(Row("head", "conv.bias", ("head.bias",), 1, "measured"))
     'head conv.bias'
     """
-    layer = "" if row.layer is None else named(row.layer)
+    layer = "" if row.place is None else named(row.place)
     return " ".join(filter(None, (layer, safe(row.kind or "")))) or plural(len(row.tensors), "tensor")
 
 
@@ -46,11 +69,11 @@ def own_names(rows: Sequence[Row]) -> list[str | None]:
     """
     sharing: dict[object, set[tuple[str, ...]]] = defaultdict(set)
     for row in rows:
-        sharing[row.layer, row.kind, row.donor].add(row.tensors)
+        sharing[row.place, row.kind, row.donor].add(row.tensors)
     seen: set[object] = set()
     names = []
     for row in rows:
-        place = row.layer, row.kind, row.donor
+        place = row.place, row.kind, row.donor
         is_tensor = len(row.tensors) == 1 and (len(sharing[place]) > 1 or (place, row.tensors) in seen)
         names.append(safe(row.tensors[0]) if is_tensor else None)
         seen.add((place, row.tensors))
@@ -62,11 +85,24 @@ def row_names(rows: Sequence[Row]) -> list[str]:
     return [name or cell_name(row) for name, row in zip(own_names(rows), rows, strict=True)]
 
 
-def worst_cells(rows: Iterable[Row]) -> dict[Key, Row]:
-    """The row behind each cell; where several tensors share one that has no row itself, the worst of them."""
+def by_blocks(rows: Iterable[Row]) -> bool:
+    """Whether layers are drawn under their blocks: in a transformer each layer has kinds of its own, and a matrix
+    of layers and kinds would be all but empty."""
+    cells = [row for row in rows if row.layer is not None and row.kind is not None]
+    return any(row.block is not None and (row.kind or "").startswith("attn.") for row in cells)
+
+
+def cell_key(cell: Row | Cell, *, merged: bool = False) -> Key:
+    """Layer and kind of a cell, or with `merged` its block and kind, where it is in one."""
+    return (cell.block if merged and cell.block is not None else cell.place), cell.kind
+
+
+def worst_cells(rows: Iterable[Row], *, merged: bool = False) -> dict[Key, Row]:
+    """The row behind each cell; where several tensors share one that has no row itself, the worst of them, and
+    with `merged` of those in a block."""
     cells: dict[Key, Row] = {}
     for row in widest(rows):
-        key = row.layer, row.kind
+        key = cell_key(row, merged=merged)
         if key != (None, None) and (key not in cells or drop_or_least(row) > drop_or_least(cells[key])):
             cells[key] = row
     return cells

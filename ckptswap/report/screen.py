@@ -16,13 +16,16 @@ from ckptswap.report.answer import answer
 from ckptswap.report.donors import donor_lines
 from ckptswap.report.heatmap import heat_lines
 from ckptswap.report.layout import HEADING, QUIET, WIDE, WIDEST, Column, flow, left_out, paragraph, render, table
-from ckptswap.report.rows import MODES, better, cell_name, drop_or_least, facts, sections
+from ckptswap.report.rows import better, cell_name, drop_or_least, facts, mode_words, sections
 from ckptswap.report.sweep import LOOK, name_columns, sweep_columns, sweep_csv, sweep_json, sweep_md
 from ckptswap.report.text import Style, decimals, dump_json, fixed, number, plural, safe
-from ckptswap.sweep.result import Finding, Row, SweepResult, widest
+from ckptswap.sweep.result import Finding, Row, SweepResult, goes_by_order, widest
 
 SEE_MORE = "--all: every row, the heatmap, and what was not measured"
-FINEST_FIRST = ("cells", "whole layers", "whole kinds", "whole selection")
+FINEST_FIRST = (
+    "cells", "blocks and kinds", "parts and kinds", "whole layers", "whole blocks", "parts", "whole kinds",
+    "whole selection",
+)  # fmt: skip
 SCREEN = 40  # lines that a screen has; no more are printed where nobody asks for all
 WORST = 10
 FEWEST_KINDS = 3
@@ -112,8 +115,8 @@ def sweep_summary(result: SweepResult, style: Style, top: int | None = None) -> 
 
 
 def _has_places(result: SweepResult) -> bool:
-    """Whether each cell has a place of its own: those of `prefix` and `suffix` hold each other."""
-    return result.mode in ("only", "all-but") and len(result.donors) < 2
+    """Whether each cell has a place of its own: those of `prefix`, `suffix` and windows hold each other."""
+    return not goes_by_order(result.mode) and len(result.donors) < 2
 
 
 def _header(result: SweepResult, style: Style, notes: int | None = None) -> list[Text]:
@@ -133,7 +136,7 @@ def _section(title: str, rows: Sequence[Row], result: SweepResult, style: Style,
     shown = list(rows[:top])
     if result.mode in ("prefix", "suffix"):  # a curve: read from the first layer taken to the last
         shown.sort(key=lambda row: (row.kind or "", len(row.tensors)))
-    lines = [Text(MODES[result.mode] or title, style=HEADING)]
+    lines = [Text(mode_words(result) or title, style=HEADING)]
     lines += table(sweep_columns(result, shown, style), shown, style)
     return [*lines, *left_out(len(rows) - len(shown)), *_paths(shown, style)]
 
@@ -196,9 +199,9 @@ def kind_lines(result: SweepResult, style: Style, most: int | None = None) -> li
     """
     cells: dict[str, list[Row]] = defaultdict(list)
     for row in widest(result.rows):
-        if row.kind is not None and row.layer is not None:
+        if row.kind is not None and row.place is not None:
             cells[row.kind].append(row)
-    whole = {row.kind: row for row in result.rows if row.layer is None and row.kind is not None}
+    whole = {row.kind: row for row in result.rows if row.place is None and row.kind is not None}
     kinds = [_Kind(name, rows, whole.get(name)) for name, rows in cells.items()]
     kinds.sort(key=lambda kind: -max(map(drop_or_least, (*kind.cells, kind.whole))))
     if not kinds:

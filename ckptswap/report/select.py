@@ -9,18 +9,28 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from ckptswap.report.layout import HEADING, QUIET, field, paragraph, render, table
+from ckptswap.report.layout import HEADING, QUIET, Column, field, paragraph, render, table
 from ckptswap.report.tabular import columns_csv, columns_md
 from ckptswap.report.text import Style, count, figure, fixed, interval, named, number, plural, safe
 from ckptswap.shell import printable
+from ckptswap.sweep.result import place_of
 
 if TYPE_CHECKING:
     from ckptswap.sweep.select import Choice
 
 SCHEMA = "ckptswap.select/1"
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    place = place_of(row["layer"], row.get("block"))
+    return "(all)" if place is None else named(place)
+
+
 COLUMNS = (
     field("taken"),
-    field("layer", lambda layer: "(all)" if layer is None else named(layer), smallest=10),
+    Column(field="layer"),
+    Column(field="block"),
+    Column("layer", _place, smallest=10, forms="narrow wide"),
     field("kind", lambda kind: safe(kind or "(all)"), smallest=15),
     field("donor"),
     field("numel", count, right=True),
@@ -34,7 +44,7 @@ def select_json(choice: Choice, commands: list[str]) -> dict[str, Any]:
     """As pure data, `docs/schemas/select.schema.json`: taken cells first, each group with the least drop first."""
     rows = [
         {"taken": taken}
-        | {name: getattr(row, name) for name in ("layer", "kind", "numel", "rmse", "drop")}
+        | {name: getattr(row, name) for name in ("layer", "block", "kind", "numel", "rmse", "drop")}
         | {"donor": choice.sources[1][row.donor], "tensors": list(row.tensors)}
         for taken, group in ((True, choice.taken), (False, choice.left))
         for row in group

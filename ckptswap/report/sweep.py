@@ -10,10 +10,19 @@ from typing import Any
 from rich.text import Text
 
 from ckptswap.report.layout import BETTER, QUIET, WIDE, WIDEST, WORSE, Column, field
-from ckptswap.report.rows import better, distance, is_partial, is_recalibrated, largest_drop, own_names, sections
+from ckptswap.report.rows import (
+    better,
+    distance,
+    is_partial,
+    is_recalibrated,
+    largest_drop,
+    own_names,
+    section_of,
+    sections,
+)
 from ckptswap.report.tabular import columns_csv, columns_md, md_text
 from ckptswap.report.text import MISSING, Style, bar, count, decimals, fixed, interval, named, number, plural, safe
-from ckptswap.sweep.result import Finding, Row, SweepResult
+from ckptswap.sweep.result import Finding, Row, SweepResult, window_sizes
 
 SCHEMA = "ckptswap.sweep/1"
 LOOK = {
@@ -27,17 +36,23 @@ _PROGRAMS = "json csv"
 _PEOPLE = "narrow wide page"
 
 
+_PLACES = {"whole blocks": "block", "blocks and kinds": "block", "parts": "part", "parts and kinds": "part"}
+"""What the place of a row is, where it is no layer."""
+
+
 def name_columns(rows: Sequence[Row], *, always: bool = False) -> list[Column]:
     """What a row is called for people: layer (or its tensor's own name) and kind; of these, unless `always` both
     are wanted, those by which the rows differ."""
     names = dict(zip(map(id, rows), own_names(rows), strict=True))
 
     def layer(row: Row) -> str:
-        return names[id(row)] or ("(all)" if row.layer is None else named(row.layer))
+        return names[id(row)] or ("(all)" if row.place is None else named(row.place))
 
     columns = []
-    if always or any(row.layer is not None for row in rows) or all(row.kind is None for row in rows):
-        columns.append(Column("layer", layer, smallest=10, forms=_PEOPLE))
+    if always or any(row.place is not None for row in rows) or all(row.kind is None for row in rows):
+        titles = {_PLACES.get(section_of(row), "layer") for row in rows if row.place is not None}
+        title = titles.pop() if len(titles) == 1 else "layer"
+        columns.append(Column(title, layer, smallest=10, forms=_PEOPLE))
     if always or any(row.kind is not None for row in rows):  # bn.running_mean stays whole as long as it can
         columns.append(Column("kind", lambda row: safe(row.kind or "(all)"), smallest=15, forms=_PEOPLE))
     return columns
@@ -61,7 +76,9 @@ def sweep_columns(
     return [
         Column("#", lambda row: Text(str(row.rank or MISSING), style=QUIET), right=True, field="rank"),
         Column(field="layer", forms=_PROGRAMS),
-        Column(field="layer", value=lambda row: "(root)" if row.layer == "" else row.layer, forms="md"),
+        Column(field="block", forms=_PROGRAMS),
+        *([Column(field="last_block", forms=_PROGRAMS)] if window_sizes(result.mode) else []),
+        Column(field="layer", value=lambda row: "(root)" if row.place == "" else row.place, forms="md"),
         Column(field="kind"),
         *name_columns(rows, always=always_named),
         Column(field="tensors", value=lambda row: list(row.tensors), forms=_PROGRAMS),
@@ -164,7 +181,7 @@ def sweep_csv(result: SweepResult) -> str:
     """Every row, with the columns of the JSON contract.
 
     >>> sweep_csv(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=()))[:16]
-    'rank,layer,kind,'
+    'rank,layer,block'
     """
     return columns_csv(sweep_columns(result, ()), {"rows": result.rows})
 

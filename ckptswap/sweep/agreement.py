@@ -87,7 +87,7 @@ def _cells(result: SweepResult) -> dict[Cell, Row]:
     """The row of each layer and kind: where several tensors share one, the first, which is the worst."""
     rows_of: dict[Cell, Row] = {}
     for row in widest(result.rows):
-        rows_of.setdefault((row.layer, row.kind), row)
+        rows_of.setdefault((row.place, row.kind), row)
     return rows_of
 
 

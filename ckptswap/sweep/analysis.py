@@ -50,7 +50,7 @@ class Analysis:
             if index not in self.columns:
                 row = self.result.rows[index]
                 raise UsageError(
-                    f"row {index} ({row.layer}, {row.kind}) is {row.status} and has no drop", remedy="leave it out"
+                    f"row {index} ({row.place}, {row.kind}) is {row.status} and has no drop", remedy="leave it out"
                 )
             column, baseline = self.columns[index]
             form[baseline] = form.get(baseline, 0.0) + sign * weight
@@ -203,7 +203,9 @@ def _result(run: ScoredRun, rows: Sequence[Row], tolerance: float, notes: Sequen
 
 
 def _row(cell: Cell, run: ScoredRun, drops: Mapping[str, RowIntervals], tolerance: float) -> Row:
-    row = Row(cell.layer, cell.kind, cell.names, cell.numel, cell.status, reason=cell.reason, donor=cell.donor)
+    where: dict[str, Any] = {"block": cell.block, "last_block": cell.last_block, "by": cell.by}
+    told: dict[str, Any] = {"reason": cell.reason, "donor": cell.donor, **where}
+    row = Row(cell.layer, cell.kind, cell.names, cell.numel, cell.status, **told)
     if cell.status == "mismatch":
         return row
     row = replace(row, rmse=cell.rmse, rel_l2=cell.rel_l2, non_finite=cell.non_finite)

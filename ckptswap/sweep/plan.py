@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,7 +16,8 @@ from ckptswap.naming import is_counter, natural_key, split_name
 from ckptswap.records import Count
 from ckptswap.scoring.variant import Variant
 from ckptswap.selection import Part, Selection
-from ckptswap.sweep.result import Mode
+from ckptswap.sweep.result import Mode, goes_by_order, place_of, window_sizes
+from ckptswap.ties import equal as names_of
 from ckptswap.twins import contradictions, with_twins
 
 By = tuple[str, ...]
@@ -33,7 +34,8 @@ Status = Literal["measured", "identical", "no-effect", "mismatch"]
 class Cell:
     """One row to be: its tensors' names in natural order, and how far apart donor and recipient are there.
 
-    `by` is the split it belongs to, `layer` and `kind` are those of a tensor's first name in the model's order.
+    `by` is the split it belongs to, `layer` and `kind` are those of a tensor's first name in the model's order;
+    `layer` is None for a whole block, and `block` the first of a run of blocks that ends with `last_block`.
     `rmse` and `rel_l2` (relative to the recipient) are None over nothing, and where something to take is NaN or
     infinite: `non_finite` then counts these in words. `reason` says so, or why a `mismatch` cannot be swapped.
     """
@@ -49,6 +51,13 @@ class Cell:
     reason: str | None = None
     donor: Count = 0
     non_finite: str | None = None
+    block: str | None = None
+    last_block: str | None = None
+
+    @property
+    def place(self) -> str | None:
+        """The layer, the block or the run of blocks of which it takes a part; None where it goes by none."""
+        return place_of(self.layer, self.block, self.last_block)
 
     @property
     def variant(self) -> str:
@@ -150,7 +159,19 @@ def make_plan(
     given = [donor] if isinstance(donor, Checkpoint) else donor
     donors = [with_twins(giving, recipient.ties) for giving in given]
     everything = [entry.name for entry in selection.pick(recipient)]
-    splits = {way: _takes(mode, way, selection.split(recipient, way), everything, order) for way in map(tuple, by)}
+    if alphas and (parts := recipient.ties.among(everything).quantised):
+        raise UsageError(
+            f"--alpha cannot go part of the way between quantised weights ({names_of(parts, ' + ')})",
+            remedy="leave them out with --exclude, or --alpha",
+        )
+    by_layer = {layer: at for at, layer in enumerate(order)}
+
+    def turn(part: Part) -> int:
+        """When a part runs: its layer, or the first of its block."""
+        layers = {recipient[name].layer for name in part.names} if part.layer is None else {part.layer}
+        return min(by_layer[layer] for layer in layers)
+
+    splits = {way: _takes(mode, way, selection.split(recipient, way), everything, turn) for way in map(tuple, by)}
     refuse_damaged(*donors, recipient)
     cells: list[Cell] = []
     for number, giving in enumerate(donors):
@@ -159,34 +180,59 @@ def make_plan(
         compared = _compare(giving, recipient, [name for name in everything if name not in lacking])
         for way, parts in splits.items():
             made = []
-            for part in parts:
+            for part, last in parts:
                 names = tuple(name for name in part.names if name not in lacking)
-                made.append(_cell(way, replace(part, names=names or part.names), number, recipient, compared))
-            cells += sorted(made, key=cell_key) if mode in ("only", "all-but") else made
+                taken = replace(part, names=names or part.names)
+                made.append(_cell(way, taken, last, number, recipient, compared))
+            cells += made if goes_by_order(mode) else sorted(made, key=cell_key)
     return Plan(tuple(splits), tuple(selection.flags()), tuple(cells), mode, tuple(dict.fromkeys(alphas)))
 
 
-def _takes(
-    mode: Mode, way: By, parts: Sequence[Part], everything: Sequence[str], order: Sequence[str]
-) -> Sequence[Part]:
-    """What each part's variant takes from the donor, under the part's own name."""
+Turn = Callable[[Part], int]
+Taken = Sequence[tuple[Part, str | None]]
+"""What each cell's variant takes, under the cell's own name; and the last block of a run of blocks."""
+
+
+def _takes(mode: Mode, way: By, parts: Sequence[Part], everything: Sequence[str], turn: Turn) -> Taken:
+    """What each part's variant takes from the donor, of everything that is selected."""
     if mode == "only":
-        return parts
+        return [(part, None) for part in parts]
     if "tensor" in way:
         raise UsageError(f"--mode {mode} goes by layers or kinds", remedy="use --by layer, kind or layer,kind")
     if mode == "all-but":
         others = [tuple(name for name in everything if name not in part.names) for part in parts]
-        return [replace(part, names=names) for part, names in zip(parts, others, strict=True)]
-    if "layer" not in way:
+        return [(replace(part, names=names), None) for part, names in zip(parts, others, strict=True)]
+    if window_sizes(mode):
+        return _windows(mode, way, sorted(parts, key=turn))
+    if not {"layer", "block"} & {*way}:
         raise UsageError(f"--mode {mode} adds layer to layer", remedy="use --by layer, or layer,kind")
-    place = {layer: at for at, layer in enumerate(order)}
-    ordered = sorted(parts, key=lambda part: place[part.layer or ""], reverse=mode == "suffix")
     taken: dict[str | None, tuple[str, ...]] = {}
-    grown = []
-    for part in ordered:
+    grown: list[tuple[Part, str | None]] = []
+    for part in sorted(parts, key=turn, reverse=mode == "suffix"):
         taken[part.kind] = taken.get(part.kind, ()) + part.names
-        grown.append(replace(part, names=taken[part.kind]))
+        grown.append((replace(part, names=taken[part.kind]), None))
     return grown
+
+
+def _windows(mode: Mode, way: By, parts: Sequence[Part]) -> Taken:
+    """Every run of so many consecutive blocks, kind by kind where the split goes by kinds. What is in no block is
+    in no run."""
+    if "block" not in way:
+        raise UsageError(f"--mode {mode} takes runs of blocks", remedy="use --by block, or block,kind")
+    kinds: dict[str | None, list[Part]] = {}
+    for part in parts:
+        if part.block is not None:
+            kinds.setdefault(part.kind, []).append(part)
+    sizes, most = window_sizes(mode), max(map(len, kinds.values()), default=0)
+    if sizes[0] > most:
+        raise UsageError(f"--mode {mode} is of more blocks than there are ({most})", remedy="take a shorter run")
+    taken: list[tuple[Part, str | None]] = []
+    for of_kind in kinds.values():
+        runs = [of_kind[at : at + size] for size in sizes for at in range(len(of_kind) - size + 1)]
+        for run in runs:
+            names = tuple(name for part in run for name in part.names)
+            taken.append((replace(run[0], names=names), run[-1].block))
+    return taken
 
 
 def _compare(donor: Checkpoint, recipient: Checkpoint, names: Iterable[str]) -> dict[str, Compared]:
@@ -201,7 +247,7 @@ def _compare(donor: Checkpoint, recipient: Checkpoint, names: Iterable[str]) -> 
 
 def cell_key(cell: Cell) -> tuple[Any, ...]:
     """Natural order of cells: layer, then kind, then first tensor."""
-    return natural_key(cell.layer or ""), natural_key(cell.kind or ""), natural_key(next(iter(cell.names), ""))
+    return natural_key(cell.place or ""), natural_key(cell.kind or ""), natural_key(next(iter(cell.names), ""))
 
 
 def _misfit(donor: Checkpoint, recipient: Checkpoint, name: str) -> str | None:
@@ -213,10 +259,13 @@ def _misfit(donor: Checkpoint, recipient: Checkpoint, name: str) -> str | None:
     return f"{name}: {form} in the donor, {ours.dtype} {list(ours.shape)} in the recipient"
 
 
-def _cell(by: By, part: Part, donor: int, recipient: Checkpoint, compared: Mapping[str, Compared]) -> Cell:
+def _cell(
+    by: By, part: Part, last: str | None, donor: int, recipient: Checkpoint, compared: Mapping[str, Compared]
+) -> Cell:
     once = recipient.ties.once(part.names)
     numel = sum(recipient[name].numel for name in once)
-    here = Cell(by, part.layer, part.kind, part.names, numel, "measured", donor=donor)
+    where: dict[str, Any] = {"donor": donor, "block": part.block, "last_block": last}
+    here = Cell(by, part.layer, part.kind, part.names, numel, "measured", **where)
     known = [compared[name] for name in once if name in compared]
     if not known:
         return replace(here, status="no-effect")

@@ -5,15 +5,51 @@ A value that does not exist is None, never 0. Field names are those of the JSON 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ckptswap.errors import UsageError
 from ckptswap.naming import natural_key
 from ckptswap.statistics import Verdict
 
 Status = Literal["measured", "identical", "no-effect", "mismatch", "failed"]
-Mode = Literal["only", "all-but", "prefix", "suffix"]
+Mode = str
+"""`only`, `all-but`, `prefix`, `suffix`, `window:W` or `window:V:W`; `mode_of` refuses any other."""
+MODES = ("only", "all-but", "prefix", "suffix")
+_WINDOW = re.compile(r"window:(?:([0-9]{1,4}):)?([0-9]{1,4})")
+
+
+def mode_of(text: str) -> Mode:
+    """A mode as it is typed; raises `UsageError` for a word that is none.
+
+    >>> mode_of("window:2:4")
+    'window:2:4'
+    """
+    if text not in MODES and not window_sizes(text):
+        remedy = f"use {' or '.join(MODES)}, or window:W for runs of W blocks"
+        raise UsageError(f"--mode is {text!r:.40}", remedy=remedy)
+    return text
+
+
+def window_sizes(mode: Mode) -> range:
+    """How many blocks the runs of `window:W` have, or those of `window:V:W`; empty for another mode.
+
+    >>> window_sizes("window:3"), window_sizes("window:1:3"), len(window_sizes("only"))
+    (range(3, 4), range(1, 4), 0)
+    """
+    match = _WINDOW.fullmatch(mode)
+    if match is None:
+        return range(0)
+    most = int(match[2])
+    least = int(match[1]) if match[1] else most
+    return range(least, most + 1) if least else range(0)
+
+
+def goes_by_order(mode: Mode) -> bool:
+    """Whether it takes one after another, in the order in which a model runs them."""
+    return mode in ("prefix", "suffix") or bool(window_sizes(mode))
 
 
 @dataclass(frozen=True)
@@ -61,7 +97,10 @@ class DonorScore:
 
 @dataclass(frozen=True)
 class Row:
-    """One variant. `layer` is None for a whole kind, `kind` None for a whole layer.
+    """One variant. `layer` is None for a whole kind or block, `kind` None for a whole layer or block.
+
+    `block` is the one that it is, or that its layer belongs to; with `last_block`, the first of a run of blocks.
+    `by` is the split that it belongs to (not in JSON).
 
     `drop`: how much worse than the baseline, positive is worse, whatever the metric's direction; `ci_*` its plain
     95 % interval, `sim_*` the simultaneous one. `rel_l2` is relative to the recipient; there is no distance where
@@ -91,6 +130,26 @@ class Row:
     recalibrated: Recalibrated | None = None
     non_finite: str | None = None
     is_unproven: bool = False
+    block: str | None = None
+    last_block: str | None = None
+    by: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str | None:
+        """The layer, the block or the run of blocks of which it takes a part; None where it goes by none."""
+        return place_of(self.layer, self.block, self.last_block)
+
+
+def place_of(layer: str | None, block: str | None, last: str | None = None) -> str | None:
+    """What a cell's place is called: its layer, or its block where it goes by blocks.
+
+    >>> place_of("h.0.attn", "h.0"), place_of(None, "h.0", "h.2")
+    ('h.0.attn', 'h.0…2')
+    """
+    if layer is not None or block is None or last is None or last == block:
+        return block if layer is None else layer
+    shared = block.rpartition(".")[0] == last.rpartition(".")[0]
+    return f"{block}…{last.rpartition('.')[2] if shared else last}"
 
 
 def widest(rows: Iterable[Row]) -> list[Row]:
@@ -104,10 +163,10 @@ def widest(rows: Iterable[Row]) -> list[Row]:
     every = list(rows)
     most: dict[object, int] = {}
     for row in every:
-        place = row.layer, row.kind, row.donor
+        place = row.place, row.kind, row.donor
         most[place] = max(most.get(place, 0), len(row.tensors))
-    kept = [row for row in every if len(row.tensors) == most[row.layer, row.kind, row.donor]]
-    return list({(row.layer, row.kind, row.donor, row.tensors): row for row in kept}.values())
+    kept = [row for row in every if len(row.tensors) == most[row.place, row.kind, row.donor]]
+    return list({(row.place, row.kind, row.donor, row.tensors): row for row in kept}.values())
 
 
 @dataclass(frozen=True)
@@ -148,11 +207,17 @@ class SweepResult:
     trivial: float | None = None
 
     def in_order(self, layers: Iterable[str]) -> list[str]:
-        """Each layer once, in the order in which they run; in natural order where that is not known.
+        """Each layer or block once, in the order in which they run; in natural order where that is not known.
 
         >>> result = SweepResult("dice", "max", 0.01, 0.9, None, 8, rows=(), layers=("b", "a"))
         >>> result.in_order(["a", "c10", "b", "c9"])
         ['b', 'a', 'c9', 'c10']
         """
-        place = {layer: at for at, layer in enumerate(self.layers)}
+        place: dict[str, int] = {}
+        for at, layer in enumerate(self.layers):
+            above = layer
+            while above and above not in place:  # a block stands where the first of its layers does
+                place[above] = at
+                above = above.rpartition(".")[0]
+        place |= {layer: at for at, layer in enumerate(self.layers)}
         return sorted(set(layers), key=lambda layer: (place.get(layer, len(place)), natural_key(layer)))

@@ -28,6 +28,7 @@ from ckptswap.sweep.loop import refuse_race, run_race, score_missing
 from ckptswap.sweep.plan import UNREAD, Plan, make_plan
 from ckptswap.sweep.progress import BlockProgress, Leaderboard, Listeners, OutOfTime
 from ckptswap.sweep.race import Race
+from ckptswap.sweep.result import goes_by_order
 from ckptswap.sweep.run_folder.blocks import Blocks, donor_id
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import Journal, key_of
@@ -290,7 +291,7 @@ def prepare(spec: SweepSpec, sides: Sides, run: str | Path | None = None) -> Swe
     given, renamings = named_alike(sides.donors, own, names, "the model", loaded.spec, as_loaded_here)
     donors, recipient = as_in_model(loaded.model, given, own)
     planned = partial(make_plan, donors, recipient, spec.selection, spec.by, mode=spec.mode, alphas=spec.alphas)
-    plan = None if spec.mode in ("prefix", "suffix") else planned()
+    plan = None if goes_by_order(spec.mode) else planned()
     task = load_task(spec.task, recipient, loaded=loaded)
     misfits = tuple(misfit_of(task, donor) for donor in donors)
     batches = load_calibration(spec.calibration, task) if spec.calibration else []
@@ -321,10 +322,10 @@ def prepare_external(
     Raises `SelectionError` when nothing is selected, and `UsageError` for what only a model can tell: the order in
     which layers run, and batch norm's statistics on other data.
     """
-    if spec.mode in ("prefix", "suffix") or spec.calibration:
+    if goes_by_order(spec.mode) or spec.calibration:
         raise UsageError(
             "a scorer without a model knows no order of layers, and estimates no statistics",
-            remedy="leave --mode prefix or suffix and --recalibrate-bn out",
+            remedy="leave --mode prefix or suffix (or window) and --recalibrate-bn out",
         )
     recipient = sides.recipient
     donors, renamings = named_alike(sides.donors, recipient, recipient, "the recipient", spec.task)

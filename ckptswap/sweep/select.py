@@ -91,8 +91,8 @@ def select(
         raise RunError(f"{folder} has no donor that is a file to transplant from", remedy="sweep from a file too")
     plan = folder.read_plan()
     groups, cells = len(set(plan.groups)), _finest(plan.plan)
-    way = {(cell.layer, cell.kind, cell.names) for cell in cells}
-    rows = [row for row in result.rows if (row.layer, row.kind, row.tensors) in way and row.donor in files]
+    way = {(cell.place, cell.kind, cell.names) for cell in cells}
+    rows = [row for row in result.rows if (row.place, row.kind, row.tensors) in way and row.donor in files]
     candidates, same = _candidates(rows)
     if not candidates:
         raise RunError(f"{folder} has no measured cell to choose from", remedy="see `ckptswap report`")

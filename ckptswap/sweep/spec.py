@@ -20,7 +20,7 @@ from ckptswap.selection import Selection
 from ckptswap.sweep.donors import MADE
 from ckptswap.sweep.plan import By
 from ckptswap.sweep.race import RaceRules
-from ckptswap.sweep.result import Mode
+from ckptswap.sweep.result import Mode, mode_of, window_sizes
 from ckptswap.task.spec import TaskSpec
 
 CELLS: By = ("layer", "kind")
@@ -114,12 +114,17 @@ class SweepSpec:
     selection: Selection = Selection()
     by: tuple[By, ...] = option(
         (CELLS,),
-        "layer,kind | layer | kind | tensor | all; repeat for several tables.",
+        "layer,kind | layer | block | kind | tensor | all | depth:N | re:PATTERN; repeat for several tables.",
         metavar="WAY",
         defaults="file",
     )
     mode: Mode = option(
-        "only", "Take this part only, all but it, or all layers up to it or from it on.", defaults="file"
+        "only",
+        "What is taken: only this part, all-but it, all up to it (prefix) or from it on (suffix), or runs of W "
+        "blocks (window:W) or V to W of them (window:V:W). [default: only]",
+        metavar="MODE",
+        parse=mode_of,
+        defaults="file",
     )
     alphas: tuple[float, ...] = option(
         (),
@@ -146,6 +151,9 @@ class SweepSpec:
         if not self.donors:
             raise UsageError("there is no donor", remedy="give one or more")
         refuse_odd_options(self)
+        mode_of(self.mode)
+        if window_sizes(self.mode) and self.by == (CELLS,):
+            object.__setattr__(self, "by", (("block",),))
         _between(self.alphas)
         if self.memory is not None and self.memory < 1:
             raise UsageError(f"--memory is {self.memory}", remedy="write for example 2GB")
@@ -265,9 +273,14 @@ def calibration_of(batches: int | None, data: str | None, args: Mapping[str, Any
 
 
 def ways_of(texts: tuple[str, ...]) -> tuple[By, ...]:
-    """Ways of splitting as they are typed: the parts of each with commas between.
+    """Ways of splitting as they are typed: the parts of each with commas between; an expression is the last.
 
-    >>> ways_of(("layer,kind", "kind"))
-    (('layer', 'kind'), ('kind',))
+    >>> ways_of(("layer,kind", r"kind,re:h\\.(\\d{1,2})"))
+    (('layer', 'kind'), ('kind', 're:h\\.(\\d{1,2})'))
     """
-    return tuple(tuple(word.strip() for word in way.split(",")) for way in texts) or (CELLS,)
+    return tuple(map(_way_of, texts)) or (CELLS,)
+
+
+def _way_of(text: str) -> By:
+    words, mark, expression = (f",{text}").partition(",re:")
+    return (*(word.strip() for word in words.split(",")[1:]), *([f"re:{expression}"] if mark else []))

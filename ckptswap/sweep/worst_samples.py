@@ -41,13 +41,13 @@ def worst_samples(scorer: FullScorer, run: ScoredRun) -> Iterator[Hit]:
             drawn |= _drawn(scorer, batch, here)
     for cell, place, baseline, variant, drop in wanted:
         if pictures := drawn.get((cell.variant, place)):
-            yield Hit(cell.layer, cell.kind, cell.donor, place, baseline, variant, drop, pictures)
+            yield Hit(cell.place, cell.kind, cell.donor, place, baseline, variant, drop, pictures)
 
 
 def _worst_hits(run: ScoredRun) -> Iterator[tuple[Cell, int, float, float, float]]:
     """Of the finest split the cells with the largest drops on all samples, each variant once, and of each the
     samples, with their scores before and after, and drops."""
-    depth = {cell: (cell.layer is not None) + (cell.kind is not None) for cell in run.plan.cells}
+    depth = {cell: (cell.place is not None) + (cell.kind is not None) for cell in run.plan.cells}
     measured = (cell for cell in run.plan.cells if run.is_scored(cell))
     scored = [cell for cell in measured if run.scores.done(cell.variant) == run.scores.samples]
     finest = max((depth[cell] for cell in scored), default=0)

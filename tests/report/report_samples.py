@@ -131,7 +131,8 @@ def show(*, stats: bool = False, rename: Rename = same) -> dict[str, Any]:
             numel = 64 * 147 if role == "weight" else 64 if shape else 1
             layer = f"encoder.layer{block}.0.{family}1"
             row = {
-                "name": rename(f"{layer}.{role}"), "layer": rename(layer), "kind": rename(kind), "shape": shape,
+                "name": rename(f"{layer}.{role}"), "layer": rename(layer), "block": None,
+                "kind": rename(kind), "shape": shape,
                 "dtype": "F32" if shape else "I64", "numel": numel, "nbytes": numel * (4 if shape else 8),
             }  # fmt: skip
             rows.append(row | (_stats(block, shape) if stats else {}))
@@ -225,7 +226,7 @@ def threeway(rename: Rename = same) -> dict[str, Any]:
 def plan(rename: Rename = same) -> dict[str, Any]:
     """What `plan_json` gives."""
     rows = [
-        {name: row[name] for name in ("layer", "kind", "numel")}
+        {name: row[name] for name in ("layer", "block", "kind", "numel")}
         | {
             "status": "mismatch" if at == 3 else "measured",
             "tensors": [row["name"]],

@@ -40,7 +40,7 @@ def test_names_in_forty_columns_can_be_told_apart() -> None:
 
 
 def test_show_exports_have_statistics_only_when_there_are() -> None:
-    assert show_csv(samples.show()).splitlines()[0] == "name,layer,kind,shape,dtype,numel,nbytes"
+    assert show_csv(samples.show()).splitlines()[0] == "name,layer,block,kind,shape,dtype,numel,nbytes"
     rows = list(csv.DictReader(io.StringIO(show_csv(samples.show(stats=True)))))
     assert [row["mean"] for row in rows[:1]] == ["-1.5e-05"]
     assert rows[-2]["mean"] == ""

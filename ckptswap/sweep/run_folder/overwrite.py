@@ -25,9 +25,11 @@ _EXPORT = re.compile(
     rb'\s*\{[^{}\[\]]{0,300}"schema": "ckptswap\.(?!run/)'
     rb'|\s*\{\s*"versions": \{\s*"ckptswap"'
     rb'|(?s:.*)<meta name="generator" content="ckptswap">'
-    rb"|(?:name|rank|taken|tensors),layer,kind,|layer,kind,(?:status|differs),|quantity,metric,a,b,"
+    rb"|(?:name|rank|taken|tensors),layer,(?:block,(?:last_block,)?)?kind,"
+    rb"|layer,(?:block,)?kind,(?:status|differs),|quantity,metric,a,b,"
     rb"|\*\*[^*\n]{1,200}\*\* \((?:higher|lower) is better\): baseline |(?:" + _ABOVE + rb")\| (?:"
-    rb"(?:name|rank|taken|tensors) \| layer \| kind|layer \| kind \| status|quantity \| metric) \|"
+    rb"(?:name|rank|taken|tensors) \| layer \| (?:block \| )?kind|layer \| (?:block \| )?kind \| status"
+    rb"|quantity \| metric) \|"
     rb"|\x89PNG(?s:.*)Software\x00ckptswap|<\?xml(?s:.*)<dc:title>ckptswap<|%PDF-(?s:.*)/Creator \(ckptswap\)"
 )
 """How exports begin: JSON, HTML, csv and Markdown by their columns, and pictures by whom they name."""

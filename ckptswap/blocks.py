@@ -1,0 +1,111 @@
+"""The repeated unit that a layer belongs to, told by how names repeat: `model.layers.7`, `encoder.layer1.0`.
+
+A unit is one of a numbered row of modules that are alike and hold two weight matrices or more each. Where a row
+stands inside another's member and makes up most of it (stages of blocks), the inner one's members are the blocks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ckptswap.roles import ATTENTION, MLP
+
+LETTERS_MOST = 500
+"""Of a layer's path; a longer one, which no network has, is in no block."""
+ALIKE = 0.5
+"""The share of the smaller member's layers that two alike ones have in common."""
+_NUMBERED = re.compile(r"(.*?)_?(\d+)", re.DOTALL)
+_NAMED_ROWS = frozenset(["layers", "layer", "blocks", "block", "h", "resblocks", "stages", "stage"])
+"""Rows that may have a single member and are rows by their name."""
+
+
+@dataclass
+class _Unit:
+    """A numbered module: its layers by their paths in it, and how many of them hold a matrix."""
+
+    row: str
+    layers: set[str] = field(default_factory=set)
+    matrices: int = 0
+
+
+def blocks(layers: Mapping[str, bool]) -> dict[str, str | None]:
+    """The block of each layer, None for one that is in none; given whether a layer holds a weight matrix.
+
+    >>> names = [f"h.{at}.{part}" for at in (0, 1) for part in ("attn.qkv", "mlp.fc1")] + ["head"]
+    >>> blocks(dict.fromkeys(names, True))["h.1.mlp.fc1"], blocks(dict.fromkeys(names, True))["head"]
+    ('h.1', None)
+    """
+    units: dict[str, _Unit] = {}
+    for layer, has_matrix in layers.items():
+        for prefix, row in _numbered(layer):
+            unit = units.setdefault(prefix, _Unit(row))
+            unit.layers.add(layer[len(prefix) + 1 :])
+            unit.matrices += has_matrix
+    rows: dict[str, list[str]] = defaultdict(list)
+    for prefix, unit in units.items():
+        rows[unit.row].append(prefix)
+    longest: Counter[str] = Counter()
+    for row, members in rows.items():
+        longest[_form(row)] = max(longest[_form(row)], len(members))
+    repeated = {
+        prefix
+        for row, members in rows.items()
+        if longest[_form(row)] > 1 or _is_named(row)
+        for prefix in _repeated(members, units)
+    }
+    stages = {
+        outer
+        for row, members in rows.items()
+        for outer, _ in _numbered(row)
+        if outer in units
+        and longest[_form(row)] > 1
+        and _make_up(units[outer], [units[prefix] for prefix in members if prefix in repeated])
+    }
+    own = repeated - stages
+    return {layer: next((prefix for prefix, _ in _numbered(layer) if prefix in own), None) for layer in layers}
+
+
+def _make_up(outer: _Unit, members: Iterable[_Unit]) -> bool:
+    """Whether these hold most of a module's matrices, which is a stage of them then."""
+    held = sum(unit.matrices for unit in members)
+    return held > 0 and held >= ALIKE * outer.matrices
+
+
+def _numbered(path: str) -> Iterator[tuple[str, str]]:
+    """Each numbered module above a layer or itself, from the root on, and the row that it stands in."""
+    if len(path) > LETTERS_MOST:
+        return
+    end = -1
+    while end < len(path):
+        begin, end = end + 1, path.find(".", end + 1)
+        end = len(path) if end < 0 else end
+        if match := _NUMBERED.fullmatch(path, begin, end):
+            stem, parent = match[1], path[: max(begin - 1, 0)]
+            words = stem.lower() or parent.rpartition(".")[2].lower()
+            if not (ATTENTION.fullmatch(words) or MLP.fullmatch(words)):
+                yield path[:end], f"{parent}.{stem}"
+
+
+def _form(row: str) -> str:
+    """What rows of the same sort in other modules have in common."""
+    return re.sub(r"\d+", "#", row)
+
+
+def _is_named(row: str) -> bool:
+    parent, _, stem = row.rpartition(".")
+    return (stem or parent.rpartition(".")[2]).lower() in _NAMED_ROWS
+
+
+def _repeated(members: Sequence[str], units: Mapping[str, _Unit]) -> Iterator[str]:
+    """Those of a row that are like another: one beside it, or the usual one. One alone is like itself."""
+    layers = [frozenset(units[prefix].layers) if units[prefix].matrices > 1 else frozenset() for prefix in members]
+    usual, often = Counter(filter(None, layers)).most_common(1)[0] if any(layers) else (frozenset[str](), 0)
+    again = usual if often > 1 or len(members) == 1 else frozenset[str]()
+    beside = zip([frozenset[str](), *layers], [*layers[1:], frozenset[str]()], strict=False)
+    for prefix, own, (before, after) in zip(members, layers, beside, strict=False):
+        others = (before, after, again)
+        if any(len(own & other) >= ALIKE * min(len(own), len(other)) for other in others if own and other):
+            yield prefix
