@@ -98,8 +98,8 @@ def show(
 
     Raises `SelectionError` where nothing is selected, and what `open` raises.
 
-    >>> import numpy as np
-    >>> [entry.kind for entry in show({"conv.weight": np.ones((1, 1, 3, 3)), "conv.bias": np.ones(1)}).entries]
+    >>> import ckptswap as cs, numpy as np
+    >>> [entry.kind for entry in cs.show({"conv.weight": np.ones((1, 1, 3, 3)), "conv.bias": np.ones(1)}).entries]
     ['conv.bias', 'conv.weight']
     """
     selection = selection_of(only, exclude, layers, kind)

@@ -142,10 +142,23 @@ class Reaches(Plain):
 
     def __init__(self) -> None:
         super().__init__()
-        self.also = [self.extra.weight]
+        weight = self.extra.weight
+        self.also = lambda: weight
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x) + nn.functional.conv2d(x, self.also[0])
+        return self.body(x) + nn.functional.conv2d(x, self.also())
+
+
+class Listed(Plain):
+    """Holds its parameters in a list of its own too, as an LSTM does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.also = [self.extra.weight, "weight"]
+        self.one = self.extra.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) + nn.functional.conv2d(x, self.also[0], self.one)
 
 
 class Grows(Plain):
@@ -197,3 +210,133 @@ def _rename(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: 
 def _rename_back(module: nn.Module, state: dict[str, Tensor], *rest: object) -> None:
     for name in list(state):
         state[name.removeprefix("net.")] = state.pop(name)
+
+
+class Asks(Plain):
+    """Looks at the first pixel of a batch, and goes another way where it is dark."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        return y if x[0, 0, 0, 0] > 0.5 else y + self.extra(x)
+
+
+class Scales(Plain):
+    """Reads a number from the batch, which no two batches share."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) * float(x.max())
+
+
+class Chooses(Plain):
+    """`how` its shapes come from the batch's values."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.register_buffer("level", torch.tensor(0.5), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        bright = x[0, 0, 0, :3] > 0.5 if self.how != "buffer" else x[0, 0, 0, :3] > self.level
+        if self.how == "nonzero":
+            return y + y[0, 0, 0, :3][bright.nonzero()[:, 0]].sum()
+        if self.how == "select":
+            return y + torch.masked_select(y[:1, 0, 0, :3], bright).sum()
+        if self.how == "repeat":
+            return y + y[0, 0, 0, :3].repeat_interleave(bright.long() + 1).mean()
+        if self.how == "unique":
+            return y + y[0, 0, 0].repeat_interleave(len(bright.long().unique())).mean()
+        if self.how == "list":
+            return y + sum(y[0, 0, 0, at] for at, one in enumerate(bright.tolist()) if one)
+        if self.how == "mean":
+            return y + y[0, 0][:, :3][:, bright].mean().nan_to_num(0)
+        return y + y[0, 0, 0, :3][bright].sum()
+
+
+class Numpy(Plain):
+    """Leaves torch and comes back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(self.body(x).numpy() + 1)
+
+
+class Learns(Plain):
+    """Shapes that come from its own values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        return y + y[y > 0].sum()
+
+
+class Keeps(Plain):
+    """Computes something of its head once, when it first runs, and keeps it."""
+
+    def __init__(self, where: str = "attribute") -> None:
+        super().__init__()
+        self.where, self.fused, self.store = where, None, []
+        self.register_buffer("table", None, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.where == "buffer":
+            if self.table is None:
+                self.table = self.head.weight * 2
+            return nn.functional.conv2d(torch.relu(self.norm(self.stem(x))), self.table)
+        if self.where == "list":
+            if not self.store:
+                self.store.append(self.head.weight * 2)
+            return nn.functional.conv2d(torch.relu(self.norm(self.stem(x))), self.store[0])
+        if self.fused is None:
+            self.fused = self.head.weight * 2
+        return nn.functional.conv2d(torch.relu(self.norm(self.stem(x))), self.fused)
+
+
+class Deaf(Plain):
+    """Loads its head from nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head._load_from_state_dict = lambda *given: None  # type: ignore[method-assign]
+
+
+class Doubles(Plain):
+    """Doubles its head's bias when it is loaded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_load_state_dict_pre_hook(_doubled)
+
+
+def _doubled(module: nn.Module, state: dict[str, Tensor], *rest: object) -> None:
+    state["head.bias"] = state["head.bias"] * 2
+
+
+class Normed(Plain):
+    """`how` the weights of its convolutions are made of others."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        changes = {
+            "old weight norm": nn.utils.weight_norm,
+            "weight norm": nn.utils.parametrizations.weight_norm,
+            "old spectral norm": nn.utils.spectral_norm,
+            "spectral norm": nn.utils.parametrizations.spectral_norm,
+            "orthogonal": nn.utils.parametrizations.orthogonal,
+            "own": lambda module: nn.utils.parametrize.register_parametrization(module, "weight", Halves()),
+        }
+        self.stem = changes[how](self.stem)
+
+
+class Halves(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight / 2
+
+
+class Lazy(Plain):
+    """A layer that learns its size when it first runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra = nn.LazyConv2d(1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) + self.extra(x)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.text import Text
 
@@ -22,9 +22,6 @@ from ckptswap.report.templates import template
 from ckptswap.report.text import Style, number, plural, safe
 from ckptswap.statistics import Comparison
 from ckptswap.sweep.result import SweepResult, goes_by_order
-
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions
 
 MOST = 40  # rows that a notebook shows; the result has them all
 
@@ -50,7 +47,7 @@ def shows_itself() -> None:
 
 
 def _teach(kind: type, text: Callable[[Any, Style], str], parts: Callable[[Any], Iterable[Shown]]) -> None:
-    def console(self: Any, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+    def console(self: Any, console: Any, options: Any) -> Iterator[Text]:
         style = Style(options.max_width, colour=not console.no_color and console.is_terminal)
         yield Text.from_ansi(text(self, style))
 

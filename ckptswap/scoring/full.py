@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.errors import CkptswapError, ModelError
+from ckptswap.errors import CkptswapError, ModelError, listing
 from ckptswap.scoring.recalibration import Recalibration
 from ckptswap.scoring.scorer import EXTENT, Block, Cost, Exactness, How, Layout, Wanted, Way
 from ckptswap.scoring.swap import Swaps, same_bits
@@ -126,15 +126,40 @@ class FullScorer:
         return [1.0] * len(variants)
 
     def refuse_chance(self) -> None:
-        """Raises `ModelError` for a model that draws random numbers or keeps count."""
+        """Raises `ModelError` for a model that draws random numbers or keeps count, or that keeps what it computed
+        of its tensors.
+        """
         inputs = self.task.first_inputs()
         with self.task.pinned():
             self._refuse_chance(inputs, self.task.forward(inputs))
+            self._refuse_memory(inputs)
 
     def _refuse_chance(self, inputs: Tree, before: Tensor) -> None:
         if not same_bits(before, self.task.forward(inputs)):
             fault = "the model gives another output when it is run again on the same input"
             raise ModelError(fault, remedy="switch off in eval mode whatever draws random numbers or keeps count")
+
+    def _refuse_memory(self, inputs: Tree) -> None:
+        """A swap must reach what the model made when it first ran, and keeps: with all of the donor's tensors it
+        must give what it gives when it makes that anew.
+        """
+        made, donor = self.task.watch.made, self.swaps.donors[0]
+        fit = [name for name, own in self.swaps.state.items() if name in donor and donor[name].shape == own.shape]
+        if not made:
+            return
+        with self.swaps.holding(self.swaps.taken(fit)):
+            try:
+                kept = self.task.forward(inputs)
+                with self.task.watch.forgotten():
+                    anew = self.task.forward(inputs)
+            except ModelError:  # it may not bear the donor's values at all
+                return
+        if not same_bits(kept, anew):
+            what = f"what it computed of its tensors when it first ran ({listing(made, most=3)})"
+            raise ModelError(
+                f"the model keeps {what}: what is swapped in later does not reach it",
+                remedy="let forward compute it anew in eval mode",
+            )
 
     def _trivial(self, metric: str) -> float | None:
         try:

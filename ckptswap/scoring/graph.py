@@ -1,18 +1,20 @@
 """A model as a list of operations on numbered values, captured for one shape of input.
 
 The model is traced once with fake tensors (no memory, no arithmetic) and without mutation, so that what an
-operation reads and gives is all there is to know of it. A model whose control flow depends on values cannot be
-traced. Source: `make_fx` and `functionalize` of torch; why these, docs/architecture.md tells.
+operation reads and gives is all there is to know of it. Where control flow depends on values, the batch's own are
+looked at and become guards of the graph; a model in which a swap decides cannot be captured. Source: `make_fx` and
+`functionalize` of torch; why these, docs/architecture.md tells.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import operator
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,16 +25,13 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.flop_counter import FlopCounterMode
 
 from ckptswap.errors import ModelError
+from ckptswap.scoring.guards import ANSWER, Answers, Uncapturable
 from ckptswap.task.callables import STDOUT_ASIDE, first_line
 from ckptswap.task.tree import Tree, call, leaves
 from ckptswap.ties import Extent, extent_of
 
 Place = Extent | int
 """Where a tensor's bytes lie; of one without any, its id."""
-
-
-class Uncapturable(Exception):
-    """The model cannot be captured; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,8 @@ class Graph:
     """All operations that the output depends on, in an order in which they can run.
 
     `state` gives the number of each of the model's tensors (tied ones share it), `constants` the tensors that the
-    model holds beside them, `inputs` the numbers of a batch's tensors.
+    model holds beside them, `inputs` the numbers of a batch's tensors. It holds for batches on which the steps
+    `asking` give the values in `guards` what these say (see `guards.answer`); no swap changes them.
     """
 
     state: Mapping[str, int]
@@ -75,6 +75,8 @@ class Graph:
     inputs: tuple[int, ...]
     output: int
     steps: tuple[Step, ...]
+    asking: tuple[Step, ...] = ()
+    guards: Mapping[int, str] = field(default_factory=dict)
 
     def given(self, batch: Tree) -> dict[int, Tensor]:
         """A batch's tensors by their numbers."""
@@ -92,7 +94,8 @@ class Graph:
 
 
 def capture(model: nn.Module, batch: Tree, pick: Callable[[object], Tensor]) -> Graph:
-    """Trace a model in eval mode on a batch's form; `pick` takes the one tensor of its output.
+    """Trace a model in eval mode on a batch's form, and on its values where the model asks for these; `pick` takes
+    the one tensor of its output.
 
     Raises `Uncapturable` where the model cannot be captured, and `ModelError` for one that draws random numbers.
 
@@ -134,17 +137,34 @@ def _state(model: nn.Module) -> dict[Place, Tensor]:
 def _traced(
     model: nn.Module, tensors: Mapping[Place, Tensor], batch: Tree, pick: Callable[[object], Tensor]
 ) -> GraphModule:
-    places = list(tensors)
+    places, state = list(tensors), list(tensors.values())
     inputs, form = tree_flatten(batch)
+    swappable = _swappable(model, places)
 
     def forward(state: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
         with _holding(model, dict(zip(places, state, strict=True))):
             return pick(call(model, tree_unflatten(inputs, form)))
 
-    pure = torch.func.functionalize(forward, remove="mutations")
-    with torch.no_grad(), _no_numpy(), warnings.catch_warnings(), STDOUT_ASIDE:
+    def trace(function: Callable[..., Any]) -> GraphModule:
+        def answered(*args: Any) -> Any:
+            with Answers(state, inputs, swappable):
+                return function(*args)
+
+        pure = torch.func.functionalize(answered, remove="mutations")
+        return make_fx(pure, tracing_mode="fake", _allow_non_fake_inputs=True)(state, inputs)
+
+    with torch.no_grad(), _without_memory(), _unlogged(), warnings.catch_warnings(), STDOUT_ASIDE:
         warnings.simplefilter("ignore")
-        return make_fx(pure, tracing_mode="fake", _allow_non_fake_inputs=True)(list(tensors.values()), inputs)
+        traced = trace(forward)
+        if any(map(_mutates, traced.graph.nodes)):  # in what torch takes apart when it is too late, such as a GRU
+            traced = trace(traced)
+        return traced
+
+
+def _swappable(model: nn.Module, places: Sequence[Place]) -> dict[int, str]:
+    """The names of the tensors that are saved and loaded, by their number among all."""
+    saved = {_place(value): name for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    return {number: saved[place] for number, place in enumerate(places) if place in saved}
 
 
 @contextlib.contextmanager
@@ -153,16 +173,22 @@ def _holding(model: nn.Module, values: Mapping[Place, Tensor]) -> Iterator[None]
 
     `torch.func.functional_call` leaves a model changed where one module is registered under two names.
     """
-    slots: list[tuple[dict[str, Any], str, Tensor]] = [
+    slots: list[tuple[dict[str, Any], str, Any]] = [
         (table, key, value)
         for module in model.modules()
-        for table in (module._parameters, module._buffers)
+        for table in (module._parameters, module._buffers, vars(module))
         for key, value in table.items()
-        if value is not None
+        if isinstance(value, Tensor) or type(value) in (list, tuple)
     ]
+
+    def put(value: Any) -> Any:
+        if type(value) in (list, tuple):  # an LSTM has a list of its parameters beside them
+            return type(value)(map(put, value))
+        return values.get(_place(value), value) if isinstance(value, Tensor) else value
+
     try:
         for table, key, value in slots:
-            table[key] = values[_place(value)]
+            table[key] = put(value)
         yield
     finally:
         for table, key, value in slots:
@@ -170,23 +196,43 @@ def _holding(model: nn.Module, values: Mapping[Place, Tensor]) -> Iterator[None]
 
 
 @contextlib.contextmanager
-def _no_numpy() -> Iterator[None]:
-    """While a model is traced, its tensors have no values; numpy would be given whatever lies in memory."""
+def _unlogged() -> Iterator[None]:
+    """torch logs where a fake tensor fails; ours is the error that is said, or none."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+@contextlib.contextmanager
+def _without_memory() -> Iterator[None]:
+    """While a model is traced, its tensors have no values: numpy would be given whatever lies in memory, and the
+    numbers of a list are asked for one by one.
+    """
 
     def numpy(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         if threading.get_ident() == here:  # other threads read data meanwhile
             raise Uncapturable("it leaves torch for numpy")
-        return before(self, *args, **kwargs)
+        return before["numpy"](self, *args, **kwargs)
+
+    def tolist(self: Tensor) -> Any:
+        if threading.get_ident() != here:
+            return before["tolist"](self)
+        return [part.tolist() for part in self.unbind()] if self.dim() else self.item()
 
     here = threading.get_ident()
-    before, own = torch.Tensor.numpy, vars(torch.Tensor).get("numpy")
-    torch.Tensor.numpy = numpy  # type: ignore[method-assign, assignment]
+    before = {name: getattr(torch.Tensor, name) for name in ("numpy", "tolist")}
+    own = {name: vars(torch.Tensor).get(name) for name in before}
     try:
+        torch.Tensor.numpy, torch.Tensor.tolist = numpy, tolist  # type: ignore[method-assign, assignment]
         yield
     finally:
-        del torch.Tensor.numpy  # most often it is inherited
-        if own:
-            torch.Tensor.numpy = own  # type: ignore[method-assign]
+        for name, method in own.items():
+            delattr(torch.Tensor, name)  # most often they are inherited
+            if method:
+                setattr(torch.Tensor, name, method)
 
 
 def _graph(traced: GraphModule, model: nn.Module, tensors: Mapping[Place, Tensor]) -> Graph:
@@ -201,17 +247,24 @@ def _graph(traced: GraphModule, model: nn.Module, tensors: Mapping[Place, Tensor
     held = {node: operator.attrgetter(str(node.target))(traced) for node in nodes if node.op == "get_attr"}
     constants = {numbers[node]: constant for node, constant in held.items()}
     _refuse_odd_constants(constants.values(), tensors.values())
-    memory: dict[Node, Node] = {}
-    steps = []
     flops = _flops(nodes, constants, numbers)
-    for node in _needed(nodes, output):
-        if node.op == "call_function":
-            _refuse_effects(node)
-            memory[node] = _memory(node, memory)
-            steps.append(_step(node, numbers, memory, flops))
+
+    def steps(wanted: Sequence[Node]) -> tuple[Step, ...]:
+        memory: dict[Node, Node] = {}
+        found = []
+        for node in _needed(nodes, wanted):
+            if node.op == "call_function":
+                _refuse_effects(node)
+                memory[node] = _memory(node, memory)
+                found.append(_step(node, numbers, memory, flops))
+        return tuple(found)
+
+    asked = [node for node in nodes if ANSWER in node.meta]
+    guards = {numbers[node]: node.meta[ANSWER] for node in asked}
     places = {place: at for at, place in enumerate(tensors)}
     state = {name: places[_place(tensor)] for name, tensor in _all_names(model)}
-    return Graph(state, constants, tuple(range(len(tensors), len(inputs))), numbers[output], tuple(steps))
+    given = tuple(range(len(tensors), len(inputs)))
+    return Graph(state, constants, given, numbers[output], steps([output]), steps(asked), guards)
 
 
 def _all_names(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -229,9 +282,9 @@ def _refuse_odd_constants(constants: Iterable[Any], tensors: Iterable[Tensor]) -
             raise Uncapturable("it reaches a parameter by another way than its module")
 
 
-def _needed(nodes: Sequence[Node], output: Node) -> list[Node]:
-    """What the output depends on, in order; and whatever mutates, which `_refuse_effects` then refuses."""
-    wanted = {output}
+def _needed(nodes: Sequence[Node], outputs: Sequence[Node]) -> list[Node]:
+    """What these depend on, in order; and whatever mutates, which `_refuse_effects` then refuses."""
+    wanted = set(outputs)
     for node in reversed(nodes):
         if node in wanted or _mutates(node):
             wanted.add(node)

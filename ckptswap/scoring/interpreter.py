@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ckptswap.scoring.graph import Graph, Ref
+from ckptswap.scoring.graph import Graph, Ref, Step
+from ckptswap.scoring.guards import answer
 from ckptswap.scoring.schedule import Cone, Groups, Instruction, Schedule, cone_of, within
 from ckptswap.task.tree import Tree
 
@@ -34,6 +35,20 @@ class Replay:
         """What a swap of these values can change."""
         self._planned: Any = None
         self.latest: Groups = []
+
+    def fits(self, batch: Tree) -> bool:
+        """Whether the model does on this batch, of the graph's form, what was captured: its guards tell."""
+        values = {**self._fixed, **self.graph.given(batch)}
+        with torch.inference_mode():
+            for (
+                step
+            ) in self.graph.asking:  # behind an answer that is another, an operation may not even be possible
+                args, kwargs = _arguments(step, values)
+                values[step.gives] = step.op(*args, **kwargs)
+                expected = self.graph.guards.get(step.gives)
+                if expected is not None and answer(values[step.gives]) != expected:
+                    return False
+        return True
 
     def changes(self, swap: Mapping[int, Tensor]) -> bool:
         """Whether a swap can change the output at all."""
@@ -90,9 +105,13 @@ class Replay:
 
 
 def _do(instruction: Instruction, values: Values) -> None:
-    args = [filled(template, values) for template in instruction.args]
-    kwargs = {name: filled(template, values) for name, template in instruction.kwargs.items()}
+    args, kwargs = _arguments(instruction, values)
     values[instruction.gives] = instruction.op(*args, **kwargs)
+
+
+def _arguments(step: Step | Instruction, values: Values) -> tuple[list[Any], dict[str, Any]]:
+    kwargs = {name: filled(template, values) for name, template in step.kwargs.items()}
+    return [filled(template, values) for template in step.args], kwargs
 
 
 def _forget(instruction: Instruction, values: Values) -> None:

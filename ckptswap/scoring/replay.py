@@ -7,7 +7,7 @@ batch of a form, then one in a hundred); where one differs all is run in full fo
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 
 import torch
@@ -16,7 +16,8 @@ from torch import Tensor
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError
 from ckptswap.scoring.full import FullScorer, ModelOutput
-from ckptswap.scoring.graph import Graph, Uncapturable, capture
+from ckptswap.scoring.graph import Graph, capture
+from ckptswap.scoring.guards import Uncapturable
 from ckptswap.scoring.interpreter import Replay
 from ckptswap.scoring.scorer import Cost, How, ShortcutFailed
 from ckptswap.scoring.swap import same_bits
@@ -29,6 +30,8 @@ MEMORY = 2 << 30
 """Bytes that a replay's intermediate values may take, unless told otherwise."""
 SHAPES = 8
 """Shapes of input for which a model is captured; batches of further shapes are run in full."""
+ANSWERS = 4
+"""Graphs of one shape, where a batch's values decide what the model does; further batches are run in full."""
 CHECKED = 100
 """One replayed output in so many is held against a full pass."""
 
@@ -61,21 +64,34 @@ class ReplayScorer(FullScorer):
         self, task: Task, donors: Sequence[Checkpoint], recipient: Checkpoint, calibration: Sequence[Tree]
     ) -> None:
         super().__init__(task, donors, recipient, calibration)
-        self._replays: dict[Form, Replay | None] = {}
-        self._begun: set[Form] = set()
+        self._replays: dict[tuple[Form, int], Replay] = {}
+        self._begun: set[Replay] = set()
         self._swaps: dict[tuple[Replay, str], dict[int, Tensor]] = {}
 
     def replay(self, inputs: Tree) -> Replay | None:
-        """The model for inputs of this form, captured and held against itself once; None: run it in full."""
+        """The model for inputs of this form, captured and held against itself once; None: run it in full.
+
+        Where the batch's values decide what the model does, there are several of one form.
+        """
         if self.how == "full":
             return None
         form = form_of(inputs)
-        if form not in self._replays:
-            if len(self._replays) >= SHAPES:
-                self._note(f"inputs of more than {SHAPES} shapes: the rest is run in full")
-                return None
-            self._replays[form] = self._captured(inputs)
-        return self._replays.get(form)
+        known = [replay for (other, _), replay in self._replays.items() if other == form]
+        for replay in known:
+            if not replay.graph.guards or replay.fits(self.task.prepared(inputs)):
+                return replay
+        if not known and len({other for other, _ in self._replays}) >= SHAPES:
+            self._note(f"inputs of more than {SHAPES} shapes: the rest is run in full")
+            return None
+        if len(known) >= ANSWERS:
+            self._note(
+                f"the model does more than {ANSWERS} things, as a batch's values say: the rest is run in full"
+            )
+            return None
+        captured = self._captured(inputs)
+        if captured is not None:
+            self._replays[form, len(known)] = captured
+        return captured
 
     def outputs(self, number: int, inputs: Tree, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
         """See `FullScorer`. Raises `ShortcutFailed` when a replayed output is wrong; then call `distrust`."""
@@ -90,22 +106,27 @@ class ReplayScorer(FullScorer):
         if replay is None:
             yield from self.in_full(inputs, variants)
             return
-        checked = self._sample(number, plain, is_new=form_of(inputs) not in self._begun)
-        self._begun.add(form_of(inputs))
+        checked = self._sample(number, plain, is_new=replay not in self._begun)
+        self._begun.add(replay)
         yield from self._replayed(replay, inputs, plain, checked)
         if whole:
             yield from self.in_full(inputs, whole)
 
     def unread(self) -> frozenset[str]:
         """The tensors that the model reads for no form of batch in eval mode, as far as its graphs tell."""
-        unread = set(self.swaps.state)
-        firsts = set(self.task.data.forms.values())
-        with self.task.pinned(), closing(self.task.data.numbered(firsts)) as batches:
-            for _, batch in batches:
-                replay = self.replay(batch.inputs)
-                read = replay.graph.read if replay else frozenset()
-                unread = {name for name in unread if replay and replay.graph.state.get(name) not in read}
-        return frozenset(unread)
+        read = self._read(set(self.task.data.forms.values()))
+        if read is not None and any(replay.graph.guards for replay in self._replays.values()):
+            read = self._read(range(len(self.layout.places)))  # another batch may go another way
+        return frozenset() if read is None else frozenset(self.swaps.state).difference(read)
+
+    def _read(self, numbers: Collection[int]) -> set[str] | None:
+        """The tensors that the model reads on these batches; None where one is run in full."""
+        with self.task.pinned(), closing(self.task.data.numbered(numbers)) as batches:
+            replays = {self.replay(batch.inputs) for _, batch in batches}
+        if None in replays:
+            return None
+        graphs = [(replay.graph, replay.graph.read) for replay in replays if replay is not None]
+        return {name for graph, read in graphs for name, number in graph.state.items() if number in read}
 
     def cost(self, variants: Sequence[Variant]) -> Cost:
         """See `Scorer`: the first batch is timed, by a full pass and step by step."""
@@ -170,11 +191,12 @@ class ReplayScorer(FullScorer):
         return None
 
     def refuse_chance(self) -> None:
-        """Raises `ModelError` for a model that draws random numbers or keeps count; no captured one does."""
+        """See `FullScorer`; no captured model draws random numbers or keeps count."""
         inputs = self.task.first_inputs()
         with self.task.pinned():
             if self.replay(inputs) is None:
                 self._refuse_chance(inputs, self.task.forward(inputs))
+            self._refuse_memory(inputs)
 
     def distrust(self, reason: str) -> None:
         """Replay nothing from now on. Raises `ModelError` where nothing else was allowed."""

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ckptswap.errors import MetricError, UsageError
 from ckptswap.scoring.full import FullScorer
-from ckptswap.scoring.graph import Graph, Uncapturable, capture
+from ckptswap.scoring.graph import Graph, capture
+from ckptswap.scoring.guards import Uncapturable
 from ckptswap.scoring.interpreter import filled
 from ckptswap.scoring.variant import Variant
 from ckptswap.sweep.plan import Plan

@@ -134,7 +134,7 @@ class Task:
         what = f"the model, on input {described(inputs)},"
         with torch.inference_mode():
             try:
-                with self._watch.unchanged(), faults_of(what, ModelError, _FIT):
+                with self.watch.unchanged(), faults_of(what, ModelError, _FIT):
                     given = call(self.model, inputs)
             except ModelError as failure:
                 raise diagnosed(self.model, inputs, str(failure)) or failure from failure.__cause__
@@ -229,7 +229,8 @@ class Task:
         } | ({"initial values": self.initial} if self.initial else {})
 
     @cached_property
-    def _watch(self) -> Watch:
+    def watch(self) -> Watch:
+        """Knows whether the model changes its own tensors, and what it keeps beside them."""
         return Watch(self.model)
 
     @contextmanager

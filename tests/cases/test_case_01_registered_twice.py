@@ -13,7 +13,8 @@ import torch
 from sweeping import prepare, ran, sweep
 from tied_networks import built, groups, hold_rows, opened, save_pair, task
 
-from ckptswap.scoring.graph import Uncapturable, capture
+from ckptswap.scoring.graph import capture
+from ckptswap.scoring.guards import Uncapturable
 from ckptswap.sweep.screen import screen
 
 NETWORKS = ["Registered", "BaseModel", "Siamese", "Listed", "Recurrent", "Normed"]

@@ -14,7 +14,8 @@ from random_networks import BLOCKS, build, networks, other_state
 from torch import Tensor, nn
 
 from ckptswap.errors import ModelError
-from ckptswap.scoring.graph import Graph, Uncapturable, capture
+from ckptswap.scoring.graph import Graph, capture
+from ckptswap.scoring.guards import Uncapturable
 from ckptswap.scoring.interpreter import Replay
 from ckptswap.scoring.schedule import cone_of, within
 from ckptswap.scoring.swap import same_bits
@@ -150,7 +151,8 @@ class Sends(nn.Module):
         super().__init__()
         self.layer, self.body = nn.Conv2d(1, 1, 1), body
         self.register_buffer("count", torch.zeros(()))
-        self.also = [self.layer.weight]
+        weight = self.layer.weight
+        self.also = lambda: weight
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(self, x)  # type: ignore[operator]
@@ -159,11 +161,15 @@ class Sends(nn.Module):
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (lambda self, x: self.layer(x) if x.sum() > 0 else x, "data-dependent"),
-        (lambda self, x: self.layer(x) * float(x.max()), "data-dependent"),
+        (
+            lambda self, x: self.layer(x) if self.layer(x).sum() > 0 else x,
+            "depends on the values of layer.weight, ",
+        ),
+        (lambda self, x: x * float(self.layer.bias.max()), r"depends on the values of layer\.bias$"),
+        (lambda self, x: self.layer(x) + x[x > self.layer.bias].sum(), r"depends on the values of layer\.bias$"),
         (lambda self, x: self.layer(x) + self.count.add_(1), "in place"),
         (lambda self, x: torch.from_numpy(self.layer(x).numpy()), "numpy"),
-        (lambda self, x: nn.functional.conv2d(x, self.also[0]), "by another way"),
+        (lambda self, x: nn.functional.conv2d(x, self.also()), "by another way"),
         (lambda self, x: 3, "output"),
     ],
 )

@@ -167,6 +167,7 @@ def saved(own: Path, model: str, seed: int) -> Checkpoint:
         ("Named", "alone", "error", None),
         ("Whole", "alone_batches", "error", None),
         ("bert", "squares", "surprise", "logits"),
+        ("bert", "tokens", "surprise", "logits"),
         ("llama", "tokens", "surprise", "logits"),
     ],
 )
@@ -207,12 +208,15 @@ def test_a_dict_alone_holds_its_labels_and_names_that_no_argument_has_are_left_o
     assert torch.equal(task.forward(batch.inputs), pairs.forward(other.inputs))
 
 
-def test_control_flow_on_a_padding_mask_is_run_in_full(own: Path) -> None:
-    """transformers' encoders look whether anything is masked: such a graph would not be every batch's."""
+def test_control_flow_on_a_padding_mask_is_replayed_with_guards(own: Path) -> None:
+    """transformers' encoders look whether anything is masked, which each batch is asked again."""
     spec = task_of(own, "bert", "tokens", "surprise", output_key="logits")
-    proposal = prepare(saved(own, "bert", 1), saved(own, "bert", 0), spec, by=[("kind",)], run_dir="unused")
-    [note] = proposal.scorer.notes
-    assert "cannot be captured" in note
+    proposal = prepare(
+        saved(own, "bert", 1), saved(own, "bert", 0), spec, by=[("kind",)], run_dir="unused", engine="replay"
+    )
+    assert proposal.scorer.notes == []
+    answers = {tuple(replay.graph.guards.values()) for replay in proposal.scorer._replays.values()}
+    assert answers == {("False",), ("True",)}, "whether all words are there"
 
 
 # Data -----------------------------------------------------------------------------------------------------------
