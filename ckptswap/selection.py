@@ -254,7 +254,7 @@ def _any_test(literal: Set[str], tests: Sequence[Test]) -> Test:
 
 
 def _kind_test(pattern: str) -> Test:
-    tests = list(map(glob, (FORMER | ALIASES).get(pattern, (pattern,))))
+    tests = list(map(glob, {**FORMER, **ALIASES}.get(pattern, (pattern,))))
     return lambda entry: any(matches(entry.kind) or matches(coarse(entry.kind)) for matches in tests)
 
 

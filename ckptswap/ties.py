@@ -6,11 +6,13 @@ of a fused weight): `together` are all the names that a change of one reaches, a
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from math import prod
 from typing import Any, NamedTuple
 
 from ckptswap.errors import listing
@@ -224,6 +226,32 @@ def extent_of(tensor: Any) -> Extent | None:
     last = sum((length - 1) * step for length, step in steps)
     form = tuple(tensor.shape), tuple(steps), tensor.dtype
     return Extent(str(tensor.device), begin, begin + (last + 1) * size, form, tuple(steps))
+
+
+def covered(tensors: Mapping[str, Any], names: Iterable[str]) -> set[str]:
+    """Which of these torch tensors have all of their bytes in those of the names: twins, and views of them."""
+    extents = {name: extent for name, tensor in tensors.items() if (extent := extent_of(tensor))}
+    given = {extents[name] for name in names if name in extents}
+    runs: dict[Hashable, list[list[int]]] = defaultdict(list)
+    for extent in sorted(filter(_is_dense, given), key=lambda extent: extent.begin):
+        run = runs[extent.storage]
+        if run and extent.begin <= run[-1][1]:
+            run[-1][1] = max(run[-1][1], extent.end)
+        else:
+            run.append([extent.begin, extent.end])
+
+    def is_inside(extent: Extent) -> bool:
+        run = runs[extent.storage]
+        at = bisect_right(run, extent.begin, key=lambda stretch: stretch[0]) - 1
+        return at >= 0 and extent.end <= run[at][1]
+
+    return {name for name, extent in extents.items() if extent in given or is_inside(extent)}
+
+
+def _is_dense(extent: Extent) -> bool:
+    """Whether it has every byte of its stretch."""
+    last = sum((length - 1) * step for length, step in extent.steps)
+    return last + 1 == prod(length for length, _ in extent.steps)
 
 
 def ties_of(tensors: Mapping[str, Any]) -> Ties:

@@ -13,7 +13,7 @@ from ckptswap.checkpoint import Checkpoint, overlay
 from ckptswap.errors import MismatchError, ModelError, listing
 from ckptswap.task.callables import STDOUT_ASIDE
 from ckptswap.task.weights import state_of, to_torch
-from ckptswap.ties import extent_of, ties_of
+from ckptswap.ties import covered, extent_of, ties_of
 from ckptswap.twins import alike
 
 _LEAVE_OUT = "leave it out with --exclude"
@@ -54,11 +54,14 @@ class Swaps:
         """What must be written to make a variant, in the order of the state dict.
 
         A tensor is written under all of its names, whichever is taken. What shares only part of its bytes keeps
-        the recipient's, as it would in the variant's file; `fault` tells whether that can be.
+        the recipient's, as it would in the variant's file; `fault` tells whether that can be. What that file does
+        not have goes with the tensor of which it is a part.
         """
         given = {name: self.given(name, donor, alpha) for name in dict.fromkeys(names)}
         given = {twin: value for name, value in given.items() for twin in self.ties.twins(name)} | given
         touched = set(self.ties.closed(given))
+        if self.recipient is not None and len(touched) > len(given):
+            touched -= covered(self.state, given).difference(given, self.recipient)
         return {name: given.get(name, value) for name, value in self.state.items() if name in touched}
 
     def fault(self, names: Iterable[str], donor: int = 0, alpha: float = 1.0) -> str | None:

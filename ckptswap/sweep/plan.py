@@ -178,12 +178,12 @@ def make_plan(
         # Old files have nothing that counts batches, which no model reads in eval mode.
         lacking = {name for name in recipient if is_counter(name) and name not in giving}
         compared = _compare(giving, recipient, [name for name in everything if name not in lacking])
-        for way, parts in splits.items():
+        for way, taken in splits.items():
             made = []
-            for part, last in parts:
+            for part, last in taken:
                 names = tuple(name for name in part.names if name not in lacking)
-                taken = replace(part, names=names or part.names)
-                made.append(_cell(way, taken, last, number, recipient, compared))
+                here = replace(part, names=names or part.names)
+                made.append(_cell(way, here, last, number, recipient, compared))
             cells += made if goes_by_order(mode) else sorted(made, key=cell_key)
     return Plan(tuple(splits), tuple(selection.flags()), tuple(cells), mode, tuple(dict.fromkeys(alphas)))
 

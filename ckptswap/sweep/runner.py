@@ -42,7 +42,7 @@ from ckptswap.sweep.worst_samples import worst_samples
 from ckptswap.task import Task, TaskSpec, load_task
 from ckptswap.task.callables import first_line
 from ckptswap.task.fit import tensors_of
-from ckptswap.task.models.hf_names import as_loaded
+from ckptswap.task.hooks import as_in
 from ckptswap.task.task import load_model
 from ckptswap.version import __version__
 
@@ -287,7 +287,7 @@ def prepare(spec: SweepSpec, sides: Sides, run: str | Path | None = None) -> Swe
     """
     loaded = load_model(spec.task, sides.recipient)
     names, own = tensors_of(loaded.model.state_dict()), loaded.fit.taken
-    as_loaded_here = partial(as_loaded, loaded.model)
+    as_loaded_here = partial(as_in, loaded.model)
     given, renamings = named_alike(sides.donors, own, names, "the model", loaded.spec, as_loaded_here)
     donors, recipient = as_in_model(loaded.model, given, own)
     planned = partial(make_plan, donors, recipient, spec.selection, spec.by, mode=spec.mode, alphas=spec.alphas)

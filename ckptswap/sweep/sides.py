@@ -102,7 +102,7 @@ def misfit_of(task: Task, donor: Checkpoint) -> str | None:
     """Why a donor has no score of its own in the task's model; None where it has."""
     try:
         fit = check_fit(task.model, donor, exclude=task.spec.exclude, partial=task.spec.partial)
-        refuse_contradictions(fit.taken, ties_of(state_of(task.model)))
+        refuse_contradictions(fit, state_of(task.model))
     except MismatchError as error:
         return str(error)
     return f"{donor.path} lacks tensors of the model ({listing(fit.kept)})" if fit.kept else None

@@ -17,7 +17,7 @@ from ckptswap.naming import is_counter
 from ckptswap.renaming import aligned_with, limited
 from ckptswap.selection import Selection
 from ckptswap.sources import MemorySource
-from ckptswap.ties import ties_of
+from ckptswap.ties import covered
 
 State = Mapping[str, Tensor]
 """A model's tensors by name."""
@@ -28,8 +28,8 @@ class Fit:
     """A checkpoint against a model, under the model's names.
 
     `own` are the model's tensors as entries, `checkpoint` has all of the file's, `said` tells what was taken off
-    their names. `loaded` are the names that go in; `missing` those of the model that the file lacks (counters
-    aside), `unexpected` those of the file that the model lacks, `unlike` those of both that have another shape or
+    their names. `loaded` are the names that go in; `missing` those of the model that the file lacks, `unexpected`
+    those of the file that the model lacks (counters aside), `unlike` those of both that have another shape or
     another sort of number, and why.
     """
 
@@ -88,7 +88,8 @@ class Fit:
     @cached_property
     def taken(self) -> Checkpoint:
         """The tensors that go in."""
-        return limited(self.checkpoint, self.loaded) if self.left else self.checkpoint
+        is_whole = len(self.loaded) == len(self.checkpoint)
+        return self.checkpoint if is_whole else limited(self.checkpoint, self.loaded)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -102,12 +103,11 @@ def fit_of(state: State, checkpoint: Checkpoint) -> Fit:
     """Hold a checkpoint against a model's tensors: names and shapes, and the sort of the numbers; no values.
 
     Names are brought together where wrappers or a prefix explain them, and a tensor is there under any of its
-    names. A float may have another precision; whole numbers and floats do not mix, but for `num_batches_tracked`,
-    which may also be missing.
+    names, or as part of another. A float may have another precision; whole numbers and floats do not mix, but for
+    `num_batches_tracked`, which may also be missing on either side.
     """
     checkpoint, said = aligned_with(checkpoint, state, "the model")
-    ties = ties_of(state)
-    there = {twin for name in checkpoint for twin in ties.twins(name)}
+    there = {*checkpoint, *covered(state, checkpoint)}
     unlike = {name: _unlike(checkpoint[name], state[name]) for name in state if name in checkpoint}
     return Fit(
         entries_of(state),
@@ -115,7 +115,7 @@ def fit_of(state: State, checkpoint: Checkpoint) -> Fit:
         said,
         loaded=tuple(name for name, why in unlike.items() if not why),
         missing=tuple(name for name in state if name not in there and not is_counter(name)),
-        unexpected=tuple(name for name in checkpoint if name not in state),
+        unexpected=tuple(name for name in checkpoint if name not in state and not is_counter(name)),
         unlike={name: why for name, why in unlike.items() if why},
     )
 

@@ -5,18 +5,20 @@ Not smp's `load_state_dict`, which can change the caller's dict and skip mismatc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ckptswap.checkpoint import Checkpoint, refuse_damaged
 from ckptswap.errors import MismatchError, ModelError, listing
-from ckptswap.task.arrays import to_torch
-from ckptswap.task.fit import Fit, fit_of, tensors_of
-from ckptswap.task.models.hf_names import as_loaded, unread
+from ckptswap.task.arrays import bytes_of, to_torch
+from ckptswap.task.fit import Fit, State, fit_of, tensors_of
+from ckptswap.task.hooks import as_in
+from ckptswap.task.models.hf_names import unread
 from ckptswap.task.remedy import remedy
-from ckptswap.ties import Ties, equal, extent_of, ties_of
+from ckptswap.ties import Group, Ties, equal, extent_of, ties_of
 from ckptswap.twins import contradictions
 
 
@@ -38,7 +40,7 @@ def load_into(
     fit = check_fit(model, checkpoint, exclude=exclude, partial=partial)
     refuse_damaged(checkpoint)
     state = state_of(model)
-    refuse_contradictions(fit.taken, ties_of(state))
+    refuse_contradictions(fit, state)
     with torch.no_grad():
         for name in fit.loaded:
             state[name].copy_(to_torch(fit.checkpoint.read(name)))
@@ -56,7 +58,7 @@ def check_fit(
     missing, the unexpected and the mismatched tensors, ten of each and a count, and the flags that would help.
     """
     state = state_of(model)
-    checkpoint, converted = as_loaded(model, checkpoint)
+    checkpoint, converted = as_in(model, checkpoint)
     fit = fit_of(state, checkpoint)
     fit = fit.preceded_by(converted).leaving(unread(model, fit.unexpected))
     judged = fit.without(exclude)
@@ -87,9 +89,12 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def refuse_contradictions(checkpoint: Checkpoint, ties: Ties) -> None:
-    """Raises `MismatchError` where the names of one tensor of the model hold different values in the file."""
-    unlike = list(contradictions(checkpoint, ties).values())
+def refuse_contradictions(fit: Fit, state: State) -> None:
+    """Raises `MismatchError` where the names of one tensor of the model, or of parts of one, hold different values
+    in the file.
+    """
+    ties, checkpoint = ties_of(state), fit.taken
+    unlike = list(contradictions(checkpoint, ties).values()) or list(_overwritten(checkpoint, state, ties))
     if unlike:
         first = equal(unlike, " ≠ ")
         raise MismatchError(
@@ -97,3 +102,26 @@ def refuse_contradictions(checkpoint: Checkpoint, ties: Ties) -> None:
             "torch would silently keep the last",
             remedy="write it anew with the right ones under all of these names, or under one of them",
         )
+
+
+def _overwritten(checkpoint: Checkpoint, state: State, ties: Ties) -> Iterator[Group]:
+    """Of tensors of the model that share a part of their bytes: one whose values another's would write over."""
+    for group in ties.among(checkpoint).together:
+        own = [state[name] for name in group]
+        if len(ties.once(group)) == 1 or len({tensor.dtype for tensor in own}) > 1:
+            continue
+        extents, width = [extent for tensor in own if (extent := extent_of(tensor))], own[0].element_size()
+        begin, end = min(extent.begin for extent in extents), max(extent.end for extent in extents)
+        memory = torch.empty((end - begin) // width, dtype=own[0].dtype)
+        places = [
+            torch.as_strided(memory, tensor.shape, tensor.stride(), (extent.begin - begin) // width)
+            for tensor, extent in zip(own, extents, strict=True)
+        ]
+        meant = []
+        for name, place in zip(group, places, strict=True):
+            place.copy_(to_torch(checkpoint.read(name)))
+            meant.append(bytes_of(place).copy())
+        for name, place, value in zip(group, places, meant, strict=True):
+            if not np.array_equal(bytes_of(place), value):
+                yield name, group[-1]
+                break

@@ -19,13 +19,15 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from ckptswap.errors import DataError, listing
+from ckptswap.errors import DataError, listing, near
 from ckptswap.naming import natural_key
 from ckptswap.task.data.pictures import IMAGES, LOSSY, MASKS
 
 _OTHER_IMAGES = (".gif", ".webp", ".jfif", ".jp2", ".heic", ".npz", ".nii", ".gz", ".dcm", ".mha", ".mhd", ".nrrd")
 SUFFIXES = ("_mask", "-mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation")
 """What masks may have behind their image's name."""
+_SOURCES = {".txt": "text", ".jsonl": "text", ".ndjson": "text", ".npz": "npz"}
+"""Which source reads a file of such a name."""
 PARTS = ("train", "val", "valid", "validation", "test")
 VOC = ("JPEGImages", "SegmentationClass")
 CITYSCAPES = ("leftImg8bit", "gtFine")
@@ -56,7 +58,7 @@ class FolderLayout:
 def layout_of(root: Path, *, has_targets: bool, args: Mapping[str, Any]) -> FolderLayout:
     """The samples of a folder. Raises `DataError` where files are missing or don't fit each other."""
     if not root.is_dir():
-        raise DataError(f"there is no folder {root}", remedy="check --data")
+        raise DataError(f"there is no folder {root}", remedy=_meant(root) or "check --data")
     if "images" in args or "masks" in args:
         return _by_pattern(root, args, has_targets=has_targets)
     if any((root / name).is_dir() for name in ("images", "masks")) or not any(
@@ -68,6 +70,15 @@ def layout_of(root: Path, *, has_targets: bool, args: Mapping[str, Any]) -> Fold
     if all((root / name).is_dir() for name in CITYSCAPES[: 1 + has_targets]):
         return _cityscapes(root, args, has_targets=has_targets)
     return _classes(root)
+
+
+def _meant(path: Path) -> str:
+    """What somebody may have wanted to write who wrote what is no folder."""
+    source = _SOURCES.get(path.suffix.lower())
+    if source is not None and path.is_file():
+        return f"write --data {source}:{path}"
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    return near(path.name, [folder.name for folder in beside if _is_folder(folder)])
 
 
 def ignored_of(root: Path) -> int | None:

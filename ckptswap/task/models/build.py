@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,10 +39,7 @@ def build_model(spec: str, args: Mapping[str, Any]) -> nn.Module:
     elif is_callable_spec(spec):
         model = own.built(spec, args)
     else:
-        remedy = near(spec.partition(":")[0], names("models"))
-        raise ModelError(
-            f"{spec!r} is not a model", remedy=remedy or "write smp:NAME, file.py:name or package.module:name"
-        )
+        raise ModelError(f"{spec!r} is not a model", remedy=_meant(spec))
     hf.mask_always()
     return _in_eval_mode(model, spec)
 
@@ -66,6 +64,23 @@ def depends_on_batch(model: nn.Module) -> bool:
     """Tell whether a batch norm without running statistics normalises by whatever else is in the batch."""
     norms = (module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
     return any(norm.running_mean is None for norm in norms)
+
+
+def _meant(spec: str) -> str:
+    """What somebody may have wanted to write who wrote what is no model.
+
+    >>> _meant("timm/resnet18"), _meant("timm.resnet18")
+    ("write 'timm:resnet18'", "write 'timm:resnet18'")
+    """
+    if Path(spec).is_file():
+        return "it is a file: name what builds the network, such as timm:NAME or file.py:function"
+    for mark in ("/", "."):
+        source, _, name = spec.partition(mark)
+        if source in names("models") and name:
+            return f"write '{source}:{name}'"
+    return near(spec.partition(":")[0], names("models")) or (
+        "write timm:NAME, torchvision:NAME, smp:NAME, hf:FOLDER, file.py:name or package.module:name"
+    )
 
 
 def _in_eval_mode(model: object, spec: str) -> nn.Module:
