@@ -13,8 +13,6 @@ command does for a flag or for more arguments: `diff3`, `sweep_both`, `compare`.
 first asked for, and torch when a model first has to run.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from importlib import import_module

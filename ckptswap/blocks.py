@@ -4,8 +4,6 @@ A unit is one of a numbered row of modules that are alike and hold two weight ma
 stands inside another's member and makes up most of it (stages of blocks), the inner one's members are the blocks.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence

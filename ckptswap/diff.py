@@ -4,8 +4,6 @@ Bytes are compared first; where they are equal nothing else is computed but the 
 Memory does not depend on the size of the files.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os
@@ -86,7 +84,7 @@ class Diff:
         """Whether anything is not the same on both sides, or was not compared: that is not known to be equal."""
         return any(count for status, count in self.summary.items() if status != "identical")
 
-    def sorted(self, by: str = "name", top: int | None = None) -> Diff:
+    def sorted(self, by: str = "name", top: int | None = None) -> "Diff":
         """The largest first (what has no number comes last), or in the order of names; only `top` of them, and
         of what did not change only where room is left.
 
@@ -101,7 +99,7 @@ class Diff:
             rows = sorted(rows, key=lambda row: row.status in ("identical", "unread"))[:top]
         return replace(self, rows=tuple(rows))
 
-    def grouped(self, by: Sequence[str]) -> Diff:
+    def grouped(self, by: Sequence[str]) -> "Diff":
         """The rows pooled by layer, block or kind, or by one of these and kind; a group has one row for each
         status in it. What is in no block goes by its layer."""
         return replace(self, rows=tuple(_pool_rows(self.rows, by)))

@@ -1,7 +1,5 @@
 """Facts about this installation and machine: what decides how fast we are, and the last bits of a score."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re

@@ -4,8 +4,6 @@
 floats have no numpy counterpart: their tensors are compared and copied as bytes.
 """
 
-from __future__ import annotations
-
 from math import prod
 
 import numpy as np

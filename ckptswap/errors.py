@@ -2,8 +2,6 @@
 ours, and exits with 70.
 """
 
-from __future__ import annotations
-
 import difflib
 import heapq
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The hash by which a result names the checkpoint that it came from."""
 
-from __future__ import annotations
-
 import hashlib
 from threading import Event
 

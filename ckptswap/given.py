@@ -1,7 +1,5 @@
 """What the library's functions may be given: checkpoints in all their shapes, patterns, rules for names."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -96,7 +94,7 @@ def selection_of(
     return Selection.parse(only=listed(only), exclude=listed(exclude), layers=listed(layers), kind=listed(kind))
 
 
-def selection_and_names(how: Mapping[str, Any]) -> tuple[Selection, Names]:
+def selection_and_names(how: Mapping[str, Any]) -> "tuple[Selection, Names]":
     """What keywords select, and how they bring names together. Raises as `selection_of` does."""
     chosen = {word: value for word, value in how.items() if word in SELECTION}
     return selection_of(**chosen), Names.of(**{word: how[word] for word in how.keys() - chosen.keys()})
@@ -147,7 +145,7 @@ class Names:
     @classmethod
     def of(
         cls, map: Patterns = (), map_file: str | os.PathLike[str] | None = None, strip_prefix: str | None = None
-    ) -> Names:
+    ) -> "Names":
         """The same, of what a caller may give."""
         return cls(listed(map), None if map_file is None else os.fspath(map_file), strip_prefix)
 

@@ -1,7 +1,5 @@
 """Which flags would bring the names of two sides together: remedies are tried here before an error names them."""
 
-from __future__ import annotations
-
 import glob
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What a call tells while it works: notes, warnings, how far it is. Nobody hears it who does not listen."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar

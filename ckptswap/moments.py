@@ -5,8 +5,6 @@ precision, integers are subtracted exactly. Parts are merged in the order of the
 depend on how many threads did the work.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from dataclasses import dataclass, fields
@@ -54,7 +52,7 @@ class Moments:
         """The population's standard deviation; None where there is nothing finite."""
         return math.sqrt(self.scatter / self.count) if self.count else None
 
-    def add(self, other: Moments) -> None:
+    def add(self, other: "Moments") -> None:
         """Merge two parts (Chan, Golub and LeVeque 1979: means first, so that nothing cancels)."""
         if self.count and other.count:
             gap = self._gap(other)
@@ -67,7 +65,7 @@ class Moments:
         self.nan += other.nan
         self.inf += other.inf
 
-    def _gap(self, other: Moments) -> float:
+    def _gap(self, other: "Moments") -> float:
         """Between the means; of integers as one exact fraction, since theirs may be alike in all 53 bits."""
         if isinstance(self.total, int) and isinstance(other.total, int):
             return (other.total * self.count - self.total * other.count) / (self.count * other.count)
@@ -96,7 +94,7 @@ class Distance:
     inf_b: int = 0
     flips: int = 0
 
-    def add(self, other: Distance) -> None:
+    def add(self, other: "Distance") -> None:
         """Merge two parts."""
         largest = max(self.largest, other.largest)
         for number in fields(self):

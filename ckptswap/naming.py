@@ -4,8 +4,6 @@ Both come from names and shapes alone, so that a selection means the same in eve
 model's code is at hand.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """Patterns that a person types, against names that a stranger may have chosen: matched in bounded time."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence

@@ -2,8 +2,6 @@
 text files, read whole: of a bounded size, and TOML without numbers, nesting or keys that take the machine.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from functools import cache

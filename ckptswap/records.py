@@ -3,8 +3,6 @@
 A checksum says that nothing has changed since, not who wrote it: files may come from strangers.
 """
 
-from __future__ import annotations
-
 import math
 import types
 from collections.abc import Callable, Mapping

@@ -14,8 +14,6 @@ another package declares an entry point of that form in the group `ckptswap.GROU
 is `Source.is_safe`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache

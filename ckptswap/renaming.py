@@ -1,7 +1,5 @@
 """Names that don't match: rules that rename one side's tensors, and a prefix that stands before all of them."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -29,7 +27,7 @@ class Rule:
     rename: Callable[[str], str | None] = field(compare=False, repr=False)
 
     @classmethod
-    def parse(cls, text: str) -> Rule:
+    def parse(cls, text: str) -> "Rule":
         """Raises `UsageError` for a rule that cannot be read."""
         old, equals, new = text.removeprefix("re:").rpartition("=")
         if not equals or not old or not new:

@@ -2,8 +2,6 @@
 MLP's up, gate and down, the head. The words are those of the libraries that people take their networks from.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable

@@ -4,8 +4,6 @@ Values of one flag are alternatives; different flags intersect. `=NAME` takes on
 commas nor read as a pattern. Case matters.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -76,14 +74,14 @@ class Selection:
     kind: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, *, only: Words = (), exclude: Words = (), layers: Words = (), kind: Words = ()) -> Selection:
+    def parse(cls, *, only: Words = (), exclude: Words = (), layers: Words = (), kind: Words = ()) -> "Selection":
         """From the flags' values as typed; raises `SelectionError` for an empty or impossible pattern."""
         selection = cls(*(tuple(_split_values(values)) for values in (only, exclude, layers, kind)))
         selection._tests  # noqa: B018  compiles every pattern, so that a bad one is named at once
         return selection
 
     @classmethod
-    def exactly(cls, names: Iterable[str]) -> Selection:
+    def exactly(cls, names: Iterable[str]) -> "Selection":
         """The tensors of these names and no other."""
         return cls(only=tuple(f"={name}" for name in names))
 

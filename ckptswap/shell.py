@@ -1,7 +1,5 @@
 """Words as a shell reads them, be it sh, bash or zsh."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """The numbers of a checkpoint's tensors, streamed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from ckptswap import dtypes

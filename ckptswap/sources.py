@@ -1,7 +1,5 @@
 """Where a tensor's bytes come from: a range of a file, memory, a blend of two sources, another dtype."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol

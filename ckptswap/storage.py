@@ -1,7 +1,5 @@
 """Where bytes come from: sources with a size and ranged reads, and folders of such, on the disk or in memory."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import resource

@@ -1,8 +1,6 @@
 """A sweep as a person asks for it, by keywords or by flags. Its sides are opened and brought together, it is run,
 and its table is left in the folder in every form."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager

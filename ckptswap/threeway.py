@@ -1,7 +1,5 @@
 """Two checkpoints that came from one: which tensors each side changed, and which both did."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

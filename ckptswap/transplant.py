@@ -4,8 +4,6 @@ A recipient in safetensors files is copied by the kernel and only the taken tens
 (`formats.patch`), so that the cost is that of copying the file.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

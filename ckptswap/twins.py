@@ -5,8 +5,6 @@ donor, and differ between the two, are taken to be one tensor: training keeps no
 (biases of zeros) and whole numbers are no evidence by themselves, and follow the tensors of their layers.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence, Set
 from functools import cache

@@ -1,7 +1,5 @@
 """Whether a checkpoint is whole: its structure, its checksums, its values and its names."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Who watches long work: told of bytes as they are done."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 Watch = Callable[[int], None]  # told of each number of bytes done

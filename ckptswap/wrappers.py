@@ -1,7 +1,5 @@
 """What wrappers write into the names of a network's tensors, and which names of two sides mean the same tensor."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping

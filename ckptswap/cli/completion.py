@@ -1,8 +1,6 @@
 """What TAB offers: tensor names, layers and kinds of the checkpoint that the command line names so far. A file's
 header is read each time, nothing else. Whatever goes wrong, nothing is offered: a shell is no place for errors."""
 
-from __future__ import annotations
-
 import os
 import resource
 import shlex

@@ -1,7 +1,5 @@
 """`ckptswap convert`: the same tensors in another format."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

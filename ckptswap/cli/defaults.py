@@ -7,8 +7,6 @@ to run: that is for flags. A file that somebody else could have written is not h
 a part of what `--exit-code` promises.
 """
 
-from __future__ import annotations
-
 import inspect
 import json
 import os

@@ -1,7 +1,5 @@
 """`ckptswap demo`: see it work, on a real brain."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

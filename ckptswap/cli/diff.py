@@ -1,7 +1,5 @@
 """`ckptswap diff`: what differs between two checkpoints, or what two made of a third."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """`ckptswap doctor`: what to paste into a bug report."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

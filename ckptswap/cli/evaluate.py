@@ -1,7 +1,5 @@
 """`ckptswap evaluate`: how good is this one, and how do these compare?"""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,8 +1,6 @@
 """Flags: made of the fields of the library's own dataclasses, or shared by several commands. A command takes a
 group of them as one parameter."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """The program: which commands there are, and the one place where an error becomes a message and an exit code."""
 
-from __future__ import annotations
-
 import io
 import os
 import signal

@@ -1,7 +1,5 @@
 """`ckptswap plot`: a run's pictures for papers."""
 
-from __future__ import annotations
-
 from dataclasses import MISSING
 from typing import Literal
 

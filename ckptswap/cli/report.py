@@ -1,7 +1,5 @@
 """`ckptswap report`: a run's table again, and again while the sweep is at work."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Sequence

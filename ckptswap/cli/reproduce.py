@@ -1,7 +1,5 @@
 """`ckptswap reproduce`: the paper's experiment, with the controls that it lacks."""
 
-from __future__ import annotations
-
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 

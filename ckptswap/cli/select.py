@@ -1,7 +1,5 @@
 """`ckptswap select`: the largest set of parts that can be taken together."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

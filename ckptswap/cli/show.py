@@ -1,7 +1,5 @@
 """`ckptswap show`: what is in a checkpoint."""
 
-from __future__ import annotations
-
 from ckptswap import api
 from ckptswap.cli.flags import SELECTION, CheckpointArgument, Keywords, OutputFlags, flags
 from ckptswap.records import option

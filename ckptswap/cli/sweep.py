@@ -1,7 +1,5 @@
 """`ckptswap sweep`: which layers and kinds can be taken from another checkpoint, and which break the network."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, Any
@@ -125,7 +123,7 @@ def say_notes(result: SweepResult, format: str, run: str = "") -> None:
             say(f"ckptswap: note: {f'{run}: ' if run else ''}{note}")
 
 
-def _plan(sweep: Asked, output: DrawnFlags) -> str:
+def _plan(sweep: "Asked", output: DrawnFlags) -> str:
     document: dict[str, Any] = lazy.sweeping.planned(sweep)
     forms: dict[str, Callable[[Any], str]] = {"json": dump_json, "csv": report.plan_csv, "md": report.plan_md}
     draw = forms.get(output.format)

@@ -1,7 +1,5 @@
 """The flags of a sweep and of its run's folder: made of the fields of `SweepSpec` and `RunOptions`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 

@@ -1,7 +1,5 @@
 """Where output goes: the result to stdout, everything else to stderr; progress only while somebody waits."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys
@@ -73,7 +71,7 @@ class Terminal(Listener):
     def say(self, text: str) -> None:
         say(text)
 
-    def progress(self, what: str, *, unit: str = "") -> Meter:
+    def progress(self, what: str, *, unit: str = "") -> "Meter":
         return Meter(what, unit)
 
     def stopping(self) -> AbstractContextManager[Any]:
@@ -106,7 +104,7 @@ class Meter:
             remarks = f"{remark} {'; '.join(below[:2])}".strip()
             say(f"{self.what}: {done}{self._outlook(done, total, now)} {remarks}".rstrip())
 
-    def __enter__(self) -> Meter:
+    def __enter__(self) -> "Meter":
         return self
 
     def __exit__(self, *failure: object) -> None:
@@ -137,7 +135,7 @@ class Meter:
         self._live = Live(get_renderable=self._view, console=console, transient=True, redirect_stdout=False)
         self._live.start(refresh=True)
 
-    def _view(self) -> Group:
+    def _view(self) -> "Group":
         """The bar, and under it the lines that the work tells of itself."""
         from rich.console import Group
         from rich.text import Text

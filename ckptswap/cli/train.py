@@ -1,7 +1,5 @@
 """`ckptswap train`: one network of a pair."""
 
-from __future__ import annotations
-
 from dataclasses import MISSING
 from typing import Annotated, Literal
 

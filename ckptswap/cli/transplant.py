@@ -1,7 +1,5 @@
 """`ckptswap transplant`: give one checkpoint some tensors of another."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from dataclasses import MISSING, dataclass
 

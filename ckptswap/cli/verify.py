@@ -1,7 +1,5 @@
 """`ckptswap verify`: is this file whole?"""
 
-from __future__ import annotations
-
 import typer
 
 from ckptswap import api

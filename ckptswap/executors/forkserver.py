@@ -8,8 +8,6 @@ modules when the first comes, and forks for each: a child in a session of its ow
 the other side of its door; its programs go on.
 """
 
-from __future__ import annotations
-
 import atexit
 import gc
 import importlib

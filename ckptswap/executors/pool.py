@@ -1,7 +1,5 @@
 """Several workers on one piece of work: who does what, what has come in, and who must be begun again."""
 
-from __future__ import annotations
-
 import secrets
 import time
 from collections import Counter

@@ -4,8 +4,6 @@ Ray is driven by a process of its own (`main`), since it prints to stdout and le
 worker or node dies are run again by Ray itself.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import logging

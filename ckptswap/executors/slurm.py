@@ -8,8 +8,6 @@ submitit's files are pickles: each spec has a new folder for them, which nobody 
 sweep opens none. A job says how it ended in a file of JSON.
 """
 
-from __future__ import annotations
-
 import getpass
 import json
 import logging
@@ -58,7 +56,7 @@ def build(task: TaskSpec, jobs: int | None, options: Mapping[str, Any]) -> Worke
     return WorkerPool(partial(_submit, options.get("slurm", {})), jobs, reattach)
 
 
-def _submit(parameters: Mapping[str, Any], spec: WorkerSpec) -> SlurmHandle:
+def _submit(parameters: Mapping[str, Any], spec: WorkerSpec) -> "SlurmHandle":
     executor = submitit.SlurmExecutor(_new_folder(spec))
     own = {"cpus_per_task": spec.threads, "job_name": MARK, "comment": f"{MARK} {spec.token}"}
     logging.getLogger("submitit").setLevel(logging.ERROR)
@@ -69,7 +67,7 @@ def _submit(parameters: Mapping[str, Any], spec: WorkerSpec) -> SlurmHandle:
     return SlurmHandle({}, spec, executor)
 
 
-def reattach(folder: Path) -> tuple[SlurmHandle, Collection[int]] | None:
+def reattach(folder: Path) -> "tuple[SlurmHandle, Collection[int]] | None":
     """The jobs in the queue that belong to a spec of this folder."""
     jobs: dict[int, Any] = {}
     for number, (state, comment) in queue().items():

@@ -6,8 +6,6 @@ What is done already is not done again, so that a worker may be killed and begun
 standard input being closed, lets it finish the block in hand.
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import signal

@@ -4,8 +4,6 @@ A spec names code. A worker is therefore also told the spec's checksum, not by t
 and obeys no other.
 """
 
-from __future__ import annotations
-
 import heapq
 import os
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Bytes on disk ↔ `Checkpoint`. One file a format, each of them registered; nothing in a file is ever executed."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path

@@ -1,8 +1,6 @@
 """Zip archives read with suspicion: every member's place is known and checked before a byte of it is used. And
 written as torch and numpy like them: members stored, each beginning at a multiple of 64 bytes."""
 
-from __future__ import annotations
-
 import io
 import struct
 import threading

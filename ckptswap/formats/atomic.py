@@ -1,7 +1,5 @@
 """Writing a file so that its name holds either the old content or the new, never a part of it."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

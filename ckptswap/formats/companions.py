@@ -1,7 +1,5 @@
 """The other files of a checkpoint's folder: the configuration, the tokenizer, whatever else opens the weights."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

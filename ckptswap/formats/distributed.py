@@ -4,8 +4,6 @@ torch's own readers unpickle `.metadata` without a guard; ours builds inert valu
 torch.save at an offset of a .distcp file, opened when it is first read; a tensor is a tiling of such pieces.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack

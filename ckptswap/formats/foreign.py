@@ -1,7 +1,5 @@
 """Files that are not checkpoints, named for what they are."""
 
-from __future__ import annotations
-
 import io
 
 from ckptswap.errors import FormatError

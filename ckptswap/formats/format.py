@@ -1,7 +1,5 @@
 """What a format is: one file in this folder, and one line in `registry`."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

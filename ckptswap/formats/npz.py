@@ -4,8 +4,6 @@ The metadata is the archive's comment, which numpy skips.
 Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import warnings

@@ -1,7 +1,5 @@
 """JSON objects from strangers: bounded, and no key twice."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from typing import Any

@@ -1,8 +1,6 @@
 """The arguments of the pickle opcodes. `pickletools` knows them, but reads lines and integers of any length, and
 puts all of a wrong one into its error."""
 
-from __future__ import annotations
-
 import codecs
 import pickletools
 from collections.abc import Callable, Mapping

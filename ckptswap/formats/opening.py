@@ -1,8 +1,6 @@
 """A file or a folder as a checkpoint: every registered format is asked whether it is its own. Which one it is, is
 told by the content, not by the name; but where a format promises something by a name, the file has to be of it."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A safetensors file with some tensors' bytes replaced: the kernel copies it, only those ranges are written."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

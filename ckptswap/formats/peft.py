@@ -4,8 +4,6 @@ A merged checkpoint is computed when it is read: each weight that the adapter to
 double precision, rounded once to the base's dtype.
 """
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -109,7 +107,7 @@ class Lora:
     is_transposed: bool
 
     @classmethod
-    def of(cls, adapter: Checkpoint) -> Lora:
+    def of(cls, adapter: Checkpoint) -> "Lora":
         """Read an adapter's configuration. Raises `FormatError` where it is none of low-rank products."""
         if CONFIG_KEY not in adapter.metadata:
             raise FormatError(f"{adapter.path} is not an adapter", remedy=f"name a folder with {CONFIG}")

@@ -7,8 +7,6 @@ containers, by keys that collide, by nests of shared tuples that no `repr`, `has
 instructions are counted, only text is hashed and compared, and whoever speaks of a value does it by `shown`.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -5,8 +5,6 @@
 Format: https://huggingface.co/docs/safetensors
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from math import prod

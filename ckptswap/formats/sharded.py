@@ -3,8 +3,6 @@
 The index maps each tensor to the plain name of a file in its own folder; a symlink may stand there.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

@@ -1,8 +1,6 @@
 """Folders that `save_pretrained` wrote (of segmentation-models-pytorch, transformers, timm): config.json and
 model.safetensors, or pytorch_model.bin in old ones."""
 
-from __future__ import annotations
-
 import json
 from contextlib import closing
 

@@ -5,8 +5,6 @@ weights, a numpy array and a map of tensors in it are values of the model: not r
 converted, and every command has to say so. A number, a text, None or a dtype is baggage.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,7 +51,7 @@ class StateDict:
     is_tensor: Callable[[Any], bool]
 
     @classmethod
-    def of(cls, content: Any, is_tensor: Callable[[Any], bool], where: str) -> StateDict:
+    def of(cls, content: Any, is_tensor: Callable[[Any], bool], where: str) -> "StateDict":
         """Raises `FormatError` where there is none, or one with impossible names."""
         if not isinstance(content, dict):
             what = content.name if isinstance(content, Inert | Global) else type(content).__name__

@@ -4,8 +4,6 @@ A stretch of the tensor's C-order bytes is a few boxes; each is read from the pi
 little more than what is wanted, so that memory stays flat whatever the strides.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod

@@ -1,7 +1,5 @@
 """Where a checkpoint is written, and how; values into a file, a chunk at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -36,7 +34,7 @@ class Target:
         """A file that takes the path when the block ends well; see `atomic_file`."""
         return atomic_file(self.path, force=self.force, made_of=self.made_of)
 
-    def at(self, path: Path, metadata: Mapping[str, str] | None = None) -> Target:
+    def at(self, path: Path, metadata: Mapping[str, str] | None = None) -> "Target":
         """A new file among several."""
         return replace(self, path=path, metadata=metadata or {}, force=False)
 

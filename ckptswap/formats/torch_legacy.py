@@ -1,7 +1,5 @@
 """Files of `torch.save` before torch 1.6: five pickles in a row, then each storage's length and bytes."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping
 from functools import partial

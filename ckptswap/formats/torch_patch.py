@@ -5,8 +5,6 @@ to understand them. A zip is written anew member by member, since checksums chan
 which has none, is copied by the kernel.
 """
 
-from __future__ import annotations
-
 import json
 import zipfile
 from bisect import bisect_left

@@ -3,8 +3,6 @@
 A pickle that asks for anything but tensors, plain containers and a few harmless records is refused by name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """A file of torch as a checkpoint: its model's tensors, and whether those that lie beside them are whole."""
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping

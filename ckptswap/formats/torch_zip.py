@@ -4,8 +4,6 @@ They are written streaming and without torch; `torch.load(path, weights_only=Tru
 goes into a member that torch skips.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import struct

@@ -4,8 +4,6 @@ Rules: `docs/method.md`, 'The experiment over seeds and networks'. A seed is an 
 Student's t over seeds. Sources of the claims: arXiv:2008.03414 (1–5), arXiv:2008.03411 (6). Thresholds are ours.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

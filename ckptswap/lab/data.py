@@ -9,8 +9,6 @@ In plane each slice is halved (image: mean of 2 × 2 voxels; mask: grey where at
 0 … 1, as nilearn scales the template. It is one average brain: its blocks are not subjects.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib

@@ -4,8 +4,6 @@ A second call on the same folder continues: finished trainings are known by thei
 journal. `commands.sh` holds the commands that do the same by hand.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

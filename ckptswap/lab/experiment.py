@@ -1,8 +1,6 @@
 """What `reproduce` trains and sweeps: networks × seeds × initialisations, as pure data. Source: arXiv:2008.03414
 for the pair; the controls, seeds and initialisations are ours (`docs/method.md`)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path

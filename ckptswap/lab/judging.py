@@ -1,7 +1,5 @@
 """How a claim is judged from its parts; each part upheld, refuted or open. Rules are in `docs/method.md`."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ Inputs are (N, in_channels, H, W) floats, outputs (N, classes, H, W) logits. H a
 2**depth (U-Net), or by 4 (PSPNet).
 """
 
-from __future__ import annotations
-
 import inspect
 import itertools
 from collections.abc import Callable, Mapping

@@ -5,8 +5,6 @@ metrics can be compared. A value that does not exist is None: a row that failed 
 nothing because both networks are equal there, or because the model never reads it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack

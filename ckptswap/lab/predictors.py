@@ -4,8 +4,6 @@ All within a kind, since kinds differ in scale: a running variance is larger tha
 arXiv:2008.03411 (RMSE predicts reusability).
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence

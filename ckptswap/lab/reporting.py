@@ -1,7 +1,5 @@
 """A reproduction as a whole: what is said before, the work, and the report that it leaves in its folder."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@
 on one thread, so that scores do not depend on how many units run at once, or where.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 import time

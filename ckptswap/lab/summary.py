@@ -1,7 +1,5 @@
 """The experiment's report as pure data: what was done, verdicts, and the tables that they rest on. No drawing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any

@@ -4,8 +4,6 @@ The same spec, threads and machine give the same bits. Two tasks share an initia
 (`save_init`) and the second starts from it (`init_from`).
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

@@ -1,7 +1,5 @@
 """What decides a training's result, as pure data: the flags of `ckptswap train` are made of it. No torch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """One unit of the experiment, here or in a worker: its trainings, its sweeps, and how far it is."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

@@ -1,7 +1,5 @@
 """What a sweep says, in two sentences."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 

@@ -1,7 +1,5 @@
 """Pictures as pure data: what is drawn, not how. `figures` draws with matplotlib, `interactive` with plotly."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass

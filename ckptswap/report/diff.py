@@ -1,7 +1,5 @@
 """Two checkpoints compared, or two with what they came from: JSON, a terminal table in git's colours, csv, md."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -34,7 +32,7 @@ _SHOWN = {  # status: its mark, its look, in words, what the mark means
 }
 
 
-def diff_json(diff: Diff) -> dict[str, Any]:
+def diff_json(diff: "Diff") -> dict[str, Any]:
     """The JSON contract, `docs/schemas/diff.schema.json`; groups have `name` null and a count under `tensors`.
 
     >>> from ckptswap.checkpoint import Checkpoint
@@ -54,7 +52,7 @@ def diff_json(diff: Diff) -> dict[str, Any]:
     }
 
 
-def _row_json(row: TensorDiff) -> dict[str, Any]:
+def _row_json(row: "TensorDiff") -> dict[str, Any]:
     fields = {name: getattr(row, name) for name in _TENSOR}
     fields |= {name: None if fields[name] is None else list(fields[name]) for name in ("shape_a", "shape_b")}
     fields |= {name: getattr(row.distance, name, None) for name in _DISTANCE}
@@ -256,7 +254,7 @@ _CHANGED_BY = {  # status: in words, its look
 }
 
 
-def threeway_json(compared: ThreeWay) -> dict[str, Any]:
+def threeway_json(compared: "ThreeWay") -> dict[str, Any]:
     """`status` is `unchanged`, `a`, `b`, `same` (both sides made the same change), `both` (different ones) or
     `unread`; `change_*` is that side's status against the base, as in a diff, `rel_l2_*` relative to the base.
     NaN and infinities are counted for each file that has some: of these no distance tells."""
@@ -270,7 +268,7 @@ def threeway_json(compared: ThreeWay) -> dict[str, Any]:
     return {"schema": SCHEMA_OF_THREE, **sides, "summary": compared.summary, "rows": rows}
 
 
-def _change(side: str, row: TensorDiff | None) -> dict[str, Any]:
+def _change(side: str, row: "TensorDiff | None") -> dict[str, Any]:
     distance = row.distance if row else None
     return {f"change_{side}": row.status if row else None, f"rel_l2_{side}": distance.rel_l2 if distance else None}
 

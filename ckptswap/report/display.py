@@ -1,7 +1,5 @@
 """How results show themselves: as tables to rich, as HTML to notebooks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

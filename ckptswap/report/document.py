@@ -1,7 +1,5 @@
 """A report of several tables with words between them, for a terminal and for GitHub."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

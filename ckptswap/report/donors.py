@@ -1,7 +1,5 @@
 """A sweep with several donors as one table, a column each."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from rich.text import Text

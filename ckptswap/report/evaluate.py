@@ -1,7 +1,5 @@
 """Checkpoints scored side by side: the `evaluate` JSON as a terminal table, csv and md."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any

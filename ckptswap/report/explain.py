@@ -1,7 +1,5 @@
 """`ckptswap evaluate --explain`: what was inferred, as JSON and for a terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +18,7 @@ CLASSES = 8
 """Classes of the first sample that are shown; the others are counted."""
 
 
-def explain_json(explanation: Explanation) -> dict[str, Any]:
+def explain_json(explanation: "Explanation") -> dict[str, Any]:
     """The JSON contract, `docs/schemas/explain.schema.json`; what does not exist is null."""
     document = to_json(explanation)
     document["classes"] = [{"class": name, "share": share} for name, share in explanation.classes.items()]

@@ -1,7 +1,5 @@
 """Pictures for papers, by matplotlib (the extra `plot`): png, svg or pdf, the same bytes each time."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,7 +70,7 @@ def _size(panel: Picture) -> tuple[float, float]:
     return 5.0, max(3.2, 0.8 + 0.17 * len(panel.series[0].x)) if panel.form == "bars" and panel.series else 3.4
 
 
-def _chart(axes: Axes, chart: Chart) -> None:
+def _chart(axes: "Axes", chart: Chart) -> None:
     axes.set_xlabel(_plain(chart.x_title))
     axes.set_ylabel(_plain(chart.y_title))
     if chart.form == "bars":
@@ -90,7 +88,7 @@ def _chart(axes: Axes, chart: Chart) -> None:
         axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
 
 
-def _series(axes: Axes, chart: Chart, series: Series, at: int) -> None:
+def _series(axes: "Axes", chart: Chart, series: Series, at: int) -> None:
     known = [i for i, y in enumerate(series.y) if y is not None]
     if chart.form == "dots":
         x = [i + 0.08 * (at - (len(chart.series) - 1) / 2) for i in known]
@@ -115,7 +113,7 @@ def _ends(series: Series, known: Sequence[int]) -> list[list[float]]:
     return [gaps(series.low, series.y), gaps(series.y, series.high)]
 
 
-def _bars(axes: Axes, series: Series) -> None:
+def _bars(axes: "Axes", series: Series) -> None:
     places = range(len(series.x))
     values = [value or 0.0 for value in series.y]
     axes.barh(places, values, color=COLOURS[0], height=0.7)
@@ -125,7 +123,7 @@ def _bars(axes: Axes, series: Series) -> None:
     axes.axvline(0, color="#888888", linewidth=0.6)
 
 
-def _heat(axes: Axes, heat: Heat) -> None:
+def _heat(axes: "Axes", heat: Heat) -> None:
     """Blue is better, orange worse, white nothing: centred at zero."""
     import numpy as np
     from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm

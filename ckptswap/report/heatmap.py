@@ -1,7 +1,5 @@
 """The layer × kind heatmap of the drop in a terminal: colours, characters alone, or plain ASCII."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence

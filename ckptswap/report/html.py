@@ -5,8 +5,6 @@ and run no other script. `page.html.j2` escapes all text from files, which has g
 the script is JSON in which no `<` is left.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

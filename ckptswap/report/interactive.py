@@ -5,8 +5,6 @@ mouse from the table of rows, where `lines` says which. Text from files is escap
 readers by `safe`, and against plotly's own HTML here.
 """
 
-from __future__ import annotations
-
 import html
 from collections.abc import Mapping
 from typing import Any

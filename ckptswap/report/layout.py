@@ -1,7 +1,5 @@
 """Cells → lines → one string: columns aligned, names cut in the middle or folded where they must. No boxes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import StringIO

@@ -1,7 +1,5 @@
 """What a sweep would run, before it does: cells by status, forward passes, and the cells themselves."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -40,7 +38,7 @@ COLUMNS = (
 FIELDS = tuple(column.field for column in COLUMNS if column.is_in("json"))
 
 
-def plan_json(plan: Plan, folder: str, samples: int, cost: Cost, donors: int = 1) -> dict[str, Any]:
+def plan_json(plan: "Plan", folder: str, samples: int, cost: "Cost", donors: int = 1) -> dict[str, Any]:
     """The plan as pure data: `variants` are scored, beside baseline and donors, each on `samples`; `share` is the
     part of all full forward passes' FLOPs that is really computed, `seconds` an estimate from one timed batch."""
     plain = [name for name in FIELDS if name != "tensors"]

@@ -1,7 +1,5 @@
 """A sweep's rows: which belong together, and what they are called."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence

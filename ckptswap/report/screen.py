@@ -1,7 +1,5 @@
 """What `sweep` and `report` print: the answer on one screen, or all of it, or a form for programs."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The cells that can be taken together: what they cost, which they are, and the command that takes them."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping
 from functools import partial
@@ -40,7 +38,7 @@ COLUMNS = (
 )
 
 
-def select_json(choice: Choice, commands: list[str]) -> dict[str, Any]:
+def select_json(choice: "Choice", commands: list[str]) -> dict[str, Any]:
     """As pure data, `docs/schemas/select.schema.json`: taken cells first, each group with the least drop first."""
     rows = [
         {"taken": taken}

@@ -1,7 +1,5 @@
 """A sweep's columns, declared once; and the forms for programs and GitHub that are made of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial

@@ -1,7 +1,5 @@
 """Columns and rows → csv for programs, md for GitHub."""
 
-from __future__ import annotations
-
 import csv
 import io
 import math

@@ -1,7 +1,5 @@
 """The templates beside this file, which show text from strangers' files and let none of it be markup."""
 
-from __future__ import annotations
-
 from functools import cache, partial
 from typing import Any
 

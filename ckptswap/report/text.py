@@ -4,8 +4,6 @@ Names come from a stranger's file, so each passes through `safe` before it is sh
 `rich.text.Text`, never a markup string.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import math

@@ -5,8 +5,6 @@ system each time, which must first clear their pages. Keeping them costs the mem
 cannot be undone. Source: mallopt(3); benchmarks/sweep.py measures what it gains.
 """
 
-from __future__ import annotations
-
 import ctypes
 import sys
 

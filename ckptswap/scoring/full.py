@@ -1,7 +1,5 @@
 """Scores by full forward passes: a variant's tensors are written into the task's model, and it runs."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence

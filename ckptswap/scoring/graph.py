@@ -6,8 +6,6 @@ looked at and become guards of the graph; a model in which a swap decides cannot
 `functionalize` of torch; why these, docs/architecture.md tells.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import operator

@@ -5,8 +5,6 @@ longest sentence?), those that the batch alone decides are computed from what wa
 is a *guard*: the graph is that of batches for which it comes out the same. What a swap can change has no answer.
 """
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard

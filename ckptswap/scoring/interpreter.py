@@ -1,7 +1,5 @@
 """Scoring swaps by replaying only what they can change: a base pass a batch, and beside it each variant's cone."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial

@@ -5,8 +5,6 @@ AdaBN, Li et al. 2016, arXiv:1603.04779; REPAIR, Jordan et al. 2022, arXiv:2211.
 `torch.optim.swa_utils.update_bn`: a plain mean over the batches.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager

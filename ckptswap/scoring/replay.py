@@ -4,8 +4,6 @@ Replayed outputs are held against plain full passes, bit by bit (the recipient's
 batch of a form, then one in a hundred); where one differs all is run in full for good, and a note says why.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing

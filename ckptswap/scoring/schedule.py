@@ -4,8 +4,6 @@ A swap changes only what lies downstream of its tensors, its *cone*. As soon as 
 value that a cone reads from outside, that cone is run; a value is freed after its last use.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass

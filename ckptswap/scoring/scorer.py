@@ -4,8 +4,6 @@ A scorer may need a torch module and go through batches (`full`, `replay`), or t
 no batches: then it has one, with all samples. No torch here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol

@@ -1,7 +1,5 @@
 """Swapping tensors in the model itself, bit-exactly undone: the plain way to make a variant, and the reference."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial

@@ -1,7 +1,5 @@
 """What is scored: the recipient with some of its tensors replaced; pure data."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple

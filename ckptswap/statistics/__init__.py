@@ -1,7 +1,5 @@
 """How sure we are: pure functions of per-sample scores, for `evaluate` and `sweep` alike; here, what they give."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal

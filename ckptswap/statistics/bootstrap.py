@@ -8,8 +8,6 @@ linearised variance); Cameron, Gelbach & Miller, Rev. Econ. Stat. 90 (2008) 414 
 few); Westfall & Young, Resampling-Based Multiple Testing (1993) (max-T).
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -6,8 +6,6 @@ with P(Binomial(G, p) ≤ k) ≥ error. No group can lose more than the metric's
 Source: Clopper & Pearson, Biometrika 26 (1934) 404.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import lru_cache

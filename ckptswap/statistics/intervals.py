@@ -4,8 +4,6 @@ The 95 % interval is θ ± c·se, where c is the 95 % quantile of |t*| (symmetri
 than 5 groups has an exact bound instead (`exact`; docs/method.md tells the levels).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

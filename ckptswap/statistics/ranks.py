@@ -3,8 +3,6 @@
 Sources: Spearman, Am. J. Psychol. 15 (1904) 72; Kendall, Biometrika 33 (1945) 239 (with ties).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import combinations

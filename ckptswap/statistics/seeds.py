@@ -1,7 +1,5 @@
 """Over seeds, or pairs of networks, of which each is one observation: Student's t interval of their mean."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -6,8 +6,6 @@ every sample is counted twice. Samples of one group resemble each other, so whol
 groups for every checkpoint (paired).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -94,7 +92,7 @@ class Sample:
     bounds: Bounds = UNBOUNDED
 
     @classmethod
-    def of(cls, statistics: Sequence[np.ndarray], groups: np.ndarray, reduce: Reduce, **how: Any) -> Sample:
+    def of(cls, statistics: Sequence[np.ndarray], groups: np.ndarray, reduce: Reduce, **how: Any) -> "Sample":
         """From each checkpoint's per-sample statistics (N, K), NaN where not scored, and the groups (N,)."""
         return cls([group_totals(own, groups) for own in statistics], reduce, **how)
 

@@ -3,8 +3,6 @@
 For a whole table c is the 95 % quantile of the largest |t*| of all its rows (max-T).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

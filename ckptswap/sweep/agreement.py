@@ -1,8 +1,6 @@
 """Several runs side by side, cell by cell: whether they rank alike, and where they differ beyond their intervals.
 They may have other donors, seeds or samples, and even other networks as far as these share names."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations

@@ -1,7 +1,5 @@
 """From a run folder to its table: rows with ranks, intervals and verdicts, without torch, model or data."""
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence

@@ -4,8 +4,6 @@ Sources: Zhang, Bengio & Singer, Are All Layers Created Equal? (arXiv:1902.01996
 Chatterji, Neyshabur & Sedghi, The intriguing role of module criticality (arXiv:1912.00528: rewind).
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterator

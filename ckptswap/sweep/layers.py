@@ -1,7 +1,5 @@
 """In which order a model's layers run, and which of them batch norm follows."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

@@ -1,8 +1,6 @@
 """The scoring loop: what a scorer gives goes into the journal, block by block, until nothing is missing. Batches
 come first, variants inside: whoever stops the work finds a table of all rows, on the samples so far."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 

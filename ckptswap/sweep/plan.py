@@ -1,7 +1,5 @@
 """Which variants a sweep scores: pure data, made from two checkpoints without running a model."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -120,7 +118,7 @@ class Plan:
             return None
         return Variant(variant_id(names, donor, 1.0, self.recalibration), names, donor, recalibrated=True)
 
-    def without_effect(self, unread: Container[str]) -> Plan:
+    def without_effect(self, unread: Container[str]) -> "Plan":
         """The plan in which cells whose tensors the model never reads need not be run."""
 
         def known(cell: Cell) -> Cell:

@@ -1,7 +1,5 @@
 """How far a sweep is: who is told of it while it works, and what ends it before its end."""
 
-from __future__ import annotations
-
 import heapq
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -56,7 +54,7 @@ class Leaderboard:
             self.add(block)
 
     @classmethod
-    def of(cls, metric: RunMetric, plan: Plan, blocks: Blocks) -> Leaderboard | None:
+    def of(cls, metric: RunMetric, plan: Plan, blocks: Blocks) -> "Leaderboard | None":
         """The ranking of a plan's cells; None for a metric that is not a mean: nothing can be counted up."""
         ranked = {BASELINE, *(cell.variant for cell in plan.cells)}
         known = (block for block in blocks.values() if block.variant in ranked)

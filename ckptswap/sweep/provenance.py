@@ -1,7 +1,5 @@
 """Where a run's numbers come from: command, versions, hashes, seeds, times, read from its `plan.json`."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

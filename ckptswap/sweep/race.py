@@ -8,8 +8,6 @@ Sources: Waudby-Smith & Ramdas, Estimating means of bounded random variables by 
 (2024) 1, arXiv:2010.09686; Confidence sequences for sampling without replacement, NeurIPS 2020, arXiv:2006.04347.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

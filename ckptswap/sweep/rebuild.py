@@ -1,7 +1,5 @@
 """A sweep's engine built anew, elsewhere or later, from its source; and what a worker of a sweep does with it."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping

@@ -3,8 +3,6 @@
 A value that does not exist is None, never 0. Field names are those of the JSON contract.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

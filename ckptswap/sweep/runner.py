@@ -1,7 +1,5 @@
 """A sweep from two checkpoints to a table: plan − what is done → executor → journal → rows."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time
@@ -105,7 +103,7 @@ class Sweep:
         own, places = SourceFile.of(self.recipient), tuple(map(os.path.abspath, sys.path))
         return SweepSource(spec, self.key, files, own, os.getcwd(), places, self.plan.recalibration)
 
-    def check(self, options: RunOptions, executor: Executor | None = None) -> None:
+    def check(self, options: RunOptions, executor: "Executor | None" = None) -> None:
         """Refuse what `run` refuses before any work, for a plan that is only shown. Raises as `run` does."""
         if options.top is not None:
             refuse_race(options.top, self.plan, self.scorer.metrics[0], is_alone=executor is None)
@@ -118,7 +116,7 @@ class Sweep:
         self,
         options: RunOptions = RunOptions(),
         listeners: Listeners = Listeners(),
-        executor: Executor | None = None,
+        executor: "Executor | None" = None,
     ) -> Analysis:
         """Score what the journal lacks, and give the table; blocks are computed by `executor` (None: here).
 
@@ -171,7 +169,7 @@ class Sweep:
             journal.append(block)
             progress(None)
 
-    def _score(self, run: RunPlan, journal: Journal, progress: BlockProgress, executor: Executor | None) -> None:
+    def _score(self, run: RunPlan, journal: Journal, progress: BlockProgress, executor: "Executor | None") -> None:
         """Score what the journal lacks beside the baseline, until the budget is used up."""
         progress.board = Leaderboard.of(run.metrics[0], self.plan, journal.blocks)
         progress.table = lambda: analysed(ScoredRun.of(run, journal.blocks))

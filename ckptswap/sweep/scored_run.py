@@ -1,7 +1,5 @@
 """A run's scores as one metric sees them: what a table is made of, without torch, model or data."""
 
-from __future__ import annotations
-
 import math
 from contextlib import suppress
 from dataclasses import dataclass
@@ -48,7 +46,7 @@ class ScoredRun:
     @classmethod
     def of(
         cls, run: RunPlan, blocks: Blocks, metric: str | None = None, tolerance: float | None = None
-    ) -> ScoredRun:
+    ) -> "ScoredRun":
         """For a run's first metric, or the named one; `tolerance` overrides the run's own. Raises `RunError` where
         there is no baseline yet, `MetricError` for a metric that the run does not hold."""
         known = {measured.name: measured for measured in run.metrics}
@@ -64,7 +62,7 @@ class ScoredRun:
         return cls(run, known[chosen], scores, run.tolerance if tolerance is None else tolerance)
 
     @classmethod
-    def read(cls, folder: RunFolder, metric: str | None = None, tolerance: float | None = None) -> ScoredRun:
+    def read(cls, folder: RunFolder, metric: str | None = None, tolerance: float | None = None) -> "ScoredRun":
         """The same from a folder. Raises `RunError` for one that is no run, or is damaged."""
         plan, blocks = folder.read()
         try:

@@ -6,8 +6,6 @@ Estimation for Neural Network Pruning, CVPR 2019, arXiv:1906.10771). Batch norm'
 gradient too: for the backward pass it is written out as arithmetic.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing

@@ -5,8 +5,6 @@ that may do least by themselves; a run that costs too much is tried again in hal
 larger set. And the samples that it is scored on chose it: score it on other data before relying on it.
 """
 
-from __future__ import annotations
-
 import glob
 import math
 import os

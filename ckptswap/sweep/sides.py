@@ -1,7 +1,5 @@
 """The two sides of a sweep: its checkpoints opened, and brought under comparable names, then the model's."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass

@@ -1,8 +1,6 @@
 """What a sweep is told, as pure data, of whose fields the flags are made: `SweepSpec` says what is scored,
 `RunOptions` how and how far; `SweepSource` is what it takes to build a sweep's engine again."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping
@@ -240,7 +238,7 @@ class SourceFile:
     renames: Mapping[str, str]
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> SourceFile:
+    def of(cls, checkpoint: Checkpoint) -> "SourceFile":
         """The file of an open checkpoint."""
         path = checkpoint.path if checkpoint.format == MADE else absolute(checkpoint.path)
         return cls(path, dict(checkpoint.renames))

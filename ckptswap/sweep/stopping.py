@@ -1,7 +1,5 @@
 """Ending a sweep on request: the first signal lets the block in hand be finished, the second ends at once."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """What a table says in words beside its rows: what is missing, what rests on little, how race and guess went."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Drawing the samples that a sweep's worst cells hit most: input, truth, baseline and variant, small."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Iterator, Sequence

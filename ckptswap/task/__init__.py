@@ -3,8 +3,6 @@
 `TaskSpec` is pure data and needs no torch; the other names load it when they are first asked for.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -1,7 +1,5 @@
 """Arrays as tensors and back, with the same bits."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

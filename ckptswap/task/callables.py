@@ -3,8 +3,6 @@
 What user code prints goes to stderr, since stdout carries results only, in whatever thread it runs.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import importlib

@@ -1,7 +1,5 @@
 """Checkpoints side by side: the score of each with its interval, and every paired difference."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from itertools import combinations
 from typing import Any

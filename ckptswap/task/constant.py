@@ -1,7 +1,5 @@
 """What a prediction that looks at nothing would score: the zero of the default tolerance."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass

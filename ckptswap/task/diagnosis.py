@@ -1,7 +1,5 @@
 """Why a model may have failed on its input, in a sentence; looked for only where it did."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Several checkpoints on the same data, side by side; intervals are for whoever asks (`sweep.statistics`)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,8 +1,6 @@
 """What was inferred before anything is swept: the model, how data are prepared, what the first sample looks like,
 and what a prediction that looks at nothing would score beside the checkpoint's own."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import closing

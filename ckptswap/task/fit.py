@@ -1,7 +1,5 @@
 """How a checkpoint's tensors meet a model's: which go in, and what stands in the way."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -57,12 +55,12 @@ class Fit:
         """The file's tensors that go nowhere."""
         return (*self.unexpected, *self.unlike)
 
-    def preceded_by(self, what: str | None) -> Fit:
+    def preceded_by(self, what: str | None) -> "Fit":
         """The same, after something that was done to names before."""
         sentences = [sentence for sentence in (what, self.said) if sentence]
         return replace(self, said="; ".join(sentences) or None)
 
-    def leaving(self, names: Container[str]) -> Fit:
+    def leaving(self, names: Container[str]) -> "Fit":
         """The same, as if the file did not hold these, for which the model has no place."""
         unexpected = tuple(name for name in self.unexpected if name not in names)
         if len(unexpected) == len(self.unexpected):
@@ -70,7 +68,7 @@ class Fit:
         kept = [name for name in self.checkpoint if name in self.own or name not in names]
         return replace(self, checkpoint=limited(self.checkpoint, kept), unexpected=unexpected)
 
-    def without(self, patterns: Sequence[str]) -> Fit:
+    def without(self, patterns: Sequence[str]) -> "Fit":
         """The fit with what these name, on either side, taken for no problem."""
         if not patterns:
             return self

@@ -3,8 +3,6 @@
 `torch.nn.utils.parametrizations.weight_norm` reads so what the older `weight_norm` wrote.
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 
 import torch

@@ -3,8 +3,6 @@
 A newer library may give other scores, so that a run's key holds these.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator

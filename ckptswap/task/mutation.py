@@ -1,7 +1,5 @@
 """Whether a model changes its own parameters or buffers when it runs: scores would depend on what ran before."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy

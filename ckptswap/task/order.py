@@ -3,8 +3,6 @@
 Any first part of the walk is thereby a random sample of the data, whatever order the data is in.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Reading ahead of whoever works on what was read."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor

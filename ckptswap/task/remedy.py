@@ -1,7 +1,5 @@
 """What would make a checkpoint fit a model: flags that were tried, and only then named."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from ckptswap.checkpoint import Checkpoint

@@ -4,8 +4,6 @@ A key of the TOML file is a flag without its dashes (`batch-size = 4`), and mean
 relative to the current folder in both.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -123,11 +121,11 @@ class TaskSpec:
     exclude: tuple[str, ...] = ()
 
     @classmethod
-    def from_toml(cls, path: str | os.PathLike[str]) -> TaskSpec:
+    def from_toml(cls, path: str | os.PathLike[str]) -> "TaskSpec":
         """Read a task file; raises `FileError` when it cannot be read, `UsageError` when it makes no sense."""
         return cls().merge_toml(path)
 
-    def merge_toml(self, path: str | os.PathLike[str]) -> TaskSpec:
+    def merge_toml(self, path: str | os.PathLike[str]) -> "TaskSpec":
         """This spec with a task file laid over it. Raises as `from_toml` does."""
         content = read_toml(path)
         try:
@@ -135,7 +133,7 @@ class TaskSpec:
         except UsageError as error:
             raise UsageError(f"in {path}, {error.message}", remedy=error.remedy) from None
 
-    def merge(self, flags: Mapping[str, Any]) -> TaskSpec:
+    def merge(self, flags: Mapping[str, Any]) -> "TaskSpec":
         """This spec with the given flags laid over it; a flag that is None or empty was not given.
 
         `model-args` and `data-args` add to those that are there, unless the flags name another model or data.

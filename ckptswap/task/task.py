@@ -1,7 +1,5 @@
 """A task: a model that holds one checkpoint at a time, data, and metrics; one pass gives the statistics."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -106,7 +104,7 @@ class Task:
     fit: Fit
     warnings: tuple[str, ...] = ()
     initial: str | None = None
-    reference: Task | None = None
+    reference: "Task | None" = None
 
     @property
     def groups(self) -> np.ndarray:
@@ -267,7 +265,7 @@ def load_task(
     checkpoint: Checkpoint,
     *,
     data: Data | None = None,
-    loaded: Loaded | None = None,
+    loaded: "Loaded | None" = None,
 ) -> Task:
     """Build model, metrics and data, and load the checkpoint; `data` may be shared with another task.
 

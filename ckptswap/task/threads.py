@@ -1,7 +1,5 @@
 """How many threads torch computes with: the last bits of sums depend on it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -5,8 +5,6 @@ data gives them in, so that the same tensors are the same data. Texts and other 
 (`Plain`) stay with the data: they are hashed by their repr, no model sees them, and a metric gets them as a list.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

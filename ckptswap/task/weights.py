@@ -3,8 +3,6 @@
 Not smp's `load_state_dict`, which can change the caller's dict and skip mismatched shapes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """All that is known of a run: blocks, each one variant on one batch; and each variant's scores by sample."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 

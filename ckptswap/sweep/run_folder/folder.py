@@ -1,7 +1,5 @@
 """The folder of a run, by whom alone its files are named: plan, journal, lock, samples, exports."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -6,8 +6,6 @@ block in flight. Statistics are the bytes of their float64 values: a continued r
 bit.
 """
 
-from __future__ import annotations
-
 import binascii
 import gc
 import hashlib
@@ -181,7 +179,7 @@ class Journal:
         self._write(encode(block))
         self.blocks.put(block)
 
-    def tail(self) -> JournalTail:
+    def tail(self) -> "JournalTail":
         """What others write into the journal beside this writer."""
         return JournalTail(self.path.parent.parent, self.key, self.path)
 
@@ -205,7 +203,7 @@ class Journal:
             self.path.stat()  # a file without a name can still be written to, and nobody would find it
         self._synced = time.monotonic()
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> "Journal":
         return self
 
     def __exit__(self, *_: object) -> None:

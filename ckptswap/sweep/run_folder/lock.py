@@ -4,8 +4,6 @@ NFS has no honest flock, so the lock is a file that its holder touches every few
 clock. A holder on this machine is looked for among the processes: a killed sweep can be continued at once.
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import socket
@@ -36,7 +34,7 @@ class Lock:
         self._ended = threading.Event()
         self.is_lost = False
 
-    def __enter__(self) -> Lock:
+    def __enter__(self) -> "Lock":
         with faults(f"cannot make {self.path.parent}"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
         with faults(f"cannot lock {self.path.parent}"):

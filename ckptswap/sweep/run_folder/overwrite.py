@@ -1,7 +1,5 @@
 """What a result may not replace: checkpoints, what a sweep remembers, and whatever is not an export of ours."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable

@@ -1,8 +1,6 @@
 """The files of a run folder: what they are called, and that they are plain, since a stranger's may hold symbolic
 links and pipes: nothing in it leads elsewhere, nor keeps whoever reads it waiting."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Iterator

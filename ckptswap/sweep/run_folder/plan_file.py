@@ -1,8 +1,6 @@
 """What `plan.json` says, as typed data. A sound checksum does not say who wrote it: each part is held against its
 type, and the parts and the journal's blocks against each other."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +41,7 @@ class RunMetric:
     is_mean: bool
 
     @classmethod
-    def of(cls, scorer: Scorer, metric: Measure) -> RunMetric:
+    def of(cls, scorer: Scorer, metric: Measure) -> "RunMetric":
         """What a scorer knows of one of its metrics."""
         low, high = (bound if math.isfinite(bound) else None for bound in metric.bounds)
         return cls(metric.name, metric.direction, scorer.trivial(metric.name), (low, high), metric.is_mean)
@@ -105,7 +103,7 @@ class RunPlan:
         return {"schema": SCHEMA, **to_json(self)}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> RunPlan:
+    def from_json(cls, value: Mapping[str, Any]) -> "RunPlan":
         """The plan that `to_json` wrote; raises `ValueError`, whose text ends a sentence, for anything else."""
         if value.get("schema") != SCHEMA:
             raise ValueError(f"its schema is {value.get('schema')!r:.40}, not {SCHEMA!r}")

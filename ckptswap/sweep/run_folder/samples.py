@@ -1,7 +1,5 @@
 """The samples that a sweep's worst cells hit most, as pure data, which a report shows without model or data."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -5,8 +5,6 @@ read. It takes a secret of the user's, made once (`$XDG_STATE_HOME/ckptswap/secr
 which nobody else can read. Where there can be none, every run folder is a stranger's.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import hmac

@@ -4,8 +4,6 @@ Of a stranger's the checkpoints, and the code and files of the task, must be nam
 are to be used: batch size, limit, and what else is neither file nor code.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator, Mapping

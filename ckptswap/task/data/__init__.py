@@ -4,8 +4,6 @@ its look.
 What needs torch is loaded when it is first asked for.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -6,8 +6,6 @@ tokenized as by `text:`; or numbers, which are the model's arguments by name, `l
 `text:` takes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

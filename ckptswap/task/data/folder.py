@@ -9,8 +9,6 @@ samples does not change it; a mask that is read later and holds another value is
 order of their names; a mask without an image is left alone. With `color=rgb` or `color=grey` images are made such.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -9,8 +9,6 @@
 - images alone, where no labels are needed.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence

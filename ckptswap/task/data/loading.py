@@ -19,8 +19,6 @@ order. Batches are walked by *number*, in a seeded random order (see `order`): s
 `batch_size` of one shape, ready-made batches are reordered as they are.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable, Container, Generator, Hashable, Iterable, Iterator, Sequence

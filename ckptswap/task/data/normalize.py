@@ -1,7 +1,5 @@
 """`--normalize MEAN/STD` and `--resize HxW`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 

@@ -5,8 +5,6 @@ model's only one, several are its arguments by name. The first dimension are sam
 scaled to 0…1 and put channels first, as those of a folder; everything else stays as it is.
 """
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path

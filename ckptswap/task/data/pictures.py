@@ -1,7 +1,5 @@
 """One image or mask file as an array: PNG, TIFF, BMP, NPY, and for images JPEG; upright as EXIF data say."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

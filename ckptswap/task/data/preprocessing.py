@@ -5,8 +5,6 @@ By smp's encoder, by timm's or torchvision's name of the network, or by the `pre
 Face) or `config.json` (timm) in the checkpoint's folder.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ vocabulary (`config.json` in its folder, or `--data-args vocab=N`), which are th
 `seed` (0).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

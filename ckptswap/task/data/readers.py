@@ -3,8 +3,6 @@
 Either way they become `DecodedSample`s, copied out of whatever memory the source may use again.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,7 +47,7 @@ class DecodedSample:
     digest: bytes
 
     @classmethod
-    def of(cls, inputs: Tree, targets: Tree, group: Group) -> DecodedSample:
+    def of(cls, inputs: Tree, targets: Tree, group: Group) -> "DecodedSample":
         parts = (inputs,) if targets is inputs else (inputs, targets)
         kind = tuple(map(form_of, parts))
         digest = hashlib.sha256(repr(kind).encode())

@@ -1,7 +1,5 @@
 """What stands behind the names of data: declarations, that cost no import of torch."""
 
-from __future__ import annotations
-
 from ckptswap.registry import Source
 
 TEXT = Source("ckptswap.task.data.text:built", libraries=("transformers", "tokenizers"), is_told=True)

@@ -1,7 +1,5 @@
 """What a source of data is told of the task beside its own arguments, and what it finds by that. No torch."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

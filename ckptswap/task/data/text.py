@@ -7,8 +7,6 @@ nothing is. Of `--data-args`: `tokenizer=FOLDER`, `length=N` (tokens at the most
 pieces of N tokens, whose group is their document, `field=NAME` is the text's name in a .jsonl.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

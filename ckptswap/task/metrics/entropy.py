@@ -8,8 +8,6 @@
   count.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,7 +47,7 @@ class CrossEntropy(Metric):
     def fits(self, columns: int) -> bool:
         return columns == (2 if self.pooled else 1)
 
-    def truth(self, inputs: Tree, targets: Tree, own: Callable[[], Tensor]) -> Tree:
+    def truth(self, inputs: Tree, targets: Tree, own: "Callable[[], Tensor]") -> Tree:
         return labels_of(inputs, targets, self.name)
 
     def against(self, target: Tree) -> PerSample:
@@ -80,7 +78,7 @@ class CrossEntropy(Metric):
         with np.errstate(over="ignore"):
             return np.exp(sums[..., 0] / (sums[..., 1] if self.pooled else count))
 
-    def _entropies(self, labels: Labels, output: Tensor) -> np.ndarray:
+    def _entropies(self, labels: Labels, output: "Tensor") -> np.ndarray:
         statistics = []
         for row, ids in scored_rows(output, labels, self.ignore):
             picked = log_probabilities(row, probability=self.probability).gather(1, ids.long()[:, None])

@@ -1,7 +1,5 @@
 """From a metric's name to a `Metric`: for a task, or for what a run folder holds of one."""
 
-from __future__ import annotations
-
 from ckptswap.errors import MetricError, UsageError, near
 from ckptswap.registry import find, is_ours, is_safe, names, source_of
 from ckptswap.task.callables import faults_of, is_callable_spec

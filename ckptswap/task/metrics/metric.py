@@ -1,7 +1,5 @@
 """What a metric is: statistics of each sample, and the value of their sum."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,7 +67,7 @@ class Metric:
         """Tell whether a sample's statistics may be so many."""
         return columns == 1 or not self.is_mean
 
-    def truth(self, inputs: Tree, targets: Tree, own: Callable[[], Tensor]) -> Tree:
+    def truth(self, inputs: Tree, targets: Tree, own: "Callable[[], Tensor]") -> Tree:
         """What the outputs for a batch are compared with; `own` gives the recipient's output. May raise
         `MetricError`."""
         return targets
@@ -82,7 +80,7 @@ class Metric:
         """From targets (N, …) to a function of outputs (N, …): `per_sample`. Both may raise `MetricError`."""
         raise NotImplementedError
 
-    def per_sample(self, output: Tensor, target: Tree) -> np.ndarray:
+    def per_sample(self, output: "Tensor", target: Tree) -> np.ndarray:
         """Sufficient statistics (N, K) float64 of outputs (N, …) and targets (N, …). Raises `MetricError`."""
         return self.against(target)(output)
 

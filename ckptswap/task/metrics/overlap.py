@@ -11,8 +11,6 @@
 - Pixels whose truth is the ignore value are not counted. Accuracy is the share of correct pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -70,7 +68,7 @@ class Overlap(Metric):
         """The best of the constant classes."""
         return walk.best_class(self.ignore)
 
-    def _scores(self, truth: Truth, output: Tensor) -> np.ndarray:
+    def _scores(self, truth: Truth, output: "Tensor") -> np.ndarray:
         tallies = truth.counts(output, probability=self.probability)
         if self.only is not None:
             return self._of_class(tallies)

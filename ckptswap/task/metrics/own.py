@@ -1,7 +1,5 @@
 """`file.py:function` and `package.module:function`: the user's `fn(output, target) → one value a sample (N,)`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 class Own(Metric):
     """A callable as a metric, whose value is the mean over samples."""
 
-    function: Callable[[Tensor, Tree], Any]
+    function: "Callable[[Tensor, Tree], Any]"
     takes_direction: ClassVar[bool] = True
 
     @property
@@ -33,7 +31,7 @@ class Own(Metric):
     def against(self, target: Tree) -> PerSample:
         return partial(self._values, target)
 
-    def _values(self, target: Tree, output: Tensor) -> np.ndarray:
+    def _values(self, target: Tree, output: "Tensor") -> np.ndarray:
         from ckptswap.task.tree import mapped
 
         with faults_of(self.name, MetricError):

@@ -4,8 +4,6 @@ Of each sample the share of its labels, then the mean over samples. Labels of to
 the inputs (`rows`); -100, padding and the ignore value do not count. Of equal scores the first class comes first.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +33,7 @@ class Ranked(Metric):
     def bounds(self) -> tuple[float, float]:
         return 0.0, 1.0
 
-    def truth(self, inputs: Tree, targets: Tree, own: Callable[[], Tensor]) -> Tree:
+    def truth(self, inputs: Tree, targets: Tree, own: "Callable[[], Tensor]") -> Tree:
         return labels_of(inputs, targets, self.name)
 
     def against(self, target: Tree) -> PerSample:
@@ -50,7 +48,7 @@ class Ranked(Metric):
         shares = mean_frequencies([own for part in parts for own in part])
         return float(np.sort(shares)[::-1][: self.most].sum())
 
-    def _shares(self, labels: Labels, output: Tensor) -> np.ndarray:
+    def _shares(self, labels: Labels, output: "Tensor") -> np.ndarray:
         shares = []
         for row, ids in scored_rows(output, labels, self.ignore):
             scores = _of_two(row, 0.5 if self.probability else 0.0) if row.shape[1] == 1 else row
@@ -62,7 +60,7 @@ class Ranked(Metric):
         return np.array(shares, np.float64)
 
 
-def _of_two(row: Tensor, cut: float) -> Tensor:
+def _of_two(row: "Tensor", cut: float) -> "Tensor":
     """One channel (P, 1) as the scores of two classes (P, 2): above the cut is class 1."""
     above = (row > cut).long()
     return (above == row.new_tensor([0, 1]).long()).double()

@@ -1,7 +1,5 @@
 """What a model may take that a stranger's checkpoint names: no more numbers than the checkpoint could fill."""
 
-from __future__ import annotations
-
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """From a model spec, or from what a checkpoint says of itself, to a module in eval mode."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Both hold code, so that only the command line may name them; the tensors come from the checkpoint all the same.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from types import MethodType

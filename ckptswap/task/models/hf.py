@@ -4,8 +4,6 @@ A folder that `save_pretrained` wrote says by its config.json which class it is 
 configuration as its arguments. Nothing is downloaded and no code but the library's own is run.
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections import Counter

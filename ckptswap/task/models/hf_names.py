@@ -4,8 +4,6 @@ The library's own table of conversions is asked, as its `from_pretrained` asks i
 computed when it is read.
 """
 
-from __future__ import annotations
-
 import copy
 import re
 import sys

@@ -3,8 +3,6 @@
 They are read without building any object; the class is the user's own code, which only the command line may name.
 """
 
-from __future__ import annotations
-
 import inspect
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """What a checkpoint says of itself: which model it is of, and what it was trained to give. No torch."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

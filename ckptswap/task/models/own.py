@@ -1,7 +1,5 @@
 """`file.py:callable` and `package.module:callable`: the user's own code, which only the command line may name."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

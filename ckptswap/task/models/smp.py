@@ -3,8 +3,6 @@
 `encoder_weights` is always None: the weights come from the checkpoint, and nothing is downloaded.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping
 from typing import Any

@@ -3,8 +3,6 @@
 `weights` and `weights_backbone` are always None: the weights come from the checkpoint, and nothing is downloaded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
