@@ -60,8 +60,8 @@ _HEADS_AT_ROOT = frozenset(["output", "proj_out"])
 class Siblings:
     """Which modules stand in which, as far as it takes to tell what they are.
 
-    >>> Siblings(["h.0.attn.qkv", "h.0.mlp.fc1"]).of("h.0.attn")
-    {'attn', 'mlp'}
+    >>> sorted(Siblings(["h.0.attn.qkv", "h.0.mlp.fc1"]).of("h.0.attn"))
+    ['attn', 'mlp']
     """
 
     def __init__(self, layers: Iterable[str]) -> None:

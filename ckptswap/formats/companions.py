@@ -67,6 +67,11 @@ def companions(checkpoint: Checkpoint) -> Companions:
     return Companions(tuple(taken), tuple(left))
 
 
+def stays(path: Path) -> bool:
+    """Whether a file of a folder lies there, or in the cache that the folder is a part of, also behind a link."""
+    return _within(path, _homes(path.parent)) is not None
+
+
 def left_behind(source: Checkpoint, target: str | os.PathLike[str]) -> list[str]:
     """What a checkpoint holds that is not written when it is converted, a sentence each."""
     files = companions(source).staying(into_folder=os.fspath(target).endswith("/"))

@@ -8,19 +8,19 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import reduce
 from pathlib import Path
 
 from ckptswap.checkpoint import Checkpoint, Entry, Home, Tensor
 from ckptswap.errors import FileError, FormatError
 from ckptswap.formats.atomic import sync_folder, write_text
-from ckptswap.formats.companions import take_along
+from ckptswap.formats.companions import stays, take_along
 from ckptswap.formats.format import INDEX, Format
 from ckptswap.formats.objects import is_plain_name, parse_object, strings
 from ckptswap.formats.opening import open_file
 from ckptswap.formats.safetensors import write_safetensors
-from ckptswap.formats.smp_folder import config_of
+from ckptswap.formats.smp_folder import CONFIG, config_of
 from ckptswap.formats.target import Target
 from ckptswap.storage import ByteSource, Folder
 from ckptswap.ties import Ties
@@ -32,6 +32,16 @@ DEFAULT_INDEX = f"model.safetensors{INDEX}"
 def _inside(folder: Folder) -> str | None:
     indexes = [name for name in folder.names() if name.endswith(INDEX)]
     return indexes[0] if len(indexes) == 1 else None
+
+
+def _config(folder: Folder) -> dict[str, str]:
+    """What config.json says; nothing where a link leads out of the folder, or where it is not JSON: shards open
+    without it."""
+    if folder.path is not None and not stays(folder.path / CONFIG):
+        return {}
+    with suppress(FormatError):
+        return config_of(folder)
+    return {}
 
 
 def open_sharded(index: ByteSource, folder: Folder) -> Checkpoint:
@@ -49,7 +59,7 @@ def open_sharded(index: ByteSource, folder: Folder) -> Checkpoint:
             format=f"sharded {' and '.join(dict.fromkeys(shard.format for shard in parts))}",
             metadata={key: value for shard in parts for key, value in shard.metadata.items()}
             | metadata
-            | config_of(folder),
+            | _config(folder),
             notes=[*dict.fromkeys(note for shard in parts for note in shard.notes)],
             unread={name: what for shard in parts for name, what in shard.unread.items()},
             sources=[index, *(source for shard in parts for source in shard.sources)],

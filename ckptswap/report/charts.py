@@ -139,9 +139,9 @@ def curve(result: SweepResult) -> Chart:
 def triangle(result: SweepResult) -> Heat:
     """The drop of every run of blocks: its first block down, its last one across; of several kinds the worst.
 
-    >>> run = Row(None, None, (), 4, "measured", drop=0.5, block="h.0", last_block="h.0")
-    >>> rows = (run, replace(run, last_block="h.1"))
-    >>> triangle(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows, mode="window:1:2")).values
+    >>> ends = ("h.0", "h.1")
+    >>> rows = [Row(None, None, (), 4, "measured", drop=0.5, block="h.0", last_block=last) for last in ends]
+    >>> triangle(SweepResult("dice", "max", 0.01, 0.9, None, 8, tuple(rows), mode="window:1:2")).values
     ((0.5, 0.5), (None, None))
     """
     runs: dict[tuple[str, str], Row] = {}

@@ -3,10 +3,13 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from ckptswap.report.text import named, number, plural, safe
-from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.result import Row, SweepResult, widest, window_sizes
+
+if TYPE_CHECKING:  # it loads numpy
+    from ckptswap.sweep.plan import Cell
 
 Key = tuple[str | None, str | None]
 _MODES = {
@@ -90,7 +93,7 @@ def by_blocks(rows: Iterable[Row]) -> bool:
     return any(row.block is not None and (row.kind or "").startswith("attn.") for row in cells)
 
 
-def cell_key(cell: Row | Cell, *, merged: bool = False) -> Key:
+def cell_key(cell: "Row | Cell", *, merged: bool = False) -> Key:
     """Layer and kind of a cell, or with `merged` its block and kind, where it is in one."""
     return (cell.block if merged and cell.block is not None else cell.place), cell.kind
 

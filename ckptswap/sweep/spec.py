@@ -273,8 +273,8 @@ def calibration_of(batches: int | None, data: str | None, args: Mapping[str, Any
 def ways_of(texts: tuple[str, ...]) -> tuple[By, ...]:
     """Ways of splitting as they are typed: the parts of each with commas between; an expression is the last.
 
-    >>> ways_of(("layer,kind", r"kind,re:h\\.(\\d{1,2})"))
-    (('layer', 'kind'), ('kind', 're:h\\.(\\d{1,2})'))
+    >>> ways_of(("layer,kind", "kind,re:h(.{1,2})"))
+    (('layer', 'kind'), ('kind', 're:h(.{1,2})'))
     """
     return tuple(map(_way_of, texts)) or (CELLS,)
 

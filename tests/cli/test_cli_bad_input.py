@@ -157,7 +157,7 @@ def rewrite(target: str, arrays: dict[str, np.ndarray]) -> None:
 
 def test_a_checkpoint_that_does_not_fit_lists_ten_of_each(work: Path) -> None:
     arrays = load_file(GOOD)
-    names = list(arrays)
+    names = [name for name in arrays if not name.endswith("num_batches_tracked")]  # these need not fit
     for name in names[:14]:
         arrays[f"more.{name}"] = arrays.pop(name)
     for name in names[14:28]:
