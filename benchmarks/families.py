@@ -2,9 +2,10 @@
 
     python benchmarks/families.py [NAME …]          # names or their beginnings, such as timm/ smp/Unet; none: all
 
-Each network is built small, with random values, and three tensors of a noisy copy of it are swapped, one after another, on
-three batches; every replayed output is held against a full pass. `tests/scoring/networks_of_people.py` is the list,
-docs/howto/any-model.md tells what came out, and `tests/scoring/test_scoring_networks.py` holds some of it.
+Each network is built small, with random values, and a few tensors of a noisy copy of it are swapped, one after
+another, on three batches; every replayed output is held against a full pass. The list is
+`tests/scoring/networks_of_people.py`, docs/howto/any-model.md tells what came out, and
+`tests/scoring/test_scoring_networks.py` holds some of it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import torch
 
 for folder in ("tests", "tests/scoring"):
     sys.path.insert(0, str(Path(__file__).parents[1] / folder))
-from networks_of_people import NETWORKS
-from people_scored import replayed, scorer_of_copies
+from networks_of_people import NETWORKS  # noqa: E402
+from people_scored import replayed, scorer_of_copies  # noqa: E402
 
 
 def told(name: str) -> str:

@@ -1,8 +1,9 @@
 """Recurrent layers as one operation each, where a captured graph cannot hold their insides.
 
-A GRU computes its gates in place, in slices of one tensor; a graph without writes has each gate in memory of its own. There
-other elements fall together into one vector instruction, and torch's sigmoid rounds these otherwise than those that are left
-over at the end of a row. Layers over packed sentences read the sentences' lengths in C++, where fake tensors have none.
+A GRU computes its gates in place, in slices of one tensor; without writes, each gate has memory of its own.
+There other elements fall together into one vector instruction, and torch's sigmoid rounds these otherwise than
+those that are left over at the end of a row. Layers over packed sentences read the lengths in C++, where fake
+tensors have none.
 """
 
 from collections.abc import Sequence

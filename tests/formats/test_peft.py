@@ -27,8 +27,8 @@ BERT = transformers.BertConfig(vocab_size=20, hidden_size=8, intermediate_size=1
                                num_attention_heads=2, max_position_embeddings=8)  # fmt: skip
 VIT = transformers.ViTConfig(hidden_size=8, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2,
                              image_size=16, patch_size=8)  # fmt: skip
-DINO = transformers.Dinov2Config(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8,
-                                 use_swiglu_ffn=True)  # fmt: skip
+DINO = transformers.Dinov2Config(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, image_size=16,
+                                 patch_size=8, use_swiglu_ffn=True)  # fmt: skip
 ADAPTERS: dict[str, tuple[Any, Any, Mapping[str, Any]]] = {
     "plain": (transformers.LlamaForCausalLM, LLAMA, {"target_modules": ["q_proj", "down_proj"]}),
     "patterns": (

@@ -19,8 +19,8 @@ PAGE = Path(__file__).parents[2] / "docs/howto/any-model.md"
 REPLAYED = [
     "bert/eager", "bert/sdpa", "llama-tied/sdpa", "gpt2/sdpa", "t5/sdpa", "whisper/sdpa", "clip/eager",
     "lora/llama", "mixtral/eager-batched", "nnunet/residual", "LSTM", "GRU two ways", "RNN", "LSTM packed",
-    "GRU packed two ways", "RNN repadded", "LSTM repadded two ways", "TransformerEncoder", "masked mean", "exported",
-    "scripted",
+    "GRU packed two ways", "RNN repadded", "LSTM repadded two ways", "TransformerEncoder", "masked mean",
+    "exported", "scripted",
 ]  # fmt: skip
 """A sample of the list that `benchmarks/families.py` goes through."""
 PADDED = {"bert/sdpa", "llama-tied/sdpa", "gpt2/sdpa", "t5/sdpa", "lora/llama"}

@@ -1,5 +1,6 @@
-"""`peft:ADAPTER`: the base that an adapter names, with its products added; also where transformers calls the modules
-that the adapter was trained on otherwise than the base's file does.
+"""`peft:ADAPTER`: the base that an adapter names, with its products added.
+
+Also where transformers calls the modules that the adapter was trained on otherwise than the base's file does.
 """
 
 from contextlib import ExitStack
@@ -7,7 +8,7 @@ from contextlib import ExitStack
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import MismatchError, ModelError
 from ckptswap.formats.format import CheckpointSource
-from ckptswap.formats.peft import absolute, merged, base_and_adapter
+from ckptswap.formats.peft import absolute, base_and_adapter, merged
 from ckptswap.renaming import renamed
 from ckptswap.task.models import hf
 from ckptswap.task.models.named import model_of
@@ -35,7 +36,7 @@ def open_merged(spec: str) -> Checkpoint:
 
 
 def _by_modules(base: Checkpoint) -> Checkpoint | None:
-    """The base under the names of the network's modules; None where it does not say which of transformers' it is."""
+    """The base under the names of transformers' modules; None where it does not say which network it is of."""
     try:
         spec, args = model_of(base)
     except ModelError:
