@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ckptswap.errors import listing
 from ckptswap.lab.judging import Condition, Number, State, all_reusable, beyond, half, judged
+from ckptswap.statistics import REUSABLE
 from ckptswap.sweep.analysis import Analysis
 from ckptswap.sweep.result import Finding, Row, SweepResult, Verdict
 
@@ -98,7 +99,7 @@ def _weights(rows: Mapping[str, Mapping[int, Row]]) -> dict[int, float]:
 def _reusable(result: SweepResult, kind: str) -> list[Condition]:
     """Two parts: the whole kind, and its cells."""
     row, numbers, why = _whole(result, kind)
-    states: Mapping[Verdict | None, State] = {"reusable": "upheld", "sensitive": "refuted"}
+    states: Mapping[Verdict | None, State] = {**dict.fromkeys(REUSABLE, "upheld"), "sensitive": "refuted"}
     state: State = "open"
     if row is not None and not why:
         state, why = states.get(row.verdict, "open"), beyond(row.sim_low, row.sim_high, 0.0)[1]
@@ -140,7 +141,7 @@ def _counts(result: SweepResult, kind: str) -> tuple[dict[str, int], str]:
     verdicts = [row.verdict for row in rows.values()]
     counts = {
         "cells": len(rows),
-        "reusable": verdicts.count("reusable"),
+        "reusable": sum(verdict in REUSABLE for verdict in verdicts),
         "sensitive": verdicts.count("sensitive"),
         "not_run": sum(row.status != "measured" for row in rows.values()),
     }

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Verdict = Literal["reusable", "sensitive", "undecided"]
+Verdict = Literal["reusable", "unused", "sensitive", "undecided"]
+"""`unused`: reusable, and zeros would be, too."""
+REUSABLE: tuple[Verdict, ...] = ("reusable", "unused")
+"""The verdicts on what can be taken."""
 
 
 @dataclass(frozen=True)

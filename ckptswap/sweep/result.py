@@ -98,7 +98,7 @@ class Row:
     """One variant. `layer` is None for a whole kind or block, `kind` None for a whole layer or block.
 
     `block` is the one that it is, or that its layer belongs to; with `last_block`, the first of a run of blocks.
-    `by` is the split that it belongs to (not in JSON).
+    `by` is the split that it belongs to (not in JSON). `zero_drop`: that of its zero control, where it has one.
 
     `drop`: how much worse than the baseline, positive is worse, whatever the metric's direction; `ci_*` its plain
     95 % interval, `sim_*` the simultaneous one. `rel_l2` is relative to the recipient; there is no distance where
@@ -131,6 +131,7 @@ class Row:
     block: str | None = None
     last_block: str | None = None
     by: tuple[str, ...] = ()
+    zero_drop: float | None = None
 
     @property
     def place(self) -> str | None:

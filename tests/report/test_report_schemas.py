@@ -146,7 +146,8 @@ def test_sweep_fields_come_in_the_order_of_the_contract() -> None:
     data = sweep_json(samples.sweep())
     head = "schema metric direction tolerance baseline donor_score samples rows findings"
     row = (
-        "rank layer block kind tensors numel rmse rel_l2 score drop ci_low ci_high sim_low sim_high samples "
+        "rank layer block kind tensors numel rmse rel_l2 score drop ci_low ci_high sim_low sim_high "
+        "zero_drop samples "
         "status verdict reason"
     )
     assert list(data) == head.split()
