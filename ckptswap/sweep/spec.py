@@ -112,7 +112,7 @@ class SweepSpec:
     task: TaskSpec = field(default_factory=TaskSpec)
     selection: Selection = Selection()
     by: tuple[By, ...] = option(
-        (CELLS,),
+        (),
         "layer,kind | layer | block | kind | tensor | all | depth:N | re:PATTERN; repeat for several tables.",
         metavar="WAY",
         defaults="file",
@@ -151,8 +151,8 @@ class SweepSpec:
             raise UsageError("there is no donor", remedy="give one or more")
         refuse_odd_options(self)
         mode_of(self.mode)
-        if window_sizes(self.mode) and self.by == (CELLS,):
-            object.__setattr__(self, "by", (("block",),))
+        if not self.by:
+            object.__setattr__(self, "by", (("block",),) if window_sizes(self.mode) else (CELLS,))
         _between(self.alphas)
         if self.memory is not None and self.memory < 1:
             raise UsageError(f"--memory is {self.memory}", remedy="write for example 2GB")
@@ -310,7 +310,7 @@ def ways_of(texts: tuple[str, ...]) -> tuple[By, ...]:
     >>> ways_of(("layer,kind", "kind,re:h(.{1,2})"))
     (('layer', 'kind'), ('kind', 're:h(.{1,2})'))
     """
-    return tuple(map(_way_of, texts)) or (CELLS,)
+    return tuple(map(_way_of, texts))
 
 
 def _way_of(text: str) -> By:
