@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ckptswap.report.rows import is_partial, row_names
 from ckptswap.report.text import number, plural
@@ -29,8 +29,7 @@ def answer(result: SweepResult, waiting: int = 0) -> tuple[str, ...]:
     """
     measured = [row for row in result.rows if row.status == "measured" and row.drop is not None]
     statuses = Counter(row.status for row in result.rows)
-    amounts = [(statuses[status], words) for status, words in _FREE.items()] + [(waiting, "not scored yet")]
-    rest = ", ".join(f"{_are(amount)} {words}" for amount, words in amounts if amount)
+    rest = unscored(statuses, waiting)
     odd = _worse_than_nothing(result)
     if not measured:
         return (*odd, "Nothing is scored yet." if not result.rows else f"{rest}.")
@@ -51,6 +50,16 @@ def _counted(rows: Sequence[Row], tolerance: float) -> str:
     return (
         f"{', '.join(counts)}, {_are(verdicts['sensitive'])} sensitive and {_are(verdicts['undecided'])} undecided"
     )
+
+
+def unscored(statuses: Mapping[Status, int], waiting: int = 0) -> str:
+    """How many rows are not scored, by why; `waiting` are not scored yet.
+
+    >>> unscored({"measured": 3, "mismatch": 16, "identical": 1})
+    '1 is equal in both, 16 are not fitting'
+    """
+    amounts = [(statuses.get(status, 0), words) for status, words in _FREE.items()] + [(waiting, "not scored yet")]
+    return ", ".join(f"{_are(amount)} {words}" for amount, words in amounts if amount)
 
 
 def worse_than_nothing(metric: str, score: float, trivial: float) -> str:

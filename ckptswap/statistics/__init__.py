@@ -8,6 +8,10 @@ Verdict = Literal["reusable", "unused", "sensitive", "undecided"]
 """`unused`: reusable, and zeros would be, too."""
 REUSABLE: tuple[Verdict, ...] = ("reusable", "unused")
 """The verdicts on what can be taken."""
+ErrorRate = Literal["fwer", "fdr"]
+"""What verdicts keep: hardly ever one that is wrong in a table, or few wrong ones among those decided."""
+StandardError = Literal["cluster", "successive"]
+"""Of groups that are drawn, or that stand in an order (`neighbours`)."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from sweeping import prepare, ran, sweep
@@ -15,14 +14,12 @@ from torch import Tensor
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import UsageError
-from ckptswap.executors.pool import WorkerPool
 from ckptswap.scoring.scorer import ShortcutFailed
 from ckptswap.sweep.analysis import load_result
 from ckptswap.sweep.progress import BlockProgress
-from ckptswap.sweep.result import Row, SweepResult
-from ckptswap.sweep.run_folder.folder import RunFolder
+from ckptswap.sweep.result import SweepResult
 from ckptswap.sweep.run_folder.journal import Journal
-from ckptswap.sweep.runner import Sweep, executor_of
+from ckptswap.sweep.runner import Sweep
 from ckptswap.sweep.spec import RunOptions
 from ckptswap.task import TaskSpec
 
@@ -223,7 +220,7 @@ def test_replays_found_wrong_at_the_end_are_all_computed_again(
 
 
 def test_an_executor_is_asked_once_more(skip: TaskSpec, pair, run: Path) -> None:
-    """With what has a score already, and controls; each kind of executor is in tests/cluster."""
+    """With what has a score already, and controls; real ones are in tests/cluster."""
     asked: list[set[str]] = []
 
     class Inline:
@@ -237,20 +234,3 @@ def test_an_executor_is_asked_once_more(skip: TaskSpec, pair, run: Path) -> None
     assert len(asked) == 2
     assert asked[0] < asked[1]
     assert {row.verdict for row in result.rows} == {"unused"}
-
-
-def test_processes_score_controls(skip: TaskSpec, pair, run: Path) -> None:
-    how = {"selection": READ, "by": [("kind",)], "tolerance": WIDE, "zero_control": True}
-    executor = executor_of(RunOptions(jobs=2), skip)
-    assert isinstance(executor, WorkerPool)
-    apart = sweep(*pair, skip, run_dir=run, executor=executor, **how)
-    assert apart == sweep(*pair, skip, run_dir=run.with_name("here"), **how)
-    assert np.isfinite([row.zero_drop for row in apart.rows]).all()  # type: ignore[arg-type]
-    blocks = RunFolder(run).read()[1]
-    assert any(variant == planned_id for variant, _ in blocks for planned_id in [_control_of(apart.rows[0])])
-
-
-def _control_of(row: Row) -> str:
-    from ckptswap.sweep.plan import variant_id
-
-    return variant_id(row.tensors, -1)
