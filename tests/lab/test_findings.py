@@ -169,7 +169,16 @@ def test_a_kind_that_is_equal_in_both_networks_decides_nothing() -> None:
 
 
 def test_a_failed_row_leaves_the_contrast_open_and_supports_no_reuse() -> None:
-    rows = swap(table(PAPER), "encoder.1", "bn.weight", status="failed", drop=None, verdict=None)
+    rows = swap(
+        table(PAPER),
+        "encoder.1",
+        "bn.weight",
+        status="failed",
+        drop=None,
+        verdict=None,
+        p_reusable=None,
+        p_sensitive=None,
+    )
     found = judge(rows)
     assert [each.verdict for each in found.values()] == ["undecided", "undecided", "supported", "supported"]
     assert "encoder.1 bn.weight is failed" in found[CLAIMS[0]].rule
