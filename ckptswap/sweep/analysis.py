@@ -12,9 +12,9 @@ import numpy as np
 
 from ckptswap.errors import UsageError
 from ckptswap.scoring.variant import BASELINE, Variant
-from ckptswap.statistics import Interval, bootstrap, intervals, totals, verdicts
+from ckptswap.statistics import Interval, Tails, bootstrap, intervals, totals, verdicts
 from ckptswap.statistics.exact import unseen_share
-from ckptswap.statistics.totals import Sample
+from ckptswap.statistics.totals import Form, Sample
 from ckptswap.statistics.verdicts import RowIntervals
 from ckptswap.sweep.plan import Cell, cell_key
 from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated, Row, SweepResult, Verdict
@@ -45,6 +45,13 @@ class Analysis:
     def contrast(self, weights: Mapping[int, float]) -> Interval:
         """Σ weight × drop over rows (by their index in `result.rows`), with a plain paired 95 % interval. `low`
         and `high` are None with fewer than 8 groups. Raises `UsageError` for a row that has no drop."""
+        return intervals.contrast(self.sample, self._form(weights))
+
+    def tails(self, weights: Mapping[int, float], bound: float = 0.0) -> Tails:
+        """The p-values of the same sum against a bound, one-sided. Raises as `contrast` does."""
+        return intervals.tails(self.sample, self._form(weights), bound)
+
+    def _form(self, weights: Mapping[int, float]) -> Form:
         sign = 1.0 if self.result.direction == "max" else -1.0
         form = {0: 0.0}
         for index, weight in weights.items():
@@ -56,7 +63,7 @@ class Analysis:
             column, baseline = self.columns[index]
             form[baseline] = form.get(baseline, 0.0) + sign * weight
             form[column] = form.get(column, 0.0) - sign * weight
-        return intervals.contrast(self.sample, form)
+        return form
 
 
 def load_result(run_dir: Path_, metric: str | None = None, **judging: Any) -> SweepResult:
