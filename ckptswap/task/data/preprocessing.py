@@ -53,7 +53,7 @@ def _by_folder(request: DataRequest) -> Known:
     """What a file beside the checkpoint says."""
     said = request.configuration(PROCESSOR)
     inner = said.get("image_processor")
-    said = inner if isinstance(inner, Mapping) else said
+    said = inner if isinstance(inner, dict) else said
     source = f"{PROCESSOR} in {request.home()}"
     if "image_mean" in said and "image_std" in said:
         if not said.get("do_normalize", True):
