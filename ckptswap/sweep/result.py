@@ -10,7 +10,7 @@ from typing import Literal
 
 from ckptswap.errors import UsageError
 from ckptswap.naming import natural_key
-from ckptswap.statistics import Verdict
+from ckptswap.statistics import ErrorRate, StandardError, Verdict
 
 Status = Literal["measured", "identical", "no-effect", "mismatch", "failed"]
 Mode = str
@@ -81,6 +81,8 @@ class Recalibrated:
     ci_high: float | None = None
     sim_low: float | None = None
     sim_high: float | None = None
+    p_reusable: float | None = None
+    p_sensitive: float | None = None
     verdict: Verdict | None = None
     reason: str | None = None
 
@@ -122,8 +124,10 @@ class Row:
     `by` is the split that it belongs to (not in JSON). `others` are its scores by `SweepResult.others`.
 
     `drop`: how much worse than the baseline, positive is worse, whatever the metric's direction; `ci_*` its plain
-    95 % interval, `sim_*` the simultaneous one. `rel_l2` is relative to the recipient; there is no distance where
-    values are `non_finite`, which says how many. `is_unproven`: too few groups moved to tell that it is reusable.
+    95 % interval, `sim_*` the simultaneous one, `p_*` the row's own p-values. `rel_l2` is relative to the
+    recipient; there is no distance where values are `non_finite`, which says how many. `is_unproven`: too few
+    groups moved to tell that it is reusable. `unseen`: of a reusable row, the share of all groups that may break
+    nevertheless.
     """
 
     layer: str | None
@@ -140,6 +144,8 @@ class Row:
     ci_high: float | None = None
     sim_low: float | None = None
     sim_high: float | None = None
+    p_reusable: float | None = None
+    p_sensitive: float | None = None
     samples: int | None = None
     verdict: Verdict | None = None
     reason: str | None = None
@@ -153,6 +159,7 @@ class Row:
     last_block: str | None = None
     by: tuple[str, ...] = ()
     others: tuple[MetricScore, ...] = ()
+    unseen: float | None = None
 
     @property
     def place(self) -> str | None:
@@ -206,7 +213,8 @@ class SweepResult:
 
     `beside` counts the scores beside the rows, `failed` the rows and scores that could not be had. `layers` are in
     the order in which they run; empty where that is not known. `trivial` is the score of a prediction that looks
-    at nothing. `others` are the metrics that were scored beside the one that ranks.
+    at nothing. `others` are the metrics that were scored beside the one that ranks. `error` is what verdicts keep,
+    `se` what standard errors presume of the `groups` of samples.
     """
 
     metric: str
@@ -226,6 +234,9 @@ class SweepResult:
     layers: tuple[str, ...] = ()
     trivial: float | None = None
     others: tuple[OtherMetric, ...] = ()
+    groups: int | None = None
+    error: ErrorRate = "fwer"
+    se: StandardError = "cluster"
 
     def in_order(self, layers: Iterable[str]) -> list[str]:
         """Each layer or block once, in the order in which they run; in natural order where that is not known.

@@ -143,6 +143,7 @@ def test_a_contrast_of_one_row_is_its_drop(finished: Path, tmp_path: Path, batch
     row, found = analysis.result.rows[at], analysis.contrast({at: 1.0})
     assert (found.low, found.high) == (row.ci_low, row.ci_high)
     assert found.estimate == pytest.approx(row.drop, rel=1e-12)
+    assert analysis.tails({at: 1.0}, analysis.result.tolerance) == (row.p_reusable, row.p_sensitive)
 
 
 def test_too_few_groups_so_far_have_no_interval(finished: Path, tmp_path: Path) -> None:
