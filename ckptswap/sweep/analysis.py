@@ -6,18 +6,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ckptswap.errors import UsageError
+from ckptswap.errors import CkptswapError, UsageError
 from ckptswap.scoring.variant import BASELINE, Variant
 from ckptswap.statistics import Interval, Tails, bootstrap, intervals, totals, verdicts
 from ckptswap.statistics.exact import unseen_share
 from ckptswap.statistics.totals import Form, Sample
 from ckptswap.statistics.verdicts import RowIntervals
 from ckptswap.sweep.plan import Cell, cell_key
-from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated, Row, SweepResult, Verdict
+from ckptswap.sweep.result import (
+    Barrier,
+    DonorScore,
+    MetricScore,
+    OtherMetric,
+    Point,
+    Recalibrated,
+    Row,
+    SweepResult,
+    Verdict,
+)
 from ckptswap.sweep.run_folder.blocks import DONOR, donor_id
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.scored_run import ScoredRun
@@ -66,6 +76,14 @@ class Analysis:
         return form
 
 
+class _Others(NamedTuple):
+    """A run's other metrics; of each cell the scores by them; and why a metric is not among them."""
+
+    metrics: tuple[OtherMetric, ...]
+    by_cell: Sequence[tuple[MetricScore, ...]]
+    faults: tuple[str, ...]
+
+
 def load_result(run_dir: Path_, metric: str | None = None, **judging: Any) -> SweepResult:
     """The table of `load_analysis`. Raises as that does."""
     return load_analysis(run_dir, metric, **judging).result
@@ -88,9 +106,10 @@ def analysed(run: ScoredRun) -> Analysis:
     limit, why = run.tolerance()
     sample, drops, paired = _drops(run, variants, limit)
     paths, again = _paths(run, cells), _recalibrated(run, cells, limit)
+    others = _others(run, cells, variants)
     rows = [
-        replace(_row(cell, run, drops, limit), recalibrated=new, **path)
-        for cell, new, path in zip(cells, again, paths, strict=True)
+        replace(_row(cell, run, drops, limit), recalibrated=new, others=scores, **path)
+        for cell, new, path, scores in zip(cells, again, paths, others.by_cell, strict=True)
     ]
     rows = controlled(run, cells, rows, partial(_judged_together, run, limit))
     order = _order(cells, rows, run)
@@ -102,7 +121,9 @@ def analysed(run: ScoredRun) -> Analysis:
         for index, at in enumerate(order)
         if rows[at].drop is not None
     }
-    return Analysis(_result(run, ranked, limit, [why, *notes(run, cells, drops, limit)]), sample, columns)
+    remarks = [why, *notes(run, cells, drops, limit), *others.faults]
+    result = replace(_result(run, ranked, limit, remarks), others=others.metrics)
+    return Analysis(result, sample, columns)
 
 
 def _drops(
@@ -123,6 +144,33 @@ def _drops(
     sample = _sample(run, [*columns, *own])
     drops = verdicts.table(sample, run.metric.direction, paired, tolerance, run.error)
     return sample, dict(zip(variants, drops, strict=True)), paired
+
+
+def _others(run: ScoredRun, cells: Sequence[Cell], variants: Sequence[str]) -> _Others:
+    """The run's other metrics, each cell's scores by them, and why one is left out where it cannot be added up
+    here."""
+    known, scores, faults = [], [], []
+    for other in run.others:
+        try:
+            drops = _drops(other, variants)[1]
+            baseline = other.value(BASELINE)
+        except CkptswapError as error:
+            faults.append(f"{other.metric.name} is not shown: {error}")
+            continue
+        assert baseline is not None
+        known.append(OtherMetric(other.metric.name, other.metric.direction, baseline, other.value(DONOR)))
+        scores.append([_other_score(cell, other, drops) for cell in cells])
+    by_cell = list(zip(*scores, strict=True)) if scores else [()] * len(cells)
+    return _Others(tuple(known), by_cell, tuple(faults))
+
+
+def _other_score(cell: Cell, run: ScoredRun, drops: Mapping[str, RowIntervals]) -> MetricScore:
+    if cell.status in FREE:
+        return MetricScore(run.value(BASELINE), 0.0)
+    if cell.status == "mismatch" or cell.variant not in drops:
+        return MetricScore()
+    drop = drops[cell.variant]
+    return MetricScore(run.value(cell.variant), drop.drop, drop.ci_low, drop.ci_high)
 
 
 def _sample(run: ScoredRun, columns: Sequence[np.ndarray]) -> Sample:

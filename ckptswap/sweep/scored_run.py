@@ -2,7 +2,7 @@
 
 import math
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -108,6 +108,11 @@ class ScoredRun:
                 drops = [sign * (baseline - self.statistics(variant)[walk, 0]) for variant in variants]
                 races.append(SplitRace(by, variants, standing(np.array(drops), ends, rules, units)))
         return tuple(races)
+
+    @property
+    def others(self) -> list["ScoredRun"]:
+        """The same scores by each other metric of the run."""
+        return [replace(self, metric=other) for other in self.run.metrics if other.name != self.metric.name]
 
     @property
     def error(self) -> ErrorRate:
