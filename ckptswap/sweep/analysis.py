@@ -4,23 +4,36 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ckptswap.errors import UsageError
+from ckptswap.errors import CkptswapError, UsageError
 from ckptswap.scoring.variant import BASELINE, Variant
-from ckptswap.statistics import Interval, bootstrap, intervals, totals, verdicts
-from ckptswap.statistics.totals import Sample
+from ckptswap.statistics import Interval, Tails, bootstrap, intervals, totals, verdicts
+from ckptswap.statistics.exact import unseen_share
+from ckptswap.statistics.totals import Form, Sample
 from ckptswap.statistics.verdicts import RowIntervals
 from ckptswap.sweep.plan import Cell, cell_key
-from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated, Row, SweepResult, Verdict
+from ckptswap.sweep.result import (
+    Barrier,
+    DonorScore,
+    MetricScore,
+    OtherMetric,
+    Point,
+    Recalibrated,
+    Row,
+    SweepResult,
+    Verdict,
+)
 from ckptswap.sweep.run_folder.blocks import DONOR, donor_id
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.scored_run import ScoredRun
-from ckptswap.sweep.spec import checked_tolerance
-from ckptswap.sweep.warnings import notes, unseen
+from ckptswap.sweep.spec import Judging
+from ckptswap.sweep.warnings import notes, unproven
+from ckptswap.sweep.zero_control import controlled
 
 FREE = ("identical", "no-effect")  # cells that need no run: their score is the baseline's
 Path_ = str | os.PathLike[str]
@@ -42,6 +55,13 @@ class Analysis:
     def contrast(self, weights: Mapping[int, float]) -> Interval:
         """Σ weight × drop over rows (by their index in `result.rows`), with a plain paired 95 % interval. `low`
         and `high` are None with fewer than 8 groups. Raises `UsageError` for a row that has no drop."""
+        return intervals.contrast(self.sample, self._form(weights))
+
+    def tails(self, weights: Mapping[int, float], bound: float = 0.0) -> Tails:
+        """The p-values of the same sum against a bound, one-sided. Raises as `contrast` does."""
+        return intervals.tails(self.sample, self._form(weights), bound)
+
+    def _form(self, weights: Mapping[int, float]) -> Form:
         sign = 1.0 if self.result.direction == "max" else -1.0
         form = {0: 0.0}
         for index, weight in weights.items():
@@ -53,35 +73,45 @@ class Analysis:
             column, baseline = self.columns[index]
             form[baseline] = form.get(baseline, 0.0) + sign * weight
             form[column] = form.get(column, 0.0) - sign * weight
-        return intervals.contrast(self.sample, form)
+        return form
 
 
-def load_result(run_dir: Path_, metric: str | None = None, tolerance: float | None = None) -> SweepResult:
+class _Others(NamedTuple):
+    """A run's other metrics; of each cell the scores by them; and why a metric is not among them."""
+
+    metrics: tuple[OtherMetric, ...]
+    by_cell: Sequence[tuple[MetricScore, ...]]
+    faults: tuple[str, ...]
+
+
+def load_result(run_dir: Path_, metric: str | None = None, **judging: Any) -> SweepResult:
     """The table of `load_analysis`. Raises as that does."""
-    return load_analysis(run_dir, metric, tolerance).result
+    return load_analysis(run_dir, metric, **judging).result
 
 
-def load_analysis(run_dir: Path_, metric: str | None = None, tolerance: float | None = None) -> Analysis:
-    """The table of a run folder, of what is scored so far, for its first metric or the named one; `tolerance`
-    overrides the run's own.
+def load_analysis(run_dir: Path_, metric: str | None = None, **judging: Any) -> Analysis:
+    """The table of a run folder, of what is scored so far, for its first metric or the named one; `judging`
+    (`tolerance`, `error`, `se`) overrides the run's own.
 
     Raises `RunError` for a folder that is no run, is damaged, or has no baseline yet, `MetricError` for a metric
     that it does not hold, and `UsageError` for a tolerance that is no number or below 0.
     """
-    return analysed(ScoredRun.read(RunFolder(run_dir), metric, checked_tolerance(tolerance)))
+    return analysed(ScoredRun.read(RunFolder(run_dir), metric, Judging(**judging)))
 
 
 def analysed(run: ScoredRun) -> Analysis:
     """The table of a run's scores. Raises `UsageError` where there is nothing to set a tolerance by."""
     cells = [cell for cell in run.plan.cells if run.is_known(cell)]
     variants = list(dict.fromkeys(cell.variant for cell in cells if run.is_scored(cell)))
-    sample, drops, paired = _drops(run, variants)
     limit, why = run.tolerance()
+    sample, drops, paired = _drops(run, variants, limit)
     paths, again = _paths(run, cells), _recalibrated(run, cells, limit)
+    others = _others(run, cells, variants)
     rows = [
-        replace(_row(cell, run, drops, limit), recalibrated=new, **path)
-        for cell, new, path in zip(cells, again, paths, strict=True)
+        replace(_row(cell, run, drops, limit), recalibrated=new, others=scores, **path)
+        for cell, new, path, scores in zip(cells, again, paths, others.by_cell, strict=True)
     ]
+    rows = controlled(run, cells, rows, partial(_judged_together, run, limit))
     order = _order(cells, rows, run)
     ranked = list(_ranked(order, cells, rows))
     first = len(sample.columns) - len(variants)
@@ -91,14 +121,16 @@ def analysed(run: ScoredRun) -> Analysis:
         for index, at in enumerate(order)
         if rows[at].drop is not None
     }
-    return Analysis(_result(run, ranked, limit, [why, *notes(run, cells, drops, limit)]), sample, columns)
+    remarks = [why, *notes(run, cells, drops, limit), *others.faults]
+    result = replace(_result(run, ranked, limit, remarks), others=others.metrics)
+    return Analysis(result, sample, columns)
 
 
 def _drops(
-    run: ScoredRun, variants: Sequence[str], reference: str = BASELINE
+    run: ScoredRun, variants: Sequence[str], tolerance: float | None = None, reference: str = BASELINE
 ) -> tuple[Sample, dict[str, RowIntervals], list[int]]:
-    """Each variant's drop from the baseline on the samples that it was scored on itself. Columns are the baseline
-    on all samples, on each other set of them, then the variants; `paired` with which."""
+    """Each variant's drop from the baseline on the samples that it was scored on itself, held against a tolerance.
+    Columns are the baseline on all samples, on each other set of them, then the variants; `paired` with which."""
     baseline = run.statistics(reference)
     everything = totals.scored(baseline)
     columns, places = [baseline], {everything.tobytes(): 0}
@@ -109,9 +141,40 @@ def _drops(
             places[there.tobytes()] = len(columns)
             columns.append(np.where(there[:, None], baseline, np.nan))
     paired = [places[totals.scored(statistics_of).tobytes()] for statistics_of in own]
-    sample = Sample.of([*columns, *own], run.groups, run.reduce, bounds=run.bounds)
-    drops = verdicts.table(sample, run.metric.direction, paired)
+    sample = _sample(run, [*columns, *own])
+    drops = verdicts.table(sample, run.metric.direction, paired, tolerance, run.error)
     return sample, dict(zip(variants, drops, strict=True)), paired
+
+
+def _others(run: ScoredRun, cells: Sequence[Cell], variants: Sequence[str]) -> _Others:
+    """The run's other metrics, each cell's scores by them, and why one is left out where it cannot be added up
+    here."""
+    known, scores, faults = [], [], []
+    for other in run.others:
+        try:
+            drops = _drops(other, variants)[1]
+            baseline = other.value(BASELINE)
+        except CkptswapError as error:
+            faults.append(f"{other.metric.name} is not shown: {error}")
+            continue
+        assert baseline is not None
+        known.append(OtherMetric(other.metric.name, other.metric.direction, baseline, other.value(DONOR)))
+        scores.append([_other_score(cell, other, drops) for cell in cells])
+    by_cell = list(zip(*scores, strict=True)) if scores else [()] * len(cells)
+    return _Others(tuple(known), by_cell, tuple(faults))
+
+
+def _other_score(cell: Cell, run: ScoredRun, drops: Mapping[str, RowIntervals]) -> MetricScore:
+    if cell.status in FREE:
+        return MetricScore(run.value(BASELINE), 0.0)
+    if cell.status == "mismatch" or cell.variant not in drops:
+        return MetricScore()
+    drop = drops[cell.variant]
+    return MetricScore(run.value(cell.variant), drop.drop, drop.ci_low, drop.ci_high)
+
+
+def _sample(run: ScoredRun, columns: Sequence[np.ndarray]) -> Sample:
+    return Sample.of(columns, run.groups, run.reduce, bounds=run.bounds, is_successive=run.se == "successive")
 
 
 def _paths(run: ScoredRun, cells: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -140,7 +203,7 @@ def _barrier(run: ScoredRun, cell: Cell, inner: Sequence[Variant]) -> Barrier | 
     if any(run.scores.done(variant) < run.scores.samples for variant in variants):
         return None
     columns = [run.statistics(variant) for variant in [BASELINE, *variants]]
-    sample = Sample.of(columns, run.groups, run.reduce, bounds=run.bounds)
+    sample = _sample(run, columns)
     sign = 1.0 if run.metric.direction == "max" else -1.0
     forms = [{0: sign * (1 - point.alpha), 1: sign * point.alpha, 2 + at: -sign} for at, point in enumerate(inner)]
     at = int(np.argmax([bootstrap.value_of(sample, form) for form in forms]))
@@ -154,7 +217,7 @@ def _recalibrated(run: ScoredRun, cells: Sequence[Cell], tolerance: float) -> li
         return [None] * len(cells)
     variants = [run.plan.recalibrated(cell) for cell in cells]
     there = list(dict.fromkeys(variant.id for variant in variants if variant and run.is_there(variant.id)))
-    drops = _drops(run, there, reference.id)[1] if there else {}
+    drops = _drops(run, there, tolerance, reference.id)[1] if there else {}
 
     def again(cell: Cell, variant: Variant | None) -> Recalibrated | None:
         if cell.status in FREE:
@@ -171,10 +234,16 @@ def _recalibrated(run: ScoredRun, cells: Sequence[Cell], tolerance: float) -> li
 
 
 def _judged(run: ScoredRun, drop: RowIntervals, tolerance: float) -> tuple[Verdict, str | None]:
-    verdict = verdicts.verdict(drop.sim_low, drop.sim_high, tolerance)
-    if verdict != "undecided" or drop.few is None:
-        return verdict, None
-    return verdict, unseen(drop.few, run.metric.name, tolerance, drop.error)
+    if drop.verdict != "undecided" or drop.few is None:
+        return drop.verdict, None
+    return drop.verdict, unproven(drop.few, run.metric.name, tolerance, drop.error)
+
+
+def _judged_together(
+    run: ScoredRun, tolerance: float, variants: Sequence[str]
+) -> dict[str, tuple[float, Verdict]]:
+    drops = _drops(run, variants, tolerance)[1]
+    return {variant: (drop.drop, _judged(run, drop, tolerance)[0]) for variant, drop in drops.items()}
 
 
 def _result(run: ScoredRun, rows: Sequence[Row], tolerance: float, notes: Sequence[str]) -> SweepResult:
@@ -188,6 +257,7 @@ def _result(run: ScoredRun, rows: Sequence[Row], tolerance: float, notes: Sequen
         baseline=baseline,
         donor_score=run.value(DONOR),
         samples=run.scores.samples,
+        groups=len(set(run.run.groups)),
         rows=tuple(rows),
         notes=tuple(notes),
         mode=run.plan.mode,
@@ -197,6 +267,8 @@ def _result(run: ScoredRun, rows: Sequence[Row], tolerance: float, notes: Sequen
         layers=run.run.layers,
         trivial=run.metric.trivial,
         failed=sum(row.status == "failed" for row in rows) + len(beside),
+        error=run.error,
+        se=run.se,
     )
 
 
@@ -220,6 +292,7 @@ def _row(cell: Cell, run: ScoredRun, drops: Mapping[str, RowIntervals], toleranc
         score=run.value(cell.variant),
         samples=run.scores.done(cell.variant),
         verdict=verdict,
+        unseen=unseen_share(drop.groups) if verdict == "reusable" else None,
         reason="; ".join(filter(None, (why, cell.reason))) or None,
         is_unproven=why is not None,
     )

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from ckptswap.records import Count, from_json, parsed, to_json
 from ckptswap.scoring.scorer import EXTENT, Block, Measure, Scorer
+from ckptswap.statistics import ErrorRate, StandardError
 from ckptswap.sweep.plan import Plan
 from ckptswap.sweep.race import Race
-from ckptswap.sweep.result import mode_of
 from ckptswap.sweep.spec import SweepSource, SweepSpec
 from ckptswap.task.metrics import recorded_metric
 
@@ -86,6 +86,8 @@ class RunPlan:
     race: Race | None = None
     screen: Guess | None = None
     made: Made = Made()
+    error: ErrorRate | None = None
+    se: StandardError | None = None
 
     @property
     def spec(self) -> SweepSpec:
@@ -126,7 +128,8 @@ def refuse_odd_run(run: RunPlan, blocks: Collection[Block]) -> None:
     if {len(run.donor_misfits), len(run.source.donors)} != {donors}:
         raise ValueError("its donors are not told")
     plan = run.plan
-    mode_of(plan.mode)
+    if plan.mode != run.spec.mode:
+        raise ValueError("its mode is not that of its cells")
     if any(cell.by not in plan.by or cell.donor >= donors or not cell.names for cell in plan.cells):
         raise ValueError("it has cells that belong nowhere")
     if len({(cell.by, cell.layer, cell.kind, cell.names, cell.donor) for cell in plan.cells}) < len(plan.cells):
