@@ -90,6 +90,7 @@ def sweep_columns(
         _interval("simultaneous", "simultaneous", lambda row: (row.sim_low, row.sim_high), drop),
         Column("±", partial(_plus_minus, places=drop), spare=2, forms="narrow"),
         field("samples", count, right=True, forms=f"{_PROGRAMS} {_PEOPLE if some else ''}"),
+        *([Column(field="guess", forms=_PROGRAMS)] if result.screen else []),
         Column(field="status", forms=_PROGRAMS),
         Column("", partial(_bar, scale=largest_drop(result.rows), style=style), spare=1, forms="narrow wide"),
         Column("verdict", _verdict, field="verdict"),
@@ -166,6 +167,8 @@ def sweep_json(result: SweepResult) -> dict[str, Any]:
         asked["donors"] = [asdict(donor) for donor in result.donors]
     if is_recalibrated(result):
         asked["recalibrated_baseline"] = result.recalibrated_baseline
+    if result.screen:
+        asked["screen"] = asdict(result.screen)
     return {
         "schema": SCHEMA,
         **{name: getattr(result, name) for name in head},

@@ -19,6 +19,7 @@ from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated, Row,
 from ckptswap.sweep.run_folder.blocks import DONOR, donor_id
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.scored_run import ScoredRun
+from ckptswap.sweep.screened import screen_notes, screened
 from ckptswap.sweep.spec import checked_tolerance
 from ckptswap.sweep.warnings import notes, unseen
 
@@ -91,7 +92,9 @@ def analysed(run: ScoredRun) -> Analysis:
         for index, at in enumerate(order)
         if rows[at].drop is not None
     }
-    return Analysis(_result(run, ranked, limit, [why, *notes(run, cells, drops, limit)]), sample, columns)
+    guessed = screened(run, ranked)
+    told = [why, *notes(run, cells, drops, limit), *screen_notes(run, guessed)]
+    return Analysis(replace(_result(run, ranked, limit, told), screen=guessed), sample, columns)
 
 
 def _drops(
@@ -206,7 +209,8 @@ def _row(cell: Cell, run: ScoredRun, drops: Mapping[str, RowIntervals], toleranc
     row = Row(cell.layer, cell.kind, cell.names, cell.numel, cell.status, **told)
     if cell.status == "mismatch":
         return row
-    row = replace(row, rmse=cell.rmse, rel_l2=cell.rel_l2, non_finite=cell.non_finite)
+    known: dict[str, Any] = {"rmse": cell.rmse, "rel_l2": cell.rel_l2, "non_finite": cell.non_finite}
+    row = replace(row, **known, guess=run.guess.get(cell.variant))
     if cell.status in FREE:
         return replace(row, score=run.value(BASELINE), drop=0.0, verdict="reusable")
     if cell.variant not in drops:

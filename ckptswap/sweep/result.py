@@ -102,7 +102,8 @@ class Row:
 
     `drop`: how much worse than the baseline, positive is worse, whatever the metric's direction; `ci_*` its plain
     95 % interval, `sim_*` the simultaneous one. `rel_l2` is relative to the recipient; there is no distance where
-    values are `non_finite`, which says how many. `is_unproven`: too few groups moved to tell that it is reusable.
+    values are `non_finite`, which says how many. `guess` is the screen's, where there was one.
+    `is_unproven`: too few groups moved to tell that it is reusable.
     """
 
     layer: str | None
@@ -131,6 +132,7 @@ class Row:
     block: str | None = None
     last_block: str | None = None
     by: tuple[str, ...] = ()
+    guess: float | None = None
 
     @property
     def place(self) -> str | None:
@@ -165,6 +167,25 @@ def widest(rows: Iterable[Row]) -> list[Row]:
         most[place] = max(most.get(place, 0), len(row.tensors))
     kept = [row for row in every if len(row.tensors) == most[row.place, row.kind, row.donor]]
     return list({(row.place, row.kind, row.donor, row.tensors): row for row in kept}.values())
+
+
+@dataclass(frozen=True)
+class Screened:
+    """How well a screen told the drops beforehand, over the measured `variants` of which it guessed.
+
+    `samples`: how many it scored (None: none). `spearman`: rank correlation. `auc`: how often a `sensitive` one
+    was guessed worse than one that is decided otherwise; `sensitive` and `decided` count both sorts. `top`: by how
+    many (5, 10) the share of so many worst ones that were guessed among as many. None where nothing can be told.
+    """
+
+    by: str
+    samples: int | None
+    variants: int
+    spearman: float | None
+    auc: float | None
+    sensitive: int
+    decided: int
+    top: Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -203,6 +224,7 @@ class SweepResult:
     failed: int = 0
     layers: tuple[str, ...] = ()
     trivial: float | None = None
+    screen: Screened | None = None
 
     def in_order(self, layers: Iterable[str]) -> list[str]:
         """Each layer or block once, in the order in which they run; in natural order where that is not known.
