@@ -210,6 +210,8 @@ class Sweep:
             key=self.conditions,
             source=self.source(),
             tolerance=options.tolerance,
+            error=options.error,
+            se=options.se,
             metrics=tuple(RunMetric.of(self.scorer, metric) for metric in self.scorer.metrics),
             groups=tuple(self.scorer.layout.groups.tolist()),
             units=tuple(self.scorer.layout.units.tolist()),
