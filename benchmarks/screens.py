@@ -4,8 +4,8 @@
 
 Three pairs are trained for seconds each, donor and recipient from one initialisation: the demo's U-Net (45
 held-out slices; its donor is an auto-encoder), timm's smallest ResNet on drawn gratings (orientation; its donor
-tells the frequency), and a small causal transformer on two Markov chains. Each is swept exactly, its walk
-beginning with the samples of `sample:4`, and every screen is held against the drops by the numbers that a table gives: the
+tells the frequency), and a small transformer on two Markov chains. Each is swept exactly, its walk
+beginning with the samples of `sample:4`, and every screen is held against the drops by what a table tells: the
 area under the ROC curve for `sensitive` against the other decided variants, the share of the ten worst that it
 finds, and Spearman's rank correlation. Work is told in seconds beside those of the sweep, of which `sample:4` has
 its share.

@@ -127,7 +127,18 @@ def _header(result: SweepResult, style: Style, notes: int | None = None) -> list
     metric = Text.assemble((safe(result.metric), HEADING), (samples, QUIET))
     lines = [line for note in result.notes[:notes] for line in paragraph(safe(note), style, look=QUIET)]
     left = left_out(len(result.notes[notes:])) if notes is not None else []
-    return [*flow([metric], style), *flow(parts, style, gap=3), *lines, *left]
+    return [*flow([metric], style), *flow(parts, style, gap=3), *_others(result, style), *lines, *left]
+
+
+def _others(result: SweepResult, style: Style) -> list[Text]:
+    """The metrics that do not rank the rows, each with its baseline, and the donor's score."""
+    lines = []
+    for other in result.others:
+        parts = [("also ", QUIET), (safe(other.name), HEADING), (f", {better(other)}", QUIET)]
+        scores = {"baseline": other.baseline} | ({"donor": other.donor_score} if len(result.donors) < 2 else {})
+        known = [Text.assemble((f"{name} ", QUIET), number(score)) for name, score in scores.items()]
+        lines += flow([Text.assemble(*parts), *known], style, gap=3)
+    return lines
 
 
 def _section(title: str, rows: Sequence[Row], result: SweepResult, style: Style, top: int | None) -> list[Text]:

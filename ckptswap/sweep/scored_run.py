@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -126,6 +126,11 @@ class ScoredRun:
         there = (variant.id for variant in self.plan.variants() if self.is_there(variant.id))
         drops = {variant: sign * (baseline - score(variant)) for variant in there}
         return {variant: drop for variant, drop in drops.items() if math.isfinite(drop)}
+
+    @property
+    def others(self) -> list["ScoredRun"]:
+        """The same scores by each other metric of the run."""
+        return [replace(self, metric=other) for other in self.run.metrics if other.name != self.metric.name]
 
     @property
     def error(self) -> ErrorRate:
