@@ -35,7 +35,7 @@ def mode_words(result: SweepResult) -> str:
 def section_of(row: Row) -> str:
     """Which way of splitting a row belongs to, in words."""
     has_kind = row.kind is not None
-    if any(way.startswith(("depth:", "re:")) for way in row.by):
+    if row.is_of_parts:
         return "parts and kinds" if has_kind else "parts"
     if "block" in row.by:
         return "blocks and kinds" if has_kind else "whole blocks"

@@ -167,6 +167,15 @@ class Row:
         """The layer, the block or the run of blocks of which it takes a part; None where it goes by none."""
         return place_of(self.layer, self.block, self.last_block)
 
+    @property
+    def is_of_parts(self) -> bool:
+        """Whether it goes by a depth or an expression, so that its place is no layer.
+
+        >>> Row("encoder", "conv.bias", (), 4, "measured", by=("depth:1", "kind")).is_of_parts
+        True
+        """
+        return any(way.startswith(("depth:", "re:")) for way in self.by)
+
 
 def place_of(layer: str | None, block: str | None, last: str | None = None) -> str | None:
     """What a cell's place is called: its layer, or its block where it goes by blocks.
