@@ -112,7 +112,7 @@ class UnitWork:
                 how |= {"screen": "gradient" if stage.is_screened else None}
                 donors = (donor.path, *stage.donors)
                 spec = SweepSpec(donors, recipient.path, task, stage.selection, **how)
-                options = RunOptions(run=str(run), samples=False)
+                options = RunOptions(run=str(run), samples=False, zero_control=False)
 
                 def tell(done: int, total: int) -> None:
                     self._is_at(seconds * done / total, f"{init} {stage.name}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from ckptswap.errors import RunError
 from ckptswap.formats import open_checkpoint
-from ckptswap.records import Count, from_json, parsed
+from ckptswap.records import from_json, parsed
 from ckptswap.renaming import renamed
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.recalibration import fingerprint, load_calibration
@@ -24,7 +24,7 @@ from ckptswap.sweep.stopping import Stop
 from ckptswap.task import load_task
 from ckptswap.task.models.hf_names import as_loaded
 
-_VARIANT = tuple[str, tuple[str, ...], Count, float, bool]
+_VARIANT = tuple[str, tuple[str, ...], int, float, bool]
 WORK = f"{__name__}:score_shard"  # by this name a worker finds what it is to do
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ckptswap import registry
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, ModelError, RunError, TaskError, UsageError
+from ckptswap.neutral import neutral
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.recalibration import fingerprint, load_calibration
 from ckptswap.scoring.replay import scorer_of
@@ -37,6 +38,7 @@ from ckptswap.sweep.screen import screen
 from ckptswap.sweep.sides import Sides, as_in_model, conditions, misfit_of, named_alike, open_sides
 from ckptswap.sweep.spec import RunOptions, SourceFile, SweepSource, SweepSpec, samples_of
 from ckptswap.sweep.worst_samples import worst_samples
+from ckptswap.sweep.zero_control import are_cheap, controls
 from ckptswap.task import Task, TaskSpec, load_task
 from ckptswap.task.callables import first_line
 from ckptswap.task.fit import tensors_of
@@ -45,7 +47,8 @@ from ckptswap.task.task import load_model
 from ckptswap.version import __version__
 
 MakeScorer = Callable[[Sequence[Checkpoint], Checkpoint], Scorer]
-"""From donors and recipient, under common names, to what scores variants of the recipient."""
+"""From donors and recipient, under common names, to what scores variants of the recipient. The last of the donors,
+by number `NEUTRAL`, is for zero controls."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Sweep:
     """A sweep that could be run: what would be scored, on what, and in which folder it is kept.
 
     `donor_misfits` say why a donor that does not fit the model has no score itself; `layers` are in the order in
-    which they run; `notes` say what was taken off names, and what of the recipient was left out.
+    which they run; `notes` say what was taken off names, and what of the recipient was left out. `wanted`: what is
+    run instead of all.
     """
 
     spec: SweepSpec
@@ -66,6 +70,7 @@ class Sweep:
     donor_misfits: tuple[str | None, ...]
     layers: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    wanted: tuple[Variant, ...] | None = None
 
     @property
     def task(self) -> Task:
@@ -87,6 +92,8 @@ class Sweep:
     @property
     def variants(self) -> list[Variant]:
         """What is run beside the baseline: the donors, where they fit, then every variant of the plan."""
+        if self.wanted is not None:
+            return list(self.wanted)
         names = self.runs_model.swaps.state if self.scorer.needs_model else self.recipient
         whole = [
             Variant(donor_id(at), tuple(name for name in names if name in donor), at)
@@ -150,7 +157,7 @@ class Sweep:
                     run = self._with_race(run, options, journal.blocks)
                     self.folder.write_plan(run)
                     progress.deadline = None if options.budget is None else time.monotonic() + options.budget
-                    self._score(run, journal, progress, executor)
+                    table = self._score(run, journal, progress, executor, options)
                     scored = ScoredRun.of(run, journal.blocks)
         except (TaskError, UsageError):
             if made:
@@ -158,7 +165,7 @@ class Sweep:
             raise
         if options.samples and self.scorer.needs_model:
             self.folder.keep_samples(tuple(worst_samples(self.runs_model, scored)), run)
-        return analysed(scored)
+        return table
 
     def _score_baseline(self, first: Sequence[Block], journal: Journal, progress: BlockProgress) -> None:
         """Journal the recipient's blocks that are not known; `first` are those that have just been computed."""
@@ -169,17 +176,48 @@ class Sweep:
             journal.append(block)
             progress(None)
 
-    def _score(self, run: RunPlan, journal: Journal, progress: BlockProgress, executor: "Executor | None") -> None:
-        """Score what the journal lacks beside the baseline, until the budget is used up."""
+    def _score(
+        self,
+        run: RunPlan,
+        journal: Journal,
+        progress: BlockProgress,
+        executor: "Executor | None",
+        options: RunOptions,
+    ) -> Analysis:
+        """Score what the journal lacks beside the baseline, then zero controls, until the budget is used up; gives
+        the table."""
         progress.board = Leaderboard.of(run.metrics[0], self.plan, journal.blocks)
         progress.table = lambda: analysed(ScoredRun.of(run, journal.blocks))
         with suppress(OutOfTime):
-            if run.race:
-                run_race(run, self.scorer, self.variants, journal, progress)
-            elif executor:
-                executor.run(self, journal, progress)
-            else:
-                score_in_turn(run, self.scorer, self.variants, journal, progress)
+            self._compute(run, journal, progress, executor)
+            table = progress.table()
+            last = self._controls(table, options)
+            if not last:
+                return table
+            progress.widen((control.id for control in last), journal.blocks)
+            failed = {block.variant for block in journal.blocks.values() if block.failed is not None}
+            # With what has a score already: should replays be found wrong now, it is computed again.
+            sound = (variant for variant in self.variants if variant.id not in failed)
+            replace(self, wanted=(*sound, *last))._compute(run, journal, progress, executor)
+        return progress.table()
+
+    def _compute(
+        self, run: RunPlan, journal: Journal, progress: BlockProgress, executor: "Executor | None"
+    ) -> None:
+        if run.race:
+            run_race(run, self.scorer, self.variants, journal, progress)
+        elif executor:
+            executor.run(self, journal, progress)
+        else:
+            score_in_turn(run, self.scorer, self.variants, journal, progress)
+
+    def _controls(self, table: Analysis, options: RunOptions) -> list[Variant]:
+        """The zero controls that are asked for, or cost little."""
+        if options.zero_control is False or options.top is not None:
+            return []
+        last = controls(self.plan, table.result.rows)
+        is_wanted = last and (options.zero_control or are_cheap(self.scorer, last, self.variants))
+        return last if is_wanted else []
 
     def _baseline(self, missing: Collection[int]) -> Generator[Block]:
         """The recipient's blocks on these batches, by full passes. Raises `TaskError` where it has no score."""
@@ -340,7 +378,7 @@ def prepare_external(
         raise UsageError(fault, remedy="use --screen rmse, or none")
     recipient = sides.recipient
     donors, renamings = named_alike(sides.donors, recipient, recipient, "the recipient", spec.task)
-    scorer = make_scorer(donors, recipient)
+    scorer = make_scorer((*donors, neutral(recipient)), recipient)
     plan = make_plan(donors, recipient, spec.selection, spec.by, mode=spec.mode, alphas=spec.alphas)
     plan, now = plan.without_effect(scorer.unread()), conditions(scorer, donors, recipient)
     folder = RunFolder(Path("runs") / key_of(now)[:12] if run is None else run)
