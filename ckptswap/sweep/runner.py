@@ -23,7 +23,7 @@ from ckptswap.scoring.scorer import Block, Every, Scorer
 from ckptswap.scoring.variant import BASELINE, RECIPIENT, Variant
 from ckptswap.sweep.analysis import Analysis, analysed
 from ckptswap.sweep.layers import layer_order
-from ckptswap.sweep.loop import refuse_race, run_race, score_missing
+from ckptswap.sweep.loop import refuse_race, run_race, score_in_turn
 from ckptswap.sweep.plan import UNREAD, Plan, make_plan
 from ckptswap.sweep.progress import BlockProgress, Leaderboard, Listeners, OutOfTime
 from ckptswap.sweep.race import Race
@@ -36,7 +36,7 @@ from ckptswap.sweep.run_folder.plan_file import Guess, Made, RunMetric, RunPlan,
 from ckptswap.sweep.scored_run import ScoredRun
 from ckptswap.sweep.screen import screen
 from ckptswap.sweep.sides import Sides, as_in_model, conditions, misfit_of, named_alike, open_sides
-from ckptswap.sweep.spec import RunOptions, SourceFile, SweepSource, SweepSpec
+from ckptswap.sweep.spec import RunOptions, SourceFile, SweepSource, SweepSpec, samples_of
 from ckptswap.sweep.worst_samples import worst_samples
 from ckptswap.sweep.zero_control import are_cheap, controls
 from ckptswap.task import Task, TaskSpec, load_task
@@ -159,7 +159,7 @@ class Sweep:
                     progress.deadline = None if options.budget is None else time.monotonic() + options.budget
                     table = self._score(run, journal, progress, executor, options)
                     scored = ScoredRun.of(run, journal.blocks)
-        except TaskError:
+        except (TaskError, UsageError):
             if made:
                 self.folder.remove(made)
             raise
@@ -209,7 +209,7 @@ class Sweep:
         elif executor:
             executor.run(self, journal, progress)
         else:
-            score_missing(self.scorer, self.variants, journal, progress)
+            score_in_turn(run, self.scorer, self.variants, journal, progress)
 
     def _controls(self, table: Analysis, options: RunOptions) -> list[Variant]:
         """The zero controls that are asked for, or cost little."""
@@ -264,10 +264,18 @@ class Sweep:
         is_begun = self.folder.is_begun and not options.fresh
         begun = is_begun and self.folder.read_plan().made.begun
         made = Made(options.command, __version__, begun or datetime.now(UTC).isoformat(timespec="seconds"))
-        if options.screen is None:
-            return replace(plan, made=made)
-        guess = screen(options.screen, self.plan, self.runs_model, self.variants)
-        return replace(plan, made=made, screen=Guess(options.screen, guess))
+        return replace(plan, made=made, screen=self._guess(is_order=options.budget is not None))
+
+    def _guess(self, *, is_order: bool) -> Guess | None:
+        """What the screen that is asked for says before anything is scored."""
+        by, values = self.spec.screen, dict[str, float]()
+        if by is None:
+            return None
+        if by == "rmse":
+            values = {cell.variant: cell.rmse for cell in self.plan.cells if cell.rmse is not None}
+        elif not samples_of(by):
+            values = screen(by, self.runs_model, self.variants)
+        return Guess(by, values, is_order)
 
     def _with_race(self, run: RunPlan, options: RunOptions, blocks: Blocks) -> RunPlan:
         """The plan with what the baseline's scores decide: warnings, and how near drops count as tied."""
@@ -365,6 +373,9 @@ def prepare_external(
             "a scorer without a model knows no order of layers, and estimates no statistics",
             remedy="leave --mode prefix or suffix (or window) and --recalibrate-bn out",
         )
+    if samples_of(spec.screen):
+        fault = f"--screen {spec.screen} begins with some samples, and a scorer without a model takes all at once"
+        raise UsageError(fault, remedy="use --screen rmse, or none")
     recipient = sides.recipient
     donors, renamings = named_alike(sides.donors, recipient, recipient, "the recipient", spec.task)
     scorer = make_scorer((*donors, neutral(recipient)), recipient)
