@@ -73,6 +73,11 @@ class ScoredRun:
         except (RunError, MetricError) as error:
             raise type(error)(f"{folder} has {error.message}", remedy=error.remedy) from None
 
+    def only(self, there: np.ndarray) -> "ScoredRun":
+        """The same run of these samples (N,) alone, by the tolerance of all."""
+        judging = replace(self.judging, tolerance=self.tolerance()[0])
+        return replace(self, scores=self.scores.only(there), judging=judging)
+
     @property
     def plan(self) -> Plan:
         return self.run.plan
