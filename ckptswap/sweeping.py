@@ -196,7 +196,7 @@ def planned(asked: Asked) -> dict[str, Any]:
     with _prepared(asked) as sweep:
         sweep.check(asked.options, asked.executor)
         folder, cost, donors = str(sweep.folder), sweep.scorer.cost(sweep.variants), len(sweep.donors)
-        return plan_json(sweep.plan, folder, sweep.task.samples, cost, donors)
+        return plan_json(sweep.plan, folder, sweep.task.samples, cost, donors, sweep.outlook)
 
 
 def swept(asked: Asked, *, claims: bool = False) -> SweepResult:

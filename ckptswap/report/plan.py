@@ -1,11 +1,12 @@
 """What a sweep would run, before it does: cells by status, forward passes, and the cells themselves."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from ckptswap.records import to_json
 from ckptswap.report.layout import Column, field, paragraph, render, table
 from ckptswap.report.tabular import columns_csv, columns_md
 from ckptswap.report.text import Style, count, duration, figure, named, plural, safe, size
@@ -13,6 +14,7 @@ from ckptswap.sweep.result import place_of
 
 if TYPE_CHECKING:
     from ckptswap.scoring.scorer import Cost
+    from ckptswap.sweep.decide import Outlook
     from ckptswap.sweep.plan import Plan
 
 SCHEMA = "ckptswap.plan/1"
@@ -38,9 +40,12 @@ COLUMNS = (
 FIELDS = tuple(column.field for column in COLUMNS if column.is_in("json"))
 
 
-def plan_json(plan: "Plan", folder: str, samples: int, cost: "Cost", donors: int = 1) -> dict[str, Any]:
+def plan_json(
+    plan: "Plan", folder: str, samples: int, cost: "Cost", donors: int = 1, outlook: "Outlook | None" = None
+) -> dict[str, Any]:
     """The plan as pure data: `variants` are scored, beside baseline and donors, each on `samples`; `share` is the
-    part of all full forward passes' FLOPs that is really computed, `seconds` an estimate from one timed batch."""
+    part of all full forward passes' FLOPs that is really computed, `seconds` an estimate from one timed batch.
+    `outlook`: of a sweep that decides on its way, which shares of the variants' scores that may need."""
     plain = [name for name in FIELDS if name != "tensors"]
     rows = [
         {name: getattr(cell, name) for name in plain}
@@ -57,6 +62,7 @@ def plan_json(plan: "Plan", folder: str, samples: int, cost: "Cost", donors: int
         "passes": (len(plan.variants()) + 1 + donors) * samples,
         **{name: getattr(cost, name) for name in ("engine", "share", "seconds")},
         "peak_bytes": cost.peak,
+        **({"decide": to_json(outlook)} if outlook else {}),
         "rows": rows,
     }
 
@@ -74,8 +80,21 @@ def plan_table(data: Mapping[str, Any], style: Style) -> str:
     else:
         memory = f"at most {size(data['peak_bytes'])} of intermediate values"
         effort = f"by replay: {data['share']:.1%} of the work of full forward passes, {effort}; {memory}"
-    lines = [line for text in (cost, effort, f"run: {safe(data['run'])}") for line in paragraph(text, style)]
+    told = (cost, effort, *_outlook(data), f"run: {safe(data['run'])}")
+    lines = [line for text in told for line in paragraph(text, style)]
     return render([*table(COLUMNS, data["rows"], style), Text(), *lines], style)
+
+
+def _outlook(data: Mapping[str, Any]) -> Iterator[str]:
+    decide = data.get("decide")
+    if decide is None:
+        return
+    probable, seconds = decide["probable_share"], data["seconds"]
+    told = "how much of that cannot be told"
+    if probable is not None:
+        told = f"probably {probable:.0%} of that, {duration(probable * seconds)}, if rows are as in other sweeps"
+    looks = ", ".join(map(str, decide["looks"]))
+    yield f"verdicts after {looks} groups: {told}; at least {decide['least_share']:.0%}, at most all of it"
 
 
 plan_csv, plan_md = partial(columns_csv, COLUMNS), partial(columns_md, COLUMNS)

@@ -164,14 +164,18 @@ def _recalibrated(run: ScoredRun, cells: Sequence[Cell], tolerance: float) -> li
         if variant.id not in drops:
             return Recalibrated(reason=run.scores.failed(variant.id))
         drop = drops[variant.id]
-        verdict, why = _judged(run, drop, tolerance)
+        verdict, why = _judged(run, variant.id, drop, tolerance)
         return Recalibrated(**drop.numbers, score=run.value(variant.id), verdict=verdict, reason=why)
 
     return list(map(again, cells, variants))
 
 
-def _judged(run: ScoredRun, drop: RowIntervals, tolerance: float) -> tuple[Verdict, str | None]:
-    verdict = verdicts.verdict(drop.sim_low, drop.sim_high, tolerance)
+def _judged(run: ScoredRun, variant: str, drop: RowIntervals, tolerance: float) -> tuple[Verdict, str | None]:
+    """A variant's verdict: that of a run which decides on its way is the one by which it stopped."""
+    if run.decisions is None:
+        verdict = verdicts.verdict(drop.sim_low, drop.sim_high, tolerance)
+    else:
+        verdict = run.decisions.judgements[variant].verdict
     if verdict != "undecided" or drop.few is None:
         return verdict, None
     return verdict, unseen(drop.few, run.metric.name, tolerance, drop.error)
@@ -213,7 +217,7 @@ def _row(cell: Cell, run: ScoredRun, drops: Mapping[str, RowIntervals], toleranc
         reason = "; ".join(filter(None, (run.scores.failed(cell.variant), cell.reason))) or None
         return replace(row, status="failed", rmse=None, rel_l2=None, reason=reason)
     drop = drops[cell.variant]
-    verdict, why = _judged(run, drop, tolerance)
+    verdict, why = _judged(run, cell.variant, drop, tolerance)
     return replace(
         row,
         **drop.numbers,

@@ -21,8 +21,9 @@ from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.scorer import Block, Every, Scorer
 from ckptswap.scoring.variant import BASELINE, RECIPIENT, Variant
 from ckptswap.sweep.analysis import Analysis, analysed
+from ckptswap.sweep.decide import Outlook, outlook
 from ckptswap.sweep.layers import layer_order
-from ckptswap.sweep.loop import refuse_race, run_race, score_missing
+from ckptswap.sweep.loop import Stretch, refuse_decision, refuse_race, run_race, score_missing, stretches
 from ckptswap.sweep.plan import UNREAD, Plan, make_plan
 from ckptswap.sweep.progress import BlockProgress, Leaderboard, Listeners, OutOfTime
 from ckptswap.sweep.race import Race
@@ -53,7 +54,8 @@ class Sweep:
     """A sweep that could be run: what would be scored, on what, and in which folder it is kept.
 
     `donor_misfits` say why a donor that does not fit the model has no score itself; `layers` are in the order in
-    which they run; `notes` say what was taken off names, and what of the recipient was left out.
+    which they run; `notes` say what was taken off names, and what of the recipient was left out. `stretch`: the
+    part of the work that is to be done, where that is not all.
     """
 
     spec: SweepSpec
@@ -66,6 +68,7 @@ class Sweep:
     donor_misfits: tuple[str | None, ...]
     layers: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    stretch: Stretch | None = None
 
     @property
     def task(self) -> Task:
@@ -86,7 +89,10 @@ class Sweep:
 
     @property
     def variants(self) -> list[Variant]:
-        """What is run beside the baseline: the donors, where they fit, then every variant of the plan."""
+        """What is run beside the baseline: the donors, where they fit, then every variant of the plan; or those of
+        the stretch."""
+        if self.stretch is not None:
+            return list(self.stretch.variants)
         names = self.runs_model.swaps.state if self.scorer.needs_model else self.recipient
         whole = [
             Variant(donor_id(at), tuple(name for name in names if name in donor), at)
@@ -94,6 +100,11 @@ class Sweep:
             if not misfit
         ]
         return whole + self.plan.variants()
+
+    @property
+    def batches(self) -> int:
+        """On how many batches of the walk variants are scored."""
+        return len(self.scorer.layout.sizes) if self.stretch is None else self.stretch.batches
 
     def source(self) -> SweepSource:
         """What it takes to build the engine again, elsewhere or later."""
@@ -103,10 +114,22 @@ class Sweep:
         own, places = SourceFile.of(self.recipient), tuple(map(os.path.abspath, sys.path))
         return SweepSource(spec, self.key, files, own, os.getcwd(), places, self.plan.recalibration)
 
+    @property
+    def outlook(self) -> Outlook | None:
+        """What deciding on the way will take of the variants' scores; None where it does not decide."""
+        layout, rows = self.scorer.layout, len(self.plan.variants())
+        return outlook(layout.units, rows, bets=self.spec.confidence_sequence) if self.spec.decide else None
+
     def check(self, options: RunOptions, executor: "Executor | None" = None) -> None:
         """Refuse what `run` refuses before any work, for a plan that is only shown. Raises as `run` does."""
         if options.top is not None:
             refuse_race(options.top, self.plan, self.scorer.metrics[0], is_alone=executor is None)
+        if self.spec.decide:
+            if options.top is not None:
+                what = "--top asks for the worst rows only, and --decide for the verdicts of all"
+                raise UsageError(what, remedy="leave one of them out")
+            metric, is_sequence = self.scorer.metrics[0], self.spec.confidence_sequence
+            refuse_decision(self.scorer.layout, metric, is_sequence=is_sequence)
         self.folder.refuse_odd_parts()
         refuse_occupied(self.folder.path)
         if not (options.fresh or options.repair):  # what is repaired is held against its conditions afterwards
@@ -176,10 +199,24 @@ class Sweep:
         with suppress(OutOfTime):
             if run.race:
                 run_race(run, self.scorer, self.variants, journal, progress)
-            elif executor:
-                executor.run(self, journal, progress)
+            elif run.spec.decide:
+                failed: set[str] = set()
+                for stretch in stretches(run, self.variants, journal.blocks):
+                    part = replace(self, stretch=stretch)
+                    progress.expect((variant.id for variant in part.variants), journal.blocks)
+                    part._score_all(journal, progress, executor, failed)
             else:
-                score_missing(self.scorer, self.variants, journal, progress)
+                self._score_all(journal, progress, executor, set())
+
+    def _score_all(
+        self, journal: Journal, progress: BlockProgress, executor: "Executor | None", failed: set[str]
+    ) -> None:
+        """Score the variants on the batches, but for what has `failed`."""
+        if executor:
+            executor.run(self, journal, progress)
+        else:
+            upto = Stretch((), self.batches).alive
+            score_missing(self.scorer, self.variants, journal, progress, upto, failed)
 
     def _baseline(self, missing: Collection[int]) -> Generator[Block]:
         """The recipient's blocks on these batches, by full passes. Raises `TaskError` where it has no score."""
@@ -245,7 +282,8 @@ class Executor(Protocol):
     """Where a sweep's blocks are computed."""
 
     def run(self, sweep: Sweep, journal: Journal, progress: BlockProgress) -> None:
-        """Score what the journal lacks; variants that fail are left with their reason.
+        """Score what the journal lacks of `sweep.variants` on the first `sweep.batches` batches; variants that fail
+        are left with their reason. Called for each stretch of a sweep that decides on its way.
 
         Raises what `progress` raises, with all finished blocks in the journal's files, and `RunError` where
         workers cannot work, or die again and again without having finished a block.
@@ -325,6 +363,9 @@ def prepare_external(
             "a scorer without a model knows no order of layers, and estimates no statistics",
             remedy="leave --mode prefix or suffix (or window) and --recalibrate-bn out",
         )
+    if spec.decide:
+        remedy = "leave --decide out"
+        raise UsageError("a scorer without a model walks its samples in an order of its own", remedy=remedy)
     recipient = sides.recipient
     donors, renamings = named_alike(sides.donors, recipient, recipient, "the recipient", spec.task)
     scorer = make_scorer(donors, recipient)

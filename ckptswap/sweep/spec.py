@@ -99,6 +99,7 @@ class SweepSpec:
     `donors` and `recipient` are paths, or the words by which a donor is made (`sweep.donors`); what is open
     already goes by any name. `calibration`: on what batch norm's statistics are estimated anew beside the cells.
     `map`, `map_file` and `strip_prefix` bring names together. What `selection` excludes need not fit the model.
+    `decide` has its own order of samples, and thereby its own batches, which the task is told.
 
     >>> from ckptswap.records import from_json, to_json
     >>> spec = SweepSpec(("a.pt",), "b.pt", TaskSpec(threads=1), by=(("kind",),))
@@ -144,6 +145,16 @@ class SweepSpec:
     memory: int | None = option(
         None, "What replays may take, such as 2GB. [default: 2GB]", metavar="SIZE", parse=bytes_of, defaults="file"
     )
+    decide: bool = option(
+        False,
+        "Walk by groups, and stop scoring each row as soon as its verdict is known.",
+        defaults="file",
+    )
+    confidence_sequence: bool = option(
+        False,
+        "With --decide: verdicts that hold for any distribution; the metric needs bounds. [default: t-tests]",
+        defaults="file",
+    )
 
     def __post_init__(self) -> None:
         if not self.donors:
@@ -155,8 +166,18 @@ class SweepSpec:
         _between(self.alphas)
         if self.memory is not None and self.memory < 1:
             raise UsageError(f"--memory is {self.memory}", remedy="write for example 2GB")
+        self._refuse_odd_decision()
+        if self.decide:
+            object.__setattr__(self, "task", replace(self.task, walk="groups"))
         if self.selection.exclude and not self.task.exclude:
             object.__setattr__(self, "task", replace(self.task, exclude=self.selection.exclude))
+
+    def _refuse_odd_decision(self) -> None:
+        if self.confidence_sequence and not self.decide:
+            raise UsageError("--confidence-sequence is for --decide", remedy="give --decide with it")
+        if self.decide and (self.alphas or self.calibration):
+            remedy = "leave --alpha and --recalibrate-bn out, or --decide"
+            raise UsageError("--decide scores no paths and estimates no statistics", remedy=remedy)
 
 
 @dataclass(frozen=True)

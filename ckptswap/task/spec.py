@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from ckptswap.errors import UsageError, near
 from ckptswap.plainfiles import read_toml, refuse_unwieldy
@@ -40,7 +40,8 @@ class TaskSpec:
     built where None). `group` is a regex with one group on the file name, or a .csv file with the columns name and
     group. `normalize` is MEAN/STD, such as `0.5/0.25`, one value or one a channel, or `auto`; `resize` is HxW, or
     one number. `exclude` and `partial` say how a checkpoint may fail to fit the model (`task.weights`): patterns
-    of what need not fit, and whether anything need.
+    of what need not fit, and whether anything need. `walk` is the order of the samples (`task.order`): by
+    themselves, or group by group.
 
     >>> TaskSpec().merge({"metric": "iou,dice", "batch-size": 4}).metrics
     ('iou', 'dice')
@@ -119,6 +120,7 @@ class TaskSpec:
         defaults="never",
     )
     exclude: tuple[str, ...] = ()
+    walk: Literal["samples", "groups"] = "samples"
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> "TaskSpec":
@@ -161,7 +163,8 @@ class TaskSpec:
         'scans'
         """
         fields = {**asdict(self), "metrics": list(self.metrics)}
-        left_out = ("exclude", "partial", *(() if self.resize else ("resize",)))  # older runs have no such key
+        said = {"resize": bool(self.resize), "walk": self.walk != "samples"}  # older runs have no such keys
+        left_out = {"exclude", "partial", *(key for key, is_said in said.items() if not is_said)}
         return {key: value for key, value in fields.items() if key not in left_out}
 
 
