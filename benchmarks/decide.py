@@ -157,9 +157,7 @@ def replayed(folder: str, orders: int) -> str:
     exact = {row.tensors: row.verdict for row in analysed(run).result.rows}
     variants = {cell.variant: exact[cell.names] for cell in run.plan.cells if cell.status == "measured"}
     scores = {name: run.statistics(name) for name in variants}
-    base = Walked(
-        run.statistics("baseline"), scores, run.groups, (), run.reduce, run.metric.direction, run.bounds
-    )
+    base = Walked(run.statistics("baseline"), scores, run.groups, (), run.reduce, run.metric.direction, run.bounds)
     numbers = np.unique(run.groups)
     decided, contradicted, bold, work = [], 0, [], []
     for seed in range(orders):

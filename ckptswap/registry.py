@@ -8,6 +8,7 @@ another package declares an entry point of that form in the group `ckptswap.GROU
   or where it `is_told` of the task `build(rest, args, request)`, by a `task.data.request.DataRequest`;
 - metrics, `--metric NAME` or `NAME:REST`: a `Source` whose `build(rest, spec)` gives a `task.metrics.Metric`;
 - formats, told by a file's first bytes or by its ending: a `formats.Format`;
+- checkpoints, `NAME:REST` where a command takes one: a `formats.format.CheckpointSource`;
 - executors, `--executor NAME`: `build(spec, jobs, options)`, which gives a `sweep.runner.Executor`.
 
 `spec` is the `TaskSpec`, `options` the executor's own flags that were given. A stranger's files may name only what
@@ -24,7 +25,7 @@ from typing import Any, Literal
 
 from ckptswap.errors import DataError, DependencyError, MetricError, ModelError, UsageError, near
 
-Group = Literal["models", "data", "metrics", "formats", "executors"]
+Group = Literal["models", "data", "metrics", "formats", "checkpoints", "executors"]
 
 _OURS: dict[Group, dict[str, str]] = {
     "models": {
@@ -70,6 +71,9 @@ _OURS: dict[Group, dict[str, str]] = {
         "npz": "ckptswap.formats.npz:FORMAT",
         "torch": "ckptswap.formats.torch_zip:FORMAT",
         "torch-legacy": "ckptswap.formats.torch_legacy:FORMAT",
+    },
+    "checkpoints": {
+        "peft": "ckptswap.task.models.adapters:MERGED",
     },
     "executors": {
         "process": "ckptswap.executors.process:build",

@@ -64,30 +64,31 @@ def report(
     run: Path_,
     *,
     metric: str | None = None,
-    tolerance: float | None = None,
     claims: bool = False,
     page: Path_ | None = None,
+    **judging: Any,
 ) -> SweepResult:
     """A run's table again, from its folder alone; with `claims` the paper's claims are judged on it.
 
-    `page` is where to write the HTML report as well. Raises `RunError` for a folder that is no run, or is damaged,
+    `judging` (`tolerance`, `error`, `se`, as in `sweep`) overrides what the run remembers. `page` is where to
+    write the HTML report as well. Raises `RunError` for a folder that is no run, or is damaged,
     `MetricError` for a metric that it does not hold, `UsageError` for a tolerance that is no number or below 0,
     `FileError` for a page that would replace a checkpoint or what the run remembers.
     """
     if page is not None:
         refuse_precious(page)
-    analysis = lazy.analysis.load_analysis(Path(run), metric, tolerance)
+    analysis = lazy.analysis.load_analysis(Path(run), metric, **judging)
     result = lazy.findings.judge(analysis) if claims else analysis.result
     if page is not None:
         put(lazy.html.sweep_html(result, lazy.html.about(os.fspath(run))).encode(), page)
     return result
 
 
-def compare(runs: Sequence[Path_], *, metric: str | None = None, tolerance: float | None = None) -> Agreement:
-    """Runs side by side: which cells differ, and how alike their rankings are. Raises as `report` does, and
-    `UsageError` for runs that cannot be compared."""
+def compare(runs: Sequence[Path_], *, metric: str | None = None, **judging: Any) -> Agreement:
+    """Runs side by side: which cells differ, and how alike their rankings are; `judging` as in `report`. Raises as
+    that does, and `UsageError` for runs that cannot be compared."""
     load = lazy.analysis.load_result
-    return lazy.agreement.agreement({os.fspath(run): load(run, metric, tolerance) for run in runs})
+    return lazy.agreement.agreement({os.fspath(run): load(run, metric, **judging) for run in runs})
 
 
 def plot(
@@ -96,17 +97,18 @@ def plot(
     *,
     kind: Literal["heatmap", "bars", "depth", "scatter"] = "heatmap",
     metric: str | None = None,
-    tolerance: float | None = None,
     force: bool = False,
+    **judging: Any,
 ) -> Path:
-    """Draw what a sweep found, as png, svg or pdf by the ending of `out`. Needs the extra 'plot'.
+    """Draw what a sweep found, as png, svg or pdf by the ending of `out`; `judging` as in `report`. Needs the
+    extra 'plot'.
 
     Raises `UsageError` for another ending, for a run of several donors, and where there is nothing of that `kind`;
     `FileError` for a file that is no such picture, unless `force`; and what `report` raises.
     """
     form = lazy.figures.form_of(os.fspath(out))
     refuse_precious(out, force=force)
-    result = report(run, metric=metric, tolerance=tolerance)
+    result = report(run, metric=metric, **judging)
     if len(result.donors) > 1:
         raise UsageError(f"{run} has several donors", remedy="draw the run of one: sweep with one --from")
     charts = lazy.charts

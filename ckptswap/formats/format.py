@@ -22,8 +22,6 @@ class Format:
     - `claims(head, source)`: whether a file whose first 512 bytes are `head` is of this format.
     - `inside(folder)`: the name of the file by which a whole folder is of this format, None where it is not.
     - `suffixes` are the endings of its files' names; `promised`: no file of another format may have them.
-    - `named(rest)` gives the checkpoint that `NAME:rest` means, NAME being what the format is registered by;
-      `absolute(rest)` is what means it in every folder.
     - `write(entries, target)` streams entries into `target.path`, atomically; it raises `FormatError` for what the
       format cannot hold.
 
@@ -45,10 +43,17 @@ class Format:
     inside: Callable[[Folder], str | None] = lambda folder: None
     suffixes: tuple[str, ...] = ()
     promised: bool = False
-    named: Callable[[str], Checkpoint] | None = None
-    absolute: Callable[[str], str] = os.path.abspath
     write: Callable[[Iterable[Entry], Target], None] | None = None
 
     def is_named(self, name: str) -> bool:
         """Whether a file's name ends as this format's do."""
         return any(name.endswith(suffix) and name != suffix for suffix in self.suffixes)
+
+
+@dataclass(frozen=True)
+class CheckpointSource:
+    """What `NAME:rest` means where a command takes a checkpoint, NAME being what it is registered by: `open(rest)`
+    gives the checkpoint, `absolute(rest)` what leads to the same one from any folder."""
+
+    open: Callable[[str], Checkpoint]
+    absolute: Callable[[str], str] = os.path.abspath

@@ -3,12 +3,11 @@ told by the content, not by the name; but where a format promises something by a
 
 import os
 from pathlib import Path
-from typing import Any
 
 from ckptswap import registry
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FileError, FormatError, listing
-from ckptswap.formats.format import INDEX, Format
+from ckptswap.formats.format import INDEX, CheckpointSource, Format
 from ckptswap.storage import ByteSource, Folder, LocalFolder, kept
 from ckptswap.wrappers import common_prefix
 
@@ -17,15 +16,15 @@ HEAD = 512  # bytes of a file by which its format is told
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Open a checkpoint lazily, whatever its format; nothing in it is ever executed, and each file is opened once.
-    `NAME:…` is what the format of that name makes of it (`peft:ADAPTER`), where there is no such file.
+    `NAME:…` is what is registered by that name (`peft:ADAPTER`), where there is no such file.
 
     Raises `FileError` when the path leads nowhere and `FormatError` when the content is damaged, hostile or
     of no format we know. Close it, or use it in a `with`.
     """
-    place, asked = Path(path), _asked_by_name(os.fspath(path))
-    if asked is not None:
-        known, rest = asked
-        return known.named(rest)
+    if (asked := _asked_by_name(os.fspath(path))) is not None:
+        source, rest = asked
+        return source.open(rest)
+    place = Path(path)
     return open_in(LocalFolder(place)) if os.path.isdir(place) else open_in(LocalFolder(place.parent), place.name)
 
 
@@ -39,13 +38,12 @@ def absolute(path: str) -> str:
     return os.path.abspath(path) if asked is None else f"{path.partition(':')[0]}:{asked[0].absolute(asked[1])}"
 
 
-def _asked_by_name(path: str) -> tuple[Any, str] | None:
-    """The format that `NAME:rest` asks for, and the rest; None for a path."""
+def _asked_by_name(path: str) -> tuple[CheckpointSource, str] | None:
+    """The source that `NAME:rest` asks for, and the rest; None for a path."""
     word, colon, rest = path.partition(":")
-    if not colon or not registry.is_ours("formats", word) or os.path.exists(path):
+    if not colon or not registry.is_ours("checkpoints", word) or os.path.exists(path):
         return None
-    known = registry.find("formats", word)
-    return (known, rest) if known.named else None
+    return registry.find("checkpoints", word), rest
 
 
 def open_in(folder: Folder, name: str | None = None) -> Checkpoint:

@@ -57,23 +57,24 @@ def open_adapter(weights: ByteSource, folder: Folder) -> Checkpoint:
     return checkpoint
 
 
-def open_merged(spec: str) -> Checkpoint:
-    """`ADAPTER`, or `BASE+ADAPTER` where the base lies elsewhere than the adapter says: the base's tensors, each
-    that the adapter touches with its product added. Nothing is computed yet.
+def base_and_adapter(spec: str, stack: ExitStack) -> tuple[Checkpoint, Checkpoint]:
+    """Base and adapter of `ADAPTER`, which names its base, or of `BASE+ADAPTER`; the stack closes them.
 
-    Raises `FileError` where the base is not there, `FormatError` for an adapter that is more than low-rank
-    products, `MismatchError` where it does not fit the base, and what opening raises.
+    Raises `FileError` where the base is not there, and what opening raises.
     """
     base_path, adapter_path = _sides(spec)
-    with ExitStack() as stack:
-        adapter = stack.enter_context(open_checkpoint(adapter_path))
-        lora = Lora.of(adapter)
-        base = stack.enter_context(open_checkpoint(base_path or lora.base_path(adapter)))
-        tensors = list(_merged(base, adapter, lora))
-        stack.pop_all()
+    adapter = stack.enter_context(open_checkpoint(adapter_path))
+    return stack.enter_context(open_checkpoint(base_path or Lora.of(adapter).base_path(adapter))), adapter
+
+
+def merged(base: Checkpoint, adapter: Checkpoint) -> Checkpoint:
+    """The base's tensors, each that the adapter touches with its product added. Nothing is computed yet.
+
+    Raises `FormatError` for an adapter that is more than low-rank products, `MismatchError` where it does not fit
+    the base.
+    """
     return base.holding(
-        tensors,
-        path=f"peft:{spec}",
+        _merged(base, adapter, Lora.of(adapter)),
         format="merged adapter",
         notes=(*base.notes, f"{base.path} with the products of {adapter.path} added"),
         sources=(*base.sources, *adapter.sources),
@@ -92,7 +93,8 @@ def _sides(spec: str) -> tuple[str | None, str]:
     return None, spec
 
 
-def _absolute(spec: str) -> str:
+def absolute(spec: str) -> str:
+    """What means the same in every folder."""
     return "+".join(os.path.abspath(side) for side in _sides(spec) if side is not None)
 
 
@@ -295,4 +297,4 @@ def _fits(product: Product) -> bool:
     return (rows, weight.numel // rows) == ((inner, outer) if product.is_transposed else (outer, inner))
 
 
-FORMAT = Format("peft adapter", open_adapter, inside=_inside, named=open_merged, absolute=_absolute)
+FORMAT = Format("peft adapter", open_adapter, inside=_inside)

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 
 from ckptswap.report.rows import is_partial, row_names
 from ckptswap.report.text import number, plural
@@ -27,8 +28,7 @@ def answer(result: SweepResult, waiting: int = 0) -> tuple[str, ...]:
     """
     measured = [row for row in result.rows if row.status == "measured" and row.drop is not None]
     statuses = Counter(row.status for row in result.rows)
-    amounts = [(statuses[status], words) for status, words in _FREE.items()] + [(waiting, "not scored yet")]
-    rest = ", ".join(f"{_are(amount)} {words}" for amount, words in amounts if amount)
+    rest = unscored(statuses, waiting)
     odd = _worse_than_nothing(result)
     if not measured:
         return (*odd, "Nothing is scored yet." if not result.rows else f"{rest}.")
@@ -40,6 +40,16 @@ def answer(result: SweepResult, waiting: int = 0) -> tuple[str, ...]:
     )
     worst = max(measured, key=lambda row: row.drop or 0.0)
     return *odd, _first(result, worst), f"{second}; {rest}." if rest else f"{second}."
+
+
+def unscored(statuses: Mapping[Status, int], waiting: int = 0) -> str:
+    """How many rows are not scored, by why; `waiting` are not scored yet.
+
+    >>> unscored({"measured": 3, "mismatch": 16, "identical": 1})
+    '1 is equal in both, 16 are not fitting'
+    """
+    amounts = [(statuses.get(status, 0), words) for status, words in _FREE.items()] + [(waiting, "not scored yet")]
+    return ", ".join(f"{_are(amount)} {words}" for amount, words in amounts if amount)
 
 
 def worse_than_nothing(metric: str, score: float, trivial: float) -> str:

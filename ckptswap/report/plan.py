@@ -1,5 +1,6 @@
 """What a sweep would run, before it does: cells by status, forward passes, and the cells themselves."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from ckptswap.records import to_json
+from ckptswap.report.answer import unscored
 from ckptswap.report.layout import Column, field, paragraph, render, table
 from ckptswap.report.tabular import columns_csv, columns_md
 from ckptswap.report.text import Style, count, duration, figure, named, plural, safe, size
@@ -70,9 +72,11 @@ def plan_json(
 def plan_table(data: Mapping[str, Any], style: Style) -> str:
     """One line a cell, then what it would cost."""
     donors = data["passes"] // data["samples"] - data["variants"] - 1
+    without = unscored(Counter(row["status"] for row in data["rows"]))
     cost = (
         f"{plural(data['cells'], 'cell')}, {plural(data['variants'], 'variant')} to score, with the baseline and "
         f"{'the donor' if donors == 1 else plural(donors, 'donor')}, on {plural(data['samples'], 'sample')}"
+        f"{f'; of the cells {without}' if without else ''}"
     )
     effort = f"about {duration(data['seconds'])}, by one timed batch"
     if data["engine"] == "full":

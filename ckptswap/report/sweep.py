@@ -30,6 +30,7 @@ LOOK = {
     "supported": f"bold {BETTER}",
     "not supported": f"bold {WORSE}",
 }
+NUMBERS = ("ci_low", "ci_high", "sim_low", "sim_high", "p_reusable", "p_sensitive")
 _PROGRAMS = "json csv"
 _PEOPLE = "narrow wide page"
 
@@ -85,7 +86,7 @@ def sweep_columns(
         Column(field="rel_l2", forms=_PROGRAMS),
         field("score", partial(fixed, places=score), right=True, spare=5),
         field("drop", signed, right=True),
-        *(Column(field=name, forms=_PROGRAMS) for name in ("ci_low", "ci_high", "sim_low", "sim_high")),
+        *(Column(field=name, forms=_PROGRAMS) for name in NUMBERS),
         _interval("plain interval", "95 % interval", lambda row: (row.ci_low, row.ci_high), drop),
         _interval("simultaneous", "simultaneous", lambda row: (row.sim_low, row.sim_high), drop),
         Column("±", partial(_plus_minus, places=drop), spare=2, forms="narrow"),
@@ -95,6 +96,7 @@ def sweep_columns(
         Column("verdict", _verdict, field="verdict"),
         Column(field="status", value=lambda row: ": ".join(filter(None, (row.status, row.reason))), forms="md"),
         Column(field="reason", forms=_PROGRAMS),
+        Column(field="unseen", forms=_PROGRAMS),
         *_asked_columns(result, signed),
     ]
 
@@ -159,11 +161,13 @@ def sweep_json(result: SweepResult) -> dict[str, Any]:
     >>> sweep_json(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=()))["schema"]
     'ckptswap.sweep/1'
     """
-    head = ("metric", "direction", "tolerance", "baseline", "donor_score", "samples")
+    head = ("metric", "direction", "tolerance", "baseline", "donor_score", "samples", "groups")
     columns = [column for column in sweep_columns(result, ()) if column.is_in("json")]
     asked: dict[str, Any] = {} if result.mode == "only" else {"mode": result.mode}
     if len(result.donors) > 1:
         asked["donors"] = [asdict(donor) for donor in result.donors]
+    usual = {"error": "fwer", "se": "cluster"}
+    asked |= {name: getattr(result, name) for name, value in usual.items() if getattr(result, name) != value}
     if is_recalibrated(result):
         asked["recalibrated_baseline"] = result.recalibrated_baseline
     return {

@@ -59,6 +59,8 @@ class Answers(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func is _ATEN._pack_padded_sequence.default:
+            return self._packed(*args)
         if torch.Tag.data_dependent_output in func.tags:
             return self._value(self._asked(func, args, kwargs))
         if torch.Tag.dynamic_output_shape not in func.tags or _has_known_shape(func, args, kwargs):
@@ -80,6 +82,14 @@ class Answers(TorchDispatchMode):
             else:
                 places.append(index)
         return _ATEN.index.Tensor(source, places)
+
+    def _packed(self, sentences: Tensor, lengths: Tensor, batch_first: bool) -> Any:
+        """Packing as indexing: which words are taken, and in which order, the lengths alone decide."""
+        count, width = sentences.shape[:2]
+        numbers = _ATEN.view.default(_ATEN.arange.default(count * width, device=sentences.device), [count, width])
+        taken, sizes = self._shaped(_ATEN._pack_padded_sequence.default, (numbers, lengths, batch_first), {})
+        places = [_ATEN.div.Scalar_mode(taken, width, rounding_mode="floor"), _ATEN.remainder.Scalar(taken, width)]
+        return _ATEN.index.Tensor(sentences, places), sizes
 
     def _shaped(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A fake result of the shape that the batch gives it."""

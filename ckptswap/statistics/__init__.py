@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 Verdict = Literal["reusable", "sensitive", "undecided"]
+ErrorRate = Literal["fwer", "fdr"]
+"""What verdicts keep: hardly ever one that is wrong in a table, or few wrong ones among those decided."""
+StandardError = Literal["cluster", "successive"]
+"""Of groups that are drawn, or that stand in an order (`neighbours`)."""
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,47 @@ class Few:
             return (reached(beyond, self.common, error),)
         return reached(beyond, self.common, error / 2), reached(0, seen, error / 2)
 
+    def p_below(self, limit: float) -> float | None:
+        """The p-value of 'the mean over all groups is at least the limit': the error at which the upper end of
+        `ends` meets it. None where nothing bounds the mean.
+
+        >>> round(Few(0.0, 0, 0, 16, -1.0, 1.0).p_below(0.2059), 3)
+        0.025
+        """
+        if not self.is_bounded:
+            return None
+        p = self._p(self.above, self.common, limit)
+        if not (self.common and self.above and self.greatest is not None):
+            return p
+        return min(1.0, 2 * min(p, self._p(0, self.greatest, limit)))
+
+    def is_testable(self, limit: float, error: float) -> bool:
+        """Whether `p_below` could be as small as the error at all, with no group above: what cannot be decided
+        takes no share of a table's error (Tarone, Biometrics 46 (1990) 515).
+
+        >>> few = Few(0.0, 0, 0, 16, -1.0, 1.0)
+        >>> few.is_testable(0.01, 0.025), few.is_testable(0.3, 0.025)
+        (False, True)
+        """
+        return self.is_bounded and self._p(0, self.common, limit) <= error
+
+    @property
+    def turned(self) -> "Few":
+        """The same of the number with the other sign: its `p_below` speaks of the lower end.
+
+        >>> round(Few(0.0, 0, 0, 16, -1.0, 1.0).turned.p_below(0.2059), 3)
+        0.025
+        """
+        least, greatest = (None if seen is None else -seen for seen in (self.greatest, self.least))
+        ends = -self.high, -self.low
+        return Few(-self.common, self.above, self.below, self.groups, *ends, self.weight, least, greatest)
+
+    def _p(self, beyond: int, start: float, limit: float) -> float:
+        if limit <= start:
+            return 1.0
+        room = self.weight * (self.high - start)
+        return at_most(beyond, self.groups, (limit - start) / room) if limit <= self.high and room > 0 else 0.0
+
     def groups_that_tell(self, limit: float, error: float) -> int | None:
         """In how many groups the upper end falls below the limit, if no more of them are above; None in none.
 
@@ -121,6 +162,15 @@ def highest_share(count: int, groups: int, error: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if at_most(count, groups, middle) >= error else (low, middle)
     return high
+
+
+def unseen_share(groups: int) -> float:
+    """The share of all groups that may be broken (at 95 %) where none of those drawn was.
+
+    >>> round(unseen_share(15), 3)
+    0.181
+    """
+    return highest_share(0, groups, 0.05)
 
 
 def ends_of_two(values: np.ndarray, bounds: tuple[float, float], error: float) -> tuple[float, float] | None:

@@ -1,4 +1,4 @@
-"""Over seeds, or pairs of networks, of which each is one observation: Student's t interval of their mean."""
+"""Over seeds, or pairs of networks, of which each is one observation: Student's t, as interval and as test."""
 
 import math
 from collections.abc import Sequence
@@ -27,12 +27,35 @@ def seeds_interval(values: Sequence[float], level: float = LEVEL, bounds: Bounds
     n = len(values)
     if n == 0:
         raise ValueError("the mean of no values does not exist")
-    centre = math.fsum(values) / n
     if n == 1:
-        return Interval(centre, None, None)
-    spread = math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1) / n)
-    margin = student_quantile(n - 1, level) * spread
+        return Interval(values[0], None, None)
+    centre, error = _mean_and_error(values)
+    margin = student_quantile(n - 1, level) * error
     return Interval(centre, max(centre - margin, bounds[0]), min(centre + margin, bounds[1]))
+
+
+def seeds_above(values: Sequence[float], bound: float) -> float:
+    """p-value of 'the mean over seeds lies above the bound', by Student's one-sided t; that it does not is 1 − p.
+
+    Where all values are one, that value decides: 0 above the bound, else 1. Raises `ValueError` for fewer than 2.
+
+    >>> round(seeds_above([1.0, 2.0, 3.0, 4.0, 5.0], 1.0), 4), seeds_above([0.0, 0.0], 0.0)
+    (0.0237, 1.0)
+    """
+    if len(values) < 2:
+        raise ValueError("one value has no spread")
+    centre, error = _mean_and_error(values)
+    if error == 0:
+        return 0.0 if centre > bound else 1.0
+    return float(student_upper((centre - bound) / error, len(values) - 1))
+
+
+def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    if min(values) == max(values):
+        return values[0], 0.0  # which the rounding of a mean would hide
+    n = len(values)
+    centre = math.fsum(values) / n
+    return centre, math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1) / n)
 
 
 def student_quantile(freedom: int, level: float = LEVEL) -> float:
@@ -51,12 +74,12 @@ def student_quantile(freedom: int, level: float = LEVEL) -> float:
 
 
 def student_upper(t: Numbers, freedom: int) -> Numbers:
-    """P(T ≥ t), of numbers or arrays; right to some 1e-15, so that what is much less is only known to be small.
+    """P(T ≥ t), for t of either sign, numbers or arrays; right to some 1e-15: less is only known to be small.
 
-    >>> student_upper(np.array([2.776445, -1.0]), 4).round(6).tolist()
-    [0.025, 0.81305]
+    >>> student_upper(np.array([2.131847, -2.131847]), 4).round(6).tolist()
+    [0.05, 0.95]
     """
-    return (1 - student_central(t, freedom)) / 2
+    return np.maximum(0.0, (1 - student_central(t, freedom)) / 2)
 
 
 def student_central(t: Numbers, freedom: int) -> Numbers:

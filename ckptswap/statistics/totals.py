@@ -22,7 +22,7 @@ Bounds = tuple[float, float]  # between which every value lies; infinite where t
 Form = Mapping[int, float]  # column → weight: the linear combination Σ weight × value
 
 UNBOUNDED = (-math.inf, math.inf)
-RESAMPLES = 4000
+RESAMPLES, DRAWS = 4000, 40_000  # for intervals; for p-values
 SEED = 20080341  # fixed, so that the same scores always give the same table
 NEGLIGIBLE = 1e-9
 """A standard error below this share of the values themselves is rounding: the row counts as without spread."""
@@ -82,14 +82,17 @@ def whole(statistics: np.ndarray, reduce: Reduce) -> float:
 class Sample:
     """Per-group sums of several checkpoints, which may be scored on different samples of the same groups.
 
-    `bounds` are those of a value.
+    `bounds` are those of a value. Where `is_successive`, standard errors are those of groups that stand in an
+    order (`neighbours`).
     """
 
     columns: Sequence[Totals]
     reduce: Reduce
     resamples: int = RESAMPLES
+    draws: int = DRAWS
     seed: int = SEED
     bounds: Bounds = UNBOUNDED
+    is_successive: bool = False
 
     @classmethod
     def of(cls, statistics: Sequence[np.ndarray], groups: np.ndarray, reduce: Reduce, **how: Any) -> "Sample":
@@ -103,6 +106,10 @@ class Sample:
     def groups_of(self, form: Form) -> int:
         """How many groups there are something of in every column of a linear combination."""
         return min(int(np.count_nonzero(self.columns[column].count)) for column in form)
+
+    def is_there(self, form: Form) -> np.ndarray:
+        """Which groups (G,) there is something of in every column of a linear combination."""
+        return np.all([self.columns[column].count > 0 for column in form], axis=0)
 
     @cached_property
     def values(self) -> np.ndarray:
@@ -161,12 +168,12 @@ class Sample:
         when everything is counted twice), which makes the influences of a resample add up to zero.
         """
         totals = self.columns[column]
-        sums = np.einsum("rg,gk->rk", weights, totals.sums)
+        sums = weights @ totals.sums
         count = weights @ totals.count
         with np.errstate(invalid="ignore", divide="ignore"):  # a resample may have none of a column's samples
             slope = gradient(self.reduce, sums, count, self.scales[column])
             share = np.einsum("rk,rk->r", slope, sums) / count
-            moved = np.einsum("rk,gk->rg", slope, totals.sums)
+            moved = slope @ totals.sums.T
             moved -= share[:, None] * totals.count
             return self.reduce(sums, count), moved
 

@@ -12,6 +12,7 @@ import numpy as np
 from ckptswap.errors import UsageError
 from ckptswap.scoring.variant import BASELINE, Variant
 from ckptswap.statistics import Interval, bootstrap, intervals, totals, verdicts
+from ckptswap.statistics.exact import unseen_share
 from ckptswap.statistics.totals import Sample
 from ckptswap.statistics.verdicts import RowIntervals
 from ckptswap.sweep.plan import Cell, cell_key
@@ -19,8 +20,8 @@ from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated, Row,
 from ckptswap.sweep.run_folder.blocks import DONOR, donor_id
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.scored_run import ScoredRun
-from ckptswap.sweep.spec import checked_tolerance
-from ckptswap.sweep.warnings import notes, unseen
+from ckptswap.sweep.spec import Judging
+from ckptswap.sweep.warnings import notes, unproven
 
 FREE = ("identical", "no-effect")  # cells that need no run: their score is the baseline's
 Path_ = str | os.PathLike[str]
@@ -56,27 +57,30 @@ class Analysis:
         return intervals.contrast(self.sample, form)
 
 
-def load_result(run_dir: Path_, metric: str | None = None, tolerance: float | None = None) -> SweepResult:
+def load_result(run_dir: Path_, metric: str | None = None, **judging: Any) -> SweepResult:
     """The table of `load_analysis`. Raises as that does."""
-    return load_analysis(run_dir, metric, tolerance).result
+    return load_analysis(run_dir, metric, **judging).result
 
 
-def load_analysis(run_dir: Path_, metric: str | None = None, tolerance: float | None = None) -> Analysis:
-    """The table of a run folder, of what is scored so far, for its first metric or the named one; `tolerance`
-    overrides the run's own.
+def load_analysis(run_dir: Path_, metric: str | None = None, **judging: Any) -> Analysis:
+    """The table of a run folder, of what is scored so far, for its first metric or the named one; `judging`
+    (`tolerance`, `error`, `se`) overrides the run's own.
 
     Raises `RunError` for a folder that is no run, is damaged, or has no baseline yet, `MetricError` for a metric
     that it does not hold, and `UsageError` for a tolerance that is no number or below 0.
     """
-    return analysed(ScoredRun.read(RunFolder(run_dir), metric, checked_tolerance(tolerance)))
+    return analysed(ScoredRun.read(RunFolder(run_dir), metric, Judging(**judging)))
 
 
 def analysed(run: ScoredRun) -> Analysis:
     """The table of a run's scores. Raises `UsageError` where there is nothing to set a tolerance by."""
     cells = [cell for cell in run.plan.cells if run.is_known(cell)]
     variants = list(dict.fromkeys(cell.variant for cell in cells if run.is_scored(cell)))
-    sample, drops, paired = _drops(run, variants)
     limit, why = run.tolerance()
+    sample, drops, paired = _drops(run, variants, None if run.decisions else limit)
+    if run.decisions:  # verdicts are those by which scoring stopped
+        judgements = run.decisions.judgements
+        drops = {variant: replace(drop, **judgements[variant].told) for variant, drop in drops.items()}
     paths, again = _paths(run, cells), _recalibrated(run, cells, limit)
     rows = [
         replace(_row(cell, run, drops, limit), recalibrated=new, **path)
@@ -95,10 +99,10 @@ def analysed(run: ScoredRun) -> Analysis:
 
 
 def _drops(
-    run: ScoredRun, variants: Sequence[str], reference: str = BASELINE
+    run: ScoredRun, variants: Sequence[str], tolerance: float | None = None, reference: str = BASELINE
 ) -> tuple[Sample, dict[str, RowIntervals], list[int]]:
-    """Each variant's drop from the baseline on the samples that it was scored on itself. Columns are the baseline
-    on all samples, on each other set of them, then the variants; `paired` with which."""
+    """Each variant's drop from the baseline on the samples that it was scored on itself, held against a tolerance.
+    Columns are the baseline on all samples, on each other set of them, then the variants; `paired` with which."""
     baseline = run.statistics(reference)
     everything = totals.scored(baseline)
     columns, places = [baseline], {everything.tobytes(): 0}
@@ -109,9 +113,13 @@ def _drops(
             places[there.tobytes()] = len(columns)
             columns.append(np.where(there[:, None], baseline, np.nan))
     paired = [places[totals.scored(statistics_of).tobytes()] for statistics_of in own]
-    sample = Sample.of([*columns, *own], run.groups, run.reduce, bounds=run.bounds)
-    drops = verdicts.table(sample, run.metric.direction, paired)
+    sample = _sample(run, [*columns, *own])
+    drops = verdicts.table(sample, run.metric.direction, paired, tolerance, run.error)
     return sample, dict(zip(variants, drops, strict=True)), paired
+
+
+def _sample(run: ScoredRun, columns: Sequence[np.ndarray]) -> Sample:
+    return Sample.of(columns, run.groups, run.reduce, bounds=run.bounds, is_successive=run.se == "successive")
 
 
 def _paths(run: ScoredRun, cells: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -140,7 +148,7 @@ def _barrier(run: ScoredRun, cell: Cell, inner: Sequence[Variant]) -> Barrier | 
     if any(run.scores.done(variant) < run.scores.samples for variant in variants):
         return None
     columns = [run.statistics(variant) for variant in [BASELINE, *variants]]
-    sample = Sample.of(columns, run.groups, run.reduce, bounds=run.bounds)
+    sample = _sample(run, columns)
     sign = 1.0 if run.metric.direction == "max" else -1.0
     forms = [{0: sign * (1 - point.alpha), 1: sign * point.alpha, 2 + at: -sign} for at, point in enumerate(inner)]
     at = int(np.argmax([bootstrap.value_of(sample, form) for form in forms]))
@@ -154,7 +162,7 @@ def _recalibrated(run: ScoredRun, cells: Sequence[Cell], tolerance: float) -> li
         return [None] * len(cells)
     variants = [run.plan.recalibrated(cell) for cell in cells]
     there = list(dict.fromkeys(variant.id for variant in variants if variant and run.is_there(variant.id)))
-    drops = _drops(run, there, reference.id)[1] if there else {}
+    drops = _drops(run, there, tolerance, reference.id)[1] if there else {}
 
     def again(cell: Cell, variant: Variant | None) -> Recalibrated | None:
         if cell.status in FREE:
@@ -164,21 +172,16 @@ def _recalibrated(run: ScoredRun, cells: Sequence[Cell], tolerance: float) -> li
         if variant.id not in drops:
             return Recalibrated(reason=run.scores.failed(variant.id))
         drop = drops[variant.id]
-        verdict, why = _judged(run, variant.id, drop, tolerance)
+        verdict, why = _judged(run, drop, tolerance)
         return Recalibrated(**drop.numbers, score=run.value(variant.id), verdict=verdict, reason=why)
 
     return list(map(again, cells, variants))
 
 
-def _judged(run: ScoredRun, variant: str, drop: RowIntervals, tolerance: float) -> tuple[Verdict, str | None]:
-    """A variant's verdict: that of a run which decides on its way is the one by which it stopped."""
-    if run.decisions is None:
-        verdict = verdicts.verdict(drop.sim_low, drop.sim_high, tolerance)
-    else:
-        verdict = run.decisions.judgements[variant].verdict
-    if verdict != "undecided" or drop.few is None:
-        return verdict, None
-    return verdict, unseen(drop.few, run.metric.name, tolerance, drop.error)
+def _judged(run: ScoredRun, drop: RowIntervals, tolerance: float) -> tuple[Verdict, str | None]:
+    if drop.verdict != "undecided" or drop.few is None:
+        return drop.verdict, None
+    return drop.verdict, unproven(drop.few, run.metric.name, tolerance, drop.error)
 
 
 def _result(run: ScoredRun, rows: Sequence[Row], tolerance: float, notes: Sequence[str]) -> SweepResult:
@@ -192,6 +195,7 @@ def _result(run: ScoredRun, rows: Sequence[Row], tolerance: float, notes: Sequen
         baseline=baseline,
         donor_score=run.value(DONOR),
         samples=run.scores.samples,
+        groups=len(set(run.run.groups)),
         rows=tuple(rows),
         notes=tuple(notes),
         mode=run.plan.mode,
@@ -201,6 +205,8 @@ def _result(run: ScoredRun, rows: Sequence[Row], tolerance: float, notes: Sequen
         layers=run.run.layers,
         trivial=run.metric.trivial,
         failed=sum(row.status == "failed" for row in rows) + len(beside),
+        error=run.error,
+        se=run.se,
     )
 
 
@@ -217,13 +223,14 @@ def _row(cell: Cell, run: ScoredRun, drops: Mapping[str, RowIntervals], toleranc
         reason = "; ".join(filter(None, (run.scores.failed(cell.variant), cell.reason))) or None
         return replace(row, status="failed", rmse=None, rel_l2=None, reason=reason)
     drop = drops[cell.variant]
-    verdict, why = _judged(run, cell.variant, drop, tolerance)
+    verdict, why = _judged(run, drop, tolerance)
     return replace(
         row,
         **drop.numbers,
         score=run.value(cell.variant),
         samples=run.scores.done(cell.variant),
         verdict=verdict,
+        unseen=unseen_share(drop.groups) if verdict == "reusable" else None,
         reason="; ".join(filter(None, (why, cell.reason))) or None,
         is_unproven=why is not None,
     )

@@ -7,6 +7,7 @@ what is tested at each look, and how sure a verdict is, `statistics.sequential` 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -110,6 +111,11 @@ class Judgement:
     p_reusable: float | None
     p_sensitive: float | None
     groups: int
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a row says of it."""
+        return {name: getattr(self, name) for name in ("verdict", "p_reusable", "p_sensitive")}
 
 
 @dataclass(frozen=True)

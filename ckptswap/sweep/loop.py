@@ -127,7 +127,7 @@ def stretches(run: RunPlan, variants: Sequence[Variant], blocks: Blocks) -> Iter
 
 
 def refuse_decision(layout: Layout, metric: Measure, *, is_sequence: bool) -> None:
-    """Raises `UsageError` for fewer groups than a first look needs, and for a confidence sequence without bounds."""
+    """Raises `UsageError` for fewer groups than a first look needs, and for bets on a metric without bounds."""
     groups = len(np.unique(layout.units))
     if groups < LEAST_GROUPS:
         joined = groups < len(np.unique(layout.groups))

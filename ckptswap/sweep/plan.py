@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Literal
 
 from ckptswap.checkpoint import Checkpoint, graft, refuse_damaged
@@ -169,7 +171,7 @@ def make_plan(
         layers = {recipient[name].layer for name in part.names} if part.layer is None else {part.layer}
         return min(by_layer[layer] for layer in layers)
 
-    splits = {way: _takes(mode, way, selection.split(recipient, way), everything, turn) for way in map(tuple, by)}
+    splits = {way: _takes(mode, way, selection, recipient, turn) for way in map(tuple, by)}
     refuse_damaged(*donors, recipient)
     cells: list[Cell] = []
     for number, giving in enumerate(donors):
@@ -191,17 +193,22 @@ Taken = Sequence[tuple[Part, str | None]]
 """What each cell's variant takes, under the cell's own name; and the last block of a run of blocks."""
 
 
-def _takes(mode: Mode, way: By, parts: Sequence[Part], everything: Sequence[str], turn: Turn) -> Taken:
+def _takes(mode: Mode, way: By, selection: Selection, recipient: Checkpoint, turn: Turn) -> Taken:
     """What each part's variant takes from the donor, of everything that is selected."""
+    parts = selection.split(recipient, way)
     if mode == "only":
         return [(part, None) for part in parts]
     if "tensor" in way:
         raise UsageError(f"--mode {mode} goes by layers or kinds", remedy="use --by layer, kind or layer,kind")
     if mode == "all-but":
+        everything = [entry.name for entry in selection.pick(recipient)]
         others = [tuple(name for name in everything if name not in part.names) for part in parts]
         return [(replace(part, names=names), None) for part, names in zip(parts, others, strict=True)]
     if window_sizes(mode):
-        return _windows(mode, way, sorted(parts, key=turn))
+        if "block" not in way:
+            raise UsageError(f"--mode {mode} takes runs of blocks", remedy="use --by block, or block,kind")
+        blocks = (part for part in Selection().split(recipient, way) if part.block is not None)
+        return _windows(mode, parts, sorted(blocks, key=turn))
     if not {"layer", "block"} & {*way}:
         raise UsageError(f"--mode {mode} adds layer to layer", remedy="use --by layer, or layer,kind")
     taken: dict[str | None, tuple[str, ...]] = {}
@@ -212,25 +219,26 @@ def _takes(mode: Mode, way: By, parts: Sequence[Part], everything: Sequence[str]
     return grown
 
 
-def _windows(mode: Mode, way: By, parts: Sequence[Part]) -> Taken:
-    """Every run of so many consecutive blocks, kind by kind where the split goes by kinds. What is in no block is
-    in no run."""
-    if "block" not in way:
-        raise UsageError(f"--mode {mode} takes runs of blocks", remedy="use --by block, or block,kind")
-    kinds: dict[str | None, list[Part]] = {}
-    for part in parts:
-        if part.block is not None:
-            kinds.setdefault(part.kind, []).append(part)
-    sizes, most = window_sizes(mode), max(map(len, kinds.values()), default=0)
+def _windows(mode: Mode, parts: Sequence[Part], blocks: Sequence[Part]) -> Taken:
+    """Every run of so many consecutive blocks, kind by kind where the split goes by kinds. Of all `blocks`, in the
+    order in which they run, one that is not among the parts ends a run; what is in no block is in no run.
+    """
+    chosen = {(part.block, part.kind): part for part in parts}
+    rows: dict[str | None, list[list[Part]]] = defaultdict(lambda: [[]])
+    for block in blocks:
+        if part := chosen.get((block.block, block.kind)):
+            rows[block.kind][-1].append(part)
+        else:
+            rows[block.kind].append([])
+    unbroken = list(chain.from_iterable(rows.values()))
+    sizes, most = window_sizes(mode), max(map(len, unbroken), default=0)
     if sizes[0] > most:
-        raise UsageError(f"--mode {mode} is of more blocks than there are ({most})", remedy="take a shorter run")
-    taken: list[tuple[Part, str | None]] = []
-    for of_kind in kinds.values():
-        runs = [of_kind[at : at + size] for size in sizes for at in range(len(of_kind) - size + 1)]
-        for run in runs:
-            names = tuple(name for part in run for name in part.names)
-            taken.append((replace(run[0], names=names), run[-1].block))
-    return taken
+        fault = f"--mode {mode} is of more blocks than are selected in a row ({most})"
+        raise UsageError(fault, remedy="take a shorter run")
+    runs = [row[at : at + size] for row in unbroken for size in sizes for at in range(len(row) - size + 1)]
+    return [
+        (replace(run[0], names=tuple(name for part in run for name in part.names)), run[-1].block) for run in runs
+    ]
 
 
 def _compare(donor: Checkpoint, recipient: Checkpoint, names: Iterable[str]) -> dict[str, Compared]:

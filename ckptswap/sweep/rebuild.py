@@ -50,7 +50,7 @@ def rebuilt(source: SweepSource, run: RunFolder) -> Iterator[FullScorer]:
         own = task.fit.taken
         files = [stack.enter_context(open_donor(file.path, own, spec.task)) for file in source.donors]
         given = [renamed(file, told.renames) for file, told in zip(files, source.donors, strict=True)]
-        given = [as_loaded(task.model, donor)[0] for donor in given]  # what is fused has no new name in `renames`
+        given = [as_loaded(task.model, donor)[0] for donor in given]  # what is fused has no new name
         donors, recipient = as_in_model(task.model, given, own)
         batches = load_calibration(spec.calibration, task) if spec.calibration else []
         if spec.calibration and fingerprint(batches) != source.calibrated_on:

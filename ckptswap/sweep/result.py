@@ -10,7 +10,7 @@ from typing import Literal
 
 from ckptswap.errors import UsageError
 from ckptswap.naming import natural_key
-from ckptswap.statistics import Verdict
+from ckptswap.statistics import ErrorRate, StandardError, Verdict
 
 Status = Literal["measured", "identical", "no-effect", "mismatch", "failed"]
 Mode = str
@@ -81,6 +81,8 @@ class Recalibrated:
     ci_high: float | None = None
     sim_low: float | None = None
     sim_high: float | None = None
+    p_reusable: float | None = None
+    p_sensitive: float | None = None
     verdict: Verdict | None = None
     reason: str | None = None
 
@@ -101,8 +103,10 @@ class Row:
     `by` is the split that it belongs to (not in JSON).
 
     `drop`: how much worse than the baseline, positive is worse, whatever the metric's direction; `ci_*` its plain
-    95 % interval, `sim_*` the simultaneous one. `rel_l2` is relative to the recipient; there is no distance where
-    values are `non_finite`, which says how many. `is_unproven`: too few groups moved to tell that it is reusable.
+    95 % interval, `sim_*` the simultaneous one, `p_*` the row's own p-values. `rel_l2` is relative to the
+    recipient; there is no distance where values are `non_finite`, which says how many. `is_unproven`: too few
+    groups moved to tell that it is reusable. `unseen`: of a reusable row, the share of all groups that may break
+    nevertheless.
     """
 
     layer: str | None
@@ -119,6 +123,8 @@ class Row:
     ci_high: float | None = None
     sim_low: float | None = None
     sim_high: float | None = None
+    p_reusable: float | None = None
+    p_sensitive: float | None = None
     samples: int | None = None
     verdict: Verdict | None = None
     reason: str | None = None
@@ -131,6 +137,7 @@ class Row:
     block: str | None = None
     last_block: str | None = None
     by: tuple[str, ...] = ()
+    unseen: float | None = None
 
     @property
     def place(self) -> str | None:
@@ -184,7 +191,7 @@ class SweepResult:
 
     `beside` counts the scores beside the rows, `failed` the rows and scores that could not be had. `layers` are in
     the order in which they run; empty where that is not known. `trivial` is the score of a prediction that looks
-    at nothing.
+    at nothing. `error` is what verdicts keep, `se` what standard errors presume of the `groups` of samples.
     """
 
     metric: str
@@ -203,6 +210,9 @@ class SweepResult:
     failed: int = 0
     layers: tuple[str, ...] = ()
     trivial: float | None = None
+    groups: int | None = None
+    error: ErrorRate = "fwer"
+    se: StandardError = "cluster"
 
     def in_order(self, layers: Iterable[str]) -> list[str]:
         """Each layer or block once, in the order in which they run; in natural order where that is not known.

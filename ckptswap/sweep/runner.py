@@ -247,6 +247,8 @@ class Sweep:
             key=self.conditions,
             source=self.source(),
             tolerance=options.tolerance,
+            error=options.error,
+            se=options.se,
             metrics=tuple(RunMetric.of(self.scorer, metric) for metric in self.scorer.metrics),
             groups=tuple(self.scorer.layout.groups.tolist()),
             units=tuple(self.scorer.layout.units.tolist()),
@@ -282,8 +284,8 @@ class Executor(Protocol):
     """Where a sweep's blocks are computed."""
 
     def run(self, sweep: Sweep, journal: Journal, progress: BlockProgress) -> None:
-        """Score what the journal lacks of `sweep.variants` on the first `sweep.batches` batches; variants that fail
-        are left with their reason. Called for each stretch of a sweep that decides on its way.
+        """Score what the journal lacks of `sweep.variants` on the first `sweep.batches` batches. What fails
+        is left with its reason. Called for each stretch of a sweep that decides on its way.
 
         Raises what `progress` raises, with all finished blocks in the journal's files, and `RunError` where
         workers cannot work, or die again and again without having finished a block.

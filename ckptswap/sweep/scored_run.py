@@ -9,13 +9,14 @@ import numpy as np
 
 from ckptswap.errors import MetricError, RunError, UsageError, near
 from ckptswap.scoring.variant import BASELINE, Variant
-from ckptswap.statistics import totals
+from ckptswap.statistics import ErrorRate, StandardError, totals
 from ckptswap.sweep.decide import Decisions, Walked, decisions
 from ckptswap.sweep.plan import By, Cell, Plan
 from ckptswap.sweep.race import Race, RaceRules, Standing, chunk_ends, standing
 from ckptswap.sweep.run_folder.blocks import Blocks, Scores
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.plan_file import RunMetric, RunPlan
+from ckptswap.sweep.spec import Judging
 from ckptswap.task.metrics import Metric, recorded_metric
 
 DEFAULT_TOLERANCE = 0.01  # of the distance between the baseline and a constant prediction
@@ -37,18 +38,18 @@ class SplitRace:
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """Plan and scores of a run, read for one metric. `given_tolerance` is None where nobody gave one."""
+    """Plan and scores of a run, read for one metric, with what they are judged by."""
 
     run: RunPlan
     metric: RunMetric
     scores: Scores
-    given_tolerance: float | None
+    judging: Judging
 
     @classmethod
     def of(
-        cls, run: RunPlan, blocks: Blocks, metric: str | None = None, tolerance: float | None = None
+        cls, run: RunPlan, blocks: Blocks, metric: str | None = None, judging: Judging = Judging()
     ) -> "ScoredRun":
-        """For a run's first metric, or the named one; `tolerance` overrides the run's own. Raises `RunError` where
+        """For a run's first metric, or the named one; `judging` overrides the run's own. Raises `RunError` where
         there is no baseline yet, `MetricError` for a metric that the run does not hold."""
         known = {measured.name: measured for measured in run.metrics}
         chosen = metric or run.metrics[0].name
@@ -60,14 +61,15 @@ class ScoredRun:
         if chosen not in known:
             remedy = near(chosen, known) or f"it has {', '.join(known)}"
             raise MetricError(f"no scores by {chosen!r}", remedy=remedy)
-        return cls(run, known[chosen], scores, run.tolerance if tolerance is None else tolerance)
+        own = Judging(run.tolerance, run.error, run.se)
+        return cls(run, known[chosen], scores, judging.or_else(own))
 
     @classmethod
-    def read(cls, folder: RunFolder, metric: str | None = None, tolerance: float | None = None) -> "ScoredRun":
+    def read(cls, folder: RunFolder, metric: str | None = None, judging: Judging = Judging()) -> "ScoredRun":
         """The same from a folder. Raises `RunError` for one that is no run, or is damaged."""
         plan, blocks = folder.read()
         try:
-            return cls.of(plan, blocks, metric, tolerance)
+            return cls.of(plan, blocks, metric, judging)
         except (RunError, MetricError) as error:
             raise type(error)(f"{folder} has {error.message}", remedy=error.remedy) from None
 
@@ -121,6 +123,16 @@ class ScoredRun:
         return decisions(walked, self.tolerance()[0], bets=spec.confidence_sequence)
 
     @property
+    def error(self) -> ErrorRate:
+        """What verdicts keep."""
+        return self.judging.error or "fwer"
+
+    @property
+    def se(self) -> StandardError:
+        """What standard errors presume of the groups."""
+        return self.judging.se or "cluster"
+
+    @property
     def reduce(self) -> totals.Reduce:
         return reduction(self.metric)
 
@@ -165,8 +177,9 @@ class ScoredRun:
     def tolerance(self) -> tuple[float, str]:
         """The drop that we are ready to ignore, and in words where it comes from. Raises `UsageError` where none
         was given and a constant prediction has no score to measure by."""
-        if self.given_tolerance is not None:
-            return self.given_tolerance, f"tolerance {self.given_tolerance:g} as given"
+        given = self.judging.tolerance
+        if given is not None:
+            return given, f"tolerance {given:g} as given"
         name, trivial = self.metric.name, self.metric.trivial
         if trivial is None:
             raise UsageError(f"{name} has no trivial score to set a tolerance by", remedy="give --tolerance")

@@ -15,6 +15,7 @@ from ckptswap.formats.opening import absolute
 from ckptswap.records import option, refuse_odd_options
 from ckptswap.scoring.variant import Calibration
 from ckptswap.selection import Selection
+from ckptswap.statistics import ErrorRate, StandardError
 from ckptswap.sweep.donors import MADE
 from ckptswap.sweep.plan import By
 from ckptswap.sweep.race import RaceRules
@@ -112,7 +113,7 @@ class SweepSpec:
     task: TaskSpec = field(default_factory=TaskSpec)
     selection: Selection = Selection()
     by: tuple[By, ...] = option(
-        (CELLS,),
+        (),
         "layer,kind | layer | block | kind | tensor | all | depth:N | re:PATTERN; repeat for several tables.",
         metavar="WAY",
         defaults="file",
@@ -161,8 +162,8 @@ class SweepSpec:
             raise UsageError("there is no donor", remedy="give one or more")
         refuse_odd_options(self)
         mode_of(self.mode)
-        if window_sizes(self.mode) and self.by == (CELLS,):
-            object.__setattr__(self, "by", (("block",),))
+        if not self.by:
+            object.__setattr__(self, "by", (("block",),) if window_sizes(self.mode) else (CELLS,))
         _between(self.alphas)
         if self.memory is not None and self.memory < 1:
             raise UsageError(f"--memory is {self.memory}", remedy="write for example 2GB")
@@ -181,8 +182,47 @@ class SweepSpec:
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """How and how far a sweep is run: in which folder, for what, and where.
+class Judging:
+    """By what a table is judged: the drop that counts as none, what verdicts keep, what standard errors presume.
+
+    None leaves it to the run, or to the default. Raises `UsageError` for values that make no sense.
+    """
+
+    tolerance: float | None = option(
+        None,
+        "The largest drop that counts as none. [default: 1 % of what the baseline gains, printed]",
+        defaults="file",
+    )
+    error: ErrorRate | None = option(
+        None,
+        "What verdicts keep: hardly ever one wrong in a table (fwer), or at most 5 % of those decided (fdr), for "
+        "long tables. [default: fwer]",
+        defaults="file",
+    )
+    se: StandardError | None = option(
+        None,
+        "Standard errors of groups that are drawn (cluster), or that stand in an order (successive). "
+        "[default: cluster]",
+        defaults="file",
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tolerance", checked_tolerance(self.tolerance))
+        refuse_odd_options(self)
+
+    def or_else(self, other: "Judging") -> "Judging":
+        """What is left open here as the other has it.
+
+        >>> Judging(tolerance=0.1).or_else(Judging(0.2, "fdr"))
+        Judging(tolerance=0.1, error='fdr', se=None)
+        """
+        own = {name: value for name, value in vars(self).items() if value is not None}
+        return replace(other, **own)
+
+
+@dataclass(frozen=True)
+class RunOptions(Judging):
+    """How and how far a sweep is run: in which folder, for what, and where; and by what its table is judged.
 
     `command` is what the user typed, which the folder remembers; `samples` says whether it keeps pictures of the
     samples that are hit worst. Raises `UsageError` for values that make no sense.
@@ -194,11 +234,6 @@ class RunOptions:
 
     run: str | None = option(
         None, "The run's folder. [default: runs/KEY, printed]", metavar="DIR", defaults="never"
-    )
-    tolerance: float | None = option(
-        None,
-        "The largest drop that counts as none. [default: 1 % of what the baseline gains, printed]",
-        defaults="file",
     )
     fresh: bool = option(False, "Set the folder's old journal aside and begin anew.", defaults="never")
     repair: bool = option(
@@ -235,8 +270,7 @@ class RunOptions:
     samples: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tolerance", checked_tolerance(self.tolerance))
-        refuse_odd_options(self)
+        super().__post_init__()
         if self.budget is not None and self.budget < 0:
             raise UsageError(f"--budget is {self.budget:g} seconds", remedy="write for example 90s, 5m or 2h")
         if self.top is None and (self.confidence is not None or self.epsilon is not None):
@@ -297,7 +331,7 @@ def ways_of(texts: tuple[str, ...]) -> tuple[By, ...]:
     >>> ways_of(("layer,kind", "kind,re:h(.{1,2})"))
     (('layer', 'kind'), ('kind', 're:h(.{1,2})'))
     """
-    return tuple(map(_way_of, texts)) or (CELLS,)
+    return tuple(map(_way_of, texts))
 
 
 def _way_of(text: str) -> By:

@@ -1,18 +1,21 @@
 """What a table says in words beside its rows: what is missing, what rests on little, how race and guess went."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
 
 import numpy as np
 
 from ckptswap.errors import listing
 from ckptswap.scoring.variant import BASELINE
-from ckptswap.statistics import intervals, verdicts
+from ckptswap.statistics import intervals
 from ckptswap.statistics.exact import LEAST_MOVED, Few
 from ckptswap.statistics.ranks import spearman
 from ckptswap.statistics.verdicts import RowIntervals
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.run_folder.blocks import donor_id
 from ckptswap.sweep.scored_run import ScoredRun
+
+ALIKE = 0.2  # neighbouring groups' correlation from which on it is said: ours
 
 
 def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowIntervals], tolerance: float) -> list[str]:
@@ -30,7 +33,7 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
             f"{groups} groups of samples, fewer than {intervals.LEAST_GROUPS}: no intervals, and every "
             "measured row is undecided"
         )
-    sentences += _few_notes(run, drops, tolerance)
+    sentences += [*_few_notes(run, drops, tolerance), *_judging_notes(run, drops)]
     for at, misfit in enumerate(run.run.donor_misfits):
         reason = misfit or run.scores.failed(donor_id(at))
         if reason is not None:
@@ -54,10 +57,10 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
     return [*sentences, *_race_notes(run), *_decision_notes(run), *_screen_notes(run, drops)]
 
 
-def unseen(few: Few, metric: str, tolerance: float, error: float) -> str:
+def unproven(few: Few, metric: str, tolerance: float, error: float) -> str:
     """Why a row that moved in so few groups is undecided, and how many groups would tell.
 
-    >>> unseen(Few(0.0, 0, 1, 16, -1.0, 1.0), "accuracy", 0.01, 0.025)
+    >>> unproven(Few(0.0, 0, 1, 16, -1.0, 1.0), "accuracy", 0.01, 0.025)
     'moved in 1 of 16 groups: a drop of up to 0.302 is possible; 555 such groups would tell'
     """
     apart = few.below + few.above
@@ -74,7 +77,7 @@ def unseen(few: Few, metric: str, tolerance: float, error: float) -> str:
 def _few_notes(run: ScoredRun, drops: Mapping[str, RowIntervals], tolerance: float) -> Iterator[str]:
     """What the reasons of rows that hardly moved have in common."""
     hardly = [row for row in drops.values() if row.few]
-    open_ = [row for row in hardly if verdicts.verdict(row.sim_low, row.sim_high, tolerance) == "undecided"]
+    open_ = [row for row in hardly if row.verdict == "undecided"]
     if not open_:
         return
     alike = ", or alike in all but as few" if any(row.few and row.few.common for row in open_) else ""
@@ -90,6 +93,24 @@ def _few_notes(run: ScoredRun, drops: Mapping[str, RowIntervals], tolerance: flo
         f"{len(open_)} rows moved in fewer than {LEAST_MOVED} groups{alike}, which does not prove that more would "
         f"not: an exact bound leaves them undecided; {outlook}"
     )
+
+
+def _judging_notes(run: ScoredRun, drops: Mapping[str, RowIntervals]) -> Iterator[str]:
+    """What verdicts keep and presume, where that is not the usual, and where neighbouring groups are alike."""
+    if run.error == "fdr":
+        yield "verdicts at a false discovery rate: of all that are decided up to 5 % are wrong, on average"
+    if run.se == "successive":
+        yield (
+            "standard errors by the differences of neighbouring groups: they speak of what these groups are drawn "
+            "from at equal steps (a volume), and not of other volumes"
+        )
+        return
+    lags = [row.lag_one for row in drops.values() if row.lag_one is not None]
+    if lags and (typical := median(lags)) > ALIKE:
+        yield (
+            f"neighbouring groups are alike: the correlation of their drops is {typical:.2f}, the median of "
+            f"{len(lags)} rows. Intervals and verdicts take groups as drawn one by one; --se successive does not"
+        )
 
 
 def _beside_notes(run: ScoredRun) -> Iterator[str]:

@@ -14,6 +14,7 @@ import torch
 import ckptswap as cs
 from ckptswap.errors import CkptswapError
 from ckptswap.formats import open_checkpoint
+from ckptswap.task.weights import load_into
 
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
@@ -26,6 +27,8 @@ BERT = transformers.BertConfig(vocab_size=20, hidden_size=8, intermediate_size=1
                                num_attention_heads=2, max_position_embeddings=8)  # fmt: skip
 VIT = transformers.ViTConfig(hidden_size=8, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2,
                              image_size=16, patch_size=8)  # fmt: skip
+DINO = transformers.Dinov2Config(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, image_size=16,
+                                 patch_size=8, use_swiglu_ffn=True)  # fmt: skip
 ADAPTERS: dict[str, tuple[Any, Any, Mapping[str, Any]]] = {
     "plain": (transformers.LlamaForCausalLM, LLAMA, {"target_modules": ["q_proj", "down_proj"]}),
     "patterns": (
@@ -40,6 +43,10 @@ ADAPTERS: dict[str, tuple[Any, Any, Mapping[str, Any]]] = {
     "head": (transformers.BertForSequenceClassification, BERT,
              {"target_modules": ["query"], "modules_to_save": ["classifier"]}),
     "convolution": (transformers.ViTForImageClassification, VIT, {"target_modules": ["projection"]}),
+    "other names": (transformers.ViTForImageClassification, VIT,
+                    {"target_modules": ["q_proj", "o_proj", "fc1"], "modules_to_save": ["classifier"]}),
+    "other names, split": (transformers.Dinov2ForImageClassification, DINO,
+                           {"target_modules": ["v_proj", "gate_proj"], "bias": "all"}),
 }  # fmt: skip
 Make = Callable[..., Path]
 
@@ -81,13 +88,28 @@ def test_a_merged_checkpoint_is_what_peft_merges(name: str, make: Make) -> None:
     adapter = make(name)
     expected = merged(name, adapter)
     with open_checkpoint(f"peft:{adapter}") as ours, open_checkpoint(adapter.parent / "base") as base:
-        assert {*ours} >= {*base}
-        changed = [tensor for tensor in base if not np.array_equal(ours.read(tensor), base.read(tensor))]
+        kept = {tensor for tensor in base if "weights_in" not in tensor}  # of which transformers makes two
+        assert {*ours} >= kept
+        changed = [tensor for tensor in kept if not np.array_equal(ours.read(tensor), base.read(tensor))]
         assert changed
         for tensor in (tensor for tensor in ours if tensor in expected):  # transformers names some otherwise
             torch.testing.assert_close(torch.from_numpy(ours.read(tensor)), expected[tensor], rtol=1e-6, atol=1e-6)
             parts = np.concatenate([part.copy() for part in ours[tensor].chunks(64)])
             assert parts.tobytes() == ours.read(tensor).tobytes(), "chunks are the same whatever their size"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [name for name in ADAPTERS if name.startswith("other names")])
+def test_names_that_transformers_changes_are_found(name: str, make: Make) -> None:
+    """The adapter's names are those of the network's modules; the file of the base has older ones, which stay."""
+    adapter = make(name)
+    model, expected = ADAPTERS[name][0](ADAPTERS[name][1]), merged(name, adapter)
+    with open_checkpoint(f"peft:{adapter}") as ours, open_checkpoint(adapter.parent / "base") as base:
+        assert any("attention.attention.query" in tensor for tensor in {*ours} & {*base})
+        assert ours.path == f"peft:{adapter}"
+        load_into(model, ours)
+    for tensor, value in model.state_dict().items():
+        torch.testing.assert_close(value, expected[tensor], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")

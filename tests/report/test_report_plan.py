@@ -89,7 +89,9 @@ def test_the_table_ends_with_its_cost(style: Style, cost: Cost) -> None:
     assert max(cell_len(line) for line in text.splitlines()) <= style.width
     assert text.isascii() or not style.ascii
     said = " ".join(text.split("\n\n")[-1].split())
-    assert said.startswith("14 cells, 4 variants to score, with the baseline and the donor, on 72 samples ")
+    assert said.startswith(
+        "14 cells, 4 variants to score, with the baseline and the donor, on 72 samples; of the cells "
+    )
     assert said.endswith(" run: runs/x")
     if cost is FULL:
         assert "by full forward passes: about 2 h 2 min, by one timed batch" in said

@@ -144,17 +144,17 @@ def test_diff_says_what_is_missing_as_null() -> None:
 
 def test_sweep_fields_come_in_the_order_of_the_contract() -> None:
     data = sweep_json(samples.sweep())
-    head = "schema metric direction tolerance baseline donor_score samples rows findings"
+    head = "schema metric direction tolerance baseline donor_score samples groups rows findings"
     row = (
-        "rank layer block kind tensors numel rmse rel_l2 score drop ci_low ci_high sim_low sim_high samples "
-        "status verdict reason"
+        "rank layer block kind tensors numel rmse rel_l2 score drop ci_low ci_high sim_low sim_high p_reusable "
+        "p_sensitive samples status verdict reason unseen"
     )
     assert list(data) == head.split()
     assert list(data["rows"][0]) == row.split()
     assert list(data["findings"][0]) == ["claim", "text", "rule", "numbers", "verdict"]
 
 
-WHERE_ASKED = {"mode", "donors", "recalibrated_baseline"}
+WHERE_ASKED = {"mode", "donors", "recalibrated_baseline", "error", "se"}
 """Keys that only some sweeps have."""
 
 

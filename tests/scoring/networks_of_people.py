@@ -207,20 +207,41 @@ class Packed(Read):
         return self.head(self.body(packed)[1][-1])
 
 
+class PackedHidden(Read):
+    """The same of a layer that has no cells beside its states."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        lengths = attention_mask.sum(1).tolist()
+        packed = nn.utils.rnn.pack_padded_sequence(self.embed(input_ids), lengths, True, enforce_sorted=False)
+        return self.head(self.body(packed)[1][-1])
+
+
+class Repadded(Read):
+    """Packed, and padded again behind the recurrent layers."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        lengths = attention_mask.sum(1).cpu()
+        packed = nn.utils.rnn.pack_padded_sequence(self.embed(input_ids), lengths, True, enforce_sorted=False)
+        return self.head(nn.utils.rnn.pad_packed_sequence(self.body(packed)[0], batch_first=True)[0])
+
+
 class Encoded(Read):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         return self.head(self.body(self.embed(input_ids), src_key_padding_mask=attention_mask == 0))
 
 
-@network("sentences", "LSTM", "GRU", "RNN", "LSTM two ways", "LSTM packed", "TransformerEncoder")
+@network("sentences", "LSTM", "GRU", "RNN", "LSTM two ways", "GRU two ways", "LSTM packed", "GRU packed two ways",
+         "RNN repadded", "LSTM repadded two ways", "TransformerEncoder")  # fmt: skip
 def torch_model(name: str) -> nn.Module:
     if name == "TransformerEncoder":
         layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
         return Encoded(nn.TransformerEncoder(layer, 2))
-    both = name == "LSTM two ways"
-    form = getattr(nn, name.split()[0])
-    body = form(8, 8, num_layers=2, batch_first=True, bidirectional=both)
-    return (Packed if name == "LSTM packed" else Recurrent)(body, 16 if both else 8)
+    form, *how = name.split()
+    both = "two" in how
+    body = getattr(nn, form)(8, 8, num_layers=2, batch_first=True, bidirectional=both)
+    if "packed" in how:
+        return (PackedHidden if form == "GRU" else Packed)(body)
+    return (Repadded if "repadded" in how else Recurrent)(body, 16 if both else 8)
 
 
 class Pooled(nn.Module):

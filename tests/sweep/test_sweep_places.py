@@ -24,6 +24,7 @@ from ckptswap.report.text import Style
 from ckptswap.selection import REST, Selection
 from ckptswap.sweep.plan import Cell, Plan, make_plan
 from ckptswap.sweep.result import Row, SweepResult
+from ckptswap.sweep.spec import SweepSpec, ways_of
 from ckptswap.transplant import plan_transplant
 
 ROOT = Path(__file__).parents[2]
@@ -116,6 +117,23 @@ def test_runs_of_blocks() -> None:
     assert {cell.kind for cell in by_kind} == {
         "attn.q.weight", "attn.o.weight", "mlp.up.weight", "mlp.down.weight", "norm.weight"}  # fmt: skip
     assert from_json(Plan, json.loads(json.dumps(to_json(plan)))) == plan
+
+
+@pytest.mark.parametrize("by", [("block",), ("block", "kind")])
+def test_a_block_that_is_left_out_stands_between_two_runs(by: tuple[str, ...]) -> None:
+    left = Selection.parse(exclude=["model.layers.1.*"])
+    cells = make_plan(checkpoint(1), checkpoint(0), left, [by], mode="window:2", order=ORDER).cells
+    assert {(cell.block, cell.last_block) for cell in cells} == {("model.layers.2", "model.layers.3")}
+    with pytest.raises(UsageError, match=r"window:3 is of more blocks than are selected in a row \(2\)"):
+        make_plan(checkpoint(1), checkpoint(0), left, [by], mode="window:3", order=ORDER)
+
+
+def test_runs_go_by_blocks_unless_something_else_is_said() -> None:
+    assert SweepSpec(("a.pt",), "b.pt", mode="window:2").by == (("block",),)
+    assert SweepSpec(("a.pt",), "b.pt").by == (("layer", "kind"),)
+    said = SweepSpec(("a.pt",), "b.pt", mode="window:2", by=ways_of(("layer,kind",)))
+    with pytest.raises(UsageError, match="takes runs of blocks"):
+        planned(said.by[0], mode=said.mode)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sweeping import prepare
 from torch import Tensor, nn
 
@@ -404,10 +405,18 @@ def test_a_grafted_folder_opens_where_its_recipient_did(save: Save, tmp_path: Pa
         assert torch.equal(value, (theirs if ".layers.0." in name else ours).state_dict()[name]), name
 
 
-def test_a_worker_finds_fused_experts_again(save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("wrapped", ["", "a", "ab"])
+def test_a_worker_finds_fused_experts_again(
+    wrapped: str, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a wrapper's name stands before those that transformers knows: it is taken off first."""
     monkeypatch.chdir(tmp_path)
     Path("own.py").write_text(OWN)
-    donor, recipient = (open_checkpoint(save("mixtral", side, seed)) for seed, side in enumerate("ab"))
+    folders = [save("mixtral", side, seed) for seed, side in enumerate("ab")]
+    for folder in (folder for folder in folders if folder.name in wrapped):
+        place = folder / "model.safetensors"
+        save_file({f"module.{name}": value for name, value in load_file(place).items()}, place)
+    donor, recipient = map(open_checkpoint, folders)
     spec = TaskSpec(data="own.py:texts", metrics=("own.py:error",), batch_size=4, threads=1)
     proposal = prepare(donor, recipient, spec, by=[("layer",)], run_dir="run")
     order = worker_spec_of(proposal, [proposal.variants])

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from ckptswap.records import Count, from_json, parsed, to_json
 from ckptswap.scoring.scorer import EXTENT, Block, Measure, Scorer
+from ckptswap.statistics import ErrorRate, StandardError
 from ckptswap.sweep.plan import Plan
 from ckptswap.sweep.race import Race
 from ckptswap.sweep.result import mode_of
@@ -86,6 +87,8 @@ class RunPlan:
     race: Race | None = None
     screen: Guess | None = None
     made: Made = Made()
+    error: ErrorRate | None = None
+    se: StandardError | None = None
 
     @property
     def spec(self) -> SweepSpec:

@@ -88,24 +88,34 @@ def built(name: str, args: Mapping[str, Any]) -> Any:
 
     Raises `ModelError` for a class that transformers does not have, or a configuration that is not one of it.
     """
+    outlined(name, args)  # whoever bounds its size counts before memory is taken
+    model_class = _model_class(name)
+    with _offline(), _quiet():
+        return call(f"transformers:{name}", model_class._from_config, _chosen(model_class, args), ModelError)
+
+
+def outlined(name: str, args: Mapping[str, Any]) -> Any:
+    """The same without any memory: its tensors are on the meta device. Raises what `built` raises."""
     import torch  # takes seconds, and a declaration must cost nothing
 
     _refuse_reaching_out(name, args)
     model_class = _model_class(name)
-    form = model_class.config_class
-    if args.get("model_type", form.model_type) != form.model_type:
+    known = model_class.config_class.model_type
+    if args.get("model_type", known) != known:
         raise ModelError(
             f"{name} is not of the type {args['model_type']!r} that its configuration names",
-            remedy=f"transformers knows it as {form.model_type!r}",
+            remedy=f"transformers knows it as {known!r}",
         )
-    chosen: dict[str, Any] = {"attn_implementation": "eager"}
+    with _offline(), _quiet(), faults_of(f"transformers:{name}", ModelError), torch.device("meta"):
+        return model_class._from_config(**_chosen(model_class, args))
+
+
+def _chosen(model_class: Any, args: Mapping[str, Any]) -> dict[str, Any]:
+    """How a class is built: its configuration, and the kinds of attention and experts that can be replayed."""
+    how = {"config": _config(model_class.config_class, args), "attn_implementation": "eager"}
     if model_class._can_set_experts_implementation():
-        chosen["experts_implementation"] = "batched_mm"  # the others look which experts are asked
-    what = f"transformers:{name}"
-    with _offline(), _quiet(), faults_of(what, ModelError):
-        with torch.device("meta"):  # whoever bounds its size counts before memory is taken
-            model_class._from_config(_config(form, args), **chosen)
-        return call(what, model_class._from_config, {"config": _config(form, args), **chosen}, ModelError)
+        how["experts_implementation"] = "batched_mm"  # the others look which experts are asked
+    return how
 
 
 def _model_class(name: str) -> Any:

@@ -22,7 +22,7 @@ from ckptswap.checkpoint import Checkpoint, Entry, Tensor
 from ckptswap.errors import ModelError
 from ckptswap.formats.torch_pickle import DTYPES
 from ckptswap.registry import library
-from ckptswap.renaming import renamed
+from ckptswap.renaming import aligned_with, renamed
 from ckptswap.task.arrays import bytes_of, to_torch
 from ckptswap.task.callables import first_line
 
@@ -96,15 +96,20 @@ def as_loaded(model: nn.Module, checkpoint: Checkpoint) -> tuple[Checkpoint, str
     modeling = sys.modules.get("transformers.modeling_utils")
     if modeling is None or not isinstance(model, modeling.PreTrainedModel):
         return checkpoint, None
-    new, conversions = _places(model, checkpoint)
+    places, taken_off = _places(model, checkpoint), None
+    if not any(places):  # perhaps since a wrapper's names stand before those that the library knows
+        checkpoint, taken_off = aligned_with(checkpoint, model.state_dict(), "the model")
+        places = _places(model, checkpoint) if taken_off else places
+    new, conversions = places
     if not new and not conversions:
-        return checkpoint, None
+        return checkpoint, taken_off
     converted = [tensor for conversion in conversions for tensor in conversion.tensors()]
     taken = {entry.name for conversion in conversions for _, entry in conversion.members}
     changed = f"{len(new) + len(taken)} of the {len(checkpoint)} tensors of {checkpoint.path}"
+    sentence = f"{changed} are taken as transformers loads them, to match the model"
     return (
         renamed(checkpoint, new).holding(converted, without=taken),
-        f"{changed} are taken as transformers loads them, to match the model",
+        f"{taken_off}; {sentence}" if taken_off else sentence,
     )
 
 
