@@ -56,7 +56,7 @@ def shares_of(looks: Sequence[int]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Standing:
+class SequentialVerdicts:
     """How far rows have come. `verdicts` (V,), and `p` (2, V) of both sides at the look of each row's verdict, or
     at its last; NaN where there was none. `looked` (V,): the groups at that look, 0 where there was none. `wanted`
     (V,): the groups that must be scored before it goes on; no more than are known when it is over."""
@@ -75,7 +75,7 @@ class Standing:
 
 def standing(
     known: np.ndarray, looks: Sequence[int], p_values: PValues, shares: np.ndarray, error: float = ERROR
-) -> Standing:
+) -> SequentialVerdicts:
     """The verdicts so far. `known` (V,): how many groups, from the first, each row is scored on; −1 for a row that
     failed, which still counts among those over which the error is shared.
 
@@ -105,7 +105,7 @@ def standing(
             left = rows - int((side == at).sum())
             side[here[_fallen(p[at, here], left, error) & (side[here] < 0)]] = at
     verdicts: tuple[Verdict, ...] = tuple(SIDES[at] if at >= 0 else "undecided" for at in side.tolist())
-    return Standing(verdicts, p, looked, _wanted(known, side < 0, looks), known)
+    return SequentialVerdicts(verdicts, p, looked, _wanted(known, side < 0, looks), known)
 
 
 def _fallen(p: np.ndarray, left: int, error: float) -> np.ndarray:

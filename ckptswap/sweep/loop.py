@@ -89,7 +89,7 @@ def run_race(run: RunPlan, scorer: Scorer, variants: Sequence[Variant], journal:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Portion:
     """Variants that are to be scored on the first so many batches of the walk, before anything else is decided."""
 
     variants: tuple[Variant, ...]
@@ -100,7 +100,7 @@ class Stretch:
         return every if number < self.batches else ()
 
 
-def stretches(run: RunPlan, variants: Sequence[Variant], blocks: Blocks) -> Iterator[Stretch]:
+def portions(run: RunPlan, variants: Sequence[Variant], blocks: Blocks) -> Iterator[Portion]:
     """What is to be scored until all verdicts are known, each when what came before is among the blocks.
 
     What failed before is tried again, once; then the variants that have no verdict, look by look; at last, on all
@@ -111,19 +111,19 @@ def stretches(run: RunPlan, variants: Sequence[Variant], blocks: Blocks) -> Iter
     failures = [(by_id[name], batch) for (name, batch), block in blocks.items() if block.failed and name in by_id]
     if failures:
         again, batches = zip(*failures, strict=True)
-        yield Stretch(tuple(dict.fromkeys(again)), max(batches) + 1)
+        yield Portion(tuple(dict.fromkeys(again)), max(batches) + 1)
     while True:
         now = ScoredRun.of(run, blocks).decisions
         assert now is not None
         if not now.wanted:
             break
-        stretch = Stretch(tuple(by_id[name] for name in now.wanted), max(now.wanted.values()))
-        if stretch == last:
+        portion = Portion(tuple(by_id[name] for name in now.wanted), max(now.wanted.values()))
+        if portion == last:
             raise RunError("the executor has left out what it was to score", remedy="use --executor inline")
-        yield (last := stretch)
+        yield (last := portion)
     others = tuple(variant for variant in variants if variant.id not in now.judgements)
     if others:
-        yield Stretch(others, len(run.walk))
+        yield Portion(others, len(run.walk))
 
 
 def refuse_decision(layout: Layout, metric: Measure, *, is_sequence: bool) -> None:

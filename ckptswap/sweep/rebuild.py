@@ -15,7 +15,7 @@ from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import Variant
 from ckptswap.sweep.donors import open_donor
-from ckptswap.sweep.loop import Stretch, score_missing
+from ckptswap.sweep.loop import Portion, score_missing
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import key_of
 from ckptswap.sweep.sides import as_in_model, conditions
@@ -63,20 +63,20 @@ def rebuilt(source: SweepSource, run: RunFolder) -> Iterator[FullScorer]:
         yield scorer
 
 
-def stretch_of(shard: Any) -> Stretch:
+def portion_of(shard: Any) -> Portion:
     """The part of the work that a shard is, as JSON has it. Raises `ValueError` for anything else."""
     told = parsed(Mapping[str, Any], shard)
     variants = parsed(_VARIANTS, told.get("variants"))
-    return Stretch(tuple(Variant(*fields) for fields in variants), parsed(Count, told.get("batches")))
+    return Portion(tuple(Variant(*fields) for fields in variants), parsed(Count, told.get("batches")))
 
 
 def score_shard(folder: str, common: Mapping[str, Any], shard: Any, writer: str, stop: Stop) -> None:
     """Score what the journal lacks of some variants, into a journal file of this writer's own.
 
-    `common` is a `SweepSource`, `shard` a `Stretch`, both as JSON has them. Raises `Stopped` where that was
+    `common` is a `SweepSource`, `shard` a `Portion`, both as JSON has them. Raises `Stopped` where that was
     asked for, and `RunError` where the conditions are others here.
     """
-    source, part = from_json(SweepSource, common), stretch_of(shard)
+    source, part = from_json(SweepSource, common), portion_of(shard)
     run, done = RunFolder(folder), 0
 
     def told(block: Block) -> None:

@@ -23,7 +23,7 @@ from ckptswap.scoring.variant import BASELINE, RECIPIENT, Variant
 from ckptswap.sweep.analysis import Analysis, analysed
 from ckptswap.sweep.decide import Outlook, outlook
 from ckptswap.sweep.layers import layer_order
-from ckptswap.sweep.loop import Stretch, refuse_decision, refuse_race, run_race, score_missing, stretches
+from ckptswap.sweep.loop import Portion, portions, refuse_decision, refuse_race, run_race, score_missing
 from ckptswap.sweep.plan import UNREAD, Plan, make_plan
 from ckptswap.sweep.progress import BlockProgress, Leaderboard, Listeners, OutOfTime
 from ckptswap.sweep.race import Race
@@ -54,7 +54,7 @@ class Sweep:
     """A sweep that could be run: what would be scored, on what, and in which folder it is kept.
 
     `donor_misfits` say why a donor that does not fit the model has no score itself; `layers` are in the order in
-    which they run; `notes` say what was taken off names, and what of the recipient was left out. `stretch`: the
+    which they run; `notes` say what was taken off names, and what of the recipient was left out. `portion`: the
     part of the work that is to be done, where that is not all.
     """
 
@@ -68,7 +68,7 @@ class Sweep:
     donor_misfits: tuple[str | None, ...]
     layers: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    stretch: Stretch | None = None
+    portion: Portion | None = None
 
     @property
     def task(self) -> Task:
@@ -90,9 +90,9 @@ class Sweep:
     @property
     def variants(self) -> list[Variant]:
         """What is run beside the baseline: the donors, where they fit, then every variant of the plan; or those of
-        the stretch."""
-        if self.stretch is not None:
-            return list(self.stretch.variants)
+        the portion."""
+        if self.portion is not None:
+            return list(self.portion.variants)
         names = self.runs_model.swaps.state if self.scorer.needs_model else self.recipient
         whole = [
             Variant(donor_id(at), tuple(name for name in names if name in donor), at)
@@ -104,7 +104,7 @@ class Sweep:
     @property
     def batches(self) -> int:
         """On how many batches of the walk variants are scored."""
-        return len(self.scorer.layout.sizes) if self.stretch is None else self.stretch.batches
+        return len(self.scorer.layout.sizes) if self.portion is None else self.portion.batches
 
     def source(self) -> SweepSource:
         """What it takes to build the engine again, elsewhere or later."""
@@ -201,8 +201,8 @@ class Sweep:
                 run_race(run, self.scorer, self.variants, journal, progress)
             elif run.spec.decide:
                 failed: set[str] = set()
-                for stretch in stretches(run, self.variants, journal.blocks):
-                    part = replace(self, stretch=stretch)
+                for portion in portions(run, self.variants, journal.blocks):
+                    part = replace(self, portion=portion)
                     progress.expect((variant.id for variant in part.variants), journal.blocks)
                     part._score_all(journal, progress, executor, failed)
             else:
@@ -215,7 +215,7 @@ class Sweep:
         if executor:
             executor.run(self, journal, progress)
         else:
-            upto = Stretch((), self.batches).alive
+            upto = Portion((), self.batches).alive
             score_missing(self.scorer, self.variants, journal, progress, upto, failed)
 
     def _baseline(self, missing: Collection[int]) -> Generator[Block]:
@@ -285,7 +285,7 @@ class Executor(Protocol):
 
     def run(self, sweep: Sweep, journal: Journal, progress: BlockProgress) -> None:
         """Score what the journal lacks of `sweep.variants` on the first `sweep.batches` batches. What fails
-        is left with its reason. Called for each stretch of a sweep that decides on its way.
+        is left with its reason. Called for each portion of a sweep that decides on its way.
 
         Raises what `progress` raises, with all finished blocks in the journal's files, and `RunError` where
         workers cannot work, or die again and again without having finished a block.

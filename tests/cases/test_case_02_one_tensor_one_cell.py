@@ -24,7 +24,7 @@ from ckptswap.records import from_json
 from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.variant import Calibration, Variant
 from ckptswap.sweep.donors import open_donor
-from ckptswap.sweep.rebuild import rebuilt, stretch_of
+from ckptswap.sweep.rebuild import portion_of, rebuilt
 from ckptswap.sweep.select import commands, select
 from ckptswap.sweep.spec import SweepSource
 from ckptswap.task import load_task
@@ -168,7 +168,7 @@ def test_a_worker_makes_the_same_variants(model: str, donor: str, pair) -> None:
     told = read_worker_spec(order.path, order.seal)
     with rebuilt(from_json(SweepSource, told.common), proposal.folder) as engine:
         there = {
-            each.variant: each.output for each in engine.outputs(0, inputs, stretch_of(told.shards[0]).variants)
+            each.variant: each.output for each in engine.outputs(0, inputs, portion_of(told.shards[0]).variants)
         }
     assert len(here) > 4
     assert here.keys() == there.keys()
