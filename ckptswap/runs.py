@@ -113,7 +113,7 @@ def plot(
         raise UsageError(f"{run} has several donors", remedy="draw the run of one: sweep with one --from")
     charts = lazy.charts
     draws: dict[str, Callable[[SweepResult], Picture]] = {
-        "heatmap": charts.heat,
+        "heatmap": charts.overview,
         "bars": charts.bars,
         "depth": charts.depth,
         "scatter": charts.scatter,

@@ -73,11 +73,8 @@ def _worse_than_nothing(result: SweepResult) -> tuple[str, ...]:
 
 def _first(result: SweepResult, worst: Row) -> str:
     """What costs most, on the samples that it was scored on; or that nothing costs."""
-    drop, before = worst.drop or 0.0, result.baseline
-    if worst.score is not None:  # the baseline on the row's own samples, with which its drop is paired
-        paired = worst.score + drop if result.direction == "max" else worst.score - drop
-        before = paired if math.isfinite(paired) else before
-    from_to = f"{result.metric} goes from {number(before)} to {number(worst.score)}"
+    drop = worst.drop or 0.0
+    from_to = f"{result.metric} goes from {number(_baseline_of(result, worst))} to {number(worst.score)}"
     some = f", on {worst.samples} of {result.samples} samples" if is_partial(result, worst) else ""
     name = row_names(result.rows)[result.rows.index(worst)]
     if result.mode == "only" and (worst.place is None or worst.kind is None):
@@ -87,6 +84,16 @@ def _first(result: SweepResult, worst: Row) -> str:
     if drop <= 0:
         return f"Nothing costs: the worst is {deed}, where {from_to}{some}."
     return f"T{deed[1:]} costs most: {from_to}, {change(result, drop)}{some}."
+
+
+def _baseline_of(result: SweepResult, row: Row) -> float:
+    """The baseline on the row's own samples, with which its drop is paired."""
+    if row.score is None or row.drop is None:
+        return result.baseline
+    drop = row.drop if result.direction == "max" else -row.drop
+    if math.isclose(row.score, -drop, rel_tol=1e-9):  # their sum would be what rounding leaves of 0
+        return 0.0
+    return row.score + drop if math.isfinite(row.score + drop) else result.baseline
 
 
 def change(result: SweepResult, drop: float) -> str:

@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 
 from ckptswap.report.rows import Key, by_blocks, drop_or_least, mode_words, row_names, worst_cells
 from ckptswap.report.text import named, safe
-from ckptswap.sweep.result import Row, SweepResult, widest
+from ckptswap.sweep.result import Row, SweepResult, widest, window_sizes
 
 Number = float | None
 T = TypeVar("T")
@@ -134,6 +134,11 @@ def curve(result: SweepResult) -> Chart:
         order.reverse()
     way = "up to this one" if result.mode == "prefix" else "from this one on"
     return _along(f"all layers {way} from the donor", order, _by_kind(rows, "all kinds"), result)
+
+
+def overview(result: SweepResult) -> Heat:
+    """All of a sweep in one matrix: runs of blocks in a `triangle`, places and kinds in a `heat`."""
+    return triangle(result) if window_sizes(result.mode) else heat(result)
 
 
 def triangle(result: SweepResult) -> Heat:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Verdict = Literal["reusable", "sensitive", "undecided"]
 ErrorRate = Literal["fwer", "fdr"]
@@ -18,6 +18,13 @@ class Interval:
     estimate: float
     low: float | None
     high: float | None
+
+
+class Tails(NamedTuple):
+    """p-values of 'it lies below a bound' and of 'it lies above', one-sided; None where nothing can tell."""
+
+    below: float | None = None
+    above: float | None = None
 
 
 @dataclass(frozen=True)

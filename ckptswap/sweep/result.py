@@ -88,6 +88,27 @@ class Recalibrated:
 
 
 @dataclass(frozen=True)
+class OtherMetric:
+    """A metric of the run that does not rank its rows, and by it the score of the recipient and of the first donor
+    (None if it does not fit)."""
+
+    name: str
+    direction: Literal["max", "min"]
+    baseline: float
+    donor_score: float | None
+
+
+@dataclass(frozen=True)
+class MetricScore:
+    """A row by another metric: its score, and its drop with the plain interval; None where the row has none."""
+
+    score: float | None = None
+    drop: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+
+
+@dataclass(frozen=True)
 class DonorScore:
     """A donor's own score; None where it does not fit."""
 
@@ -100,7 +121,7 @@ class Row:
     """One variant. `layer` is None for a whole kind or block, `kind` None for a whole layer or block.
 
     `block` is the one that it is, or that its layer belongs to; with `last_block`, the first of a run of blocks.
-    `by` is the split that it belongs to (not in JSON).
+    `by` is the split that it belongs to (not in JSON). `others` are its scores by `SweepResult.others`.
 
     `drop`: how much worse than the baseline, positive is worse, whatever the metric's direction; `ci_*` its plain
     95 % interval, `sim_*` the simultaneous one, `p_*` the row's own p-values. `rel_l2` is relative to the
@@ -137,12 +158,22 @@ class Row:
     block: str | None = None
     last_block: str | None = None
     by: tuple[str, ...] = ()
+    others: tuple[MetricScore, ...] = ()
     unseen: float | None = None
 
     @property
     def place(self) -> str | None:
         """The layer, the block or the run of blocks of which it takes a part; None where it goes by none."""
         return place_of(self.layer, self.block, self.last_block)
+
+    @property
+    def is_of_parts(self) -> bool:
+        """Whether it goes by a depth or an expression, so that its place is no layer.
+
+        >>> Row("encoder", "conv.bias", (), 4, "measured", by=("depth:1", "kind")).is_of_parts
+        True
+        """
+        return any(way.startswith(("depth:", "re:")) for way in self.by)
 
 
 def place_of(layer: str | None, block: str | None, last: str | None = None) -> str | None:
@@ -191,7 +222,8 @@ class SweepResult:
 
     `beside` counts the scores beside the rows, `failed` the rows and scores that could not be had. `layers` are in
     the order in which they run; empty where that is not known. `trivial` is the score of a prediction that looks
-    at nothing. `error` is what verdicts keep, `se` what standard errors presume of the `groups` of samples.
+    at nothing. `others` are the metrics that were scored beside the one that ranks. `error` is what verdicts keep,
+    `se` what standard errors presume of the `groups` of samples.
     """
 
     metric: str
@@ -210,6 +242,7 @@ class SweepResult:
     failed: int = 0
     layers: tuple[str, ...] = ()
     trivial: float | None = None
+    others: tuple[OtherMetric, ...] = ()
     groups: int | None = None
     error: ErrorRate = "fwer"
     se: StandardError = "cluster"

@@ -2,7 +2,7 @@
 
 import math
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -121,6 +121,11 @@ class ScoredRun:
         groups, baseline = np.asarray(self.run.units), self.statistics(BASELINE)
         walked = Walked(baseline, own, groups, scores.walk, self.reduce, self.metric.direction, self.bounds)
         return decisions(walked, self.tolerance()[0], bets=spec.confidence_sequence)
+
+    @property
+    def others(self) -> list["ScoredRun"]:
+        """The same scores by each other metric of the run."""
+        return [replace(self, metric=other) for other in self.run.metrics if other.name != self.metric.name]
 
     @property
     def error(self) -> ErrorRate:

@@ -12,7 +12,7 @@ from ckptswap.report.heatmap import heat_lines
 from ckptswap.report.layout import render
 from ckptswap.report.screen import finding_lines, kind_lines
 from ckptswap.report.text import Style
-from ckptswap.sweep.result import Finding, Row, SweepResult
+from ckptswap.sweep.result import Finding, MetricScore, OtherMetric, Row, SweepResult
 
 Rename = Callable[[str], str]
 SIZES = {
@@ -118,6 +118,21 @@ def sweep(layer: str = "encoder.{}.conv{}", rename: Rename = same) -> SweepResul
     rows = (*_ranked(wholes), *measured, *rest)
     note = "tolerance 0.0091 = 0.01 × |baseline 0.9312 − 0.02 of a trivial prediction|"
     return SweepResult(rename("dice"), "max", 0.0091, 0.9312, 0.0213, 72, rows, findings, (note,))
+
+
+def several() -> SweepResult:
+    """Scored by two metrics more, which do not rank."""
+    result = sweep()
+    others = (OtherMetric("mse", "min", 0.0123, 0.5), OtherMetric("torchmetrics:F1Score", "max", 0.9, None))
+
+    def scores(row: Row) -> tuple[MetricScore, ...]:
+        if row.drop is None:
+            return MetricScore(), MetricScore()
+        ends = (row.drop / 10 - 0.001, row.drop / 10 + 0.001) if row.rank else (None, None)
+        return MetricScore(0.0123 + row.drop / 10, row.drop / 10, *ends), MetricScore(0.9 - row.drop, row.drop)
+
+    rows = tuple(dataclasses.replace(row, others=scores(row)) for row in result.rows)
+    return dataclasses.replace(result, rows=rows, others=others)
 
 
 _SHAPES = {"conv.weight": [64, 3, 7, 7], "conv.bias": [64], "bn.running_mean": [64], "bn.num_batches_tracked": []}

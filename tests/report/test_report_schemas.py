@@ -111,6 +111,7 @@ def choice() -> Json:
 REAL: dict[str, tuple[str, Callable[[], Json]]] = {
     "sweep": ("sweep", lambda: sweep_json(samples.sweep())),
     "sweep with all there is": ("sweep", sweep_with_all),
+    "sweep by several metrics": ("sweep", lambda: sweep_json(samples.several())),
     "select": ("select", choice),
     "show": ("show", lambda: show_json(BEFORE)),
     "show --stats": ("show", stats),
@@ -154,7 +155,7 @@ def test_sweep_fields_come_in_the_order_of_the_contract() -> None:
     assert list(data["findings"][0]) == ["claim", "text", "rule", "numbers", "verdict"]
 
 
-WHERE_ASKED = {"mode", "donors", "recalibrated_baseline", "error", "se"}
+WHERE_ASKED = {"mode", "donors", "recalibrated_baseline", "error", "se", "metrics"}
 """Keys that only some sweeps have."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.diff import diff
 from ckptswap.errors import SelectionError, UsageError
 from ckptswap.records import from_json, to_json
-from ckptswap.report.charts import heat, triangle
+from ckptswap.report.charts import Heat, heat, overview, triangle
 from ckptswap.report.diff import diff_csv, diff_json, diff_table
 from ckptswap.report.rows import sections
-from ckptswap.report.screen import sweep_whole
+from ckptswap.report.screen import sweep_summary, sweep_whole
 from ckptswap.report.sweep import sweep_csv, sweep_json, sweep_md
 from ckptswap.report.text import Style
 from ckptswap.selection import REST, Selection
@@ -157,6 +158,25 @@ def test_a_run_of_blocks_is_drawn_as_a_triangle() -> None:
     assert shown.rows == shown.columns == tuple(f"model.layers.{at}" for at in range(4))
     there = [[value is not None for value in row] for row in shown.values]
     assert there == [[first <= last for last in range(4)] for first in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("by", "mode", "more", "drawn"),
+    [
+        ("block", "window:1:2", "draws the runs of blocks as a triangle", triangle),
+        ("block", "prefix", "every row, and what was not measured", heat),
+        ("block", "only", "the heatmap", heat),
+    ],
+)
+def test_the_terminal_says_where_all_is_drawn(
+    by: str, mode: str, more: str, drawn: Callable[[SweepResult], Heat]
+) -> None:
+    swept = result(planned((by,), mode=mode), mode)
+    told = sweep_summary(swept, Style(160)).splitlines()[-1]
+    assert told.startswith("--all: every row")
+    assert more in told
+    assert ("the heatmap" in told) == ("drop by" in sweep_whole(swept, Style(160)))
+    assert overview(swept) == drawn(swept)
 
 
 def test_a_transformers_heatmap_goes_by_blocks() -> None:

@@ -11,7 +11,6 @@ from ckptswap.scoring.scorer import EXTENT, Block, Measure, Scorer
 from ckptswap.statistics import ErrorRate, StandardError
 from ckptswap.sweep.plan import Plan
 from ckptswap.sweep.race import Race
-from ckptswap.sweep.result import mode_of
 from ckptswap.sweep.spec import SweepSource, SweepSpec
 from ckptswap.task.metrics import recorded_metric
 
@@ -129,7 +128,8 @@ def refuse_odd_run(run: RunPlan, blocks: Collection[Block]) -> None:
     if {len(run.donor_misfits), len(run.source.donors)} != {donors}:
         raise ValueError("its donors are not told")
     plan = run.plan
-    mode_of(plan.mode)
+    if plan.mode != run.spec.mode:
+        raise ValueError("its mode is not that of its cells")
     if any(cell.by not in plan.by or cell.donor >= donors or not cell.names for cell in plan.cells):
         raise ValueError("it has cells that belong nowhere")
     if len({(cell.by, cell.layer, cell.kind, cell.names, cell.donor) for cell in plan.cells}) < len(plan.cells):

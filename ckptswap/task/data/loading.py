@@ -206,8 +206,9 @@ def load_data(
         spec = replace(spec, target="input")
     request = DataRequest(spec, folder)
     items = _find(name, request)
-    if spec.normalize == AUTO:
-        spec = replace(spec, normalize=normalization_of(request))
+    normalization = normalization_of(request) if spec.normalize == AUTO else None
+    if normalization:
+        spec = replace(spec, normalize=normalization.text)
     if isinstance(items, IterableDataset):
         raise DataError(
             f"{spec.data} is an IterableDataset", remedy="put it in a DataLoader, which yields batches"
@@ -223,7 +224,7 @@ def load_data(
     else:
         raise DataError(f"{spec.data} is a {type(items).__name__}", remedy="return a Dataset, or yield batches")
     with pinned_threads(spec.threads):  # as in every later reading, since a Dataset may well use torch
-        notes = getattr(items, "notes", ())
+        notes = (*getattr(items, "notes", ()), *([normalization.note] if normalization else []))
         return Data(source, progress, memory, notes, by_group=spec.walk == "groups")
 
 
