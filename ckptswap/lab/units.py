@@ -27,7 +27,7 @@ from ckptswap.sweep.run_folder.plain import SPECS, read_plain, refuse_odd
 from ckptswap.sweep.run_folder.sealed import plain_json
 from ckptswap.sweep.runner import sweep
 from ckptswap.sweep.scored_run import is_complete
-from ckptswap.sweep.spec import RunOptions, SweepSpec
+from ckptswap.sweep.spec import RunOptions, ScreenName, SweepSpec
 from ckptswap.sweep.stopping import Stop
 from ckptswap.task import load_task
 
@@ -111,7 +111,8 @@ class UnitWork:
                 how: dict[str, Any] = {"by": stage.by, "mode": stage.mode, "calibration": calibration}
                 donors = (donor.path, *stage.donors)
                 spec = SweepSpec(donors, recipient.path, task, stage.selection, **how)
-                options = RunOptions(run=str(run), screen="gradient" if stage.is_screened else None, samples=False)
+                guess: ScreenName | None = "gradient" if stage.is_screened else None
+                options = RunOptions(run=str(run), screen=guess, samples=False, zero_control=False)
 
                 def tell(done: int, total: int) -> None:
                     self._is_at(seconds * done / total, f"{init} {stage.name}")

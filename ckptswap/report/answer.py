@@ -2,10 +2,11 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ckptswap.report.rows import is_partial, row_names
 from ckptswap.report.text import number, plural
+from ckptswap.statistics import REUSABLE
 from ckptswap.sweep.result import Mode, Row, Status, SweepResult
 
 _FREE: dict[Status, str] = {
@@ -32,14 +33,23 @@ def answer(result: SweepResult, waiting: int = 0) -> tuple[str, ...]:
     odd = _worse_than_nothing(result)
     if not measured:
         return (*odd, "Nothing is scored yet." if not result.rows else f"{rest}.")
-    verdicts = Counter(row.verdict for row in measured)
-    second = (
-        f"Of {plural(len(measured), 'measured row')}, {_are(verdicts['reusable'])} reusable within "
-        f"{number(result.tolerance)}, {_are(verdicts['sensitive'])} sensitive and "
-        f"{_are(verdicts['undecided'])} undecided"
-    )
+    second = f"Of {plural(len(measured), 'measured row')}, {_counted(measured, result.tolerance)}"
     worst = max(measured, key=lambda row: row.drop or 0.0)
     return *odd, _first(result, worst), f"{second}; {rest}." if rest else f"{second}."
+
+
+def _counted(rows: Sequence[Row], tolerance: float) -> str:
+    """How many rows have which verdict; of those that are reusable, how many have no zero control."""
+    verdicts = Counter(row.verdict for row in rows)
+    able = [row for row in rows if row.verdict in REUSABLE]
+    left = sum(row.zero_drop is None for row in able)
+    without = f" ({'' if left == len(able) else f'{left} of them '}without a zero control)" if left else ""
+    counts = [f"{_are(verdicts['reusable'])} reusable within {number(tolerance)}{without}"]
+    if left < len(able):
+        counts.append(f"{_are(verdicts['unused'])} unused")
+    return (
+        f"{', '.join(counts)}, {_are(verdicts['sensitive'])} sensitive and {_are(verdicts['undecided'])} undecided"
+    )
 
 
 def unscored(statuses: Mapping[Status, int], waiting: int = 0) -> str:

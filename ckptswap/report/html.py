@@ -135,7 +135,7 @@ _CAPTIONS = {
     "triangle": "What a run of blocks costs: its first block down, its last one across.",
     "curve": "What the network loses as layer after layer comes from the donor.",
     "heatmap": "Orange costs, blue helps, the stronger the more. = equal in both, · never read, × does not fit, "
-    "! failed, … not scored yet; an empty place is no such cell. Layers in execution order.",
+    "! failed, u unused, … not scored yet; an empty place is no such cell. Layers in execution order.",
     "bars": "The worst drops with their simultaneous 95 % intervals.",
     "scatter": "Each cell's drop against how far apart the two networks' values are.",
     "depth": "The same drops by place in the network, a line a kind.",

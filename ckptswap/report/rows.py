@@ -126,6 +126,11 @@ def distance(row: Row, shown: Callable[[float | None], str]) -> str:
     return shown(row.rmse) if row.non_finite is None else " ".join(kinds)
 
 
+def mark_of(row: Row) -> str:
+    """What a picture marks a row by: why it was not measured, or that the network does not need it."""
+    return "unused" if row.verdict == "unused" else row.status
+
+
 def is_partial(result: SweepResult, row: Row) -> bool:
     """Whether a row rests on fewer samples than the whole, in a race or so far."""
     return row.samples not in (None, result.samples)

@@ -225,12 +225,14 @@ def kind_lines(result: SweepResult, style: Style, most: int | None = None) -> li
         return []
     places = decimals((row.drop for row in result.rows if row.kind is not None), 3 if style.width < WIDE else 4)
     signed = partial(fixed, places=places, signed=True)
+    tried = any(row.zero_drop is not None for kind in kinds for row in kind.cells)
     columns = [
         Column("kind", lambda kind: safe(kind.name), smallest=15),
         Column("cells", _cells, right=True, spare=3),
         Column("worst", lambda kind: signed(max(kind.drops, default=None)), right=True),
         Column("median", lambda kind: signed(median(kind.drops) if kind.drops else None), right=True, spare=2),
         Column("reusable", partial(_verdicts, verdict="reusable"), right=True),
+        *([Column("unused", partial(_verdicts, verdict="unused"), right=True)] if tried else []),
         Column("sensitive", partial(_verdicts, verdict="sensitive"), right=True),
         Column("undecided", partial(_verdicts, verdict="undecided"), right=True, spare=1),
         Column("whole", lambda kind: signed(kind.whole.drop if kind.whole else None), right=True),

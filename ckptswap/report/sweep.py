@@ -25,6 +25,7 @@ from ckptswap.sweep.result import Finding, MetricScore, OtherMetric, Row, SweepR
 SCHEMA = "ckptswap.sweep/1"
 LOOK = {
     "reusable": BETTER,
+    "unused": f"dim {BETTER}",
     "sensitive": f"bold {WORSE}",
     "undecided": QUIET,
     "supported": f"bold {BETTER}",
@@ -72,6 +73,7 @@ def sweep_columns(
     score = max(drop, decimals([result.baseline, *(row.score for row in rows)], digits))  # no coarser
     signed = partial(fixed, places=drop, signed=True)
     some = any(is_partial(result, row) for row in result.rows)  # a race, or a sweep that is not finished
+    tried = any(row.zero_drop is not None for row in result.rows)
     return [
         Column("#", lambda row: Text(str(row.rank or MISSING), style=QUIET), right=True, field="rank"),
         Column(field="layer", forms=_PROGRAMS),
@@ -90,6 +92,7 @@ def sweep_columns(
         _interval("plain interval", "95 % interval", lambda row: (row.ci_low, row.ci_high), drop),
         _interval("simultaneous", "simultaneous", lambda row: (row.sim_low, row.sim_high), drop),
         Column("±", partial(_plus_minus, places=drop), spare=2, forms="narrow"),
+        field("zero_drop", signed, "as zeros", right=True, forms=f"{_PROGRAMS} {'md wide page' if tried else ''}"),
         field("samples", count, right=True, forms=f"{_PROGRAMS} {_PEOPLE if some else ''}"),
         Column(field="status", forms=_PROGRAMS),
         Column("", partial(_bar, scale=largest_drop(result.rows), style=style), spare=1, forms="narrow wide"),

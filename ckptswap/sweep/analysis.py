@@ -4,6 +4,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.scored_run import ScoredRun
 from ckptswap.sweep.spec import Judging
 from ckptswap.sweep.warnings import notes, unproven
+from ckptswap.sweep.zero_control import controlled
 
 FREE = ("identical", "no-effect")  # cells that need no run: their score is the baseline's
 Path_ = str | os.PathLike[str]
@@ -112,6 +114,7 @@ def analysed(run: ScoredRun) -> Analysis:
         replace(_row(cell, run, drops, limit), recalibrated=new, others=scores, **path)
         for cell, new, path, scores in zip(cells, again, paths, others.by_cell, strict=True)
     ]
+    rows = controlled(run, cells, rows, partial(_judged_together, run, limit))
     order = _order(cells, rows, run)
     ranked = list(_ranked(order, cells, rows))
     first = len(sample.columns) - len(variants)
@@ -237,6 +240,13 @@ def _judged(run: ScoredRun, drop: RowIntervals, tolerance: float) -> tuple[Verdi
     if drop.verdict != "undecided" or drop.few is None:
         return drop.verdict, None
     return drop.verdict, unproven(drop.few, run.metric.name, tolerance, drop.error)
+
+
+def _judged_together(
+    run: ScoredRun, tolerance: float, variants: Sequence[str]
+) -> dict[str, tuple[float, Verdict]]:
+    drops = _drops(run, variants, tolerance)[1]
+    return {variant: (drop.drop, _judged(run, drop, tolerance)[0]) for variant, drop in drops.items()}
 
 
 def _result(run: ScoredRun, rows: Sequence[Row], tolerance: float, notes: Sequence[str]) -> SweepResult:

@@ -115,9 +115,10 @@ def portions(run: RunPlan, variants: Sequence[Variant], blocks: Blocks) -> Itera
     while True:
         now = ScoredRun.of(run, blocks).decisions
         assert now is not None
-        if not now.wanted:
+        wanted = {name: batches for name, batches in now.wanted.items() if name in by_id}
+        if not wanted:
             break
-        portion = Portion(tuple(by_id[name] for name in now.wanted), max(now.wanted.values()))
+        portion = Portion(tuple(by_id[name] for name in wanted), max(wanted.values()))
         if portion == last:
             raise RunError("the executor has left out what it was to score", remedy="use --executor inline")
         yield (last := portion)

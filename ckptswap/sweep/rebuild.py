@@ -24,7 +24,7 @@ from ckptswap.sweep.stopping import Stop
 from ckptswap.task import load_task
 from ckptswap.task.models.hf_names import as_loaded
 
-_VARIANTS = tuple[tuple[str, tuple[str, ...], Count, float, bool], ...]
+_VARIANTS = tuple[tuple[str, tuple[str, ...], int, float, bool], ...]
 WORK = f"{__name__}:score_shard"  # by this name a worker finds what it is to do
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ckptswap import registry
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, ModelError, RunError, TaskError, UsageError
+from ckptswap.neutral import neutral
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.recalibration import fingerprint, load_calibration
 from ckptswap.scoring.replay import scorer_of
@@ -38,6 +39,7 @@ from ckptswap.sweep.screen import screen
 from ckptswap.sweep.sides import Sides, as_in_model, conditions, misfit_of, named_alike, open_sides
 from ckptswap.sweep.spec import RunOptions, SourceFile, SweepSource, SweepSpec
 from ckptswap.sweep.worst_samples import worst_samples
+from ckptswap.sweep.zero_control import are_cheap, controls
 from ckptswap.task import Task, TaskSpec, load_task
 from ckptswap.task.callables import first_line
 from ckptswap.task.fit import tensors_of
@@ -46,7 +48,8 @@ from ckptswap.task.task import load_model
 from ckptswap.version import __version__
 
 MakeScorer = Callable[[Sequence[Checkpoint], Checkpoint], Scorer]
-"""From donors and recipient, under common names, to what scores variants of the recipient."""
+"""From donors and recipient, under common names, to what scores variants of the recipient. The last of the donors,
+by number `NEUTRAL`, is for zero controls."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,7 @@ class Sweep:
                     run = self._with_race(run, options, journal.blocks)
                     self.folder.write_plan(run)
                     progress.deadline = None if options.budget is None else time.monotonic() + options.budget
-                    self._score(run, journal, progress, executor)
+                    table = self._score(run, journal, progress, executor, options)
                     scored = ScoredRun.of(run, journal.blocks)
         except TaskError:
             if made:
@@ -181,7 +184,7 @@ class Sweep:
             raise
         if options.samples and self.scorer.needs_model:
             self.folder.keep_samples(tuple(worst_samples(self.runs_model, scored)), run)
-        return analysed(scored)
+        return table
 
     def _score_baseline(self, first: Sequence[Block], journal: Journal, progress: BlockProgress) -> None:
         """Journal the recipient's blocks that are not known; `first` are those that have just been computed."""
@@ -192,21 +195,44 @@ class Sweep:
             journal.append(block)
             progress(None)
 
-    def _score(self, run: RunPlan, journal: Journal, progress: BlockProgress, executor: "Executor | None") -> None:
-        """Score what the journal lacks beside the baseline, until the budget is used up."""
+    def _score(
+        self,
+        run: RunPlan,
+        journal: Journal,
+        progress: BlockProgress,
+        executor: "Executor | None",
+        options: RunOptions,
+    ) -> Analysis:
+        """Score what the journal lacks beside the baseline, then zero controls, until the budget is used up; gives
+        the table."""
         progress.board = Leaderboard.of(run.metrics[0], self.plan, journal.blocks)
         progress.table = lambda: analysed(ScoredRun.of(run, journal.blocks))
         with suppress(OutOfTime):
-            if run.race:
-                run_race(run, self.scorer, self.variants, journal, progress)
-            elif run.spec.decide:
-                failed: set[str] = set()
-                for portion in portions(run, self.variants, journal.blocks):
-                    part = replace(self, portion=portion)
-                    progress.expect((variant.id for variant in part.variants), journal.blocks)
-                    part._score_all(journal, progress, executor, failed)
-            else:
-                self._score_all(journal, progress, executor, set())
+            self._compute(run, journal, progress, executor)
+            table = progress.table()
+            last = self._controls(table, options)
+            if not last:
+                return table
+            progress.widen((control.id for control in last), journal.blocks)
+            failed = {block.variant for block in journal.blocks.values() if block.failed is not None}
+            # With what has a score already: should replays be found wrong now, it is computed again.
+            sound = (variant for variant in self.variants if variant.id not in failed)
+            wanted = Portion((*sound, *last), self.batches)
+            replace(self, portion=wanted)._compute(run, journal, progress, executor)
+        return progress.table()
+
+    def _compute(
+        self, run: RunPlan, journal: Journal, progress: BlockProgress, executor: "Executor | None"
+    ) -> None:
+        failed: set[str] = set()
+        if run.race:
+            run_race(run, self.scorer, self.variants, journal, progress)
+        elif run.spec.decide:
+            for portion in portions(run, self.variants, journal.blocks):
+                progress.expect((variant.id for variant in portion.variants), journal.blocks)
+                replace(self, portion=portion)._score_all(journal, progress, executor, failed)
+        else:
+            self._score_all(journal, progress, executor, failed)
 
     def _score_all(
         self, journal: Journal, progress: BlockProgress, executor: "Executor | None", failed: set[str]
@@ -215,8 +241,18 @@ class Sweep:
         if executor:
             executor.run(self, journal, progress)
         else:
-            upto = Portion((), self.batches).alive
-            score_missing(self.scorer, self.variants, journal, progress, upto, failed)
+            alive = Portion((), self.batches).alive
+            score_missing(self.scorer, self.variants, journal, progress, alive, failed)
+
+    def _controls(self, table: Analysis, options: RunOptions) -> list[Variant]:
+        """The zero controls that are asked for, or cost little beside the sweep. They take all samples, which is
+        much where verdicts are known early."""
+        asked = options.zero_control
+        if asked is False or options.top is not None or (self.spec.decide and not asked):
+            return []
+        last = controls(self.plan, table.result.rows)
+        is_wanted = last and (asked or are_cheap(self.scorer, last, self.variants))
+        return last if is_wanted else []
 
     def _baseline(self, missing: Collection[int]) -> Generator[Block]:
         """The recipient's blocks on these batches, by full passes. Raises `TaskError` where it has no score."""
@@ -370,7 +406,7 @@ def prepare_external(
         raise UsageError("a scorer without a model walks its samples in an order of its own", remedy=remedy)
     recipient = sides.recipient
     donors, renamings = named_alike(sides.donors, recipient, recipient, "the recipient", spec.task)
-    scorer = make_scorer(donors, recipient)
+    scorer = make_scorer((*donors, neutral(recipient)), recipient)
     plan = make_plan(donors, recipient, spec.selection, spec.by, mode=spec.mode, alphas=spec.alphas)
     plan, now = plan.without_effect(scorer.unread()), conditions(scorer, donors, recipient)
     folder = RunFolder(Path("runs") / key_of(now)[:12] if run is None else run)

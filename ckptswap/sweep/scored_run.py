@@ -158,6 +158,10 @@ class ScoredRun:
         """Whether a variant has a score, if only on some samples."""
         return self.scores.done(variant) > 0 and self.scores.failed(variant) is None
 
+    def is_whole(self, variant: str) -> bool:
+        """Whether a variant has a score on every sample."""
+        return self.is_there(variant) and self.scores.done(variant) == self.scores.samples
+
     def is_scored(self, cell: Cell) -> bool:
         """Whether a row has a drop that was measured, if only on some samples."""
         return cell.status == "measured" and self.is_there(cell.variant)

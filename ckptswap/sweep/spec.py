@@ -248,6 +248,13 @@ class RunOptions(Judging):
     epsilon: float | None = option(
         None, "With --top: drops so near are tied. [default: the tolerance]", metavar="DROP", defaults="file"
     )
+    zero_control: bool | None = option(
+        None,
+        "Score what is reusable once more as zeros (norms: as identity): is it unused? [default: where that takes "
+        "less than a tenth of the work]",
+        negated=True,
+        defaults="file",
+    )
     budget: float | None = option(
         None, "Stop after so long, such as 90s, 5m or 2h.", metavar="TIME", parse=seconds_of, defaults="file"
     )
@@ -275,6 +282,8 @@ class RunOptions(Judging):
             raise UsageError(f"--budget is {self.budget:g} seconds", remedy="write for example 90s, 5m or 2h")
         if self.top is None and (self.confidence is not None or self.epsilon is not None):
             raise UsageError("--confidence and --epsilon are for a race", remedy="give --top N with them")
+        if self.top is not None and self.zero_control:
+            raise UsageError("--zero-control is for reusable rows, --top for the worst", remedy="give one of them")
         if self.top is not None:
             self.race_rules(0.0)  # raises for rules that make no sense
 
