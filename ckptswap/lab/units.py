@@ -27,7 +27,7 @@ from ckptswap.sweep.run_folder.plain import SPECS, read_plain, refuse_odd
 from ckptswap.sweep.run_folder.sealed import plain_json
 from ckptswap.sweep.runner import sweep
 from ckptswap.sweep.scored_run import is_complete
-from ckptswap.sweep.spec import RunOptions, ScreenName, SweepSpec
+from ckptswap.sweep.spec import RunOptions, SweepSpec
 from ckptswap.sweep.stopping import Stop
 from ckptswap.task import load_task
 
@@ -109,10 +109,10 @@ class UnitWork:
                 task = self.experiment.task(back=stage.is_back)
                 calibration = self.experiment.calibration() if stage.is_recalibrated else None
                 how: dict[str, Any] = {"by": stage.by, "mode": stage.mode, "calibration": calibration}
+                how |= {"screen": "gradient" if stage.is_screened else None}
                 donors = (donor.path, *stage.donors)
                 spec = SweepSpec(donors, recipient.path, task, stage.selection, **how)
-                guess: ScreenName | None = "gradient" if stage.is_screened else None
-                options = RunOptions(run=str(run), screen=guess, samples=False, zero_control=False)
+                options = RunOptions(run=str(run), samples=False, zero_control=False)
 
                 def tell(done: int, total: int) -> None:
                     self._is_at(seconds * done / total, f"{init} {stage.name}")

@@ -43,11 +43,18 @@ FIELDS = tuple(column.field for column in COLUMNS if column.is_in("json"))
 
 
 def plan_json(
-    plan: "Plan", folder: str, samples: int, cost: "Cost", donors: int = 1, outlook: "Outlook | None" = None
+    plan: "Plan",
+    folder: str,
+    samples: int,
+    cost: "Cost",
+    donors: int = 1,
+    screen: Mapping[str, Any] | None = None,
+    outlook: "Outlook | None" = None,
 ) -> dict[str, Any]:
     """The plan as pure data: `variants` are scored, beside baseline and donors, each on `samples`; `share` is the
     part of all full forward passes' FLOPs that is really computed, `seconds` an estimate from one timed batch.
-    `outlook`: of a sweep that decides on its way, which shares of the variants' scores that may need."""
+    `screen` says by what the ranking is guessed, and for which share of that work; `outlook`, of a sweep that
+    decides on its way, which shares of the variants' scores it may need."""
     plain = [name for name in FIELDS if name != "tensors"]
     rows = [
         {name: getattr(cell, name) for name in plain}
@@ -64,6 +71,7 @@ def plan_json(
         "passes": (len(plan.variants()) + 1 + donors) * samples,
         **{name: getattr(cost, name) for name in ("engine", "share", "seconds")},
         "peak_bytes": cost.peak,
+        **({"screen": screen} if screen else {}),
         **({"decide": to_json(outlook)} if outlook else {}),
         "rows": rows,
     }
@@ -84,12 +92,13 @@ def plan_table(data: Mapping[str, Any], style: Style) -> str:
     else:
         memory = f"at most {size(data['peak_bytes'])} of intermediate values"
         effort = f"by replay: {data['share']:.1%} of the work of full forward passes, {effort}; {memory}"
-    told = (cost, effort, *_outlook(data), f"run: {safe(data['run'])}")
-    lines = [line for text in told for line in paragraph(text, style)]
+    texts = [cost, effort, *_screen_words(data), *_outlook(data), f"run: {safe(data['run'])}"]
+    lines = [line for text in texts for line in paragraph(text, style)]
     return render([*table(COLUMNS, data["rows"], style), Text(), *lines], style)
 
 
 def _outlook(data: Mapping[str, Any]) -> Iterator[str]:
+    """What deciding on the way leaves of the work."""
     decide = data.get("decide")
     if decide is None:
         return
@@ -99,6 +108,20 @@ def _outlook(data: Mapping[str, Any]) -> Iterator[str]:
         told = f"probably {probable:.0%} of that, {duration(probable * seconds)}, if rows are as in other sweeps"
     looks = ", ".join(map(str, decide["looks"]))
     yield f"verdicts after {looks} groups: {told}; at least {decide['least_share']:.0%}, at most all of it"
+
+
+def _screen_words(data: Mapping[str, Any]) -> Iterator[str]:
+    """What a screen takes of the work."""
+    screen = data.get("screen")
+    if not screen:
+        return
+    share = f"{screen['share']:.1%} of the work"
+    if screen["samples"] is None:
+        yield (
+            f"screen by {screen['by']}: about {share} beside it" if screen["share"] else "screen by rmse: no work"
+        )
+    else:
+        yield f"screen by {screen['by']}: every variant on {plural(screen['samples'], 'sample')} first, {share}"
 
 
 plan_csv, plan_md = partial(columns_csv, COLUMNS), partial(columns_md, COLUMNS)

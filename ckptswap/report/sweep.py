@@ -94,6 +94,7 @@ def sweep_columns(
         Column("±", partial(_plus_minus, places=drop), spare=2, forms="narrow"),
         field("zero_drop", signed, "as zeros", right=True, forms=f"{_PROGRAMS} {'md wide page' if tried else ''}"),
         field("samples", count, right=True, forms=f"{_PROGRAMS} {_PEOPLE if some else ''}"),
+        *([Column(field="guess", forms=_PROGRAMS)] if result.screen else []),
         Column(field="status", forms=_PROGRAMS),
         Column("", partial(_bar, scale=largest_drop(result.rows), style=style), spare=1, forms="narrow wide"),
         Column("verdict", _verdict, field="verdict"),
@@ -202,6 +203,8 @@ def sweep_json(result: SweepResult) -> dict[str, Any]:
     asked |= {name: getattr(result, name) for name, value in usual.items() if getattr(result, name) != value}
     if is_recalibrated(result):
         asked["recalibrated_baseline"] = result.recalibrated_baseline
+    if result.screen:
+        asked["screen"] = asdict(result.screen)
     if result.others:
         own = OtherMetric(result.metric, result.direction, result.baseline, result.donor_score)
         asked["metrics"] = [asdict(metric) for metric in (own, *result.others)]

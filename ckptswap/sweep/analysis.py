@@ -31,6 +31,7 @@ from ckptswap.sweep.result import (
 from ckptswap.sweep.run_folder.blocks import DONOR, donor_id
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.scored_run import ScoredRun
+from ckptswap.sweep.screened import screen_notes, screened
 from ckptswap.sweep.spec import Judging
 from ckptswap.sweep.warnings import notes, unproven
 from ckptswap.sweep.zero_control import controlled
@@ -124,8 +125,9 @@ def analysed(run: ScoredRun) -> Analysis:
         for index, at in enumerate(order)
         if rows[at].drop is not None
     }
-    remarks = [why, *notes(run, cells, drops, limit), *others.faults]
-    result = replace(_result(run, ranked, limit, remarks), others=others.metrics)
+    guessed = screened(run, ranked)
+    remarks = [why, *notes(run, cells, drops, limit), *others.faults, *screen_notes(run, guessed)]
+    result = replace(_result(run, ranked, limit, remarks), others=others.metrics, screen=guessed)
     return Analysis(result, sample, columns)
 
 
@@ -281,7 +283,8 @@ def _row(cell: Cell, run: ScoredRun, drops: Mapping[str, RowIntervals], toleranc
     row = Row(cell.layer, cell.kind, cell.names, cell.numel, cell.status, **told)
     if cell.status == "mismatch":
         return row
-    row = replace(row, rmse=cell.rmse, rel_l2=cell.rel_l2, non_finite=cell.non_finite)
+    known: dict[str, Any] = {"rmse": cell.rmse, "rel_l2": cell.rel_l2, "non_finite": cell.non_finite}
+    row = replace(row, **known, guess=run.guess.get(cell.variant))
     if cell.status in FREE:
         return replace(row, score=run.value(BASELINE), drop=0.0, verdict="reusable")
     if cell.variant not in drops:

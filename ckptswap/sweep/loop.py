@@ -18,6 +18,9 @@ from ckptswap.sweep.run_folder.journal import Journal
 from ckptswap.sweep.run_folder.plan_file import RunPlan
 from ckptswap.sweep.scored_run import ScoredRun
 
+FIRST_TURN, GROWTH = 10, 3
+"""How many variants come first, in the order of a screen, and how many times as many at each next turn."""
+
 Told = Callable[[Block], None]
 Alive = Callable[[int, Sequence[Variant]], Collection[Variant]]
 """Which of the variants are worth scoring on batch `number`, asked when all before it is in the journal."""
@@ -52,6 +55,25 @@ def score_missing(
             journal.distrust()
             failed.clear()
             scorer.distrust(str(error))
+
+
+def score_in_turn(run: RunPlan, scorer: Scorer, variants: Sequence[Variant], journal: Journal, told: Told) -> None:
+    """Score what the journal lacks. Where the run's screen is its order, the samples by which it screens come
+    first, then the variants that it calls worst, and more and more of the others: whoever stops the work finds the
+    worst ones finished. Each turn takes a base pass a batch."""
+    failed: set[str] = set()
+    if run.screen and run.screen.is_order:
+        first = run.screen_batches
+        score_missing(
+            scorer, variants, journal, told, lambda number, every: every if number < first else (), failed
+        )
+        guess = ScoredRun.of(run, journal.blocks).guess
+        worst = sorted(variants, key=lambda variant: -guess.get(variant.id, -math.inf))
+        count = FIRST_TURN
+        while count < len(worst):
+            score_missing(scorer, worst[:count], journal, told, failed=failed)
+            count *= GROWTH
+    score_missing(scorer, variants, journal, told, failed=failed)
 
 
 class _Missing:

@@ -38,8 +38,9 @@ class Cell:
 
     `by` is the split it belongs to, `layer` and `kind` are those of a tensor's first name in the model's order;
     `layer` is None for a whole block, and `block` the first of a run of blocks that ends with `last_block`.
-    `rmse` and `rel_l2` (relative to the recipient) are None over nothing, and where something to take is NaN or
-    infinite: `non_finite` then counts these in words. `reason` says so, or why a `mismatch` cannot be swapped.
+    `rmse` and `rel_l2` (relative to the recipient) are None over nothing, of quantised weights, and where some of
+    what is taken is NaN or infinite: `non_finite` then counts these. `reason` says so, or why a `mismatch` cannot
+    be swapped.
     `is_neutral`: the recipient holds nothing there that a zero control would take away.
     """
 
@@ -301,6 +302,8 @@ def _cell(
     for equal, distance in (pair for pair in known if not isinstance(pair, str)):
         total.add(distance)
         is_same &= equal
+    if not is_same and not recipient.ties.parts.isdisjoint(once):
+        return replace(here, reason="no distance: a quantised weight")
     counts = {"recipient": (total.nan_a, total.inf_a), "donor": (total.nan_b, total.inf_b)}
     if not is_same and (counted := non_finite_words(counts)):
         return replace(here, non_finite=counted, reason=f"no distance: {counted}")

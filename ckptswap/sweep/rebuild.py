@@ -15,7 +15,7 @@ from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import Variant
 from ckptswap.sweep.donors import open_donor
-from ckptswap.sweep.loop import Portion, score_missing
+from ckptswap.sweep.loop import Portion, score_in_turn, score_missing
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import key_of
 from ckptswap.sweep.sides import as_in_model, conditions
@@ -86,4 +86,7 @@ def score_shard(folder: str, common: Mapping[str, Any], shard: Any, writer: str,
 
     with rebuilt(source, run) as scorer, run.open_journal(source.key, writer) as journal:
         stop.check("nothing is done yet")
-        score_missing(scorer, part.variants, journal, told, part.alive)
+        if source.spec.screen is None or source.spec.decide:
+            score_missing(scorer, part.variants, journal, told, part.alive)
+        else:  # in whose order, the plan tells: it changes no score
+            score_in_turn(run.read_plan(), scorer, part.variants, journal, told)

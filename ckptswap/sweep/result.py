@@ -128,7 +128,7 @@ class Row:
     95 % interval, `sim_*` the simultaneous one, `p_*` the row's own p-values. `rel_l2` is relative to the
     recipient; there is no distance where values are `non_finite`, which says how many. `is_unproven`: too few
     groups moved to tell that it is reusable. `unseen`: of a reusable row, the share of all groups that may break
-    nevertheless.
+    nevertheless. `guess` is the screen's, where there was one.
     """
 
     layer: str | None
@@ -159,6 +159,7 @@ class Row:
     block: str | None = None
     last_block: str | None = None
     by: tuple[str, ...] = ()
+    guess: float | None = None
     zero_drop: float | None = None
     others: tuple[MetricScore, ...] = ()
     unseen: float | None = None
@@ -208,6 +209,25 @@ def widest(rows: Iterable[Row]) -> list[Row]:
 
 
 @dataclass(frozen=True)
+class Screened:
+    """How well a screen told the drops beforehand, over the measured `variants` of which it guessed.
+
+    `samples`: how many it scored (None: none). `spearman`: rank correlation. `auc`: how often a `sensitive` one
+    was guessed worse than one that is decided otherwise; `sensitive` and `decided` count both sorts. `top`: by how
+    many (5, 10) the share of so many worst ones that were guessed among as many. None where nothing can be told.
+    """
+
+    by: str
+    samples: int | None
+    variants: int
+    spearman: float | None
+    auc: float | None
+    sensitive: int
+    decided: int
+    top: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
 class Finding:
     """A claim, the rule by which it was judged, the numbers, and what came out."""
 
@@ -244,6 +264,7 @@ class SweepResult:
     failed: int = 0
     layers: tuple[str, ...] = ()
     trivial: float | None = None
+    screen: Screened | None = None
     others: tuple[OtherMetric, ...] = ()
     groups: int | None = None
     error: ErrorRate = "fwer"

@@ -24,7 +24,15 @@ from ckptswap.scoring.variant import BASELINE, RECIPIENT, Variant
 from ckptswap.sweep.analysis import Analysis, analysed
 from ckptswap.sweep.decide import Outlook, outlook
 from ckptswap.sweep.layers import layer_order
-from ckptswap.sweep.loop import Portion, portions, refuse_decision, refuse_race, run_race, score_missing
+from ckptswap.sweep.loop import (
+    Portion,
+    portions,
+    refuse_decision,
+    refuse_race,
+    run_race,
+    score_in_turn,
+    score_missing,
+)
 from ckptswap.sweep.plan import UNREAD, Plan, make_plan
 from ckptswap.sweep.progress import BlockProgress, Leaderboard, Listeners, OutOfTime
 from ckptswap.sweep.race import Race
@@ -37,7 +45,7 @@ from ckptswap.sweep.run_folder.plan_file import Guess, Made, RunMetric, RunPlan,
 from ckptswap.sweep.scored_run import ScoredRun
 from ckptswap.sweep.screen import screen
 from ckptswap.sweep.sides import Sides, as_in_model, conditions, misfit_of, named_alike, open_sides
-from ckptswap.sweep.spec import RunOptions, SourceFile, SweepSource, SweepSpec
+from ckptswap.sweep.spec import RunOptions, SourceFile, SweepSource, SweepSpec, samples_of
 from ckptswap.sweep.worst_samples import worst_samples
 from ckptswap.sweep.zero_control import are_cheap, controls
 from ckptswap.task import Task, TaskSpec, load_task
@@ -178,7 +186,7 @@ class Sweep:
                     progress.deadline = None if options.budget is None else time.monotonic() + options.budget
                     table = self._score(run, journal, progress, executor, options)
                     scored = ScoredRun.of(run, journal.blocks)
-        except TaskError:
+        except (TaskError, UsageError):
             if made:
                 self.folder.remove(made)
             raise
@@ -224,25 +232,26 @@ class Sweep:
     def _compute(
         self, run: RunPlan, journal: Journal, progress: BlockProgress, executor: "Executor | None"
     ) -> None:
-        failed: set[str] = set()
         if run.race:
             run_race(run, self.scorer, self.variants, journal, progress)
         elif run.spec.decide:
-            for portion in portions(run, self.variants, journal.blocks):
-                progress.expect((variant.id for variant in portion.variants), journal.blocks)
-                replace(self, portion=portion)._score_all(journal, progress, executor, failed)
-        else:
-            self._score_all(journal, progress, executor, failed)
-
-    def _score_all(
-        self, journal: Journal, progress: BlockProgress, executor: "Executor | None", failed: set[str]
-    ) -> None:
-        """Score the variants on the batches, but for what has `failed`."""
-        if executor:
+            self._decide(run, journal, progress, executor)
+        elif executor:
             executor.run(self, journal, progress)
         else:
-            alive = Portion((), self.batches).alive
-            score_missing(self.scorer, self.variants, journal, progress, alive, failed)
+            score_in_turn(run, self.scorer, self.variants, journal, progress)
+
+    def _decide(
+        self, run: RunPlan, journal: Journal, progress: BlockProgress, executor: "Executor | None"
+    ) -> None:
+        """Score from look to look, until all verdicts are known."""
+        failed: set[str] = set()
+        for portion in portions(run, self.variants, journal.blocks):
+            progress.expect((variant.id for variant in portion.variants), journal.blocks)
+            if executor:
+                executor.run(replace(self, portion=portion), journal, progress)
+            else:
+                score_missing(self.scorer, portion.variants, journal, progress, portion.alive, failed)
 
     def _controls(self, table: Analysis, options: RunOptions) -> list[Variant]:
         """The zero controls that are asked for, or cost little beside the sweep. They take all samples, which is
@@ -299,10 +308,18 @@ class Sweep:
         is_begun = self.folder.is_begun and not options.fresh
         begun = is_begun and self.folder.read_plan().made.begun
         made = Made(options.command, __version__, begun or datetime.now(UTC).isoformat(timespec="seconds"))
-        if options.screen is None:
-            return replace(plan, made=made)
-        guess = screen(options.screen, self.plan, self.runs_model, self.variants)
-        return replace(plan, made=made, screen=Guess(options.screen, guess))
+        return replace(plan, made=made, screen=self._guess(is_order=options.budget is not None))
+
+    def _guess(self, *, is_order: bool) -> Guess | None:
+        """What the screen that is asked for says before anything is scored."""
+        by, values = self.spec.screen, dict[str, float]()
+        if by is None:
+            return None
+        if by == "rmse":
+            values = {cell.variant: cell.rmse for cell in self.plan.cells if cell.rmse is not None}
+        elif not samples_of(by):
+            values = screen(by, self.runs_model, self.variants)
+        return Guess(by, values, is_order)
 
     def _with_race(self, run: RunPlan, options: RunOptions, blocks: Blocks) -> RunPlan:
         """The plan with what the baseline's scores decide: warnings, and how near drops count as tied."""
@@ -404,6 +421,9 @@ def prepare_external(
     if spec.decide:
         remedy = "leave --decide out"
         raise UsageError("a scorer without a model walks its samples in an order of its own", remedy=remedy)
+    if samples_of(spec.screen):
+        fault = f"--screen {spec.screen} begins with some samples, and a scorer without a model takes all at once"
+        raise UsageError(fault, remedy="use --screen rmse, or none")
     recipient = sides.recipient
     donors, renamings = named_alike(sides.donors, recipient, recipient, "the recipient", spec.task)
     scorer = make_scorer((*donors, neutral(recipient)), recipient)

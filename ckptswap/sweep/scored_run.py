@@ -1,6 +1,7 @@
 """A run's scores as one metric sees them: what a table is made of, without torch, model or data."""
 
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -73,6 +74,11 @@ class ScoredRun:
         except (RunError, MetricError) as error:
             raise type(error)(f"{folder} has {error.message}", remedy=error.remedy) from None
 
+    def only(self, there: np.ndarray) -> "ScoredRun":
+        """The same run of these samples (N,) alone, by the tolerance of all."""
+        judging = replace(self.judging, tolerance=self.tolerance()[0])
+        return replace(self, scores=self.scores.only(there), judging=judging)
+
     @property
     def plan(self) -> Plan:
         return self.run.plan
@@ -100,6 +106,7 @@ class ScoredRun:
             return ()
         sign = 1.0 if self.metric.direction == "max" else -1.0
         ends, units = chunk_ends([len(places) for places in scores.walk]), np.asarray(self.run.units)[walk]
+        chosen = sum(map(len, scores.walk[: self.run.screen_batches]))
         baseline = self.statistics(BASELINE)[walk, 0]
         races = []
         for by in self.plan.by:
@@ -107,7 +114,7 @@ class ScoredRun:
             variants = tuple(variant for variant in dict.fromkeys(measured) if scores.failed(variant) is None)
             if variants:
                 drops = [sign * (baseline - self.statistics(variant)[walk, 0]) for variant in variants]
-                races.append(SplitRace(by, variants, standing(np.array(drops), ends, rules, units)))
+                races.append(SplitRace(by, variants, standing(np.array(drops), ends, rules, units, chosen)))
         return tuple(races)
 
     @cached_property
@@ -121,6 +128,22 @@ class ScoredRun:
         groups, baseline = np.asarray(self.run.units), self.statistics(BASELINE)
         walked = Walked(baseline, own, groups, scores.walk, self.reduce, self.metric.direction, self.bounds)
         return decisions(walked, self.tolerance()[0], bets=spec.confidence_sequence)
+
+    @cached_property
+    def guess(self) -> Mapping[str, float]:
+        """What the run's screen says of each variant, the larger the worse: of `sample:N` the drop on these."""
+        if not self.run.screen_batches:
+            return self.run.screen.values if self.run.screen else {}
+        places = np.concatenate(self.scores.walk[: self.run.screen_batches])
+
+        def score(variant: str) -> float:
+            statistics = self.statistics(variant)[places]
+            return math.nan if np.isnan(statistics).any() else totals.whole(statistics, self.reduce)
+
+        sign, baseline = (1.0 if self.metric.direction == "max" else -1.0), score(BASELINE)
+        there = (variant.id for variant in self.plan.variants() if self.is_there(variant.id))
+        drops = {variant: sign * (baseline - score(variant)) for variant in there}
+        return {variant: drop for variant, drop in drops.items() if math.isfinite(drop)}
 
     @property
     def others(self) -> list["ScoredRun"]:
