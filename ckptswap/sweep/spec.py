@@ -143,8 +143,8 @@ class SweepSpec:
     )
     mode: Mode = option(
         "only",
-        "What is taken: only this part, all-but it, all up to it (prefix) or from it on (suffix), or runs of W "
-        "blocks (window:W) or V to W of them (window:V:W). [default: only]",
+        "What is taken: only this part, all-but it, all up to it (prefix) or from it on (suffix), runs of W "
+        "blocks (window:W) or V to W of them (window:V:W), all sets of up to 8 parts (lattice). [default: only]",
         metavar="MODE",
         parse=mode_of,
         defaults="file",
@@ -194,7 +194,8 @@ class SweepSpec:
         refuse_odd_options(self)
         mode_of(self.mode)
         if not self.by:
-            object.__setattr__(self, "by", (("block",),) if window_sizes(self.mode) else (CELLS,))
+            usual = ("block",) if window_sizes(self.mode) else ("kind",) if self.mode == "lattice" else CELLS
+            object.__setattr__(self, "by", (usual,))
         _between(self.alphas)
         if self.memory is not None and self.memory < 1:
             raise UsageError(f"--memory is {self.memory}", remedy="write for example 2GB")
