@@ -46,9 +46,9 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
     if waiting:
         sentences.append(f"{waiting} of {len(run.plan.cells)} rows are not scored yet: the same command continues")
     known = run.decisions.judgements if run.decisions else {}
-    decided = {variant for variant, own in known.items() if own.verdict != "undecided"}
+    closed = {variant for variant, own in known.items() if not own.is_open}
     partly = sum(
-        run.is_scored(cell) and run.scores.done(cell.variant) < run.scores.samples and cell.variant not in decided
+        run.is_scored(cell) and run.scores.done(cell.variant) < run.scores.samples and cell.variant not in closed
         for cell in cells
     )
     if partly:
@@ -143,11 +143,14 @@ def _decision_notes(run: ScoredRun) -> Iterator[str]:
     now, metric = run.decisions, run.run.metrics[0].name
     if now is None or not now.judgements:
         return
-    settled = [own.groups for own in now.judgements.values() if own.verdict != "undecided"]
-    scored = sum(run.scores.done(variant) for variant in now.judgements)
-    after = f", after {min(settled)} to {max(settled)} of {now.looks[-1]} groups" if settled else ""
-    share = f"{scored / (len(now.judgements) * run.scores.samples):.0%} of all scores"
-    yield f"{len(settled)} of {len(now.judgements)} verdicts are known{after}, on {share}"
+    rows, groups = now.judgements.values(), now.looks[-1]
+    known = [own.groups for own in rows if own.verdict != "undecided"]
+    after = f", after {min(known)} to {max(known)} of {groups} groups" if known else ""
+    share = sum(map(run.scores.done, now.judgements)) / (len(rows) * run.scores.samples)
+    yield f"{len(known)} of {len(rows)} verdicts are known{after}, on {share:.0%} of all scores"
+    given_up = sum(own.is_given_up for own in rows)
+    if given_up:
+        yield f"{given_up} rows are left undecided: not even all {groups} groups would tell, by how they look"
     looks = ", ".join(map(str, now.looks))
     how = "bets on each group" if run.run.spec.confidence_sequence else f"t-tests at {looks} groups"
     yield (
