@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from collections.abc import Mapping
 
 from ckptswap.report.rows import is_partial, row_names
@@ -35,7 +36,7 @@ def answer(result: SweepResult, waiting: int = 0) -> tuple[str, ...]:
     verdicts = Counter(row.verdict for row in measured)
     second = (
         f"Of {plural(len(measured), 'measured row')}, {_are(verdicts['reusable'])} reusable within "
-        f"{number(result.tolerance)}, {_are(verdicts['sensitive'])} sensitive and "
+        f"{number(result.tolerance)}{_unseen(measured)}, {_are(verdicts['sensitive'])} sensitive and "
         f"{_are(verdicts['undecided'])} undecided"
     )
     worst = max(measured, key=lambda row: row.drop or 0.0)
@@ -50,6 +51,12 @@ def unscored(statuses: Mapping[Status, int], waiting: int = 0) -> str:
     """
     amounts = [(statuses.get(status, 0), words) for status, words in _FREE.items()] + [(waiting, "not scored yet")]
     return ", ".join(f"{_are(amount)} {words}" for amount, words in amounts if amount)
+
+
+def _unseen(measured: Sequence[Row]) -> str:
+    """What a mean that is within the tolerance does not exclude."""
+    share = max((row.unseen for row in measured if row.unseen is not None), default=None)
+    return f" (though up to {share:.1%} of all groups may break, unseen)" if share is not None else ""
 
 
 def worse_than_nothing(metric: str, score: float, trivial: float) -> str:

@@ -66,7 +66,7 @@ def sweep_whole(result: SweepResult, style: Style, top: int | None = None) -> st
 def sweep_table(result: SweepResult, style: Style, top: int | None = None) -> str:
     """Whole kinds, whole layers and cells, each worst drop first; below, what was not measured, and why.
 
-    `top` limits each section. The interval is the simultaneous one, by which verdicts are given; where there is
+    `top` limits each section. The interval is the simultaneous one, beside which verdicts may be sharper; where there is
     room (130 columns), the plain one stands beside it.
 
     >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, rmse=0.2, score=0.8, drop=0.1)
