@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import translate
+from glob import escape
 from itertools import zip_longest
 from math import comb
 from re import _constants as ops  # type: ignore[attr-defined]
@@ -59,6 +60,39 @@ def starred(pattern: str) -> Callable[[str], tuple[str, ...] | None]:
             matched.append(name[at + width : end])
             end = at
         return (name[first:end], *reversed(matched))
+
+    return fit
+
+
+def starred_path(pattern: str) -> Callable[[str], tuple[str, ...] | None]:
+    """Match a whole path, and give what each star stands for: `*` within a name, `**` any number of whole folders,
+    the first as many as it can; all else is literal. None where the path does not fit.
+
+    >>> starred_path("**/rgb/f*[1].png")("a/b/rgb/f2[1].png"), starred_path("**/*.png")("c.png")
+    (('a/b', '2'), ('', 'c'))
+    """
+    parts = [
+        None if part == "**" else starred("*".join(map(escape, part.split("*")))) for part in pattern.split("/")
+    ]
+
+    def fit(path: str) -> tuple[str, ...] | None:
+        names = path.split("/")
+        ends: list[set[int]] = [{len(names)}]  # from the right: how many names may be used up before each part
+        for part in reversed(parts):
+            before = ends[-1]
+            if part is None:
+                ends.append(set(range(max(before, default=-1) + 1)))
+            else:
+                ends.append({at for at, name in enumerate(names) if at + 1 in before and part(name) is not None})
+        if 0 not in ends[-1]:
+            return None
+        stars: list[str] = []
+        begin = 0
+        for part, before in zip(parts, reversed(ends[:-1]), strict=True):
+            end = max(before) if part is None else begin + 1
+            stars += ["/".join(names[begin:end])] if part is None else part(names[begin]) or ()
+            begin = end
+        return tuple(stars)
 
     return fit
 

@@ -1,7 +1,7 @@
 """The claims judged over seeds, per network and initialisation, and over networks. Pure functions of pairs.
 
-Rules: `docs/method.md`, 'The experiment over seeds and networks'. A seed is an observation; intervals are
-Student's t over seeds. Sources of the claims: arXiv:2008.03414 (1–5), arXiv:2008.03411 (6). Thresholds are ours.
+Rules: `docs/method.md`, 'The experiment over seeds and networks'. A seed is an observation; p-values and intervals
+are Student's t over seeds. Sources: arXiv:2008.03414 (claims 1–5), arXiv:2008.03411 (6). Thresholds are ours.
 """
 
 import math
@@ -11,12 +11,10 @@ from functools import partial
 
 from ckptswap.lab.findings import AFFINE, STATISTICS
 from ckptswap.lab.judging import (
-    Condition,
     Number,
-    State,
-    all_reusable,
-    beyond,
-    half,
+    Part,
+    all_below,
+    half_above,
     judged,
     mean,
     mean_of_known,
@@ -24,9 +22,9 @@ from ckptswap.lab.judging import (
 )
 from ckptswap.lab.pairs import ALL, Pair, by_network
 from ckptswap.lab.predictors import kind_correlation, threshold_gains
-from ckptswap.statistics.bootstrap import LEVEL
+from ckptswap.statistics import Tails
 from ckptswap.statistics.ranks import spearman
-from ckptswap.statistics.seeds import CORRELATION, seeds_interval
+from ckptswap.statistics.seeds import CORRELATION, seeds_above, seeds_interval
 from ckptswap.statistics.totals import UNBOUNDED, Bounds
 from ckptswap.sweep.result import Finding
 from ckptswap.sweep.scored_run import DEFAULT_TOLERANCE
@@ -40,7 +38,7 @@ VARIANTS = ("unet-sgd", "unet-frozen-bias")
 """Other ways of training a network that is there already: no networks of their own."""
 
 Values = Sequence[float | None]
-Part = Callable[[Sequence[Pair]], Condition]
+MakePart = Callable[[Sequence[Pair]], Part]
 
 
 class Claim:
@@ -51,7 +49,7 @@ class Claim:
         name: str,
         text: str,
         rule: str,
-        *parts: Part,
+        *parts: MakePart,
         speaks_of: Callable[[Sequence[Pair]], bool] = lambda pairs: True,
     ) -> None:
         self.judge = lambda pairs: judged(name, text, rule, [part(pairs) for part in parts])
@@ -89,62 +87,66 @@ def claims(pairs: Sequence[Pair]) -> list[Judged]:
     ]
 
 
-def above(name: str, values: Values, bound: float, level: float = LEVEL, bounds: Bounds = UNBOUNDED) -> Condition:
-    """Tell whether the values' mean lies above a bound: wholly above upholds, wholly at or below refutes.
+def above(name: str, values: Values, bound: float, bounds: Bounds = UNBOUNDED) -> Part:
+    """A part about the values' mean: it lies above a bound.
 
-    >>> above("gap", [0.2, 0.3, 0.2, 0.3, 0.2], 0.0).state, above("gap", [0.2, 0.3], 0.0).state
-    ('upheld', 'open')
+    >>> above("gap", [0.2, 0.3, 0.2, 0.3, 0.2], 0.0).p_for, above("gap", [0.2, 0.3], 0.0).p_for
+    (0.0003..., None)
     """
-    return _placed(name, values, level, bounds, lambda low, high: beyond(low, high, bound))
+    return _placed(name, values, bound, bounds)
 
 
-def below(name: str, values: Values, bound: float, level: float = LEVEL, bounds: Bounds = UNBOUNDED) -> Condition:
-    """Tell whether the values' mean lies below a bound: wholly below upholds, wholly at or above refutes."""
-    return _placed(name, values, level, bounds, lambda low, high: beyond(-high, -low, -bound))
+def below(name: str, values: Values, bound: float, bounds: Bounds = UNBOUNDED) -> Part:
+    """A part about the values' mean: it lies below a bound."""
+    return _placed(name, values, bound, bounds, sign=-1.0)
 
 
-def _placed(
-    name: str, values: Values, level: float, bounds: Bounds, judge: Callable[[float, float], tuple[State, str]]
-) -> Condition:
+def _placed(name: str, values: Values, bound: float, bounds: Bounds, sign: float = 1.0) -> Part:
     known = [value for value in values if value is not None]
-    interval = seeds_interval(known, level, bounds) if known else None
+    interval = seeds_interval(known, bounds=bounds) if known else None
     ends = (interval.estimate, interval.low, interval.high) if interval else (None, None, None)
     numbers: dict[str, Number] = dict(zip((name, f"{name}.low", f"{name}.high"), ends, strict=True))
     numbers[f"{name}.n"] = len(known)
-    if interval is None or interval.low is None or interval.high is None or len(known) < LEAST:
-        return Condition("open", numbers, f"{name} has {len(known)} values, and a claim takes {LEAST}")
-    return Condition(judge(interval.low, interval.high)[0], numbers)
+    if len(known) < LEAST:
+        return Part(name, numbers, why=f"{name} has {len(known)} values, and a claim takes {LEAST}")
+    p_for = seeds_above([sign * value for value in known], sign * bound)
+    return Part(name, numbers, p_for, (1 - p_for,))
 
 
 def _per_pair(
-    judge: Callable[..., Condition],
+    judge: Callable[..., Part],
     name: str,
     value: Callable[[Pair], float | None],
     bound: float = 0.0,
     bounds: Bounds = UNBOUNDED,
-) -> Part:
+) -> MakePart:
     """A part about a number that each pair has."""
     return lambda pairs: judge(name, [value(pair) for pair in pairs], bound, bounds=bounds)
 
 
-def _whole(kind: str) -> Part:
+def _whole(kind: str) -> MakePart:
     return _per_pair(below, kind, _share(kind), TOLERANCE)
 
 
-def _cells(judge: Callable[[str, dict[str, int], str], Condition], *kinds: str) -> Part:
-    """A part about how many cells lie below the tolerance, and above it, by intervals that hold all at once."""
+def _cells(judge: Callable[[str, Sequence[Tails], str], Part], *kinds: str) -> MakePart:
+    """A part about how the cells of some kinds lie to the tolerance, each by itself."""
 
-    def part(pairs: Sequence[Pair]) -> Condition:
+    def part(pairs: Sequence[Pair]) -> Part:
         cells: dict[tuple[str, str], list[float]] = {}
         for cell in (cell for pair in pairs for cell in pair.cells if cell.kind in kinds):
             cells.setdefault((cell.layer, cell.kind), []).append(cell.share)
-        level = 1 - (1 - LEVEL) / max(len(cells), 1)  # Bonferroni
-        states = [below("cell", shares, TOLERANCE, level).state for shares in cells.values()]
-        counts = {"cells": len(cells), "reusable": states.count("upheld"), "sensitive": states.count("refuted")}
         name, are_few = f"cells of {' and '.join(kinds)}", min(map(len, cells.values()), default=0) < LEAST
-        return judge(name, counts, f"{name}: not every cell has {LEAST} seeds" if are_few else "")
+        tails = [_tails(shares) for shares in cells.values()]
+        return judge(name, tails, f"{name}: not every cell has {LEAST} seeds" if are_few else "")
 
     return part
+
+
+def _tails(shares: Sequence[float]) -> Tails:
+    if len(shares) < LEAST:
+        return Tails()
+    p_below = seeds_above([-share for share in shares], -TOLERANCE)
+    return Tails(p_below, 1 - p_below)
 
 
 def _share(kind: str) -> Callable[[Pair], float | None]:
@@ -240,19 +242,18 @@ CLAIMS = (
     Claim(
         "bn-affine-reusable",
         "The weight and bias of batch norm can be reused.",
-        f"bn.weight, bn.bias, and both together: below {TOLERANCE}; all of their cells: below {TOLERANCE} "
-        "(Bonferroni), not supported when one is above",
+        f"bn.weight, bn.bias, both together, and every one of their cells: below {TOLERANCE}",
         *map(_whole, AFFINE),
         _per_pair(below, "both together", lambda pair: pair.groups.get("affine"), TOLERANCE),
-        _cells(all_reusable, *AFFINE),
+        _cells(all_below, *AFFINE),
     ),
     Claim(
         "conv-weight-very-sensitive",
         "The network is very sensitive to convolution weights.",
-        f"conv.weight: above {VERY:g}; at least half of its cells above {TOLERANCE}, not supported when more than "
-        "half are below (Bonferroni)",
+        f"conv.weight: above {VERY:g}; at least half of its cells: above {TOLERANCE}, not supported when more "
+        "than half are below",
         _per_pair(above, "conv.weight", _share("conv.weight"), VERY),
-        _cells(half, "conv.weight"),
+        _cells(half_above, "conv.weight"),
     ),
     Claim(
         "conv-weight-early-layers-matter-more",
@@ -269,10 +270,9 @@ CLAIMS = (
     Claim(
         "conv-bias-reusable",
         "Convolution biases are not sensitive and can be reused directly.",
-        f"conv.bias: below {TOLERANCE}; all of its cells: below {TOLERANCE} (Bonferroni), not supported when one "
-        "is above",
+        f"conv.bias, and every one of its cells: below {TOLERANCE}",
         _whole("conv.bias"),
-        _cells(all_reusable, "conv.bias"),
+        _cells(all_below, "conv.bias"),
     ),
     Claim(
         "conv-bias-harm-lies-before-norm",

@@ -1,20 +1,22 @@
 """The four claims of arXiv:2008.03414, judged from a sweep's rows by the rules of `docs/method.md`. No torch.
 Every threshold is ours: the paper's abstract sets none."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ckptswap.errors import listing
-from ckptswap.lab.judging import Condition, Number, State, all_reusable, beyond, half, judged
+from ckptswap.lab.judging import Number, Part, all_below, half_above, judged
+from ckptswap.statistics import Tails
 from ckptswap.sweep.analysis import Analysis
-from ckptswap.sweep.result import Finding, Row, SweepResult, Verdict
+from ckptswap.sweep.result import Finding, Row, SweepResult
 
 VERY = 10  # times the tolerance, for 'very sensitive'
 STATISTICS, AFFINE = ("bn.running_mean", "bn.running_var"), ("bn.weight", "bn.bias")
 _REUSABLE = (
-    "{}, as whole kinds and in every cell: supported when all are reusable at the tolerance, not supported when "
-    "any is sensitive (simultaneous intervals)"
+    "{} reusable as whole kinds and in every cell, each at its own 5 %: supported; any of them sensitive, at 5 % "
+    "for all together (Holm): not supported"
 )
+NO_P_VALUE = "there is no p-value (it takes at least 8 groups, and bounds where next to nothing moves)"
 _NOT_SWAPPED = ("identical", "no-effect")
 
 
@@ -44,8 +46,8 @@ def findings(analysis: Analysis) -> tuple[Finding, ...]:
             "bn-statistics-matter-more",
             "In batch norm, running mean and variance matter more than weight and bias.",
             "mean drop of bn.running_mean and bn.running_var minus mean drop of bn.weight and bn.bias, over whole "
-            "kinds and over cells: supported when both 95 % intervals lie above 0, not supported when either lies "
-            "at or below 0",
+            "kinds and over cells: both above 0, each at its own 5 %: supported; either at or below 0, at 5 % for "
+            "both together (Holm): not supported",
             [_contrast(analysis, "whole_kinds", whole=True), _contrast(analysis, "cells", whole=False)],
         ),
         judged(
@@ -57,10 +59,10 @@ def findings(analysis: Analysis) -> tuple[Finding, ...]:
         judged(
             "conv-weight-very-sensitive",
             "The network is very sensitive to convolution weights.",
-            f"the simultaneous interval of the whole kind conv.weight lies above {VERY} × tolerance, and at least "
-            f"half of its cells are sensitive: supported; that interval at or below {VERY} × tolerance, or more "
-            "than half of the cells reusable: not supported (10 and half are ours)",
-            _very_sensitive(result, "conv.weight"),
+            f"the whole kind conv.weight drops by more than {VERY} × tolerance, and at least half of its "
+            "cells are sensitive (partial conjunction), each at its own 5 %: supported; by no more than that, or "
+            "more than half of the cells reusable, at 5 % for both (Holm): not supported (10 and half are ours)",
+            _very_sensitive(analysis, "conv.weight"),
         ),
         judged(
             "conv-bias-reusable",
@@ -71,18 +73,26 @@ def findings(analysis: Analysis) -> tuple[Finding, ...]:
     )
 
 
-def _contrast(analysis: Analysis, name: str, *, whole: bool) -> Condition:
+def _contrast(analysis: Analysis, name: str, *, whole: bool) -> Part:
     """Mean drop of the statistics minus mean drop of the affine parameters, against 0."""
     rows = {kind: _rows(analysis.result, kind, whole=whole) for kind in STATISTICS + AFFINE}
     drops = {f"{name}.{kind}": _mean([row.drop for row in of_kind.values()]) for kind, of_kind in rows.items()}
     why = _untested(rows, whole=whole)
     why = why or _without_drop([row for of_kind in rows.values() for row in of_kind.values()])
     if why:
-        return Condition("open", drops, why)
-    interval = analysis.contrast(_weights(rows))
+        return Part(name, drops, why=why)
+    weights = _weights(rows)
+    interval = analysis.contrast(weights)
     bounds = {f"{name}.contrast": interval.estimate, f"{name}.low": interval.low, f"{name}.high": interval.high}
-    state, why = beyond(interval.low, interval.high, 0.0)
-    return Condition(state, {**drops, **bounds}, why)
+    below, above = analysis.tails(weights)
+    return _part(name, {**drops, **bounds}, above, below)
+
+
+def _part(name: str, numbers: Mapping[str, Number], p_for: float | None, p_against: float | None) -> Part:
+    """A part about one number."""
+    if p_for is None or p_against is None:
+        return Part(name, numbers, why=NO_P_VALUE)
+    return Part(name, numbers, p_for, (p_against,))
 
 
 def _weights(rows: Mapping[str, Mapping[int, Row]]) -> dict[int, float]:
@@ -95,32 +105,46 @@ def _weights(rows: Mapping[str, Mapping[int, Row]]) -> dict[int, float]:
     return weights
 
 
-def _reusable(result: SweepResult, kind: str) -> list[Condition]:
-    """Two parts: the whole kind, and its cells."""
+def _reusable(result: SweepResult, kind: str) -> list[Part]:
+    """The whole kind, and every cell of it."""
     row, numbers, why = _whole(result, kind)
-    states: Mapping[Verdict | None, State] = {"reusable": "upheld", "sensitive": "refuted"}
-    state: State = "open"
+    whole = Part(kind, numbers, why=why)
     if row is not None and not why:
-        state, why = states.get(row.verdict, "open"), beyond(row.sim_low, row.sim_high, 0.0)[1]
-    return [Condition(state, numbers, why), all_reusable(kind, *_counts(result, kind))]
+        whole = _part(kind, numbers, row.p_reusable, row.p_sensitive)
+    return [whole, _cells(all_below, result, kind)]
 
 
-def _very_sensitive(result: SweepResult, kind: str) -> list[Condition]:
-    """Two parts: the whole kind, and half of its cells."""
-    bound = VERY * result.tolerance
-    row, numbers, why = _whole(result, kind)
-    state: State = "open"
+def _very_sensitive(analysis: Analysis, kind: str) -> list[Part]:
+    """The whole kind, and half of its cells."""
+    bound = VERY * analysis.result.tolerance
+    row, numbers, why = _whole(analysis.result, kind)
+    numbers = {**numbers, "bound": bound}
+    whole = Part(kind, numbers, why=why)
     if row is not None and not why:
-        state, why = beyond(row.sim_low, row.sim_high, bound)
-    return [Condition(state, {**numbers, "bound": bound}, why), half(kind, *_counts(result, kind))]
+        below, above = analysis.tails({analysis.result.rows.index(row): 1.0}, bound)
+        whole = _part(kind, numbers, above, below)
+    return [whole, _cells(half_above, analysis.result, kind)]
+
+
+def _cells(judge: Callable[[str, Sequence[Tails], str], Part], result: SweepResult, kind: str) -> Part:
+    rows = _rows(result, kind, whole=False)
+    part = judge(kind, [_tails(row) for row in rows.values()], _untested({kind: rows}, whole=False))
+    not_run = sum(row.status != "measured" for row in rows.values())
+    return replace(part, numbers={**part.numbers, f"{kind}.not_run": not_run})
+
+
+def _tails(row: Row) -> Tails:
+    """A row's p-values against the tolerance; what would change nothing is known to be reusable, untested."""
+    return Tails(0.0) if row.status in _NOT_SWAPPED else Tails(row.p_reusable, row.p_sensitive)
 
 
 def _rows(result: SweepResult, kind: str, *, whole: bool) -> dict[int, Row]:
-    """Index → row, of the whole kind or of its cells. What two ways of splitting share counts once."""
+    """Index → row, of the whole kind or of its cells. What two ways of splitting share counts once; parts by a
+    depth or an expression are neither."""
     rows = {
         at: row
         for at, row in enumerate(result.rows)
-        if row.kind == kind and (row.layer is None) == whole and row.layer == row.place
+        if row.kind == kind and (row.layer is None) == whole and row.layer == row.place and not row.is_of_parts
     }
     first = {(row.layer, row.tensors): at for at, row in reversed(rows.items())}
     return {at: rows[at] for at in sorted(first.values())}
@@ -132,19 +156,6 @@ def _whole(result: SweepResult, kind: str) -> tuple[Row | None, dict[str, Number
     row = next(iter(rows.values()), None)
     numbers = {f"{kind}.{name}": getattr(row, name, None) for name in ("drop", "sim_low", "sim_high")}
     return row, numbers, _untested({kind: rows}, whole=True) or _without_drop([row] if row else [])
-
-
-def _counts(result: SweepResult, kind: str) -> tuple[dict[str, int], str]:
-    """How many cells of the kind have which verdict, and why they cannot speak ('' when they can)."""
-    rows = _rows(result, kind, whole=False)
-    verdicts = [row.verdict for row in rows.values()]
-    counts = {
-        "cells": len(rows),
-        "reusable": verdicts.count("reusable"),
-        "sensitive": verdicts.count("sensitive"),
-        "not_run": sum(row.status != "measured" for row in rows.values()),
-    }
-    return counts, _untested({kind: rows}, whole=False)
 
 
 def _untested(rows: Mapping[str, Mapping[int, Row]], *, whole: bool) -> str:

@@ -1,81 +1,105 @@
-"""How a claim is judged from its parts; each part upheld, refuted or open. Rules are in `docs/method.md`."""
+"""How a claim is judged from its parts, by one-sided p-values. Rules are in `docs/method.md`."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from ckptswap.statistics import Tails
+from ckptswap.statistics.combining import at_least, holm, of_all
 from ckptswap.sweep.result import Finding
 
-State = Literal["upheld", "refuted", "open"]
+LEVEL = 0.05
+"""How often a claim may be supported that is not true, and refuted that is."""
 Number = float | int | None
 
 
 @dataclass(frozen=True)
-class Condition:
-    """One condition of a claim: what came of it, by which numbers, and what was in the way."""
+class Part:
+    """One part of a claim, its name and numbers, and what was in the way.
 
-    state: State
+    `p_for` is the p-value of 'it is so', None where nothing can tell; `against` are those of the rows that may
+    refute it.
+    """
+
+    name: str
     numbers: Mapping[str, Number]
+    p_for: float | None = None
+    against: tuple[float, ...] = ()
     why: str = ""
 
+    @property
+    def p_values(self) -> dict[str, Number]:
+        """What is told of it: that of all, and the smallest against it."""
+        return {f"{self.name}.p_for": self.p_for, f"{self.name}.p_against": min(self.against, default=None)}
 
-def judged(claim: str, text: str, rule: str, parts: Sequence[Condition]) -> Finding:
-    """Judge a claim by its parts: supported when all are upheld, not supported when any is refuted.
+
+def judged(claim: str, text: str, rule: str, parts: Sequence[Part]) -> Finding:
+    """Judge a claim: supported when every part is shown, not supported when a row refutes it by Holm's procedure.
 
     Its rule tells what was in the way, too.
 
-    >>> judged("c", "It holds.", "always", [Condition("upheld", {"n": 1}), Condition("open", {}, "why")]).verdict
-    'undecided'
+    >>> finding = judged("c", "It holds.", "always", [Part("a", {}, 0.01, (0.9,)), Part("b", {}, why="no rows")])
+    >>> finding.verdict, finding.rule
+    ('undecided', 'always. Open here: no rows')
     """
     reasons = dict.fromkeys(part.why for part in parts if part.why)
     if reasons:
         rule = f"{rule}. Open here: {'; '.join(reasons)}"
-    numbers = {name: number for part in parts for name, number in part.numbers.items()}
-    states = {part.state for part in parts}
-    if "refuted" in states:
+    shown = [part.p_for for part in parts if part.p_for is not None]
+    p_for = of_all(shown) if len(shown) == len(parts) else None
+    p_against = min(holm([p for part in parts for p in part.against]), default=None)
+    numbers = {name: number for part in parts for name, number in (*part.numbers.items(), *part.p_values.items())}
+    numbers |= {"p_for": p_for, "p_against": p_against}
+    if p_against is not None and p_against <= LEVEL:
         return Finding(claim, text, rule, numbers, "not supported")
-    return Finding(claim, text, rule, numbers, "undecided" if "open" in states else "supported")
+    is_shown = p_for is not None and p_for <= LEVEL
+    return Finding(claim, text, rule, numbers, "supported" if is_shown else "undecided")
 
 
-def beyond(low: float | None, high: float | None, bound: float) -> tuple[State, str]:
-    """Place an interval: wholly above the bound is upheld, wholly at or below it refuted.
+def all_below(name: str, cells: Sequence[Tails], why: str = "") -> Part:
+    """A part about cells: every one lies below a bound; `why` not all can be told, where something is in the way.
 
-    >>> beyond(0.1, 0.2, 0.0), beyond(-0.1, 0.2, 0.0)
-    (('upheld', ''), ('open', ''))
+    A cell without p-values leaves it open; any other may still refute it.
+
+    >>> all_below("cells", [Tails(0.01, 0.99), Tails(0.04, 0.96)]).p_for
+    0.04
     """
-    if low is None or high is None:
-        return "open", "there is no interval (it takes at least 8 groups)"
-    if low > bound:
-        return "upheld", ""
-    return ("refuted", "") if high <= bound else ("open", "")
+    known = [cell.below for cell in cells if cell.below is not None]
+    why = why or _without(len(cells) - len(known), name)
+    against = tuple(cell.above for cell in cells if cell.above is not None)
+    return Part(f"{name}.cells", counts(name, cells), of_all(known) if known and not why else None, against, why)
 
 
-def half(name: str, counts: Mapping[str, int], why: str) -> Condition:
-    """Place a kind's cells: at least half sensitive is upheld, more than half reusable refuted; open with a `why`.
+def half_above(name: str, cells: Sequence[Tails], why: str = "") -> Part:
+    """A part about cells: at least half of them lie above a bound, refuted where more than half lie below it.
 
-    >>> half("cells", {"cells": 4, "sensitive": 0, "reusable": 3}, "").state
-    'refuted'
+    A cell without p-values shows neither.
+
+    >>> part = half_above("cells", [Tails(0.99, 0.01), Tails(0.98, 0.02), Tails(0.01, 0.99)])
+    >>> part.p_for, part.against
+    (0.04, (1.0,))
     """
-    is_upheld = 2 * counts["sensitive"] >= counts["cells"]
-    state: State = "upheld" if is_upheld else "refuted" if 2 * counts["reusable"] > counts["cells"] else "open"
-    return Condition("open" if why else state, _named(name, counts), why)
+    missing = sum(cell == Tails() for cell in cells)
+    if why or missing == len(cells):
+        return Part(f"{name}.cells", counts(name, cells), why=why or _without(missing, name))
+    above = at_least((len(cells) + 1) // 2, [_or_one(cell.above) for cell in cells])
+    below = at_least(len(cells) // 2 + 1, [_or_one(cell.below) for cell in cells])
+    return Part(f"{name}.cells", counts(name, cells), above, (below,))
 
 
-def all_reusable(name: str, counts: Mapping[str, int], why: str) -> Condition:
-    """Place a kind's cells: all reusable is upheld, unless there is a reason against it; one sensitive refutes.
-
-    >>> all_reusable("cells", {"cells": 2, "sensitive": 1, "reusable": 1}, "too few seeds").state
-    'refuted'
-    """
-    if counts["sensitive"]:
-        return Condition("refuted", _named(name, counts))
-    is_upheld = counts["reusable"] == counts["cells"] and not why
-    return Condition("upheld" if is_upheld else "open", _named(name, counts), why)
+def counts(name: str, cells: Sequence[Tails]) -> dict[str, Number]:
+    """How many cells there are, and how many are shown to lie below and above, each by itself."""
+    sides = {"reusable": [cell.below for cell in cells], "sensitive": [cell.above for cell in cells]}
+    shown = {side: sum(p is not None and p <= LEVEL for p in p_values) for side, p_values in sides.items()}
+    return {f"{name}.{part}": count for part, count in {"cells": len(cells), **shown}.items()}
 
 
-def _named(name: str, counts: Mapping[str, int]) -> dict[str, Number]:
-    return {f"{name}.{part}": count for part, count in counts.items()}
+def _or_one(p_value: float | None) -> float:
+    return 1.0 if p_value is None else p_value
+
+
+def _without(missing: int, name: str) -> str:
+    return f"{name}: {missing} {'cell has' if missing == 1 else 'cells have'} no p-value" if missing else ""
 
 
 def mean(values: Iterable[float | None]) -> float | None:

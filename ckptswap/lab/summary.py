@@ -67,7 +67,8 @@ def _lead(experiment: Experiment, missing: int) -> Iterator[str]:
         f"{experiment.seeds} seeds, {len(experiment.arms)} networks, {experiment.steps} steps a training; the "
         "donor is the auto-encoder, the recipient the segmentation network, with shared or independent "
         "initialisation. A share is a drop over |baseline − trivial prediction|: 0 is no harm, 1 all that the "
-        "network knows. Means and 95 % t intervals over seeds; rules in docs/method.md."
+        "network knows. Means and 95 % t intervals over seeds; a claim is supported when all its parts are shown "
+        "at 5 %, not supported when one is refuted at 5 % for all together (Holm); rules in docs/method.md."
     )
     yield ONE_BRAIN if experiment.data is None else f"Data: {experiment.data}."
     if experiment.seeds < LEAST:
@@ -105,9 +106,32 @@ def _numbers(judged: Sequence[Judged]) -> Table:
         finding = claim.finding
         behind = [name for name in finding.numbers if f"{name}.n" in finding.numbers or name.endswith(".cells")]
         where = (finding.claim, claim.arm or "all", claim.init or "both")
-        rows += [(*where, name.removesuffix(".cells"), _number(finding, name), finding.verdict) for name in behind]
-    columns = ("claim", "network", "initialisation", "number", "mean", "verdict of the claim")
+        rows += [
+            (
+                *where,
+                name.removesuffix(".cells"),
+                _number(finding, name),
+                *_p_values(finding, name),
+                finding.verdict,
+            )
+            for name in behind
+        ]
+    columns = (
+        "claim",
+        "network",
+        "initialisation",
+        "number",
+        "mean",
+        "p for",
+        "p against",
+        "verdict of the claim",
+    )
     return Table("Every number behind a verdict", columns, tuple(rows), is_long=True)
+
+
+def _p_values(finding: Finding, name: str) -> tuple[float | None, float | None]:
+    """Of one part; the claim's are the largest of these for, and the smallest against after Holm's procedure."""
+    return finding.numbers[f"{name}.p_for"], finding.numbers[f"{name}.p_against"]
 
 
 def _number(finding: Finding, name: str) -> Value:

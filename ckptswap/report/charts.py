@@ -5,9 +5,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from ckptswap.report.rows import Key, by_blocks, drop_or_least, mode_words, row_names, worst_cells
+from ckptswap.report.rows import Key, by_blocks, drop_or_least, mark_of, mode_words, row_names, worst_cells
 from ckptswap.report.text import named, safe
-from ckptswap.sweep.result import Row, SweepResult, widest
+from ckptswap.sweep.result import Row, SweepResult, widest, window_sizes
 
 Number = float | None
 T = TypeVar("T")
@@ -63,8 +63,8 @@ class Heat:
 
 Picture = Chart | Heat
 WAITING = "not scored yet"
-MARKS = {"identical": "=", "no-effect": "·", "mismatch": "×", "failed": "!", WAITING: "…"}
-"""What stands in a cell without a measured drop."""
+MARKS = {"identical": "=", "no-effect": "·", "mismatch": "×", "failed": "!", "unused": "u", WAITING: "…"}
+"""What stands in a cell without a measured drop, or in one that zeros serve as well."""
 MOST_BARS = 40
 MOST_LINES = 8
 
@@ -88,7 +88,7 @@ def heat(result: SweepResult, waiting: Collection[Key] = ()) -> Heat:
         return tuple(tuple(value(cells.get((layer, kind)), (layer, kind)) for kind in kinds) for layer in layers)
 
     def word(row: Row | None, place: Key) -> str:
-        return row.status if row else WAITING if place in waiting else ""
+        return mark_of(row) if row else WAITING if place in waiting else ""
 
     return Heat(
         f"{_drop_in(result)}, by {'block' if merged else 'layer'} and kind{_mode(result)}",
@@ -136,6 +136,11 @@ def curve(result: SweepResult) -> Chart:
     return _along(f"all layers {way} from the donor", order, _by_kind(rows, "all kinds"), result)
 
 
+def overview(result: SweepResult) -> Heat:
+    """All of a sweep in one matrix: runs of blocks in a `triangle`, places and kinds in a `heat`."""
+    return triangle(result) if window_sizes(result.mode) else heat(result)
+
+
 def triangle(result: SweepResult) -> Heat:
     """The drop of every run of blocks: its first block down, its last one across; of several kinds the worst.
 
@@ -159,8 +164,8 @@ def triangle(result: SweepResult) -> Heat:
         tuple(map(safe, blocks)),
         tuple(map(safe, blocks)),
         matrix(lambda row: row.drop if row and row.status == "measured" else None),
-        matrix(lambda row: MARKS.get(row.status, "") if row else ""),
-        matrix(lambda row: row.status if row else ""),
+        matrix(lambda row: MARKS.get(mark_of(row), "") if row else ""),
+        matrix(lambda row: mark_of(row) if row else ""),
         matrix(lambda row: row),
     )
 

@@ -20,7 +20,7 @@ from ckptswap.report.interactive import figure
 from ckptswap.report.rows import better, by_blocks, cell_key, facts, mode_words, sections
 from ckptswap.report.sweep import sweep_columns
 from ckptswap.report.templates import template
-from ckptswap.report.text import MISSING, finite
+from ckptswap.report.text import MISSING, finite, number
 from ckptswap.shell import quoted
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.provenance import Provenance, load_provenance
@@ -71,6 +71,9 @@ def sweep_html(result: SweepResult, about: About, top: int | None = None) -> str
     lines = {row: at for at, row in enumerate(rows)}
     figures = {shown.id: figure(shown.picture, lines) for shown in pictures}
     known = {result.metric: better(result), **facts(result), "samples": f"{result.samples:,}"}
+    known |= {
+        f"also {other.name}": f"{better(other)}, baseline {number(other.baseline)}" for other in result.others
+    }
     return _page(
         {"figures": figures} | row_commands(rows, about.origin),
         title=f"What {_stem(about.origin.recipient)} can take from {', '.join(map(_stem, about.origin.donors))}",
@@ -132,7 +135,7 @@ _CAPTIONS = {
     "triangle": "What a run of blocks costs: its first block down, its last one across.",
     "curve": "What the network loses as layer after layer comes from the donor.",
     "heatmap": "Orange costs, blue helps, the stronger the more. = equal in both, · never read, × does not fit, "
-    "! failed, … not scored yet; an empty place is no such cell. Layers in execution order.",
+    "! failed, u unused, … not scored yet; an empty place is no such cell. Layers in execution order.",
     "bars": "The worst drops with their simultaneous 95 % intervals.",
     "scatter": "Each cell's drop against how far apart the two networks' values are.",
     "depth": "The same drops by place in the network, a line a kind.",

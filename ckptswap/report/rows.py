@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ckptswap.report.text import named, number, plural, safe
-from ckptswap.sweep.result import Row, SweepResult, widest, window_sizes
+from ckptswap.sweep.result import OtherMetric, Row, SweepResult, widest, window_sizes
 
 if TYPE_CHECKING:  # it loads numpy
     from ckptswap.sweep.plan import Cell
@@ -35,7 +35,7 @@ def mode_words(result: SweepResult) -> str:
 def section_of(row: Row) -> str:
     """Which way of splitting a row belongs to, in words."""
     has_kind = row.kind is not None
-    if any(way.startswith(("depth:", "re:")) for way in row.by):
+    if row.is_of_parts:
         return "parts and kinds" if has_kind else "parts"
     if "block" in row.by:
         return "blocks and kinds" if has_kind else "whole blocks"
@@ -126,6 +126,11 @@ def distance(row: Row, shown: Callable[[float | None], str]) -> str:
     return shown(row.rmse) if row.non_finite is None else " ".join(kinds)
 
 
+def mark_of(row: Row) -> str:
+    """What a picture marks a row by: why it was not measured, or that the network does not need it."""
+    return "unused" if row.verdict == "unused" else row.status
+
+
 def is_partial(result: SweepResult, row: Row) -> bool:
     """Whether a row rests on fewer samples than the whole, in a race or so far."""
     return row.samples not in (None, result.samples)
@@ -147,6 +152,6 @@ def facts(result: SweepResult) -> dict[str, str]:
     return known | (again if is_recalibrated(result) else {})
 
 
-def better(result: SweepResult) -> str:
-    """Which way the metric goes, in words."""
-    return f"{'higher' if result.direction == 'max' else 'lower'} is better"
+def better(metric: SweepResult | OtherMetric) -> str:
+    """Which way a metric goes, in words."""
+    return f"{'higher' if metric.direction == 'max' else 'lower'} is better"

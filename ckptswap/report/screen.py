@@ -17,9 +17,11 @@ from ckptswap.report.layout import HEADING, QUIET, WIDE, WIDEST, Column, flow, l
 from ckptswap.report.rows import better, cell_name, drop_or_least, facts, mode_words, sections
 from ckptswap.report.sweep import LOOK, name_columns, sweep_columns, sweep_csv, sweep_json, sweep_md
 from ckptswap.report.text import Style, decimals, dump_json, fixed, number, plural, safe
-from ckptswap.sweep.result import Finding, Row, SweepResult, goes_by_order, widest
+from ckptswap.sweep.result import Finding, Row, SweepResult, goes_by_order, widest, window_sizes
 
 SEE_MORE = "--all: every row, the heatmap, and what was not measured"
+SEE_RUNS = "--all: every row, and what was not measured; `ckptswap plot` draws the runs of blocks as a triangle"
+SEE_ROWS = "--all: every row, and what was not measured"
 FINEST_FIRST = (
     "cells", "blocks and kinds", "parts and kinds", "whole layers", "whole blocks", "parts", "whole kinds",
     "whole selection",
@@ -66,8 +68,8 @@ def sweep_whole(result: SweepResult, style: Style, top: int | None = None) -> st
 def sweep_table(result: SweepResult, style: Style, top: int | None = None) -> str:
     """Whole kinds, whole layers and cells, each worst drop first; below, what was not measured, and why.
 
-    `top` limits each section. The interval is the simultaneous one, beside which verdicts may be sharper; where there is
-    room (130 columns), the plain one stands beside it.
+    `top` limits each section. The interval is the simultaneous one; where there is room (130 columns), the plain
+    one stands beside it.
 
     >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, rmse=0.2, score=0.8, drop=0.1)
     >>> text = sweep_table(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,)), Style())
@@ -104,12 +106,18 @@ def sweep_summary(result: SweepResult, style: Style, top: int | None = None) -> 
         parts.append(donor_lines(result, style, shown))
     elif finest:
         parts.append(_section(finest, measured[finest], result, style, shown))
-    below = [failed, finding_lines(result, style, in_short=True), [Text(SEE_MORE, style=QUIET)]]
+    below = [failed, finding_lines(result, style, in_short=True), paragraph(_see_more(result), style, look=QUIET)]
     if _has_places(result):
         used = sum(len(lines) + 1 for lines in [*parts, *below] if lines)
         room = SCREEN - used - 3  # a title, headings, and how many kinds are left out
         parts.append(kind_lines(result, style, max(room, FEWEST_KINDS)))
     return "\n".join(render(lines, style) for lines in [*parts, *below] if lines)
+
+
+def _see_more(result: SweepResult) -> str:
+    if _has_places(result):
+        return SEE_MORE
+    return SEE_RUNS if window_sizes(result.mode) else SEE_ROWS
 
 
 def _has_places(result: SweepResult) -> bool:
@@ -127,7 +135,18 @@ def _header(result: SweepResult, style: Style, notes: int | None = None) -> list
     metric = Text.assemble((safe(result.metric), HEADING), (samples, QUIET))
     lines = [line for note in result.notes[:notes] for line in paragraph(safe(note), style, look=QUIET)]
     left = left_out(len(result.notes[notes:])) if notes is not None else []
-    return [*flow([metric], style), *flow(parts, style, gap=3), *lines, *left]
+    return [*flow([metric], style), *flow(parts, style, gap=3), *_others(result, style), *lines, *left]
+
+
+def _others(result: SweepResult, style: Style) -> list[Text]:
+    """The metrics that do not rank the rows, each with its baseline, and the donor's score."""
+    lines = []
+    for other in result.others:
+        parts = [("also ", QUIET), (safe(other.name), HEADING), (f", {better(other)}", QUIET)]
+        scores = {"baseline": other.baseline} | ({"donor": other.donor_score} if len(result.donors) < 2 else {})
+        known = [Text.assemble((f"{name} ", QUIET), number(score)) for name, score in scores.items()]
+        lines += flow([Text.assemble(*parts), *known], style, gap=3)
+    return lines
 
 
 def _section(title: str, rows: Sequence[Row], result: SweepResult, style: Style, top: int | None) -> list[Text]:
@@ -206,12 +225,14 @@ def kind_lines(result: SweepResult, style: Style, most: int | None = None) -> li
         return []
     places = decimals((row.drop for row in result.rows if row.kind is not None), 3 if style.width < WIDE else 4)
     signed = partial(fixed, places=places, signed=True)
+    tried = any(row.zero_drop is not None for kind in kinds for row in kind.cells)
     columns = [
         Column("kind", lambda kind: safe(kind.name), smallest=15),
         Column("cells", _cells, right=True, spare=3),
         Column("worst", lambda kind: signed(max(kind.drops, default=None)), right=True),
         Column("median", lambda kind: signed(median(kind.drops) if kind.drops else None), right=True, spare=2),
         Column("reusable", partial(_verdicts, verdict="reusable"), right=True),
+        *([Column("unused", partial(_verdicts, verdict="unused"), right=True)] if tried else []),
         Column("sensitive", partial(_verdicts, verdict="sensitive"), right=True),
         Column("undecided", partial(_verdicts, verdict="undecided"), right=True, spare=1),
         Column("whole", lambda kind: signed(kind.whole.drop if kind.whole else None), right=True),

@@ -20,11 +20,12 @@ from ckptswap.report.rows import (
 )
 from ckptswap.report.tabular import columns_csv, columns_md, md_text
 from ckptswap.report.text import MISSING, Style, bar, count, decimals, fixed, interval, named, number, plural, safe
-from ckptswap.sweep.result import Finding, Row, SweepResult, window_sizes
+from ckptswap.sweep.result import Finding, MetricScore, OtherMetric, Row, SweepResult, window_sizes
 
 SCHEMA = "ckptswap.sweep/1"
 LOOK = {
     "reusable": BETTER,
+    "unused": f"dim {BETTER}",
     "sensitive": f"bold {WORSE}",
     "undecided": QUIET,
     "supported": f"bold {BETTER}",
@@ -72,6 +73,7 @@ def sweep_columns(
     score = max(drop, decimals([result.baseline, *(row.score for row in rows)], digits))  # no coarser
     signed = partial(fixed, places=drop, signed=True)
     some = any(is_partial(result, row) for row in result.rows)  # a race, or a sweep that is not finished
+    tried = any(row.zero_drop is not None for row in result.rows)
     return [
         Column("#", lambda row: Text(str(row.rank or MISSING), style=QUIET), right=True, field="rank"),
         Column(field="layer", forms=_PROGRAMS),
@@ -90,15 +92,46 @@ def sweep_columns(
         _interval("plain interval", "95 % interval", lambda row: (row.ci_low, row.ci_high), drop),
         _interval("simultaneous", "simultaneous", lambda row: (row.sim_low, row.sim_high), drop),
         Column("±", partial(_plus_minus, places=drop), spare=2, forms="narrow"),
+        field("zero_drop", signed, "as zeros", right=True, forms=f"{_PROGRAMS} {'md wide page' if tried else ''}"),
         field("samples", count, right=True, forms=f"{_PROGRAMS} {_PEOPLE if some else ''}"),
+        *([Column(field="guess", forms=_PROGRAMS)] if result.screen else []),
         Column(field="status", forms=_PROGRAMS),
         Column("", partial(_bar, scale=largest_drop(result.rows), style=style), spare=1, forms="narrow wide"),
         Column("verdict", _verdict, field="verdict"),
         Column(field="status", value=lambda row: ": ".join(filter(None, (row.status, row.reason))), forms="md"),
         Column(field="reason", forms=_PROGRAMS),
+        *_other_columns(result, rows, digits),
         Column(field="unseen", forms=_PROGRAMS),
         *_asked_columns(result, signed),
     ]
+
+
+def _other_columns(result: SweepResult, rows: Sequence[Row], digits: int) -> Iterator[Column]:
+    """The scores by the run's other metrics; for people the drops, where there is room."""
+    if result.others:
+        yield Column(field="metrics", value=partial(_by_metric, result), forms="json")
+    for at, other in enumerate(result.others):
+        places = decimals((row.others[at].drop for row in rows), digits)
+        shown = partial(fixed, places=places, signed=True)
+        look: dict[str, Any] = {"right": True, "spare": 3 + at, "forms": f"csv md {_PEOPLE}"}
+        yield Column(field=f"{other.name}.score", value=partial(_by_other, at, "score"), forms="csv")
+        drop = partial(_by_other, at, "drop")
+        yield field(f"{other.name}.drop", shown, f"{safe(other.name)} drop", value=drop, **look)
+        for end in ("ci_low", "ci_high"):
+            yield Column(field=f"{other.name}.{end}", value=partial(_by_other, at, end), forms="csv")
+
+
+def _by_other(at: int, name: str, row: Row) -> float | None:
+    """A number of a row by one of the other metrics."""
+    value: float | None = getattr(row.others[at], name)
+    return value
+
+
+def _by_metric(result: SweepResult, row: Row) -> dict[str, Any]:
+    """A row's scores by every metric, the one that ranks first."""
+    own = MetricScore(row.score, row.drop, row.ci_low, row.ci_high)
+    names = [result.metric, *(other.name for other in result.others)]
+    return dict(zip(names, map(asdict, (own, *row.others)), strict=True))
 
 
 def _asked_columns(result: SweepResult, signed: Callable[[float | None], str]) -> Iterator[Column]:
@@ -170,6 +203,11 @@ def sweep_json(result: SweepResult) -> dict[str, Any]:
     asked |= {name: getattr(result, name) for name, value in usual.items() if getattr(result, name) != value}
     if is_recalibrated(result):
         asked["recalibrated_baseline"] = result.recalibrated_baseline
+    if result.screen:
+        asked["screen"] = asdict(result.screen)
+    if result.others:
+        own = OtherMetric(result.metric, result.direction, result.baseline, result.donor_score)
+        asked["metrics"] = [asdict(metric) for metric in (own, *result.others)]
     return {
         "schema": SCHEMA,
         **{name: getattr(result, name) for name in head},
@@ -199,7 +237,12 @@ def sweep_md(result: SweepResult) -> str:
         f"**{md_text(result.metric)}** ({better(result)}): baseline {number(result.baseline)}, "
         f"{donor}tolerance {number(result.tolerance)}, {plural(result.samples, 'sample')}"
     )
-    blocks = [head + "\n", *(md_text(note) + "\n" for note in result.notes)]
+    also = [
+        f"also **{md_text(other.name)}** ({better(other)}): baseline {number(other.baseline)}, "
+        f"donor {number(other.donor_score)}\n"
+        for other in result.others
+    ]
+    blocks = [head + "\n", *also, *(md_text(note) + "\n" for note in result.notes)]
     columns = sweep_columns(result, ())
     for title, rows in sections(result.rows):
         blocks.append(f"### {title.capitalize()}\n\n{columns_md(columns, {'rows': rows})}")

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
-Verdict = Literal["reusable", "sensitive", "undecided"]
+Verdict = Literal["reusable", "unused", "sensitive", "undecided"]
+"""`unused`: reusable, and zeros would be, too."""
+REUSABLE: tuple[Verdict, ...] = ("reusable", "unused")
+"""The verdicts on what can be taken."""
 ErrorRate = Literal["fwer", "fdr"]
 """What verdicts keep: hardly ever one that is wrong in a table, or few wrong ones among those decided."""
 StandardError = Literal["cluster", "successive"]
@@ -18,6 +21,13 @@ class Interval:
     estimate: float
     low: float | None
     high: float | None
+
+
+class Tails(NamedTuple):
+    """p-values of 'it lies below a bound' and of 'it lies above', one-sided; None where nothing can tell."""
+
+    below: float | None = None
+    above: float | None = None
 
 
 @dataclass(frozen=True)

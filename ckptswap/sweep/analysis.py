@@ -4,24 +4,37 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ckptswap.errors import UsageError
+from ckptswap.errors import CkptswapError, UsageError
 from ckptswap.scoring.variant import BASELINE, Variant
-from ckptswap.statistics import Interval, bootstrap, intervals, totals, verdicts
+from ckptswap.statistics import Interval, Tails, bootstrap, intervals, totals, verdicts
 from ckptswap.statistics.exact import unseen_share
-from ckptswap.statistics.totals import Sample
+from ckptswap.statistics.totals import Form, Sample
 from ckptswap.statistics.verdicts import RowIntervals
 from ckptswap.sweep.plan import Cell, cell_key
-from ckptswap.sweep.result import Barrier, DonorScore, Point, Recalibrated, Row, SweepResult, Verdict
+from ckptswap.sweep.result import (
+    Barrier,
+    DonorScore,
+    MetricScore,
+    OtherMetric,
+    Point,
+    Recalibrated,
+    Row,
+    SweepResult,
+    Verdict,
+)
 from ckptswap.sweep.run_folder.blocks import DONOR, donor_id
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.scored_run import ScoredRun
+from ckptswap.sweep.screened import screen_notes, screened
 from ckptswap.sweep.spec import Judging
 from ckptswap.sweep.warnings import notes, unproven
+from ckptswap.sweep.zero_control import controlled
 
 FREE = ("identical", "no-effect")  # cells that need no run: their score is the baseline's
 Path_ = str | os.PathLike[str]
@@ -43,6 +56,13 @@ class Analysis:
     def contrast(self, weights: Mapping[int, float]) -> Interval:
         """Σ weight × drop over rows (by their index in `result.rows`), with a plain paired 95 % interval. `low`
         and `high` are None with fewer than 8 groups. Raises `UsageError` for a row that has no drop."""
+        return intervals.contrast(self.sample, self._form(weights))
+
+    def tails(self, weights: Mapping[int, float], bound: float = 0.0) -> Tails:
+        """The p-values of the same sum against a bound, one-sided. Raises as `contrast` does."""
+        return intervals.tails(self.sample, self._form(weights), bound)
+
+    def _form(self, weights: Mapping[int, float]) -> Form:
         sign = 1.0 if self.result.direction == "max" else -1.0
         form = {0: 0.0}
         for index, weight in weights.items():
@@ -54,7 +74,15 @@ class Analysis:
             column, baseline = self.columns[index]
             form[baseline] = form.get(baseline, 0.0) + sign * weight
             form[column] = form.get(column, 0.0) - sign * weight
-        return intervals.contrast(self.sample, form)
+        return form
+
+
+class _Others(NamedTuple):
+    """A run's other metrics; of each cell the scores by them; and why a metric is not among them."""
+
+    metrics: tuple[OtherMetric, ...]
+    by_cell: Sequence[tuple[MetricScore, ...]]
+    faults: tuple[str, ...]
 
 
 def load_result(run_dir: Path_, metric: str | None = None, **judging: Any) -> SweepResult:
@@ -79,10 +107,12 @@ def analysed(run: ScoredRun) -> Analysis:
     limit, why = run.tolerance()
     sample, drops, paired = _drops(run, variants, limit)
     paths, again = _paths(run, cells), _recalibrated(run, cells, limit)
+    others = _others(run, cells, variants)
     rows = [
-        replace(_row(cell, run, drops, limit), recalibrated=new, **path)
-        for cell, new, path in zip(cells, again, paths, strict=True)
+        replace(_row(cell, run, drops, limit), recalibrated=new, others=scores, **path)
+        for cell, new, path, scores in zip(cells, again, paths, others.by_cell, strict=True)
     ]
+    rows = controlled(run, cells, rows, partial(_judged_together, run, limit))
     order = _order(cells, rows, run)
     ranked = list(_ranked(order, cells, rows))
     first = len(sample.columns) - len(variants)
@@ -92,7 +122,10 @@ def analysed(run: ScoredRun) -> Analysis:
         for index, at in enumerate(order)
         if rows[at].drop is not None
     }
-    return Analysis(_result(run, ranked, limit, [why, *notes(run, cells, drops, limit)]), sample, columns)
+    guessed = screened(run, ranked)
+    remarks = [why, *notes(run, cells, drops, limit), *others.faults, *screen_notes(run, guessed)]
+    result = replace(_result(run, ranked, limit, remarks), others=others.metrics, screen=guessed)
+    return Analysis(result, sample, columns)
 
 
 def _drops(
@@ -113,6 +146,33 @@ def _drops(
     sample = _sample(run, [*columns, *own])
     drops = verdicts.table(sample, run.metric.direction, paired, tolerance, run.error)
     return sample, dict(zip(variants, drops, strict=True)), paired
+
+
+def _others(run: ScoredRun, cells: Sequence[Cell], variants: Sequence[str]) -> _Others:
+    """The run's other metrics, each cell's scores by them, and why one is left out where it cannot be added up
+    here."""
+    known, scores, faults = [], [], []
+    for other in run.others:
+        try:
+            drops = _drops(other, variants)[1]
+            baseline = other.value(BASELINE)
+        except CkptswapError as error:
+            faults.append(f"{other.metric.name} is not shown: {error}")
+            continue
+        assert baseline is not None
+        known.append(OtherMetric(other.metric.name, other.metric.direction, baseline, other.value(DONOR)))
+        scores.append([_other_score(cell, other, drops) for cell in cells])
+    by_cell = list(zip(*scores, strict=True)) if scores else [()] * len(cells)
+    return _Others(tuple(known), by_cell, tuple(faults))
+
+
+def _other_score(cell: Cell, run: ScoredRun, drops: Mapping[str, RowIntervals]) -> MetricScore:
+    if cell.status in FREE:
+        return MetricScore(run.value(BASELINE), 0.0)
+    if cell.status == "mismatch" or cell.variant not in drops:
+        return MetricScore()
+    drop = drops[cell.variant]
+    return MetricScore(run.value(cell.variant), drop.drop, drop.ci_low, drop.ci_high)
 
 
 def _sample(run: ScoredRun, columns: Sequence[np.ndarray]) -> Sample:
@@ -181,6 +241,13 @@ def _judged(run: ScoredRun, drop: RowIntervals, tolerance: float) -> tuple[Verdi
     return drop.verdict, unproven(drop.few, run.metric.name, tolerance, drop.error)
 
 
+def _judged_together(
+    run: ScoredRun, tolerance: float, variants: Sequence[str]
+) -> dict[str, tuple[float, Verdict]]:
+    drops = _drops(run, variants, tolerance)[1]
+    return {variant: (drop.drop, _judged(run, drop, tolerance)[0]) for variant, drop in drops.items()}
+
+
 def _result(run: ScoredRun, rows: Sequence[Row], tolerance: float, notes: Sequence[str]) -> SweepResult:
     baseline, again = run.value(BASELINE), run.plan.recalibrated_baseline
     beside = [variant for variant in run.beside if run.scores.failed(variant.id) is not None]
@@ -213,7 +280,8 @@ def _row(cell: Cell, run: ScoredRun, drops: Mapping[str, RowIntervals], toleranc
     row = Row(cell.layer, cell.kind, cell.names, cell.numel, cell.status, **told)
     if cell.status == "mismatch":
         return row
-    row = replace(row, rmse=cell.rmse, rel_l2=cell.rel_l2, non_finite=cell.non_finite)
+    known: dict[str, Any] = {"rmse": cell.rmse, "rel_l2": cell.rel_l2, "non_finite": cell.non_finite}
+    row = replace(row, **known, guess=run.guess.get(cell.variant))
     if cell.status in FREE:
         return replace(row, score=run.value(BASELINE), drop=0.0, verdict="reusable")
     if cell.variant not in drops:

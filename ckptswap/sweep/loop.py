@@ -1,6 +1,7 @@
 """The scoring loop: what a scorer gives goes into the journal, block by block, until nothing is missing. Batches
 come first, variants inside: whoever stops the work finds a table of all rows, on the samples so far."""
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 
@@ -14,6 +15,9 @@ from ckptswap.sweep.run_folder.blocks import Blocks
 from ckptswap.sweep.run_folder.journal import Journal
 from ckptswap.sweep.run_folder.plan_file import RunPlan
 from ckptswap.sweep.scored_run import ScoredRun
+
+FIRST_TURN, GROWTH = 10, 3
+"""How many variants come first, in the order of a screen, and how many times as many at each next turn."""
 
 Told = Callable[[Block], None]
 Alive = Callable[[int, Sequence[Variant]], Collection[Variant]]
@@ -49,6 +53,25 @@ def score_missing(
             journal.distrust()
             failed.clear()
             scorer.distrust(str(error))
+
+
+def score_in_turn(run: RunPlan, scorer: Scorer, variants: Sequence[Variant], journal: Journal, told: Told) -> None:
+    """Score what the journal lacks. Where the run's screen is its order, the samples by which it screens come
+    first, then the variants that it calls worst, and more and more of the others: whoever stops the work finds the
+    worst ones finished. Each turn takes a base pass a batch."""
+    failed: set[str] = set()
+    if run.screen and run.screen.is_order:
+        first = run.screen_batches
+        score_missing(
+            scorer, variants, journal, told, lambda number, every: every if number < first else (), failed
+        )
+        guess = ScoredRun.of(run, journal.blocks).guess
+        worst = sorted(variants, key=lambda variant: -guess.get(variant.id, -math.inf))
+        count = FIRST_TURN
+        while count < len(worst):
+            score_missing(scorer, worst[:count], journal, told, failed=failed)
+            count *= GROWTH
+    score_missing(scorer, variants, journal, told, failed=failed)
 
 
 class _Missing:

@@ -3,8 +3,9 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import chain
 from typing import Any, Literal
 
@@ -13,8 +14,9 @@ from ckptswap.diff import distances
 from ckptswap.errors import UsageError, listing, non_finite_words
 from ckptswap.moments import Distance
 from ckptswap.naming import is_counter, natural_key, split_name
+from ckptswap.neutral import is_neutral
 from ckptswap.records import Count
-from ckptswap.scoring.variant import Variant
+from ckptswap.scoring.variant import NEUTRAL, Variant
 from ckptswap.selection import Part, Selection
 from ckptswap.sweep.result import Mode, goes_by_order, place_of, window_sizes
 from ckptswap.ties import equal as names_of
@@ -36,8 +38,10 @@ class Cell:
 
     `by` is the split it belongs to, `layer` and `kind` are those of a tensor's first name in the model's order;
     `layer` is None for a whole block, and `block` the first of a run of blocks that ends with `last_block`.
-    `rmse` and `rel_l2` (relative to the recipient) are None over nothing, and where something to take is NaN or
-    infinite: `non_finite` then counts these in words. `reason` says so, or why a `mismatch` cannot be swapped.
+    `rmse` and `rel_l2` (relative to the recipient) are None over nothing, of quantised weights, and where some of
+    what is taken is NaN or infinite: `non_finite` then counts these. `reason` says so, or why a `mismatch` cannot
+    be swapped.
+    `is_neutral`: the recipient holds nothing there that a zero control would take away.
     """
 
     by: By
@@ -53,6 +57,7 @@ class Cell:
     non_finite: str | None = None
     block: str | None = None
     last_block: str | None = None
+    is_neutral: bool = False
 
     @property
     def place(self) -> str | None:
@@ -102,6 +107,12 @@ class Plan:
         names, donor = cell.names, cell.donor
         inner = [alpha for alpha in self.alphas if alpha not in (0.0, 1.0)]
         return [Variant(variant_id(names, donor, alpha), names, donor, alpha) for alpha in inner]
+
+    def control(self, cell: Cell) -> Variant | None:
+        """The zero control of a cell; None where there is none, or it would be the recipient itself."""
+        if cell.status != "measured" or cell.is_neutral:
+            return None
+        return Variant(variant_id(cell.names, NEUTRAL), cell.names, NEUTRAL)
 
     @property
     def recalibrated_baseline(self) -> Variant | None:
@@ -185,7 +196,8 @@ def make_plan(
                 here = replace(part, names=names or part.names)
                 made.append(_cell(way, here, last, number, recipient, compared))
             cells += made if goes_by_order(mode) else sorted(made, key=cell_key)
-    return Plan(tuple(splits), tuple(selection.flags()), tuple(cells), mode, tuple(dict.fromkeys(alphas)))
+    marked = tuple(_marked(cells, recipient))
+    return Plan(tuple(splits), tuple(selection.flags()), marked, mode, tuple(dict.fromkeys(alphas)))
 
 
 Turn = Callable[[Part], int]
@@ -251,6 +263,14 @@ def _compare(donor: Checkpoint, recipient: Checkpoint, names: Iterable[str]) -> 
     return {**reasons, **dict(zip(fit, apart, strict=True))}
 
 
+def _marked(cells: Iterable[Cell], recipient: Checkpoint) -> Iterator[Cell]:
+    """The cells, told whether there is anything in them that a zero control would take away."""
+    known = cache(lambda name: is_neutral(recipient[name]))
+    for cell in cells:
+        is_measured = cell.status == "measured"
+        yield replace(cell, is_neutral=True) if is_measured and all(map(known, cell.names)) else cell
+
+
 def cell_key(cell: Cell) -> tuple[Any, ...]:
     """Natural order of cells: layer, then kind, then first tensor."""
     return natural_key(cell.place or ""), natural_key(cell.kind or ""), natural_key(next(iter(cell.names), ""))
@@ -282,6 +302,8 @@ def _cell(
     for equal, distance in (pair for pair in known if not isinstance(pair, str)):
         total.add(distance)
         is_same &= equal
+    if not is_same and not recipient.ties.parts.isdisjoint(once):
+        return replace(here, reason="no distance: a quantised weight")
     counts = {"recipient": (total.nan_a, total.inf_a), "donor": (total.nan_b, total.inf_b)}
     if not is_same and (counted := non_finite_words(counts)):
         return replace(here, non_finite=counted, reason=f"no distance: {counted}")

@@ -100,6 +100,12 @@ class BlockProgress:
         self._done = sum(not known.lacks(*place) for place in places)
         self._count(0)
 
+    def widen(self, variants: Iterable[str], known: Blocks) -> None:
+        """Count the blocks of further variants, too."""
+        self._variants = [*self._variants, *variants]
+        self._total = len(self._batches) * len(self._variants)
+        self.begin(known)
+
     def __call__(self, block: Block | None) -> None:
         """A block is done; None for one of the baseline's, which has no drop."""
         self._count(1)

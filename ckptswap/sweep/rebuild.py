@@ -7,7 +7,7 @@ from typing import Any
 
 from ckptswap.errors import RunError
 from ckptswap.formats import open_checkpoint
-from ckptswap.records import Count, from_json, parsed
+from ckptswap.records import from_json, parsed
 from ckptswap.renaming import renamed
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.recalibration import fingerprint, load_calibration
@@ -15,7 +15,7 @@ from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import Variant
 from ckptswap.sweep.donors import open_donor
-from ckptswap.sweep.loop import score_missing
+from ckptswap.sweep.loop import score_in_turn, score_missing
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import key_of
 from ckptswap.sweep.sides import as_in_model, conditions
@@ -24,7 +24,7 @@ from ckptswap.sweep.stopping import Stop
 from ckptswap.task import load_task
 from ckptswap.task.models.hf_names import as_loaded
 
-_VARIANT = tuple[str, tuple[str, ...], Count, float, bool]
+_VARIANT = tuple[str, tuple[str, ...], int, float, bool]
 WORK = f"{__name__}:score_shard"  # by this name a worker finds what it is to do
 
 
@@ -84,4 +84,7 @@ def score_shard(folder: str, common: Mapping[str, Any], shard: Any, writer: str,
 
     with rebuilt(source, run) as scorer, run.open_journal(source.key, writer) as journal:
         stop.check("nothing is done yet")
-        score_missing(scorer, variants, journal, told)
+        if source.spec.screen is None:
+            score_missing(scorer, variants, journal, told)
+        else:  # in whose order, the plan tells: it changes no score
+            score_in_turn(run.read_plan(), scorer, variants, journal, told)

@@ -88,6 +88,27 @@ class Recalibrated:
 
 
 @dataclass(frozen=True)
+class OtherMetric:
+    """A metric of the run that does not rank its rows, and by it the score of the recipient and of the first donor
+    (None if it does not fit)."""
+
+    name: str
+    direction: Literal["max", "min"]
+    baseline: float
+    donor_score: float | None
+
+
+@dataclass(frozen=True)
+class MetricScore:
+    """A row by another metric: its score, and its drop with the plain interval; None where the row has none."""
+
+    score: float | None = None
+    drop: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+
+
+@dataclass(frozen=True)
 class DonorScore:
     """A donor's own score; None where it does not fit."""
 
@@ -100,13 +121,14 @@ class Row:
     """One variant. `layer` is None for a whole kind or block, `kind` None for a whole layer or block.
 
     `block` is the one that it is, or that its layer belongs to; with `last_block`, the first of a run of blocks.
-    `by` is the split that it belongs to (not in JSON).
+    `by` is the split that it belongs to (not in JSON). `others` are its scores by `SweepResult.others`,
+    `zero_drop` is that of its zero control, where it has one.
 
     `drop`: how much worse than the baseline, positive is worse, whatever the metric's direction; `ci_*` its plain
     95 % interval, `sim_*` the simultaneous one, `p_*` the row's own p-values. `rel_l2` is relative to the
     recipient; there is no distance where values are `non_finite`, which says how many. `is_unproven`: too few
     groups moved to tell that it is reusable. `unseen`: of a reusable row, the share of all groups that may break
-    nevertheless.
+    nevertheless. `guess` is the screen's, where there was one.
     """
 
     layer: str | None
@@ -137,12 +159,24 @@ class Row:
     block: str | None = None
     last_block: str | None = None
     by: tuple[str, ...] = ()
+    guess: float | None = None
+    zero_drop: float | None = None
+    others: tuple[MetricScore, ...] = ()
     unseen: float | None = None
 
     @property
     def place(self) -> str | None:
         """The layer, the block or the run of blocks of which it takes a part; None where it goes by none."""
         return place_of(self.layer, self.block, self.last_block)
+
+    @property
+    def is_of_parts(self) -> bool:
+        """Whether it goes by a depth or an expression, so that its place is no layer.
+
+        >>> Row("encoder", "conv.bias", (), 4, "measured", by=("depth:1", "kind")).is_of_parts
+        True
+        """
+        return any(way.startswith(("depth:", "re:")) for way in self.by)
 
 
 def place_of(layer: str | None, block: str | None, last: str | None = None) -> str | None:
@@ -175,6 +209,25 @@ def widest(rows: Iterable[Row]) -> list[Row]:
 
 
 @dataclass(frozen=True)
+class Screened:
+    """How well a screen told the drops beforehand, over the measured `variants` of which it guessed.
+
+    `samples`: how many it scored (None: none). `spearman`: rank correlation. `auc`: how often a `sensitive` one
+    was guessed worse than one that is decided otherwise; `sensitive` and `decided` count both sorts. `top`: by how
+    many (5, 10) the share of so many worst ones that were guessed among as many. None where nothing can be told.
+    """
+
+    by: str
+    samples: int | None
+    variants: int
+    spearman: float | None
+    auc: float | None
+    sensitive: int
+    decided: int
+    top: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
 class Finding:
     """A claim, the rule by which it was judged, the numbers, and what came out."""
 
@@ -191,7 +244,8 @@ class SweepResult:
 
     `beside` counts the scores beside the rows, `failed` the rows and scores that could not be had. `layers` are in
     the order in which they run; empty where that is not known. `trivial` is the score of a prediction that looks
-    at nothing. `error` is what verdicts keep, `se` what standard errors presume of the `groups` of samples.
+    at nothing. `others` are the metrics that were scored beside the one that ranks. `error` is what verdicts keep,
+    `se` what standard errors presume of the `groups` of samples.
     """
 
     metric: str
@@ -210,6 +264,8 @@ class SweepResult:
     failed: int = 0
     layers: tuple[str, ...] = ()
     trivial: float | None = None
+    screen: Screened | None = None
+    others: tuple[OtherMetric, ...] = ()
     groups: int | None = None
     error: ErrorRate = "fwer"
     se: StandardError = "cluster"

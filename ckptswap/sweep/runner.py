@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ckptswap import registry
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, ModelError, RunError, TaskError, UsageError
+from ckptswap.neutral import neutral
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.recalibration import fingerprint, load_calibration
 from ckptswap.scoring.replay import scorer_of
@@ -22,7 +23,7 @@ from ckptswap.scoring.scorer import Block, Every, Scorer
 from ckptswap.scoring.variant import BASELINE, RECIPIENT, Variant
 from ckptswap.sweep.analysis import Analysis, analysed
 from ckptswap.sweep.layers import layer_order
-from ckptswap.sweep.loop import refuse_race, run_race, score_missing
+from ckptswap.sweep.loop import refuse_race, run_race, score_in_turn
 from ckptswap.sweep.plan import UNREAD, Plan, make_plan
 from ckptswap.sweep.progress import BlockProgress, Leaderboard, Listeners, OutOfTime
 from ckptswap.sweep.race import Race
@@ -35,8 +36,9 @@ from ckptswap.sweep.run_folder.plan_file import Guess, Made, RunMetric, RunPlan,
 from ckptswap.sweep.scored_run import ScoredRun
 from ckptswap.sweep.screen import screen
 from ckptswap.sweep.sides import Sides, as_in_model, conditions, misfit_of, named_alike, open_sides
-from ckptswap.sweep.spec import RunOptions, SourceFile, SweepSource, SweepSpec
+from ckptswap.sweep.spec import RunOptions, SourceFile, SweepSource, SweepSpec, samples_of
 from ckptswap.sweep.worst_samples import worst_samples
+from ckptswap.sweep.zero_control import are_cheap, controls
 from ckptswap.task import Task, TaskSpec, load_task
 from ckptswap.task.callables import first_line
 from ckptswap.task.fit import tensors_of
@@ -45,7 +47,8 @@ from ckptswap.task.task import load_model
 from ckptswap.version import __version__
 
 MakeScorer = Callable[[Sequence[Checkpoint], Checkpoint], Scorer]
-"""From donors and recipient, under common names, to what scores variants of the recipient."""
+"""From donors and recipient, under common names, to what scores variants of the recipient. The last of the donors,
+by number `NEUTRAL`, is for zero controls."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Sweep:
     """A sweep that could be run: what would be scored, on what, and in which folder it is kept.
 
     `donor_misfits` say why a donor that does not fit the model has no score itself; `layers` are in the order in
-    which they run; `notes` say what was taken off names, and what of the recipient was left out.
+    which they run; `notes` say what was taken off names, and what of the recipient was left out. `wanted`: what is
+    run instead of all.
     """
 
     spec: SweepSpec
@@ -66,6 +70,7 @@ class Sweep:
     donor_misfits: tuple[str | None, ...]
     layers: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    wanted: tuple[Variant, ...] | None = None
 
     @property
     def task(self) -> Task:
@@ -87,6 +92,8 @@ class Sweep:
     @property
     def variants(self) -> list[Variant]:
         """What is run beside the baseline: the donors, where they fit, then every variant of the plan."""
+        if self.wanted is not None:
+            return list(self.wanted)
         names = self.runs_model.swaps.state if self.scorer.needs_model else self.recipient
         whole = [
             Variant(donor_id(at), tuple(name for name in names if name in donor), at)
@@ -150,15 +157,15 @@ class Sweep:
                     run = self._with_race(run, options, journal.blocks)
                     self.folder.write_plan(run)
                     progress.deadline = None if options.budget is None else time.monotonic() + options.budget
-                    self._score(run, journal, progress, executor)
+                    table = self._score(run, journal, progress, executor, options)
                     scored = ScoredRun.of(run, journal.blocks)
-        except TaskError:
+        except (TaskError, UsageError):
             if made:
                 self.folder.remove(made)
             raise
         if options.samples and self.scorer.needs_model:
             self.folder.keep_samples(tuple(worst_samples(self.runs_model, scored)), run)
-        return analysed(scored)
+        return table
 
     def _score_baseline(self, first: Sequence[Block], journal: Journal, progress: BlockProgress) -> None:
         """Journal the recipient's blocks that are not known; `first` are those that have just been computed."""
@@ -169,17 +176,48 @@ class Sweep:
             journal.append(block)
             progress(None)
 
-    def _score(self, run: RunPlan, journal: Journal, progress: BlockProgress, executor: "Executor | None") -> None:
-        """Score what the journal lacks beside the baseline, until the budget is used up."""
+    def _score(
+        self,
+        run: RunPlan,
+        journal: Journal,
+        progress: BlockProgress,
+        executor: "Executor | None",
+        options: RunOptions,
+    ) -> Analysis:
+        """Score what the journal lacks beside the baseline, then zero controls, until the budget is used up; gives
+        the table."""
         progress.board = Leaderboard.of(run.metrics[0], self.plan, journal.blocks)
         progress.table = lambda: analysed(ScoredRun.of(run, journal.blocks))
         with suppress(OutOfTime):
-            if run.race:
-                run_race(run, self.scorer, self.variants, journal, progress)
-            elif executor:
-                executor.run(self, journal, progress)
-            else:
-                score_missing(self.scorer, self.variants, journal, progress)
+            self._compute(run, journal, progress, executor)
+            table = progress.table()
+            last = self._controls(table, options)
+            if not last:
+                return table
+            progress.widen((control.id for control in last), journal.blocks)
+            failed = {block.variant for block in journal.blocks.values() if block.failed is not None}
+            # With what has a score already: should replays be found wrong now, it is computed again.
+            sound = (variant for variant in self.variants if variant.id not in failed)
+            replace(self, wanted=(*sound, *last))._compute(run, journal, progress, executor)
+        return progress.table()
+
+    def _compute(
+        self, run: RunPlan, journal: Journal, progress: BlockProgress, executor: "Executor | None"
+    ) -> None:
+        if run.race:
+            run_race(run, self.scorer, self.variants, journal, progress)
+        elif executor:
+            executor.run(self, journal, progress)
+        else:
+            score_in_turn(run, self.scorer, self.variants, journal, progress)
+
+    def _controls(self, table: Analysis, options: RunOptions) -> list[Variant]:
+        """The zero controls that are asked for, or cost little."""
+        if options.zero_control is False or options.top is not None:
+            return []
+        last = controls(self.plan, table.result.rows)
+        is_wanted = last and (options.zero_control or are_cheap(self.scorer, last, self.variants))
+        return last if is_wanted else []
 
     def _baseline(self, missing: Collection[int]) -> Generator[Block]:
         """The recipient's blocks on these batches, by full passes. Raises `TaskError` where it has no score."""
@@ -226,10 +264,18 @@ class Sweep:
         is_begun = self.folder.is_begun and not options.fresh
         begun = is_begun and self.folder.read_plan().made.begun
         made = Made(options.command, __version__, begun or datetime.now(UTC).isoformat(timespec="seconds"))
-        if options.screen is None:
-            return replace(plan, made=made)
-        guess = screen(options.screen, self.plan, self.runs_model, self.variants)
-        return replace(plan, made=made, screen=Guess(options.screen, guess))
+        return replace(plan, made=made, screen=self._guess(is_order=options.budget is not None))
+
+    def _guess(self, *, is_order: bool) -> Guess | None:
+        """What the screen that is asked for says before anything is scored."""
+        by, values = self.spec.screen, dict[str, float]()
+        if by is None:
+            return None
+        if by == "rmse":
+            values = {cell.variant: cell.rmse for cell in self.plan.cells if cell.rmse is not None}
+        elif not samples_of(by):
+            values = screen(by, self.runs_model, self.variants)
+        return Guess(by, values, is_order)
 
     def _with_race(self, run: RunPlan, options: RunOptions, blocks: Blocks) -> RunPlan:
         """The plan with what the baseline's scores decide: warnings, and how near drops count as tied."""
@@ -327,9 +373,12 @@ def prepare_external(
             "a scorer without a model knows no order of layers, and estimates no statistics",
             remedy="leave --mode prefix or suffix (or window) and --recalibrate-bn out",
         )
+    if samples_of(spec.screen):
+        fault = f"--screen {spec.screen} begins with some samples, and a scorer without a model takes all at once"
+        raise UsageError(fault, remedy="use --screen rmse, or none")
     recipient = sides.recipient
     donors, renamings = named_alike(sides.donors, recipient, recipient, "the recipient", spec.task)
-    scorer = make_scorer(donors, recipient)
+    scorer = make_scorer((*donors, neutral(recipient)), recipient)
     plan = make_plan(donors, recipient, spec.selection, spec.by, mode=spec.mode, alphas=spec.alphas)
     plan, now = plan.without_effect(scorer.unread()), conditions(scorer, donors, recipient)
     folder = RunFolder(Path("runs") / key_of(now)[:12] if run is None else run)

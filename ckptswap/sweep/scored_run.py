@@ -1,8 +1,9 @@
 """A run's scores as one metric sees them: what a table is made of, without torch, model or data."""
 
 import math
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -72,6 +73,11 @@ class ScoredRun:
         except (RunError, MetricError) as error:
             raise type(error)(f"{folder} has {error.message}", remedy=error.remedy) from None
 
+    def only(self, there: np.ndarray) -> "ScoredRun":
+        """The same run of these samples (N,) alone, by the tolerance of all."""
+        judging = replace(self.judging, tolerance=self.tolerance()[0])
+        return replace(self, scores=self.scores.only(there), judging=judging)
+
     @property
     def plan(self) -> Plan:
         return self.run.plan
@@ -99,6 +105,7 @@ class ScoredRun:
             return ()
         sign = 1.0 if self.metric.direction == "max" else -1.0
         ends, units = chunk_ends([len(places) for places in scores.walk]), np.asarray(self.run.units)[walk]
+        chosen = sum(map(len, scores.walk[: self.run.screen_batches]))
         baseline = self.statistics(BASELINE)[walk, 0]
         races = []
         for by in self.plan.by:
@@ -106,8 +113,29 @@ class ScoredRun:
             variants = tuple(variant for variant in dict.fromkeys(measured) if scores.failed(variant) is None)
             if variants:
                 drops = [sign * (baseline - self.statistics(variant)[walk, 0]) for variant in variants]
-                races.append(SplitRace(by, variants, standing(np.array(drops), ends, rules, units)))
+                races.append(SplitRace(by, variants, standing(np.array(drops), ends, rules, units, chosen)))
         return tuple(races)
+
+    @cached_property
+    def guess(self) -> Mapping[str, float]:
+        """What the run's screen says of each variant, the larger the worse: of `sample:N` the drop on these."""
+        if not self.run.screen_batches:
+            return self.run.screen.values if self.run.screen else {}
+        places = np.concatenate(self.scores.walk[: self.run.screen_batches])
+
+        def score(variant: str) -> float:
+            statistics = self.statistics(variant)[places]
+            return math.nan if np.isnan(statistics).any() else totals.whole(statistics, self.reduce)
+
+        sign, baseline = (1.0 if self.metric.direction == "max" else -1.0), score(BASELINE)
+        there = (variant.id for variant in self.plan.variants() if self.is_there(variant.id))
+        drops = {variant: sign * (baseline - score(variant)) for variant in there}
+        return {variant: drop for variant, drop in drops.items() if math.isfinite(drop)}
+
+    @property
+    def others(self) -> list["ScoredRun"]:
+        """The same scores by each other metric of the run."""
+        return [replace(self, metric=other) for other in self.run.metrics if other.name != self.metric.name]
 
     @property
     def error(self) -> ErrorRate:
@@ -139,6 +167,10 @@ class ScoredRun:
     def is_there(self, variant: str) -> bool:
         """Whether a variant has a score, if only on some samples."""
         return self.scores.done(variant) > 0 and self.scores.failed(variant) is None
+
+    def is_whole(self, variant: str) -> bool:
+        """Whether a variant has a score on every sample."""
+        return self.is_there(variant) and self.scores.done(variant) == self.scores.samples
 
     def is_scored(self, cell: Cell) -> bool:
         """Whether a row has a drop that was measured, if only on some samples."""

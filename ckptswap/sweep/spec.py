@@ -24,8 +24,30 @@ from ckptswap.task.spec import TaskSpec
 
 CELLS: By = ("layer", "kind")
 EngineName = Literal["auto", "replay", "full"]
-ScreenName = Literal["rmse", "gradient"]
+SCREENS = ("rmse", "gradient", "curvature")
 MOST_POINTS = 1000  # of a path
+
+
+def screen_of(text: str) -> str:
+    """A screen as it is typed; raises `UsageError` for a word that is none.
+
+    >>> screen_of("sample:4")
+    'sample:4'
+    """
+    if text not in SCREENS and not samples_of(text):
+        remedy = f"use {', '.join(SCREENS)}, or sample:N for N samples, 1 or more"
+        raise UsageError(f"--screen is {text!r:.40}", remedy=remedy)
+    return text
+
+
+def samples_of(screen: str | None) -> int | None:
+    """On how many samples a screen scores every variant; None for one that scores none.
+
+    >>> samples_of("sample:4"), samples_of("sample:0"), samples_of("rmse")
+    (4, None, None)
+    """
+    match = re.fullmatch(r"sample:([1-9][0-9]{0,8})", screen or "")
+    return int(match[1]) if match else None
 
 
 def bytes_of(text: str) -> int:
@@ -100,6 +122,7 @@ class SweepSpec:
     `donors` and `recipient` are paths, or the words by which a donor is made (`sweep.donors`); what is open
     already goes by any name. `calibration`: on what batch norm's statistics are estimated anew beside the cells.
     `map`, `map_file` and `strip_prefix` bring names together. What `selection` excludes need not fit the model.
+    The samples by which `sample:N` screens begin the walk: they are part of the task.
 
     >>> from ckptswap.records import from_json, to_json
     >>> spec = SweepSpec(("a.pt",), "b.pt", TaskSpec(threads=1), by=(("kind",),))
@@ -145,6 +168,14 @@ class SweepSpec:
     memory: int | None = option(
         None, "What replays may take, such as 2GB. [default: 2GB]", metavar="SIZE", parse=bytes_of, defaults="file"
     )
+    screen: str | None = option(
+        None,
+        "Rank the cells beforehand, and tell how well: by distance (rmse), by slopes of the loss (gradient) or of "
+        "the outputs (curvature), or by scores on N samples (sample:N). --budget then takes the worst first.",
+        metavar="rmse|gradient|curvature|sample:N",
+        parse=screen_of,
+        defaults="file",
+    )
 
     def __post_init__(self) -> None:
         if not self.donors:
@@ -156,8 +187,10 @@ class SweepSpec:
         _between(self.alphas)
         if self.memory is not None and self.memory < 1:
             raise UsageError(f"--memory is {self.memory}", remedy="write for example 2GB")
-        if self.selection.exclude and not self.task.exclude:
-            object.__setattr__(self, "task", replace(self.task, exclude=self.selection.exclude))
+        if self.screen is not None:
+            screen_of(self.screen)
+        exclude, first = self.task.exclude or self.selection.exclude, samples_of(self.screen)
+        object.__setattr__(self, "task", replace(self.task, exclude=exclude, screen_samples=first))
 
 
 @dataclass(frozen=True)
@@ -227,11 +260,15 @@ class RunOptions(Judging):
     epsilon: float | None = option(
         None, "With --top: drops so near are tied. [default: the tolerance]", metavar="DROP", defaults="file"
     )
+    zero_control: bool | None = option(
+        None,
+        "Score what is reusable once more as zeros (norms: as identity): is it unused? [default: where that takes "
+        "less than a tenth of the work]",
+        negated=True,
+        defaults="file",
+    )
     budget: float | None = option(
         None, "Stop after so long, such as 90s, 5m or 2h.", metavar="TIME", parse=seconds_of, defaults="file"
-    )
-    screen: ScreenName | None = option(
-        None, "Guess the ranking beforehand, and tell how well it was guessed.", defaults="file"
     )
     executor: str | None = option(
         None, "Where: inline, process, slurm, ray. [default: inline]", metavar="NAME", defaults="file"
@@ -254,6 +291,8 @@ class RunOptions(Judging):
             raise UsageError(f"--budget is {self.budget:g} seconds", remedy="write for example 90s, 5m or 2h")
         if self.top is None and (self.confidence is not None or self.epsilon is not None):
             raise UsageError("--confidence and --epsilon are for a race", remedy="give --top N with them")
+        if self.top is not None and self.zero_control:
+            raise UsageError("--zero-control is for reusable rows, --top for the worst", remedy="give one of them")
         if self.top is not None:
             self.race_rules(0.0)  # raises for rules that make no sense
 

@@ -9,7 +9,6 @@ from ckptswap.errors import listing
 from ckptswap.scoring.variant import BASELINE
 from ckptswap.statistics import intervals
 from ckptswap.statistics.exact import LEAST_MOVED, Few
-from ckptswap.statistics.ranks import spearman
 from ckptswap.statistics.verdicts import MOST_SHARE, RowIntervals
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.run_folder.blocks import donor_id
@@ -55,7 +54,7 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
     partly = sum(run.is_scored(cell) and run.scores.done(cell.variant) < run.scores.samples for cell in cells)
     if partly:
         sentences.append(f"{partly} rows rest on fewer than {run.scores.samples} samples so far")
-    return [*sentences, *_race_notes(run), *_screen_notes(run, drops)]
+    return [*sentences, *_race_notes(run)]
 
 
 def unproven(few: Few, metric: str, tolerance: float, error: float) -> str:
@@ -139,14 +138,3 @@ def _race_notes(run: ScoredRun) -> Iterator[str]:
             yield f"{what}: {int((~now.outside).sum())} rows are still in it, on {share} so far"
     if rules.ceiling is None:
         yield f"one sample's {race.metric} has no bound, so that the race's confidence is not guaranteed"
-
-
-def _screen_notes(run: ScoredRun, drops: Mapping[str, RowIntervals]) -> Iterator[str]:
-    screen = run.run.screen
-    if screen is None:
-        return
-    guess = screen.values
-    both = [variant for variant in drops if variant in guess]
-    agreement = spearman([guess[variant] for variant in both], [drops[variant].drop for variant in both])
-    told = "none can be told" if agreement is None else f"{agreement:+.2f}"
-    yield f"screen by {screen.by}: rank correlation with the drops {told}, over {len(both)} variants"

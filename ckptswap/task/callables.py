@@ -95,7 +95,10 @@ def call(what: str, function: Callable[..., Any], args: Mapping[str, Any], error
         try:
             signature.bind(**args)
         except TypeError as fault:
-            raise error(f"{what}: {fault}", remedy=f"it takes {signature}") from None
+            unknown = next((name for name in args if name not in signature.parameters), "")
+            meant = near(unknown, signature.parameters)
+            remedy = f"{meant} It takes {signature}" if meant else f"it takes {signature}"
+            raise error(f"{what}: {fault}", remedy=remedy) from None
     with faults_of(what, error):
         return function(**args)
 

@@ -36,7 +36,7 @@ class Constants:
         no better than the best of them."""
         first = next(self.data.batches())
         channels = _channels(self.forward(first.inputs), first.targets)
-        seen = {int(number) for numbers in self.over(lambda truth: truth.unique().tolist()) for number in numbers}
+        seen = set[int]().union(*self.over(lambda truth: truth.long().unique().tolist()))
         classes = [0, 1] if channels == 1 else sorted(seen - {ignore})
         return max(self._scores([partial(_constant, channels=channels, of=number) for number in classes]))
 

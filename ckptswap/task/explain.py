@@ -127,7 +127,8 @@ def _looks(tree: Tree, name: str) -> Iterator[TensorLook]:
         for at, part in enumerate(tree):
             yield from _looks(part, f"{name}.{at}")
     elif isinstance(tree, Tensor):
-        ends = [float(end) for end in tree.aminmax()] if tree.numel() and not tree.is_complex() else [math.nan] * 2
+        has_ends = tree.numel() and not tree.is_complex()
+        ends = map(float, tree.double().aminmax()) if has_ends else (math.nan, math.nan)  # few dtypes have it
         low, high = (end if math.isfinite(end) else None for end in ends)
         yield TensorLook(name, tuple(tree.shape), str(tree.dtype).removeprefix("torch."), low, high)
 
@@ -136,7 +137,8 @@ def _classes(targets: Tree) -> dict[int, float]:
     """Of labels the share of each class."""
     if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.is_complex():
         return {}
-    scored = targets[targets != NO_LABEL]
+    labels = targets.long()
+    scored = labels[labels != NO_LABEL]
     numbers, counts = scored.unique(return_counts=True)
     return {int(number): int(count) / scored.numel() for number, count in zip(numbers, counts, strict=True)}
 
@@ -144,7 +146,7 @@ def _classes(targets: Tree) -> dict[int, float]:
 def _normalization(spec: TaskSpec, checkpoint: Checkpoint) -> str | None:
     if spec.normalize != AUTO:
         return spec.normalize
-    return normalization_of(DataRequest(spec, folder_of(checkpoint)))
+    return normalization_of(DataRequest(spec, folder_of(checkpoint))).text
 
 
 def _yardstick(task: Task, metric: Metric, statistics: Any) -> Yardstick:

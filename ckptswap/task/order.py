@@ -9,6 +9,7 @@ import numpy as np
 
 SEED = 3411
 """Fixed: the last bits of scores depend on which samples share a batch."""
+GOLDEN = 0.6180339887498949
 
 
 def permutation(count: int, seed: int = SEED) -> np.ndarray:
@@ -22,34 +23,81 @@ def permutation(count: int, seed: int = SEED) -> np.ndarray:
     return np.argsort(np.random.PCG64(seed).random_raw(count), kind="stable").astype(np.int64)
 
 
-def batches_of(kinds: Sequence[Hashable], size: int) -> list[np.ndarray]:
+def batches_of(kinds: Sequence[Hashable], size: int, first: Sequence[int] = ()) -> list[np.ndarray]:
     """The samples' places (n,) int64 of each batch: at most `size` samples, all of one kind.
 
     Each kind fills its batches in the order of the permutation, and only its last one may be small. Where kinds
-    differ, the batches are permuted once more, so that each is as likely to come first as any other.
+    differ, the batches are permuted once more, so that each is as likely to come first as any other. The samples
+    in the places `first` have batches of their own, before all others.
 
     >>> [places.tolist() for places in batches_of("aabaa", 2)]
     [[1, 0], [2], [4, 3]]
+    >>> [places.tolist() for places in batches_of("aabaa", 2, first=[0])]
+    [[0], [1, 4], [2], [3]]
     """
+    ahead = set(first)
+    rest = [place for place in permutation(len(kinds)).tolist() if place not in ahead]
+    batches, are_several = _cut(rest, kinds, size)
+    ordered = [batches[number] for number in permutation(len(batches), SEED + 1)] if are_several else batches
+    return [*_cut(first, kinds, size)[0], *ordered]
+
+
+def _cut(walk: Sequence[int], kinds: Sequence[Hashable], size: int) -> tuple[list[np.ndarray], bool]:
+    """A walk in batches of one kind, kind after kind, and whether there are several kinds."""
     by_kind: dict[Hashable, list[int]] = {}
-    for place in permutation(len(kinds)).tolist():
+    for place in walk:
         by_kind.setdefault(kinds[place], []).append(place)
     batches = [
         np.array(places[start : start + size], np.int64)
         for places in by_kind.values()
         for start in range(0, len(places), size)
     ]
-    return batches if len(by_kind) < 2 else [batches[number] for number in permutation(len(batches), SEED + 1)]
+    return batches, len(by_kind) > 1
 
 
-def reordered(sizes: Sequence[int]) -> list[np.ndarray]:
+def reordered(sizes: Sequence[int], first: Sequence[int] = ()) -> list[np.ndarray]:
     """The samples' places of each ready-made batch, the batches in the order of the permutation.
+
+    Before all others come batches that hold places of `first`, one after the other, until they have as many
+    samples as `first`.
 
     >>> [places.tolist() for places in reordered([2, 1, 2])]
     [[3, 4], [2], [0, 1]]
+    >>> [places.tolist() for places in reordered([2, 1, 2], first=[2, 4])]
+    [[2], [3, 4], [0, 1]]
     """
-    places = np.split(np.arange(sum(sizes), dtype=np.int64), np.cumsum(sizes)[:-1])
-    return [places[number] for number in permutation(len(sizes))]
+    ends = np.cumsum(sizes)
+    places = np.split(np.arange(ends[-1], dtype=np.int64), ends[:-1])
+    ahead: list[int] = []
+    for number in dict.fromkeys(np.searchsorted(ends, first, side="right").tolist()):
+        if sum(sizes[other] for other in ahead) < len(first):
+            ahead.append(number)
+    rest = [number for number in permutation(len(sizes)).tolist() if number not in ahead]
+    return [places[number] for number in [*ahead, *rest]]
+
+
+def spread(classes: Sequence[int], groups: Sequence[int], count: int) -> list[int]:
+    """The places of `count` samples that are spread evenly: over classes, over groups, and over the data.
+
+    Samples sorted by class, group and place are cut in `count` equal stretches, and each gives one, at a point
+    that moves by the golden ratio, so that stretches of equal form do not all give the same group.
+
+    >>> spread([0, 1] * 6, [0] * 6 + [1] * 6, 4)
+    [2, 6, 5, 9]
+    """
+    ordered = np.lexsort([np.arange(len(groups)), np.asarray(groups), np.asarray(classes)])
+    starts = np.arange(count + 1) * len(ordered) // count
+    points = starts[:-1] + ((0.5 + np.arange(count) * GOLDEN) % 1 * np.diff(starts)).astype(np.int64)
+    return ordered[points].tolist()
+
+
+def first_of(sizes: Sequence[int], samples: int) -> int:
+    """How many of the first batches it takes to have so many samples.
+
+    >>> first_of([4, 8, 8], 4), first_of([8, 8], 9), first_of([8, 8], 99)
+    (1, 2, 2)
+    """
+    return min(int(np.searchsorted(np.cumsum(sizes), samples)) + 1, len(sizes))
 
 
 def in_data_order(parts: Sequence[np.ndarray], places: Sequence[np.ndarray]) -> np.ndarray:

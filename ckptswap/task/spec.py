@@ -12,7 +12,7 @@ from typing import Any
 
 from ckptswap.errors import UsageError, near
 from ckptswap.plainfiles import read_toml, refuse_unwieldy
-from ckptswap.records import option
+from ckptswap.records import Count, option
 
 TARGETS = ("masks", "input")
 OUTPUTS = ("logits", "probability")
@@ -40,7 +40,7 @@ class TaskSpec:
     built where None). `group` is a regex with one group on the file name, or a .csv file with the columns name and
     group. `normalize` is MEAN/STD, such as `0.5/0.25`, one value or one a channel, or `auto`; `resize` is HxW, or
     one number. `exclude` and `partial` say how a checkpoint may fail to fit the model (`task.weights`): patterns
-    of what need not fit, and whether anything need.
+    of what need not fit, and whether anything need. So many `screen_samples` are walked before all others.
 
     >>> TaskSpec().merge({"metric": "iou,dice", "batch-size": 4}).metrics
     ('iou', 'dice')
@@ -119,6 +119,7 @@ class TaskSpec:
         defaults="never",
     )
     exclude: tuple[str, ...] = ()
+    screen_samples: Count | None = None
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> "TaskSpec":
@@ -161,8 +162,8 @@ class TaskSpec:
         'scans'
         """
         fields = {**asdict(self), "metrics": list(self.metrics)}
-        left_out = ("exclude", "partial", *(() if self.resize else ("resize",)))  # older runs have no such key
-        return {key: value for key, value in fields.items() if key not in left_out}
+        unsaid = [key for key in ("resize", "screen_samples") if not fields[key]]  # older runs have no such key
+        return {key: value for key, value in fields.items() if key not in ("exclude", "partial", *unsaid)}
 
 
 def parse_args(text: str) -> dict[str, Any]:

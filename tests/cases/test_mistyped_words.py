@@ -58,7 +58,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("--model net.py:net --data random:3,8,8 --metric kl", "write random:3x64x64"),
         (f"{OWN} --data-args colour=rgb --metric loss", "did you mean 'color'"),
         (f"{OWN} --metric top-1", "did you mean 'top1'"),
-        (f"{OWN} --metric iou", "use accuracy, top5 or loss"),
+        (f"{OWN} --metric iou", "use accuracy, top1 or loss"),
         (f"{OWN} --metric torchmetrics:accuracy", "did you mean 'Accuracy'"),
         (f"{OWN} --metric loss --resize 224,224", "write for example 224 or 512x1024"),
         (f"{OWN} --metric loss --normalize imagenet", "write for example 0.5/0.25, or auto"),

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
 
 from ckptswap.lab.findings import findings
-from ckptswap.statistics import Interval
+from ckptswap.statistics import Interval, Tails
 from ckptswap.sweep.result import Finding, Row, SweepResult
 
 TOLERANCE = 0.01
@@ -22,6 +25,15 @@ CLAIMS = (
 )
 
 
+def tails(value: float, width: float | None, bound: float) -> Tails:
+    """Of a normal estimate whose 95 % interval is the value ± width; with no width, the value decides."""
+    if width is None:
+        return Tails()
+    if width == 0:
+        return Tails(float(value > bound), float(value <= bound))
+    return Tails(*(float(stats.norm.sf(sign * (bound - value) / width * 1.96)) for sign in (1, -1)))
+
+
 @dataclass(frozen=True)
 class Synthetic:
     """Rows, and contrasts whose interval is the weighted drop ± width (or none)."""
@@ -29,23 +41,28 @@ class Synthetic:
     result: SweepResult
     width: float | None = 0.005
 
-    def contrast(self, weights: dict[int, float]) -> Interval:
+    def value(self, weights: dict[int, float]) -> float:
         drops = [self.result.rows[at].drop for at in weights]
         assert None not in drops
-        value = sum(w * d for w, d in zip(weights.values(), drops, strict=True))
+        return sum(w * d for w, d in zip(weights.values(), drops, strict=True))
+
+    def contrast(self, weights: dict[int, float]) -> Interval:
+        value = self.value(weights)
         if self.width is None:
             return Interval(value, None, None)
         return Interval(value, value - self.width, value + self.width)
+
+    def tails(self, weights: dict[int, float], bound: float = 0.0) -> Tails:
+        return tails(self.value(weights), self.width, bound)
 
 
 def row(
     layer: str | None, kind: str, drop: float, width: float | None = 0.005, tolerance: float = TOLERANCE
 ) -> Row:
     low, high = (None, None) if width is None else (drop - width, drop + width)
-    verdict = "undecided"
-    if low is not None and high is not None:
-        verdict = "sensitive" if low > tolerance else "reusable" if high < tolerance else "undecided"
-    return Row(layer, kind, (), 1, "measured", drop=drop, sim_low=low, sim_high=high, verdict=verdict)
+    below, above = tails(drop, width, tolerance)
+    told = {"sim_low": low, "sim_high": high, "p_reusable": below, "p_sensitive": above, "verdict": "undecided"}
+    return Row(layer, kind, (), 1, "measured", drop=drop, **told)
 
 
 def table(
@@ -85,6 +102,16 @@ def test_all_supported_where_the_paper_is_right() -> None:
 def test_none_supported_where_it_is_the_other_way_round() -> None:
     opposite = dict(zip(KINDS, (0.0, 0.0, 0.6, 0.3, 0.0, 0.7), strict=True))
     assert verdicts(table(opposite)) == ["not supported"] * 4
+
+
+@pytest.mark.parametrize("way", ["depth:1", "re:(encoder)"])
+def test_parts_by_depth_or_expression_are_no_cells(way: str) -> None:
+    """Those of the four that are worst would turn every claim over."""
+    worst = [replace(row("encoder", kind, 0.9), by=(way, "kind")) for kind in KINDS]
+    cells = [replace(each, by=("kind",) if each.layer is None else ("layer", "kind")) for each in table(PAPER)]
+    assert judge((*cells, *worst)) == judge(tuple(cells))
+    whole = [each for each in cells if each.layer is None]
+    assert all("no cells" in found.rule for found in judge((*whole, *worst)).values())
 
 
 def test_undecided_where_intervals_are_wide() -> None:
@@ -152,7 +179,16 @@ def test_a_kind_that_is_equal_in_both_networks_decides_nothing() -> None:
 
 
 def test_a_failed_row_leaves_the_contrast_open_and_supports_no_reuse() -> None:
-    rows = swap(table(PAPER), "encoder.1", "bn.weight", status="failed", drop=None, verdict=None)
+    rows = swap(
+        table(PAPER),
+        "encoder.1",
+        "bn.weight",
+        status="failed",
+        drop=None,
+        verdict=None,
+        p_reusable=None,
+        p_sensitive=None,
+    )
     found = judge(rows)
     assert [each.verdict for each in found.values()] == ["undecided", "undecided", "supported", "supported"]
     assert "encoder.1 bn.weight is failed" in found[CLAIMS[0]].rule
@@ -208,3 +244,62 @@ def test_a_cell_that_two_splits_share_counts_once() -> None:
     rows = table(PAPER, {"bn.running_mean": (0.1, 0.2, 0.3)})
     again = tuple(each for each in rows if each.layer == LAYERS[0])
     assert judge(rows + again)[CLAIMS[0]] == judge(rows)[CLAIMS[0]]
+
+
+def judged_by(**p_values: tuple[Tails, ...]) -> dict[str, Finding]:
+    """The paper's table, with these p-values of a kind's whole and its cells (kinds with _ for the dot)."""
+    rows = table(PAPER)
+    for kind, told in p_values.items():
+        for layer, (below, above) in zip((None, *LAYERS), told, strict=True):
+            rows = swap(rows, layer, kind.replace("_", "."), p_reusable=below, p_sensitive=above)
+    return judge(rows)
+
+
+def test_what_is_shown_row_by_row_supports_though_the_table_leaves_every_row_undecided() -> None:
+    finding = judged_by(conv_bias=(Tails(0.04, 0.96),) * 4)["conv-bias-reusable"]
+    assert finding.verdict == "supported"
+    assert (finding.numbers["p_for"], finding.numbers["conv.bias.reusable"]) == (0.04, 3)
+
+
+def test_one_row_that_is_not_shown_leaves_it_open() -> None:
+    found = judged_by(conv_bias=(*(Tails(0.001, 0.999),) * 3, Tails(0.06, 0.94)))
+    assert found["conv-bias-reusable"].verdict == "undecided"
+
+
+@pytest.mark.parametrize(("p_value", "expected"), [(0.02, "undecided"), (0.012, "not supported")])
+def test_refutation_must_withstand_the_number_of_the_claims_own_rows(p_value: float, expected: str) -> None:
+    """Four rows: 4 × 0.02 is above the level, 4 × 0.012 is not."""
+    finding = judged_by(conv_bias=(*(Tails(0.5, 0.5),) * 3, Tails(0.9, p_value)))["conv-bias-reusable"]
+    assert finding.verdict == expected
+    assert finding.numbers["p_against"] == pytest.approx(4 * p_value)
+    assert finding.numbers["conv.bias.cells.p_against"] == p_value
+
+
+def test_a_row_that_would_change_nothing_has_no_share_in_refutation() -> None:
+    rows = swap(table(PAPER), LAYERS[0], "conv.bias", status="identical", drop=0.0)
+    rows = swap(rows, LAYERS[1], "conv.bias", p_reusable=0.9, p_sensitive=0.016)
+    finding = judge(rows)["conv-bias-reusable"]
+    assert finding.numbers["p_against"] == pytest.approx(3 * 0.016)
+    assert finding.verdict == "not supported"
+
+
+P_VALUES = st.integers(1, 199).map(
+    lambda n: Tails(n / 1000, 1 - n / 1000) if n < 100 else Tails(n / 200, 1 - n / 200)
+)
+
+
+@given(st.tuples(*[P_VALUES] * 4))
+def test_half_of_the_cells_by_a_plain_loop(told: tuple[Tails, ...]) -> None:
+    """Of three cells two are half and more: the second smallest p, twice; and of the other side likewise."""
+    finding = judged_by(conv_weight=told)["conv-weight-very-sensitive"]
+    above, below = (sorted(cell[side] for cell in told[1:]) for side in (1, 0))
+    assert finding.numbers["conv.weight.cells.p_for"] == pytest.approx(min(1, 2 * above[1]))
+    assert finding.numbers["conv.weight.cells.p_against"] == pytest.approx(min(1, 2 * below[1]))
+    is_refuted, is_shown = 2 * 2 * below[1] <= 0.05, 2 * above[1] <= 0.05
+    assert finding.verdict == ("not supported" if is_refuted else "supported" if is_shown else "undecided")
+
+
+def test_missing_p_values_are_named() -> None:
+    found = judged_by(conv_bias=(*(Tails(0.001, 0.999),) * 3, Tails()))["conv-bias-reusable"]
+    assert found.verdict == "undecided"
+    assert "conv.bias: 1 cell has no p-value" in found.rule

@@ -12,7 +12,7 @@ from ckptswap.report.heatmap import heat_lines
 from ckptswap.report.layout import render
 from ckptswap.report.screen import finding_lines, kind_lines
 from ckptswap.report.text import Style
-from ckptswap.sweep.result import Finding, Row, SweepResult
+from ckptswap.sweep.result import Finding, MetricScore, OtherMetric, Row, SweepResult
 
 Rename = Callable[[str], str]
 SIZES = {
@@ -58,12 +58,16 @@ def same(name: str) -> str:
 
 
 def _measured(layer: str | None, kind: str, drop: float, tensors: tuple[str, ...], numel: int) -> Row:
-    low, high = drop - 0.017, drop + 0.017
+    width = 0.004 if kind in ("bn.weight", "conv.bias") else 0.017
+    low, high = drop - width, drop + width
     tolerance = 0.0091
     verdict = "sensitive" if low > tolerance else "reusable" if high < tolerance else "undecided"
+    zeros = None if verdict != "reusable" else 0.31 if kind == "conv.bias" else 0.002
+    verdict = "unused" if zeros == 0.002 else verdict
     return Row(
         layer, kind, tensors, numel, "measured", rmse=0.05 + drop / 10, rel_l2=0.4, score=0.9312 - drop, drop=drop,
-        ci_low=drop - 0.011, ci_high=drop + 0.011, sim_low=low, sim_high=high, samples=72, verdict=verdict,
+        ci_low=drop - width / 2, ci_high=drop + width / 2, sim_low=low, sim_high=high, samples=72, verdict=verdict,
+        zero_drop=zeros,
     )  # fmt: skip
 
 
@@ -118,6 +122,21 @@ def sweep(layer: str = "encoder.{}.conv{}", rename: Rename = same) -> SweepResul
     rows = (*_ranked(wholes), *measured, *rest)
     note = "tolerance 0.0091 = 0.01 × |baseline 0.9312 − 0.02 of a trivial prediction|"
     return SweepResult(rename("dice"), "max", 0.0091, 0.9312, 0.0213, 72, rows, findings, (note,))
+
+
+def several() -> SweepResult:
+    """Scored by two metrics more, which do not rank."""
+    result = sweep()
+    others = (OtherMetric("mse", "min", 0.0123, 0.5), OtherMetric("torchmetrics:F1Score", "max", 0.9, None))
+
+    def scores(row: Row) -> tuple[MetricScore, ...]:
+        if row.drop is None:
+            return MetricScore(), MetricScore()
+        ends = (row.drop / 10 - 0.001, row.drop / 10 + 0.001) if row.rank else (None, None)
+        return MetricScore(0.0123 + row.drop / 10, row.drop / 10, *ends), MetricScore(0.9 - row.drop, row.drop)
+
+    rows = tuple(dataclasses.replace(row, others=scores(row)) for row in result.rows)
+    return dataclasses.replace(result, rows=rows, others=others)
 
 
 _SHAPES = {"conv.weight": [64, 3, 7, 7], "conv.bias": [64], "bn.running_mean": [64], "bn.num_batches_tracked": []}

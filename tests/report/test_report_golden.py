@@ -13,13 +13,14 @@ from ckptswap.report.checkpoint import show_table
 from ckptswap.report.diff import diff_table
 from ckptswap.report.evaluate import evaluate_table
 from ckptswap.report.explain import explain_table
-from ckptswap.report.screen import sweep_table
+from ckptswap.report.screen import sweep_summary, sweep_table
 from ckptswap.report.text import Style
 
 DEEP = "encoder.layer{}.0.conv{}"
 RENDERERS: dict[str, Callable[[Style], str]] = {
     "sweep": lambda style: sweep_table(samples.sweep(DEEP), style),
     "sweep-top": lambda style: sweep_table(samples.sweep(), style, top=3),
+    "sweep-several": lambda style: sweep_summary(samples.several(), style, 3),
     "heatmap": lambda style: heatmap(samples.sweep(DEEP), style),
     "kinds": lambda style: kind_summary(samples.sweep(), style),
     "findings": lambda style: findings_text(samples.sweep(), style),

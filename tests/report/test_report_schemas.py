@@ -111,6 +111,7 @@ def choice() -> Json:
 REAL: dict[str, tuple[str, Callable[[], Json]]] = {
     "sweep": ("sweep", lambda: sweep_json(samples.sweep())),
     "sweep with all there is": ("sweep", sweep_with_all),
+    "sweep by several metrics": ("sweep", lambda: sweep_json(samples.several())),
     "select": ("select", choice),
     "show": ("show", lambda: show_json(BEFORE)),
     "show --stats": ("show", stats),
@@ -147,14 +148,14 @@ def test_sweep_fields_come_in_the_order_of_the_contract() -> None:
     head = "schema metric direction tolerance baseline donor_score samples groups rows findings"
     row = (
         "rank layer block kind tensors numel rmse rel_l2 score drop ci_low ci_high sim_low sim_high p_reusable "
-        "p_sensitive samples status verdict reason unseen"
+        "p_sensitive zero_drop samples status verdict reason unseen"
     )
     assert list(data) == head.split()
     assert list(data["rows"][0]) == row.split()
     assert list(data["findings"][0]) == ["claim", "text", "rule", "numbers", "verdict"]
 
 
-WHERE_ASKED = {"mode", "donors", "recalibrated_baseline", "error", "se"}
+WHERE_ASKED = {"mode", "donors", "recalibrated_baseline", "error", "se", "metrics"}
 """Keys that only some sweeps have."""
 
 

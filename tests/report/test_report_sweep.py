@@ -30,6 +30,22 @@ def test_csv_has_the_numbers_of_the_json_in_full() -> None:
         assert found["tensors"] == ";".join(row["tensors"])
 
 
+def test_every_form_has_every_metric_and_the_one_that_ranks_comes_first() -> None:
+    result = samples.several()
+    document = sweep_json(result)
+    assert [metric["name"] for metric in document["metrics"]] == ["dice", "mse", "torchmetrics:F1Score"]
+    table = list(csv.DictReader(io.StringIO(sweep_csv(result))))
+    for found, row, own in zip(table, document["rows"], result.rows, strict=True):
+        assert list(row["metrics"]) == ["dice", "mse", "torchmetrics:F1Score"]
+        assert row["metrics"]["dice"] == {name: row[name] for name in ("score", "drop", "ci_low", "ci_high")}
+        assert row["metrics"]["mse"] == dataclasses.asdict(own.others[0])
+        for name, value in row["metrics"]["mse"].items():
+            assert found[f"mse.{name}"] == ("" if value is None else repr(value))
+    assert "also **mse** (lower is better): baseline 0.0123, donor 0.5" in sweep_md(result)
+    assert "mse.drop" in sweep_md(result)
+    assert "metrics" not in sweep_json(samples.sweep())
+
+
 def test_every_measured_row_is_shown_once_and_in_order() -> None:
     text = sweep_table(samples.sweep(), WIDE)
     ranks = [int(found) for found in re.findall(r"^ ?\s*(\d+)  (?:encoder|bn|conv)", text, re.M)]

@@ -19,7 +19,7 @@ from ckptswap.statistics import totals, verdicts
 from ckptswap.statistics.totals import Sample, mean
 from ckptswap.sweep.analysis import Analysis, load_analysis, load_result
 from ckptswap.sweep.plan import variant_id
-from ckptswap.sweep.result import Row
+from ckptswap.sweep.result import MetricScore, Row
 from ckptswap.sweep.run_folder.blocks import DONOR
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import decode, encode, journal_files
@@ -143,6 +143,7 @@ def test_a_contrast_of_one_row_is_its_drop(finished: Path, tmp_path: Path, batch
     row, found = analysis.result.rows[at], analysis.contrast({at: 1.0})
     assert (found.low, found.high) == (row.ci_low, row.ci_high)
     assert found.estimate == pytest.approx(row.drop, rel=1e-12)
+    assert analysis.tails({at: 1.0}, analysis.result.tolerance) == (row.p_reusable, row.p_sensitive)
 
 
 def test_too_few_groups_so_far_have_no_interval(finished: Path, tmp_path: Path) -> None:
@@ -187,6 +188,24 @@ def test_a_baseline_on_some_batches_pairs_with_what_it_has(finished: Path, tmp_p
     run = rewritten(finished, tmp_path / "none", lambda block: block.variant != BASELINE)
     with pytest.raises(RunError, match="has no scores yet"):
         load_result(run)
+
+
+def test_the_other_metrics_are_those_of_a_table_that_they_rank(finished: Path, tmp_path: Path) -> None:
+    """Also where a row is on fewer samples, or failed."""
+    fewer = rewritten(finished, tmp_path / "fewer", begun(8, HEAD))
+    for run in (finished, fewer):
+        first = load_result(run)
+        names = [first.metric, *(other.name for other in first.others)]
+        assert len(names) == 3
+        results = {name: load_result(run, name) for name in names}
+        for result in results.values():
+            for at, other in enumerate(result.others):
+                ranked = results[other.name]
+                assert (other.baseline, other.donor_score) == (ranked.baseline, ranked.donor_score)
+                twins = {(row.by, row.tensors): row for row in ranked.rows}
+                for row in result.rows:
+                    twin = twins[row.by, row.tensors]
+                    assert row.others[at] == MetricScore(twin.score, twin.drop, twin.ci_low, twin.ci_high)
 
 
 def test_pooled_and_plain_reductions() -> None:

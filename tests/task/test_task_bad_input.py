@@ -129,7 +129,7 @@ def test_masks_of_0_and_255_that_are_no_folders(sweep: Callable[..., str], metri
 def test_class_labels_by_a_metric_of_masks(sweep: Callable[..., str]) -> None:
     np.savez("labels.npz", x=np.zeros((8, 3, 4, 4), np.float32), y=np.arange(8) % 3)
     assert sweep("Pooled", data="npz:labels.npz") == refused(
-        "iou is for masks, and the targets are class labels, one a sample: use accuracy, top5 or loss"
+        "iou is for masks, and the targets are class labels, one a sample: use accuracy, top1 or loss"
     )
 
 

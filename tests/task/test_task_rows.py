@@ -134,6 +134,7 @@ def test_a_square_of_tokens_and_classes_goes_by_tokens() -> None:
 @pytest.mark.parametrize("name", ["loss", "top1", "top5", "kl", "agreement", "output-mse"])
 @pytest.mark.parametrize("shape", [(7,), (7, 4, 3), (1, 4, 3)])
 def test_no_batch_size_shows(name: str, shape: tuple[int, ...]) -> None:
+    shape = (6, *shape[1:]) if name == "top5" else shape  # of fewer classes it is refused
     output = torch.randn(5, *shape, generator=draw())
     targets = torch.randint(0, max(shape[0], 2), (5, *shape[1:]), generator=draw(1))
     own, other = metric(name), torch.randn(5, *shape, generator=draw(2))
@@ -181,6 +182,47 @@ def test_top_k_counts_equal_scores_from_the_lowest_class() -> None:
     assert scored("top5", (), labels, same)[:, 0].tolist() == [1] * 5 + [0] * 2
     one = torch.tensor([[0.5], [-0.5]])
     assert scored("top1", (), torch.tensor([1, 1]), one)[:, 0].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5])
+def test_top5_of_so_few_classes_is_refused(classes: int) -> None:
+    with pytest.raises(MetricError, match=f"top5 of {max(classes, 2)} classes is always 1: use top1, or loss"):
+        scored("top5", (), torch.tensor([0, 1]), torch.zeros(2, classes))
+    assert scored("top5", (), torch.tensor([5]), torch.zeros(1, 6)).tolist() == [[0.0]]
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.uint16])
+@pytest.mark.parametrize("name", ["loss", "top1", "top5", "accuracy", "torchmetrics:Accuracy"])
+def test_class_labels_of_few_bits(name: str, kind: torch.dtype) -> None:
+    """In eight bits 156 is -100, torch's own word for what is not scored."""
+    ids, output = torch.arange(200), torch.rand(200, 200, generator=draw())
+    expected = scored(name, (), ids, output)
+    np.testing.assert_array_equal(scored(name, (), ids.to(kind), output), expected)
+    np.testing.assert_array_equal(scored(name, (), ids.to(kind), output, ignore=-1), expected)
+
+
+@pytest.mark.parametrize("name", ["iou", "dice:2", "loss", "perplexity:pooled", "top1", "mse"])
+def test_masks_of_few_bits(name: str) -> None:
+    masks = torch.randint(0, 3, (4, 5, 5), generator=draw(1))
+    masks[:, 0] = 255
+    output = torch.rand(4, *(() if name == "mse" else (3,)), 5, 5, generator=draw())
+    expected = scored(name, (), masks, output, ignore=255)
+    np.testing.assert_array_equal(scored(name, (), masks.to(torch.uint8), output, ignore=255), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ppl", "perplexity"), ("cross_entropy", "loss"), ("CrossEntropy", "loss"), ("acc", "accuracy"),
+        ("mIoU", "iou"), ("IoU", "iou"), ("Dice", "dice"), ("f1_score", "dice"), ("top-1", "top1"),
+        ("kl_div", "kl"), ("ious", "iou"), ("token_accuracy", "token-accuracy"),
+        ("mae", "torchmetrics:MeanAbsoluteError"),
+        ("F1Score", "torchmetrics:F1Score"), ("rmse", "mse"),
+    ],
+)  # fmt: skip
+def test_what_others_call_a_metric(name: str, meant: str) -> None:
+    with pytest.raises(MetricError, match=f"there is no metric '{name}': did you mean '{meant}'"):
+        metric(name)
 
 
 @pytest.mark.parametrize(("classes", "fault"), [(3, r"hold the class 5, but the model tells 3 .*--ignore"),

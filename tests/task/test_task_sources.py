@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -137,6 +138,38 @@ def test_pairs_by_pattern(write_folder: Write) -> None:
         loaded(root, data_args={**args, "images": "rgb/*.png"})
     with pytest.raises(DataError, match="images and masks belong together"):
         loaded(root, data_args={"images": "*/rgb/*.png"})
+    with pytest.raises(
+        UsageError, match="is read by pattern, and takes no --data-args split: it takes color, images"
+    ):
+        loaded(root, data_args={**args, "split": "val"})
+
+
+def test_patterns_of_odd_names(write_folder: Write) -> None:
+    """Letters that mean something to expressions are themselves; hidden files are left alone."""
+    names = ("a (1)", "b+[2]", "c$^", "d\n", "(", "ü")
+    root = write_folder({f"x[1]/p/q/{at}{name}.png": GREY + at for at, name in enumerate(names)}
+                        | {f"y?/p/q/{at}{name}_m.png": mask(at) for at, name in enumerate(names)}
+                        | {"x[1]/.thumbs/q/0.png": GREY, "x[1]/p/q/._0a.png": GREY})  # fmt: skip
+    data = loaded(root, data_args={"images": "./x[1]/**/*.png", "masks": "y?/**/*_m.png"})
+    assert [int(target.max()) for _, target in samples(data)] == list(range(6))
+    with pytest.raises(DataError, match=r"no image has the path /.*: write it from that folder on"):
+        loaded(root, data_args={"images": f"{root}/x[1]/**/*.png", "masks": "y?/**/*_m.png"})
+
+
+@pytest.mark.parametrize(
+    ("files", "args", "fault"),
+    [
+        (("images/a.png", "masks/a.png"), {"split": "val"}, "images and masks, and takes no --data-args split"),
+        (("a/1.png", "b/1.png"), {"labels": "ids"}, "a folder a class, and takes no --data-args labels"),
+        (("JPEGImages/a.png", "SegmentationClass/a.png"), {"labels": "ids"}, "it takes color, split"),
+        (("a/1.png", "b/1.png"), {"splt": "ids"}, "a folder takes no --data-args splt: did you mean 'split'"),
+    ],
+)
+def test_what_a_look_does_not_take_is_refused(
+    write_folder: Write, files: tuple[str, ...], args: Any, fault: str
+) -> None:
+    with pytest.raises(UsageError, match=fault):
+        loaded(write_folder(dict.fromkeys(files, GREY)), data_args=args)
 
 
 def test_colors(write_folder: Write) -> None:
@@ -179,11 +212,19 @@ def test_images_are_averaged_and_masks_are_not(write_folder: Write) -> None:
 @pytest.mark.parametrize(
     ("model", "args"),
     [("smp:Unet", {"encoder_name": "resnet18"}), ("timm:resnet18", {}), ("torchvision:resnet18", {}),
-     ("smp:Unet", {"encoder_name": "tu-resnet18"})],
+     ("smp:Unet", {"encoder_name": "tu-resnet18"}), ("smp:Unet", {"encoder_name": "efficientnet-b1"}),
+     ("smp:Unet", {"encoder_name": "se_resnet50"}), ("smp:Unet", {"encoder_name": "mobilenet_v2"})],
 )  # fmt: skip
 def test_the_models_name_says_how_images_are_normalized(model: str, args: Mapping[str, Any]) -> None:
-    text = normalization_of(DataRequest(TaskSpec(model=model, model_args=args)))
-    assert text == "0.485,0.456,0.406/0.229,0.224,0.225"
+    found = normalization_of(DataRequest(TaskSpec(model=model, model_args=args)))
+    assert found.text == "0.485,0.456,0.406/0.229,0.224,0.225"
+    assert re.search("as (timm|torchvision) for .* says", found.note)
+
+
+@pytest.mark.parametrize("model", ["smp:Unet", "timm:no_such_net", "timm:resnet18.no_such_weights", "lab:unet"])
+def test_a_model_that_names_no_normalization_is_told(model: str) -> None:
+    with pytest.raises(UsageError, match=f"nothing says how images are normalized for {model}: give --normalize"):
+        normalization_of(DataRequest(TaskSpec(model=model, model_args={"encoder_name": "mit_b0"})))
 
 
 def test_a_file_beside_the_checkpoint_says_how_images_are_normalized(tmp_path: Path, write_folder: Write) -> None:
@@ -191,12 +232,43 @@ def test_a_file_beside_the_checkpoint_says_how_images_are_normalized(tmp_path: P
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
     root = write_folder({"images/a.png": GREY, "masks/a.png": mask(1)})
     auto = loaded(root, tmp_path, normalize="auto")
+    assert auto.notes == (f"images are normalized by 0.5/0.25, as preprocessor_config.json in {tmp_path} says",)
     assert auto.fingerprint() == loaded(root, normalize="0.5/0.25").fingerprint()
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({**said, "rescale_factor": 1 / 127.5}))
     with pytest.raises(UsageError, match=r"wants images that are scaled by 0\.00784"):
         loaded(root, tmp_path, normalize="auto")
     with pytest.raises(UsageError, match="nothing says how images are normalized for lab:unet: give --normalize"):
         loaded(root, normalize="auto", model="lab:unet")
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ({"image_mean": "0.5", "image_std": 0.25}, "gives the mean '0.5' and the standard deviation 0.25"),
+        ({"image_mean": [0.5, None], "image_std": 0.25}, "gives the mean"),
+        ({"image_mean": 0.5, "image_std": 0.0}, "a STD is not above 0"),
+        ({"image_mean": 0.5, "image_std": 0.25, "do_rescale": False}, "are scaled by 1, not to 0…1"),
+        ({"image_mean": 0.5, "image_std": 0.25, "rescale_factor": "x"}, "are scaled by x, not to 0…1"),
+        ({"image_processor": "x", "size": 3}, "nothing says how images are normalized for the model"),
+    ],
+)
+def test_odd_preprocessing_is_one_sentence(tmp_path: Path, write_folder: Write, said: Any, fault: str) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    root = write_folder({"images/a.png": GREY, "masks/a.png": mask(1)})
+    with pytest.raises(UsageError, match=fault):
+        loaded(root, tmp_path, normalize="auto")
+
+
+def test_one_number_for_all_channels_and_no_normalization_at_all(tmp_path: Path, write_folder: Write) -> None:
+    root = write_folder({"images/a.png": RGB, "masks/a.png": mask(1)})
+    told = {"image_processor": {"image_mean": 0.5, "image_std": 0.25}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(told))
+    assert (
+        loaded(root, tmp_path, normalize="auto").fingerprint() == loaded(root, normalize="0.5/0.25").fingerprint()
+    )
+    told = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "do_normalize": False}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(told))
+    assert loaded(root, tmp_path, normalize="auto").fingerprint() == loaded(root).fingerprint()
 
 
 # Texts ----------------------------------------------------------------------------------------------------------
@@ -239,6 +311,17 @@ def test_documents_are_cut_into_pieces(tmp_path: Path, home: Path) -> None:
     assert data.names == ("attention_mask", "input_ids"), "also where nothing is padded"
     assert data.groups.tolist() == [0, 0, 1, 1]
     assert loaded(f"text:{tmp_path / 'a.txt'}", data_args={"tokenizer": str(home), "length": 2}).samples == 2
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\n"])
+def test_lines_end_as_any_system_ends_them(tmp_path: Path, home: Path, end: str) -> None:
+    (tmp_path / "a.txt").write_bytes(f"a b{end}{end}b\x0cc{end}".encode())
+    assert [inputs["input_ids"].tolist() for inputs, _ in samples(loaded(f"text:{tmp_path / 'a.txt'}", home))] == [
+        [2, 3], [3, 4]
+    ]  # fmt: skip
+    rows = [{"text": "a\u2028b", "label": 1}, {"text": "c\x85d", "label": 0}]
+    (tmp_path / "a.jsonl").write_bytes(end.join(json.dumps(row, ensure_ascii=False) for row in rows).encode())
+    assert loaded(f"text:{tmp_path / 'a.jsonl'}", home).samples == 2
 
 
 def test_labels_and_groups_of_a_jsonl(tmp_path: Path, home: Path) -> None:
@@ -294,6 +377,12 @@ def test_arrays_of_an_npz(tmp_path: Path) -> None:
         (row.tolist(), number) for row, number in zip(x, y.tolist(), strict=True)
     ]
     assert data.groups.tolist() == [0, 0, 1]
+    np.savez(tmp_path / "c.npz", x=x, groups=np.array(["u", "v", "u"]))
+    assert loaded(f"npz:{tmp_path / 'c.npz'}", metrics=("kl",)).groups.tolist() == [0, 1, 0], "without labels too"
+    with pytest.raises(
+        DataError, match="holds no targets, only x, groups: add an array targets, labels, masks or y"
+    ):
+        loaded(f"npz:{tmp_path / 'c.npz'}")
     np.savez(tmp_path / "b.npz", image=np.stack([GREY, GREY]), scale=np.ones(2), masks=np.stack([GREY, GREY]))
     data = loaded(f"npz:{tmp_path / 'b.npz'}")
     assert data.names == ("image", "scale")
@@ -305,6 +394,10 @@ def test_arrays_of_an_npz(tmp_path: Path) -> None:
     [
         ({"x": np.zeros(2), "y": np.zeros(3)}, r"has \{'x': 2, 'y': 3\}: give as many samples of each"),
         ({"y": np.zeros(3)}, "holds no inputs, only y"),
+        (
+            {"x": np.zeros(2), "y": np.zeros(2), "groups": np.zeros((2, 2), int)},
+            "are not one number or text a sample",
+        ),
         ({"x": np.array([{}], object), "y": np.zeros(1)}, "cannot be read"),
     ],
 )
@@ -312,6 +405,8 @@ def test_arrays_that_cannot_be_used(tmp_path: Path, arrays: Any, fault: str) -> 
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(DataError, match=fault):
         loaded(f"npz:{tmp_path / 'a.npz'}")
+    with pytest.raises(UsageError, match=r"a.npz takes no --data-args limit: it takes none"):
+        loaded(f"npz:{tmp_path / 'a.npz'}", data_args={"limit": 3})
 
 
 def test_data_sets_of_images_of_texts_and_of_numbers(tmp_path: Path, home: Path) -> None:
@@ -354,6 +449,29 @@ def test_random_numbers_say_what_they_are(home: Path) -> None:
         loaded("random:4x", metrics=("kl",))
     with pytest.raises(DataError, match=r"nothing says how many tokens .*--data-args vocab=N"):
         loaded("random:tokens:4")
+    with pytest.raises(UsageError, match="random:4 takes no --data-args vocab: it takes samples, seed"):
+        loaded("random:4", metrics=("kl",), data_args={"vocab": 4})
+
+
+@pytest.mark.parametrize(
+    ("shape", "args", "fault"),
+    [
+        ("1e9", {}, "random:1e9 has no shape: write random:3x64x64"),
+        ("999999999", {}, "size of a sample of random:999999999 is 999,999,999: 134,217,728 is the most"),
+        ("9x99999x99999", {}, "size of a sample .* is the most"),
+        ("4", {"samples": 10**9}, "samples of random:4 is 1,000,000,000: 1,000,000 is the most"),
+        ("4", {"samples": 0}, "it must be a whole number, 1 or more"),
+        ("4", {"seed": True}, "seed of random:4 is True"),
+        ("4", {"seed": 10**30}, "seed of random:4 is .* is the most"),
+        ("tokens:4", {"vocab": 10**30}, "vocab of random:tokens:4 is .* is the most"),
+        ("tokens:4x4", {"vocab": 9}, "random:tokens:4x4 has no shape"),
+        ("token:4", {"vocab": 9}, "random:token:4 has no shape"),
+        ("", {}, "random: has no shape"),
+    ],
+)
+def test_random_numbers_that_nobody_can_draw(shape: str, args: Any, fault: str) -> None:
+    with pytest.raises(CkptswapError, match=fault):
+        loaded(f"random:{shape}", metrics=("kl",), data_args=args)
 
 
 def test_a_key_of_older_runs_stays_what_it_was() -> None:

@@ -10,8 +10,7 @@
 """
 
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -19,7 +18,9 @@ from typing import Any
 
 from ckptswap.errors import DataError, listing, near
 from ckptswap.naming import natural_key
+from ckptswap.patterns import starred_path
 from ckptswap.task.data.pictures import IMAGES, LOSSY, MASKS
+from ckptswap.task.data.request import refuse_unknown
 
 _OTHER_IMAGES = (".gif", ".webp", ".jfif", ".jp2", ".heic", ".npz", ".nii", ".gz", ".dcm", ".mha", ".mhd", ".nrrd")
 SUFFIXES = ("_mask", "-mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation")
@@ -57,17 +58,27 @@ def layout_of(root: Path, *, has_targets: bool, args: Mapping[str, Any]) -> Fold
     """The samples of a folder. Raises `DataError` where files are missing or don't fit each other."""
     if not root.is_dir():
         raise DataError(f"there is no folder {root}", remedy=_meant(root) or "check --data")
+    look, takes, read = _look_of(root, args, has_targets=has_targets)
+    refuse_unknown(args, ("color", *takes), f"{root} {look}, and")
+    return read(root, args, has_targets)
+
+
+Read = Callable[[Path, Mapping[str, Any], bool], FolderLayout]
+"""From a folder, its arguments, and whether there must be targets, to its samples."""
+
+
+def _look_of(root: Path, args: Mapping[str, Any], *, has_targets: bool) -> tuple[str, tuple[str, ...], Read]:
+    """What a folder looks like in words, which arguments that look takes beside `color`, and what reads it."""
+    folders = {path.name for path in root.iterdir() if path.is_dir()}
     if "images" in args or "masks" in args:
-        return _by_pattern(root, args, has_targets=has_targets)
-    if any((root / name).is_dir() for name in ("images", "masks")) or not any(
-        _is_folder(path) for path in root.iterdir()
-    ):
-        return _images_and_masks(root, has_targets=has_targets)
-    if all((root / name).is_dir() for name in VOC):
-        return _voc(root, args, has_targets=has_targets)
-    if all((root / name).is_dir() for name in CITYSCAPES[: 1 + has_targets]):
-        return _cityscapes(root, args, has_targets=has_targets)
-    return _classes(root)
+        return "is read by pattern", ("images", "masks"), _by_pattern
+    if folders & {"images", "masks"} or not any(_is_folder(root / name) for name in folders):
+        return "is of images and masks", (), _images_and_masks
+    if folders.issuperset(VOC):
+        return "is of Pascal VOC's look", ("split",), _voc
+    if folders.issuperset(CITYSCAPES[: 1 + has_targets]):
+        return "is of Cityscapes' look", ("split", "labels"), _cityscapes
+    return "has a folder a class", (), _classes
 
 
 def _meant(path: Path) -> str:
@@ -129,7 +140,7 @@ def _refused(path: Path, *, is_lossy: bool) -> DataError:
     return DataError(f"{path} is neither PNG, JPEG, TIFF, BMP nor NPY", remedy="convert it")
 
 
-def _images_and_masks(root: Path, *, has_targets: bool) -> FolderLayout:
+def _images_and_masks(root: Path, _: Mapping[str, Any], has_targets: bool) -> FolderLayout:
     is_flat = not has_targets and not any(_is_folder(path) for path in root.iterdir())
     place = root if is_flat else root / "images"
     images = files(place)
@@ -155,7 +166,7 @@ def _mask_of(name: str, masks: Mapping[str, Path]) -> Path | None:
     return next((masks[name + suffix] for suffix in ("", *SUFFIXES) if name + suffix in masks), None)
 
 
-def _voc(root: Path, args: Mapping[str, Any], *, has_targets: bool) -> FolderLayout:
+def _voc(root: Path, args: Mapping[str, Any], has_targets: bool) -> FolderLayout:
     """Images that have a mask; with `split` those that its list of names has."""
     images, masks = files(root / VOC[0]), files(root / VOC[1], are_masks=True) if has_targets else {}
     names = [name for name in images if name in masks or not has_targets]
@@ -170,7 +181,7 @@ def _voc(root: Path, args: Mapping[str, Any], *, has_targets: bool) -> FolderLay
     )
 
 
-def _cityscapes(root: Path, args: Mapping[str, Any], *, has_targets: bool) -> FolderLayout:
+def _cityscapes(root: Path, args: Mapping[str, Any], has_targets: bool) -> FolderLayout:
     """Frames of one split: `val` unless another is named, or there is only one."""
     splits = sorted(path.name for path in (root / CITYSCAPES[0]).iterdir() if _is_folder(path))
     split = str(args.get("split", splits[0] if len(splits) == 1 else "val"))
@@ -201,10 +212,13 @@ def _ignoring(has_targets: bool) -> tuple[str, ...]:
     return (f"mask value {IGNORED} is not scored, as the layout of the folder says",) if has_targets else ()
 
 
-def _by_pattern(root: Path, args: Mapping[str, Any], *, has_targets: bool) -> FolderLayout:
+def _by_pattern(root: Path, args: Mapping[str, Any], has_targets: bool) -> FolderLayout:
     if "images" not in args or (has_targets and "masks" not in args):
         raise DataError("images and masks belong together", remedy="give --data-args images=PATTERN,masks=PATTERN")
     images = _matching(root, str(args["images"]), IMAGES)
+    if not images:
+        fault = f"no pairs found in {root}: no image has the path {args['images']}"
+        raise DataError(fault, remedy="write it from that folder on, as in images/**/*.png")
     masks = _matching(root, str(args["masks"]), MASKS) if has_targets else {}
     without = [path.name for key, path in images.items() if has_targets and key not in masks]
     if without:
@@ -218,24 +232,20 @@ def _by_pattern(root: Path, args: Mapping[str, Any], *, has_targets: bool) -> Fo
 
 
 def _matching(root: Path, pattern: str, suffixes: Sequence[str]) -> dict[tuple[str, ...], Path]:
-    """What the stars stand for → file; `*` is within a name, `**` crosses folders."""
-    parts = [_STARS.get(part, re.escape(part)) for part in re.split(r"(\*\*/?|\*)", pattern)]
-    expression = re.compile("".join(parts))
+    """What the stars stand for → file; `*` is within a name, `**` any folders. What is hidden is left alone."""
+    stars_of = starred_path(pattern.removeprefix("./"))
     by_stars: dict[tuple[str, ...], Path] = {}
     for folder, below, names in os.walk(root):
-        below.sort(key=natural_key)
+        below[:] = sorted((name for name in below if not name.startswith(".")), key=natural_key)
         for name in sorted(names, key=natural_key):
             path = Path(folder, name)
-            match = expression.fullmatch(path.relative_to(root).as_posix())
-            if match and path.suffix.lower() in suffixes:
-                by_stars[match.groups()] = path
+            stars = stars_of(path.relative_to(root).as_posix())
+            if stars is not None and path.suffix.lower() in suffixes and not name.startswith("."):
+                by_stars[stars] = path
     return by_stars
 
 
-_STARS = {"*": "([^/]*)", "**": "(.*)", "**/": "(.*/|)"}
-
-
-def _classes(root: Path) -> FolderLayout:
+def _classes(root: Path, *_: Any) -> FolderLayout:
     folders = sorted(path for path in root.iterdir() if _is_folder(path))
     if all(folder.name in PARTS for folder in folders):
         named = " and ".join(f"{folder.name}/" for folder in folders)

@@ -40,7 +40,7 @@ from ckptswap.task.data.preprocessing import AUTO, normalization_of
 from ckptswap.task.data.readers import BatchReader, DecodedSample, Group, NumberedReader, SampleReader
 from ckptswap.task.data.request import DataRequest
 from ckptswap.task.metrics import load_metrics
-from ckptswap.task.order import in_data_order
+from ckptswap.task.order import in_data_order, spread
 from ckptswap.task.spec import TaskSpec
 from ckptswap.task.threads import pinned_threads
 from ckptswap.task.tree import Form, Tree, names_of, stacked, without_plain
@@ -73,7 +73,8 @@ class Data:
     differ; else each sample is its own. By the number of the batch: `places`, of each the samples' places (n,).
     `shapes` maps each shape of an input (…) to the first batch that has it, `forms` each (number of samples, shape
     and dtype of an input); `names` are those that inputs have, where they are dicts;
-    `notes` say what was done unasked.
+    `notes` say what was done unasked. So many `screen_samples`, spread over classes, groups and the data, come
+    before all others. Raises `UsageError` where these are all.
     """
 
     def __init__(
@@ -82,16 +83,18 @@ class Data:
         progress: Progress | None = None,
         memory: int = MEMORY,
         notes: Sequence[str] = (),
+        screen_samples: int | None = None,
     ) -> None:
         self._source, self.notes = source, tuple(notes)
         self._kept: dict[int, DecodedSample] = {}
-        known = [(sample.group, sample.kind, sample.digest) for sample in self._first(progress, memory)]
+        known = [(own.group, own.kind, own.digest, own.label) for own in self._first(progress, memory)]
         if not known:
             raise DataError(f"{source.name} holds no samples", remedy="check --data and --data-args")
-        groups, kinds, self._digests = zip(*known, strict=True)
+        groups, kinds, self._digests, classes = zip(*known, strict=True)
         self.samples = len(known)
         self.groups = _numbered(groups, source.name)
-        self.places = tuple(source.batches(kinds))
+        first = self._spread(classes, screen_samples) if screen_samples else []
+        self.places = tuple(source.batches(kinds, first))
         self.units = self._units(alone=source.again and len(set(kinds)) == 1)
         inputs = [kinds[places[0]][0] for places in self.places]
         self.shapes = _first_of_each([_shape(form) for form in inputs])
@@ -122,6 +125,12 @@ class Data:
         with closing(self._source.read(left)) as again:
             for number in numbers:
                 yield number, self._whole.get(number) or self._batch(number, again)
+
+    def _spread(self, classes: Sequence[int], count: int) -> list[int]:
+        if count >= self.samples:
+            remedy = f"give fewer than {self.samples}, or sweep without a screen"
+            raise UsageError(f"--screen sample:{count} is no part of {self.samples} samples", remedy=remedy)
+        return spread(classes, self.groups.tolist(), count)
 
     def fingerprint(self) -> str:
         """SHA-256 over every sample's shapes, dtypes and bytes, and over the groups, in the data's order."""
@@ -197,8 +206,9 @@ def load_data(
         spec = replace(spec, target="input")
     request = DataRequest(spec, folder)
     items = _find(name, request)
-    if spec.normalize == AUTO:
-        spec = replace(spec, normalize=normalization_of(request))
+    normalization = normalization_of(request) if spec.normalize == AUTO else None
+    if normalization:
+        spec = replace(spec, normalize=normalization.text)
     if isinstance(items, IterableDataset):
         raise DataError(
             f"{spec.data} is an IterableDataset", remedy="put it in a DataLoader, which yields batches"
@@ -214,7 +224,8 @@ def load_data(
     else:
         raise DataError(f"{spec.data} is a {type(items).__name__}", remedy="return a Dataset, or yield batches")
     with pinned_threads(spec.threads):  # as in every later reading, since a Dataset may well use torch
-        return Data(source, progress, memory, notes=getattr(items, "notes", ()))
+        notes = (*getattr(items, "notes", ()), *([normalization.note] if normalization else []))
+        return Data(source, progress, memory, notes, spec.screen_samples)
 
 
 def implied(spec: TaskSpec) -> TaskSpec:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ckptswap.errors import DataError
-from ckptswap.task.data.request import refuse_unknown
+from ckptswap.task.data.request import DataRequest, refuse_unknown
 
 TARGETS = ("targets", "labels", "masks", "y")
 GROUPS = "groups"
@@ -22,9 +22,9 @@ _SCALE = {"uint8": 255, "uint16": 65535}
 
 
 class Arrays:
-    """Items are (input, target, group), without target and group where the file has none."""
+    """Items are (input, target[, group]); the target is None where the file has none, and none is needed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, needs_target: bool) -> None:
         try:
             with np.load(path, allow_pickle=False) as content:
                 self._arrays = {name: content[name] for name in content.files}
@@ -37,6 +37,13 @@ class Arrays:
         self._inputs = [name for name in counts if name not in (self._target, GROUPS)]
         if not self._inputs:
             raise DataError(f"{path} holds no inputs, only {', '.join(counts)}", remedy="add an array `inputs`")
+        if needs_target and self._target is None:
+            remedy = (
+                f"add an array {', '.join(TARGETS[:-1])} or {TARGETS[-1]}; kl, agreement and output-mse need none"
+            )
+            raise DataError(f"{path} holds no targets, only {', '.join(counts)}", remedy=remedy)
+        if GROUPS in counts and (self._arrays[GROUPS].ndim != 1 or self._arrays[GROUPS].dtype.kind not in "iubUS"):
+            raise DataError(f"the groups of {path} are not one number or text a sample", remedy="give one of each")
         self._count = next(iter(counts.values()))
 
     def __len__(self) -> int:
@@ -45,9 +52,8 @@ class Arrays:
     def __getitem__(self, at: int) -> tuple[Any, ...]:
         named = {name: _tensor(self._arrays[name][at]) for name in self._inputs}
         inputs = named[self._inputs[0]] if len(named) == 1 else named
-        target = () if self._target is None else (torch.from_numpy(np.asarray(self._arrays[self._target][at])),)
-        group = (self._arrays[GROUPS][at].item(),) if GROUPS in self._arrays and target else ()
-        return (inputs, *target, *group)
+        target = None if self._target is None else torch.from_numpy(np.asarray(self._arrays[self._target][at]))
+        return (inputs, target, self._arrays[GROUPS][at].item()) if GROUPS in self._arrays else (inputs, target)
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
@@ -59,7 +65,7 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array.astype(np.float32, order="C") / np.float32(_SCALE[array.dtype.name]))
 
 
-def built(place: str, args: Mapping[str, Any]) -> Arrays:
-    """Open the arrays of a file. Raises `DataError` for what cannot be read."""
-    refuse_unknown(args, (), "npz:FILE")
-    return Arrays(Path(place))
+def built(place: str, args: Mapping[str, Any], request: DataRequest) -> Arrays:
+    """Open the arrays of a file. Raises `DataError` for what cannot be read, or lacks targets that are needed."""
+    refuse_unknown(args, (), f"npz:{place}")
+    return Arrays(Path(place), needs_target=request.spec.target != "input")

@@ -7,6 +7,7 @@ vocabulary (`config.json` in its folder, or `--data-args vocab=N`), which are th
 
 import re
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import torch
@@ -15,6 +16,10 @@ from ckptswap.errors import DataError
 from ckptswap.task.data.request import DataRequest, refuse_unknown, whole
 
 SAMPLES = 32
+VALUES_MOST, SAMPLES_MOST, NUMBER_MOST = 1 << 27, 1_000_000, 1 << 31
+"""Values of one sample; samples; and how large a vocabulary or a seed may be."""
+_TOKENS = r"[1-9]\d{0,8}"
+_SHAPE = rf"{_TOKENS}([x×]{_TOKENS}){{0,7}}"
 
 
 class Random:
@@ -36,23 +41,33 @@ class Random:
 
 
 def built(shape: str, args: Mapping[str, Any], request: DataRequest) -> Random:
-    """Draw random numbers of a shape. Raises `DataError` where it is none."""
+    """Draw random numbers of a shape. Raises `DataError` where it is none, or there would be too many."""
     what = f"random:{shape}"
-    refuse_unknown(args, ("samples", "seed", "vocab"), what)
     words, _, size = shape.rpartition(":")
-    sides = re.fullmatch(r"[1-9]\d{0,8}([x×][1-9]\d{0,8})*", size)
-    if sides is None or words not in ("", "tokens"):
+    if words not in ("", "tokens") or not re.fullmatch(_TOKENS if words else _SHAPE, size):
         raise DataError(f"{what} has no shape", remedy="write random:3x64x64, or random:tokens:128")
-    vocabulary = None
-    if words:
-        config = request.configuration()
-        config = config.get("text_config", config)
-        vocabulary = whole(args, "vocab", config.get("vocab_size"), what)
-        if vocabulary is None:
-            raise DataError(
-                f"nothing says how many tokens the model knows for {what}", remedy="--data-args vocab=N"
-            )
-    samples, seed = whole(args, "samples", SAMPLES, what), args.get("seed", 0)
-    if not isinstance(seed, int) or seed < 0:
+    refuse_unknown(args, ("samples", "seed", *(("vocab",) if words else ())), what)
+    vocabulary = whole(args, "vocab", _vocabulary(request), what) if words else None
+    if words and vocabulary is None:
+        raise DataError(f"nothing says how many tokens the model knows for {what}", remedy="--data-args vocab=N")
+    samples, seed = whole(args, "samples", SAMPLES, what) or SAMPLES, args.get("seed", 0)
+    if type(seed) is not int or seed < 0:
         raise DataError(f"seed of {what} is {seed!r}", remedy="it must be a whole number, 0 or more")
-    return Random(tuple(map(int, re.split("[x×]", size))), samples or SAMPLES, seed, vocabulary)
+    sides = tuple(map(int, re.split("[x×]", size)))
+    limits = {
+        "size of a sample": (prod(sides), VALUES_MOST),
+        "samples": (samples, SAMPLES_MOST),
+        "vocab": (vocabulary or 0, NUMBER_MOST),
+        "seed": (seed, NUMBER_MOST),
+    }
+    for name, (value, most) in limits.items():
+        if value > most:
+            raise DataError(f"{name} of {what} is {value:,}", remedy=f"{most:,} is the most")
+    return Random(sides, samples, seed, vocabulary)
+
+
+def _vocabulary(request: DataRequest) -> Any:
+    """How many tokens the configuration in the model's folder says; None where it says nothing."""
+    config = request.configuration()
+    inner = config.get("text_config")
+    return (inner if isinstance(inner, Mapping) else config).get("vocab_size")

@@ -57,6 +57,13 @@ class DecodedSample:
         return cls(inputs, targets, group, kind, digest.digest())
 
     @property
+    def label(self) -> int:
+        """The class, where the target is one whole number; -1 for any other target."""
+        target = self.targets
+        is_class = isinstance(target, Tensor) and target is not self.inputs and target.numel() == 1
+        return int(target) if is_class and not (target.is_floating_point() or target.is_complex()) else -1
+
+    @property
     def nbytes(self) -> int:
         parts = (self.inputs,) if self.targets is self.inputs else (self.inputs, self.targets)
         return sum(leaf.nbytes for leaf in leaves(parts))
@@ -80,8 +87,9 @@ class SampleReader:
         """Those in these places, once more, and ahead of the caller until the iterator is closed."""
         raise NotImplementedError
 
-    def batches(self, kinds: Sequence[Hashable]) -> list[np.ndarray]:
-        """The places (n,) of each batch, in the order of the walk, of samples of these kinds."""
+    def batches(self, kinds: Sequence[Hashable], first: Sequence[int] = ()) -> list[np.ndarray]:
+        """The places (n,) of each batch, in the order of the walk, of samples of these kinds; those in the places
+        `first` come before all others, with what is in the same ready-made batch."""
         raise NotImplementedError
 
     def _parts(self, item: object, where: str) -> tuple[Tree, Tree, tuple[Any, ...]]:
@@ -142,8 +150,8 @@ class NumberedReader(SampleReader):
     def read(self, places: Sequence[int]) -> Generator[DecodedSample]:
         return read_ahead(self._sample, places, threads=self._threads, ahead=AHEAD * self.spec.batch_size)
 
-    def batches(self, kinds: Sequence[Hashable]) -> list[np.ndarray]:
-        return batches_of(kinds, self.spec.batch_size)
+    def batches(self, kinds: Sequence[Hashable], first: Sequence[int] = ()) -> list[np.ndarray]:
+        return batches_of(kinds, self.spec.batch_size, first)
 
     def _sample(self, place: int) -> DecodedSample:
         where = f"sample {place} of {self.name}"
@@ -183,8 +191,8 @@ class BatchReader(SampleReader):
         assert not places, "batches that somebody else makes cannot be read again"
         yield from ()
 
-    def batches(self, kinds: Sequence[Hashable]) -> list[np.ndarray]:
-        return reordered(self._sizes)
+    def batches(self, kinds: Sequence[Hashable], first: Sequence[int] = ()) -> list[np.ndarray]:
+        return reordered(self._sizes, first)
 
     def _batch(self, item: object, where: str) -> list[DecodedSample]:
         inputs, targets, rest = self._parts(item, where)

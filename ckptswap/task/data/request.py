@@ -1,7 +1,7 @@
 """What a source of data is told of the task beside its own arguments, and what it finds by that. No torch."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,12 +52,13 @@ def folder_of(checkpoint: Checkpoint) -> Path | None:
     return place.parent if place.is_file() else None
 
 
-def refuse_unknown(args: Mapping[str, Any], known: Iterable[str], what: str) -> None:
+def refuse_unknown(args: Mapping[str, Any], known: Collection[str], what: str) -> None:
     """Raises `UsageError` for an argument that a source does not take."""
-    unknown = [name for name in args if name not in known]
-    if unknown:
-        remedy = near(unknown[0], known) or f"it takes {', '.join(known)}"
-        raise UsageError(f"{what} takes no --data-args {unknown[0]}", remedy=remedy)
+    unknown = next((name for name in args if name not in known), None)
+    if unknown is not None:
+        takes = ", ".join(known)
+        remedy = near(unknown, known) or (f"it takes {takes}" if takes else "it takes none")
+        raise UsageError(f"{what} takes no --data-args {unknown}", remedy=remedy)
 
 
 def whole(args: Mapping[str, Any], name: str, default: int | None, what: str) -> int | None:

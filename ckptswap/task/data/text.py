@@ -8,6 +8,7 @@ pieces of N tokens, whose group is their document, `field=NAME` is the text's na
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ MOST = 1 << 30
 NO_LABEL = -100
 ARGS = ("tokenizer", "length", "block", "field")
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length")
+_LINE_END = re.compile(r"\r\n|\r|\n")
+"""Not `splitlines`, which also cuts at separators that a JSON text may hold."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def documents_of(path: Path, field: str) -> list[TextDocument]:
         text = read_plain(path, MOST).decode("utf-8-sig")
     except (FileError, ValueError) as error:
         raise DataError(f"{path} cannot be read as text", remedy=str(error)) from None
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(_LINE_END.split(text), 1) if line.strip()]
     if path.suffix.lower() not in (".jsonl", ".ndjson"):
         return [TextDocument(line) for _, line in lines]
     return list(_of_json(path, lines, field))

@@ -42,7 +42,7 @@ class SquaredError(Metric):
         from ckptswap.task.tree import only_tensor
 
         target = only_tensor(target, self.name)
-        counted = None if self.ignore is None or target.is_floating_point() else target != self.ignore
+        counted = None if self.ignore is None or target.is_floating_point() else target.long() != self.ignore
         if counted is not None and not counted.flatten(1).any(1).all():
             raise MetricError("a mask has no pixel but ignored ones", remedy="leave such samples out of the data")
         return partial(self._errors, target.double(), counted)
@@ -102,5 +102,5 @@ def _mean_squares(output: Tensor, target: Tensor, kept: Iterable[Tensor | None])
 
 def _counted(target: Tensor, ignore: int | None) -> tuple[float, int]:
     """Sum and number of a sample's elements, without the ignored ones."""
-    kept = target if ignore is None or target.is_floating_point() else target[target != ignore]
+    kept = target if ignore is None or target.is_floating_point() else target[target.long() != ignore]
     return kept.double().sum().item(), kept.numel()

@@ -1,7 +1,9 @@
 """From a metric's name to a `Metric`: for a task, or for what a run folder holds of one."""
 
-from ckptswap.errors import MetricError, UsageError, near
-from ckptswap.registry import find, is_ours, is_safe, names, source_of
+from contextlib import suppress
+
+from ckptswap.errors import CkptswapError, MetricError, UsageError, near
+from ckptswap.registry import find, is_ours, is_safe, library, names, source_of
 from ckptswap.task.callables import faults_of, is_callable_spec
 from ckptswap.task.metrics import own
 from ckptswap.task.metrics.metric import Metric
@@ -58,8 +60,40 @@ def _metric(name: str, spec: TaskSpec) -> Metric:
 
 def _unknown(name: str) -> MetricError:
     known = metric_names()
-    remedy = near(name, known) or f"use one of {', '.join(known)}, or file.py:function"
-    return MetricError(f"there is no metric {name!r}", remedy=remedy)
+    plain = name.lower().replace("_", "-")
+    meant = next((ours for ours, others in _CALLED.items() if plain in others), plain if plain in known else None)
+    if meant is None and _is_torchmetric(name):
+        meant = f"torchmetrics:{name}"
+    remedy = f"did you mean {meant!r}?" if meant else near(name, known)
+    return MetricError(
+        f"there is no metric {name!r}", remedy=remedy or f"use one of {', '.join(known)}, or file.py:function"
+    )
+
+
+def _is_torchmetric(name: str) -> bool:
+    with suppress(CkptswapError):
+        return name[:1].isupper() and hasattr(library("torchmetrics"), name)
+    return False
+
+
+_CALLED = {
+    "accuracy": ("acc", "pixel-accuracy", "pixel-acc"),
+    "top1": ("top-1", "acc1", "acc@1", "top1-acc", "top1-accuracy", "exact-match"),
+    "top5": ("top-5", "acc5", "acc@5", "top5-acc", "top5-accuracy"),
+    "iou": ("miou", "mean-iou", "jaccard", "jaccard-index"),
+    "dice": ("f1", "f1-score", "dsc", "dice-score", "mean-dice"),
+    "loss": ("ce", "cross-entropy", "crossentropy", "xent", "nll", "log-loss", "bce", "val-loss"),
+    "perplexity": ("ppl",),
+    "mse": ("l2", "rmse", "mean-squared-error"),
+    "kl": ("kld", "kl-div", "kl-divergence"),
+    "agreement": ("agree", "match"),
+    "output-mse": ("out-mse", "logit-mse"),
+    "torchmetrics:MeanAbsoluteError": ("mae", "l1", "mean-absolute-error"),
+    "torchmetrics:StructuralSimilarityIndexMeasure": ("ssim",),
+    "torchmetrics:AUROC": ("auc", "auroc", "roc-auc"),
+    "torchmetrics:R2Score": ("r2",),
+}
+"""What else people call a metric; dashes stand for underscores too."""
 
 
 def _checked(metric: object, name: str, *, is_safe: bool) -> Metric:

@@ -60,7 +60,7 @@ class Overlap(Metric):
         if self.score is not accuracy and target.dim() < 2:
             raise MetricError(
                 f"{self.name} is for masks, and the targets are class labels, one a sample",
-                remedy="use accuracy, top5 or loss",
+                remedy="use accuracy, top1 or loss",
             )
         return partial(self._scores, Truth(target, self.ignore))
 

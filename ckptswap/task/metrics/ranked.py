@@ -51,6 +51,7 @@ class Ranked(Metric):
     def _shares(self, labels: Labels, output: "Tensor") -> np.ndarray:
         shares = []
         for row, ids in scored_rows(output, labels, self.ignore):
+            self._refuse_certain(max(row.shape[1], 2))
             scores = _of_two(row, 0.5 if self.probability else 0.0) if row.shape[1] == 1 else row
             own = scores.gather(1, ids.long()[:, None])
             before = (scores > own).sum(1)
@@ -58,6 +59,11 @@ class Ranked(Metric):
             before += (equal.cumsum(1).gather(1, ids.long()[:, None]) - 1)[:, 0]  # those of a lower class
             shares.append([(before < self.most).double().mean().item()])
         return np.array(shares, np.float64)
+
+    def _refuse_certain(self, classes: int) -> None:
+        if classes <= self.most:
+            fault = f"{self.name} of {classes} classes is always 1"
+            raise MetricError(fault, remedy="use top1, or loss, which say more of so few")
 
 
 def _of_two(row: "Tensor", cut: float) -> "Tensor":

@@ -54,10 +54,12 @@ def labels_of(inputs: Tree, targets: Tree, metric: str) -> Tree:
             f"{metric} compares with one tensor, and the target is a {type(targets).__name__}",
             remedy="score with a function of your own: --metric file.py:function",
         )
-    tokens = tokens_of(inputs, targets)
-    if targets.is_floating_point() or tokens is None:
-        return targets if targets.is_floating_point() else Labels(targets)
-    ids = targets.clone()
+    if targets.is_floating_point():
+        return targets
+    tokens, ids = tokens_of(inputs, targets), targets.long()  # uint8 has no place for NO_LABEL
+    if tokens is None:
+        return Labels(ids)
+    ids = ids.clone()
     padding = inputs.get(PADDING) if isinstance(inputs, Mapping) else None
     if padding is not None and padding.shape == ids.shape:
         ids[padding == 0] = NO_LABEL
