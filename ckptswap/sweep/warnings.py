@@ -38,7 +38,7 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
             f"one group has {largest:.0%} of all samples, so that drops are that group's: what moved in more than "
             f"{LEAST_MOVED - 1} groups has no p-values, and is undecided"
         )
-    sentences += [*_few_notes(run, drops, tolerance), *_judging_notes(run, drops)]
+    sentences += [*_few_notes(run, drops, tolerance), *judging_notes(run, drops)]
     for at, misfit in enumerate(run.run.donor_misfits):
         reason = misfit or run.scores.failed(donor_id(at))
         if reason is not None:
@@ -95,7 +95,7 @@ def _few_notes(run: ScoredRun, drops: Mapping[str, RowIntervals], tolerance: flo
     )
 
 
-def _judging_notes(run: ScoredRun, drops: Mapping[str, RowIntervals]) -> Iterator[str]:
+def judging_notes(run: ScoredRun, drops: Mapping[str, RowIntervals]) -> Iterator[str]:
     """What verdicts keep and presume, where that is not the usual, and where neighbouring groups are alike."""
     if run.error == "fdr":
         yield "verdicts at a false discovery rate: of all that are decided up to 5 % are wrong, on average"
