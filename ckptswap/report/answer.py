@@ -93,7 +93,7 @@ def _first(result: SweepResult, worst: Row) -> str:
     from_to = f"{result.metric} goes from {number(_baseline_of(result, worst))} to {number(worst.score)}"
     some = f", on {worst.samples} of {result.samples} samples" if is_partial(result, worst) else ""
     name = row_names(result.rows)[result.rows.index(worst)]
-    if result.mode == "only" and (worst.place is None or worst.kind is None):
+    if result.mode in ("only", "lattice") and (worst.place is None or worst.kind is None):
         name = f"all of {name}"
     donor = result.donors[worst.donor].path if len(result.donors) > 1 else "the donor"
     deed = f"taking {taken(result.mode, name)} from {donor}"

@@ -11,6 +11,7 @@ import numpy as np
 from ckptswap.errors import MetricError, RunError, UsageError, near
 from ckptswap.scoring.variant import BASELINE, Variant
 from ckptswap.statistics import ErrorRate, StandardError, totals
+from ckptswap.sweep.decide import Decisions, Walked, decisions
 from ckptswap.sweep.plan import By, Cell, Plan
 from ckptswap.sweep.race import Race, RaceRules, Standing, chunk_ends, standing
 from ckptswap.sweep.run_folder.blocks import Blocks, Scores
@@ -115,6 +116,18 @@ class ScoredRun:
                 drops = [sign * (baseline - self.statistics(variant)[walk, 0]) for variant in variants]
                 races.append(SplitRace(by, variants, standing(np.array(drops), ends, rules, units, chosen)))
         return tuple(races)
+
+    @cached_property
+    def decisions(self) -> Decisions | None:
+        """The verdicts that `--decide` asked for, found out anew from the scores; None where it did not."""
+        spec, scores = self.run.spec, self.scores
+        if not spec.decide:
+            return None
+        measured = dict.fromkeys(cell.variant for cell in self.plan.cells if cell.status == "measured")
+        own = {name: self.statistics(name) if scores.failed(name) is None else None for name in measured}
+        groups, baseline = np.asarray(self.run.units), self.statistics(BASELINE)
+        walked = Walked(baseline, own, groups, scores.walk, self.reduce, self.metric.direction, self.bounds)
+        return decisions(walked, self.tolerance()[0], bets=spec.confidence_sequence)
 
     @cached_property
     def guess(self) -> Mapping[str, float]:
