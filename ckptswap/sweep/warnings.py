@@ -9,7 +9,7 @@ from ckptswap.errors import listing
 from ckptswap.scoring.variant import BASELINE
 from ckptswap.statistics import intervals
 from ckptswap.statistics.exact import LEAST_MOVED, Few
-from ckptswap.statistics.verdicts import RowIntervals
+from ckptswap.statistics.verdicts import MOST_SHARE, RowIntervals
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.run_folder.blocks import donor_id
 from ckptswap.sweep.scored_run import ScoredRun
@@ -32,7 +32,13 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
             f"{groups} groups of samples, fewer than {intervals.LEAST_GROUPS}: no intervals, and every "
             "measured row is undecided"
         )
-    sentences += [*_few_notes(run, drops, tolerance), *_judging_notes(run, drops)]
+    largest = np.bincount(np.unique(run.groups, return_inverse=True)[1]).max() / len(run.groups)
+    if groups >= intervals.LEAST_GROUPS and largest > MOST_SHARE:
+        sentences.append(
+            f"one group has {largest:.0%} of all samples, so that drops are that group's: what moved in more than "
+            f"{LEAST_MOVED - 1} groups has no p-values, and is undecided"
+        )
+    sentences += [*_few_notes(run, drops, tolerance), *judging_notes(run, drops)]
     for at, misfit in enumerate(run.run.donor_misfits):
         reason = misfit or run.scores.failed(donor_id(at))
         if reason is not None:
@@ -94,7 +100,7 @@ def _few_notes(run: ScoredRun, drops: Mapping[str, RowIntervals], tolerance: flo
     )
 
 
-def _judging_notes(run: ScoredRun, drops: Mapping[str, RowIntervals]) -> Iterator[str]:
+def judging_notes(run: ScoredRun, drops: Mapping[str, RowIntervals]) -> Iterator[str]:
     """What verdicts keep and presume, where that is not the usual, and where neighbouring groups are alike."""
     if run.error == "fdr":
         yield "verdicts at a false discovery rate: of all that are decided up to 5 % are wrong, on average"
