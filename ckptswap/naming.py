@@ -46,12 +46,12 @@ _REPARAMETRISED = frozenset({"weight_g", "weight_v", "weight_orig", "weight_bar"
 _PARAMETRIZATION = re.compile(r"(?:(.*)\.)?parametrizations\.([^.]+)(?:\.\d+)?\.(original[01]?|_u|_v)", re.DOTALL)
 _PARAMETRIZED_ROLE = {"original0": "_g", "original1": "_v", "original": "_orig", "_u": "_u", "_v": "_v"}
 _QUANTISED_PART = re.compile(
-    r"(?:(.*)\.)?(weight\.(?:absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.[^.]+|_\w+))", re.DOTALL
+    r"(?:(.*)\.)?(weight\.(?:(?:nested_)?(?:absmax|quant_map)|quant_state\.[^.]+|_\w+(?:\._\w+)*))", re.DOTALL
 )
 """bitsandbytes' and quanto's parts of a weight, which stand below its name."""
 _QUANTISED = re.compile(
-    r"qweight|qzeros|scales|g_idx|SCB|weight_format|weight|W_q|scale|zero|(?:weight|input|_weight)_(?=\w*\Z)\w*"
-    r"(?:packed|scale|zero_point|shape|g_idx|qdata)\w*|weight\..+"
+    r"qweight|qzeros|scales|g_idx|SCB|weight_format|weight|W_q|scale|zero|weight\..+|"
+    r"(?:weight|input|output|_weight)_(?=\w*\Z)\w*(?:packed|scale|zero_point|shape|g_idx|qdata)\w*"
 )
 """The roles of a quantised weight's parts: GPTQ, AWQ, bitsandbytes, compressed-tensors, HQQ, torchao, fp8."""
 _MARKS = re.compile(r"qweight|SCB|weight_format|W_q|weight_packed|weight_scale\w*|_weight_qdata|weight\..+")

@@ -16,6 +16,7 @@ from ckptswap.statistics import Interval, Tails, bootstrap, intervals, totals, v
 from ckptswap.statistics.exact import unseen_share
 from ckptswap.statistics.totals import Form, Sample
 from ckptswap.statistics.verdicts import RowIntervals
+from ckptswap.sweep.lattice import with_interactions
 from ckptswap.sweep.plan import Cell, cell_key
 from ckptswap.sweep.result import (
     Barrier,
@@ -105,7 +106,10 @@ def analysed(run: ScoredRun) -> Analysis:
     cells = [cell for cell in run.plan.cells if run.is_known(cell)]
     variants = list(dict.fromkeys(cell.variant for cell in cells if run.is_scored(cell)))
     limit, why = run.tolerance()
-    sample, drops, paired = _drops(run, variants, limit)
+    sample, drops, paired = _drops(run, variants, None if run.decisions else limit)
+    if run.decisions:  # verdicts are those by which scoring stopped
+        judgements = run.decisions.judgements
+        drops = {variant: replace(drop, **judgements[variant].told) for variant, drop in drops.items()}
     paths, again = _paths(run, cells), _recalibrated(run, cells, limit)
     others = _others(run, cells, variants)
     rows = [
@@ -125,7 +129,10 @@ def analysed(run: ScoredRun) -> Analysis:
     guessed = screened(run, ranked)
     remarks = [why, *notes(run, cells, drops, limit), *others.faults, *screen_notes(run, guessed)]
     result = replace(_result(run, ranked, limit, remarks), others=others.metrics, screen=guessed)
-    return Analysis(result, sample, columns)
+    table = Analysis(result, sample, columns)
+    if run.plan.mode != "lattice":
+        return table
+    return replace(table, result=replace(result, rows=with_interactions(ranked, columns, table.contrast)))
 
 
 def _drops(
@@ -275,7 +282,7 @@ def _result(run: ScoredRun, rows: Sequence[Row], tolerance: float, notes: Sequen
 
 
 def _row(cell: Cell, run: ScoredRun, drops: Mapping[str, RowIntervals], tolerance: float) -> Row:
-    where: dict[str, Any] = {"block": cell.block, "last_block": cell.last_block, "by": cell.by}
+    where: dict[str, Any] = {name: getattr(cell, name) for name in ("block", "last_block", "by", "parts")}
     told: dict[str, Any] = {"reason": cell.reason, "donor": cell.donor, **where}
     row = Row(cell.layer, cell.kind, cell.names, cell.numel, cell.status, **told)
     if cell.status == "mismatch":
