@@ -201,7 +201,7 @@ def planned(asked: Asked) -> dict[str, Any]:
         screen = _screen(sweep, cost.share)
         if screen and screen["samples"] is None:  # a guess comes beside the scores, samples are some of them
             cost = replace(cost, seconds=cost.seconds * (1 + screen["share"]))
-        return plan_json(sweep.plan, folder, sweep.task.samples, cost, donors, screen)
+        return plan_json(sweep.plan, folder, sweep.task.samples, cost, donors, screen, sweep.outlook)
 
 
 def _screen(sweep: Sweep, computed: float) -> dict[str, Any] | None:

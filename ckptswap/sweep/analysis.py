@@ -106,7 +106,10 @@ def analysed(run: ScoredRun) -> Analysis:
     cells = [cell for cell in run.plan.cells if run.is_known(cell)]
     variants = list(dict.fromkeys(cell.variant for cell in cells if run.is_scored(cell)))
     limit, why = run.tolerance()
-    sample, drops, paired = _drops(run, variants, limit)
+    sample, drops, paired = _drops(run, variants, None if run.decisions else limit)
+    if run.decisions:  # verdicts are those by which scoring stopped
+        judgements = run.decisions.judgements
+        drops = {variant: replace(drop, **judgements[variant].told) for variant, drop in drops.items()}
     paths, again = _paths(run, cells), _recalibrated(run, cells, limit)
     others = _others(run, cells, variants)
     rows = [

@@ -11,6 +11,7 @@ import numpy as np
 from ckptswap.errors import MetricError, RunError, UsageError, near
 from ckptswap.scoring.variant import BASELINE, Variant
 from ckptswap.statistics import ErrorRate, StandardError, totals
+from ckptswap.sweep.decide import Decisions, Walked, decisions, refuse_judging
 from ckptswap.sweep.plan import By, Cell, Plan
 from ckptswap.sweep.race import Race, RaceRules, Standing, chunk_ends, standing
 from ckptswap.sweep.run_folder.blocks import Blocks, Scores
@@ -50,7 +51,7 @@ class ScoredRun:
         cls, run: RunPlan, blocks: Blocks, metric: str | None = None, judging: Judging = Judging()
     ) -> "ScoredRun":
         """For a run's first metric, or the named one; `judging` overrides the run's own. Raises `RunError` where
-        there is no baseline yet, `MetricError` for a metric that the run does not hold."""
+        there is no baseline yet, `MetricError` for a metric that it lacks, `UsageError` as `refuse_judging`."""
         known = {measured.name: measured for measured in run.metrics}
         chosen = metric or run.metrics[0].name
         there = {block.batch for block in blocks.values() if block.variant == BASELINE and block.failed is None}
@@ -61,8 +62,10 @@ class ScoredRun:
         if chosen not in known:
             remedy = near(chosen, known) or f"it has {', '.join(known)}"
             raise MetricError(f"no scores by {chosen!r}", remedy=remedy)
-        own = Judging(run.tolerance, run.error, run.se)
-        return cls(run, known[chosen], scores, judging.or_else(own))
+        judging = judging.or_else(Judging(run.tolerance, run.error, run.se))
+        if run.spec.decide:
+            refuse_judging(judging.error, judging.se)
+        return cls(run, known[chosen], scores, judging)
 
     @classmethod
     def read(cls, folder: RunFolder, metric: str | None = None, judging: Judging = Judging()) -> "ScoredRun":
@@ -115,6 +118,18 @@ class ScoredRun:
                 drops = [sign * (baseline - self.statistics(variant)[walk, 0]) for variant in variants]
                 races.append(SplitRace(by, variants, standing(np.array(drops), ends, rules, units, chosen)))
         return tuple(races)
+
+    @cached_property
+    def decisions(self) -> Decisions | None:
+        """The verdicts that `--decide` asked for, found out anew from the scores; None where it did not."""
+        spec, scores = self.run.spec, self.scores
+        if not spec.decide:
+            return None
+        measured = dict.fromkeys(cell.variant for cell in self.plan.cells if cell.status == "measured")
+        own = {name: self.statistics(name) if scores.failed(name) is None else None for name in measured}
+        groups, baseline = np.asarray(self.run.units), self.statistics(BASELINE)
+        walked = Walked(baseline, own, groups, scores.walk, self.reduce, self.metric.direction, self.bounds)
+        return decisions(walked, self.tolerance()[0], bets=spec.confidence_sequence)
 
     @cached_property
     def guess(self) -> Mapping[str, float]:

@@ -195,6 +195,28 @@ def test_a_race_has_none(skip: TaskSpec, pair, run: Path) -> None:
     assert all(row.zero_drop is None for row in result.rows)
 
 
+def test_verdicts_known_early_have_controls_where_asked(many: TaskSpec, pair, run: Path) -> None:
+    """On all samples, while rows may rest on fewer."""
+    how = {"selection": FEW, "decide": True, "tolerance": WIDE}
+    unasked = sweep(*pair, many, run_dir=run, **how)
+    assert all(row.zero_drop is None for row in unasked.rows)
+    result = sweep(*pair, many, run_dir=run, zero_control=True, **how)
+    assert [row.samples for row in result.rows] == [row.samples for row in unasked.rows]
+    assert all(row.samples is not None and row.samples < 40 for row in result.rows)
+    plain = sweep(*pair, many, run_dir=run.with_name("plain"), selection=FEW, tolerance=WIDE, zero_control=True)
+    controls = {row.tensors: row.zero_drop for row in plain.rows}
+    for row in result.rows:
+        assert row.verdict == "unused"
+        assert row.zero_drop == pytest.approx(controls[row.tensors], rel=1e-5)
+
+
+@pytest.fixture
+def many(skip: TaskSpec, own: Path) -> TaskSpec:
+    """The same task on 40 groups of one sample."""
+    own.write_text(own.read_text().replace("samples=20, group=2", "samples=40, group=1"))
+    return skip
+
+
 def test_replays_found_wrong_at_the_end_are_all_computed_again(
     skip: TaskSpec, pair, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
