@@ -149,12 +149,11 @@ def _others(run: ScoredRun, cells: Sequence[Cell], variants: Sequence[str]) -> _
     known, scores, faults = [], [], []
     for other in run.others:
         try:
-            drops = _drops(other, variants)[1]
-            baseline = other.value(BASELINE)
+            baseline = other.baseline
+            drops = _drops(other, [variant for variant in variants if other.is_there(variant)])[1]
         except CkptswapError as error:
             faults.append(f"{other.metric.name} is not shown: {error}")
             continue
-        assert baseline is not None
         known.append(OtherMetric(other.metric.name, other.metric.direction, baseline, other.value(DONOR)))
         scores.append([_other_score(cell, other, drops) for cell in cells])
     by_cell = list(zip(*scores, strict=True)) if scores else [()] * len(cells)
@@ -222,7 +221,7 @@ def _recalibrated(run: ScoredRun, cells: Sequence[Cell], tolerance: float) -> li
         if variant is None:
             return Recalibrated(reason=NOT_APPLICABLE) if cell.status == "measured" else None
         if variant.id not in drops:
-            return Recalibrated(reason=run.scores.failed(variant.id))
+            return Recalibrated(reason=run.failed(variant.id))
         drop = drops[variant.id]
         verdict, why = _judged(run, drop, tolerance)
         return Recalibrated(**drop.numbers, score=run.value(variant.id), verdict=verdict, reason=why)
@@ -237,14 +236,13 @@ def _judged(run: ScoredRun, drop: RowIntervals, tolerance: float) -> tuple[Verdi
 
 
 def _result(run: ScoredRun, rows: Sequence[Row], tolerance: float, notes: Sequence[str]) -> SweepResult:
-    baseline, again = run.value(BASELINE), run.plan.recalibrated_baseline
-    beside = [variant for variant in run.beside if run.scores.failed(variant.id) is not None]
-    assert baseline is not None
+    again = run.plan.recalibrated_baseline
+    beside = [variant for variant in run.beside if run.failed(variant.id) is not None]
     return SweepResult(
         metric=run.metric.name,
         direction=run.metric.direction,
         tolerance=tolerance,
-        baseline=baseline,
+        baseline=run.baseline,
         donor_score=run.value(DONOR),
         samples=run.scores.samples,
         groups=len(set(run.run.groups)),
@@ -272,7 +270,7 @@ def _row(cell: Cell, run: ScoredRun, drops: Mapping[str, RowIntervals], toleranc
     if cell.status in FREE:
         return replace(row, score=run.value(BASELINE), drop=0.0, verdict="reusable")
     if cell.variant not in drops:
-        reason = "; ".join(filter(None, (run.scores.failed(cell.variant), cell.reason))) or None
+        reason = "; ".join(filter(None, (run.failed(cell.variant), cell.reason))) or None
         return replace(row, status="failed", rmse=None, rel_l2=None, reason=reason)
     drop = drops[cell.variant]
     verdict, why = _judged(run, drop, tolerance)

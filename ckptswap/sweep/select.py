@@ -28,7 +28,6 @@ from ckptswap.sweep.rebuild import rebuilt
 from ckptswap.sweep.result import Row, SweepResult
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.trust import NamedAgain, source_to_rebuild
-from ckptswap.sweep.scored_run import reduction
 from ckptswap.wrappers import correspondence
 
 
@@ -147,7 +146,7 @@ class _Search:
     def __init__(self, engine: FullScorer, result: SweepResult, cells: int, progress: Progress | None) -> None:
         self._engine, self._result, self._cells, self._progress = engine, result, cells, progress
         metric = next(metric for metric in engine.task.metrics if metric.name == result.metric)
-        self._reduce, self._bounds = reduction(metric), metric.bounds
+        self._reduce, self._bounds = metric.reduction, metric.bounds
         self.taken: list[Row] = []
         self.evaluations = self._decided = 0
         self._baseline = self._statistics([])
