@@ -5,6 +5,7 @@ stands inside another's member and makes up most of it (stages of blocks), the i
 """
 
 import re
+import string
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +14,10 @@ from ckptswap.roles import ATTENTION, MLP
 
 LETTERS_MOST = 500
 """Of a layer's path; a longer one, which no network has, is in no block."""
+DEPTH_MOST = 16
+"""Numbered modules within each other, from the root on; deeper ones are no blocks."""
 ALIKE = 0.5
 """The share of the smaller member's layers that two alike ones have in common."""
-_NUMBERED = re.compile(r"(.*?)_?(\d+)", re.DOTALL)
 _NAMED_ROWS = frozenset(["layers", "layer", "blocks", "block", "h", "resblocks", "stages", "stage"])
 """Rows that may have a single member and are rows by their name."""
 
@@ -76,15 +78,17 @@ def _numbered(path: str) -> Iterator[tuple[str, str]]:
     """Each numbered module above a layer or itself, from the root on, and the row that it stands in."""
     if len(path) > LETTERS_MOST:
         return
-    end = -1
-    while end < len(path):
-        begin, end = end + 1, path.find(".", end + 1)
-        end = len(path) if end < 0 else end
-        if match := _NUMBERED.fullmatch(path, begin, end):
-            stem, parent = match[1], path[: max(begin - 1, 0)]
+    depth, begin = 0, 0
+    for part in path.split("."):
+        end = begin + len(part)
+        word = part.rstrip(string.digits)
+        if depth < DEPTH_MOST and len(word) < len(part):
+            depth += 1
+            stem, parent = word.removesuffix("_"), path[: max(begin - 1, 0)]
             words = stem.lower() or parent.rpartition(".")[2].lower()
             if not (ATTENTION.fullmatch(words) or MLP.fullmatch(words)):
                 yield path[:end], f"{parent}.{stem}"
+        begin = end + 1
 
 
 def _form(row: str) -> str:

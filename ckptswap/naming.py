@@ -46,12 +46,12 @@ _REPARAMETRISED = frozenset({"weight_g", "weight_v", "weight_orig", "weight_bar"
 _PARAMETRIZATION = re.compile(r"(?:(.*)\.)?parametrizations\.([^.]+)(?:\.\d+)?\.(original[01]?|_u|_v)", re.DOTALL)
 _PARAMETRIZED_ROLE = {"original0": "_g", "original1": "_v", "original": "_orig", "_u": "_u", "_v": "_v"}
 _QUANTISED_PART = re.compile(
-    r"(?:(.*)\.)?(weight\.(?:absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.[^.]+|_\w+))", re.DOTALL
+    r"(?:(.*)\.)?(weight\.(?:(?:nested_)?(?:absmax|quant_map)|quant_state\.[^.]+|_\w+(?:\._\w+)*))", re.DOTALL
 )
 """bitsandbytes' and quanto's parts of a weight, which stand below its name."""
 _QUANTISED = re.compile(
-    r"qweight|qzeros|scales|g_idx|SCB|weight_format|weight|W_q|scale|zero|(?:weight|input|_weight)_\w*(?:packed|scale|"
-    r"zero_point|shape|g_idx|qdata)\w*|weight\..+"
+    r"qweight|qzeros|scales|g_idx|SCB|weight_format|weight|W_q|scale|zero|weight\..+|"
+    r"(?:weight|input|output|_weight)_(?=\w*\Z)\w*(?:packed|scale|zero_point|shape|g_idx|qdata)\w*"
 )
 """The roles of a quantised weight's parts: GPTQ, AWQ, bitsandbytes, compressed-tensors, HQQ, torchao, fp8."""
 _MARKS = re.compile(r"qweight|SCB|weight_format|W_q|weight_packed|weight_scale\w*|_weight_qdata|weight\..+")
@@ -126,9 +126,11 @@ def classify(shapes: Mapping[str, Shape]) -> dict[str, tuple[str, str]]:
     for name, (layer, role) in places.items():
         modules[layer][role] = shapes[name]
     siblings = Siblings(modules)
-    families = {layer: _family(layer, modules, siblings) for layer in modules}
+    marked = {layer for layer, roles in modules.items() if any(map(_MARKS.fullmatch, roles))}
+    families = {layer: _family(layer, modules, siblings, is_quantised=layer in marked) for layer in modules}
     return {
-        name: (layer, _kind(name, role, modules[layer], families[layer])) for name, (layer, role) in places.items()
+        name: (layer, _kind(name, role, modules[layer], families[layer], is_quantised=layer in marked))
+        for name, (layer, role) in places.items()
     }
 
 
@@ -161,7 +163,7 @@ def quantised(names: Iterable[str]) -> list[tuple[str, ...]]:
     return [tuple(parts.values()) for parts in marked]
 
 
-def _kind(name: str, role: str, roles: Mapping[str, Shape], family: str | None) -> str:
+def _kind(name: str, role: str, roles: Mapping[str, Shape], family: str | None, *, is_quantised: bool) -> str:
     if lora := _LORA.fullmatch(name):
         return "lora.a" if lora[1] else "lora.b" if lora[2] else "lora.magnitude"
     if rnn := _RNN.fullmatch(role):
@@ -176,21 +178,19 @@ def _kind(name: str, role: str, roles: Mapping[str, Shape], family: str | None) 
         return f"{family}.spectral_{role[-1]}"
     if family and (role in ("weight", "bias") or role in _REPARAMETRISED):
         return f"{family}.{role}"
-    if family and _is_quantised(roles) and _QUANTISED.fullmatch(role):
+    if family and is_quantised and _QUANTISED.fullmatch(role):
         return f"{family}.weight"
     return f"other.{role}"
 
 
-def _is_quantised(roles: Iterable[str]) -> bool:
-    return any(map(_MARKS.fullmatch, roles))
-
-
-def _family(layer: str, modules: Mapping[str, Mapping[str, Shape]], siblings: Siblings) -> str | None:
+def _family(
+    layer: str, modules: Mapping[str, Mapping[str, Shape]], siblings: Siblings, *, is_quantised: bool
+) -> str | None:
     """bn, conv, linear or what a linear layer is for, embedding, norm; None where the weight says nothing."""
     roles = modules[layer]
     if "running_mean" in roles or "running_var" in roles:
         return "bn"
-    if _is_quantised(roles):
+    if is_quantised:
         return role_of(layer, siblings, has_bias="bias" in roles) or "linear"
     weight = next(
         (roles[role] for role in ("weight", "weight_orig", "weight_bar", "weight_v") if role in roles), None

@@ -21,8 +21,9 @@ Record = TypeVar("Record")
 def option(default: Any, help: str, *, factory: Callable[[], Any] | None = None, **metadata: Any) -> Any:
     """Make a field that is a flag of the command line too.
 
-    `metadata` has what a flag needs: `metavar`, `flag` where it is called otherwise, `short`, `choices`, `least`,
-    `parse` where its text is more than its value; and `defaults`, which says whose defaults may set it.
+    `metadata` has what a flag needs: `metavar`, `flag` where it is called otherwise, `short`, `choices`,
+    `least`, `negated` where there is a `--no-FLAG` too, `parse` where its text is more than its value; and
+    `defaults`, which says whose defaults may set it.
     """
     given: Any = {"default_factory": factory} if factory else {"default": default}
     return field(**given, metadata={**metadata, "help": help})

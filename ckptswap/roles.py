@@ -5,6 +5,7 @@ MLP's up, gate and down, the head. The words are those of the libraries that peo
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable
+from functools import cached_property
 
 ATTENTION = re.compile(r"(?:.*_)?(?:attn|attention|selfattention|encdecattention|crossattention|mha|msa)_?\d*")
 """The modules of attention: `self_attn`, `SelfAttention`, `attn1`."""
@@ -57,6 +58,20 @@ _HEADS = frozenset(
 _HEADS_AT_ROOT = frozenset(["output", "proj_out"])
 
 
+class Children(set[str]):
+    """The names of the modules that stand in one; what is asked of all of them is looked for once."""
+
+    @cached_property
+    def has_attention(self) -> bool:
+        """Whether one of them is attention's."""
+        return any(ATTENTION.fullmatch(name.lower()) for name in self)
+
+    @cached_property
+    def numbers(self) -> list[str]:
+        """Those that are numbers, the least first."""
+        return sorted(filter(str.isdigit, self), key=lambda name: (len(name), name))
+
+
 class Siblings:
     """Which modules stand in which, as far as it takes to tell what they are.
 
@@ -65,7 +80,7 @@ class Siblings:
     """
 
     def __init__(self, layers: Iterable[str]) -> None:
-        self._children: dict[str, set[str]] = defaultdict(set)
+        self._children: dict[str, Children] = defaultdict(Children)
         for layer in layers:
             for _ in range(LEVELS):
                 above, dot, own = layer.rpartition(".")
@@ -74,9 +89,9 @@ class Siblings:
                     break
                 layer = above
 
-    def of(self, layer: str) -> Collection[str]:
+    def of(self, layer: str) -> Children:
         """The names of the modules that stand in the same one, this one's included."""
-        return self._children.get(layer.rpartition(".")[0], frozenset())
+        return self._children.get(layer.rpartition(".")[0]) or Children()
 
 
 def role_of(layer: str, siblings: Siblings, *, has_bias: bool) -> str | None:
@@ -100,26 +115,28 @@ def role_of(layer: str, siblings: Siblings, *, has_bias: bool) -> str | None:
         return _UNMISTAKABLE[word]
     if place is MLP:
         return _of_mlp(own, word, path, beside, siblings)
-    if word in _BESIDE_ATTENTION and _any_attention(beside):
+    if word in _BESIDE_ATTENTION and beside.has_attention:
         return _BESIDE_ATTENTION[word]
     return _of_bert(word, above, path, siblings) or _head(word, above, layer, has_bias=has_bias)
 
 
 def bare(layer: str) -> str:
     """The path without what adapters put behind it."""
-    path, dot, own = layer.rpartition(".")
-    return bare(path) if dot and own in WRAPPERS else layer
+    parts = layer.split(".")
+    while len(parts) > 1 and parts[-1] in WRAPPERS:
+        parts.pop()
+    return ".".join(parts)
 
 
-def _of_mlp(own: str, word: str, path: str, beside: Collection[str], siblings: Siblings) -> str | None:
+def _of_mlp(own: str, word: str, path: str, beside: Children, siblings: Siblings) -> str | None:
     if word == "w1":
         return "mlp.gate" if "w3" in beside else "mlp.up"
     if word == "wi":  # ModernBERT's holds the gate, too, and is spelt Wi
         return "mlp.gate_up" if own == "Wi" else "mlp.up"
     if word == "dense":
         return {"output": "mlp.down", "intermediate": "mlp.up"}.get(path.rpartition(".")[2])
-    if word.isdigit() and _any_attention(siblings.of(path)):
-        numbers = sorted((name for name in beside if name.isdigit()), key=lambda name: (len(name), name))
+    if word.isdigit() and siblings.of(path).has_attention:
+        numbers = beside.numbers
         return {numbers[0]: "mlp.up", numbers[-1]: "mlp.down"}.get(own) if len(numbers) == 2 else None
     return f"mlp.{_OF_MLP[word]}" if word in _OF_MLP else None
 
@@ -143,7 +160,3 @@ def _head(word: str, above: Collection[str], layer: str, *, has_bias: bool) -> s
         or (layer in _HEADS_AT_ROOT and not has_bias)
     )
     return "head" if is_head else None
-
-
-def _any_attention(names: Iterable[str]) -> bool:
-    return any(ATTENTION.fullmatch(name.lower()) for name in names)

@@ -58,6 +58,20 @@ class MemorySource:
         buffer[:] = self.content[offset : offset + len(buffer)]
 
 
+@dataclass(frozen=True)
+class ConstantSource:
+    """One element's bytes, over and over.
+
+    >>> [part.tolist() for part in chunks(ConstantSource(b"\\x01\\x02"), 4)]
+    [[1, 2, 1, 2]]
+    """
+
+    element: bytes
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        np.frombuffer(buffer, np.uint8).reshape(-1, len(self.element))[:] = np.frombuffer(self.element, np.uint8)
+
+
 @dataclass(frozen=True, slots=True)
 class FileRange:
     """A tensor whose bytes lie in one piece in a byte source."""

@@ -37,8 +37,10 @@ from ckptswap.sweep.result import SweepResult
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.plain import refuse_odd
 from ckptswap.sweep.runner import Executor, Sweep, executor_of, prepared
-from ckptswap.sweep.spec import RunOptions, SweepSpec, calibration_of, ways_of
+from ckptswap.sweep.screen import passes
+from ckptswap.sweep.spec import RunOptions, SweepSpec, calibration_of, samples_of, ways_of
 from ckptswap.sweep.stopping import Stop
+from ckptswap.task.order import first_of
 from ckptswap.task.spec import TaskSpec
 
 CALIBRATION = ("recalibrate_bn", "calibration_data", "calibration_args")
@@ -196,7 +198,21 @@ def planned(asked: Asked) -> dict[str, Any]:
     with _prepared(asked) as sweep:
         sweep.check(asked.options, asked.executor)
         folder, cost, donors = str(sweep.folder), sweep.scorer.cost(sweep.variants), len(sweep.donors)
-        return plan_json(sweep.plan, folder, sweep.task.samples, cost, donors)
+        screen = _screen(sweep, cost.share)
+        if screen and screen["samples"] is None:  # a guess comes beside the scores, samples are some of them
+            cost = replace(cost, seconds=cost.seconds * (1 + screen["share"]))
+        return plan_json(sweep.plan, folder, sweep.task.samples, cost, donors, screen, sweep.outlook)
+
+
+def _screen(sweep: Sweep, computed: float) -> dict[str, Any] | None:
+    """What the screen takes of a sweep of whose full passes this share is computed."""
+    by, sizes, variants = sweep.spec.screen, sweep.scorer.layout.sizes, len(sweep.variants)
+    if by is None:
+        return None
+    wanted = samples_of(by)
+    samples = sum(sizes[: first_of(sizes, wanted)]) if wanted else None
+    own = passes(by, sizes) / (computed * (1 + variants) * sum(sizes)) if samples is None else samples / sum(sizes)
+    return {"by": by, "samples": samples, "share": own}
 
 
 def swept(asked: Asked, *, claims: bool = False) -> SweepResult:

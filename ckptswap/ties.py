@@ -87,6 +87,11 @@ class Ties:
     def _changed(self, change: Callable[[Group], Sequence[str]]) -> Ties:
         return Ties(*(_groups(map(change, groups)) for groups in (self.same, self.together, self.quantised)))
 
+    @cached_property
+    def parts(self) -> frozenset[str]:
+        """All names of quantised weights' parts."""
+        return frozenset(chain.from_iterable(self.quantised))
+
     def twins(self, name: str) -> Group:
         """All names of the tensor, this one included."""
         return self._same.get(name, (name,))

@@ -286,8 +286,7 @@ def _refusal(donor: Checkpoint, recipient: Checkpoint, misfits: Mapping[str, str
 
 def _unblended(taken: Iterable[Entry], ties: Ties) -> Iterator[str]:
     """What cannot be interpolated: integers, and all parts of a quantised weight."""
-    parts = {name for group in ties.quantised for name in group}
-    return (entry.name for entry in taken if entry.name in parts or not dtypes.is_float(entry.dtype))
+    return (entry.name for entry in taken if entry.name in ties.parts or not dtypes.is_float(entry.dtype))
 
 
 def _tied(taken: Sequence[Entry], recipient: Checkpoint, selection: Selection, guessed: Ties) -> Iterator[str]:

@@ -51,7 +51,7 @@ def _row(parameter: Any) -> str:
     is_flag = getattr(parameter, "is_flag", False)
     choices = getattr(parameter.type, "choices", None)
     value = "\\|".join(map(str, choices)) if choices else parameter.metavar or str(parameter.type.name)
-    name = ", ".join(parameter.opts)
+    name = ", ".join([*parameter.opts, *parameter.secondary_opts])
     shown = f"`{name}`" if is_flag or parameter.param_type_name == "argument" else f"`{name}` {value}"
     many = " Can be repeated." if getattr(parameter, "multiple", False) else ""
     default = parameter.default

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
 
+import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
 import torch
@@ -11,9 +14,12 @@ import torchvision
 from core_samples import NAMES
 from hypothesis import given
 from hypothesis import strategies as st
+from test_linear import calls
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from ckptswap import blocks, naming, roles
+from ckptswap.checkpoint import NAME_MOST, Checkpoint
 from ckptswap.naming import ALIASES, classify, natural_key, split_name
 
 
@@ -173,3 +179,60 @@ def test_any_two_numbers_are_in_order(a: int, b: int) -> None:
 def test_the_order_is_total(a: str, b: str) -> None:
     assert (natural_key(a) == natural_key(b)) == (a == b)
     assert (natural_key(a) < natural_key(b)) != (natural_key(b) <= natural_key(a))
+
+
+class Counted:
+    """A pattern of ours, so that `sys.setprofile` sees each use of it."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self.fullmatch = lambda *where: pattern.fullmatch(*where)
+
+
+ODD_NETWORKS: dict[str, Callable[[int], list[str]]] = {
+    "one module of many tensors": lambda count: ["weight", *(f"x{at}" for at in range(count))],
+    "an MLP of many numbers": lambda count: ["h.attn.q.weight", *(f"h.mlp.{at}.weight" for at in range(count))],
+    "many MLPs": lambda count: ["h.attn.q.weight", *(f"h.mlp_{at}.0.weight" for at in range(count))],
+    "rows in rows": lambda count: [f"x{at}.{'a.1.' * (count // 4)}fc.weight" for at in range(4)],
+}
+
+
+@pytest.mark.parametrize("network", ODD_NETWORKS)
+def test_work_grows_with_the_tensors_whatever_they_are_called(
+    network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for room, names in (
+        (naming, ("_MARKS", "_QUANTISED")),
+        (roles, ("ATTENTION", "MLP")),
+        (blocks, ("ATTENTION",)),
+    ):
+        for name in names:
+            monkeypatch.setattr(room, name, Counted(getattr(room, name)))
+    few, many = (dict.fromkeys(ODD_NETWORKS[network](count), (4, 4)) for count in (40, 400))
+    counts = [calls(lambda shapes=shapes: placed(shapes)) for shapes in (few, many)]
+    assert counts[1] < 12 * counts[0]
+
+
+@pytest.mark.parametrize("role", ["weight_{}-", "weight_{}", "lora_{}", "weight.quant_state.{}-"])
+def test_a_role_is_read_once_however_often_its_words_are_said(role: str) -> None:
+    def seconds(times: int) -> float:
+        name = f"a.{role.format('scale' * times)}"
+        begin = time.process_time()
+        placed({"a.qweight": (4, 4), name: (4, 4)})
+        return time.process_time() - begin
+
+    few, many = (min(seconds(times) for _ in range(3)) for times in (200, 2000))
+    assert many < 40 * few  # a square would take a hundred times as long
+
+
+@pytest.mark.parametrize(
+    "part", ["default.", "base_layer.", "a.1.", "parametrizations.", "attn.", "weight.", "9."]
+)
+def test_a_name_may_be_as_long_as_names_may_be(part: str) -> None:
+    name = f"{part * ((NAME_MOST - 6) // len(part))}weight"
+    assert Checkpoint.from_arrays({name: np.zeros((2, 2))})[name].numel == 4
+
+
+def placed(shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Everything that names tell."""
+    naming.blocks_of({name: layer for name, (layer, _) in classify(shapes).items()}, shapes)
+    naming.quantised(shapes)

@@ -45,7 +45,8 @@ def flag(hint: Any, part: Field[Any], name: str) -> tuple[Any, Any]:
     """The flag that `option` made: its type as typer wants it, with all that the field says of it; its default."""
     told = part.metadata
     words = [f"-{told['short']}"] if "short" in told else []
-    words.append(f"--{told.get('flag', name).replace('_', '-')}")
+    word = told.get("flag", name).replace("_", "-")
+    words.append(f"--{word}/--no-{word}" if told.get("negated") else f"--{word}")
     how = {word: told[metadata] for metadata, word in _TYPER.items() if metadata in told}
     marks = [Settable(told["defaults"])] if "defaults" in told else []
     default = inspect.Parameter.empty if part.default is MISSING else part.default

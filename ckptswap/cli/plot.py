@@ -19,7 +19,9 @@ def plot(
     ),
     force: bool = OVER,
     kind: Literal["heatmap", "bars", "depth", "scatter"] = option(
-        "heatmap", "Layers × kinds; the worst cells; along the layers; RMSE against drop.", defaults="file"
+        "heatmap",
+        "Layers × kinds, or runs of blocks as a triangle; the worst cells; along the layers; RMSE against drop.",
+        defaults="file",
     ),
     metric: str | None = METRIC,
     tolerance: float | None = TOLERANCE,

@@ -139,11 +139,12 @@ def _tails(row: Row) -> Tails:
 
 
 def _rows(result: SweepResult, kind: str, *, whole: bool) -> dict[int, Row]:
-    """Index → row, of the whole kind or of its cells. What two ways of splitting share counts once."""
+    """Index → row, of the whole kind or of its cells. What two ways of splitting share counts once; parts by a
+    depth or an expression are neither."""
     rows = {
         at: row
         for at, row in enumerate(result.rows)
-        if row.kind == kind and (row.layer is None) == whole and row.layer == row.place
+        if row.kind == kind and (row.layer is None) == whole and row.layer == row.place and not row.is_of_parts
     }
     first = {(row.layer, row.tensors): at for at, row in reversed(rows.items())}
     return {at: rows[at] for at in sorted(first.values())}

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ckptswap.lab.judging import mean_of_known, minus
 from ckptswap.lab.pairs import Pair
-from ckptswap.statistics.ranks import spearman
+from ckptswap.statistics.ranks import auc, spearman
 from ckptswap.sweep.scored_run import DEFAULT_TOLERANCE
 
 PREDICTORS = ("rmse", "rel_l2", "cosine_distance", "first_order")
@@ -27,21 +27,12 @@ def kind_correlation(pair: Pair, predictor: str) -> float | None:
 
 def kind_auc(pairs: Sequence[Pair], predictor: str) -> float | None:
     """Area under the ROC curve for 'reusable', within a pair and kind; mean over those with both sorts."""
-    return mean_of_known(auc(cells) for pair in pairs for cells in _by_kind([pair], predictor).values())
+    return mean_of_known(_auc(cells) for pair in pairs for cells in _by_kind([pair], predictor).values())
 
 
-def auc(cells: Sequence[Known]) -> float | None:
-    """How often a cell that is not reusable has the larger number of two; ties count half (Mann & Whitney).
-
-    >>> auc([(0.1, 0.0), (0.3, 0.5), (0.2, 0.0)]), auc([(0.1, 0.0)])
-    (1.0, None)
-    """
+def _auc(cells: Sequence[Known]) -> float | None:
     inside = [x for x, share in cells if share < REUSABLE]
-    outside = [x for x, share in cells if share >= REUSABLE]
-    if not inside or not outside:
-        return None
-    wins = sum((b > a) + 0.5 * (b == a) for a in inside for b in outside)
-    return wins / (len(inside) * len(outside))
+    return auc(inside, [x for x, share in cells if share >= REUSABLE])
 
 
 def threshold_gains(pairs: Sequence[Pair], predictor: str) -> dict[str, float | None]:

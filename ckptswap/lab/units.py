@@ -109,9 +109,10 @@ class UnitWork:
                 task = self.experiment.task(back=stage.is_back)
                 calibration = self.experiment.calibration() if stage.is_recalibrated else None
                 how: dict[str, Any] = {"by": stage.by, "mode": stage.mode, "calibration": calibration}
+                how |= {"screen": "gradient" if stage.is_screened else None}
                 donors = (donor.path, *stage.donors)
                 spec = SweepSpec(donors, recipient.path, task, stage.selection, **how)
-                options = RunOptions(run=str(run), screen="gradient" if stage.is_screened else None, samples=False)
+                options = RunOptions(run=str(run), samples=False, zero_control=False)
 
                 def tell(done: int, total: int) -> None:
                     self._is_at(seconds * done / total, f"{init} {stage.name}")

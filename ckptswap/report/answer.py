@@ -2,10 +2,11 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ckptswap.report.rows import is_partial, row_names
 from ckptswap.report.text import number, plural
+from ckptswap.statistics import REUSABLE
 from ckptswap.sweep.result import Mode, Row, Status, SweepResult
 
 _FREE: dict[Status, str] = {
@@ -32,14 +33,23 @@ def answer(result: SweepResult, waiting: int = 0) -> tuple[str, ...]:
     odd = _worse_than_nothing(result)
     if not measured:
         return (*odd, "Nothing is scored yet." if not result.rows else f"{rest}.")
-    verdicts = Counter(row.verdict for row in measured)
-    second = (
-        f"Of {plural(len(measured), 'measured row')}, {_are(verdicts['reusable'])} reusable within "
-        f"{number(result.tolerance)}, {_are(verdicts['sensitive'])} sensitive and "
-        f"{_are(verdicts['undecided'])} undecided"
-    )
+    second = f"Of {plural(len(measured), 'measured row')}, {_counted(measured, result.tolerance)}"
     worst = max(measured, key=lambda row: row.drop or 0.0)
     return *odd, _first(result, worst), f"{second}; {rest}." if rest else f"{second}."
+
+
+def _counted(rows: Sequence[Row], tolerance: float) -> str:
+    """How many rows have which verdict; of those that are reusable, how many have no zero control."""
+    verdicts = Counter(row.verdict for row in rows)
+    able = [row for row in rows if row.verdict in REUSABLE]
+    left = sum(row.zero_drop is None for row in able)
+    without = f" ({'' if left == len(able) else f'{left} of them '}without a zero control)" if left else ""
+    counts = [f"{_are(verdicts['reusable'])} reusable within {number(tolerance)}{without}"]
+    if left < len(able):
+        counts.append(f"{_are(verdicts['unused'])} unused")
+    return (
+        f"{', '.join(counts)}, {_are(verdicts['sensitive'])} sensitive and {_are(verdicts['undecided'])} undecided"
+    )
 
 
 def unscored(statuses: Mapping[Status, int], waiting: int = 0) -> str:
@@ -73,20 +83,27 @@ def _worse_than_nothing(result: SweepResult) -> tuple[str, ...]:
 
 def _first(result: SweepResult, worst: Row) -> str:
     """What costs most, on the samples that it was scored on; or that nothing costs."""
-    drop, before = worst.drop or 0.0, result.baseline
-    if worst.score is not None:  # the baseline on the row's own samples, with which its drop is paired
-        paired = worst.score + drop if result.direction == "max" else worst.score - drop
-        before = paired if math.isfinite(paired) else before
-    from_to = f"{result.metric} goes from {number(before)} to {number(worst.score)}"
+    drop = worst.drop or 0.0
+    from_to = f"{result.metric} goes from {number(_baseline_of(result, worst))} to {number(worst.score)}"
     some = f", on {worst.samples} of {result.samples} samples" if is_partial(result, worst) else ""
     name = row_names(result.rows)[result.rows.index(worst)]
-    if result.mode == "only" and (worst.place is None or worst.kind is None):
+    if result.mode in ("only", "lattice") and (worst.place is None or worst.kind is None):
         name = f"all of {name}"
     donor = result.donors[worst.donor].path if len(result.donors) > 1 else "the donor"
     deed = f"taking {taken(result.mode, name)} from {donor}"
     if drop <= 0:
         return f"Nothing costs: the worst is {deed}, where {from_to}{some}."
     return f"T{deed[1:]} costs most: {from_to}, {change(result, drop)}{some}."
+
+
+def _baseline_of(result: SweepResult, row: Row) -> float:
+    """The baseline on the row's own samples, with which its drop is paired."""
+    if row.score is None or row.drop is None:
+        return result.baseline
+    drop = row.drop if result.direction == "max" else -row.drop
+    if math.isclose(row.score, -drop, rel_tol=1e-9):  # their sum would be what rounding leaves of 0
+        return 0.0
+    return row.score + drop if math.isfinite(row.score + drop) else result.baseline
 
 
 def change(result: SweepResult, drop: float) -> str:

@@ -11,7 +11,7 @@ from ckptswap.report.text import MISSING, Style, count, decimals, fixed, letters
 from ckptswap.sweep.result import Row, SweepResult
 
 Value = Callable[[Row], tuple[float | None, str | None]]  # from a row to a number and its verdict
-_MARKS = {"reusable": "r", "sensitive": "s", "undecided": "?"}
+_MARKS = {"reusable": "r", "unused": "u", "sensitive": "s", "undecided": "?"}
 
 
 def donor_lines(result: SweepResult, style: Style, top: int | None = None) -> list[Text]:
@@ -46,7 +46,7 @@ def donor_lines(result: SweepResult, style: Style, top: int | None = None) -> li
         for what, value in asked.items():
             lines += [Text(), Text(f"{title}{what}", style=HEADING), *_pivot(cells[:top], names, value, style)]
         lines += left_out(len(cells) - len(cells[:top]))
-    marks = "r reusable, s sensitive, ? undecided, = not run: equal in both, or without effect"
+    marks = "r reusable, u unused, s sensitive, ? undecided, = not run: equal in both, or without effect"
     return [*lines, *paragraph(marks, style, look=QUIET)]
 
 

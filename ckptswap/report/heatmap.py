@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ckptswap.naming import natural_key
 from ckptswap.report.layout import HEADING, QUIET, flow
-from ckptswap.report.rows import Key, by_blocks, largest_drop, worst_cells
+from ckptswap.report.rows import Key, by_blocks, largest_drop, mark_of, worst_cells
 from ckptswap.report.text import Style, asciify, fold, named, number, safe, shorten_all
 from ckptswap.sweep.result import Row, SweepResult
 
@@ -20,7 +20,7 @@ _STEPS, _ASCII_STEPS = "○◦·░▒▓█", "Oo.:+*#"
 which colour-blind readers tell apart too."""
 _COLOURS = (33, 110, 245, 180, 215, 208, 202)
 _MIDDLE = 2
-_MARKS = {"identical": "=", "no-effect": "∅", "mismatch": "×", "failed": "!"}
+_MARKS = {"identical": "=", "no-effect": "∅", "mismatch": "×", "failed": "!", "unused": "u"}
 
 _CELL = 8  # columns of one cell, with the gap
 
@@ -88,8 +88,8 @@ class Scale:
         """A cell, as wide as a column without its gap."""
         if row is None:
             return Text(" " * (_CELL - 1))
-        if row.status != "measured" or row.drop is None or math.isnan(row.drop):
-            return Text(_marks(self.style).get(row.status, "?").center(_CELL - 1), style=QUIET)
+        if (mark := _marks(self.style).get(mark_of(row))) or row.drop is None or math.isnan(row.drop):
+            return Text((mark or "?").center(_CELL - 1), style=QUIET)
         return self.ink(self.level(row.drop), _CELL - 1)
 
     def ink(self, level: int, width: int) -> Text:
@@ -132,9 +132,9 @@ def _stack(kind: str, style: Style) -> list[str]:
 
 def _legend(cells: Mapping[Key, Row], scale: Scale) -> list[Text]:
     """What each character and colour that occurs means; steps by their upper bound."""
-    drops = [row.drop for row in cells.values() if row.status == "measured" and row.drop is not None]
+    drops = [row.drop for row in cells.values() if mark_of(row) == "measured" and row.drop is not None]
     levels = {scale.level(drop) for drop in drops if not math.isnan(drop)}
-    present = {row.status for row in cells.values()}
+    present = set(map(mark_of, cells.values()))
     steps = [_step(level, scale) for level in range(-2, 5) if level in levels or level == 0]
     marks = {status: mark for status, mark in _marks(scale.style).items() if status in present}
     marked = [Text.assemble(mark, (f" {status}", QUIET)) for status, mark in marks.items()]

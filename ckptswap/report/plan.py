@@ -1,12 +1,13 @@
 """What a sweep would run, before it does: cells by status, forward passes, and the cells themselves."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from ckptswap.records import to_json
 from ckptswap.report.answer import unscored
 from ckptswap.report.layout import Column, field, paragraph, render, table
 from ckptswap.report.tabular import columns_csv, columns_md
@@ -15,6 +16,7 @@ from ckptswap.sweep.result import place_of
 
 if TYPE_CHECKING:
     from ckptswap.scoring.scorer import Cost
+    from ckptswap.sweep.decide import Outlook
     from ckptswap.sweep.plan import Plan
 
 SCHEMA = "ckptswap.plan/1"
@@ -40,9 +42,19 @@ COLUMNS = (
 FIELDS = tuple(column.field for column in COLUMNS if column.is_in("json"))
 
 
-def plan_json(plan: "Plan", folder: str, samples: int, cost: "Cost", donors: int = 1) -> dict[str, Any]:
+def plan_json(
+    plan: "Plan",
+    folder: str,
+    samples: int,
+    cost: "Cost",
+    donors: int = 1,
+    screen: Mapping[str, Any] | None = None,
+    outlook: "Outlook | None" = None,
+) -> dict[str, Any]:
     """The plan as pure data: `variants` are scored, beside baseline and donors, each on `samples`; `share` is the
-    part of all full forward passes' FLOPs that is really computed, `seconds` an estimate from one timed batch."""
+    part of all full forward passes' FLOPs that is really computed, `seconds` an estimate from one timed batch.
+    `screen` says by what the ranking is guessed, and for which share of that work; `outlook`, of a sweep that
+    decides on its way, which shares of the variants' scores it may need."""
     plain = [name for name in FIELDS if name != "tensors"]
     rows = [
         {name: getattr(cell, name) for name in plain}
@@ -59,6 +71,8 @@ def plan_json(plan: "Plan", folder: str, samples: int, cost: "Cost", donors: int
         "passes": (len(plan.variants()) + 1 + donors) * samples,
         **{name: getattr(cost, name) for name in ("engine", "share", "seconds")},
         "peak_bytes": cost.peak,
+        **({"screen": screen} if screen else {}),
+        **({"decide": to_json(outlook)} if outlook else {}),
         "rows": rows,
     }
 
@@ -78,8 +92,36 @@ def plan_table(data: Mapping[str, Any], style: Style) -> str:
     else:
         memory = f"at most {size(data['peak_bytes'])} of intermediate values"
         effort = f"by replay: {data['share']:.1%} of the work of full forward passes, {effort}; {memory}"
-    lines = [line for text in (cost, effort, f"run: {safe(data['run'])}") for line in paragraph(text, style)]
+    texts = [cost, effort, *_screen_words(data), *_outlook(data), f"run: {safe(data['run'])}"]
+    lines = [line for text in texts for line in paragraph(text, style)]
     return render([*table(COLUMNS, data["rows"], style), Text(), *lines], style)
+
+
+def _outlook(data: Mapping[str, Any]) -> Iterator[str]:
+    """What deciding on the way leaves of the work."""
+    decide = data.get("decide")
+    if decide is None:
+        return
+    probable, seconds = decide["probable_share"], data["seconds"]
+    told = "how much of that cannot be told"
+    if probable is not None:
+        told = f"probably {probable:.0%} of that, {duration(probable * seconds)}, if rows are as in other sweeps"
+    looks = ", ".join(map(str, decide["looks"]))
+    yield f"verdicts after {looks} groups: {told}; at least {decide['least_share']:.0%}, at most all of it"
+
+
+def _screen_words(data: Mapping[str, Any]) -> Iterator[str]:
+    """What a screen takes of the work."""
+    screen = data.get("screen")
+    if not screen:
+        return
+    share = f"{screen['share']:.1%} of the work"
+    if screen["samples"] is None:
+        yield (
+            f"screen by {screen['by']}: about {share} beside it" if screen["share"] else "screen by rmse: no work"
+        )
+    else:
+        yield f"screen by {screen['by']}: every variant on {plural(screen['samples'], 'sample')} first, {share}"
 
 
 plan_csv, plan_md = partial(columns_csv, COLUMNS), partial(columns_md, COLUMNS)

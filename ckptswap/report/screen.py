@@ -14,12 +14,15 @@ from ckptswap.report.answer import answer
 from ckptswap.report.donors import donor_lines
 from ckptswap.report.heatmap import heat_lines
 from ckptswap.report.layout import HEADING, QUIET, WIDE, WIDEST, Column, flow, left_out, paragraph, render, table
-from ckptswap.report.rows import better, cell_name, drop_or_least, facts, mode_words, sections
+from ckptswap.report.rows import LATTICE, better, cell_name, drop_or_least, facts, mode_words, sections
 from ckptswap.report.sweep import LOOK, name_columns, sweep_columns, sweep_csv, sweep_json, sweep_md
 from ckptswap.report.text import Style, decimals, dump_json, fixed, number, plural, safe
-from ckptswap.sweep.result import Finding, Row, SweepResult, goes_by_order, widest
+from ckptswap.sweep.result import Finding, Row, SweepResult, has_places, widest, window_sizes
 
 SEE_MORE = "--all: every row, the heatmap, and what was not measured"
+SEE_RUNS = "--all: every row, and what was not measured; `ckptswap plot` draws the runs of blocks as a triangle"
+SEE_SETS = "interaction: a set's drop less the sum of its parts' own; --all: every set"
+SEE_ROWS = "--all: every row, and what was not measured"
 FINEST_FIRST = (
     "cells", "blocks and kinds", "parts and kinds", "whole layers", "whole blocks", "parts", "whole kinds",
     "whole selection",
@@ -102,9 +105,12 @@ def sweep_summary(result: SweepResult, style: Style, top: int | None = None) -> 
     finest = next((way for way in FINEST_FIRST if way in measured), None)
     if len(result.donors) > 1:
         parts.append(donor_lines(result, style, shown))
+    elif result.mode == "lattice":
+        titles = [title for title in LATTICE if title in measured and title != LATTICE[2]]
+        parts += [_section(title, measured[title], result, style, shown) for title in titles]
     elif finest:
         parts.append(_section(finest, measured[finest], result, style, shown))
-    below = [failed, finding_lines(result, style, in_short=True), [Text(SEE_MORE, style=QUIET)]]
+    below = [failed, finding_lines(result, style, in_short=True), paragraph(_see_more(result), style, look=QUIET)]
     if _has_places(result):
         used = sum(len(lines) + 1 for lines in [*parts, *below] if lines)
         room = SCREEN - used - 3  # a title, headings, and how many kinds are left out
@@ -112,9 +118,15 @@ def sweep_summary(result: SweepResult, style: Style, top: int | None = None) -> 
     return "\n".join(render(lines, style) for lines in [*parts, *below] if lines)
 
 
+def _see_more(result: SweepResult) -> str:
+    if _has_places(result):
+        return SEE_MORE
+    return SEE_RUNS if window_sizes(result.mode) else SEE_SETS if result.mode == "lattice" else SEE_ROWS
+
+
 def _has_places(result: SweepResult) -> bool:
-    """Whether each cell has a place of its own: those of `prefix`, `suffix` and windows hold each other."""
-    return not goes_by_order(result.mode) and len(result.donors) < 2
+    """Whether each cell has a place of its own, and one row."""
+    return has_places(result.mode) and len(result.donors) < 2
 
 
 def _header(result: SweepResult, style: Style, notes: int | None = None) -> list[Text]:
@@ -217,12 +229,14 @@ def kind_lines(result: SweepResult, style: Style, most: int | None = None) -> li
         return []
     places = decimals((row.drop for row in result.rows if row.kind is not None), 3 if style.width < WIDE else 4)
     signed = partial(fixed, places=places, signed=True)
+    tried = any(row.zero_drop is not None for kind in kinds for row in kind.cells)
     columns = [
         Column("kind", lambda kind: safe(kind.name), smallest=15),
         Column("cells", _cells, right=True, spare=3),
         Column("worst", lambda kind: signed(max(kind.drops, default=None)), right=True),
         Column("median", lambda kind: signed(median(kind.drops) if kind.drops else None), right=True, spare=2),
         Column("reusable", partial(_verdicts, verdict="reusable"), right=True),
+        *([Column("unused", partial(_verdicts, verdict="unused"), right=True)] if tried else []),
         Column("sensitive", partial(_verdicts, verdict="sensitive"), right=True),
         Column("undecided", partial(_verdicts, verdict="undecided"), right=True, spare=1),
         Column("whole", lambda kind: signed(kind.whole.drop if kind.whole else None), right=True),

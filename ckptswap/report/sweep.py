@@ -25,6 +25,7 @@ from ckptswap.sweep.result import Finding, MetricScore, OtherMetric, Row, SweepR
 SCHEMA = "ckptswap.sweep/1"
 LOOK = {
     "reusable": BETTER,
+    "unused": f"dim {BETTER}",
     "sensitive": f"bold {WORSE}",
     "undecided": QUIET,
     "supported": f"bold {BETTER}",
@@ -53,7 +54,8 @@ def name_columns(rows: Sequence[Row], *, always: bool = False) -> list[Column]:
         title = titles.pop() if len(titles) == 1 else "layer"
         columns.append(Column(title, layer, smallest=10, forms=_PEOPLE))
     if always or any(row.kind is not None for row in rows):  # bn.running_mean stays whole as long as it can
-        columns.append(Column("kind", lambda row: safe(row.kind or "(all)"), smallest=15, forms=_PEOPLE))
+        room = 33 if any(len(row.parts) > 1 for row in rows) else 15
+        columns.append(Column("kind", lambda row: safe(row.kind or "(all)"), smallest=room, forms=_PEOPLE))
     return columns
 
 
@@ -72,6 +74,7 @@ def sweep_columns(
     score = max(drop, decimals([result.baseline, *(row.score for row in rows)], digits))  # no coarser
     signed = partial(fixed, places=drop, signed=True)
     some = any(is_partial(result, row) for row in result.rows)  # a race, or a sweep that is not finished
+    tried = any(row.zero_drop is not None for row in result.rows)
     return [
         Column("#", lambda row: Text(str(row.rank or MISSING), style=QUIET), right=True, field="rank"),
         Column(field="layer", forms=_PROGRAMS),
@@ -90,7 +93,9 @@ def sweep_columns(
         _interval("plain interval", "95 % interval", lambda row: (row.ci_low, row.ci_high), drop),
         _interval("simultaneous", "simultaneous", lambda row: (row.sim_low, row.sim_high), drop),
         Column("±", partial(_plus_minus, places=drop), spare=2, forms="narrow"),
+        field("zero_drop", signed, "as zeros", right=True, forms=f"{_PROGRAMS} {'md wide page' if tried else ''}"),
         field("samples", count, right=True, forms=f"{_PROGRAMS} {_PEOPLE if some else ''}"),
+        *([Column(field="guess", forms=_PROGRAMS)] if result.screen else []),
         Column(field="status", forms=_PROGRAMS),
         Column("", partial(_bar, scale=largest_drop(result.rows), style=style), spare=1, forms="narrow wide"),
         Column("verdict", _verdict, field="verdict"),
@@ -98,7 +103,7 @@ def sweep_columns(
         Column(field="reason", forms=_PROGRAMS),
         *_other_columns(result, rows, digits),
         Column(field="unseen", forms=_PROGRAMS),
-        *_asked_columns(result, signed),
+        *_asked_columns(result, rows, signed),
     ]
 
 
@@ -130,11 +135,15 @@ def _by_metric(result: SweepResult, row: Row) -> dict[str, Any]:
     return dict(zip(names, map(asdict, (own, *row.others)), strict=True))
 
 
-def _asked_columns(result: SweepResult, signed: Callable[[float | None], str]) -> Iterator[Column]:
-    """What only some sweeps were asked for: several donors, points on the way to them, new statistics."""
+def _asked_columns(
+    result: SweepResult, rows: Sequence[Row], signed: Callable[[float | None], str]
+) -> Iterator[Column]:
+    """What only some sweeps were asked for: several donors, sets of parts, points on the way, new statistics."""
     shown: dict[str, Any] = {"right": True, "forms": f"csv md {_PEOPLE}"}
     if len(result.donors) > 1:
         yield field("donor", safe, value=lambda row: result.donors[row.donor].path, forms="json csv md page")
+    if result.mode == "lattice":
+        yield from _lattice_columns(rows, signed)
     if any(row.path for row in result.rows):
         yield Column(field="path", value=lambda row: list(map(asdict, row.path)), forms="json")
         yield Column(field="barrier", value=lambda row: row.barrier and asdict(row.barrier), forms="json")
@@ -143,6 +152,26 @@ def _asked_columns(result: SweepResult, signed: Callable[[float | None], str]) -
         again = "recalibrated"
         yield Column(field=again, value=lambda row: row.recalibrated and asdict(row.recalibrated), forms="json")
         yield field("recalibrated_drop", signed, "recal.", value=recalibrated_drop, **shown)
+
+
+def _lattice_columns(rows: Sequence[Row], signed: Callable[[float | None], str]) -> Iterator[Column]:
+    """Which parts a set is of, and what its drop has beyond the sum of theirs."""
+    yield Column(field="parts", value=lambda row: list(row.parts), forms=_PROGRAMS)
+    for name, end in (("interaction", "estimate"), ("interaction_low", "low"), ("interaction_high", "high")):
+        yield Column(field=name, value=partial(_interaction, end=end), forms=_PROGRAMS)
+    yield Column(field="interaction", value=partial(_interaction, end="estimate"), forms="md")
+    if any(row.interaction for row in rows):
+        yield Column("interaction", lambda row: signed(_interaction(row, "estimate")), right=True, forms=_PEOPLE)
+        yield Column("its 95 % interval", lambda row: _ends_of(row, signed), forms="wide page")
+
+
+def _interaction(row: Row, end: str) -> float | None:
+    return getattr(row.interaction, end) if row.interaction else None
+
+
+def _ends_of(row: Row, signed: Callable[[float | None], str]) -> str:
+    ends = _interaction(row, "low"), _interaction(row, "high")
+    return MISSING if None in ends else f"[{', '.join(map(signed, ends))}]"
 
 
 def barrier_of(row: Row) -> float | None:
@@ -199,6 +228,8 @@ def sweep_json(result: SweepResult) -> dict[str, Any]:
     asked |= {name: getattr(result, name) for name, value in usual.items() if getattr(result, name) != value}
     if is_recalibrated(result):
         asked["recalibrated_baseline"] = result.recalibrated_baseline
+    if result.screen:
+        asked["screen"] = asdict(result.screen)
     if result.others:
         own = OtherMetric(result.metric, result.direction, result.baseline, result.donor_score)
         asked["metrics"] = [asdict(metric) for metric in (own, *result.others)]

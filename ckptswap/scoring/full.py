@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, ModelError, listing
+from ckptswap.scoring.graph import Graph, capture
 from ckptswap.scoring.recalibration import Recalibration
 from ckptswap.scoring.scorer import EXTENT, Block, Cost, Exactness, How, Layout, Wanted, Way
 from ckptswap.scoring.swap import Swaps, same_bits
@@ -83,6 +84,10 @@ class FullScorer:
                 failed = reason_of(error)
             yield ModelOutput(variant, output, failed, "full")
 
+    def graph(self, inputs: Tree) -> Graph:
+        """The model captured for a batch. Raises `Uncapturable` where it cannot be."""
+        return capture(self.task.model, self.task.prepared(inputs), self.task.pick)
+
     def written(self, variant: Variant) -> dict[str, Tensor]:
         """What must be written to the model to make the variant."""
         taken = self.swaps.taken(variant.names, variant.donor, variant.alpha)
@@ -105,11 +110,12 @@ class FullScorer:
         return frozenset()
 
     def cost(self, variants: Sequence[Variant]) -> Cost:
-        """See `Scorer`: the first batch is timed."""
-        inputs = self.task.first_inputs()
+        """See `Scorer`: a batch is timed."""
+        number = self.layout.fullest
+        inputs = self.task.inputs_of(number)
         with self.task.pinned():
             full = self._seconds(inputs)
-        batches = self.task.samples / self.layout.sizes[0]  # of the first one's size
+        batches = self.task.samples / self.layout.sizes[number]  # of that one's size
         estimates = len(self.recalibration.batches) * sum(variant.recalibrated for variant in variants)
         return Cost("full", 1.0, full * ((1 + len(variants)) * batches + estimates), None)
 

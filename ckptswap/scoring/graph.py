@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -122,6 +123,8 @@ def _state(model: nn.Module) -> dict[Place, Tensor]:
     """
     tensors: dict[Place, Tensor] = {}
     for _, tensor in _all_names(model):
+        if is_traceable_wrapper_subclass(tensor):
+            raise Uncapturable(f"it holds tensors of a library's own class, {type(tensor).__name__}")
         tensors.setdefault(_place(tensor), tensor)
     held = {name: tensor.untyped_storage().data_ptr() for name, tensor in _all_names(model)}
     saved = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}

@@ -41,7 +41,9 @@ def load_calibration(wanted: Calibration, task: Task) -> list[Tree]:
             fault = "--recalibrate-bn needs data that is not scored"
             raise UsageError(fault, remedy="name it with --calibration-data")
         data, args = "lab:mni", {"part": "train"}
-    spec = replace(task.spec, data=data, data_args=args, target="input", limit=None, group=None)
+    spec = replace(
+        task.spec, data=data, data_args=args, target="input", limit=None, group=None, screen_samples=None
+    )
     with task.pinned(), closing(load_data(spec).batches()) as batches:
         inputs = [batch.inputs for batch in islice(batches, wanted.batches)]
     if len(inputs) < wanted.batches:

@@ -91,6 +91,11 @@ class ReplayScorer(FullScorer):
             self._replays[form, len(known)] = captured
         return captured
 
+    def graph(self, inputs: Tree) -> Graph:
+        """See `FullScorer`; what was captured already is not captured again."""
+        replay = self.replay(inputs)
+        return super().graph(inputs) if replay is None else replay.graph
+
     def outputs(self, number: int, inputs: Tree, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
         """See `FullScorer`. Raises `ShortcutFailed` when a replayed output is wrong; then call `distrust`."""
         if any(map(_is_replayed, variants)):
@@ -127,15 +132,16 @@ class ReplayScorer(FullScorer):
         return {name for graph, read in graphs for name, number in graph.state.items() if number in read}
 
     def cost(self, variants: Sequence[Variant]) -> Cost:
-        """See `Scorer`: the first batch is timed, by a full pass and step by step."""
-        inputs = self.task.first_inputs()
+        """See `Scorer`: a batch is timed, by a full pass and step by step."""
+        number = self.layout.fullest
+        inputs = self.task.inputs_of(number)
         with self.task.pinned():
             replay = self.replay(inputs)
             if replay is None:
                 return super().cost(variants)
             full = self._seconds(inputs)
             steps = replay.seconds(self.task.prepared(inputs))
-        batches = self.task.samples / self.layout.sizes[0]
+        batches = self.task.samples / self.layout.sizes[number]
         again = sum(variant.recalibrated for variant in variants)
         swaps = [frozenset(self.values(replay.graph, variant)) for variant in variants if not variant.recalibrated]
         groups = replay.schedules(swaps, with_output=False)

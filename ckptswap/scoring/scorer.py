@@ -68,6 +68,11 @@ class Layout:
         """How many samples each batch holds."""
         return tuple(map(len, self.places))
 
+    @property
+    def fullest(self) -> int:
+        """The number of the first of the batches that hold most samples."""
+        return self.sizes.index(max(self.sizes))
+
 
 class Measure(Protocol):
     """What a sweep knows of a metric: whether its value is the mean over samples, or one that only all have."""

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache, cached_property, partial
 
 import torch
 from torch import Tensor, nn
 
 from ckptswap.checkpoint import Checkpoint, overlay
 from ckptswap.errors import MismatchError, ModelError, listing
+from ckptswap.neutral import neutral
+from ckptswap.scoring.variant import NEUTRAL
 from ckptswap.task.callables import STDOUT_ASIDE
 from ckptswap.task.weights import state_of, to_torch
 from ckptswap.ties import covered, extent_of, ties_of
@@ -27,6 +29,15 @@ class Swaps:
         self._given: dict[tuple[str, int], Tensor] = {}
         self._unheard = cache(partial(_unheard, model, self))
 
+    def donor(self, number: int) -> Checkpoint:
+        """The donor of this number; of `NEUTRAL`, the recipient without its values."""
+        return self._neutral if number == NEUTRAL else self.donors[number]
+
+    @cached_property
+    def _neutral(self) -> Checkpoint:
+        assert self.recipient is not None
+        return neutral(self.recipient)
+
     def given(self, name: str, donor: int = 0, alpha: float = 1.0) -> Tensor:
         """The donor's tensor, in the model's dtype, layout and place. Raises `MismatchError` for an unknown
         name, and for another shape, which copying would stretch.
@@ -35,10 +46,10 @@ class Swaps:
             raise MismatchError(f"the model has no tensor {name!r}", remedy=_LEAVE_OUT)
         if alpha != 1.0:  # with the bits that `transplant --alpha` writes; not kept, being many
             assert self.recipient is not None
-            blended = overlay(self.recipient, self.donors[donor], [name], alpha=alpha)
+            blended = overlay(self.recipient, self.donor(donor), [name], alpha=alpha)
             return self._as_own(name, to_torch(blended.read(name)))
         if (name, donor) not in self._given:
-            self._given[name, donor] = self._as_own(name, to_torch(self.donors[donor].read(name)))
+            self._given[name, donor] = self._as_own(name, to_torch(self.donor(donor).read(name)))
         return self._given[name, donor]
 
     def _as_own(self, name: str, theirs: Tensor) -> Tensor:
@@ -77,7 +88,7 @@ class Swaps:
             return f"the model's own way of loading does not keep what it is given ({listing(unheard, most=3)})"
         if changed or alpha != 1.0 or self.recipient is None:
             return None
-        pairs = ((self.recipient.get(name), self.donors[donor].get(name)) for name in taken)
+        pairs = ((self.recipient.get(name), self.donor(donor).get(name)) for name in taken)
         if all(own is None or theirs is None or alike(own, theirs) for own, theirs in pairs):
             return None
         what = listing(list(taken), 3)
@@ -103,7 +114,7 @@ def _unheard(model: nn.Module, swaps: Swaps, donor: int) -> frozenset[str]:
     """
     if not _has_loading_code(model):
         return frozenset()
-    theirs = swaps.donors[donor]
+    theirs = swaps.donor(donor)
     fit = [name for name, own in swaps.state.items() if name in theirs and theirs[name].shape == own.shape]
     values = swaps.taken(fit, donor)
     with swaps.holding({name: torch.zeros_like(value) for name, value in values.items()}), STDOUT_ASIDE:

@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 
 BASELINE = "baseline"
 """The recipient's own name in a journal."""
+NEUTRAL = -1
+"""The donor of a zero control: the recipient itself, as `ckptswap.neutral` makes it."""
 
 
 class Variant(NamedTuple):
-    """The recipient with these tensors taken from one of the donors, under the name that the journal gives it.
+    """The recipient with these tensors taken from one of the donors (or `NEUTRAL`), under the name that the
+    journal gives it.
 
     `alpha` 1 takes the donor's bits, others go part of the way (see `checkpoint.overlay`). `recalibrated`: batch
     norm's statistics are then estimated anew.

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-Verdict = Literal["reusable", "sensitive", "undecided"]
+Verdict = Literal["reusable", "unused", "sensitive", "undecided"]
+"""`unused`: reusable, and zeros would be, too."""
+REUSABLE: tuple[Verdict, ...] = ("reusable", "unused")
+"""The verdicts on what can be taken."""
 ErrorRate = Literal["fwer", "fdr"]
 """What verdicts keep: hardly ever one that is wrong in a table, or few wrong ones among those decided."""
 StandardError = Literal["cluster", "successive"]

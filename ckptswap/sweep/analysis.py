@@ -4,6 +4,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from ckptswap.statistics import Interval, Tails, bootstrap, intervals, totals, v
 from ckptswap.statistics.exact import unseen_share
 from ckptswap.statistics.totals import Form, Sample
 from ckptswap.statistics.verdicts import RowIntervals
+from ckptswap.sweep.lattice import with_interactions
 from ckptswap.sweep.plan import Cell, cell_key
 from ckptswap.sweep.result import (
     Barrier,
@@ -30,8 +32,10 @@ from ckptswap.sweep.result import (
 from ckptswap.sweep.run_folder.blocks import DONOR, donor_id
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.scored_run import ScoredRun
+from ckptswap.sweep.screened import screen_notes, screened
 from ckptswap.sweep.spec import Judging
 from ckptswap.sweep.warnings import notes, unproven
+from ckptswap.sweep.zero_control import controlled
 
 FREE = ("identical", "no-effect")  # cells that need no run: their score is the baseline's
 Path_ = str | os.PathLike[str]
@@ -102,13 +106,17 @@ def analysed(run: ScoredRun) -> Analysis:
     cells = [cell for cell in run.plan.cells if run.is_known(cell)]
     variants = list(dict.fromkeys(cell.variant for cell in cells if run.is_scored(cell)))
     limit, why = run.tolerance()
-    sample, drops, paired = _drops(run, variants, limit)
+    sample, drops, paired = _drops(run, variants, None if run.decisions else limit)
+    if run.decisions:  # verdicts are those by which scoring stopped
+        judgements = run.decisions.judgements
+        drops = {variant: replace(drop, **judgements[variant].told) for variant, drop in drops.items()}
     paths, again = _paths(run, cells), _recalibrated(run, cells, limit)
     others = _others(run, cells, variants)
     rows = [
         replace(_row(cell, run, drops, limit), recalibrated=new, others=scores, **path)
         for cell, new, path, scores in zip(cells, again, paths, others.by_cell, strict=True)
     ]
+    rows = controlled(run, cells, rows, partial(_judged_together, run, limit))
     order = _order(cells, rows, run)
     ranked = list(_ranked(order, cells, rows))
     first = len(sample.columns) - len(variants)
@@ -118,9 +126,13 @@ def analysed(run: ScoredRun) -> Analysis:
         for index, at in enumerate(order)
         if rows[at].drop is not None
     }
-    remarks = [why, *notes(run, cells, drops, limit), *others.faults]
-    result = replace(_result(run, ranked, limit, remarks), others=others.metrics)
-    return Analysis(result, sample, columns)
+    guessed = screened(run, ranked)
+    remarks = [why, *notes(run, cells, drops, limit), *others.faults, *screen_notes(run, guessed)]
+    result = replace(_result(run, ranked, limit, remarks), others=others.metrics, screen=guessed)
+    table = Analysis(result, sample, columns)
+    if run.plan.mode != "lattice":
+        return table
+    return replace(table, result=replace(result, rows=with_interactions(ranked, columns, table.contrast)))
 
 
 def _drops(
@@ -235,6 +247,13 @@ def _judged(run: ScoredRun, drop: RowIntervals, tolerance: float) -> tuple[Verdi
     return drop.verdict, unproven(drop.few, run.metric.name, tolerance, drop.error)
 
 
+def _judged_together(
+    run: ScoredRun, tolerance: float, variants: Sequence[str]
+) -> dict[str, tuple[float, Verdict]]:
+    drops = _drops(run, variants, tolerance)[1]
+    return {variant: (drop.drop, _judged(run, drop, tolerance)[0]) for variant, drop in drops.items()}
+
+
 def _result(run: ScoredRun, rows: Sequence[Row], tolerance: float, notes: Sequence[str]) -> SweepResult:
     again = run.plan.recalibrated_baseline
     beside = [variant for variant in run.beside if run.failed(variant.id) is not None]
@@ -261,12 +280,13 @@ def _result(run: ScoredRun, rows: Sequence[Row], tolerance: float, notes: Sequen
 
 
 def _row(cell: Cell, run: ScoredRun, drops: Mapping[str, RowIntervals], tolerance: float) -> Row:
-    where: dict[str, Any] = {"block": cell.block, "last_block": cell.last_block, "by": cell.by}
+    where: dict[str, Any] = {name: getattr(cell, name) for name in ("block", "last_block", "by", "parts")}
     told: dict[str, Any] = {"reason": cell.reason, "donor": cell.donor, **where}
     row = Row(cell.layer, cell.kind, cell.names, cell.numel, cell.status, **told)
     if cell.status == "mismatch":
         return row
-    row = replace(row, rmse=cell.rmse, rel_l2=cell.rel_l2, non_finite=cell.non_finite)
+    known: dict[str, Any] = {"rmse": cell.rmse, "rel_l2": cell.rel_l2, "non_finite": cell.non_finite}
+    row = replace(row, **known, guess=run.guess.get(cell.variant))
     if cell.status in FREE:
         return replace(row, score=run.value(BASELINE), drop=0.0, verdict="reusable")
     if cell.variant not in drops:

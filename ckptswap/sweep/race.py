@@ -107,13 +107,14 @@ class Standing:
 
 
 def standing(
-    drops: np.ndarray, ends: Sequence[int], rules: RaceRules, units: np.ndarray | None = None
+    drops: np.ndarray, ends: Sequence[int], rules: RaceRules, units: np.ndarray | None = None, chosen: int = 0
 ) -> Standing:
     """How far the race has come on these scores, and what it wants next.
 
     `drops` (V, N): each variant's drop per sample in the order of the walk, NaN where not scored yet; failed ones
     are left out. `ends`: after how many samples each chunk ends, the last one N (see `chunk_ends`). `units` (N,):
-    equal numbers for neighbours in the walk that were drawn together (default: each alone), in random order.
+    equal numbers for neighbours in the walk that were drawn together (default: each alone), in random order. The
+    first `chosen` samples were chosen instead of drawn: they count, but nothing is bet on them.
 
     The race is run anew from its start, each decision on no more than it had wanted. So an interrupted race goes
     on as if it had not been, and scores that nobody asked for change nothing. Score what is wanted and call again:
@@ -128,7 +129,7 @@ def standing(
 
     Raises `UsageError` where chunks, units or drops do not fit each other or the rules.
     """
-    walk = _walk(drops, ends, units, rules.ceiling)
+    walk = _walk(drops, ends, units, rules.ceiling, chosen)
     nobody = np.zeros(len(drops), dtype=np.int64)
     now = Standing(nobody, nobody, nobody.astype(bool))
     for end in ends:
@@ -172,12 +173,13 @@ def largest_drop(
 @dataclass(frozen=True)
 class _Walk:
     """The drops by unit: `sums` and `worst` (V, G + 1) of the first 0 … G units, `counted` (G + 1,) their samples.
-    `available` (V,): samples scored without a gap."""
+    `available` (V,): samples scored without a gap. `chosen`: of the first units, those that were not drawn."""
 
     sums: np.ndarray
     worst: np.ndarray
     counted: np.ndarray
     available: np.ndarray
+    chosen: int = 0
 
     @property
     def samples(self) -> int:
@@ -192,7 +194,9 @@ class _Walk:
         return self.sums[np.arange(len(scored)), self.seen(scored)] / scored
 
 
-def _walk(drops: np.ndarray, ends: Sequence[int], units: np.ndarray | None, ceiling: float | None) -> _Walk:
+def _walk(
+    drops: np.ndarray, ends: Sequence[int], units: np.ndarray | None, ceiling: float | None, chosen: int
+) -> _Walk:
     rows, samples = drops.shape
     starts = np.arange(samples) if units is None else np.append(0, np.flatnonzero(np.diff(units)) + 1)
     if units is not None and (len(units) != samples or len(np.unique(units)) != len(starts)):
@@ -213,6 +217,7 @@ def _walk(drops: np.ndarray, ends: Sequence[int], units: np.ndarray | None, ceil
         worst=np.column_stack([np.full(rows, -np.inf), worst]),
         counted=counted,
         available=counted[(~np.isnan(sums)).sum(axis=1)],
+        chosen=int(np.searchsorted(counted, chosen)),
     )
 
 
@@ -235,7 +240,7 @@ def _after_look(walk: _Walk, now: Standing, rules: RaceRules) -> Standing:
         return now
     ceiling = _assumed_ceiling(walk, now, bar) if rules.ceiling is None else rules.ceiling
     totals = np.diff(walk.sums[undecided, : seen + 1], axis=1)
-    capital = log_capital(totals, np.diff(walk.counted), ceiling, bar + rules.epsilon)
+    capital = log_capital(totals, np.diff(walk.counted), ceiling, bar + rules.epsilon, walk.chosen)
     outside = now.outside.copy()
     outside[undecided] = capital >= math.log(rules.top / (1 - rules.confidence))
     return replace(now, outside=outside)
@@ -255,11 +260,12 @@ def _assumed_ceiling(walk: _Walk, now: Standing, bar: float) -> float:
     return float(max(peak, worst[now.scored < walk.samples].max()))
 
 
-def log_capital(totals: np.ndarray, sizes: np.ndarray, ceiling: float, mean: float) -> np.ndarray:
+def log_capital(totals: np.ndarray, sizes: np.ndarray, ceiling: float, mean: float, chosen: int = 0) -> np.ndarray:
     """The logarithm (V,) of what bets against "the mean drop over all samples is at least `mean`" have won.
 
     `totals` (V, T): the sums of the drops in each of the T units seen, in the order of the walk; `sizes` (G,): the
-    samples of all units. Infinite where the samples not seen could no longer bring the mean up to `mean`.
+    samples of all units. Nothing is bet on the first `chosen` units, which were not drawn. Infinite where the
+    samples not seen could no longer bring the mean up to `mean`.
 
     >>> log_capital(np.zeros((1, 30)), np.ones(100), 1.0, 0.1).round(2).tolist()
     [3.42]
@@ -271,6 +277,7 @@ def log_capital(totals: np.ndarray, sizes: np.ndarray, ceiling: float, mean: flo
     rounding = ROUNDING * max(abs(ceiling), np.abs(totals / seen).max())
     with np.errstate(divide="ignore", invalid="ignore"):
         gain = np.where(fair > rounding, (room / fair - seen) / sizes.max(), 0.0)
+    gain[:, :chosen] = 0.0
     won = np.log1p(STAKES[:, None, None] * gain).sum(axis=2)
     capital = np.logaddexp.reduce(won + np.log(SHARES)[:, None], axis=0)
     return np.where(left[:, -1] - room[:, -1] < -rounding * sizes.sum(), np.inf, capital)

@@ -10,12 +10,12 @@ from typing import Literal
 
 from ckptswap.errors import UsageError
 from ckptswap.naming import natural_key
-from ckptswap.statistics import ErrorRate, StandardError, Verdict
+from ckptswap.statistics import ErrorRate, Interval, StandardError, Verdict
 
 Status = Literal["measured", "identical", "no-effect", "mismatch", "failed"]
 Mode = str
-"""`only`, `all-but`, `prefix`, `suffix`, `window:W` or `window:V:W`; `mode_of` refuses any other."""
-MODES = ("only", "all-but", "prefix", "suffix")
+"""`only`, `all-but`, `prefix`, `suffix`, `lattice`, `window:W` or `window:V:W`; `mode_of` refuses any other."""
+MODES = ("only", "all-but", "prefix", "suffix", "lattice")
 _WINDOW = re.compile(r"window:(?:([0-9]{1,4}):)?([0-9]{1,4})")
 
 
@@ -48,6 +48,11 @@ def window_sizes(mode: Mode) -> range:
 def goes_by_order(mode: Mode) -> bool:
     """Whether it takes one after another, in the order in which a model runs them."""
     return mode in ("prefix", "suffix") or bool(window_sizes(mode))
+
+
+def has_places(mode: Mode) -> bool:
+    """Whether no tensor is in two cells of one split, so that each has a place of its own."""
+    return mode != "lattice" and not goes_by_order(mode)
 
 
 @dataclass(frozen=True)
@@ -121,13 +126,15 @@ class Row:
     """One variant. `layer` is None for a whole kind or block, `kind` None for a whole layer or block.
 
     `block` is the one that it is, or that its layer belongs to; with `last_block`, the first of a run of blocks.
-    `by` is the split that it belongs to (not in JSON). `others` are its scores by `SweepResult.others`.
+    `by` is the split that it belongs to (not in JSON). `others` are its scores by `SweepResult.others`,
+    `zero_drop` is that of its zero control, where it has one. `parts` are those of a set in a lattice,
+    `interaction` is what its drop has beyond the sum of theirs.
 
     `drop`: how much worse than the baseline, positive is worse, whatever the metric's direction; `ci_*` its plain
     95 % interval, `sim_*` the simultaneous one, `p_*` the row's own p-values. `rel_l2` is relative to the
     recipient; there is no distance where values are `non_finite`, which says how many. `is_unproven`: too few
     groups moved to tell that it is reusable. `unseen`: of a reusable row, the share of all groups that may break
-    nevertheless.
+    nevertheless. `guess` is the screen's, where there was one.
     """
 
     layer: str | None
@@ -158,6 +165,10 @@ class Row:
     block: str | None = None
     last_block: str | None = None
     by: tuple[str, ...] = ()
+    guess: float | None = None
+    zero_drop: float | None = None
+    parts: tuple[str, ...] = ()
+    interaction: Interval | None = None
     others: tuple[MetricScore, ...] = ()
     unseen: float | None = None
 
@@ -165,6 +176,15 @@ class Row:
     def place(self) -> str | None:
         """The layer, the block or the run of blocks of which it takes a part; None where it goes by none."""
         return place_of(self.layer, self.block, self.last_block)
+
+    @property
+    def is_of_parts(self) -> bool:
+        """Whether it goes by a depth or an expression, so that its place is no layer.
+
+        >>> Row("encoder", "conv.bias", (), 4, "measured", by=("depth:1", "kind")).is_of_parts
+        True
+        """
+        return any(way.startswith(("depth:", "re:")) for way in self.by)
 
 
 def place_of(layer: str | None, block: str | None, last: str | None = None) -> str | None:
@@ -194,6 +214,25 @@ def widest(rows: Iterable[Row]) -> list[Row]:
         most[place] = max(most.get(place, 0), len(row.tensors))
     kept = [row for row in every if len(row.tensors) == most[row.place, row.kind, row.donor]]
     return list({(row.place, row.kind, row.donor, row.tensors): row for row in kept}.values())
+
+
+@dataclass(frozen=True)
+class Screened:
+    """How well a screen told the drops beforehand, over the measured `variants` of which it guessed.
+
+    `samples`: how many it scored (None: none). `spearman`: rank correlation. `auc`: how often a `sensitive` one
+    was guessed worse than one that is decided otherwise; `sensitive` and `decided` count both sorts. `top`: by how
+    many (5, 10) the share of so many worst ones that were guessed among as many. None where nothing can be told.
+    """
+
+    by: str
+    samples: int | None
+    variants: int
+    spearman: float | None
+    auc: float | None
+    sensitive: int
+    decided: int
+    top: Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -233,6 +272,7 @@ class SweepResult:
     failed: int = 0
     layers: tuple[str, ...] = ()
     trivial: float | None = None
+    screen: Screened | None = None
     others: tuple[OtherMetric, ...] = ()
     groups: int | None = None
     error: ErrorRate = "fwer"

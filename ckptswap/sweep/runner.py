@@ -15,14 +15,24 @@ from typing import Any, Protocol
 from ckptswap import registry
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, ModelError, RunError, TaskError, UsageError
+from ckptswap.neutral import neutral
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.recalibration import fingerprint, load_calibration
 from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.scorer import Block, Every, Scorer
 from ckptswap.scoring.variant import BASELINE, RECIPIENT, Variant
 from ckptswap.sweep.analysis import Analysis, analysed
+from ckptswap.sweep.decide import Outlook, outlook
 from ckptswap.sweep.layers import layer_order
-from ckptswap.sweep.loop import refuse_race, run_race, score_missing
+from ckptswap.sweep.loop import (
+    Portion,
+    portions,
+    refuse_decision,
+    refuse_race,
+    run_race,
+    score_in_turn,
+    score_missing,
+)
 from ckptswap.sweep.plan import UNREAD, Plan, make_plan
 from ckptswap.sweep.progress import BlockProgress, Leaderboard, Listeners, OutOfTime
 from ckptswap.sweep.race import Race
@@ -35,8 +45,9 @@ from ckptswap.sweep.run_folder.plan_file import Guess, Made, RunMetric, RunPlan,
 from ckptswap.sweep.scored_run import ScoredRun, refuse_valueless
 from ckptswap.sweep.screen import screen
 from ckptswap.sweep.sides import Sides, as_in_model, conditions, misfit_of, named_alike, open_sides
-from ckptswap.sweep.spec import RunOptions, SourceFile, SweepSource, SweepSpec
+from ckptswap.sweep.spec import RunOptions, SourceFile, SweepSource, SweepSpec, samples_of
 from ckptswap.sweep.worst_samples import worst_samples
+from ckptswap.sweep.zero_control import are_cheap, controls
 from ckptswap.task import Task, TaskSpec, load_task
 from ckptswap.task.callables import first_line
 from ckptswap.task.fit import tensors_of
@@ -45,7 +56,8 @@ from ckptswap.task.task import load_model
 from ckptswap.version import __version__
 
 MakeScorer = Callable[[Sequence[Checkpoint], Checkpoint], Scorer]
-"""From donors and recipient, under common names, to what scores variants of the recipient."""
+"""From donors and recipient, under common names, to what scores variants of the recipient. The last of the donors,
+by number `NEUTRAL`, is for zero controls."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,8 @@ class Sweep:
     """A sweep that could be run: what would be scored, on what, and in which folder it is kept.
 
     `donor_misfits` say why a donor that does not fit the model has no score itself; `layers` are in the order in
-    which they run; `notes` say what was taken off names, and what of the recipient was left out.
+    which they run; `notes` say what was taken off names, and what of the recipient was left out. `portion`: the
+    part of the work that is to be done, where that is not all.
     """
 
     spec: SweepSpec
@@ -66,6 +79,7 @@ class Sweep:
     donor_misfits: tuple[str | None, ...]
     layers: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    portion: Portion | None = None
 
     @property
     def task(self) -> Task:
@@ -86,7 +100,10 @@ class Sweep:
 
     @property
     def variants(self) -> list[Variant]:
-        """What is run beside the baseline: the donors, where they fit, then every variant of the plan."""
+        """What is run beside the baseline: the donors, where they fit, then every variant of the plan; or those of
+        the portion."""
+        if self.portion is not None:
+            return list(self.portion.variants)
         names = self.runs_model.swaps.state if self.scorer.needs_model else self.recipient
         whole = [
             Variant(donor_id(at), tuple(name for name in names if name in donor), at)
@@ -94,6 +111,11 @@ class Sweep:
             if not misfit
         ]
         return whole + self.plan.variants()
+
+    @property
+    def batches(self) -> int:
+        """On how many batches of the walk variants are scored."""
+        return len(self.scorer.layout.sizes) if self.portion is None else self.portion.batches
 
     def source(self) -> SweepSource:
         """What it takes to build the engine again, elsewhere or later."""
@@ -103,10 +125,22 @@ class Sweep:
         own, places = SourceFile.of(self.recipient), tuple(map(os.path.abspath, sys.path))
         return SweepSource(spec, self.key, files, own, os.getcwd(), places, self.plan.recalibration)
 
+    @property
+    def outlook(self) -> Outlook | None:
+        """What deciding on the way will take of the variants' scores; None where it does not decide."""
+        layout, rows = self.scorer.layout, len(self.plan.variants())
+        return outlook(layout.units, rows, bets=self.spec.confidence_sequence) if self.spec.decide else None
+
     def check(self, options: RunOptions, executor: "Executor | None" = None) -> None:
         """Refuse what `run` refuses before any work, for a plan that is only shown. Raises as `run` does."""
         if options.top is not None:
             refuse_race(options.top, self.plan, self.scorer.metrics[0], is_alone=executor is None)
+        if self.spec.decide:
+            if options.top is not None:
+                what = "--top asks for the worst rows only, and --decide for the verdicts of all"
+                raise UsageError(what, remedy="leave one of them out")
+            metric, is_sequence = self.scorer.metrics[0], self.spec.confidence_sequence
+            refuse_decision(self.scorer.layout, metric, is_sequence=is_sequence)
         self.folder.refuse_odd_parts()
         refuse_occupied(self.folder.path)
         if not (options.fresh or options.repair):  # what is repaired is held against its conditions afterwards
@@ -151,15 +185,15 @@ class Sweep:
                     run = self._with_race(run, options, journal.blocks)
                     self.folder.write_plan(run)
                     progress.deadline = None if options.budget is None else time.monotonic() + options.budget
-                    self._score(run, journal, progress, executor)
+                    table = self._score(run, journal, progress, executor, options)
                     scored = ScoredRun.of(run, journal.blocks)
-        except TaskError:
+        except (TaskError, UsageError):
             if made:
                 self.folder.remove(made)
             raise
         if options.samples and self.scorer.needs_model:
             self.folder.keep_samples(tuple(worst_samples(self.runs_model, scored)), run)
-        return analysed(scored)
+        return table
 
     def _score_baseline(self, first: Sequence[Block], journal: Journal, progress: BlockProgress) -> None:
         """Journal the recipient's blocks that are not known; `first` are those that have just been computed."""
@@ -170,17 +204,65 @@ class Sweep:
             journal.append(block)
             progress(None)
 
-    def _score(self, run: RunPlan, journal: Journal, progress: BlockProgress, executor: "Executor | None") -> None:
-        """Score what the journal lacks beside the baseline, until the budget is used up."""
+    def _score(
+        self,
+        run: RunPlan,
+        journal: Journal,
+        progress: BlockProgress,
+        executor: "Executor | None",
+        options: RunOptions,
+    ) -> Analysis:
+        """Score what the journal lacks beside the baseline, then zero controls, until the budget is used up; gives
+        the table."""
         progress.board = Leaderboard.of(run.metrics[0], self.plan, journal.blocks)
         progress.table = lambda: analysed(ScoredRun.of(run, journal.blocks))
         with suppress(OutOfTime):
-            if run.race:
-                run_race(run, self.scorer, self.variants, journal, progress)
-            elif executor:
-                executor.run(self, journal, progress)
+            self._compute(run, journal, progress, executor)
+            table = progress.table()
+            last = self._controls(table, options)
+            if not last:
+                return table
+            progress.widen((control.id for control in last), journal.blocks)
+            failed = {block.variant for block in journal.blocks.values() if block.failed is not None}
+            # With what has a score already: should replays be found wrong now, it is computed again.
+            sound = (variant for variant in self.variants if variant.id not in failed)
+            wanted = Portion((*sound, *last), self.batches)
+            replace(self, portion=wanted)._compute(run, journal, progress, executor)
+        return progress.table()
+
+    def _compute(
+        self, run: RunPlan, journal: Journal, progress: BlockProgress, executor: "Executor | None"
+    ) -> None:
+        if run.race:
+            run_race(run, self.scorer, self.variants, journal, progress)
+        elif run.spec.decide:
+            self._decide(run, journal, progress, executor)
+        elif executor:
+            executor.run(self, journal, progress)
+        else:
+            score_in_turn(run, self.scorer, self.variants, journal, progress)
+
+    def _decide(
+        self, run: RunPlan, journal: Journal, progress: BlockProgress, executor: "Executor | None"
+    ) -> None:
+        """Score from look to look, until all verdicts are known."""
+        failed: set[str] = set()
+        for portion in portions(run, self.variants, journal.blocks):
+            progress.expect((variant.id for variant in portion.variants), journal.blocks)
+            if executor:
+                executor.run(replace(self, portion=portion), journal, progress)
             else:
-                score_missing(self.scorer, self.variants, journal, progress)
+                score_missing(self.scorer, portion.variants, journal, progress, portion.alive, failed)
+
+    def _controls(self, table: Analysis, options: RunOptions) -> list[Variant]:
+        """The zero controls that are asked for, or cost little beside the sweep. They take all samples, which is
+        much where verdicts are known early."""
+        asked = options.zero_control
+        if asked is False or options.top is not None or (self.spec.decide and not asked):
+            return []
+        last = controls(self.plan, table.result.rows)
+        is_wanted = last and (asked or are_cheap(self.scorer, last, self.variants))
+        return last if is_wanted else []
 
     def _baseline(self, missing: Collection[int]) -> Generator[Block]:
         """The recipient's blocks on these batches, by full passes. Raises `TaskError` where it has no score."""
@@ -227,10 +309,18 @@ class Sweep:
         is_begun = self.folder.is_begun and not options.fresh
         begun = is_begun and self.folder.read_plan().made.begun
         made = Made(options.command, __version__, begun or datetime.now(UTC).isoformat(timespec="seconds"))
-        if options.screen is None:
-            return replace(plan, made=made)
-        guess = screen(options.screen, self.plan, self.runs_model, self.variants)
-        return replace(plan, made=made, screen=Guess(options.screen, guess))
+        return replace(plan, made=made, screen=self._guess(is_order=options.budget is not None))
+
+    def _guess(self, *, is_order: bool) -> Guess | None:
+        """What the screen that is asked for says before anything is scored."""
+        by, values = self.spec.screen, dict[str, float]()
+        if by is None:
+            return None
+        if by == "rmse":
+            values = {cell.variant: cell.rmse for cell in self.plan.cells if cell.rmse is not None}
+        elif not samples_of(by):
+            values = screen(by, self.runs_model, self.variants)
+        return Guess(by, values, is_order)
 
     def _with_race(self, run: RunPlan, options: RunOptions, blocks: Blocks) -> RunPlan:
         """The plan with what the baseline's scores decide: warnings, and how near drops count as tied."""
@@ -248,7 +338,8 @@ class Executor(Protocol):
     """Where a sweep's blocks are computed."""
 
     def run(self, sweep: Sweep, journal: Journal, progress: BlockProgress) -> None:
-        """Score what the journal lacks; variants that fail are left with their reason.
+        """Score what the journal lacks of `sweep.variants` on the first `sweep.batches` batches. What fails
+        is left with its reason. Called for each portion of a sweep that decides on its way.
 
         Raises what `progress` raises, with all finished blocks in the journal's files, and `RunError` where
         workers cannot work, or die again and again without having finished a block.
@@ -328,9 +419,15 @@ def prepare_external(
             "a scorer without a model knows no order of layers, and estimates no statistics",
             remedy="leave --mode prefix or suffix (or window) and --recalibrate-bn out",
         )
+    if spec.decide:
+        remedy = "leave --decide out"
+        raise UsageError("a scorer without a model walks its samples in an order of its own", remedy=remedy)
+    if samples_of(spec.screen):
+        fault = f"--screen {spec.screen} begins with some samples, and a scorer without a model takes all at once"
+        raise UsageError(fault, remedy="use --screen rmse, or none")
     recipient = sides.recipient
     donors, renamings = named_alike(sides.donors, recipient, recipient, "the recipient", spec.task)
-    scorer = make_scorer(donors, recipient)
+    scorer = make_scorer((*donors, neutral(recipient)), recipient)
     plan = make_plan(donors, recipient, spec.selection, spec.by, mode=spec.mode, alphas=spec.alphas)
     plan, now = plan.without_effect(scorer.unread()), conditions(scorer, donors, recipient)
     folder = RunFolder(Path("runs") / key_of(now)[:12] if run is None else run)

@@ -1,7 +1,7 @@
 """A run's scores as one metric sees them: what a table is made of, without torch, model or data."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -11,6 +11,7 @@ import numpy as np
 from ckptswap.errors import MetricError, RunError, UsageError, near
 from ckptswap.scoring.variant import BASELINE, Variant
 from ckptswap.statistics import ErrorRate, StandardError, totals
+from ckptswap.sweep.decide import Decisions, Walked, decisions
 from ckptswap.sweep.plan import By, Cell, Plan
 from ckptswap.sweep.race import Race, RaceRules, Standing, chunk_ends, standing
 from ckptswap.sweep.run_folder.blocks import Blocks, Scores
@@ -79,6 +80,11 @@ class ScoredRun:
         except (RunError, MetricError) as error:
             raise type(error)(f"{folder} has {error.message}", remedy=error.remedy) from None
 
+    def only(self, there: np.ndarray) -> "ScoredRun":
+        """The same run of these samples (N,) alone, by the tolerance of all."""
+        judging = replace(self.judging, tolerance=self.tolerance()[0])
+        return replace(self, scores=self.scores.only(there), judging=judging)
+
     @property
     def plan(self) -> Plan:
         return self.run.plan
@@ -106,6 +112,7 @@ class ScoredRun:
             return ()
         sign = 1.0 if self.metric.direction == "max" else -1.0
         ends, units = chunk_ends([len(places) for places in scores.walk]), np.asarray(self.run.units)[walk]
+        chosen = sum(map(len, scores.walk[: self.run.screen_batches]))
         baseline = self.statistics(BASELINE)[walk, 0]
         races = []
         for by in self.plan.by:
@@ -113,8 +120,36 @@ class ScoredRun:
             variants = tuple(variant for variant in dict.fromkeys(measured) if scores.failed(variant) is None)
             if variants:
                 drops = [sign * (baseline - self.statistics(variant)[walk, 0]) for variant in variants]
-                races.append(SplitRace(by, variants, standing(np.array(drops), ends, rules, units)))
+                races.append(SplitRace(by, variants, standing(np.array(drops), ends, rules, units, chosen)))
         return tuple(races)
+
+    @cached_property
+    def decisions(self) -> Decisions | None:
+        """The verdicts that `--decide` asked for, found out anew from the scores; None where it did not."""
+        spec, scores, reduce = self.run.spec, self.scores, self.reduce
+        if not spec.decide or isinstance(reduce, totals.OfSet):  # which a sweep refuses to decide by
+            return None
+        measured = dict.fromkeys(cell.variant for cell in self.plan.cells if cell.status == "measured")
+        own = {name: self.statistics(name) if scores.failed(name) is None else None for name in measured}
+        groups, baseline = np.asarray(self.run.units), self.statistics(BASELINE)
+        walked = Walked(baseline, own, groups, scores.walk, reduce, self.metric.direction, self.bounds)
+        return decisions(walked, self.tolerance()[0], bets=spec.confidence_sequence)
+
+    @cached_property
+    def guess(self) -> Mapping[str, float]:
+        """What the run's screen says of each variant, the larger the worse: of `sample:N` the drop on these."""
+        if not self.run.screen_batches:
+            return self.run.screen.values if self.run.screen else {}
+        places = np.concatenate(self.scores.walk[: self.run.screen_batches])
+
+        def score(variant: str) -> float:
+            statistics = self.statistics(variant)[places]
+            return math.nan if np.isnan(statistics).any() else totals.whole(statistics, self.reduce)
+
+        sign, baseline = (1.0 if self.metric.direction == "max" else -1.0), score(BASELINE)
+        there = (variant.id for variant in self.plan.variants() if self.is_there(variant.id))
+        drops = {variant: sign * (baseline - score(variant)) for variant in there}
+        return {variant: drop for variant, drop in drops.items() if math.isfinite(drop)}
 
     @property
     def others(self) -> list["ScoredRun"]:
@@ -176,6 +211,10 @@ class ScoredRun:
     def _values(self) -> Callable[[str], float]:
         """The value of a variant, which takes its time where only the whole set has one."""
         return cache(lambda variant: totals.whole(self.statistics(variant), self.reduce))
+
+    def is_whole(self, variant: str) -> bool:
+        """Whether a variant has a score on every sample."""
+        return self.is_there(variant) and self.scores.done(variant) == self.scores.samples
 
     def is_scored(self, cell: Cell) -> bool:
         """Whether a row has a drop that was measured, if only on some samples."""

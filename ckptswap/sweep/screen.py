@@ -1,85 +1,162 @@
 """Cheap guesses at how much a swap will hurt, made before any variant is run.
 
 `rmse`: how far donor and recipient are apart in the tensors that are swapped. `gradient`: the first-order change
-of a loss, |Σ gradient × difference|, from one backward pass for all variants (Molchanov et al., Importance
-Estimation for Neural Network Pruning, CVPR 2019, arXiv:1906.10771). Batch norm's running statistics have a
-gradient too: for the backward pass it is written out as arithmetic.
+of a loss, |Σ gradient × difference| (Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR
+2019, arXiv:1906.10771). `curvature`: the second-order change of the outputs, ½ Σ (J × difference)² weighed by the
+outputs' own Hessian, without labels: the generalised Gauss-Newton form (Schraudolph, Neural Computation 14 (2002)
+1723; Martens, JMLR 21 (2020) 146), estimated in random directions (Hutchinson, Commun. Stat. 18 (1989) 1059). A
+backward pass serves all variants, so that the work hardly grows with their number. `sample:N` guesses nothing: the
+walk begins with N samples, on which every variant is scored.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ckptswap.errors import MetricError, UsageError
 from ckptswap.scoring.full import FullScorer
-from ckptswap.scoring.graph import Graph, capture
+from ckptswap.scoring.gradients import Differentiable, differentiable
 from ckptswap.scoring.guards import Uncapturable
-from ckptswap.scoring.interpreter import filled
 from ckptswap.scoring.variant import Variant
-from ckptswap.sweep.plan import Plan
-from ckptswap.sweep.spec import ScreenName
+from ckptswap.task.data import Batch
+from ckptswap.task.metrics import Metric
+from ckptswap.task.metrics.entropy import CrossEntropy
+from ckptswap.task.metrics.overlap import Overlap
+from ckptswap.task.metrics.ranked import Ranked
+from ckptswap.task.metrics.rows import rows
+from ckptswap.task.metrics.unlabelled import Divergence, SameClass, reference
 from ckptswap.task.tree import Tree, described, only_tensor
 
-_BATCH_NORMS = ("aten::native_batch_norm", "aten::_native_batch_norm_legit_no_training")
-BATCHES = 4  # batches whose gradients are averaged: the first of the walk, which are a random sample
+BATCHES = 4  # on which slopes are taken: the first of the walk, which are a random sample
+DIRECTIONS = 4
+"""In which the curvature is looked at, on each batch."""
+SEED = 3411
+LEAST = 1e-3
+"""Below this a probability's curvature is cut off: its reciprocal has no bound."""
+_OF_CLASSES = (Overlap, Ranked, CrossEntropy, Divergence, SameClass)
 
 
-def screen(by: ScreenName, plan: Plan, scorer: FullScorer, variants: Sequence[Variant]) -> dict[str, float]:
-    """A number for each variant, the larger the worse; missing where none can be had. Raises `UsageError` where
-    the model's gradients cannot be had."""
-    if by == "rmse":
-        return {cell.variant: cell.rmse for cell in plan.cells if cell.rmse is not None}
-    slopes = _gradients(scorer)
-    plain = (variant for variant in variants if not variant.recalibrated)
-    changes = {variant.id: _first_order(scorer, variant, slopes) for variant in plain}
-    return {variant: value for variant, value in changes.items() if math.isfinite(value)}
+def screen(by: str, scorer: FullScorer, variants: Sequence[Variant]) -> dict[str, float]:
+    """A number for each variant by `gradient` or `curvature`, the larger the worse; missing where none can be had.
+
+    Raises `UsageError` where the model's gradients cannot be had.
+    """
+    changes = Changes(scorer, [variant for variant in variants if not variant.recalibrated])
+    try:
+        values = _first_order(scorer, changes) if by == "gradient" else _second_order(scorer, changes)
+    except Uncapturable as error:
+        remedy = "use --screen sample:4, which needs no gradients, or rmse"
+        raise UsageError(f"--screen {by} finds no gradients of this model ({error})", remedy=remedy) from None
+    return {variant: value for variant, value in values.items() if math.isfinite(value)}
 
 
-def _first_order(scorer: FullScorer, variant: Variant, slopes: Mapping[str, Tensor]) -> float:
-    taken, own = scorer.written(variant), scorer.swaps.state
-    changes = {name: value.double() - own[name].double() for name, value in taken.items() if name in slopes}
-    return abs(math.fsum((slopes[name].double() * change).sum().item() for name, change in changes.items()))
+def passes(by: str, sizes: Sequence[int]) -> int:
+    """How many forward passes of one sample a guess takes, a backward pass counting for two; `sizes` are those of
+    the walk's batches.
+
+    >>> passes("rmse", [8] * 9), passes("gradient", [8] * 9)
+    (0, 96)
+    """
+    backward = {"gradient": 1, "curvature": DIRECTIONS}.get(by, 0)
+    return (1 + 2 * backward) * sum(sizes[:BATCHES]) if backward else 0
 
 
-def _gradients(scorer: FullScorer) -> dict[str, Tensor]:
-    """The gradient of the mean loss by every floating tensor of the state that the model reads."""
-    task, total = scorer.task, dict[str, Tensor]()
+class Changes:
+    """What variants take instead of the recipient's values; each tensor of each donor once."""
+
+    def __init__(self, scorer: FullScorer, variants: Sequence[Variant]) -> None:
+        self._own = scorer.swaps.state
+        self._given: dict[tuple[str, int], Tensor] = {}
+        self._parts: dict[str, tuple[float, list[tuple[str, int]]]] = {}
+        for variant in variants:
+            taken = scorer.written(variant._replace(alpha=1.0))
+            given = {(name, variant.donor): value for name, value in taken.items() if value is not self._own[name]}
+            self._given |= given
+            self._parts[variant.id] = variant.alpha, list(given)
+
+    def along(self, slopes: Mapping[str, Tensor]) -> dict[str, float]:
+        """By variant Σ slope × change, in double precision; none of a variant that has no slope."""
+        sums = {
+            (name, donor): (slopes[name].double() * (value.double() - self._own[name].double())).sum().item()
+            for (name, donor), value in self._given.items()
+            if name in slopes
+        }
+        known = {
+            variant: (alpha, [sums[part] for part in parts if part in sums])
+            for variant, (alpha, parts) in self._parts.items()
+        }
+        return {variant: alpha * sum(own) for variant, (alpha, own) in known.items() if own}
+
+
+def _first_order(scorer: FullScorer, changes: Changes) -> dict[str, float]:
+    total: dict[str, Tensor] = {}
+    for batch, model in _differentiated(scorer):
+        own = model.output.detach().requires_grad_()
+        (weights,) = torch.autograd.grad(_loss(own, batch.targets, scorer.task.spec.ignore), own)
+        for name, slope in model.slopes(weights).items():
+            total[name] = total[name] + slope if name in total else slope
+    return {variant: abs(value) for variant, value in changes.along(total).items()}
+
+
+def _second_order(scorer: FullScorer, changes: Changes) -> dict[str, float]:
+    """The mean over samples of each one's ½ Σ (J × change)², weighed, over its positions."""
+    total: dict[str, float] = {}
+    draw, samples = torch.Generator().manual_seed(SEED), 0
+    for batch, model in _differentiated(scorer):
+        samples += len(batch)
+        for _ in range(DIRECTIONS):
+            weights = direction(model.output, batch, scorer.task.metrics[0], draw)
+            for variant, value in changes.along(model.slopes(weights)).items():
+                total[variant] = total.get(variant, 0.0) + value**2
+    return {variant: value / (2 * DIRECTIONS * samples) for variant, value in total.items()}
+
+
+def _differentiated(scorer: FullScorer) -> Iterator[tuple[Batch, Differentiable]]:
+    task = scorer.task
     with task.pinned(), closing(task.data.numbered(range(BATCHES))) as batches:
         for _, batch in batches:
-            inputs = task.prepared(batch.inputs)
-            try:
-                graph = capture(task.model, inputs, task.pick)
-            except Uncapturable as error:
-                raise UsageError(
-                    f"--screen gradient needs a model that can be captured ({error})", remedy="use --screen rmse"
-                ) from None
-            for name, slope in _backward(graph, scorer, inputs, batch.targets, task.spec.ignore).items():
-                total[name] = total[name] + slope if name in total else slope
-    return total
+            yield batch, differentiable(scorer, batch.inputs)
 
 
-def _backward(
-    graph: Graph, scorer: FullScorer, inputs: Tree, targets: Tree, ignore: int | None
-) -> dict[str, Tensor]:
-    names = {graph.state[name]: name for name in scorer.swaps.state if name in graph.state}
-    values: dict[int, Any] = {**graph.constants, **graph.given(inputs)}
-    with torch.enable_grad():
-        for number, name in names.items():
-            own = scorer.swaps.state[name].detach().clone()
-            values[number] = own.requires_grad_(own.is_floating_point())
-        for step in graph.steps:
-            args = [filled(argument, values) for argument in step.args]
-            kwargs = {word: filled(argument, values) for word, argument in step.kwargs.items()}
-            name = getattr(getattr(step.op, "_schema", None), "name", "")
-            values[step.gives] = (_batch_norm if name in _BATCH_NORMS else step.op)(*args, **kwargs)
-        wanted = {name: values[number] for number, name in names.items() if values[number].requires_grad}
-        mean_loss = _loss(values[graph.output], targets, ignore)
-        slopes = torch.autograd.grad(mean_loss, list(wanted.values()), allow_unused=True)
-    return {name: slope for name, slope in zip(wanted, slopes, strict=True) if slope is not None}
+def direction(output: Tensor, batch: Batch, metric: Metric, draw: torch.Generator) -> Tensor:
+    """Random signs times a root of the outputs' own Hessian: weights of the output's shape, whose outer product is
+    that Hessian in expectation. Each sample counts by the mean over its positions, padding left out."""
+    own = output.detach().requires_grad_()
+    told = reference(batch.inputs, own)
+    scores = rows(own, are_tokens=told.are_tokens)
+    signs = torch.randint(0, 2, scores.shape, generator=draw).to(scores) * 2 - 1
+    if _is_of_classes(metric, batch.targets):
+        signs = rooted(scores.detach(), signs, probability=getattr(metric, "probability", False))
+    kept = torch.ones_like(scores[..., 0]) if told.kept is None else told.kept.to(scores)
+    weights = signs * (kept / kept.sum(1, keepdim=True).clamp_min(1).sqrt())[..., None]
+    return torch.autograd.grad(scores, own, weights)[0]
+
+
+def _is_of_classes(metric: Metric, targets: Tree) -> bool:
+    """Whether outputs are judged as classes, else as values; a loss of values is the squared error."""
+    are_values = isinstance(metric, CrossEntropy) and isinstance(targets, Tensor) and targets.is_floating_point()
+    return isinstance(metric, _OF_CLASSES) and not are_values
+
+
+def rooted(scores: Tensor, signs: Tensor, *, probability: bool = False) -> Tensor:
+    """A root of the Hessian of the cross-entropy between an output (…, C) and itself, times `signs` (…, C).
+
+    One channel is of two classes. Of logits with probabilities p it is diag(p) − ppᵀ, of probabilities diag(1/p).
+
+    >>> rooted(torch.zeros(1), torch.ones(1)), rooted(torch.zeros(2), torch.tensor([1.0, -1.0]))
+    (tensor([0.5000]), tensor([ 0.7071, -0.7071]))
+    """
+    if scores.shape[-1] == 1:
+        share = scores if probability else scores.sigmoid()
+        spread = share * (1 - share)
+        return signs * (spread.clamp_min(LEAST).rsqrt() if probability else spread.sqrt())
+    if probability:
+        return signs * scores.clamp_min(LEAST).rsqrt()
+    root = scores.softmax(-1).sqrt()
+    return root * (signs - root * (root * signs).sum(-1, keepdim=True))
 
 
 def _loss(output: Tensor, targets: Tree, ignore: int | None) -> Tensor:
@@ -90,7 +167,7 @@ def _loss(output: Tensor, targets: Tree, ignore: int | None) -> Tensor:
         raise UsageError(
             f"--screen gradient has no loss for outputs {tuple(output.shape)} and targets {shape} "
             f"({str(error).splitlines()[0]})",
-            remedy="use --screen rmse",
+            remedy="use --screen curvature, which needs no targets, or sample:4",
         ) from None
 
 
@@ -112,13 +189,3 @@ def loss(output: Tensor, targets: Tensor, ignore: int | None = None) -> Tensor:
     counts = torch.ones_like(targets, dtype=torch.bool) if ignore is None else targets != ignore
     wanted = targets[counts].clamp(0, 1).to(output.dtype)
     return torch.nn.functional.binary_cross_entropy_with_logits(output[counts], wanted)
-
-
-def _batch_norm(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, *rest: Any
-) -> tuple[Tensor, None, None]:
-    """Batch norm in eval mode, through whose statistics torch's own has no gradient."""
-    shape = (1, -1, *[1] * (x.dim() - 2))
-    normalized = (x - mean.view(shape)) * torch.rsqrt(variance.view(shape) + rest[-1])
-    normalized = normalized if weight is None else normalized * weight.view(shape)
-    return (normalized if bias is None else normalized + bias.view(shape)), None, None

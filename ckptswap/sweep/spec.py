@@ -24,8 +24,30 @@ from ckptswap.task.spec import TaskSpec
 
 CELLS: By = ("layer", "kind")
 EngineName = Literal["auto", "replay", "full"]
-ScreenName = Literal["rmse", "gradient"]
+SCREENS = ("rmse", "gradient", "curvature")
 MOST_POINTS = 1000  # of a path
+
+
+def screen_of(text: str) -> str:
+    """A screen as it is typed; raises `UsageError` for a word that is none.
+
+    >>> screen_of("sample:4")
+    'sample:4'
+    """
+    if text not in SCREENS and not samples_of(text):
+        remedy = f"use {', '.join(SCREENS)}, or sample:N for N samples, 1 or more"
+        raise UsageError(f"--screen is {text!r:.40}", remedy=remedy)
+    return text
+
+
+def samples_of(screen: str | None) -> int | None:
+    """On how many samples a screen scores every variant; None for one that scores none.
+
+    >>> samples_of("sample:4"), samples_of("sample:0"), samples_of("rmse")
+    (4, None, None)
+    """
+    match = re.fullmatch(r"sample:([1-9][0-9]{0,8})", screen or "")
+    return int(match[1]) if match else None
 
 
 def bytes_of(text: str) -> int:
@@ -100,6 +122,8 @@ class SweepSpec:
     `donors` and `recipient` are paths, or the words by which a donor is made (`sweep.donors`); what is open
     already goes by any name. `calibration`: on what batch norm's statistics are estimated anew beside the cells.
     `map`, `map_file` and `strip_prefix` bring names together. What `selection` excludes need not fit the model.
+    `decide` has its own order of samples, and thereby its own batches, which the task is told. The samples by
+    which `sample:N` screens begin the walk: they are part of the task.
 
     >>> from ckptswap.records import from_json, to_json
     >>> spec = SweepSpec(("a.pt",), "b.pt", TaskSpec(threads=1), by=(("kind",),))
@@ -119,8 +143,8 @@ class SweepSpec:
     )
     mode: Mode = option(
         "only",
-        "What is taken: only this part, all-but it, all up to it (prefix) or from it on (suffix), or runs of W "
-        "blocks (window:W) or V to W of them (window:V:W). [default: only]",
+        "What is taken: only this part, all-but it, all up to it (prefix) or from it on (suffix), runs of W "
+        "blocks (window:W) or V to W of them (window:V:W), all sets of up to 8 parts (lattice). [default: only]",
         metavar="MODE",
         parse=mode_of,
         defaults="file",
@@ -145,6 +169,24 @@ class SweepSpec:
     memory: int | None = option(
         None, "What replays may take, such as 2GB. [default: 2GB]", metavar="SIZE", parse=bytes_of, defaults="file"
     )
+    decide: bool = option(
+        False,
+        "Walk by groups, and stop scoring each row as soon as its verdict is known.",
+        defaults="file",
+    )
+    confidence_sequence: bool = option(
+        False,
+        "With --decide: verdicts that hold for any distribution; the metric needs bounds. [default: t-tests]",
+        defaults="file",
+    )
+    screen: str | None = option(
+        None,
+        "Rank the cells beforehand, and tell how well: by distance (rmse), by slopes of the loss (gradient) or of "
+        "the outputs (curvature), or by scores on N samples (sample:N). --budget then takes the worst first.",
+        metavar="rmse|gradient|curvature|sample:N",
+        parse=screen_of,
+        defaults="file",
+    )
 
     def __post_init__(self) -> None:
         if not self.donors:
@@ -152,12 +194,29 @@ class SweepSpec:
         refuse_odd_options(self)
         mode_of(self.mode)
         if not self.by:
-            object.__setattr__(self, "by", (("block",),) if window_sizes(self.mode) else (CELLS,))
+            usual = ("block",) if window_sizes(self.mode) else ("kind",) if self.mode == "lattice" else CELLS
+            object.__setattr__(self, "by", (usual,))
         _between(self.alphas)
         if self.memory is not None and self.memory < 1:
             raise UsageError(f"--memory is {self.memory}", remedy="write for example 2GB")
-        if self.selection.exclude and not self.task.exclude:
-            object.__setattr__(self, "task", replace(self.task, exclude=self.selection.exclude))
+        if self.screen is not None:
+            screen_of(self.screen)
+        self._refuse_odd_decision()
+        exclude, first = self.task.exclude or self.selection.exclude, samples_of(self.screen)
+        told: dict[str, Any] = {"walk": "groups"} if self.decide else {}
+        object.__setattr__(self, "task", replace(self.task, exclude=exclude, screen_samples=first, **told))
+
+    def _refuse_odd_decision(self) -> None:
+        if self.confidence_sequence and not self.decide:
+            raise UsageError("--confidence-sequence is for --decide", remedy="give --decide with it")
+        if self.decide and (self.alphas or self.calibration):
+            remedy = "leave --alpha and --recalibrate-bn out, or --decide"
+            raise UsageError("--decide scores no paths and estimates no statistics", remedy=remedy)
+        if self.decide and samples_of(self.screen):
+            fault = (
+                f"--decide begins with groups drawn at random, and --screen {self.screen} with samples of its own"
+            )
+            raise UsageError(fault, remedy="use --screen rmse, gradient or curvature with it")
 
 
 @dataclass(frozen=True)
@@ -227,11 +286,15 @@ class RunOptions(Judging):
     epsilon: float | None = option(
         None, "With --top: drops so near are tied. [default: the tolerance]", metavar="DROP", defaults="file"
     )
+    zero_control: bool | None = option(
+        None,
+        "Score what is reusable once more as zeros (norms: as identity): is it unused? [default: where that takes "
+        "less than a tenth of the work]",
+        negated=True,
+        defaults="file",
+    )
     budget: float | None = option(
         None, "Stop after so long, such as 90s, 5m or 2h.", metavar="TIME", parse=seconds_of, defaults="file"
-    )
-    screen: ScreenName | None = option(
-        None, "Guess the ranking beforehand, and tell how well it was guessed.", defaults="file"
     )
     executor: str | None = option(
         None, "Where: inline, process, slurm, ray. [default: inline]", metavar="NAME", defaults="file"
@@ -254,6 +317,8 @@ class RunOptions(Judging):
             raise UsageError(f"--budget is {self.budget:g} seconds", remedy="write for example 90s, 5m or 2h")
         if self.top is None and (self.confidence is not None or self.epsilon is not None):
             raise UsageError("--confidence and --epsilon are for a race", remedy="give --top N with them")
+        if self.top is not None and self.zero_control:
+            raise UsageError("--zero-control is for reusable rows, --top for the worst", remedy="give one of them")
         if self.top is not None:
             self.race_rules(0.0)  # raises for rules that make no sense
 

@@ -9,7 +9,6 @@ from ckptswap.errors import listing
 from ckptswap.scoring.variant import BASELINE
 from ckptswap.statistics import intervals
 from ckptswap.statistics.exact import LEAST_MOVED, Few
-from ckptswap.statistics.ranks import spearman
 from ckptswap.statistics.verdicts import RowIntervals
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.run_folder.blocks import donor_id
@@ -48,10 +47,15 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
     waiting = len(run.plan.cells) - len(cells)
     if waiting:
         sentences.append(f"{waiting} of {len(run.plan.cells)} rows are not scored yet: the same command continues")
-    partly = sum(run.is_scored(cell) and run.scores.done(cell.variant) < run.scores.samples for cell in cells)
+    known = run.decisions.judgements if run.decisions else {}
+    decided = {variant for variant, own in known.items() if own.verdict != "undecided"}
+    partly = sum(
+        run.is_scored(cell) and run.scores.done(cell.variant) < run.scores.samples and cell.variant not in decided
+        for cell in cells
+    )
     if partly:
         sentences.append(f"{partly} rows rest on fewer than {run.scores.samples} samples so far")
-    return [*sentences, *_race_notes(run), *_screen_notes(run, drops)]
+    return [*sentences, *_race_notes(run), *_decision_notes(run)]
 
 
 def unproven(few: Few, metric: str, tolerance: float, error: float) -> str:
@@ -137,12 +141,20 @@ def _race_notes(run: ScoredRun) -> Iterator[str]:
         yield f"one sample's {race.metric} has no bound, so that the race's confidence is not guaranteed"
 
 
-def _screen_notes(run: ScoredRun, drops: Mapping[str, RowIntervals]) -> Iterator[str]:
-    screen = run.run.screen
-    if screen is None:
+def _decision_notes(run: ScoredRun) -> Iterator[str]:
+    now, metric = run.decisions, run.run.metrics[0].name
+    if now is None or not now.judgements:
         return
-    guess = screen.values
-    both = [variant for variant in drops if variant in guess]
-    agreement = spearman([guess[variant] for variant in both], [drops[variant].drop for variant in both])
-    told = "none can be told" if agreement is None else f"{agreement:+.2f}"
-    yield f"screen by {screen.by}: rank correlation with the drops {told}, over {len(both)} variants"
+    settled = [own.groups for own in now.judgements.values() if own.verdict != "undecided"]
+    scored = sum(run.scores.done(variant) for variant in now.judgements)
+    after = f", after {min(settled)} to {max(settled)} of {now.looks[-1]} groups" if settled else ""
+    share = f"{scored / (len(now.judgements) * run.scores.samples):.0%} of all scores"
+    yield f"{len(settled)} of {len(now.judgements)} verdicts are known{after}, on {share}"
+    looks = ", ".join(map(str, now.looks))
+    how = "bets on each group" if run.run.spec.confidence_sequence else f"t-tests at {looks} groups"
+    yield (
+        f"verdicts are by {how}, of either kind wrong in 2.5% of tables at most; intervals do not know of the "
+        "looks, and speak of each row's own samples"
+    )
+    if run.metric.name != metric:
+        yield f"rows were scored until their verdict by {metric} was known"

@@ -34,7 +34,11 @@ def compare(evaluation: Evaluation) -> Comparison:
     )
     warnings = [warning for checkpoint in scored for warning in _warnings(checkpoint)]
     warnings += _few(evaluation, [(pair.metric, pair.interval) for pair in differences])
-    warnings += _few(evaluation, [pair for own in scores for pair in own.items()])
+    measured = {metric.name for metric in evaluation.metrics if metric.needs_labels}
+    drawn = [
+        (name, found) for at, own in enumerate(scores) for name, found in own.items() if at or name in measured
+    ]
+    warnings += _few(evaluation, drawn)
     paths = tuple(checkpoint.path for checkpoint in scored)
     return Comparison(evaluation.samples, paths, scores, differences, tuple(dict.fromkeys(warnings)))
 
@@ -43,7 +47,8 @@ def _few(evaluation: Evaluation, numbers: Iterable[tuple[str, Interval | None]])
     """That there are too few groups, or which metrics have numbers without an interval though there are enough."""
     groups = len(set(evaluation.groups.tolist()))
     if groups < intervals.LEAST_GROUPS:
-        return [f"{groups} groups are too few for intervals, which want {intervals.LEAST_GROUPS} or more"]
+        few = f"{groups} group{' is' if groups == 1 else 's are'} too few"
+        return [f"{few} for intervals, which want {intervals.LEAST_GROUPS} or more"]
     return [
         f"{metric} is alike in nearly all groups, and what one group can change it by has no bound: no interval"
         for metric, interval in numbers
@@ -67,6 +72,10 @@ def _how(evaluation: Evaluation, metric: Metric) -> dict[str, Any]:
 def _score(evaluation: Evaluation, scored: Scored, metric: Metric) -> Interval | None:
     if scored.measured.nonfinite or not math.isfinite(scored.values[metric.name]):
         return None
+    if (
+        scored is evaluation.checkpoints[0] and not metric.needs_labels
+    ):  # held against itself: no sample tells more
+        return Interval(scored.values[metric.name], None, None)
     return intervals.interval(scored.measured.statistics[metric.name], **_how(evaluation, metric))
 
 

@@ -12,8 +12,8 @@ _CONVOLUTIONS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
 """By the number of an input's dimensions."""
 _OF_DTYPES = ("dtype", "scalar type", "half", "bfloat16")
 """Of what torch says where dtypes do not fit."""
-_COLORS = {(1, 3): "grey, and the model takes RGB: --data-args color=rgb reads a folder's so",
-           (3, 1): "RGB, and the model takes grey: --data-args color=grey reads a folder's so"}  # fmt: skip
+_COLORS = {1: ("grey", "grey"), 3: ("RGB", "rgb")}
+"""What images of so many channels are called: by people, and by `--data-args color=`."""
 
 
 def diagnosed(model: nn.Module, inputs: Tree, reason: str) -> ModelError | None:
@@ -64,12 +64,15 @@ def _of_other_channels(model: nn.Module, inputs: Tree) -> tuple[str, str] | None
     first = next((module for module in model.modules() if isinstance(module, kind)), None)
     if first is None or first.in_channels == inputs.shape[1]:
         return None
-    here = inputs.shape[1], first.in_channels
+    given, wanted = inputs.shape[1], first.in_channels
     channels = "give the model its channels in --model-args (in_channels, in_chans)"
-    if here in _COLORS:
-        what, _, remedy = _COLORS[here].partition(": ")
-        return f"the images are {what}", f"{remedy}, else {channels}"
-    return f"the images have {here[0]} channels, and the model takes {here[1]}", channels
+    if given not in _COLORS or wanted not in _COLORS:
+        return f"the images have {given} channels, and the model takes {wanted}", channels
+    (own, _), (other, color) = _COLORS[given], _COLORS[wanted]
+    return (
+        f"the images are {own}, and the model takes {other}",
+        f"--data-args color={color} reads a folder's so, else {channels}",
+    )
 
 
 def _of_several_dtypes(model: nn.Module, inputs: Tree) -> tuple[str, str] | None:

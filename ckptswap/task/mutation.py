@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import xxhash
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ckptswap.errors import ModelError
 
@@ -114,7 +115,9 @@ def _tensors_in(value: Any) -> list[int]:
     return [id(part) for part in parts if isinstance(part, Tensor)]
 
 
-def _hash(tensor: Tensor) -> bytes:
+def _hash(tensor: Any) -> bytes:
+    if is_traceable_wrapper_subclass(tensor):  # a library's quantised weight, made of plain tensors
+        return b"".join(_hash(getattr(tensor, part)) for part in tensor.__tensor_flatten__()[0])
     values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return xxhash.xxh3_128_digest(values.numpy().data)
 

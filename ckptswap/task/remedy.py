@@ -8,6 +8,7 @@ from ckptswap.hints import exclusions, flags_for, prefix_rules, with_flags
 from ckptswap.renaming import renamed
 from ckptswap.shell import joined
 from ckptswap.task.fit import Fit, State, fit_of
+from ckptswap.ties import equal
 
 OTHER_MODEL = "give the model's own arguments with --model and --model-args"
 _EXCLUSIONS_MOST = 6
@@ -21,6 +22,12 @@ def remedy(state: State, checkpoint: Checkpoint, fit: Fit) -> str:
 
     `fit` is how it stands, with what the user has excluded left aside.
     """
+    packed = [group for group in fit.checkpoint.ties.quantised if not any(name in state for name in group)]
+    if packed:
+        return (
+            f"the file holds quantised weights in parts ({equal(packed, ' + ')}), for which the model has no "
+            "place: build it as it was when it was saved, or give a file from before it was quantised"
+        )
     flags, better = _renamed(state, checkpoint, fit)
     if not better.loaded:
         return OTHER_MODEL

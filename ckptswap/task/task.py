@@ -159,7 +159,11 @@ class Task:
 
     def first_inputs(self) -> Tree:
         """The inputs of the first batch."""
-        with self.pinned(), closing(self.data.numbered({0})) as batches:
+        return self.inputs_of(0)
+
+    def inputs_of(self, number: int) -> Tree:
+        """The inputs of a batch."""
+        with self.pinned(), closing(self.data.numbered({number})) as batches:
             _, batch = next(batches)
             return batch.inputs
 

@@ -4,6 +4,7 @@ Not smp's `load_state_dict`, which can change the caller's dict and skip mismatc
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from ckptswap.checkpoint import Checkpoint, refuse_damaged
 from ckptswap.errors import MismatchError, ModelError, listing
+from ckptswap.naming import quantised
 from ckptswap.task.arrays import bytes_of, to_torch
 from ckptswap.task.fit import Fit, State, fit_of, tensors_of
 from ckptswap.task.hooks import as_in
@@ -79,10 +81,13 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
         name for name, value in state.items() if value.numel() and extent_of(value) != extent_of(again[name])
     ]
     if copied:
+        is_packed = not set(copied).isdisjoint(chain.from_iterable(quantised(state)))
         raise ModelError(
             f"the model's state_dict() gives copies of its tensors ({listing(copied, most=3)}): what is written "
             "to them does not reach it",
-            remedy="wrap it in a module without that hook",
+            remedy="its library keeps quantised weights elsewhere: sweep the network as it was before"
+            if is_packed
+            else "wrap it in a module without that hook",
         )
     return state
 

@@ -28,6 +28,7 @@ BY_FILE = frozenset((
     "device", "dtype", "engine", "executor", "jobs",
     "memory", "budget", "screen", "tolerance", "confidence", "epsilon", "recalibrate-bn", "steps", "lr",
     "optimizer", "seed", "freeze",
+    "zero-control", "holdout",
 ))  # fmt: skip
 
 EVALUATE = ["evaluate", "segment.safetensors", "--data", "scans", "--format", "json"]

@@ -95,10 +95,40 @@ def slow(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def table(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Of a sweep that nothing befell."""
-    place = once(tmp_path_factory, "whole", lambda place: chaos.finish(chaos.make(place / "work"), "whole"))
-    return json.loads((place / "work/whole.out").read_text())
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sweep that nothing befell."""
+    return (
+        once(tmp_path_factory, "whole", lambda place: chaos.finish(chaos.make(place / "work"), "whole")) / "work"
+    )
+
+
+@pytest.fixture(scope="session")
+def table(whole: Path) -> dict[str, Any]:
+    """What it printed."""
+    return json.loads((whole / "whole.out").read_text())
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    ["process", *(pytest.param(name, marks=pytest.mark.cluster) for name in ("slurm", "ray"))],
+    indirect=True,
+)
+def test_any_executor_scores_zero_controls(
+    cluster: tuple[list[str], Mapping[str, str]], table: dict[str, Any], tmp_path: Path, whole: Path
+) -> None:
+    """At the end of the same run, to the table that is found without it."""
+    flags, env = cluster
+    asked, drops = ["--zero-control", "--tolerance", "1e6"], []
+    for place, where in (("here", []), ("there", flags)):
+        shutil.copytree(whole, tmp_path / place)
+        process = chaos.start(tmp_path / place, "whole", *asked, *where, env=env)
+        assert process.wait() == 0, (tmp_path / place / "whole.said").read_text()
+        rows = json.loads((tmp_path / place / "whole.out").read_text())["rows"]
+        drops.append([(row["zero_drop"], row["verdict"]) for row in rows])
+        assert [row["drop"] for row in rows] == [row["drop"] for row in table["rows"]]
+        assert set(chaos.places(tmp_path / place / "whole").values()) == {1}
+    assert drops[0] == drops[1]
+    assert "unused" in dict(map(reversed, drops[0]))
 
 
 def written(folder: Path) -> int:

@@ -104,6 +104,16 @@ def test_none_supported_where_it_is_the_other_way_round() -> None:
     assert verdicts(table(opposite)) == ["not supported"] * 4
 
 
+@pytest.mark.parametrize("way", ["depth:1", "re:(encoder)"])
+def test_parts_by_depth_or_expression_are_no_cells(way: str) -> None:
+    """Those of the four that are worst would turn every claim over."""
+    worst = [replace(row("encoder", kind, 0.9), by=(way, "kind")) for kind in KINDS]
+    cells = [replace(each, by=("kind",) if each.layer is None else ("layer", "kind")) for each in table(PAPER)]
+    assert judge((*cells, *worst)) == judge(tuple(cells))
+    whole = [each for each in cells if each.layer is None]
+    assert all("no cells" in found.rule for found in judge((*whole, *worst)).values())
+
+
 def test_undecided_where_intervals_are_wide() -> None:
     assert verdicts(table(PAPER, width=2.0), width=2.0) == ["undecided"] * 4
 

@@ -58,12 +58,16 @@ def same(name: str) -> str:
 
 
 def _measured(layer: str | None, kind: str, drop: float, tensors: tuple[str, ...], numel: int) -> Row:
-    low, high = drop - 0.017, drop + 0.017
+    width = 0.004 if kind in ("bn.weight", "conv.bias") else 0.017
+    low, high = drop - width, drop + width
     tolerance = 0.0091
     verdict = "sensitive" if low > tolerance else "reusable" if high < tolerance else "undecided"
+    zeros = None if verdict != "reusable" else 0.31 if kind == "conv.bias" else 0.002
+    verdict = "unused" if zeros == 0.002 else verdict
     return Row(
         layer, kind, tensors, numel, "measured", rmse=0.05 + drop / 10, rel_l2=0.4, score=0.9312 - drop, drop=drop,
-        ci_low=drop - 0.011, ci_high=drop + 0.011, sim_low=low, sim_high=high, samples=72, verdict=verdict,
+        ci_low=drop - width / 2, ci_high=drop + width / 2, sim_low=low, sim_high=high, samples=72, verdict=verdict,
+        zero_drop=zeros,
     )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ckptswap.report.answer import answer
@@ -32,6 +34,14 @@ def test_the_first_sentence_says_what_costs_or_that_nothing_does(
     score: float, drop: float, direction: str, said: str
 ) -> None:
     assert answer(result(row(score, drop), direction=direction))[0] == said
+
+
+@pytest.mark.parametrize(("direction", "drop", "score"), [("min", 0.1 + 0.2, 0.3), ("max", 0.1 + 0.2, -0.3)])
+@pytest.mark.parametrize("samples", [8, 16])
+def test_a_baseline_of_nothing_is_nothing(direction: str, drop: float, score: float, samples: int) -> None:
+    """`kl` of the recipient is 0 by construction; what rounding leaves of a difference is no number to tell."""
+    of_zero = replace(result(row(score, drop, samples=samples), direction=direction), baseline=0.0)
+    assert f"score goes from 0 to {score}" in answer(of_zero)[0]
 
 
 def test_numbers_of_a_row_on_fewer_samples_add_up_and_say_so() -> None:

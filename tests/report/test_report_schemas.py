@@ -148,7 +148,7 @@ def test_sweep_fields_come_in_the_order_of_the_contract() -> None:
     head = "schema metric direction tolerance baseline donor_score samples groups rows findings"
     row = (
         "rank layer block kind tensors numel rmse rel_l2 score drop ci_low ci_high sim_low sim_high p_reusable "
-        "p_sensitive samples status verdict reason unseen"
+        "p_sensitive zero_drop samples status verdict reason unseen"
     )
     assert list(data) == head.split()
     assert list(data["rows"][0]) == row.split()

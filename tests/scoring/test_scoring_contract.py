@@ -283,4 +283,5 @@ def test_what_only_a_model_can_tell_is_refused(save, tmp_path: Path, spec: dict[
     with pytest.raises(UsageError, match="without a model"):
         planned(save, tmp_path, **spec)
     with pytest.raises(UsageError, match="has no model"):
-        planned(save, tmp_path).run(RunOptions(screen="gradient"))
+        planned(save, tmp_path, screen="gradient").run(RunOptions())
+    assert not (tmp_path / "run").exists(), "what is refused leaves no folder"

@@ -266,6 +266,13 @@ def test_what_makes_no_sense_is_said_of_its_folder(work: Path, command: str) -> 
     refused(run(command, "run"), "run/plan.json is damaged", "no donor")
 
 
+@pytest.mark.parametrize("mode", ["sideways", "prefix", "window:2"])
+def test_a_mode_that_is_not_the_sweeps_is_damage(work: Path, mode: str) -> None:
+    forge(work / "run", lambda plan: plan["plan"].update(mode=mode))
+    for command in (["report", "run"], ["plot", "run", "-o", "x.svg"], ["report", "run", "--format", "html"]):
+        refused(run(*command), "run holds a damaged plan", "mode")
+
+
 def test_odd_renames_are_a_sentence(work: Path) -> None:
     forge(work / "run", lambda plan: plan["source"]["recipient"].update(renames={"nothing": "else"}))
     refused(run("select", "run", *AGAIN, "--tolerance", "1"))

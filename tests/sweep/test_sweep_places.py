@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ import pytest
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.diff import diff
+from ckptswap.dtypes import to_numpy
 from ckptswap.errors import SelectionError, UsageError
 from ckptswap.records import from_json, to_json
-from ckptswap.report.charts import heat, triangle
+from ckptswap.report.charts import Heat, heat, overview, triangle
 from ckptswap.report.diff import diff_csv, diff_json, diff_table
 from ckptswap.report.rows import sections
-from ckptswap.report.screen import sweep_whole
+from ckptswap.report.screen import sweep_summary, sweep_whole
 from ckptswap.report.sweep import sweep_csv, sweep_json, sweep_md
 from ckptswap.report.text import Style
 from ckptswap.selection import REST, Selection
@@ -159,6 +161,25 @@ def test_a_run_of_blocks_is_drawn_as_a_triangle() -> None:
     assert there == [[first <= last for last in range(4)] for first in range(4)]
 
 
+@pytest.mark.parametrize(
+    ("by", "mode", "more", "drawn"),
+    [
+        ("block", "window:1:2", "draws the runs of blocks as a triangle", triangle),
+        ("block", "prefix", "every row, and what was not measured", heat),
+        ("block", "only", "the heatmap", heat),
+    ],
+)
+def test_the_terminal_says_where_all_is_drawn(
+    by: str, mode: str, more: str, drawn: Callable[[SweepResult], Heat]
+) -> None:
+    swept = result(planned((by,), mode=mode), mode)
+    told = sweep_summary(swept, Style(160)).splitlines()[-1]
+    assert told.startswith("--all: every row")
+    assert more in told
+    assert ("the heatmap" in told) == ("drop by" in sweep_whole(swept, Style(160)))
+    assert overview(swept) == drawn(swept)
+
+
 def test_a_transformers_heatmap_goes_by_blocks() -> None:
     shown = heat(result(planned(("layer", "kind"))))
     assert shown.rows == (
@@ -194,6 +215,46 @@ def test_a_diff_by_block() -> None:
         f"model.layers.{at}" for at in range(4)]  # fmt: skip
     assert "model.layers.3" in diff_table(document, Style(100))
     assert "block" in diff_csv(document).splitlines()[0].split(",")
+
+
+REAL = {
+    "bitsandbytes 0.50.2, nf4": {
+        "weight": ((4096, 1), "U8"), "weight.absmax": ((128,), "U8"), "weight.quant_map": ((16,), "F32"),
+        "weight.nested_absmax": ((1,), "F32"), "weight.nested_quant_map": ((256,), "F32"),
+        "weight.quant_state.bitsandbytes__nf4": ((168,), "U8")},
+    "bitsandbytes 0.50.2, 8 bit": {
+        "weight": ((64, 128), "I8"), "SCB": ((64,), "F32"), "weight_format": ((), "U8")},
+    "torchao 0.18.0, int8": {"_weight_qdata": ((64, 128), "I8"), "_weight_scale": ((64, 1), "F32"),
+                             "_weight_zero_point": ((64, 1), "I8")},
+    "compressed-tensors 0.20.1, 4 bit": {
+        "weight_packed": ((64, 16), "I32"), "weight_scale": ((64, 4), "F32"), "weight_shape": ((2,), "I64")},
+    "optimum-quanto 0.2.7, qint8": {"weight._data": ((64, 128), "I8"), "weight._scale": ((64, 1), "F32"),
+                                    "input_scale": ((), "F32"), "output_scale": ((), "F32")},
+    "optimum-quanto 0.2.7, qint4": {
+        "weight._data._data": ((32, 128), "U8"), "weight._scale": ((64, 1), "F32"),
+        "weight._shift": ((64, 1), "F32"), "input_scale": ((), "F32"), "output_scale": ((), "F32")},
+    "autoawq 0.2.7, gemm": {
+        "qweight": ((128, 8), "I32"), "qzeros": ((4, 8), "I32"), "scales": ((4, 64), "F16")},
+}  # fmt: skip
+"""The parts of `nn.Linear(128, 64)`'s weight as these libraries themselves saved them, in groups of 32 or 64."""
+
+
+@pytest.mark.parametrize("library", REAL)
+def test_a_weight_that_a_library_quantised_is_one_cell_without_a_distance(library: str) -> None:
+    def saved(seed: int) -> Checkpoint:
+        draw = np.random.default_rng(seed)
+        arrays = {f"2.{role}": draw.integers(0, 9, shape).astype(to_numpy(dtype))
+                  for role, (shape, dtype) in REAL[library].items()}  # fmt: skip
+        return Checkpoint.from_arrays({**arrays, "2.bias": draw.normal(size=64).astype(np.float32)})
+
+    bias, weight = make_plan(saved(1), saved(0), Selection()).cells
+    assert (weight.layer, weight.kind) == ("2", "linear.weight")
+    assert set(weight.names) == {f"2.{role}" for role in REAL[library]}
+    assert (weight.status, weight.rmse, weight.rel_l2) == ("measured", None, None), (
+        "packed numbers have no distance"
+    )
+    assert weight.reason == "no distance: a quantised weight"
+    assert bias.rmse is not None
 
 
 PACKED = {"qweight": (4, 8), "qzeros": (1, 1), "scales": (1, 8), "g_idx": (32,)}

@@ -56,6 +56,17 @@ def test_the_bet_is_fair_over_all_orders_at_the_true_mean(share: np.ndarray, siz
     assert capitals(totals, sizes, mean, seen).mean() == pytest.approx(1.0, rel=1e-6)
 
 
+@given(arrays(float, 5, elements=EIGHTHS), st.integers(1, 3), st.integers(1, 5))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_the_bet_is_fair_beside_units_that_were_chosen(drops: np.ndarray, chosen: int, seen: int) -> None:
+    """Those stay where they are, whatever they hold; the others come in any order."""
+    sizes, mean = np.ones(5, dtype=int), float(drops.mean())
+    rests = itertools.permutations(range(chosen, 5))
+    orders = [[*range(chosen), *rest] for rest in rests]
+    won = [np.exp(log_capital(drops[order][None, :seen], sizes, 1.0, mean, chosen)[0]) for order in orders]
+    assert np.mean(won) == pytest.approx(1.0, rel=1e-6)
+
+
 @given(arrays(float, 5, elements=EIGHTHS), st.integers(1, 4), st.sampled_from([0.0625, 0.25, 1.0]))
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_the_bet_loses_where_the_true_mean_is_larger(drops: np.ndarray, seen: int, less: float) -> None:

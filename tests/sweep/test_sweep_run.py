@@ -330,7 +330,7 @@ def test_the_plan_is_there_before_the_work(skip: TaskSpec, save, run: Path, monk
         assert {variant for variant, _ in places(run)} == {BASELINE}
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "score_missing", stop)
+    monkeypatch.setattr(runner, "score_in_turn", stop)
     with pytest.raises(KeyboardInterrupt):
         sweep(save(1, "Skip"), save(0, "Skip"), skip, run_dir=run)
 

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from plain import plain_network
-from sweeping import sweep
+from sweeping import prepare, sweep
 from test_sweep_modes import READ, state_of
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import UsageError
+from ckptswap.scoring.gradients import differentiable
+from ckptswap.sweep import screen as screens
 from ckptswap.sweep.run_folder.folder import RunFolder
-from ckptswap.sweep.screen import loss
+from ckptswap.sweep.screen import loss, rooted
 from ckptswap.task import Task, TaskSpec
 from ckptswap.task.task import load_task
 
 STEP = 1e-7
 """Small enough to cross no kink of a ReLU."""
+NO_GRADIENTS = """
+
+class Numpy(Skip):
+    def forward(self, x):
+        return torch.from_numpy(super().forward(x).numpy())
+
+
+class Steps(Skip):
+    def forward(self, x):
+        return torch.heaviside(super().forward(x), x)
+"""
 
 
 def guesses(run: Path) -> dict[tuple[str, ...], float]:
@@ -82,6 +98,132 @@ def test_shapes_that_no_loss_is_for_are_a_sentence(skip: TaskSpec, save, own: Pa
     own.write_text("\n\n".join([own.read_text(), labels, size]))
     task = replace(skip, data=f"{own}:labels", metrics=(f"{own}:size",))
     with pytest.raises(
-        UsageError, match=r"no loss for outputs \(6, 1, 12, 12\) and targets \(6, 1\).*--screen rmse"
+        UsageError, match=r"no loss for outputs \(6, 1, 12, 12\) and targets \(6, 1\).*--screen curvature"
     ):
         sweep(save(1, "Skip"), save(0, "Skip"), task, run_dir=tmp_path / "run", tolerance=0.01, screen="gradient")
+
+
+# Curvature ------------------------------------------------------------------------------------------------------
+
+
+def entropy_of(scores: Tensor, own: Tensor, *, probability: bool) -> Tensor:
+    """The cross-entropy (C,) → () of an output against the classes that another says."""
+    if len(own) == 1:
+        share, wanted = (scores, own) if probability else (scores.sigmoid(), own.sigmoid())
+        return -(wanted * share.log() + (1 - wanted) * (1 - share).log()).sum()
+    if probability:
+        return -(own * scores.log()).sum()
+    return -(own.softmax(0) * scores.log_softmax(0)).sum()
+
+
+@pytest.mark.parametrize("probability", [False, True])
+@pytest.mark.parametrize("own", [[0.3], [0.3, 0.7], [0.2, 0.5, 0.3]], ids=len)
+def test_roots_of_the_outputs_own_hessian(own: list[float], probability: bool) -> None:
+    """The mean outer product over every way in which signs can fall is torch's Hessian."""
+    scores = torch.tensor(own, dtype=torch.float64)
+    signs = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=len(own))), dtype=torch.float64)
+    roots = torch.stack([rooted(scores, sign, probability=probability) for sign in signs])
+    found = (roots[:, :, None] * roots[:, None, :]).mean(0)
+    wanted = torch.autograd.functional.hessian(
+        lambda other: entropy_of(other, scores, probability=probability), scores
+    )
+    torch.testing.assert_close(found, wanted)
+
+
+def moved_by(
+    task: Task, donor: Checkpoint, recipient: Checkpoint, names: tuple[str, ...], inputs: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The outputs (N, H, W) for a batch, and how they change with the way from recipient to donor: a Jacobian of
+    torch's, in double precision."""
+    network = plain_network(task, donor, recipient, ()).double()
+    ours, theirs = state_of(recipient), state_of(donor)
+
+    def outputs(alpha: Tensor) -> Tensor:
+        moved = {name: ours[name] + alpha * (theirs[name].double() - ours[name]) for name in names}
+        return torch.func.functional_call(network, moved, inputs.double())[:, 0]
+
+    at = torch.zeros((), dtype=torch.float64)
+    with written_out():
+        return outputs(at).detach(), torch.autograd.functional.jacobian(outputs, at)
+
+
+@contextmanager
+def written_out() -> Iterator[None]:
+    """Batch norm as arithmetic, since torch's own has no gradient by running statistics."""
+
+    def forward(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+        mean, variance = norm.running_mean[:, None, None], norm.running_var[:, None, None]
+        return (x - mean) / (variance + norm.eps).sqrt() * norm.weight[:, None, None] + norm.bias[:, None, None]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.BatchNorm2d, "forward", forward)
+        yield
+
+
+def test_slopes_are_those_of_a_jacobian(skip: TaskSpec, save) -> None:
+    """In any direction of the outputs, along every cell's change."""
+    donor, recipient = save(1, "Skip"), save(0, "Skip")
+    scorer = (planned := prepare(donor, recipient, replace(skip, limit=6), selection=READ)).runs_model
+    inputs, changes = scorer.task.first_inputs(), screens.Changes(scorer, planned.variants)
+    weights = torch.randn(6, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    along = changes.along(differentiable(scorer, inputs).slopes(weights))
+    cells = [cell for cell in planned.plan.cells if cell.status == "measured"]
+    assert len(cells) > 8
+    for cell in cells:
+        _, moved = moved_by(scorer.task, donor, recipient, cell.names, inputs)
+        assert along[cell.variant] == pytest.approx(float((weights[:, 0] * moved).sum()), rel=1e-4, abs=1e-5)
+
+
+def test_curvature_is_that_of_a_jacobian_and_a_hessian(skip: TaskSpec, save, monkeypatch) -> None:
+    """In expectation: the mean of 150 random directions, of each of which the relative deviation is at most √2."""
+    donor, recipient = save(1, "Skip"), save(0, "Skip")
+    monkeypatch.setattr(screens, "DIRECTIONS", 150)
+    planned = prepare(donor, recipient, replace(skip, metrics=("iou",), limit=6), selection=READ)
+    guesses = screens.screen("curvature", planned.runs_model, planned.variants)
+    task = planned.task
+    for cell in (cell for cell in planned.plan.cells if cell.status == "measured"):
+        scores, moved = moved_by(task, donor, recipient, cell.names, task.first_inputs())
+
+        def entropy(other: Tensor, own: Tensor = scores.sigmoid()) -> Tensor:
+            return -(own * other.sigmoid().log() + (1 - own) * (1 - other.sigmoid()).log()).sum()
+
+        _, bent = torch.autograd.functional.hvp(entropy, scores, moved)
+        wanted = float((moved * bent).sum()) / (2 * scores.numel())
+        assert guesses[cell.variant] == pytest.approx(wanted, rel=4 * (2 / 150) ** 0.5), cell.names
+
+
+def test_curvature_needs_no_labels_and_no_metric_with_gradients(skip: TaskSpec, save, own: Path, tmp_path) -> None:
+    """Of a function of one's own, in the space of the outputs themselves; half the way is a quarter as bent."""
+    own.write_text(own.read_text() + "\n\ndef images():\n    return [(x,) for x, _, _ in data()]\n")
+    donor, recipient = save(1, "Skip"), save(0, "Skip")
+    for name, task in {
+        "kl": replace(skip, data=f"{own}:images", metrics=("kl",)),
+        "own": skip,
+    }.items():
+        how = {"selection": READ, "run_dir": tmp_path / name, "tolerance": 0.01, "alphas": (0.5,)}
+        result = sweep(donor, recipient, task, screen="curvature", **how)
+        assert result.screen is not None
+        assert result.screen.variants == sum(row.status == "measured" for row in result.rows) > 8
+        plan = RunFolder(tmp_path / name).read_plan()
+        for cell in plan.plan.cells:
+            for half in plan.plan.path(cell) if cell.status == "measured" else ():
+                values = plan.screen.values
+                assert values[half.id] == pytest.approx(values[cell.variant] / 4)
+
+
+@pytest.mark.parametrize("screen", ["gradient", "curvature"])
+@pytest.mark.parametrize("name", ["Numpy", "Steps"])
+def test_a_model_without_gradients_is_one_sentence(
+    screen: str, name: str, skip: TaskSpec, save, own: Path, tmp_path: Path
+) -> None:
+    """One that cannot be captured, and one of whose operations torch knows no gradient."""
+    own.write_text(own.read_text() + NO_GRADIENTS)
+    task = replace(skip, model=f"{own}:{name}")
+    run = tmp_path / "run"
+    args = {"run_dir": run, "tolerance": 0.01}
+    with pytest.raises(
+        UsageError, match=rf"--screen {screen} finds no gradients of this model.*use --screen sample:4"
+    ):
+        sweep(save(1, "Skip"), save(0, "Skip"), task, screen=screen, **args)
+    assert not run.exists()
+    assert sweep(save(1, "Skip"), save(0, "Skip"), task, screen="sample:4", **args).screen is not None

@@ -13,10 +13,11 @@ from ckptswap.task import TaskSpec
 
 ODD_SPECS: list[dict[str, Any]] = [
     {"engine": "odd"}, {"mode": "odd"}, {"by": "kind"}, {"alphas": (math.nan,)}, {"alphas": (2.0,)},
-    {"alphas": (-0.5,)}, {"memory": 0.5}, {"memory": 0}, {"memory": True},
+    {"alphas": (-0.5,)}, {"memory": 0.5}, {"memory": 0}, {"memory": True}, {"screen": "odd"}, {"screen": 4},
+    {"screen": "sample:0"}, {"screen": "sample:-1"}, {"screen": "sample:1.5"}, {"screen": "sample:"},
 ]  # fmt: skip
 ODD_OPTIONS: list[dict[str, Any]] = [
-    {"screen": "odd"}, {"top": 2.5}, {"top": "2"}, {"top": 0}, {"jobs": "2"}, {"jobs": 1.5}, {"budget": -1.0},
+    {"top": 2.5}, {"top": "2"}, {"top": 0}, {"jobs": "2"}, {"jobs": 1.5}, {"budget": -1.0},
     {"budget": math.nan}, {"fresh": "no"}, {"executor": 3}, {"tolerance": math.nan}, {"slurm": "time=1"},
 ]  # fmt: skip
 
@@ -36,4 +37,4 @@ def test_odd_options_are_refused(odd: dict[str, Any]) -> None:
 def test_what_makes_sense_is_kept() -> None:
     spec = SweepSpec(("a.pt",), "b.pt", TaskSpec(threads=1), alphas=(0, 0.5, 1), memory=1, mode="prefix")
     assert (spec.alphas, spec.memory) == ((0, 0.5, 1), 1)
-    assert RunOptions(top=3, epsilon=0, budget=0.0, screen="rmse").race_rules(1.0).epsilon == 0
+    assert RunOptions(top=3, epsilon=0, budget=0.0).race_rules(1.0).epsilon == 0

@@ -109,6 +109,14 @@ def test_masks_with_more_classes_than_the_model(sweep: Callable[..., str]) -> No
     )
 
 
+@pytest.mark.parametrize("metric", ["iou", "loss"])
+def test_masks_of_grey_values(sweep: Callable[..., str], metric: str) -> None:
+    images("soft", *[np.arange(64) * 4 + at for at in range(3)] * 3)
+    assert sweep("Classes", data="soft", metric=metric).endswith(
+        "if these are grey values and no classes, cut the masks at a threshold first" + TOGETHER
+    )
+
+
 def test_masks_that_count_from_1(sweep: Callable[..., str]) -> None:
     images("ones", *[np.array([1, 2, 3])] * 8)
     assert sweep("Classes", data="ones") == refused(

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptswap.task.order import batches_of, in_data_order, permutation, reordered
+from ckptswap.task.order import batches_of, first_of, in_data_order, permutation, reordered, spread
 
 
 def test_the_permutation_is_this_one_for_ever() -> None:
@@ -58,3 +58,46 @@ def test_what_is_told_by_batch_is_put_in_the_datas_order(kinds: list[str], size:
     batches = batches_of(kinds, size)
     rows = np.random.default_rng(0).normal(size=(len(kinds), 2))
     assert np.array_equal(in_data_order([rows[places] for places in batches], batches), rows)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=60), st.data())
+def test_samples_that_are_spread_share_out_classes_and_groups(pairs: list[tuple[int, int]], data) -> None:
+    classes, groups = [a for a, _ in pairs], [b for _, b in pairs]
+    count = data.draw(st.integers(1, len(pairs)))
+    chosen = spread(classes, groups, count)
+    assert len(set(chosen)) == count
+    assert set(chosen) <= set(range(len(pairs)))
+    for label, size in Counter(classes).items():  # as many of a class as it is large, but for the edges' stretches
+        assert abs(sum(classes[at] == label for at in chosen) - size * count / len(pairs)) < 2
+    within = [group for label, group in pairs if label == 0]
+    alone = spread([0] * len(within), within, min(count, len(within))) if within else []
+    for group, size in Counter(within).items():
+        assert abs(sum(within[at] == group for at in alone) - size * len(alone) / len(within)) < 2
+
+
+def test_stretches_of_equal_form_do_not_all_give_one_group() -> None:
+    """Four classes, each in the same ten groups."""
+    classes, groups = [at // 10 for at in range(40)], [at % 10 for at in range(40)]
+    assert len({groups[at] for at in spread(classes, groups, 4)}) == 4
+
+
+@given(st.lists(st.sampled_from("ab"), min_size=2, max_size=40), st.integers(1, 9), st.data())
+def test_what_comes_first_has_batches_of_its_own(kinds: list[str], size: int, data) -> None:
+    first = data.draw(st.lists(st.sampled_from(range(len(kinds))), unique=True, max_size=len(kinds) - 1))
+    batches = [places.tolist() for places in batches_of(kinds, size, first)]
+    ahead = first_of(list(map(len, batches)), len(first)) if first else 0
+    assert sorted(at for places in batches[:ahead] for at in places) == sorted(first)
+    assert sorted(at for places in batches for at in places) == list(range(len(kinds)))
+    assert all(len({kinds[at] for at in places}) == 1 and len(places) <= size for places in batches)
+    if not first:
+        assert batches == [places.tolist() for places in batches_of(kinds, size)]
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=20), st.data())
+def test_of_ready_made_batches_those_that_hold_it_come_first(sizes: list[int], data) -> None:
+    first = data.draw(st.lists(st.sampled_from(range(sum(sizes))), unique=True))
+    batches = [places.tolist() for places in reordered(sizes, first)]
+    assert sorted(map(tuple, batches)) == sorted(tuple(places.tolist()) for places in reordered(sizes))
+    ahead = batches[: first_of(list(map(len, batches)), len(first))] if first else []
+    assert all(set(places) & set(first) for places in ahead)
+    assert sum(map(len, ahead[:-1])) < len(first) or not first

@@ -337,6 +337,15 @@ def test_labels_and_groups_of_a_jsonl(tmp_path: Path, home: Path) -> None:
         loaded(f"text:{path}", home)
 
 
+@pytest.mark.parametrize("labels", [(1.0, 0.0), ("good", "bad"), (1, None), (True, False)])
+def test_labels_that_are_no_classes_are_said_to_be_left_out(tmp_path: Path, home: Path, labels: Any) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": "a b c", "label": label}) + "\n" for label in labels))
+    given = sum(label is not None for label in labels)
+    (note,) = loaded(f"text:{path}", home).notes
+    assert note.endswith(f": {given} labels are left out: each of the 2 documents needs one, a whole number")
+
+
 @pytest.mark.parametrize(
     ("content", "args", "fault"),
     [
@@ -344,7 +353,7 @@ def test_labels_and_groups_of_a_jsonl(tmp_path: Path, home: Path) -> None:
         ("a\nb\n", {}, "holds no document of two tokens or more"),
         ("a b\nb c\n", {"lenght": 3}, "takes no --data-args lenght: did you mean 'length'"),
         ("a b\nb c\n", {"length": "x"}, "length of text:.* is 'x'"),
-        (b"\xff\xfe\x00", {}, "cannot be read as text"),
+        (b"\xff\xfe\x00", {}, r"cannot be read as text \(.*\): save it as UTF-8"),
         (None, {}, "cannot be read as text"),
     ],
 )

@@ -11,9 +11,9 @@ from ckptswap.scoring.scorer import EXTENT, Block, Measure, Scorer
 from ckptswap.statistics import ErrorRate, StandardError
 from ckptswap.sweep.plan import Plan
 from ckptswap.sweep.race import Race
-from ckptswap.sweep.result import mode_of
-from ckptswap.sweep.spec import SweepSource, SweepSpec
+from ckptswap.sweep.spec import SweepSource, SweepSpec, samples_of
 from ckptswap.task.metrics import recorded_metric
+from ckptswap.task.order import first_of
 
 SCHEMA = "ckptswap.run/4"
 MOST_KINDS, MOST_POINTS = 1000, 100_000
@@ -52,10 +52,12 @@ class RunMetric:
 
 @dataclass(frozen=True)
 class Guess:
-    """What a screen guessed beforehand: a number for each variant."""
+    """What a screen guessed beforehand: a number for each variant, the larger the worse. `sample:N` has none here:
+    its guesses are in the journal, as scores of the walk's first samples. `is_order`: the worst come first."""
 
     by: str
     values: Mapping[str, float]
+    is_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,12 @@ class RunPlan:
         return self.source.spec
 
     @property
+    def screen_batches(self) -> int:
+        """How many of the walk's first batches `--screen sample:N` scores every variant on; 0 without it."""
+        samples = samples_of(self.spec.screen)
+        return first_of(list(map(len, self.walk)), samples) if samples else 0
+
+    @property
     def donor_hashes(self) -> tuple[str, ...]:
         """The SHA-256 of each donor's file."""
         hashes = self.key.get("donor", ())
@@ -131,7 +139,8 @@ def refuse_odd_run(run: RunPlan, blocks: Collection[Block]) -> None:
     if {len(run.donor_misfits), len(run.source.donors)} != {donors}:
         raise ValueError("its donors are not told")
     plan = run.plan
-    mode_of(plan.mode)
+    if plan.mode != run.spec.mode:
+        raise ValueError("its mode is not that of its cells")
     if any(cell.by not in plan.by or cell.donor >= donors or not cell.names for cell in plan.cells):
         raise ValueError("it has cells that belong nowhere")
     if len({(cell.by, cell.layer, cell.kind, cell.names, cell.donor) for cell in plan.cells}) < len(plan.cells):

@@ -66,8 +66,9 @@ def _renamed(source: SweepSource, named: NamedAgain, folder: RunFolder) -> Sweep
     """The source with everything that names code or files from the command line, in the current folder."""
     told = source.spec.task
     values = vars(told)
-    task = TaskSpec(exclude=told.exclude)  # patterns on tensors' names: neither code nor files
-    task = task.merge({key: value for key, value in values.items() if key not in (*_NAMING, "exclude")})
+    kept = ("exclude", "screen_samples")  # patterns on tensors' names, and a number: neither code nor files
+    task = TaskSpec(**{key: values[key] for key in kept})
+    task = task.merge({key: value for key, value in values.items() if key not in (*_NAMING, *kept)})
     own = [key for key in _NAMING if key not in _BOUNDED and _is_harmless(key, told)]
     task = task.merge({key: values[key] for key in own}).merge(named.task)
     paths = [path if is_made(path) else absolute(path) for path in named.donors]

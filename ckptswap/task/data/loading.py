@@ -16,7 +16,8 @@ a sample; without groups each sample is its own.
 
 The *place* of a sample is its number in the data's own order, and all that is told per sample is told in that
 order. Batches are walked by *number*, in a seeded random order (see `order`): samples are put in batches of
-`batch_size` of one shape, ready-made batches are reordered as they are.
+`batch_size` of one shape, ready-made batches are reordered as they are. A task may ask for a walk by groups
+instead (`TaskSpec.walk`), in which the samples of a group come one after the other.
 """
 
 import hashlib
@@ -40,7 +41,7 @@ from ckptswap.task.data.preprocessing import AUTO, normalization_of
 from ckptswap.task.data.readers import BatchReader, DecodedSample, Group, NumberedReader, SampleReader
 from ckptswap.task.data.request import DataRequest
 from ckptswap.task.metrics import load_metrics
-from ckptswap.task.order import in_data_order
+from ckptswap.task.order import in_data_order, spread
 from ckptswap.task.spec import TaskSpec
 from ckptswap.task.threads import pinned_threads
 from ckptswap.task.tree import Form, Tree, names_of, stacked, without_plain
@@ -70,10 +71,12 @@ class Data:
 
     `samples` = N. In the data's order: `groups` (N,) int64, numbered as they first appear, and `units` (N,) int64,
     equal where samples are drawn together: the number of the batch for ready-made batches, and where shapes
-    differ; else each sample is its own. By the number of the batch: `places`, of each the samples' places (n,).
+    differ; else each sample is its own. In a walk `by_group` units are its groups. By the number of the batch:
+    `places`, of each the samples' places (n,).
     `shapes` maps each shape of an input (…) to the first batch that has it, `forms` each (number of samples, shape
     and dtype of an input); `names` are those that inputs have, where they are dicts;
-    `notes` say what was done unasked.
+    `notes` say what was done unasked. So many `screen_samples`, spread over classes, groups and the data, come
+    before all others. Raises `UsageError` where these are all.
     """
 
     def __init__(
@@ -82,17 +85,25 @@ class Data:
         progress: Progress | None = None,
         memory: int = MEMORY,
         notes: Sequence[str] = (),
+        screen_samples: int | None = None,
+        *,
+        by_group: bool = False,
     ) -> None:
         self._source, self.notes = source, tuple(notes)
         self._kept: dict[int, DecodedSample] = {}
-        known = [(sample.group, sample.kind, sample.digest) for sample in self._first(progress, memory)]
+        known = [(own.group, own.kind, own.digest, own.label) for own in self._first(progress, memory)]
         if not known:
             raise DataError(f"{source.name} holds no samples", remedy="check --data and --data-args")
-        groups, kinds, self._digests = zip(*known, strict=True)
+        groups, kinds, self._digests, classes = zip(*known, strict=True)
         self.samples = len(known)
         self.groups = _numbered(groups, source.name)
-        self.places = tuple(source.batches(kinds))
-        self.units = self._units(alone=source.again and len(set(kinds)) == 1)
+        if by_group:
+            batches, self.units = source.by_group(kinds, self.groups)
+            self.places = tuple(batches)
+        else:
+            first = self._spread(classes, screen_samples) if screen_samples else []
+            self.places = tuple(source.batches(kinds, first))
+            self.units = self._units(alone=source.again and len(set(kinds)) == 1)
         inputs = [kinds[places[0]][0] for places in self.places]
         self.shapes = _first_of_each([_shape(form) for form in inputs])
         self.forms = _first_of_each([(size, *each) for size, each in zip(self.sizes, inputs, strict=True)])
@@ -123,13 +134,20 @@ class Data:
             for number in numbers:
                 yield number, self._whole.get(number) or self._batch(number, again)
 
+    def _spread(self, classes: Sequence[int], count: int) -> list[int]:
+        if count >= self.samples:
+            remedy = f"give fewer than {self.samples}, or sweep without a screen"
+            raise UsageError(f"--screen sample:{count} is no part of {self.samples} samples", remedy=remedy)
+        return spread(classes, self.groups.tolist(), count)
+
     def fingerprint(self) -> str:
         """SHA-256 over every sample's shapes, dtypes and bytes, and over the groups, in the data's order."""
         return hashlib.sha256(b"".join(self._digests) + self.groups.astype("<i8").tobytes()).hexdigest()
 
     def composition(self) -> str | None:
         """SHA-256 over which samples share a ready-made batch; None where the task's batch size says it."""
-        return None if self._source.again else hashlib.sha256(self.units.astype("<i8").tobytes()).hexdigest()
+        batches = self._units(alone=False).astype("<i8")
+        return None if self._source.again else hashlib.sha256(batches.tobytes()).hexdigest()
 
     def _first(self, progress: Progress | None, memory: int) -> Iterator[DecodedSample]:
         """The first reading: keeps the first samples, as many as there is room for, and passes on all of them."""
@@ -216,7 +234,7 @@ def load_data(
         raise DataError(f"{spec.data} is a {type(items).__name__}", remedy="return a Dataset, or yield batches")
     with pinned_threads(spec.threads):  # as in every later reading, since a Dataset may well use torch
         notes = (*getattr(items, "notes", ()), *([normalization.note] if normalization else []))
-        return Data(source, progress, memory, notes)
+        return Data(source, progress, memory, notes, spec.screen_samples, by_group=spec.walk == "groups")
 
 
 def implied(spec: TaskSpec) -> TaskSpec:

@@ -15,7 +15,7 @@ from ckptswap.errors import DataError, UsageError
 from ckptswap.task.callables import faults_of
 from ckptswap.task.data.folder import FolderSamples
 from ckptswap.task.data.normalize import normalizer, resizer
-from ckptswap.task.order import batches_of, reordered
+from ckptswap.task.order import batches_by_group, batches_of, joined_groups, reordered, reordered_by_group
 from ckptswap.task.prefetch import read_ahead
 from ckptswap.task.spec import TaskSpec
 from ckptswap.task.tree import Form, Tree, bytes_of, described, form_of, leaves, sample_at, sizes_of, tree_of
@@ -57,6 +57,13 @@ class DecodedSample:
         return cls(inputs, targets, group, kind, digest.digest())
 
     @property
+    def label(self) -> int:
+        """The class, where the target is one whole number; -1 for any other target."""
+        target = self.targets
+        is_class = isinstance(target, Tensor) and target is not self.inputs and target.numel() == 1
+        return int(target) if is_class and not (target.is_floating_point() or target.is_complex()) else -1
+
+    @property
     def nbytes(self) -> int:
         parts = (self.inputs,) if self.targets is self.inputs else (self.inputs, self.targets)
         return sum(leaf.nbytes for leaf in leaves(parts))
@@ -80,8 +87,13 @@ class SampleReader:
         """Those in these places, once more, and ahead of the caller until the iterator is closed."""
         raise NotImplementedError
 
-    def batches(self, kinds: Sequence[Hashable]) -> list[np.ndarray]:
-        """The places (n,) of each batch, in the order of the walk, of samples of these kinds."""
+    def batches(self, kinds: Sequence[Hashable], first: Sequence[int] = ()) -> list[np.ndarray]:
+        """The places (n,) of each batch, in the order of the walk, of samples of these kinds; those in the places
+        `first` come before all others, with what is in the same ready-made batch."""
+        raise NotImplementedError
+
+    def by_group(self, kinds: Sequence[Hashable], groups: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        """The same for a walk by groups (N,), and the groups that it goes by (N,)."""
         raise NotImplementedError
 
     def _parts(self, item: object, where: str) -> tuple[Tree, Tree, tuple[Any, ...]]:
@@ -142,8 +154,11 @@ class NumberedReader(SampleReader):
     def read(self, places: Sequence[int]) -> Generator[DecodedSample]:
         return read_ahead(self._sample, places, threads=self._threads, ahead=AHEAD * self.spec.batch_size)
 
-    def batches(self, kinds: Sequence[Hashable]) -> list[np.ndarray]:
-        return batches_of(kinds, self.spec.batch_size)
+    def batches(self, kinds: Sequence[Hashable], first: Sequence[int] = ()) -> list[np.ndarray]:
+        return batches_of(kinds, self.spec.batch_size, first)
+
+    def by_group(self, kinds: Sequence[Hashable], groups: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        return batches_by_group(kinds, groups, self.spec.batch_size), groups
 
     def _sample(self, place: int) -> DecodedSample:
         where = f"sample {place} of {self.name}"
@@ -183,8 +198,12 @@ class BatchReader(SampleReader):
         assert not places, "batches that somebody else makes cannot be read again"
         yield from ()
 
-    def batches(self, kinds: Sequence[Hashable]) -> list[np.ndarray]:
-        return reordered(self._sizes)
+    def batches(self, kinds: Sequence[Hashable], first: Sequence[int] = ()) -> list[np.ndarray]:
+        return reordered(self._sizes, first)
+
+    def by_group(self, kinds: Sequence[Hashable], groups: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        joined = joined_groups(self._sizes, groups)
+        return reordered_by_group(self._sizes, joined), joined
 
     def _batch(self, item: object, where: str) -> list[DecodedSample]:
         inputs, targets, rest = self._parts(item, where)

@@ -55,6 +55,14 @@ class Reference:
             yield own if own.device.type == "cpu" else own.cpu()
 
 
+def reference(inputs: Tree, output: Tensor) -> Reference:
+    """An output for these inputs, as others are compared with it."""
+    are_tokens = output.dim() == 3 and tokens_of(inputs, output) is not None
+    padding = inputs.get(PADDING) if are_tokens and isinstance(inputs, Mapping) else None
+    is_used = padding is not None and tuple(padding.shape) == tuple(output.shape[:2])
+    return Reference(output, are_tokens, padding != 0 if padding is not None and is_used else None)
+
+
 @dataclass(frozen=True)
 class Unlabelled(Metric):
     """What is compared with the outputs of the recipient itself."""
@@ -63,11 +71,7 @@ class Unlabelled(Metric):
     needs_labels: ClassVar[bool] = False
 
     def truth(self, inputs: Tree, targets: Tree, own: Callable[[], Tensor]) -> Reference:
-        output = own()
-        are_tokens = output.dim() == 3 and tokens_of(inputs, output) is not None
-        padding = inputs.get(PADDING) if are_tokens and isinstance(inputs, Mapping) else None
-        is_used = padding is not None and tuple(padding.shape) == tuple(output.shape[:2])
-        return Reference(output, are_tokens, padding != 0 if padding is not None and is_used else None)
+        return reference(inputs, own())
 
     def against(self, target: Tree) -> PerSample:
         reference = target if isinstance(target, Reference) else Reference(target)

@@ -12,7 +12,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError, near
 from ckptswap.registry import names, source_of
 from ckptswap.task.callables import faults_of, is_callable_spec
-from ckptswap.task.models import hf, own
+from ckptswap.task.models import own
 from ckptswap.task.models.bounds import bounded_by
 from ckptswap.task.models.named import model_of
 
@@ -38,7 +38,6 @@ def build_model(spec: str, args: Mapping[str, Any]) -> nn.Module:
         model = own.built(spec, args)
     else:
         raise ModelError(f"{spec!r} is not a model", remedy=_meant(spec))
-    hf.mask_always()
     return _in_eval_mode(model, spec)
 
 

@@ -5,7 +5,6 @@ configuration as its arguments. Nothing is downloaded and no code but the librar
 """
 
 import logging
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -127,20 +126,6 @@ def _model_class(name: str) -> Any:
         remedy = near(name, dir(transformers)) or "if it is the folder's own code, build it in a file.py"
         raise ModelError(f"transformers has no model {name!r}", remedy=remedy)
     return known
-
-
-def mask_always() -> None:
-    """Have transformers' plain attention add its mask also where nothing is masked, in the whole process.
-
-    It adds zeros then, which changes no bit, and needs no look at the values, which no captured graph could have.
-    """
-    masking = sys.modules.get("transformers.masking_utils")
-    if masking is not None and masking.ALL_MASK_ATTENTION_FUNCTIONS["eager"] is masking.eager_mask:
-
-        def whole_mask(*args: Any, **kwargs: Any) -> Any:
-            return masking.eager_mask(*args, **{**kwargs, "allow_is_bidirectional_skip": False})
-
-        masking.AttentionMaskInterface.register("eager", whole_mask)
 
 
 def _config(form: type, args: Mapping[str, Any]) -> Any:
