@@ -69,8 +69,8 @@ def sweep_whole(result: SweepResult, style: Style, top: int | None = None) -> st
 def sweep_table(result: SweepResult, style: Style, top: int | None = None) -> str:
     """Whole kinds, whole layers and cells, each worst drop first; below, what was not measured, and why.
 
-    `top` limits each section. The interval is the simultaneous one, by which verdicts are given; where there is
-    room (130 columns), the plain one stands beside it.
+    `top` limits each section. The interval is the simultaneous one; where there is room (130 columns), the plain
+    one stands beside it.
 
     >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, rmse=0.2, score=0.8, drop=0.1)
     >>> text = sweep_table(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,)), Style())

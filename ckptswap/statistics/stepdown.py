@@ -42,6 +42,11 @@ class Tests:
     levels: np.ndarray
     draws: int
 
+    def of(self, rows: Sequence[int]) -> "Tests | None":
+        """Those of some of the rows; None for none."""
+        parts = (part[list(rows)] for part in (self.p, self.level, self.places, self.levels))
+        return Tests(*parts, self.draws) if rows else None
+
 
 def tests_of(effect: Effects, tolerance: float, side: int) -> Tests:
     """Each row's drop against the tolerance; `side` is 1 for below, −1 for above."""

@@ -131,6 +131,11 @@ class Sample:
         """How many groups there are something of in every column of a linear combination."""
         return min(int(np.count_nonzero(self.columns[column].count)) for column in form)
 
+    def largest_share(self, form: Form) -> float:
+        """Of all samples of a linear combination, the most that one group has."""
+        counts = [self.columns[column].count for column in form]
+        return max(float(count.max() / count.sum()) for count in counts)
+
     def is_there(self, form: Form) -> np.ndarray:
         """Which groups (G,) there is something of in every column of a linear combination."""
         return np.all([self.columns[column].count > 0 for column in form], axis=0)

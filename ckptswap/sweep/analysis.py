@@ -48,11 +48,13 @@ class Analysis:
 
     `columns` maps the index of a row to its column in `sample`, and to that of the baseline on the same samples; a
     row without drop has none. An `identical` row shares column 0, which is the baseline on all samples.
+    `is_decided`: its p-values are those of the look at which `--decide` stopped.
     """
 
     result: SweepResult
     sample: Sample
     columns: Mapping[int, tuple[int, int]]
+    is_decided: bool = False
 
     def contrast(self, weights: Mapping[int, float]) -> Interval:
         """Σ weight × drop over rows (by their index in `result.rows`), with a plain paired 95 % interval. `low`
@@ -129,7 +131,7 @@ def analysed(run: ScoredRun) -> Analysis:
     guessed = screened(run, ranked)
     remarks = [why, *notes(run, cells, drops, limit), *others.faults, *screen_notes(run, guessed)]
     result = replace(_result(run, ranked, limit, remarks), others=others.metrics, screen=guessed)
-    table = Analysis(result, sample, columns)
+    table = Analysis(result, sample, columns, run.decisions is not None)
     if run.plan.mode != "lattice":
         return table
     return replace(table, result=replace(result, rows=with_interactions(ranked, columns, table.contrast)))

@@ -22,7 +22,7 @@ from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.scorer import Block, Every, Scorer
 from ckptswap.scoring.variant import BASELINE, RECIPIENT, Variant
 from ckptswap.sweep.analysis import Analysis, analysed
-from ckptswap.sweep.decide import Outlook, outlook
+from ckptswap.sweep.decide import Outlook, outlook, refuse_judging
 from ckptswap.sweep.layers import layer_order
 from ckptswap.sweep.loop import (
     Portion,
@@ -139,6 +139,7 @@ class Sweep:
             if options.top is not None:
                 what = "--top asks for the worst rows only, and --decide for the verdicts of all"
                 raise UsageError(what, remedy="leave one of them out")
+            refuse_judging(options.error, options.se)
             metric, is_sequence = self.scorer.metrics[0], self.spec.confidence_sequence
             refuse_decision(self.scorer.layout, metric, is_sequence=is_sequence)
         self.folder.refuse_odd_parts()

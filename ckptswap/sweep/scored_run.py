@@ -11,7 +11,7 @@ import numpy as np
 from ckptswap.errors import MetricError, RunError, UsageError, near
 from ckptswap.scoring.variant import BASELINE, Variant
 from ckptswap.statistics import ErrorRate, StandardError, totals
-from ckptswap.sweep.decide import Decisions, Walked, decisions
+from ckptswap.sweep.decide import Decisions, Walked, decisions, refuse_judging
 from ckptswap.sweep.plan import By, Cell, Plan
 from ckptswap.sweep.race import Race, RaceRules, Standing, chunk_ends, standing
 from ckptswap.sweep.run_folder.blocks import Blocks, Scores
@@ -56,7 +56,7 @@ class ScoredRun:
         cls, run: RunPlan, blocks: Blocks, metric: str | None = None, judging: Judging = Judging()
     ) -> "ScoredRun":
         """For a run's first metric, or the named one; `judging` overrides the run's own. Raises `RunError` where
-        there is no baseline yet, `MetricError` for a metric that the run does not hold."""
+        there is no baseline yet, `MetricError` for a metric that it lacks, `UsageError` as `refuse_judging`."""
         known = {measured.name: measured for measured in run.metrics}
         chosen = metric or run.metrics[0].name
         there = {block.batch for block in blocks.values() if block.variant == BASELINE and block.failed is None}
@@ -67,13 +67,15 @@ class ScoredRun:
         if chosen not in known:
             remedy = near(chosen, known) or f"it has {', '.join(known)}"
             raise MetricError(f"no scores by {chosen!r}", remedy=remedy)
-        own = Judging(run.tolerance, run.error, run.se)
-        return cls(run, known[chosen], scores, judging.or_else(own))
+        judging = judging.or_else(Judging(run.tolerance, run.error, run.se))
+        if run.spec.decide:
+            refuse_judging(judging.error, judging.se)
+        return cls(run, known[chosen], scores, judging)
 
     @classmethod
     def read(cls, folder: RunFolder, metric: str | None = None, judging: Judging = Judging()) -> "ScoredRun":
         """The same from a folder. Raises `RunError` for one that is no run, or is damaged."""
-        plan, blocks, is_ours = folder.read()
+        plan, blocks, is_ours = folder.read_with_owner()
         trusted = None if is_ours else frozenset(filter(None, [metric]))
         try:
             return replace(cls.of(plan, blocks, metric, judging), trusted=trusted)

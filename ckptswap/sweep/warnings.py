@@ -9,7 +9,7 @@ from ckptswap.errors import listing
 from ckptswap.scoring.variant import BASELINE
 from ckptswap.statistics import intervals
 from ckptswap.statistics.exact import LEAST_MOVED, Few
-from ckptswap.statistics.verdicts import RowIntervals
+from ckptswap.statistics.verdicts import MOST_SHARE, RowIntervals
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.run_folder.blocks import donor_id
 from ckptswap.sweep.scored_run import ScoredRun
@@ -34,7 +34,13 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
             "measured row is undecided"
         )
     sentences += [f"{metric.name}: {OF_SET}" for metric in run.run.metrics if metric.is_of_set]
-    sentences += [*_few_notes(run, drops, tolerance), *_judging_notes(run, drops)]
+    largest = np.bincount(np.unique(run.groups, return_inverse=True)[1]).max() / len(run.groups)
+    if groups >= intervals.LEAST_GROUPS and largest > MOST_SHARE:
+        sentences.append(
+            f"one group has {largest:.0%} of all samples, so that drops are that group's: what moved in more than "
+            f"{LEAST_MOVED - 1} groups has no p-values, and is undecided"
+        )
+    sentences += [*_few_notes(run, drops, tolerance), *judging_notes(run, drops)]
     for at, misfit in enumerate(run.run.donor_misfits):
         reason = misfit or run.failed(donor_id(at))
         if reason is not None:
@@ -48,9 +54,9 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
     if waiting:
         sentences.append(f"{waiting} of {len(run.plan.cells)} rows are not scored yet: the same command continues")
     known = run.decisions.judgements if run.decisions else {}
-    decided = {variant for variant, own in known.items() if own.verdict != "undecided"}
+    closed = {variant for variant, own in known.items() if not own.is_open}
     partly = sum(
-        run.is_scored(cell) and run.scores.done(cell.variant) < run.scores.samples and cell.variant not in decided
+        run.is_scored(cell) and run.scores.done(cell.variant) < run.scores.samples and cell.variant not in closed
         for cell in cells
     )
     if partly:
@@ -96,7 +102,7 @@ def _few_notes(run: ScoredRun, drops: Mapping[str, RowIntervals], tolerance: flo
     )
 
 
-def _judging_notes(run: ScoredRun, drops: Mapping[str, RowIntervals]) -> Iterator[str]:
+def judging_notes(run: ScoredRun, drops: Mapping[str, RowIntervals]) -> Iterator[str]:
     """What verdicts keep and presume, where that is not the usual, and where neighbouring groups are alike."""
     if run.error == "fdr":
         yield "verdicts at a false discovery rate: of all that are decided up to 5 % are wrong, on average"
@@ -145,11 +151,14 @@ def _decision_notes(run: ScoredRun) -> Iterator[str]:
     now, metric = run.decisions, run.run.metrics[0].name
     if now is None or not now.judgements:
         return
-    settled = [own.groups for own in now.judgements.values() if own.verdict != "undecided"]
-    scored = sum(run.scores.done(variant) for variant in now.judgements)
-    after = f", after {min(settled)} to {max(settled)} of {now.looks[-1]} groups" if settled else ""
-    share = f"{scored / (len(now.judgements) * run.scores.samples):.0%} of all scores"
-    yield f"{len(settled)} of {len(now.judgements)} verdicts are known{after}, on {share}"
+    rows, groups = now.judgements.values(), now.looks[-1]
+    known = [own.groups for own in rows if own.verdict != "undecided"]
+    after = f", after {min(known)} to {max(known)} of {groups} groups" if known else ""
+    share = sum(map(run.scores.done, now.judgements)) / (len(rows) * run.scores.samples)
+    yield f"{len(known)} of {len(rows)} verdicts are known{after}, on {share:.0%} of all scores"
+    given_up = sum(own.is_given_up for own in rows)
+    if given_up:
+        yield f"{given_up} rows are left undecided: not even all {groups} groups would tell, by how they look"
     looks = ", ".join(map(str, now.looks))
     how = "bets on each group" if run.run.spec.confidence_sequence else f"t-tests at {looks} groups"
     yield (

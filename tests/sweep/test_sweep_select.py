@@ -193,7 +193,7 @@ def sample_errors(spec: TaskSpec, recipient, state) -> list[float]:
 def test_what_is_held_out_has_no_say(many: TaskSpec, save, run: Path) -> None:
     """Not even in the order in which cells are tried."""
     sweep(save(1, "Skip"), save(0, "Skip"), many, selection=READ, run_dir=run, tolerance=0.001)
-    plan, blocks, _ = RunFolder(run).read()
+    plan, blocks = RunFolder(run).read()
     changed = Blocks()
     for block in blocks.values():
         held = np.array(plan.walk[block.batch]) >= 20

@@ -147,9 +147,12 @@ class RunFolder:
         """Everything in the journal, which must have been made under these conditions."""
         return read_blocks(self.path, key=key_of(conditions))
 
-    def read(self) -> tuple[RunPlan, Blocks, bool]:
-        """Plan and blocks, held against each other, and whether this user's own command wrote the plan. Raises
-        `RunError` for a damaged folder, or one of no run."""
+    def read(self) -> tuple[RunPlan, Blocks]:
+        """Plan and blocks, held against each other. Raises `RunError` for a damaged folder, or one of no run."""
+        return self.read_with_owner()[:2]
+
+    def read_with_owner(self) -> tuple[RunPlan, Blocks, bool]:
+        """What `read` gives, and whether this user's own command wrote the plan."""
         plan, is_ours = self.read_plan_and_owner()
         blocks = self.read_blocks(plan.key)
         try:
