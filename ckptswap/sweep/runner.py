@@ -42,7 +42,7 @@ from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import Journal, key_of
 from ckptswap.sweep.run_folder.overwrite import refuse_occupied
 from ckptswap.sweep.run_folder.plan_file import Guess, Made, RunMetric, RunPlan, refuse_odd_blocks
-from ckptswap.sweep.scored_run import ScoredRun
+from ckptswap.sweep.scored_run import ScoredRun, refuse_valueless
 from ckptswap.sweep.screen import screen
 from ckptswap.sweep.sides import Sides, as_in_model, conditions, misfit_of, named_alike, open_sides
 from ckptswap.sweep.spec import RunOptions, SourceFile, SweepSource, SweepSpec, samples_of
@@ -181,6 +181,7 @@ class Sweep:
                     ids = [BASELINE, *(variant.id for variant in self.variants)]
                     progress = BlockProgress(listeners, lock, ids, len(self._walk), self.plan.cells)
                     self._score_baseline(first, journal, progress)
+                    refuse_valueless(run, journal.blocks)
                     made = None
                     run = self._with_race(run, options, journal.blocks)
                     self.folder.write_plan(run)

@@ -59,5 +59,5 @@ def _why_none(run: ScoredRun, cell: Cell, control: Variant | None) -> str | None
     """Why there is no control; None where it was not asked for, or waits."""
     if cell.is_neutral:
         return "holds nothing but zeros, or a norm's identity, as it is: no zero control"
-    fault = control and run.scores.failed(control.id)
+    fault = control and run.failed(control.id)
     return f"its zero control has no score: {fault}" if fault else None
