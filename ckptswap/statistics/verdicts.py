@@ -155,7 +155,9 @@ def _drawn(sample: Sample, forms: Sequence[Form], tolerance: float | None) -> _D
         first = replace(effect, t=effect.t[:, :resamples])
         numbers.append((effect.estimate, effect.se, first.critical()))
         largest = np.maximum(largest, first.largest())
-        for at in range(0, len(effect.se), AT_ONCE) if tolerance is not None else ():
+        if tolerance is None:
+            continue
+        for at in range(0, len(effect.se), AT_ONCE):
             some = effect.of(slice(at, at + AT_ONCE))
             below.append(tests_of(some, tolerance, 1))
             above.append(tests_of(some, tolerance, -1))
@@ -172,11 +174,11 @@ def _with_verdicts(
     sure = [place for place, form in enumerate(drawn.forms) if sample.largest_share(form) <= MOST_SHARE]
     spread = [resampled[place] for place in sure]
     few = {at: row.few for at, row in rows.items() if row.few is not None and row.few.is_bounded}
-    exact = (Exact.of(list(few.values()), tolerance, side) for side in (1, -1))
-    sides = (tests.of(sure) if tests else None for tests in (drawn.below, drawn.above))
-    both = Both(*sides, *exact)
+    under, over = (Exact.of(list(few.values()), tolerance, side) for side in (1, -1))
+    below, above = (tests.of(sure) if tests else None for tests in (drawn.below, drawn.above))
+    both = Both(below, above, under, over)
     told = zip((*spread, *few), *(p.tolist() for p in both.p), both.verdicts(error), strict=True)
     return {
-        at: replace(rows[at], p_reusable=below, p_sensitive=above, verdict=verdict)
-        for at, below, above, verdict in told
+        at: replace(rows[at], p_reusable=p_reusable, p_sensitive=p_sensitive, verdict=verdict)
+        for at, p_reusable, p_sensitive, verdict in told
     }
