@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
@@ -115,31 +116,35 @@ SPENDING: dict[str, Callable[[list[int]], np.ndarray]] = {
 }
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """Of one table: whether any row is wrongly reusable, or sensitive; the share of the rows off the tolerance
+    that are decided rightly; and of their work."""
+
+    wrong: tuple[bool, bool]
+    right: float
+    work: float
+
+
+def judged(family: str, groups: int, seed: int, spending: str) -> Outcome:
+    drawn = table(family, groups, seed)
+    looks, tests = drawn.walked.looks, drawn.walked.by_t(TOLERANCE)
+    now = sequential.standing(drawn.walked.known, looks, tests, SPENDING[spending](looks))
+    verdicts, off = np.array(now.verdicts), drawn.truth != 0
+    wrong = (verdicts == "reusable") & (drawn.truth >= 0), (verdicts == "sensitive") & (drawn.truth <= 0)
+    right = verdicts == np.where(drawn.truth < 0, "reusable", "sensitive")
+    ends = bool(wrong[0].any()), bool(wrong[1].any())
+    return Outcome(ends, float(right[off].mean()), float(now.looked[off].mean() / groups))
+
+
 def simulate(options: argparse.Namespace) -> None:
     print("| family | groups | spending | wrongly reusable | wrongly sensitive | right of those off it | work |")
     print("|---|---|---|---|---|---|---|")
-    for family in options.family:
-        for groups in options.groups:
-            for spending in options.spending:
-                wrong = np.zeros(2)
-                right = work = 0.0
-                for seed in range(options.tables):
-                    drawn = table(family, groups, seed)
-                    looks = drawn.walked.looks
-                    now = sequential.standing(
-                        drawn.walked.known, looks, drawn.walked.by_t(TOLERANCE), SPENDING[spending](looks)
-                    )
-                    verdicts = np.array(now.verdicts)
-                    wrong += [
-                        ((verdicts == "reusable") & (drawn.truth >= 0)).any(),
-                        ((verdicts == "sensitive") & (drawn.truth <= 0)).any(),
-                    ]
-                    expected = np.where(drawn.truth < 0, "reusable", "sensitive")
-                    off = drawn.truth != 0
-                    right += float((verdicts == expected)[off].mean()) / options.tables
-                    work += float(now.looked[off].mean() / groups) / options.tables
-                shares = " | ".join(f"{share:.1%}" for share in wrong / options.tables)
-                print(f"| {family} | {groups} | {spending} | {shares} | {right:.0%} | {work:.0%} |", flush=True)
+    for family, groups, spending in product(options.family, options.groups, options.spending):
+        tables = [judged(family, groups, seed, spending) for seed in range(options.tables)]
+        wrong = " | ".join(f"{share:.1%}" for share in np.mean([own.wrong for own in tables], axis=0))
+        right, work = (np.mean([getattr(own, name) for own in tables]) for name in ("right", "work"))
+        print(f"| {family} | {groups} | {spending} | {wrong} | {right:.0%} | {work:.0%} |", flush=True)
 
 
 def replay(options: argparse.Namespace) -> None:

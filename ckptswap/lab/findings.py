@@ -4,7 +4,7 @@ Every threshold is ours: the paper's abstract sets none."""
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from ckptswap.errors import listing
+from ckptswap.errors import UsageError, listing
 from ckptswap.lab.judging import Number, Part, all_below, half_above, judged
 from ckptswap.statistics import Tails
 from ckptswap.sweep.analysis import Analysis
@@ -22,11 +22,19 @@ _NOT_SWAPPED = ("identical", "no-effect")
 
 def judge(analysis: Analysis) -> SweepResult:
     """Lay the claims onto an analysis's result; nothing is said of several donors, or of parts that were not taken
-    one at a time."""
+    one at a time. Raises as `refuse_looks`."""
+    refuse_looks(is_decided=analysis.is_decided)
     result = analysis.result
     if result.mode != "only" or len(result.donors) > 1:
         return result
     return replace(result, findings=findings(analysis))
+
+
+def refuse_looks(*, is_decided: bool) -> None:
+    """Raises `UsageError` for rows that were looked at until something was known: 5 % a row is for one look."""
+    if is_decided:
+        what = "claims want each row judged once, on all samples, and --decide looks until it knows"
+        raise UsageError(what, remedy="leave --claims out, or sweep without --decide into another --run folder")
 
 
 def findings(analysis: Analysis) -> tuple[Finding, ...]:

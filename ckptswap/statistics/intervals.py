@@ -12,7 +12,7 @@ from ckptswap.statistics import Interval, Tails
 from ckptswap.statistics.bootstrap import LEVEL, effects, value_of
 from ckptswap.statistics.exact import ends_of_two
 from ckptswap.statistics.stepdown import tests_of
-from ckptswap.statistics.totals import Bounds, Form, Reduce, Sample, mean
+from ckptswap.statistics.totals import Bounds, Form, Reduction, Sample, mean
 
 LEAST_GROUPS = 8  # with fewer groups there is no interval: a bootstrap of so few covers far too little
 
@@ -56,7 +56,7 @@ def cut(estimate: float, margin: float, bounds: Bounds) -> tuple[float, float]:
     return max(estimate - margin, bounds[0]), min(estimate + margin, bounds[1])
 
 
-def interval(statistics: np.ndarray, groups: np.ndarray, reduce: Reduce, **how: Any) -> Interval:
+def interval(statistics: np.ndarray, groups: np.ndarray, reduce: Reduction, **how: Any) -> Interval:
     """The value of one checkpoint from (N, K) statistics, with its interval over groups.
 
     >>> interval(np.ones((16, 1)), np.arange(16), mean, bounds=(0.0, 1.0))
@@ -68,7 +68,7 @@ def interval(statistics: np.ndarray, groups: np.ndarray, reduce: Reduce, **how: 
     return Interval(value_of(sample, form), *ends) if ends else contrast(sample, form)
 
 
-def difference(a: np.ndarray, b: np.ndarray, groups: np.ndarray, reduce: Reduce, **how: Any) -> Interval:
+def difference(a: np.ndarray, b: np.ndarray, groups: np.ndarray, reduce: Reduction, **how: Any) -> Interval:
     """Value of A − value of B on the same samples, with its paired interval.
 
     >>> difference(np.ones((9, 1)), np.zeros((9, 1)), np.arange(9), mean, bounds=(0.0, 1.0))

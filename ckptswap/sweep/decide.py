@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ckptswap.statistics import Verdict, sequential, totals
+from ckptswap.errors import UsageError
+from ckptswap.statistics import ErrorRate, StandardError, Verdict, sequential, totals
 from ckptswap.statistics.totals import Bounds, Reduce, Sample, Totals
 from ckptswap.statistics.verdicts import drop_form
 
@@ -79,38 +80,45 @@ class Walked:
         columns = [Totals(own.sums[:groups], own.count[:groups]) for own in chosen]
         return Sample(columns, self.reduce, bounds=self.bounds)
 
-    def by_t(self, tolerance: float) -> sequential.PValues:
-        """p-values of a look by t-tests."""
+    def by_t(self, tolerance: float) -> sequential.Tests:
+        """Look by t-tests."""
 
-        def p_values(groups: int, rows: np.ndarray) -> np.ndarray:
+        def tests(groups: int, rows: np.ndarray) -> sequential.Both:
             forms = [drop_form(1 + at, self.direction) for at in range(len(rows))]
-            return sequential.t_values(self.sample(groups, rows.tolist()), forms, tolerance)
+            return sequential.t_values(self.sample(groups, rows.tolist()), forms, tolerance, len(self.sizes))
 
-        return p_values
+        return tests
 
-    def by_bets(self, tolerance: float) -> sequential.PValues:
-        """p-values of a look by bets, which need no assumption but the bounds of a score."""
+    def by_bets(self, tolerance: float) -> sequential.Tests:
+        """Look by bets, which need no assumption but the bounds of a score."""
         sign = 1.0 if self.direction == "max" else -1.0
         spread = self.bounds[1] - self.bounds[0]
 
-        def p_values(groups: int, rows: np.ndarray) -> np.ndarray:
+        def tests(groups: int, rows: np.ndarray) -> sequential.Both:
             baseline, *own = (column.sums[:, 0] for column in self.sample(groups, rows.tolist()).columns)
             drops = sign * (baseline - np.array(own))
             sizes, largest = self.sizes[:groups], float(self.sizes.max())
-            return sequential.betting_values(drops, sizes, tolerance, (-spread, spread), largest)
+            ends = -spread, spread
+            return sequential.betting_values(drops, sizes, tolerance, ends, largest, len(self.sizes))
 
-        return p_values
+        return tests
 
 
 @dataclass(frozen=True)
 class Judgement:
     """A variant's verdict, the p-values of either side at the look that it rests on, and the groups of that look;
-    None and 0 where there was no look yet."""
+    None and 0 where there was no look yet. `is_given_up`: undecided, since all groups would hardly tell."""
 
     verdict: Verdict
     p_reusable: float | None
     p_sensitive: float | None
     groups: int
+    is_given_up: bool
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more samples may tell."""
+        return self.verdict == "undecided" and not self.is_given_up
 
     @property
     def told(self) -> dict[str, Any]:
@@ -127,27 +135,32 @@ class Decisions:
     wanted: Mapping[str, int]
     looks: tuple[int, ...]
 
-    @property
-    def open(self) -> int:
-        """How many variants have no verdict."""
-        return sum(own.verdict == "undecided" for own in self.judgements.values())
-
 
 def decisions(walked: Walked, tolerance: float, *, bets: bool) -> Decisions:
     """The verdicts so far, by t-tests, or by `bets` that hold whatever the distribution."""
     looks = walked.looks
     if bets:
-        p_values, shares = walked.by_bets(tolerance), np.ones(len(looks))
+        tests, shares = walked.by_bets(tolerance), np.ones(len(looks))
     else:
-        p_values, shares = walked.by_t(tolerance), sequential.shares_of(looks)
-    now = sequential.standing(walked.known, looks, p_values, shares)
+        tests, shares = walked.by_t(tolerance), sequential.shares_of(looks)
+    now = sequential.standing(walked.known, looks, tests, shares)
     variants = list(walked.scores)
     behind = np.flatnonzero(now.wanted > np.maximum(now.known, 0)).tolist()
     until = {groups: walked.batches(groups) for groups in {int(now.wanted[at]) for at in behind}}
     wanted = {variants[at]: until[int(now.wanted[at])] for at in behind}
     numbers = [[None if np.isnan(value) else float(value) for value in side] for side in now.p]
-    judged = zip(now.verdicts, *numbers, now.looked.tolist(), strict=True)
+    judged = zip(now.verdicts, *numbers, now.looked.tolist(), now.given_up.tolist(), strict=True)
     return Decisions(dict(zip(variants, (Judgement(*own) for own in judged), strict=True)), wanted, tuple(looks))
+
+
+def refuse_judging(error: ErrorRate | None, se: StandardError | None) -> None:
+    """Raises `UsageError` for what verdicts that are known on the way cannot keep or presume."""
+    if error == "fdr":
+        what = "--decide keeps the family-wise error of a table"
+        raise UsageError(what, remedy="leave --error fdr out, or --decide")
+    if se == "successive":
+        what = "--decide draws groups at random, so that those that follow each other are no neighbours"
+        raise UsageError(what, remedy="leave --se successive out, or --decide")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.scorer import Block, Every, Scorer
 from ckptswap.scoring.variant import BASELINE, RECIPIENT, Variant
 from ckptswap.sweep.analysis import Analysis, analysed
-from ckptswap.sweep.decide import Outlook, outlook
+from ckptswap.sweep.decide import Outlook, outlook, refuse_judging
 from ckptswap.sweep.layers import layer_order
 from ckptswap.sweep.loop import (
     Portion,
@@ -42,12 +42,12 @@ from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import Journal, key_of
 from ckptswap.sweep.run_folder.overwrite import refuse_occupied
 from ckptswap.sweep.run_folder.plan_file import Guess, Made, RunMetric, RunPlan, refuse_odd_blocks
-from ckptswap.sweep.scored_run import ScoredRun
+from ckptswap.sweep.scored_run import ScoredRun, refuse_valueless
 from ckptswap.sweep.screen import screen
 from ckptswap.sweep.sides import Sides, as_in_model, conditions, misfit_of, named_alike, open_sides
 from ckptswap.sweep.spec import RunOptions, SourceFile, SweepSource, SweepSpec, samples_of
 from ckptswap.sweep.worst_samples import worst_samples
-from ckptswap.sweep.zero_control import are_cheap, controls
+from ckptswap.sweep.zero_control import are_few, controls
 from ckptswap.task import Task, TaskSpec, load_task
 from ckptswap.task.callables import first_line
 from ckptswap.task.fit import tensors_of
@@ -139,6 +139,7 @@ class Sweep:
             if options.top is not None:
                 what = "--top asks for the worst rows only, and --decide for the verdicts of all"
                 raise UsageError(what, remedy="leave one of them out")
+            refuse_judging(options.error, options.se)
             metric, is_sequence = self.scorer.metrics[0], self.spec.confidence_sequence
             refuse_decision(self.scorer.layout, metric, is_sequence=is_sequence)
         self.folder.refuse_odd_parts()
@@ -180,6 +181,7 @@ class Sweep:
                     ids = [BASELINE, *(variant.id for variant in self.variants)]
                     progress = BlockProgress(listeners, lock, ids, len(self._walk), self.plan.cells)
                     self._score_baseline(first, journal, progress)
+                    refuse_valueless(run, journal.blocks)
                     made = None
                     run = self._with_race(run, options, journal.blocks)
                     self.folder.write_plan(run)
@@ -260,7 +262,7 @@ class Sweep:
         if asked is False or options.top is not None or (self.spec.decide and not asked):
             return []
         last = controls(self.plan, table.result.rows)
-        is_wanted = last and (asked or are_cheap(self.scorer, last, self.variants))
+        is_wanted = last and (asked or are_few(last, self.variants))
         return last if is_wanted else []
 
     def _baseline(self, missing: Collection[int]) -> Generator[Block]:

@@ -13,6 +13,7 @@ from ckptswap.statistics.verdicts import MOST_SHARE, RowIntervals
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.run_folder.blocks import donor_id
 from ckptswap.sweep.scored_run import ScoredRun
+from ckptswap.task.metrics.metric import OF_SET
 
 ALIKE = 0.2  # neighbouring groups' correlation from which on it is said: ours
 
@@ -32,6 +33,7 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
             f"{groups} groups of samples, fewer than {intervals.LEAST_GROUPS}: no intervals, and every "
             "measured row is undecided"
         )
+    sentences += [f"{metric.name}: {OF_SET}" for metric in run.run.metrics if metric.is_of_set]
     largest = np.bincount(np.unique(run.groups, return_inverse=True)[1]).max() / len(run.groups)
     if groups >= intervals.LEAST_GROUPS and largest > MOST_SHARE:
         sentences.append(
@@ -40,7 +42,7 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
         )
     sentences += [*_few_notes(run, drops, tolerance), *judging_notes(run, drops)]
     for at, misfit in enumerate(run.run.donor_misfits):
-        reason = misfit or run.scores.failed(donor_id(at))
+        reason = misfit or run.failed(donor_id(at))
         if reason is not None:
             which = "the donor" if len(run.run.spec.donors) == 1 else run.run.spec.donors[at]
             sentences.append(f"{which} has no score on this task: {reason}")
@@ -52,9 +54,9 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
     if waiting:
         sentences.append(f"{waiting} of {len(run.plan.cells)} rows are not scored yet: the same command continues")
     known = run.decisions.judgements if run.decisions else {}
-    decided = {variant for variant, own in known.items() if own.verdict != "undecided"}
+    closed = {variant for variant, own in known.items() if not own.is_open}
     partly = sum(
-        run.is_scored(cell) and run.scores.done(cell.variant) < run.scores.samples and cell.variant not in decided
+        run.is_scored(cell) and run.scores.done(cell.variant) < run.scores.samples and cell.variant not in closed
         for cell in cells
     )
     if partly:
@@ -123,7 +125,7 @@ def _beside_notes(run: ScoredRun) -> Iterator[str]:
     waiting = sum(not run.scores.is_begun(variant.id) for variant in beside)
     if waiting:
         yield f"{waiting} of {len(beside)} scores beside the rows are not there yet: the same command continues"
-    reasons = [reason for variant in beside if (reason := run.scores.failed(variant.id))]
+    reasons = [reason for variant in beside if (reason := run.failed(variant.id))]
     if reasons:
         why = listing(list(dict.fromkeys(reasons)), most=3)
         yield f"{len(reasons)} of {len(beside)} scores beside the rows failed: {why}"
@@ -149,11 +151,14 @@ def _decision_notes(run: ScoredRun) -> Iterator[str]:
     now, metric = run.decisions, run.run.metrics[0].name
     if now is None or not now.judgements:
         return
-    settled = [own.groups for own in now.judgements.values() if own.verdict != "undecided"]
-    scored = sum(run.scores.done(variant) for variant in now.judgements)
-    after = f", after {min(settled)} to {max(settled)} of {now.looks[-1]} groups" if settled else ""
-    share = f"{scored / (len(now.judgements) * run.scores.samples):.0%} of all scores"
-    yield f"{len(settled)} of {len(now.judgements)} verdicts are known{after}, on {share}"
+    rows, groups = now.judgements.values(), now.looks[-1]
+    known = [own.groups for own in rows if own.verdict != "undecided"]
+    after = f", after {min(known)} to {max(known)} of {groups} groups" if known else ""
+    share = sum(map(run.scores.done, now.judgements)) / (len(rows) * run.scores.samples)
+    yield f"{len(known)} of {len(rows)} verdicts are known{after}, on {share:.0%} of all scores"
+    given_up = sum(own.is_given_up for own in rows)
+    if given_up:
+        yield f"{given_up} rows are left undecided: not even all {groups} groups would tell, by how they look"
     looks = ", ".join(map(str, now.looks))
     how = "bets on each group" if run.run.spec.confidence_sequence else f"t-tests at {looks} groups"
     yield (
