@@ -38,7 +38,8 @@ def judged(claim: str, text: str, rule: str, parts: Sequence[ClaimPart]) -> Find
 
     Its rule tells what was in the way, too.
 
-    >>> finding = judged("c", "It holds.", "always", [ClaimPart("a", {}, 0.01, (0.9,)), ClaimPart("b", {}, why="no rows")])
+    >>> parts = [ClaimPart("a", {}, 0.01, (0.9,)), ClaimPart("b", {}, why="no rows")]
+    >>> finding = judged("c", "It holds.", "always", parts)
     >>> finding.verdict, finding.rule
     ('undecided', 'always. Open here: no rows')
     """
