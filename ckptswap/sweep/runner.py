@@ -47,7 +47,7 @@ from ckptswap.sweep.screen import screen
 from ckptswap.sweep.sides import Sides, as_in_model, conditions, misfit_of, named_alike, open_sides
 from ckptswap.sweep.spec import RunOptions, SourceFile, SweepSource, SweepSpec, samples_of
 from ckptswap.sweep.worst_samples import worst_samples
-from ckptswap.sweep.zero_control import are_cheap, controls
+from ckptswap.sweep.zero_control import are_few, controls
 from ckptswap.task import Task, TaskSpec, load_task
 from ckptswap.task.callables import first_line
 from ckptswap.task.fit import tensors_of
@@ -262,7 +262,7 @@ class Sweep:
         if asked is False or options.top is not None or (self.spec.decide and not asked):
             return []
         last = controls(self.plan, table.result.rows)
-        is_wanted = last and (asked or are_cheap(self.scorer, last, self.variants))
+        is_wanted = last and (asked or are_few(last, self.variants))
         return last if is_wanted else []
 
     def _baseline(self, missing: Collection[int]) -> Generator[Block]:

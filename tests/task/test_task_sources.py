@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ckptswap.errors import CkptswapError, DataError, UsageError
+from ckptswap.errors import CkptswapError, DataError, ModelError, UsageError
 from ckptswap.task import TaskSpec
 from ckptswap.task.data import Data, load_data
 from ckptswap.task.data.loading import implied
@@ -367,6 +367,9 @@ def test_texts_that_cannot_be_used(tmp_path: Path, home: Path, content: Any, arg
 
 def test_a_text_without_a_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a b\nc d\n")
+    for data in (f"text:{tmp_path / 'a.txt'}", "random:tokens:8"):  # it is no question of tokens
+        with pytest.raises(ModelError, match=r"there is no file nowhere/config\.json"):
+            load_data(TaskSpec(model="hf:nowhere", data=data, threads=1))
     with pytest.raises(DataError, match="nothing says which tokenizer the text is for"):
         loaded(f"text:{tmp_path / 'a.txt'}")
     with pytest.raises(
