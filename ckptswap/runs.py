@@ -127,17 +127,24 @@ def plot(
 
 
 def select(
-    run: Path_, *, tolerance: float | None = None, donor: Patterns = (), recipient: str | None = None, **task: Any
+    run: Path_,
+    *,
+    tolerance: float | None = None,
+    holdout: bool = False,
+    donor: Patterns = (),
+    recipient: str | None = None,
+    **task: Any,
 ) -> Choice:
     """Find the largest set of a sweep's cells that the donor can replace together.
 
+    With `holdout` one half of the groups chooses, and what the set costs is told on the other.
     Of a folder that this user's own command made, everything is taken up again. A stranger's may name any code and
     any file: what it says is named again by `donor`, `recipient`, and `model`, `model_args`, `data`, `data_args`,
     `metric` and `group`. Raises what `ckptswap.sweep.select.select` raises.
     """
     named = lazy.trust.NamedAgain(listed(donor), recipient, task) or None
     with listener().progress("selecting", unit=" cells") as progress:
-        return lazy.select.select(run, tolerance=tolerance, progress=progress, named=named)
+        return lazy.select.select(run, tolerance=tolerance, holdout=holdout, progress=progress, named=named)
 
 
 def train(

@@ -32,6 +32,8 @@ DOOR = "PROGRAMS_FOR_TESTS"
 AT_START = "PROGRAMS_FOR_TESTS_STARTED_WITH"
 """The variable that holds what the server began with of what is read at a start."""
 READ_AT_START = ("OMP_", "GOMP_", "MKL_", "OPENBLAS_", "PYTHON", "LD_", "CUDA_", "LC_", "LANG")
+BY_ALL = "PYTHONPATH"
+"""The variable of these that a forked program reads too."""
 MODULES = (
     *("torch", "segmentation_models_pytorch", "jinja2", "plotly.offline"),
     *(f"ckptswap.cli.{module.name}" for module in pkgutil.iter_modules(cli.__path__)),
@@ -110,7 +112,8 @@ def _let_in(listening: socket.socket, server: ForkServer, folder: tempfile.Tempo
 
 def read_at_start(env: Mapping[str, str]) -> str:
     """What of an environment is read when Python or a library starts."""
-    return json.dumps({name: value for name, value in sorted(env.items()) if name.startswith(READ_AT_START)})
+    names = (name for name in sorted(env) if name.startswith(READ_AT_START) and name != BY_ALL)
+    return json.dumps({name: env[name] for name in names})
 
 
 class _Program(subprocess.Popen[Any]):

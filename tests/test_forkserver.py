@@ -63,6 +63,14 @@ def test_modules_and_scripts_are_found_where_python_finds_them(tmp_path: Path) -
         assert (forked.stdout, forked.stderr, forked.returncode) == (fresh.stdout, fresh.stderr, 0), words
 
 
+def test_it_reads_where_else_its_own_modules_lie(tmp_path: Path) -> None:
+    """PYTHONPATH, which the server was begun without."""
+    (tmp_path / "elsewhere.py").write_text("print('found')")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = programs.run([sys.executable, "-m", "elsewhere"], env=env, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("found\n", "")
+
+
 def test_each_draws_numbers_of_its_own() -> None:
     code = "import numpy, torch, random; print(numpy.random.rand(), torch.rand(1).item(), random.random())"
     command = [sys.executable, "-c", code]

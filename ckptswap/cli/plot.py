@@ -4,13 +4,13 @@ from dataclasses import MISSING
 from typing import Literal
 
 from ckptswap import api
-from ckptswap.cli.flags import METRIC, OVER, flags, writable
-from ckptswap.cli.sweepflags import TOLERANCE, RunArgument
+from ckptswap.cli.flags import METRIC, OVER, Keywords, flags, writable
+from ckptswap.cli.sweepflags import JUDGING, RunArgument
 from ckptswap.cli.terminal import emit
 from ckptswap.records import option
 
 
-@flags()
+@flags(judging=JUDGING)
 def plot(
     *,
     run: RunArgument,
@@ -24,7 +24,7 @@ def plot(
         defaults="file",
     ),
     metric: str | None = METRIC,
-    tolerance: float | None = TOLERANCE,
+    judging: Keywords,
 ) -> None:
     """Draw what a sweep found, for a paper. Needs the extra 'plot'.
 
@@ -34,5 +34,5 @@ def plot(
       ckptswap plot run --kind bars -o worst.svg
       ckptswap plot run --kind scatter -o rmse.pdf
     """
-    api.plot(run, out, kind=kind, metric=metric, tolerance=tolerance, force=force)
+    api.plot(run, out, kind=kind, metric=metric, force=force, **judging)
     emit(out)

@@ -12,7 +12,7 @@ import typer
 from ckptswap import api, lazy
 from ckptswap.cli.flags import METRIC, DrawnFlags, flags
 from ckptswap.cli.sweep import say_notes
-from ckptswap.cli.sweepflags import CLAIMS, EVERY, TOLERANCE
+from ckptswap.cli.sweepflags import CLAIMS, EVERY
 from ckptswap.cli.terminal import emit, say
 from ckptswap.errors import UsageError
 from ckptswap.records import option
@@ -21,6 +21,7 @@ from ckptswap.report.document import document_md, document_text
 from ckptswap.report.screen import render_sweep
 from ckptswap.report.text import dump_json
 from ckptswap.sweep.run_folder.folder import RunFolder
+from ckptswap.sweep.spec import Judging
 
 PAUSE = 2.0  # seconds between two looks at a run
 CLEAR = "\x1b[H\x1b[2J"
@@ -35,12 +36,11 @@ class PageFlags(DrawnFlags):
     )
 
 
-@dataclass
-class JudgedFlags:
+@dataclass(frozen=True)
+class JudgedFlags(Judging):
     """By what a run is judged."""
 
     metric: str | None = METRIC
-    tolerance: float | None = TOLERANCE
     claims: bool = CLAIMS
 
 
@@ -95,7 +95,8 @@ def report(
 
 
 def _compared(runs: Sequence[str], judged: JudgedFlags, top: int | None, output: PageFlags) -> str:
-    agreement = api.compare(runs, metric=judged.metric, tolerance=judged.tolerance)
+    judging = {name: value for name, value in vars(judged).items() if name != "claims"}
+    agreement = api.compare(runs, **judging)
     if output.format in ("json", "csv") and top is not None:
         agreement = replace(agreement, cells=agreement.cells[:top])
     if output.format == "json":

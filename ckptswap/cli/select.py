@@ -23,6 +23,9 @@ def select(
     named: Keywords,
     output: OutputFlags,
     tolerance: float | None = TOLERANCE,
+    holdout: bool = option(
+        False, "Choose on one half of the groups, tell the cost on the other.", defaults="file"
+    ),
     to: str = option(
         "selected.safetensors", "What the printed command is to write.", metavar="FILE", defaults="never"
     ),
@@ -43,7 +46,7 @@ def select(
       ckptswap select run --format json | jq -r '.commands[]'
     """
     keep_freed_memory()
-    choice = api.select(run, tolerance=tolerance, donor=donor, recipient=recipient, **named)
+    choice = api.select(run, tolerance=tolerance, holdout=holdout, donor=donor, recipient=recipient, **named)
     output.emit(
         report.select_json(choice, lazy.select.commands(choice, to)),
         table=lambda document: report.select_table(document, output.style),

@@ -7,13 +7,14 @@ import typer
 
 from ckptswap.cli.flags import TASK, Patterns, flags_of
 from ckptswap.records import option
-from ckptswap.sweep.spec import RunOptions, SweepSpec
+from ckptswap.sweep.spec import Judging, RunOptions, SweepSpec
 
 RunArgument = Annotated[str, typer.Argument(help="A run's folder, finished or not.", show_default=False)]
 SPEC = flags_of(SweepSpec)  # what is swapped, and what is scored beside it
 OPTIONS = flags_of(RunOptions)  # how much is computed, how, and where
 WHERE = {name: OPTIONS[name] for name in ("executor", "slurm", "ray_address")}
-TOLERANCE: Any = field(default=None, metadata=RunOptions.__dataclass_fields__["tolerance"].metadata)
+JUDGING = flags_of(Judging)  # by what a table is judged
+TOLERANCE: Any = field(default=None, metadata=Judging.__dataclass_fields__["tolerance"].metadata)
 
 
 @dataclass

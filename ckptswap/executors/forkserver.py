@@ -262,7 +262,8 @@ def _run(arguments: list[str]) -> None:
     is_safe = arguments[0] == "-P"
     way, *words = arguments[is_safe:]
     here = {"-m": os.getcwd(), "-c": ""}.get(way, os.path.dirname(os.path.abspath(way)))
-    sys.path[:] = sys.path if is_safe else [here, *sys.path]
+    told = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place not in ("", *sys.path)]
+    sys.path[:] = [*([] if is_safe else [here]), *told, *sys.path]
     if way == "-m":
         sys.argv[:] = words
         runpy.run_module(words[0], run_name="__main__", alter_sys=True)

@@ -110,7 +110,7 @@ class JournalReader:
 
     def __init__(self, sweep: Sweep, journal: Journal, progress: BlockProgress) -> None:
         self._sweep, self._blocks, self._progress = sweep, journal.blocks, progress
-        self._batches = range(len(sweep.scorer.layout.sizes))
+        self._batches = range(sweep.batches)
         self._tail = journal.tail()
         self.failed: set[str] = set()
         self.count = 0
@@ -139,7 +139,7 @@ class JournalReader:
         return sum(self._blocks.lacks(variant, number) for number in self._batches)
 
     def missing(self) -> list[Variant]:
-        """Variants that are not scored on every batch, and have not failed."""
+        """Variants that are not scored on every batch that is asked for, and have not failed."""
         variants = self._sweep.variants
         return [variant for variant in variants if variant.id not in self.failed and self.lacking(variant.id)]
 
@@ -147,7 +147,7 @@ class JournalReader:
 def worker_spec_of(sweep: Sweep, shards: Sequence[Sequence[Variant]]) -> WorkerSpec:
     """What workers need to know to score these variants as this process would, shard by shard."""
     token, folder, task = secrets.token_hex(6), str(sweep.folder.path.absolute()), sweep.task.spec
-    parts = tuple(list(map(list, shard)) for shard in shards)
+    parts = tuple({"variants": list(map(list, shard)), "batches": sweep.batches} for shard in shards)
     return WorkerSpec(token, folder, WORK, to_json(sweep.source()), parts, task.threads, task.device)
 
 

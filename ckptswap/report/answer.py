@@ -44,7 +44,7 @@ def _counted(rows: Sequence[Row], tolerance: float) -> str:
     able = [row for row in rows if row.verdict in REUSABLE]
     left = sum(row.zero_drop is None for row in able)
     without = f" ({'' if left == len(able) else f'{left} of them '}without a zero control)" if left else ""
-    counts = [f"{_are(verdicts['reusable'])} reusable within {number(tolerance)}{without}"]
+    counts = [f"{_are(verdicts['reusable'])} reusable within {number(tolerance)}{without}{_unseen(rows)}"]
     if left < len(able):
         counts.append(f"{_are(verdicts['unused'])} unused")
     return (
@@ -60,6 +60,12 @@ def unscored(statuses: Mapping[Status, int], waiting: int = 0) -> str:
     """
     amounts = [(statuses.get(status, 0), words) for status, words in _FREE.items()] + [(waiting, "not scored yet")]
     return ", ".join(f"{_are(amount)} {words}" for amount, words in amounts if amount)
+
+
+def _unseen(rows: Sequence[Row]) -> str:
+    """What a mean that is within the tolerance does not exclude."""
+    share = max((row.unseen for row in rows if row.unseen is not None), default=None)
+    return f" (though up to {share:.1%} of all groups may break, unseen)" if share is not None else ""
 
 
 def worse_than_nothing(metric: str, score: float, trivial: float) -> str:
@@ -87,7 +93,7 @@ def _first(result: SweepResult, worst: Row) -> str:
     from_to = f"{result.metric} goes from {number(_baseline_of(result, worst))} to {number(worst.score)}"
     some = f", on {worst.samples} of {result.samples} samples" if is_partial(result, worst) else ""
     name = row_names(result.rows)[result.rows.index(worst)]
-    if result.mode == "only" and (worst.place is None or worst.kind is None):
+    if result.mode in ("only", "lattice") and (worst.place is None or worst.kind is None):
         name = f"all of {name}"
     donor = result.donors[worst.donor].path if len(result.donors) > 1 else "the donor"
     deed = f"taking {taken(result.mode, name)} from {donor}"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from ckptswap.naming import natural_key
 from ckptswap.report.rows import Key, by_blocks, drop_or_least, mark_of, mode_words, row_names, worst_cells
 from ckptswap.report.text import named, safe
 from ckptswap.sweep.result import Row, SweepResult, widest, window_sizes
@@ -137,7 +138,10 @@ def curve(result: SweepResult) -> Chart:
 
 
 def overview(result: SweepResult) -> Heat:
-    """All of a sweep in one matrix: runs of blocks in a `triangle`, places and kinds in a `heat`."""
+    """All of a sweep in one matrix: runs of blocks in a `triangle`, a lattice's `pairs`, places and kinds in a
+    `heat`."""
+    if result.mode == "lattice":
+        return pairs(result)
     return triangle(result) if window_sizes(result.mode) else heat(result)
 
 
@@ -165,6 +169,43 @@ def triangle(result: SweepResult) -> Heat:
         tuple(map(safe, blocks)),
         matrix(lambda row: row.drop if row and row.status == "measured" else None),
         matrix(lambda row: MARKS.get(mark_of(row), "") if row else ""),
+        matrix(lambda row: mark_of(row) if row else ""),
+        matrix(lambda row: row),
+    )
+
+
+def pairs(result: SweepResult) -> Heat:
+    """The drop of every two parts together, of each by itself on the diagonal: for `--mode lattice`.
+
+    >>> rows = [Row(None, "a", (), 4, "measured", drop=0.5, parts=("a",))]
+    >>> pairs(SweepResult("dice", "max", 0.01, 0.9, None, 8, tuple(rows), mode="lattice")).values
+    ((0.5,),)
+    """
+    return _of_pairs(f"{_drop_in(result)} of two parts together", result, lambda row: row.drop)
+
+
+def interactions(result: SweepResult) -> Heat:
+    """How much more two parts cost together than the sum of each by itself."""
+    title = f"interaction: {_drop_in(result)} beyond the sum of both"
+    return _of_pairs(title, result, lambda row: row.interaction.estimate if row.interaction else None)
+
+
+def _of_pairs(title: str, result: SweepResult, value: Callable[[Row], Number]) -> Heat:
+    rows = {frozenset(row.parts): row for row in result.rows if 0 < len(row.parts) < 3}
+    parts = sorted({part for row in rows.values() for part in row.parts}, key=natural_key)
+
+    def matrix(shown: Callable[[Row | None], T]) -> tuple[tuple[T, ...], ...]:
+        return tuple(tuple(shown(rows.get(frozenset((first, last)))) for last in parts) for first in parts)
+
+    values = matrix(lambda row: value(row) if row and row.status == "measured" else None)
+    names = tuple(map(safe, parts)) if any(number is not None for line in values for number in line) else ()
+    marks = matrix(lambda row: MARKS.get(mark_of(row), "") if row else "")
+    return Heat(
+        title,
+        names,
+        names,
+        values,
+        marks,
         matrix(lambda row: mark_of(row) if row else ""),
         matrix(lambda row: row),
     )

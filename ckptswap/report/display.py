@@ -19,7 +19,7 @@ from ckptswap.report.sweep import sweep_columns
 from ckptswap.report.templates import template
 from ckptswap.report.text import Style, number, plural, safe
 from ckptswap.statistics import Comparison
-from ckptswap.sweep.result import SweepResult, goes_by_order
+from ckptswap.sweep.result import SweepResult, has_places
 
 MOST = 40  # rows that a notebook shows; the result has them all
 
@@ -78,7 +78,7 @@ def _of_diff(diff: Diff) -> list[Shown]:
 def _of_sweep(result: SweepResult) -> list[Shown]:
     ranked = [row for row in result.rows if row.status == "measured"]
     title = f"{result.metric}: baseline {number(result.baseline)}, tolerance {number(result.tolerance)}"
-    pictures = [heat(result)] if not goes_by_order(result.mode) and len(result.donors) < 2 else []
+    pictures = [heat(result)] if has_places(result.mode) and len(result.donors) < 2 else []
     findings = [f"{finding.verdict}: {finding.text}" for finding in result.findings]
     table = Panel(title, sweep_columns(result, ranked, always_named=True), ranked)
     return [" ".join(answer(result)), *(picture for picture in pictures if picture.rows), table, *findings]

@@ -133,6 +133,8 @@ class _Shown:
 
 _CAPTIONS = {
     "triangle": "What a run of blocks costs: its first block down, its last one across.",
+    "pairs": "What two parts cost together, and on the diagonal each by itself.",
+    "interactions": "Blue: two parts cost less together than the sum of each by itself; orange: more.",
     "curve": "What the network loses as layer after layer comes from the donor.",
     "heatmap": "Orange costs, blue helps, the stronger the more. = equal in both, · never read, × does not fit, "
     "! failed, u unused, … not scored yet; an empty place is no such cell. Layers in execution order.",
@@ -156,6 +158,9 @@ def _pictures(result: SweepResult, waiting: Collection[Cell], is_race: bool) -> 
         drawn: dict[str, charts.Picture]
         if window_sizes(result.mode):
             drawn = {"triangle": charts.triangle(part), "bars": charts.bars(part)}
+        elif result.mode == "lattice":
+            drawn = {"pairs": charts.pairs(part), "interactions": charts.interactions(part)}
+            drawn["bars"] = charts.bars(part)
         elif goes_by_order(result.mode):
             drawn = {"curve": charts.curve(part), "bars": charts.bars(part)}
         else:

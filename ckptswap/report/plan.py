@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from ckptswap.records import to_json
 from ckptswap.report.answer import unscored
 from ckptswap.report.layout import Column, field, paragraph, render, table
 from ckptswap.report.tabular import columns_csv, columns_md
@@ -15,6 +16,7 @@ from ckptswap.sweep.result import place_of
 
 if TYPE_CHECKING:
     from ckptswap.scoring.scorer import Cost
+    from ckptswap.sweep.decide import Outlook
     from ckptswap.sweep.plan import Plan
 
 SCHEMA = "ckptswap.plan/1"
@@ -47,10 +49,12 @@ def plan_json(
     cost: "Cost",
     donors: int = 1,
     screen: Mapping[str, Any] | None = None,
+    outlook: "Outlook | None" = None,
 ) -> dict[str, Any]:
     """The plan as pure data: `variants` are scored, beside baseline and donors, each on `samples`; `share` is the
     part of all full forward passes' FLOPs that is really computed, `seconds` an estimate from one timed batch.
-    `screen` says by what the ranking is guessed, and for which share of that work."""
+    `screen` says by what the ranking is guessed, and for which share of that work; `outlook`, of a sweep that
+    decides on its way, which shares of the variants' scores it may need."""
     plain = [name for name in FIELDS if name != "tensors"]
     rows = [
         {name: getattr(cell, name) for name in plain}
@@ -68,6 +72,7 @@ def plan_json(
         **{name: getattr(cost, name) for name in ("engine", "share", "seconds")},
         "peak_bytes": cost.peak,
         **({"screen": screen} if screen else {}),
+        **({"decide": to_json(outlook)} if outlook else {}),
         "rows": rows,
     }
 
@@ -87,9 +92,22 @@ def plan_table(data: Mapping[str, Any], style: Style) -> str:
     else:
         memory = f"at most {size(data['peak_bytes'])} of intermediate values"
         effort = f"by replay: {data['share']:.1%} of the work of full forward passes, {effort}; {memory}"
-    texts = [cost, effort, *_screen_words(data), f"run: {safe(data['run'])}"]
+    texts = [cost, effort, *_screen_words(data), *_outlook(data), f"run: {safe(data['run'])}"]
     lines = [line for text in texts for line in paragraph(text, style)]
     return render([*table(COLUMNS, data["rows"], style), Text(), *lines], style)
+
+
+def _outlook(data: Mapping[str, Any]) -> Iterator[str]:
+    """What deciding on the way leaves of the work."""
+    decide = data.get("decide")
+    if decide is None:
+        return
+    probable, seconds = decide["probable_share"], data["seconds"]
+    told = "how much of that cannot be told"
+    if probable is not None:
+        told = f"probably {probable:.0%} of that, {duration(probable * seconds)}, if rows are as in other sweeps"
+    looks = ", ".join(map(str, decide["looks"]))
+    yield f"verdicts after {looks} groups: {told}; at least {decide['least_share']:.0%}, at most all of it"
 
 
 def _screen_words(data: Mapping[str, Any]) -> Iterator[str]:

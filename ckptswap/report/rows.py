@@ -14,12 +14,14 @@ if TYPE_CHECKING:  # it loads numpy
 Key = tuple[str | None, str | None]
 _MODES = {
     "only": "",
+    "lattice": "",
     "all-but": "all but this from the donor",
     "prefix": "all {layers} up to this one from the donor",
     "suffix": "all {layers} from this one on from the donor",
 }
-_SECTIONS = ("whole kinds", "whole blocks", "whole layers", "parts", "blocks and kinds", "parts and kinds",
-             "cells", "whole selection")  # fmt: skip
+LATTICE = ("parts by themselves", "two together", "three and more together", "all together")
+_SECTIONS = (*LATTICE, "whole kinds", "whole blocks", "whole layers", "parts", "blocks and kinds",
+             "parts and kinds", "cells", "whole selection")  # fmt: skip
 """The ways of splitting, coarse ones first."""
 
 
@@ -35,6 +37,8 @@ def mode_words(result: SweepResult) -> str:
 def section_of(row: Row) -> str:
     """Which way of splitting a row belongs to, in words."""
     has_kind = row.kind is not None
+    if row.parts:
+        return LATTICE[min(len(row.parts), 3) - 1]
     if row.is_of_parts:
         return "parts and kinds" if has_kind else "parts"
     if "block" in row.by:
@@ -47,8 +51,10 @@ def section_of(row: Row) -> str:
 def sections(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
     """The rows by way of splitting, in their own order."""
     by_title: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_title[section_of(row)].append(row)
+    every = list(rows)
+    most = max((len(row.parts) for row in every), default=0)
+    for row in every:
+        by_title[LATTICE[-1] if 2 < most == len(row.parts) else section_of(row)].append(row)
     return [(title, by_title[title]) for title in _SECTIONS if title in by_title]
 
 

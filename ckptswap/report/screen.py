@@ -14,13 +14,14 @@ from ckptswap.report.answer import answer
 from ckptswap.report.donors import donor_lines
 from ckptswap.report.heatmap import heat_lines
 from ckptswap.report.layout import HEADING, QUIET, WIDE, WIDEST, Column, flow, left_out, paragraph, render, table
-from ckptswap.report.rows import better, cell_name, drop_or_least, facts, mode_words, sections
+from ckptswap.report.rows import LATTICE, better, cell_name, drop_or_least, facts, mode_words, sections
 from ckptswap.report.sweep import LOOK, name_columns, sweep_columns, sweep_csv, sweep_json, sweep_md
 from ckptswap.report.text import Style, decimals, dump_json, fixed, number, plural, safe
-from ckptswap.sweep.result import Finding, Row, SweepResult, goes_by_order, widest, window_sizes
+from ckptswap.sweep.result import Finding, Row, SweepResult, has_places, widest, window_sizes
 
 SEE_MORE = "--all: every row, the heatmap, and what was not measured"
 SEE_RUNS = "--all: every row, and what was not measured; `ckptswap plot` draws the runs of blocks as a triangle"
+SEE_SETS = "interaction: a set's drop less the sum of its parts' own; --all: every set"
 SEE_ROWS = "--all: every row, and what was not measured"
 FINEST_FIRST = (
     "cells", "blocks and kinds", "parts and kinds", "whole layers", "whole blocks", "parts", "whole kinds",
@@ -68,8 +69,8 @@ def sweep_whole(result: SweepResult, style: Style, top: int | None = None) -> st
 def sweep_table(result: SweepResult, style: Style, top: int | None = None) -> str:
     """Whole kinds, whole layers and cells, each worst drop first; below, what was not measured, and why.
 
-    `top` limits each section. The interval is the simultaneous one, by which verdicts are given; where there is
-    room (130 columns), the plain one stands beside it.
+    `top` limits each section. The interval is the simultaneous one; where there is room (130 columns), the plain
+    one stands beside it.
 
     >>> row = Row("conv1", "conv.bias", ("conv1.bias",), 64, "measured", rank=1, rmse=0.2, score=0.8, drop=0.1)
     >>> text = sweep_table(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,)), Style())
@@ -104,6 +105,9 @@ def sweep_summary(result: SweepResult, style: Style, top: int | None = None) -> 
     finest = next((way for way in FINEST_FIRST if way in measured), None)
     if len(result.donors) > 1:
         parts.append(donor_lines(result, style, shown))
+    elif result.mode == "lattice":
+        titles = [title for title in LATTICE if title in measured and title != LATTICE[2]]
+        parts += [_section(title, measured[title], result, style, shown) for title in titles]
     elif finest:
         parts.append(_section(finest, measured[finest], result, style, shown))
     below = [failed, finding_lines(result, style, in_short=True), paragraph(_see_more(result), style, look=QUIET)]
@@ -117,12 +121,12 @@ def sweep_summary(result: SweepResult, style: Style, top: int | None = None) -> 
 def _see_more(result: SweepResult) -> str:
     if _has_places(result):
         return SEE_MORE
-    return SEE_RUNS if window_sizes(result.mode) else SEE_ROWS
+    return SEE_RUNS if window_sizes(result.mode) else SEE_SETS if result.mode == "lattice" else SEE_ROWS
 
 
 def _has_places(result: SweepResult) -> bool:
-    """Whether each cell has a place of its own: those of `prefix`, `suffix` and windows hold each other."""
-    return not goes_by_order(result.mode) and len(result.donors) < 2
+    """Whether each cell has a place of its own, and one row."""
+    return has_places(result.mode) and len(result.donors) < 2
 
 
 def _header(result: SweepResult, style: Style, notes: int | None = None) -> list[Text]:

@@ -58,9 +58,17 @@ def select_json(choice: "Choice", commands: list[str]) -> dict[str, Any]:
         "free": choice.same,
         "unscored": choice.unscored,
         "evaluations": choice.evaluations,
+        "holdout": _holdout(choice),
         "rows": rows,
         "commands": commands,
     }
+
+
+def _holdout(choice: "Choice") -> dict[str, Any] | None:
+    if (told := choice.holdout) is None:
+        return None
+    counts = {"seed": told.seed, "chosen_on": told.chosen_on, "reported_on": told.reported_on}
+    return {**counts, "drop": told.drop.estimate, "ci_low": told.drop.low, "ci_high": told.drop.high}
 
 
 def select_table(data: Mapping[str, Any], style: Style) -> str:
@@ -70,7 +78,7 @@ def select_table(data: Mapping[str, Any], style: Style) -> str:
     answer = (
         f"{data['taken']} of {plural(len(rows), 'cell')} can be taken together ({count(data['numel'])} values): "
         f"{safe(data['metric'])} {number(data['baseline'])} becomes {number(data['score'])}, a drop of "
-        f"{fixed(data['drop'], 5, signed=True)} {drop}, within {number(data['tolerance'])}"
+        f"{fixed(data['drop'], 5, signed=True)} {drop}, {_within(data)}{_halves(data)}"
     )
     more = (
         f"{data['free']} more are equal in both or never read, {data['unscored']} have no score in the sweep; "
@@ -82,6 +90,23 @@ def select_table(data: Mapping[str, Any], style: Style) -> str:
     if data["commands"]:
         lines += [Text(), Text("to make it", style=HEADING)]
     return render(lines, style) + "".join(f"{_wrapped(command, style)}\n" for command in data["commands"])
+
+
+def _within(data: Mapping[str, Any]) -> str:
+    """Whether the drop stays within the tolerance, which groups that did not choose may deny."""
+    is_within = not data["taken"] or (data["ci_high"] is not None and data["ci_high"] < data["tolerance"])
+    return f"{'' if is_within else 'not surely '}within {number(data['tolerance'])}"
+
+
+def _halves(data: Mapping[str, Any]) -> str:
+    """On which groups that is told, and what the set costs on those that chose it."""
+    if (told := data["holdout"]) is None:
+        return ""
+    ends = interval(told["ci_low"], told["ci_high"], 5, signed=True)
+    return (
+        f", on {told['reported_on']} groups that were held out; on the {told['chosen_on']} that chose (seed "
+        f"{told['seed']}) the drop is {fixed(told['drop'], 5, signed=True)} {ends}"
+    )
 
 
 def _wrapped(command: str, style: Style) -> str:

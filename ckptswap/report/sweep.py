@@ -54,7 +54,8 @@ def name_columns(rows: Sequence[Row], *, always: bool = False) -> list[Column]:
         title = titles.pop() if len(titles) == 1 else "layer"
         columns.append(Column(title, layer, smallest=10, forms=_PEOPLE))
     if always or any(row.kind is not None for row in rows):  # bn.running_mean stays whole as long as it can
-        columns.append(Column("kind", lambda row: safe(row.kind or "(all)"), smallest=15, forms=_PEOPLE))
+        room = 33 if any(len(row.parts) > 1 for row in rows) else 15
+        columns.append(Column("kind", lambda row: safe(row.kind or "(all)"), smallest=room, forms=_PEOPLE))
     return columns
 
 
@@ -100,9 +101,9 @@ def sweep_columns(
         Column("verdict", _verdict, field="verdict"),
         Column(field="status", value=lambda row: ": ".join(filter(None, (row.status, row.reason))), forms="md"),
         Column(field="reason", forms=_PROGRAMS),
-        *_other_columns(result, rows, digits),
         Column(field="unseen", forms=_PROGRAMS),
-        *_asked_columns(result, signed),
+        *_other_columns(result, rows, digits),
+        *_asked_columns(result, rows, signed),
     ]
 
 
@@ -134,11 +135,15 @@ def _by_metric(result: SweepResult, row: Row) -> dict[str, Any]:
     return dict(zip(names, map(asdict, (own, *row.others)), strict=True))
 
 
-def _asked_columns(result: SweepResult, signed: Callable[[float | None], str]) -> Iterator[Column]:
-    """What only some sweeps were asked for: several donors, points on the way to them, new statistics."""
+def _asked_columns(
+    result: SweepResult, rows: Sequence[Row], signed: Callable[[float | None], str]
+) -> Iterator[Column]:
+    """What only some sweeps were asked for: several donors, sets of parts, points on the way, new statistics."""
     shown: dict[str, Any] = {"right": True, "forms": f"csv md {_PEOPLE}"}
     if len(result.donors) > 1:
         yield field("donor", safe, value=lambda row: result.donors[row.donor].path, forms="json csv md page")
+    if result.mode == "lattice":
+        yield from _lattice_columns(rows, signed)
     if any(row.path for row in result.rows):
         yield Column(field="path", value=lambda row: list(map(asdict, row.path)), forms="json")
         yield Column(field="barrier", value=lambda row: row.barrier and asdict(row.barrier), forms="json")
@@ -147,6 +152,26 @@ def _asked_columns(result: SweepResult, signed: Callable[[float | None], str]) -
         again = "recalibrated"
         yield Column(field=again, value=lambda row: row.recalibrated and asdict(row.recalibrated), forms="json")
         yield field("recalibrated_drop", signed, "recal.", value=recalibrated_drop, **shown)
+
+
+def _lattice_columns(rows: Sequence[Row], signed: Callable[[float | None], str]) -> Iterator[Column]:
+    """Which parts a set is of, and what its drop has beyond the sum of theirs."""
+    yield Column(field="parts", value=lambda row: list(row.parts), forms=_PROGRAMS)
+    for name, end in (("interaction", "estimate"), ("interaction_low", "low"), ("interaction_high", "high")):
+        yield Column(field=name, value=partial(_interaction, end=end), forms=_PROGRAMS)
+    yield Column(field="interaction", value=partial(_interaction, end="estimate"), forms="md")
+    if any(row.interaction for row in rows):
+        yield Column("interaction", lambda row: signed(_interaction(row, "estimate")), right=True, forms=_PEOPLE)
+        yield Column("its 95 % interval", lambda row: _ends_of(row, signed), forms="wide page")
+
+
+def _interaction(row: Row, end: str) -> float | None:
+    return getattr(row.interaction, end) if row.interaction else None
+
+
+def _ends_of(row: Row, signed: Callable[[float | None], str]) -> str:
+    ends = _interaction(row, "low"), _interaction(row, "high")
+    return MISSING if None in ends else f"[{', '.join(map(signed, ends))}]"
 
 
 def barrier_of(row: Row) -> float | None:

@@ -180,7 +180,7 @@ def ends_of_two(values: np.ndarray, bounds: tuple[float, float], error: float) -
     [0.6977, 0.9984]
     """
     (low, high), there = bounds, values[~np.isnan(values)]
-    if not np.isin(there, bounds).all():
+    if not (np.isfinite(bounds).all() and np.isin(there, bounds).all()):
         return None
     above = int((there == high).sum())
     least, most = 1 - highest_share(len(there) - above, len(there), error), highest_share(above, len(there), error)

@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
 
 from ckptswap.statistics import Interval
 from ckptswap.statistics.bootstrap import LEVEL
 from ckptswap.statistics.totals import UNBOUNDED, Bounds
 
 CORRELATION, SHARE = (-1.0, 1.0), (0.0, 1.0)
+Numbers = TypeVar("Numbers", float, np.ndarray)
 
 
 def seeds_interval(values: Sequence[float], level: float = LEVEL, bounds: Bounds = UNBOUNDED) -> Interval:
@@ -43,7 +47,7 @@ def seeds_above(values: Sequence[float], bound: float) -> float:
     centre, error = _mean_and_error(values)
     if error == 0:
         return 0.0 if centre > bound else 1.0
-    return student_upper((centre - bound) / error, len(values) - 1)
+    return float(student_upper((centre - bound) / error, len(values) - 1))
 
 
 def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
@@ -52,15 +56,6 @@ def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     n = len(values)
     centre = math.fsum(values) / n
     return centre, math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1) / n)
-
-
-def student_upper(t: float, freedom: int) -> float:
-    """P(T ≥ t), for t of either sign.
-
-    >>> round(student_upper(2.131847, 4), 6), round(student_upper(-2.131847, 4), 6)
-    (0.05, 0.95)
-    """
-    return max(0.0, (1 - student_central(t, freedom)) / 2)
 
 
 def student_quantile(freedom: int, level: float = LEVEL) -> float:
@@ -78,17 +73,27 @@ def student_quantile(freedom: int, level: float = LEVEL) -> float:
     return (low + high) / 2
 
 
-def student_central(t: float, freedom: int) -> float:
-    """P(|T| ≤ t) for a whole number of degrees of freedom (Abramowitz & Stegun, 26.7.3 and 26.7.4).
+def student_upper(t: Numbers, freedom: int) -> Numbers:
+    """P(T ≥ t), for t of either sign, numbers or arrays; right to some 1e-15: less is only known to be small.
 
-    >>> round(student_central(1.0, 1), 12)
+    >>> student_upper(np.array([2.131847, -2.131847]), 4).round(6).tolist()
+    [0.05, 0.95]
+    """
+    return np.maximum(0.0, (1 - student_central(t, freedom)) / 2)
+
+
+def student_central(t: Numbers, freedom: int) -> Numbers:
+    """P(|T| ≤ t) for a whole number of degrees of freedom (Abramowitz & Stegun, 26.7.3 and 26.7.4); of −t its
+    negative.
+
+    >>> float(student_central(1.0, 1).round(12))
     0.5
     """
-    angle = math.atan2(t, math.sqrt(freedom))
-    sine, cosine = math.sin(angle), math.cos(angle)
+    angle = np.arctan2(t, math.sqrt(freedom))
+    sine, cosine = np.sin(angle), np.cos(angle)
     odd = freedom % 2
     term, total = (cosine, cosine if freedom > 1 else 0.0) if odd else (1.0, 1.0)
     for power in range(3 if odd else 2, freedom, 2):
-        term *= cosine**2 * (power - 1) / power
-        total += term
+        term = term * cosine**2 * (power - 1) / power
+        total = total + term
     return 2 / math.pi * (angle + sine * total) if odd else sine * total

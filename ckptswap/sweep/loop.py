@@ -2,14 +2,16 @@
 come first, variants inside: whoever stops the work finds a table of all rows, on the samples so far."""
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 
 import numpy as np
 
-from ckptswap.errors import UsageError
-from ckptswap.scoring.scorer import Block, Measure, Scorer, ShortcutFailed
+from ckptswap.errors import RunError, UsageError
+from ckptswap.scoring.scorer import Block, Layout, Measure, Scorer, ShortcutFailed
 from ckptswap.scoring.variant import Variant
+from ckptswap.statistics.intervals import LEAST_GROUPS
 from ckptswap.sweep.plan import Plan
 from ckptswap.sweep.run_folder.blocks import Blocks
 from ckptswap.sweep.run_folder.journal import Journal
@@ -106,6 +108,68 @@ def run_race(run: RunPlan, scorer: Scorer, variants: Sequence[Variant], journal:
             return [variant for variant in every if samples.get(variant.id, starts[-1]) > starts[number]]
 
         score_missing(scorer, variants, journal, told, alive, failed)
+
+
+@dataclass(frozen=True)
+class Portion:
+    """Variants that are to be scored on the first so many batches of the walk, before anything else is decided."""
+
+    variants: tuple[Variant, ...]
+    batches: int
+
+    def alive(self, number: int, every: Sequence[Variant]) -> Sequence[Variant]:
+        """For `score_missing`: nobody beyond the last batch."""
+        return every if number < self.batches else ()
+
+
+def portions(run: RunPlan, variants: Sequence[Variant], blocks: Blocks) -> Iterator[Portion]:
+    """What is to be scored until all verdicts are known, each when what came before is among the blocks.
+
+    What failed before is tried again, once; then the variants that have no verdict, look by look; at last, on all
+    samples, those about which nobody asks for one: the donors themselves. Raises `RunError` where what was to be
+    scored is not there.
+    """
+    by_id, last = {variant.id: variant for variant in variants}, None
+    failures = [(by_id[name], batch) for (name, batch), block in blocks.items() if block.failed and name in by_id]
+    if failures:
+        again, batches = zip(*failures, strict=True)
+        yield Portion(tuple(dict.fromkeys(again)), max(batches) + 1)
+    while True:
+        now = ScoredRun.of(run, blocks).decisions
+        assert now is not None
+        wanted = {name: batches for name, batches in now.wanted.items() if name in by_id}
+        if not wanted:
+            break
+        portion = Portion(tuple(by_id[name] for name in wanted), max(wanted.values()))
+        if portion == last:
+            raise RunError("the executor has left out what it was to score", remedy="use --executor inline")
+        yield (last := portion)
+    others = tuple(variant for variant in variants if variant.id not in now.judgements)
+    if others:
+        yield Portion(others, len(run.walk))
+
+
+def refuse_decision(layout: Layout, metric: Measure, *, is_sequence: bool) -> None:
+    """Raises `UsageError` for fewer groups than a first look needs, and for bets on a metric without bounds."""
+    groups = len(np.unique(layout.units))
+    if groups < LEAST_GROUPS:
+        joined = groups < len(np.unique(layout.groups))
+        why = ", since ready-made batches join what they share" if joined else ""
+        remedy = "yield batches of one group each, or leave --decide out" if joined else "leave --decide out"
+        what = f"--decide looks at {LEAST_GROUPS} groups first, and there are {groups}{why}"
+        raise UsageError(what, remedy=remedy)
+    if metric.is_of_set:
+        remedy = "leave --decide out, or score by a mean over samples"
+        raise UsageError(
+            f"{metric.name} has one value for the whole set, and nothing to add up while it goes", remedy=remedy
+        )
+    low, high = metric.bounds
+    if is_sequence and not (metric.is_mean and math.isfinite(high - low)):
+        what = "has no bounds" if metric.is_mean else "is not a mean over samples"
+        remedy = "leave --confidence-sequence out: t-tests need none"
+        raise UsageError(
+            f"--confidence-sequence needs a mean with bounds, and {metric.name} {what}", remedy=remedy
+        )
 
 
 def refuse_race(top: int, plan: Plan, metric: Measure, *, is_alone: bool) -> None:

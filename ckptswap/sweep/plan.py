@@ -18,6 +18,7 @@ from ckptswap.neutral import is_neutral
 from ckptswap.records import Count
 from ckptswap.scoring.variant import NEUTRAL, Variant
 from ckptswap.selection import Part, Selection
+from ckptswap.sweep.lattice import name_of, refuse_way, sets_of
 from ckptswap.sweep.result import Mode, goes_by_order, place_of, window_sizes
 from ckptswap.ties import equal as names_of
 from ckptswap.twins import contradictions, with_twins
@@ -41,7 +42,8 @@ class Cell:
     `rmse` and `rel_l2` (relative to the recipient) are None over nothing, of quantised weights, and where some of
     what is taken is NaN or infinite: `non_finite` then counts these. `reason` says so, or why a `mismatch` cannot
     be swapped.
-    `is_neutral`: the recipient holds nothing there that a zero control would take away.
+    `is_neutral`: the recipient holds nothing there that a zero control would take away. `parts`: of a set in a
+    lattice.
     """
 
     by: By
@@ -58,6 +60,7 @@ class Cell:
     block: str | None = None
     last_block: str | None = None
     is_neutral: bool = False
+    parts: tuple[str, ...] = ()
 
     @property
     def place(self) -> str | None:
@@ -138,7 +141,11 @@ class Plan:
             is_idle = cell.status == "measured" and all(name in unread for name in cell.names)
             return replace(cell, status="no-effect") if is_idle else cell
 
-        return replace(self, cells=tuple(map(known, self.cells)))
+        cells = tuple(map(known, self.cells))
+        idle = {(cell.by, *cell.parts) for cell in cells if cell.status == "no-effect"}
+        # In a lattice, a set with such a part is the set without it.
+        kept = (cell for cell in cells if len(cell.parts) < 2 or idle.isdisjoint((cell.by, p) for p in cell.parts))
+        return replace(self, cells=tuple(kept))
 
 
 def variant_id(names: Iterable[str], donor: int = 0, alpha: float = 1.0, recalibration: str | None = None) -> str:
@@ -190,14 +197,29 @@ def make_plan(
         lacking = {name for name in recipient if is_counter(name) and name not in giving}
         compared = _compare(giving, recipient, [name for name in everything if name not in lacking])
         for way, taken in splits.items():
-            made = []
-            for part, last in taken:
-                names = tuple(name for name in part.names if name not in lacking)
-                here = replace(part, names=names or part.names)
-                made.append(_cell(way, here, last, number, recipient, compared))
-            cells += made if goes_by_order(mode) else sorted(made, key=cell_key)
+            here = ((_without(part, lacking), last) for part, last in taken)
+            made = [_cell(way, part, last, number, recipient, compared) for part, last in here]
+            made = made if goes_by_order(mode) else sorted(made, key=cell_key)
+            cells += _with_sets(made, recipient, compared) if mode == "lattice" else made
     marked = tuple(_marked(cells, recipient))
     return Plan(tuple(splits), tuple(selection.flags()), marked, mode, tuple(dict.fromkeys(alphas)))
+
+
+def _without(part: Part, lacking: Container[str]) -> Part:
+    return replace(part, names=tuple(name for name in part.names if name not in lacking) or part.names)
+
+
+def _with_sets(alone: Sequence[Cell], recipient: Checkpoint, compared: Mapping[str, Compared]) -> list[Cell]:
+    """The parts of one donor, then every set of those that differ."""
+    parts = [Part(cell.layer, cell.kind, cell.names, cell.block) for cell in alone]
+    differing = [part for part, cell in zip(parts, alone, strict=True) if cell.status == "measured"]
+    by, donor = alone[0].by, alone[0].donor
+    together = [
+        replace(_cell(by, part, None, donor, recipient, compared), parts=names)
+        for part, names in sets_of(differing)
+    ]
+    named = [replace(cell, parts=(name_of(part),)) for cell, part in zip(alone, parts, strict=True)]
+    return named + together
 
 
 Turn = Callable[[Part], int]
@@ -208,7 +230,9 @@ Taken = Sequence[tuple[Part, str | None]]
 def _takes(mode: Mode, way: By, selection: Selection, recipient: Checkpoint, turn: Turn) -> Taken:
     """What each part's variant takes from the donor, of everything that is selected."""
     parts = selection.split(recipient, way)
-    if mode == "only":
+    if mode == "lattice":
+        refuse_way(way)
+    if mode in ("only", "lattice"):
         return [(part, None) for part in parts]
     if "tensor" in way:
         raise UsageError(f"--mode {mode} goes by layers or kinds", remedy="use --by layer, kind or layer,kind")

@@ -106,6 +106,11 @@ class BlockProgress:
         self._total = len(self._batches) * len(self._variants)
         self.begin(known)
 
+    def expect(self, variants: Iterable[str], known: Blocks) -> None:
+        """Only these variants may need more: what others lack is not waited for."""
+        places = ((variant, number) for variant in variants for number in self._batches)
+        self._total = self._done + sum(known.lacks(*place) for place in places)
+
     def __call__(self, block: Block | None) -> None:
         """A block is done; None for one of the baseline's, which has no drop."""
         self._count(1)

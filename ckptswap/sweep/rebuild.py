@@ -7,7 +7,7 @@ from typing import Any
 
 from ckptswap.errors import RunError
 from ckptswap.formats import open_checkpoint
-from ckptswap.records import from_json, parsed
+from ckptswap.records import Count, from_json, parsed
 from ckptswap.renaming import renamed
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.recalibration import fingerprint, load_calibration
@@ -15,7 +15,7 @@ from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import Variant
 from ckptswap.sweep.donors import open_donor
-from ckptswap.sweep.loop import score_in_turn, score_missing
+from ckptswap.sweep.loop import Portion, score_in_turn, score_missing
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import key_of
 from ckptswap.sweep.sides import as_in_model, conditions
@@ -24,7 +24,7 @@ from ckptswap.sweep.stopping import Stop
 from ckptswap.task import load_task
 from ckptswap.task.models.hf_names import as_loaded
 
-_VARIANT = tuple[str, tuple[str, ...], int, float, bool]
+_VARIANTS = tuple[tuple[str, tuple[str, ...], int, float, bool], ...]
 WORK = f"{__name__}:score_shard"  # by this name a worker finds what it is to do
 
 
@@ -63,18 +63,20 @@ def rebuilt(source: SweepSource, run: RunFolder) -> Iterator[FullScorer]:
         yield scorer
 
 
-def variants_of(shard: Any) -> list[Variant]:
-    """The variants of a shard as JSON has them. Raises `ValueError` for anything else."""
-    return [Variant(*parsed(_VARIANT, fields)) for fields in shard]
+def portion_of(shard: Any) -> Portion:
+    """The part of the work that a shard is, as JSON has it. Raises `ValueError` for anything else."""
+    told = parsed(Mapping[str, Any], shard)
+    variants = parsed(_VARIANTS, told.get("variants"))
+    return Portion(tuple(Variant(*fields) for fields in variants), parsed(Count, told.get("batches")))
 
 
 def score_shard(folder: str, common: Mapping[str, Any], shard: Any, writer: str, stop: Stop) -> None:
     """Score what the journal lacks of some variants, into a journal file of this writer's own.
 
-    `common` is a `SweepSource`, `shard` are the variants, both as JSON has them. Raises `Stopped` where that was
+    `common` is a `SweepSource`, `shard` a `Portion`, both as JSON has them. Raises `Stopped` where that was
     asked for, and `RunError` where the conditions are others here.
     """
-    source, variants = from_json(SweepSource, common), variants_of(shard)
+    source, part = from_json(SweepSource, common), portion_of(shard)
     run, done = RunFolder(folder), 0
 
     def told(block: Block) -> None:
@@ -84,7 +86,7 @@ def score_shard(folder: str, common: Mapping[str, Any], shard: Any, writer: str,
 
     with rebuilt(source, run) as scorer, run.open_journal(source.key, writer) as journal:
         stop.check("nothing is done yet")
-        if source.spec.screen is None:
-            score_missing(scorer, variants, journal, told)
+        if source.spec.screen is None or source.spec.decide:
+            score_missing(scorer, part.variants, journal, told, part.alive)
         else:  # in whose order, the plan tells: it changes no score
-            score_in_turn(run.read_plan(), scorer, variants, journal, told)
+            score_in_turn(run.read_plan(), scorer, part.variants, journal, told)

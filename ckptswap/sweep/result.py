@@ -10,12 +10,12 @@ from typing import Literal
 
 from ckptswap.errors import UsageError
 from ckptswap.naming import natural_key
-from ckptswap.statistics import ErrorRate, StandardError, Verdict
+from ckptswap.statistics import ErrorRate, Interval, StandardError, Verdict
 
 Status = Literal["measured", "identical", "no-effect", "mismatch", "failed"]
 Mode = str
-"""`only`, `all-but`, `prefix`, `suffix`, `window:W` or `window:V:W`; `mode_of` refuses any other."""
-MODES = ("only", "all-but", "prefix", "suffix")
+"""`only`, `all-but`, `prefix`, `suffix`, `lattice`, `window:W` or `window:V:W`; `mode_of` refuses any other."""
+MODES = ("only", "all-but", "prefix", "suffix", "lattice")
 _WINDOW = re.compile(r"window:(?:([0-9]{1,4}):)?([0-9]{1,4})")
 
 
@@ -48,6 +48,11 @@ def window_sizes(mode: Mode) -> range:
 def goes_by_order(mode: Mode) -> bool:
     """Whether it takes one after another, in the order in which a model runs them."""
     return mode in ("prefix", "suffix") or bool(window_sizes(mode))
+
+
+def has_places(mode: Mode) -> bool:
+    """Whether no tensor is in two cells of one split, so that each has a place of its own."""
+    return mode != "lattice" and not goes_by_order(mode)
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,8 @@ class Row:
 
     `block` is the one that it is, or that its layer belongs to; with `last_block`, the first of a run of blocks.
     `by` is the split that it belongs to (not in JSON). `others` are its scores by `SweepResult.others`,
-    `zero_drop` is that of its zero control, where it has one.
+    `zero_drop` is that of its zero control, where it has one. `parts` are those of a set in a lattice,
+    `interaction` is what its drop has beyond the sum of theirs.
 
     `drop`: how much worse than the baseline, positive is worse, whatever the metric's direction; `ci_*` its plain
     95 % interval, `sim_*` the simultaneous one, `p_*` the row's own p-values. `rel_l2` is relative to the
@@ -161,6 +167,8 @@ class Row:
     by: tuple[str, ...] = ()
     guess: float | None = None
     zero_drop: float | None = None
+    parts: tuple[str, ...] = ()
+    interaction: Interval | None = None
     others: tuple[MetricScore, ...] = ()
     unseen: float | None = None
 

@@ -22,8 +22,17 @@ from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.scorer import Block, Every, Scorer
 from ckptswap.scoring.variant import BASELINE, RECIPIENT, Variant
 from ckptswap.sweep.analysis import Analysis, analysed
+from ckptswap.sweep.decide import Outlook, outlook, refuse_judging
 from ckptswap.sweep.layers import layer_order
-from ckptswap.sweep.loop import refuse_race, run_race, score_in_turn
+from ckptswap.sweep.loop import (
+    Portion,
+    portions,
+    refuse_decision,
+    refuse_race,
+    run_race,
+    score_in_turn,
+    score_missing,
+)
 from ckptswap.sweep.plan import UNREAD, Plan, make_plan
 from ckptswap.sweep.progress import BlockProgress, Leaderboard, Listeners, OutOfTime
 from ckptswap.sweep.race import Race
@@ -33,12 +42,12 @@ from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import Journal, key_of
 from ckptswap.sweep.run_folder.overwrite import refuse_occupied
 from ckptswap.sweep.run_folder.plan_file import Guess, Made, RunMetric, RunPlan, refuse_odd_blocks
-from ckptswap.sweep.scored_run import ScoredRun
+from ckptswap.sweep.scored_run import ScoredRun, refuse_valueless
 from ckptswap.sweep.screen import screen
 from ckptswap.sweep.sides import Sides, as_in_model, conditions, misfit_of, named_alike, open_sides
 from ckptswap.sweep.spec import RunOptions, SourceFile, SweepSource, SweepSpec, samples_of
 from ckptswap.sweep.worst_samples import worst_samples
-from ckptswap.sweep.zero_control import are_cheap, controls
+from ckptswap.sweep.zero_control import are_few, controls
 from ckptswap.task import Task, TaskSpec, load_task
 from ckptswap.task.callables import first_line
 from ckptswap.task.fit import tensors_of
@@ -56,8 +65,8 @@ class Sweep:
     """A sweep that could be run: what would be scored, on what, and in which folder it is kept.
 
     `donor_misfits` say why a donor that does not fit the model has no score itself; `layers` are in the order in
-    which they run; `notes` say what was taken off names, and what of the recipient was left out. `wanted`: what is
-    run instead of all.
+    which they run; `notes` say what was taken off names, and what of the recipient was left out. `portion`: the
+    part of the work that is to be done, where that is not all.
     """
 
     spec: SweepSpec
@@ -70,7 +79,7 @@ class Sweep:
     donor_misfits: tuple[str | None, ...]
     layers: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    wanted: tuple[Variant, ...] | None = None
+    portion: Portion | None = None
 
     @property
     def task(self) -> Task:
@@ -91,9 +100,10 @@ class Sweep:
 
     @property
     def variants(self) -> list[Variant]:
-        """What is run beside the baseline: the donors, where they fit, then every variant of the plan."""
-        if self.wanted is not None:
-            return list(self.wanted)
+        """What is run beside the baseline: the donors, where they fit, then every variant of the plan; or those of
+        the portion."""
+        if self.portion is not None:
+            return list(self.portion.variants)
         names = self.runs_model.swaps.state if self.scorer.needs_model else self.recipient
         whole = [
             Variant(donor_id(at), tuple(name for name in names if name in donor), at)
@@ -101,6 +111,11 @@ class Sweep:
             if not misfit
         ]
         return whole + self.plan.variants()
+
+    @property
+    def batches(self) -> int:
+        """On how many batches of the walk variants are scored."""
+        return len(self.scorer.layout.sizes) if self.portion is None else self.portion.batches
 
     def source(self) -> SweepSource:
         """What it takes to build the engine again, elsewhere or later."""
@@ -110,10 +125,23 @@ class Sweep:
         own, places = SourceFile.of(self.recipient), tuple(map(os.path.abspath, sys.path))
         return SweepSource(spec, self.key, files, own, os.getcwd(), places, self.plan.recalibration)
 
+    @property
+    def outlook(self) -> Outlook | None:
+        """What deciding on the way will take of the variants' scores; None where it does not decide."""
+        layout, rows = self.scorer.layout, len(self.plan.variants())
+        return outlook(layout.units, rows, bets=self.spec.confidence_sequence) if self.spec.decide else None
+
     def check(self, options: RunOptions, executor: "Executor | None" = None) -> None:
         """Refuse what `run` refuses before any work, for a plan that is only shown. Raises as `run` does."""
         if options.top is not None:
             refuse_race(options.top, self.plan, self.scorer.metrics[0], is_alone=executor is None)
+        if self.spec.decide:
+            if options.top is not None:
+                what = "--top asks for the worst rows only, and --decide for the verdicts of all"
+                raise UsageError(what, remedy="leave one of them out")
+            refuse_judging(options.error, options.se)
+            metric, is_sequence = self.scorer.metrics[0], self.spec.confidence_sequence
+            refuse_decision(self.scorer.layout, metric, is_sequence=is_sequence)
         self.folder.refuse_odd_parts()
         refuse_occupied(self.folder.path)
         if not (options.fresh or options.repair):  # what is repaired is held against its conditions afterwards
@@ -153,6 +181,7 @@ class Sweep:
                     ids = [BASELINE, *(variant.id for variant in self.variants)]
                     progress = BlockProgress(listeners, lock, ids, len(self._walk), self.plan.cells)
                     self._score_baseline(first, journal, progress)
+                    refuse_valueless(run, journal.blocks)
                     made = None
                     run = self._with_race(run, options, journal.blocks)
                     self.folder.write_plan(run)
@@ -198,7 +227,8 @@ class Sweep:
             failed = {block.variant for block in journal.blocks.values() if block.failed is not None}
             # With what has a score already: should replays be found wrong now, it is computed again.
             sound = (variant for variant in self.variants if variant.id not in failed)
-            replace(self, wanted=(*sound, *last))._compute(run, journal, progress, executor)
+            wanted = Portion((*sound, *last), self.batches)
+            replace(self, portion=wanted)._compute(run, journal, progress, executor)
         return progress.table()
 
     def _compute(
@@ -206,17 +236,33 @@ class Sweep:
     ) -> None:
         if run.race:
             run_race(run, self.scorer, self.variants, journal, progress)
+        elif run.spec.decide:
+            self._decide(run, journal, progress, executor)
         elif executor:
             executor.run(self, journal, progress)
         else:
             score_in_turn(run, self.scorer, self.variants, journal, progress)
 
+    def _decide(
+        self, run: RunPlan, journal: Journal, progress: BlockProgress, executor: "Executor | None"
+    ) -> None:
+        """Score from look to look, until all verdicts are known."""
+        failed: set[str] = set()
+        for portion in portions(run, self.variants, journal.blocks):
+            progress.expect((variant.id for variant in portion.variants), journal.blocks)
+            if executor:
+                executor.run(replace(self, portion=portion), journal, progress)
+            else:
+                score_missing(self.scorer, portion.variants, journal, progress, portion.alive, failed)
+
     def _controls(self, table: Analysis, options: RunOptions) -> list[Variant]:
-        """The zero controls that are asked for, or cost little."""
-        if options.zero_control is False or options.top is not None:
+        """The zero controls that are asked for, or cost little beside the sweep. They take all samples, which is
+        much where verdicts are known early."""
+        asked = options.zero_control
+        if asked is False or options.top is not None or (self.spec.decide and not asked):
             return []
         last = controls(self.plan, table.result.rows)
-        is_wanted = last and (options.zero_control or are_cheap(self.scorer, last, self.variants))
+        is_wanted = last and (asked or are_few(last, self.variants))
         return last if is_wanted else []
 
     def _baseline(self, missing: Collection[int]) -> Generator[Block]:
@@ -293,7 +339,8 @@ class Executor(Protocol):
     """Where a sweep's blocks are computed."""
 
     def run(self, sweep: Sweep, journal: Journal, progress: BlockProgress) -> None:
-        """Score what the journal lacks; variants that fail are left with their reason.
+        """Score what the journal lacks of `sweep.variants` on the first `sweep.batches` batches. What fails
+        is left with its reason. Called for each portion of a sweep that decides on its way.
 
         Raises what `progress` raises, with all finished blocks in the journal's files, and `RunError` where
         workers cannot work, or die again and again without having finished a block.
@@ -373,6 +420,9 @@ def prepare_external(
             "a scorer without a model knows no order of layers, and estimates no statistics",
             remedy="leave --mode prefix or suffix (or window) and --recalibrate-bn out",
         )
+    if spec.decide:
+        remedy = "leave --decide out"
+        raise UsageError("a scorer without a model walks its samples in an order of its own", remedy=remedy)
     if samples_of(spec.screen):
         fault = f"--screen {spec.screen} begins with some samples, and a scorer without a model takes all at once"
         raise UsageError(fault, remedy="use --screen rmse, or none")

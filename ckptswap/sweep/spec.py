@@ -122,7 +122,8 @@ class SweepSpec:
     `donors` and `recipient` are paths, or the words by which a donor is made (`sweep.donors`); what is open
     already goes by any name. `calibration`: on what batch norm's statistics are estimated anew beside the cells.
     `map`, `map_file` and `strip_prefix` bring names together. What `selection` excludes need not fit the model.
-    The samples by which `sample:N` screens begin the walk: they are part of the task.
+    `decide` has its own order of samples, and thereby its own batches, which the task is told. The samples by
+    which `sample:N` screens begin the walk: they are part of the task.
 
     >>> from ckptswap.records import from_json, to_json
     >>> spec = SweepSpec(("a.pt",), "b.pt", TaskSpec(threads=1), by=(("kind",),))
@@ -142,8 +143,8 @@ class SweepSpec:
     )
     mode: Mode = option(
         "only",
-        "What is taken: only this part, all-but it, all up to it (prefix) or from it on (suffix), or runs of W "
-        "blocks (window:W) or V to W of them (window:V:W). [default: only]",
+        "What is taken: only this part, all-but it, all up to it (prefix) or from it on (suffix), runs of W "
+        "blocks (window:W) or V to W of them (window:V:W), all sets of up to 8 parts (lattice). [default: only]",
         metavar="MODE",
         parse=mode_of,
         defaults="file",
@@ -168,6 +169,16 @@ class SweepSpec:
     memory: int | None = option(
         None, "What replays may take, such as 2GB. [default: 2GB]", metavar="SIZE", parse=bytes_of, defaults="file"
     )
+    decide: bool = option(
+        False,
+        "Walk by groups, and stop scoring each row as soon as its verdict is known.",
+        defaults="file",
+    )
+    confidence_sequence: bool = option(
+        False,
+        "With --decide: verdicts that hold for any distribution; the metric needs bounds. [default: t-tests]",
+        defaults="file",
+    )
     screen: str | None = option(
         None,
         "Rank the cells beforehand, and tell how well: by distance (rmse), by slopes of the loss (gradient) or of "
@@ -183,14 +194,29 @@ class SweepSpec:
         refuse_odd_options(self)
         mode_of(self.mode)
         if not self.by:
-            object.__setattr__(self, "by", (("block",),) if window_sizes(self.mode) else (CELLS,))
+            usual = ("block",) if window_sizes(self.mode) else ("kind",) if self.mode == "lattice" else CELLS
+            object.__setattr__(self, "by", (usual,))
         _between(self.alphas)
         if self.memory is not None and self.memory < 1:
             raise UsageError(f"--memory is {self.memory}", remedy="write for example 2GB")
         if self.screen is not None:
             screen_of(self.screen)
+        self._refuse_odd_decision()
         exclude, first = self.task.exclude or self.selection.exclude, samples_of(self.screen)
-        object.__setattr__(self, "task", replace(self.task, exclude=exclude, screen_samples=first))
+        told: dict[str, Any] = {"walk": "groups"} if self.decide else {}
+        object.__setattr__(self, "task", replace(self.task, exclude=exclude, screen_samples=first, **told))
+
+    def _refuse_odd_decision(self) -> None:
+        if self.confidence_sequence and not self.decide:
+            raise UsageError("--confidence-sequence is for --decide", remedy="give --decide with it")
+        if self.decide and (self.alphas or self.calibration):
+            remedy = "leave --alpha and --recalibrate-bn out, or --decide"
+            raise UsageError("--decide scores no paths and estimates no statistics", remedy=remedy)
+        if self.decide and samples_of(self.screen):
+            fault = (
+                f"--decide begins with groups drawn at random, and --screen {self.screen} with samples of its own"
+            )
+            raise UsageError(fault, remedy="use --screen rmse, gradient or curvature with it")
 
 
 @dataclass(frozen=True)

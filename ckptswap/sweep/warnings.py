@@ -9,10 +9,11 @@ from ckptswap.errors import listing
 from ckptswap.scoring.variant import BASELINE
 from ckptswap.statistics import intervals
 from ckptswap.statistics.exact import LEAST_MOVED, Few
-from ckptswap.statistics.verdicts import RowIntervals
+from ckptswap.statistics.verdicts import MOST_SHARE, RowIntervals
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.run_folder.blocks import donor_id
 from ckptswap.sweep.scored_run import ScoredRun
+from ckptswap.task.metrics.metric import OF_SET
 
 ALIKE = 0.2  # neighbouring groups' correlation from which on it is said: ours
 
@@ -32,9 +33,16 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
             f"{groups} groups of samples, fewer than {intervals.LEAST_GROUPS}: no intervals, and every "
             "measured row is undecided"
         )
-    sentences += [*_few_notes(run, drops, tolerance), *_judging_notes(run, drops)]
+    sentences += [f"{metric.name}: {OF_SET}" for metric in run.run.metrics if metric.is_of_set]
+    largest = np.bincount(np.unique(run.groups, return_inverse=True)[1]).max() / len(run.groups)
+    if groups >= intervals.LEAST_GROUPS and largest > MOST_SHARE:
+        sentences.append(
+            f"one group has {largest:.0%} of all samples, so that drops are that group's: what moved in more than "
+            f"{LEAST_MOVED - 1} groups has no p-values, and is undecided"
+        )
+    sentences += [*_few_notes(run, drops, tolerance), *judging_notes(run, drops)]
     for at, misfit in enumerate(run.run.donor_misfits):
-        reason = misfit or run.scores.failed(donor_id(at))
+        reason = misfit or run.failed(donor_id(at))
         if reason is not None:
             which = "the donor" if len(run.run.spec.donors) == 1 else run.run.spec.donors[at]
             sentences.append(f"{which} has no score on this task: {reason}")
@@ -45,10 +53,15 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
     waiting = len(run.plan.cells) - len(cells)
     if waiting:
         sentences.append(f"{waiting} of {len(run.plan.cells)} rows are not scored yet: the same command continues")
-    partly = sum(run.is_scored(cell) and run.scores.done(cell.variant) < run.scores.samples for cell in cells)
+    known = run.decisions.judgements if run.decisions else {}
+    closed = {variant for variant, own in known.items() if not own.is_open}
+    partly = sum(
+        run.is_scored(cell) and run.scores.done(cell.variant) < run.scores.samples and cell.variant not in closed
+        for cell in cells
+    )
     if partly:
         sentences.append(f"{partly} rows rest on fewer than {run.scores.samples} samples so far")
-    return [*sentences, *_race_notes(run)]
+    return [*sentences, *_race_notes(run), *_decision_notes(run)]
 
 
 def unproven(few: Few, metric: str, tolerance: float, error: float) -> str:
@@ -89,7 +102,7 @@ def _few_notes(run: ScoredRun, drops: Mapping[str, RowIntervals], tolerance: flo
     )
 
 
-def _judging_notes(run: ScoredRun, drops: Mapping[str, RowIntervals]) -> Iterator[str]:
+def judging_notes(run: ScoredRun, drops: Mapping[str, RowIntervals]) -> Iterator[str]:
     """What verdicts keep and presume, where that is not the usual, and where neighbouring groups are alike."""
     if run.error == "fdr":
         yield "verdicts at a false discovery rate: of all that are decided up to 5 % are wrong, on average"
@@ -112,7 +125,7 @@ def _beside_notes(run: ScoredRun) -> Iterator[str]:
     waiting = sum(not run.scores.is_begun(variant.id) for variant in beside)
     if waiting:
         yield f"{waiting} of {len(beside)} scores beside the rows are not there yet: the same command continues"
-    reasons = [reason for variant in beside if (reason := run.scores.failed(variant.id))]
+    reasons = [reason for variant in beside if (reason := run.failed(variant.id))]
     if reasons:
         why = listing(list(dict.fromkeys(reasons)), most=3)
         yield f"{len(reasons)} of {len(beside)} scores beside the rows failed: {why}"
@@ -132,3 +145,25 @@ def _race_notes(run: ScoredRun) -> Iterator[str]:
             yield f"{what}: {int((~now.outside).sum())} rows are still in it, on {share} so far"
     if rules.ceiling is None:
         yield f"one sample's {race.metric} has no bound, so that the race's confidence is not guaranteed"
+
+
+def _decision_notes(run: ScoredRun) -> Iterator[str]:
+    now, metric = run.decisions, run.run.metrics[0].name
+    if now is None or not now.judgements:
+        return
+    rows, groups = now.judgements.values(), now.looks[-1]
+    known = [own.groups for own in rows if own.verdict != "undecided"]
+    after = f", after {min(known)} to {max(known)} of {groups} groups" if known else ""
+    share = sum(map(run.scores.done, now.judgements)) / (len(rows) * run.scores.samples)
+    yield f"{len(known)} of {len(rows)} verdicts are known{after}, on {share:.0%} of all scores"
+    given_up = sum(own.is_given_up for own in rows)
+    if given_up:
+        yield f"{given_up} rows are left undecided: not even all {groups} groups would tell, by how they look"
+    looks = ", ".join(map(str, now.looks))
+    how = "bets on each group" if run.run.spec.confidence_sequence else f"t-tests at {looks} groups"
+    yield (
+        f"verdicts are by {how}, of either kind wrong in 2.5% of tables at most; intervals do not know of the "
+        "looks, and speak of each row's own samples"
+    )
+    if run.metric.name != metric:
+        yield f"rows were scored until their verdict by {metric} was known"

@@ -1,11 +1,15 @@
 """In what order samples are walked, and in which batches: one seeded permutation, the same in every command.
 
-Any first part of the walk is thereby a random sample of the data, whatever order the data is in.
+Any first part of the walk is thereby a random sample of the data, whatever order the data is in. Where verdicts
+are to be known early, whole groups of samples are permuted instead (`batches_by_group`).
 """
 
 from collections.abc import Hashable, Sequence
+from itertools import pairwise
 
 import numpy as np
+
+from ckptswap.statistics.sequential import looks_of
 
 SEED = 3411
 """Fixed: the last bits of scores depend on which samples share a batch."""
@@ -48,11 +52,29 @@ def _cut(walk: Sequence[int], kinds: Sequence[Hashable], size: int) -> tuple[lis
     for place in walk:
         by_kind.setdefault(kinds[place], []).append(place)
     batches = [
-        np.array(places[start : start + size], np.int64)
-        for places in by_kind.values()
-        for start in range(0, len(places), size)
+        np.array(alike[start : start + size], np.int64)
+        for alike in by_kind.values()
+        for start in range(0, len(alike), size)
     ]
     return batches, len(by_kind) > 1
+
+
+def batches_by_group(kinds: Sequence[Hashable], groups: np.ndarray, size: int) -> list[np.ndarray]:
+    """The same for a walk by groups (N,), numbered 0 … G − 1: these are what is permuted, and no batch has samples
+    from before and after a look (`statistics.sequential.looks_of`).
+
+    >>> [places.tolist() for places in batches_by_group("a" * 20, np.arange(20) // 2, 7)]
+    [[16, 17, 4, 5, 10, 11, 2], [3, 0, 1, 14, 15, 8, 9], [18, 19], [12, 13, 6, 7]]
+    """
+    turn = _turns(groups)
+    order = np.argsort(turn, kind="stable")
+    cuts = np.searchsorted(turn[order], [0, *looks_of(int(groups.max()) + 1)])
+    return [batch for start, end in pairwise(cuts) for batch in _cut(order[start:end].tolist(), kinds, size)[0]]
+
+
+def _turns(groups: np.ndarray) -> np.ndarray:
+    """At which place in the permutation of the groups each sample's own stands (N,)."""
+    return np.argsort(permutation(int(groups.max()) + 1))[groups]
 
 
 def reordered(sizes: Sequence[int], first: Sequence[int] = ()) -> list[np.ndarray]:
@@ -98,6 +120,39 @@ def first_of(sizes: Sequence[int], samples: int) -> int:
     (1, 2, 2)
     """
     return min(int(np.searchsorted(np.cumsum(sizes), samples)) + 1, len(sizes))
+
+
+def reordered_by_group(sizes: Sequence[int], groups: np.ndarray) -> list[np.ndarray]:
+    """The same, with all batches of a group (see `joined_groups`) one after the other, groups permuted.
+
+    >>> [places.tolist() for places in reordered_by_group([2, 1, 2], np.array([0, 0, 1, 0, 0]))]
+    [[2], [0, 1], [3, 4]]
+    """
+    places = np.split(np.arange(sum(sizes), dtype=np.int64), np.cumsum(sizes)[:-1])
+    turn = _turns(groups)
+    return sorted(places, key=lambda batch: int(turn[batch[0]]))
+
+
+def joined_groups(sizes: Sequence[int], groups: np.ndarray) -> np.ndarray:
+    """Groups (N,) of ready-made batches, numbered as they first appear: what shares a batch, or a group, is one.
+
+    >>> joined_groups([2, 2, 1], np.array([0, 1, 2, 3, 2])).tolist()
+    [0, 0, 1, 1, 1]
+    """
+    batch = np.repeat(np.arange(len(sizes)), sizes)
+    joined = groups
+    while True:
+        least = _least(_least(joined, batch), groups)
+        if np.array_equal(least, joined):
+            return np.unique(joined, return_inverse=True)[1].astype(np.int64)
+        joined = least
+
+
+def _least(values: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """The least of the values (N,) in each one's part."""
+    least = np.full(int(parts.max()) + 1, values.max())
+    np.minimum.at(least, parts, values)
+    return least[parts]
 
 
 def in_data_order(parts: Sequence[np.ndarray], places: Sequence[np.ndarray]) -> np.ndarray:

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from ckptswap.errors import UsageError, near
 from ckptswap.plainfiles import read_toml, refuse_unwieldy
@@ -40,7 +40,8 @@ class TaskSpec:
     built where None). `group` is a regex with one group on the file name, or a .csv file with the columns name and
     group. `normalize` is MEAN/STD, such as `0.5/0.25`, one value or one a channel, or `auto`; `resize` is HxW, or
     one number. `exclude` and `partial` say how a checkpoint may fail to fit the model (`task.weights`): patterns
-    of what need not fit, and whether anything need. So many `screen_samples` are walked before all others.
+    of what need not fit, and whether anything need. `walk` is the order of the samples (`task.order`): by
+    themselves, or group by group. So many `screen_samples` are walked before all others.
 
     >>> TaskSpec().merge({"metric": "iou,dice", "batch-size": 4}).metrics
     ('iou', 'dice')
@@ -119,6 +120,7 @@ class TaskSpec:
         defaults="never",
     )
     exclude: tuple[str, ...] = ()
+    walk: Literal["samples", "groups"] = "samples"
     screen_samples: Count | None = None
 
     @classmethod
@@ -162,7 +164,8 @@ class TaskSpec:
         'scans'
         """
         fields = {**asdict(self), "metrics": list(self.metrics)}
-        unsaid = [key for key in ("resize", "screen_samples") if not fields[key]]  # older runs have no such key
+        said = {"resize": self.resize, "screen_samples": self.screen_samples, "walk": self.walk != "samples"}
+        unsaid = [key for key, value in said.items() if not value]  # older runs have no such keys
         return {key: value for key, value in fields.items() if key not in ("exclude", "partial", *unsaid)}
 
 

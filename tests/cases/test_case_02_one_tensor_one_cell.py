@@ -24,7 +24,7 @@ from ckptswap.records import from_json
 from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.variant import Calibration, Variant
 from ckptswap.sweep.donors import open_donor
-from ckptswap.sweep.rebuild import rebuilt, variants_of
+from ckptswap.sweep.rebuild import portion_of, rebuilt
 from ckptswap.sweep.select import commands, select
 from ckptswap.sweep.spec import SweepSource
 from ckptswap.task import load_task
@@ -167,7 +167,9 @@ def test_a_worker_makes_the_same_variants(model: str, donor: str, pair) -> None:
     here = {each.variant: each.output for each in proposal.scorer.outputs(0, inputs, variants)}
     told = read_worker_spec(order.path, order.seal)
     with rebuilt(from_json(SweepSource, told.common), proposal.folder) as engine:
-        there = {each.variant: each.output for each in engine.outputs(0, inputs, variants_of(told.shards[0]))}
+        there = {
+            each.variant: each.output for each in engine.outputs(0, inputs, portion_of(told.shards[0]).variants)
+        }
     assert len(here) > 4
     assert here.keys() == there.keys()
     assert all(torch.equal(output, there[variant]) for variant, output in here.items())

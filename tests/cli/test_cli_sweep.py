@@ -70,17 +70,30 @@ def test_json_keeps_its_schema_and_its_promises(swept: tuple[Path, Done]) -> Non
     for row in measured:
         assert row["drop"] == pytest.approx(data["baseline"] - row["score"], abs=1e-12)
         assert row["sim_low"] <= row["ci_low"] <= row["drop"] <= row["ci_high"] <= row["sim_high"]
-        assert row["verdict"] == verdict(row, data["tolerance"])
+        assert row["verdict"].replace("unused", "reusable") in verdicts_by_p(row)
+        assert (row["unseen"] is not None) == (row["verdict"] in ("reusable", "unused"))
     for row in data["rows"][len(measured) :]:
         assert (row["status"], row["kind"]) == ("identical", "bn.num_batches_tracked")
         assert (row["score"], row["drop"], row["verdict"]) == (data["baseline"], 0, "reusable")
         assert row["rank"] is row["sim_low"] is row["ci_high"] is None
 
 
-def verdict(row: dict[str, float], tolerance: float) -> str:
-    if row["sim_high"] < tolerance:
-        return "reusable"
-    return "sensitive" if row["sim_low"] > tolerance else "undecided"
+def verdicts_by_p(row: dict[str, float]) -> set[str]:
+    """What a row may be: other rows can only leave it open."""
+    assert row["p_reusable"] + row["p_sensitive"] >= 1
+    return {"undecided"} | {word for word in ("reusable", "sensitive") if row[f"p_{word}"] <= 0.025}
+
+
+def test_what_verdicts_keep_and_presume_belongs_to_the_table(swept: tuple[Path, Done], work_swept: Path) -> None:
+    """The run remembers neither here; `report` takes others, and says so."""
+    usual, other = swept[1].json, good("report", "run", "--error", "fdr", "--se", "successive", "--format", "json")
+    validate("sweep", other.json)
+    assert (other.json["error"], other.json["se"]) == ("fdr", "successive")
+    assert not {"error", "se"} & usual.keys()
+    assert other.err.count("false discovery rate") == other.err.count("neighbouring groups") == 1
+    rows = {tuple(row["tensors"]): row for row in usual["rows"]}
+    assert all(row["drop"] == rows[tuple(row["tensors"])]["drop"] for row in other.json["rows"])
+    assert other.json["rows"] != usual["rows"]
 
 
 def test_what_matters_is_said_whatever_the_format(swept: tuple[Path, Done], work_swept: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -93,7 +94,7 @@ def _run(folder: Path, site: Path, *lines: Sequence[str], **env: str) -> tuple[l
     """The code of each command, and what it wrote to stderr."""
     command = [sys.executable, "-c", COMMANDS, json.dumps(lines)]
     environment = {**os.environ, "PYTHONPATH": str(site), "COLUMNS": "200", **env}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    done = programs.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     parts = re.findall(r"(.*?)(\d+) is the code\n", done.stderr, re.DOTALL)
     assert len(parts) == len(lines), done.stderr
     return [int(code) for _, code in parts], [text for text, _ in parts]

@@ -233,3 +233,8 @@ def test_the_same_share_is_reckoned_once() -> None:
     highest_share.cache_clear()
     assert len({highest_share(3, 16, 0.025) for _ in range(5)}) == 1
     assert highest_share.cache_info().misses == 1
+
+
+@pytest.mark.parametrize("bounds", [(0.0, math.inf), (-math.inf, math.inf), (-math.inf, 0.0)])
+def test_values_at_a_bound_say_nothing_where_the_other_is_infinite(bounds: tuple[float, float]) -> None:
+    assert ends_of_two(np.zeros(32), bounds, 0.025) is None

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,14 +18,17 @@ from ckptswap.scoring.variant import BASELINE
 from ckptswap.selection import Selection
 from ckptswap.statistics import totals, verdicts
 from ckptswap.statistics.totals import Sample, mean
-from ckptswap.sweep.analysis import Analysis, load_analysis, load_result
+from ckptswap.statistics.verdicts import RowIntervals
+from ckptswap.sweep.analysis import Analysis, analysed, load_analysis, load_result
 from ckptswap.sweep.plan import variant_id
 from ckptswap.sweep.result import MetricScore, Row
 from ckptswap.sweep.run_folder.blocks import DONOR
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import decode, encode, journal_files
 from ckptswap.sweep.run_folder.plan_file import RunMetric
-from ckptswap.sweep.scored_run import reduction
+from ckptswap.sweep.scored_run import ScoredRun, reduction
+from ckptswap.sweep.spec import Judging
+from ckptswap.sweep.warnings import judging_notes
 from ckptswap.task import TaskSpec
 
 ONLY = Selection.parse(only=["head.*", "norm.weight", "unused.bias"])
@@ -38,6 +42,48 @@ def finished(skip: TaskSpec, save, tmp_path: Path) -> Path:
     spec = replace(skip, data_args={"samples": 60}, metrics=(*skip.metrics, "iou:pooled"))
     sweep(save(1, "Skip"), save(0, "Skip"), spec, run_dir=tmp_path / "run", selection=ONLY)
     return tmp_path / "run"
+
+
+def test_what_verdicts_keep_and_presume_is_remembered_but_no_condition(
+    skip: TaskSpec, save, tmp_path: Path
+) -> None:
+    run, pair = tmp_path / "run", (save(1, "Skip"), save(0, "Skip"))
+    spec = replace(skip, data_args={"samples": 60})
+    first = sweep(*pair, spec, run_dir=run, selection=ONLY, tolerance=0.01, error="fdr")
+    assert (first.error, first.se, load_analysis(run).result.error) == ("fdr", "cluster", "fdr")
+    assert load_analysis(run, error="fwer").result.error == "fwer"
+    again = sweep(*pair, spec, run_dir=run, selection=ONLY, tolerance=0.01, se="successive")
+    assert (again.error, again.se, again.groups) == ("fwer", "successive", 30)
+    assert [row.drop for row in again.rows] == [row.drop for row in first.rows]
+    assert [row.ci_high for row in again.rows] != [row.ci_high for row in first.rows]
+    with pytest.raises(UsageError, match="--error is 'most': use fwer or fdr"):
+        load_analysis(run, error="most")
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [(lambda groups: np.where(groups < 16, 0, groups), "one group has 5"), (lambda groups: groups, None)],
+)
+def test_one_group_with_most_samples_decides_nothing_and_is_said(finished: Path, label, said: str | None) -> None:
+    """The 60 samples in 30 groups, of which the first sixteen become one."""
+    run = ScoredRun.read(RunFolder(finished), judging=Judging(tolerance=10.0))
+    groups = label(np.array(run.run.groups))
+    analysis = analysed(replace(run, run=replace(run.run, groups=tuple(groups.tolist()))))
+    measured = [row for row in analysis.result.rows if row.status == "measured"]
+    assert {row.verdict for row in measured} == ({"undecided"} if said else {"reusable", "unused"})
+    assert {row.p_reusable is None for row in measured} == {said is not None}
+    assert any(note.startswith(said or "one group has") for note in analysis.result.notes) == (said is not None)
+
+
+def test_neighbours_that_are_alike_are_said() -> None:
+    rows = {str(at): RowIntervals(0.1, lag_one=lag) for at, lag in enumerate((0.1, 0.3, 0.9, None))}
+    run = SimpleNamespace(error="fwer", se="cluster")
+    assert "0.30, the median of 3 rows" in next(judging_notes(run, rows))
+    assert list(judging_notes(run, {"0": rows["0"]})) == []
+    successive = list(judging_notes(SimpleNamespace(error="fdr", se="successive"), rows))
+    assert [note.split(":")[0] for note in successive] == [
+        "verdicts at a false discovery rate", "standard errors by the differences of neighbouring groups",
+    ]  # fmt: skip
 
 
 def parts(run: Path) -> tuple[bytes, list[Block]]:

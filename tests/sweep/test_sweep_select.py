@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import runpy
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from plain import plain_network
 from sweeping import sweep
 from test_sweep_modes import READ, error_of, state_of
 
 from ckptswap.errors import RunError
 from ckptswap.formats import open_checkpoint
+from ckptswap.sweep.analysis import analysed
 from ckptswap.sweep.donors import open_donor
+from ckptswap.sweep.run_folder.blocks import Blocks
+from ckptswap.sweep.run_folder.folder import RunFolder
+from ckptswap.sweep.scored_run import ScoredRun
 from ckptswap.sweep.select import Choice, commands, select
-from ckptswap.task import TaskSpec
+from ckptswap.task import TaskSpec, load_task
 
 
 @pytest.fixture
@@ -134,3 +141,75 @@ def test_it_is_repeated_alike(skip: TaskSpec, save, run: Path) -> None:
         return select(run, tolerance=0.01)
 
     assert found() == found()
+
+
+# Half of the groups held out -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def many(skip: TaskSpec, own: Path) -> TaskSpec:
+    """The same task on 40 groups of one sample."""
+    own.write_text(own.read_text().replace("samples=20, group=2", "samples=40, group=1"))
+    return skip
+
+
+def test_one_half_chooses_and_the_other_tells(many: TaskSpec, save, run: Path) -> None:
+    """Against scores of the network itself: all that is told is of the half that did not choose."""
+    recipient, donor = save(0, "Skip"), save(1, "Skip")
+    result = sweep(donor, recipient, many, selection=READ, run_dir=run, tolerance=0.001)
+    limit = max(sorted(row.drop for row in result.rows if row.drop is not None)[len(result.rows) // 2], 1e-4)
+    whole, choice = select(run, tolerance=limit), select(run, tolerance=limit, holdout=True)
+    assert choice.taken
+    told = choice.holdout
+    assert told is not None
+    assert (told.chosen_on, told.reported_on, whole.holdout) == (20, 20, None)
+    state = state_of(recipient) | {name: state_of(donor)[name] for row in choice.taken for name in row.tensors}
+    errors = [sample_errors(many, recipient, scored) for scored in (state_of(recipient), state)]
+    drawn = sorted(range(40), key=lambda at: hashlib.sha256(f"0 {at}".encode()).digest())
+    halves = drawn[:20], drawn[20:]
+    for half, drop in zip(halves, (told.drop, choice.drop), strict=True):
+        before, after = (float(np.mean([own[at] for at in half])) for own in errors)
+        assert drop.estimate == pytest.approx(after - before, rel=1e-4, abs=1e-7)
+    assert (choice.baseline, choice.score) == pytest.approx((before, after), rel=1e-6)
+    assert told.drop.high is not None
+    assert told.drop.high < limit
+
+
+def sample_errors(spec: TaskSpec, recipient, state) -> list[float]:
+    """The error of each sample, in the data's own order."""
+    task = load_task(spec, recipient)
+    network = plain_network(task, recipient, recipient, ())
+    network.load_state_dict(dict(state))
+    network.eval()
+    errors = [0.0] * task.samples
+    with torch.no_grad():
+        for batch in task.batches():
+            apart = (network(batch.inputs)[:, 0] - batch.targets).square().mean(dim=(1, 2))
+            for place, error in zip(batch.places.tolist(), apart.tolist(), strict=True):
+                errors[place] = error
+    return errors
+
+
+def test_what_is_held_out_has_no_say(many: TaskSpec, save, run: Path) -> None:
+    """Not even in the order in which cells are tried."""
+    sweep(save(1, "Skip"), save(0, "Skip"), many, selection=READ, run_dir=run, tolerance=0.001)
+    plan, blocks = RunFolder(run).read()
+    changed = Blocks()
+    for block in blocks.values():
+        held = np.array(plan.walk[block.batch]) >= 20
+        own = {
+            name: np.where(held[:, None], 7 * of, of)
+            for name, of in block.statistics.items()
+            if len(of) == len(held)
+        }
+        changed.put(block._replace(statistics=own))
+    choosing = np.arange(40) < 20
+    tables = [analysed(ScoredRun.of(plan, every).only(choosing)).result.rows for every in (blocks, changed)]
+    assert tables[0] == tables[1]
+    assert {row.samples for row in tables[0]} == {20}
+
+
+def test_too_few_groups_for_two_halves(skip: TaskSpec, save, run: Path) -> None:
+    sweep(save(1, "Skip"), save(0, "Skip"), skip, selection=READ, run_dir=run, tolerance=0.001)
+    with pytest.raises(RunError, match="has 10 groups of samples, and each half takes 8: leave --holdout out"):
+        select(run, holdout=True, progress=lambda done, total: pytest.fail("a set was scored"))

@@ -9,6 +9,8 @@ import torch
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import MismatchError, ModelError, UsageError
+from ckptswap.statistics import Interval
+from ckptswap.task.comparison import compare
 from ckptswap.task.evaluate import evaluate
 from ckptswap.task.models.build import build_model
 from ckptswap.task.spec import TaskSpec
@@ -69,6 +71,17 @@ def test_outputs_that_are_not_finite_are_counted(spec: TaskSpec) -> None:
     arrays["head.bias"] = np.full(1, np.nan, np.float32)
     (scored,) = evaluate([Checkpoint.from_arrays(arrays, metadata=broken.metadata)], spec).checkpoints
     assert scored.measured.nonfinite == 5 * 16 * 16
+
+
+def test_what_is_held_against_itself_has_no_interval(spec: TaskSpec) -> None:
+    """Its 0 is so by construction; the first draft gave an interval from NaN to infinity."""
+    pair = [trained("lab:unet", seed, width=2, depth=1) for seed in (1, 2)]
+    of_outputs = TaskSpec(data="random:1x16x16", metrics=("output-mse", "agreement"), threads=1)
+    compared = compare(evaluate(pair, of_outputs))
+    first, second = compared.scores
+    assert first == {"output-mse": Interval(0.0, None, None), "agreement": Interval(1.0, None, None)}
+    assert all(own and own.low is not None and own.low < own.estimate for own in second.values())
+    assert compared.warnings == ()
 
 
 def test_the_one_that_does_not_fit_is_named(spec: TaskSpec) -> None:

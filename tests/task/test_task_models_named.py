@@ -21,7 +21,7 @@ from ckptswap.executors.pool import worker_spec_of
 from ckptswap.formats import open_checkpoint
 from ckptswap.records import from_json
 from ckptswap.scoring.graph import capture
-from ckptswap.sweep.rebuild import rebuilt, variants_of
+from ckptswap.sweep.rebuild import portion_of, rebuilt
 from ckptswap.sweep.spec import SweepSource
 from ckptswap.task.models.build import build_model, build_named
 from ckptswap.task.models.named import model_of
@@ -425,7 +425,7 @@ def test_a_worker_finds_fused_experts_again(
     here = {score.variant: score.output for score in proposal.scorer.outputs(0, inputs, proposal.variants)}
     common, [shard] = order.common, order.shards
     with rebuilt(from_json(SweepSource, common), proposal.folder) as scorer:
-        there = {score.variant: score.output for score in scorer.outputs(0, inputs, variants_of(shard))}
+        there = {score.variant: score.output for score in scorer.outputs(0, inputs, portion_of(shard).variants)}
     assert here.keys() == there.keys()
     assert all(torch.equal(output, there[variant]) for variant, output in here.items())
 

@@ -21,7 +21,7 @@ def test_defaults_are_what_the_contract_says() -> None:
 
 
 def test_every_field_can_be_said_but_exclude_which_is_a_selections_flag() -> None:
-    assert [*_READERS, "exclude"] == [each.name for each in fields(TaskSpec)]
+    assert [*_READERS, "exclude", "walk", "screen_samples"] == [each.name for each in fields(TaskSpec)]
 
 
 def test_what_of_a_file_need_not_fit_decides_no_score_by_itself() -> None:

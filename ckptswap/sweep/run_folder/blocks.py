@@ -58,9 +58,13 @@ class Scores:
     [[0.5], [nan], [0.7], [nan]]
     """
 
-    def __init__(self, blocks: Iterable[Block], walk: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self, blocks: Iterable[Block], walk: Sequence[Sequence[int]], there: np.ndarray | None = None
+    ) -> None:
+        """`there` (N,): the samples that are looked at; the others count as not scored."""
         self.walk = [np.asarray(places, np.int64) for places in walk]
         self.samples = sum(map(len, self.walk))
+        self._there = np.ones(self.samples, bool) if there is None else there
         self._blocks: dict[str, list[Block]] = defaultdict(list)
         for block in sorted(blocks, key=lambda block: block.batch):
             self._blocks[block.variant].append(block)
@@ -72,7 +76,12 @@ class Scores:
         statistics = np.full((self.samples, width), np.nan)
         for block in scored:
             statistics[self.walk[block.batch]] = block.statistics[metric]
+        statistics[~self._there] = np.nan
         return statistics
+
+    def only(self, there: np.ndarray) -> "Scores":
+        """The same, of these samples (N,) alone."""
+        return Scores((block for own in self._blocks.values() for block in own), self.walk, there)  # type: ignore[arg-type]
 
     def failed(self, variant: str) -> str | None:
         """Why a variant failed, at the first batch where it did."""
@@ -84,4 +93,5 @@ class Scores:
 
     def done(self, variant: str) -> int:
         """How many samples it was scored on."""
-        return sum(len(self.walk[block.batch]) for block in self._blocks[variant] if block.failed is None)
+        own = (self.walk[block.batch] for block in self._blocks[variant] if block.failed is None)
+        return sum(int(np.count_nonzero(self._there[places])) for places in own)

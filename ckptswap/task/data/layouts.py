@@ -100,7 +100,8 @@ def ignored_of(root: Path) -> int | None:
 def files(folder: Path, *, are_masks: bool = False) -> dict[str, Path]:
     """Name below the folder, without its ending → file, in natural order."""
     if not folder.is_dir():
-        raise DataError(f"{folder.parent} has no folder {folder.name}/", remedy="it needs images/ and masks/")
+        remedy = "it needs images/ and masks/, or one folder a class"
+        raise DataError(f"{folder.parent} has no folder {folder.name}/", remedy=remedy)
     by_name: dict[str, Path] = {}
     for path in _walked(folder):
         suffix = path.suffix.lower()
@@ -263,7 +264,8 @@ def _classes(root: Path, *_: Any) -> FolderLayout:
     if empty:
         raise DataError(f"{root} has no images in {listing(empty)}", remedy="take such folders away")
     order = listing([f"{number} {folder.name}" for number, folder in enumerate(folders)], most=5)
-    return FolderLayout(tuple(pairs), (f"{len(folders)} classes, in the sorted order of their folders: {order}",))
+    classes = "1 class" if len(folders) == 1 else f"{len(folders)} classes, in the sorted order of their folders"
+    return FolderLayout(tuple(pairs), (f"{classes}: {order}",))
 
 
 def _some(pairs: list[FolderSample], root: Path) -> tuple[FolderSample, ...]:

@@ -16,7 +16,8 @@ a sample; without groups each sample is its own.
 
 The *place* of a sample is its number in the data's own order, and all that is told per sample is told in that
 order. Batches are walked by *number*, in a seeded random order (see `order`): samples are put in batches of
-`batch_size` of one shape, ready-made batches are reordered as they are.
+`batch_size` of one shape, ready-made batches are reordered as they are. A task may ask for a walk by groups
+instead (`TaskSpec.walk`), in which the samples of a group come one after the other.
 """
 
 import hashlib
@@ -70,7 +71,8 @@ class Data:
 
     `samples` = N. In the data's order: `groups` (N,) int64, numbered as they first appear, and `units` (N,) int64,
     equal where samples are drawn together: the number of the batch for ready-made batches, and where shapes
-    differ; else each sample is its own. By the number of the batch: `places`, of each the samples' places (n,).
+    differ; else each sample is its own. In a walk `by_group` units are its groups. By the number of the batch:
+    `places`, of each the samples' places (n,).
     `shapes` maps each shape of an input (…) to the first batch that has it, `forms` each (number of samples, shape
     and dtype of an input); `names` are those that inputs have, where they are dicts;
     `notes` say what was done unasked. So many `screen_samples`, spread over classes, groups and the data, come
@@ -84,6 +86,8 @@ class Data:
         memory: int = MEMORY,
         notes: Sequence[str] = (),
         screen_samples: int | None = None,
+        *,
+        by_group: bool = False,
     ) -> None:
         self._source, self.notes = source, tuple(notes)
         self._kept: dict[int, DecodedSample] = {}
@@ -93,9 +97,13 @@ class Data:
         groups, kinds, self._digests, classes = zip(*known, strict=True)
         self.samples = len(known)
         self.groups = _numbered(groups, source.name)
-        first = self._spread(classes, screen_samples) if screen_samples else []
-        self.places = tuple(source.batches(kinds, first))
-        self.units = self._units(alone=source.again and len(set(kinds)) == 1)
+        if by_group:
+            batches, self.units = source.by_group(kinds, self.groups)
+            self.places = tuple(batches)
+        else:
+            first = self._spread(classes, screen_samples) if screen_samples else []
+            self.places = tuple(source.batches(kinds, first))
+            self.units = self._units(alone=source.again and len(set(kinds)) == 1)
         inputs = [kinds[places[0]][0] for places in self.places]
         self.shapes = _first_of_each([_shape(form) for form in inputs])
         self.forms = _first_of_each([(size, *each) for size, each in zip(self.sizes, inputs, strict=True)])
@@ -138,7 +146,8 @@ class Data:
 
     def composition(self) -> str | None:
         """SHA-256 over which samples share a ready-made batch; None where the task's batch size says it."""
-        return None if self._source.again else hashlib.sha256(self.units.astype("<i8").tobytes()).hexdigest()
+        batches = self._units(alone=False).astype("<i8")
+        return None if self._source.again else hashlib.sha256(batches.tobytes()).hexdigest()
 
     def _first(self, progress: Progress | None, memory: int) -> Iterator[DecodedSample]:
         """The first reading: keeps the first samples, as many as there is room for, and passes on all of them."""
@@ -225,7 +234,7 @@ def load_data(
         raise DataError(f"{spec.data} is a {type(items).__name__}", remedy="return a Dataset, or yield batches")
     with pinned_threads(spec.threads):  # as in every later reading, since a Dataset may well use torch
         notes = (*getattr(items, "notes", ()), *([normalization.note] if normalization else []))
-        return Data(source, progress, memory, notes, spec.screen_samples)
+        return Data(source, progress, memory, notes, spec.screen_samples, by_group=spec.walk == "groups")
 
 
 def implied(spec: TaskSpec) -> TaskSpec:

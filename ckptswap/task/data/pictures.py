@@ -34,7 +34,8 @@ def read_array(path: Path, *, is_mask: bool = False) -> np.ndarray:
     except DataError:
         raise
     except Exception as error:  # Pillow raises whatever its decoders do
-        raise DataError(f"{path} cannot be read as an image", remedy=first_line(error)) from None
+        fault = f"{path} cannot be read as an image ({first_line(error)})"
+        raise DataError(fault, remedy="save it anew, or take it away") from None
     if 0 in array.shape:
         raise DataError(f"{path} is empty: its shape is {list(array.shape)}", remedy="remove it")
     return array.astype(array.dtype.newbyteorder("="))

@@ -15,7 +15,7 @@ from ckptswap.errors import DataError, UsageError
 from ckptswap.task.callables import faults_of
 from ckptswap.task.data.folder import FolderSamples
 from ckptswap.task.data.normalize import normalizer, resizer
-from ckptswap.task.order import batches_of, reordered
+from ckptswap.task.order import batches_by_group, batches_of, joined_groups, reordered, reordered_by_group
 from ckptswap.task.prefetch import read_ahead
 from ckptswap.task.spec import TaskSpec
 from ckptswap.task.tree import Form, Tree, bytes_of, described, form_of, leaves, sample_at, sizes_of, tree_of
@@ -92,6 +92,10 @@ class SampleReader:
         `first` come before all others, with what is in the same ready-made batch."""
         raise NotImplementedError
 
+    def by_group(self, kinds: Sequence[Hashable], groups: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        """The same for a walk by groups (N,), and the groups that it goes by (N,)."""
+        raise NotImplementedError
+
     def _parts(self, item: object, where: str) -> tuple[Tree, Tree, tuple[Any, ...]]:
         """(input, target[, group]) of a sample or of a batch: two trees, and a tuple of what else there is.
 
@@ -153,6 +157,9 @@ class NumberedReader(SampleReader):
     def batches(self, kinds: Sequence[Hashable], first: Sequence[int] = ()) -> list[np.ndarray]:
         return batches_of(kinds, self.spec.batch_size, first)
 
+    def by_group(self, kinds: Sequence[Hashable], groups: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        return batches_by_group(kinds, groups, self.spec.batch_size), groups
+
     def _sample(self, place: int) -> DecodedSample:
         where = f"sample {place} of {self.name}"
         with faults_of(where, DataError):
@@ -193,6 +200,10 @@ class BatchReader(SampleReader):
 
     def batches(self, kinds: Sequence[Hashable], first: Sequence[int] = ()) -> list[np.ndarray]:
         return reordered(self._sizes, first)
+
+    def by_group(self, kinds: Sequence[Hashable], groups: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        joined = joined_groups(self._sizes, groups)
+        return reordered_by_group(self._sizes, joined), joined
 
     def _batch(self, item: object, where: str) -> list[DecodedSample]:
         inputs, targets, rest = self._parts(item, where)

@@ -38,7 +38,7 @@ class TextDocument:
     """A text, and what else its line says."""
 
     text: str
-    label: int | None = None
+    label: Any = None
     group: Any = None
 
 
@@ -51,7 +51,8 @@ class Texts:
         spec = request.spec
         encode, padding, longest = tokenizer_of(request, args)
         length, block = whole(args, "length", longest, what) or longest, whole(args, "block", None, what)
-        labelled = all(document.label is not None for document in documents)
+        labelled = all(type(document.label) is int for document in documents)
+        idle = 0 if labelled else sum(document.label is not None for document in documents)
         pieces: list[tuple[list[int], TextDocument, Any]] = []
         cut = short = 0
         for number, document in enumerate(documents):
@@ -73,6 +74,7 @@ class Texts:
         told = {
             f"{cut} of {len(documents)} documents are longer than {length} tokens, and cut there": cut,
             f"{short} of {len(documents)} documents have fewer than two tokens, and are left out": short,
+            f"{idle} labels are left out: each of the {len(documents)} documents needs one, a whole number": idle,
         }
         self.notes = tuple(f"{what}: {text}" for text, count in told.items() if count)
 
@@ -119,8 +121,10 @@ def documents_of(path: Path, field: str) -> list[TextDocument]:
     """The documents of a file; empty lines are none. Raises `DataError` for a file that cannot be read."""
     try:
         text = read_plain(path, MOST).decode("utf-8-sig")
-    except (FileError, ValueError) as error:
+    except FileError as error:
         raise DataError(f"{path} cannot be read as text", remedy=str(error)) from None
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read as text ({error})", remedy="save it as UTF-8") from None
     lines = [(number, line) for number, line in enumerate(_LINE_END.split(text), 1) if line.strip()]
     if path.suffix.lower() not in (".jsonl", ".ndjson"):
         return [TextDocument(line) for _, line in lines]
@@ -137,12 +141,12 @@ def _of_json(path: Path, lines: Sequence[tuple[int, str]], field: str) -> Iterat
         if not isinstance(text, str):
             remedy = f"each line must be a JSON object with {field!r}, or name another: --data-args field=NAME"
             raise DataError(f"line {number} of {path} has no text {field!r}", remedy=remedy)
-        label, group = said.get("label"), said.get("group")
+        group = said.get("group")
         if isinstance(group, list | dict):
             raise DataError(
                 f"line {number} of {path} has the group {group!r:.40}", remedy="give a number or a text"
             )
-        yield TextDocument(text, label if isinstance(label, int) and not isinstance(label, bool) else None, group)
+        yield TextDocument(text, said.get("label"), group)
 
 
 def built(place: str, args: Mapping[str, Any], request: DataRequest) -> Texts:

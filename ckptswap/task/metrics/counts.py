@@ -141,6 +141,10 @@ def _row_sums(flags: np.ndarray) -> np.ndarray:
     return np.array([[np.count_nonzero(row)] for row in flags])
 
 
+GREYS = 8
+"""More values than so many for each class of a model look like a picture's."""
+
+
 def beyond(ids: np.ndarray, classes: int) -> str | None:
     """What to do about class ids that the model does not tell apart; None where all are."""
     if not ids.size or (ids.min() >= 0 and ids.max() < classes):
@@ -149,7 +153,10 @@ def beyond(ids: np.ndarray, classes: int) -> str | None:
         return "they count from 1, and classes from 0: subtract 1 from them"
     if set(np.unique(ids).tolist()) <= {0, 255}:
         return "save masks of 0 and 255 as 0 and 1, or pass --ignore 255 where it marks what is not scored"
-    return "pass --ignore VALUE to leave such out, or a model with more classes"
+    if ids.max() <= 255 and len(np.unique(ids)) > GREYS * classes:
+        return "if these are grey values and no classes, cut the masks at a threshold first"
+    odd = np.unique(ids[(ids < 0) | (ids >= classes)]).tolist()
+    return f"pass --ignore {odd[0] if len(odd) == 1 else 'VALUE'} to leave such out, or a model with more classes"
 
 
 def _refuse_other(ids: np.ndarray, classes: int) -> None:
