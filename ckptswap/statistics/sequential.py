@@ -37,8 +37,8 @@ STAKES = np.array([0.95, 0.5, 0.2, 0.05])
 
 LUCK = 1.282
 """How many standard errors better than it looks a row may lie before it is given up."""
-Both = tuple[np.ndarray, np.ndarray]
-Tests = Callable[[int, np.ndarray], Both]
+TwoSided = tuple[np.ndarray, np.ndarray]
+LookTest = Callable[[int, np.ndarray], TwoSided]
 """From the number of groups, and of which rows (R,), to p-values (2, R) of the two sides, and those which all
 groups would give with some luck."""
 
@@ -84,7 +84,7 @@ class SequentialVerdicts:
 
 
 def standing(
-    known: np.ndarray, looks: Sequence[int], tests: Tests, shares: np.ndarray, error: float = ERROR
+    known: np.ndarray, looks: Sequence[int], tests: LookTest, shares: np.ndarray, error: float = ERROR
 ) -> SequentialVerdicts:
     """The verdicts so far. `known` (V,): how many groups, from the first, each row is scored on; −1 for a row that
     failed, which still counts among those over which the error is shared.
@@ -142,7 +142,7 @@ def _wanted(known: np.ndarray, is_open: np.ndarray, looks: Sequence[int]) -> np.
     return wanted
 
 
-def t_values(sample: Sample, forms: Sequence[Form], tolerance: float, groups: int) -> Both:
+def t_values(sample: Sample, forms: Sequence[Form], tolerance: float, groups: int) -> TwoSided:
     """p-values (2, F) of drops by a t-test over groups, with the linearised cluster standard error, corrected for
     skewness; where fewer than 5 groups moved, by the exact bound (`exact`), 1 where nothing bounds a drop. And
     those that so many `groups` would give with some luck.
@@ -208,7 +208,7 @@ def betting_values(
     bounds: tuple[float, float],
     largest: float,
     groups: int,
-) -> Both:
+) -> TwoSided:
     """p-values (2, R) that may be looked at as often as one likes, without any assumption on how drops are
     distributed: 1 / the most capital that bets against either side have made. And those that so many `groups`
     would give with some luck, if it grows on as it did.
