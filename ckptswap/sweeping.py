@@ -23,7 +23,7 @@ from ckptswap.given import (
     task_of,
     tell_unmatched,
 )
-from ckptswap.lab.findings import judge
+from ckptswap.lab.findings import judge, refuse_looks
 from ckptswap.messages import listener, note, warn
 from ckptswap.records import flag_name
 from ckptswap.report.html import about, sweep_html
@@ -216,7 +216,9 @@ def _screen(sweep: Sweep, computed: float) -> dict[str, Any] | None:
 
 
 def swept(asked: Asked, *, claims: bool = False) -> SweepResult:
-    """Score, and leave the table in the folder in every form."""
+    """Score, and leave the table in the folder in every form. With `claims` it raises as `refuse_looks`, too."""
+    if claims:
+        refuse_looks(is_decided=asked.spec.decide)
     with _prepared(asked) as sweep:
         listener().say(f"run: {sweep.folder}")
         result = _scored(sweep, asked, judge if claims else attrgetter("result"))

@@ -20,7 +20,7 @@ from ckptswap.sweep.sides import Sides
 from ckptswap.sweep.spec import RunOptions, SourceFile, SweepSource, SweepSpec
 from ckptswap.task import TaskSpec
 
-SPEC = ("selection", "by", "mode", "alphas", "calibration", "engine", "memory", "screen")
+SPEC = ("selection", "by", "mode", "alphas", "calibration", "engine", "memory", "screen", "decide")
 HEARD = ("progress", "live", "news", "stop")
 
 

@@ -75,7 +75,7 @@ class Layout:
 
 
 class Measure(Protocol):
-    """What a sweep knows of a metric: `is_mean` tells whether its value is the mean over samples."""
+    """What a sweep knows of a metric: whether its value is the mean over samples, or one that only all have."""
 
     @property
     def name(self) -> str: ...
@@ -88,6 +88,9 @@ class Measure(Protocol):
 
     @property
     def is_mean(self) -> bool: ...
+
+    @property
+    def is_of_set(self) -> bool: ...
 
 
 class Wanted(Protocol):

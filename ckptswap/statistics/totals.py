@@ -15,8 +15,18 @@ from typing import Any
 import numpy as np
 
 from ckptswap.statistics.exact import LEAST_MOVED, Few, common_of
+from ckptswap.statistics.jackknife import Value, pseudo_values
+
+
+@dataclass(frozen=True)
+class OfSet:
+    """How statistics (N, K) become a value that only a whole set has, NaN where there is none."""
+
+    value: Value
+
 
 Reduce = Callable[[np.ndarray, np.ndarray], np.ndarray]  # sums (..., K) and count (...) → values (...)
+Reduction = Reduce | OfSet
 Bounds = tuple[float, float]  # between which every value lies; infinite where there is no bound
 
 Form = Mapping[int, float]  # column → weight: the linear combination Σ weight × value
@@ -72,9 +82,16 @@ def group_totals(statistics: np.ndarray, groups: np.ndarray) -> Totals:
     return Totals(sums, np.bincount(place[there], minlength=len(labels)).astype(float))
 
 
-def whole(statistics: np.ndarray, reduce: Reduce) -> float:
+def _pseudo_totals(statistics: np.ndarray, groups: np.ndarray, value: Value) -> Totals:
+    values, known = pseudo_values(statistics, scored(statistics), groups, value)
+    return Totals(values[:, None], known.astype(float))
+
+
+def whole(statistics: np.ndarray, reduce: Reduction) -> float:
     """The value over all samples that were scored, of (N, K) statistics."""
     there = statistics[scored(statistics)]
+    if isinstance(reduce, OfSet):
+        return reduce.value(there)
     return float(reduce(there.sum(axis=0), np.array(float(len(there)))))
 
 
@@ -95,8 +112,15 @@ class Sample:
     is_successive: bool = False
 
     @classmethod
-    def of(cls, statistics: Sequence[np.ndarray], groups: np.ndarray, reduce: Reduce, **how: Any) -> "Sample":
-        """From each checkpoint's per-sample statistics (N, K), NaN where not scored, and the groups (N,)."""
+    def of(cls, statistics: Sequence[np.ndarray], groups: np.ndarray, reduce: Reduction, **how: Any) -> "Sample":
+        """From each checkpoint's per-sample statistics (N, K), NaN where not scored, and the groups (N,).
+
+        For a value of the set the groups are those of the jackknife, each with its pseudo-value, which no bound
+        holds for.
+        """
+        if isinstance(reduce, OfSet):
+            columns = [_pseudo_totals(own, groups, reduce.value) for own in statistics]
+            return cls(columns, mean, **{**how, "bounds": UNBOUNDED})
         return cls([group_totals(own, groups) for own in statistics], reduce, **how)
 
     @property

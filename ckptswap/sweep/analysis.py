@@ -48,11 +48,13 @@ class Analysis:
 
     `columns` maps the index of a row to its column in `sample`, and to that of the baseline on the same samples; a
     row without drop has none. An `identical` row shares column 0, which is the baseline on all samples.
+    `is_decided`: its p-values are those of the look at which `--decide` stopped.
     """
 
     result: SweepResult
     sample: Sample
     columns: Mapping[int, tuple[int, int]]
+    is_decided: bool = False
 
     def contrast(self, weights: Mapping[int, float]) -> Interval:
         """Σ weight × drop over rows (by their index in `result.rows`), with a plain paired 95 % interval. `low`
@@ -61,7 +63,7 @@ class Analysis:
 
     def tails(self, weights: Mapping[int, float], bound: float = 0.0) -> Tails:
         """The p-values of the same sum against a bound, one-sided. Raises as `contrast` does."""
-        return intervals.tails(self.sample, self._form(weights), bound)
+        return verdicts.tails(self.sample, self._form(weights), bound)
 
     def _form(self, weights: Mapping[int, float]) -> Form:
         sign = 1.0 if self.result.direction == "max" else -1.0
@@ -129,7 +131,7 @@ def analysed(run: ScoredRun) -> Analysis:
     guessed = screened(run, ranked)
     remarks = [why, *notes(run, cells, drops, limit), *others.faults, *screen_notes(run, guessed)]
     result = replace(_result(run, ranked, limit, remarks), others=others.metrics, screen=guessed)
-    table = Analysis(result, sample, columns)
+    table = Analysis(result, sample, columns, run.decisions is not None)
     if run.plan.mode != "lattice":
         return table
     return replace(table, result=replace(result, rows=with_interactions(ranked, columns, table.contrast)))
@@ -161,12 +163,11 @@ def _others(run: ScoredRun, cells: Sequence[Cell], variants: Sequence[str]) -> _
     known, scores, faults = [], [], []
     for other in run.others:
         try:
-            drops = _drops(other, variants)[1]
-            baseline = other.value(BASELINE)
+            baseline = other.baseline
+            drops = _drops(other, [variant for variant in variants if other.is_there(variant)])[1]
         except CkptswapError as error:
             faults.append(f"{other.metric.name} is not shown: {error}")
             continue
-        assert baseline is not None
         known.append(OtherMetric(other.metric.name, other.metric.direction, baseline, other.value(DONOR)))
         scores.append([_other_score(cell, other, drops) for cell in cells])
     by_cell = list(zip(*scores, strict=True)) if scores else [()] * len(cells)
@@ -234,7 +235,7 @@ def _recalibrated(run: ScoredRun, cells: Sequence[Cell], tolerance: float) -> li
         if variant is None:
             return Recalibrated(reason=NOT_APPLICABLE) if cell.status == "measured" else None
         if variant.id not in drops:
-            return Recalibrated(reason=run.scores.failed(variant.id))
+            return Recalibrated(reason=run.failed(variant.id))
         drop = drops[variant.id]
         verdict, why = _judged(run, drop, tolerance)
         return Recalibrated(**drop.numbers, score=run.value(variant.id), verdict=verdict, reason=why)
@@ -248,6 +249,17 @@ def _judged(run: ScoredRun, drop: RowIntervals, tolerance: float) -> tuple[Verdi
     return drop.verdict, unproven(drop.few, run.metric.name, tolerance, drop.error)
 
 
+def _given_up(run: ScoredRun, cell: Cell) -> str | None:
+    """Why a row is left undecided before all groups are scored; None for another one."""
+    if run.decisions is None:
+        return None
+    own, groups = run.decisions.judgements[cell.variant], run.decisions.looks[-1]
+    is_left = own.is_given_up and own.groups < groups
+    return (
+        f"left after {own.groups} groups: by how it looks, not even all {groups} would tell" if is_left else None
+    )
+
+
 def _judged_together(
     run: ScoredRun, tolerance: float, variants: Sequence[str]
 ) -> dict[str, tuple[float, Verdict]]:
@@ -256,14 +268,13 @@ def _judged_together(
 
 
 def _result(run: ScoredRun, rows: Sequence[Row], tolerance: float, notes: Sequence[str]) -> SweepResult:
-    baseline, again = run.value(BASELINE), run.plan.recalibrated_baseline
-    beside = [variant for variant in run.beside if run.scores.failed(variant.id) is not None]
-    assert baseline is not None
+    again = run.plan.recalibrated_baseline
+    beside = [variant for variant in run.beside if run.failed(variant.id) is not None]
     return SweepResult(
         metric=run.metric.name,
         direction=run.metric.direction,
         tolerance=tolerance,
-        baseline=baseline,
+        baseline=run.baseline,
         donor_score=run.value(DONOR),
         samples=run.scores.samples,
         groups=len(set(run.run.groups)),
@@ -292,7 +303,7 @@ def _row(cell: Cell, run: ScoredRun, drops: Mapping[str, RowIntervals], toleranc
     if cell.status in FREE:
         return replace(row, score=run.value(BASELINE), drop=0.0, verdict="reusable")
     if cell.variant not in drops:
-        reason = "; ".join(filter(None, (run.scores.failed(cell.variant), cell.reason))) or None
+        reason = "; ".join(filter(None, (run.failed(cell.variant), cell.reason))) or None
         return replace(row, status="failed", rmse=None, rel_l2=None, reason=reason)
     drop = drops[cell.variant]
     verdict, why = _judged(run, drop, tolerance)
@@ -303,7 +314,7 @@ def _row(cell: Cell, run: ScoredRun, drops: Mapping[str, RowIntervals], toleranc
         samples=run.scores.done(cell.variant),
         verdict=verdict,
         unseen=unseen_share(drop.groups) if verdict == "reusable" else None,
-        reason="; ".join(filter(None, (why, cell.reason))) or None,
+        reason="; ".join(filter(None, (why, _given_up(run, cell), cell.reason))) or None,
         is_unproven=why is not None,
     )
 

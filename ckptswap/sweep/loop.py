@@ -158,6 +158,11 @@ def refuse_decision(layout: Layout, metric: Measure, *, is_sequence: bool) -> No
         remedy = "yield batches of one group each, or leave --decide out" if joined else "leave --decide out"
         what = f"--decide looks at {LEAST_GROUPS} groups first, and there are {groups}{why}"
         raise UsageError(what, remedy=remedy)
+    if metric.is_of_set:
+        remedy = "leave --decide out, or score by a mean over samples"
+        raise UsageError(
+            f"{metric.name} has one value for the whole set, and nothing to add up while it goes", remedy=remedy
+        )
     low, high = metric.bounds
     if is_sequence and not (metric.is_mean and math.isfinite(high - low)):
         what = "has no bounds" if metric.is_mean else "is not a mean over samples"

@@ -197,8 +197,8 @@ def make_plan(
         lacking = {name for name in recipient if is_counter(name) and name not in giving}
         compared = _compare(giving, recipient, [name for name in everything if name not in lacking])
         for way, taken in splits.items():
-            parts = ((_without(part, lacking), last) for part, last in taken)
-            made = [_cell(way, part, last, number, recipient, compared) for part, last in parts]
+            here = ((_without(part, lacking), last) for part, last in taken)
+            made = [_cell(way, part, last, number, recipient, compared) for part, last in here]
             made = made if goes_by_order(mode) else sorted(made, key=cell_key)
             cells += _with_sets(made, recipient, compared) if mode == "lattice" else made
     marked = tuple(_marked(cells, recipient))

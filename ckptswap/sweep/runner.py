@@ -42,12 +42,12 @@ from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import Journal, key_of
 from ckptswap.sweep.run_folder.overwrite import refuse_occupied
 from ckptswap.sweep.run_folder.plan_file import Guess, Made, RunMetric, RunPlan, refuse_odd_blocks
-from ckptswap.sweep.scored_run import ScoredRun
+from ckptswap.sweep.scored_run import ScoredRun, refuse_valueless
 from ckptswap.sweep.screen import screen
 from ckptswap.sweep.sides import Sides, as_in_model, conditions, misfit_of, named_alike, open_sides
 from ckptswap.sweep.spec import RunOptions, SourceFile, SweepSource, SweepSpec, samples_of
 from ckptswap.sweep.worst_samples import worst_samples
-from ckptswap.sweep.zero_control import are_cheap, controls
+from ckptswap.sweep.zero_control import are_few, controls
 from ckptswap.task import Task, TaskSpec, load_task
 from ckptswap.task.callables import first_line
 from ckptswap.task.fit import tensors_of
@@ -181,6 +181,7 @@ class Sweep:
                     ids = [BASELINE, *(variant.id for variant in self.variants)]
                     progress = BlockProgress(listeners, lock, ids, len(self._walk), self.plan.cells)
                     self._score_baseline(first, journal, progress)
+                    refuse_valueless(run, journal.blocks)
                     made = None
                     run = self._with_race(run, options, journal.blocks)
                     self.folder.write_plan(run)
@@ -261,7 +262,7 @@ class Sweep:
         if asked is False or options.top is not None or (self.spec.decide and not asked):
             return []
         last = controls(self.plan, table.result.rows)
-        is_wanted = last and (asked or are_cheap(self.scorer, last, self.variants))
+        is_wanted = last and (asked or are_few(last, self.variants))
         return last if is_wanted else []
 
     def _baseline(self, missing: Collection[int]) -> Generator[Block]:

@@ -1,10 +1,10 @@
 """A run's scores as one metric sees them: what a table is made of, without torch, model or data."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from ckptswap.sweep.run_folder.blocks import Blocks, Scores
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.plan_file import RunMetric, RunPlan
 from ckptswap.sweep.spec import Judging
-from ckptswap.task.metrics import Metric, recorded_metric
+from ckptswap.task.metrics import load_metrics, recorded_metric
+from ckptswap.task.spec import TaskSpec
 
 DEFAULT_TOLERANCE = 0.01  # of the distance between the baseline and a constant prediction
 
@@ -39,12 +40,16 @@ class SplitRace:
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """Plan and scores of a run, read for one metric, with what they are judged by."""
+    """Plan and scores of a run, read for one metric, with what they are judged by.
+
+    `trusted` are the metrics whose code may run, beside ours; None: all, as the run is this user's own.
+    """
 
     run: RunPlan
     metric: RunMetric
     scores: Scores
     judging: Judging
+    trusted: frozenset[str] | None = None
 
     @classmethod
     def of(
@@ -70,9 +75,10 @@ class ScoredRun:
     @classmethod
     def read(cls, folder: RunFolder, metric: str | None = None, judging: Judging = Judging()) -> "ScoredRun":
         """The same from a folder. Raises `RunError` for one that is no run, or is damaged."""
-        plan, blocks = folder.read()
+        plan, blocks, is_ours = folder.read_with_owner()
+        trusted = None if is_ours else frozenset(filter(None, [metric]))
         try:
-            return cls.of(plan, blocks, metric, judging)
+            return replace(cls.of(plan, blocks, metric, judging), trusted=trusted)
         except (RunError, MetricError) as error:
             raise type(error)(f"{folder} has {error.message}", remedy=error.remedy) from None
 
@@ -122,13 +128,13 @@ class ScoredRun:
     @cached_property
     def decisions(self) -> Decisions | None:
         """The verdicts that `--decide` asked for, found out anew from the scores; None where it did not."""
-        spec, scores = self.run.spec, self.scores
-        if not spec.decide:
+        spec, scores, reduce = self.run.spec, self.scores, self.reduce
+        if not spec.decide or isinstance(reduce, totals.OfSet):  # which a sweep refuses to decide by
             return None
         measured = dict.fromkeys(cell.variant for cell in self.plan.cells if cell.status == "measured")
         own = {name: self.statistics(name) if scores.failed(name) is None else None for name in measured}
         groups, baseline = np.asarray(self.run.units), self.statistics(BASELINE)
-        walked = Walked(baseline, own, groups, scores.walk, self.reduce, self.metric.direction, self.bounds)
+        walked = Walked(baseline, own, groups, scores.walk, reduce, self.metric.direction, self.bounds)
         return decisions(walked, self.tolerance()[0], bets=spec.confidence_sequence)
 
     @cached_property
@@ -163,8 +169,9 @@ class ScoredRun:
         return self.judging.se or "cluster"
 
     @property
-    def reduce(self) -> totals.Reduce:
-        return reduction(self.metric)
+    def reduce(self) -> totals.Reduction:
+        """How statistics become a value. Raises `MetricError` where that would run what nobody here has named."""
+        return reduction(self.metric, self.trusted)
 
     @property
     def bounds(self) -> totals.Bounds:
@@ -172,16 +179,40 @@ class ScoredRun:
         low, high = self.metric.bounds
         return -math.inf if low is None else low, math.inf if high is None else high
 
+    @property
+    def baseline(self) -> float:
+        """The recipient's own score, on all that it was scored on. Raises as `refuse_valueless` does."""
+        self.refuse_valueless()
+        return self._values(BASELINE)
+
+    def refuse_valueless(self) -> None:
+        """Raises `MetricError` where the recipient's outputs have no value."""
+        reason = self.failed(BASELINE)
+        if reason is not None:
+            raise MetricError(f"the recipient has no score: {reason}", remedy="use another metric, or other data")
+
     def value(self, variant: str) -> float | None:
         """The score of a variant, the baseline or the donor, on all that it was scored on; None when it failed."""
-        return totals.whole(self.statistics(variant), self.reduce) if self.is_there(variant) else None
+        return self._values(variant) if self.is_there(variant) else None
 
     def statistics(self, variant: str) -> np.ndarray:
         return self.scores.statistics(variant, self.metric.name)
 
     def is_there(self, variant: str) -> bool:
         """Whether a variant has a score, if only on some samples."""
-        return self.scores.done(variant) > 0 and self.scores.failed(variant) is None
+        return self.scores.done(variant) > 0 and self.failed(variant) is None
+
+    def failed(self, variant: str) -> str | None:
+        """Why a variant has no score: its own failure, or that its outputs have no value."""
+        reason = self.scores.failed(variant)
+        if reason is not None or not self.metric.is_of_set or not self.scores.done(variant):
+            return reason
+        return None if math.isfinite(self._values(variant)) else f"{self.metric.name} has no value of its outputs"
+
+    @cached_property
+    def _values(self) -> Callable[[str], float]:
+        """The value of a variant, which takes its time where only the whole set has one."""
+        return cache(lambda variant: totals.whole(self.statistics(variant), self.reduce))
 
     def is_whole(self, variant: str) -> bool:
         """Whether a variant has a score on every sample."""
@@ -217,7 +248,7 @@ class ScoredRun:
         name, trivial = self.metric.name, self.metric.trivial
         if trivial is None:
             raise UsageError(f"{name} has no trivial score to set a tolerance by", remedy="give --tolerance")
-        baseline = totals.whole(self.statistics(BASELINE), self.reduce)
+        baseline = self.baseline
         tolerance = DEFAULT_TOLERANCE * abs(baseline - trivial)
         return tolerance, (
             f"tolerance {tolerance:.4g} = {DEFAULT_TOLERANCE:g} × |baseline {baseline:.4g} − "
@@ -232,6 +263,23 @@ def is_complete(folder: RunFolder) -> bool:
     return False
 
 
-def reduction(metric: Metric | RunMetric) -> totals.Reduce:
-    """How a metric's summed statistics become its value. Raises `MetricError` where it is not installed."""
-    return totals.mean if metric.is_mean else recorded_metric(metric.name).reduce
+def reduction(metric: RunMetric, trusted: frozenset[str] | None = frozenset()) -> totals.Reduction:
+    """How a metric's statistics become its value; only the code of `trusted` metrics may run beside ours (None: of
+    any). Raises `MetricError` for another, and where it is not installed."""
+    if metric.is_mean:
+        return totals.mean
+    if not metric.is_of_set:
+        return recorded_metric(metric.name).reduce
+    if trusted is not None and metric.name not in trusted:
+        what = f"{metric.name} is valued by code that this run names, and no command of yours made it"
+        raise MetricError(what, remedy=f"if you trust it, name it again: --metric {metric.name}")
+    [made] = load_metrics(TaskSpec(metrics=(metric.name,), direction=metric.direction))
+    return made.reduction
+
+
+def refuse_valueless(run: RunPlan, blocks: Blocks) -> None:
+    """Raises `MetricError` where the recipient's outputs have no value by a metric of a set; it shows once all are
+    there."""
+    for metric in run.metrics:
+        if metric.is_of_set:
+            ScoredRun.of(run, blocks, metric.name).refuse_valueless()

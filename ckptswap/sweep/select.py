@@ -30,7 +30,7 @@ from ckptswap.sweep.rebuild import rebuilt
 from ckptswap.sweep.result import Row, SweepResult
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.trust import NamedAgain, source_to_rebuild
-from ckptswap.sweep.scored_run import ScoredRun, reduction
+from ckptswap.sweep.scored_run import ScoredRun
 from ckptswap.sweep.spec import Judging
 from ckptswap.wrappers import correspondence
 
@@ -200,7 +200,7 @@ class _Search:
         self._engine, self._result, self._choosing = engine, result, choosing
         self._cells, self._progress = cells, progress
         metric = next(metric for metric in engine.task.metrics if metric.name == result.metric)
-        self._reduce, self._bounds = reduction(metric), metric.bounds
+        self._reduce, self._bounds = metric.reduction, metric.bounds
         self.taken: list[Row] = []
         self.drop = Interval(0.0, None, None)
         """What all that is taken costs, on the samples that choose."""

@@ -13,6 +13,7 @@ from ckptswap.statistics.verdicts import MOST_SHARE, RowIntervals
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.run_folder.blocks import donor_id
 from ckptswap.sweep.scored_run import ScoredRun
+from ckptswap.task.metrics.metric import OF_SET
 
 ALIKE = 0.2  # neighbouring groups' correlation from which on it is said: ours
 
@@ -32,6 +33,7 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
             f"{groups} groups of samples, fewer than {intervals.LEAST_GROUPS}: no intervals, and every "
             "measured row is undecided"
         )
+    sentences += [f"{metric.name}: {OF_SET}" for metric in run.run.metrics if metric.is_of_set]
     largest = np.bincount(np.unique(run.groups, return_inverse=True)[1]).max() / len(run.groups)
     if groups >= intervals.LEAST_GROUPS and largest > MOST_SHARE:
         sentences.append(
@@ -40,7 +42,7 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
         )
     sentences += [*_few_notes(run, drops, tolerance), *judging_notes(run, drops)]
     for at, misfit in enumerate(run.run.donor_misfits):
-        reason = misfit or run.scores.failed(donor_id(at))
+        reason = misfit or run.failed(donor_id(at))
         if reason is not None:
             which = "the donor" if len(run.run.spec.donors) == 1 else run.run.spec.donors[at]
             sentences.append(f"{which} has no score on this task: {reason}")
@@ -123,7 +125,7 @@ def _beside_notes(run: ScoredRun) -> Iterator[str]:
     waiting = sum(not run.scores.is_begun(variant.id) for variant in beside)
     if waiting:
         yield f"{waiting} of {len(beside)} scores beside the rows are not there yet: the same command continues"
-    reasons = [reason for variant in beside if (reason := run.scores.failed(variant.id))]
+    reasons = [reason for variant in beside if (reason := run.failed(variant.id))]
     if reasons:
         why = listing(list(dict.fromkeys(reasons)), most=3)
         yield f"{len(reasons)} of {len(beside)} scores beside the rows failed: {why}"

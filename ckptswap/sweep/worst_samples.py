@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.variant import BASELINE, Variant
+from ckptswap.statistics.totals import OfSet
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.run_folder.samples import PICTURE, Hit
 from ckptswap.sweep.scored_run import ScoredRun
@@ -62,6 +63,7 @@ def _worst_hits(run: ScoredRun) -> Iterator[tuple[Cell, int, float, float, float
 
 def _by_sample(run: ScoredRun, variant: str) -> np.ndarray:
     """The score of each sample by itself (N,)."""
+    assert not isinstance(run.reduce, OfSet), "such a metric compares no pictures"
     return np.asarray(run.reduce(run.statistics(variant), np.ones(run.scores.samples)), float).reshape(-1)
 
 

@@ -7,7 +7,6 @@ serve says nothing of the donor. Which cells are reusable is known at the end, s
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from ckptswap.scoring.scorer import Scorer
 from ckptswap.scoring.variant import Variant
 from ckptswap.statistics import REUSABLE, Verdict
 from ckptswap.sweep.plan import Cell, Plan
@@ -15,7 +14,8 @@ from ckptswap.sweep.result import Row
 from ckptswap.sweep.scored_run import ScoredRun
 
 SHARE = 0.1
-"""Of a sweep's work, controls take less than this where nobody asked for them."""
+"""Of a sweep's variants; where nobody asked for controls, there are fewer. They are counted, not weighed: by any
+engine a run comes to the same table."""
 Judge = Callable[[Sequence[str]], Mapping[str, tuple[float, Verdict]]]
 """From variants to their drops and verdicts, as one table."""
 
@@ -27,9 +27,13 @@ def controls(plan: Plan, rows: Iterable[Row]) -> list[Variant]:
     return list(dict.fromkeys(control for control in every if control))
 
 
-def are_cheap(scorer: Scorer, controls: Sequence[Variant], variants: Sequence[Variant]) -> bool:
-    """Whether controls take little beside a sweep's variants."""
-    return sum(scorer.weights(controls)) < SHARE * sum(scorer.weights(variants))
+def are_few(controls: Sequence[Variant], variants: Sequence[Variant]) -> bool:
+    """Whether controls take little beside a sweep's variants.
+
+    >>> are_few([RECIPIENT], [RECIPIENT] * 11), are_few([RECIPIENT], [RECIPIENT] * 10)
+    (True, False)
+    """
+    return len(controls) < SHARE * len(variants)
 
 
 def controlled(run: ScoredRun, cells: Sequence[Cell], rows: Sequence[Row], judge: Judge) -> list[Row]:
@@ -55,5 +59,5 @@ def _why_none(run: ScoredRun, cell: Cell, control: Variant | None) -> str | None
     """Why there is no control; None where it was not asked for, or waits."""
     if cell.is_neutral:
         return "holds nothing but zeros, or a norm's identity, as it is: no zero control"
-    fault = control and run.scores.failed(control.id)
+    fault = control and run.failed(control.id)
     return f"its zero control has no score: {fault}" if fault else None

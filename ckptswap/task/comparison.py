@@ -1,11 +1,12 @@
 """Checkpoints side by side: the score of each with its interval, and every paired difference."""
 
+import math
 from collections.abc import Iterable
 from itertools import combinations
 from typing import Any
 
 from ckptswap.errors import TaskError
-from ckptswap.statistics import Comparison, Difference, Interval, intervals, totals
+from ckptswap.statistics import Comparison, Difference, Interval, intervals
 from ckptswap.task.evaluate import Evaluation, Scored
 from ckptswap.task.metrics import Metric
 
@@ -27,7 +28,9 @@ def compare(evaluation: Evaluation) -> Comparison:
         for checkpoint in scored
     )
     differences = tuple(
-        _difference(evaluation, a, b, metric) for metric in evaluation.metrics for a, b in combinations(finite, 2)
+        _difference(evaluation, a, b, metric)
+        for metric in evaluation.metrics
+        for a, b in combinations([own for own in finite if math.isfinite(own.values[metric.name])], 2)
     )
     warnings = [warning for checkpoint in scored for warning in _warnings(checkpoint)]
     warnings += _few(evaluation, [(pair.metric, pair.interval) for pair in differences])
@@ -55,18 +58,19 @@ def _few(evaluation: Evaluation, numbers: Iterable[tuple[str, Interval | None]])
 
 def _warnings(scored: Scored) -> list[str]:
     bad = scored.measured.nonfinite
+    valueless = [name for name, value in scored.values.items() if not bad and not math.isfinite(value)]
     lost = [f"{scored.path} gives {bad:,} outputs that are NaN or infinite, and has no score"] if bad else []
+    lost += [f"{name} has no value of the outputs of {scored.path}" for name in valueless]
     return [*scored.measured.warnings, *lost]
 
 
 def _how(evaluation: Evaluation, metric: Metric) -> dict[str, Any]:
     """How a metric's statistics are read: by whose groups, and how they become a value between which bounds."""
-    reduce = totals.mean if metric.is_mean else metric.reduce
-    return {"groups": evaluation.groups, "reduce": reduce, "bounds": metric.bounds}
+    return {"groups": evaluation.groups, "reduce": metric.reduction, "bounds": metric.bounds}
 
 
 def _score(evaluation: Evaluation, scored: Scored, metric: Metric) -> Interval | None:
-    if scored.measured.nonfinite:
+    if scored.measured.nonfinite or not math.isfinite(scored.values[metric.name]):
         return None
     if (
         scored is evaluation.checkpoints[0] and not metric.needs_labels

@@ -45,7 +45,8 @@ class Evaluation:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        fits = (*self.of_data, *(note for scored in self.checkpoints for note in scored.fit.notes))
+        ways = (metric.note for metric in self.metrics if metric.note)
+        fits = (*self.of_data, *(note for scored in self.checkpoints for note in scored.fit.notes), *ways)
         compared = [metric.name for metric in self.metrics if not metric.needs_labels]
         if not compared:
             return fits

@@ -103,7 +103,7 @@ def explain(checkpoint: Checkpoint, spec: TaskSpec, progress: Progress | None = 
         output=next(_looks(output, "output")),
         classes={} if targets is inputs else _classes(targets),
         metrics=tuple(_yardstick(task, metric, measured.statistics[metric.name]) for metric in task.metrics),
-        notes=(*data.notes, *task.fit.notes),
+        notes=(*data.notes, *task.fit.notes, *(metric.note for metric in task.metrics if metric.note)),
         warnings=measured.warnings,
     )
 

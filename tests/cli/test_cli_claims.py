@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_program import good
+from cli_program import good, run
 from plotly.offline import get_plotlyjs
 
 OWN = """
@@ -105,3 +105,10 @@ def test_claims_are_judged_when_asked_for(folder: Path) -> None:
     assert {finding["verdict"] for finding in findings} == {"undecided"}
     again = good("sweep", *SWEEP, "--run", "run", "--claims", "--format", "json").json["findings"]
     assert again == findings
+
+
+def test_claims_and_decide_are_refused_before_any_work(folder: Path) -> None:
+    done = run("sweep", *SWEEP, "--run", "decided", "--claims", "--decide")
+    assert done.code == 2
+    assert "judged once" in done.err
+    assert not (folder / "decided").exists()

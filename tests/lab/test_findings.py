@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from ckptswap.errors import UsageError
 from ckptswap.lab.findings import findings
+from ckptswap.lab.findings import judge as laid_on
 from ckptswap.statistics import Interval, Tails
 from ckptswap.sweep.result import Finding, Row, SweepResult
 
@@ -303,3 +306,8 @@ def test_missing_p_values_are_named() -> None:
     found = judged_by(conv_bias=(*(Tails(0.001, 0.999),) * 3, Tails()))["conv-bias-reusable"]
     assert found.verdict == "undecided"
     assert "conv.bias: 1 cell has no p-value" in found.rule
+
+
+def test_rows_that_were_looked_at_until_something_was_known_are_not_judged() -> None:
+    with pytest.raises(UsageError, match="judged once"):
+        laid_on(SimpleNamespace(is_decided=True, result=None))

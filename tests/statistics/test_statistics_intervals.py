@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from ckptswap.statistics import bootstrap, intervals, totals, verdicts
-from ckptswap.statistics.intervals import contrast, difference, interval, tails
+from ckptswap.statistics import Interval, bootstrap, intervals, totals, verdicts
+from ckptswap.statistics.intervals import contrast, difference, interval
 from ckptswap.statistics.seeds import seeds_interval, student_quantile
 from ckptswap.statistics.totals import Sample, mean, whole
 from ckptswap.statistics.verdicts import table
@@ -417,7 +417,7 @@ def test_p_values_of_a_contrast_are_those_of_a_t_test() -> None:
     sample, form = Sample.of(list(columns), np.arange(60), mean), {0: 1.0, 1: -0.5, 2: -0.5}
     values = columns[0, :, 0] - columns[1:, :, 0].mean(axis=0)
     for bound in (0.2, 0.25, 0.28):
-        below, above = tails(sample, form, bound)
+        below, above = verdicts.tails(sample, form, bound)
         for found, side in ((below, "less"), (above, "greater")):
             assert found == pytest.approx(
                 scipy_stats.ttest_1samp(values, bound, alternative=side).pvalue, abs=0.01
@@ -427,6 +427,39 @@ def test_p_values_of_a_contrast_are_those_of_a_t_test() -> None:
 def test_p_values_of_what_never_moved_are_those_of_the_exact_bound() -> None:
     """(1 − 0.2)^16 of all draws would hide that a fifth of all groups breaks."""
     still = Sample.of([np.ones((16, 1))] * 2, np.arange(16), mean, bounds=(0.0, 1.0))
-    assert tails(still, {0: 1.0, 1: -1.0}, 0.2) == (pytest.approx(0.8**16), 1.0)
-    assert tails(still, {0: 1.0, 1: -1.0}, 0.0) == (1.0, 1.0)
-    assert tails(Sample.of([np.ones((7, 1))] * 2, np.arange(7), mean), {0: 1.0, 1: -1.0}, 0.2) == (None, None)
+    assert verdicts.tails(still, {0: 1.0, 1: -1.0}, 0.2) == (pytest.approx(0.8**16), 1.0)
+    assert verdicts.tails(still, {0: 1.0, 1: -1.0}, 0.0) == (1.0, 1.0)
+    assert verdicts.tails(Sample.of([np.ones((7, 1))] * 2, np.arange(7), mean), {0: 1.0, 1: -1.0}, 0.2) == (
+        None,
+        None,
+    )
+
+
+def test_a_jackknife_of_a_mean_is_the_mean_itself() -> None:
+    """Pseudo-values of a mean are the scores of groups of one size; also where some are missing."""
+    scores, groups = np.random.default_rng(0).normal(size=(30, 1)), np.arange(30) // 2
+    scores[8:12] = np.nan
+    of_set = Sample.of([scores], groups, totals.OfSet(lambda own: float(own.mean())), bounds=(0.0, 1.0))
+    plain = Sample.of([scores], groups, mean)
+    there = plain.columns[0].count > 0
+    np.testing.assert_array_equal(of_set.columns[0].count > 0, there)
+    np.testing.assert_allclose(of_set.values[0][there], plain.values[0][there], atol=1e-12)
+    assert of_set.bounds == totals.UNBOUNDED, "no bound holds for pseudo-values"
+
+
+def test_a_jackknifes_error_is_that_of_theory() -> None:
+    """Of a correlation of normal values (1 - r²) / √n (Fisher); many groups are left out some at a time."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(2000, 2)) @ np.array([[1.0, 0.6], [0.0, 0.8]])
+    value = totals.OfSet(lambda own: float(np.corrcoef(own.T)[0, 1]))
+    sample = Sample.of([x], np.arange(2000), value)
+    assert sample.groups == 64
+    effect = bootstrap.effects(sample, [{0: 1.0}])
+    assert effect.estimate[0] == pytest.approx(np.corrcoef(x.T)[0, 1])
+    assert effect.se[0] == pytest.approx((1 - 0.6**2) / np.sqrt(2000), rel=0.25)
+
+
+def test_a_set_that_has_no_value_without_a_group_has_no_interval() -> None:
+    scores = np.r_[np.zeros(15), 1.0][:, None]
+    value = totals.OfSet(lambda own: float(own.mean()) if own.any() else np.nan)
+    assert interval(scores, np.arange(16), value) == Interval(1 / 16, None, None)

@@ -15,6 +15,7 @@ from torch import Tensor
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import UsageError
 from ckptswap.scoring.scorer import ShortcutFailed
+from ckptswap.selection import Selection
 from ckptswap.sweep.analysis import load_result
 from ckptswap.sweep.progress import BlockProgress
 from ckptswap.sweep.result import SweepResult
@@ -23,6 +24,7 @@ from ckptswap.sweep.runner import Sweep
 from ckptswap.sweep.spec import RunOptions
 from ckptswap.task import TaskSpec
 
+FEW = Selection.parse(only=["stem.bias", "head.bias"])
 WIDE = 1e6
 """A tolerance by which every row is reusable, and every control too."""
 
@@ -92,18 +94,12 @@ def test_by_itself_it_is_scored_where_it_costs_little(skip: TaskSpec, pair, run:
 
 
 def test_few_controls_need_no_asking(skip: TaskSpec, pair, run: Path) -> None:
-    whole = sweep(*pair, skip, selection=READ, by=[("layer", "kind"), ("kind",), ("tensor",)], run_dir=run,
-                  tolerance=0.0, zero_control=False)  # fmt: skip
-    least = min(row.sim_high for row in whole.rows if row.sim_high is not None)
-    planned = prepare(*pair, skip, selection=READ, by=[("layer", "kind"), ("kind",), ("tensor",)], run_dir=run)
-    result = ran(planned, tolerance=max(least, 0) + 1e-9)
-    able = [row for row in result.rows if row.verdict in ("reusable", "unused")]
-    weights = planned.scorer.weights(planned.variants)
-    cells = {cell.names: planned.plan.control(cell) for cell in planned.plan.cells}
-    controls = {cells[row.tensors] for row in able}
-    share = sum(planned.scorer.weights(list(controls))) / sum(weights)  # type: ignore[arg-type]
-    assert able
-    assert all(row.zero_drop is not None for row in able) == (share < 0.1)
+    """Beside points of a path there are variants enough."""
+    alphas = [at / 20 for at in range(21)]
+    result = sweep(*pair, skip, selection=FEW, alphas=alphas, run_dir=run, tolerance=WIDE)
+    assert {row.verdict for row in result.rows} == {"unused"}
+    told = load_result(run, tolerance=0.0)
+    assert all(row.zero_drop is None for row in told.rows if row.verdict not in ("reusable", "unused"))
 
 
 def test_the_same_command_continues_to_the_same_bits(skip: TaskSpec, pair, run: Path) -> None:
@@ -197,6 +193,28 @@ def test_a_race_has_none(skip: TaskSpec, pair, run: Path) -> None:
         RunOptions(top=3, zero_control=True)
     result = sweep(*pair, skip, selection=READ, run_dir=run, tolerance=WIDE, top=1, epsilon=0.0)
     assert all(row.zero_drop is None for row in result.rows)
+
+
+def test_verdicts_known_early_have_controls_where_asked(many: TaskSpec, pair, run: Path) -> None:
+    """On all samples, while rows may rest on fewer."""
+    how = {"selection": FEW, "decide": True, "tolerance": WIDE}
+    unasked = sweep(*pair, many, run_dir=run, **how)
+    assert all(row.zero_drop is None for row in unasked.rows)
+    result = sweep(*pair, many, run_dir=run, zero_control=True, **how)
+    assert [row.samples for row in result.rows] == [row.samples for row in unasked.rows]
+    assert all(row.samples is not None and row.samples < 40 for row in result.rows)
+    plain = sweep(*pair, many, run_dir=run.with_name("plain"), selection=FEW, tolerance=WIDE, zero_control=True)
+    controls = {row.tensors: row.zero_drop for row in plain.rows}
+    for row in result.rows:
+        assert row.verdict == "unused"
+        assert row.zero_drop == pytest.approx(controls[row.tensors], rel=1e-5)
+
+
+@pytest.fixture
+def many(skip: TaskSpec, own: Path) -> TaskSpec:
+    """The same task on 40 groups of one sample."""
+    own.write_text(own.read_text().replace("samples=20, group=2", "samples=40, group=1"))
+    return skip
 
 
 def test_replays_found_wrong_at_the_end_are_all_computed_again(

@@ -4,8 +4,9 @@ torch."""
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -385,27 +386,96 @@ def test_trivial_of_labels_is_how_frequent_they_are(own: TaskSpec) -> None:
 # Others' metrics ------------------------------------------------------------------------------------------------
 
 
-def test_torchmetrics_scores_each_sample_alone() -> None:
-    from torchmetrics.functional import classification, image
+LIBRARY_CLASSES = {
+    "Accuracy": "mean", "HammingDistance": "mean", "F1Score": "set", "F1Score:average=macro": "set",
+    "JaccardIndex": "set", "CohenKappa": "set", "AUROC": "set", "AUROC:thresholds=7": "set",
+    "CalibrationError:n_bins=5": "set", "MulticlassPrecision": "set", "BinaryF1Score": "set",
+}  # fmt: skip
+LIBRARY_VALUES = {
+    "MeanAbsoluteError": "mean", "R2Score": "set", "SpearmanCorrCoef": "set", "PearsonCorrCoef": "set",
+    "CosineSimilarity": "set", "StructuralSimilarityIndexMeasure:data_range=1.0": "mean",
+    "PeakSignalNoiseRatio:data_range=1.0": "set",
+}  # fmt: skip
 
-    output, masks = torch.randn(3, 4, 5, 5, generator=draw()), torch.randint(0, 4, (3, 5, 5), generator=draw(1))
-    expected = [classification.multiclass_f1_score(row[None], own[None], 4, average="macro").item()
-                for row, own in zip(output, masks, strict=True)]  # fmt: skip
-    ours = scored("torchmetrics:F1Score:average=macro", (), masks, output)
-    np.testing.assert_allclose(ours[:, 0], expected, rtol=1e-6)
-    binary = [classification.binary_jaccard_index(row[0].sigmoid(), (own > 1).long()).item()
-              for row, own in zip(output, masks, strict=True)]  # fmt: skip
-    np.testing.assert_allclose(
-        scored("torchmetrics:JaccardIndex", (), (masks > 1).long(), output[:, :1])[:, 0], binary, rtol=1e-6
+
+def whole_by_library(name: str, channels: int, output: torch.Tensor, target: torch.Tensor) -> float:
+    """The library's own number, of all of the data at once."""
+    import torchmetrics
+    from torchmetrics import classification
+
+    word, *args = name.split(":")
+    given = dict(part.split("=") for part in args)
+    how: dict[str, Any] = {key: value if value.isalpha() else float(value) for key, value in given.items()}
+    how |= {key: int(value) for key, value in how.items() if key in ("thresholds", "n_bins")}
+    if hasattr(torchmetrics, word) and channels:
+        how["task"] = "binary" if channels == 1 else "multiclass"
+    if channels > 1:
+        how["num_classes"] = channels
+    made = getattr(torchmetrics, word, None) or getattr(classification, word)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return float(made(**how)(output, target))
+
+
+CLASSES_OF_SIZE = [
+    (name, channels, size)
+    for name, channels, size in product(LIBRARY_CLASSES, (1, 4), ((), (5, 3)))
+    if not name.startswith("Multiclass" if channels == 1 else "Binary")
+    and not (size and name.startswith(("AUROC", "Calibration")))  # which keep all outputs, or are of labels alone
+] + [("AUROC:thresholds=7", 4, (5, 3))]
+
+
+@pytest.mark.parametrize(("name", "channels", "size"), CLASSES_OF_SIZE)
+def test_classes_by_torchmetrics_are_its_own_number(name: str, channels: int, size: tuple[int, ...]) -> None:
+    way = LIBRARY_CLASSES[name]
+    output = torch.randn(40, channels, *size, generator=draw())
+    target = torch.randint(0, max(channels, 2), (40, *size), generator=draw(1))
+    own = metric(f"torchmetrics:{name}")
+    assert (own.is_mean, own.is_of_set) == (way == "mean", way == "set")
+    parts = [scored(own.name, (), target[a:b], output[a:b]) for a, b in ((0, 3), (3, 40))]
+    shares = output.double().sigmoid()[:, 0] if channels == 1 else output.double().softmax(1)
+    expected = whole_by_library(name, channels, shares, target)
+    assert own.value(np.concatenate(parts)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("name", "way"), LIBRARY_VALUES.items())
+def test_values_by_torchmetrics_are_its_own_number(name: str, way: str) -> None:
+    size = (4,) if name == "CosineSimilarity" else (1, 16, 16) if "data_range" in name else ()
+    output, target = (torch.rand(20, *size, generator=draw(seed)) for seed in (0, 1))
+    own = metric(f"torchmetrics:{name}", direction="max")
+    assert (own.is_mean, own.is_of_set) == (way == "mean", way == "set")
+    expected = whole_by_library(name, 0, output, target)
+    assert own.value(scored(own.name, (), target, output, direction="max")) == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_the_library_says_of_a_metric() -> None:
+    said = {
+        "F1Score": ("max", (0, 1)), "CalibrationError": ("min", (0, 1)),
+        "MeanSquaredError": ("min", (0, math.inf)), "R2Score": ("max", (-math.inf, 1)),
+        "BinaryAUROC": ("max", (0, 1)),
+    }  # fmt: skip
+    for name, expected in said.items():
+        own = metric(f"torchmetrics:{name}")
+        assert (own.direction, own.bounds) == expected
+    assert metric("torchmetrics:R2Score").note.startswith("torchmetrics:R2Score: one value for the whole set")
+    assert metric("torchmetrics:Accuracy").note == (
+        "torchmetrics:Accuracy: the mean over samples of each one's own value"
     )
-    images = torch.rand(3, 1, 16, 16, generator=draw(2))
-    blurred = functional.avg_pool2d(images, 3, 1, 1)
-    name = "torchmetrics:StructuralSimilarityIndexMeasure:data_range=1.0"
-    ssim = [image.structural_similarity_index_measure(a[None], b[None], data_range=1.0).item()
-            for a, b in zip(blurred, images, strict=True)]  # fmt: skip
-    np.testing.assert_allclose(scored(name, (), images, blurred)[:, 0], ssim, rtol=1e-5)
-    assert (metric(name).direction, metric(name).bounds) == ("max", (0, 1))
-    assert metric("torchmetrics:MeanSquaredError").direction == "min"
+
+
+def test_a_set_without_a_value_has_none() -> None:
+    own = metric("torchmetrics:PearsonCorrCoef", direction="max")
+    statistics = scored(own.name, (), torch.rand(9), torch.zeros(9), direction="max")
+    assert math.isnan(own.value(statistics))
+    assert math.isnan(own.value(statistics[:1]))
+
+
+def test_outputs_that_are_too_many_to_keep() -> None:
+    masks, output = torch.zeros(2, 9, 9, dtype=torch.int64), torch.randn(2, 3, 9, 9, generator=draw())
+    with pytest.raises(MetricError, match=r"AUROC keeps all outputs, which are too many of masks.*thresholds=20"):
+        scored("torchmetrics:AUROC", (), masks, output)
+    with pytest.raises(MetricError, match="keeps 20,001 numbers of each sample: 16,384 are the most"):
+        scored("torchmetrics:R2Score", (), torch.rand(2, 10_000), torch.rand(2, 10_000))
 
 
 @pytest.mark.parametrize(
@@ -416,18 +486,15 @@ def test_torchmetrics_scores_each_sample_alone() -> None:
         ("torchmetrics", {}, "no metric ''"),
         ("torchmetrics:F1Score:beta", {}, "'beta' in 'beta' is not an argument"),
         ("torchmetrics:F1Score:nonsense=1", {}, "F1Score:nonsense=1 cannot be made"),
-        (
-            "torchmetrics:PearsonCorrCoef",
-            {"direction": "max"},
-            "PearsonCorrCoef (is nan|gives no value) for a sample",
-        ),
+        ("torchmetrics:MultiScaleStructuralSimilarityIndexMeasure", {}, "gives no value for a sample alone"),
         ("torchmetrics:PearsonCorrCoef", {}, "does not say which way is better: pass --direction"),
     ],
 )
 def test_torchmetrics_that_cannot_be_used(name: str, how: dict[str, Any], fault: str) -> None:
-    targets = torch.rand(2) if "Pearson" in name else torch.tensor([0, 1])
+    is_of_classes = "F1" in name
+    targets = torch.tensor([0, 1]) if is_of_classes else torch.rand(2, 1, 16, 16)
     with pytest.raises((MetricError, UsageError), match=fault):
-        scored(name, (), targets, torch.rand(2) if "Pearson" in name else torch.randn(2, 3), **how)
+        scored(name, (), targets, torch.randn(2, 3) if is_of_classes else torch.rand(2, 1, 16, 16), **how)
 
 
 def test_a_missing_library_is_named_with_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:

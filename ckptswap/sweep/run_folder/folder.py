@@ -149,13 +149,17 @@ class RunFolder:
 
     def read(self) -> tuple[RunPlan, Blocks]:
         """Plan and blocks, held against each other. Raises `RunError` for a damaged folder, or one of no run."""
-        plan = self.read_plan()
+        return self.read_with_owner()[:2]
+
+    def read_with_owner(self) -> tuple[RunPlan, Blocks, bool]:
+        """What `read` gives, and whether this user's own command wrote the plan."""
+        plan, is_ours = self.read_plan_and_owner()
         blocks = self.read_blocks(plan.key)
         try:
             refuse_odd_run(plan, blocks.values())
         except (ValueError, OverflowError) as error:
             raise RunError(f"{self} holds a damaged plan ({error})", remedy="run the sweep again") from None
-        return plan, blocks
+        return plan, blocks, is_ours
 
     def journal_size(self) -> int:
         """Bytes of the journal, which only grow."""

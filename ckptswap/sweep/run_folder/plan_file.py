@@ -33,19 +33,21 @@ _KEY = {
 @dataclass(frozen=True)
 class RunMetric:
     """A metric of a run: which way is better, a constant prediction's score, between which bounds one sample's
-    lies (None: none), and whether its value is the mean over samples."""
+    lies (None: none), and whether its value is the mean over samples, or one that only the whole set has."""
 
     name: str
     direction: Literal["max", "min"]
     trivial: float | None
     bounds: tuple[float | None, float | None]
     is_mean: bool
+    is_of_set: bool = False
 
     @classmethod
     def of(cls, scorer: Scorer, metric: Measure) -> "RunMetric":
         """What a scorer knows of one of its metrics."""
         low, high = (bound if math.isfinite(bound) else None for bound in metric.bounds)
-        return cls(metric.name, metric.direction, scorer.trivial(metric.name), (low, high), metric.is_mean)
+        ways = metric.is_mean, metric.is_of_set
+        return cls(metric.name, metric.direction, scorer.trivial(metric.name), (low, high), *ways)
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ def refuse_odd_blocks(
         for metric in metrics:
             shape = statistics[metric.name].shape if metric.name in statistics else ()
             width = widths.setdefault(metric.name, shape[-1] if shape else 0)
-            fits = width == 1 if metric.is_mean else recorded_metric(metric.name).fits(width)
+            fits = width == 1 if metric.is_mean else metric.is_of_set or recorded_metric(metric.name).fits(width)
             if shape != (size, width) or not fits:
                 raise ValueError(f"the journal has odd scores of batch {block.batch}")
         if EXTENT in statistics and statistics[EXTENT].shape != (1, 2):

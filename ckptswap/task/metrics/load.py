@@ -100,6 +100,8 @@ def _checked(metric: object, name: str, *, is_safe: bool) -> Metric:
     """Hold a source of metrics to what the registry asks of it."""
     if not isinstance(metric, Metric) or metric.name != name:
         raise MetricError(f"{name} gave {metric!r}", remedy=f"its source must give a Metric that is named {name}")
-    if not is_safe and not metric.is_mean:  # nobody could add its statistics up without running it
+    if not (
+        is_safe or metric.is_mean or metric.is_of_set
+    ):  # nobody could add its statistics up without running it
         raise MetricError(f"{name} is not safe and not a mean", remedy="give one value a sample")
     return metric

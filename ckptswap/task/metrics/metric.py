@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
+from ckptswap.statistics.totals import OfSet, Reduction, mean
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -15,6 +17,8 @@ Tree = Any
 """As in `task.tree`, which loads torch."""
 PerSample = Callable[["Tensor"], np.ndarray]
 """From outputs (N, …) to statistics (N, K) float64."""
+
+OF_SET = "one value for the whole set; its intervals come of leaving out one group at a time (jackknife)"
 
 
 class Walk(Protocol):
@@ -41,7 +45,7 @@ class Metric:
     the recipient itself. `against(truth)` does once what does not depend on the output, for many outputs to the
     same truth. One that `takes_direction` listens to `--direction`. `trivial` is the score of a prediction that
     looks at nothing. `compares` says what may be drawn beside a score: masks of `classes`, images of `values`, or
-    nothing.
+    nothing. One that `is_of_set` has one value for a whole set, by its own `value`, and no sum of statistics has.
 
     >>> Metric("loss", "min").value(np.array([[1.0], [3.0]]))
     2.0
@@ -52,6 +56,7 @@ class Metric:
     compares: ClassVar[Literal["classes", "values"] | None] = None
     needs_labels: ClassVar[bool] = True
     takes_direction: ClassVar[bool] = False
+    is_of_set: ClassVar[bool] = False
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -61,7 +66,17 @@ class Metric:
     @property
     def is_mean(self) -> bool:
         """Whether the value is the mean over samples of the one statistic that each has."""
-        return type(self).reduce is Metric.reduce
+        return type(self).reduce is Metric.reduce and not self.is_of_set
+
+    @property
+    def reduction(self) -> Reduction:
+        """How statistics become the value."""
+        return OfSet(self.value) if self.is_of_set else mean if self.is_mean else self.reduce
+
+    @property
+    def note(self) -> str | None:
+        """What a reader should know of how it scores; None where the name says it."""
+        return f"{self.name}: {OF_SET}" if self.is_of_set else None
 
     def fits(self, columns: int) -> bool:
         """Tell whether a sample's statistics may be so many."""
@@ -89,5 +104,5 @@ class Metric:
         return sums[..., 0] / count
 
     def value(self, statistics: np.ndarray) -> float:
-        """The metric over all samples, of (N, K) statistics."""
+        """The metric over all samples, of (N, K) statistics; NaN where they have no value."""
         return float(self.reduce(statistics.sum(axis=0), np.array(float(len(statistics)))))

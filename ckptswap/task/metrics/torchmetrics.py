@@ -1,152 +1,205 @@
-"""`torchmetrics:NAME`: a metric of torchmetrics, of each sample alone, then the mean over samples.
+"""`torchmetrics:NAME`: a metric of torchmetrics; the number is what the library makes of all of the data.
+
+Where that is the mean over samples (an accuracy, a squared error, a structural similarity), each sample is scored
+alone. Any other (an F1 score of classes, a correlation, an AUROC) has one value for the whole set, and what it
+rests on is kept of each sample: the library's own states where these add up, else output and target themselves.
 
 Arguments stand behind the name, `torchmetrics:FBetaScore:beta=0.5`; the task, the number of classes and the value
 that is ignored are taken from the model and from `--ignore`. Where classes are scored the metric gets
 probabilities, of each position of a sample, and labels as in `rows`; everything else gets output and target as
-they are. One that has no value for a sample alone (a correlation of one pair) is refused. `--direction` says which
-way is better where the library does not.
+they are. `--direction` says which way is better where the library does not.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
-from inspect import signature
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
-from ckptswap.errors import MetricError, near
+from ckptswap.errors import MetricError
 from ckptswap.registry import Source, library
 from ckptswap.task.metrics.counts import unlike
-from ckptswap.task.metrics.metric import Direction, Metric, PerSample, Tree
+from ckptswap.task.metrics.metric import Direction, Metric, PerSample, Tree, Walk
 from ckptswap.task.metrics.rows import Labels, labels_of, log_probabilities, scored_rows
-from ckptswap.task.spec import TaskSpec, parse_args
+from ckptswap.task.metrics.torchmetrics_form import Form
+from ckptswap.task.spec import TaskSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+Sample = tuple[int, "Tensor", "Tensor"]
+"""Channels (0 where no classes are scored), output and target, as the library takes them."""
+RAW_MOST = 64
+"""Values of an output that are kept themselves."""
+KEPT_MOST = 1 << 14
+"""Numbers that are kept of a sample."""
+
 
 @dataclass(frozen=True)
-class OfLibrary(Metric):
-    """One of the library's metrics; `form` makes it, `args` are those that were given."""
+class ByLibrary(Metric):
+    """One of the library's metrics."""
 
-    form: Callable[..., Any]
-    args: Mapping[str, Any]
+    form: Form
     probability: bool = False
     ignore: int | None = None
-    limits: tuple[float, float] = (-math.inf, math.inf)
     takes_direction: ClassVar[bool] = True
-    _made: dict[int, Any] = field(default_factory=dict, compare=False)
 
     @property
     def bounds(self) -> tuple[float, float]:
-        return self.limits
+        return self.form.bounds
 
     def truth(self, inputs: Tree, targets: Tree, own: Callable[[], Tensor]) -> Tree:
         return labels_of(inputs, targets, self.name)
 
     def against(self, target: Tree) -> PerSample:
         labels = target if isinstance(target, Labels) else labels_of((), target, self.name)
-        if _takes(self.form, "num_classes") and isinstance(labels, Labels):
-            return partial(self._of_classes, labels)
-        return partial(self._of_values, labels.ids if isinstance(labels, Labels) else labels)
+        return partial(self._statistics, labels)
 
-    def _of_classes(self, labels: Labels, output: Tensor) -> np.ndarray:
-        values = []
+    def trivial(self, walk: Walk) -> float:
+        """Of values their mean, everywhere; of classes outputs of zeros."""
+        sums = walk.over(_sum_of_values)
+        if any(part is None for part in sums):
+            return walk.zeros()
+        totals, counts = zip(*sums, strict=True)
+        return walk.value(math.fsum(totals) / sum(counts))
+
+    def _statistics(self, labels: Labels | Tensor, output: Tensor) -> np.ndarray:
+        if self.form.is_of_classes and isinstance(labels, Labels):
+            samples = self._of_classes(labels, output)
+        else:
+            samples = self._of_values(labels, output)
+        return np.array(list(map(self._kept, samples)), np.float64)
+
+    def _kept(self, sample: Sample) -> list[float]:
+        """A sample's statistics."""
+        raise NotImplementedError
+
+    def _of_classes(self, labels: Labels, output: Tensor) -> Iterator[Sample]:
         for row, ids in scored_rows(output, labels, self.ignore):
             shares = log_probabilities(row, probability=self.probability).exp()
-            scorer = self._scorer(row.shape[1])
-            values.append(self._value(scorer, shares[:, 1] if row.shape[1] == 1 else shares, ids.long()))
-        return np.array(values)[:, None]
+            yield row.shape[1], shares[:, 1] if row.shape[1] == 1 else shares, ids
 
-    def _of_values(self, target: Tensor, output: Tensor) -> np.ndarray:
+    def _of_values(self, labels: Labels | Tensor, output: Tensor) -> Iterator[Sample]:
+        target = labels.ids if isinstance(labels, Labels) else labels
         if output.dim() == target.dim() + 1 and output.shape[1] == 1:
             target = target[:, None]
         if output.shape != target.shape:
             raise MetricError(f"{self.name}: {unlike(output.shape, target.shape)}", remedy="use one for classes")
-        pairs = zip(output.detach().cpu().float(), target.float(), strict=True)
-        return np.array([self._value(self._scorer(0), own[None], other[None]) for own, other in pairs])[:, None]
-
-    def _scorer(self, classes: int) -> Any:
-        """The library's object, for outputs of so many channels; 0 where it knows of none."""
-        if classes not in self._made:
-            known: dict[str, Any] = {}
-            if classes and _takes(self.form, "task"):
-                known["task"] = "binary" if classes == 1 else "multiclass"
-            if classes > 1:
-                known["num_classes"] = classes
-            try:
-                self._made[classes] = self.form(**{**known, **self.args})
-            except Exception as error:
-                raise MetricError(f"{self.name} cannot be made ({error})", remedy="see its arguments") from None
-        return self._made[classes]
-
-    def _value(self, scorer: Any, own: Tensor, other: Tensor) -> float:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of classes that one sample has none of
-            try:
-                scorer.reset()
-                scorer.update(own, other)
-                value = float(scorer.compute())
-            except Exception as error:
-                fault = f"{self.name} gives no value for a sample alone ({type(error).__name__}: {error})"
-                raise MetricError(fault[:300], remedy="use one that is a mean over samples") from None
-        if not math.isfinite(value):
-            raise MetricError(
-                f"{self.name} is {value} for a sample alone", remedy="use one that is a mean over samples"
-            )
-        return value
+        for own, other in zip(output.detach().cpu().float(), target, strict=True):
+            yield 0, own[None], (other if self.form.is_of_labels else other.float())[None]
 
 
-def _built(ending: str, spec: TaskSpec) -> OfLibrary:
-    torchmetrics = library("torchmetrics")
-    name, *args = ending.split(":")
-    form = getattr(torchmetrics, name, None)
-    known = [public for public, made in vars(torchmetrics).items() if _is_metric(made, torchmetrics.Metric)]
-    if name not in known:
-        raise MetricError(
-            f"torchmetrics has no metric {name!r}", remedy=near(name, known) or "see its list of metrics"
-        )
-    low, high = getattr(form, "plot_lower_bound", None), getattr(form, "plot_upper_bound", None)
-    limits = (-math.inf, math.inf) if low is None or high is None else (float(low), float(high))
-    direction = spec.direction or _direction(form)
-    if direction is None:
-        raise MetricError(f"{name} does not say which way is better", remedy="pass --direction max or min")
-    return OfLibrary(
-        f"torchmetrics:{ending}",
-        cast(Direction, direction),
-        cast(Callable[..., Any], form),
-        parse_args(",".join(args)),
-        spec.output == "probability",
-        spec.ignore,
-        limits,
-    )
+class SamplesByLibrary(ByLibrary):
+    """The mean over samples of each one's own value."""
 
+    @property
+    def note(self) -> str:
+        return f"{self.name}: the mean over samples of each one's own value"
 
-def _is_metric(made: Any, base: type) -> bool:
-    return isinstance(made, type) and issubclass(made, base) and made is not base
-
-
-def _takes(form: Callable[..., Any], name: str) -> bool:
-    """Whether it has an argument; those that only choose among others have it by `__new__`."""
-    chooses = "__new__" in vars(form)
-    return name in signature(form.__new__ if chooses else form).parameters
-
-
-def _direction(form: Any) -> str | None:
-    """By what the library says of itself; what chooses among others says nothing, and is asked by its binary
-    one."""
-    better = getattr(form, "higher_is_better", None)
-    if better is None and _takes(form, "task"):
+    def _kept(self, sample: Sample) -> list[float]:
+        channels, *pair = sample
         try:
-            better = form(task="binary").higher_is_better
-        except Exception:
-            return None
-    return None if better is None else "max" if better else "min"
+            value = self.form.value(channels, [cast("tuple[Tensor, Tensor]", tuple(pair))])
+        except MetricError:
+            raise
+        except Exception as error:
+            fault = f"{self.name} gives no value for a sample alone ({type(error).__name__}: {error})"
+            raise MetricError(fault[:300], remedy="use another") from None
+        if not math.isfinite(value):
+            raise MetricError(f"{self.name} is {value} for a sample alone", remedy="use another")
+        return [value]
+
+
+class SetByLibrary(ByLibrary):
+    """One value for the whole set.
+
+    Statistics begin with the number of channels, below zero (−1 − channels) where states of the library follow;
+    else output and target follow, of one position.
+    """
+
+    is_of_set: ClassVar[bool] = True
+
+    def fits(self, columns: int) -> bool:
+        return columns > 1
+
+    def value(self, statistics: np.ndarray) -> float:
+        if not len(statistics):
+            return math.nan
+        head, rest = int(statistics[0, 0]), statistics[:, 1:]
+        try:
+            if head < 0:
+                return self.form.value_of_state(-1 - head, rest.sum(axis=0))
+            return self.form.value(head, [_pair_of(head, rest, are_labels=self.form.is_of_labels)])
+        except MetricError:
+            raise
+        except Exception:  # too few samples, or all alike: the library says so in many ways
+            return math.nan
+
+    def _kept(self, sample: Sample) -> list[float]:
+        channels, output, target = sample
+        if self.form.is_additive and not (target.numel() == 1 or (not channels and target.numel() <= RAW_MOST)):
+            return self._checked([-1.0 - channels, *self._state(channels, output, target)])
+        if channels and target.numel() > 1:
+            raise MetricError(
+                f"{self.name} keeps all outputs, which are too many of masks or tokens",
+                remedy="some take thresholds=20 behind their name, which keep counts",
+            )
+        return self._checked([float(channels), *output.reshape(-1).tolist(), *target.reshape(-1).tolist()])
+
+    def _state(self, channels: int, output: Tensor, target: Tensor) -> list[float]:
+        try:
+            state = self.form.state(channels, [(output, target)])
+        except MetricError:
+            raise
+        except Exception as error:
+            fault = f"{self.name} refuses what it is given ({type(error).__name__}: {error})"
+            raise MetricError(fault[:300], remedy="see what it takes") from None
+        return list(state.tolist())
+
+    def _checked(self, numbers: list[float]) -> list[float]:
+        if len(numbers) > KEPT_MOST:
+            fault = f"{self.name} keeps {len(numbers):,} numbers of each sample"
+            raise MetricError(fault, remedy=f"{KEPT_MOST:,} are the most: use one that keeps less")
+        return numbers
+
+
+def _pair_of(channels: int, kept: np.ndarray, *, are_labels: bool) -> tuple[Tensor, Tensor]:
+    """Outputs and targets of all samples, from what was kept (N, K)."""
+    import torch
+
+    if channels:
+        output, target = kept[:, :-1], kept[:, -1]
+        return torch.from_numpy(output[:, 0] if channels == 1 else output), torch.from_numpy(target).long()
+    output, target = (part.squeeze(1) if part.shape[1] == 1 else part for part in np.split(kept, 2, axis=1))
+    values = torch.from_numpy(target)
+    return torch.from_numpy(output).float(), values.long() if are_labels else values.float()
+
+
+def _sum_of_values(truth: Labels | Tensor) -> tuple[float, int] | None:
+    return None if isinstance(truth, Labels) else (truth.double().sum().item(), truth.numel())
+
+
+@cache
+def _form(text: str) -> Form:
+    """Of each one is made, and tried once."""
+    return Form.of(text)
+
+
+def _built(ending: str, spec: TaskSpec) -> ByLibrary:
+    library("torchmetrics")  # which may be gone since
+    form = _form(ending)
+    direction = spec.direction or form.direction
+    if direction is None:
+        name = ending.partition(":")[0]
+        raise MetricError(f"{name} does not say which way is better", remedy="pass --direction max or min")
+    made: type[Any] = SamplesByLibrary if form.is_mean else SetByLibrary
+    return cast(
+        ByLibrary, made(form.name, cast(Direction, direction), form, spec.output == "probability", spec.ignore)
+    )
 
 
 SOURCE = Source(_built, libraries=("torchmetrics",))
