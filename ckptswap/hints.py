@@ -15,6 +15,8 @@ from ckptswap.shell import joined
 Shapes = Mapping[str, tuple[int, ...]]
 RULES_MOST = 3
 LEAST = 2  # tensors that a rule must bring together: one by itself may have its shape by chance
+ADAPTER = "peft adapter"
+"""The format of an adapter's folder, which has its low-rank factors and not the weights that these change."""
 _LOOKED_AT = 2000
 _PLACES_MOST = 20
 _TRIED = 8
@@ -150,6 +152,9 @@ def names_apart(other: Checkpoint, reference: Checkpoint) -> str | None:
     if shared and not flags:
         return None
     there = f"no tensor of {other.path} has the name of one of {reference.path}"
+    adapter = next((side.path for side in (other, reference) if side.format.startswith(ADAPTER)), None)
+    if adapter and not shared:
+        return f"{there}; {adapter} is an adapter alone: peft:{adapter} is its base with the adapter added"
     if shared:
         there = f"{other.path} and {reference.path} share {shared} names"
     return f"{there}; with {joined(flags)} {gained} more are the same" if flags else there

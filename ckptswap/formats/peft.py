@@ -222,8 +222,8 @@ def _merged(base: Checkpoint, adapter: Checkpoint, lora: Lora) -> Iterator[Tenso
         yield Tensor(name, entry.shape, entry.dtype, entry.source)
     missing = [name for module in parts if (name := names.get(f"{module}.weight", f"{module}.weight")) not in base]
     if missing:
-        raise MismatchError(f"{base.path} lacks what {adapter.path} adds to: {listing(missing)}",
-                            remedy="name the right base: peft:BASE+ADAPTER")  # fmt: skip
+        remedy = "name a base that holds it, under this name too where it is tied: peft:BASE+ADAPTER"
+        raise MismatchError(f"{base.path} lacks what {adapter.path} adds to: {listing(missing)}", remedy=remedy)
     turned = _is_turned(base, whole, names, lora)
     for module, sides in whole.items():
         name = names.get(f"{module}.weight", f"{module}.weight")

@@ -24,7 +24,7 @@ FLOOR = 0.2
 the groups that moved, and its huge t* would widen the whole table's intervals.
 By simulation (8–50 groups, normal and lognormal rows, rare events) 0.2 keeps the coverage; 0.5 loses it."""
 BLOCK = 1 << 18
-"""Resample weights held at once: 2 MB, so that they stay in a core's cache whatever the number of groups."""
+"""Resamples' weights, or values of all forms, held at once: 2 MB, so that they stay in a core's cache."""
 
 Moments = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Groups as they were drawn (R, G) → deviation from the estimate and variance (F, R)."""
@@ -41,6 +41,10 @@ class Effects:
     estimate: np.ndarray
     se: np.ndarray
     t: np.ndarray
+
+    def of(self, rows: slice) -> "Effects":
+        """Those of some of the forms."""
+        return Effects(self.estimate[rows], self.se[rows], self.t[rows])
 
     def critical(self) -> np.ndarray:
         """Each form's own critical value of |t*| (F,)."""
@@ -70,7 +74,7 @@ def effects(sample: Sample, forms: Sequence[Form], resamples: int | None = None)
     se = np.where(variance > (NEGLIGIBLE * scale) ** 2, np.sqrt(variance), 0.0)
     moments = _moments_of_means(sample, forms, estimate) or _moments_of_any(sample, forms, estimate)
     t, done = np.empty((len(forms), resamples)), 0
-    for order in drawn(sample.groups, resamples, sample.seed):
+    for order in drawn(sample.groups, resamples, sample.seed, len(forms)):
         apart, spread = moments(order)
         least = np.maximum(np.sqrt(np.maximum(spread, 0.0)), FLOOR * se[:, None])
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -79,13 +83,13 @@ def effects(sample: Sample, forms: Sequence[Form], resamples: int | None = None)
     return Effects(estimate, se, t)
 
 
-def drawn(groups: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Which groups were drawn, in their order, in blocks of (≤ resamples, groups).
+def drawn(groups: int, resamples: int, seed: int, forms: int = 1) -> Iterator[np.ndarray]:
+    """Which groups were drawn, in their order, in blocks of (≤ resamples, groups), for so many forms.
 
     Taken from the raw output of PCG64, a stream that numpy promises never to change.
     """
     stream = np.random.PCG64(seed)
-    block = max(1, BLOCK // groups)
+    block = max(1, BLOCK // max(groups, forms))
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)
         yield (stream.random_raw(rows * groups) % np.uint64(groups)).astype(np.int64).reshape(rows, groups)

@@ -36,16 +36,16 @@ class Tests:
     Of each row's draws the K most extreme are kept: `places` (F, K) among the draws, and their levels (F, K).
     """
 
+    draws: int
     p: np.ndarray
     level: np.ndarray
     places: np.ndarray
     levels: np.ndarray
-    draws: int
 
     def of(self, rows: Sequence[int]) -> "Tests | None":
         """Those of some of the rows; None for none."""
         parts = (part[list(rows)] for part in (self.p, self.level, self.places, self.levels))
-        return Tests(*parts, self.draws) if rows else None
+        return Tests(self.draws, *parts) if rows else None
 
 
 def tests_of(effect: Effects, tolerance: float, side: int) -> Tests:
@@ -60,7 +60,7 @@ def tests_of(effect: Effects, tolerance: float, side: int) -> Tests:
     start = tail[:, -min(math.ceil(EXTREME * amount), tail.shape[1])]
     ranks[:, -1] *= np.where(ranks[:, -1] == 1, _share(start, tail[:, -1]), 1.0)
     least = np.where(beyond == 0, _share(start, t), beyond + 1.0)
-    return Tests((beyond + 1) / (amount + 1), least / (amount + 1), places, ranks / (amount + 1), amount)
+    return Tests(amount, (beyond + 1) / (amount + 1), least / (amount + 1), places, ranks / (amount + 1))
 
 
 def _tail(draws: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
@@ -108,7 +108,8 @@ class Exact:
 def joined(tests: Sequence[Tests]) -> Tests:
     """The tests of several batches of rows, of the same draws."""
     names = ("p", "level", "places", "levels")
-    return Tests(*(np.concatenate([getattr(part, name) for part in tests]) for name in names), tests[0].draws)
+    parts = (np.concatenate([getattr(part, name) for part in tests]) for name in names)
+    return Tests(tests[0].draws, *parts)
 
 
 def adjusted(tests: Tests | None, exact: Exact) -> np.ndarray:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ckptswap.statistics import ErrorRate, Verdict
-from ckptswap.statistics.bootstrap import LEVEL, Effects, effects, neighbours_alike, upper, value_of
+from ckptswap.statistics import ErrorRate, Tails, Verdict
+from ckptswap.statistics.bootstrap import LEVEL, effects, neighbours_alike, upper, value_of
 from ckptswap.statistics.exact import Few
 from ckptswap.statistics.intervals import LEAST_GROUPS, cut
 from ckptswap.statistics.stepdown import Both, Exact, Tests, joined, tests_of
@@ -19,6 +19,7 @@ from ckptswap.statistics.totals import Form, Sample
 
 HELD = 1 << 22
 """Draws of rows that are held at once: 32 MB."""
+AT_ONCE = 8  # rows of these that are ranked at once, so that their draws stay in a cache
 
 MOST_SHARE = 0.5
 """Of all samples that one group may have: the drop of a table with a larger one is that group's, of which there is
@@ -117,6 +118,18 @@ def judged(
     ]
 
 
+def tails(sample: Sample, form: Form, bound: float) -> Tails:
+    """A linear combination of values against a bound, by itself as a table's row against the tolerance.
+
+    >>> scores = np.linspace(0.2, 1, 8)[:, None]
+    >>> from ckptswap.statistics.totals import mean
+    >>> [round(p, 2) for p in tails(Sample.of([scores, scores**2], np.arange(8), mean), {0: 1.0, 1: -1.0}, 0.05)]
+    [0.97, 0.03]
+    """
+    (row,) = judged(sample, [form], bound)
+    return Tails(row.p_reusable, row.p_sensitive)
+
+
 @dataclass(frozen=True)
 class _Drawn:
     """What is kept of the draws of rows that are resampled: their own critical values (F,), the largest |t*| of
@@ -151,12 +164,15 @@ def _drawn(sample: Sample, forms: Sequence[Form], tolerance: float | None) -> _D
     step = max(1, HELD // draws)
     for start in range(0, len(forms), step):
         effect = effects(sample, forms[start : start + step], draws)
-        first = Effects(effect.estimate, effect.se, effect.t[:, :resamples])
+        first = replace(effect, t=effect.t[:, :resamples])
         numbers.append((effect.estimate, effect.se, first.critical()))
         largest = np.maximum(largest, first.largest())
-        if tolerance is not None:
-            below.append(tests_of(effect, tolerance, 1))
-            above.append(tests_of(effect, tolerance, -1))
+        if tolerance is None:
+            continue
+        for at in range(0, len(effect.se), AT_ONCE):
+            some = effect.of(slice(at, at + AT_ONCE))
+            below.append(tests_of(some, tolerance, 1))
+            above.append(tests_of(some, tolerance, -1))
     estimate, se, critical = map(np.concatenate, zip(*numbers, strict=True)) if numbers else [np.zeros(0)] * 3
     tests = (joined(side) if side else None for side in (below, above))
     return _Drawn(forms, estimate, se, critical, largest, *tests)
@@ -170,11 +186,11 @@ def _with_verdicts(
     sure = [place for place, form in enumerate(drawn.forms) if sample.largest_share(form) <= MOST_SHARE]
     spread = [resampled[place] for place in sure]
     few = {at: row.few for at, row in rows.items() if row.few is not None and row.few.is_bounded}
-    exact = (Exact.of(list(few.values()), tolerance, side) for side in (1, -1))
-    sides = (tests.of(sure) if tests else None for tests in (drawn.below, drawn.above))
-    both = Both(*sides, *exact)
+    under, over = (Exact.of(list(few.values()), tolerance, side) for side in (1, -1))
+    below, above = (tests.of(sure) if tests else None for tests in (drawn.below, drawn.above))
+    both = Both(below, above, under, over)
     told = zip((*spread, *few), *(p.tolist() for p in both.p), both.verdicts(error), strict=True)
     return {
-        at: replace(rows[at], p_reusable=below, p_sensitive=above, verdict=verdict)
-        for at, below, above, verdict in told
+        at: replace(rows[at], p_reusable=p_reusable, p_sensitive=p_sensitive, verdict=verdict)
+        for at, p_reusable, p_sensitive, verdict in told
     }

@@ -26,7 +26,7 @@ from ckptswap.task.metrics import Metric
 from ckptswap.task.metrics.entropy import CrossEntropy
 from ckptswap.task.metrics.overlap import Overlap
 from ckptswap.task.metrics.ranked import Ranked
-from ckptswap.task.metrics.rows import rows
+from ckptswap.task.metrics.rows import NO_LABEL, Labels, labels_of, rows
 from ckptswap.task.metrics.unlabelled import Divergence, SameClass, reference
 from ckptswap.task.tree import Tree, described, only_tensor
 
@@ -95,7 +95,7 @@ def _first_order(scorer: FullScorer, changes: Changes) -> dict[str, float]:
     total: dict[str, Tensor] = {}
     for batch, model in _differentiated(scorer):
         own = model.output.detach().requires_grad_()
-        (weights,) = torch.autograd.grad(_loss(own, batch.targets, scorer.task.spec.ignore), own)
+        (weights,) = torch.autograd.grad(_loss(own, batch, scorer.task.spec.ignore), own)
         for name, slope in model.slopes(weights).items():
             total[name] = total[name] + slope if name in total else slope
     return {variant: abs(value) for variant, value in changes.along(total).items()}
@@ -159,8 +159,12 @@ def rooted(scores: Tensor, signs: Tensor, *, probability: bool = False) -> Tenso
     return root * (signs - root * (root * signs).sum(-1, keepdim=True))
 
 
-def _loss(output: Tensor, targets: Tree, ignore: int | None) -> Tensor:
+def _loss(output: Tensor, batch: Batch, ignore: int | None) -> Tensor:
+    targets = batch.targets
     try:
+        labels = labels_of(batch.inputs, only_tensor(targets, "the loss"), "the loss")
+        if isinstance(labels, Labels) and labels.are_tokens:  # whose classes lie along the last dimension
+            return loss(output.movedim(-1, 1), labels.ids, ignore)
         return loss(output, only_tensor(targets, "the loss"), ignore)
     except (RuntimeError, IndexError, ValueError, MetricError) as error:
         shape = tuple(targets.shape) if isinstance(targets, Tensor) else described(targets)
@@ -183,8 +187,8 @@ def loss(output: Tensor, targets: Tensor, ignore: int | None = None) -> Tensor:
     if targets.is_floating_point():
         return (output - targets.reshape(output.shape)).square().mean()
     if output.dim() == targets.dim() + 1 and output.shape[1] > 1:
-        none = -100 if ignore is None else ignore  # torch's own word for no class
-        return torch.nn.functional.cross_entropy(output, targets.long(), ignore_index=none)
+        ids = targets.long() if ignore is None else targets.long().masked_fill(targets == ignore, NO_LABEL)
+        return torch.nn.functional.cross_entropy(output, ids, ignore_index=NO_LABEL)
     targets = targets.reshape(output.shape)
     counts = torch.ones_like(targets, dtype=torch.bool) if ignore is None else targets != ignore
     wanted = targets[counts].clamp(0, 1).to(output.dtype)

@@ -26,8 +26,8 @@ BY_FILE = frozenset((
     "model", "model-args", "metric", "back-metric", "target", "back-target", "output", "output-key", "ignore",
     "normalize", "resize", "direction", "batch-size", "limit", "threads",
     "device", "dtype", "engine", "executor", "jobs",
-    "memory", "budget", "screen", "tolerance", "confidence", "epsilon", "recalibrate-bn", "steps", "lr",
-    "optimizer", "seed", "freeze",
+    "memory", "budget", "screen", "tolerance", "error", "se", "confidence", "epsilon", "recalibrate-bn", "steps",
+    "lr", "optimizer", "seed", "freeze",
     "zero-control", "holdout",
 ))  # fmt: skip
 

@@ -14,6 +14,8 @@ import torch
 import ckptswap as cs
 from ckptswap.errors import CkptswapError
 from ckptswap.formats import open_checkpoint
+from ckptswap.hints import names_apart
+from ckptswap.task.models.named import model_of
 from ckptswap.task.weights import load_into
 
 transformers = pytest.importorskip("transformers")
@@ -174,6 +176,16 @@ def test_what_is_no_low_rank_product_is_refused(change: Mapping[str, Any], messa
     config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
     with pytest.raises(CkptswapError, match=message):
         open_checkpoint(f"peft:{adapter}")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_adapter_alone_in_a_networks_place_says_what_to_write(make: Make, tmp_path: Path) -> None:
+    adapter = make("plain")
+    with open_checkpoint(adapter) as alone, open_checkpoint(tmp_path / "base") as base:
+        with pytest.raises(CkptswapError, match=f"is an adapter alone: peft:{adapter} is its base with"):
+            model_of(alone)
+        for pair in ((alone, base), (base, alone)):
+            assert str(names_apart(*pair)).endswith(f"peft:{adapter} is its base with the adapter added")
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -104,6 +104,29 @@ def test_the_table_ends_with_its_cost(style: Style, cost: Cost) -> None:
 
 
 @pytest.mark.parametrize(
+    ("screen", "words"),
+    [
+        (
+            {"by": "sample:4", "samples": 4, "share": 0.0556},
+            "screen by sample:4: every variant on 4 samples first, 5.6% of",
+        ),
+        (
+            {"by": "curvature", "samples": None, "share": 0.03},
+            "screen by curvature: about 3.0% of the work beside it",
+        ),
+        ({"by": "rmse", "samples": None, "share": 0.0}, "screen by rmse: no work"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_a_screen_takes_is_told(screen: dict[str, Any], words: str) -> None:
+    data = plan() | {"screen": screen}
+    validate(data)
+    assert words in " ".join(plan_table(data, Style(100)).split())
+    with pytest.raises(ValidationError):
+        validate(data | {"screen": {"by": "rmse"}})
+
+
+@pytest.mark.parametrize(
     ("name", "cost", "style"),
     [
         ("plan-100", REPLAY, Style(100)),

@@ -461,7 +461,7 @@ def changed(place: tuple[Any, ...], value: object) -> Callable[[dict[str, Any]],
 )
 def test_any_part_of_a_plan_may_be_anything(work: Path, part: str, swept_plan: dict[str, Any]) -> None:
     """A table, or one sentence; never a fault of ours. Each part of the plan, and each odd value in turn."""
-    rest = {"key", "layers", "tolerance", "warnings", "donor_misfits", "made"}
+    rest = {"key", "layers", "tolerance", "error", "se", "warnings", "donor_misfits", "made"}
     wanted = [at for at in places(swept_plan) if at and (at[0] == part or (part == "rest" and at[0] in rest))]
     assert wanted
     codes = set()

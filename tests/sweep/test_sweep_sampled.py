@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 from plain import plain_network
 from sweeping import prepare, ran, sweep
 from test_sweep_modes import READ
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import RunError, UsageError
+from ckptswap.report.html import about, sweep_html
+from ckptswap.report.sweep import sweep_csv, sweep_json, sweep_md
+from ckptswap.report.text import dump_json
 from ckptswap.scoring.variant import BASELINE
 from ckptswap.sweep import loop
 from ckptswap.sweep.analysis import load_result
@@ -33,6 +38,7 @@ def made():
         images, masks, groups = zip(*items[at : at + 5])
         yield torch.stack(images), torch.stack(masks), list(groups)
 """
+SCHEMA = Path(__file__).parents[2] / "docs" / "schemas" / "sweep.schema.json"
 HOW = {"selection": READ, "tolerance": 0.01}
 
 
@@ -92,6 +98,13 @@ def test_the_table_tells_how_well_it_told(swept, tmp_path: Path) -> None:
     assert told.variants == sum(row.status == "measured" for row in result.rows)
     assert any(note.startswith("screen by sample:4 (4 of 20 samples): rank") for note in result.notes)
     assert load_result(tmp_path / "run") == result
+    document = sweep_json(result)
+    Draft202012Validator(json.loads(SCHEMA.read_text("utf-8"))).validate(json.loads(dump_json(document)))
+    assert document["screen"] == asdict(told)
+    assert [row["guess"] for row in document["rows"]] == [row.guess for row in result.rows]
+    assert "screen by sample:4" in sweep_md(result)
+    assert "screen by sample:4" in sweep_html(result, about(str(tmp_path / "run")))
+    assert "guess" in sweep_csv(result).splitlines()[0].split(",")
 
 
 def test_every_score_is_that_of_a_plain_loop_on_its_batches(swept, skip: TaskSpec) -> None:
@@ -123,7 +136,7 @@ def test_a_budget_takes_the_worst_first(skip: TaskSpec, save, tmp_path: Path, mo
     rest = [variant for variant, _ in blocks[variants:]]
     assert set(rest[:6]) == set(worst[:2])
     assert set(rest[6:18]) == set(worst[2:6])
-    assert "the worst by sample:4 were scored first" in result.notes
+    assert "the work goes by sample:4, the worst first" in result.notes
     plain = sweep(save(1, "Skip"), save(0, "Skip"), skip, **how | {"run_dir": tmp_path / "plain"})
     assert plain.rows == result.rows
 
@@ -137,7 +150,7 @@ def test_what_a_budget_leaves_rests_on_the_screens_samples(skip: TaskSpec, save,
     assert all((row.samples or 0) <= 4 for row in stopped.rows if row.status == "measured")
     assert stopped.screen is not None
     assert (stopped.screen.variants, stopped.screen.auc, stopped.screen.spearman) == (0, None, None)
-    assert any("no AUC, since none is decided" in note for note in stopped.notes)
+    assert any("nothing is scored yet that it could be held against" in note for note in stopped.notes)
     whole = ran(planned, tolerance=0.01)
     fresh = sweep(save(1, "Skip"), save(0, "Skip"), skip, run_dir=tmp_path / "other", screen="sample:4", **HOW)
     assert whole.rows == fresh.rows

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from plain import plain_network
@@ -23,6 +24,7 @@ from ckptswap.sweep import screen as screens
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.screen import loss, rooted
 from ckptswap.task import Task, TaskSpec
+from ckptswap.task.data import Batch
 from ckptswap.task.task import load_task
 
 STEP = 1e-7
@@ -90,6 +92,18 @@ def test_elements_that_do_not_count_have_no_part_in_it() -> None:
     several = torch.randn(2, 3, 4, 4)
     classes: Tensor = functional.cross_entropy(several.movedim(1, -1)[~skipped], targets[~skipped])
     assert loss(several, targets.masked_fill(skipped, 255), 255).item() == pytest.approx(classes.item())
+
+
+def test_words_are_classes_along_the_last_dimension() -> None:
+    """And are held against the next one, where labels repeat what went in; also where there are as many words as
+    places."""
+    ids, output = torch.tensor([[0, 1, 2], [2, 2, 0]]), torch.randn(2, 3, 3)
+    batch = Batch({"input_ids": ids}, ids, np.arange(2))
+    wanted = functional.cross_entropy(output[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+    assert screens._loss(output, batch, None).item() == pytest.approx(wanted.item())
+    kept = ids[:, 1:].flatten() != 2
+    wanted = functional.cross_entropy(output[:, :-1].flatten(0, 1)[kept], ids[:, 1:].flatten()[kept])
+    assert screens._loss(output, batch, 2).item() == pytest.approx(wanted.item())
 
 
 def test_shapes_that_no_loss_is_for_are_a_sentence(skip: TaskSpec, save, own: Path, tmp_path: Path) -> None:

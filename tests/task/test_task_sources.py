@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ckptswap.errors import CkptswapError, DataError, UsageError
+from ckptswap.errors import CkptswapError, DataError, ModelError, UsageError
 from ckptswap.task import TaskSpec
 from ckptswap.task.data import Data, load_data
 from ckptswap.task.data.loading import implied
@@ -367,6 +367,9 @@ def test_texts_that_cannot_be_used(tmp_path: Path, home: Path, content: Any, arg
 
 def test_a_text_without_a_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a b\nc d\n")
+    for data in (f"text:{tmp_path / 'a.txt'}", "random:tokens:8"):  # it is no question of tokens
+        with pytest.raises(ModelError, match=r"there is no file nowhere/config\.json"):
+            load_data(TaskSpec(model="hf:nowhere", data=data, threads=1))
     with pytest.raises(DataError, match="nothing says which tokenizer the text is for"):
         loaded(f"text:{tmp_path / 'a.txt'}")
     with pytest.raises(
@@ -428,6 +431,10 @@ def test_data_sets_of_images_of_texts_and_of_numbers(tmp_path: Path, home: Path)
     found = samples(loaded(f"datasets:{tmp_path / 'images'}"))
     assert [int(target) for _, target in found] == [1, 0]
     torch.testing.assert_close(found[0][0], torch.from_numpy(RGB).permute(2, 0, 1) / 255)
+    grey = samples(loaded(f"datasets:{tmp_path / 'images'}", data_args={"color": "grey"}))
+    assert grey[0][0].shape == (1, 4, 4)
+    with pytest.raises(UsageError, match="color is 'red': it must be rgb or grey"):
+        loaded(f"datasets:{tmp_path / 'images'}", data_args={"color": "red"})
     parts = {name: Dataset.from_dict({"text": ["a b", "c d"], "id": [1, 2]}) for name in ("train", "test")}
     DatasetDict(parts).save_to_disk(tmp_path / "texts")
     with pytest.raises(DataError, match="has the splits train, test: name one: --data-args split=NAME"):

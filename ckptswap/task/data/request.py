@@ -9,6 +9,7 @@ from typing import Any
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import DataError, FileError, UsageError, near
 from ckptswap.plainfiles import read_plain
+from ckptswap.task.models import hf
 from ckptswap.task.spec import TaskSpec
 
 CONFIG_MOST = 10_000_000
@@ -22,9 +23,10 @@ class DataRequest:
     folder: Path | None = None
 
     def home(self) -> Path | None:
-        """The folder of the model: the one that `--model hf:FOLDER` names, or the checkpoint's own."""
+        """The folder of the model: the one that `--model hf:FOLDER` names, or the checkpoint's own. Raises
+        `ModelError` where that folder is none of a model."""
         kind, _, place = (self.spec.model or "").partition(":")
-        return Path(place) if kind == "hf" and place else self.folder
+        return hf.config_in(place).parent if kind == "hf" and place else self.folder
 
     def configuration(self, name: str = "config.json") -> dict[str, Any]:
         """What a JSON file in the model's folder says; nothing where there is none."""

@@ -37,10 +37,7 @@ def built_from_folder(folder: str, args: Mapping[str, Any]) -> Any:
     """The network that a folder's config.json names, with `args` in the place of its values. Code of the folder's
     own (`auto_map`) is left aside. Raises `ModelError` where it names none that transformers has.
     """
-    path = Path(folder) / CONFIG
-    if not path.is_file():
-        remedy = "name a folder that save_pretrained wrote"
-        raise ModelError(f"there is no file {path}", remedy=remedy)
+    path = config_in(folder)
     try:
         config = parse_object(read_plain(path, CONFIG_MOST))
     except ValueError as error:
@@ -50,6 +47,14 @@ def built_from_folder(folder: str, args: Mapping[str, Any]) -> Any:
         raise ModelError(f"{path} names no architecture", remedy="name the model itself with --model")
     spec, own = named
     return built(spec.partition(":")[2], {**own, **args})
+
+
+def config_in(folder: str) -> Path:
+    """Where a folder says what network it is of. Raises `ModelError` where it says nothing."""
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise ModelError(f"there is no file {path}", remedy="name a folder that save_pretrained wrote")
+    return path
 
 
 def spec_of(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:

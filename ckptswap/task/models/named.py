@@ -6,6 +6,7 @@ from typing import Any
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError
+from ckptswap.formats.peft import CONFIG_KEY as ADAPTER_KEY
 from ckptswap.formats.smp_folder import CONFIG_KEY
 from ckptswap.plainfiles import refuse_unwieldy
 from ckptswap.registry import is_safe, source_of
@@ -34,6 +35,9 @@ def model_of(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
                 remedy="if you trust it, name it yourself with --model FILE:FUNCTION",
             )
         return spec, _object(metadata.get(ARGS_KEY, "{}"), ARGS_KEY, checkpoint)
+    if ADAPTER_KEY in metadata:
+        remedy = f"peft:{checkpoint.path} is its base with the adapter added, or name the model with --model"
+        raise ModelError(f"{checkpoint.path} is an adapter alone", remedy=remedy)
     if CONFIG_KEY not in metadata:
         raise ModelError(f"{checkpoint.path} does not say what model it is", remedy=_EXAMPLE)
     config = _object(metadata[CONFIG_KEY], "config.json", checkpoint)
