@@ -101,8 +101,8 @@ def sweep_columns(
         Column("verdict", _verdict, field="verdict"),
         Column(field="status", value=lambda row: ": ".join(filter(None, (row.status, row.reason))), forms="md"),
         Column(field="reason", forms=_PROGRAMS),
-        *_other_columns(result, rows, digits),
         Column(field="unseen", forms=_PROGRAMS),
+        *_other_columns(result, rows, digits),
         *_asked_columns(result, rows, signed),
     ]
 

@@ -104,7 +104,7 @@ def test_grey_images_into_an_rgb_model(sweep: Callable[..., str]) -> None:
 def test_masks_with_more_classes_than_the_model(sweep: Callable[..., str]) -> None:
     images("many", *[np.array([0, 1, 7])] * 8)
     assert sweep("Classes", data="many") == refused(
-        "a mask holds the class 7, but the model tells 3 classes apart: pass --ignore VALUE to leave such pixels "
+        "a mask holds the class 7, but the model tells 3 classes apart: pass --ignore 7 to leave such pixels "
         "out, or a model with more classes"
     )
 

@@ -431,6 +431,10 @@ def test_data_sets_of_images_of_texts_and_of_numbers(tmp_path: Path, home: Path)
     found = samples(loaded(f"datasets:{tmp_path / 'images'}"))
     assert [int(target) for _, target in found] == [1, 0]
     torch.testing.assert_close(found[0][0], torch.from_numpy(RGB).permute(2, 0, 1) / 255)
+    grey = samples(loaded(f"datasets:{tmp_path / 'images'}", data_args={"color": "grey"}))
+    assert grey[0][0].shape == (1, 4, 4)
+    with pytest.raises(UsageError, match="color is 'red': it must be rgb or grey"):
+        loaded(f"datasets:{tmp_path / 'images'}", data_args={"color": "red"})
     parts = {name: Dataset.from_dict({"text": ["a b", "c d"], "id": [1, 2]}) for name in ("train", "test")}
     DatasetDict(parts).save_to_disk(tmp_path / "texts")
     with pytest.raises(DataError, match="has the splits train, test: name one: --data-args split=NAME"):

@@ -2,8 +2,8 @@
 
 Columns are known by their names and features: an image, with a mask (an image too) or a label; a text, which is
 tokenized as by `text:`; or numbers, which are the model's arguments by name, `label` or `labels` the target. Of
-`--data-args`: `split=NAME` where the folder holds several, `image=`, `text=`, `label=` (a column each), and what
-`text:` takes.
+`--data-args`: `split=NAME` where the folder holds several, `image=`, `text=`, `label=` (a column each),
+`color=rgb` or `color=grey`, and what `text:` takes.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ckptswap.errors import DataError
+from ckptswap.errors import DataError, UsageError
 from ckptswap.registry import library
 from ckptswap.task.callables import first_line
 from ckptswap.task.data import text
@@ -21,13 +21,16 @@ from ckptswap.task.data.request import DataRequest, refuse_unknown
 
 LABELS = ("labels", "label", "mask", "annotation", "target")
 IMAGES = ("image", "img", "pixel_values")
+_MODES = {"rgb": "RGB", "grey": "L"}
+"""What Pillow calls the colours that images may be made."""
 
 
 class Images:
     """Items are (image (C, H, W) in 0…1; label or mask), without target where there is no such column."""
 
-    def __init__(self, rows: Any, image: str, label: str | None) -> None:
+    def __init__(self, rows: Any, image: str, label: str | None, color: str | None) -> None:
         self._rows, self._image, self._label = rows, image, label
+        self._mode = _MODES.get(color or "")
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -35,7 +38,8 @@ class Images:
     def __getitem__(self, at: int) -> tuple[torch.Tensor, ...]:
         row = self._rows[at]
         pixels = row[self._image]
-        picture = np.asarray(pixels.convert("RGB") if pixels.mode not in ("L", "RGB") else pixels)
+        mode = self._mode or (pixels.mode if pixels.mode in _MODES.values() else "RGB")
+        picture = np.asarray(pixels.convert(mode))
         image = torch.from_numpy(np.atleast_3d(picture).transpose(2, 0, 1).astype(np.float32) / np.float32(255))
         return (image,) if self._label is None else (image, torch.from_numpy(np.array(row[self._label], np.int64)))
 
@@ -58,14 +62,16 @@ class Rows:
 def built(place: str, args: Mapping[str, Any], request: DataRequest) -> Any:
     """Open a data set. Raises `DataError` for what cannot be read, or has no such column."""
     what = f"datasets:{place}"
-    refuse_unknown(args, ("split", "image", "label", *text.ARGS, "text"), what)
+    refuse_unknown(args, ("split", "image", "label", "color", *text.ARGS, "text"), what)
+    if args.get("color") not in (None, *_MODES):
+        raise UsageError(f"color is {args['color']!r}", remedy=f"it must be {' or '.join(_MODES)}")
     rows = _opened(place, args.get("split"))
     features = rows.features
     label = _column(features, args.get("label"), LABELS, what)
     pictures = [name for name, feature in features.items() if type(feature).__name__ == "Image" and name != label]
     image = _column(features, args.get("image"), (*IMAGES, *pictures), what) if pictures else None
     if image is not None:
-        return Images(rows, image, label)
+        return Images(rows, image, label, args.get("color"))
     words = [
         name for name, feature in features.items() if getattr(feature, "dtype", "") in ("string", "large_string")
     ]

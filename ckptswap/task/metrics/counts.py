@@ -155,7 +155,8 @@ def beyond(ids: np.ndarray, classes: int) -> str | None:
         return "save masks of 0 and 255 as 0 and 1, or pass --ignore 255 where it marks what is not scored"
     if ids.max() <= 255 and len(np.unique(ids)) > GREYS * classes:
         return "if these are grey values and no classes, cut the masks at a threshold first"
-    return "pass --ignore VALUE to leave such out, or a model with more classes"
+    odd = np.unique(ids[(ids < 0) | (ids >= classes)]).tolist()
+    return f"pass --ignore {odd[0] if len(odd) == 1 else 'VALUE'} to leave such out, or a model with more classes"
 
 
 def _refuse_other(ids: np.ndarray, classes: int) -> None:
