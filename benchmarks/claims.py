@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ckptswap.lab.judging import Part, all_below, half_above, judged
+from ckptswap.lab.judging import ClaimPart, all_below, half_above, judged
 from ckptswap.statistics import Tails
 from ckptswap.statistics.totals import Sample, mean
 from ckptswap.statistics.verdicts import RowIntervals, table
@@ -58,7 +58,7 @@ def simulated(means: Sequence[float], name: str, groups: int, random: np.random.
 def after(claim: str, rows: Sequence[RowIntervals]) -> str:
     """The verdict of the claim, now."""
     tails = [Tails(row.p_reusable, row.p_sensitive) for row in rows]
-    part: Part = all_below("rows", tails) if claim == ALL else half_above("rows", tails)
+    part: ClaimPart = all_below("rows", tails) if claim == ALL else half_above("rows", tails)
     return judged(claim, claim, "", [part]).verdict
 
 

@@ -175,14 +175,14 @@ class _Machine:
         self.most = self.left = most
 
     def run(self, stream: BinaryIO) -> Any:
-        read = stream.read
+        read, known = stream.read, _INSTRUCTIONS.get
         while (code := read(1)) != b".":
             self.left -= 1
             if self.left < 0:
                 raise _TooMuchError
-            if code not in _INSTRUCTIONS:
+            if (instruction := known(code)) is None:
                 raise ValueError(f"it has an instruction {code!r}, which has no place in a checkpoint")
-            argument, operation = _INSTRUCTIONS[code]
+            argument, operation = instruction
             operation(self, argument(stream) if argument else None)
         return self.stack.pop()
 

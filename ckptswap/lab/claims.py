@@ -11,8 +11,8 @@ from functools import partial
 
 from ckptswap.lab.findings import AFFINE, STATISTICS
 from ckptswap.lab.judging import (
+    ClaimPart,
     Number,
-    Part,
     all_below,
     half_above,
     judged,
@@ -38,7 +38,7 @@ VARIANTS = ("unet-sgd", "unet-frozen-bias")
 """Other ways of training a network that is there already: no networks of their own."""
 
 Values = Sequence[float | None]
-MakePart = Callable[[Sequence[Pair]], Part]
+MakePart = Callable[[Sequence[Pair]], ClaimPart]
 
 
 class Claim:
@@ -87,7 +87,7 @@ def claims(pairs: Sequence[Pair]) -> list[Judged]:
     ]
 
 
-def above(name: str, values: Values, bound: float, bounds: Bounds = UNBOUNDED) -> Part:
+def above(name: str, values: Values, bound: float, bounds: Bounds = UNBOUNDED) -> ClaimPart:
     """A part about the values' mean: it lies above a bound.
 
     >>> above("gap", [0.2, 0.3, 0.2, 0.3, 0.2], 0.0).p_for, above("gap", [0.2, 0.3], 0.0).p_for
@@ -96,25 +96,25 @@ def above(name: str, values: Values, bound: float, bounds: Bounds = UNBOUNDED) -
     return _placed(name, values, bound, bounds)
 
 
-def below(name: str, values: Values, bound: float, bounds: Bounds = UNBOUNDED) -> Part:
+def below(name: str, values: Values, bound: float, bounds: Bounds = UNBOUNDED) -> ClaimPart:
     """A part about the values' mean: it lies below a bound."""
     return _placed(name, values, bound, bounds, sign=-1.0)
 
 
-def _placed(name: str, values: Values, bound: float, bounds: Bounds, sign: float = 1.0) -> Part:
+def _placed(name: str, values: Values, bound: float, bounds: Bounds, sign: float = 1.0) -> ClaimPart:
     known = [value for value in values if value is not None]
     interval = seeds_interval(known, bounds=bounds) if known else None
     ends = (interval.estimate, interval.low, interval.high) if interval else (None, None, None)
     numbers: dict[str, Number] = dict(zip((name, f"{name}.low", f"{name}.high"), ends, strict=True))
     numbers[f"{name}.n"] = len(known)
     if len(known) < LEAST:
-        return Part(name, numbers, why=f"{name} has {len(known)} values, and a claim takes {LEAST}")
+        return ClaimPart(name, numbers, why=f"{name} has {len(known)} values, and a claim takes {LEAST}")
     p_for = seeds_above([sign * value for value in known], sign * bound)
-    return Part(name, numbers, p_for, (1 - p_for,))
+    return ClaimPart(name, numbers, p_for, (1 - p_for,))
 
 
 def _per_pair(
-    judge: Callable[..., Part],
+    judge: Callable[..., ClaimPart],
     name: str,
     value: Callable[[Pair], float | None],
     bound: float = 0.0,
@@ -128,10 +128,10 @@ def _whole(kind: str) -> MakePart:
     return _per_pair(below, kind, _share(kind), TOLERANCE)
 
 
-def _cells(judge: Callable[[str, Sequence[Tails], str], Part], *kinds: str) -> MakePart:
+def _cells(judge: Callable[[str, Sequence[Tails], str], ClaimPart], *kinds: str) -> MakePart:
     """A part about how the cells of some kinds lie to the tolerance, each by itself."""
 
-    def part(pairs: Sequence[Pair]) -> Part:
+    def part(pairs: Sequence[Pair]) -> ClaimPart:
         cells: dict[tuple[str, str], list[float]] = {}
         for cell in (cell for pair in pairs for cell in pair.cells if cell.kind in kinds):
             cells.setdefault((cell.layer, cell.kind), []).append(cell.share)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ckptswap.errors import UsageError, listing
-from ckptswap.lab.judging import Number, Part, all_below, half_above, judged
+from ckptswap.lab.judging import ClaimPart, Number, all_below, half_above, judged
 from ckptswap.statistics import Tails
 from ckptswap.sweep.analysis import Analysis
 from ckptswap.sweep.result import Finding, Row, SweepResult
@@ -81,14 +81,14 @@ def findings(analysis: Analysis) -> tuple[Finding, ...]:
     )
 
 
-def _contrast(analysis: Analysis, name: str, *, whole: bool) -> Part:
+def _contrast(analysis: Analysis, name: str, *, whole: bool) -> ClaimPart:
     """Mean drop of the statistics minus mean drop of the affine parameters, against 0."""
     rows = {kind: _rows(analysis.result, kind, whole=whole) for kind in STATISTICS + AFFINE}
     drops = {f"{name}.{kind}": _mean([row.drop for row in of_kind.values()]) for kind, of_kind in rows.items()}
     why = _untested(rows, whole=whole)
     why = why or _without_drop([row for of_kind in rows.values() for row in of_kind.values()])
     if why:
-        return Part(name, drops, why=why)
+        return ClaimPart(name, drops, why=why)
     weights = _weights(rows)
     interval = analysis.contrast(weights)
     bounds = {f"{name}.contrast": interval.estimate, f"{name}.low": interval.low, f"{name}.high": interval.high}
@@ -96,11 +96,11 @@ def _contrast(analysis: Analysis, name: str, *, whole: bool) -> Part:
     return _part(name, {**drops, **bounds}, above, below)
 
 
-def _part(name: str, numbers: Mapping[str, Number], p_for: float | None, p_against: float | None) -> Part:
+def _part(name: str, numbers: Mapping[str, Number], p_for: float | None, p_against: float | None) -> ClaimPart:
     """A part about one number."""
     if p_for is None or p_against is None:
-        return Part(name, numbers, why=NO_P_VALUE)
-    return Part(name, numbers, p_for, (p_against,))
+        return ClaimPart(name, numbers, why=NO_P_VALUE)
+    return ClaimPart(name, numbers, p_for, (p_against,))
 
 
 def _weights(rows: Mapping[str, Mapping[int, Row]]) -> dict[int, float]:
@@ -113,28 +113,28 @@ def _weights(rows: Mapping[str, Mapping[int, Row]]) -> dict[int, float]:
     return weights
 
 
-def _reusable(result: SweepResult, kind: str) -> list[Part]:
+def _reusable(result: SweepResult, kind: str) -> list[ClaimPart]:
     """The whole kind, and every cell of it."""
     row, numbers, why = _whole(result, kind)
-    whole = Part(kind, numbers, why=why)
+    whole = ClaimPart(kind, numbers, why=why)
     if row is not None and not why:
         whole = _part(kind, numbers, row.p_reusable, row.p_sensitive)
     return [whole, _cells(all_below, result, kind)]
 
 
-def _very_sensitive(analysis: Analysis, kind: str) -> list[Part]:
+def _very_sensitive(analysis: Analysis, kind: str) -> list[ClaimPart]:
     """The whole kind, and half of its cells."""
     bound = VERY * analysis.result.tolerance
     row, numbers, why = _whole(analysis.result, kind)
     numbers = {**numbers, "bound": bound}
-    whole = Part(kind, numbers, why=why)
+    whole = ClaimPart(kind, numbers, why=why)
     if row is not None and not why:
         below, above = analysis.tails({analysis.result.rows.index(row): 1.0}, bound)
         whole = _part(kind, numbers, above, below)
     return [whole, _cells(half_above, analysis.result, kind)]
 
 
-def _cells(judge: Callable[[str, Sequence[Tails], str], Part], result: SweepResult, kind: str) -> Part:
+def _cells(judge: Callable[[str, Sequence[Tails], str], ClaimPart], result: SweepResult, kind: str) -> ClaimPart:
     rows = _rows(result, kind, whole=False)
     part = judge(kind, [_tails(row) for row in rows.values()], _untested({kind: rows}, whole=False))
     not_run = sum(row.status != "measured" for row in rows.values())

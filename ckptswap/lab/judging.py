@@ -14,7 +14,7 @@ Number = float | int | None
 
 
 @dataclass(frozen=True)
-class Part:
+class ClaimPart:
     """One part of a claim, its name and numbers, and what was in the way.
 
     `p_for` is the p-value of 'it is so', None where nothing can tell; `against` are those of the rows that may
@@ -33,12 +33,13 @@ class Part:
         return {f"{self.name}.p_for": self.p_for, f"{self.name}.p_against": min(self.against, default=None)}
 
 
-def judged(claim: str, text: str, rule: str, parts: Sequence[Part]) -> Finding:
+def judged(claim: str, text: str, rule: str, parts: Sequence[ClaimPart]) -> Finding:
     """Judge a claim: supported when every part is shown, not supported when a row refutes it by Holm's procedure.
 
     Its rule tells what was in the way, too.
 
-    >>> finding = judged("c", "It holds.", "always", [Part("a", {}, 0.01, (0.9,)), Part("b", {}, why="no rows")])
+    >>> parts = [ClaimPart("a", {}, 0.01, (0.9,)), ClaimPart("b", {}, why="no rows")]
+    >>> finding = judged("c", "It holds.", "always", parts)
     >>> finding.verdict, finding.rule
     ('undecided', 'always. Open here: no rows')
     """
@@ -56,7 +57,7 @@ def judged(claim: str, text: str, rule: str, parts: Sequence[Part]) -> Finding:
     return Finding(claim, text, rule, numbers, "supported" if is_shown else "undecided")
 
 
-def all_below(name: str, cells: Sequence[Tails], why: str = "") -> Part:
+def all_below(name: str, cells: Sequence[Tails], why: str = "") -> ClaimPart:
     """A part about cells: every one lies below a bound; `why` not all can be told, where something is in the way.
 
     A cell without p-values leaves it open; any other may still refute it.
@@ -67,10 +68,12 @@ def all_below(name: str, cells: Sequence[Tails], why: str = "") -> Part:
     known = [cell.below for cell in cells if cell.below is not None]
     why = why or _without(len(cells) - len(known), name)
     against = tuple(cell.above for cell in cells if cell.above is not None)
-    return Part(f"{name}.cells", counts(name, cells), of_all(known) if known and not why else None, against, why)
+    return ClaimPart(
+        f"{name}.cells", counts(name, cells), of_all(known) if known and not why else None, against, why
+    )
 
 
-def half_above(name: str, cells: Sequence[Tails], why: str = "") -> Part:
+def half_above(name: str, cells: Sequence[Tails], why: str = "") -> ClaimPart:
     """A part about cells: at least half of them lie above a bound, refuted where more than half lie below it.
 
     A cell without p-values shows neither.
@@ -81,10 +84,10 @@ def half_above(name: str, cells: Sequence[Tails], why: str = "") -> Part:
     """
     missing = sum(cell == Tails() for cell in cells)
     if why or missing == len(cells):
-        return Part(f"{name}.cells", counts(name, cells), why=why or _without(missing, name))
+        return ClaimPart(f"{name}.cells", counts(name, cells), why=why or _without(missing, name))
     above = at_least((len(cells) + 1) // 2, [_or_one(cell.above) for cell in cells])
     below = at_least(len(cells) // 2 + 1, [_or_one(cell.below) for cell in cells])
-    return Part(f"{name}.cells", counts(name, cells), above, (below,))
+    return ClaimPart(f"{name}.cells", counts(name, cells), above, (below,))
 
 
 def counts(name: str, cells: Sequence[Tails]) -> dict[str, Number]:

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ckptswap.errors import ModelError
 from ckptswap.scoring.guards import ANSWER, Answers, Uncapturable
-from ckptswap.scoring.recurrent import WholeLayers
+from ckptswap.scoring.layers import PlainLayers
 from ckptswap.task.callables import STDOUT_ASIDE, first_line
 from ckptswap.task.tree import Tree, call, leaves
 from ckptswap.ties import Extent, extent_of
@@ -149,7 +149,7 @@ def _traced(
 
     def trace(function: Callable[..., Any]) -> GraphModule:
         def answered(*args: Any) -> Any:
-            with Answers(state, inputs, swappable), WholeLayers():
+            with Answers(state, inputs, swappable), PlainLayers():
                 return function(*args)
 
         pure = torch.func.functionalize(answered, remove="mutations")

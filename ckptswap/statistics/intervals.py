@@ -1,4 +1,4 @@
-"""How sure a number is: paired intervals and p-values of one value, or of one contrast of values. numpy only.
+"""How sure a number is: paired intervals of one value, or of one contrast of values. numpy only.
 
 The 95 % interval is θ ± c·se, where c is the 95 % quantile of |t*| (symmetric bootstrap-t). What moves in fewer
 than 5 groups has an exact bound instead (`exact`; docs/method.md tells the levels).
@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ckptswap.statistics import Interval, Tails
+from ckptswap.statistics import Interval
 from ckptswap.statistics.bootstrap import LEVEL, effects, value_of
 from ckptswap.statistics.exact import ends_of_two
-from ckptswap.statistics.stepdown import tests_of
 from ckptswap.statistics.totals import Bounds, Form, Reduction, Sample, mean
 
 LEAST_GROUPS = 8  # with fewer groups there is no interval: a bootstrap of so few covers far too little
@@ -32,23 +31,6 @@ def contrast(sample: Sample, form: Form) -> Interval:
     effect = effects(sample, [form])
     estimate, margin = float(effect.estimate[0]), float((effect.critical() * effect.se)[0])
     return Interval(estimate, *cut(estimate, margin, sample.range_of(form)))
-
-
-def tails(sample: Sample, form: Form, bound: float) -> Tails:
-    """One-sided p-values of a linear combination of values against a bound, as rows have against the tolerance;
-    None with fewer than 8 groups, or where nothing bounds what was not drawn.
-
-    >>> scores = np.linspace(0.2, 1, 8)[:, None]
-    >>> sample = Sample.of([scores, scores**2], np.arange(8), mean)
-    >>> [round(p, 2) for p in tails(sample, {0: 1.0, 1: -1.0}, 0.05)]
-    [0.97, 0.03]
-    """
-    if sample.groups_of(form) < LEAST_GROUPS:
-        return Tails()
-    if few := sample.few(form):
-        return Tails(few.p_below(bound), few.turned.p_below(-bound))
-    effect = effects(sample, [form], sample.draws)
-    return Tails(*(float(tests_of(effect, bound, side).p[0]) for side in (1, -1)))
 
 
 def cut(estimate: float, margin: float, bounds: Bounds) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ckptswap.statistics import ErrorRate, Verdict
+from ckptswap.statistics import ErrorRate, Tails, Verdict
 from ckptswap.statistics.bootstrap import LEVEL, effects, neighbours_alike, upper, value_of
 from ckptswap.statistics.exact import Few
 from ckptswap.statistics.intervals import LEAST_GROUPS, cut
@@ -116,6 +116,18 @@ def judged(
         replace(row, groups=sample.groups_of(form), lag_one=neighbours_alike(sample, form))
         for row, form in zip(told_of, forms, strict=True)
     ]
+
+
+def tails(sample: Sample, form: Form, bound: float) -> Tails:
+    """A linear combination of values against a bound, by itself as a table's row against the tolerance.
+
+    >>> scores = np.linspace(0.2, 1, 8)[:, None]
+    >>> from ckptswap.statistics.totals import mean
+    >>> [round(p, 2) for p in tails(Sample.of([scores, scores**2], np.arange(8), mean), {0: 1.0, 1: -1.0}, 0.05)]
+    [0.97, 0.03]
+    """
+    (row,) = judged(sample, [form], bound)
+    return Tails(row.p_reusable, row.p_sensitive)
 
 
 @dataclass(frozen=True)

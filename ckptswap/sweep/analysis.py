@@ -63,7 +63,7 @@ class Analysis:
 
     def tails(self, weights: Mapping[int, float], bound: float = 0.0) -> Tails:
         """The p-values of the same sum against a bound, one-sided. Raises as `contrast` does."""
-        return intervals.tails(self.sample, self._form(weights), bound)
+        return verdicts.tails(self.sample, self._form(weights), bound)
 
     def _form(self, weights: Mapping[int, float]) -> Form:
         sign = 1.0 if self.result.direction == "max" else -1.0

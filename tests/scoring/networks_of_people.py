@@ -94,7 +94,7 @@ def transformer(name: str) -> nn.Module:
 
 
 for _family in SIDES:
-    for _attention in ("eager", "sdpa"):
+    for _attention in ("eager", *(["sdpa"] if _family not in ("gemma2", "convnext", "segformer") else [])):
         network(_KINDS.get(_family, "sentences"), f"{_family}/{_attention}")(transformer)
 network("sentences", "mixtral/eager-batched", "qwen2-moe/eager-batched")(transformer)
 
@@ -141,7 +141,8 @@ def torchvision_model(name: str) -> nn.Module:
     import torchvision
 
     name = name.partition("/")[2]
-    return torchvision.models.get_model(name, weights=None, num_classes=3)  # type: ignore[no-any-return]
+    sizes = {"image_size": 64} if name.startswith("vit") else {}
+    return torchvision.models.get_model(name, weights=None, num_classes=3, **sizes)  # type: ignore[no-any-return]
 
 
 SEGMENTING = ["fcn_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"]
@@ -256,6 +257,22 @@ class Pooled(nn.Module):
         return self.head(torch.stack([row[mask.bool()].mean(0) for row, mask in rows]))
 
 
+class Channels(nn.Module):
+    """A linear layer over channels that stand last, as in ConvNeXt: wide enough for a fused sum to round otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 256, 8, 8), nn.Linear(256, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.stem(x).permute(0, 2, 3, 1).contiguous())
+
+
+@network("images", "channels last")
+def channels(name: str) -> nn.Module:
+    return Channels()
+
+
 @network("sentences", "masked mean")
 def pooled(name: str) -> nn.Module:
     return Pooled()
@@ -290,6 +307,9 @@ class Unarchived(nn.Module):
         return self.module(x)  # type: ignore[no-any-return]
 
 
+SIZES = {"timm/inception_v3": 96, "torchvision/inception_v3": 96, "smp/PAN": 128, "torchvision/maxvit_t": 224}
+"""Of images, where 64 pixels are too few."""
+
 # data -------------------------------------------------------------------------------------------------------------
 
 
@@ -301,7 +321,8 @@ def samples(network: str, count: int = 6) -> list[Any]:
     for at in range(count):
         words = torch.randint(3, 39, (8,), generator=g)
         mask = (torch.arange(8) < (8 - at if at in (2, 3) else 8)).long()
-        image = torch.rand(3, 96, 96, generator=g)
+        image = torch.rand(3, 224, 224, generator=g)
+        size = SIZES.get(network, 64)
         sentence = {"input_ids": words, "attention_mask": mask}
         found.append(({
             "sentences": sentence,
@@ -309,7 +330,7 @@ def samples(network: str, count: int = 6) -> list[Any]:
             "heard": {"input_features": torch.rand(8, 32, generator=g), "decoder_input_ids": words[:4]},
             "pixels": {"pixel_values": image[:, :32, :32]},
             "captioned": {**sentence, "pixel_values": image[:, :32, :32]},
-            "images": image if network.endswith("inception_v3") else image[:, :64, :64],
+            "images": image[:, :size, :size],
             "grey": image[:1, :32, :32],
         }[kind], torch.tensor(at % 3)))  # fmt: skip
     return found

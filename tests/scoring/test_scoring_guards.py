@@ -9,6 +9,8 @@ import pytest
 import torch
 from test_scoring_outputs import odd, some, swept, walked, ways
 from test_scoring_schedules import the_tensor
+from torch import nn
+from torch.testing._internal.two_tensor import TwoTensor
 
 from ckptswap.errors import ModelError
 from ckptswap.scoring.graph import capture
@@ -123,3 +125,11 @@ def test_a_lazy_layer_says_what_is_wrong(spec: TaskSpec, save) -> None:
     recipient = save(0, "Plain")
     with pytest.raises(ModelError):
         load_task(replace(spec, model=f"{odd_models.__file__}:Lazy"), recipient).measure()
+
+
+def test_tensors_of_a_class_of_its_own_are_not_captured() -> None:
+    """As libraries that quantise make them; torch has one for its own tests."""
+    model = nn.Linear(2, 2)
+    model.weight = nn.Parameter(TwoTensor(torch.zeros(2, 2), torch.ones(2, 2)))
+    with pytest.raises(Uncapturable, match="it holds tensors of a library's own class, TwoTensor"):
+        capture(model.requires_grad_(False), torch.zeros(1, 2), lambda output: output)

@@ -20,7 +20,7 @@ REPLAYED = [
     "bert/eager", "bert/sdpa", "llama-tied/sdpa", "gpt2/sdpa", "t5/sdpa", "whisper/sdpa", "clip/eager",
     "lora/llama", "mixtral/eager-batched", "nnunet/residual", "LSTM", "GRU two ways", "RNN", "LSTM packed",
     "GRU packed two ways", "RNN repadded", "LSTM repadded two ways", "TransformerEncoder", "masked mean",
-    "exported", "scripted",
+    "channels last", "exported", "scripted",
 ]  # fmt: skip
 """A sample of the list that `benchmarks/families.py` goes through."""
 PADDED = {"bert/sdpa", "llama-tied/sdpa", "gpt2/sdpa", "t5/sdpa", "lora/llama"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from ckptswap.statistics import Interval, bootstrap, intervals, totals, verdicts
-from ckptswap.statistics.intervals import contrast, difference, interval, tails
+from ckptswap.statistics.intervals import contrast, difference, interval
 from ckptswap.statistics.seeds import seeds_interval, student_quantile
 from ckptswap.statistics.totals import Sample, mean, whole
 from ckptswap.statistics.verdicts import table
@@ -417,7 +417,7 @@ def test_p_values_of_a_contrast_are_those_of_a_t_test() -> None:
     sample, form = Sample.of(list(columns), np.arange(60), mean), {0: 1.0, 1: -0.5, 2: -0.5}
     values = columns[0, :, 0] - columns[1:, :, 0].mean(axis=0)
     for bound in (0.2, 0.25, 0.28):
-        below, above = tails(sample, form, bound)
+        below, above = verdicts.tails(sample, form, bound)
         for found, side in ((below, "less"), (above, "greater")):
             assert found == pytest.approx(
                 scipy_stats.ttest_1samp(values, bound, alternative=side).pvalue, abs=0.01
@@ -427,9 +427,12 @@ def test_p_values_of_a_contrast_are_those_of_a_t_test() -> None:
 def test_p_values_of_what_never_moved_are_those_of_the_exact_bound() -> None:
     """(1 − 0.2)^16 of all draws would hide that a fifth of all groups breaks."""
     still = Sample.of([np.ones((16, 1))] * 2, np.arange(16), mean, bounds=(0.0, 1.0))
-    assert tails(still, {0: 1.0, 1: -1.0}, 0.2) == (pytest.approx(0.8**16), 1.0)
-    assert tails(still, {0: 1.0, 1: -1.0}, 0.0) == (1.0, 1.0)
-    assert tails(Sample.of([np.ones((7, 1))] * 2, np.arange(7), mean), {0: 1.0, 1: -1.0}, 0.2) == (None, None)
+    assert verdicts.tails(still, {0: 1.0, 1: -1.0}, 0.2) == (pytest.approx(0.8**16), 1.0)
+    assert verdicts.tails(still, {0: 1.0, 1: -1.0}, 0.0) == (1.0, 1.0)
+    assert verdicts.tails(Sample.of([np.ones((7, 1))] * 2, np.arange(7), mean), {0: 1.0, 1: -1.0}, 0.2) == (
+        None,
+        None,
+    )
 
 
 def test_a_jackknife_of_a_mean_is_the_mean_itself() -> None:

@@ -1,9 +1,11 @@
-"""Recurrent layers as one operation each, where a captured graph cannot hold their insides.
+"""Layers as torch itself runs them, where a trace would take them apart into operations that round otherwise.
 
-A GRU computes its gates in place, in slices of one tensor; without writes, each gate has memory of its own.
-There other elements fall together into one vector instruction, and torch's sigmoid rounds these otherwise than
-those that are left over at the end of a row. Layers over packed sentences read the lengths in C++, where fake
-tensors have none.
+- A linear layer over contiguous tensors of more than three dimensions is one operation, `addmm`; a trace makes a
+  product and a sum of it.
+- A GRU computes its gates in place, in slices of one tensor; without writes, each has memory of its own. There
+  other elements fall together into one vector instruction, and torch's sigmoid rounds these otherwise than those
+  that are left over at the end of a row.
+- Layers over packed sentences read the lengths in C++, where fake tensors have none.
 """
 
 from collections.abc import Sequence
@@ -11,14 +13,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
 _ATEN = torch.ops.aten
 _LAYERS = ("gru", "lstm", "rnn_tanh", "rnn_relu")
 
 
-class WholeLayers(TorchFunctionMode):
-    """In here such layers, and the padding of packed sentences, are the operations below."""
+class PlainLayers(TorchFunctionMode):
+    """In here such layers, and the padding of packed sentences, are traced as what torch runs without a trace."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -26,6 +29,8 @@ class WholeLayers(TorchFunctionMode):
         name = getattr(func, "__name__", None)
         if kwargs:
             return func(*args, **kwargs)
+        if func is linear and len(args) == 3 and args[2] is not None and args[0].dim() > 3:
+            return _fused(*args) if args[0].is_contiguous() else func(*args)
         if name in _LAYERS:
             is_packed = not isinstance(args[3], bool)
             if is_packed or name == "gru":
@@ -34,6 +39,11 @@ class WholeLayers(TorchFunctionMode):
             data, sizes, *how = args
             return tuple(padded(data, sizes, *how, int(sizes[0])))
         return func(*args)
+
+
+def _fused(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    rows = torch.addmm(bias, inputs.view(-1, inputs.shape[-1]), weight.t())
+    return rows.view(*inputs.shape[:-1], len(weight))
 
 
 def _whole(name: str, args: tuple[Any, ...], is_packed: bool) -> Any:
