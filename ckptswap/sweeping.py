@@ -201,7 +201,9 @@ def planned(asked: Asked) -> dict[str, Any]:
         screen = _screen(sweep, cost.share)
         if screen and screen["samples"] is None:  # a guess comes beside the scores, samples are some of them
             cost = replace(cost, seconds=cost.seconds * (1 + screen["share"]))
-        return plan_json(sweep.plan, folder, sweep.task.samples, cost, donors, screen, sweep.outlook)
+        document = plan_json(sweep.plan, folder, sweep.task.samples, cost, donors, screen, sweep.outlook)
+        controls = {control.id for cell in sweep.plan.cells if (control := sweep.plan.control(cell))}
+        return document | ({"controls": len(controls)} if asked.options.zero_control else {})
 
 
 def _screen(sweep: Sweep, computed: float) -> dict[str, Any] | None:

@@ -43,8 +43,10 @@ def _counted(rows: Sequence[Row], tolerance: float) -> str:
     verdicts = Counter(row.verdict for row in rows)
     able = [row for row in rows if row.verdict in REUSABLE]
     left = sum(row.zero_drop is None for row in able)
-    without = f" ({'' if left == len(able) else f'{left} of them '}without a zero control)" if left else ""
-    counts = [f"{_are(verdicts['reusable'])} reusable within {number(tolerance)}{without}{_unseen(rows)}"]
+    without = f"{'' if left == len(able) else f'{left} of them '}without a zero control" if left else ""
+    remarks = ", ".join(filter(None, (without, _unseen(rows))))
+    remarks = f" ({remarks})" if remarks else ""
+    counts = [f"{_are(verdicts['reusable'])} reusable within {number(tolerance)}{remarks}"]
     if left < len(able):
         counts.append(f"{_are(verdicts['unused'])} unused")
     return (
@@ -65,7 +67,7 @@ def unscored(statuses: Mapping[Status, int], waiting: int = 0) -> str:
 def _unseen(rows: Sequence[Row]) -> str:
     """What a mean that is within the tolerance does not exclude."""
     share = max((row.unseen for row in rows if row.unseen is not None), default=None)
-    return f" (though up to {share:.1%} of all groups may break, unseen)" if share is not None else ""
+    return f"though up to {share:.1%} of all groups may break, unseen" if share is not None else ""
 
 
 def worse_than_nothing(metric: str, score: float, trivial: float) -> str:

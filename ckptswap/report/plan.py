@@ -92,9 +92,15 @@ def plan_table(data: Mapping[str, Any], style: Style) -> str:
     else:
         memory = f"at most {size(data['peak_bytes'])} of intermediate values"
         effort = f"by replay: {data['share']:.1%} of the work of full forward passes, {effort}; {memory}"
-    texts = [cost, effort, *_screen_words(data), *_outlook(data), f"run: {safe(data['run'])}"]
+    texts = [cost, effort, *_screen_words(data), *_outlook(data), *_controls(data), f"run: {safe(data['run'])}"]
     lines = [line for text in texts for line in paragraph(text, style)]
     return render([*table(COLUMNS, data["rows"], style), Text(), *lines], style)
+
+
+def _controls(data: Mapping[str, Any]) -> Iterator[str]:
+    """What zero controls may take beside that."""
+    if most := data.get("controls"):
+        yield f"zero controls: at most {plural(most, 'variant')} more, one for each that comes out reusable"
 
 
 def _outlook(data: Mapping[str, Any]) -> Iterator[str]:

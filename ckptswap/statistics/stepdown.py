@@ -30,10 +30,11 @@ EXTREME = 0.001
 
 @dataclass(frozen=True)
 class Tests:
-    """One side's tests of F rows: p-values (F,), and `level` (F,), the same but where T is beyond all draws: there
-    p is the least that so many draws can tell, and the level says how far beyond.
+    """One side's tests of F rows: p-values (F,), and `level` (F,), p times draws + 1 but where T is beyond all
+    draws: there p is the least that so many can tell, and the level says how far beyond.
 
-    Of each row's draws the K most extreme are kept: `places` (F, K) among the draws, and their levels (F, K).
+    Of each row's draws the K most extreme are kept: `places` (F, K) among the draws, and their levels (F, K), in
+    single precision, which holds ranks exactly: there may be ten thousand rows.
     """
 
     draws: int
@@ -60,7 +61,7 @@ def tests_of(effect: Effects, tolerance: float, side: int) -> Tests:
     start = tail[:, -min(math.ceil(EXTREME * amount), tail.shape[1])]
     ranks[:, -1] *= np.where(ranks[:, -1] == 1, _share(start, tail[:, -1]), 1.0)
     least = np.where(beyond == 0, _share(start, t), beyond + 1.0)
-    return Tests(amount, (beyond + 1) / (amount + 1), least / (amount + 1), places, ranks / (amount + 1))
+    return Tests(amount, (beyond + 1) / (amount + 1), least, places.astype(np.int32), ranks.astype(np.float32))
 
 
 def _tail(draws: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
@@ -124,9 +125,10 @@ def adjusted(tests: Tests | None, exact: Exact) -> np.ndarray:
     [0.003, 0.02, 0.008]
     """
     drawn = 0 if tests is None else len(tests.p)
-    levels = exact.p if tests is None else np.concatenate([tests.level, exact.p])
+    whole = 1 if tests is None else tests.draws + 1  # levels are p-values times this
+    levels = exact.p if tests is None else np.concatenate([tests.level, exact.p * whole])
     order, result = np.argsort(levels, kind="stable"), np.ones(len(levels))
-    least = np.ones(0 if tests is None else tests.draws)  # p* over the open rows, draw by draw
+    least = np.full(whole - 1, np.inf, dtype=np.float32)  # the least level over the open rows, draw by draw
     open_exact, is_open = 0, False
     for row in order[::-1].tolist():
         if tests is not None and row < drawn:
@@ -135,9 +137,9 @@ def adjusted(tests: Tests | None, exact: Exact) -> np.ndarray:
             is_open = True
         else:
             open_exact += int(exact.is_testable[row - drawn])
-        if levels[row] <= SIDE:
-            share = (1 + np.count_nonzero(least <= levels[row])) / (1 + len(least)) if is_open else 0.0
-            result[row] = min(1.0, share + open_exact * float(levels[row]))
+        if levels[row] <= SIDE * whole:
+            smaller = 1 + np.count_nonzero(least <= levels[row]) if is_open else 0
+            result[row] = min(1.0, (smaller + open_exact * float(levels[row])) / whole)
     result[order] = np.maximum.accumulate(result[order])
     return result
 

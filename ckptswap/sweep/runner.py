@@ -310,11 +310,13 @@ class Sweep:
         is_begun = self.folder.is_begun and not options.fresh
         begun = is_begun and self.folder.read_plan().made.begun
         made = Made(options.command, __version__, begun or datetime.now(UTC).isoformat(timespec="seconds"))
-        return replace(plan, made=made, screen=self._guess(is_order=options.budget is not None))
+        return replace(plan, made=made, screen=self._guess(options))
 
-    def _guess(self, *, is_order: bool) -> Guess | None:
-        """What the screen that is asked for says before anything is scored."""
+    def _guess(self, options: RunOptions) -> Guess | None:
+        """What the screen that is asked for says before anything is scored. Under a budget it is the order of the
+        work, which races and decisions have one of their own for."""
         by, values = self.spec.screen, dict[str, float]()
+        is_order = options.budget is not None and options.top is None and not self.spec.decide
         if by is None:
             return None
         if by == "rmse":

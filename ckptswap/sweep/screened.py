@@ -41,7 +41,12 @@ def screen_notes(run: ScoredRun, told: Screened | None) -> Iterator[str]:
     """The same in a sentence; and in what order the work was done, where the screen was that."""
     if told is None or run.run.screen is None:
         return
+    if run.run.screen.is_order:
+        yield f"the work goes by {told.by}, the worst first"
     where = f" ({told.samples} of {run.scores.samples} samples)" if told.samples else ""
+    if not told.variants:
+        yield f"screen by {told.by}{where}: nothing is scored yet that it could be held against"
+        return
     told_apart = f"tells sensitive from others with AUC {told.auc:.2f}" if told.auc is not None else _untold(told)
     shares = [f"{share:.0%} of the {count} worst" for count, share in told.top.items() if share is not None]
     tops = f"; it has {' and '.join(shares)}" if shares else ""
@@ -50,8 +55,6 @@ def screen_notes(run: ScoredRun, told: Screened | None) -> Iterator[str]:
         f"screen by {told.by}{where}: rank correlation with the drops {agreement}, over {told.variants} variants; "
         f"{told_apart} ({told.sensitive} of {told.decided} decided){tops}"
     )
-    if run.run.screen.is_order:
-        yield f"the worst by {told.by} were scored first"
 
 
 def _untold(told: Screened) -> str:

@@ -30,7 +30,8 @@ def controls(plan: Plan, rows: Iterable[Row]) -> list[Variant]:
 def are_few(controls: Sequence[Variant], variants: Sequence[Variant]) -> bool:
     """Whether controls take little beside a sweep's variants.
 
-    >>> are_few([RECIPIENT], [RECIPIENT] * 11), are_few([RECIPIENT], [RECIPIENT] * 10)
+    >>> one = Variant("v", ("c.bias",))
+    >>> are_few([one], [one] * 11), are_few([one], [one] * 10)
     (True, False)
     """
     return len(controls) < SHARE * len(variants)

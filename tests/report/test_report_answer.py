@@ -77,3 +77,20 @@ def test_what_is_not_scored_yet_is_counted() -> None:
     equal = Row("c", "conv.bias", ("c.bias",), 4, "identical", score=0.9, drop=0.0)
     assert answer(result(equal), 81) == ("1 is equal in both, 81 are not scored yet.",)
     assert answer(result(equal, row(0.4, 0.5)), 1)[1].endswith("1 is equal in both, 1 is not scored yet.")
+
+
+def test_the_four_verdicts_are_counted_and_controls_that_are_not_there() -> None:
+    able = [row(0.9, 0.0, verdict="reusable", zero_drop=0.4), row(0.9, 0.0, verdict="unused", zero_drop=0.0)]
+    others = [row(0.4, 0.5, verdict="sensitive"), row(0.8, 0.1, verdict="undecided")]
+    bare = row(0.9, 0.0, verdict="reusable")
+    assert answer(result(*others, *able))[1] == (
+        "Of 4 measured rows, 1 is reusable within 0.01, 1 is unused, 1 is sensitive and 1 is undecided."
+    )
+    assert (
+        "2 are reusable within 0.01 (1 of them without a zero control), 1 is unused,"
+        in answer(result(*others, *able, bare))[1]
+    )
+    assert (
+        "1 is reusable within 0.01 (without a zero control), 1 is sensitive and"
+        in answer(result(*others, bare))[1]
+    )

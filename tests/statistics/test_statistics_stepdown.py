@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -246,6 +249,34 @@ def test_wrong_verdicts_are_seldom_and_more_is_decided_than_by_simultaneous_inte
         assert wrong / tables <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / tables)
     assert np.mean(false) <= 0.05
     assert right > 1.5 * before
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    """benchmarks/verdicts.py, whose tables are judged here on a smaller scale."""
+    path = Path(__file__).parents[2] / "benchmarks" / "verdicts.py"
+    spec = importlib.util.spec_from_file_location("verdicts_benchmark", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_benchmarks_tables_are_seldom_judged_wrongly_but_for_rare_breaks(benchmark) -> None:
+    wrong = {
+        make.__name__: np.mean([benchmark.judged(make, 12, 15, 400, seed)["step-down"].wrong for seed in range(6)])
+        for make in benchmark.CASES
+    }
+    assert {name for name, share in wrong.items() if share > 0.4} == {"rare"}
+    assert wrong["dominated"] == 0, "nothing is decided"
+
+
+def test_the_benchmark_counts_what_is_wrong(benchmark) -> None:
+    truth = 0.01 * np.array([0.5, 2.0, 1.0, 3.0])
+    found = benchmark.outcome(["reusable", "reusable", "sensitive", "undecided"], truth)
+    assert (found.wrong, found.false, found.right) == (True, pytest.approx(2 / 3), pytest.approx(1 / 3))
 
 
 # Bad input -------------------------------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ def test_a_budget_takes_the_worst_first(skip: TaskSpec, save, tmp_path: Path, mo
     rest = [variant for variant, _ in blocks[variants:]]
     assert set(rest[:6]) == set(worst[:2])
     assert set(rest[6:18]) == set(worst[2:6])
-    assert "the worst by sample:4 were scored first" in result.notes
+    assert "the work goes by sample:4, the worst first" in result.notes
     plain = sweep(save(1, "Skip"), save(0, "Skip"), skip, **how | {"run_dir": tmp_path / "plain"})
     assert plain.rows == result.rows
 
@@ -150,7 +150,7 @@ def test_what_a_budget_leaves_rests_on_the_screens_samples(skip: TaskSpec, save,
     assert all((row.samples or 0) <= 4 for row in stopped.rows if row.status == "measured")
     assert stopped.screen is not None
     assert (stopped.screen.variants, stopped.screen.auc, stopped.screen.spearman) == (0, None, None)
-    assert any("no AUC, since none is decided" in note for note in stopped.notes)
+    assert any("nothing is scored yet that it could be held against" in note for note in stopped.notes)
     whole = ran(planned, tolerance=0.01)
     fresh = sweep(save(1, "Skip"), save(0, "Skip"), skip, run_dir=tmp_path / "other", screen="sample:4", **HOW)
     assert whole.rows == fresh.rows
