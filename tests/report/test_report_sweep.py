@@ -5,6 +5,7 @@ import dataclasses
 import io
 import re
 from statistics import median
+from typing import get_args
 
 import report_samples as samples
 from report_samples import findings_text, kind_summary
@@ -12,6 +13,7 @@ from report_samples import findings_text, kind_summary
 from ckptswap.report.screen import sweep_table
 from ckptswap.report.sweep import sweep_csv, sweep_json, sweep_md
 from ckptswap.report.text import Style
+from ckptswap.statistics import Verdict
 from ckptswap.sweep.result import Row, SweepResult
 
 WIDE = Style(160)
@@ -101,10 +103,10 @@ def test_kind_summary_against_plain_counting() -> None:
         found = lines[kind]
         assert float(found[1]) == float(f"{max(drops):.4f}")
         assert abs(float(found[2]) - median(drops)) < 1e-4
-        counts = [sum(row.verdict == each for row in cells) for each in ("reusable", "sensitive", "undecided")]
-        assert [int(each) for each in found[3:6]] == counts
+        counts = [sum(row.verdict == each for row in cells) for each in get_args(Verdict)]
+        assert [int(each) for each in found[3:7]] == counts
         (whole,) = [row for row in result.rows if row.kind == kind and row.layer is None]
-        assert abs(float(found[6]) - (whole.drop or 0)) < 1e-4
+        assert abs(float(found[7]) - (whole.drop or 0)) < 1e-4
     assert lines["conv.weight"][0] == "8/9"
 
 
