@@ -136,6 +136,9 @@ class Selection:
             layer, block = (first.layer, first.block) if single else place_of(first)
             kind = first.kind if single or "kind" in by else None
             parts[layer, block, kind, first.name if single else None].append(entry.name)
+        if any(way.startswith("re:") for way in by) and {layer for layer, *_ in parts} == {REST}:
+            remedy = r"write for example 're:layers\.(\d+)', which makes a part of each number"
+            raise SelectionError(f"--by {','.join(by)} matches no name in {checkpoint.path}", remedy=remedy)
         return [Part(layer, kind, tuple(names), block) for (layer, block, kind, _), names in parts.items()]
 
     def flags(self) -> list[str]:
