@@ -1,29 +1,36 @@
 """`--decide`: how often a verdict is wrong, and how much work it leaves.
 
     python benchmarks/decide.py simulate [--tables 150] [--family NAME …] [--groups 40 200] [--spending NAME …]
+    python benchmarks/decide.py make FOLDER
     python benchmarks/decide.py replay RUN [RUN …] [--orders 40]
 
 `simulate` judges tables of which the truth is known: of 100 rows 40 lie exactly at the tolerance, where either
 verdict is wrong, 30 below and 30 above it. `replay` takes the scores of exact sweeps, each a finished run folder,
 and walks their groups in other orders, as a sweep with `--decide` would: a verdict is contradicted where the exact
-sweep's own is the opposite one. Work is told in scores, as a share of the exact sweep's.
+sweep's own is the opposite one. Work is told in scores, as a share of the exact sweep's. `make` makes two such
+folders, `pictures` and `subjects` (four pictures each): a pair of small U-Nets, for segmentation and for
+auto-encoding, is trained and swept on made-up pictures of blobs.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
+import torch
 
 from ckptswap.statistics import sequential
 from ckptswap.statistics.totals import mean
 from ckptswap.sweep.decide import Walked, decisions
 from ckptswap.sweep.scored_run import ScoredRun
 
-TOLERANCE, ROWS = 0.01, 100
+TOLERANCE, ROWS, SIDE = 0.01, 100, 48
 TRUTH = np.repeat([0.0, -1.0, 1.0], [40, 30, 30])
 """Of each row: at the tolerance, below it, above it."""
 Draw = Callable[[np.random.Generator, int, int], np.ndarray]
@@ -181,6 +188,43 @@ def replayed(folder: str, orders: int) -> str:
     )
 
 
+def pictures(part: str, count: int, together: int = 1) -> list[tuple[torch.Tensor, torch.Tensor, int]]:
+    """Noisy blobs on 48 × 48 points, and where they are; so many `together` are a group."""
+    draw = torch.Generator().manual_seed(0 if part == "train" else 1)
+    y, x = torch.meshgrid(torch.arange(SIDE) * 1.0, torch.arange(SIDE) * 1.0, indexing="ij")
+    items = []
+    for at in range(count):
+        mask, image = (
+            torch.zeros(SIDE, SIDE, dtype=torch.bool),
+            0.3 * torch.rand(1, generator=draw).expand(SIDE, SIDE),
+        )
+        for _ in range(int(torch.randint(1, 6, (1,), generator=draw))):
+            row, column, high, wide, tone = torch.rand(5, generator=draw).tolist()
+            blob = ((y - SIDE * row) / (3 + 8 * high)) ** 2 + ((x - SIDE * column) / (3 + 8 * wide)) ** 2 < 1
+            mask, image = mask | blob, torch.where(blob, 0.35 + 0.6 * tone, image)
+        noise = (0.05 + 0.15 * torch.rand(1, generator=draw)) * torch.randn(SIDE, SIDE, generator=draw)
+        items.append(((image + noise)[None].float(), mask.long(), at // together))
+    return items
+
+
+def make(options: argparse.Namespace) -> None:
+    """Train the pair, and sweep it on 240 groups of one picture and on 200 of four."""
+    folder = Path(options.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def ckptswap(words: str) -> None:
+        program = str(Path(sys.executable).parent / "ckptswap")
+        subprocess.run([program, *words.split(), "--threads", "1"], cwd=folder, check=True)
+
+    data = f"--data {Path(__file__).resolve()}:pictures --data-args"
+    net = f"--model lab:unet --model-args width=6,depth=3 --steps 120 {data} part=train,count=160"
+    ckptswap(f"train segment {net} --save-init init.safetensors -o segment.safetensors")
+    ckptswap(f"train reconstruct {net} --init-from init.safetensors -o reconstruct.safetensors")
+    pair = "sweep --from reconstruct.safetensors --to segment.safetensors --metric dice --no-zero-control"
+    ckptswap(f"{pair} {data} part=test,count=240 --by layer,kind --by kind --run pictures")
+    ckptswap(f"{pair} {data} part=test,count=800,together=4 --run subjects")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(required=True)
@@ -194,6 +238,9 @@ def main() -> None:
     second.add_argument("runs", nargs="+")
     second.add_argument("--orders", type=int, default=40)
     second.set_defaults(do=replay)
+    third = parts.add_parser("make")
+    third.add_argument("folder")
+    third.set_defaults(do=make)
     options = parser.parse_args()
     options.do(options)
 

@@ -35,10 +35,10 @@ where group effects are lognormal (σ = 1), and with 3 it is not (`benchmarks/de
 STAKES = np.array([0.95, 0.5, 0.2, 0.05])
 """What each part of the capital bets at most of itself: the greater, the sooner a large effect is known."""
 
-LUCK = 1.645
-"""How many standard errors better than it looks a row may come out before it is given up."""
-Both = tuple[np.ndarray, np.ndarray]
-Tests = Callable[[int, np.ndarray], Both]
+LUCK = 1.282
+"""How many standard errors better than it looks a row may lie before it is given up."""
+TwoSided = tuple[np.ndarray, np.ndarray]
+LookTest = Callable[[int, np.ndarray], TwoSided]
 """From the number of groups, and of which rows (R,), to p-values (2, R) of the two sides, and those which all
 groups would give with some luck."""
 
@@ -84,7 +84,7 @@ class SequentialVerdicts:
 
 
 def standing(
-    known: np.ndarray, looks: Sequence[int], tests: Tests, shares: np.ndarray, error: float = ERROR
+    known: np.ndarray, looks: Sequence[int], tests: LookTest, shares: np.ndarray, error: float = ERROR
 ) -> SequentialVerdicts:
     """The verdicts so far. `known` (V,): how many groups, from the first, each row is scored on; −1 for a row that
     failed, which still counts among those over which the error is shared.
@@ -142,7 +142,7 @@ def _wanted(known: np.ndarray, is_open: np.ndarray, looks: Sequence[int]) -> np.
     return wanted
 
 
-def t_values(sample: Sample, forms: Sequence[Form], tolerance: float, groups: int) -> Both:
+def t_values(sample: Sample, forms: Sequence[Form], tolerance: float, groups: int) -> TwoSided:
     """p-values (2, F) of drops by a t-test over groups, with the linearised cluster standard error, corrected for
     skewness; where fewer than 5 groups moved, by the exact bound (`exact`), 1 where nothing bounds a drop. And
     those that so many `groups` would give with some luck.
@@ -208,7 +208,7 @@ def betting_values(
     bounds: tuple[float, float],
     largest: float,
     groups: int,
-) -> Both:
+) -> TwoSided:
     """p-values (2, R) that may be looked at as often as one likes, without any assumption on how drops are
     distributed: 1 / the most capital that bets against either side have made. And those that so many `groups`
     would give with some luck, if it grows on as it did.
@@ -240,27 +240,25 @@ def betting_values(
     return np.exp(-np.maximum(most, 0.0)), np.exp(-(most + 1) * groups / drops.shape[1])
 
 
-TYPICAL = (0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
-"""How far rows' drops lie from the tolerance, in standard deviations between groups: tenths of the rows of three
-real sweeps (`benchmarks/decide.py`). What a run will take is guessed by these."""
+TYPICAL = (0.1, 0.35, 0.6, 0.8, 1.1, 1.4, 2.1, 4.0, 5.0, 40.0)
+"""How far rows' drops lie from the tolerance, in standard deviations between groups: tenths of the rows of the
+sweeps in docs/method.md. What a run will take is guessed by these."""
 
 
 def expected_groups(looks: Sequence[int], rows: int, error: float = ERROR) -> float:
-    """On how many groups a row will be scored in the mean before its verdict is known, if rows are as `TYPICAL`.
+    """On how many groups a row will be scored in the mean, if rows are as `TYPICAL`.
 
-    >>> expected_groups(looks_of(15), 100) <= 15
-    True
+    >>> [expected_groups(looks_of(groups), 100) for groups in (15, 200, 2000)]
+    [9.4, 64.0, 280.0]
     """
-    shares = shares_of(looks)
-    limits = [(look, error * float(share) / max(rows, 1)) for look, share in zip(looks, shares, strict=True)]
+    limit, last = error / len(looks) / max(rows, 1), looks[-1]
 
-    def taken(apart: float) -> int:
-        tells = (look for look, limit in limits if _t_alone(apart, look) <= limit)
-        return next(tells, looks[-1])
+    def is_over(apart: float, look: int) -> bool:
+        t = apart * math.sqrt(look)
+        return _t_alone(t, look) <= limit or _t_alone((t + LUCK) * math.sqrt(last / look), last) > limit
 
-    return sum(map(taken, TYPICAL)) / len(TYPICAL)
+    return sum(next((look for look in looks if is_over(apart, look)), last) for apart in TYPICAL) / len(TYPICAL)
 
 
-def _t_alone(apart: float, groups: int) -> float:
-    t = np.array([apart * math.sqrt(groups)])
-    return float(skewed_t(t, np.zeros(1), groups)[0])
+def _t_alone(t: float, groups: int) -> float:
+    return float(skewed_t(np.array([t]), np.zeros(1), groups)[0])

@@ -249,6 +249,17 @@ def _judged(run: ScoredRun, drop: RowIntervals, tolerance: float) -> tuple[Verdi
     return drop.verdict, unproven(drop.few, run.metric.name, tolerance, drop.error)
 
 
+def _given_up(run: ScoredRun, cell: Cell) -> str | None:
+    """Why a row is left undecided before all groups are scored; None for another one."""
+    if run.decisions is None:
+        return None
+    own, groups = run.decisions.judgements[cell.variant], run.decisions.looks[-1]
+    is_left = own.is_given_up and own.groups < groups
+    return (
+        f"left after {own.groups} groups: by how it looks, not even all {groups} would tell" if is_left else None
+    )
+
+
 def _judged_together(
     run: ScoredRun, tolerance: float, variants: Sequence[str]
 ) -> dict[str, tuple[float, Verdict]]:
@@ -303,7 +314,7 @@ def _row(cell: Cell, run: ScoredRun, drops: Mapping[str, RowIntervals], toleranc
         samples=run.scores.done(cell.variant),
         verdict=verdict,
         unseen=unseen_share(drop.groups) if verdict == "reusable" else None,
-        reason="; ".join(filter(None, (why, cell.reason))) or None,
+        reason="; ".join(filter(None, (why, _given_up(run, cell), cell.reason))) or None,
         is_unproven=why is not None,
     )
 

@@ -80,21 +80,21 @@ class Walked:
         columns = [Totals(own.sums[:groups], own.count[:groups]) for own in chosen]
         return Sample(columns, self.reduce, bounds=self.bounds)
 
-    def by_t(self, tolerance: float) -> sequential.Tests:
+    def by_t(self, tolerance: float) -> sequential.LookTest:
         """Look by t-tests."""
 
-        def tests(groups: int, rows: np.ndarray) -> sequential.Both:
+        def tests(groups: int, rows: np.ndarray) -> sequential.TwoSided:
             forms = [drop_form(1 + at, self.direction) for at in range(len(rows))]
             return sequential.t_values(self.sample(groups, rows.tolist()), forms, tolerance, len(self.sizes))
 
         return tests
 
-    def by_bets(self, tolerance: float) -> sequential.Tests:
+    def by_bets(self, tolerance: float) -> sequential.LookTest:
         """Look by bets, which need no assumption but the bounds of a score."""
         sign = 1.0 if self.direction == "max" else -1.0
         spread = self.bounds[1] - self.bounds[0]
 
-        def tests(groups: int, rows: np.ndarray) -> sequential.Both:
+        def tests(groups: int, rows: np.ndarray) -> sequential.TwoSided:
             baseline, *own = (column.sums[:, 0] for column in self.sample(groups, rows.tolist()).columns)
             drops = sign * (baseline - np.array(own))
             sizes, largest = self.sizes[:groups], float(self.sizes.max())

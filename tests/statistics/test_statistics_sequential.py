@@ -53,7 +53,7 @@ def test_looks_begin_with_eight_groups_and_end_with_all(groups: int) -> None:
 # Holm over rows, the union over looks ---------------------------------------------------------------------------
 
 
-def fixed(p: np.ndarray) -> sequential.Tests:
+def fixed(p: np.ndarray) -> sequential.LookTest:
     """Tests whose p-values (2, L, V) are told beforehand; no row is ever given up."""
     looks = looks_of(64)
     return lambda groups, rows: (p[:, looks.index(groups)][:, rows], np.zeros((2, len(rows))))

@@ -6,7 +6,18 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptswap.task.order import batches_of, first_of, in_data_order, permutation, reordered, spread
+from ckptswap.statistics.sequential import looks_of
+from ckptswap.task.order import (
+    batches_by_group,
+    batches_of,
+    first_of,
+    in_data_order,
+    joined_groups,
+    permutation,
+    reordered,
+    reordered_by_group,
+    spread,
+)
 
 
 def test_the_permutation_is_this_one_for_ever() -> None:
@@ -101,3 +112,44 @@ def test_of_ready_made_batches_those_that_hold_it_come_first(sizes: list[int], d
     ahead = batches[: first_of(list(map(len, batches)), len(first))] if first else []
     assert all(set(places) & set(first) for places in ahead)
     assert sum(map(len, ahead[:-1])) < len(first) or not first
+
+
+@given(st.lists(st.tuples(st.integers(0, 11), st.sampled_from("ab")), min_size=1, max_size=80), st.integers(1, 9))
+def test_a_walk_by_groups_keeps_each_together_and_is_cut_at_looks(
+    samples: list[tuple[int, str]], size: int
+) -> None:
+    groups = np.unique([group for group, _ in samples], return_inverse=True)[1]
+    kinds = [kind for _, kind in samples]
+    batches = batches_by_group(kinds, groups, size)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(samples)))
+    assert all(len({kinds[place] for place in places}) == 1 and len(places) <= size for places in batches)
+    whole = set()
+    for end in range(1, len(batches) + 1):
+        places = np.concatenate(batches[:end])
+        seen = set(groups[places].tolist())
+        if np.isin(groups, list(seen)).sum() == len(places):  # no group is left halfway
+            whole.add(len(seen))
+    assert set(looks_of(int(groups.max()) + 1)) <= whole
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=20), st.data())
+def test_ready_made_batches_of_a_group_stay_together(sizes: list[int], data: st.DataObject) -> None:
+    drawn = data.draw(st.lists(st.integers(0, 9), min_size=sum(sizes), max_size=sum(sizes)))
+    groups = np.unique(drawn, return_inverse=True)[1]
+    joined = joined_groups(sizes, groups)
+    batch = np.repeat(np.arange(len(sizes)), sizes)
+    for part in (batch, groups):
+        assert all(len(set(joined[part == number].tolist())) == 1 for number in set(part.tolist()))
+    pairs = {
+        (a, b)
+        for part in (batch, groups)
+        for a in range(len(part))
+        for b in range(len(part))
+        if part[a] == part[b]
+    }
+    reached = {0}
+    while more := {b for a, b in pairs if a in reached} - reached:
+        reached |= more
+    assert reached == set(np.flatnonzero(joined == joined[0]).tolist())
+    order = joined[np.concatenate(reordered_by_group(sizes, joined))]
+    assert (np.diff(order) != 0).sum() == len(set(joined.tolist())) - 1

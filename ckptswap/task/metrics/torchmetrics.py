@@ -127,7 +127,7 @@ class SetByLibrary(ByLibrary):
         return columns > 1
 
     def value(self, statistics: np.ndarray) -> float:
-        if not len(statistics):
+        if not len(statistics) or abs(statistics[0, 0]) > KEPT_MOST:  # no more channels than are kept
             return math.nan
         head, rest = int(statistics[0, 0]), statistics[:, 1:]
         try:
