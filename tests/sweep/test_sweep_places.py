@@ -17,7 +17,7 @@ from ckptswap.diff import diff
 from ckptswap.dtypes import to_numpy
 from ckptswap.errors import SelectionError, UsageError
 from ckptswap.records import from_json, to_json
-from ckptswap.report.charts import Heat, heat, overview, triangle
+from ckptswap.report.charts import Heat, depth, heat, is_empty, overview, scatter, triangle
 from ckptswap.report.diff import diff_csv, diff_json, diff_table
 from ckptswap.report.rows import sections
 from ckptswap.report.screen import sweep_summary, sweep_whole
@@ -178,6 +178,31 @@ def test_the_terminal_says_where_all_is_drawn(
     assert more in told
     assert ("the heatmap" in told) == ("drop by" in sweep_whole(swept, Style(160)))
     assert overview(swept) == drawn(swept)
+
+
+def apart(swept: SweepResult) -> SweepResult:
+    return replace(swept, rows=tuple(replace(row, rmse=0.1) for row in swept.rows))
+
+
+@pytest.mark.parametrize("way", ["block", "layer"])
+def test_whole_blocks_are_drawn_along_the_network(way: str) -> None:
+    swept = apart(result(planned((way,))))
+    (line,) = depth(swept).series
+    assert line.name == "all kinds"
+    assert list(line.x) == list(range(len(swept.rows)))
+    assert sum(len(series.x) for series in scatter(swept).series) == len(swept.rows)
+
+
+def test_parts_have_no_place_along_the_network() -> None:
+    swept = apart(result(planned(("depth:2",))))
+    assert is_empty(depth(swept))
+    assert not is_empty(scatter(swept))
+
+
+@pytest.mark.parametrize("pattern", ["nothing", "", "x{0}", "$"])
+def test_an_expression_that_matches_no_name(pattern: str) -> None:
+    with pytest.raises(SelectionError, match=r"--by re:.* matches no name in .*: write for example"):
+        Selection().split(checkpoint(0), (f"re:{pattern}", "kind"))
 
 
 def test_a_transformers_heatmap_goes_by_blocks() -> None:
