@@ -290,10 +290,11 @@ def _kinds(entries: Iterable[Entry]) -> set[str]:
 def _known(flag: str, entries: Sequence[Entry]) -> list[str]:
     own = dict.fromkeys(entry.kind for entry in entries)
     kinds: Mapping[str, None] = own | dict.fromkeys(map(coarse, own))
+    families = dict.fromkeys(f"{kind.partition('.')[0]}.*" for kind in kinds)
     if flag == "kind":
-        return [*kinds, *ALIASES, *dict.fromkeys(f"{kind.partition('.')[0]}.*" for kind in kinds)]
+        return [*kinds, *ALIASES, *families]
     if flag == "layers":  # and all above them, of which there may be very many
         layers = dict.fromkeys(entry.layer for entry in entries)
         paths = (layer.split(".", DEPTH_MOST)[:DEPTH_MOST] for layer in layers)
         return list(dict.fromkeys(up for path in paths for up in accumulate(path, "{}.{}".format)))
-    return [*dict.fromkeys(entry.name for entry in entries), *kinds]
+    return [*dict.fromkeys(entry.name for entry in entries), *kinds, *families]

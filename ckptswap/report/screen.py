@@ -238,7 +238,7 @@ def kind_lines(result: SweepResult, style: Style, most: int | None = None) -> li
         Column("worst", lambda kind: signed(max(kind.drops, default=None)), right=True),
         Column("median", lambda kind: signed(median(kind.drops) if kind.drops else None), right=True, spare=2),
         Column("reusable", partial(_verdicts, verdict="reusable"), right=True),
-        *([Column("unused", partial(_verdicts, verdict="unused"), right=True)] if tried else []),
+        *([Column("unused", partial(_verdicts, verdict="unused"), right=True, spare=2)] if tried else []),
         Column("sensitive", partial(_verdicts, verdict="sensitive"), right=True),
         Column("undecided", partial(_verdicts, verdict="undecided"), right=True, spare=1),
         Column("whole", lambda kind: signed(kind.whole.drop if kind.whole else None), right=True),
