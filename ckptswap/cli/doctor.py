@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ckptswap import lazy
-from ckptswap.cli.flags import TextFlags, flags
+from ckptswap.cli.flags import BriefFlags, TextFlags, flags
 from ckptswap.report.text import safe
 
 
-@flags()
+@flags(told=BriefFlags)
 def doctor(output: TextFlags) -> None:
     """Print versions, threads, devices and extras: what a bug report needs.
 

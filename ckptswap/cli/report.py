@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from ckptswap import api, lazy
-from ckptswap.cli.flags import METRIC, DrawnFlags, flags
+from ckptswap.cli.flags import METRIC, BriefFlags, DrawnFlags, flags
 from ckptswap.cli.sweep import say_notes
 from ckptswap.cli.sweepflags import CLAIMS, EVERY
 from ckptswap.cli.terminal import emit, say
@@ -44,7 +44,7 @@ class JudgedFlags(Judging):
     claims: bool = CLAIMS
 
 
-@flags()
+@flags(told=BriefFlags)
 def report(
     runs: Annotated[
         list[str],
