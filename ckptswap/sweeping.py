@@ -203,7 +203,9 @@ def planned(asked: Asked) -> dict[str, Any]:
             cost = replace(cost, seconds=cost.seconds * (1 + screen["share"]))
         document = plan_json(sweep.plan, folder, sweep.task.samples, cost, donors, screen, sweep.outlook)
         controls = {control.id for cell in sweep.plan.cells if (control := sweep.plan.control(cell))}
-        return document | ({"controls": len(controls)} if asked.options.zero_control else {})
+        header = getattr(asked.executor, "header", None)
+        job = {"job": header(sweep.folder.path)} if header else {}
+        return document | ({"controls": len(controls)} if asked.options.zero_control else {}) | job
 
 
 def _screen(sweep: Sweep, computed: float) -> dict[str, Any] | None:

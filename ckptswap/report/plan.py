@@ -94,7 +94,8 @@ def plan_table(data: Mapping[str, Any], style: Style) -> str:
         effort = f"by replay: {data['share']:.1%} of the work of full forward passes, {effort}; {memory}"
     texts = [cost, effort, *_screen_words(data), *_outlook(data), *_controls(data), f"run: {safe(data['run'])}"]
     lines = [line for text in texts for line in paragraph(text, style)]
-    return render([*table(COLUMNS, data["rows"], style), Text(), *lines], style)
+    job = [Text(safe(line)) for line in data.get("job", "").splitlines()]  # as it is: somebody may copy it
+    return render([*table(COLUMNS, data["rows"], style), Text(), *lines, *([Text(), *job] if job else [])], style)
 
 
 def _controls(data: Mapping[str, Any]) -> Iterator[str]:
