@@ -33,9 +33,19 @@ def answer(result: SweepResult, waiting: int = 0) -> tuple[str, ...]:
     odd = _worse_than_nothing(result)
     if not measured:
         return (*odd, "Nothing is scored yet." if not result.rows else f"{rest}.")
-    second = f"Of {plural(len(measured), 'measured row')}, {_counted(measured, result.tolerance)}"
+    some = _on_fewer(result, measured)
+    second = f"Of {plural(len(measured), 'measured row')}{some}, {_counted(measured, result.tolerance)}"
     worst = max(measured, key=lambda row: row.drop or 0.0)
     return *odd, _first(result, worst), f"{second}; {rest}." if rest else f"{second}."
+
+
+def _on_fewer(result: SweepResult, rows: Sequence[Row]) -> str:
+    """On how many samples these rows' verdicts rest, where that is not all."""
+    known = [row.samples for row in rows if row.samples is not None]
+    least, most = min(known, default=result.samples), max(known, default=result.samples)
+    if least == result.samples:
+        return ""
+    return f", on {least} {f'to {most} ' if most > least else ''}of {result.samples} samples"
 
 
 def _counted(rows: Sequence[Row], tolerance: float) -> str:

@@ -253,7 +253,7 @@ class SweepResult:
     `beside` counts the scores beside the rows, `failed` the rows and scores that could not be had. `layers` are in
     the order in which they run; empty where that is not known. `trivial` is the score of a prediction that looks
     at nothing. `others` are the metrics that were scored beside the one that ranks. `error` is what verdicts keep,
-    `se` what standard errors presume of the `groups` of samples.
+    `se` what standard errors presume of the `groups` of samples. `complete`: nothing is left to score.
     """
 
     metric: str
@@ -277,6 +277,7 @@ class SweepResult:
     groups: int | None = None
     error: ErrorRate = "fwer"
     se: StandardError = "cluster"
+    complete: bool = True
 
     def in_order(self, layers: Iterable[str]) -> list[str]:
         """Each layer or block once, in the order in which they run; in natural order where that is not known.
