@@ -20,7 +20,7 @@ from ckptswap.report.text import Style, decimals, dump_json, fixed, number, plur
 from ckptswap.sweep.result import Finding, Row, SweepResult, has_places, widest, window_sizes
 
 SEE_MORE = "--all: every row, the heatmap, and what was not measured"
-SEE_RUNS = "--all: every row, and what was not measured; `ckptswap plot` draws the runs of blocks as a triangle"
+SEE_RUNS = "--all: every row, and what was not measured; `ckptswap {}` draws the runs of blocks as a triangle"
 SEE_SETS = "interaction: a set's drop less the sum of its parts' own; --all: every set"
 SEE_ROWS = "--all: every row, and what was not measured"
 FINEST_FIRST = (
@@ -121,7 +121,9 @@ def sweep_summary(result: SweepResult, style: Style, top: int | None = None) -> 
 def _see_more(result: SweepResult) -> str:
     if _has_places(result):
         return SEE_MORE
-    return SEE_RUNS if window_sizes(result.mode) else SEE_SETS if result.mode == "lattice" else SEE_ROWS
+    if window_sizes(result.mode):
+        return SEE_RUNS.format("plot" if len(result.donors) < 2 else "report --format html")
+    return SEE_SETS if result.mode == "lattice" else SEE_ROWS
 
 
 def _has_places(result: SweepResult) -> bool:

@@ -113,7 +113,7 @@ def judging_notes(run: ScoredRun, drops: Mapping[str, RowIntervals]) -> Iterator
             "from at equal steps (a volume), and not of other volumes"
         )
         return
-    lags = [row.lag_one for row in drops.values() if row.lag_one is not None]
+    lags = [row.lag_one for row in drops.values() if row.lag_one is not None and not run.run.spec.decide]
     if lags and (typical := median(lags)) > ALIKE:
         yield (
             f"neighbouring groups are alike: the correlation of their drops is {typical:.2f}, the median of "
@@ -154,7 +154,8 @@ def _decision_notes(run: ScoredRun) -> Iterator[str]:
         return
     rows, groups = now.judgements.values(), now.looks[-1]
     known = [own.groups for own in rows if own.verdict != "undecided"]
-    after = f", after {min(known)} to {max(known)} of {groups} groups" if known else ""
+    ends = " to ".join(map(str, dict.fromkeys((min(known), max(known))))) if known else ""
+    after = f", after {ends} of {groups} groups" if known else ""
     share = sum(map(run.scores.done, now.judgements)) / (len(rows) * run.scores.samples)
     yield f"{len(known)} of {len(rows)} verdicts are known{after}, on {share:.0%} of all scores"
     given_up = sum(own.is_given_up for own in rows)

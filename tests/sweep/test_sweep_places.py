@@ -25,7 +25,7 @@ from ckptswap.report.sweep import sweep_csv, sweep_json, sweep_md
 from ckptswap.report.text import Style
 from ckptswap.selection import REST, Selection
 from ckptswap.sweep.plan import Cell, Plan, make_plan
-from ckptswap.sweep.result import Row, SweepResult
+from ckptswap.sweep.result import DonorScore, Row, SweepResult
 from ckptswap.sweep.spec import SweepSpec, ways_of
 from ckptswap.transplant import plan_transplant
 
@@ -178,6 +178,13 @@ def test_the_terminal_says_where_all_is_drawn(
     assert more in told
     assert ("the heatmap" in told) == ("drop by" in sweep_whole(swept, Style(160)))
     assert overview(swept) == drawn(swept)
+
+
+def test_the_runs_of_several_donors_are_drawn_in_the_page() -> None:
+    """`plot` draws one donor."""
+    swept = result(planned(("block",), mode="window:1:2"), "window:1:2")
+    several = replace(swept, donors=(DonorScore("a", None), DonorScore("b", None)))
+    assert "`ckptswap report --format html` draws the runs" in sweep_summary(several, Style(160))
 
 
 def apart(swept: SweepResult) -> SweepResult:
