@@ -3,11 +3,27 @@
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
-from ckptswap.scoring.scorer import Cost
+from ckptswap.scoring.scorer import Cost, Way
 from ckptswap.task.tree import Form, values_of
 
 TIMED = 8
 """Batches that are timed at most, of different forms, of each way of running them."""
+
+REPEATS, ENOUGH = 5, 0.3
+"""How often a batch is timed at most, and for how many seconds: beside busy neighbours one pass tells little."""
+
+
+def averaged(timed: Callable[[], Sequence[float]]) -> list[float]:
+    """The mean times of the parts of some work, over several runs after one to warm up.
+
+    >>> averaged(lambda: [0.25, 0.5])
+    [0.25, 0.5]
+    """
+    timed()
+    runs = [timed()]
+    while len(runs) < REPEATS and sum(map(sum, runs)) < ENOUGH:
+        runs.append(timed())
+    return [sum(part) / len(runs) for part in zip(*runs, strict=True)]
 
 
 def stand_ins(batches: Sequence[Form], way: Callable[[Form], Hashable]) -> Mapping[Form, float]:
@@ -42,6 +58,6 @@ def together(parts: Sequence[Cost]) -> Cost:
     passes = [part.whole_pass or 0.0 for part in parts]
     share = sum(part.share * whole for part, whole in zip(parts, passes, strict=True)) / (sum(passes) or 1.0)
     peaks = [part.peak for part in parts if part.peak is not None]
-    engine = "full" if not peaks else "replay"
+    engine: Way = "replay" if peaks else "full"
     seconds = sum(part.seconds for part in parts)
     return Cost(engine, share, seconds, max(peaks, default=None), sum(passes))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, ModelError, listing
-from ckptswap.scoring.costs import stand_ins, together
+from ckptswap.scoring.costs import averaged, stand_ins, together
 from ckptswap.scoring.graph import Graph, capture
 from ckptswap.scoring.recalibration import Recalibration
 from ckptswap.scoring.scorer import EXTENT, Block, Cost, Exactness, How, Layout, Wanted, Way
@@ -137,13 +137,15 @@ class FullScorer:
 
     def _seconds(self, batch: Batch) -> float:
         """How long a full pass and its scoring take, once warm."""
-        score, took = self.task.scored_against(batch), 0.0
-        for _ in range(2):
+        score = self.task.scored_against(batch)
+
+        def timed() -> list[float]:
             start = time.perf_counter()
             output = self.task.forward(batch.inputs)
             scored(0, ModelOutput(RECIPIENT, output, None, "full"), score)
-            took = time.perf_counter() - start
-        return took
+            return [time.perf_counter() - start]
+
+        return averaged(timed)[0]
 
     def weights(self, variants: Sequence[Variant]) -> list[float]:
         return [1.0] * len(variants)

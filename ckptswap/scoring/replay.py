@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import islice
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError
+from ckptswap.scoring.costs import averaged
 from ckptswap.scoring.full import FullScorer, ModelOutput
 from ckptswap.scoring.graph import Graph, capture
 from ckptswap.scoring.guards import Uncapturable
@@ -171,7 +173,7 @@ class ReplayScorer(FullScorer):
         if replay is None:
             return super()._cost_of(number, batch, amount, variants)
         full = self._seconds(batch)
-        steps = replay.seconds(self.task.prepared(inputs))
+        steps = averaged(partial(replay.seconds, self.task.prepared(inputs)))
         again = sum(variant.recalibrated for variant in variants)
         swaps = [frozenset(self.values(replay.graph, variant)) for variant in variants if not variant.recalibrated]
         start = time.perf_counter()
