@@ -158,6 +158,19 @@ def facts(result: SweepResult) -> dict[str, str]:
     return known | (again if is_recalibrated(result) else {})
 
 
+def filtered_words(result: SweepResult) -> tuple[str, ...]:
+    """Of how many rows these are a part, and by which flags; nothing of a whole table.
+
+    >>> from ckptswap.sweep.result import Filtered
+    >>> part = SweepResult("dice", "max", 0.01, 0.9, None, 8, (), filtered=Filtered("--kind conv.bias", 9))
+    >>> filtered_words(part)
+    ('0 of 9 rows: --kind conv.bias',)
+    """
+    if result.filtered is None:
+        return ()
+    return (f"{len(result.rows):,} of {plural(result.filtered.rows, 'row')}: {result.filtered.flags}",)
+
+
 def better(metric: SweepResult | OtherMetric) -> str:
     """Which way a metric goes, in words."""
     return f"{'higher' if metric.direction == 'max' else 'lower'} is better"

@@ -119,7 +119,7 @@ def test_report_has_the_other_metric_and_another_tolerance(work_swept: Path) -> 
     validate("sweep", other)
     assert (other["metric"], other["direction"]) == ("mse", "min")
     loose = good("report", "run", "--tolerance", "5", "--format", "json").json
-    assert {row["verdict"] for row in loose["rows"]} == {"reusable"}
+    assert {row["verdict"] for row in loose["rows"]} <= {"reusable", "unused"}
     assert run("report", "run", "--metric", "ioo").code == 2
 
 

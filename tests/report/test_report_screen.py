@@ -53,7 +53,7 @@ def test_of_several_donors_the_worst_cells_are_shown() -> None:
     donors = (DonorScore("a.pt", 0.5), DonorScore("zeros", None))
     rows = tuple(dataclasses.replace(row, donor=donor) for row in LONG.rows[:40] for donor in (0, 1))
     text = sweep_summary(dataclasses.replace(LONG, rows=rows, donors=donors), Style())
-    assert len(re.findall(r"^model", text, re.M)) == 10
+    assert len(re.findall(r"^model\S+ +kind\d+ +\d", text, re.M)) == 10
     assert "and 30 more" in text
     assert len(text.splitlines()) <= SCREEN
 
