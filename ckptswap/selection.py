@@ -139,6 +139,9 @@ class Selection:
             layer, block = (first.layer, first.block) if single else place_of(first)
             kind = first.kind if single or "kind" in by else None
             parts[layer, block, kind, first.name if single else None].append(entry.name)
+        if any(way.startswith("re:") for way in by) and {layer for layer, *_ in parts} == {REST}:
+            remedy = r"write for example 're:layers\.(\d+)', which makes a part of each number"
+            raise SelectionError(f"--by {','.join(by)} matches no name in {checkpoint.path}", remedy=remedy)
         return [Part(layer, kind, tuple(names), block) for (layer, block, kind, _), names in parts.items()]
 
     def flags(self) -> list[str]:
@@ -290,10 +293,11 @@ def _kinds(entries: Iterable[Entry]) -> set[str]:
 def _known(flag: str, entries: Sequence[Entry]) -> list[str]:
     own = dict.fromkeys(entry.kind for entry in entries)
     kinds: Mapping[str, None] = own | dict.fromkeys(map(coarse, own))
+    families = dict.fromkeys(f"{kind.partition('.')[0]}.*" for kind in kinds)
     if flag == "kind":
-        return [*kinds, *ALIASES, *dict.fromkeys(f"{kind.partition('.')[0]}.*" for kind in kinds)]
+        return [*kinds, *ALIASES, *families]
     if flag == "layers":  # and all above them, of which there may be very many
         layers = dict.fromkeys(entry.layer for entry in entries)
         paths = (layer.split(".", DEPTH_MOST)[:DEPTH_MOST] for layer in layers)
         return list(dict.fromkeys(up for path in paths for up in accumulate(path, "{}.{}".format)))
-    return [*dict.fromkeys(entry.name for entry in entries), *kinds]
+    return [*dict.fromkeys(entry.name for entry in entries), *kinds, *families]

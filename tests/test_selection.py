@@ -176,3 +176,11 @@ def test_flags_print_quoted_for_a_shell() -> None:
 def test_equal_selections_are_equal() -> None:
     assert Selection.parse(only=["a,b"]) == Selection.parse(only=["a", "b"])
     assert hash(Selection.parse(kind=["a"])) == hash(Selection(kind=("a",)))
+
+
+@pytest.mark.parametrize("flag", ["kind", "only"])
+def test_a_family_that_has_another_name_now_is_found(flag: str) -> None:
+    names = [f"layers.{at}.self_attn.{part}_proj.weight" for at in (0, 1) for part in "qkvo"]
+    attention = Checkpoint.from_arrays(dict.fromkeys(names, np.zeros((3, 3), np.float32)))
+    with pytest.raises(SelectionError, match=r"did you mean 'attn\.\*'\?"):
+        Selection.parse(**{flag: ["attention.*"]}).pick(attention)

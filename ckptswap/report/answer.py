@@ -71,13 +71,22 @@ class _Names:
 def _reusable(result: SweepResult, rows: Sequence[Row], names: _Names) -> str:
     """Which rows can be reused, whole kinds first and then the largest, and what to mind of that."""
     able = [row for _, part in sections(rows) for row in sorted(part, key=_size) if row.verdict in REUSABLE]
-    within = f"within {number(result.tolerance)}"
+    within = f"within {number(result.tolerance)}{_on_fewer(result, rows)}"
     if not able:
         return f"Nothing is shown to be reusable {within}"
     unused = sum(row.verdict == "unused" for row in able)
     remarks = ["each alone" if len(able) > 1 else "", within, f"{unused:,} unused" if unused else ""]
     remarks += [_uncontrolled(able), _unseen(rows)]
     return f"{names.listed(able)} can be reused ({', '.join(filter(None, remarks))})"
+
+
+def _on_fewer(result: SweepResult, rows: Sequence[Row]) -> str:
+    """On how many samples these rows' verdicts rest, where that is not all."""
+    known = [row.samples for row in rows if row.samples is not None]
+    least, most = min(known, default=result.samples), max(known, default=result.samples)
+    if least == result.samples:
+        return ""
+    return f", on {least} {f'to {most} ' if most > least else ''}of {result.samples} samples"
 
 
 def _size(row: Row) -> int:

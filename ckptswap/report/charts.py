@@ -110,20 +110,22 @@ def bars(result: SweepResult) -> Chart:
 
 
 def scatter(result: SweepResult) -> Chart:
-    """RMSE against drop, by kind; a distance of 0 has no logarithm."""
+    """RMSE against drop, by kind where rows have one; a distance of 0 has no logarithm."""
     series = tuple(
         Series(kind, tuple(row.rmse or 0.0 for row in rows), tuple(row.drop for row in rows), rows=tuple(rows))
-        for kind, rows in _by_kind(row for row in _ranked(result) if row.rmse).items()
+        for kind, rows in _by_kind((row for row in _ranked(result) if row.rmse), "all kinds").items()
     )
     title, x_title = f"does the distance tell?{_mode(result)}", "RMSE of donor and recipient"
     return Chart("scatter", title, x_title, _drop_in(result), series, is_log_x=True)
 
 
 def depth(result: SweepResult) -> Chart:
-    """The drop along the layers in execution order, a line a kind; of several tensors at one place the worst."""
-    cells = list(worst_cells(_ranked(result)).values())
+    """The drop along layers or blocks in execution order, a line a kind; of several tensors at one place the
+    worst. Parts by a depth or an expression have no place in that order."""
+    cells = list(worst_cells(row for row in _ranked(result) if not row.is_of_parts).values())
     order = result.in_order(row.place for row in cells if row.place is not None)
-    return _along(f"along the layers, in execution order{_mode(result)}", order, _by_kind(cells), result)
+    title = f"along the layers, in execution order{_mode(result)}"
+    return _along(title, order, _by_kind(cells, "all kinds"), result)
 
 
 def curve(result: SweepResult) -> Chart:

@@ -29,7 +29,7 @@ from ckptswap.report.text import Style, decimals, dump_json, fixed, number, plur
 from ckptswap.sweep.result import Finding, Row, SweepResult, has_places, widest, window_sizes
 
 SEE_MORE = "--all: every row, the heatmap; some rows: `report` --verdict, --only, --sort"
-SEE_RUNS = "--all: every row, and what was not measured; `ckptswap plot` draws the runs of blocks as a triangle"
+SEE_RUNS = "--all: every row, and what was not measured; `ckptswap {}` draws the runs of blocks as a triangle"
 SEE_SETS = "interaction: a set's drop less the sum of its parts' own; --all: every set"
 SEE_ROWS = "--all: every row, and what was not measured"
 FINEST_FIRST = (
@@ -153,7 +153,9 @@ def _summary(result: SweepResult, style: Style, shown: int) -> list[Text]:
 def _see_more(result: SweepResult) -> str:
     if _has_places(result):
         return SEE_MORE
-    return SEE_RUNS if window_sizes(result.mode) else SEE_SETS if result.mode == "lattice" else SEE_ROWS
+    if window_sizes(result.mode):
+        return SEE_RUNS.format("plot" if len(result.donors) < 2 else "report --format html")
+    return SEE_SETS if result.mode == "lattice" else SEE_ROWS
 
 
 def _has_places(result: SweepResult) -> bool:
@@ -269,7 +271,7 @@ def kind_lines(result: SweepResult, style: Style, most: int | None = None) -> li
         Column("worst", lambda kind: signed(max(kind.drops, default=None)), right=True),
         Column("median", lambda kind: signed(median(kind.drops) if kind.drops else None), right=True, spare=2),
         Column("reusable", partial(_verdicts, verdict="reusable"), right=True),
-        *([Column("unused", partial(_verdicts, verdict="unused"), right=True, spare=1)] if tried else []),
+        *([Column("unused", partial(_verdicts, verdict="unused"), right=True, spare=2)] if tried else []),
         Column("sensitive", partial(_verdicts, verdict="sensitive"), right=True),
         Column("undecided", partial(_verdicts, verdict="undecided"), right=True, spare=1),
         Column("whole", lambda kind: signed(kind.whole.drop if kind.whole else None), right=True),

@@ -224,7 +224,7 @@ def sweep_json(result: SweepResult) -> dict[str, Any]:
     >>> sweep_json(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=()))["schema"]
     'ckptswap.sweep/1'
     """
-    head = ("metric", "direction", "tolerance", "baseline", "donor_score", "samples", "groups")
+    head = ("metric", "direction", "tolerance", "baseline", "donor_score", "samples", "groups", "complete")
     columns = [column for column in sweep_columns(result, ()) if column.is_in("json")]
     asked: dict[str, Any] = {} if result.mode == "only" else {"mode": result.mode}
     if len(result.donors) > 1:

@@ -261,7 +261,8 @@ class SweepResult:
     `beside` counts the scores beside the rows, `failed` the rows and scores that could not be had. `layers` are in
     the order in which they run; empty where that is not known. `trivial` is the score of a prediction that looks
     at nothing. `others` are the metrics that were scored beside the one that ranks. `error` is what verdicts keep,
-    `se` what standard errors presume of the `groups` of samples. `filtered` where not all rows are here.
+    `se` what standard errors presume of the `groups` of samples. `complete`: nothing is left to score. `filtered`
+    where not all rows are here.
     """
 
     metric: str
@@ -285,6 +286,7 @@ class SweepResult:
     groups: int | None = None
     error: ErrorRate = "fwer"
     se: StandardError = "cluster"
+    complete: bool = True
     filtered: Filtered | None = None
 
     def in_order(self, layers: Iterable[str]) -> list[str]:

@@ -55,12 +55,13 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
         sentences.append(f"{waiting} of {len(run.plan.cells)} rows are not scored yet: the same command continues")
     known = run.decisions.judgements if run.decisions else {}
     closed = {variant for variant, own in known.items() if not own.is_open}
-    partly = sum(
-        run.is_scored(cell) and run.scores.done(cell.variant) < run.scores.samples and cell.variant not in closed
-        for cell in cells
-    )
+    open_ = [cell.variant for cell in cells if run.is_scored(cell) and cell.variant not in closed]
+    partly = [done for done in map(run.scores.done, open_) if done < run.scores.samples]
     if partly:
-        sentences.append(f"{partly} rows rest on fewer than {run.scores.samples} samples so far")
+        some = f"{min(partly)} to {max(partly)}" if min(partly) < max(partly) else f"{min(partly)}"
+        sentences.append(
+            f"{len(partly)} rows rest on {some} of {run.scores.samples} samples so far: the same command continues"
+        )
     return [*sentences, *_race_notes(run), *_decision_notes(run)]
 
 
@@ -112,7 +113,7 @@ def judging_notes(run: ScoredRun, drops: Mapping[str, RowIntervals]) -> Iterator
             "from at equal steps (a volume), and not of other volumes"
         )
         return
-    lags = [row.lag_one for row in drops.values() if row.lag_one is not None]
+    lags = [row.lag_one for row in drops.values() if row.lag_one is not None and not run.run.spec.decide]
     if lags and (typical := median(lags)) > ALIKE:
         yield (
             f"neighbouring groups are alike: the correlation of their drops is {typical:.2f}, the median of "
@@ -153,7 +154,8 @@ def _decision_notes(run: ScoredRun) -> Iterator[str]:
         return
     rows, groups = now.judgements.values(), now.looks[-1]
     known = [own.groups for own in rows if own.verdict != "undecided"]
-    after = f", after {min(known)} to {max(known)} of {groups} groups" if known else ""
+    ends = " to ".join(map(str, dict.fromkeys((min(known), max(known))))) if known else ""
+    after = f", after {ends} of {groups} groups" if known else ""
     share = sum(map(run.scores.done, now.judgements)) / (len(rows) * run.scores.samples)
     yield f"{len(known)} of {len(rows)} verdicts are known{after}, on {share:.0%} of all scores"
     given_up = sum(own.is_given_up for own in rows)

@@ -101,10 +101,12 @@ def test_kind_summary_against_plain_counting() -> None:
         found = lines[kind]
         assert float(found[1]) == float(f"{max(drops):.4f}")
         assert abs(float(found[2]) - median(drops)) < 1e-4
-        counts = [sum(row.verdict == each for row in cells) for each in ("reusable", "sensitive", "undecided")]
-        assert [int(each) for each in found[3:6]] == counts
+        counts = [
+            sum(row.verdict == each for row in cells) for each in ("reusable", "unused", "sensitive", "undecided")
+        ]
+        assert [int(each) for each in found[3:7]] == counts
         (whole,) = [row for row in result.rows if row.kind == kind and row.layer is None]
-        assert abs(float(found[6]) - (whole.drop or 0)) < 1e-4
+        assert abs(float(found[7]) - (whole.drop or 0)) < 1e-4
     assert lines["conv.weight"][0] == "8/9"
 
 

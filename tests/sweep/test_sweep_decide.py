@@ -30,6 +30,7 @@ from ckptswap.sweep.progress import BlockProgress
 from ckptswap.sweep.result import Row, SweepResult
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import Journal
+from ckptswap.sweep.run_folder.trust import NamedAgain, source_to_rebuild
 from ckptswap.sweep.runner import Sweep, prepare_external
 from ckptswap.sweep.sides import Sides
 from ckptswap.sweep.spec import SweepSpec
@@ -154,6 +155,7 @@ def test_a_budget_leaves_a_table_that_says_what_is_missing(
 ) -> None:
     first = decided(pair, tmp_path / "run", budget=0.0)
     assert "not scored yet" in " ".join(first.notes)
+    assert (first.complete, whole[1].complete) == (False, True), "rows that are decided need no more samples"
     assert decided(pair, tmp_path / "run") == whole[1]
 
 
@@ -335,3 +337,13 @@ def test_nothing_is_scored_yet() -> None:
 
 def test_a_run_folder_remembers_that_it_decides(whole: tuple[Path, SweepResult]) -> None:
     assert RunFolder(whole[0]).read_plan().spec.decide
+
+
+def test_a_strangers_run_keeps_its_walk_when_its_task_is_named_again(whole: tuple[Path, SweepResult]) -> None:
+    """`select` builds the task anew of what is named here; the walk is no code, and belongs to the scores."""
+    folder = RunFolder(whole[0])
+    source = folder.read_plan().source
+    own = source.spec.task
+    again = {"model": own.model, "data": own.data, "data_args": own.data_args, "metric": own.metrics}
+    named = NamedAgain((source.donors[0].path,), source.recipient.path, again)
+    assert source_to_rebuild(folder, named).spec.task.walk == "groups"

@@ -17,7 +17,7 @@ from ckptswap.diff import diff
 from ckptswap.dtypes import to_numpy
 from ckptswap.errors import SelectionError, UsageError
 from ckptswap.records import from_json, to_json
-from ckptswap.report.charts import Heat, heat, overview, triangle
+from ckptswap.report.charts import Heat, depth, heat, is_empty, overview, scatter, triangle
 from ckptswap.report.diff import diff_csv, diff_json, diff_table
 from ckptswap.report.rows import sections
 from ckptswap.report.screen import sweep_summary, sweep_whole
@@ -25,7 +25,7 @@ from ckptswap.report.sweep import sweep_csv, sweep_json, sweep_md
 from ckptswap.report.text import Style
 from ckptswap.selection import REST, Selection
 from ckptswap.sweep.plan import Cell, Plan, make_plan
-from ckptswap.sweep.result import Row, SweepResult
+from ckptswap.sweep.result import DonorScore, Row, SweepResult
 from ckptswap.sweep.spec import SweepSpec, ways_of
 from ckptswap.transplant import plan_transplant
 
@@ -178,6 +178,38 @@ def test_the_terminal_says_where_all_is_drawn(
     assert more in told
     assert ("the heatmap" in told) == ("drop by" in sweep_whole(swept, Style(160)))
     assert overview(swept) == drawn(swept)
+
+
+def test_the_runs_of_several_donors_are_drawn_in_the_page() -> None:
+    """`plot` draws one donor."""
+    swept = result(planned(("block",), mode="window:1:2"), "window:1:2")
+    several = replace(swept, donors=(DonorScore("a", None), DonorScore("b", None)))
+    assert "`ckptswap report --format html` draws the runs" in sweep_summary(several, Style(160))
+
+
+def apart(swept: SweepResult) -> SweepResult:
+    return replace(swept, rows=tuple(replace(row, rmse=0.1) for row in swept.rows))
+
+
+@pytest.mark.parametrize("way", ["block", "layer"])
+def test_whole_blocks_are_drawn_along_the_network(way: str) -> None:
+    swept = apart(result(planned((way,))))
+    (line,) = depth(swept).series
+    assert line.name == "all kinds"
+    assert list(line.x) == list(range(len(swept.rows)))
+    assert sum(len(series.x) for series in scatter(swept).series) == len(swept.rows)
+
+
+def test_parts_have_no_place_along_the_network() -> None:
+    swept = apart(result(planned(("depth:2",))))
+    assert is_empty(depth(swept))
+    assert not is_empty(scatter(swept))
+
+
+@pytest.mark.parametrize("pattern", ["nothing", "", "x{0}", "$"])
+def test_an_expression_that_matches_no_name(pattern: str) -> None:
+    with pytest.raises(SelectionError, match=r"--by re:.* matches no name in .*: write for example"):
+        Selection().split(checkpoint(0), (f"re:{pattern}", "kind"))
 
 
 def test_a_transformers_heatmap_goes_by_blocks() -> None:

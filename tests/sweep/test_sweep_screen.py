@@ -147,8 +147,8 @@ def test_roots_of_the_outputs_own_hessian(own: list[float], probability: bool) -
 def moved_by(
     task: Task, donor: Checkpoint, recipient: Checkpoint, names: tuple[str, ...], inputs: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The outputs (N, H, W) for a batch, and how they change with the way from recipient to donor: a Jacobian of
-    torch's, in double precision."""
+    """The outputs (N, H, W) for a batch, and how they change with the way from recipient to donor: the product
+    of torch's own Jacobian with the change, in double precision."""
     network = plain_network(task, donor, recipient, ()).double()
     ours, theirs = state_of(recipient), state_of(donor)
 
@@ -158,7 +158,8 @@ def moved_by(
 
     at = torch.zeros((), dtype=torch.float64)
     with written_out():
-        return outputs(at).detach(), torch.autograd.functional.jacobian(outputs, at)
+        scores, moved = torch.autograd.functional.jvp(outputs, at, torch.ones_like(at))
+    return scores.detach(), moved
 
 
 @contextmanager

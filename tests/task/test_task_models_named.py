@@ -439,7 +439,7 @@ def fitted(spec: str, args: Mapping[str, Any], arrays: Mapping[str, np.ndarray],
 
 def test_an_auxiliary_head_that_the_model_lacks_is_left_out_by_the_flag_that_is_named() -> None:
     """torchvision's own files of segmentation hold one, and its models have none unless asked."""
-    spec = "torchvision:fcn_resnet50"
+    spec = "torchvision:deeplabv3_mobilenet_v3_large"
     model = build_model(spec, {"num_classes": 2, "aux_loss": True})
     arrays = arrays_of(model)
     with pytest.raises(MismatchError, match=r"unexpected.*--exclude 'aux_classifier\.\*' makes it fit"):

@@ -66,7 +66,7 @@ def _renamed(source: SweepSource, named: NamedAgain, folder: RunFolder) -> Sweep
     """The source with everything that names code or files from the command line, in the current folder."""
     told = source.spec.task
     values = vars(told)
-    kept = ("exclude", "screen_samples")  # patterns on tensors' names, and a number: neither code nor files
+    kept = ("exclude", "screen_samples", "walk")  # patterns on names, a number, an order: neither code nor files
     task = TaskSpec(**{key: values[key] for key in kept})
     task = task.merge({key: value for key, value in values.items() if key not in (*_NAMING, *kept)})
     own = [key for key in _NAMING if key not in _BOUNDED and _is_harmless(key, told)]
