@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate, chain
 from statistics import median
 from typing import Literal
 
@@ -40,7 +41,7 @@ SCREEN = 40  # lines that a screen has; no more are printed where nobody asks fo
 WORST = 10
 FEWEST_KINDS = 3
 FAILED = 6  # lines on what failed
-NOTES = 4  # how many remarks on the whole run a screen has room for
+NOTES = 8  # lines of remarks on the whole run that a screen has room for
 _UNMEASURED = {
     "identical": "the tensors are equal in both",
     "no-effect": "the model never reads them in eval mode",
@@ -123,8 +124,10 @@ def sweep_summary(result: SweepResult, style: Style, top: int | None = None) -> 
 
 
 def _clipped(lines: Sequence[Text]) -> list[Text]:
-    """So many that a screen holds them; of those that were cut, how many, and the last."""
-    return [*lines[: SCREEN - 2], Text(f"and {len(lines) - SCREEN + 1:,} more lines", style=QUIET), lines[-1]]
+    """So many that a screen holds them; of those that were cut, how many, and the last paragraph."""
+    tail = lines[max(at for at, line in enumerate(lines) if not line.plain) :]
+    kept = SCREEN - len(tail) - 1
+    return [*lines[:kept], Text(f"and {len(lines) - kept - len(tail):,} more lines", style=QUIET), *tail]
 
 
 def _summary(result: SweepResult, style: Style, shown: int) -> list[Text]:
@@ -163,18 +166,24 @@ def _has_places(result: SweepResult) -> bool:
     return has_places(result.mode) and len(result.donors) < 2
 
 
-def _header(result: SweepResult, style: Style, notes: int | None = None) -> list[Text]:
-    """Metric, samples, baseline, donor and tolerance, then the first so many `notes` (None: all)."""
+def _header(result: SweepResult, style: Style, room: int | None = None) -> list[Text]:
+    """Metric, samples, baseline, donor and tolerance, then notes in so many lines (None: all)."""
     wide = style.width >= WIDEST
     intervals = {"intervals" if wide else "±": f"95 %, {'plain and ' if wide else ''}simultaneous"}
     known = {name: value for name, value in facts(result).items() if name != "donor" or len(result.donors) < 2}
     parts = [Text.assemble((f"{name} ", QUIET), value) for name, value in (known | intervals).items()]
     samples = f", {better(result)}, {plural(result.samples, 'sample')}"
     metric = Text.assemble((safe(result.metric), HEADING), (samples, QUIET))
-    told = (*filtered_words(result), *result.notes[:notes])
-    lines = [line for note in told for line in paragraph(safe(note), style, look=QUIET)]
-    left = left_out(len(result.notes[notes:])) if notes is not None else []
-    return [*flow([metric], style), *flow(parts, style, gap=3), *_others(result, style), *lines, *left]
+    lines = _notes((*filtered_words(result), *result.notes), style, room)
+    return [*flow([metric], style), *flow(parts, style, gap=3), *_others(result, style), *lines]
+
+
+def _notes(notes: Sequence[str], style: Style, room: int | None) -> list[Text]:
+    """The first, and as many more as so many lines have room for (None: all)."""
+    parts = [paragraph(safe(note), style, look=QUIET) for note in notes]
+    ends = accumulate(map(len, parts))
+    shown = len(parts) if room is None else sum(end <= room for end in ends) or len(parts[:1])
+    return [*chain.from_iterable(parts[:shown]), *left_out(len(parts) - shown)]
 
 
 def _others(result: SweepResult, style: Style) -> list[Text]:
