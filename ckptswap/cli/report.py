@@ -45,7 +45,7 @@ class JudgedFlags(Judging):
 
 
 @dataclass(frozen=True)
-class RowFlags:
+class ChosenFlags:
     """Which rows, and how they stand; verdicts stay those of the whole table."""
 
     verdict: Patterns = option(
@@ -69,7 +69,7 @@ def report(
     ],
     judged: JudgedFlags,
     select: Keywords,
-    rows: RowFlags,
+    rows: ChosenFlags,
     output: PageFlags,
     top: int | None = option(None, "Show only the N worst cells.", metavar="N", least=1, defaults="file"),
     every: bool = EVERY,

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from textwrap import wrap
 
 from ckptswap.errors import listing
-from ckptswap.report.rows import is_partial, row_names, sections
+from ckptswap.report.rows import filtered_words, is_partial, row_names, sections
 from ckptswap.report.text import number, plural, safe, shorten, shorten_all
 from ckptswap.statistics import LEAST_GROUPS, REUSABLE
 from ckptswap.sweep.result import Mode, Row, Status, SweepResult
 
 LINES = 3
-_LEAST = 16
-_ROOMS = ((3, 48), (2, 40), (1, 32), (1, 24), (1, _LEAST))
-"""How many rows are named, and in how many cells: the first of these that three lines have room for."""
+_METRIC = 32  # cells of its name, which may be a path
+_ROOMS = ((3, 48, 0), (3, 40, 1), (2, 32, 1), (1, 32, 1), (1, 24, 2), (1, 16, 3))
+"""How many rows are named, in how many cells, and how brief the rest is: the first that three lines have room for.
+1 leaves out what the table counts too, 2 what would tell more, 3 what may break unseen."""
 _FREE: dict[Status, str] = {
     "identical": "equal in both",
     "no-effect": "never read",
@@ -41,21 +42,26 @@ def answer(result: SweepResult, waiting: int = 0) -> tuple[str, ...]:
     if not measured:
         none = "No row is left" if result.filtered else "Nothing is scored yet"
         return (*odd, f"{rest or none}.")
-    for most, width in _ROOMS:
-        names = _Names(result, most, width)
-        told = [_first(result, measured, names), _reusable(result, measured, names), _undecided(result, measured)]
-        rest = rest if width > _LEAST else unscored({}, waiting)  # what is free, the table tells too
-        sentences = [f"{part}." for part in (*told, rest) if part]
+    for room in _ROOMS:
+        names = _Names(result, *room)
+        parts = [part(result, measured, names) for part in (_first, _reusable, _undecided)]
+        rest = unscored({} if names.brief else statuses, waiting)
+        sentences = [f"{part}." for part in (*parts, rest) if part]
         if len(wrap(" ".join(sentences), 80)) <= LINES:
             break
     return (*odd, *sentences)
 
 
-class _Names:
-    """What rows are called: at most so many, each in so many cells."""
+def told(result: SweepResult, waiting: int = 0) -> str:
+    """The same in one paragraph, for where nothing else says of how many rows these are a part."""
+    return " ".join((*(f"{words}." for words in filtered_words(result)), *answer(result, waiting)))
 
-    def __init__(self, result: SweepResult, most: int, width: int) -> None:
-        self.most, self.width = most, width
+
+class _Names:
+    """What rows are called: at most so many, each in so many cells; and how `brief` the rest is."""
+
+    def __init__(self, result: SweepResult, most: int, width: int, brief: int) -> None:
+        self.most, self.width, self.brief = most, width, brief
         self.whole = dict(zip(map(id, result.rows), row_names(result.rows), strict=True))
         self.donors = [shorten(donor.path, width) for donor in result.donors]
 
@@ -71,12 +77,13 @@ class _Names:
 def _reusable(result: SweepResult, rows: Sequence[Row], names: _Names) -> str:
     """Which rows can be reused, whole kinds first and then the largest, and what to mind of that."""
     able = [row for _, part in sections(rows) for row in sorted(part, key=_size) if row.verdict in REUSABLE]
-    within = f"within {number(result.tolerance)}{_on_fewer(result, rows)}"
+    within = f"within {number(result.tolerance)}{_on_fewer(result, rows) if names.brief < 3 else ''}"
     if not able:
         return f"Nothing is shown to be reusable {within}"
     unused = sum(row.verdict == "unused" for row in able)
-    remarks = ["each alone" if len(able) > 1 else "", within, f"{unused:,} unused" if unused else ""]
-    remarks += [_uncontrolled(able), _unseen(rows)]
+    remarks = ["each alone" if len(able) > 1 else "", within]
+    remarks += [f"{unused:,} unused" if unused else "", _uncontrolled(able)] if names.brief < 1 else []
+    remarks += [_unseen(rows)] if names.brief < 3 else []
     return f"{names.listed(able)} can be reused ({', '.join(filter(None, remarks))})"
 
 
@@ -99,11 +106,11 @@ def _uncontrolled(able: Sequence[Row]) -> str:
     return f"{'' if left == len(able) else f'{left:,} with '}no zero control" if left else ""
 
 
-def _undecided(result: SweepResult, rows: Sequence[Row]) -> str:
+def _undecided(result: SweepResult, rows: Sequence[Row], names: _Names) -> str:
     """How many are undecided, and what would tell."""
     amount = sum(row.verdict == "undecided" for row in rows)
-    if not amount:
-        return ""
+    if not amount or names.brief > 1:
+        return f"{amount:,} undecided" if amount else ""
     if result.groups is not None and result.groups < LEAST_GROUPS:
         few = f"{plural(result.groups, 'group')} of samples {'tells' if result.groups == 1 else 'tell'} nothing"
         return f"{amount:,} undecided: {few}, {LEAST_GROUPS} or more would"
@@ -181,7 +188,7 @@ def _cost(result: SweepResult, row: Row) -> str:
     drop = row.drop or 0.0
     moved = -drop if result.direction == "max" else drop
     signed = number(moved, signed=True).replace("-", "−", 1) if moved else "±0"
-    return f"{safe(result.metric)} {signed} {'on' if moved > 0 else 'of'} {number(_baseline_of(result, row))}"
+    return f"{shorten(safe(result.metric), _METRIC)} {signed} {'on' if moved > 0 else 'of'} {number(_baseline_of(result, row))}"
 
 
 def _baseline_of(result: SweepResult, row: Row) -> float:

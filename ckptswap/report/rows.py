@@ -1,7 +1,7 @@
 """A sweep's rows: which belong together, and what they are called."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,18 @@ def sections(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
     for row in every:
         by_title[LATTICE[-1] if 2 < most == len(row.parts) else section_of(row)].append(row)
     return [(title, by_title[title]) for title in _SECTIONS if title in by_title]
+
+
+def first_of_each(rows: Iterable[Row], top: int) -> list[Row]:
+    """So many of the ranked rows of each way of splitting, in their order."""
+    seen: Counter[object] = Counter()
+    kept = []
+    for row in rows:
+        way = row.by, section_of(row)
+        if row.rank is not None and seen[way] < top:
+            seen[way] += 1
+            kept.append(row)
+    return kept
 
 
 def cell_name(row: Row) -> str:

@@ -22,6 +22,7 @@ from ckptswap.report.rows import (
     drop_or_least,
     facts,
     filtered_words,
+    first_of_each,
     mode_words,
     sections,
 )
@@ -63,8 +64,7 @@ def render_sweep(
     if format == "table":
         return sweep_whole(result, style, top) if every else sweep_summary(result, style, top)
     if top is not None:
-        worst = tuple(row for row in result.rows if row.rank is not None and row.rank <= top)
-        result = replace(result, rows=worst)
+        result = replace(result, rows=tuple(first_of_each(result.rows, top)))
     if format == "json":
         return dump_json(sweep_json(result))
     return sweep_csv(result) if format == "csv" else sweep_md(result)

@@ -56,7 +56,9 @@ def test_different_names_never_look_alike(names: list[str], width: int, smallest
 @given(st.lists(st.integers(0, 999), min_size=1, max_size=12, unique=True), st.integers(40, 120), st.data())
 def test_no_block_loses_its_number(blocks: list[int], width: int, data: st.DataObject) -> None:
     """On one line, whatever is cut; or folded over several."""
-    path = data.draw(st.sampled_from(["model.layers.{}.self_attn.q_proj.weight", "a{}.b.0.running_mean", "{}.w" * 9]))
+    path = data.draw(
+        st.sampled_from(["model.layers.{}.self_attn.q_proj.weight", "a{}.b.0.running_mean", "{}.w" * 9])
+    )
     names = [path.replace("{}", str(block)) for block in blocks]
     columns = [Column("name", smallest=20), Column("n", right=True, spare=1)]
     found = [line.plain for line in grid(columns, [[name, "=345"] for name in names], Style(width))][1:]

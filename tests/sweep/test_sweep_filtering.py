@@ -54,9 +54,11 @@ def test_other_orders_have_what_is_missing_last() -> None:
 
 
 def test_what_does_not_exist_is_refused_with_near_names() -> None:
-    with pytest.raises(SelectionError, match=r"--kind conv\.wieght matches nothing in the table; .*'conv\.weight'"):
+    with pytest.raises(
+        SelectionError, match=r"--kind conv\.wieght matches nothing in the table; .*'conv\.weight'"
+    ):
         shown(TABLE, Selection.parse(kind=["conv.wieght"]))
-    with pytest.raises(SelectionError, match="no row of the table takes --layers a.conv --kind conv.bias"):
+    with pytest.raises(SelectionError, match=r"no row of the table takes --layers a\.conv --kind conv.bias"):
         shown(TABLE, Selection.parse(kind=["conv.bias"], layers=["a.conv"]))
     with pytest.raises(UsageError, match="'sensible' is no verdict") as refused:
         shown(TABLE, verdicts=["sensible"])
