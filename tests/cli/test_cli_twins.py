@@ -18,7 +18,7 @@ from ckptswap.cli.main import Commands
 from ckptswap.errors import UsageError
 from ckptswap.given import selection_of
 from ckptswap.records import flag_name
-from ckptswap.sweep.spec import RunOptions, SweepSpec
+from ckptswap.sweep.spec import Judging, RunOptions, SweepSpec
 from ckptswap.sweeping import asked, keywords
 from ckptswap.task.spec import TaskSpec
 
@@ -57,6 +57,7 @@ def test_every_flag_of_a_command_is_a_keyword_of_its_function(command: str) -> N
     functions = [getattr(api, command)]
     functions += {"transplant": [api.planned_transplant, selection_of]}.get(command, [])
     known = {word for function in functions for word in inspect.signature(function).parameters}
+    known |= {part.name for part in fields(Judging)} if "judging" in known else set()
     names = {"map", "map_file", "strip_prefix"}
     task = {flag_name(part).replace("-", "_") for part in fields(TaskSpec)}
     # Rows are pooled, sorted and cut by `Diff.grouped` and `Diff.sorted`; `commands` makes what select prints.
