@@ -41,7 +41,7 @@ settings.load_profile("ckptswap")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
-    """Three more than cores: tests wait for programs, for a browser, for a cluster, for what another worker makes."""
+    """Three more than cores: tests wait for programs, a browser, a cluster, and what another worker makes."""
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
     return 3 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
