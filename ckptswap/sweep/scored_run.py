@@ -129,9 +129,9 @@ class ScoredRun:
     def decisions(self) -> Decisions | None:
         """The verdicts that `--decide` asked for, found out anew from the scores; None where it did not."""
         spec, scores = self.run.spec, self.scores
-        if not spec.decide or self.metric.is_of_set:  # which a sweep refuses to decide by
+        reduce = self.reduce if spec.decide else None
+        if reduce is None or isinstance(reduce, totals.OfSet):  # which a sweep refuses to decide by
             return None
-        reduce = self.reduce
         measured = dict.fromkeys(cell.variant for cell in self.plan.cells if cell.status == "measured")
         own = {name: self.statistics(name) if scores.failed(name) is None else None for name in measured}
         groups, baseline = np.asarray(self.run.units), self.statistics(BASELINE)
