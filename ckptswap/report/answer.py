@@ -188,7 +188,8 @@ def _cost(result: SweepResult, row: Row) -> str:
     drop = row.drop or 0.0
     moved = -drop if result.direction == "max" else drop
     signed = number(moved, signed=True).replace("-", "−", 1) if moved else "±0"
-    return f"{shorten(safe(result.metric), _METRIC)} {signed} {'on' if moved > 0 else 'of'} {number(_baseline_of(result, row))}"
+    metric, baseline = shorten(safe(result.metric), _METRIC), number(_baseline_of(result, row))
+    return f"{metric} {signed} {'on' if moved > 0 else 'of'} {baseline}"
 
 
 def _baseline_of(result: SweepResult, row: Row) -> float:
