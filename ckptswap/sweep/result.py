@@ -247,13 +247,22 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Filtered:
+    """Of what a table is a part: the flags that chose its rows or their order, and how many there are in all."""
+
+    flags: str
+    rows: int
+
+
+@dataclass(frozen=True)
 class SweepResult:
     """The whole table, in the order in which it is shown (worst drop first within each way of splitting).
 
     `beside` counts the scores beside the rows, `failed` the rows and scores that could not be had. `layers` are in
     the order in which they run; empty where that is not known. `trivial` is the score of a prediction that looks
     at nothing. `others` are the metrics that were scored beside the one that ranks. `error` is what verdicts keep,
-    `se` what standard errors presume of the `groups` of samples. `complete`: nothing is left to score.
+    `se` what standard errors presume of the `groups` of samples. `complete`: nothing is left to score. `filtered`
+    where not all rows are here.
     """
 
     metric: str
@@ -278,6 +287,7 @@ class SweepResult:
     error: ErrorRate = "fwer"
     se: StandardError = "cluster"
     complete: bool = True
+    filtered: Filtered | None = None
 
     def in_order(self, layers: Iterable[str]) -> list[str]:
         """Each layer or block once, in the order in which they run; in natural order where that is not known.

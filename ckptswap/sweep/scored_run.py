@@ -128,8 +128,9 @@ class ScoredRun:
     @cached_property
     def decisions(self) -> Decisions | None:
         """The verdicts that `--decide` asked for, found out anew from the scores; None where it did not."""
-        spec, scores, reduce = self.run.spec, self.scores, self.reduce
-        if not spec.decide or isinstance(reduce, totals.OfSet):  # which a sweep refuses to decide by
+        spec, scores = self.run.spec, self.scores
+        reduce = self.reduce if spec.decide else None
+        if reduce is None or isinstance(reduce, totals.OfSet):  # which a sweep refuses to decide by
             return None
         measured = dict.fromkeys(cell.variant for cell in self.plan.cells if cell.status == "measured")
         own = {name: self.statistics(name) if scores.failed(name) is None else None for name in measured}
