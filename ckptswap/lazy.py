@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ckptswap.report import html as html
     from ckptswap.sweep import agreement as agreement
     from ckptswap.sweep import analysis as analysis
+    from ckptswap.sweep import filtering as filtering
     from ckptswap.sweep import select as select
     from ckptswap.sweep.run_folder import folder as folder
     from ckptswap.sweep.run_folder import trust as trust
@@ -33,7 +34,7 @@ ROOMS = {
     **dict.fromkeys(("diff", "doctor", "show", "sweeping", "threeway", "transplant", "verify"), "ckptswap"),
     **dict.fromkeys(("demo", "findings", "reporting", "reproduce", "train"), "ckptswap.lab"),
     **dict.fromkeys(("charts", "figures", "html"), "ckptswap.report"),
-    **dict.fromkeys(("agreement", "analysis", "select"), "ckptswap.sweep"),
+    **dict.fromkeys(("agreement", "analysis", "filtering", "select"), "ckptswap.sweep"),
     **dict.fromkeys(("folder", "trust"), "ckptswap.sweep.run_folder"),
     **dict.fromkeys(("comparison", "evaluate", "explain"), "ckptswap.task"),
 }

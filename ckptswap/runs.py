@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ckptswap import lazy
 from ckptswap.errors import UsageError
 from ckptswap.formats.atomic import put
-from ckptswap.given import Given, Path_, Patterns, args_of, listed
+from ckptswap.given import SELECTION, Given, Path_, Patterns, args_of, listed, selection_of
 from ckptswap.lab.trainspec import TrainSpec
 from ckptswap.messages import listener
 from ckptswap.sweep.run_folder.overwrite import refuse_precious
@@ -66,29 +67,47 @@ def report(
     metric: str | None = None,
     claims: bool = False,
     page: Path_ | None = None,
-    **judging: Any,
+    **how: Any,
 ) -> SweepResult:
     """A run's table again, from its folder alone; with `claims` the paper's claims are judged on it.
 
-    `judging` (`tolerance`, `error`, `se`, as in `sweep`) overrides what the run remembers. `page` is where to
-    write the HTML report as well. Raises `RunError` for a folder that is no run, or is damaged,
-    `MetricError` for a metric that it does not hold, `UsageError` for a tolerance that is no number or below 0,
-    `FileError` for a page that would replace a checkpoint or what the run remembers.
+    `how` holds `tolerance`, `error` and `se` (as in `sweep`), which override what the run remembers; and which
+    rows are wanted: those that take any tensor of a selection (`only`, `exclude`, `layers`, `kind`) and have one
+    of the verdicts (`verdict`), by `sort` (`ckptswap.sweep.filtering.Order`). What is decided of a row stays
+    decided over the whole table. `page` is where to write the HTML report as well.
+
+    Raises `RunError` for a folder that is no run, or is damaged, `MetricError` for a metric that it does not hold,
+    `UsageError` for a tolerance that is no number or below 0, or a verdict that does not exist, `SelectionError`
+    where no row is selected, `FileError` for a page that would replace a checkpoint or what the run remembers.
     """
+    wanted, judging = _rows_wanted(how)
     if page is not None:
         refuse_precious(page)
     analysis = lazy.analysis.load_analysis(Path(run), metric, **judging)
-    result = lazy.findings.judge(analysis) if claims else analysis.result
+    result = wanted(lazy.findings.judge(analysis) if claims else analysis.result)
     if page is not None:
         put(lazy.html.sweep_html(result, lazy.html.about(os.fspath(run))).encode(), page)
     return result
 
 
-def compare(runs: Sequence[Path_], *, metric: str | None = None, **judging: Any) -> Agreement:
-    """Runs side by side: which cells differ, and how alike their rankings are; `judging` as in `report`. Raises as
+def _rows_wanted(how: dict[str, Any]) -> tuple[Callable[[SweepResult], SweepResult], dict[str, Any]]:
+    """What leaves of a table the rows that these keywords choose, and the other keywords."""
+    chosen = {word: how[word] for word in SELECTION if word in how}
+    rows = {
+        "selection": selection_of(**chosen),
+        "verdicts": [word for text in listed(how.get("verdict")) for word in text.split(",")],
+        "order": how.get("sort") or "drop",
+    }
+    others = {word: value for word, value in how.items() if word not in (*SELECTION, "verdict", "sort")}
+    return partial(lazy.filtering.shown, **rows), others
+
+
+def compare(runs: Sequence[Path_], *, metric: str | None = None, **how: Any) -> Agreement:
+    """Runs side by side: which cells differ, and how alike their rankings are; `how` as in `report`. Raises as
     that does, and `UsageError` for runs that cannot be compared."""
+    wanted, judging = _rows_wanted(how)
     load = lazy.analysis.load_result
-    return lazy.agreement.agreement({os.fspath(run): load(run, metric, **judging) for run in runs})
+    return lazy.agreement.agreement({os.fspath(run): wanted(load(run, metric, **judging)) for run in runs})
 
 
 def plot(

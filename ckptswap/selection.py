@@ -111,7 +111,10 @@ class Selection:
         --kind conv.wieght matches nothing in <memory>; did you mean 'conv.weight' or 'conv.bias'?
         """
         entries = [entry for checkpoint in checkpoints for entry in checkpoint.values()]
-        where = " or ".join(dict.fromkeys(checkpoint.path for checkpoint in checkpoints))
+        return self.missed(entries, " or ".join(dict.fromkeys(checkpoint.path for checkpoint in checkpoints)))
+
+    def missed(self, entries: Sequence[Entry], where: str) -> list[Unmatched]:
+        """The values that match none of these entries; `where` is what they are of."""
         known = {entry.name for entry in entries} | _kinds(entries)
         missed: list[Unmatched] = []
         for flag, _, tests in self._tests:

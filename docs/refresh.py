@@ -84,7 +84,7 @@ def outputs(text: str, folder: Path) -> Iterator[tuple[Block, str]]:
 def run(block: Block, folder: Path) -> str:
     """Run one block as a reader would, in a shell whose PATH begins with this environment."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "NO_COLOR": "1"}
+    environment = {**os.environ, "PATH": path, "NO_COLOR": "1", "COLUMNS": "80"}
     command = ["bash", "-euo", "pipefail", "-c"] if block.language == "sh" else [sys.executable, "-c"]
     done = subprocess.run([*command, block.body], cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode not in (0, 141):  # 141: `| head` closed the pipe before a command had printed all

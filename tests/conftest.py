@@ -16,8 +16,10 @@ import pytest
 from hypothesis import settings
 from once import once
 
-# Test workers and their processes outnumber the cores: a thread of torch's that waits must not keep one busy.
+# Test workers and their processes outnumber the cores: a thread of torch's that waits must not keep one busy, nor
+# numpy's, which cannot be told. Workers of pytest's, and what they start, begin with both.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # `pytest … &` in a script begins with SIGINT ignored, and so would every program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -39,10 +41,10 @@ settings.load_profile("ckptswap")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
-    """Two more than cores: tests wait for programs, for a cluster, for what another worker makes."""
+    """Three more than cores: tests wait for programs, a browser, a cluster, and what another worker makes."""
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
-    return 2 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return 3 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -164,6 +164,13 @@ def writable(context: typer.Context, path: str | None) -> str | None:
 
 
 ASCII = option(False, "Draw with plain ASCII only.", defaults="file")
+WIDTH = option(
+    None,
+    "Draw for so many columns. [default: the terminal's; in a pipe or a file a row a line, whole]",
+    metavar="N",
+    least=40,
+    defaults="file",
+)
 OVER = option(False, "With -o, replace a file that is not such a result.", is_eager=True, defaults="never")
 """Read by `writable`, for which it has to be known first."""
 
@@ -182,11 +189,12 @@ class OutputFlags:
         defaults="never",
     )
     force: bool = OVER
+    width: int | None = WIDTH
 
     @property
     def style(self) -> Style:
         """How to draw there."""
-        return style(self.out, ascii=getattr(self, "ascii", False))
+        return style(self.out, ascii=getattr(self, "ascii", False), width=self.width)
 
     def emit(self, document: Mapping[str, Any], **forms: Callable[[Any], str]) -> None:
         """Print a document as JSON, or what one of the other forms makes of it."""

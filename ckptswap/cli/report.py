@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from ckptswap import api, lazy
-from ckptswap.cli.flags import METRIC, BriefFlags, DrawnFlags, flags
+from ckptswap.cli.flags import METRIC, SELECTION, BriefFlags, DrawnFlags, Keywords, Patterns, flags
 from ckptswap.cli.sweep import say_notes
 from ckptswap.cli.sweepflags import CLAIMS, EVERY
 from ckptswap.cli.terminal import emit, say
@@ -44,7 +44,22 @@ class JudgedFlags(Judging):
     claims: bool = CLAIMS
 
 
-@flags(told=BriefFlags)
+@dataclass(frozen=True)
+class ChosenFlags:
+    """Which rows, and how they stand; verdicts stay those of the whole table."""
+
+    verdict: Patterns = option(
+        None,
+        "Only rows of this verdict: reusable, unused, sensitive, undecided.",
+        metavar="VERDICT",
+        defaults="file",
+    )
+    sort: Literal["drop", "rmse", "rel_l2", "numel", "name", "layer"] = option(
+        "drop", "Largest first, or by name, or in the order in which layers run.", defaults="file"
+    )
+
+
+@flags(told=BriefFlags, select=SELECTION)
 def report(
     runs: Annotated[
         list[str],
@@ -53,6 +68,8 @@ def report(
         ),
     ],
     judged: JudgedFlags,
+    select: Keywords,
+    rows: ChosenFlags,
     output: PageFlags,
     top: int | None = option(None, "Show only the N worst cells.", metavar="N", least=1, defaults="file"),
     every: bool = EVERY,
@@ -64,6 +81,7 @@ def report(
     Examples:
       ckptswap report run
       ckptswap report run --top 10 --ascii
+      ckptswap report run --verdict sensitive --layers 'encoder.*' --all
       ckptswap report run --format csv -o drops.csv
       ckptswap report run --format html -o run.html
       ckptswap report run --watch --top 5
@@ -81,8 +99,10 @@ def report(
     if is_page and output.out is None and sys.stdout.isatty():
         raise UsageError("a page of some 5 MB is no sight in a terminal", remedy="give -o FILE.html")
 
+    wanted = {**vars(judged), **select, **vars(rows)}
+
     def table() -> str:
-        result = api.report(run, **vars(judged))
+        result = api.report(run, **wanted)
         if output.format == "html":
             return lazy.html.sweep_html(result, lazy.html.about(run), top)
         say_notes(result, output.format)
@@ -91,12 +111,11 @@ def report(
     if watch:
         _watch(Path(run), table)
     else:
-        emit(_compared([run, *others], judged, top, output) if others else table(), output.out)
+        emit(_compared([run, *others], wanted, top, output) if others else table(), output.out)
 
 
-def _compared(runs: Sequence[str], judged: JudgedFlags, top: int | None, output: PageFlags) -> str:
-    judging = {name: value for name, value in vars(judged).items() if name != "claims"}
-    agreement = api.compare(runs, **judging)
+def _compared(runs: Sequence[str], wanted: Keywords, top: int | None, output: PageFlags) -> str:
+    agreement = api.compare(runs, **{name: value for name, value in wanted.items() if name != "claims"})
     if output.format in ("json", "csv") and top is not None:
         agreement = replace(agreement, cells=agreement.cells[:top])
     if output.format == "json":

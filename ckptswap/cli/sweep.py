@@ -13,6 +13,7 @@ from ckptswap.cli.terminal import command_line, complain, emit, say
 from ckptswap.errors import EXIT_DIFFERENT, EXIT_PARTIAL, UsageError
 from ckptswap.records import option
 from ckptswap.report import plan as report
+from ckptswap.report.rows import filtered_words
 from ckptswap.report.screen import render_sweep
 from ckptswap.report.text import dump_json, plural
 from ckptswap.scoring.allocator import keep_freed_memory
@@ -135,7 +136,7 @@ def _joined(texts: Mapping[str, str], format: Format) -> str:
 def say_notes(result: SweepResult, format: str, run: str = "") -> None:
     """Tolerance and warnings on stderr, for the formats that have no place for words; `run` is one of several."""
     if format in ("json", "csv"):
-        for note in result.notes:
+        for note in (*filtered_words(result), *result.notes):
             say(f"ckptswap: note: {f'{run}: ' if run else ''}{note}")
 
 

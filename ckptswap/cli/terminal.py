@@ -23,15 +23,18 @@ PIECE = 1 << 20  # letters written at once
 NEWS = 60.0  # seconds between two lines of progress where there is no terminal to draw a bar on
 
 
-def style(out: str | None = None, *, ascii: bool = False) -> Style:
-    """How to draw on stdout: its width, and colour only on a terminal without NO_COLOR."""
+def style(out: str | None = None, *, ascii: bool = False, width: int | None = None) -> Style:
+    """How to draw on stdout: its width, and colour only on a terminal without NO_COLOR. A pipe or a file has whole
+    lines, unless COLUMNS or `width` says how wide they are to be."""
     terminal = out is None and sys.stdout.isatty()
-    width = shutil.get_terminal_size((80, 24)).columns if terminal or "COLUMNS" in os.environ else 80
+    is_bounded = terminal or width is not None or "COLUMNS" in os.environ
+    width = (width or shutil.get_terminal_size((80, 24)).columns) if is_bounded else 80
     encoding = getattr(sys.stdout, "encoding", None) or "ascii"
     return Style(
         width=max(40, width),
         colour=terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
         ascii=ascii or (out is None and "utf" not in encoding.lower()),
+        whole=not is_bounded,
     )
 
 

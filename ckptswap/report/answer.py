@@ -1,14 +1,21 @@
-"""What a sweep says, in two sentences."""
+"""What a sweep says, in three lines."""
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 
-from ckptswap.report.rows import is_partial, row_names
-from ckptswap.report.text import number, plural
-from ckptswap.statistics import REUSABLE
+from ckptswap.errors import listing
+from ckptswap.report.rows import filtered_words, is_partial, row_names, sections
+from ckptswap.report.text import number, plural, safe, shorten, shorten_all
+from ckptswap.statistics import LEAST_GROUPS, REUSABLE
 from ckptswap.sweep.result import Mode, Row, Status, SweepResult
 
+LINES = 3
+_METRIC = 32  # cells of its name, which may be a path
+_ROOMS = ((3, 48, 0), (3, 40, 1), (2, 32, 1), (1, 32, 1), (1, 24, 2), (1, 16, 3))
+"""How many rows are named, in how many cells, and how brief the rest is: the first that three lines have room for.
+1 leaves out what the table counts too, 2 what would tell more, 3 what may break unseen."""
 _FREE: dict[Status, str] = {
     "identical": "equal in both",
     "no-effect": "never read",
@@ -18,40 +25,98 @@ _FREE: dict[Status, str] = {
 
 
 def answer(result: SweepResult, waiting: int = 0) -> tuple[str, ...]:
-    """What the sweep says, in at most two sentences; `waiting` rows are not scored yet. Before them one that the
-    baseline is worse than a prediction that looks at nothing, where it is.
+    """What the sweep says, in at most three lines: what breaks the network, what can be reused, how much is
+    undecided and what would tell; `waiting` rows are not scored yet. Before them, where it is so, that the
+    baseline is worse than a prediction that looks at nothing.
 
     >>> row = Row("c", "conv.bias", ("c.bias",), 4, "measured", score=0.4, drop=0.5, verdict="sensitive")
     >>> for sentence in answer(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,))):
     ...     print(sentence)
-    Taking c conv.bias from the donor costs most: dice goes from 0.9 to 0.4, a drop of +0.5.
-    Of 1 measured row, 0 are reusable within 0.01, 1 is sensitive and 0 are undecided.
+    c conv.bias breaks it: dice −0.5 of 0.9.
+    Nothing is shown to be reusable within 0.01.
     """
     measured = [row for row in result.rows if row.status == "measured" and row.drop is not None]
     statuses = Counter(row.status for row in result.rows)
     rest = unscored(statuses, waiting)
     odd = _worse_than_nothing(result)
     if not measured:
-        return (*odd, "Nothing is scored yet." if not result.rows else f"{rest}.")
-    second = f"Of {plural(len(measured), 'measured row')}, {_counted(measured, result.tolerance)}"
-    worst = max(measured, key=lambda row: row.drop or 0.0)
-    return *odd, _first(result, worst), f"{second}; {rest}." if rest else f"{second}."
+        none = "No row is left" if result.filtered else "Nothing is scored yet"
+        return (*odd, f"{rest or none}.")
+    for room in _ROOMS:
+        names = _Names(result, *room)
+        parts = [part(result, measured, names) for part in (_first, _reusable, _undecided)]
+        rest = unscored({} if names.brief else statuses, waiting)
+        sentences = [f"{part}." for part in (*parts, rest) if part]
+        if len(wrap(" ".join(sentences), 80)) <= LINES:
+            break
+    return (*odd, *sentences)
 
 
-def _counted(rows: Sequence[Row], tolerance: float) -> str:
-    """How many rows have which verdict; of those that are reusable, how many have no zero control."""
-    verdicts = Counter(row.verdict for row in rows)
-    able = [row for row in rows if row.verdict in REUSABLE]
+def told(result: SweepResult, waiting: int = 0) -> str:
+    """The same in one paragraph, for where nothing else says of how many rows these are a part."""
+    return " ".join((*(f"{words}." for words in filtered_words(result)), *answer(result, waiting)))
+
+
+class _Names:
+    """What rows are called: at most so many, each in so many cells; and how `brief` the rest is."""
+
+    def __init__(self, result: SweepResult, most: int, width: int, brief: int) -> None:
+        self.most, self.width, self.brief = most, width, brief
+        self.whole = dict(zip(map(id, result.rows), row_names(result.rows), strict=True))
+        self.donors = [shorten(donor.path, width) for donor in result.donors]
+
+    def of(self, row: Row) -> str:
+        return shorten(self.whole[id(row)], self.width)
+
+    def listed(self, rows: Sequence[Row]) -> str:
+        """The first ones, which do not look alike, and how many more there are."""
+        names = [self.whole[id(row)] for row in rows]
+        return listing([*shorten_all(names[: self.most], self.width), *names[self.most :]], self.most)
+
+
+def _reusable(result: SweepResult, rows: Sequence[Row], names: _Names) -> str:
+    """Which rows can be reused, whole kinds first and then the largest, and what to mind of that."""
+    able = [row for _, part in sections(rows) for row in sorted(part, key=_size) if row.verdict in REUSABLE]
+    within = f"within {number(result.tolerance)}{_on_fewer(result, rows) if names.brief < 3 else ''}"
+    if not able:
+        return f"Nothing is shown to be reusable {within}"
+    unused = sum(row.verdict == "unused" for row in able)
+    remarks = ["each alone" if len(able) > 1 else "", within]
+    remarks += [f"{unused:,} unused" if unused else "", _uncontrolled(able)] if names.brief < 1 else []
+    remarks += [_unseen(rows)] if names.brief < 3 else []
+    return f"{names.listed(able)} can be reused ({', '.join(filter(None, remarks))})"
+
+
+def _on_fewer(result: SweepResult, rows: Sequence[Row]) -> str:
+    """On how many samples these rows' verdicts rest, where that is not all."""
+    known = [row.samples for row in rows if row.samples is not None]
+    least, most = min(known, default=result.samples), max(known, default=result.samples)
+    if least == result.samples:
+        return ""
+    return f", on {least} {f'to {most} ' if most > least else ''}of {result.samples} samples"
+
+
+def _size(row: Row) -> int:
+    return -row.numel
+
+
+def _uncontrolled(able: Sequence[Row]) -> str:
+    """Of how many rows zeros were not tried, which the network might bear as well."""
     left = sum(row.zero_drop is None for row in able)
-    without = f"{'' if left == len(able) else f'{left} of them '}without a zero control" if left else ""
-    remarks = ", ".join(filter(None, (without, _unseen(rows))))
-    remarks = f" ({remarks})" if remarks else ""
-    counts = [f"{_are(verdicts['reusable'])} reusable within {number(tolerance)}{remarks}"]
-    if left < len(able):
-        counts.append(f"{_are(verdicts['unused'])} unused")
-    return (
-        f"{', '.join(counts)}, {_are(verdicts['sensitive'])} sensitive and {_are(verdicts['undecided'])} undecided"
-    )
+    return f"{'' if left == len(able) else f'{left:,} with '}no zero control" if left else ""
+
+
+def _undecided(result: SweepResult, rows: Sequence[Row], names: _Names) -> str:
+    """How many are undecided, and what would tell."""
+    amount = sum(row.verdict == "undecided" for row in rows)
+    if not amount or names.brief > 1:
+        return f"{amount:,} undecided" if amount else ""
+    if result.groups is not None and result.groups < LEAST_GROUPS:
+        few = f"{plural(result.groups, 'group')} of samples {'tells' if result.groups == 1 else 'tell'} nothing"
+        return f"{amount:,} undecided: {few}, {LEAST_GROUPS} or more would"
+    is_pooled = result.mode != "only" or any(row.place is None for row in rows)
+    ways = "more groups" if is_pooled or not any(row.kind for row in rows) else "more groups or --by kind"
+    return f"{amount:,} undecided: {ways} would tell"
 
 
 def unscored(statuses: Mapping[Status, int], waiting: int = 0) -> str:
@@ -67,7 +132,7 @@ def unscored(statuses: Mapping[Status, int], waiting: int = 0) -> str:
 def _unseen(rows: Sequence[Row]) -> str:
     """What a mean that is within the tolerance does not exclude."""
     share = max((row.unseen for row in rows if row.unseen is not None), default=None)
-    return f"though up to {share:.1%} of all groups may break, unseen" if share is not None else ""
+    return f"up to {share:.1%} of groups may break unseen" if share is not None else ""
 
 
 def worse_than_nothing(metric: str, score: float, trivial: float) -> str:
@@ -89,19 +154,42 @@ def _worse_than_nothing(result: SweepResult) -> tuple[str, ...]:
     return (worse_than_nothing(result.metric, result.baseline, result.trivial),) if lost > 0 else ()
 
 
-def _first(result: SweepResult, worst: Row) -> str:
-    """What costs most, on the samples that it was scored on; or that nothing costs."""
-    drop = worst.drop or 0.0
-    from_to = f"{result.metric} goes from {number(_baseline_of(result, worst))} to {number(worst.score)}"
-    some = f", on {worst.samples} of {result.samples} samples" if is_partial(result, worst) else ""
-    name = row_names(result.rows)[result.rows.index(worst)]
-    if result.mode in ("only", "lattice") and (worst.place is None or worst.kind is None):
-        name = f"all of {name}"
-    donor = result.donors[worst.donor].path if len(result.donors) > 1 else "the donor"
-    deed = f"taking {taken(result.mode, name)} from {donor}"
-    if drop <= 0:
-        return f"Nothing costs: the worst is {deed}, where {from_to}{some}."
-    return f"T{deed[1:]} costs most: {from_to}, {change(result, drop)}{some}."
+def _first(result: SweepResult, rows: Sequence[Row], names: _Names) -> str:
+    """What breaks the network, or costs most, on the samples that it was scored on; or that nothing costs."""
+    worst = max(rows, key=lambda row: row.drop or 0.0)
+    name = names.of(worst)
+    whole = f"all of {name}" if result.mode == "only" and worst.kind is None else name
+    donor = f" from {names.donors[worst.donor]}" if len(result.donors) > 1 else ""
+    what = f"{taken(result.mode, whole)}{donor}"
+    some = f" on {worst.samples} of {result.samples} samples" if is_partial(result, worst) else ""
+    cost = f"{_cost(result, worst)}{some}"
+    if (worst.drop or 0) <= 0:
+        return f"Nothing costs: the worst is {what}, {cost}"
+    if worst.verdict in REUSABLE:
+        return f"Nothing breaks it: the worst is {what}, {cost}"
+    what = what if what.startswith(name) else what[0].upper() + what[1:]
+    if worst.verdict != "sensitive":
+        return f"{what} costs most: {cost}"
+    more = sum(row.verdict == "sensitive" for row in rows) - 1
+    return f"{what} breaks it: {cost}{f'; so {_do(more)} {more:,} more' if more else ''}"
+
+
+def _do(amount: int) -> str:
+    return "does" if amount == 1 else "do"
+
+
+def _cost(result: SweepResult, row: Row) -> str:
+    """How the metric changes, and from what.
+
+    >>> row = Row("c", "conv.bias", ("c.bias",), 4, "measured", score=175.9, drop=164.0)
+    >>> _cost(SweepResult("mse", "min", 0.01, 11.9, None, 72, rows=()), row)
+    'mse +164 on 11.9'
+    """
+    drop = row.drop or 0.0
+    moved = -drop if result.direction == "max" else drop
+    signed = number(moved, signed=True).replace("-", "−", 1) if moved else "±0"
+    metric, baseline = shorten(safe(result.metric), _METRIC), number(_baseline_of(result, row))
+    return f"{metric} {signed} {'on' if moved > 0 else 'of'} {baseline}"
 
 
 def _baseline_of(result: SweepResult, row: Row) -> float:

@@ -137,7 +137,7 @@ def diff_columns(rows: Sequence[Mapping[str, Any]], style: Style = Style()) -> l
         Column("cosine", _finite("cosine", "{:.4f}".format), right=True, spare=6, field="cosine"),
         *(Column(field=name) for name in _DISTANCE[5:]),
         Column("rel. L2", _finite("rel_l2", figure), right=True),
-        Column("", drawn, spare=1, forms="narrow wide"),
+        *([] if style.whole else [Column("", drawn, spare=1, forms="narrow wide")]),
     ]
 
 

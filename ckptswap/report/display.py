@@ -8,7 +8,7 @@ from rich.text import Text
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.diff import Diff
-from ckptswap.report.answer import answer
+from ckptswap.report.answer import told
 from ckptswap.report.charts import Heat, heat
 from ckptswap.report.checkpoint import show_columns, show_json, show_table
 from ckptswap.report.diff import diff_columns, diff_json, diff_table
@@ -81,7 +81,7 @@ def _of_sweep(result: SweepResult) -> list[Shown]:
     pictures = [heat(result)] if has_places(result.mode) and len(result.donors) < 2 else []
     findings = [f"{finding.verdict}: {finding.text}" for finding in result.findings]
     table = Panel(title, sweep_columns(result, ranked, always_named=True), ranked)
-    return [" ".join(answer(result)), *(picture for picture in pictures if picture.rows), table, *findings]
+    return [told(result), *(picture for picture in pictures if picture.rows), table, *findings]
 
 
 def _text_of_comparison(comparison: Comparison, style: Style) -> str:

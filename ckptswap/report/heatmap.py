@@ -12,7 +12,7 @@ from rich.text import Text
 from ckptswap.naming import natural_key
 from ckptswap.report.layout import HEADING, QUIET, flow
 from ckptswap.report.rows import Key, by_blocks, largest_drop, mark_of, worst_cells
-from ckptswap.report.text import Style, asciify, fold, named, number, safe, shorten_all
+from ckptswap.report.text import Style, asciify, fold, keeps_numbers, named, number, safe, shorten_all
 from ckptswap.sweep.result import Row, SweepResult
 
 _STEPS, _ASCII_STEPS = "○◦·░▒▓█", "Oo.:+*#"
@@ -55,11 +55,12 @@ def _layer_names(
     result: SweepResult, cells: Mapping[Key, Row], widths: Iterable[int], style: Style
 ) -> dict[str | None, str]:
     """Layers, then the whole kind, by the names they are shown under: cut to the first width at which no two look
-    alike; whole (to be folded) where no cut keeps them apart."""
+    alike and none lacks a number; whole (to be folded) where no cut does that."""
     ordered = result.in_order(layer for layer, _ in cells if layer is not None)
     full = [asciify(named(layer)) if style.ascii else named(layer) for layer in ordered]
     cuts = (shorten_all(full, width, ascii=style.ascii) for width in widths)
-    shown = next((names for names in cuts if len(set(names)) == len(set(full))), full)
+    apart = (names for names in cuts if len(set(names)) == len(set(full)))
+    shown = next((names for names in apart if all(map(keeps_numbers, full, names))), full)
     return {**dict(zip(ordered, shown, strict=True)), None: "whole kind"}
 
 

@@ -15,7 +15,7 @@ from pathlib import PurePath
 from typing import Any
 
 from ckptswap.report import charts
-from ckptswap.report.answer import answer, change, taken
+from ckptswap.report.answer import change, taken, told
 from ckptswap.report.interactive import figure
 from ckptswap.report.rows import better, by_blocks, cell_key, facts, mode_words, sections
 from ckptswap.report.sweep import sweep_columns
@@ -77,7 +77,7 @@ def sweep_html(result: SweepResult, about: About, top: int | None = None) -> str
     return _page(
         {"figures": figures} | row_commands(rows, about.origin),
         title=f"What {_stem(about.origin.recipient)} can take from {', '.join(map(_stem, about.origin.donors))}",
-        answer=" ".join(answer(result, len(waiting))),
+        answer=told(result, len(waiting)),
         result=result,
         facts=known,
         pictures=pictures,

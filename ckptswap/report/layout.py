@@ -1,5 +1,6 @@
 """Cells → lines → one string: columns aligned, names cut in the middle or folded where they must. No boxes."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -8,7 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
-from ckptswap.report.text import Style, asciify, cells, fold, shorten_all
+from ckptswap.report.text import Style, asciify, cells, fold, keeps_numbers, shorten_all
 
 QUIET = "dim"
 HEADING = "bold"
@@ -16,6 +17,7 @@ WORSE = "color(202)"  # orange and blue: told apart by colour-blind readers too
 BETTER = "color(33)"
 WIDE, WIDEST = 100, 130  # columns from which on a terminal has room for more digits, and for both intervals
 _TINY = 5
+WHOLE = sys.maxsize  # columns that a pipe has
 Cell = str | Text
 
 
@@ -74,10 +76,10 @@ def table(columns: Iterable[Column], rows: Sequence[Any], style: Style) -> list[
 
 
 def grid(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], style: Style) -> list[Text]:
-    """Lines of an aligned table, headings first, at most `style.width` cells wide.
+    """Lines of an aligned table, headings first, at most `style.width` cells wide; for a pipe as wide as it is.
 
-    Different names never look alike: where no cut keeps them apart, they are folded over several lines. Cells are
-    kept by column, and plain where no colour is wanted: there may be 200,000 rows.
+    Different names never look alike, nor lose their numbers: where no cut does that, they are folded over several
+    lines. Cells are kept by column, and plain where no colour is wanted: there may be 200,000 rows.
 
     >>> columns = [Column("name"), Column("n", right=True)]
     >>> [line.plain for line in grid(columns, [["a", "10"], ["bcd", "2"]], Style())]
@@ -87,9 +89,9 @@ def grid(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], style: Style
     for row in rows:
         for above, cell in zip(by_column, row, strict=True):
             above.append(_drawn(cell, style))
-    best = None
+    best, room = None, WHOLE if style.whole else style.width
     for kept in _fewer(columns):
-        layout = _Layout([columns[i] for i in kept], [by_column[i] for i in kept], style)
+        layout = _Layout([columns[i] for i in kept], [by_column[i] for i in kept], room, ascii=style.ascii)
         if layout.is_roomy and layout.is_apart:
             return layout.lines()
         best = layout if best is None and layout.is_roomy else best
@@ -107,21 +109,23 @@ def _fewer(columns: Sequence[Column]) -> Iterator[list[int]]:
 
 class _Layout:
     """A table, by column, whose names are cut where that keeps them apart. `is_roomy`: none below its column's
-    smallest; `is_apart`: no two look alike."""
+    smallest; `is_apart`: no two look alike, and all have their numbers."""
 
-    def __init__(self, columns: Sequence[Column], table: Sequence[Sequence[Cell]], style: Style) -> None:
+    def __init__(
+        self, columns: Sequence[Column], table: Sequence[Sequence[Cell]], width: int, *, ascii: bool
+    ) -> None:
         self.columns, self.table, self.is_apart = columns, list(table), True
         self.widths = [max(map(cells, {_plain(cell) for cell in column})) for column in table]
         gaps = len(columns) - 1
-        self.gap = 2 if sum(self.widths) + 2 * gaps <= style.width else 1
+        self.gap = 2 if sum(self.widths) + 2 * gaps <= width else 1
         smallest = {i: column.smallest for i, column in enumerate(columns) if column.smallest}
-        self.is_roomy = self._cut(style.width - self.gap * gaps, smallest)
-        self._cut(style.width - self.gap * gaps, dict.fromkeys(smallest, _TINY))
+        self.is_roomy = self._cut(width - self.gap * gaps, smallest)
+        self._cut(width - self.gap * gaps, dict.fromkeys(smallest, _TINY))
         for i in smallest:
             title, *below = table[i]
             names = [_plain(cell) for cell in below]
-            shown = shorten_all(names, self.widths[i], ascii=style.ascii)
-            if len(set(shown)) < len(set(names)):
+            shown = shorten_all(names, self.widths[i], ascii=ascii)
+            if len(set(shown)) < len(set(names)) or not all(map(keeps_numbers, names, shown)):
                 self.is_apart = False
             else:
                 self.table[i] = [title, *map(_like, below, shown)]
@@ -192,7 +196,7 @@ def flow(parts: Iterable[Cell], style: Style, *, gap: int = 2, indent: int = 0) 
     """
     lines: list[Text] = []
     for part in parts:
-        for piece in _pieces(_drawn(part, style), style.width - indent):
+        for piece in _pieces(_drawn(part, style), WHOLE if style.whole else style.width - indent):
             if lines and cells(lines[-1].plain) + gap + cells(_plain(piece)) <= style.width:
                 lines[-1] = Text.assemble(lines[-1], " " * gap, piece)
             else:

@@ -1,7 +1,7 @@
 """A sweep's rows: which belong together, and what they are called."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,18 @@ def sections(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
     for row in every:
         by_title[LATTICE[-1] if 2 < most == len(row.parts) else section_of(row)].append(row)
     return [(title, by_title[title]) for title in _SECTIONS if title in by_title]
+
+
+def first_of_each(rows: Iterable[Row], top: int) -> list[Row]:
+    """So many of the ranked rows of each way of splitting, in their order."""
+    seen: Counter[object] = Counter()
+    kept = []
+    for row in rows:
+        way = row.by, section_of(row)
+        if row.rank is not None and seen[way] < top:
+            seen[way] += 1
+            kept.append(row)
+    return kept
 
 
 def cell_name(row: Row) -> str:
@@ -156,6 +168,19 @@ def facts(result: SweepResult) -> dict[str, str]:
     }
     again = {"recalibrated baseline": number(result.recalibrated_baseline)}
     return known | (again if is_recalibrated(result) else {})
+
+
+def filtered_words(result: SweepResult) -> tuple[str, ...]:
+    """Of how many rows these are a part, and by which flags; nothing of a whole table.
+
+    >>> from ckptswap.sweep.result import Filtered
+    >>> part = SweepResult("dice", "max", 0.01, 0.9, None, 8, (), filtered=Filtered("--kind conv.bias", 9))
+    >>> filtered_words(part)
+    ('0 of 9 rows: --kind conv.bias',)
+    """
+    if result.filtered is None:
+        return ()
+    return (f"{len(result.rows):,} of {plural(result.filtered.rows, 'row')}: {result.filtered.flags}",)
 
 
 def better(metric: SweepResult | OtherMetric) -> str:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate, chain
 from statistics import median
 from typing import Literal
 
@@ -14,12 +15,22 @@ from ckptswap.report.answer import answer
 from ckptswap.report.donors import donor_lines
 from ckptswap.report.heatmap import heat_lines
 from ckptswap.report.layout import HEADING, QUIET, WIDE, WIDEST, Column, flow, left_out, paragraph, render, table
-from ckptswap.report.rows import LATTICE, better, cell_name, drop_or_least, facts, mode_words, sections
+from ckptswap.report.rows import (
+    LATTICE,
+    better,
+    cell_name,
+    drop_or_least,
+    facts,
+    filtered_words,
+    first_of_each,
+    mode_words,
+    sections,
+)
 from ckptswap.report.sweep import LOOK, name_columns, sweep_columns, sweep_csv, sweep_json, sweep_md
 from ckptswap.report.text import Style, decimals, dump_json, fixed, number, plural, safe
 from ckptswap.sweep.result import Finding, Row, SweepResult, has_places, widest, window_sizes
 
-SEE_MORE = "--all: every row, the heatmap, and what was not measured"
+SEE_MORE = "--all: every row, the heatmap; some rows: `report` --verdict, --only, --sort"
 SEE_RUNS = "--all: every row, and what was not measured; `ckptswap {}` draws the runs of blocks as a triangle"
 SEE_SETS = "interaction: a set's drop less the sum of its parts' own; --all: every set"
 SEE_ROWS = "--all: every row, and what was not measured"
@@ -30,7 +41,8 @@ FINEST_FIRST = (
 SCREEN = 40  # lines that a screen has; no more are printed where nobody asks for all
 WORST = 10
 FEWEST_KINDS = 3
-NOTES = 4  # how many remarks on the whole run a screen has room for
+FAILED = 6  # lines on what failed
+NOTES = 8  # lines of remarks on the whole run that a screen has room for
 _UNMEASURED = {
     "identical": "the tensors are equal in both",
     "no-effect": "the model never reads them in eval mode",
@@ -52,8 +64,7 @@ def render_sweep(
     if format == "table":
         return sweep_whole(result, style, top) if every else sweep_summary(result, style, top)
     if top is not None:
-        worst = tuple(row for row in result.rows if row.rank is not None and row.rank <= top)
-        result = replace(result, rows=worst)
+        result = replace(result, rows=tuple(first_of_each(result.rows, top)))
     if format == "json":
         return dump_json(sweep_json(result))
     return sweep_csv(result) if format == "csv" else sweep_md(result)
@@ -61,9 +72,15 @@ def render_sweep(
 
 def sweep_whole(result: SweepResult, style: Style, top: int | None = None) -> str:
     """Every row (or the `top` worst of each way of splitting), heatmap, kinds and findings."""
-    parts = [heat_lines(result, style), kind_lines(result, style)] if _has_places(result) else []
+    parts = [kind_lines(result, style)] if _has_places(result) else []
+    if parts and not style.whole:
+        parts.insert(0, heat_lines(result, style))
     drawn = [render(lines, style) for lines in [*parts, finding_lines(result, style)] if lines]
-    return "\n".join([sweep_table(result, style, top), *drawn])
+    return "\n".join([render(_answer(result, style), style), sweep_table(result, style, top), *drawn])
+
+
+def _answer(result: SweepResult, style: Style) -> list[Text]:
+    return paragraph(safe(" ".join(answer(result))), style)
 
 
 def sweep_table(result: SweepResult, style: Style, top: int | None = None) -> str:
@@ -88,19 +105,37 @@ def sweep_table(result: SweepResult, style: Style, top: int | None = None) -> st
 
 
 def sweep_summary(result: SweepResult, style: Style, top: int | None = None) -> str:
-    """The answer, the worst rows (ten, or `top`), the kinds and what failed, in a screen's lines.
+    """The answer, the worst rows, the kinds and what failed: ten rows, or as many as a screen has room for,
+    unless `top` says how many.
 
     >>> print(sweep_summary(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=()), Style()), end="")
+    Nothing is scored yet.
+    <BLANKLINE>
     dice, higher is better, 72 samples
     baseline 0.9   donor –   tolerance 0.01   ± 95 %, simultaneous
     <BLANKLINE>
-    Nothing is scored yet.
-    <BLANKLINE>
-    --all: every row, the heatmap, and what was not measured
+    --all: every row, the heatmap; some rows: `report` --verdict, --only, --sort
     """
-    shown = WORST if top is None else top
+    if top is not None:
+        return render(_summary(result, style, top), style)
+    screens = (_summary(result, style, shown) for shown in range(WORST, 0, -1))
+    fitting = next((lines for lines in screens if len(lines) <= SCREEN), None)
+    return render(fitting or _clipped(_summary(result, style, 1)), style)
+
+
+def _clipped(lines: Sequence[Text]) -> list[Text]:
+    """So many that a screen holds them; of those that were cut, how many, and the last paragraph."""
+    tail = lines[max(at for at, line in enumerate(lines) if not line.plain) :]
+    kept = SCREEN - len(tail) - 1
+    return [*lines[:kept], Text(f"and {len(lines) - kept - len(tail):,} more lines", style=QUIET), *tail]
+
+
+def _summary(result: SweepResult, style: Style, shown: int) -> list[Text]:
+    """The answer, so many of the worst rows, and of the kinds as many as there is room for."""
     failed = _unmeasured([row for row in result.rows if row.status == "failed"], style)
-    parts = [_header(result, style, NOTES), paragraph(safe(" ".join(answer(result))), style)]
+    if len(failed) > FAILED:
+        failed = [*failed[: FAILED - 1], *left_out(len(failed) - FAILED + 1)]
+    parts = [_answer(result, style), _header(result, style, NOTES)]
     measured = dict(sections(row for row in result.rows if row.status == "measured"))
     finest = next((way for way in FINEST_FIRST if way in measured), None)
     if len(result.donors) > 1:
@@ -115,7 +150,7 @@ def sweep_summary(result: SweepResult, style: Style, top: int | None = None) -> 
         used = sum(len(lines) + 1 for lines in [*parts, *below] if lines)
         room = SCREEN - used - 3  # a title, headings, and how many kinds are left out
         parts.append(kind_lines(result, style, max(room, FEWEST_KINDS)))
-    return "\n".join(render(lines, style) for lines in [*parts, *below] if lines)
+    return [line for lines in [*parts, *below] if lines for line in (Text(), *lines)][1:]
 
 
 def _see_more(result: SweepResult) -> str:
@@ -131,17 +166,24 @@ def _has_places(result: SweepResult) -> bool:
     return has_places(result.mode) and len(result.donors) < 2
 
 
-def _header(result: SweepResult, style: Style, notes: int | None = None) -> list[Text]:
-    """Metric, samples, baseline, donor and tolerance, then the first so many `notes` (None: all)."""
+def _header(result: SweepResult, style: Style, room: int | None = None) -> list[Text]:
+    """Metric, samples, baseline, donor and tolerance, then notes in so many lines (None: all)."""
     wide = style.width >= WIDEST
     intervals = {"intervals" if wide else "±": f"95 %, {'plain and ' if wide else ''}simultaneous"}
     known = {name: value for name, value in facts(result).items() if name != "donor" or len(result.donors) < 2}
     parts = [Text.assemble((f"{name} ", QUIET), value) for name, value in (known | intervals).items()]
     samples = f", {better(result)}, {plural(result.samples, 'sample')}"
     metric = Text.assemble((safe(result.metric), HEADING), (samples, QUIET))
-    lines = [line for note in result.notes[:notes] for line in paragraph(safe(note), style, look=QUIET)]
-    left = left_out(len(result.notes[notes:])) if notes is not None else []
-    return [*flow([metric], style), *flow(parts, style, gap=3), *_others(result, style), *lines, *left]
+    lines = _notes((*filtered_words(result), *result.notes), style, room)
+    return [*flow([metric], style), *flow(parts, style, gap=3), *_others(result, style), *lines]
+
+
+def _notes(notes: Sequence[str], style: Style, room: int | None) -> list[Text]:
+    """The first, and as many more as so many lines have room for (None: all)."""
+    parts = [paragraph(safe(note), style, look=QUIET) for note in notes]
+    ends = accumulate(map(len, parts))
+    shown = len(parts) if room is None else sum(end <= room for end in ends) or len(parts[:1])
+    return [*chain.from_iterable(parts[:shown]), *left_out(len(parts) - shown)]
 
 
 def _others(result: SweepResult, style: Style) -> list[Text]:

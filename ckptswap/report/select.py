@@ -110,7 +110,9 @@ def _halves(data: Mapping[str, Any]) -> str:
 
 
 def _wrapped(command: str, style: Style) -> str:
-    """A command over several lines, which a shell reads as one."""
+    """A command over several lines, which a shell reads as one; for a pipe on one line."""
+    if style.whole:
+        return " ".join(map(printable, shlex.split(command)))
     lines = [""]
     for word in map(printable, shlex.split(command)):
         longer = f"{lines[-1]} {word}".lstrip()

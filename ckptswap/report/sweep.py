@@ -11,6 +11,7 @@ from ckptswap.report.layout import BETTER, QUIET, WIDE, WIDEST, WORSE, Column, f
 from ckptswap.report.rows import (
     better,
     distance,
+    filtered_words,
     is_partial,
     is_recalibrated,
     largest_drop,
@@ -97,7 +98,7 @@ def sweep_columns(
         field("samples", count, right=True, forms=f"{_PROGRAMS} {_PEOPLE if some else ''}"),
         *([Column(field="guess", forms=_PROGRAMS)] if result.screen else []),
         Column(field="status", forms=_PROGRAMS),
-        Column("", partial(_bar, scale=largest_drop(result.rows), style=style), spare=1, forms="narrow wide"),
+        *([] if style.whole else [_bar_column(result, style)]),
         Column("verdict", _verdict, field="verdict"),
         Column(field="status", value=lambda row: ": ".join(filter(None, (row.status, row.reason))), forms="md"),
         Column(field="reason", forms=_PROGRAMS),
@@ -114,7 +115,7 @@ def _other_columns(result: SweepResult, rows: Sequence[Row], digits: int) -> Ite
     for at, other in enumerate(result.others):
         places = decimals((row.others[at].drop for row in rows), digits)
         shown = partial(fixed, places=places, signed=True)
-        look: dict[str, Any] = {"right": True, "spare": 3 + at, "forms": f"csv md {_PEOPLE}"}
+        look: dict[str, Any] = {"right": True, "spare": 1, "forms": f"csv md {_PEOPLE}"}
         yield Column(field=f"{other.name}.score", value=partial(_by_other, at, "score"), forms="csv")
         drop = partial(_by_other, at, "drop")
         yield field(f"{other.name}.drop", shown, f"{safe(other.name)} drop", value=drop, **look)
@@ -202,6 +203,10 @@ def _plus_minus(row: Row, places: int) -> str:
     return f"±{fixed(max(row.sim_high - row.drop, row.drop - row.sim_low), places)}"
 
 
+def _bar_column(result: SweepResult, style: Style) -> Column:
+    return Column("", partial(_bar, scale=largest_drop(result.rows), style=style), spare=1, forms="narrow wide")
+
+
 def _bar(row: Row, scale: float, style: Style) -> Text:
     look = WORSE if (row.drop or 0) > 0 else BETTER
     return Text(bar(row.drop, scale, 5 if style.width < WIDE else 12, style.ascii), style=look)
@@ -219,7 +224,7 @@ def sweep_json(result: SweepResult) -> dict[str, Any]:
     >>> sweep_json(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=()))["schema"]
     'ckptswap.sweep/1'
     """
-    head = ("metric", "direction", "tolerance", "baseline", "donor_score", "samples", "groups")
+    head = ("metric", "direction", "tolerance", "baseline", "donor_score", "samples", "groups", "complete")
     columns = [column for column in sweep_columns(result, ()) if column.is_in("json")]
     asked: dict[str, Any] = {} if result.mode == "only" else {"mode": result.mode}
     if len(result.donors) > 1:
@@ -230,6 +235,8 @@ def sweep_json(result: SweepResult) -> dict[str, Any]:
         asked["recalibrated_baseline"] = result.recalibrated_baseline
     if result.screen:
         asked["screen"] = asdict(result.screen)
+    if result.filtered:
+        asked["filtered"] = asdict(result.filtered)
     if result.others:
         own = OtherMetric(result.metric, result.direction, result.baseline, result.donor_score)
         asked["metrics"] = [asdict(metric) for metric in (own, *result.others)]
@@ -267,7 +274,8 @@ def sweep_md(result: SweepResult) -> str:
         f"donor {number(other.donor_score)}\n"
         for other in result.others
     ]
-    blocks = [head + "\n", *also, *(md_text(note) + "\n" for note in result.notes)]
+    notes = (md_text(note) + "\n" for note in (*filtered_words(result), *result.notes))
+    blocks = [head + "\n", *also, *notes]
     columns = sweep_columns(result, ())
     for title, rows in sections(result.rows):
         blocks.append(f"### {title.capitalize()}\n\n{columns_md(columns, {'rows': rows})}")

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import numbers
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,15 +23,22 @@ _ASCII = {
     **dict.fromkeys("▏▎▍▌▋▊▉", "#"),
 }  # fmt: skip
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
+_NUMBERS = re.compile("[0-9]+")
+_BETWEEN = re.compile("[^0-9]+")
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a terminal wants it: `width` in cells, with or without colour, Unicode or plain ASCII."""
+    """How a terminal wants it: `width` in cells, with or without colour, Unicode or plain ASCII.
+
+    `whole`: for a pipe, whose other end goes by lines: names whole, a row a line, no column left out and nothing
+    drawn; `width` is then that of words alone.
+    """
 
     width: int = 80
     colour: bool = False
     ascii: bool = False
+    whole: bool = False
 
 
 def safe(text: str) -> str:
@@ -76,17 +84,36 @@ def named(layer: str) -> str:
 
 
 def shorten(name: str, width: int, *, head: int | None = None, ascii: bool = False) -> str:
-    """`name` in at most `width` cells, cut in the middle; `head` cells stay in front of the cut.
+    """`name` in at most `width` cells, cut in the middle; `head` cells stay in front of the cut. Where a cut takes
+    no number away (a block's, say), the nearest such one.
 
-    >>> shorten("encoder.layer1.0.conv1", 13)
-    'encode….conv1'
+    >>> shorten("decoder.final.conv", 13), shorten("encoder.layer1.0.conv1", 17)
+    ('decode…l.conv', 'encoder…1.0.conv1')
     """
     if cells(name) <= width:
         return name
     room = max(width - 1, 0)
     head = (room + 1) // 2 if head is None else min(head, room)
+    head = _sparing_numbers(name, room, head) if name.isascii() else head
     cut = _take(name, head) + ("~" if ascii else "…") + _take(name[::-1], room - head)[::-1]
     return cut if width > 0 else ""
+
+
+def _sparing_numbers(name: str, room: int, head: int) -> int:
+    """The place nearest to `head` at which all letters but `room` can be cut out without a digit among them."""
+    cut = len(name) - room
+    spans = ((run.start(), run.end() - cut) for run in _BETWEEN.finditer(name))
+    heads = (min(max(head, first), last) for first, last in spans if first <= last)
+    return min(heads, key=lambda near: abs(near - head), default=head)
+
+
+def keeps_numbers(name: str, shown: str) -> bool:
+    """Whether a shortened name still has all of its numbers.
+
+    >>> keeps_numbers("layer1.0.conv", "lay…1.0.conv"), keeps_numbers("layer1.0.conv", "layer1…conv")
+    (True, False)
+    """
+    return name == shown or _NUMBERS.findall(name) == _NUMBERS.findall(shown)
 
 
 def _take(text: str, room: int) -> str:

@@ -8,6 +8,8 @@ Verdict = Literal["reusable", "unused", "sensitive", "undecided"]
 """`unused`: reusable, and zeros would be, too."""
 REUSABLE: tuple[Verdict, ...] = ("reusable", "unused")
 """The verdicts on what can be taken."""
+LEAST_GROUPS = 8
+"""With fewer groups of samples there is no interval: a bootstrap of so few covers far too little."""
 ErrorRate = Literal["fwer", "fdr"]
 """What verdicts keep: hardly ever one that is wrong in a table, or few wrong ones among those decided."""
 StandardError = Literal["cluster", "successive"]

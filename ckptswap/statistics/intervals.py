@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ckptswap.statistics import Interval
+from ckptswap.statistics import LEAST_GROUPS, Interval
 from ckptswap.statistics.bootstrap import LEVEL, effects, value_of
 from ckptswap.statistics.exact import ends_of_two
 from ckptswap.statistics.totals import Bounds, Form, Reduction, Sample, mean
-
-LEAST_GROUPS = 8  # with fewer groups there is no interval: a bootstrap of so few covers far too little
 
 
 def contrast(sample: Sample, form: Form) -> Interval:

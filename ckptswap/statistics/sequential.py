@@ -17,9 +17,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ckptswap.statistics import Verdict
+from ckptswap.statistics import LEAST_GROUPS, Verdict
 from ckptswap.statistics.exact import LEAST_MOVED, Few
-from ckptswap.statistics.intervals import LEAST_GROUPS
 from ckptswap.statistics.seeds import student_upper
 from ckptswap.statistics.totals import Form, Sample
 

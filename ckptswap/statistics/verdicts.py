@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ckptswap.statistics import ErrorRate, Tails, Verdict
+from ckptswap.statistics import LEAST_GROUPS, ErrorRate, Tails, Verdict
 from ckptswap.statistics.bootstrap import LEVEL, effects, neighbours_alike, upper, value_of
 from ckptswap.statistics.exact import Few
-from ckptswap.statistics.intervals import LEAST_GROUPS, cut
+from ckptswap.statistics.intervals import cut
 from ckptswap.statistics.stepdown import Both, Exact, Tests, joined, tests_of
 from ckptswap.statistics.totals import Form, Sample
 

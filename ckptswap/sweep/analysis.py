@@ -289,6 +289,7 @@ def _result(run: ScoredRun, rows: Sequence[Row], tolerance: float, notes: Sequen
         failed=sum(row.status == "failed" for row in rows) + len(beside),
         error=run.error,
         se=run.se,
+        complete=run.is_finished,
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ckptswap.errors import RunError, UsageError
 from ckptswap.scoring.scorer import Block, Layout, Measure, Scorer, ShortcutFailed
 from ckptswap.scoring.variant import Variant
-from ckptswap.statistics.intervals import LEAST_GROUPS
+from ckptswap.statistics import LEAST_GROUPS
 from ckptswap.sweep.plan import Plan
 from ckptswap.sweep.run_folder.blocks import Blocks
 from ckptswap.sweep.run_folder.journal import Journal

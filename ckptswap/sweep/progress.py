@@ -21,7 +21,7 @@ REFRESH, SPARE = 5.0, 50.0  # seconds between two tables at the least, and as ma
 
 
 class OutOfTime(Exception):
-    """The budget is used up."""
+    """The budget is used up; the text says how far the work came."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,10 @@ class BlockProgress:
     def check(self) -> None:
         """Raises what is to end the work."""
         self._lock.check()
-        self._listeners.stop.check(f"{self._done} of {self._total} blocks are done")
+        done = f"{self._done:,} of {self._total:,} blocks are done"
+        self._listeners.stop.check(done)
         if self.deadline is not None and time.monotonic() > self.deadline:
-            raise OutOfTime
+            raise OutOfTime(done)
 
     def _tell_worst(self, block: Block) -> None:
         if self.board is None or self._listeners.live is None or block.variant not in self._cells:

@@ -249,13 +249,22 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Filtered:
+    """Of what a table is a part: the flags that chose its rows or their order, and how many there are in all."""
+
+    flags: str
+    rows: int
+
+
+@dataclass(frozen=True)
 class SweepResult:
     """The whole table, in the order in which it is shown (worst drop first within each way of splitting).
 
     `beside` counts the scores beside the rows, `failed` the rows and scores that could not be had. `layers` are in
     the order in which they run; empty where that is not known. `trivial` is the score of a prediction that looks
     at nothing. `others` are the metrics that were scored beside the one that ranks. `error` is what verdicts keep,
-    `se` what standard errors presume of the `groups` of samples.
+    `se` what standard errors presume of the `groups` of samples. `complete`: nothing is left to score. `filtered`
+    where not all rows are here.
     """
 
     metric: str
@@ -279,6 +288,8 @@ class SweepResult:
     groups: int | None = None
     error: ErrorRate = "fwer"
     se: StandardError = "cluster"
+    complete: bool = True
+    filtered: Filtered | None = None
 
     def failing(self, on: FailOn) -> list[Row]:
         """The rows that a check does not let pass; with `undecided` also what has no verdict (shapes that differ).

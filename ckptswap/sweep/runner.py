@@ -4,8 +4,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain, islice
@@ -66,7 +66,8 @@ class Sweep:
 
     `donor_misfits` say why a donor that does not fit the model has no score itself; `layers` are in the order in
     which they run; `notes` say what was taken off names, and what of the recipient was left out. `portion`: the
-    part of the work that is to be done, where that is not all.
+    part of the work that is to be done, where that is not all. `started`: when it was begun to be planned, by
+    the monotonic clock; from then on a budget counts.
     """
 
     spec: SweepSpec
@@ -80,6 +81,7 @@ class Sweep:
     layers: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     portion: Portion | None = None
+    started: float = field(default_factory=time.monotonic)
 
     @property
     def task(self) -> Task:
@@ -185,7 +187,7 @@ class Sweep:
                     made = None
                     run = self._with_race(run, options, journal.blocks)
                     self.folder.write_plan(run)
-                    progress.deadline = None if options.budget is None else time.monotonic() + options.budget
+                    progress.deadline = None if options.budget is None else self.started + options.budget
                     table = self._score(run, journal, progress, executor, options)
                     scored = ScoredRun.of(run, journal.blocks)
         except (TaskError, UsageError):
@@ -217,7 +219,7 @@ class Sweep:
         the table."""
         progress.board = Leaderboard.of(run.metrics[0], self.plan, journal.blocks)
         progress.table = lambda: analysed(ScoredRun.of(run, journal.blocks))
-        with suppress(OutOfTime):
+        try:
             self._compute(run, journal, progress, executor)
             table = progress.table()
             last = self._controls(table, options)
@@ -229,6 +231,9 @@ class Sweep:
             sound = (variant for variant in self.variants if variant.id not in failed)
             wanted = Portion((*sound, *last), self.batches)
             replace(self, portion=wanted)._compute(run, journal, progress, executor)
+        except OutOfTime as end:
+            why = f"the budget of {options.budget:g} s is used up, {end}"
+            self.scorer.notes.append(f"{why}: the same command continues, with as much time again")
         return progress.table()
 
     def _compute(
@@ -380,6 +385,7 @@ def prepare(spec: SweepSpec, sides: Sides, run: str | Path | None = None) -> Swe
     without sense, `TaskError` when the task cannot be built or run, `MismatchError` when the recipient does not
     fit, `ModelError` where none can be calibrated.
     """
+    started = time.monotonic()
     loaded = load_model(spec.task, sides.recipient)
     names, own = tensors_of(loaded.model.state_dict()), loaded.fit.taken
     as_loaded_here = partial(as_in, loaded.model)
@@ -399,6 +405,7 @@ def prepare(spec: SweepSpec, sides: Sides, run: str | Path | None = None) -> Swe
     plan = replace(plan, recalibration=fingerprint(batches) if batches else None)
     if plan.recalibrated_baseline:
         _refuse_estimate(scorer, plan.recalibrated_baseline)
+    scorer.prefer_full(len(plan.variants()))
     if spec.engine != "full":
         counters = {name for name, entry in recipient.items() if entry.kind == UNREAD}
         plan = plan.without_effect(scorer.unread() | counters)
@@ -406,7 +413,8 @@ def prepare(spec: SweepSpec, sides: Sides, run: str | Path | None = None) -> Swe
     now = conditions(scorer, donors, recipient)
     folder = RunFolder(Path("runs") / key_of(now)[:12] if run is None else run)
     notes = (*sides.notes, *loaded.fit.notes, *task.data.notes, *renamings, *sides.hints)
-    return Sweep(told, scorer, recipient, donors, plan, now, folder, misfits, order, tuple(dict.fromkeys(notes)))
+    said = tuple(dict.fromkeys(notes))
+    return Sweep(told, scorer, recipient, donors, plan, now, folder, misfits, order, said, started=started)
 
 
 def prepare_external(

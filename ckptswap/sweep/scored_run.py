@@ -14,7 +14,7 @@ from ckptswap.statistics import ErrorRate, StandardError, totals
 from ckptswap.sweep.decide import Decisions, Walked, decisions, refuse_judging
 from ckptswap.sweep.plan import By, Cell, Plan
 from ckptswap.sweep.race import Race, RaceRules, Standing, chunk_ends, standing
-from ckptswap.sweep.run_folder.blocks import Blocks, Scores
+from ckptswap.sweep.run_folder.blocks import Blocks, Scores, donor_id
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.plan_file import RunMetric, RunPlan
 from ckptswap.sweep.spec import Judging
@@ -128,8 +128,9 @@ class ScoredRun:
     @cached_property
     def decisions(self) -> Decisions | None:
         """The verdicts that `--decide` asked for, found out anew from the scores; None where it did not."""
-        spec, scores, reduce = self.run.spec, self.scores, self.reduce
-        if not spec.decide or isinstance(reduce, totals.OfSet):  # which a sweep refuses to decide by
+        spec, scores = self.run.spec, self.scores
+        reduce = self.reduce if spec.decide else None
+        if reduce is None or isinstance(reduce, totals.OfSet):  # which a sweep refuses to decide by
             return None
         measured = dict.fromkeys(cell.variant for cell in self.plan.cells if cell.status == "measured")
         own = {name: self.statistics(name) if scores.failed(name) is None else None for name in measured}
@@ -234,10 +235,23 @@ class ScoredRun:
     @property
     def is_complete(self) -> bool:
         """Whether there is a score, or a failure, for everything in the plan on every sample."""
-        scores, wanted = self.scores, [BASELINE, *(variant.id for variant in self.plan.variants())]
-        return all(
-            scores.done(variant) == scores.samples or scores.failed(variant) is not None for variant in wanted
-        )
+        return all(map(self._is_settled, [BASELINE, *(variant.id for variant in self.plan.variants())]))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the same command would score nothing more of rows and donors: of a race, and where verdicts are
+        known on the way, that is less than everything."""
+        own = Judging(self.run.tolerance, self.run.error, self.run.se)
+        first = replace(self, metric=self.run.metrics[0], judging=own)
+        if first.race:
+            return all(split.standing.finished for split in first.races)
+        donors = [donor_id(at) for at, misfit in enumerate(self.run.donor_misfits) if not misfit]
+        is_known = self.is_complete if first.decisions is None else not first.decisions.wanted
+        return is_known and all(map(self._is_settled, donors))
+
+    def _is_settled(self, variant: str) -> bool:
+        """Whether a variant has a score on every sample, or none because it failed."""
+        return self.scores.done(variant) == self.scores.samples or self.scores.failed(variant) is not None
 
     def tolerance(self) -> tuple[float, str]:
         """The drop that we are ready to ignore, and in words where it comes from. Raises `UsageError` where none

@@ -294,7 +294,11 @@ class RunOptions(Judging):
         defaults="file",
     )
     budget: float | None = option(
-        None, "Stop after so long, such as 90s, 5m or 2h.", metavar="TIME", parse=seconds_of, defaults="file"
+        None,
+        "Stop after so long, preparation included, such as 90s, 5m or 2h; the same command goes on.",
+        metavar="TIME",
+        parse=seconds_of,
+        defaults="file",
     )
     executor: str | None = option(
         None, "Where: inline, process, slurm, ray. [default: inline]", metavar="NAME", defaults="file"

@@ -55,12 +55,13 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
         sentences.append(f"{waiting} of {len(run.plan.cells)} rows are not scored yet: the same command continues")
     known = run.decisions.judgements if run.decisions else {}
     closed = {variant for variant, own in known.items() if not own.is_open}
-    partly = sum(
-        run.is_scored(cell) and run.scores.done(cell.variant) < run.scores.samples and cell.variant not in closed
-        for cell in cells
-    )
+    open_ = [cell.variant for cell in cells if run.is_scored(cell) and cell.variant not in closed]
+    partly = [done for done in map(run.scores.done, open_) if done < run.scores.samples]
     if partly:
-        sentences.append(f"{partly} rows rest on fewer than {run.scores.samples} samples so far")
+        some = f"{min(partly)} to {max(partly)}" if min(partly) < max(partly) else f"{min(partly)}"
+        sentences.append(
+            f"{len(partly)} rows rest on {some} of {run.scores.samples} samples so far: the same command continues"
+        )
     return [*sentences, *_race_notes(run), *_decision_notes(run)]
 
 

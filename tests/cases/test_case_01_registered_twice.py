@@ -68,14 +68,14 @@ def test_gradients_have_one_value_a_tensor(model: str, engine: str) -> None:
     save_pair(model)
     theirs, ours = (torch.load(path, weights_only=True) for path in ("a.pth", "b.pth"))
     spec = task(model, data="net.py:pictures", metrics=("mse",), batch_size=4)
-    proposal = prepare(*opened("a.pth", "b.pth"), spec, run_dir="run", engine=engine)
-    ran(proposal, screen="gradient", tolerance=0.1)
+    proposal = prepare(*opened("a.pth", "b.pth"), spec, run_dir="run", engine=engine, screen="gradient")
+    ran(proposal, tolerance=0.1)
     net = built(model)
     net.load_state_dict(ours)
     x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(4))
     (net(x) - x.expand(-1, 2, -1, -1)).square().mean().backward()
     slopes = {name: each.grad for name, each in net.named_parameters() if each.grad is not None}
-    guessed = screen("gradient", proposal.plan, proposal.runs_model, proposal.variants)
+    guessed = screen("gradient", proposal.runs_model, proposal.variants)
     cells = [cell for cell in proposal.plan.cells if any(name in slopes for name in cell.names)]
     assert cells
     for cell in cells:

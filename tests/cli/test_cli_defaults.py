@@ -20,7 +20,7 @@ NEVER = frozenset((
 ))  # fmt: skip
 
 BY_FILE = frozenset((
-    "format", "ascii", "sort", "stat", "stats", "all", "top", "by", "claims",
+    "format", "ascii", "width", "verdict", "sort", "stat", "stats", "all", "top", "by", "claims",
     "watch", "exit-code", "dry-run", "only",
     "exclude", "layers", "kind", "map", "strip-prefix", "skip-missing", "shard-size", "alpha", "both", "mode",
     "model", "model-args", "metric", "back-metric", "target", "back-target", "output", "output-key", "ignore",

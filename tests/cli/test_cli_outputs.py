@@ -76,10 +76,20 @@ def test_markdown_tables_are_rectangular(outputs: dict[tuple[str, str], Done], n
         previous = line
 
 
-@pytest.mark.parametrize("name", REPEATED)
-def test_tables_fit_eighty_columns(outputs: dict[tuple[str, str], Done], name: str) -> None:
-    """All but a word of a command, such as a long path, which cannot be cut."""
+@pytest.mark.parametrize("name", ["show", "show --stats", "diff"])
+def test_a_pipe_has_every_name_whole_and_a_row_a_line(outputs: dict[tuple[str, str], Done], name: str) -> None:
+    """So that `ckptswap diff a b | grep layer1.0.bn1` finds the rows."""
     lines = outputs[name, "table"].out.splitlines()
+    names = [row["name"] for row in outputs[name, "json"].json["rows"] if row.get("status") != "identical"]
+    rows = [line.split() for line in lines]
+    assert [name for name in names if sum(name in words for words in rows) != 1] == []
+    assert not {*"…█░▏▎▍▌▋▊▉"} & {*outputs[name, "table"].out}
+
+
+@pytest.mark.parametrize("name", ["show", "show --stats", "diff", "diff --by", "report"])
+def test_tables_fit_the_width_that_is_asked_for(work_swept: Path, name: str) -> None:
+    """All but a word of a command, such as a long path, which cannot be cut."""
+    lines = good(*REPEATED[name], "--width", "80").out.splitlines()
     assert max(len(line) for line in lines if not re.fullmatch(r"  \S+( \\)?", line)) <= 80
 
 

@@ -18,13 +18,26 @@ from ckptswap.cli.main import Commands
 from ckptswap.errors import UsageError
 from ckptswap.given import selection_of
 from ckptswap.records import flag_name
-from ckptswap.sweep.spec import RunOptions, SweepSpec
+from ckptswap.sweep.spec import Judging, RunOptions, SweepSpec
 from ckptswap.sweeping import asked, keywords
 from ckptswap.task.spec import TaskSpec
 
 PAIR = ("reconstruct.safetensors", "segment.safetensors")
 TASK_KEYS: dict[str, Any] = {"data": "scans", "group": r"(s\d+)_", "batch_size": 8, "threads": 1, "metric": "iou"}
-OF_THE_COMMAND = {"format", "out", "force", "ascii", "all", "dry_run", "help", "from", "to", "config", "both"}
+OF_THE_COMMAND = {
+    "format",
+    "out",
+    "force",
+    "ascii",
+    "width",
+    "all",
+    "dry_run",
+    "help",
+    "from",
+    "to",
+    "config",
+    "both",
+}
 """What is about printing, or is an argument of the library's functions."""
 
 
@@ -57,13 +70,14 @@ def test_every_flag_of_a_command_is_a_keyword_of_its_function(command: str) -> N
     functions = [getattr(api, command)]
     functions += {"transplant": [api.planned_transplant, selection_of]}.get(command, [])
     known = {word for function in functions for word in inspect.signature(function).parameters}
+    known |= {part.name for part in fields(Judging)} if {"judging", "how"} & known else set()
     names = {"map", "map_file", "strip_prefix"}
     task = {flag_name(part).replace("-", "_") for part in fields(TaskSpec)}
     # Rows are pooled, sorted and cut by `Diff.grouped` and `Diff.sorted`; `commands` makes what select prints.
     # `evaluate --explain` is a function of its own, `cs.explain`.
     own = {
         "diff": {"by", "sort", "top", "exit_code"},
-        "report": {"top", "watch"},
+        "report": {"top", "watch", "only", "exclude", "layers", "kind", "verdict", "sort"},
         "select": {"to"},
         "evaluate": {"explain"},
     }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ckptswap.report.answer import answer
 from ckptswap.sweep.result import Mode, Row, SweepResult
@@ -18,22 +21,22 @@ def row(score: float, drop: float, **more: object) -> Row:
     return Row("c", "conv.bias", ("c.bias",), 4, "measured", score=score, drop=drop, **more)  # type: ignore[arg-type]
 
 
-DEED = "aking c conv.bias from the donor"
-
-
 @pytest.mark.parametrize(
-    ("score", "drop", "direction", "said"),
+    ("score", "drop", "direction", "verdict", "said"),
     [
-        (0.4, 0.5, "max", f"T{DEED} costs most: score goes from 0.9 to 0.4, a drop of +0.5."),
-        (175.9, 164.0, "min", f"T{DEED} costs most: score goes from 11.9 to 175.9, +164 worse."),
-        (11.9, -80.66, "min", f"Nothing costs: the worst is t{DEED}, where score goes from 92.56 to 11.9."),
-        (0.3125, 0.0, "max", f"Nothing costs: the worst is t{DEED}, where score goes from 0.3125 to 0.3125."),
+        (0.4, 0.5, "max", "sensitive", "c conv.bias breaks it: score −0.5 of 0.9."),
+        (175.9, 164.0, "min", "sensitive", "c conv.bias breaks it: score +164 on 11.9."),
+        (0.4, 0.5, "max", "undecided", "c conv.bias costs most: score −0.5 of 0.9."),
+        (0.4, 0.5, "max", None, "c conv.bias costs most: score −0.5 of 0.9."),
+        (0.895, 0.005, "max", "reusable", "Nothing breaks it: the worst is c conv.bias, score −0.005 of 0.9."),
+        (11.9, -80.66, "min", "reusable", "Nothing costs: the worst is c conv.bias, score −80.66 of 92.56."),
+        (0.3125, 0.0, "max", "reusable", "Nothing costs: the worst is c conv.bias, score ±0 of 0.3125."),
     ],
 )
-def test_the_first_sentence_says_what_costs_or_that_nothing_does(
-    score: float, drop: float, direction: str, said: str
+def test_the_first_sentence_says_what_breaks_the_network(
+    score: float, drop: float, direction: str, verdict: str, said: str
 ) -> None:
-    assert answer(result(row(score, drop), direction=direction))[0] == said
+    assert answer(result(row(score, drop, verdict=verdict), direction=direction))[0] == said
 
 
 @pytest.mark.parametrize(("direction", "drop", "score"), [("min", 0.1 + 0.2, 0.3), ("max", 0.1 + 0.2, -0.3)])
@@ -41,23 +44,21 @@ def test_the_first_sentence_says_what_costs_or_that_nothing_does(
 def test_a_baseline_of_nothing_is_nothing(direction: str, drop: float, score: float, samples: int) -> None:
     """`kl` of the recipient is 0 by construction; what rounding leaves of a difference is no number to tell."""
     of_zero = replace(result(row(score, drop, samples=samples), direction=direction), baseline=0.0)
-    assert f"score goes from 0 to {score}" in answer(of_zero)[0]
+    assert answer(of_zero)[0].endswith(" 0.") or answer(of_zero)[0].endswith(" 0 on 8 of 16 samples.")
 
 
 def test_numbers_of_a_row_on_fewer_samples_add_up_and_say_so() -> None:
-    assert answer(result(row(0.25, 0.5, samples=8)))[0].endswith(
-        "goes from 0.75 to 0.25, a drop of +0.5, on 8 of 16 samples."
-    )
+    assert answer(result(row(0.25, 0.5, samples=8)))[0].endswith("score −0.5 of 0.75 on 8 of 16 samples.")
     assert "samples" not in answer(result(row(0.25, 0.5, samples=16)))[0]
 
 
 @pytest.mark.parametrize(
     ("mode", "said"),
     [
-        ("only", "Taking all of c from"),
-        ("all-but", "Taking all but c from"),
-        ("prefix", "Taking all layers up to c from"),
-        ("suffix", "Taking all layers from c on from"),
+        ("only", "All of c costs"),
+        ("all-but", "All but c costs"),
+        ("prefix", "All layers up to c cost"),
+        ("suffix", "All layers from c on cost"),
     ],
 )
 def test_all_of_a_layer_is_said_where_it_is_taken(mode: Mode, said: str) -> None:
@@ -70,27 +71,62 @@ def test_of_several_tensors_under_one_kind_it_names_the_one() -> None:
         Row("l", "rnn.weight", names, 4, "measured", score=0.9 - drop, drop=drop)
         for names, drop in ((("l.w0", "l.w1"), 0.1), (("l.w0",), 0.1), (("l.w1",), 0.3))
     ]
-    assert answer(result(*rows))[0].startswith("Taking l.w1 from the donor")
+    assert answer(result(*rows))[0].startswith("l.w1 costs most")
 
 
 def test_what_is_not_scored_yet_is_counted() -> None:
     equal = Row("c", "conv.bias", ("c.bias",), 4, "identical", score=0.9, drop=0.0)
     assert answer(result(equal), 81) == ("1 is equal in both, 81 are not scored yet.",)
-    assert answer(result(equal, row(0.4, 0.5)), 1)[1].endswith("1 is equal in both, 1 is not scored yet.")
+    assert answer(result(equal, row(0.4, 0.5)), 1)[-1] == "1 is equal in both, 1 is not scored yet."
 
 
-def test_the_four_verdicts_are_counted_and_controls_that_are_not_there() -> None:
+def test_what_can_be_reused_is_named_with_what_to_mind() -> None:
     able = [row(0.9, 0.0, verdict="reusable", zero_drop=0.4), row(0.9, 0.0, verdict="unused", zero_drop=0.0)]
     others = [row(0.4, 0.5, verdict="sensitive"), row(0.8, 0.1, verdict="undecided")]
+    names = "c.bias, c.bias"
+    assert answer(result(*others, *able))[1:] == (
+        f"{names} can be reused (each alone, within 0.01, 1 unused).",
+        "1 undecided: more groups or --by kind would tell.",
+    )
     bare = row(0.9, 0.0, verdict="reusable")
-    assert answer(result(*others, *able))[1] == (
-        "Of 4 measured rows, 1 is reusable within 0.01, 1 is unused, 1 is sensitive and 1 is undecided."
-    )
-    assert (
-        "2 are reusable within 0.01 (1 of them without a zero control), 1 is unused,"
-        in answer(result(*others, *able, bare))[1]
-    )
-    assert (
-        "1 is reusable within 0.01 (without a zero control), 1 is sensitive and"
-        in answer(result(*others, bare))[1]
-    )
+    assert "(each alone, within 0.01, 1 unused, 1 with no zero control)" in answer(result(*others, *able, bare))[1]
+    assert "(within 0.01, no zero control)" in answer(result(*others, bare))[1]
+
+
+def test_whole_kinds_are_named_first_and_then_what_is_large() -> None:
+    cells = [
+        Row(f"l{at}", "conv.bias", (f"l{at}.bias",), at, "measured", drop=0.0, score=0.9, verdict="reusable")
+        for at in range(9)
+    ]
+    kind = Row(None, "bn.bias", ("n.bias",), 4, "measured", drop=0.0, score=0.9, verdict="reusable")
+    assert answer(result(*cells, kind))[1].startswith("bn.bias, l8 conv.bias, l7 conv.bias and 7 more can be")
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        (1, "1 undecided: 1 group of samples tells nothing, 8 or more would."),
+        (7, "1 undecided: 7 groups of samples tell nothing, 8 or more would."),
+        (8, "1 undecided: more groups or --by kind would tell."),
+    ],
+)
+def test_what_would_tell_is_said(groups: int, said: str) -> None:
+    assert answer(replace(result(row(0.8, 0.1, verdict="undecided")), groups=groups))[-1] == said
+
+
+@given(
+    st.text("abc.123", min_size=1, max_size=90),
+    st.sampled_from(["only", "all-but", "prefix", "suffix", "window:2"]),
+    st.sampled_from(["sensitive", "undecided", "reusable"]),
+    st.integers(1, 40),
+    st.integers(0, 9_999),
+)
+def test_three_lines_hold_it(layer: str, mode: Mode, verdict: str, many: int, waiting: int) -> None:
+    rows = [
+        Row(f"{layer}.{at}", "mlp.up.weight", (f"{layer}.{at}",), 4, "measured", score=0.123456, drop=0.77,
+            samples=8, verdict=("reusable", "undecided", "sensitive")[at % 3] if at else verdict, unseen=0.123)
+        for at in range(many)
+    ]  # fmt: skip
+    rows.append(Row("x", "k", ("x",), 4, "no-effect"))
+    swept = replace(result(*rows, mode=mode), metric="perplexity", groups=16)
+    assert len(textwrap.wrap(" ".join(answer(swept, waiting)), 80)) <= 3

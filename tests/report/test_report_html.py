@@ -119,7 +119,7 @@ def test_it_is_one_file_under_seven_megabytes() -> None:
 def test_every_status_is_distinct_in_the_heatmap(show: Open) -> None:
     page = show(samples.sweep())
     marks = set(page.locator("#heatmap-0 .heatmap-label").all_text_contents())
-    assert marks == {"=", "·", "×", "!"}
+    assert marks == {"=", "·", "×", "!", "u"}
     z = page.evaluate("DATA.figures['heatmap-0'].data[0].z")
     assert any(value is None for line in z for value in line)
     scale = page.evaluate("DATA.figures['heatmap-0'].data[0]")
@@ -224,7 +224,7 @@ def test_the_keyboard_reaches_filter_sorting_and_copying(show: Open) -> None:
     page = show(samples.sweep())
     page.focus("#filter")
     reached = []
-    for _ in range(12):
+    for _ in range(page.locator("#table th button").count() + 2):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.className || document.activeElement.tagName"))
     assert "BUTTON" in reached
@@ -309,7 +309,7 @@ def test_on_paper_there_are_all_rows_and_no_buttons(show: Open) -> None:
     assert not page.locator("#theme, .filter, .copy").filter(visible=True).count()
     assert page.evaluate("getComputedStyle(document.querySelector('#rows .wide')).overflow") == "visible"
     heads = page.locator("#table th").evaluate_all("all => all.map(each => getComputedStyle(each).display)")
-    assert heads == ["table-cell"] * 10 + ["none"]
+    assert heads == ["table-cell"] * (len(heads) - 1) + ["none"]
     page.locator("#pictures details").evaluate("details => { details.open = true; }")
     page.wait_for_selector("#pictures details td")
     assert page.locator("#pictures details th").last.is_visible()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +51,27 @@ def test_different_names_never_look_alike(names: list[str], width: int, smallest
         "".join(row.split()) for row in "".join(line.plain.replace("=345", "") for line in found[1:]).split("#")
     ]
     assert len(set(shown[1:])) == len(names) == len(shown) - 1
+
+
+@given(st.lists(st.integers(0, 999), min_size=1, max_size=12, unique=True), st.integers(40, 120), st.data())
+def test_no_block_loses_its_number(blocks: list[int], width: int, data: st.DataObject) -> None:
+    """On one line, whatever is cut; or folded over several."""
+    path = data.draw(
+        st.sampled_from(["model.layers.{}.self_attn.q_proj.weight", "a{}.b.0.running_mean", "{}.w" * 9])
+    )
+    names = [path.replace("{}", str(block)) for block in blocks]
+    columns = [Column("name", smallest=20), Column("n", right=True, spare=1)]
+    found = [line.plain for line in grid(columns, [[name, "=345"] for name in names], Style(width))][1:]
+    assert max(map(len, found)) <= width
+    whole = "".join(line.replace("=345", "").strip() for line in found)
+    digits = [number for name in names for number in re.findall("[0-9]+", name)]
+    assert re.findall("[0-9]", whole) == [digit for number in digits for digit in number]
+
+
+def test_a_pipe_has_a_row_a_line_and_every_column() -> None:
+    names = [f"encoder.{'long.' * 40}{at}" for at in range(3)]
+    found = [line.plain.split() for line in grid(COLUMNS, [[name, "1", "2"] for name in names], Style(whole=True))]
+    assert found == [["name", "much", "n"], *([name, "1", "2"] for name in names)]
 
 
 @pytest.mark.parametrize("width", range(5, 40))

@@ -145,7 +145,7 @@ def test_diff_says_what_is_missing_as_null() -> None:
 
 def test_sweep_fields_come_in_the_order_of_the_contract() -> None:
     data = sweep_json(samples.sweep())
-    head = "schema metric direction tolerance baseline donor_score samples groups rows findings"
+    head = "schema metric direction tolerance baseline donor_score samples groups complete rows findings"
     row = (
         "rank layer block kind tensors numel rmse rel_l2 score drop ci_low ci_high sim_low sim_high p_reusable "
         "p_sensitive zero_drop samples status verdict reason unseen"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 
 import pytest
@@ -11,7 +12,9 @@ import report_samples as samples
 from ckptswap.report.answer import answer
 from ckptswap.report.screen import SCREEN, render_sweep, sweep_summary, sweep_whole
 from ckptswap.report.text import Style
-from ckptswap.sweep.result import DonorScore, Row, SweepResult
+from ckptswap.selection import Selection
+from ckptswap.sweep.filtering import shown
+from ckptswap.sweep.result import DonorScore, MetricScore, OtherMetric, Row, Screened, SweepResult
 
 PLAIN = dataclasses.replace(samples.sweep("encoder.layer{}.0.conv{}"), findings=())
 LONG = dataclasses.replace(
@@ -53,7 +56,7 @@ def test_of_several_donors_the_worst_cells_are_shown() -> None:
     donors = (DonorScore("a.pt", 0.5), DonorScore("zeros", None))
     rows = tuple(dataclasses.replace(row, donor=donor) for row in LONG.rows[:40] for donor in (0, 1))
     text = sweep_summary(dataclasses.replace(LONG, rows=rows, donors=donors), Style())
-    assert len(re.findall(r"^model", text, re.M)) == 10
+    assert len(re.findall(r"^model\S+ +kind\d+ +\d", text, re.M)) == 10
     assert "and 30 more" in text
     assert len(text.splitlines()) <= SCREEN
 
@@ -91,3 +94,100 @@ def test_many_notes_leave_room_for_the_answer() -> None:
     assert len(lines) <= SCREEN
     assert "and 8 more" in lines
     assert "remark 11" in sweep_whole(result, Style())
+
+
+NAME = "model.language_model.layers.{}.self_attn.some_projection_of_a_kind"
+WORDS = " ".join(f"word{at}" for at in range(40))
+
+
+def _crowded(**shape: object) -> SweepResult:
+    """900 rows of 30 kinds under long names, by four metrics, with remarks, failures and a screen."""
+    others = tuple(OtherMetric(name, "max", 0.9, None) for name in ("iou", "accuracy", "torchmetrics:F1Score"))
+    rows = [
+        dataclasses.replace(
+            row,
+            layer=NAME.format(at),
+            drop=(row.drop or 0) / 2,
+            verdict=("sensitive", "undecided", "reusable", "unused")[at % 4],
+            samples=72 - at % 9,
+            others=tuple(MetricScore(0.1, 0.8) for _ in others),
+            status="failed" if at % 50 == 49 else "measured",
+            reason=f"{at} outputs are not finite, since {WORDS}" if at % 50 == 49 else None,
+        )
+        for at, row in enumerate(LONG.rows)
+    ]
+    kinds = [Row(None, f"kind{at}", (f"t{at}",), 9, "measured", rank=901 + at, drop=0.1) for at in range(30)]
+    top = {"5": 0.4, "10": None}
+    return dataclasses.replace(
+        LONG,
+        rows=(*rows, *(dataclasses.replace(row, others=rows[0].others) for row in kinds)),
+        others=others,
+        notes=tuple(f"remark {at}: {WORDS}" for at in range(9)),
+        screen=Screened("sample:4", 4, 900, 0.7, 0.9, 12, 400, top),
+        findings=samples.sweep().findings,
+        **shape,
+    )
+
+
+def _of_blocks(result: SweepResult) -> SweepResult:
+    rows = (
+        dataclasses.replace(row, layer=None, block=NAME.format(at), last_block=NAME.format(at + 3), kind=None)
+        for at, row in enumerate(result.rows)
+    )
+    return dataclasses.replace(result, rows=tuple(rows))
+
+
+def _of_sets(result: SweepResult) -> SweepResult:
+    rows = []
+    for at, row in enumerate(result.rows):
+        parts = tuple(NAME.format(at + part) for part in range(1 + at % 8))
+        rows.append(dataclasses.replace(row, layer=" + ".join(parts), kind=None, parts=parts))
+    return dataclasses.replace(result, rows=tuple(rows))
+
+
+def _of_donors(result: SweepResult) -> SweepResult:
+    donors = tuple(DonorScore(f"runs/seed{at}/{'long/' * 20}model.safetensors", 0.5) for at in range(3))
+    rows = tuple(dataclasses.replace(row, donor=at % 3) for at, row in enumerate(result.rows))
+    return dataclasses.replace(result, rows=rows, donors=donors)
+
+
+CROWDED = {
+    "cells": _crowded(),
+    "all-but": _crowded(mode="all-but"),
+    "window": _of_blocks(_crowded(mode="window:2:4")),
+    "lattice": _of_sets(_crowded(mode="lattice")),
+    "donors": _of_donors(_crowded()),
+}
+
+
+@pytest.mark.parametrize("name", CROWDED)
+@pytest.mark.parametrize("style", [Style(60), Style(80), Style(160)], ids=str)
+def test_forty_lines_hold_any_network(name: str, style: Style) -> None:
+    text = sweep_summary(CROWDED[name], style)
+    lines = text.splitlines()
+    assert len(lines) <= SCREEN
+    assert max(map(len, lines)) <= style.width
+    assert text.split("\n\n")[0].replace("\n", " ") == " ".join(answer(CROWDED[name]))
+    assert "--all: " in " ".join(lines[-2:])
+    assert all(other.name in text for other in CROWDED[name].others)
+
+
+@pytest.mark.parametrize("name", CROWDED)
+def test_a_pipe_has_whole_names_and_nothing_drawn(name: str) -> None:
+    text = sweep_whole(CROWDED[name], Style(whole=True))
+    names = {row.place for row in CROWDED[name].rows if row.place and row.status == "measured"}
+    lines = text.splitlines()
+    assert [place for place in list(names)[::40] if not any(place in line for line in lines)] == []
+    assert not {*"█░▏▎▍▌▋▊▉"} & {*text}
+
+
+def test_a_part_says_of_what_it_is_one() -> None:
+    part = shown(PLAIN, Selection.parse(kind=["bn.*"]), ["sensitive"])
+    for format in ("table", "md"):
+        assert f"{len(part.rows)} of {len(PLAIN.rows)} rows: --kind 'bn.*' --verdict sensitive" in (
+            render_sweep(part, format, Style()).replace("&#42;", "*")  # type: ignore[arg-type]
+        )
+    document = json.loads(render_sweep(part, "json", Style()))
+    assert document["filtered"] == {"flags": "--kind 'bn.*' --verdict sensitive", "rows": len(PLAIN.rows)}
+    assert len(document["rows"]) == len(part.rows)
+    assert {row["verdict"] for row in document["rows"]} == {"sensitive"}

@@ -36,6 +36,7 @@ class Error(NamedTuple):
     direction: Literal["max", "min"] = "min"
     bounds: tuple[float, float] = (0.0, 100.0)
     is_mean: bool = True
+    is_of_set: bool = False
 
 
 def errors(checkpoint: Checkpoint) -> np.ndarray:

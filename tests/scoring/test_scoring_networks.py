@@ -23,7 +23,7 @@ REPLAYED = [
     "channels last", "exported", "scripted",
 ]  # fmt: skip
 """A sample of the list that `benchmarks/families.py` goes through."""
-PADDED = {"bert/sdpa", "llama-tied/sdpa", "gpt2/sdpa", "t5/sdpa", "lora/llama"}
+PADDED = {"bert/eager", "bert/sdpa", "llama-tied/sdpa", "gpt2/sdpa", "t5/sdpa", "lora/llama"}
 """Those that look whether anything is masked: batches with padding have a graph of their own."""
 LIBRARIES = {"lora": "peft", "nnunet": "dynamic_network_architectures"}
 

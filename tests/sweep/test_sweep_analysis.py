@@ -78,10 +78,11 @@ def test_one_group_with_most_samples_decides_nothing_and_is_said(finished: Path,
 
 def test_neighbours_that_are_alike_are_said() -> None:
     rows = {str(at): RowIntervals(0.1, lag_one=lag) for at, lag in enumerate((0.1, 0.3, 0.9, None))}
-    run = SimpleNamespace(error="fwer", se="cluster")
+    whole = SimpleNamespace(spec=SimpleNamespace(decide=False))
+    run = SimpleNamespace(error="fwer", se="cluster", run=whole)
     assert "0.30, the median of 3 rows" in next(judging_notes(run, rows))
     assert list(judging_notes(run, {"0": rows["0"]})) == []
-    successive = list(judging_notes(SimpleNamespace(error="fdr", se="successive"), rows))
+    successive = list(judging_notes(SimpleNamespace(error="fdr", se="successive", run=whole), rows))
     assert [note.split(":")[0] for note in successive] == [
         "verdicts at a false discovery rate", "standard errors by the differences of neighbouring groups",
     ]  # fmt: skip
@@ -164,7 +165,8 @@ def test_rows_on_unequal_samples_beside_each_other(finished: Path, tmp_path: Pat
         row_of(whole, NORM), rank=None, sim_low=None, sim_high=None
     )
     notes = analysis.result.notes
-    assert "1 rows rest on fewer than 60 samples so far" in notes
+    assert "1 rows rest on 24 of 60 samples so far: the same command continues" in notes
+    assert (analysis.result.complete, whole.result.complete) == (False, True)
     assert "1 of 4 rows are not scored yet: the same command continues" in notes
     assert {row.tensors for row in analysis.result.rows} == {HEAD, NORM, ("unused.bias",)}
     assert analysis.result.donor_score is None

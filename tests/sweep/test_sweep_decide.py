@@ -155,6 +155,7 @@ def test_a_budget_leaves_a_table_that_says_what_is_missing(
 ) -> None:
     first = decided(pair, tmp_path / "run", budget=0.0)
     assert "not scored yet" in " ".join(first.notes)
+    assert (first.complete, whole[1].complete) == (False, True), "rows that are decided need no more samples"
     assert decided(pair, tmp_path / "run") == whole[1]
 
 

@@ -148,6 +148,8 @@ def test_what_a_budget_leaves_rests_on_the_screens_samples(skip: TaskSpec, save,
     )
     stopped = ran(planned, tolerance=0.01, budget=0.0)
     assert all((row.samples or 0) <= 4 for row in stopped.rows if row.status == "measured")
+    said = "the budget of 0 s is used up, 5 of 64 blocks are done: the same command continues"
+    assert any(said in note for note in planned.scorer.notes)
     assert stopped.screen is not None
     assert (stopped.screen.variants, stopped.screen.auc, stopped.screen.spearman) == (0, None, None)
     assert any("nothing is scored yet that it could be held against" in note for note in stopped.notes)
