@@ -2,9 +2,10 @@
 and its table is left in the folder in every form."""
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import Field, dataclass, fields, replace
+from dataclasses import Field, asdict, dataclass, fields, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from ckptswap.report.html import about, sweep_html
 from ckptswap.report.plan import plan_json
 from ckptswap.report.screen import render_sweep
 from ckptswap.report.text import Style, safe
+from ckptswap.sweep.alternatives import alternatives, effort_of
 from ckptswap.sweep.analysis import Analysis
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.progress import Listeners
@@ -197,13 +199,23 @@ def planned(asked: Asked) -> dict[str, Any]:
     """What would run, and what it costs, as JSON has it. Raises what `swept` refuses before any work."""
     with _prepared(asked) as sweep:
         sweep.check(asked.options, asked.executor)
-        folder, cost, donors = str(sweep.folder), sweep.scorer.cost(sweep.variants), len(sweep.donors)
+        preparation = time.monotonic() - sweep.started
+        cost, donors = sweep.scorer.cost(sweep.variants), len(sweep.donors)
         screen = _screen(sweep, cost.share)
         if screen and screen["samples"] is None:  # a guess comes beside the scores, samples are some of them
             cost = replace(cost, seconds=cost.seconds * (1 + screen["share"]))
+        effort = effort_of(sweep, cost, preparation, asked.options)
+        cost = replace(cost, seconds=effort.whole)
+        folder = str(sweep.folder)
         document = plan_json(sweep.plan, folder, sweep.task.samples, cost, donors, screen, sweep.outlook)
         controls = {control.id for cell in sweep.plan.cells if (control := sweep.plan.control(cell))}
-        return document | ({"controls": len(controls)} if asked.options.zero_control else {})
+        cheaper = [asdict(way) for way in alternatives(effort)]
+        return (
+            document
+            | {"preparation": effort.preparation}
+            | ({"alternatives": cheaper} if cheaper else {})
+            | ({"controls": len(controls)} if asked.options.zero_control else {})
+        )
 
 
 def _screen(sweep: Sweep, computed: float) -> dict[str, Any] | None:

@@ -52,7 +52,7 @@ def plan_json(
     outlook: "Outlook | None" = None,
 ) -> dict[str, Any]:
     """The plan as pure data: `variants` are scored, beside baseline and donors, each on `samples`; `share` is the
-    part of all full forward passes' FLOPs that is really computed, `seconds` an estimate from one timed batch.
+    part of all full forward passes' FLOPs that is really computed, `seconds` an estimate from timed batches.
     `screen` says by what the ranking is guessed, and for which share of that work; `outlook`, of a sweep that
     decides on its way, which shares of the variants' scores it may need."""
     plain = [name for name in FIELDS if name != "tensors"]
@@ -78,7 +78,7 @@ def plan_json(
 
 
 def plan_table(data: Mapping[str, Any], style: Style) -> str:
-    """One line a cell, then what it would cost."""
+    """How long it would take, one line a cell, then what it would cost."""
     donors = data["passes"] // data["samples"] - data["variants"] - 1
     without = unscored(Counter(row["status"] for row in data["rows"]))
     cost = (
@@ -86,15 +86,28 @@ def plan_table(data: Mapping[str, Any], style: Style) -> str:
         f"{'the donor' if donors == 1 else plural(donors, 'donor')}, on {plural(data['samples'], 'sample')}"
         f"{f'; of the cells {without}' if without else ''}"
     )
-    effort = f"about {duration(data['seconds'])}, by one timed batch"
-    if data["engine"] == "full":
-        effort = f"by full forward passes: {effort}"
-    else:
+    effort = "by full forward passes"
+    if data["engine"] != "full":
         memory = f"at most {size(data['peak_bytes'])} of intermediate values"
-        effort = f"by replay: {data['share']:.1%} of the work of full forward passes, {effort}; {memory}"
+        effort = f"by replay: {data['share']:.1%} of the work of full forward passes; {memory}"
     texts = [cost, effort, *_screen_words(data), *_outlook(data), *_controls(data), f"run: {safe(data['run'])}"]
-    lines = [line for text in texts for line in paragraph(text, style)]
-    return render([*table(COLUMNS, data["rows"], style), Text(), *lines], style)
+    first, last = ([line for text in some for line in paragraph(text, style)] for some in (_takes(data), texts))
+    return render([*first, Text(), *table(COLUMNS, data["rows"], style), Text(), *last], style)
+
+
+def _takes(data: Mapping[str, Any]) -> Iterator[str]:
+    """How long it would take, and what would take less where that is long."""
+    seconds, first = data["seconds"], data.get("preparation")
+    probable = (data.get("decide") or {}).get("probable_share")
+    some = "" if first is None else f", of which {duration(first)} to prepare"
+    if probable is None:
+        yield f"about {duration(seconds)}{some}"
+    else:
+        scoring = seconds - (first or 0.0)
+        yield f"about {duration(seconds - (1 - probable) * scoring)}, at most {duration(seconds)}{some}"
+    if ways := data.get("alternatives"):
+        told = " or ".join(f"{way['flags']} (about {duration(way['seconds'])})" for way in ways)
+        yield f"the same question for less: {told}"
 
 
 def _controls(data: Mapping[str, Any]) -> Iterator[str]:
@@ -108,10 +121,10 @@ def _outlook(data: Mapping[str, Any]) -> Iterator[str]:
     decide = data.get("decide")
     if decide is None:
         return
-    probable, seconds = decide["probable_share"], data["seconds"]
-    told = "how much of that cannot be told"
+    probable = decide["probable_share"]
+    told = "how many of all scores cannot be told"
     if probable is not None:
-        told = f"probably {probable:.0%} of that, {duration(probable * seconds)}, if rows are as in other sweeps"
+        told = f"probably {probable:.0%} of all scores, if rows are as in other sweeps"
     looks = ", ".join(map(str, decide["looks"]))
     yield f"verdicts after {looks} groups: {told}; at least {decide['least_share']:.0%}, at most all of it"
 

@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -12,13 +13,15 @@ from torch import Tensor
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, ModelError, listing
+from ckptswap.scoring.costs import averaged, stand_ins, together
 from ckptswap.scoring.graph import Graph, capture
 from ckptswap.scoring.recalibration import Recalibration
 from ckptswap.scoring.scorer import EXTENT, Block, Cost, Exactness, How, Layout, Wanted, Way
 from ckptswap.scoring.swap import Swaps, same_bits
 from ckptswap.scoring.variant import RECIPIENT, Variant
+from ckptswap.task.data import Batch
 from ckptswap.task.task import Score, Task
-from ckptswap.task.tree import Tree
+from ckptswap.task.tree import Form, Tree
 
 
 class ModelOutput(NamedTuple):
@@ -110,24 +113,45 @@ class FullScorer:
         return frozenset()
 
     def cost(self, variants: Sequence[Variant]) -> Cost:
-        """See `Scorer`: a batch is timed."""
-        number = self.layout.fullest
-        inputs = self.task.inputs_of(number)
-        with self.task.pinned():
-            full = self._seconds(inputs)
-        batches = self.task.samples / self.layout.sizes[number]  # of that one's size
+        """See `Scorer`: a batch of each form is timed, of those that occur most."""
+        data = self.task.data
+        amounts = stand_ins(data.batch_forms, self._way_of)
+        with self.task.pinned(), closing(data.numbered({data.forms[form] for form in amounts})) as batches:
+            parts = [
+                self._cost_of(number, batch, amounts[data.batch_forms[number]], variants)
+                for number, batch in batches
+            ]
+        cost = together(parts)
         estimates = len(self.recalibration.batches) * sum(variant.recalibrated for variant in variants)
-        return Cost("full", 1.0, full * ((1 + len(variants)) * batches + estimates), None)
+        one_batch = (cost.whole_pass or 0.0) / len(data.places)
+        return replace(cost, seconds=cost.seconds + estimates * one_batch)
 
-    def _seconds(self, inputs: Tree) -> float:
-        """How long a full pass takes, once warm."""
-        self.task.forward(inputs)
-        start = time.perf_counter()
-        self.task.forward(inputs)
-        return time.perf_counter() - start
+    def _way_of(self, form: Form) -> Hashable:
+        """By which way batches of a form are run, as far as that tells what they take."""
+        return "full"
+
+    def _cost_of(self, number: int, batch: Batch, amount: float, variants: Sequence[Variant]) -> Cost:
+        """What so many batches like this one take."""
+        full = self._seconds(batch) * amount
+        return Cost("full", 1.0, full * (1 + len(variants)), None, full)
+
+    def _seconds(self, batch: Batch) -> float:
+        """How long a full pass and its scoring take, once warm."""
+        score = self.task.scored_against(batch)
+
+        def timed() -> list[float]:
+            start = time.perf_counter()
+            output = self.task.forward(batch.inputs)
+            scored(0, ModelOutput(RECIPIENT, output, None, "full"), score)
+            return [time.perf_counter() - start]
+
+        return averaged(timed)[0]
 
     def weights(self, variants: Sequence[Variant]) -> list[float]:
         return [1.0] * len(variants)
+
+    def prefer_full(self, variants: int) -> None:
+        """Take no shorter way where it would be longer, for so many variants; there is none."""
 
     def refuse_chance(self) -> None:
         """Raises `ModelError` for a model that draws random numbers or keeps count, or that keeps what it computed

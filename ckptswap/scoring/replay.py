@@ -5,14 +5,18 @@ batch of a form, then one in a hundred); where one differs all is run in full fo
 """
 
 import random
-from collections.abc import Collection, Iterator, Sequence
+import time
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError
+from ckptswap.scoring.costs import averaged
 from ckptswap.scoring.full import FullScorer, ModelOutput
 from ckptswap.scoring.graph import Graph, capture
 from ckptswap.scoring.guards import Uncapturable
@@ -21,8 +25,9 @@ from ckptswap.scoring.scorer import Cost, How, ShortcutFailed
 from ckptswap.scoring.swap import same_bits
 from ckptswap.scoring.variant import RECIPIENT, Variant
 from ckptswap.task.callables import first_line
+from ckptswap.task.data import Batch
 from ckptswap.task.task import Task
-from ckptswap.task.tree import Form, Tree, form_of
+from ckptswap.task.tree import Form, Tree, form_of, values_of
 
 MEMORY = 2 << 30
 """Bytes that a replay's intermediate values may take, unless told otherwise."""
@@ -32,6 +37,11 @@ ANSWERS = 4
 """Graphs of one shape, where a batch's values decide what the model does; further batches are run in full."""
 CHECKED = 100
 """One replayed output in so many is held against a full pass."""
+MANY = 3
+"""Shapes of input from which on it is asked whether captures pay."""
+FLOPS, TRACED, SAVED = 2e10, 4e-3, 0.4
+"""Operations a second of one thread, seconds that a step takes to be traced, and the share of full passes that
+replays save: as they usually are. They decide the engine only, and no score."""
 
 
 def scorer_of(
@@ -131,26 +141,53 @@ class ReplayScorer(FullScorer):
         graphs = [(replay.graph, replay.graph.read) for replay in replays if replay is not None]
         return {name for graph, read in graphs for name, number in graph.state.items() if number in read}
 
-    def cost(self, variants: Sequence[Variant]) -> Cost:
-        """See `Scorer`: a batch is timed, by a full pass and step by step."""
-        number = self.layout.fullest
-        inputs = self.task.inputs_of(number)
+    def prefer_full(self, variants: int) -> None:
+        """See `FullScorer`: inputs of many shapes are not captured where so many variants would save less time.
+
+        By the first form's operations and steps, not by the clock: the same command decides the same again.
+        """
+        data = self.task.data
+        if self.how != "auto" or len(data.shapes) < MANY:
+            return
         with self.task.pinned():
-            replay = self.replay(inputs)
-            if replay is None:
-                return super().cost(variants)
-            full = self._seconds(inputs)
-            steps = replay.seconds(self.task.prepared(inputs))
-        batches = self.task.samples / self.layout.sizes[number]
+            replay = self.replay(self.task.first_inputs())
+        if replay is None:
+            return
+        first, *_ = data.batch_forms
+        passes = sum(map(values_of, data.batch_forms)) / max(values_of(first), 1)  # as many as of the first batch
+        saved = variants * passes * replay.graph.flops / FLOPS * SAVED
+        if saved < min(len(data.forms), SHAPES) * len(replay.graph.steps) * TRACED:
+            self.how = "full"
+            self._replays.clear()
+            shapes = len(data.shapes)
+            self._note(f"inputs of {shapes} shapes, too dear to capture for what that saves: all is run in full")
+
+    def _way_of(self, form: Form) -> Hashable:
+        is_captured = form in islice(self.task.data.forms, SHAPES)
+        return self.how != "full" and is_captured
+
+    def _cost_of(self, number: int, batch: Batch, amount: float, variants: Sequence[Variant]) -> Cost:
+        """See `FullScorer`: by a full pass, and by a replay step by step."""
+        inputs = batch.inputs
+        replay = self.replay(inputs)
+        if replay is None:
+            return super()._cost_of(number, batch, amount, variants)
+        full = self._seconds(batch)
+        steps = averaged(partial(replay.seconds, self.task.prepared(inputs)))
         again = sum(variant.recalibrated for variant in variants)
         swaps = [frozenset(self.values(replay.graph, variant)) for variant in variants if not variant.recalibrated]
+        start = time.perf_counter()
         groups = replay.schedules(swaps, with_output=False)
+        planned = time.perf_counter() - start
         work = 1 + again + sum(schedule.flops for _, schedule in groups) / max(replay.graph.flops, 1)
         cones = sum(steps[at] for swap in swaps for at in replay.cone(swap).steps)
         replayed = cones + len(groups) * sum(steps)
         peak = max((schedule.peak for _, schedule in groups), default=0)
-        in_full = full * again * (batches + len(self.recalibration.batches))
-        return Cost("replay", work / (1 + len(variants)), (full + replayed) * batches + in_full, peak)
+        in_full = full * (1 + again + len(swaps) / CHECKED)
+        # Beside its schedule, the first and the last variant of a form are held against full passes.
+        begun = planned + full * min(len(swaps), 2)
+        seconds = (in_full + replayed) * amount + begun
+        return Cost("replay", work / (1 + len(variants)), seconds, peak, full * amount)
 
     def weights(self, variants: Sequence[Variant]) -> list[float]:
         inputs = self.task.first_inputs()

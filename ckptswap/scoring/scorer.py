@@ -38,13 +38,15 @@ class Block(NamedTuple):
 @dataclass(frozen=True)
 class Cost:
     """What a sweep takes: which engine, the share of full passes' FLOPs, an estimate of the time in seconds, and
-    the most that a replay's intermediate values take, in bytes (None for other engines).
+    the most that a replay's intermediate values take, in bytes (None for other engines), and how many seconds a
+    full pass over all samples takes (None without a model).
     """
 
     engine: Way
     share: float
     seconds: float
     peak: int | None
+    whole_pass: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,6 @@ class Layout:
     def sizes(self) -> tuple[int, ...]:
         """How many samples each batch holds."""
         return tuple(map(len, self.places))
-
-    @property
-    def fullest(self) -> int:
-        """The number of the first of the batches that hold most samples."""
-        return self.sizes.index(max(self.sizes))
 
 
 class Measure(Protocol):

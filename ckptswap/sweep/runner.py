@@ -405,6 +405,7 @@ def prepare(spec: SweepSpec, sides: Sides, run: str | Path | None = None) -> Swe
     plan = replace(plan, recalibration=fingerprint(batches) if batches else None)
     if plan.recalibrated_baseline:
         _refuse_estimate(scorer, plan.recalibrated_baseline)
+    scorer.prefer_full(len(plan.variants()))
     if spec.engine != "full":
         counters = {name for name, entry in recipient.items() if entry.kind == UNREAD}
         plan = plan.without_effect(scorer.unread() | counters)

@@ -6,6 +6,7 @@ data gives them in, so that the same tensors are the same data. Texts and other 
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -113,6 +114,23 @@ def names_of(form: Form) -> tuple[str, ...]:
     if not form or not isinstance(form[0], tuple) or len(form[0]) != 2 or not isinstance(form[0][0], str):
         return ()
     return tuple(key for key, part in form if part != (Plain.__name__,))
+
+
+def values_of(form: object) -> int:
+    """How many values tensors of a form hold; of the form of a sample behind a number, so many samples of it.
+
+    >>> values_of(form_of(torch.zeros(2, 3))), values_of(form_of({"x": torch.zeros(3), "file": Plain("a.png")}))
+    (6, 3)
+    >>> values_of((8, *form_of(torch.zeros(2, 3))))
+    48
+    """
+    if not isinstance(form, tuple) or not form:
+        return 0
+    if isinstance(form[0], int):
+        return form[0] * values_of(form[1:])
+    if len(form) == 2 and isinstance(form[1], torch.dtype):
+        return math.prod(form[0])
+    return sum(map(values_of, form))
 
 
 def bytes_of(tree: Tree) -> Iterator[bytes | memoryview]:

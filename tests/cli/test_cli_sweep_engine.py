@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from pathlib import Path
 
@@ -193,10 +194,10 @@ def test_a_dry_run_as_json(work: Path, engine: str) -> None:
 def test_a_dry_run_in_words(work: Path) -> None:
     replay, full = (" ".join(good(*SWEEP, "--dry-run", "--engine", each).out.split()) for each in ("auto", "full"))
     assert "by replay: " in replay
-    assert "% of the work of full forward passes, about " in replay
-    assert ", by one timed batch; at most " in replay
-    assert "by full forward passes: about " in full
+    assert "% of the work of full forward passes; at most " in replay
+    assert "by full forward passes run: " in full
     for text in (replay, full):
+        assert re.match(r"about \S+ m?s, of which \S+ m?s to prepare ", text), text
         assert "40 variants to score, with the baseline and the donor, on 18 samples" in text
         assert "run: runs/" in text
 

@@ -18,6 +18,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError
 from ckptswap.scoring import interpreter
 from ckptswap.scoring import replay as replay_module
+from ckptswap.scoring.costs import TIMED
 from ckptswap.scoring.full import FullScorer, ModelOutput
 from ckptswap.scoring.interpreter import Replay
 from ckptswap.scoring.replay import SHAPES, scorer_of
@@ -222,6 +223,40 @@ def test_more_shapes_than_are_captured(skip: TaskSpec, save) -> None:
     engine, batches = swept(many, save(1, "Skip"), save(0, "Skip"), some("stem.weight", "head.bias"))
     assert [ways([each]) for each in batches] == [{"replay"}] * SHAPES + [{"full"}] * 2
     assert engine.notes == [f"inputs of more than {SHAPES} shapes: the rest is run in full"]
+
+
+def test_many_shapes_are_captured_where_that_pays(skip: TaskSpec, save) -> None:
+    """Not for a few variants of a tiny network; for one shape, or where it is asked for, nothing is weighed."""
+    donor, recipient = save(1, "Skip"), save(0, "Skip")
+    many = load_task(replace(skip, data_args={"sizes": [4, 5, 6]}, batch_size=2), recipient)
+    for variants, how, expected in [(3, "auto", "full"), (10**9, "auto", "auto"), (3, "replay", "replay")]:
+        engine = scorer_of(many, donor, recipient, how)
+        engine.prefer_full(variants)
+        assert engine.how == expected
+        assert bool(engine.notes) == (expected == "full")
+    one = scorer_of(load_task(skip, recipient), donor, recipient)
+    one.prefer_full(1)
+    assert one.how == "auto"
+
+
+def test_a_batch_of_each_shape_is_timed(skip: TaskSpec, save) -> None:
+    """A pass over all samples is as many passes as there are, of their own size, captured or not."""
+    donor, recipient = save(1, "Skip"), save(0, "Skip")
+    spec = replace(skip, data_args={"sizes": list(range(4, 4 + SHAPES + 2))}, batch_size=2)
+    for how in ("auto", "full"):
+        engine = scorer_of(load_task(spec, recipient), donor, recipient, how)
+        timed: list[int] = []
+
+        def seconds(batch, timed=timed) -> float:
+            timed.append(batch.inputs.shape[-1])
+            return float(batch.inputs.numel())
+
+        engine._seconds = seconds
+        cost = engine.cost(some("head.bias"))
+        everything = sum(batch.inputs.numel() for batch in engine.task.data.batches())
+        assert cost.whole_pass == pytest.approx(everything)
+        assert len(set(timed)) == len(timed) == (SHAPES + 2 if how == "auto" else TIMED)
+        assert cost.engine == ("replay" if how == "auto" else "full")
 
 
 def test_a_variant_that_raises_is_failed_and_the_others_go_on(spec: TaskSpec, save) -> None:

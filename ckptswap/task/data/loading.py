@@ -74,9 +74,9 @@ class Data:
     differ; else each sample is its own. In a walk `by_group` units are its groups. By the number of the batch:
     `places`, of each the samples' places (n,).
     `shapes` maps each shape of an input (…) to the first batch that has it, `forms` each (number of samples, shape
-    and dtype of an input); `names` are those that inputs have, where they are dicts;
-    `notes` say what was done unasked. So many `screen_samples`, spread over classes, groups and the data, come
-    before all others. Raises `UsageError` where these are all.
+    and dtype of an input), which `batch_forms` has by the number of the batch; `names` are those that inputs have,
+    where they are dicts; `notes` say what was done unasked. So many `screen_samples`, spread over classes, groups
+    and the data, come before all others. Raises `UsageError` where these are all.
     """
 
     def __init__(
@@ -106,7 +106,8 @@ class Data:
             self.units = self._units(alone=source.again and len(set(kinds)) == 1)
         inputs = [kinds[places[0]][0] for places in self.places]
         self.shapes = _first_of_each([_shape(form) for form in inputs])
-        self.forms = _first_of_each([(size, *each) for size, each in zip(self.sizes, inputs, strict=True)])
+        self.batch_forms = [(size, *form) for size, form in zip(self.sizes, inputs, strict=True)]
+        self.forms = _first_of_each(self.batch_forms)
         self.names = tuple(dict.fromkeys(name for form in inputs for name in names_of(form)))
         self._whole = dict(self._assembled())
 
