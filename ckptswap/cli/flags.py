@@ -176,10 +176,10 @@ OVER = option(False, "With -o, replace a file that is not such a result.", is_ea
 
 
 @dataclass
-class OutputFlags:
-    """How the result is printed, and where."""
+class TextFlags:
+    """How a result that is no table is printed, and where."""
 
-    format: Format = option("table", "How to print the result.", defaults="file")
+    format: Literal["table", "json"] = option("table", "How to print the result.", defaults="file")
     out: str | None = option(
         None,
         "Write the result there instead of to the terminal; - is stdout.",
@@ -189,12 +189,6 @@ class OutputFlags:
         defaults="never",
     )
     force: bool = OVER
-    width: int | None = WIDTH
-
-    @property
-    def style(self) -> Style:
-        """How to draw there."""
-        return style(self.out, ascii=getattr(self, "ascii", False), width=self.width)
 
     def emit(self, document: Mapping[str, Any], **forms: Callable[[Any], str]) -> None:
         """Print a document as JSON, or what one of the other forms makes of it."""
@@ -202,17 +196,23 @@ class OutputFlags:
 
 
 @dataclass
+class OutputFlags(TextFlags):
+    """How a table is printed, and where."""
+
+    format: Format = option("table", "How to print the result.", defaults="file")  # type: ignore[assignment]
+    width: int | None = WIDTH
+
+    @property
+    def style(self) -> Style:
+        """How to draw there."""
+        return style(self.out, ascii=getattr(self, "ascii", False), width=self.width)
+
+
+@dataclass
 class DrawnFlags(OutputFlags):
     """The same for what is drawn, too."""
 
     ascii: bool = ASCII
-
-
-@dataclass
-class TextFlags(OutputFlags):
-    """The same for what is no table."""
-
-    format: Literal["table", "json"] = option("table", "How to print the result.", defaults="file")
 
 
 CheckpointArgument = Annotated[str, typer.Argument(help="A checkpoint: a file or a folder.", show_default=False)]

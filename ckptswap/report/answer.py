@@ -53,7 +53,7 @@ def answer(result: SweepResult, waiting: int = 0) -> tuple[str, ...]:
 
 
 def told(result: SweepResult, waiting: int = 0) -> str:
-    """The same in one paragraph, for where nothing else says of how many rows these are a part."""
+    """The same in one paragraph, and first of how many rows these are a part."""
     return " ".join((*(f"{words}." for words in filtered_words(result)), *answer(result, waiting)))
 
 
@@ -79,7 +79,7 @@ def _reusable(result: SweepResult, rows: Sequence[Row], names: _Names) -> str:
     able = [row for _, part in sections(rows) for row in sorted(part, key=_size) if row.verdict in REUSABLE]
     within = f"within {number(result.tolerance)}{_on_fewer(result, rows) if names.brief < 3 else ''}"
     if not able:
-        return f"Nothing is shown to be reusable {within}"
+        return "" if result.filtered else f"Nothing is shown to be reusable {within}"
     unused = sum(row.verdict == "unused" for row in able)
     remarks = ["each alone" if len(able) > 1 else "", within]
     remarks += [f"{unused:,} unused" if unused else "", _uncontrolled(able)] if names.brief < 1 else []
