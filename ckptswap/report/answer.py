@@ -88,7 +88,8 @@ def _reusable(result: SweepResult, rows: Sequence[Row], names: _Names) -> str:
     remarks = ["each alone" if len(able) > 1 else "", within]
     remarks += [f"{unused:,} unused" if unused else "", _uncontrolled(able)] if names.brief < 1 else []
     remarks += [_unseen(rows)] if names.brief < 3 else []
-    return f"{names.listed(able)} can be reused ({', '.join(filter(None, remarks))})"
+    which = f"All {len(rows):,}" if 1 < len(rows) == len(able) else names.listed(able)
+    return f"{which} can be reused ({', '.join(filter(None, remarks))})"
 
 
 def _on_fewer(result: SweepResult, rows: Sequence[Row]) -> str:
