@@ -99,7 +99,11 @@ def test_whole_kinds_are_named_first_and_then_what_is_large() -> None:
         for at in range(9)
     ]
     kind = Row(None, "bn.bias", ("n.bias",), 4, "measured", drop=0.0, score=0.9, verdict="reusable")
-    assert answer(result(*cells, kind))[1].startswith("bn.bias, l8 conv.bias, l7 conv.bias and 7 more can be")
+    breaking = row(0.4, 0.5, verdict="sensitive")
+    assert answer(result(*cells, kind, breaking))[1].startswith(
+        "bn.bias, l8 conv.bias, l7 conv.bias and 7 more can"
+    )
+    assert answer(result(*cells, kind))[1].startswith("All 10 can be reused (each alone, ")
 
 
 def test_of_several_donors_each_is_named() -> None:
