@@ -94,7 +94,8 @@ def _rows_wanted(how: dict[str, Any]) -> tuple[Callable[[SweepResult], SweepResu
     """What leaves of a table the rows that these keywords choose, and the other keywords."""
     chosen = {word: how[word] for word in SELECTION if word in how}
     verdicts = [word for text in listed(how.get("verdict")) for word in text.split(",")]
-    order, selection = how.get("sort") or "drop", selection_of(**chosen)
+    order: Any = how.get("sort") or "drop"
+    selection = selection_of(**chosen)
     others = {word: value for word, value in how.items() if word not in (*SELECTION, "verdict", "sort")}
     return partial(lazy.filtering.shown, selection=selection, verdicts=verdicts, order=order), others
 
