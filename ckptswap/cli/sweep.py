@@ -82,7 +82,7 @@ def sweep(
       ckptswap sweep --from reconstruct.safetensors --to segment.safetensors --data lab:mni --metric dice \\
         --both --back-metric psnr --by kind --limit 16
       ckptswap sweep --from segment.safetensors --to segment.safetensors --data lab:mni --metric dice \\
-        --by kind --limit 16 --fail-on sensitive --quiet
+        --by kind --limit 4 --fail-on sensitive --quiet
     """
     _refuse(also, output.format)
     keep_freed_memory()

@@ -148,7 +148,7 @@ def test_a_config_without_a_class() -> None:
 
 def test_a_checkpoint_that_says_nothing() -> None:
     with pytest.raises(
-        ModelError, match=r"a\.safetensors does not say what model it is: pass --model, for example"
+        ModelError, match=r"a\.safetensors does not say what model it is: pass --model with what builds it"
     ):
         model_of(checkpoint_saying())
 
