@@ -93,13 +93,11 @@ def report(
 def _rows_wanted(how: dict[str, Any]) -> tuple[Callable[[SweepResult], SweepResult], dict[str, Any]]:
     """What leaves of a table the rows that these keywords choose, and the other keywords."""
     chosen = {word: how[word] for word in SELECTION if word in how}
-    rows = {
-        "selection": selection_of(**chosen),
-        "verdicts": [word for text in listed(how.get("verdict")) for word in text.split(",")],
-        "order": how.get("sort") or "drop",
-    }
+    verdicts = [word for text in listed(how.get("verdict")) for word in text.split(",")]
+    order: Any = how.get("sort") or "drop"
+    selection = selection_of(**chosen)
     others = {word: value for word, value in how.items() if word not in (*SELECTION, "verdict", "sort")}
-    return partial(lazy.filtering.shown, **rows), others
+    return partial(lazy.filtering.shown, selection=selection, verdicts=verdicts, order=order), others
 
 
 def compare(runs: Sequence[Path_], *, metric: str | None = None, **how: Any) -> Agreement:

@@ -210,11 +210,13 @@ def planned(asked: Asked) -> dict[str, Any]:
         document = plan_json(sweep.plan, folder, sweep.task.samples, cost, donors, screen, sweep.outlook)
         controls = {control.id for cell in sweep.plan.cells if (control := sweep.plan.control(cell))}
         cheaper = [asdict(way) for way in alternatives(effort)]
+        header = getattr(asked.executor, "header", None)
         return (
             document
             | {"preparation": effort.preparation}
             | ({"alternatives": cheaper} if cheaper else {})
             | ({"controls": len(controls)} if asked.options.zero_control else {})
+            | ({"job": header(sweep.folder.path)} if header else {})
         )
 
 

@@ -69,7 +69,8 @@ def schemas_page() -> str:
     """Every JSON document: its fields, their types, and the file that a validator takes."""
     parts = [
         "# JSON\n",
-        "What `--format json` writes. Each document names its version in `schema`; what has no value is null.",
+        "What `--format json` writes, and `--progress json` line by line.",
+        "Each document names its version in `schema`; what has no value is null.",
         "The files are JSON Schema 2020-12, and the tests validate every command's output by them.\n",
     ]
     for path in sorted((HERE / "schemas").glob("*.schema.json")):

@@ -43,8 +43,8 @@ class Settable(Enum):
 
 _TASK = {flag_name(part) for part in fields(TaskSpec) if part.metadata.get("help")} - {"partial"}
 OF_THE_PROGRAM = ("help", "version", "install-completion", "show-completion")
-PROMISES = {"diff": "exit-code"}
-NARROWING = frozenset(("stat", "only", "exclude", "layers", "kind", "map", "strip-prefix"))
+PROMISES = {"diff": "exit-code", "sweep": "fail-on"}
+NARROWING = frozenset(("stat", "only", "exclude", "layers", "kind", "map", "strip-prefix", "tolerance"))
 """What a file may not say beside a promise of the command's, which would then be about less than it seems."""
 task_defaults: ContextVar[Mapping[str, Any]] = ContextVar("task", default={})  # noqa: B039  it is never changed
 """The keys of a task that the user's own defaults say for this command."""
@@ -89,8 +89,9 @@ def default_map(commands: Mapping[str, Any], arguments: Sequence[str]) -> dict[s
         fitting = [default for default in defaults if default.command == of_command and default.flag in those]
         left |= {default.flag: default for default in fitting if default.flag not in given}
     left = _without_narrowing(left, PROMISES.get(name), given)
-    _say(left)
     cast = {flag: _cast(command, flags[flag], default) for flag, default in left.items()}
+    if not cast.get("quiet"):
+        _say(left)
     task = {flag for flag in left if flags.keys() >= _TASK and flag in _TASK}
     task_defaults.set({flag: cast[flag] for flag in task})
     return {name: {str(flags[flag].name): _listed(flags[flag], left[flag]) for flag in left.keys() - task}}

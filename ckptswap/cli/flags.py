@@ -3,7 +3,9 @@ group of them as one parameter."""
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -12,8 +14,11 @@ import typer
 
 from ckptswap.cli.completion import complete_kinds, complete_layers, complete_names
 from ckptswap.cli.defaults import Settable, task_defaults
-from ckptswap.cli.terminal import emit, style
+from ckptswap.cli.progress import ProgressLines
+from ckptswap.cli.terminal import Quiet, Terminal, emit, style
+from ckptswap.errors import UsageError
 from ckptswap.given import Names
+from ckptswap.messages import Listener, listening
 from ckptswap.records import flag_name, option
 from ckptswap.report.text import Style, dump_json
 from ckptswap.sweep.run_folder.overwrite import refuse_precious
@@ -24,6 +29,7 @@ STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 Patterns = list[str] | None
 Format = Literal["table", "json", "csv", "md"]
 Group = dict[str, tuple[Any, Any]]  # flags by name: the annotation that typer reads, and the default
+Command = Callable[..., None]
 Keywords = dict[str, Any]  # what the flags of a group say, as keywords of the library's functions
 _TYPER = {"help": "help", "metavar": "metavar", "least": "min", "parse": "parser"}
 _TYPER |= {"callback": "callback", "complete": "autocompletion", "is_eager": "is_eager"}
@@ -65,25 +71,61 @@ def _typed(hint: Any, told: Mapping[str, Any]) -> Any:
     return list[str] | None if get_origin(inner) in (tuple, Mapping) else inner | None
 
 
-def flags(**groups: Group) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a command's parameters those that typer reads.
+@dataclass
+class BriefFlags:
+    """What is told on stderr, of a command that is done at once."""
+
+    quiet: bool = option(False, "Nothing on stderr but errors.", short="q")
+
+    @property
+    def listener(self) -> Listener:
+        """Who hears what the library tells."""
+        return Quiet() if self.quiet else Terminal()
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Let the listener hear it, and Python's warnings go the same way."""
+        with listening(self.listener), warnings.catch_warnings():
+            if self.quiet:
+                warnings.simplefilter("ignore")
+            yield
+
+
+@dataclass
+class ToldFlags(BriefFlags):
+    """What is told on stderr, of a command that may take long."""
+
+    progress: Literal["auto", "json"] = option(
+        "auto", "A bar on a terminal, elsewhere a line a minute; or lines of JSON for programs."
+    )
+
+    @property
+    def listener(self) -> Listener:
+        if self.progress == "auto":
+            return super().listener
+        if self.quiet:
+            raise UsageError("--quiet and --progress json contradict each other", remedy="leave one of them out")
+        return ProgressLines()
+
+
+def flags(*, told: type[BriefFlags] = ToldFlags, **groups: Group) -> Callable[[Command], Command]:
+    """Make a command's parameters those that typer reads, and add those that say what is `told` on stderr.
 
     One that is named here becomes the flags of its group, whose values it gets as a dict; one that is a dataclass
     becomes its fields; one whose default is an `option` becomes a flag.
     """
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+    def decorate(command: Command) -> Command:
         hints = get_type_hints(command, include_extras=True)
         forms = {name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
         grouped = dict(groups)
-        for name, form in forms.items():
-            types = get_type_hints(form)
-            grouped[name] = {part.name: flag(types[part.name], part, part.name) for part in fields(form)}
+        grouped |= {name: _flags_of_form(form) for name, form in forms.items()}
+        voice = _flags_of_form(told)
         own = inspect.signature(command).parameters
         known = {name: grouped.get(name) or {name: _own(hints[name], part)} for name, part in own.items()}
         parameters = [
             inspect.Parameter(name, KEYWORD, annotation=annotation, default=default)
-            for group in known.values()
+            for group in (*known.values(), voice)
             for name, (annotation, default) in group.items()
         ]
 
@@ -92,13 +134,19 @@ def flags(**groups: Group) -> Callable[[Callable[..., None]], Callable[..., None
             for name, group in grouped.items():
                 values = {part: given.pop(part) for part in group}
                 given[name] = forms[name](**values) if name in forms else values
-            command(**given)
+            with told(**{part: given.pop(part) for part in voice}).heard():
+                command(**given)
 
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return called
 
     return decorate
+
+
+def _flags_of_form(form: type) -> Group:
+    hints = get_type_hints(form)
+    return {part.name: flag(hints[part.name], part, part.name) for part in fields(form)}
 
 
 def _own(hint: Any, part: inspect.Parameter) -> tuple[Any, Any]:
@@ -128,25 +176,19 @@ OVER = option(False, "With -o, replace a file that is not such a result.", is_ea
 
 
 @dataclass
-class OutputFlags:
-    """How the result is printed, and where."""
+class TextFlags:
+    """How a result that is no table is printed, and where."""
 
-    format: Format = option("table", "How to print the result.", defaults="file")
+    format: Literal["table", "json"] = option("table", "How to print the result.", defaults="file")
     out: str | None = option(
         None,
-        "Write the result there instead of to the terminal.",
+        "Write the result there instead of to the terminal; - is stdout.",
         short="o",
         metavar="FILE",
         callback=writable,
         defaults="never",
     )
     force: bool = OVER
-    width: int | None = WIDTH
-
-    @property
-    def style(self) -> Style:
-        """How to draw there."""
-        return style(self.out, ascii=getattr(self, "ascii", False), width=self.width)
 
     def emit(self, document: Mapping[str, Any], **forms: Callable[[Any], str]) -> None:
         """Print a document as JSON, or what one of the other forms makes of it."""
@@ -154,17 +196,23 @@ class OutputFlags:
 
 
 @dataclass
+class OutputFlags(TextFlags):
+    """How a table is printed, and where."""
+
+    format: Format = option("table", "How to print the result.", defaults="file")  # type: ignore[assignment]
+    width: int | None = WIDTH
+
+    @property
+    def style(self) -> Style:
+        """How to draw there."""
+        return style(self.out, ascii=getattr(self, "ascii", False), width=self.width)
+
+
+@dataclass
 class DrawnFlags(OutputFlags):
     """The same for what is drawn, too."""
 
     ascii: bool = ASCII
-
-
-@dataclass
-class TextFlags(OutputFlags):
-    """The same for what is no table."""
-
-    format: Literal["table", "json"] = option("table", "How to print the result.", defaults="file")
 
 
 CheckpointArgument = Annotated[str, typer.Argument(help="A checkpoint: a file or a folder.", show_default=False)]

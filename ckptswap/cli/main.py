@@ -14,12 +14,13 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ckptswap.cli.defaults import HELP, default_map
-from ckptswap.cli.terminal import Terminal, say
+from ckptswap.cli.terminal import Quiet, Terminal, complain
 from ckptswap.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_PIPE, EXIT_USAGE, CkptswapError
 from ckptswap.messages import listening
 from ckptswap.version import __version__
 
 MOST = 5000  # letters of an error
+QUIET = frozenset(("-q", "--quiet"))  # looked for before the flags are read: defaults are told of by then
 CLOSED = "stdout is closed, so that the result has nowhere to go: send it to a file, or to /dev/null"
 PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
 SUMMARIES = {
@@ -98,10 +99,11 @@ def ckptswap(
 ) -> None:
     """Checkpoints as maps from names to tensors: what is in them, what differs, what can be swapped.
 
-    Every command takes --traceback, which shows where in the code an error arose.
+    Every command takes --quiet, which keeps all but errors off stderr, and --traceback, which shows where in the
+    code an error arose.
 
-    Exit codes: 0 done; 1 'diff --exit-code' found a difference; 2 wrong usage or unfit input;
-    3 part of the work failed; 70 a fault of ours; 129 the terminal is gone; 130 interrupted; 141 the reader
+    Exit codes: 0 done; 1 'diff --exit-code' found a difference, 'sweep --fail-on' a row; 2 wrong usage or unfit
+    input; 3 part of the work failed; 70 a fault of ours; 129 the terminal is gone; 130 interrupted; 141 the reader
     of a pipe is gone; 143 terminated.
     """
 
@@ -117,7 +119,7 @@ def main() -> None:
     arguments = [word for word in own if word != "--traceback"] + arguments[len(own) :]
     _occupy_streams()
     if sys.stdout is None:
-        say(f"ckptswap: {CLOSED}")
+        complain(f"ckptswap: {CLOSED}")
         sys.exit(EXIT_USAGE)
     signal.signal(signal.SIGTERM, _terminate)
     # A script's `… &` begins with SIGINT ignored; who sends it to us means us, there as anywhere.
@@ -130,8 +132,8 @@ def main() -> None:
     try:
         program = typer.main.get_command(app)
         is_asked_by_shell = "_CKPTSWAP_COMPLETE" in os.environ  # what could come next
-        defaults = {} if is_asked_by_shell else default_map(Commands(), arguments)
-        with listening(Terminal()):
+        with listening(Terminal() if QUIET.isdisjoint(own) else Quiet()):
+            defaults = {} if is_asked_by_shell else default_map(Commands(), arguments)
             code = program(arguments, prog_name="ckptswap", standalone_mode=False, default_map=defaults) or 0
         if code == EXIT_INTERRUPTED:  # newer typers make a code of Ctrl-C, older ones an exception
             raise KeyboardInterrupt
@@ -163,15 +165,15 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def _explain(error: BaseException) -> int:
     if isinstance(error, CkptswapError):
         text = str(error)  # a file may hold names and numbers that would fill the terminal
-        say(f"ckptswap: {text if len(text) <= MOST else f'{text[: MOST // 2]} … {text[-MOST // 2 :]}'}")
+        complain(f"ckptswap: {text if len(text) <= MOST else f'{text[: MOST // 2]} … {text[-MOST // 2 :]}'}")
         return error.exit_code
     if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):  # typer exits with 1
         return EXIT_PIPE
     if isinstance(error, _Terminated):
-        say("ckptswap: terminated; what was finished is kept")
+        complain("ckptswap: terminated; what was finished is kept")
         return 128 + error.args[0]
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        say("ckptswap: interrupted; what was finished is kept, and the same command continues")
+        complain("ckptswap: interrupted; what was finished is kept, and the same command continues")
         return EXIT_INTERRUPTED
     if isinstance(error, SystemExit | typer.Exit):
         code = error.code if isinstance(error, SystemExit) else error.exit_code
@@ -179,13 +181,13 @@ def _explain(error: BaseException) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error, file=sys.stderr)
     elif isinstance(error, OSError):
-        say(f"ckptswap: {error.filename or 'the output'} could not be written ({error.strerror or error})")
+        complain(f"ckptswap: {error.filename or 'the output'} could not be written ({error.strerror or error})")
     elif hasattr(error, "format_message"):
         context = getattr(error, "ctx", None)
         where = f" (see `{context.command_path} --help`)" if context else ""
-        say(f"ckptswap: {error.format_message()}{where}")
+        complain(f"ckptswap: {error.format_message()}{where}")
     else:
-        say(f"ckptswap: a fault of ours: {type(error).__name__}: {error}; --traceback shows where, `ckptswap "
+        complain(f"ckptswap: a fault of ours: {type(error).__name__}: {error}; --traceback shows where, `ckptswap "
             "doctor` prints what a bug report needs")  # fmt: skip
         return EXIT_INTERNAL
     return EXIT_USAGE

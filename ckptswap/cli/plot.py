@@ -4,13 +4,13 @@ from dataclasses import MISSING
 from typing import Literal
 
 from ckptswap import api
-from ckptswap.cli.flags import METRIC, OVER, Keywords, flags, writable
+from ckptswap.cli.flags import METRIC, OVER, BriefFlags, Keywords, flags, writable
 from ckptswap.cli.sweepflags import JUDGING, RunArgument
 from ckptswap.cli.terminal import emit
 from ckptswap.records import option
 
 
-@flags(judging=JUDGING)
+@flags(told=BriefFlags, judging=JUDGING)
 def plot(
     *,
     run: RunArgument,

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from ckptswap import api, lazy
-from ckptswap.cli.flags import METRIC, SELECTION, DrawnFlags, Keywords, Patterns, flags
+from ckptswap.cli.flags import METRIC, SELECTION, BriefFlags, DrawnFlags, Keywords, Patterns, flags
 from ckptswap.cli.sweep import say_notes
 from ckptswap.cli.sweepflags import CLAIMS, EVERY
 from ckptswap.cli.terminal import emit, say
@@ -59,7 +59,7 @@ class ChosenFlags:
     )
 
 
-@flags(select=SELECTION)
+@flags(told=BriefFlags, select=SELECTION)
 def report(
     runs: Annotated[
         list[str],

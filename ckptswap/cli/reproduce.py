@@ -8,8 +8,9 @@ import typer
 from ckptswap import lazy, runs
 from ckptswap.cli.flags import DrawnFlags, Keywords, flags
 from ckptswap.cli.sweepflags import WHERE
-from ckptswap.cli.terminal import emit, say
+from ckptswap.cli.terminal import complain, emit, say
 from ckptswap.errors import EXIT_PARTIAL, UsageError
+from ckptswap.messages import note
 from ckptswap.records import option
 from ckptswap.report.document import document_md, document_text
 
@@ -71,8 +72,8 @@ def reproduce(
         md=lambda _: document_md(result.document),
     )
     say(f"all of it, with intervals and every number behind a verdict: {run}/report.md and {run}/report.json")
-    failures = (f"{unit} failed: {why}" for unit, why in result.failed.items())
-    for line in (*(f"note: {note}" for note in result.notes), *failures):
-        say(f"ckptswap: {line}")
+    note(result.notes)
+    for unit, why in result.failed.items():
+        complain(f"ckptswap: {unit} failed: {why}")
     if result.failed:
         raise typer.Exit(EXIT_PARTIAL)

@@ -1,6 +1,6 @@
 """`ckptswap sweep`: which layers and kinds can be taken from another checkpoint, and which break the network."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,15 +9,15 @@ import typer
 from ckptswap import lazy
 from ckptswap.cli.flags import NAMES, PARTIAL, SELECTION, TASK, DrawnFlags, Format, Keywords, flags, task_keywords
 from ckptswap.cli.sweepflags import CALIBRATION, CLAIMS, EVERY, OPTIONS, SPEC, BothFlags
-from ckptswap.cli.terminal import command_line, emit, say
-from ckptswap.errors import EXIT_PARTIAL, UsageError
+from ckptswap.cli.terminal import command_line, complain, emit, say
+from ckptswap.errors import EXIT_DIFFERENT, EXIT_PARTIAL, UsageError
 from ckptswap.records import option
 from ckptswap.report import plan as report
 from ckptswap.report.rows import filtered_words
 from ckptswap.report.screen import render_sweep
-from ckptswap.report.text import dump_json
+from ckptswap.report.text import dump_json, plural
 from ckptswap.scoring.allocator import keep_freed_memory
-from ckptswap.sweep.result import SweepResult
+from ckptswap.sweep.result import FailOn, SweepResult
 
 if TYPE_CHECKING:
     from ckptswap.sweeping import Asked
@@ -49,6 +49,9 @@ class TableFlags(DrawnFlags):
     claims: bool = CLAIMS
     every: bool = EVERY
     dry_run: bool = option(False, "Print the plan and its cost; score nothing.", defaults="file")
+    fail_on: FailOn | None = option(
+        None, "Exit with 1 when a row is sensitive; or is not known to be reusable.", defaults="file"
+    )
 
 
 @flags(select=SELECTION, task=TASK, how=PARTS)
@@ -78,6 +81,8 @@ def sweep(
         --mode prefix --by layer --recalibrate-bn 4 --limit 16
       ckptswap sweep --from reconstruct.safetensors --to segment.safetensors --data lab:mni --metric dice \\
         --both --back-metric psnr --by kind --limit 16
+      ckptswap sweep --from segment.safetensors --to segment.safetensors --data lab:mni --metric dice \\
+        --by kind --limit 16 --fail-on sensitive --quiet
     """
     _refuse(also, output.format)
     keep_freed_memory()
@@ -95,8 +100,10 @@ def sweep(
     emit(_joined(texts, output.format), output.out)
     if failed := sum(result.failed for result in results):
         total = sum(len(result.rows) + result.beside for result in results)
-        say(f"ckptswap: {failed} of {total} variants failed; the reasons are in the table")
+        complain(f"ckptswap: {failed} of {total} variants failed; the reasons are in the table")
         raise typer.Exit(EXIT_PARTIAL)
+    if output.fail_on:
+        _check(results, output.fail_on)
 
 
 def _refuse(also: BothFlags, format: str) -> None:
@@ -104,6 +111,15 @@ def _refuse(also: BothFlags, format: str) -> None:
         raise UsageError("--both gives two tables", remedy="use `report RUN/back --format csv` afterwards")
     if not also.both and (also.back_metric or also.back_target):
         raise UsageError("--back-metric and --back-target are for --both", remedy="give --both with them")
+
+
+def _check(results: Sequence[SweepResult], on: FailOn) -> None:
+    failing = [row for result in results for row in result.failing(on)]
+    if failing:
+        what = "sensitive" if on == "sensitive" else "not known to be reusable"
+        total = sum(len(result.rows) for result in results)
+        complain(f"ckptswap: {len(failing)} of {plural(total, 'row')} {what} (--fail-on {on})")
+        raise typer.Exit(EXIT_DIFFERENT)
 
 
 def _joined(texts: Mapping[str, str], format: Format) -> str:

@@ -1,4 +1,4 @@
-"""Where output goes: the result to stdout, everything else to stderr; progress only while somebody waits."""
+"""Where output goes: the result to stdout, everything else to stderr, progress too."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
-from ckptswap.messages import Listener
+from ckptswap.messages import Listener, Progress, listener
 from ckptswap.report.text import Style, safe
 from ckptswap.shell import joined
 from ckptswap.sweep.stopping import on_signals
@@ -16,11 +16,11 @@ from ckptswap.sweep.stopping import on_signals
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.live import Live
-    from rich.progress import Progress
+    from rich.progress import Progress as Bar
 
 PATIENCE = 1.0  # seconds of silence before a progress bar appears
 PIECE = 1 << 20  # letters written at once
-NEWS = 15.0  # seconds between two lines of progress where there is no terminal to draw a bar on
+NEWS = 60.0  # seconds between two lines of progress where there is no terminal to draw a bar on
 
 
 def style(out: str | None = None, *, ascii: bool = False, width: int | None = None) -> Style:
@@ -57,24 +57,36 @@ def command_line() -> str:
 
 
 def say(text: str) -> None:
-    """A line for people, on stderr; the work goes on where that is full."""
+    """A line for people, which --quiet keeps back."""
+    listener().say(text)
+
+
+def complain(text: str) -> None:
+    """A line on stderr, whatever was asked for: an error. The work goes on where that is full."""
     with suppress(OSError):
         print(safe(text), file=sys.stderr, flush=True)
+
+
+class Quiet(Listener):
+    """Nothing that the library tells is heard; Ctrl-C ends a sweep as elsewhere."""
+
+    def stopping(self) -> AbstractContextManager[Any]:
+        return on_signals(silent=True)
 
 
 class Terminal(Listener):
     """What the library tells goes to stderr, a line each; a bar while somebody waits."""
 
     def note(self, text: str) -> None:
-        say(f"ckptswap: note: {text}")
+        complain(f"ckptswap: note: {text}")
 
     def warn(self, text: str) -> None:
-        say(f"ckptswap: warning: {text}")
+        complain(f"ckptswap: warning: {text}")
 
     def say(self, text: str) -> None:
-        say(text)
+        complain(text)
 
-    def progress(self, what: str, *, unit: str = "") -> "Meter":
+    def progress(self, what: str, *, unit: str = "") -> AbstractContextManager[Progress]:
         return Meter(what, unit)
 
     def stopping(self) -> AbstractContextManager[Any]:
@@ -88,7 +100,7 @@ class Meter:
         self.what, self.unit = what, unit
         self._start = self._told = time.monotonic()
         self._begun: int | None = None
-        self._bar: Progress | None = None
+        self._bar: Bar | None = None
         self._live: Live | None = None
         self._task: Any = None
 
@@ -105,7 +117,7 @@ class Meter:
         elif now - self._told > NEWS:
             self._told = now
             remarks = f"{remark} {'; '.join(below[:2])}".strip()
-            say(f"{self.what}: {done}{self._outlook(done, total, now)} {remarks}".rstrip())
+            complain(f"{self.what}: {done}{self._outlook(done, total, now)} {remarks}".rstrip())
 
     def __enter__(self) -> "Meter":
         return self
@@ -124,14 +136,15 @@ class Meter:
     def _open(self, total: int | None) -> None:
         from rich.console import Console
         from rich.live import Live
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
         from rich.progress import TimeRemainingColumn as Remaining
 
         is_long = total is not None and total >= 1_000_000
         counted = TextColumn("{task.percentage:>3.0f} %") if is_long else MofNCompleteColumn()
         name, remark = TextColumn("{task.description}"), TextColumn("{task.fields[remark]}")
         columns = [name, BarColumn(None), counted, TimeElapsedColumn(), TextColumn("eta"), Remaining(), remark]
-        self._bar = Progress(*columns)
+        self._bar = Bar(*columns)
         self._task = self._bar.add_task(self.what, total=total, remark="", below=())
         # stdout is not rich's to replace and put back: threads that read data put it aside meanwhile.
         console = Console(stderr=True)

@@ -70,6 +70,9 @@ class WorkerPool:
     who began them, those of an earlier command on a folder.
     """
 
+    header: Callable[[Path], str] | None = None
+    """What each job in a folder begins with, for whoever looks before it is submitted."""
+
     def __init__(self, submit: Submit, jobs: int, reattach: Reattach = lambda folder: None) -> None:
         self._submit, self._reattach, self.jobs = submit, reattach, jobs
 

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ckptswap.errors import CkptswapError, RunError, Stopped, UsageError
+from ckptswap.errors import CkptswapError, RunError, Stopped, UsageError, near
 from ckptswap.executors.pool import Ending, WorkerPool, given_jobs
 from ckptswap.executors.process import last_line, log_end
 from ckptswap.executors.worker import work
@@ -42,6 +42,9 @@ JOBS = "slurm"  # the folder of submitit's files in a run's folder
 OVER = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED",
         "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"}  # fmt: skip
 """States of jobs that will not run again; a requeued one has others."""
+_LINES = ("setup", "teardown")  # lists of lines of a shell
+_NOT_ASKED = frozenset(("command", "folder", "map_count", "comment"))
+"""What is ours, or submitit's own: a job is found again by its comment."""
 LOOKS = 2
 """How often a job without a result must be found over: its result may take a while to appear on a network."""
 
@@ -51,20 +54,47 @@ def build(task: TaskSpec, jobs: int | None, options: Mapping[str, Any]) -> Worke
 
     Raises `UsageError` where nobody says how many, `RunError` where there is no Slurm.
     """
-    jobs = given_jobs("slurm", jobs)
+    jobs, parameters = given_jobs("slurm", jobs), _checked(options.get("slurm", {}))
     queue()
-    return WorkerPool(partial(_submit, options.get("slurm", {})), jobs, reattach)
+    pool = WorkerPool(partial(_submit, parameters), jobs, reattach)
+    pool.header = partial(_header, parameters, jobs, task.threads)
+    return pool
 
 
-def _submit(parameters: Mapping[str, Any], spec: WorkerSpec) -> "SlurmHandle":
-    executor = submitit.SlurmExecutor(_new_folder(spec))
-    own = {"cpus_per_task": spec.threads, "job_name": MARK, "comment": f"{MARK} {spec.token}"}
+def _checked(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Slurm's parameters, where submitit knows them all; `setup` and `teardown` may be one line of a shell."""
+    known = submitit.SlurmExecutor._valid_parameters() - _NOT_ASKED
+    unknown = next((name for name in parameters if name not in known), None)
+    if unknown is not None:
+        other = f'others go through additional_parameters={{"{unknown.replace("_", "-")}":…}}'
+        remedy = near(unknown, known) or f"it takes {', '.join(sorted(known))}; {other}"
+        raise UsageError(f"--slurm has no parameter {unknown!r:.40}", remedy=remedy)
+    lines = {name: [value] for name, value in parameters.items() if name in _LINES and isinstance(value, str)}
+    return {**parameters, **lines}
+
+
+def _executor(folder: Path, parameters: Mapping[str, Any], threads: int | None, token: str) -> Any:
+    executor = submitit.SlurmExecutor(folder)
+    own = {"cpus_per_task": threads, "job_name": MARK, "comment": f"{MARK} {token}"}
     logging.getLogger("submitit").setLevel(logging.ERROR)
     try:
         executor.update_parameters(**{**own, **parameters})
     except (ValueError, TypeError, AssertionError) as error:
         raise UsageError(f"submitit refuses Slurm's parameters ({error})", remedy="check --slurm") from None
-    return SlurmHandle({}, spec, executor)
+    return executor
+
+
+def _header(parameters: Mapping[str, Any], jobs: int, threads: int | None, folder: Path) -> str:
+    """What sbatch will be told, and what each job does before its work."""
+    executor = _executor(_folder_of(folder, "TOKEN"), parameters, threads, "TOKEN")
+    executor.parameters |= {"map_count": jobs} if jobs > 1 else {}
+    # submitit shows it to nobody; what it runs then is told by a file that is not there yet.
+    script = executor._make_submission_file_text("", "")
+    return str(script.partition("\n# command")[0].rstrip())
+
+
+def _submit(parameters: Mapping[str, Any], spec: WorkerSpec) -> "SlurmHandle":
+    return SlurmHandle({}, spec, _executor(_new_folder(spec), parameters, spec.threads, spec.token))
 
 
 def reattach(folder: Path) -> "tuple[SlurmHandle, Collection[int]] | None":

@@ -123,13 +123,27 @@ class _TooMuchError(Exception):
     """A pickle has more instructions than are carried out."""
 
 
+def _whole_model(name: str) -> str:
+    """What to do with a file that asks for this global, which is a class where it holds a whole model.
+
+    >>> _whole_model("my.net.Net")
+    'if it holds a whole model, save its `state_dict()` instead, where you trust it'
+    """
+    if name.startswith("ultralytics."):
+        return (
+            'where you trust it, ultralytics itself takes the weights out: python -c "import torch, ultralytics; '
+            "torch.save(ultralytics.YOLO('FILE').model.float().state_dict(), 'weights.pt')\""
+        )
+    return "if it holds a whole model, save its `state_dict()` instead, where you trust it"
+
+
 def read_pickle(
     stream: BinaryIO,
     names: Mapping[str, Build],
     persistent: Callable[[Any], Any] | None = None,
     *,
     where: str,
-    remedy: str = "if it holds a whole model, save its `state_dict()` instead, where you trust it",
+    remedy: str | None = None,
     most: int = INSTRUCTIONS_MOST,
 ) -> Any:
     """The value of one pickle, inert; the stream is left after its end.
@@ -151,7 +165,7 @@ def read_pickle(
     except _ForbiddenError as asked:
         name = shown(asked.args[0], most=200)
         fault = f"{where} is a pickle that asks for {name}, which could run code; it was not loaded"
-        raise asked.refusal(fault, remedy=remedy) from None
+        raise asked.refusal(fault, remedy=remedy or _whole_model(name)) from None
     except _TooMuchError:
         fault = (
             f"{where} is a pickle of more than {most:,} instructions, too many for the tensors that it could hold"

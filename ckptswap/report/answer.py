@@ -53,7 +53,7 @@ def answer(result: SweepResult, waiting: int = 0) -> tuple[str, ...]:
 
 
 def told(result: SweepResult, waiting: int = 0) -> str:
-    """The same in one paragraph, for where nothing else says of how many rows these are a part."""
+    """The same in one paragraph, and first of how many rows these are a part."""
     return " ".join((*(f"{words}." for words in filtered_words(result)), *answer(result, waiting)))
 
 
@@ -62,8 +62,12 @@ class _Names:
 
     def __init__(self, result: SweepResult, most: int, width: int, brief: int) -> None:
         self.most, self.width, self.brief = most, width, brief
-        self.whole = dict(zip(map(id, result.rows), row_names(result.rows), strict=True))
-        self.donors = [shorten(donor.path, width) for donor in result.donors]
+        several = len(result.donors) > 1
+        names = zip(result.rows, row_names(result.rows), strict=True)
+        self.whole = {
+            id(row): f"{name} from {safe(result.donors[row.donor].path)}" if several else name
+            for row, name in names
+        }
 
     def of(self, row: Row) -> str:
         return shorten(self.whole[id(row)], self.width)
@@ -79,12 +83,13 @@ def _reusable(result: SweepResult, rows: Sequence[Row], names: _Names) -> str:
     able = [row for _, part in sections(rows) for row in sorted(part, key=_size) if row.verdict in REUSABLE]
     within = f"within {number(result.tolerance)}{_on_fewer(result, rows) if names.brief < 3 else ''}"
     if not able:
-        return f"Nothing is shown to be reusable {within}"
+        return "" if result.filtered else f"Nothing is shown to be reusable {within}"
     unused = sum(row.verdict == "unused" for row in able)
     remarks = ["each alone" if len(able) > 1 else "", within]
     remarks += [f"{unused:,} unused" if unused else "", _uncontrolled(able)] if names.brief < 1 else []
     remarks += [_unseen(rows)] if names.brief < 3 else []
-    return f"{names.listed(able)} can be reused ({', '.join(filter(None, remarks))})"
+    which = f"All {len(rows):,}" if 1 < len(rows) == len(able) else names.listed(able)
+    return f"{which} can be reused ({', '.join(filter(None, remarks))})"
 
 
 def _on_fewer(result: SweepResult, rows: Sequence[Row]) -> str:
@@ -159,8 +164,7 @@ def _first(result: SweepResult, rows: Sequence[Row], names: _Names) -> str:
     worst = max(rows, key=lambda row: row.drop or 0.0)
     name = names.of(worst)
     whole = f"all of {name}" if result.mode == "only" and worst.kind is None else name
-    donor = f" from {names.donors[worst.donor]}" if len(result.donors) > 1 else ""
-    what = f"{taken(result.mode, whole)}{donor}"
+    what = taken(result.mode, whole)
     some = f" on {worst.samples} of {result.samples} samples" if is_partial(result, worst) else ""
     cost = f"{_cost(result, worst)}{some}"
     if (worst.drop or 0) <= 0:

@@ -92,6 +92,8 @@ def plan_table(data: Mapping[str, Any], style: Style) -> str:
         effort = f"by replay: {data['share']:.1%} of the work of full forward passes; {memory}"
     texts = [cost, effort, *_screen_words(data), *_outlook(data), *_controls(data), f"run: {safe(data['run'])}"]
     first, last = ([line for text in some for line in paragraph(text, style)] for some in (_takes(data), texts))
+    job = [Text(safe(line)) for line in data.get("job", "").splitlines()]  # as it is: somebody may copy it
+    last += [Text(), *job] if job else []
     return render([*first, Text(), *table(COLUMNS, data["rows"], style), Text(), *last], style)
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 from rich.text import Text
 
 from ckptswap.errors import listing
-from ckptswap.report.answer import answer
+from ckptswap.report.answer import told
 from ckptswap.report.donors import donor_lines
 from ckptswap.report.heatmap import heat_lines
 from ckptswap.report.layout import HEADING, QUIET, WIDE, WIDEST, Column, flow, left_out, paragraph, render, table
@@ -21,7 +21,6 @@ from ckptswap.report.rows import (
     cell_name,
     drop_or_least,
     facts,
-    filtered_words,
     first_of_each,
     mode_words,
     sections,
@@ -80,7 +79,7 @@ def sweep_whole(result: SweepResult, style: Style, top: int | None = None) -> st
 
 
 def _answer(result: SweepResult, style: Style) -> list[Text]:
-    return paragraph(safe(" ".join(answer(result))), style)
+    return paragraph(safe(told(result)), style)
 
 
 def sweep_table(result: SweepResult, style: Style, top: int | None = None) -> str:
@@ -174,7 +173,7 @@ def _header(result: SweepResult, style: Style, room: int | None = None) -> list[
     parts = [Text.assemble((f"{name} ", QUIET), value) for name, value in (known | intervals).items()]
     samples = f", {better(result)}, {plural(result.samples, 'sample')}"
     metric = Text.assemble((safe(result.metric), HEADING), (samples, QUIET))
-    lines = _notes((*filtered_words(result), *result.notes), style, room)
+    lines = _notes(result.notes, style, room)
     return [*flow([metric], style), *flow(parts, style, gap=3), *_others(result, style), *lines]
 
 

@@ -12,6 +12,8 @@ from ckptswap.errors import UsageError
 from ckptswap.naming import natural_key
 from ckptswap.statistics import ErrorRate, Interval, StandardError, Verdict
 
+FailOn = Literal["sensitive", "undecided"]
+"""Which rows a check does not let pass: sensitive ones, or all that are not known to be reusable."""
 Status = Literal["measured", "identical", "no-effect", "mismatch", "failed"]
 Mode = str
 """`only`, `all-but`, `prefix`, `suffix`, `lattice`, `window:W` or `window:V:W`; `mode_of` refuses any other."""
@@ -288,6 +290,17 @@ class SweepResult:
     se: StandardError = "cluster"
     complete: bool = True
     filtered: Filtered | None = None
+
+    def failing(self, on: FailOn) -> list[Row]:
+        """The rows that a check does not let pass; with `undecided` also what has no verdict (shapes that differ).
+
+        >>> rows = [Row("l", "conv.weight", ("l.weight",), 4, "measured", verdict="undecided")]
+        >>> result = SweepResult("dice", "max", 0.01, 0.9, None, 8, rows=tuple(rows))
+        >>> len(result.failing("sensitive")), len(result.failing("undecided"))
+        (0, 1)
+        """
+        passing = ("reusable", "unused") if on == "undecided" else ("reusable", "unused", "undecided", None)
+        return [row for row in self.rows if row.verdict not in passing]
 
     def in_order(self, layers: Iterable[str]) -> list[str]:
         """Each layer or block once, in the order in which they run; in natural order where that is not known.

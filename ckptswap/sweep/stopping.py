@@ -39,11 +39,11 @@ class Stop:
 
 
 @contextmanager
-def on_signals(*numbers: int, patient: bool = False) -> Iterator[Stop]:
+def on_signals(*numbers: int, patient: bool = False, silent: bool = False) -> Iterator[Stop]:
     """A `Stop` that these signals request (default: SIGINT and SIGTERM). In the main thread only.
 
-    The second signal has the effect that it had before; with `patient` it has none, for clusters that send one
-    stop several times.
+    The second signal has the effect that it had before, which is said unless it is to be `silent`; with `patient`
+    it has none, for clusters that send one stop several times.
     """
     stop = Stop()
     before = {number: signal.getsignal(number) for number in numbers or (signal.SIGINT, signal.SIGTERM)}
@@ -51,8 +51,9 @@ def on_signals(*numbers: int, patient: bool = False) -> Iterator[Stop]:
     def request(number: int, frame: FrameType | None) -> None:
         stop.request(number)
         if not patient:
-            os.write(2, _NEWS)  # print may have been interrupted by this very signal
             _restore(before)
+        if not patient and not silent:
+            os.write(2, _NEWS)  # print may have been interrupted by this very signal
 
     for number in before:
         signal.signal(number, request)

@@ -28,7 +28,7 @@ BY_FILE = frozenset((
     "device", "dtype", "engine", "executor", "jobs",
     "memory", "budget", "screen", "tolerance", "error", "se", "confidence", "epsilon", "recalibrate-bn", "steps",
     "lr", "optimizer", "seed", "freeze",
-    "zero-control", "holdout", "decide", "confidence-sequence",
+    "zero-control", "holdout", "fail-on", "decide", "confidence-sequence",
 ))  # fmt: skip
 
 EVALUATE = ["evaluate", "segment.safetensors", "--data", "scans", "--format", "json"]

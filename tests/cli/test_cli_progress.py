@@ -60,14 +60,14 @@ def test_a_bar_appears_after_a_second_and_goes_when_the_work_is_done(
     assert screen.getvalue().endswith("\x1b[2K"), "the line is not wiped"
 
 
-def test_elsewhere_it_is_a_line_now_and_then(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_elsewhere_it_is_a_line_a_minute(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with Meter("comparing", " bytes") as meter:
-        for done in range(0, 50, 10):
+        for done in range(0, 60, 10):
             meter(done, 100)
-            clock.now += 10
+            clock.now += 31
     assert capsys.readouterr().err.splitlines() == [
-        "comparing: 20 of 100 bytes, about 80 s left",
-        "comparing: 40 of 100 bytes, about 60 s left",
+        "comparing: 20 of 100 bytes, about 248 s left",
+        "comparing: 40 of 100 bytes, about 186 s left",
     ]
 
 
@@ -102,6 +102,6 @@ def test_what_the_work_tells_of_itself_stands_under_the_bar(clock: Clock, monkey
 def test_a_log_has_the_first_two_of_them(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     meter = Meter("sweep", " blocks")
     meter(0, 100)
-    clock.now += 20
+    clock.now += 61
     meter(10, 100, below=["worst so far: a +0.5", "b +0.4", "c +0.3"])
     assert "left worst so far: a +0.5; b +0.4\n" in capsys.readouterr().err

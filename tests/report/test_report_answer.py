@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptswap.report.answer import answer
-from ckptswap.sweep.result import Mode, Row, SweepResult
+from ckptswap.sweep.result import DonorScore, Mode, Row, SweepResult
 
 
 def result(*rows: Row, direction: str = "max", mode: Mode = "only", samples: int = 16) -> SweepResult:
@@ -99,7 +99,19 @@ def test_whole_kinds_are_named_first_and_then_what_is_large() -> None:
         for at in range(9)
     ]
     kind = Row(None, "bn.bias", ("n.bias",), 4, "measured", drop=0.0, score=0.9, verdict="reusable")
-    assert answer(result(*cells, kind))[1].startswith("bn.bias, l8 conv.bias, l7 conv.bias and 7 more can be")
+    breaking = row(0.4, 0.5, verdict="sensitive")
+    assert answer(result(*cells, kind, breaking))[1].startswith(
+        "bn.bias, l8 conv.bias, l7 conv.bias and 7 more can"
+    )
+    assert answer(result(*cells, kind))[1].startswith("All 10 can be reused (each alone, ")
+
+
+def test_of_several_donors_each_is_named() -> None:
+    donors = (DonorScore("a.pt", 0.5), DonorScore("zeros", None))
+    rows = (row(0.4, 0.5, verdict="sensitive", donor=1), row(0.9, 0.0, verdict="reusable", donor=0))
+    breaks, reusable = answer(replace(result(*rows), donors=donors))
+    assert breaks.startswith("c conv.bias from zeros breaks it: ")
+    assert reusable.startswith("c conv.bias from a.pt can be reused ")
 
 
 @pytest.mark.parametrize(

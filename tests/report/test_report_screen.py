@@ -187,6 +187,7 @@ def test_a_part_says_of_what_it_is_one() -> None:
         assert f"{len(part.rows)} of {len(PLAIN.rows)} rows: --kind 'bn.*' --verdict sensitive" in (
             render_sweep(part, format, Style()).replace("&#42;", "*")  # type: ignore[arg-type]
         )
+    assert "Nothing is shown to be reusable" not in sweep_summary(part, Style())  # of rows that are all sensitive
     document = json.loads(render_sweep(part, "json", Style()))
     assert document["filtered"] == {"flags": "--kind 'bn.*' --verdict sensitive", "rows": len(PLAIN.rows)}
     assert len(document["rows"]) == len(part.rows)

@@ -13,7 +13,6 @@ from ckptswap.registry import is_safe, source_of
 from ckptswap.task.models import hf, smp, timm
 
 MODEL_KEY, ARGS_KEY, TASK_KEY = "ckptswap.model", "ckptswap.model_args", "ckptswap.task"
-_EXAMPLE = "pass --model, for example --model smp:Unet --model-args encoder_name=resnet18,classes=1"
 
 
 def model_of(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
@@ -39,12 +38,16 @@ def model_of(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
         remedy = f"peft:{checkpoint.path} is its base with the adapter added, or name the model with --model"
         raise ModelError(f"{checkpoint.path} is an adapter alone", remedy=remedy)
     if CONFIG_KEY not in metadata:
-        raise ModelError(f"{checkpoint.path} does not say what model it is", remedy=_EXAMPLE)
+        raise ModelError(f"{checkpoint.path} does not say what model it is", remedy=_what_to_type(checkpoint))
     config = _object(metadata[CONFIG_KEY], "config.json", checkpoint)
     named = smp.spec_of(config) or hf.spec_of(config) or timm.spec_of(config)
     if named is None:
         what = f"config.json in {checkpoint.path} has no _model_class and no architectures"
-        raise ModelError(what, remedy=_EXAMPLE)
+        kind = config.get("model_type")
+        if isinstance(kind, str):  # transformers' own word
+            folder = f'write "architectures": ["CLASS"] into it, the class of transformers for {kind!r:.40}'
+            raise ModelError(what, remedy=f"{folder}, such as its …ForSequenceClassification")
+        raise ModelError(what, remedy=_what_to_type(checkpoint))
     spec, args = named
     return spec, completed(spec, args, checkpoint)
 
@@ -74,5 +77,12 @@ def _object(text: str, key: str, checkpoint: Checkpoint) -> dict[str, Any]:
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise ModelError(f"{key} in {checkpoint.path} is not a JSON object", remedy=_EXAMPLE)
+        remedy = "mend it, or name the model yourself with --model"
+        raise ModelError(f"{key} in {checkpoint.path} is not a JSON object", remedy=remedy)
     return content
+
+
+def _what_to_type(checkpoint: Checkpoint) -> str:
+    from ckptswap.task.models.lookalike import what_to_type  # which needs torch, for an error only
+
+    return what_to_type(checkpoint)
