@@ -26,7 +26,7 @@ def diagnosed(model: nn.Module, inputs: Tree, reason: str) -> ModelError | None:
     "the inputs hold the token 7, and the model's embedding ends at 3"
     """
     said = reason.lower()
-    looked_for = [_beyond_the_embedding, _longer_than_positions]
+    looked_for = [_images_for_tokens, _beyond_the_embedding, _longer_than_positions]
     looked_for += [_of_other_channels] if "channel" in said else []
     looked_for += [_of_several_dtypes] if any(word in said for word in _OF_DTYPES) else []
     for look in looked_for:
@@ -34,6 +34,21 @@ def diagnosed(model: nn.Module, inputs: Tree, reason: str) -> ModelError | None:
         if sentence is not None:
             return ModelError(sentence[0], remedy=sentence[1])
     return None
+
+
+def _images_for_tokens(model: nn.Module, inputs: Tree) -> tuple[str, str] | None:
+    own: Any = getattr(model, "get_input_embeddings", None)
+    is_text = callable(own) and _is_table(own)
+    if not (is_text and isinstance(inputs, Tensor) and inputs.is_floating_point()):
+        return None
+    return "the inputs are images or numbers, and the model takes tokens", "--data text:FILE reads a text for it"
+
+
+def _is_table(own: Any) -> bool:
+    try:
+        return isinstance(own(), nn.Embedding)
+    except Exception:  # transformers raises where a model has none
+        return False
 
 
 def _beyond_the_embedding(model: nn.Module, inputs: Tree) -> tuple[str, str] | None:

@@ -16,7 +16,7 @@ from ckptswap.formats.torch_tensors import HYPERPARAMETERS_KEY
 from ckptswap.registry import source_of
 from ckptswap.task.fit import Fit, fit_of
 
-SECONDS = 4.0  # of looking
+SECONDS = 4.0  # of processor time, for looking
 _TIMM = {
     "layer1.0.conv1.weight": ("resnet*", "resnext*", "wide_resnet*", "seresnet*"),
     "blocks.0.attn.qkv.weight": (
@@ -89,9 +89,10 @@ def what_to_type(checkpoint: Checkpoint) -> str:
 def lookalike(checkpoint: Checkpoint) -> Candidate | None:
     """The spec and arguments of a network that a checkpoint fills and that has a place for all of it; None where
     none was found in a few seconds."""
-    end = time.monotonic() + SECONDS
+    start: float | None = None
     for spec, args in _candidates(checkpoint):
-        if time.monotonic() > end:
+        start = time.process_time() if start is None else start  # the library is imported by now
+        if time.process_time() - start > SECONDS:
             return None
         fit = _fit(checkpoint, spec, args)
         if fit is None or len(fit.unlike) > 4:
