@@ -16,6 +16,7 @@ import pytest
 from cli_program import SWAP, Done, good, listing, program, run, run_process
 
 from ckptswap.cli.main import SUMMARIES, Commands
+from ckptswap.cli.terminal import style
 
 COMMANDS = (
     "show", "diff", "transplant", "evaluate", "sweep", "report", "plot", "select", "train", "demo", "reproduce",
@@ -153,6 +154,15 @@ def test_warnings_go_to_stderr(work: Path) -> None:
 
 
 # Colour ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_pipe_or_a_file_is_whole_unless_a_width_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert style().whole
+    assert style("table.txt").whole
+    assert (style(width=50).whole, style(width=50).width) == (False, 50)
+    monkeypatch.setenv("COLUMNS", "120")
+    assert (style().whole, style().width, style(width=50).width) == (False, 120, 50)
 
 
 def on_a_terminal(*arguments: str, **env: str) -> bytes:

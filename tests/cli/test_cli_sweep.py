@@ -129,6 +129,25 @@ def test_top_cuts_the_table_not_the_run(work_swept: Path) -> None:
     assert len(json.loads(Path("run/result.json").read_text("utf-8"))["rows"]) == 46
 
 
+def test_a_report_of_some_rows_says_so_in_every_form(work_swept: Path) -> None:
+    flags = ["--kind", "conv.*", "--verdict", "sensitive,undecided", "--sort", "rmse"]
+    part = good("report", "run", *flags, "--format", "json")
+    validate("sweep", part.json)
+    whole = good("report", "run", "--format", "json").json["rows"]
+    kept = [
+        row for row in whole if row["kind"].startswith("conv.") and row["verdict"] in ("sensitive", "undecided")
+    ]
+    assert sorted(row["rmse"] for row in part.json["rows"]) == sorted(row["rmse"] for row in kept) != []
+    words = (
+        f"{len(kept)} of {len(whole)} rows: --kind 'conv.*' --verdict sensitive --verdict undecided --sort rmse"
+    )
+    assert f"note: {words}" in part.err
+    assert words in good("report", "run", *flags).out.replace("\n", " ")
+    wrong = run("report", "run", "--kind", "conv.wieght")
+    assert wrong.code == 2
+    assert "did you mean 'conv.weight'" in wrong.err
+
+
 def test_ascii_is_ascii(work_swept: Path) -> None:
     assert good("report", "run", "--ascii").out.isascii()
 
