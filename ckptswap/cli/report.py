@@ -81,7 +81,7 @@ def report(
     Examples:
       ckptswap report run
       ckptswap report run --top 10 --ascii
-      ckptswap report run --verdict sensitive --layers 'encoder.*' --all
+      ckptswap report run --verdict undecided --sort rmse --all
       ckptswap report run --format csv -o drops.csv
       ckptswap report run --format html -o run.html
       ckptswap report run --watch --top 5

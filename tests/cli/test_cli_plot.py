@@ -23,7 +23,7 @@ def test_a_heatmap_has_its_layers_in_execution_order(work_swept: Path) -> None:
     good("plot", "run", "-o", "x.svg")
     text = Path("x.svg").read_text()
     assert text.index(">encoder.0.conv1<") < text.index(">decoder.0.conv1<") < text.index(">head<")
-    table = good("report", "run", "--all").out.split("drop by layer and kind")[1]
+    table = good("report", "run", "--all", "--width", 100).out.split("drop by layer and kind")[1]
     assert table.index("encoder.0.conv1") < table.index("decoder.0.conv1") < table.index("head ")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -32,7 +33,8 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
     def make(place: Path) -> None:
         for part, count in (("train", 30), ("test", SCORED_BATCH)):
             draw_scans(place / "work/scans" / part, count=count, seed=count)
-        with contextlib.chdir(place / "work"), patch.object(experiment, "quick", small):
+        wide = patch.dict(os.environ, {"COLUMNS": "80"})
+        with contextlib.chdir(place / "work"), patch.object(experiment, "quick", small), wide:
             (place / "done.json").write_text(json.dumps(asdict(good(*RUN))), "utf-8")
 
     place = once(tmp_path_factory, "reproduced-by-command", make)

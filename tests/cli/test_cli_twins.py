@@ -25,20 +25,10 @@ from ckptswap.task.spec import TaskSpec
 PAIR = ("reconstruct.safetensors", "segment.safetensors")
 TASK_KEYS: dict[str, Any] = {"data": "scans", "group": r"(s\d+)_", "batch_size": 8, "threads": 1, "metric": "iou"}
 OF_THE_COMMAND = {
-    "format",
-    "out",
-    "force",
-    "ascii",
-    "width",
-    "all",
-    "dry_run",
-    "help",
-    "from",
-    "to",
-    "config",
-    "both",
+    *("format", "out", "force", "ascii", "width", "all", "quiet", "progress", "fail_on"),
+    *("dry_run", "help", "from", "to", "config", "both"),
 }
-"""What is about printing, or is an argument of the library's functions."""
+"""What is about printing and exit codes, or is an argument of the library's functions."""
 
 
 def flag_names(command: str) -> set[str]:

@@ -242,7 +242,7 @@ def test_ray_says_when_nobody_is_there(slow: Path) -> None:
 def test_slurm_says_what_it_refuses(slow: Path) -> None:
     for parameters, words in {
         "partition=nowhere": "Slurm takes no jobs (",
-        "colour=red": "submitit refuses Slurm's parameters (",
+        "colour=red": "--slurm has no parameter 'colour'",
     }.items():
         flags = ["--executor", "slurm", "--jobs", "2", "--slurm", parameters]
         assert chaos.start(slow, "run", *flags).wait() == 2
