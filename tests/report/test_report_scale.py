@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import report_samples as samples
@@ -34,7 +35,7 @@ def test_ticks_hold_the_tolerance_and_the_ends_and_stand_apart() -> None:
     for scale in SCALES:
         assert {scale.tolerance, scale.end, -scale.end} <= set(scale.ticks)
         places = list(map(scale.place, scale.ticks))
-        assert min(b - a for a, b in zip(places, places[1:], strict=False)) > 0.08
+        assert min(b - a for a, b in pairwise(places)) > 0.08
 
 
 def test_every_heatmap_has_the_tolerance_of_its_run() -> None:
