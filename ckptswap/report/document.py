@@ -1,6 +1,5 @@
 """A report of several tables with words between them, for a terminal, GitHub and LaTeX."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.text import Text
@@ -93,7 +92,10 @@ def document_md(document: Document) -> str:
     """
     blocks = [f"# {md_text(document.title)}\n", *(f"{md_text(text)}\n" for text in document.lead)]
     for table in document.tables:
-        blocks += [f"## {md_text(table.title)}\n", to_md(table.columns, (map(_md, row) for row in table.rows), table.is_number)]
+        blocks += [
+            f"## {md_text(table.title)}\n",
+            to_md(table.columns, (map(_md, row) for row in table.rows), table.is_number),
+        ]
         blocks += [f"{md_text(table.note)}\n"] if table.note else []
     return "\n".join(blocks)
 

@@ -1,6 +1,6 @@
-"""Several runs side by side, cell by cell: what a cell costs on the mean and how much that varies, whether they rank
-alike, and where they differ beyond their intervals. They may have other donors, seeds or samples, and even other
-networks as far as these share names."""
+"""Several runs side by side, cell by cell: what a cell costs on the mean and how much that varies, whether they
+rank alike, and where they differ beyond their intervals. They may have other donors, seeds or samples, and even
+other networks as far as these share names."""
 
 import math
 from collections import Counter
@@ -135,7 +135,7 @@ def agreement(
     _refuse(results)
     runs = list(_told_of_copies(results).values())
     known = [cells_of(result) for result in runs]
-    places = [place for place in dict.fromkeys(place for cells in known for place in cells)]
+    places = list(dict.fromkeys(place for cells in known for place in cells))
     cells = [
         Shared(layer, kind, tuple(cells.get((layer, kind, tensor)) for cells in known), tensor)
         for layer, kind, tensor in places

@@ -40,7 +40,9 @@ def test_two_runs_side_by_side_in_every_format() -> None:
     assert all(f"note: {run}: tolerance " in sheet.err for run in ("one", "two"))
     lines = list(csv.DictReader(sheet.out.splitlines()))
     for name in ("kind", "runs", "mean", "sd", "ci_low", "ci_high"):
-        assert [line[name] for line in lines] == ["" if row[name] is None else str(row[name]) for row in data["rows"]]
+        assert [line[name] for line in lines] == [
+            "" if row[name] is None else str(row[name]) for row in data["rows"]
+        ]
     assert "| conv.weight |" in good("report", "one", "two", "--format", "md").out
     assert "more" in good("report", "one", "two", "--top", 1).out
     assert good("report", "one", "two", "--top", 1, "--format", "json").json["rows"] == data["rows"][:1]

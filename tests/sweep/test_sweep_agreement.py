@@ -78,7 +78,10 @@ def test_whole_kinds_and_their_cells_are_ranked_apart() -> None:
     b = result(row("x", 0.4), row("y", 0.2), whole("k", 0.01), whole("m", 0.02))
     ranks = agreement({"a": a, "b": b}).ranks
     assert {pair.by: pair.kendall for pair in ranks} == {"layer,kind": 1.0, "kind": -1.0}
-    assert [(pair.kendall, pair.spearman) for pair in ranks] == [(1.0, pytest.approx(1)), (-1.0, pytest.approx(-1))]
+    assert [(pair.kendall, pair.spearman) for pair in ranks] == [
+        (1.0, pytest.approx(1)),
+        (-1.0, pytest.approx(-1)),
+    ]
 
 
 def test_a_cell_is_compared_with_a_cell_and_not_with_one_of_its_tensors() -> None:
