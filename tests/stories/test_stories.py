@@ -1,8 +1,8 @@
 """Ten people with networks of their own: what each types, and what is printed, letter by letter at 80 columns.
 
-A story is a page. Its blocks run in their order as those of docs/ do, in an empty folder: `python` makes the files with
-the network's own library, `sh` is typed, `text` is what that printed, stderr too, and a block with a title is code of the
-person's own. `UPDATE_GOLDEN=1 pytest tests/stories` writes what is printed anew; read the diff before committing.
+A story is a page. Its blocks run in their order as those of docs/ do, in an empty folder: `python` makes the files
+with the network's own library, `sh` is typed, `text` is what that printed, stderr too, and a block with a title is
+code of the person's own. `UPDATE_GOLDEN=1 pytest tests/stories` writes what is printed anew; read the diff first.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ TIMES = re.compile(r"\b[\d.]+ (?:s|min|h)\b")
 def run(block: Any, folder: Path) -> str:
     """Run a block, and see all that a person sees of it; the code that an error ends with stands in brackets."""
     told = [sys.executable, "-c"] if block.language == "python" else ["bash", "-c"]
-    path = {"PATH": programs.path(), "PYTHONPATH": os.pathsep.join([str(MADE), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])}
+    path = {
+        "PATH": programs.path(),
+        "PYTHONPATH": os.pathsep.join([str(MADE), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]),
+    }
     done = programs.run(
         [*told, block.body],
         cwd=folder, env={**os.environ, **path, "NO_COLOR": "1", "COLUMNS": "80"},
