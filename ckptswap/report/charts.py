@@ -1,4 +1,4 @@
-"""Pictures as pure data: what is drawn, not how. `figures` draws with matplotlib, `interactive` with plotly."""
+"""Pictures as pure data: what is drawn, not how. `figures` draws with matplotlib, `drawing` for a page."""
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -32,7 +32,8 @@ class Series:
 class Chart:
     """Axes with series. `bars` lie beside their names, the worst on top; `dots` stand over theirs.
 
-    `x_names` are what whole numbers along x stand for, beginning with 0."""
+    `x_names` are what whole numbers along x stand for, beginning with 0. With a `tolerance` drops are by the
+    logarithm beyond it, as a heatmap's colours are."""
 
     form: Literal["bars", "dots", "lines", "scatter"]
     title: str
@@ -41,6 +42,7 @@ class Chart:
     series: tuple[Series, ...]
     is_log_x: bool = False
     x_names: tuple[str, ...] = ()
+    tolerance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def scatter(result: SweepResult) -> Chart:
         for kind, rows in _by_kind((row for row in _ranked(result) if row.rmse), "all kinds").items()
     )
     title, x_title = f"does the distance tell?{_mode(result)}", "RMSE of donor and recipient"
-    return Chart("scatter", title, x_title, _drop_in(result), series, is_log_x=True)
+    return Chart("scatter", title, x_title, _drop_in(result), series, is_log_x=True, tolerance=result.tolerance)
 
 
 def depth(result: SweepResult) -> Chart:
@@ -224,7 +226,10 @@ def _along(title: str, order: Sequence[str], rows: Mapping[str, Sequence[Row]], 
     for name, of_name in rows.items():
         placed = sorted(of_name, key=lambda row: place[row.place or ""])
         series.append(_drops(name, placed, [place[row.place or ""] for row in placed]))
-    return Chart("lines", title, "layer", _drop_in(result), tuple(series), x_names=tuple(map(named, order)))
+    names = tuple(map(named, order))
+    return Chart(
+        "lines", title, "layer", _drop_in(result), tuple(series), x_names=names, tolerance=result.tolerance
+    )
 
 
 def paths(result: SweepResult) -> Chart:
@@ -236,7 +241,7 @@ def paths(result: SweepResult) -> Chart:
         x, y, low, high = zip(*sorted([*ends, *points], key=lambda point: point[0]), strict=True)
         series.append(Series(name, x, y, low, high))
     title = f"on the way from recipient to donor{_mode(result)}"
-    return Chart("lines", title, "alpha", _drop_in(result), tuple(series))
+    return Chart("lines", title, "alpha", _drop_in(result), tuple(series), tolerance=result.tolerance)
 
 
 def race(result: SweepResult, is_race: bool = True) -> Chart:
