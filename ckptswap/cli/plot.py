@@ -32,8 +32,7 @@ def plot(
     force: bool = OVER,
     picture: Picture = option(
         "heatmap",
-        "Layers × kinds or donors, or runs of blocks as a triangle; the worst cells; along the layers; RMSE against "
-        "drop.",
+        "Layers × kinds or donors, or a triangle of runs of blocks; the worst; along the layers; RMSE and drop.",
         defaults="file",
     ),
     width: str | None = option(
