@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ckptswap.report.charts import MARK_WORDS, Chart, Heat, Number, Picture, Series
-from ckptswap.report.lettering import LINE, NO_NAMES, POINTS, SIZES, Names, fitted, inches, plain, wrapped
+from ckptswap.report.lettering import LINE, NO_NAMES, POINTS, SIZES, TickNames, fitted, inches, plain, wrapped
 from ckptswap.report.scale import ColourScale
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
@@ -22,17 +22,17 @@ BAR = 1.3  # inches from which on a matrix has its colours beside it, not below
 
 
 @dataclass(frozen=True)
-class Layout:
+class PanelSize:
     """How large a panel is, in inches, and the names along its axes."""
 
     width: float
     height: float
-    down: Names = NO_NAMES
-    across: Names = NO_NAMES
+    down: TickNames = NO_NAMES
+    across: TickNames = NO_NAMES
     turn: int = 0  # degrees by which the names across stand
 
 
-def laid_out(panel: Picture, room: float, *, is_fixed: bool) -> Layout:
+def laid_out(panel: Picture, room: float, *, is_fixed: bool) -> PanelSize:
     """The size of a panel in `room` inches; unless that `is_fixed`, it may be narrower."""
     if isinstance(panel, Heat):
         return _heat_layout(panel, room, is_fixed)
@@ -41,16 +41,16 @@ def laid_out(panel: Picture, room: float, *, is_fixed: bool) -> Layout:
     height = 2.6 if room < 5 else 3.0
     if panel.form == "dots":
         names = tuple(map(str, panel.series[0].x)) if panel.series else ()
-        return Layout(room, height, across=fitted(names, 1.5), turn=40)
+        return PanelSize(room, height, across=fitted(names, 1.5), turn=40)
     names = _some(panel.x_names, room - BESIDE)
     pitch = (room - BESIDE) / max(len(names), 1) * POINTS / LINE
     size = next((size for size in SIZES if size <= pitch), SIZES[-1])
-    across = Names(names, size)
+    across = TickNames(names, size)
     legend = _legend_rows(panel, room) * SMALL * 1.5 / POINTS
-    return Layout(room, height - 0.3 + across.wide + legend, across=across, turn=90)
+    return PanelSize(room, height - 0.3 + across.wide + legend, across=across, turn=90)
 
 
-def drawn(place: Any, panel: Picture, layout: Layout) -> None:
+def drawn(place: Any, panel: Picture, layout: PanelSize) -> None:
     """Draw a panel on a (sub)figure of matplotlib."""
     axes = place.subplots()
     axes.tick_params(labelsize=SMALL)
@@ -72,7 +72,7 @@ def drawn(place: Any, panel: Picture, layout: Layout) -> None:
 # Matrices
 
 
-def _heat_layout(heat: Heat, room: float, is_fixed: bool) -> Layout:
+def _heat_layout(heat: Heat, room: float, is_fixed: bool) -> PanelSize:
     columns = len(heat.columns)
     beside = 0.75 if _is_beside(heat) else 0.1
     down = fitted(heat.rows, max(room - beside - columns * NARROW_CELL, 0.25 * room))
@@ -85,14 +85,14 @@ def _heat_layout(heat: Heat, room: float, is_fixed: bool) -> Layout:
     rows = len(heat.rows) * max(1.15 * down.high, 0.13)
     key = _key(heat, width).count("\n") + 1 if _key(heat, width) else 0
     extra = 0.45 + key * LINE * SMALL / POINTS + (0 if _is_beside(heat) else 0.5)
-    return Layout(width, rows + names + extra, down, across, turn)
+    return PanelSize(width, rows + names + extra, down, across, turn)
 
 
 def _is_beside(heat: Heat) -> bool:
     return len(heat.rows) * 0.13 > BAR
 
 
-def _heat(place: Any, axes: Any, heat: Heat, layout: Layout) -> None:
+def _heat(place: Any, axes: Any, heat: Heat, layout: PanelSize) -> None:
     """Blue is better, orange worse, white nothing: centred at zero, linear within the tolerance, then by the
     logarithm. A cell without a number is grey, with a mark; where none is, nothing is drawn."""
     from matplotlib.cm import ScalarMappable
@@ -123,7 +123,7 @@ def _heat(place: Any, axes: Any, heat: Heat, layout: Layout) -> None:
         place.supxlabel(plain(key), fontsize=SMALL)
 
 
-def _names_beside(axes: Any, heat: Heat, layout: Layout) -> None:
+def _names_beside(axes: Any, heat: Heat, layout: PanelSize) -> None:
     """Rows to the left, columns above, where they are found however long the matrix is."""
     axes.set_yticks(
         np.arange(len(heat.rows)) + 0.5, list(map(plain, layout.down.shown)), fontsize=layout.down.size
@@ -137,7 +137,7 @@ def _names_beside(axes: Any, heat: Heat, layout: Layout) -> None:
         edge.set_visible(False)
 
 
-def _colour_bar(place: Any, axes: Any, mapped: Any, heat: Heat, layout: Layout) -> None:
+def _colour_bar(place: Any, axes: Any, mapped: Any, heat: Heat, layout: PanelSize) -> None:
     """The colours that may occur, with lines at the tolerance; as many ticks as stand apart."""
     beside = _is_beside(heat)
     high = layout.height - layout.across.wide
@@ -206,12 +206,12 @@ def _key(heat: Heat, width: float) -> str:
 # Axes with series
 
 
-def _bars_layout(chart: Chart, room: float) -> Layout:
+def _bars_layout(chart: Chart, room: float) -> PanelSize:
     names = tuple(map(str, chart.series[0].x)) if chart.series else ()
     down = fitted(names, room - max(PLOT, 0.35 * room))
     extra = 0.75 + _legend_rows(chart, room) * SMALL * 1.5 / POINTS
     several = 1 + 0.12 * (len(_ranged(chart)) - 1)
-    return Layout(room, len(names) * max(1.2 * down.high, 0.13) * several + extra, down)
+    return PanelSize(room, len(names) * max(1.2 * down.high, 0.13) * several + extra, down)
 
 
 def _ranged(chart: Chart) -> list[Series]:
@@ -219,7 +219,7 @@ def _ranged(chart: Chart) -> list[Series]:
     return [each for each in chart.series if any(end is not None for end in each.low)] or list(chart.series)
 
 
-def _bars(axes: Any, chart: Chart, layout: Layout) -> None:
+def _bars(axes: Any, chart: Chart, layout: PanelSize) -> None:
     """One series as bars, several as points side by side; what has no intervals lies pale behind the first."""
     ranged = _ranged(chart)
     places = np.arange(len(layout.down.shown))
@@ -309,7 +309,7 @@ def _ends(series: Series, known: Sequence[int]) -> list[list[float]]:
     return [gaps(series.low, series.y), gaps(series.y, series.high)]
 
 
-def _chart(axes: Any, chart: Chart, layout: Layout) -> None:
+def _chart(axes: Any, chart: Chart, layout: PanelSize) -> None:
     for at, series in enumerate(chart.series):
         _series(axes, chart, series, at)
     if chart.is_log_x:

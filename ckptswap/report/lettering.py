@@ -66,8 +66,8 @@ def wrapped(text: str, size: float, room: float) -> str:
 
 
 @dataclass(frozen=True)
-class Names:
-    """Names along an axis, whole: `shown` at a size of `size` points, over `lines` lines where one is too long."""
+class TickNames:
+    """TickNames along an axis, whole: `shown` at a size of `size` points, over `lines` lines where one is too long."""
 
     shown: tuple[str, ...]
     size: float
@@ -84,19 +84,19 @@ class Names:
         return self.lines * self.size * LINE / POINTS
 
 
-NO_NAMES = Names((), SIZES[0])
+NO_NAMES = TickNames((), SIZES[0])
 
 
-def fitted(names: Sequence[str], room: float) -> Names:
+def fitted(names: Sequence[str], room: float) -> TickNames:
     """The largest size at which the names fit in `room` inches; where none does, they are broken after dots.
 
     >>> fitted(["conv1"], 2.0).size, fitted(["model.layers.11.self_attn.q_proj"], 1.0).shown
     (7.0, ('model.layers.11.self_\\nattn.q_proj',))
     """
     for size in SIZES:
-        made = Names(tuple(names), size)
+        made = TickNames(tuple(names), size)
         if made.wide <= room:
             return made
     letters = max(int(room / inches("n", SIZES[-1])), 4)
     folded = [fold(name, letters) for name in names]
-    return Names(tuple(map("\n".join, folded)), SIZES[-1], max(map(len, folded)))
+    return TickNames(tuple(map("\n".join, folded)), SIZES[-1], max(map(len, folded)))
