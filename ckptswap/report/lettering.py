@@ -67,7 +67,7 @@ def wrapped(text: str, size: float, room: float) -> str:
 
 @dataclass(frozen=True)
 class TickNames:
-    """TickNames along an axis, whole: `shown` at a size of `size` points, over `lines` lines where one is too long."""
+    """Names along an axis, whole: `shown` at a size of `size` points, over `lines` lines where one is too long."""
 
     shown: tuple[str, ...]
     size: float
