@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ckptswap.report.axes import Axis, linear, logarithmic, symmetric_log
+from ckptswap.report.page_axes import Axis, linear, logarithmic, symmetric_log
 from ckptswap.report.charts import Chart, Heat, Number, Picture, Series
 from ckptswap.report.text import decimals, fixed, number, shorten
 from ckptswap.sweep.result import Row
@@ -82,11 +82,13 @@ class Bar:
 
 @dataclass(frozen=True)
 class DrawnBars:
-    """Bars beside their names, and where 0 is in percent."""
+    """Bars beside their names; in percent, where 0 is and from where to where a drop is within the tolerance."""
 
     title: str
     bars: tuple[Bar, ...]
     zero: float
+    band: tuple[float, float]
+    tolerance: str
     form: str = "bars"
 
 
@@ -192,7 +194,8 @@ def _finite(values: Iterable[Number]) -> list[float]:
 def _bars(chart: Chart, lines: Lines) -> DrawnBars:
     """What is infinite goes to the end of its axis; its text says so."""
     [series] = chart.series
-    axis = linear(_finite((*series.y, *series.low, *series.high)))
+    values = _finite((*series.y, *series.low, *series.high))
+    axis = symmetric_log(values, chart.tolerance) if chart.tolerance else linear(values)
     is_drop = series.name == "drop"
     places = decimals(series.y, 3)
 
@@ -210,7 +213,10 @@ def _bars(chart: Chart, lines: Lines) -> DrawnBars:
         line = lines.get(series.rows[at]) if series.rows else None
         length = round(abs(end - zero), 2)
         bars.append(Bar(str(series.x[at]), look, text, min(end, zero), length, ends, line))
-    return DrawnBars(chart.x_title, tuple(bars), zero)
+    bound = chart.tolerance or 0.0
+    return DrawnBars(
+        chart.x_title, tuple(bars), zero, (share(-bound), share(bound)), number(bound) if bound else ""
+    )
 
 
 def _chart(chart: Chart, lines: Lines) -> DrawnChart:
@@ -221,9 +227,8 @@ def _chart(chart: Chart, lines: Lines) -> DrawnChart:
     turned = 0.766 if chart.x_names else 0.0  # the cosine of 40°
     over = max((LETTER * len(tick.text) * turned - tick.at for tick in x_ticks), default=0.0)
     longest = max((len(tick.text) for tick in x_ticks), default=0)
-    bound = chart.tolerance
-    is_in = bound and down.low < bound < down.high
-    band = (_y(down, bound), _y(down, max(-bound, down.low))) if is_in else None
+    bound = chart.tolerance or 0.0
+    band = (_y(down, min(bound, down.high)), _y(down, max(-bound, down.low))) if bound else None
     return DrawnChart(
         chart.x_title,
         chart.y_title,

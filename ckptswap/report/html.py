@@ -19,7 +19,7 @@ from ckptswap.report.answer import change, taken, told
 from ckptswap.report.drawing import SHAPES
 from ckptswap.report.next_steps import NextStep, next_steps
 from ckptswap.report.page_pictures import Shown, from_donor, pictures
-from ckptswap.report.rows import better, facts, is_partial, mode_words, sections
+from ckptswap.report.rows import better, facts, is_partial, mode_words, samples_words, sections
 from ckptswap.report.sweep import sweep_columns
 from ckptswap.report.templates import template
 from ckptswap.report.text import MISSING, finite, number, plural
@@ -85,7 +85,8 @@ def sweep_html(result: SweepResult, about: About, top: int | None = None) -> str
     first = [each for each in shown if each.is_first] or shown[:1]
     more = [each for each in shown if each not in first]
     steps = next_steps(result, about.origin, about.run, is_own=about.is_own)
-    known = {result.metric: better(result), **facts(result), "samples": f"{result.samples:,}"}
+    samples = samples_words(result).removesuffix(" samples")
+    known = {result.metric: better(result), **facts(result), "samples": samples}
     known |= {
         f"also {other.name}": f"{better(other)}, baseline {number(other.baseline)}" for other in result.others
     }
