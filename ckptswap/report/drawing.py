@@ -9,8 +9,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ckptswap.report.page_axes import Axis, linear, logarithmic, symmetric_log
 from ckptswap.report.charts import Chart, Heat, Number, Picture, Series
+from ckptswap.report.page_axes import Axis, linear, logarithmic, symmetric_log
 from ckptswap.report.text import decimals, fixed, number, shorten
 from ckptswap.sweep.result import Row
 
@@ -93,7 +93,7 @@ class DrawnBars:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnSeries:
     """A series as paths: its points, the line through them, their intervals; `lines`, `told` are of each point."""
 
     name: str
@@ -110,7 +110,7 @@ class DrawnChart:
 
     x_title: str
     y_title: str
-    series: tuple[Drawn, ...]
+    series: tuple[DrawnSeries, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     zero: float
@@ -266,13 +266,13 @@ def _y(axis: Axis, value: float) -> float:
     return round((1 - axis.share(value)) * HEIGHT, 1)
 
 
-def _series(chart: Chart, series: Series, at: int, along: Axis, down: Axis, lines: Lines) -> Drawn:
+def _series(chart: Chart, series: Series, at: int, along: Axis, down: Axis, lines: Lines) -> DrawnSeries:
     known = [i for i, y in enumerate(series.y) if y is not None and math.isfinite(y)]
     places = [(round(along.share(float(series.x[i])) * WIDTH, 1), _y(down, series.y[i] or 0.0)) for i in known]
     shape = SHAPES[at % len(SHAPES)]
     has_lines = chart.form == "lines" and len(places) > 1
     told = () if series.rows else tuple(_told(chart, series, i) for i in known)
-    return Drawn(
+    return DrawnSeries(
         series.name,
         "".join(f"M{x:g} {y:g}{shape}" for x, y in places),
         "M" + "L".join(f"{x:g} {y:g}" for x, y in places) if has_lines else "",
