@@ -36,8 +36,8 @@ _FREE: dict[Status, str] = {
 def answer(result: SweepResult, waiting: int = 0, *, whole: bool = False) -> tuple[str, ...]:
     """What the sweep says, in at most three lines: what breaks the network, what can be reused, how much is
     undecided and what would tell; `waiting` rows are not scored yet. Before them, where it is so, that the
-    baseline is no better than a prediction that looks at nothing. Names that are long are cut, unless they are to be
-    `whole`; their numbers stay.
+    baseline is no better than a prediction that looks at nothing. Names that are long are cut, unless they are
+    to be `whole`; their numbers stay.
 
     >>> row = Row("c", "conv.bias", ("c.bias",), 4, "measured", score=0.4, drop=0.5, verdict="sensitive")
     >>> for sentence in answer(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,))):
