@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ckptswap.report import charts as charts
     from ckptswap.report import figures as figures
     from ckptswap.report import html as html
+    from ckptswap.report import pictures as pictures
     from ckptswap.sweep import agreement as agreement
     from ckptswap.sweep import analysis as analysis
     from ckptswap.sweep import filtering as filtering
@@ -33,7 +34,7 @@ ROOMS = {
     "companions": "ckptswap.formats",
     **dict.fromkeys(("diff", "doctor", "show", "sweeping", "threeway", "transplant", "verify"), "ckptswap"),
     **dict.fromkeys(("demo", "findings", "reporting", "reproduce", "train"), "ckptswap.lab"),
-    **dict.fromkeys(("charts", "figures", "html"), "ckptswap.report"),
+    **dict.fromkeys(("charts", "figures", "html", "pictures"), "ckptswap.report"),
     **dict.fromkeys(("agreement", "analysis", "filtering", "select"), "ckptswap.sweep"),
     **dict.fromkeys(("folder", "trust"), "ckptswap.sweep.run_folder"),
     **dict.fromkeys(("comparison", "evaluate", "explain"), "ckptswap.task"),
