@@ -144,8 +144,8 @@ class Checkpoint(Mapping[str, Entry]):
     be read (name → what it is), `beside` the keys of what a file holds besides the tensors, `stale` those of them
     that belong to these very tensors (an optimizer's state). `sources` are the files whose bytes it stands for,
     `checksums` what is known of their soundness, `home` the folder that it is. `renames` are the names that are
-    not the file's own (old → new), `ties` the names that are known to be one tensor. Use it as a context manager,
-    or call `close`.
+    not the file's own (old → new), `ties` the names that are known to be one tensor. `module` is the `nn.Module`
+    in memory whose tensors these are. Use it as a context manager, or call `close`.
 
     >>> a = Checkpoint.from_arrays({"w": np.arange(3.0)})
     >>> list(a), a["w"].dtype, a.read("w").tolist()
@@ -166,6 +166,7 @@ class Checkpoint(Mapping[str, Entry]):
     ties: Ties = field(default_factory=Ties)
     beside: Sequence[str] = ()
     stale: Sequence[str] = ()
+    module: object = None
 
     def __post_init__(self, tensors: Iterable[Tensor]) -> None:
         self._entries = _entries(tensors, self.path)

@@ -8,21 +8,24 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import Field, asdict, dataclass, fields, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from ckptswap.errors import UsageError, near
+from ckptswap.errors import UsageError, brief, listing, near
 from ckptswap.formats.atomic import write_text
 from ckptswap.given import (
     SELECTION,
     Given,
     args_of,
+    is_on_disk,
     listed,
     opened,
+    path_of,
     plain,
     selection_of,
     several,
     task_of,
     tell_unmatched,
+    worded,
 )
 from ckptswap.lab.findings import judge, refuse_looks
 from ckptswap.messages import listener, note, warn
@@ -42,6 +45,7 @@ from ckptswap.sweep.runner import Executor, Sweep, executor_of, prepared
 from ckptswap.sweep.screen import passes
 from ckptswap.sweep.spec import RunOptions, SweepSpec, calibration_of, samples_of, ways_of
 from ckptswap.sweep.stopping import Stop
+from ckptswap.task.in_memory import InMemory
 from ckptswap.task.order import first_of
 from ckptswap.task.spec import TaskSpec
 
@@ -83,12 +87,12 @@ def asked(donor: Given | Sequence[Given], recipient: Given, **how: Any) -> Asked
     (0.0, 0.5, 1.0)
     """
     donors = tuple(several(donor, "donor"))
-    how = plain({name: value for name, value in how.items() if value is not None})
+    how = plain(worded({name: value for name, value in how.items() if value is not None}))
     chosen = {name: how.pop(name, ()) for name in SELECTION}
     batches, data, args = (how.pop(name, None) for name in CALIBRATION)
     own_executor = None if isinstance(how.get("executor", ""), str) else how.pop("executor")
     if own_executor is not None and not hasattr(own_executor, "run"):
-        raise UsageError(f"executor is {own_executor!r}", remedy="give a name, or an Executor")
+        raise UsageError(f"executor is {brief(own_executor)}", remedy="give a name, or an Executor")
     options = options_of(how)
     own = _fields(SweepSpec, how)
     _refuse_unknown(how)
@@ -96,7 +100,26 @@ def asked(donor: Given | Sequence[Given], recipient: Given, **how: Any) -> Asked
     *givers, receiver = _paths(*donors, recipient)
     own |= {"selection": selection_of(**chosen), "calibration": calibration_of(batches, data, args_of(args))}
     spec = SweepSpec(tuple(givers), receiver, task, **own)
-    return Asked(donors, recipient, spec, options, own_executor or executor_of(options, task))
+    executor = executor_of(options, task)
+    if executor and (held := _in_memory(spec, (*donors, recipient))):
+        _refuse_elsewhere(held)
+    return Asked(donors, recipient, spec, options, own_executor or executor)
+
+
+def _in_memory(spec: SweepSpec, sides: Sequence[Given]) -> list[str]:
+    """What of a sweep stands in the memory of this process alone."""
+    task, calibration = spec.task, spec.calibration
+    words = (task.model, task.data, *task.metrics, calibration and calibration.data)
+    paths = zip(sides, (*spec.donors, spec.recipient), strict=True)
+    return [path for side, path in paths if not is_on_disk(side)] + [w for w in words if isinstance(w, InMemory)]
+
+
+def _refuse_elsewhere(held: Sequence[str]) -> NoReturn:
+    raise UsageError(
+        f"other processes cannot reach what stands in memory here ({listing(held)})",
+        remedy="leave jobs and executor out; or save checkpoints (cs.save), and write model, data and metric in a "
+        "file, to be named as 'file.py:name'",
+    )
 
 
 def options_of(how: dict[str, Any]) -> RunOptions:
@@ -143,8 +166,8 @@ def _refuse_unknown(how: Mapping[str, Any]) -> None:
 _READ: dict[str, Any] = {
     "by": lambda value: ways_of(listed(value)),
     "map": listed,
-    "map_file": os.fspath,
-    "run": os.fspath,
+    "map_file": path_of,
+    "run": path_of,
     "slurm": args_of,
     "alphas": lambda value: plain(tuple(value) if isinstance(value, Iterable) else (value,)),
 }
