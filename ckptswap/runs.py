@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ckptswap import lazy
-from ckptswap.errors import UsageError
+from ckptswap.errors import SelectionError, UsageError
 from ckptswap.formats.atomic import put
 from ckptswap.given import SELECTION, Given, Path_, Patterns, args_of, listed, selection_of
 from ckptswap.lab.trainspec import TrainSpec
-from ckptswap.messages import listener
+from ckptswap.messages import listener, note
 from ckptswap.sweep.run_folder.overwrite import refuse_precious
 
 if TYPE_CHECKING:
@@ -101,11 +101,38 @@ def _rows_wanted(how: dict[str, Any]) -> tuple[Callable[[SweepResult], SweepResu
 
 
 def compare(runs: Sequence[Path_], *, metric: str | None = None, **how: Any) -> Agreement:
-    """Runs side by side: which cells differ, and how alike their rankings are; `how` as in `report`. Raises as
-    that does, and `UsageError` for runs that cannot be compared."""
+    """Runs side by side: what each cell costs on the mean, which cells differ, and how alike the rankings are.
+
+    `how` as in `report`; a cell is there when any run has a row of it that is wanted, and then in all that have
+    it; `sort` may also be `spread`. A folder that is named twice counts once. Raises as `report` does, and
+    `UsageError` for runs that cannot be compared.
+    """
+    order = how.pop("sort", None) or "drop"
     wanted, judging = _rows_wanted(how)
-    load = lazy.analysis.load_result
-    return lazy.agreement.agreement({os.fspath(run): wanted(load(run, metric, **judging)) for run in runs})
+    results = {run: lazy.analysis.load_result(run, metric, **judging) for run in distinct(runs)}
+    parts, missed = [], []
+    for result in results.values():
+        try:
+            parts.append(wanted(result))
+        except SelectionError as error:  # runs of other networks may have other layers
+            missed.append(error)
+    if missed and not parts:
+        raise missed[0]
+    chosen = {cell for part in parts for cell in lazy.agreement.cells_of(part)}
+    return lazy.agreement.agreement(results, chosen, order)
+
+
+def distinct(runs: Sequence[Path_]) -> list[str]:
+    """Each folder once, by whatever name it is called; tells of those that are left out.
+
+    >>> distinct(["run", "other", "run"])
+    ['run', 'other']
+    """
+    folders: dict[str, str] = {}
+    for run in map(os.fspath, runs):
+        if folders.setdefault(os.path.realpath(run), run) != run:
+            note([f"{run} is {folders[os.path.realpath(run)]}, which counts once"])
+    return list(folders.values())
 
 
 def plot(

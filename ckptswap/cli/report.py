@@ -20,6 +20,7 @@ from ckptswap.report.agreement import agreement_csv, agreement_document, agreeme
 from ckptswap.report.document import document_md, document_text
 from ckptswap.report.screen import render_sweep
 from ckptswap.report.text import dump_json
+from ckptswap.runs import distinct
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.spec import Judging
 
@@ -54,8 +55,10 @@ class ChosenFlags:
         metavar="VERDICT",
         defaults="file",
     )
-    sort: Literal["drop", "rmse", "rel_l2", "numel", "name", "layer"] = option(
-        "drop", "Largest first, or by name, or in the order in which layers run.", defaults="file"
+    sort: Literal["drop", "rmse", "rel_l2", "numel", "name", "layer", "spread"] = option(
+        "drop",
+        "Largest first, or by name, or in the order in which layers run; spread is of several runs.",
+        defaults="file",
     )
 
 
@@ -87,7 +90,7 @@ def report(
       ckptswap report run --watch --top 5
       ckptswap report run other-run --top 10
     """
-    run, *others = dict.fromkeys(runs)
+    run, *others = distinct(runs)
     is_page = output.format == "html"
     if is_page and (others or watch):
         remedy = "leave the other runs and --watch out, or --format"

@@ -7,6 +7,7 @@ from typing import Literal, TypeVar
 
 from ckptswap.naming import natural_key
 from ckptswap.report.rows import Key, by_blocks, drop_or_least, mark_of, mode_words, row_names, worst_cells
+from ckptswap.report.scale import ColourScale
 from ckptswap.report.text import named, safe
 from ckptswap.sweep.result import Row, SweepResult, widest, window_sizes
 
@@ -45,7 +46,7 @@ class Chart:
 @dataclass(frozen=True)
 class Heat:
     """A matrix of drops, rows × columns. `marks` stand where there is no number to colour, `words` say these
-    whole, `cells` the rows behind the matrix."""
+    whole, `cells` the rows behind the matrix. Colours tell drops apart from the `tolerance` on."""
 
     title: str
     rows: tuple[str, ...]
@@ -54,12 +55,13 @@ class Heat:
     marks: tuple[tuple[str, ...], ...]
     words: tuple[tuple[str, ...], ...] = ()
     cells: tuple[tuple[Row | None, ...], ...] = ()
+    tolerance: float = 0.0
 
     @property
-    def most(self) -> float:
-        """The largest finite |drop|, at which the colours end; 1 where there is none."""
+    def scale(self) -> ColourScale:
+        """Which colour a value has."""
         known = (abs(value) for row in self.values for value in row if value is not None and math.isfinite(value))
-        return max(known, default=0) or 1
+        return ColourScale(self.tolerance, max(known, default=0.0))
 
 
 Picture = Chart | Heat
@@ -99,6 +101,7 @@ def heat(result: SweepResult, waiting: Collection[Key] = ()) -> Heat:
         matrix(lambda row, place: MARKS.get(word(row, place), "")),
         matrix(word),
         matrix(lambda row, _: row),
+        result.tolerance,
     )
 
 
@@ -173,6 +176,7 @@ def triangle(result: SweepResult) -> Heat:
         matrix(lambda row: MARKS.get(mark_of(row), "") if row else ""),
         matrix(lambda row: mark_of(row) if row else ""),
         matrix(lambda row: row),
+        result.tolerance,
     )
 
 
@@ -210,6 +214,7 @@ def _of_pairs(title: str, result: SweepResult, value: Callable[[Row], Number]) -
         marks,
         matrix(lambda row: mark_of(row) if row else ""),
         matrix(lambda row: row),
+        result.tolerance,
     )
 
 

@@ -131,7 +131,7 @@ def _heat(axes: "Axes", heat: Heat) -> None:
     values = np.array([[np.nan if v is None else v for v in row] for row in heat.values], dtype=float)
     scale = LinearSegmentedColormap.from_list("drop", ["#0072b2", "#ffffff", "#d55e00"])
     colours = scale.with_extremes(bad="#dddddd")
-    image = axes.imshow(values, cmap=colours, norm=TwoSlopeNorm(0, -heat.most, heat.most), aspect="auto")
+    image = axes.imshow(values, cmap=colours, norm=TwoSlopeNorm(0, -heat.scale.end, heat.scale.end), aspect="auto")
     axes.set_xticks(range(len(heat.columns)), [_plain(name) for name in heat.columns], rotation=40, ha="right")
     axes.set_yticks(range(len(heat.rows)), _cut(heat.rows))
     for y, row in enumerate(heat.marks):

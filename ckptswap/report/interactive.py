@@ -51,7 +51,7 @@ def _axis(title: str, names: tuple[str, ...] = (), most: int = 150, **more: Any)
 def _heat(heat: Heat, lines: Lines) -> dict[str, Any]:
     """Measured cells by colour, centred at zero; the others by a letter on grey; no cell at all stays empty."""
     shared = {"hoverinfo": "text", "xgap": 1, "ygap": 1, "type": "heatmap"}
-    measured = {**shared, "name": "drop", "zmid": 0, "zmin": -heat.most, "zmax": heat.most}
+    measured = {**shared, "name": "drop", "zmid": 0, "zmin": -heat.scale.end, "zmax": heat.scale.end}
     measured["colorbar"] = {"title": {"text": "drop"}, "thickness": 12}
     marked = {**shared, "name": "not measured", "texttemplate": "%{text}", "showscale": False}
     return {
