@@ -36,6 +36,10 @@ class CkptswapError(Exception):
     def __str__(self) -> str:
         return f"{self.message}: {self.remedy}" if self.remedy else self.message
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the sentence, which says where, and no frames of ours."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class UsageError(CkptswapError):
     """A flag or an argument that makes no sense, alone or with the others."""

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import Field, asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,11 +29,11 @@ from ckptswap.given import (
 )
 from ckptswap.lab.findings import judge, refuse_looks
 from ckptswap.messages import listener, note, warn
-from ckptswap.records import flag_name
 from ckptswap.report.html import about, sweep_html
 from ckptswap.report.plan import plan_json
 from ckptswap.report.screen import render_sweep
 from ckptswap.report.text import Style, safe
+from ckptswap.signatures import keyword_of
 from ckptswap.sweep.alternatives import alternatives, effort_of
 from ckptswap.sweep.analysis import Analysis
 from ckptswap.sweep.plan import Cell
@@ -52,10 +52,6 @@ from ckptswap.task.spec import TaskSpec
 CALIBRATION = ("recalibrate_bn", "calibration_data", "calibration_args")
 
 
-def _keyword(part: Field[Any]) -> str:
-    return flag_name(part).replace("-", "_")
-
-
 def keywords() -> tuple[str, ...]:
     """Every keyword of `ckptswap.sweep`, but for those of `TaskSpec`.
 
@@ -63,8 +59,8 @@ def keywords() -> tuple[str, ...]:
     True
     """
     own = ("donors", "recipient", "task", "selection", "calibration")
-    spec = (_keyword(part) for part in fields(SweepSpec) if part.name not in own)
-    return (*spec, *SELECTION, *CALIBRATION, *map(_keyword, fields(RunOptions)))
+    spec = (keyword_of(part) for part in fields(SweepSpec) if part.name not in own)
+    return (*spec, *SELECTION, *CALIBRATION, *map(keyword_of, fields(RunOptions)))
 
 
 @dataclass(frozen=True)
@@ -141,7 +137,7 @@ def _fields(form: type, how: dict[str, Any]) -> dict[str, Any]:
     """The keywords that are a form's, taken out, as its fields."""
     values = {}
     for part in fields(form):
-        name = _keyword(part)
+        name = keyword_of(part)
         if name in how and name in keywords():
             value, parse, read = how.pop(name), part.metadata.get("parse"), _READ.get(part.name)
             value = parse(value) if parse and isinstance(value, str) else value
@@ -155,7 +151,7 @@ def _refuse_unknown(how: Mapping[str, Any]) -> None:
         "task",
         "config",
         "partial",
-        *(word for part in fields(TaskSpec) for word in (part.name, _keyword(part))),
+        *(word for part in fields(TaskSpec) for word in (part.name, keyword_of(part))),
     }
     for name in how:
         hint = near(name, keywords())

@@ -42,7 +42,7 @@ class Difference:
     interval: Interval
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """`scores[at][metric]` belongs to `paths[at]`; None where the checkpoint's outputs were not finite."""
 
@@ -51,6 +51,14 @@ class Comparison:
     scores: tuple[Mapping[str, Interval | None], ...]
     differences: tuple[Difference, ...]
     warnings: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        told = (
+            f"{path} {metric} {'none' if score is None else f'{score.estimate:.6g}'}"
+            for path, scores in zip(self.paths, self.scores, strict=True)
+            for metric, score in scores.items()
+        )
+        return f"<Comparison {'; '.join(told)}>"
 
     @property
     def failed(self) -> int:

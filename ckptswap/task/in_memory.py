@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from ckptswap.errors import DataError, ModelError, TaskError, brief
+from ckptswap.task.callables import call, first_line
 
 PREFIX = "memory:"
 
@@ -57,8 +58,6 @@ def built(word: str, args: Mapping[str, Any]) -> Any:
     """
     from torch import nn
 
-    from ckptswap.task.callables import call, first_line
-
     model = value_of(word, "model", ModelError)
     if not isinstance(model, nn.Module):
         if not callable(model):
@@ -93,8 +92,6 @@ def samples(word: str, args: Mapping[str, Any]) -> Any:
 
     Raises `DataError` for a tuple of whole arrays, for arguments of what takes none, and as `value_of` does.
     """
-    from ckptswap.task.callables import call
-
     data = value_of(word, "data", DataError)
     if isinstance(data, tuple) and len(data) > 1 and all(hasattr(part, "shape") for part in data):
         remedy = "give a list of samples: list(zip(inputs, targets)), or TensorDataset(inputs, targets)"
