@@ -233,6 +233,7 @@ def planned(asked: Asked) -> dict[str, Any]:
         return (
             document
             | {"preparation": effort.preparation}
+            | ({"drawn": asdict(drawn)} if (drawn := sweep.scorer.layout.drawn) else {})
             | ({"alternatives": cheaper} if cheaper else {})
             | ({"controls": len(controls)} if asked.options.zero_control else {})
             | ({"job": header(sweep.folder.path)} if header else {})

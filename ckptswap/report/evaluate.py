@@ -1,6 +1,7 @@
 """Checkpoints scored side by side: the `evaluate` JSON as a terminal table, csv and md."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ def evaluate_json(comparison: Comparison) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "samples": comparison.samples,
+        **({"drawn": asdict(comparison.drawn)} if comparison.drawn else {}),
         "checkpoints": [
             {"path": path, "scores": {metric: _json("value", score) for metric, score in scores.items()}}
             for path, scores in zip(comparison.paths, comparison.scores, strict=True)

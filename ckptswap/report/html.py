@@ -17,7 +17,7 @@ from typing import Any
 from ckptswap.report import charts
 from ckptswap.report.answer import change, taken, told
 from ckptswap.report.interactive import figure
-from ckptswap.report.rows import better, by_blocks, cell_key, facts, mode_words, sections
+from ckptswap.report.rows import better, by_blocks, cell_key, facts, mode_words, samples_words, sections
 from ckptswap.report.sweep import sweep_columns
 from ckptswap.report.templates import template
 from ckptswap.report.text import MISSING, finite, number
@@ -70,7 +70,8 @@ def sweep_html(result: SweepResult, about: About, top: int | None = None) -> str
     pictures = list(_pictures(result, waiting, about.raced_by == result.metric))
     lines = {row: at for at, row in enumerate(rows)}
     figures = {shown.id: figure(shown.picture, lines) for shown in pictures}
-    known = {result.metric: better(result), **facts(result), "samples": f"{result.samples:,}"}
+    samples = samples_words(result).removesuffix(" samples")
+    known = {result.metric: better(result), **facts(result), "samples": samples}
     known |= {
         f"also {other.name}": f"{better(other)}, baseline {number(other.baseline)}" for other in result.others
     }

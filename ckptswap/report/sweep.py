@@ -16,11 +16,12 @@ from ckptswap.report.rows import (
     is_recalibrated,
     largest_drop,
     own_names,
+    samples_words,
     section_of,
     sections,
 )
 from ckptswap.report.tabular import columns_csv, columns_md, md_text
-from ckptswap.report.text import MISSING, Style, bar, count, decimals, fixed, interval, named, number, plural, safe
+from ckptswap.report.text import MISSING, Style, bar, count, decimals, fixed, interval, named, number, safe
 from ckptswap.sweep.result import Finding, MetricScore, OtherMetric, Row, SweepResult, window_sizes
 
 SCHEMA = "ckptswap.sweep/1"
@@ -235,8 +236,7 @@ def sweep_json(result: SweepResult) -> dict[str, Any]:
         asked["recalibrated_baseline"] = result.recalibrated_baseline
     if result.screen:
         asked["screen"] = asdict(result.screen)
-    if result.filtered:
-        asked["filtered"] = asdict(result.filtered)
+    asked |= {name: asdict(part) for name in ("filtered", "drawn") if (part := getattr(result, name))}
     if result.others:
         own = OtherMetric(result.metric, result.direction, result.baseline, result.donor_score)
         asked["metrics"] = [asdict(metric) for metric in (own, *result.others)]
@@ -267,7 +267,7 @@ def sweep_md(result: SweepResult) -> str:
     donor = f"donor {number(result.donor_score)}, " if len(result.donors) < 2 else ""
     head = (
         f"**{md_text(result.metric)}** ({better(result)}): baseline {number(result.baseline)}, "
-        f"{donor}tolerance {number(result.tolerance)}, {plural(result.samples, 'sample')}"
+        f"{donor}tolerance {number(result.tolerance)}, {samples_words(result)}"
     )
     also = [
         f"also **{md_text(other.name)}** ({better(other)}): baseline {number(other.baseline)}, "

@@ -304,6 +304,7 @@ class Sweep:
             metrics=tuple(RunMetric.of(self.scorer, metric) for metric in self.scorer.metrics),
             groups=tuple(self.scorer.layout.groups.tolist()),
             units=tuple(self.scorer.layout.units.tolist()),
+            drawn=self.scorer.layout.drawn,
             walk=tuple(map(tuple, self._walk)),
             plan=self.plan,
             layers=self.layers,

@@ -14,6 +14,7 @@ from ckptswap.errors import UsageError, brief, near
 from ckptswap.plainfiles import read_toml, refuse_unwieldy
 from ckptswap.records import Count, option
 from ckptswap.task.in_memory import InMemory
+from ckptswap.task.limit import Limit
 
 TARGETS = ("masks", "input")
 OUTPUTS = ("logits", "probability")
@@ -36,14 +37,14 @@ class TaskSpec:
 
     `model` and `data` are None where nothing was said (the checkpoint may say what it is). `target` is `masks`, or
     `input` for auto-encoding. `output` says whether the model gives `logits` or a `probability`; `output_key`
-    picks from a dict or tuple. `limit` is a number of samples. `threads` is the number of logical cores unless
-    given; the last bits of scores depend on it, on `batch_size`, and on `dtype`, in which it computes (as it was
-    built where None). `group` is a regex with one group on the file name, or a .csv file with the columns name and
-    group; of samples that are no files, the number or name of the part that tells it. `normalize` is MEAN/STD,
-    such as `0.5/0.25`, one value or one a channel, or `auto`; `resize` is HxW, or one number. `exclude` and
-    `partial` say how a checkpoint may fail to fit the model (`task.weights`): patterns of what need not fit, and
-    whether anything need. `walk` is the order of the samples (`task.order`): by themselves, or group by group. So
-    many `screen_samples` are walked before all others.
+    picks from a dict or tuple. `limit` is a number of samples to draw, or "first:N" (`task.limit`). `threads` is
+    the number of logical cores unless given; the last bits of scores depend on it, on `batch_size`, and on
+    `dtype`, in which it computes (as it was built where None). `group` is a regex with one group on the file name,
+    or a .csv file with the columns name and group; of samples that are no files, the number or name of the part
+    that tells it. `normalize` is MEAN/STD, such as `0.5/0.25`, one value or one a channel, or `auto`; `resize` is
+    HxW, or one number. `exclude` and `partial` say how a checkpoint may fail to fit the model (`task.weights`):
+    patterns of what need not fit, and whether anything need. `walk` is the order of the samples (`task.order`): by
+    themselves, or group by group. So many `screen_samples` are walked before all others.
 
     >>> TaskSpec().merge({"metric": "iou,dice", "batch-size": 4}).metrics
     ('iou', 'dice')
@@ -86,7 +87,14 @@ class TaskSpec:
         None, "Which way is better, for a metric of your own.", choices=DIRECTIONS, defaults="file"
     )
     batch_size: int = option(8, "Samples at once. [default: 8]", metavar="N", defaults="file")
-    limit: int | None = option(None, "Use the first N samples only.", metavar="N", defaults="file")
+    limit: int | str | None = option(
+        None,
+        "Use N samples only, drawn at random under a fixed seed, evenly by class and group where these are known; "
+        "first:N takes the first ones.",
+        metavar="N",
+        parse=Limit.parsed,
+        defaults="file",
+    )
     threads: int = option(
         None, "Torch threads. [default: all cores]", metavar="N", defaults="file", factory=_cores
     )
@@ -168,7 +176,8 @@ class TaskSpec:
         >>> TaskSpec(data="scans", threads=1).as_dict()["data"]
         'scans'
         """
-        fields = {**asdict(self), "metrics": list(self.metrics)}
+        limit = Limit.of(self.limit)
+        fields = {**asdict(self), "metrics": list(self.metrics), "limit": limit and limit.words}
         said = {"resize": self.resize, "screen_samples": self.screen_samples, "walk": self.walk != "samples"}
         unsaid = [key for key, value in said.items() if not value]  # older runs have no such keys
         return {key: value for key, value in fields.items() if key not in ("exclude", "partial", *unsaid)}
@@ -316,7 +325,7 @@ def _threads(flag: str, value: Any) -> int:
 _READERS: dict[str, Callable[[str, Any], Any]] = {
     "model": _text, "model_args": _args, "data": _text, "data_args": _args,
     "target": _one_of(TARGETS), "metrics": _names, "direction": _one_of(DIRECTIONS),
-    "batch_size": _count, "limit": _count, "threads": _threads, "device": _text,
+    "batch_size": _count, "limit": lambda _, value: Limit.parsed(value), "threads": _threads, "device": _text,
     "dtype": _one_of(DTYPES),
     "output": _one_of(OUTPUTS), "output_key": _key, "ignore": _whole, "normalize": _text, "resize": _key,
     "group": _key,

@@ -168,7 +168,7 @@ def test_ready_made_batches_are_reordered_as_they_are(own: str) -> None:
 
 @pytest.mark.parametrize(("name", "sizes"), [("plain", [3, 1]), ("loader", [3, 1]), ("grouped", [3, 1])])
 def test_the_limit_counts_samples(own: str, name: str, sizes: list[int]) -> None:
-    found = read(TaskSpec(data=f"{own}:{name}", batch_size=3, limit=4))
+    found = read(TaskSpec(data=f"{own}:{name}", batch_size=3, limit="first:4"))
     assert sorted(found[0], reverse=True) == sizes
     assert found[1].tolist() == list(range(8))
 

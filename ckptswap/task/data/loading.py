@@ -42,6 +42,7 @@ from ckptswap.task.data.layouts import ignored_of
 from ckptswap.task.data.preprocessing import AUTO, normalization_of
 from ckptswap.task.data.readers import BatchReader, DecodedSample, NumberedReader, SampleReader
 from ckptswap.task.data.request import DataRequest
+from ckptswap.task.limit import Limit
 from ckptswap.task.metrics import load_metrics
 from ckptswap.task.order import in_data_order, spread
 from ckptswap.task.spec import TaskSpec
@@ -50,6 +51,8 @@ from ckptswap.task.tree import Form, Tree, names_of, stacked, without_plain
 
 MEMORY = 2 << 30
 """Bytes of samples kept in memory; the others are decoded again in every pass."""
+
+NOT_DRAWN = ": batches as somebody makes them cannot be drawn from without making all; return a Dataset for that"
 
 Key = TypeVar("Key", bound=Hashable)
 Progress = Callable[[int, int | None], None]
@@ -74,11 +77,11 @@ class Data:
     `samples` = N. In the data's order: `groups` (N,) int64, numbered as they first appear, and `units` (N,) int64,
     equal where samples are drawn together: the number of the batch for ready-made batches, and where shapes
     differ; else each sample is its own. In a walk `by_group` units are its groups. By the number of the batch:
-    `places`, of each the samples' places (n,).
-    `shapes` maps each shape of an input (…) to the first batch that has it, `forms` each (number of samples, shape
-    and dtype of an input), which `batch_forms` has by the number of the batch; `names` are those that inputs have,
-    where they are dicts; `notes` say what was done unasked. So many `screen_samples`, spread over classes, groups
-    and the data, come before all others. Raises `UsageError` where these are all.
+    `places`, of each the samples' places (n,). `shapes` maps each shape of an input (…) to the first batch that
+    has it, `forms` each (number of samples, shape and dtype of an input), which `batch_forms` has by the number of
+    the batch; `names` are those that inputs have, where they are dicts; `notes` say what was done unasked, `drawn`
+    of what the samples are a part. So many `screen_samples`, spread over classes, groups and the data, come before
+    all others. Raises `UsageError` where these are all.
     """
 
     def __init__(
@@ -91,13 +94,15 @@ class Data:
         *,
         by_group: bool = False,
     ) -> None:
-        self._source, self.notes = source, tuple(notes)
+        self._source = source
         self._kept: dict[int, DecodedSample] = {}
         known = [(own.group, own.kind, own.digest, own.label) for own in self._first(progress, memory)]
         if not known:
             raise DataError(f"{source.name} holds no samples", remedy="check --data and --data-args")
         groups, kinds, self._digests, classes = zip(*known, strict=True)
         self.samples = len(known)
+        self.drawn = source.drawn
+        self.notes = (*notes, *_drawn_words(source, self.samples))
         self.groups = _numbered(groups, source.name)
         if by_group:
             batches, self.units = source.by_group(kinds, self.groups)
@@ -117,6 +122,10 @@ class Data:
     def sizes(self) -> tuple[int, ...]:
         """How many samples each batch holds, by number."""
         return tuple(len(places) for places in self.places)
+
+    def number(self, place: int) -> int:
+        """Which sample of the data is in a place; another number where they are drawn."""
+        return self._source.number(place)
 
     def batches(self) -> Generator[Batch]:
         """Every batch, by ascending number. Raises `DataError` where a second reading gives other values."""
@@ -186,7 +195,8 @@ class Data:
         sample = next(again)
         if sample.digest != self._digests[at]:
             raise DataError(
-                f"sample {at} of {self._source.name} has other values when it is read again", remedy="seed it"
+                f"sample {self.number(at)} of {self._source.name} has other values when it is read again",
+                remedy="seed it",
             )
         return sample
 
@@ -258,9 +268,7 @@ def _find(name: str, request: DataRequest) -> Any:
     meant = near(name.partition(":")[0], names("data")) if ":" in name and not Path(name).exists() else ""
     if meant:
         raise DataError(f"there is no data {name!r}", remedy=meant)
-    return FolderSamples(
-        name, target=spec.target, ignore=spec.ignore, group=spec.group, limit=spec.limit, args=spec.data_args
-    )
+    return FolderSamples(name, target=spec.target, ignore=spec.ignore, group=spec.group, args=spec.data_args)
 
 
 def _numbered(groups: Sequence[Group], name: str) -> np.ndarray:
@@ -271,6 +279,18 @@ def _numbered(groups: Sequence[Group], name: str) -> np.ndarray:
         return np.arange(len(groups), dtype=np.int64)
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
     return np.array([numbers[group] for group in groups], np.int64)
+
+
+def _drawn_words(source: SampleReader, samples: int) -> Iterator[str]:
+    """Which part of the data is taken; nothing where no limit is given."""
+    limit = Limit.of(source.spec.limit)
+    if source.drawn is None:
+        if limit and limit.samples > samples:
+            yield f"{source.name}: there are {samples:,} samples, and all are taken"
+        return
+    why = "" if source.again or limit is None or limit.is_first else NOT_DRAWN
+    seed = "" if source.drawn.seed is None else f" (seed {source.drawn.seed})"
+    yield f"{source.name}: {source.drawn.words(samples)}{seed}{why}"
 
 
 def _shape(form: Form) -> tuple[Any, ...]:
