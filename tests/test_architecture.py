@@ -29,7 +29,6 @@ HEAVY = {
     "nilearn",
     "scipy",
     "matplotlib",
-    "plotly",
     "pydantic",
 }
 BANNED = re.compile(r"utils|helpers|manager|(^|_)get_")

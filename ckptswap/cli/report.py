@@ -100,7 +100,7 @@ def report(
     if watch and (output.format != "table" or output.out is not None):
         raise UsageError("--watch draws tables on a terminal", remedy="leave --format and --out out")
     if is_page and output.out is None and sys.stdout.isatty():
-        raise UsageError("a page of some 5 MB is no sight in a terminal", remedy="give -o FILE.html")
+        raise UsageError("a page is for a browser, not for a terminal", remedy="give -o FILE.html")
 
     wanted = {**vars(judged), **select, **vars(rows)}
 

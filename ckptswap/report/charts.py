@@ -1,4 +1,4 @@
-"""Pictures as pure data: what is drawn, not how. `figures` draws with matplotlib, `interactive` with plotly."""
+"""Pictures as pure data: what is drawn, not how. `figures` draws with matplotlib, `drawing` for a page."""
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

@@ -13,9 +13,9 @@ from ckptswap.report.answer import told
 from ckptswap.report.charts import Heat, heat
 from ckptswap.report.checkpoint import show_columns, show_json, show_table
 from ckptswap.report.diff import diff_columns, diff_json, diff_table
-from ckptswap.report.drawing import drawing
 from ckptswap.report.evaluate import evaluate_json, evaluate_table, scored_tables
 from ckptswap.report.layout import Column
+from ckptswap.report.plotted import plotted
 from ckptswap.report.screen import sweep_table
 from ckptswap.report.sweep import sweep_columns
 from ckptswap.report.templates import template
@@ -48,7 +48,7 @@ def shows_itself() -> None:
     _teach(Diff, lambda it, style: diff_table(diff_json(it), style), _of_diff, frames.of_diff)
     _teach(Comparison, _text_of_comparison, _of_comparison, frames.of_comparison)
     _teach(SweepResult, lambda it, style: sweep_table(it, style, top=MOST), _of_sweep, frames.of_sweep)
-    SweepResult.plot = drawing  # type: ignore[attr-defined]
+    SweepResult.plot = plotted  # type: ignore[attr-defined]
 
 
 def _teach(

@@ -80,7 +80,7 @@ def sweep_whole(result: SweepResult, style: Style, top: int | None = None) -> st
 
 
 def _answer(result: SweepResult, style: Style) -> list[Text]:
-    return paragraph(safe(told(result)), style)
+    return paragraph(safe(told(result, whole=style.whole)), style)
 
 
 def sweep_table(result: SweepResult, style: Style, top: int | None = None) -> str:
