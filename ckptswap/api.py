@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ckptswap import lazy
-from ckptswap.checkpoint import Checkpoint, Entry
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.entries import Entry
 from ckptswap.errors import MismatchError
 from ckptswap.formats import SHARD_SIZE, write_checkpoint
 from ckptswap.given import (
@@ -51,11 +52,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Contents:
-    """What is in a checkpoint: the entries that were selected, and their numbers by name where they were read."""
+    """What is in a checkpoint: the entries that were selected, their numbers by name where these were read, and
+    what else was selected and cannot be read."""
 
     checkpoint: Checkpoint
     entries: tuple[Entry, ...]
     moments: Mapping[str, Moments] | None = None
+    unread: tuple[Entry, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Contents {self.checkpoint.path}: {len(self.entries)} of {len(self.checkpoint)} tensors>"
@@ -119,12 +122,14 @@ def show(
     selection = selection_of(only, exclude, layers, kind)
     with ExitStack() as stack:
         [source] = _noted(stack, checkpoint)
-        entries = tuple(selection.pick(source))
+        unread = tuple(selection.unread(source))
+        is_read = any(entry in selection for entry in source.values())
+        entries = tuple(selection.pick(source)) if is_read or not unread else ()
         tell_unmatched(selection, source)
         if not stats:
-            return Contents(source, entries)
+            return Contents(source, entries, unread=unread)
         with listener().progress("reading") as progress:
-            return Contents(source, entries, lazy.show.statistics(source, entries, progress))
+            return Contents(source, entries, lazy.show.statistics(source, entries, progress), unread)
 
 
 def diff(
@@ -228,13 +233,14 @@ def transplant(
         plan = planned_transplant(donor, recipient, stack, **selected)
         if out is not None:
             warn(lazy.transplant.left_behind(plan, out))
-            return open(carried_out(plan, out, force=force, link=link, drop_unread=drop_unread))
+            carried_out(plan, out, force=force, link=link, drop_unread=drop_unread)
+            return open(lazy.transplant.opened_by(plan, out))
         stack.pop_all()  # the variant reads from both for as long as it lives
         name = plan.default_output.name  # as the command would name its file
         if plan.alpha != 1:
             stem = name.removesuffix(".safetensors")
             name = f"{stem}*{plan.alpha:g}{name[len(stem) :]}"
-        plan.variant.path = str(Path(plan.recipient.path).parent / name)
+        plan.variant.path = str(Path(plan.recipient.place).parent / name)
         return plan.variant
 
 

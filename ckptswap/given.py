@@ -10,9 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from ckptswap.checkpoint import Checkpoint
+from ckptswap.entries import Unread
 from ckptswap.errors import UsageError, brief
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.state_dict import unread
+from ckptswap.formats.torch_pickle import DTYPES
 from ckptswap.hints import names_apart
 from ckptswap.messages import note, warn
 from ckptswap.records import option
@@ -60,17 +62,36 @@ def is_on_disk(given: Given) -> bool:
 
 
 def _in_memory(given: Any) -> Checkpoint:
-    if isinstance(given, Mapping):
-        return Checkpoint.from_arrays(given)
-    if not _holds_tensors(given):
+    if not isinstance(given, Mapping) and not _holds_tensors(given):
         remedy = "give a path, what cs.open or cs.transplant returned, a state_dict, or an nn.Module"
         raise UsageError(f"{type(given).__name__} is no checkpoint", remedy=remedy)
-    state = given.state_dict()
-    arrays = {name: value for name, value in state.items() if _is_array(value)}
-    checkpoint = Checkpoint.from_arrays(arrays, path=f"<{type(given).__name__}>")
-    checkpoint.module = given
-    checkpoint.unread = unread(state, _is_array)
-    return checkpoint
+    state = given if isinstance(given, Mapping) else given.state_dict()
+    odd = {name: what for name, value in state.items() if (what := _odd(value))}
+    left = {name: value for name, value in state.items() if name not in odd}
+    if isinstance(given, Mapping):
+        checkpoint = Checkpoint.from_arrays(left)
+    else:
+        arrays = {name: value for name, value in left.items() if _is_array(value)}
+        checkpoint = Checkpoint.from_arrays(arrays, path=f"<{type(given).__name__}>")
+        checkpoint.module = given
+        odd |= unread(left, _is_array)
+    return checkpoint.holding((), unread=odd) if odd else checkpoint
+
+
+def _odd(value: Any) -> Unread | None:
+    """What a tensor of torch is that has no plain numbers; None for all else."""
+    if not hasattr(value, "layout") or not hasattr(value, "is_quantized"):
+        return None
+    dtype = str(value.dtype).removeprefix("torch.")
+    if value.is_nested:
+        return Unread("a nested tensor", None, "nested")
+    if (layout := str(value.layout).removeprefix("torch.")) != "strided":
+        kind = "sparse" if layout.startswith("sparse") else layout
+        return Unread(f"a {kind} tensor", tuple(value.shape), kind)
+    if value.is_quantized:
+        return Unread(f"a {dtype} tensor", tuple(value.shape), dtype)
+    what = "a tensor on the meta device, without values"
+    return Unread(what, tuple(value.shape), DTYPES.get(dtype, dtype)) if value.is_meta else None
 
 
 def _is_array(value: object) -> bool:
