@@ -38,7 +38,7 @@ class Notebook(Listener):
         print(safe(text))
 
     def progress(self, what: str, *, unit: str = "") -> AbstractContextManager[Progress]:
-        return Bar(what, unit)
+        return ReplacedBar(what, unit)
 
     def stopping(self) -> AbstractContextManager[Any]:
         """By the button that interrupts the kernel, after the block in hand."""
@@ -46,7 +46,7 @@ class Notebook(Listener):
         return on_signals(signal.SIGINT, silent=True) if in_main else nullcontext()
 
 
-class Bar:
+class ReplacedBar:
     """One output of a cell, once the work takes more than a second; it is gone when the work is done."""
 
     def __init__(self, what: str, unit: str) -> None:
@@ -55,7 +55,7 @@ class Bar:
         self._begun: int | None = None
         self._output: Any = None
 
-    def __enter__(self) -> "Bar":
+    def __enter__(self) -> "ReplacedBar":
         return self
 
     def __exit__(self, *failure: object) -> None:
