@@ -190,12 +190,16 @@ def unfit(kind: str) -> object:
 
 @pytest.mark.parametrize(
     ("kind", "error"),
-    [("sparse", FormatError), ("without values", FormatError), ("text", FormatError), ("nested", UsageError),
-     ("number", UsageError)],
-)  # fmt: skip
+    [("text", FormatError), ("nested", UsageError), ("number", UsageError)],
+)
 def test_what_is_no_tensor_is_named(kind: str, error: type[CkptswapError]) -> None:
     with pytest.raises(error, match="'w'"):
         cs.diff({"w": unfit(kind)}, {"w": np.ones(2)})
+
+
+@pytest.mark.parametrize("kind", ["sparse", "without values"])
+def test_a_tensor_without_numbers_is_not_compared(kind: str) -> None:
+    assert cs.diff({"w": unfit(kind)}, {"w": np.ones(2)}).summary["unread"] == 1
 
 
 @pytest.mark.parametrize("given", [3, None, dict, b"a.pt"])
@@ -361,7 +365,7 @@ def test_a_room_is_documented_as_its_function(name: str) -> None:
 
     said = inspect.getdoc(getattr(api, name))
     assert said
-    assert inspect.getdoc(getattr(cs, name)) == said
+    assert (inspect.getdoc(getattr(cs, name)) or "").startswith(said)
     assert said.splitlines()[0] in pydoc.render_doc(getattr(cs, name), renderer=pydoc.plaintext)
 
 

@@ -17,7 +17,7 @@ from ckptswap.cli.terminal import emit, say
 from ckptswap.errors import UsageError
 from ckptswap.records import option
 from ckptswap.report.agreement import agreement_csv, agreement_document, agreement_json
-from ckptswap.report.document import document_md, document_text
+from ckptswap.report.document import document_latex, document_md, document_text
 from ckptswap.report.screen import render_sweep
 from ckptswap.report.text import dump_json
 from ckptswap.runs import distinct
@@ -32,7 +32,7 @@ CLEAR = "\x1b[H\x1b[2J"
 class PageFlags(DrawnFlags):
     """How the result is printed, and where; a page is one of the ways."""
 
-    format: Literal["table", "json", "csv", "md", "html"] = option(  # type: ignore[assignment]
+    format: Literal["table", "json", "csv", "md", "latex", "html"] = option(  # type: ignore[assignment]
         "table", "How to print the result; html is a page that opens offline.", defaults="file"
     )
 
@@ -128,7 +128,8 @@ def _compared(runs: Sequence[str], wanted: Keywords, top: int | None, output: Pa
             say_notes(result, output.format, name)
         return agreement_csv(agreement)
     document = agreement_document(agreement, top)
-    return document_md(document) if output.format == "md" else document_text(document, output.style)
+    forms = {"md": document_md, "latex": document_latex}
+    return forms[output.format](document) if output.format in forms else document_text(document, output.style)
 
 
 def _watch(run: Path, table: Callable[[], str]) -> None:

@@ -154,7 +154,8 @@ def _ranks(compared: Agreement) -> Table:
     letters = letters_of(compared.runs)
 
     def row(pair: Ranks) -> tuple[Value, ...]:
-        return letters[pair.a], letters[pair.b], pair.by, pair.cells, pair.kendall, pair.spearman
+        ranks = (None if rank is None else Written(f"{rank:.2f}") for rank in (pair.kendall, pair.spearman))
+        return letters[pair.a], letters[pair.b], pair.by, pair.cells, *ranks
 
     columns = ("", "and", "by", "cells", "Kendall's tau", "Spearman's rho")
     rows = tuple(map(row, compared.ranks))

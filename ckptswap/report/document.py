@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
+from ckptswap.report.latex import tables_latex, to_latex
 from ckptswap.report.layout import HEADING, QUIET, Cell, Column, grid, paragraph, render
 from ckptswap.report.sweep import LOOK
 from ckptswap.report.tabular import md_text, to_md
@@ -98,6 +99,24 @@ def document_md(document: Document) -> str:
         ]
         blocks += [f"{md_text(table.note)}\n"] if table.note else []
     return "\n".join(blocks)
+
+
+def document_latex(document: Document) -> str:
+    """For papers: every table, means with their intervals."""
+
+    def cell(value: Value) -> str:
+        shown = _md(value)
+        return shown if isinstance(shown, str) else number(shown)  # type: ignore[arg-type]
+
+    return tables_latex(
+        to_latex(table.columns, [list(map(cell, row)) for row in table.rows], table.is_number, _caption(table))
+        for table in document.tables
+        if table.rows
+    )
+
+
+def _caption(table: Table) -> str:
+    return f"{table.title}. {table.note}" if table.note else table.title
 
 
 def _md(value: Value) -> object:
