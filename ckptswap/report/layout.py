@@ -17,6 +17,7 @@ WORSE = "color(202)"  # orange and blue: told apart by colour-blind readers too
 BETTER = "color(33)"
 WIDE, WIDEST = 100, 130  # columns from which on a terminal has room for more digits, and for both intervals
 _TINY = 5
+ENOUGH = 20  # cells of a name that minor columns leave it
 WHOLE = sys.maxsize  # columns that a pipe has
 Cell = str | Text
 
@@ -103,11 +104,19 @@ def grid(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], style: Style
 
 def _ways(columns: Sequence[Column], widths: Sequence[int], room: int) -> Sequence[list[int]]:
     """Which columns a table may have: the most with which all names are whole, where only minor ones have to go
-    for that; else all, and then ever fewer."""
-    ways = list(_fewer(columns))
-    needed = {i for i, column in enumerate(columns) if not column.minor}
-    fitting = [kept for kept in ways if needed <= {*kept} and sum(widths[i] + 1 for i in kept) - 1 <= room]
-    return fitting[:1] or ways
+    for that; else all, and then ever fewer, the minor ones as long as names keep `ENOUGH` beside them."""
+    ways, minor = list(_fewer(columns)), {i for i, column in enumerate(columns) if column.minor}
+    enough = [
+        min(width, ENOUGH) if column.smallest else width for column, width in zip(columns, widths, strict=True)
+    ]
+
+    def fits(kept: list[int], widths: Sequence[int]) -> bool:
+        return sum(widths[i] + 1 for i in kept) - 1 <= room
+
+    whole = (kept for kept in ways if fits(kept, widths) and {*kept} | minor >= {*ways[0]})
+    if (best := next(whole, None)) is not None:
+        return [best]
+    return [kept for kept in ways if fits(kept, enough) or not minor & {*kept}]
 
 
 def _fewer(columns: Sequence[Column]) -> Iterator[list[int]]:

@@ -57,7 +57,7 @@ def name_columns(rows: Sequence[Row], *, always: bool = False) -> list[Column]:
     if always or any(row.place is not None for row in rows) or all(row.kind is None for row in rows):
         titles = {_PLACES.get(section_of(row), "layer") for row in rows if row.place is not None}
         title = titles.pop() if len(titles) == 1 else "layer"
-        columns.append(Column(title, layer, smallest=18, forms=_PEOPLE))
+        columns.append(Column(title, layer, smallest=10, forms=_PEOPLE))
     if always or any(row.kind is not None for row in rows):  # bn.running_mean stays whole as long as it can
         room = 33 if any(len(row.parts) > 1 for row in rows) else 15
         columns.append(Column("kind", lambda row: safe(row.kind or "(all)"), smallest=room, forms=_PEOPLE))

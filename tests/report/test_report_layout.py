@@ -36,7 +36,7 @@ def test_minor_columns_go_where_that_leaves_names_whole() -> None:
 
     assert shown(22) == ["name           much n", "encoder.conv1 1,234 40"]
     assert shown(17) == ["name           n", "encoder.conv1  40"]
-    assert shown(15) == ["name    much n", "enc…v1 1,234 40"], "as they would not, both are cut"
+    assert shown(15) == ["name         n", "encode…conv1 40"], "nor do they stay where names are short"
 
 
 def test_columns_go_where_names_would_look_alike_and_else_names_are_folded() -> None:
