@@ -382,6 +382,35 @@ def test_neighbours_correlation_is_that_of_a_plain_loop() -> None:
     assert lag_one(np.zeros(4), np.ones(4, dtype=bool)) is None
 
 
+@pytest.mark.parametrize("samples", [1, 3])
+def test_means_of_groups_in_an_order_are_drawn_as_any_number(
+    monkeypatch: pytest.MonkeyPatch, samples: int
+) -> None:
+    """All rows at once, where all have the same samples: as group by group, and with a group of another size."""
+    columns, forms = scores([0.0, 0.5, 0.02], 12, 0), [{0: 1.0, at: -1.0} for at in (1, 2, 3)]
+    groups = np.repeat(np.arange(12 // samples), samples)
+    sample = Sample.of(columns, groups, mean, is_successive=True)
+    at_once = bootstrap.effects(sample, forms, 300)
+    ways = []
+    monkeypatch.setattr(bootstrap, "_moments_in_order", lambda *told: ways.append(told))
+    one_by_one = bootstrap.effects(sample, forms, 300)
+    assert len(ways) == 1
+    assert at_once.t == pytest.approx(one_by_one.t, abs=1e-9)
+    monkeypatch.undo()
+    uneven = Sample.of(columns, np.minimum(groups, groups[-1] - 1), mean, is_successive=True)
+    assert bootstrap._moments_of_means(uneven, forms, one_by_one.estimate) is None
+
+
+@given(st.integers(1, 60), st.integers(0, 10**6))
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_the_largest_draws_are_those_of_a_sort(keep: int, seed: int) -> None:
+    """A few draws tell where to look; where they mislead, all are sorted."""
+    random = np.random.default_rng(seed)
+    draws = random.choice([random.normal(size=60), np.sort(random.normal(size=60)), np.zeros(60)])
+    draws[: seed % 4] = np.inf
+    assert draws[stepdown._largest(draws, keep)].tolist() == np.sort(draws)[-keep:].tolist()
+
+
 def test_on_a_slope_successive_differences_are_smaller_and_decide_more() -> None:
     """Drops that grow along a volume: what changes slowly is not chance."""
     random = np.random.default_rng(6)
