@@ -16,6 +16,8 @@ import pytest
 from hypothesis import settings
 from once import once
 
+from ckptswap.executors import forkserver
+
 # Test workers and their processes outnumber the cores: a thread of torch's that waits must not keep one busy, nor
 # numpy's, which cannot be told. Workers of pytest's, and what they start, begin with both.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -33,6 +35,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _state = tempfile.TemporaryDirectory(prefix="ckptswap-state-")
     os.environ["XDG_STATE_HOME"] = _state.name
     programs.serve()
+programs.fork_servers_too()
 
 # Property tests draw the same examples every time, and no example is judged by how long it took.
 settings.register_profile("ckptswap", derandomize=True, deadline=None, database=None)
@@ -69,6 +72,12 @@ def pytest_collection_finish() -> None:
 def pytest_unconfigure() -> None:
     """Let no program's server outlive the tests."""
     programs.end()
+
+
+@pytest.fixture
+def fresh_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The servers of workers begin as users' do."""
+    monkeypatch.setattr(forkserver, "subprocess", subprocess)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,8 @@
 
 `Popen` and `run` are `subprocess`'s, for a command that begins with `sys.executable`. In a shell script, the PATH
 of `path()` does the same for `ckptswap` and `python`. Tests of the start-up itself, of memory and of limits use
-`subprocess`, and so does what changes a variable that Python or a library reads when it starts.
+`subprocess`, and so does what changes a variable that Python or a library reads when it starts. The server of a
+sweep's workers, which would import torch once more, is such a program too, but for tests of that server.
 
 Whoever collects the tests owns the server, for all workers of pytest's.
 """
@@ -20,6 +21,7 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -38,8 +40,9 @@ MODULES = (
     *("torch", "segmentation_models_pytorch", "jinja2", "plotly.offline"),
     *(f"ckptswap.cli.{module.name}" for module in pkgutil.iter_modules(cli.__path__)),
     *(f"{package}.{room}" for room, package in lazy.ROOMS.items() if room != "figures"),
+    "within",
 )
-"""What most programs would import, each for itself."""
+"""What most programs would import, each for itself; the last is beside this file."""
 SHIM = """#!{python} -S
 import importlib.util
 import json
@@ -72,8 +75,7 @@ _ours: list[ForkServer] = []
 
 def serve() -> None:
     """Begin the server, for as long as this process lives; it imports nothing before a program is asked for."""
-    server = ForkServer(MODULES)
-    _ours.append(server)
+    server = _server()
     folder = tempfile.TemporaryDirectory(prefix="ckptswap-door-", dir="/tmp")  # a socket's path is short
     os.environ[DOOR] = f"{folder.name}/socket"
     os.environ[AT_START] = read_at_start(os.environ)
@@ -93,6 +95,18 @@ def serve() -> None:
     threading.Thread(target=_let_in, args=(listening, server, folder), daemon=True).start()
 
 
+def _server() -> ForkServer:
+    paths = [os.environ.get(BY_ALL), str(Path(__file__).parent)]
+    with patch.object(forkserver, "subprocess", subprocess):
+        _ours[:] = [ForkServer(MODULES, {**os.environ, BY_ALL: os.pathsep.join(filter(None, paths))})]
+    return _ours[0]
+
+
+def fork_servers_too() -> None:
+    """Let the servers of a sweep's workers begin like other programs."""
+    forkserver.subprocess = SimpleNamespace(Popen=Popen, DEVNULL=subprocess.DEVNULL)  # type: ignore[assignment]
+
+
 def end() -> None:
     """End the server, where it is this process's."""
     while _ours:
@@ -106,7 +120,7 @@ def _let_in(listening: socket.socket, server: ForkServer, folder: tempfile.Tempo
             try:
                 server.hand_in(connection)
             except OSError:  # someone has ended it
-                _ours[:] = [server := ForkServer(MODULES)]
+                server = _server()
                 server.hand_in(connection)
 
 
@@ -153,8 +167,9 @@ def forked(words: Sequence[str], streams: Sequence[int], *, env: Mapping[str, st
 def Popen(command: Sequence[Any], **how: Any) -> subprocess.Popen[Any]:
     """Begin a program, by the server where that makes no difference."""
     env = how.get("env") or os.environ
-    is_python = str(command[0]) == sys.executable and os.environ.get(AT_START) == read_at_start(env)
-    return (_Program if is_python else subprocess.Popen)(command, **how)
+    is_python = str(command[0]) == sys.executable and DOOR in os.environ
+    is_alike = is_python and os.environ[AT_START] == read_at_start(env)
+    return (_Program if is_alike else subprocess.Popen)(command, **how)
 
 
 def run(command: Sequence[Any], **how: Any) -> subprocess.CompletedProcess[Any]:

@@ -1,0 +1,11 @@
+"""Imported by the server of `programs`: the servers that its programs begin are forked from it too."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import programs
+
+programs.fork_servers_too()
+sys.path.remove(str(Path(__file__).parent))
