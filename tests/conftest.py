@@ -17,6 +17,7 @@ from hypothesis import settings
 from once import once
 
 from ckptswap.executors import forkserver
+from ckptswap.scoring.allocator import keep_freed_memory
 
 # Test workers and their processes outnumber the cores: a thread of torch's that waits must not keep one busy, nor
 # numpy's, which cannot be told. Workers of pytest's, and what they start, begin with both.
@@ -36,6 +37,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["XDG_STATE_HOME"] = _state.name
     programs.serve()
 programs.fork_servers_too()
+
+keep_freed_memory()  # as a worker's process does: tests too allocate and free the same large arrays over and over
 
 # Property tests draw the same examples every time, and no example is judged by how long it took.
 settings.register_profile("ckptswap", derandomize=True, deadline=None, database=None)
