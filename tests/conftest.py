@@ -9,7 +9,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import programs
 import pytest
@@ -51,6 +53,14 @@ def pytest_xdist_auto_num_workers() -> int | None:
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
     return 3 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: Sequence[Any]) -> None:
+    """Fork the workers too: each would import torch, and all that tests import, for itself."""
+    python = programs.serve_tests()
+    for spec in specs:
+        spec.python = python
 
 
 def pytest_configure(config: pytest.Config) -> None:
