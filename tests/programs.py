@@ -47,7 +47,16 @@ MODULES = (
 TESTED = (
     *("hypothesis.extra.numpy", "jsonschema", "scipy.optimize", "scipy.stats"),
     *("torch._dynamo", "torch._inductor", "torch.fx.experimental.proxy_tensor", "torch.utils.flop_counter"),
-    *("lightning", "nilearn.datasets", "peft", "timm", "torchmetrics", "torchvision", "transformers"),
+    *(
+        "ckptswap.report.figures",
+        "lightning",
+        "nilearn.datasets",
+        "peft",
+        "timm",
+        "torchmetrics",
+        "torchvision",
+        "transformers",
+    ),
     *(
         f"transformers.models.{name}.modeling_{name}"
         for name in ("bart", "bert", "gpt2", "llama", "mixtral", "t5")
