@@ -80,8 +80,8 @@ class Checkpoint(Mapping[str, Entry]):
     that belong to these very tensors (an optimizer's state). `key` is that of the map, where a file holds several
     and it was asked for. `sources` are the files whose bytes it stands for,
     `checksums` what is known of their soundness, `home` the folder that it is. `renames` are the names that are
-    not the file's own (old → new), `ties` the names that are known to be one tensor. Use it as a context manager,
-    or call `close`.
+    not the file's own (old → new), `ties` the names that are known to be one tensor. `module` is the `nn.Module`
+    in memory whose tensors these are. Use it as a context manager, or call `close`.
 
     >>> a = Checkpoint.from_arrays({"w": np.arange(3.0)})
     >>> list(a), a["w"].dtype, a.read("w").tolist()
@@ -103,6 +103,7 @@ class Checkpoint(Mapping[str, Entry]):
     beside: Sequence[str] = ()
     stale: Sequence[str] = ()
     key: str | None = None
+    module: object = None
 
     def __post_init__(self, tensors: Iterable[Tensor]) -> None:
         self._entries = placed(tensors, self.path, self.unread)

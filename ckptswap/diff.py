@@ -73,7 +73,7 @@ class TensorDiff:
         return self.distance.changed if self.distance else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diff:
     """Rows in natural order of their names; `summary` counts the tensors of each status, shown or not."""
 
@@ -81,6 +81,10 @@ class Diff:
     b: Side
     rows: tuple[TensorDiff, ...]
     summary: Mapping[str, int]
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {status}" for status, count in self.summary.items() if count)
+        return f"<Diff {self.a.path} → {self.b.path}: {counts or 'nothing to compare'}>"
 
     @property
     def differs(self) -> bool:

@@ -35,7 +35,8 @@ def sweep(donor: Given | Sequence[Given], recipient: Given, *, claims: bool = Fa
     the command as keywords (`ckptswap.sweeping.keywords`): what is swapped (`by`, `mode`, `alpha`, …; `only`,
     `exclude`, `layers`, `kind`; `map`, `map_file`, `strip_prefix`), how far (`top`, `budget`, `screen`,
     `tolerance`, …) and where (`executor`, `jobs`, …) it is run, the folder that remembers scores (`run`, default
-    `runs/KEY`), from which the same call continues, and the task, as in `evaluate`. With `claims` the paper's
+    `runs/KEY`), from which the same call continues, and the task, as in `evaluate`, whose model, data and metric
+    may stand in memory; other processes cannot reach them there. With `claims` the paper's
     claims are judged on it. Leaves in the folder what the command leaves. Raises `UsageError` for a keyword that
     does not exist or a value that makes no sense, and what `ckptswap.sweep.runner.Sweep.run` raises.
     """

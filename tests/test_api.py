@@ -365,7 +365,7 @@ def test_a_room_is_documented_as_its_function(name: str) -> None:
 
     said = inspect.getdoc(getattr(api, name))
     assert said
-    assert inspect.getdoc(getattr(cs, name)) == said
+    assert (inspect.getdoc(getattr(cs, name)) or "").startswith(said)
     assert said.splitlines()[0] in pydoc.render_doc(getattr(cs, name), renderer=pydoc.plaintext)
 
 
