@@ -18,7 +18,8 @@ from itertools import count
 from pathlib import Path
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Entry, checked_bytes, overlay, refuse_damaged, stale_note
+from ckptswap.checkpoint import Checkpoint, checked_bytes, overlay, refuse_damaged, stale_note
+from ckptswap.entries import SIGN, Entry
 from ckptswap.errors import MismatchError, UsageError, listing, near
 from ckptswap.fingerprint import fingerprint
 from ckptswap.formats import refuse_unread, suffixes, writer
@@ -202,6 +203,12 @@ def _rewrite(
     return _Afresh(plan.variant, writer(f"{target}/" if folder else target))
 
 
+def opened_by(plan: Transplant, out: str | os.PathLike[str]) -> str:
+    """What opens the variant once it is written: the path, with the recipient's key where its other maps stay."""
+    is_one_of_several = plan.recipient.key is not None and _spliced(plan, out) is not None
+    return f"{os.fspath(out)}{SIGN}{plan.recipient.key}" if is_one_of_several else os.fspath(out)
+
+
 def left_behind(plan: Transplant, out: str | os.PathLike[str] | None = None) -> list[str]:
     """What the recipient holds that will not be written, or that changes with what is taken, a sentence each.
 
@@ -216,7 +223,7 @@ def left_behind(plan: Transplant, out: str | os.PathLike[str] | None = None) -> 
         if spliced.is_old:
             sentences.append("a file from before torch 1.6 has no room to say where it came from")
     elif recipient.beside:
-        own = Path(recipient.path).suffix
+        own = Path(recipient.sources[0].name).suffix
         suffix = own if own in TORCH_SUFFIXES else TORCH_SUFFIXES[0]  # `.pth.tar` is read, and not written
         way = f" (-o FILE{suffix} keeps it)" if _spliced(plan, f"x{suffix}") else ""
         sentences.append(f"what lies beside the tensors is not written: {listing(recipient.beside)}{way}")
@@ -328,7 +335,10 @@ def _warnings(
 
 
 def _stem(checkpoint: Checkpoint) -> str:
-    path = Path(checkpoint.path)
+    """What a file is called without its ending, and the key of its map."""
+    path = Path(checkpoint.place)
+    if checkpoint.key is not None:
+        return _safe(f"{path.stem}-{checkpoint.key}")[:80]
     folder = path.absolute().parent.name if path.name == DEFAULT_INDEX else ""  # every such index has that name
     stem = folder or Path(checkpoint.path.removesuffix(".safetensors.index.json")).stem
     return _safe(stem)[:80] or "checkpoint"

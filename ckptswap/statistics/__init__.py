@@ -66,7 +66,7 @@ class Drawn:
         return f"{some} samples at random{evenly}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """`scores[at][metric]` belongs to `paths[at]`; None where the checkpoint's outputs were not finite. `drawn`:
     of what the samples are a part, where a limit took one."""
@@ -77,6 +77,14 @@ class Comparison:
     differences: tuple[Difference, ...]
     warnings: tuple[str, ...]
     drawn: Drawn | None = None
+
+    def __repr__(self) -> str:
+        told = (
+            f"{path} {metric} {'none' if score is None else f'{score.estimate:.6g}'}"
+            for path, scores in zip(self.paths, self.scores, strict=True)
+            for metric, score in scores.items()
+        )
+        return f"<Comparison {'; '.join(told)}>"
 
     @property
     def failed(self) -> int:

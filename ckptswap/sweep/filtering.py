@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
-from ckptswap.checkpoint import Entry
+from ckptswap.entries import Entry
 from ckptswap.errors import SelectionError, UsageError, near
 from ckptswap.naming import natural_key, split_name
 from ckptswap.selection import Selection

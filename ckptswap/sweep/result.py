@@ -256,7 +256,7 @@ class Filtered:
     rows: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SweepResult:
     """The whole table, in the order in which it is shown (worst drop first within each way of splitting).
 
@@ -291,6 +291,10 @@ class SweepResult:
     complete: bool = True
     filtered: Filtered | None = None
     drawn: Drawn | None = None
+
+    def __repr__(self) -> str:
+        score = f"{self.metric} {self.baseline:.6g}, tolerance {self.tolerance:.6g}"
+        return f"<SweepResult {score}, {len(self.rows)} rows>"
 
     def failing(self, on: FailOn) -> list[Row]:
         """The rows that a check does not let pass; with `undecided` also what has no verdict (shapes that differ).

@@ -6,7 +6,7 @@ Pure data; `task.order` draws, `task.data.draw` finds out evenly over what, and 
 import re
 from dataclasses import dataclass
 
-from ckptswap.errors import UsageError
+from ckptswap.errors import UsageError, brief
 
 SEED = 3411
 """Of every draw, so that each variant, each command and each resumption has the same samples."""
@@ -32,7 +32,7 @@ class Limit:
         match = None if isinstance(value, bool) else _WORDS.fullmatch(str(value))
         if match is None or not int(match[2]):
             remedy = "give a number of samples, 1 or more, to draw them at random; or first:N for the first N"
-            raise UsageError(f"limit is {value!r:.40}", remedy=remedy)
+            raise UsageError(f"limit is {brief(value)}", remedy=remedy)
         return cls(int(match[2]), match[1] is not None)
 
     @classmethod

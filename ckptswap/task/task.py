@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import MismatchError, ModelError, UsageError, listing
+from ckptswap.task import known_by
 from ckptswap.task.callables import faults_of, first_line
 from ckptswap.task.constant import Constants
 from ckptswap.task.data import Batch, Data, Progress, load_data
@@ -225,11 +226,21 @@ class Task:
             "task": self.spec.as_dict(),
             "data": self.data.fingerprint(),
             "batches": self.data.composition(),
-            "code": code_hashes(self.spec),
+            "code": code_hashes(self.spec) | self._known_by(),
             "dtype": str(next((parameter.dtype for parameter in self.model.parameters()), None)),
             "versions": versions_of(self.spec, self.model),
             "CPU": torch.backends.cpu.get_cpu_capability(),
         } | ({"initial values": self.initial} if self.initial else {})
+
+    def _known_by(self) -> dict[str, str]:
+        """What stands for the files of what is in memory; the model holds the recipient."""
+        if not known_by.in_memory(self.spec):
+            return {}
+        with self.pinned(), closing(self.data.numbered({0})) as batches:
+            _, batch = next(batches)
+            output = self.forward(batch.inputs)
+            statistics = self.scored_against(batch)(output).statistics
+        return known_by.hashes(self.spec, self.model, output, statistics)
 
     @cached_property
     def watch(self) -> Watch:

@@ -11,8 +11,8 @@ A data spec is a folder (see `folder`), or names a source of the registry (`NAME
 A dict alone is an input that holds its target itself, as `labels` or `label`.
 
 An input or a target is a tensor, an array, or numbers; or a tuple or dict of such (`tree`). A model gets a tuple
-by position and a dict by name, without the names that none of its arguments has. A group is anything hashable, one
-a sample; without groups each sample is its own.
+by position and a dict by name, without the names that none of its arguments has. A group is a whole number or a
+text, one a sample, or the part that `group` names (see `grouping`); without groups each sample is its own.
 
 The *place* of a sample is its number in the data's own order, and all that is told per sample is told in that
 order. Batches are walked by *number*, in a seeded random order (see `order`): samples are put in batches of
@@ -32,14 +32,16 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
-from ckptswap.errors import DataError, UsageError, near
+from ckptswap.errors import DataError, UsageError, brief, near
 from ckptswap.registry import names, source_of
+from ckptswap.task import in_memory
 from ckptswap.task.callables import call, faults_of, is_callable_spec, load_callable
 from ckptswap.task.data import random
 from ckptswap.task.data.folder import FolderSamples
+from ckptswap.task.data.grouping import Group
 from ckptswap.task.data.layouts import ignored_of
 from ckptswap.task.data.preprocessing import AUTO, normalization_of
-from ckptswap.task.data.readers import BatchReader, DecodedSample, Group, NumberedReader, SampleReader
+from ckptswap.task.data.readers import BatchReader, DecodedSample, NumberedReader, SampleReader
 from ckptswap.task.data.request import DataRequest
 from ckptswap.task.limit import Limit
 from ckptswap.task.metrics import load_metrics
@@ -230,16 +232,14 @@ def load_data(
         raise DataError(
             f"{spec.data} is an IterableDataset", remedy="put it in a DataLoader, which yields batches"
         )
-    if spec.group and not isinstance(items, FolderSamples):
-        raise UsageError(
-            "--group goes by file names, and only a folder has them", remedy="yield the group instead"
-        )
+    if isinstance(items, FolderSamples):  # whose files' names have told the groups
+        spec = replace(spec, group=None)
     if hasattr(items, "__getitem__") and hasattr(items, "__len__"):
         source: SampleReader = NumberedReader(name, items, spec)
     elif isinstance(items, Iterable):
         source = BatchReader(name, items, spec)
     else:
-        raise DataError(f"{spec.data} is a {type(items).__name__}", remedy="return a Dataset, or yield batches")
+        raise DataError(f"{spec.data} is {brief(items)}", remedy="give a Dataset or a list, or yield batches")
     with pinned_threads(spec.threads):  # as in every later reading, since a Dataset may well use torch
         notes = (*getattr(items, "notes", ()), *([normalization.note] if normalization else []))
         return Data(source, progress, memory, notes, spec.screen_samples, by_group=spec.walk == "groups")
@@ -272,6 +272,8 @@ def implied(spec: TaskSpec) -> TaskSpec:
 
 def _find(name: str, request: DataRequest) -> Any:
     spec, registered = request.spec, source_of("data", name)
+    if name.startswith(in_memory.PREFIX):
+        return in_memory.samples(name, spec.data_args)
     if registered is not None:
         source, rest = registered
         with faults_of(name, DataError):

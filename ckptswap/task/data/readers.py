@@ -16,6 +16,7 @@ from ckptswap.statistics import Drawn
 from ckptswap.task.callables import faults_of
 from ckptswap.task.data.draw import drawn_of
 from ckptswap.task.data.folder import FolderSamples
+from ckptswap.task.data.grouping import Group, grouped, label_of, labels_of, plain_label, plain_labels
 from ckptswap.task.data.normalize import normalizer, resizer
 from ckptswap.task.limit import Limit
 from ckptswap.task.order import batches_by_group, batches_of, joined_groups, reordered, reordered_by_group
@@ -30,8 +31,6 @@ LABELS = ("labels", "label")
 READERS = 4
 """Threads that decode a folder's files, and no more than the task may use."""
 
-Group = tuple[Hashable, ...]
-"""A sample's group, alone in a tuple; () where it was given none."""
 Kind = tuple[Form, ...]
 """The forms of a sample's input and target."""
 
@@ -113,7 +112,8 @@ class SampleReader:
         """
         parts = tuple(item) if isinstance(item, tuple | list) else _labelled(item)
         least = 1 if self.spec.target == "input" else 2
-        if not least <= len(parts) <= 3:
+        most = 3 if self.spec.group is None else 2  # the group is no part any more
+        if not least <= len(parts) <= most:
             raise DataError(
                 f"{where} is {_describe(item)}",
                 remedy="it must be (input, target) or (input, target, group), or a dict with labels; "
@@ -181,8 +181,10 @@ class NumberedReader(SampleReader):
         where = f"sample {number} of {self.name}"
         with faults_of(where, DataError):
             item = self._items[number]
-        inputs, targets, groups = self._parts(item, where)
-        return DecodedSample.of(inputs, targets, tuple(_label(group, where) for group in groups))
+        item, told = grouped(item, self.spec.group, where)
+        inputs, targets, rest = self._parts(item, where)
+        group = [label_of(value, where) for value in told] or [plain_label(value, where) for value in rest]
+        return DecodedSample.of(inputs, targets, tuple(group))
 
 
 class BatchReader(SampleReader):
@@ -226,8 +228,9 @@ class BatchReader(SampleReader):
         return reordered_by_group(self._sizes, joined), joined
 
     def _batch(self, item: object, where: str) -> list[DecodedSample]:
+        item, told = grouped(item, self.spec.group, where)
         inputs, targets, rest = self._parts(item, where)
-        groups = [_groups(values, where) for values in rest]
+        groups = [labels_of(values, where) for values in told] or [plain_labels(values, where) for values in rest]
         counts = [*sizes_of(inputs), *sizes_of(targets), *map(len, groups)]
         if min(counts) != max(counts) or not counts[0]:
             raise DataError(f"{where} has {counts} inputs, targets and groups", remedy="yield as many of each")
@@ -236,19 +239,6 @@ class BatchReader(SampleReader):
             own = sample_at(inputs, at)
             samples.append(DecodedSample.of(own, own if targets is inputs else sample_at(targets, at), group))
         return samples
-
-
-def _groups(values: Any, where: str) -> list[Group]:
-    if not isinstance(values, Iterable) or isinstance(values, str) or getattr(values, "shape", None) == ():
-        raise DataError(f"{where} has the groups {values!r}", remedy="yield one for each sample of the batch")
-    return [(_label(value, where),) for value in values]
-
-
-def _label(value: Any, where: str) -> Hashable:
-    label = value.tolist() if isinstance(value, Tensor | np.ndarray | np.generic) else value
-    if not isinstance(label, Hashable):
-        raise DataError(f"{where} has the group {label!r}", remedy="a group must be a number or a text")
-    return label
 
 
 def _labelled(item: object) -> tuple[object, ...]:

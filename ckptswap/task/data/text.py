@@ -190,9 +190,9 @@ def _of_json(path: Path, lines: Sequence[tuple[int, str]], field: str) -> Iterat
             remedy = f"each line must be a JSON object with {field!r}, or name another: --data-args field=NAME"
             raise DataError(f"line {number} of {path} has no text {field!r}", remedy=remedy)
         group = said.get("group")
-        if isinstance(group, list | dict):
+        if isinstance(group, list | dict | float):
             raise DataError(
-                f"line {number} of {path} has the group {group!r:.40}", remedy="give a number or a text"
+                f"line {number} of {path} has the group {group!r:.40}", remedy="give a whole number or a text"
             )
         yield TextDocument(text, said.get("label"), group)
 

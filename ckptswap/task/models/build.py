@@ -11,6 +11,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError, near
 from ckptswap.registry import names, source_of
+from ckptswap.task import in_memory
 from ckptswap.task.callables import faults_of, is_callable_spec
 from ckptswap.task.models import own
 from ckptswap.task.models.bounds import bounded_by
@@ -31,7 +32,9 @@ def build_model(spec: str, args: Mapping[str, Any]) -> nn.Module:
     """
     torch.backends.mha.set_fastpath_enabled(False)
     registered = source_of("models", spec)
-    if registered is not None:
+    if spec.startswith(in_memory.PREFIX):
+        model = in_memory.built(spec, args)
+    elif registered is not None:
         source, rest = registered
         with faults_of(spec, ModelError):
             model = source.made(rest, args)
@@ -54,6 +57,8 @@ def build_named(checkpoint: Checkpoint, spec: str | None, args: Mapping[str, Any
     if spec is not None:
         return build_model(spec, args)
     spec, args = model_of(checkpoint)
+    if isinstance(spec, in_memory.InMemory):
+        return build_model(spec, args)
     with bounded_by(checkpoint, spec, args):
         return build_model(spec, args)
 
