@@ -298,6 +298,10 @@ def _refusal(donor: Checkpoint, recipient: Checkpoint, misfits: Mapping[str, str
     remedy = "narrow the selection, or leave these out with --skip-missing"
     if can_be_cast:
         remedy = f"--cast takes floats in the recipient's dtype; else {remedy}"
+    elif all(entry.kind.startswith("lora.") for entry in donor.values()):
+        remedy = "the donor has only the factors of an adapter (LoRA): peft:FOLDER is its base with these added"
+    elif not any(name in recipient for name in donor):
+        remedy = "they share no name: give checkpoints of one network, or say which names match by --map OLD=NEW"
     return MismatchError(f"{fault} ({listing(lines, NAMED_MOST)})", remedy=remedy)
 
 
