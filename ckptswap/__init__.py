@@ -35,34 +35,60 @@ __all__ = [
 ]  # fmt: skip
 _ELSEWHERE = {"Checkpoint": "ckptswap.checkpoint", "Selection": "ckptswap.selection"}
 _ROOMS = ("diff", "report", "show", "sweep", "transplant", "verify")
-"""Modules of ours that have the name of a function; the import system makes each an attribute of this package."""
+"""Modules of ours that have the name of a function; the import system makes each an attribute of this package, as
+which it is that `function`."""
 
 
 def _api() -> ModuleType:
-    """The functions; from now on results show themselves."""
+    """The functions; from now on results show themselves, and a notebook hears what they tell."""
     import_module("ckptswap.report.display").shows_itself()
+    import_module("ckptswap.notebook").listens_in_notebooks()
     return import_module("ckptswap.api")
 
 
-class _Room(ModuleType):
-    """A module that can also be called, as the function of its name, `cs.diff(a, b)`, and is documented as it."""
+class function:
+    """One of the functions above that has the name of a module of ours, as a value: it is called and documented as
+    the function, and has what is in the module (`ckptswap.sweep.runner`)."""
+
+    def __init__(self, module: ModuleType) -> None:
+        vars(self)["_module"] = module
 
     def __call__(self, *args: Any, **how: Any) -> Any:
         return self._function(*args, **how)
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self._module, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._module, name)
+
+    def __get__(self, owner: object, kind: object = None) -> "function":
+        return self  # by this it is a routine to `help`
+
+    def __repr__(self) -> str:
+        return f"<function ckptswap.{self.__name__}>"
+
+    def __dir__(self) -> list[str]:
+        return dir(self._module)
+
+    @property
+    def __name__(self) -> str:
+        return self._module.__name__.rpartition(".")[2]
+
     @property
     def __signature__(self) -> Any:
-        from inspect import signature
-
-        return signature(self._function)
+        return _api().signature_of(self._function)
 
     @property
     def __doc__(self) -> str | None:  # type: ignore[override]
-        return self._function.__doc__
+        return _api().doc_of(self._function)
 
     @property
     def _function(self) -> Callable[..., Any]:
-        return getattr(_api(), self.__name__.rpartition(".")[2])
+        return getattr(_api(), self.__name__)
 
 
 class _Package(ModuleType):
@@ -70,12 +96,13 @@ class _Package(ModuleType):
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in _ROOMS and isinstance(value, ModuleType):
-            value.__class__ = _Room
+            value = function(value)
         super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
         if name in _ROOMS:
-            return import_module(f"ckptswap.{name}")
+            import_module(f"ckptswap.{name}")  # which sets it
+            return vars(self)[name]
         if name in __all__:
             return getattr(import_module(_ELSEWHERE[name]) if name in _ELSEWHERE else _api(), name)
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")

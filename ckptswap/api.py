@@ -7,17 +7,20 @@ prefix that was taken off, a pattern that matches nothing, how far it is) goes t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from inspect import Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ckptswap import lazy
-from ckptswap.checkpoint import Checkpoint, Entry
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.entries import Entry
 from ckptswap.errors import MismatchError
 from ckptswap.formats import SHARD_SIZE, write_checkpoint
 from ckptswap.given import (
+    SELECTION,
     Given,
     Names,
     Path_,
@@ -35,6 +38,8 @@ from ckptswap.moments import Moments
 from ckptswap.renaming import strip_all
 from ckptswap.runs import compare, demo, plot, report, reproduce, select, sweep, sweep_both, train  # noqa: F401
 from ckptswap.selection import Selection
+from ckptswap.signatures import explained, explicit
+from ckptswap.task.spec import TaskSpec
 
 if TYPE_CHECKING:
     from ckptswap.diff import Diff
@@ -45,13 +50,25 @@ if TYPE_CHECKING:
     from ckptswap.verify import Report
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Contents:
-    """What is in a checkpoint: the entries that were selected, and their numbers by name where they were read."""
+    """What is in a checkpoint: the entries that were selected, their numbers by name where these were read, and
+    what else was selected and cannot be read."""
 
     checkpoint: Checkpoint
     entries: tuple[Entry, ...]
     moments: Mapping[str, Moments] | None = None
+    unread: tuple[Entry, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Contents {self.checkpoint.path}: {len(self.entries)} of {len(self.checkpoint)} tensors>"
+
+    def _repr_html_(self) -> str:
+        return lazy.display.as_html(lazy.display.of_checkpoint(self.checkpoint, self.entries, self.moments))
+
+    def to_pandas(self) -> Any:
+        """Give the rows as a pandas data frame. Raises `DependencyError` without the extra 'pandas'."""
+        return lazy.frames.of_checkpoint(self.checkpoint, self.entries, self.moments)
 
 
 def open(path: Given) -> Checkpoint:
@@ -105,12 +122,14 @@ def show(
     selection = selection_of(only, exclude, layers, kind)
     with ExitStack() as stack:
         [source] = _noted(stack, checkpoint)
-        entries = tuple(selection.pick(source))
+        unread = tuple(selection.unread(source))
+        is_read = any(entry in selection for entry in source.values())
+        entries = tuple(selection.pick(source)) if is_read or not unread else ()
         tell_unmatched(selection, source)
         if not stats:
-            return Contents(source, entries)
+            return Contents(source, entries, unread=unread)
         with listener().progress("reading") as progress:
-            return Contents(source, entries, lazy.show.statistics(source, entries, progress))
+            return Contents(source, entries, lazy.show.statistics(source, entries, progress), unread)
 
 
 def diff(
@@ -167,7 +186,14 @@ def diff3(base: Given, a: Given, b: Given, **how: Any) -> ThreeWay:
 
 
 def planned_transplant(
-    donor: Given, recipient: Given, stack: ExitStack, *, alpha: float = 1.0, skip_missing: bool = False, **how: Any
+    donor: Given,
+    recipient: Given,
+    stack: ExitStack,
+    *,
+    alpha: float = 1.0,
+    skip_missing: bool = False,
+    cast: bool = False,
+    **how: Any,
 ) -> Transplant:
     """Plan a transplant; write nothing. `stack` closes both sides, the rest is as in `transplant`."""
     selection, names = selection_and_names(how)
@@ -175,7 +201,7 @@ def planned_transplant(
     giving, receiving = names.matched(*own)
     try:
         plan = lazy.transplant.plan_transplant(
-            giving, receiving, selection, alpha=plain(alpha), skip_missing=skip_missing
+            giving, receiving, selection, alpha=plain(alpha), skip_missing=skip_missing, cast=cast
         )
     except MismatchError as error:
         hint = names.hint(*own)
@@ -199,8 +225,9 @@ def transplant(
     """The recipient with the selected tensors taken from the donor: a variant, which is a checkpoint itself.
 
     Without `out` nothing is written or copied; with it the variant is written there, and opened from there. What
-    selects, and what brings names together, are the keywords of `diff`; `alpha` says how far it goes. Raises
-    `MismatchError` naming every tensor that does not fit, unless `skip_missing`; `SelectionError` where nothing is
+    selects, and what brings names together, are the keywords of `diff`; `alpha` says how far it goes, `cast`
+    rounds the donor's floats to the recipient's dtype. Raises `MismatchError` naming every tensor that does not
+    fit, unless `skip_missing`; `SelectionError` where nothing is
     selected; `FileError` where `out` exists and `force` is not given; `FormatError` where values of the recipient
     are not read and would be lost, unless `drop_unread`. `link` hard-links shards that do not change.
 
@@ -214,13 +241,14 @@ def transplant(
         plan = planned_transplant(donor, recipient, stack, **selected)
         if out is not None:
             warn(lazy.transplant.left_behind(plan, out))
-            return open(carried_out(plan, out, force=force, link=link, drop_unread=drop_unread))
+            carried_out(plan, out, force=force, link=link, drop_unread=drop_unread)
+            return open(lazy.transplant.opened_by(plan, out))
         stack.pop_all()  # the variant reads from both for as long as it lives
         name = plan.default_output.name  # as the command would name its file
         if plan.alpha != 1:
             stem = name.removesuffix(".safetensors")
             name = f"{stem}*{plan.alpha:g}{name[len(stem) :]}"
-        plan.variant.path = str(Path(plan.recipient.path).parent / name)
+        plan.variant.path = str(Path(plan.recipient.place).parent / name)
         return plan.variant
 
 
@@ -246,7 +274,10 @@ def evaluate(
     lacks then stays as initialised, of which `warnings` tell. `map` (rules `OLD=NEW`), `map_file` and
     `strip_prefix` may concern the names of any. `task` are the keys of `TaskSpec`: model, model_args, data,
     data_args, target, metric or metrics, batch_size, limit, …; `config` is a file of them, `task` a `TaskSpec` to
-    begin with. Raises `UsageError` where there is no checkpoint, `TaskError`, `MismatchError` and their kin as the
+    begin with. Model, data and metric may be the things themselves: an `nn.Module` (of which a copy is run) or a
+    function that builds one; a Dataset, a list of samples, a DataLoader, or a function that gives these; a
+    function of output and target. A checkpoint that is a module needs no model. Raises `UsageError` where there is
+    no checkpoint, `TaskError`, `MismatchError` and their kin as the
     command does.
     """
     given, spec = several(checkpoints, "checkpoint"), task_of(task, exclude, partial)
@@ -322,6 +353,30 @@ def verify(checkpoint: Path_) -> Report:
     """
     with listener().progress("verifying") as progress:
         return lazy.verify.verify(checkpoint, progress)
+
+
+NAMES = ("map", "map_file", "strip_prefix")
+
+
+def signature_of(asked: Callable[..., Any]) -> Signature:
+    """The signature of a function here, with every keyword that it takes; what tells these costs no torch."""
+    if asked is not sweep:
+        return signature(asked)
+    return explicit(sweep, _of_a_sweep(), (*SELECTION, *NAMES, "recalibrate_bn", "calibration_data"))
+
+
+def doc_of(asked: Callable[..., Any]) -> str | None:
+    """Its docstring, with a word on each of these."""
+    return explained(sweep, _of_a_sweep()) if asked is sweep else asked.__doc__
+
+
+def _of_a_sweep() -> tuple[type, ...]:
+    return TaskSpec, lazy.spec.SweepSpec, lazy.spec.RunOptions
+
+
+for _scores in (evaluate, explain):
+    _scores.__signature__ = explicit(_scores, (TaskSpec,))  # type: ignore[attr-defined]
+    _scores.__doc__ = explained(_scores, (TaskSpec,))
 
 
 def _noted(stack: ExitStack, *given: Given) -> list[Checkpoint]:

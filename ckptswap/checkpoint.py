@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import KW_ONLY, InitVar, dataclass, field, replace
-from math import prod
+from functools import cached_property
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple, Protocol
@@ -19,15 +19,15 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ckptswap import dtypes
+from ckptswap.entries import SIGN, Entry, Tensor, Unread, placed
 from ckptswap.errors import FormatError, MismatchError, listing, near
-from ckptswap.naming import blocks_of, classify, is_counter, quantised
+from ckptswap.naming import quantised
 from ckptswap.sources import (
     CHUNK,
     BlendSource,
     CastSource,
     FileRange,
     MemorySource,
-    TensorSource,
     array_of,
     chunks,
     page_aligned,
@@ -35,71 +35,6 @@ from ckptswap.sources import (
 from ckptswap.storage import ByteSource, LocalFile
 from ckptswap.ties import Ties, ties_of
 from ckptswap.watching import Watch, unwatched
-
-NAME_MOST = 10_000
-"""Letters of a tensor's name. Real ones have some hundred, and what looks at a name's parts takes their square."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """What a format finds of one tensor, before names are classified."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    source: TensorSource = field(compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry(Tensor):
-    """One tensor's name, place, shape and dtype (as safetensors spells it); not its values.
-
-    >>> entry = Checkpoint.from_arrays({"c.weight": np.zeros((4, 3, 3, 3), np.float32)})["c.weight"]
-    >>> entry.layer, entry.kind, entry.numel, entry.nbytes
-    ('c', 'conv.weight', 108, 432)
-    """
-
-    layer: str
-    kind: str
-    block: str | None = None
-
-    @property
-    def numel(self) -> int:
-        return prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return (self.numel * dtypes.bits(self.dtype) + 7) // 8
-
-    def compatible(self, other: Entry) -> bool:
-        """Whether the other may take its place: of its shape and dtype; what counts batches, of any number type.
-
-        >>> name = "bn.num_batches_tracked"
-        >>> old, new = (Checkpoint.from_arrays({name: np.array(9, dtype)}) for dtype in (np.float32, np.int64))
-        >>> new[name].compatible(old[name])
-        True
-        """
-        if self.shape != other.shape or self.dtype == other.dtype:
-            return self.shape == other.shape
-        return is_counter(self.name) and dtypes.is_number(self.dtype) and dtypes.is_number(other.dtype)
-
-    def chunks(self, size: int = CHUNK) -> Iterator[np.ndarray]:
-        """The tensor's bytes in order, as uint8 arrays of at most `size` bytes; the buffer is reused."""
-        return chunks(self.source, self.nbytes, size)
-
-
-def _entries(tensors: Iterable[Tensor], path: str) -> dict[str, Entry]:
-    """Tensors by name, with their layers and kinds, of which the shapes of all tell. Raises `FormatError`."""
-    by_name = {tensor.name: tensor for tensor in tensors}
-    longest = max(by_name, key=len, default="")
-    if len(longest) > NAME_MOST:
-        fault = f"{path} has a tensor whose name takes {len(longest):,} letters, beginning {longest[:40]!r}"
-        raise FormatError(fault, remedy=f"{NAME_MOST:,} is the most")
-    shapes = {name: tensor.shape for name, tensor in by_name.items()}
-    places = classify(shapes)
-    blocks = blocks_of({name: layer for name, (layer, _) in places.items()}, shapes)
-    return {name: Entry(name, tensor.shape, tensor.dtype, tensor.source, *places[name], blocks[places[name][0]])
-            for name, tensor in by_name.items()}  # fmt: skip
 
 
 def stale_note(stale: Sequence[str]) -> str:
@@ -141,11 +76,12 @@ class Checkpoint(Mapping[str, Entry]):
 
     `path` and `format` say where it came from, `metadata` what the file says of itself, `notes` what a reader
     should know (a prefix, shared storage). `unread` is what holds values of the model and is not a tensor that can
-    be read (name → what it is), `beside` the keys of what a file holds besides the tensors, `stale` those of them
-    that belong to these very tensors (an optimizer's state). `sources` are the files whose bytes it stands for,
+    be read, by name, `beside` the keys of what a file holds besides the tensors, `stale` those of them
+    that belong to these very tensors (an optimizer's state). `key` is that of the map, where a file holds several
+    and it was asked for. `sources` are the files whose bytes it stands for,
     `checksums` what is known of their soundness, `home` the folder that it is. `renames` are the names that are
-    not the file's own (old → new), `ties` the names that are known to be one tensor. Use it as a context manager,
-    or call `close`.
+    not the file's own (old → new), `ties` the names that are known to be one tensor. `module` is the `nn.Module`
+    in memory whose tensors these are. Use it as a context manager, or call `close`.
 
     >>> a = Checkpoint.from_arrays({"w": np.arange(3.0)})
     >>> list(a), a["w"].dtype, a.read("w").tolist()
@@ -162,13 +98,15 @@ class Checkpoint(Mapping[str, Entry]):
     checksums: Sequence[Checksums] = ()
     home: Home | None = None
     renames: Mapping[str, str] = field(default_factory=dict)
-    unread: Mapping[str, str] = field(default_factory=dict)
+    unread: Mapping[str, Unread] = field(default_factory=dict)
     ties: Ties = field(default_factory=Ties)
     beside: Sequence[str] = ()
     stale: Sequence[str] = ()
+    key: str | None = None
+    module: object = None
 
     def __post_init__(self, tensors: Iterable[Tensor]) -> None:
-        self._entries = _entries(tensors, self.path)
+        self._entries = placed(tensors, self.path, self.unread)
         for name in ("notes", "sources", "checksums", "beside", "stale"):
             setattr(self, name, tuple(getattr(self, name)))
         if parts := quantised(self._entries):
@@ -202,6 +140,20 @@ class Checkpoint(Mapping[str, Entry]):
             source.close()
 
     @property
+    def place(self) -> str:
+        """Its path without the key of one of a file's maps.
+
+        >>> Checkpoint([], path="gan.pt::g_ema", format="torch", key="g_ema").place
+        'gan.pt'
+        """
+        return self.path if self.key is None else self.path.removesuffix(f"{SIGN}{self.key}")
+
+    @property
+    def every_name(self) -> list[str]:
+        """The names of its tensors, and of what is not read."""
+        return [*self, *self.unread]
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """Where its files lie, as far as they lie on this machine."""
         return tuple(source.path for source in self.sources if source.path is not None)
@@ -225,8 +177,8 @@ class Checkpoint(Mapping[str, Entry]):
         if not names:
             return self
         new = [replace(self[old], name=name) for name, old in names.items()]
-        placed = _entries([*self.values(), *new], self.path)
-        return self._but(_entries={**self._entries, **{name: placed[name] for name in names}})
+        entries = placed([*self.values(), *new], self.path, self.unread)
+        return self._but(_entries={**self._entries, **{name: entries[name] for name in names}})
 
     def holding(self, tensors: Iterable[Tensor], *, without: Container[str] = (), **facts: Any) -> Checkpoint:
         """The same checkpoint with these tensors in the place of its own, or beside them, and without what is
@@ -238,22 +190,26 @@ class Checkpoint(Mapping[str, Entry]):
         """
         kept = {name: entry for name, entry in self.items() if name not in without}
         every = {**kept, **{tensor.name: tensor for tensor in tensors}}
-        entries = _entries(every.values(), self.path)
+        entries = placed(every.values(), self.path, facts.get("unread", self.unread))
         return self._but(_entries=entries, ties=self.ties.among(kept), **facts)
 
     def under(self, names: Mapping[str, str], renames: Mapping[str, str] | None = None) -> Checkpoint:
-        """What of it is named, under new names (old → new); `renames` are all that differ from the file's then.
+        """What of it is named, under new names (old → new), beside what is not read; `renames` are all that differ
+        from the file's then.
 
         >>> list(Checkpoint.from_arrays({"w": np.zeros(1), "v": np.zeros(1)}).under({"w": "x"}))
         ['x']
         """
-        entries = _entries((replace(self[old], name=new) for old, new in names.items()), self.path)
+        unread = {names.get(name, name): held for name, held in self.unread.items()}
+        tensors = [replace(self[old], name=new) for old, new in names.items() if old in self]
         known = self.ties.among(names).renamed(names)
-        return self._but(_entries=entries, ties=known, renames=dict(self.renames if renames is None else renames))
+        return self._but(_entries=placed(tensors, self.path, unread), ties=known, unread=unread,
+                         renames=dict(self.renames if renames is None else renames))  # fmt: skip
 
     def _but(self, **changes: Any) -> Checkpoint:
         """The same with some attributes changed; closing it closes this one."""
         other = copy.copy(self)
+        vars(other).pop("unread_entries", None)  # made of what may change
         vars(other).update(changes)
         return other
 
@@ -263,11 +219,29 @@ class Checkpoint(Mapping[str, Entry]):
             raise MismatchError(f"{self.path} has no tensor {name!r}", remedy=near(name, self) or "see `show`")
         return self[name]
 
+    @cached_property
+    def unread_entries(self) -> dict[str, Entry]:
+        """Entries without values in place of what is not read, for a selection to go by; of what is no tensor the
+        shape is empty.
+
+        >>> odd = Unread("a sparse tensor", (4, 4), "sparse")
+        >>> sparse = Checkpoint([], path="a.pt", format="torch", unread={"adjacency": odd})
+        >>> [(entry.shape, entry.dtype) for entry in sparse.unread_entries.values()]
+        [((4, 4), 'sparse')]
+        """
+        if not self.unread:
+            return {}
+        nothing = MemorySource(memoryview(b""))
+        odd = [Tensor(name, held.shape or (), held.dtype or "", nothing) for name, held in self.unread.items()]
+        entries = placed([*self.values(), *odd], self.path)
+        return {name: entries[name] if held.shape is not None else entries[name].without_shape
+                for name, held in self.unread.items()}  # fmt: skip
+
     @property
     def unread_note(self) -> str:
         """What holds values and is not read, as a sentence; empty where all is.
 
-        >>> Checkpoint([], path="a.pt", format="torch", unread={"anchors": "a numpy array"}).unread_note
+        >>> Checkpoint([], path="a.pt", format="torch", unread={"anchors": Unread("a numpy array")}).unread_note
         'a.pt: 1 entry holds values that are not read: anchors (a numpy array)'
         """
         if not self.unread:

@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Entry, checked_bytes, refuse_damaged
+from ckptswap.checkpoint import Checkpoint, checked_bytes, refuse_damaged
+from ckptswap.entries import Entry
 from ckptswap.errors import SelectionError, UsageError
 from ckptswap.moments import Distance, Ruler
-from ckptswap.naming import natural_key, split_name
+from ckptswap.naming import natural_key
+from ckptswap.precision import cast, common_dtype
 from ckptswap.selection import Selection
-from ckptswap.sources import MemorySource, page_aligned
+from ckptswap.sources import page_aligned
 from ckptswap.watching import Progress, Watch, unwatched, watch_of
 
 READ = 1 << 19
@@ -47,8 +49,9 @@ class Side:
 class TensorDiff:
     """One tensor on both sides, or a group of them (`name` None, `tensors` their count).
 
-    `status` is one of `STATUSES`. `distance` is None where nothing was computed: another shape or dtype, one
-    side only, structure only, or a packed dtype whose bytes differ. `numel` is None where a side holds values that
+    `status` is one of `STATUSES`. `distance` is None where nothing was computed: another shape, one side only,
+    structure only, a packed dtype whose bytes differ, or two dtypes that are not both floats, which are compared
+    as doubles. `numel` is None where a side holds values that
     are not read.
     """
 
@@ -70,7 +73,7 @@ class TensorDiff:
         return self.distance.changed if self.distance else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diff:
     """Rows in natural order of their names; `summary` counts the tensors of each status, shown or not."""
 
@@ -78,6 +81,10 @@ class Diff:
     b: Side
     rows: tuple[TensorDiff, ...]
     summary: Mapping[str, int]
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {status}" for status, count in self.summary.items() if count)
+        return f"<Diff {self.a.path} → {self.b.path}: {counts or 'nothing to compare'}>"
 
     @property
     def differs(self) -> bool:
@@ -125,19 +132,17 @@ def diff(
     >>> row.status, row.changed, row.distance.max_abs
     ('changed', 1, 3.0)
     """
-    unread = {entry.name: entry for side in (a, b) for entry in _unread(side)}
+    unread = {**a.unread_entries, **b.unread_entries}
     names = _names(a, b, unread, selection or Selection())
     rows = [_structure(name, a, b, unread.get(name)) for name in names]
     if values:
-        pairs = [(a[row.name], b[row.name]) for row in rows if row.name is not None and _is_comparable(row)]
-        watch = watch_of(progress, checked_bytes(a, b) + sum(entry.nbytes for entry, _ in pairs))
+        pairs = [_pair(a[row.name], b[row.name]) for row in rows if row.name is not None and _is_comparable(row)]
+        watch = watch_of(progress, checked_bytes(a, b) + sum(ours.nbytes for ours, _ in pairs))
         refuse_damaged(a, b, watch=watch)
         measured = distances(pairs, threads=threads, watch=watch)
         for at, row in enumerate(rows):
             if _is_comparable(row):
-                equal, distance = next(measured)
-                known = None if dtypes.is_packed(row.dtype_a or "") and not equal else distance
-                rows[at] = replace(row, status="identical" if equal else "changed", distance=known)
+                rows[at] = _measured(row, *next(measured))
     summary = {status: sum(row.status == status for row in rows) for status in STATUSES}
     return Diff(_side(a, names), _side(b, names), tuple(rows), summary)
 
@@ -163,13 +168,6 @@ def _largest_first(row: TensorDiff, by: str) -> tuple[bool, float]:
     return (True, 0) if number is None else (False, -number)
 
 
-def _unread(checkpoint: Checkpoint) -> Iterator[Entry]:
-    """Entries without shape or values in place of what is not read, for a selection to go by their names."""
-    for name in checkpoint.unread:
-        layer, role = split_name(name)
-        yield Entry(name, (), "", MemorySource(memoryview(b"")), layer, f"other.{role}")
-
-
 def _structure(name: str, a: Checkpoint, b: Checkpoint, unread: Entry | None) -> TensorDiff:
     """What the headers tell. Kinds are the recipient's (B) where both sides have one."""
     ours, theirs = a.get(name), b.get(name)
@@ -182,16 +180,38 @@ def _structure(name: str, a: Checkpoint, b: Checkpoint, unread: Entry | None) ->
         status = "unread"
     else:
         status = "shape" if ours.shape != theirs.shape else "dtype" if ours.dtype != theirs.dtype else "unread"
-    shape_a, dtype_a = (ours.shape, ours.dtype) if ours else (None, None)
-    shape_b, dtype_b = (theirs.shape, theirs.dtype) if theirs else (None, None)
+    shape_a, dtype_a = _seen(name, a)
+    shape_b, dtype_b = _seen(name, b)
     numel = None if unread else known.numel
     sides_of = (status, shape_a, shape_b, dtype_a, dtype_b, numel)
     return TensorDiff(name, known.layer, known.kind, *sides_of, block=known.block)
 
 
+def _seen(name: str, side: Checkpoint) -> tuple[tuple[int, ...] | None, str | None]:
+    """Shape and dtype on one side, as far as it has them."""
+    held = side.get(name) or side.unread.get(name)
+    return (held.shape, held.dtype) if held else (None, None)
+
+
 def _is_comparable(row: TensorDiff) -> bool:
-    """Whether both sides have tensors of one shape and dtype."""
+    """Whether both sides have tensors of one shape, and of one dtype or of floats."""
+    if row.status == "dtype" and row.dtype_a and row.dtype_b and row.numel is not None:
+        return common_dtype(row.dtype_a, row.dtype_b) is not None
     return row.status == "unread" and row.numel is not None
+
+
+def _pair(a: Entry, b: Entry) -> tuple[Entry, Entry]:
+    """Both, in the dtype in which they are compared."""
+    wide = None if a.dtype == b.dtype else common_dtype(a.dtype, b.dtype)
+    return (cast(a, wide), cast(b, wide)) if wide else (a, b)
+
+
+def _measured(row: TensorDiff, equal: bool, distance: Distance) -> TensorDiff:
+    """The row with what was measured; equal floats of two precisions still have two dtypes."""
+    if row.status == "dtype":
+        return replace(row, distance=distance)
+    known = None if dtypes.is_packed(row.dtype_a or "") and not equal else distance
+    return replace(row, status="identical" if equal else "changed", distance=known)
 
 
 @dataclass(frozen=True, slots=True)

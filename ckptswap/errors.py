@@ -4,7 +4,7 @@ ours, and exits with 70.
 
 import difflib
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 
 EXIT_DIFFERENT = 1
 EXIT_USAGE = 2
@@ -16,6 +16,7 @@ EXIT_TERMINATED = 143
 
 NEAR_MOST = 200
 """Letters of a name beyond which nothing is near: comparing takes their square, and a file may be hostile."""
+BRIEF = 60  # letters of a value in a message
 ALIGNED_MOST = 20  # names that are compared letter by letter, of all that are there
 
 
@@ -34,6 +35,10 @@ class CkptswapError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}: {self.remedy}" if self.remedy else self.message
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the sentence, which says where, and no frames of ours."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class UsageError(CkptswapError):
@@ -105,6 +110,24 @@ def near(name: str, known: Iterable[str], count: int = 3) -> str:
     likely = heapq.nlargest(ALIGNED_MOST, (other for other in known if len(other) <= 2 * NEAR_MOST), key=likeness)
     meant = difflib.get_close_matches(name, likely, n=count)
     return f"did you mean {' or '.join(map(repr, meant))}?" if meant else ""
+
+
+def brief(value: object) -> str:
+    """A value in a few words, for messages: what it is, and of data the size only, never the numbers.
+
+    >>> brief("top"), brief([1, 2]), brief({"a": 1}.items())
+    ("'top'", 'a list of 2', 'a dict_items of 1')
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        text = repr(value)
+        return text if len(text) <= BRIEF else f"{text[:BRIEF]}…"
+    kind = type(value).__name__
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple):
+        return f"a {kind} of the shape {list(shape)}"
+    if callable(value):
+        return f"the {kind} {getattr(value, '__name__', '')}".rstrip()
+    return f"a {kind} of {len(value)}" if isinstance(value, Sized) else f"a {kind}"
 
 
 def non_finite_words(counts: Mapping[str, tuple[int, int]]) -> str | None:

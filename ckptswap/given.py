@@ -1,6 +1,7 @@
 """What the library's functions may be given: checkpoints in all their shapes, patterns, rules for names."""
 
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -9,14 +10,19 @@ from typing import Any, Protocol
 import numpy as np
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.errors import UsageError
+from ckptswap.entries import Unread
+from ckptswap.errors import UsageError, brief
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.state_dict import unread
+from ckptswap.formats.torch_pickle import DTYPES
 from ckptswap.hints import names_apart
 from ckptswap.messages import note, warn
 from ckptswap.records import option
+from ckptswap.registry import is_ours
 from ckptswap.renaming import all_matched, map_all, matched, parse_rules, strip_all
 from ckptswap.selection import Selection
+from ckptswap.task.distributions import is_installed
+from ckptswap.task.in_memory import InMemory
 from ckptswap.task.spec import TaskSpec, parse_args
 
 
@@ -42,17 +48,50 @@ def opened(given: Given, stack: ExitStack | None = None) -> Checkpoint:
     return stack.enter_context(checkpoint) if stack else checkpoint
 
 
+def is_on_disk(given: Given) -> bool:
+    """Whether its path leads to it, in other processes too.
+
+    >>> is_on_disk("a.pt"), is_on_disk({}), is_on_disk(Checkpoint.from_arrays({}))
+    (True, False, False)
+    """
+    if isinstance(given, str | os.PathLike):
+        return True
+    path = given.path if isinstance(given, Checkpoint) and given.sources else ""
+    place, colon, _ = path.partition(":")
+    return os.path.exists(path) or bool(colon and (os.path.exists(place) or is_ours("checkpoints", place)))
+
+
 def _in_memory(given: Any) -> Checkpoint:
-    if isinstance(given, Mapping):
-        return Checkpoint.from_arrays(given)
-    if not _holds_tensors(given):
+    if not isinstance(given, Mapping) and not _holds_tensors(given):
         remedy = "give a path, what cs.open or cs.transplant returned, a state_dict, or an nn.Module"
         raise UsageError(f"{type(given).__name__} is no checkpoint", remedy=remedy)
-    state = given.state_dict()
-    arrays = {name: value for name, value in state.items() if _is_array(value)}
-    checkpoint = Checkpoint.from_arrays(arrays, path=f"<{type(given).__name__}>")
-    checkpoint.unread = unread(state, _is_array)
-    return checkpoint
+    state = given if isinstance(given, Mapping) else given.state_dict()
+    odd = {name: what for name, value in state.items() if (what := _odd(value))}
+    left = {name: value for name, value in state.items() if name not in odd}
+    if isinstance(given, Mapping):
+        checkpoint = Checkpoint.from_arrays(left)
+    else:
+        arrays = {name: value for name, value in left.items() if _is_array(value)}
+        checkpoint = Checkpoint.from_arrays(arrays, path=f"<{type(given).__name__}>")
+        checkpoint.module = given
+        odd |= unread(left, _is_array)
+    return checkpoint.holding((), unread=odd) if odd else checkpoint
+
+
+def _odd(value: Any) -> Unread | None:
+    """What a tensor of torch is that has no plain numbers; None for all else."""
+    if not hasattr(value, "layout") or not hasattr(value, "is_quantized"):
+        return None
+    dtype = str(value.dtype).removeprefix("torch.")
+    if value.is_nested:
+        return Unread("a nested tensor", None, "nested")
+    if (layout := str(value.layout).removeprefix("torch.")) != "strided":
+        kind = "sparse" if layout.startswith("sparse") else layout
+        return Unread(f"a {kind} tensor", tuple(value.shape), kind)
+    if value.is_quantized:
+        return Unread(f"a {dtype} tensor", tuple(value.shape), dtype)
+    what = "a tensor on the meta device, without values"
+    return Unread(what, tuple(value.shape), DTYPES.get(dtype, dtype)) if value.is_meta else None
 
 
 def _is_array(value: object) -> bool:
@@ -78,8 +117,15 @@ def listed(given: Patterns) -> tuple[str, ...]:
         return () if given is None else (given,)
     texts = tuple(given) if isinstance(given, Iterable) else (given,)
     if not all(isinstance(text, str) for text in texts):
-        raise UsageError(f"{given!r} selects nothing", remedy="give a text, or several in a list")
+        raise UsageError(f"{brief(given)} selects nothing", remedy="give a text, or several in a list")
     return texts
+
+
+def path_of(given: Path_) -> str:
+    """A path as text; raises `UsageError` for what is none."""
+    if not isinstance(given, str | os.PathLike):
+        raise UsageError(f"{brief(given)} is not a path", remedy="give a text or a pathlib.Path")
+    return os.fspath(given)
 
 
 def args_of(given: Patterns | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -124,8 +170,36 @@ def task_of(keys: Mapping[str, Any], exclude: Patterns = (), partial: bool = Fal
     """
     left = {**keys, "partial": partial or None}
     spec, config = left.pop("task", None) or TaskSpec(), left.pop("config", None)
-    spec = (spec.merge_toml(config) if config else spec).merge(plain(left))
+    spec = (spec.merge_toml(config) if config else spec).merge(plain(worded(left)))
     return replace(spec, exclude=selection_of(exclude=exclude).exclude)
+
+
+def worded(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The same keys, in which words name models, data and metrics; a module is run where its tensors lie."""
+    words = {key: word_of(keys[key]) for key in ("model", "data", "calibration_data") if key in keys}
+    for key in {"metric", "metrics"} & keys.keys():
+        several_ = keys[key] if isinstance(keys[key], list | tuple) else [keys[key]]
+        words[key] = [word_of(metric) for metric in several_ if metric is not None]
+    if keys.get("device") is not None:
+        words["device"] = str(keys["device"])  # torch has a class of its own for them
+    return {**keys, **words}
+
+
+def word_of(given: Any) -> str | None:
+    """What names a model, data or a metric: a text, the place of a function of an installed package, which other
+    processes can import, or for any other thing `InMemory`.
+
+    >>> import numpy as np
+    >>> word_of("dice"), word_of(np.zeros), word_of([1, 2])
+    ('dice', 'numpy:zeros', 'memory:list')
+    """
+    if given is None or isinstance(given, str):
+        return given
+    if isinstance(given, os.PathLike):
+        return os.fspath(given)
+    module, name = getattr(given, "__module__", None) or "", getattr(given, "__qualname__", "")
+    is_there = name.isidentifier() and getattr(sys.modules.get(module), name, None) is given
+    return f"{module}:{name}" if is_there and is_installed(module) else InMemory.of(given)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, islice
 from typing import NamedTuple
 
-from ckptswap.checkpoint import Checkpoint, Entry
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.entries import Entry
 from ckptswap.errors import CkptswapError
 from ckptswap.renaming import Rule, map_all, matched, parse_rules, strip_all
 from ckptswap.selection import Selection

@@ -17,12 +17,17 @@ if TYPE_CHECKING:
     from ckptswap.lab import reproduce as reproduce
     from ckptswap.lab import train as train
     from ckptswap.report import charts as charts
+    from ckptswap.report import display as display
     from ckptswap.report import figures as figures
+    from ckptswap.report import frames as frames
     from ckptswap.report import html as html
+    from ckptswap.report import pictures as pictures
+    from ckptswap.report import runs_html as runs_html
     from ckptswap.sweep import agreement as agreement
     from ckptswap.sweep import analysis as analysis
     from ckptswap.sweep import filtering as filtering
     from ckptswap.sweep import select as select
+    from ckptswap.sweep import spec as spec
     from ckptswap.sweep.run_folder import folder as folder
     from ckptswap.sweep.run_folder import trust as trust
     from ckptswap.task import comparison as comparison
@@ -33,8 +38,10 @@ ROOMS = {
     "companions": "ckptswap.formats",
     **dict.fromkeys(("diff", "doctor", "show", "sweeping", "threeway", "transplant", "verify"), "ckptswap"),
     **dict.fromkeys(("demo", "findings", "reporting", "reproduce", "train"), "ckptswap.lab"),
-    **dict.fromkeys(("charts", "figures", "html"), "ckptswap.report"),
-    **dict.fromkeys(("agreement", "analysis", "filtering", "select"), "ckptswap.sweep"),
+    **dict.fromkeys(
+        ("charts", "display", "figures", "frames", "html", "pictures", "runs_html"), "ckptswap.report"
+    ),
+    **dict.fromkeys(("agreement", "analysis", "filtering", "select", "spec"), "ckptswap.sweep"),
     **dict.fromkeys(("folder", "trust"), "ckptswap.sweep.run_folder"),
     **dict.fromkeys(("comparison", "evaluate", "explain"), "ckptswap.task"),
 }

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Entry, Tensor
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.entries import Entry, Tensor
 from ckptswap.sources import ConstantSource
 
 ONES = frozenset({"bn.running_var", "bn.weight", "norm.weight"})

@@ -11,7 +11,7 @@ from dataclasses import MISSING, Field, field, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from ckptswap.errors import UsageError
+from ckptswap.errors import UsageError, brief
 
 MOST = 1 << 62  # no whole number is larger
 Count = Annotated[int, "0 or more"]  # a whole number, 0 or more
@@ -91,7 +91,7 @@ def refuse_odd_options(told: Any) -> None:
             choices = [inner for inner in (form, *get_args(form)) if get_origin(inner) is Literal]
             words = [word for choice in choices for word in get_args(choice)]
             remedy = f"use {' or '.join(words)}" if words else "`ckptswap sweep --help` says what it takes"
-            raise UsageError(f"--{flag_name(part)} is {value!r:.40}", remedy=remedy) from None
+            raise UsageError(f"--{flag_name(part)} is {brief(value)}", remedy=remedy) from None
 
 
 @cache

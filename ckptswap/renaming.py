@@ -85,7 +85,7 @@ def renamed(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
     """
     if not (changed := {old: new for old, new in names.items() if old != new}):
         return checkpoint
-    new_names = {name: changed.get(name, name) for name in checkpoint}
+    new_names = {name: changed.get(name, name) for name in checkpoint.every_name}
     twice = next((name for name, times in Counter(new_names.values()).items() if times > 1), None)
     if twice is not None:
         fault = f"renaming gives two tensors of {checkpoint.path} the name {twice!r}"
@@ -110,7 +110,7 @@ def map_all(checkpoints: Sequence[Checkpoint], rules: Sequence[Rule]) -> list[Ch
     unused, renamings = dict.fromkeys(rules), []
     for checkpoint in checkpoints:
         renamings.append(renaming := dict[str, str]())
-        for name in checkpoint:
+        for name in checkpoint.every_name:
             rule, new = next(((rule, new) for rule in rules if (new := rule(name)) is not None), (None, name))
             if rule is not None:
                 unused.pop(rule, None)
@@ -127,13 +127,15 @@ def strip_all(checkpoints: Sequence[Checkpoint], prefix: str | None) -> list[Che
     """All without `prefix`, where there is one; raises `UsageError` when not one name begins with it."""
     if not prefix:
         return list(checkpoints)
-    if not any(name.startswith(prefix) for checkpoint in checkpoints for name in checkpoint):
+    if not any(name.startswith(prefix) for checkpoint in checkpoints for name in checkpoint.every_name):
         where = " or ".join(checkpoint.path for checkpoint in checkpoints)
         raise UsageError(f"no tensor of {where} begins with {prefix!r}", remedy="check --strip-prefix")
-    return [
-        renamed(side, {name: name[len(prefix) :] for name in side if name.startswith(prefix) and name != prefix})
-        for side in checkpoints
-    ]
+    return [renamed(side, _without(prefix, side)) for side in checkpoints]
+
+
+def _without(prefix: str, side: Checkpoint) -> dict[str, str]:
+    names = (name for name in side.every_name if name.startswith(prefix) and name != prefix)
+    return {name: name[len(prefix) :] for name in names}
 
 
 def matched(
@@ -210,13 +212,14 @@ def aligned(other: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, str |
     >>> list(aligned(plain, wrapped)[0])
     ['module.c.bias']
     """
-    return aligned_with(other, reference, reference.path)
+    return aligned_with(other, reference.every_name, reference.path)
 
 
 def aligned_with(other: Checkpoint, names: Collection[str], whose: str) -> tuple[Checkpoint, str | None]:
     """The same with these names, of a model for example; `whose` they are is for the sentence."""
-    new, how = correspondence(other, names)
+    new, how = correspondence(other.every_name, names)
     if not new:
         return other, None
-    which = "the" if len(new) == len(other) else f"{len(new)} of the {len(other)}"
+    changed = sum(name in new for name in other)
+    which = "the" if changed == len(other) else f"{changed} of the {len(other)}"
     return renamed(other, new), f"{which} tensors of {other.path} are taken {how}, to match {whose}"

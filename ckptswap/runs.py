@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ckptswap import lazy
-from ckptswap.errors import UsageError
+from ckptswap.errors import SelectionError, UsageError
 from ckptswap.formats.atomic import put
 from ckptswap.given import SELECTION, Given, Path_, Patterns, args_of, listed, selection_of
 from ckptswap.lab.trainspec import TrainSpec
-from ckptswap.messages import listener
+from ckptswap.messages import listener, note
 from ckptswap.sweep.run_folder.overwrite import refuse_precious
 
 if TYPE_CHECKING:
     from ckptswap.lab.demo import Demo
     from ckptswap.lab.reporting import Reproduced
     from ckptswap.lab.train import TrainResult
-    from ckptswap.report.charts import Picture
     from ckptswap.sweep.agreement import Agreement
     from ckptswap.sweep.result import SweepResult
     from ckptswap.sweep.select import Choice
@@ -36,7 +35,8 @@ def sweep(donor: Given | Sequence[Given], recipient: Given, *, claims: bool = Fa
     the command as keywords (`ckptswap.sweeping.keywords`): what is swapped (`by`, `mode`, `alpha`, …; `only`,
     `exclude`, `layers`, `kind`; `map`, `map_file`, `strip_prefix`), how far (`top`, `budget`, `screen`,
     `tolerance`, …) and where (`executor`, `jobs`, …) it is run, the folder that remembers scores (`run`, default
-    `runs/KEY`), from which the same call continues, and the task, as in `evaluate`. With `claims` the paper's
+    `runs/KEY`), from which the same call continues, and the task, as in `evaluate`, whose model, data and metric
+    may stand in memory; other processes cannot reach them there. With `claims` the paper's
     claims are judged on it. Leaves in the folder what the command leaves. Raises `UsageError` for a keyword that
     does not exist or a value that makes no sense, and what `ckptswap.sweep.runner.Sweep.run` raises.
     """
@@ -101,46 +101,77 @@ def _rows_wanted(how: dict[str, Any]) -> tuple[Callable[[SweepResult], SweepResu
 
 
 def compare(runs: Sequence[Path_], *, metric: str | None = None, **how: Any) -> Agreement:
-    """Runs side by side: which cells differ, and how alike their rankings are; `how` as in `report`. Raises as
-    that does, and `UsageError` for runs that cannot be compared."""
+    """Runs side by side: what each cell costs on the mean, which cells differ, and how alike the rankings are.
+
+    `how` as in `report`; a cell is there when any run has a row of it that is wanted, and then in all that have
+    it; `sort` may also be `spread`. A folder that is named twice counts once. Raises as `report` does, and
+    `UsageError` for runs that cannot be compared.
+    """
+    order = how.pop("sort", None) or "drop"
     wanted, judging = _rows_wanted(how)
-    load = lazy.analysis.load_result
-    return lazy.agreement.agreement({os.fspath(run): wanted(load(run, metric, **judging)) for run in runs})
+    results = {run: lazy.analysis.load_result(run, metric, **judging) for run in distinct(runs)}
+    parts, missed = [], []
+    for result in results.values():
+        try:
+            parts.append(wanted(result))
+        except SelectionError as error:  # runs of other networks may have other layers
+            missed.append(error)
+    if missed and not parts:
+        raise missed[0]
+    chosen = {cell for part in parts for cell in lazy.agreement.cells_of(part)}
+    return lazy.agreement.agreement(results, chosen, order)
+
+
+def distinct(runs: Sequence[Path_]) -> list[str]:
+    """Each folder once, by whatever name it is called; tells of those that are left out.
+
+    >>> distinct(["run", "other", "run"])
+    ['run', 'other']
+    """
+    folders: dict[str, str] = {}
+    for run in map(os.fspath, runs):
+        if folders.setdefault(os.path.realpath(run), run) != run:
+            note([f"{run} is {folders[os.path.realpath(run)]}, which counts once"])
+    return list(folders.values())
 
 
 def plot(
-    run: Path_,
+    runs: Path_ | Sequence[Path_],
     out: Path_,
     *,
-    kind: Literal["heatmap", "bars", "depth", "scatter"] = "heatmap",
+    picture: Literal["heatmap", "bars", "depth", "scatter"] = "heatmap",
+    width: str | float | None = None,
+    title: str | None = None,
     metric: str | None = None,
     force: bool = False,
-    **judging: Any,
+    **how: Any,
 ) -> Path:
-    """Draw what a sweep found, as png, svg or pdf by the ending of `out`; `judging` as in `report`. Needs the
-    extra 'plot'.
+    """Draw what a sweep found, as png, svg or pdf by the ending of `out`: of a run with several donors each, of
+    several runs the means with Student's 95 % intervals. Needs the extra 'plot'.
 
-    Raises `UsageError` for another ending, for a run of several donors, and where there is nothing of that `kind`;
-    `FileError` for a file that is no such picture, unless `force`; and what `report` raises.
+    `width` is in inches, or `column` (3.5) or `page` (7) of a paper; without it a picture is as wide as it needs,
+    a page at the most. A `title` of one's own may be empty. `how` as in `report`: what is selected, and by what it
+    is judged.
+
+    Raises `UsageError` for another ending, a width that is none, and where there is nothing for that picture;
+    `FileError` for a file that is no such picture, unless `force`; and what `report` and `compare` raise.
     """
-    form = lazy.figures.form_of(os.fspath(out))
+    form, inches = lazy.figures.form_of(os.fspath(out)), lazy.figures.width_of(width)
     refuse_precious(out, force=force)
-    result = report(run, metric=metric, **judging)
-    if len(result.donors) > 1:
-        raise UsageError(f"{run} has several donors", remedy="draw the run of one: sweep with one --from")
-    charts = lazy.charts
-    draws: dict[str, Callable[[SweepResult], Picture]] = {
-        "heatmap": charts.overview,
-        "bars": charts.bars,
-        "depth": charts.depth,
-        "scatter": charts.scatter,
-    }
-    picture = draws[kind](result)
-    if charts.is_empty(picture):
-        remedy = "sweep with --by layer,kind, or choose another --kind"
-        raise UsageError(f"{run} has nothing for a {kind}", remedy=remedy)
-    put(lazy.figures.draw([picture], form), out)
+    given = distinct([runs] if isinstance(runs, str | os.PathLike) else runs)
+    if len(given) > 1:
+        drawn = lazy.pictures.means_of(compare(given, metric=metric, **how), picture)
+    else:
+        drawn = lazy.pictures.picture_of(report(*given, metric=metric, **how), picture)
+    if lazy.charts.is_empty(drawn):
+        remedy = "sweep with --by layer,kind, or choose another --picture"
+        raise UsageError(f"{' and '.join(given)} {_have(given)} nothing for a {picture}", remedy=remedy)
+    put(lazy.figures.draw([drawn], form, width=inches, title=title), out)
     return Path(out)
+
+
+def _have(given: Sequence[str]) -> str:
+    return "have" if len(given) > 1 else "has"
 
 
 def select(

@@ -11,7 +11,8 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import accumulate, chain
 
-from ckptswap.checkpoint import Checkpoint, Entry
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.entries import Entry
 from ckptswap.errors import SelectionError, listing, near
 from ckptswap.naming import ALIASES, FORMER, coarse, natural_key
 from ckptswap.patterns import Expression, begins_path, glob
@@ -102,6 +103,17 @@ class Selection:
             raise SelectionError(self._why_nothing(checkpoint))
         return [checkpoint[name] for name in sorted(checkpoint.ties.closed(picked), key=natural_key)]
 
+    def unread(self, checkpoint: Checkpoint) -> list[Entry]:
+        """What is selected and holds values that are not read, in natural order.
+
+        >>> from ckptswap.checkpoint import Unread
+        >>> a = Checkpoint([], path="a.pt", format="torch", unread={"adjacency": Unread("a sparse tensor")})
+        >>> [entry.name for entry in Selection().unread(a)]
+        ['adjacency']
+        """
+        odd = checkpoint.unread_entries
+        return [odd[name] for name in sorted(odd, key=natural_key) if odd[name] in self]
+
     def unmatched(self, *checkpoints: Checkpoint) -> list[Unmatched]:
         """The values that match nothing in any of these, be it beside others that do.
 
@@ -110,7 +122,8 @@ class Selection:
         >>> print(*Selection.parse(kind=["conv.bias,conv.wieght"]).unmatched(a))
         --kind conv.wieght matches nothing in <memory>; did you mean 'conv.weight' or 'conv.bias'?
         """
-        entries = [entry for checkpoint in checkpoints for entry in checkpoint.values()]
+        entries = [entry for checkpoint in checkpoints
+                   for entry in (*checkpoint.values(), *checkpoint.unread_entries.values())]  # fmt: skip
         return self.missed(entries, " or ".join(dict.fromkeys(checkpoint.path for checkpoint in checkpoints)))
 
     def missed(self, entries: Sequence[Entry], where: str) -> list[Unmatched]:
@@ -174,6 +187,8 @@ class Selection:
 
     def _why_nothing(self, checkpoint: Checkpoint) -> str:
         where = f"nothing in {checkpoint.path}"
+        if odd := [f"{entry.name} ({checkpoint.unread[entry.name]})" for entry in self.unread(checkpoint)]:
+            return f"{where} that is read is selected, only {listing(odd, most=5)}"
         if not checkpoint:
             return f"{where} can be selected: it holds no tensors"
         for flag, wanted, tests in self._tests:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Entry, checked_bytes, refuse_damaged
+from ckptswap.checkpoint import Checkpoint, checked_bytes, refuse_damaged
+from ckptswap.entries import Entry
 from ckptswap.moments import Moments, moments_of
 from ckptswap.watching import Progress, watch_of
 

@@ -5,32 +5,35 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import Field, asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from ckptswap.errors import UsageError, near
+from ckptswap.errors import UsageError, brief, listing, near
 from ckptswap.formats.atomic import write_text
 from ckptswap.given import (
     SELECTION,
     Given,
     args_of,
+    is_on_disk,
     listed,
     opened,
+    path_of,
     plain,
     selection_of,
     several,
     task_of,
     tell_unmatched,
+    worded,
 )
 from ckptswap.lab.findings import judge, refuse_looks
 from ckptswap.messages import listener, note, warn
-from ckptswap.records import flag_name
 from ckptswap.report.html import about, sweep_html
 from ckptswap.report.plan import plan_json
 from ckptswap.report.screen import render_sweep
 from ckptswap.report.text import Style, safe
+from ckptswap.signatures import keyword_of
 from ckptswap.sweep.alternatives import alternatives, effort_of
 from ckptswap.sweep.analysis import Analysis
 from ckptswap.sweep.plan import Cell
@@ -42,14 +45,11 @@ from ckptswap.sweep.runner import Executor, Sweep, executor_of, prepared
 from ckptswap.sweep.screen import passes
 from ckptswap.sweep.spec import RunOptions, SweepSpec, calibration_of, samples_of, ways_of
 from ckptswap.sweep.stopping import Stop
+from ckptswap.task.in_memory import InMemory
 from ckptswap.task.order import first_of
 from ckptswap.task.spec import TaskSpec
 
 CALIBRATION = ("recalibrate_bn", "calibration_data", "calibration_args")
-
-
-def _keyword(part: Field[Any]) -> str:
-    return flag_name(part).replace("-", "_")
 
 
 def keywords() -> tuple[str, ...]:
@@ -59,8 +59,8 @@ def keywords() -> tuple[str, ...]:
     True
     """
     own = ("donors", "recipient", "task", "selection", "calibration")
-    spec = (_keyword(part) for part in fields(SweepSpec) if part.name not in own)
-    return (*spec, *SELECTION, *CALIBRATION, *map(_keyword, fields(RunOptions)))
+    spec = (keyword_of(part) for part in fields(SweepSpec) if part.name not in own)
+    return (*spec, *SELECTION, *CALIBRATION, *map(keyword_of, fields(RunOptions)))
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,12 @@ def asked(donor: Given | Sequence[Given], recipient: Given, **how: Any) -> Asked
     (0.0, 0.5, 1.0)
     """
     donors = tuple(several(donor, "donor"))
-    how = plain({name: value for name, value in how.items() if value is not None})
+    how = plain(worded({name: value for name, value in how.items() if value is not None}))
     chosen = {name: how.pop(name, ()) for name in SELECTION}
     batches, data, args = (how.pop(name, None) for name in CALIBRATION)
     own_executor = None if isinstance(how.get("executor", ""), str) else how.pop("executor")
     if own_executor is not None and not hasattr(own_executor, "run"):
-        raise UsageError(f"executor is {own_executor!r}", remedy="give a name, or an Executor")
+        raise UsageError(f"executor is {brief(own_executor)}", remedy="give a name, or an Executor")
     options = options_of(how)
     own = _fields(SweepSpec, how)
     _refuse_unknown(how)
@@ -96,7 +96,26 @@ def asked(donor: Given | Sequence[Given], recipient: Given, **how: Any) -> Asked
     *givers, receiver = _paths(*donors, recipient)
     own |= {"selection": selection_of(**chosen), "calibration": calibration_of(batches, data, args_of(args))}
     spec = SweepSpec(tuple(givers), receiver, task, **own)
-    return Asked(donors, recipient, spec, options, own_executor or executor_of(options, task))
+    executor = executor_of(options, task)
+    if executor and (held := _in_memory(spec, (*donors, recipient))):
+        _refuse_elsewhere(held)
+    return Asked(donors, recipient, spec, options, own_executor or executor)
+
+
+def _in_memory(spec: SweepSpec, sides: Sequence[Given]) -> list[str]:
+    """What of a sweep stands in the memory of this process alone."""
+    task, calibration = spec.task, spec.calibration
+    words = (task.model, task.data, *task.metrics, calibration and calibration.data)
+    paths = zip(sides, (*spec.donors, spec.recipient), strict=True)
+    return [path for side, path in paths if not is_on_disk(side)] + [w for w in words if isinstance(w, InMemory)]
+
+
+def _refuse_elsewhere(held: Sequence[str]) -> NoReturn:
+    raise UsageError(
+        f"other processes cannot reach what stands in memory here ({listing(held)})",
+        remedy="leave jobs and executor out; or save checkpoints (cs.save), and write model, data and metric in a "
+        "file, to be named as 'file.py:name'",
+    )
 
 
 def options_of(how: dict[str, Any]) -> RunOptions:
@@ -118,7 +137,7 @@ def _fields(form: type, how: dict[str, Any]) -> dict[str, Any]:
     """The keywords that are a form's, taken out, as its fields."""
     values = {}
     for part in fields(form):
-        name = _keyword(part)
+        name = keyword_of(part)
         if name in how and name in keywords():
             value, parse, read = how.pop(name), part.metadata.get("parse"), _READ.get(part.name)
             value = parse(value) if parse and isinstance(value, str) else value
@@ -132,7 +151,7 @@ def _refuse_unknown(how: Mapping[str, Any]) -> None:
         "task",
         "config",
         "partial",
-        *(word for part in fields(TaskSpec) for word in (part.name, _keyword(part))),
+        *(word for part in fields(TaskSpec) for word in (part.name, keyword_of(part))),
     }
     for name in how:
         hint = near(name, keywords())
@@ -143,8 +162,8 @@ def _refuse_unknown(how: Mapping[str, Any]) -> None:
 _READ: dict[str, Any] = {
     "by": lambda value: ways_of(listed(value)),
     "map": listed,
-    "map_file": os.fspath,
-    "run": os.fspath,
+    "map_file": path_of,
+    "run": path_of,
     "slurm": args_of,
     "alphas": lambda value: plain(tuple(value) if isinstance(value, Iterable) else (value,)),
 }
@@ -214,6 +233,7 @@ def planned(asked: Asked) -> dict[str, Any]:
         return (
             document
             | {"preparation": effort.preparation}
+            | ({"drawn": asdict(drawn)} if (drawn := sweep.scorer.layout.drawn) else {})
             | ({"alternatives": cheaper} if cheaper else {})
             | ({"controls": len(controls)} if asked.options.zero_control else {})
             | ({"job": header(sweep.folder.path)} if header else {})

@@ -12,13 +12,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Entry, checked_bytes, overlay, refuse_damaged, stale_note
+from ckptswap.checkpoint import Checkpoint, checked_bytes, overlay, refuse_damaged, stale_note
+from ckptswap.entries import SIGN, Entry
 from ckptswap.errors import MismatchError, UsageError, listing, near
 from ckptswap.fingerprint import fingerprint
 from ckptswap.formats import refuse_unread, suffixes, writer
@@ -30,6 +31,7 @@ from ckptswap.formats.target import Target
 from ckptswap.formats.torch_patch import TorchPatch, torch_patch
 from ckptswap.formats.torch_tensors import SUFFIXES as TORCH_SUFFIXES
 from ckptswap.naming import is_counter
+from ckptswap.precision import cast_like, told
 from ckptswap.selection import Selection
 from ckptswap.ties import Ties, equal
 from ckptswap.twins import alike, contradictions, probable_ties, with_twins
@@ -54,7 +56,8 @@ class Transplant:
     """What will be taken, and what will not.
 
     `kept` names what an `alpha` between 0 and 1 leaves alone, since it cannot be mixed: integers, packed floats.
-    `taken` is all that was selected and fits, `moved` that of it which gets values of the donor.
+    `taken` is all that was selected and fits, `moved` that of it which gets values of the donor. `cast` tells what
+    is rounded to the recipient's dtype, and how.
     """
 
     donor: Checkpoint
@@ -65,6 +68,7 @@ class Transplant:
     misfits: tuple[Misfit, ...]
     kept: tuple[str, ...]
     warnings: tuple[str, ...]
+    cast: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def variant(self) -> Checkpoint:
@@ -99,13 +103,15 @@ def plan_transplant(
     *,
     alpha: float = 1.0,
     skip_missing: bool = False,
+    cast: bool = False,
 ) -> Transplant:
     """Decide which of the recipient's selected tensors come from the donor; nothing is written.
 
     `alpha` 1 takes the donor's values, 0 keeps the recipient's, between them floats are interpolated. Raises
-    `MismatchError` naming every tensor that the donor lacks or has in another shape or dtype, unless
-    `skip_missing` (what counts batches may be lacking, as in old files, or be of another number type);
-    `SelectionError` when nothing is selected; `UsageError` for an alpha outside 0…1.
+    `MismatchError` naming every tensor that the donor lacks or has in another shape or dtype, unless `cast`
+    rounds its floats to the recipient's dtype, or `skip_missing` leaves it out (what counts batches may be
+    lacking, as in old files, or be of another number type); `SelectionError` when nothing is selected;
+    `UsageError` for an alpha outside 0…1.
 
     >>> import numpy as np
     >>> a = Checkpoint.from_arrays({"c.bias": np.ones(2), "c.weight": np.ones((2, 1, 1))})
@@ -120,6 +126,7 @@ def plan_transplant(
     if guessed := probable_ties(recipient, donor, [entry.name for entry in wanted]):
         recipient = recipient.tied(guessed)
         wanted = chosen.pick(recipient)
+    given, (donor, done) = donor, cast_like(donor, wanted) if cast else (donor, {})
     donor = with_twins(donor, recipient.ties)
     misfits = _misfits(wanted, donor, recipient.ties)
     needed = {name: reason for name, reason in misfits.items() if name in donor or not is_counter(name)}
@@ -131,8 +138,9 @@ def plan_transplant(
                             remedy="compare them with `ckptswap diff`")  # fmt: skip
     kept = tuple(_unblended(taken, recipient.ties)) if 0 < alpha < 1 else ()
     left = tuple(Misfit(name, reason) for name, reason in misfits.items())
+    done = {entry.name: done[entry.name] for entry in taken if entry.name in done}
     warnings = (*_tied(taken, recipient, chosen, guessed), *_warnings(donor, recipient, chosen, kept))
-    return Transplant(donor, recipient, chosen, alpha, taken, left, kept, warnings)
+    return Transplant(donor, recipient, chosen, alpha, taken, left, kept, (*warnings, *told(given, done)), done)
 
 
 def transplant(
@@ -202,6 +210,12 @@ def _rewrite(
     return _Afresh(plan.variant, writer(f"{target}/" if folder else target))
 
 
+def opened_by(plan: Transplant, out: str | os.PathLike[str]) -> str:
+    """What opens the variant once it is written: the path, with the recipient's key where its other maps stay."""
+    is_one_of_several = plan.recipient.key is not None and _spliced(plan, out) is not None
+    return f"{os.fspath(out)}{SIGN}{plan.recipient.key}" if is_one_of_several else os.fspath(out)
+
+
 def left_behind(plan: Transplant, out: str | os.PathLike[str] | None = None) -> list[str]:
     """What the recipient holds that will not be written, or that changes with what is taken, a sentence each.
 
@@ -216,7 +230,7 @@ def left_behind(plan: Transplant, out: str | os.PathLike[str] | None = None) -> 
         if spliced.is_old:
             sentences.append("a file from before torch 1.6 has no room to say where it came from")
     elif recipient.beside:
-        own = Path(recipient.path).suffix
+        own = Path(recipient.sources[0].name).suffix
         suffix = own if own in TORCH_SUFFIXES else TORCH_SUFFIXES[0]  # `.pth.tar` is read, and not written
         way = f" (-o FILE{suffix} keeps it)" if _spliced(plan, f"x{suffix}") else ""
         sentences.append(f"what lies beside the tensors is not written: {listing(recipient.beside)}{way}")
@@ -280,7 +294,14 @@ def _refusal(donor: Checkpoint, recipient: Checkpoint, misfits: Mapping[str, str
         hint = near(name, donor, count=1) if name not in donor else ""
         lines[at] += f" ({hint})" if hint else ""
     fault = f"{len(misfits)} of the selected tensors cannot go from {donor.path} into {recipient.path}"
+    can_be_cast = bool(cast_like(donor, [recipient[name] for name in misfits])[1])
     remedy = "narrow the selection, or leave these out with --skip-missing"
+    if can_be_cast:
+        remedy = f"--cast takes floats in the recipient's dtype; else {remedy}"
+    elif all(entry.kind.startswith("lora.") for entry in donor.values()):
+        remedy = "the donor has only the factors of an adapter (LoRA): peft:FOLDER is its base with these added"
+    elif not any(name in recipient for name in donor):
+        remedy = "they share no name: give checkpoints of one network, or say which names match by --map OLD=NEW"
     return MismatchError(f"{fault} ({listing(lines, NAMED_MOST)})", remedy=remedy)
 
 
@@ -324,7 +345,10 @@ def _warnings(
 
 
 def _stem(checkpoint: Checkpoint) -> str:
-    path = Path(checkpoint.path)
+    """What a file is called without its ending, and the key of its map."""
+    path = Path(checkpoint.place)
+    if checkpoint.key is not None:
+        return _safe(f"{path.stem}-{checkpoint.key}")[:80]
     folder = path.absolute().parent.name if path.name == DEFAULT_INDEX else ""  # every such index has that name
     stem = folder or Path(checkpoint.path.removesuffix(".safetensors.index.json")).stem
     return _safe(stem)[:80] or "checkpoint"
@@ -358,5 +382,7 @@ def _metadata(plan: Transplant, donor: Mapping[str, str], recipient: Mapping[str
         "tensors": len(plan.moved),
         "skipped": [misfit.name for misfit in plan.misfits],
     }
+    if plan.cast:
+        origin["cast"] = dict(plan.cast)
     renamed = {"donor": dict(plan.donor.renames), "recipient": dict(plan.recipient.renames)}
     return {**metadata, METADATA_KEY: json.dumps(origin | ({"renamed": renamed} if any(renamed.values()) else {}))}

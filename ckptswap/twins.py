@@ -14,7 +14,8 @@ import numpy as np
 import xxhash
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Entry
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.entries import Entry
 from ckptswap.naming import is_counter, split_name
 from ckptswap.ties import Group, Ties, merged
 

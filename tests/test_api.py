@@ -190,12 +190,16 @@ def unfit(kind: str) -> object:
 
 @pytest.mark.parametrize(
     ("kind", "error"),
-    [("sparse", FormatError), ("without values", FormatError), ("text", FormatError), ("nested", UsageError),
-     ("number", UsageError)],
-)  # fmt: skip
+    [("text", FormatError), ("nested", UsageError), ("number", UsageError)],
+)
 def test_what_is_no_tensor_is_named(kind: str, error: type[CkptswapError]) -> None:
     with pytest.raises(error, match="'w'"):
         cs.diff({"w": unfit(kind)}, {"w": np.ones(2)})
+
+
+@pytest.mark.parametrize("kind", ["sparse", "without values"])
+def test_a_tensor_without_numbers_is_not_compared(kind: str) -> None:
+    assert cs.diff({"w": unfit(kind)}, {"w": np.ones(2)}).summary["unread"] == 1
 
 
 @pytest.mark.parametrize("given", [3, None, dict, b"a.pt"])
@@ -329,11 +333,11 @@ def loaded_by(code: str) -> set[str]:
 
 
 def test_import_loads_nothing_heavy() -> None:
-    assert not {"torch", "numpy", "rich", "plotly"} & loaded_by("import ckptswap as cs")
+    assert not {"torch", "numpy", "rich"} & loaded_by("import ckptswap as cs")
     code = (
         "import ckptswap as cs; import numpy; a = cs.Checkpoint.from_arrays({'w': numpy.ones(2)}); cs.diff(a, a)"
     )
-    assert not {"torch", "segmentation_models_pytorch", "plotly", "matplotlib", "IPython"} & loaded_by(code)
+    assert not {"torch", "segmentation_models_pytorch", "jinja2", "matplotlib", "IPython"} & loaded_by(code)
 
 
 def test_functions_can_be_called_whatever_was_imported() -> None:
@@ -361,7 +365,7 @@ def test_a_room_is_documented_as_its_function(name: str) -> None:
 
     said = inspect.getdoc(getattr(api, name))
     assert said
-    assert inspect.getdoc(getattr(cs, name)) == said
+    assert (inspect.getdoc(getattr(cs, name)) or "").startswith(said)
     assert said.splitlines()[0] in pydoc.render_doc(getattr(cs, name), renderer=pydoc.plaintext)
 
 

@@ -172,7 +172,7 @@ def _cast(command: Any, parameter: Any, default: Default) -> Any:
     try:
         return parameter.type_cast_value(_context(command), _listed(parameter, default))
     except Exception as error:  # click's own class is typer's in some versions
-        remedy = getattr(error, "message", "give one value")
+        remedy = getattr(error, "remedy", "") or getattr(error, "message", "give one value")
         raise UsageError(f"{default.where}: {default.flag} is {default.value!r}", remedy=remedy) from None
 
 

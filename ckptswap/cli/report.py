@@ -17,9 +17,10 @@ from ckptswap.cli.terminal import emit, say
 from ckptswap.errors import UsageError
 from ckptswap.records import option
 from ckptswap.report.agreement import agreement_csv, agreement_document, agreement_json
-from ckptswap.report.document import document_md, document_text
+from ckptswap.report.document import document_latex, document_md, document_text
 from ckptswap.report.screen import render_sweep
 from ckptswap.report.text import dump_json
+from ckptswap.runs import distinct
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.spec import Judging
 
@@ -31,7 +32,7 @@ CLEAR = "\x1b[H\x1b[2J"
 class PageFlags(DrawnFlags):
     """How the result is printed, and where; a page is one of the ways."""
 
-    format: Literal["table", "json", "csv", "md", "html"] = option(  # type: ignore[assignment]
+    format: Literal["table", "json", "csv", "md", "latex", "html"] = option(  # type: ignore[assignment]
         "table", "How to print the result; html is a page that opens offline.", defaults="file"
     )
 
@@ -54,8 +55,10 @@ class ChosenFlags:
         metavar="VERDICT",
         defaults="file",
     )
-    sort: Literal["drop", "rmse", "rel_l2", "numel", "name", "layer"] = option(
-        "drop", "Largest first, or by name, or in the order in which layers run.", defaults="file"
+    sort: Literal["drop", "rmse", "rel_l2", "numel", "name", "layer", "spread"] = option(
+        "drop",
+        "Largest first, or by name, or in the order in which layers run; spread is of several runs.",
+        defaults="file",
     )
 
 
@@ -86,18 +89,18 @@ def report(
       ckptswap report run --format html -o run.html
       ckptswap report run --watch --top 5
       ckptswap report run other-run --top 10
+      ckptswap report run other-run --format html -o runs.html
     """
-    run, *others = dict.fromkeys(runs)
+    run, *others = distinct(runs)
     is_page = output.format == "html"
-    if is_page and (others or watch):
-        remedy = "leave the other runs and --watch out, or --format"
-        raise UsageError("a page shows one run as it is", remedy=remedy)
+    if is_page and watch:
+        raise UsageError("a page shows a run as it is", remedy="leave --watch out, or --format")
     if others and watch:
         raise UsageError("--watch follows one run", remedy="leave it out, or the other runs")
     if watch and (output.format != "table" or output.out is not None):
         raise UsageError("--watch draws tables on a terminal", remedy="leave --format and --out out")
     if is_page and output.out is None and sys.stdout.isatty():
-        raise UsageError("a page of some 5 MB is no sight in a terminal", remedy="give -o FILE.html")
+        raise UsageError("a page is for a browser, not for a terminal", remedy="give -o FILE.html")
 
     wanted = {**vars(judged), **select, **vars(rows)}
 
@@ -124,8 +127,11 @@ def _compared(runs: Sequence[str], wanted: Keywords, top: int | None, output: Pa
         for name, result in zip(agreement.runs, agreement.results, strict=True):
             say_notes(result, output.format, name)
         return agreement_csv(agreement)
+    if output.format == "html":
+        return lazy.runs_html.runs_html(agreement, top)
     document = agreement_document(agreement, top)
-    return document_md(document) if output.format == "md" else document_text(document, output.style)
+    forms = {"md": document_md, "latex": document_latex}
+    return forms[output.format](document) if output.format in forms else document_text(document, output.style)
 
 
 def _watch(run: Path, table: Callable[[], str]) -> None:

@@ -23,8 +23,9 @@ def show(
     """
     contents = api.show(checkpoint, stats=stats, **select)
     output.emit(
-        report.show_json(contents.checkpoint, contents.entries, contents.moments),
+        report.show_json(contents.checkpoint, contents.entries, contents.moments, contents.unread),
         table=lambda document: report.show_table(document, output.style),
         csv=report.show_csv,
         md=report.show_md,
+        latex=report.show_latex,
     )

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ckptswap import registry
-from ckptswap.checkpoint import Checkpoint, Entry, checked_bytes, refuse_damaged
+from ckptswap.checkpoint import Checkpoint, checked_bytes, refuse_damaged
+from ckptswap.entries import Entry
 from ckptswap.errors import FormatError, UsageError
 from ckptswap.formats.companions import Companion
 from ckptswap.formats.opening import open_checkpoint, open_in

@@ -14,7 +14,8 @@ from math import prod
 from typing import Any, NamedTuple
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Tensor
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.entries import SIGN, Tensor
 from ckptswap.errors import FormatError
 from ckptswap.formats.archive import Archive, ZipChecksums
 from ckptswap.formats.format import Format
@@ -96,8 +97,9 @@ class Stored:
         return PieceSource(self.shape, width, [_piece(self, chunk) for chunk in self.chunks])
 
 
-def open_distributed(file: ByteSource, folder: Folder) -> Checkpoint:
-    """Open lazily; raises `FormatError` for hostile or damaged metadata and for pieces that are not there."""
+def open_distributed(file: ByteSource, folder: Folder, key: str | None = None) -> Checkpoint:
+    """Open lazily; `key` is that of one of several maps. Raises `FormatError` for hostile or damaged metadata and
+    for pieces that are not there."""
     content = _read_metadata(file, folder)
     with ExitStack() as stack:
         files = _Files(folder, stack)
@@ -105,11 +107,12 @@ def open_distributed(file: ByteSource, folder: Folder) -> Checkpoint:
             entries, paths = _entries(content, files)
         except _DamagedError as error:
             raise FormatError(f"{folder.name} is not a sound distributed checkpoint", remedy=str(error)) from None
-        state = StateDict.of(_tree(entries, paths), lambda value: isinstance(value, Stored), folder.name)
+        state = StateDict.of(_tree(entries, paths), lambda value: isinstance(value, Stored), folder.name, key)
+        path = folder.name if key is None else f"{folder.name}{SIGN}{key}"
         payloads = [chunk.payload for stored in state.tensors.values() for chunk in stored.chunks]
         tensors = [Tensor(name, value.shape, value.dtype, value) for name, value in state.tensors.items()]
         refuse_inflated(tensors, files.nbytes, folder.name)
-        checkpoint = Checkpoint(tensors, path=folder.name, format=FORMAT.name, notes=state.notes,
+        checkpoint = Checkpoint(tensors, path=path, key=key, format=FORMAT.name, notes=state.notes,
                                 sources=[file, *files.opened.values()], checksums=[ZipChecksums(payloads)],
                                 unread=state.unread, beside=state.beside, stale=state.stale)  # fmt: skip
         stack.pop_all()
@@ -293,4 +296,5 @@ FORMAT = Format(
     "torch distributed",
     open_distributed,
     inside=lambda folder: METADATA if folder.holds(METADATA) else None,
+    open_at=open_distributed,
 )

@@ -4,7 +4,9 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ckptswap.checkpoint import Checkpoint, Entry
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.entries import SIGN, Entry
+from ckptswap.errors import FormatError
 from ckptswap.formats.target import Target
 from ckptswap.storage import ByteSource, Folder
 
@@ -22,6 +24,7 @@ class Format:
     - `claims(head, source)`: whether a file whose first 512 bytes are `head` is of this format.
     - `inside(folder)`: the name of the file by which a whole folder is of this format, None where it is not.
     - `suffixes` are the endings of its files' names; `promised`: no file of another format may have them.
+    - `open_at(source, folder, key)`: the map under a key of a file that holds several; None where each holds one.
     - `write(entries, target)` streams entries into `target.path`, atomically; it raises `FormatError` for what the
       format cannot hold.
 
@@ -44,6 +47,16 @@ class Format:
     suffixes: tuple[str, ...] = ()
     promised: bool = False
     write: Callable[[Iterable[Entry], Target], None] | None = None
+    open_at: Callable[[ByteSource, Folder, str], Checkpoint] | None = None
+
+    def opened(self, source: ByteSource, folder: Folder, key: str | None) -> Checkpoint:
+        """The checkpoint in a file, under a key where there is one. Raises `FormatError`, as `open` does."""
+        if key is None:
+            return self.open(source, folder)
+        if self.open_at is None:
+            fault = f"{source.name} holds one map of tensors ({self.name}), of which {SIGN}{key} is no part"
+            raise FormatError(fault, remedy=f"leave {SIGN}{key} out; single tensors are chosen by --only")
+        return self.open_at(source, folder, key)
 
     def is_named(self, name: str) -> bool:
         """Whether a file's name ends as this format's do."""

@@ -16,7 +16,8 @@ from typing import BinaryIO
 import numpy as np
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Entry, Tensor
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.entries import Entry, Tensor
 from ckptswap.errors import FormatError
 from ckptswap.formats.archive import ALIGNMENT, ZIP_MAGIC, Archive, ZipChecksums, add_member
 from ckptswap.formats.format import Format

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Entry, Home, Tensor
+from ckptswap.checkpoint import Checkpoint, Home
+from ckptswap.entries import Entry, Tensor
 from ckptswap.errors import FileError, FormatError, MismatchError, listing
 from ckptswap.formats.format import Format
 from ckptswap.formats.objects import parse_object

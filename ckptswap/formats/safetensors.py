@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 from safetensors import SafetensorError, safe_open
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Entry, Tensor
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.entries import Entry, Tensor
 from ckptswap.errors import FormatError
 from ckptswap.formats.format import Format
 from ckptswap.formats.objects import parse_object

@@ -12,7 +12,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import reduce
 from pathlib import Path
 
-from ckptswap.checkpoint import Checkpoint, Entry, Home, Tensor
+from ckptswap.checkpoint import Checkpoint, Home
+from ckptswap.entries import Entry, Tensor
 from ckptswap.errors import FileError, FormatError
 from ckptswap.formats.atomic import sync_folder, write_text
 from ckptswap.formats.companions import stays, take_along

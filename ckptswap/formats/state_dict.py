@@ -6,15 +6,17 @@ converted, and every command has to say so. A number, a text, None or a dtype is
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import Any
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import NAME_MOST, Tensor, stale_note
+from ckptswap.checkpoint import stale_note
+from ckptswap.entries import NAME_MOST, SIGN, Tensor, Unread
 from ckptswap.errors import FormatError, listing
+from ckptswap.formats.keys import LETTERS_MOST, Descent, IsTensor, advice, children, follow, is_value, maps
 from ckptswap.formats.pickles import Global, Inert, shown
 
 INFLATION_MOST = 32  # how many times the bytes of a file its tensors may take: as often as its names share them
@@ -22,6 +24,7 @@ INFLATED_FREE = 64 << 20  # bytes that may be taken whatever is there
 PLACES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
 """Keys under which training scripts keep the model's tensors, the likeliest first."""
 _STALE = re.compile(r"optim|(^|_)ema(_|$)|momentum|averag|shadow", re.IGNORECASE)
+_OPTIMIZER = re.compile(r"optim|momentum", re.IGNORECASE)
 _KEY_MOST = 200  # letters of a key that are looked at
 DEPTH_MOST = 50
 HOLDERS: Mapping[str, str] = {
@@ -37,7 +40,8 @@ HOLDERS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class StateDict:
-    """The model's map in `content`: under `key`, or at the top (None). `is_tensor` tells what a tensor is.
+    """A map in `content`, and the `steps` to it (none: at the top), which may have been asked for. `is_tensor`
+    tells what a tensor is.
 
     >>> content = {"state_dict": {"w": 1.5, "n": 1}, "epoch": 3}
     >>> state = StateDict.of(content, lambda value: type(value) is float, "a.pt")
@@ -45,18 +49,19 @@ class StateDict:
     ('state_dict', {'w': 1.5}, ('epoch', 'n'))
     """
 
-    content: Mapping[Any, Any]
-    key: Any
+    content: Any
+    steps: Sequence[Descent]
     whole: Mapping[Any, Any]
-    is_tensor: Callable[[Any], bool]
+    is_tensor: IsTensor
+    is_asked: bool
 
     @classmethod
-    def of(cls, content: Any, is_tensor: Callable[[Any], bool], where: str) -> "StateDict":
-        """Raises `FormatError` where there is none, or one with impossible names."""
-        if not isinstance(content, dict):
-            what = content.name if isinstance(content, Inert | Global) else type(content).__name__
-            raise FormatError(f"{where} holds no map of tensors but a {what}", remedy="save a `state_dict()`")
-        state = cls(content, *_place(content, is_tensor, where), is_tensor)
+    def of(cls, content: Any, is_tensor: IsTensor, where: str, key: str | None = None) -> "StateDict":
+        """The map under a key, or the one that is told to be the model's. Raises `FormatError` where there is
+        none, or one with impossible names."""
+        is_asked = key is not None
+        steps, whole = _asked(content, key, is_tensor, where) if is_asked else _place(content, is_tensor, where)
+        state = cls(content, steps, whole, is_tensor, is_asked)
         for name in state.whole:
             if not isinstance(name, str) and is_tensor(state.whole[name]):
                 fault = f"{where} names a tensor {shown(name)}, not by text"
@@ -67,73 +72,121 @@ class StateDict:
         return state
 
     @cached_property
+    def key(self) -> str | None:
+        """By which the map is asked for; None at the top."""
+        return ".".join(shown(step.key) for step in self.steps) if self.steps else None
+
+    @cached_property
     def entries(self) -> Mapping[Any, Any]:
-        """What belongs to the model: an optimizer's state does not, which may lie among its tensors where they lie
-        at the top."""
-        if self.key is not None:
+        """What belongs to the model: an optimizer's state does not, which may lie among tensors at the top."""
+        if self.steps:
             return self.whole
         return {name: value for name, value in self.whole.items()
                 if not (_is_stale(name) and isinstance(value, dict | list))}  # fmt: skip
 
     @cached_property
     def tensors(self) -> dict[str, Any]:
-        """The entries that are tensors."""
+        """The entries that are tensors and can be read."""
         return {name: value for name, value in self.entries.items() if self.is_tensor(value)}
 
     @cached_property
-    def unread(self) -> dict[str, str]:
-        """The entries that hold values and are not tensors, and what they are."""
+    def unread(self) -> dict[str, Unread]:
+        """The entries that hold values and are not read, and what they are."""
         return unread(self.entries, self.is_tensor)
 
     @cached_property
-    def around(self) -> list[tuple[Any, Any]]:
-        """All else that the file holds: at the top all but the model's map, and what is not a tensor in that."""
-        top = [(key, value) for key, value in self.content.items() if key != self.key]
-        inside = [(key, value) for key, value in self.whole.items() if not self.is_tensor(value)]
-        return inside if self.key is None else [*top, *inside]
+    def around(self) -> list[tuple[str, Any]]:
+        """All else that the file holds, by keys: beside each step, and what is not a tensor in the model's map."""
+        return [*self._beside_steps, *((shown(key), value) for key, value in self.whole.items()
+                                       if not self.is_tensor(value))]  # fmt: skip
+
+    @cached_property
+    def _beside_steps(self) -> list[tuple[str, Any]]:
+        beside, above = [], ""
+        for step in self.steps:
+            beside += [(above + shown(key), value) for key, value in children(step.container) if key != step.key]
+            above += f"{shown(step.key)}."
+        return beside
 
     @property
     def beside(self) -> tuple[str, ...]:
         """The keys of that, for whoever does not write it on."""
-        return tuple(shown(key) for key, _ in self.around)
+        return tuple(key for key, _ in self.around)
 
     @cached_property
     def stale(self) -> list[str]:
         """The keys of what belongs to these values of the tensors: an optimizer's state, averages."""
-        return [shown(key) for key, value in self.content.items()
-                if key != self.key and _is_stale(key) and isinstance(value, dict | list | Inert)]  # fmt: skip
+        beside = self._beside_steps if self.steps else [(shown(key), held) for key, held in self.whole.items()]
+        return [key for key, value in beside if _is_stale(key) and isinstance(value, dict | list | Inert)]
 
     @property
     def notes(self) -> list[str]:
         """What a reader should know of what lies around the tensors, a sentence each."""
-        lightning, notes = self.content.get("pytorch-lightning_version"), []
-        if "pytorch-lightning_version" in self.content:
-            notes.append(f"a checkpoint of Lightning {shown(lightning, most=20)}")
-        strays = [shown(key) for key, value in self.content.items() if self.is_tensor(value)]
-        if self.key is not None:
-            notes.append(f"the tensors lie under {shown(self.key)!r}")
-            notes += [f"left out what lies beside them: {listing(strays)}"] if strays else []
+        notes = []
+        if isinstance(self.content, dict) and "pytorch-lightning_version" in self.content:
+            notes.append(f"a checkpoint of Lightning {shown(self.content['pytorch-lightning_version'], most=20)}")
+        if self.steps and not self.is_asked:
+            keys = (key for key in maps(self.content, self.is_tensor) if not _OPTIMIZER.search(key))
+            others = [key for key in keys if key != self.key]
+            more = f" (other maps of tensors: {listing([SIGN + key for key in others], most=4)})" if others else ""
+            notes.append(f"the tensors lie under {self.key!r}{more}")
+        if strays := [key for key, value in self._beside_steps if is_value(value, self.is_tensor)]:
+            notes.append(f"left out what lies beside them: {listing(strays)}")
         notes += [stale_note(self.stale)] if self.stale else []
         baggage = [shown(name) for name, value in self.entries.items()
                    if not self.is_tensor(value) and name not in self.unread]  # fmt: skip
         return notes + ([f"left out what is not a tensor: {listing(baggage)}"] if baggage else [])
 
 
-def _place(content: dict, is_tensor: Callable[[Any], bool], where: str) -> tuple[Any, dict]:
-    """The key under which the model's tensors lie (None: at the top), and the map itself."""
-    dicts = {id(value): value for value in content.values() if isinstance(value, dict)}  # each is looked at once
-    wanted = {at for at, value in dicts.items() if any(map(is_tensor, value.values()))}
-    maps = {key: value for key, value in content.items() if id(value) in wanted}
-    key = next((key for key in PLACES if key in maps), None)
-    if key is not None:
-        return key, maps[key]
-    if any(map(is_tensor, content.values())):
-        return None, content
-    if len(maps) == 1:
-        return next(iter(maps.items()))  # a key may be None
-    keys = listing([repr(shown(key)) if isinstance(key, str) else shown(key) for key in content])
+def _asked(content: Any, key: str, is_tensor: IsTensor, where: str) -> tuple[list[Descent], Mapping[Any, Any]]:
+    """The map under a key: that itself where it holds tensors, else the model's in it."""
+    if not key:
+        remedy = advice(where, maps(content, is_tensor)) or "it holds no map of tensors"
+        raise FormatError(f"{where}{SIGN} names no key", remedy=remedy)
+    steps, held = follow(content, key, where)
+    if is_value(held, is_tensor):
+        above = key[: len(key) - len(shown(steps[-1].key, LETTERS_MOST))].rstrip(".")
+        raise FormatError(f"{where}{SIGN}{shown(key)} is a single tensor",
+                          remedy=f"name what holds it: {where}{f'{SIGN}{above}' if above else ''}")  # fmt: skip
+    inside = dict(children(held))
+    if any(is_value(value, is_tensor) for value in inside.values()):
+        return steps, inside if isinstance(held, dict) else {shown(name): value for name, value in inside.items()}
+    if not inside:
+        raise FormatError(f"{where}{SIGN}{shown(key)} is {shown(held)}, not a map of tensors",
+                          remedy=advice(where, maps(content, is_tensor)) or "it holds none")  # fmt: skip
+    more, whole = _place(held, is_tensor, f"{where}{SIGN}{shown(key)}", joint=".")
+    return [*steps, *more], whole
+
+
+def _place(
+    content: Any, is_tensor: IsTensor, where: str, joint: str = SIGN
+) -> tuple[list[Descent], Mapping[Any, Any]]:
+    """The steps to the model's tensors (none: at the top), and the map itself."""
+    inside = dict(children(content))
+    dicts = {id(value): value for value in inside.values() if isinstance(value, dict)}  # each is looked at once
+    wanted = {at for at, value in dicts.items() if any(is_value(each, is_tensor) for each in value.values())}
+    held = {key: value for key, value in inside.items() if id(value) in wanted}
+    if (key := next((key for key in PLACES if key in held), None)) is not None:
+        return [Descent(content, key)], held[key]
+    if isinstance(content, dict) and any(is_value(value, is_tensor) for value in content.values()):
+        return [], content
+    if len(held) == 1:
+        [(key, whole)] = held.items()  # a key may be None
+        return [Descent(content, key)], whole
+    keys = list(maps(content, is_tensor))
+    likely = [key for key in keys if not any(map(_is_stale, key.split(".")))]
+    if len(likely) == 1:
+        return _asked(content, likely[0], is_tensor, where)
+    if keys:
+        best = [key for key in keys if not _OPTIMIZER.search(key)] or keys
+        raise FormatError(f"{where} holds several maps of tensors, and none is the model's by its name",
+                          remedy=advice(where, best, joint))  # fmt: skip
+    if not isinstance(content, dict):
+        what = content.name if isinstance(content, Inert | Global) else type(content).__name__
+        raise FormatError(f"{where} holds no map of tensors but a {what}", remedy="save a `state_dict()`")
+    named = listing([repr(shown(key)) if isinstance(key, str) else shown(key) for key in inside])
     raise FormatError(f"{where} holds no tensors that can be told to be the model's",
-                      remedy=f"its keys are {keys}" if keys else "it is empty")  # fmt: skip
+                      remedy=f"its keys are {named}" if named else "it is empty")  # fmt: skip
 
 
 def _is_stale(key: Any) -> bool:
@@ -149,10 +202,11 @@ def refuse_inflated(tensors: Sequence[Tensor], held: int, where: str) -> None:
                           remedy="where you trust it, save its tensors with `.clone()`")  # fmt: skip
 
 
-def unread(entries: Mapping[Any, Any], is_tensor: Callable[[Any], bool]) -> dict[str, str]:
-    """Name → what it is, of the entries that hold values and are not tensors themselves.
+def unread(entries: Mapping[Any, Any], is_tensor: IsTensor) -> dict[str, Unread]:
+    """Name → what it is, of the entries that hold values and are not tensors that can be read.
 
-    >>> unread({"w": 1.5, "packed": (1.5, None), "epoch": 3}, lambda value: type(value) is float)
+    >>> found = unread({"w": 1.5, "packed": (1.5, None), "epoch": 3}, lambda value: type(value) is float)
+    >>> {name: str(what) for name, what in found.items()}
     {'packed': 'a tuple that holds a tensor'}
     """
     # Containers are looked into once, however often and deep they hold each other.
@@ -160,7 +214,7 @@ def unread(entries: Mapping[Any, Any], is_tensor: Callable[[Any], bool]) -> dict
 
     def held(value: Any, depth: int) -> str | None:
         """The first value inside; where there is no end of looking, there may be one."""
-        if is_tensor(value):
+        if is_value(value, is_tensor):
             return "a tensor"
         if isinstance(value, bytes | bytearray):
             return "bytes" if value else None
@@ -176,10 +230,12 @@ def unread(entries: Mapping[Any, Any], is_tensor: Callable[[Any], bool]) -> dict
 
     described = {}
     for name, value in entries.items():
-        if not is_tensor(value) and (what := held(value, 0)):
+        if isinstance(value, Unread):
+            described[name if isinstance(name, str) else f"<{shown(name)}>"] = value
+        elif not is_tensor(value) and (what := held(value, 0)):
             if isinstance(value, tuple | list | dict):
                 what = f"a {'map' if isinstance(value, dict) else type(value).__name__} that holds {what}"
-            described[name if isinstance(name, str) else f"<{shown(name)}>"] = what
+            described[name if isinstance(name, str) else f"<{shown(name)}>"] = Unread(what)
     return described
 
 

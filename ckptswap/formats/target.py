@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from ckptswap.checkpoint import Entry
+from ckptswap.entries import Entry
 from ckptswap.formats.atomic import atomic_file
 from ckptswap.formats.companions import Companion
 from ckptswap.watching import Watch, unwatched

@@ -24,9 +24,10 @@ def _claims(head: bytes, source: ByteSource) -> bool:
     return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
 
 
-def open_torch_legacy(file: ByteSource, folder: Folder | None = None) -> Checkpoint:
-    """Open lazily; raises `FormatError` for what is damaged, hostile, or a pickle of another kind."""
-    return checkpoint_of(*read_content(file), file, FORMAT.name)
+def open_torch_legacy(file: ByteSource, folder: Folder | None = None, key: str | None = None) -> Checkpoint:
+    """Open lazily; `key` is that of one of several maps. Raises `FormatError` for what is damaged, hostile, or a
+    pickle of another kind."""
+    return checkpoint_of(*read_content(file), file, FORMAT.name, key)
 
 
 def read_content(file: ByteSource) -> tuple[Any, Locate]:
@@ -75,5 +76,10 @@ def _places(file: ByteSource, stream: BinaryIO, roots: Mapping[str, Storage]) ->
 
 
 FORMAT = Format(
-    "torch legacy", open_torch_legacy, what="a pickle, as torch writes them", claims=_claims, suffixes=SUFFIXES
+    "torch legacy",
+    open_torch_legacy,
+    what="a pickle, as torch writes them",
+    claims=_claims,
+    suffixes=SUFFIXES,
+    open_at=open_torch_legacy,
 )

@@ -15,7 +15,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ckptswap.checkpoint import Checkpoint, Entry
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.entries import Entry
 from ckptswap.formats import torch_legacy, torch_zip
 from ckptswap.formats.archive import Archive, Member, add_bytes, add_member
 from ckptswap.formats.patch import Metadata, copy_file
@@ -98,7 +99,7 @@ class TorchPatch:
             before = bisect_left(begins, end) - 1
             return begin < end and before >= 0 and taken[before][1] > begin
 
-        return keys_holding(content, is_taken)
+        return keys_holding(content, self.recipient.key, is_taken)
 
     def write(self, target: Target, final: Callable[[], Metadata]) -> None:
         """Write the recipient's file with these bytes replaced. A zip also says where it came from."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ckptswap import dtypes
+from ckptswap.entries import Unread
 from ckptswap.formats.pickles import CONSTRUCTORS, Build, Global, inert, plain_dict, shown
 from ckptswap.storage import ByteSource
 
@@ -62,7 +63,7 @@ class Storage:
     dtype: str
     numel: int
     start: int = 0
-    is_quantized: bool = False
+    element: str = ""  # qint8 and its kin, which torch calls numbers of their own
 
     @property
     def nbytes(self) -> int:
@@ -112,13 +113,6 @@ class View:
         return start, tuple(stride * self.width for stride in self.strides)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Unreadable:
-    """A tensor that has no plain bytes, and why."""
-
-    why: str
-
-
 Locate = Callable[[Storage], Stretch]
 
 
@@ -136,7 +130,7 @@ class Storages(dict[str, Storage]):
         _, kind, key, _, numel, *view = identity
         if not isinstance(kind, Global) or kind.name not in _STORAGE_NAMES or not are_counts((numel,)):
             raise ValueError("it refers to a storage of no known kind")
-        mentioned = Storage(_storage_key(key), _STORAGE_NAMES[kind.name], numel, 0, ".Q" in kind.name)
+        mentioned = Storage(_storage_key(key), _STORAGE_NAMES[kind.name], numel, 0, _quantized(kind.name))
         root = self.setdefault(mentioned.key, mentioned)
         root = root if root.numel else mentioned
         if not view or view[0] is None:
@@ -144,6 +138,12 @@ class Storages(dict[str, Storage]):
         part_key, part = _part(root, mentioned, *view)
         known = self.setdefault(part_key, part)
         return known if known.numel else part
+
+
+def _quantized(name: str) -> str:
+    """The dtype of a quantized storage, of the class's name; '' for others."""
+    own = name.rpartition(".")[2]
+    return own.removesuffix("Storage").lower() if own.startswith("Q") else ""
 
 
 def _storage_key(key: Any) -> str:
@@ -162,28 +162,65 @@ def _part(root: Storage, mentioned: Storage, view: Any) -> tuple[str, Storage]:
     return _storage_key(view[0]), replace(mentioned, key=root.key, numel=view[2], start=view[1] * width)
 
 
-def _rebuild(arguments: tuple) -> View | Unreadable:
+def _rebuild(arguments: tuple) -> View | Unread:
     storage, offset, shape, strides, *rest = arguments
     return _view(storage, offset, shape, strides, None, rest[2:])
 
 
-def _rebuild_with_dtype(arguments: tuple) -> View | Unreadable:
+def _rebuild_with_dtype(arguments: tuple) -> View | Unread:
     storage, offset, shape, strides, _, _, dtype, *rest = arguments
     return _view(storage, offset, shape, strides, dtype, rest)
 
 
-def _view(storage: Any, offset: Any, shape: Any, strides: Any, dtype: Any, extra: list) -> View | Unreadable:
+def _view(storage: Any, offset: Any, shape: Any, strides: Any, dtype: Any, extra: list) -> View | Unread:
     if not isinstance(storage, Storage):
         raise ValueError("a tensor has no storage")
-    lazily = [name for name in ("conj", "neg") if extra and isinstance(extra[0], dict) and extra[0].get(name)]
+    name = (storage.element or storage.dtype) if dtype is None else _dtype_name(dtype)
+    lazily = [word for word in ("conj", "neg") if extra and isinstance(extra[0], dict) and extra[0].get(word)]
     if lazily:
-        return Unreadable(f"a lazy {lazily[0]} view")
-    if dtype is None and storage.is_quantized:
-        return Unreadable("quantized")
-    spelt = storage.dtype if dtype is None else DTYPES.get(shown(dtype).removeprefix("torch."))
+        return _odd(f"a lazy {lazily[0]} view", shape, DTYPES.get(name, name))
+    spelt = name if dtype is None and not storage.element else DTYPES.get(name)
     if spelt is None:
-        return Unreadable(f"of dtype {shown(dtype)}")
+        return _odd(f"a tensor of dtype {name}", shape, name)
     return View(storage, offset, _sizes(shape), _sizes(strides), spelt)
+
+
+def _rebuild_quantized(arguments: tuple) -> Unread:
+    """Whole numbers, of which a scale and a zero point, or one for each channel, make the values."""
+    storage, _, shape, *_ = arguments
+    if not isinstance(storage, Storage) or not storage.element:
+        raise ValueError("a quantized tensor has no storage")
+    return _odd(f"a {storage.element} tensor", shape, storage.element)
+
+
+def _rebuild_sparse(arguments: tuple) -> Unread:
+    """Indices, values and the shape that they are in, in the one order or the other."""
+    _, parts = arguments
+    return _odd("a sparse tensor", next(part for part in parts if isinstance(part, tuple | list)), "sparse")
+
+
+def _rebuild_meta(arguments: tuple) -> Unread:
+    dtype, shape, *_ = arguments
+    name = _dtype_name(dtype)
+    return _odd("a tensor on the meta device, without values", shape, DTYPES.get(name, name))
+
+
+def _rebuild_wrapper(arguments: tuple) -> Unread:
+    """A class that keeps its values in tensors of its own."""
+    kind, dtype, shape, *_ = arguments
+    return _odd(f"a tensor of class {shown(kind)}", shape, _dtype_name(dtype))
+
+
+def _odd(what: str, shape: Any, dtype: str) -> Unread:
+    """A tensor without plain numbers. Raises `ValueError` for an impossible shape."""
+    sizes = _sizes(shape)
+    if not are_counts(sizes) or dtypes.shape_fault(sizes):
+        raise ValueError("a tensor has an impossible shape")
+    return Unread(what, sizes, dtype)
+
+
+def _dtype_name(dtype: Any) -> str:
+    return shown(dtype).removeprefix("torch.")
 
 
 def _sizes(given: Any) -> tuple[int, ...]:
@@ -202,7 +239,14 @@ def _rebuild_subclass(arguments: tuple) -> Any:
     return function.build(inner)
 
 
-_BUILDERS: tuple[Build, ...] = (_rebuild, _rebuild_with_dtype)
+_ODD: Mapping[str, Build] = {
+    "_rebuild_qtensor": _rebuild_quantized,
+    "_rebuild_sparse_tensor": _rebuild_sparse,
+    "_rebuild_meta_tensor_no_storage": _rebuild_meta,
+    "_rebuild_wrapper_subclass": _rebuild_wrapper,
+    "_rebuild_nested_tensor": lambda arguments: Unread("a nested tensor", None, "nested"),
+}
+_BUILDERS: tuple[Build, ...] = (_rebuild, _rebuild_with_dtype, *_ODD.values())
 _STORAGE_NAMES: Mapping[str, str] = {
     **{f"{module}.{name}Storage": dtype for module in ("torch", "torch.cuda") for name, dtype in STORAGES.items()},
     **dict.fromkeys(["torch.storage.UntypedStorage", "torch.UntypedStorage"], "U8"),
@@ -220,11 +264,7 @@ NAMES: Mapping[str, Build] = {
     "torch._utils._rebuild_parameter": lambda arguments: arguments[0],
     "torch._utils._rebuild_parameter_with_state": lambda arguments: arguments[0],
     "torch._tensor._rebuild_from_type_v2": _rebuild_subclass,
-    "torch._utils._rebuild_qtensor": lambda arguments: Unreadable("quantized"),
-    "torch._utils._rebuild_sparse_tensor": lambda arguments: Unreadable("sparse"),
-    "torch._utils._rebuild_meta_tensor_no_storage": lambda arguments: Unreadable(
-        "on the meta device, without values"
-    ),
+    **{f"torch._utils.{name}": build for name, build in _ODD.items()},
 }
 """Every global that a torch file may ask for, and what stands in for it."""
 

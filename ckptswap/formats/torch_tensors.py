@@ -2,15 +2,16 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from ckptswap.checkpoint import Checkpoint, Tensor
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.entries import SIGN, Tensor
 from ckptswap.errors import FormatError
 from ckptswap.formats.pickles import Global, Inert, shown
 from ckptswap.formats.state_dict import StateDict, parts, refuse_inflated
 from ckptswap.formats.strided import strided
-from ckptswap.formats.torch_pickle import Locate, Unreadable, View, view_fault
+from ckptswap.formats.torch_pickle import Locate, View, view_fault
 from ckptswap.storage import ByteSource
 from ckptswap.ties import Extent, Ties
 
@@ -23,11 +24,14 @@ OBJECT = "__object__"
 """What stands in that JSON for an object: `{OBJECT: its class}`."""
 
 
-def checkpoint_of(content: Any, locate: Locate, file: ByteSource, format: str, **more: Any) -> Checkpoint:
-    """The checkpoint in what a file's pickle holds, each tensor checked against its storage; `more` are arguments
-    for it. Raises `FormatError`, also where a tensor beside the model's cannot be read: `torch.load` opens no such
-    file."""
-    state = StateDict.of(content, _is_tensor, file.name)
+def checkpoint_of(
+    content: Any, locate: Locate, file: ByteSource, format: str, key: str | None = None, **more: Any
+) -> Checkpoint:
+    """The checkpoint in what a file's pickle holds, each tensor checked against its storage: the map under a key,
+    or the one that is told to be the model's; `more` are arguments for it. Raises `FormatError`, also where a
+    tensor beside the model's cannot be read: `torch.load` opens no such file."""
+    state = StateDict.of(content, _is_tensor, file.name, key)
+    path = file.name if key is None else f"{file.name}{SIGN}{key}"
     tensors = [_tensor(name, view, locate, file.name) for name, view in state.tensors.items()]
     held = {view.storage.key: locate(view.storage).size for view in state.tensors.values()}
     refuse_inflated(tensors, sum(held.values()), file.name)
@@ -40,13 +44,13 @@ def checkpoint_of(content: Any, locate: Locate, file: ByteSource, format: str, *
     _refuse_faulty(state, locate, file.name)
     metadata = {**more.pop("metadata", {}), **_hyperparameters(content)}
     notes = [*state.notes, str(ties)] if ties else state.notes
-    return Checkpoint(tensors, path=file.name, format=format, notes=notes, sources=[file], unread=state.unread,
+    return Checkpoint(tensors, path=path, key=key, format=format, notes=notes, sources=[file], unread=state.unread,
                       ties=ties, beside=state.beside, stale=state.stale, metadata=metadata, **more)  # fmt: skip
 
 
-def _hyperparameters(content: Mapping[Any, Any]) -> dict[str, str]:
+def _hyperparameters(content: Any) -> dict[str, str]:
     """Those of a file of Lightning as metadata, nothing where it has none or they are too much."""
-    held = content.get(HYPERPARAMETERS)
+    held = content.get(HYPERPARAMETERS) if isinstance(content, dict) else None
     if not isinstance(held, dict) or "pytorch-lightning_version" not in content:
         return {}
     named = {key: value for key, value in held.items() if isinstance(key, str) and not key.startswith("_")}
@@ -61,19 +65,16 @@ def _stand_in(value: Any) -> dict[str, str]:
     return {OBJECT: value.name if isinstance(value, Inert | Global) else type(value).__name__}
 
 
-def keys_holding(content: Any, is_meant: Callable[[View], bool]) -> list[str]:
-    """The keys of what lies beside the model's tensors and is, or holds at any depth, a tensor that is meant."""
-    return _keys(StateDict.of(content, _is_tensor, "it"), is_meant)
+def keys_holding(content: Any, key: str | None, is_meant: Callable[[View], bool]) -> list[str]:
+    """The keys of what lies beside a map's tensors and is, or holds at any depth, a tensor that is meant."""
+    return _keys(StateDict.of(content, _is_tensor, "it", key), is_meant)
 
 
 def _is_tensor(value: Any) -> bool:
-    return isinstance(value, View | Unreadable)
+    return isinstance(value, View)
 
 
-def _tensor(name: str, view: View | Unreadable, locate: Locate, where: str) -> Tensor:
-    if isinstance(view, Unreadable):
-        why = f"{where}: tensor {shown(name)!r} is {view.why}"
-        raise FormatError(why, remedy="save it dense, as plain numbers")
+def _tensor(name: str, view: View, locate: Locate, where: str) -> Tensor:
     stretch = locate(view.storage)
     if fault := view_fault(view, stretch.size):
         raise FormatError(f"{where} is damaged", remedy=f"tensor {shown(name)!r} {fault}")
@@ -104,7 +105,7 @@ def _keys(state: StateDict, is_meant: Callable[[View], bool]) -> list[str]:
         above = [holder for holder in holders.pop(pending.pop(), ()) if holder not in reached]
         reached.update(above)
         pending.extend(above)
-    return [shown(key) for key, value in state.around if id(value) in reached]
+    return [key for key, value in state.around if id(value) in reached]
 
 
 def _links(content: Any) -> Iterator[tuple[Any, Any]]:

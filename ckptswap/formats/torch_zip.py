@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from ckptswap.checkpoint import Checkpoint, Entry
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.entries import Entry
 from ckptswap.errors import FormatError
 from ckptswap.formats.archive import ZIP_MAGIC, Archive, ZipChecksums, add_bytes, add_member
 from ckptswap.formats.format import Format
@@ -36,11 +37,12 @@ _NAME_OF = {dtype: name for name, dtype in DTYPES.items()}
 _EMPTY_ORDERED_DICT = b"ccollections\nOrderedDict\n)R"
 
 
-def open_torch_zip(file: ByteSource, folder: Folder | None = None) -> Checkpoint:
-    """Open lazily: only the pickle is read. Raises `FormatError` for what is damaged, hostile, or TorchScript."""
+def open_torch_zip(file: ByteSource, folder: Folder | None = None, key: str | None = None) -> Checkpoint:
+    """Open lazily: only the pickle is read; `key` is that of one of several maps. Raises `FormatError` for what is
+    damaged, hostile, or TorchScript."""
     archive = Archive(file)
     content, locate = read_content(archive)
-    return checkpoint_of(content, locate, file, FORMAT.name, metadata=_metadata(archive),
+    return checkpoint_of(content, locate, file, FORMAT.name, key, metadata=_metadata(archive),
                          checksums=[ZipChecksums([file])])  # fmt: skip
 
 
@@ -130,4 +132,5 @@ def _integers(values: Iterable[int]) -> bytes:
 
 
 FORMAT = Format("torch", open_torch_zip, what="a zip archive, as torch and numpy write them", suffixes=SUFFIXES,
-                claims=lambda head, source: head.startswith(ZIP_MAGIC), write=write_torch)  # fmt: skip
+                claims=lambda head, source: head.startswith(ZIP_MAGIC), write=write_torch,
+                open_at=open_torch_zip)  # fmt: skip

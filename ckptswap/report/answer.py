@@ -7,7 +7,15 @@ from textwrap import wrap
 
 from ckptswap.errors import listing
 from ckptswap.report.rows import filtered_words, is_partial, row_names, sections
-from ckptswap.report.text import number, plural, safe, shorten, shorten_all
+from ckptswap.report.text import (
+    keeps_numbers,
+    number,
+    plural,
+    safe,
+    shorten,
+    shorten_all,
+    shorten_between_numbers,
+)
 from ckptswap.statistics import LEAST_GROUPS, REUSABLE
 from ckptswap.sweep.result import Mode, Row, Status, SweepResult
 
@@ -16,6 +24,7 @@ _METRIC = 32  # cells of its name, which may be a path
 _ROOMS = ((3, 48, 0), (3, 40, 1), (2, 32, 1), (1, 32, 1), (1, 24, 2), (1, 16, 3))
 """How many rows are named, in how many cells, and how brief the rest is: the first that three lines have room for.
 1 leaves out what the table counts too, 2 what would tell more, 3 what may break unseen."""
+_WHOLE = 10_000  # cells, in which any name is whole
 _FREE: dict[Status, str] = {
     "identical": "equal in both",
     "no-effect": "never read",
@@ -24,10 +33,11 @@ _FREE: dict[Status, str] = {
 }
 
 
-def answer(result: SweepResult, waiting: int = 0) -> tuple[str, ...]:
+def answer(result: SweepResult, waiting: int = 0, *, whole: bool = False) -> tuple[str, ...]:
     """What the sweep says, in at most three lines: what breaks the network, what can be reused, how much is
     undecided and what would tell; `waiting` rows are not scored yet. Before them, where it is so, that the
-    baseline is worse than a prediction that looks at nothing.
+    baseline is worse than a prediction that looks at nothing. Names that are long are cut, unless they are to be
+    `whole`; their numbers stay.
 
     >>> row = Row("c", "conv.bias", ("c.bias",), 4, "measured", score=0.4, drop=0.5, verdict="sensitive")
     >>> for sentence in answer(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,))):
@@ -42,8 +52,8 @@ def answer(result: SweepResult, waiting: int = 0) -> tuple[str, ...]:
     if not measured:
         none = "No row is left" if result.filtered else "Nothing is scored yet"
         return (*odd, f"{rest or none}.")
-    for room in _ROOMS:
-        names = _Names(result, *room)
+    for most, width, brief in _ROOMS:
+        names = _Names(result, most, _WHOLE if whole else width, brief)
         parts = [part(result, measured, names) for part in (_first, _reusable, _undecided)]
         rest = unscored({} if names.brief else statuses, waiting)
         sentences = [f"{part}." for part in (*parts, rest) if part]
@@ -52,9 +62,9 @@ def answer(result: SweepResult, waiting: int = 0) -> tuple[str, ...]:
     return (*odd, *sentences)
 
 
-def told(result: SweepResult, waiting: int = 0) -> str:
+def told(result: SweepResult, waiting: int = 0, *, whole: bool = False) -> str:
     """The same in one paragraph, and first of how many rows these are a part."""
-    return " ".join((*(f"{words}." for words in filtered_words(result)), *answer(result, waiting)))
+    return " ".join((*(f"{words}." for words in filtered_words(result)), *answer(result, waiting, whole=whole)))
 
 
 class _Names:
@@ -70,12 +80,15 @@ class _Names:
         }
 
     def of(self, row: Row) -> str:
-        return shorten(self.whole[id(row)], self.width)
+        return shorten_between_numbers(self.whole[id(row)], self.width)
 
     def listed(self, rows: Sequence[Row]) -> str:
         """The first ones, which do not look alike, and how many more there are."""
         names = [self.whole[id(row)] for row in rows]
-        return listing([*shorten_all(names[: self.most], self.width), *names[self.most :]], self.most)
+        first = names[: self.most]
+        cuts = shorten_all(first, self.width), [shorten_between_numbers(name, self.width) for name in first]
+        best = max(cuts, key=lambda cut: (len(set(cut)), sum(map(keeps_numbers, first, cut))))
+        return listing([*best, *names[self.most :]], self.most)
 
 
 def _reusable(result: SweepResult, rows: Sequence[Row], names: _Names) -> str:

@@ -1,4 +1,4 @@
-"""Pictures as pure data: what is drawn, not how. `figures` draws with matplotlib, `interactive` with plotly."""
+"""Pictures as pure data: what is drawn, not how. `figures` draws with matplotlib, `drawing` for a page."""
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import Literal, TypeVar
 
 from ckptswap.naming import natural_key
 from ckptswap.report.rows import Key, by_blocks, drop_or_least, mark_of, mode_words, row_names, worst_cells
+from ckptswap.report.scale import ColourScale
 from ckptswap.report.text import named, safe
 from ckptswap.sweep.result import Row, SweepResult, widest, window_sizes
 
@@ -31,7 +32,8 @@ class Series:
 class Chart:
     """Axes with series. `bars` lie beside their names, the worst on top; `dots` stand over theirs.
 
-    `x_names` are what whole numbers along x stand for, beginning with 0."""
+    `x_names` are what whole numbers along x stand for, beginning with 0. `tolerance` is that of the drops, where
+    these are what is drawn. `has_ends`: lines show their intervals, too."""
 
     form: Literal["bars", "dots", "lines", "scatter"]
     title: str
@@ -40,12 +42,14 @@ class Chart:
     series: tuple[Series, ...]
     is_log_x: bool = False
     x_names: tuple[str, ...] = ()
+    tolerance: float | None = None
+    has_ends: bool = False
 
 
 @dataclass(frozen=True)
 class Heat:
     """A matrix of drops, rows × columns. `marks` stand where there is no number to colour, `words` say these
-    whole, `cells` the rows behind the matrix."""
+    whole, `cells` the rows behind the matrix. Colours tell drops apart from the `tolerance` on."""
 
     title: str
     rows: tuple[str, ...]
@@ -54,18 +58,28 @@ class Heat:
     marks: tuple[tuple[str, ...], ...]
     words: tuple[tuple[str, ...], ...] = ()
     cells: tuple[tuple[Row | None, ...], ...] = ()
+    tolerance: float = 0.0
+    value: str = "drop"  # what the numbers are
 
     @property
-    def most(self) -> float:
-        """The largest finite |drop|, at which the colours end; 1 where there is none."""
+    def scale(self) -> ColourScale:
+        """Which colour a value has."""
         known = (abs(value) for row in self.values for value in row if value is not None and math.isfinite(value))
-        return max(known, default=0) or 1
+        return ColourScale(self.tolerance, max(known, default=0.0))
 
 
 Picture = Chart | Heat
 WAITING = "not scored yet"
 MARKS = {"identical": "=", "no-effect": "·", "mismatch": "×", "failed": "!", "unused": "u", WAITING: "…"}
 """What stands in a cell without a measured drop, or in one that zeros serve as well."""
+MARK_WORDS = {
+    MARKS["identical"]: "equal in both",
+    MARKS["no-effect"]: "never read",
+    MARKS["mismatch"]: "does not fit",
+    MARKS["failed"]: "failed",
+    MARKS["unused"]: "unused: zeros serve as well",
+    MARKS[WAITING]: WAITING,
+}
 MOST_BARS = 40
 MOST_LINES = 8
 
@@ -92,21 +106,25 @@ def heat(result: SweepResult, waiting: Collection[Key] = ()) -> Heat:
         return mark_of(row) if row else WAITING if place in waiting else ""
 
     return Heat(
-        f"{_drop_in(result)}, by {'block' if merged else 'layer'} and kind{_mode(result)}",
+        f"{drop_in(result)}, by {'block' if merged else 'layer'} and kind{_mode(result)}",
         tuple(map(named, layers)),
         tuple(map(safe, kinds)),
         matrix(lambda row, _: row.drop if row and row.status == "measured" else None),
         matrix(lambda row, place: MARKS.get(word(row, place), "")),
         matrix(word),
         matrix(lambda row, _: row),
+        result.tolerance,
+        drop_in(result),
     )
 
 
-def bars(result: SweepResult) -> Chart:
-    """The worst cells, with their simultaneous intervals."""
-    names, rows = _worst(_ranked(result))
-    title = f"the {len(rows)} worst, 95 % simultaneous{_mode(result)}"
-    return Chart("bars", title, _drop_in(result), "", (_drops("drop", rows, names),))
+def bars(result: SweepResult, interval: str = "95 % simultaneous") -> Chart:
+    """The worst cells, with their intervals, which are the simultaneous ones unless it is said otherwise."""
+    ranked = _ranked(result)
+    names, rows = _worst(ranked)
+    title = f"the {len(rows)} worst{f' of {len(ranked):,}' if len(ranked) > len(rows) else ''}, {interval}"
+    series = (_drops("drop", rows, names),)
+    return Chart("bars", title + _mode(result), drop_in(result), "", series, tolerance=result.tolerance)
 
 
 def scatter(result: SweepResult) -> Chart:
@@ -116,7 +134,7 @@ def scatter(result: SweepResult) -> Chart:
         for kind, rows in _by_kind((row for row in _ranked(result) if row.rmse), "all kinds").items()
     )
     title, x_title = f"does the distance tell?{_mode(result)}", "RMSE of donor and recipient"
-    return Chart("scatter", title, x_title, _drop_in(result), series, is_log_x=True)
+    return Chart("scatter", title, x_title, drop_in(result), series, is_log_x=True, tolerance=result.tolerance)
 
 
 def depth(result: SweepResult) -> Chart:
@@ -166,13 +184,15 @@ def triangle(result: SweepResult) -> Heat:
         return tuple(tuple(value(runs.get((first, last))) for last in blocks) for first in blocks)
 
     return Heat(
-        f"{_drop_in(result)}{_mode(result)}",
+        f"{drop_in(result)}{_mode(result)}",
         tuple(map(safe, blocks)),
         tuple(map(safe, blocks)),
         matrix(lambda row: row.drop if row and row.status == "measured" else None),
         matrix(lambda row: MARKS.get(mark_of(row), "") if row else ""),
         matrix(lambda row: mark_of(row) if row else ""),
         matrix(lambda row: row),
+        result.tolerance,
+        drop_in(result),
     )
 
 
@@ -183,16 +203,18 @@ def pairs(result: SweepResult) -> Heat:
     >>> pairs(SweepResult("dice", "max", 0.01, 0.9, None, 8, tuple(rows), mode="lattice")).values
     ((0.5,),)
     """
-    return _of_pairs(f"{_drop_in(result)} of two parts together", result, lambda row: row.drop)
+    return _of_pairs(f"{drop_in(result)} of two parts together", drop_in(result), result, lambda row: row.drop)
 
 
 def interactions(result: SweepResult) -> Heat:
     """How much more two parts cost together than the sum of each by itself."""
-    title = f"interaction: {_drop_in(result)} beyond the sum of both"
-    return _of_pairs(title, result, lambda row: row.interaction.estimate if row.interaction else None)
+    title = f"interaction: {drop_in(result)} beyond the sum of both"
+    return _of_pairs(
+        title, "interaction", result, lambda row: row.interaction.estimate if row.interaction else None
+    )
 
 
-def _of_pairs(title: str, result: SweepResult, value: Callable[[Row], Number]) -> Heat:
+def _of_pairs(title: str, what: str, result: SweepResult, value: Callable[[Row], Number]) -> Heat:
     rows = {frozenset(row.parts): row for row in result.rows if 0 < len(row.parts) < 3}
     parts = sorted({part for row in rows.values() for part in row.parts}, key=natural_key)
 
@@ -210,6 +232,8 @@ def _of_pairs(title: str, result: SweepResult, value: Callable[[Row], Number]) -
         marks,
         matrix(lambda row: mark_of(row) if row else ""),
         matrix(lambda row: row),
+        result.tolerance,
+        what,
     )
 
 
@@ -219,7 +243,9 @@ def _along(title: str, order: Sequence[str], rows: Mapping[str, Sequence[Row]], 
     for name, of_name in rows.items():
         placed = sorted(of_name, key=lambda row: place[row.place or ""])
         series.append(_drops(name, placed, [place[row.place or ""] for row in placed]))
-    return Chart("lines", title, "layer", _drop_in(result), tuple(series), x_names=tuple(map(named, order)))
+    names = tuple(map(named, order))
+    y_title, tolerance = drop_in(result), result.tolerance
+    return Chart("lines", title, "layer", y_title, tuple(series), x_names=names, tolerance=tolerance)
 
 
 def paths(result: SweepResult) -> Chart:
@@ -231,7 +257,7 @@ def paths(result: SweepResult) -> Chart:
         x, y, low, high = zip(*sorted([*ends, *points], key=lambda point: point[0]), strict=True)
         series.append(Series(name, x, y, low, high))
     title = f"on the way from recipient to donor{_mode(result)}"
-    return Chart("lines", title, "alpha", _drop_in(result), tuple(series))
+    return Chart("lines", title, "alpha", drop_in(result), tuple(series), tolerance=result.tolerance)
 
 
 def race(result: SweepResult, is_race: bool = True) -> Chart:
@@ -244,7 +270,8 @@ def race(result: SweepResult, is_race: bool = True) -> Chart:
     return Chart("bars", title, f"samples scored, of {result.samples}", "", (series,))
 
 
-def _drop_in(result: SweepResult) -> str:
+def drop_in(result: SweepResult) -> str:
+    """What is drawn, in words."""
     return f"drop in {safe(result.metric)}"
 
 

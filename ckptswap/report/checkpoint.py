@@ -6,16 +6,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from ckptswap.naming import natural_key
+from ckptswap.report.latex import columns_latex, tables_latex
 from ckptswap.report.layout import HEADING, QUIET, Column, field, flow, render, table
 from ckptswap.report.tabular import columns_csv, columns_md, md_text
-from ckptswap.report.text import Style, count, figure, plural, safe, shape, size
+from ckptswap.report.text import MISSING, Style, count, figure, plural, safe, shape, size
 
 if TYPE_CHECKING:
-    from ckptswap.checkpoint import Checkpoint, Entry
+    from ckptswap.checkpoint import Checkpoint
+    from ckptswap.entries import Entry, Unread
     from ckptswap.moments import Moments
     from ckptswap.verify import Report
 
@@ -24,9 +28,13 @@ STATS = ("min", "max", "mean", "std", "nan", "inf")
 
 
 def show_json(
-    checkpoint: Checkpoint, entries: Sequence[Entry] | None = None, moments: Mapping[str, Moments] | None = None
+    checkpoint: Checkpoint,
+    entries: Sequence[Entry] | None = None,
+    moments: Mapping[str, Moments] | None = None,
+    unread: Sequence[Entry] | None = None,
 ) -> dict[str, Any]:
-    """The JSON contract, `docs/schemas/show.schema.json`, for all entries or some; statistics where given by name.
+    """The JSON contract, `docs/schemas/show.schema.json`, for all entries or some, and those that are not read;
+    statistics where given by name.
 
     >>> import numpy as np
     >>> from ckptswap.checkpoint import Checkpoint
@@ -34,15 +42,18 @@ def show_json(
     16
     """
     shown = list(checkpoint.values()) if entries is None else list(entries)
-    unread = [{"name": name, "what": what} for name, what in checkpoint.unread.items()]
+    odd = list(checkpoint.unread_entries.values()) if unread is None else list(unread)
+    told = [{"name": entry.name, "what": str(checkpoint.unread[entry.name])} for entry in odd]
+    rows = [_row_json(entry, moments) for entry in shown]
+    rows += [_unread_json(entry, checkpoint.unread[entry.name], moments is not None) for entry in odd]
     return {
         "schema": SCHEMA,
         "path": checkpoint.path,
         "format": checkpoint.format,
         "tensors": len(shown),
         "bytes": sum(entry.nbytes for entry in shown),
-        "rows": [_row_json(entry, moments) for entry in shown],
-        **({"unread": unread} if unread else {}),
+        "rows": sorted(rows, key=lambda row: natural_key(row["name"])) if odd else rows,
+        **({"unread": told} if told else {}),
     }
 
 
@@ -53,6 +64,15 @@ def _row_json(entry: Entry, moments: Mapping[str, Moments] | None) -> dict[str, 
     measured = moments[entry.name]
     low, high = (measured.minimum, measured.maximum) if measured.count else (None, None)
     return row | {"min": low, "max": high} | {name: getattr(measured, name) for name in STATS[2:]}
+
+
+def _unread_json(entry: Entry, held: Unread, with_stats: bool) -> dict[str, Any]:
+    """What is not read: its name, and a tensor's shape and dtype."""
+    shape_of = None if held.shape is None else list(held.shape)
+    numel = None if held.shape is None else prod(held.shape)
+    row = {name: getattr(entry, name) for name in ("name", "layer", "block", "kind")}
+    row |= {"shape": shape_of, "dtype": held.dtype, "numel": numel, "nbytes": None}
+    return row | (dict.fromkeys(STATS) if with_stats else {})
 
 
 def show_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
@@ -69,7 +89,7 @@ def show_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
         field("block"),
         field("kind", lambda kind: Text(safe(kind), style=QUIET), smallest=15, spare=2 + later),
         field("shape", shape),
-        field("dtype", safe, spare=6),
+        field("dtype", lambda dtype: MISSING if dtype is None else safe(dtype), spare=6),
         field("numel", count, right=True, spare=4 + later),
         field("nbytes", size, "bytes", right=True, spare=3 + later),
     ]
@@ -100,7 +120,7 @@ def show_table(data: Mapping[str, Any], style: Style) -> str:
 
 
 def _totals(data: Mapping[str, Any]) -> list[str]:
-    parameters = sum(row["numel"] for row in data["rows"])
+    parameters = sum(row["numel"] for row in data["rows"] if row["nbytes"] is not None)
     unread = [f"{len(data['unread']):,} not read"] if data.get("unread") else []
     return [plural(data["tensors"], "tensor"), f"{count(parameters)} elements", size(data["bytes"]), *unread]
 
@@ -117,6 +137,12 @@ def show_md(data: Mapping[str, Any]) -> str:
     """
     head = f"**{md_text(data['path'])}** ({md_text(data['format'])}): {', '.join(_totals(data))}\n\n"
     return head + columns_md(show_columns, data)
+
+
+def show_latex(data: Mapping[str, Any]) -> str:
+    """The same as a table for papers."""
+    caption = f"{data['path']} ({data['format']}): {', '.join(_totals(data))}"
+    return tables_latex([columns_latex(show_columns(data["rows"]), data["rows"], caption)])
 
 
 def verify_json(report: Report) -> dict[str, Any]:

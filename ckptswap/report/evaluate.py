@@ -1,11 +1,13 @@
 """Checkpoints scored side by side: the `evaluate` JSON as a terminal table, csv and md."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from rich.text import Text
 
+from ckptswap.report.latex import columns_latex, tables_latex
 from ckptswap.report.layout import HEADING, QUIET, Column, field, flow, render, table
 from ckptswap.report.tabular import columns_csv, columns_md
 from ckptswap.report.text import Style, decimals, fixed, interval, plural, safe
@@ -20,6 +22,7 @@ def evaluate_json(comparison: Comparison) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "samples": comparison.samples,
+        **({"drawn": asdict(comparison.drawn)} if comparison.drawn else {}),
         "checkpoints": [
             {"path": path, "scores": {metric: _json("value", score) for metric, score in scores.items()}}
             for path, scores in zip(comparison.paths, comparison.scores, strict=True)
@@ -92,6 +95,14 @@ def evaluate_csv(data: Mapping[str, Any]) -> str:
     'quantity,metric,a,b,value,ci_low,ci_high\\n'
     """
     return columns_csv(_EXPORTED, {"rows": _rows(data)})
+
+
+def evaluate_latex(data: Mapping[str, Any]) -> str:
+    """The same for papers: of each metric a table of scores, and one of differences."""
+    words = f", {plural(data['samples'], 'sample')}, 95 % intervals"
+    return tables_latex(
+        columns_latex(columns, rows, metric + words) for metric, columns, rows in scored_tables(data)
+    )
 
 
 def evaluate_md(data: Mapping[str, Any]) -> str:

@@ -1,48 +1,60 @@
-"""A sweep as one self-contained page: the answer, pictures, findings, samples, every row, and where it comes from.
+"""A sweep as one self-contained page: the answer, a picture, every row, what to do next, and where it comes from.
 
-The page opens offline: plotly's script, ours and the styles are in it, and its policy lets it load nothing else,
-and run no other script. `page.html.j2` escapes all text from files, which has gone through `safe` before; data for
-the script is JSON in which no `<` is left.
+The page opens offline: script and styles are in it, and its policy lets it load nothing else, and run no other
+script. `page.html.j2` escapes all text from files, which has gone through `safe` before; data for the script is
+JSON in which no `<` is left.
 """
 
 import base64
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import PurePath
 from typing import Any
 
-from ckptswap.report import charts
 from ckptswap.report.answer import change, taken, told
-from ckptswap.report.interactive import figure
-from ckptswap.report.rows import better, by_blocks, cell_key, facts, mode_words, sections
+from ckptswap.report.drawing import SHAPES
+from ckptswap.report.next_steps import NextStep, next_steps
+from ckptswap.report.page_pictures import Shown, from_donor, pictures
+from ckptswap.report.rows import better, facts, is_partial, mode_words, samples_words, sections
 from ckptswap.report.sweep import sweep_columns
 from ckptswap.report.templates import template
-from ckptswap.report.text import MISSING, finite, number
+from ckptswap.report.text import MISSING, finite, number, plural
+from ckptswap.report.verdicts import meanings
 from ckptswap.shell import quoted
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.provenance import Provenance, load_provenance
-from ckptswap.sweep.result import Row, SweepResult, goes_by_order, window_sizes
+from ckptswap.sweep.result import Row, SweepResult
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.samples import Hit, Samples
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'; "
-    "script-src {scripts}"
+    "script-src {script}"
 )
+
+
+LONG = 48  # letters of a name that a picture shows in one line
+CAP = 200  # rows that are laid out before all are asked for
+VERDICTS = ("sensitive", "undecided", "reusable", "unused", "identical", "no-effect", "mismatch", "failed")
 
 
 @dataclass(frozen=True)
 class About:
     """What a run's folder says beside its table: where it comes from, the samples that were hit worst (None where
-    none were kept), all cells that it is to score, and the metric that it raced by."""
+    none were kept), all cells that it is to score, the metric that it raced by, the folder's path, whether this
+    user's own command made it (`is_own`), and whether a sweep is at work in it."""
 
     origin: Provenance
     samples: Samples | None = None
     cells: tuple[Cell, ...] = ()
     raced_by: str | None = None
+    run: str = ""
+    is_own: bool = False
+    is_worked_on: bool = False
 
     def waiting(self, result: SweepResult) -> list[Cell]:
         """The cells that are not in the table yet."""
@@ -53,9 +65,10 @@ class About:
 def about(run_dir: str) -> About:
     """Read it from a run folder. Raises `RunError` for a folder that is not a run's, or is damaged."""
     folder = RunFolder(run_dir)
-    plan = folder.read_plan()
+    plan, is_own = folder.read_plan_and_owner()
     raced_by = plan.race.metric if plan.race else None
-    return About(load_provenance(run_dir), folder.load_samples(), plan.plan.cells, raced_by)
+    origin, samples = load_provenance(run_dir), folder.load_samples()
+    return About(origin, samples, plan.plan.cells, raced_by, run_dir, is_own, folder.is_worked_on())
 
 
 def sweep_html(result: SweepResult, about: About, top: int | None = None) -> str:
@@ -67,31 +80,87 @@ def sweep_html(result: SweepResult, about: About, top: int | None = None) -> str
     ('<!doctype html>', True)
     """
     waiting, rows = about.waiting(result), shown_rows(result, top)
-    pictures = list(_pictures(result, waiting, about.raced_by == result.metric))
     lines = {row: at for at, row in enumerate(rows)}
-    figures = {shown.id: figure(shown.picture, lines) for shown in pictures}
-    known = {result.metric: better(result), **facts(result), "samples": f"{result.samples:,}"}
+    shown = list(pictures(result, waiting, lines, about.raced_by == result.metric))
+    first = [each for each in shown if each.is_first] or shown[:1]
+    more = [each for each in shown if each not in first]
+    steps = next_steps(result, about.origin, about.run, is_own=about.is_own)
+    samples = samples_words(result).removesuffix(" samples")
+    known = {result.metric: better(result), **facts(result), "samples": samples}
     known |= {
         f"also {other.name}": f"{better(other)}, baseline {number(other.baseline)}" for other in result.others
     }
-    return _page(
-        {"figures": figures} | row_commands(rows, about.origin),
+    return filled(
+        "page.html.j2",
+        row_commands(rows, about.origin),
         title=f"What {_stem(about.origin.recipient)} can take from {', '.join(map(_stem, about.origin.donors))}",
-        answer=told(result, len(waiting)),
+        answer=told(result, len(waiting), whole=True),
+        unfinished=unfinished(result, about, len(waiting)),
         result=result,
         facts=known,
-        pictures=pictures,
+        pictures=first,
+        more=more,
+        contents=_contents(result, about.samples, first, steps, more),
+        shapes=SHAPES,
         samples=about.samples,
         mode=mode_words(result),
         columns=[column for column in sweep_columns(result, rows, always_named=True) if column.is_in("page")],
         rows=rows,
+        cap=CAP,
+        long=LONG,
+        verdicts=_verdicts(rows),
+        meanings=meanings(result),
+        steps=steps,
         left_out=len(result.rows) - len(rows),
         origin=about.origin.facts,
-        from_donor=lambda donor: _from_donor(result, donor),
+        from_donor=lambda donor: from_donor(result, donor),
         cell=lambda hit: _cell(result, hit),
         change=change,
         missing=MISSING,
     )
+
+
+def unfinished(result: SweepResult, about: About, waiting: int) -> str:
+    """How far an incomplete run came, and whether it goes on; nothing of a complete one.
+
+    >>> partly = SweepResult("dice", "max", 0.01, 0.9, None, 8, (), complete=False)
+    >>> unfinished(partly, About(Provenance("b", ("a",), {})), 3)[:41]
+    'Not finished: 3 rows are not scored yet. '
+    """
+    if result.complete:
+        return ""
+    fewer = sum(is_partial(result, row) for row in result.rows)
+    parts = [f"{plural(waiting, 'row')} {'is' if waiting == 1 else 'are'} not scored yet"] if waiting else []
+    parts += [f"{plural(fewer, 'row')} on fewer than all {result.samples:,} samples"] if fewer else []
+    now = "A sweep is at work on it" if about.is_worked_on else "No sweep is at work on it"
+    how = "" if about.is_worked_on else ": the same command goes on where it stopped"
+    return f"Not finished{': ' if parts else ''}{', '.join(parts)}. {now}{how}."
+
+
+def _contents(
+    result: SweepResult,
+    samples: Samples | None,
+    first: Sequence[Shown],
+    steps: Sequence[NextStep],
+    more: Sequence[Shown],
+) -> dict[str, str]:
+    """The page's parts, those that there are, and what each is called."""
+    parts = {
+        "findings": (result.findings, "Findings"),
+        "pictures": (first, "Picture" if len(first) < 2 else "Pictures"),
+        "rows": (True, "Every row"),
+        "next": (steps, "What to do next"),
+        "more": (more, "More pictures"),
+        "samples": (samples is None or samples.hits, "Worst-hit samples"),
+        "origin": (True, "Where it comes from"),
+    }
+    return {anchor: title for anchor, (is_there, title) in parts.items() if is_there}
+
+
+def _verdicts(rows: Sequence[Row]) -> dict[str, int]:
+    """How many rows have each verdict, or why they have none, as the table writes it."""
+    counts = Counter(row.verdict if row.status == "measured" else row.status for row in rows)
+    return {verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]}
 
 
 def shown_rows(result: SweepResult, top: int | None) -> list[Row]:
@@ -100,80 +169,24 @@ def shown_rows(result: SweepResult, top: int | None) -> list[Row]:
     return [row for row in every if top is None or (row.rank is not None and row.rank <= top)]
 
 
-def _page(data: Mapping[str, Any], **content: Any) -> str:
-    """The template, filled in; what is ours and no text is let through as it is."""
+def filled(name: str, data: Mapping[str, Any], **content: Any) -> str:
+    """A template with our styles and script, filled in; what is ours and no text is let through as it is."""
     from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
 
     here = files("ckptswap.report")
     style, ours = (here.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
-    scripts = (get_plotlyjs(), f"\n{ours}")
-    # By these the policy knows the scripts of ours, and lets no other run, nor what hides in an attribute.
-    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
-    policy = POLICY.format(scripts=" ".join(f"'sha256-{digest}'" for digest in hashes))
+    script = f"\n{ours}"
+    # By this the policy knows the script of ours, and lets no other run, nor what hides in an attribute.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = POLICY.format(script=f"'sha256-{digest}'")
     text = json.dumps(finite(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     inert = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")  # in a script element
-    trusted = {"style": Markup(style), "data": Markup(inert), "scripts": [*map(Markup, scripts)]}
-    return template("page.html.j2").render(policy=Markup(policy), **trusted, **content)
+    trusted = {"style": Markup(style), "data": Markup(inert), "script": Markup(script)}
+    return template(name).render(policy=Markup(policy), **trusted, **content).lstrip()
 
 
 def _stem(path: str) -> str:
     return PurePath(path).name or path
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """A picture in the page: its element, its title, and what it shows in words."""
-
-    id: str
-    picture: charts.Picture
-    title: str
-    caption: str
-
-
-_CAPTIONS = {
-    "triangle": "What a run of blocks costs: its first block down, its last one across.",
-    "pairs": "What two parts cost together, and on the diagonal each by itself.",
-    "interactions": "Blue: two parts cost less together than the sum of each by itself; orange: more.",
-    "curve": "What the network loses as layer after layer comes from the donor.",
-    "heatmap": "Orange costs, blue helps, the stronger the more. = equal in both, · never read, × does not fit, "
-    "! failed, u unused, … not scored yet; an empty place is no such cell. Layers in execution order.",
-    "bars": "The worst drops with their simultaneous 95 % intervals.",
-    "scatter": "Each cell's drop against how far apart the two networks' values are.",
-    "depth": "The same drops by place in the network, a line a kind.",
-    "paths": "The drop between recipient (0) and donor (1), with plain 95 % intervals.",
-    "race": "How many samples each cell was scored on before the race had decided.",
-    "scored": "How many samples each cell is scored on so far.",
-}
-
-
-def _pictures(result: SweepResult, waiting: Collection[Cell], is_race: bool) -> Iterator[_Shown]:
-    """Those that this run has something for, donor by donor. Cells of `prefix` and `suffix` hold each other:
-    none has a place of its own."""
-    several = len(result.donors) > 1
-    for at in range(max(1, len(result.donors))):
-        part = replace(result, rows=tuple(row for row in result.rows if row.donor == at)) if several else result
-        merged = by_blocks(part.rows)
-        places = {cell_key(cell, merged=merged) for cell in waiting if cell.donor == at}
-        drawn: dict[str, charts.Picture]
-        if window_sizes(result.mode):
-            drawn = {"triangle": charts.triangle(part), "bars": charts.bars(part)}
-        elif result.mode == "lattice":
-            drawn = {"pairs": charts.pairs(part), "interactions": charts.interactions(part)}
-            drawn["bars"] = charts.bars(part)
-        elif goes_by_order(result.mode):
-            drawn = {"curve": charts.curve(part), "bars": charts.bars(part)}
-        else:
-            drawn = {"heatmap": charts.heat(part, places), "bars": charts.bars(part)}
-            drawn |= {"scatter": charts.scatter(part), "depth": charts.depth(part)}
-        drawn |= {"paths": charts.paths(part), "race" if is_race else "scored": charts.race(part, is_race)}
-        for name, picture in drawn.items():
-            if not charts.is_empty(picture):
-                yield _Shown(f"{name}-{at}", picture, f"{picture.title}{_from_donor(result, at)}", _CAPTIONS[name])
-
-
-def _from_donor(result: SweepResult, donor: int) -> str:
-    return f", from {result.donors[donor].path}" if len(result.donors) > 1 else ""
 
 
 def _cell(result: SweepResult, hit: Hit) -> str:

@@ -183,6 +183,15 @@ def filtered_words(result: SweepResult) -> tuple[str, ...]:
     return (f"{len(result.rows):,} of {plural(result.filtered.rows, 'row')}: {result.filtered.flags}",)
 
 
+def samples_words(result: SweepResult) -> str:
+    """How many samples a table rests on, and of what they are a part.
+
+    >>> samples_words(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=()))
+    '72 samples'
+    """
+    return result.drawn.words(result.samples) if result.drawn else plural(result.samples, "sample")
+
+
 def better(metric: SweepResult | OtherMetric) -> str:
     """Which way a metric goes, in words."""
     return f"{'higher' if metric.direction == 'max' else 'lower'} is better"

@@ -23,10 +23,11 @@ from ckptswap.report.rows import (
     facts,
     first_of_each,
     mode_words,
+    samples_words,
     sections,
 )
-from ckptswap.report.sweep import LOOK, name_columns, sweep_columns, sweep_csv, sweep_json, sweep_md
-from ckptswap.report.text import Style, decimals, dump_json, fixed, number, plural, safe
+from ckptswap.report.sweep import LOOK, name_columns, sweep_columns, sweep_csv, sweep_json, sweep_latex, sweep_md
+from ckptswap.report.text import Style, decimals, dump_json, fixed, number, safe
 from ckptswap.sweep.result import Finding, Row, SweepResult, has_places, widest, window_sizes
 
 SEE_MORE = "--all: every row, the heatmap; some rows: `report` --verdict, --only, --sort"
@@ -52,7 +53,7 @@ _UNMEASURED = {
 
 def render_sweep(
     result: SweepResult,
-    format: Literal["table", "json", "csv", "md"],
+    format: Literal["table", "json", "csv", "md", "latex"],
     style: Style,
     *,
     top: int | None = None,
@@ -66,7 +67,7 @@ def render_sweep(
         result = replace(result, rows=tuple(first_of_each(result.rows, top)))
     if format == "json":
         return dump_json(sweep_json(result))
-    return sweep_csv(result) if format == "csv" else sweep_md(result)
+    return {"csv": sweep_csv, "md": sweep_md, "latex": sweep_latex}[format](result)
 
 
 def sweep_whole(result: SweepResult, style: Style, top: int | None = None) -> str:
@@ -79,7 +80,7 @@ def sweep_whole(result: SweepResult, style: Style, top: int | None = None) -> st
 
 
 def _answer(result: SweepResult, style: Style) -> list[Text]:
-    return paragraph(safe(told(result)), style)
+    return paragraph(safe(told(result, whole=style.whole)), style)
 
 
 def sweep_table(result: SweepResult, style: Style, top: int | None = None) -> str:
@@ -171,7 +172,7 @@ def _header(result: SweepResult, style: Style, room: int | None = None) -> list[
     intervals = {"intervals" if wide else "±": f"95 %, {'plain and ' if wide else ''}simultaneous"}
     known = {name: value for name, value in facts(result).items() if name != "donor" or len(result.donors) < 2}
     parts = [Text.assemble((f"{name} ", QUIET), value) for name, value in (known | intervals).items()]
-    samples = f", {better(result)}, {plural(result.samples, 'sample')}"
+    samples = f", {better(result)}, {samples_words(result)}"
     metric = Text.assemble((safe(result.metric), HEADING), (samples, QUIET))
     lines = _notes(result.notes, style, room)
     return [*flow([metric], style), *flow(parts, style, gap=3), *_others(result, style), *lines]

@@ -70,8 +70,9 @@ def _harmless(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
-def to_md(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
-    r"""A GitHub table; numbers to the right, to four digits, a missing one as –.
+def to_md(columns: Sequence[str], rows: Iterable[Iterable[object]], right: Sequence[bool] = ()) -> str:
+    r"""A GitHub table; numbers (or the columns that are said to stand `right`) to the right, to four digits, a
+    missing one as –.
 
     >>> print(to_md(["name", "drop"], [["a|b", 0.5], ["c", None]]), end="")
     | name | drop |
@@ -81,7 +82,8 @@ def to_md(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
     """
     table = [list(row) for row in rows]
     there = [{type(row[i]) for row in table} - {type(None)} for i in range(len(columns))]
-    rules = ["---:" if types and types <= {int, float, bool} else ":---" for types in there]
+    numbers = right or [bool(types) and types <= {int, float, bool} for types in there]
+    rules = ["---:" if is_number else ":---" for is_number in numbers]
     lines = [map(md_text, columns), rules, *(map(_md, row) for row in table)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

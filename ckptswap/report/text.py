@@ -116,6 +116,24 @@ def keeps_numbers(name: str, shown: str) -> bool:
     return name == shown or _NUMBERS.findall(name) == _NUMBERS.findall(shown)
 
 
+def shorten_between_numbers(name: str, width: int) -> str:
+    """`name` in at most `width` cells with all of its numbers, cut at several places where one is not enough; in
+    the middle where the numbers alone are too long.
+
+    >>> shorten_between_numbers("model.layers.17.self_attn.q_proj.linear1.weight", 20)
+    'mo…s.17.s…ar1.w…ht'
+    """
+    cut = shorten(name, width)
+    parts = re.split("([0-9]+)", name)
+    room = width - sum(map(len, parts[1::2]))
+    between = sorted(cells(text) for text in parts[::2])
+    if keeps_numbers(name, cut) or room < sum(map(bool, between)):
+        return cut
+    most = max(most for most in range(width + 1) if sum(min(length, most) for length in between) <= room)
+    parts[::2] = [shorten(text, most) for text in parts[::2]]
+    return "".join(parts)
+
+
 def _take(text: str, room: int) -> str:
     if text.isascii():
         return text[:room]

@@ -54,7 +54,7 @@ class FullScorer:
         self.swaps = Swaps(task.model, *donors, recipient=recipient)
         self.recalibration = Recalibration(task, self.swaps, calibration)
         self.notes: list[str] = []
-        self.layout = Layout(task.data.groups, task.data.units, task.data.places)
+        self.layout = Layout(task.data.groups, task.data.units, task.data.places, task.data.drawn)
         self._faults: dict[tuple[tuple[str, ...], int, float], str | None] = {}
         self.trivial = cache(self._trivial)
 

@@ -6,6 +6,7 @@ AdaBN, Li et al. 2016, arXiv:1603.04779; REPAIR, Jordan et al. 2022, arXiv:2211.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -41,8 +42,10 @@ def load_calibration(wanted: Calibration, task: Task) -> list[Tree]:
             fault = "--recalibrate-bn needs data that is not scored"
             raise UsageError(fault, remedy="name it with --calibration-data")
         data, args = "lab:mni", {"part": "train"}
+    files = any(os.path.isdir(place or "") for place in (data, task.spec.data))
+    group = None if files else task.spec.group  # a part of each sample, which is no input
     spec = replace(
-        task.spec, data=data, data_args=args, target="input", limit=None, group=None, screen_samples=None
+        task.spec, data=data, data_args=args, target="input", limit=None, group=group, screen_samples=None
     )
     with task.pinned(), closing(load_data(spec).batches()) as batches:
         inputs = [batch.inputs for batch in islice(batches, wanted.batches)]

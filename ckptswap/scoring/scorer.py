@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from ckptswap.scoring.variant import Variant
+from ckptswap.statistics import Drawn
 
 Exactness = Literal["bits", "close", "external"]
 """How a score agrees with that of a plain forward pass on the CPU: in all bits; but for rounding; who knows."""
@@ -54,12 +55,13 @@ class Layout:
     """The samples in the data's own order, and the batches in which they are scored.
 
     `groups` (N,) and `units` (N,): samples that resemble each other, samples that are drawn together. `places[b]`
-    (n,) are the positions of batch `b`'s samples.
+    (n,) are the positions of batch `b`'s samples. `drawn` says of what the samples are a part, where they are one.
     """
 
     groups: np.ndarray
     units: np.ndarray
     places: Sequence[np.ndarray]
+    drawn: Drawn | None = None
 
     @property
     def samples(self) -> int:

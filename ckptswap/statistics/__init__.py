@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from ckptswap.records import Count
+
 Verdict = Literal["reusable", "unused", "sensitive", "undecided"]
 """`unused`: reusable, and zeros would be, too."""
 REUSABLE: tuple[Verdict, ...] = ("reusable", "unused")
@@ -43,14 +45,46 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """Of how many samples a task has a part (None: nobody has counted them), and under which seed that was drawn,
+    evenly over which of `class` and `group`; without a seed they are the first ones."""
+
+    of: Count | None
+    by: tuple[str, ...] = ()
+    seed: Count | None = None
+
+    def words(self, samples: int) -> str:
+        """What so many samples are.
+
+        >>> Drawn(400, ("class",), 3411).words(24), Drawn(None).words(24)
+        ('24 of 400 samples at random, evenly by class', 'the first 24 samples')
+        """
+        some = f"{samples:,}" if self.of is None else f"{samples:,} of {self.of:,}"
+        if self.seed is None:
+            return f"the first {some} samples"
+        evenly = f", evenly by {' and '.join(self.by)}" if self.by else ""
+        return f"{some} samples at random{evenly}"
+
+
+@dataclass(frozen=True, repr=False)
 class Comparison:
-    """`scores[at][metric]` belongs to `paths[at]`; None where the checkpoint's outputs were not finite."""
+    """`scores[at][metric]` belongs to `paths[at]`; None where the checkpoint's outputs were not finite. `drawn`:
+    of what the samples are a part, where a limit took one."""
 
     samples: int
     paths: tuple[str, ...]
     scores: tuple[Mapping[str, Interval | None], ...]
     differences: tuple[Difference, ...]
     warnings: tuple[str, ...]
+    drawn: Drawn | None = None
+
+    def __repr__(self) -> str:
+        told = (
+            f"{path} {metric} {'none' if score is None else f'{score.estimate:.6g}'}"
+            for path, scores in zip(self.paths, self.scores, strict=True)
+            for metric, score in scores.items()
+        )
+        return f"<Comparison {'; '.join(told)}>"
 
     @property
     def failed(self) -> int:

@@ -7,7 +7,6 @@ Ann. Math. Stat. 18 (1947) 50, which is the area under the ROC curve (Hanley & M
 
 import math
 from collections.abc import Sequence
-from itertools import combinations
 
 import numpy as np
 
@@ -68,11 +67,12 @@ def tau(pairs: Sequence[tuple[float | None, float | None]]) -> float | None:
     >>> tau([(1.0, 1.0), (2.0, 3.0), (3.0, 2.0)])
     0.3333333333333333
     """
-    known = [(a, b) for a, b in pairs if a is not None and b is not None]
+    known = np.array([(a, b) for a, b in pairs if a is not None and b is not None], dtype=float).reshape(-1, 2)
     score = apart_a = apart_b = 0
-    for (a, b), (c, d) in combinations(known, 2):
-        first, second = (a > c) - (a < c), (b > d) - (b < d)
-        score += first * second
-        apart_a += abs(first)
-        apart_b += abs(second)
+    for at, (a, b) in enumerate(known):  # against all that follow, at once
+        after = zip(known[at + 1 :].T, (a, b), strict=True)
+        first, second = ((side > one).astype(int) - (side < one) for side, one in after)
+        score += int(first @ second)
+        apart_a += np.count_nonzero(first)
+        apart_b += np.count_nonzero(second)
     return score / math.sqrt(apart_a * apart_b) if apart_a and apart_b else None

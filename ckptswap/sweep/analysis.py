@@ -290,6 +290,7 @@ def _result(run: ScoredRun, rows: Sequence[Row], tolerance: float, notes: Sequen
         error=run.error,
         se=run.se,
         complete=run.is_finished,
+        drawn=run.run.drawn,
     )
 
 

@@ -15,6 +15,7 @@ from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, sha256_of
 from ckptswap.errors import MismatchError, UsageError
 from ckptswap.formats import open_checkpoint
+from ckptswap.task.in_memory import InMemory
 from ckptswap.task.spec import TaskSpec
 
 MADE = "made"  # the format of a checkpoint that was made here, whose path is the word that says how
@@ -51,7 +52,8 @@ def open_donor(text: str, recipient: Checkpoint, spec: TaskSpec) -> Checkpoint:
     `init` is the model freshly initialised, `rewind` the file from which the recipient's training began, `zeros`
     and `mean` hold 0 or each tensor's own mean, `shuffle` its values in another order, `noise` values moved by
     ±SHARE of themselves. What is no float stays the recipient's. Raises `UsageError` for a word that makes no
-    sense, `MismatchError` where `rewind` finds no file, `ModelError` where `init` cannot build the model.
+    sense, and for `init` of a model that is built already, `MismatchError` where `rewind` finds no file,
+    `ModelError` where `init` cannot build the model.
 
     >>> own = Checkpoint.from_arrays({"w": np.array([1.0, 3.0])})
     >>> open_donor("mean", own, TaskSpec()).read("w").tolist()
@@ -106,6 +108,10 @@ def _initialised(recipient: Checkpoint, spec: TaskSpec, seed: int) -> dict[str, 
 
     from ckptswap.task.models.build import build_named
 
+    word = spec.model or (InMemory.of(recipient.module) if recipient.module is not None else None)
+    if isinstance(word, InMemory) and word.is_made:
+        fault = f"init:{seed} builds the model anew, and {word} is built already"
+        raise UsageError(fault, remedy="give what builds it: model=lambda: …")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         state = build_named(recipient, spec.model, spec.model_args).state_dict()

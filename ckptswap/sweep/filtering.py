@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
-from ckptswap.checkpoint import Entry
+from ckptswap.entries import Entry
 from ckptswap.errors import SelectionError, UsageError, near
 from ckptswap.naming import natural_key, split_name
 from ckptswap.selection import Selection
@@ -15,6 +15,8 @@ from ckptswap.sweep.result import Filtered, Row, SweepResult
 
 Order = Literal["drop", "rmse", "rel_l2", "numel", "name", "layer"]
 """Largest first, or by the name, or in the order in which layers run."""
+SPREAD = "spread"
+"""The order that only several runs have: the largest difference between two of them first."""
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 
 
@@ -58,6 +60,8 @@ def _key(result: SweepResult, order: str) -> Callable[[Row], Any] | None:
         places = result.in_order(row.place for row in result.rows if row.place is not None)
         at = {place: number for number, place in enumerate(places)}
         return lambda row: (at.get(row.place or "", -1), row.kind or "")
+    if order == SPREAD:
+        raise UsageError("'spread' is of several runs", remedy="name two or more, or sort by something else")
     raise UsageError(f"{order!r:.40} is no order", remedy=near(order, get_args(Order)) or "leave it out")
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from ckptswap.errors import UsageError
 from ckptswap.naming import natural_key
-from ckptswap.statistics import ErrorRate, Interval, StandardError, Verdict
+from ckptswap.statistics import Drawn, ErrorRate, Interval, StandardError, Verdict
 
 FailOn = Literal["sensitive", "undecided"]
 """Which rows a check does not let pass: sensitive ones, or all that are not known to be reusable."""
@@ -256,7 +256,7 @@ class Filtered:
     rows: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SweepResult:
     """The whole table, in the order in which it is shown (worst drop first within each way of splitting).
 
@@ -264,7 +264,7 @@ class SweepResult:
     the order in which they run; empty where that is not known. `trivial` is the score of a prediction that looks
     at nothing. `others` are the metrics that were scored beside the one that ranks. `error` is what verdicts keep,
     `se` what standard errors presume of the `groups` of samples. `complete`: nothing is left to score. `filtered`
-    where not all rows are here.
+    where not all rows are here, `drawn` where not all samples of the data are.
     """
 
     metric: str
@@ -290,6 +290,11 @@ class SweepResult:
     se: StandardError = "cluster"
     complete: bool = True
     filtered: Filtered | None = None
+    drawn: Drawn | None = None
+
+    def __repr__(self) -> str:
+        score = f"{self.metric} {self.baseline:.6g}, tolerance {self.tolerance:.6g}"
+        return f"<SweepResult {score}, {len(self.rows)} rows>"
 
     def failing(self, on: FailOn) -> list[Row]:
         """The rows that a check does not let pass; with `undecided` also what has no verdict (shapes that differ).

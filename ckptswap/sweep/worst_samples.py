@@ -40,7 +40,9 @@ def worst_samples(scorer: FullScorer, run: ScoredRun) -> Iterator[Hit]:
             drawn |= _drawn(scorer, batch, here)
     for cell, place, baseline, variant, drop in wanted:
         if pictures := drawn.get((cell.variant, place)):
-            yield Hit(cell.place, cell.kind, cell.donor, place, baseline, variant, drop, pictures)
+            yield Hit(
+                cell.place, cell.kind, cell.donor, task.data.number(place), baseline, variant, drop, pictures
+            )
 
 
 def _worst_hits(run: ScoredRun) -> Iterator[tuple[Cell, int, float, float, float]]:

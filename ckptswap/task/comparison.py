@@ -40,7 +40,8 @@ def compare(evaluation: Evaluation) -> Comparison:
     ]
     warnings += _few(evaluation, drawn)
     paths = tuple(checkpoint.path for checkpoint in scored)
-    return Comparison(evaluation.samples, paths, scores, differences, tuple(dict.fromkeys(warnings)))
+    told = tuple(dict.fromkeys(warnings))
+    return Comparison(evaluation.samples, paths, scores, differences, told, evaluation.drawn)
 
 
 def _few(evaluation: Evaluation, numbers: Iterable[tuple[str, Interval | None]]) -> list[str]:

@@ -8,8 +8,9 @@ import numpy as np
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import UsageError, listing
 from ckptswap.selection import Selection, Unmatched
+from ckptswap.statistics import Drawn
 from ckptswap.task.data import Progress, load_data
-from ckptswap.task.data.loading import implied
+from ckptswap.task.data.loading import implied, named
 from ckptswap.task.data.request import folder_of
 from ckptswap.task.fit import Fit
 from ckptswap.task.metrics import Metric, load_metrics
@@ -33,7 +34,7 @@ class Evaluation:
     """Every checkpoint on the same samples in the same order, so that differences are paired by sample.
 
     `groups` (N,) are the samples' groups, `data` the fingerprint of the data. `notes` say what of the files' names
-    or tensors was left out, and what was done to the data (`of_data`).
+    or tensors was left out, and what was done to the data (`of_data`); `drawn` is as in `Data`.
     """
 
     metrics: tuple[Metric, ...]
@@ -42,6 +43,7 @@ class Evaluation:
     data: str
     checkpoints: tuple[Scored, ...]
     of_data: tuple[str, ...] = ()
+    drawn: Drawn | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -70,6 +72,7 @@ def evaluate(checkpoints: Sequence[Checkpoint], spec: TaskSpec, progress: Progre
     """
     if not checkpoints:
         raise UsageError("there is nothing to evaluate", remedy="name a checkpoint")
+    named(spec, folder_of(checkpoints[0]))
     metrics = load_metrics(implied(spec))
     specs = [resolved(spec, checkpoint) for checkpoint in checkpoints]  # before any data is read
     data = load_data(specs[0], folder=folder_of(checkpoints[0]))
@@ -84,7 +87,8 @@ def evaluate(checkpoints: Sequence[Checkpoint], spec: TaskSpec, progress: Progre
         if needs_reference and reference is None:
             reference = task
         del task  # before the next is built
-    return Evaluation(metrics, data.groups, data.samples, data.fingerprint(), tuple(scored), data.notes)
+    about = data.groups, data.samples, data.fingerprint()
+    return Evaluation(metrics, *about, tuple(scored), data.notes, data.drawn)
 
 
 def _scored(task: Task, path: str, progress: Progress | None) -> Scored:

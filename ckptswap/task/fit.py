@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Entry
+from ckptswap.checkpoint import Checkpoint
 from ckptswap.checkpoint import Tensor as Named
+from ckptswap.entries import Entry
 from ckptswap.errors import listing
 from ckptswap.naming import is_counter
 from ckptswap.renaming import aligned_with, limited

@@ -4,10 +4,7 @@ A newer library may give other scores, so that a run's key holds these.
 """
 
 import os
-import sys
 from collections.abc import Iterator
-from functools import cache
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from types import ModuleType
 
 from torch import nn
@@ -15,6 +12,8 @@ from torch import nn
 from ckptswap.checkpoint import sha256_of
 from ckptswap.registry import Group, distribution_of, source_of
 from ckptswap.task.callables import code_hash, loaded_from
+from ckptswap.task.distributions import distribution_of_module, version_of
+from ckptswap.task.in_memory import InMemory
 from ckptswap.task.spec import TaskSpec
 
 
@@ -42,16 +41,20 @@ def versions_of(spec: TaskSpec, model: nn.Module) -> dict[str, str]:
     names: set[str | None] = {"torch"}
     for group, name in _named(spec):
         registered = source_of(group, name)
-        if registered is None:
-            names |= set(map(_distribution, _imported(loaded_from(name))))
+        if isinstance(name, InMemory):  # what else the module imports that it is of, a notebook, decides nothing
+            names.add(
+                distribution_of_module(getattr(name.value, "__module__", None) or type(name.value).__module__)
+            )
+        elif registered is None:
+            names |= set(map(distribution_of_module, _imported(loaded_from(name))))
         else:
             source, rest = registered
             names |= {distribution_of(group, name.partition(":")[0]), *source.libraries}
             if source.file:
-                names |= set(map(_distribution, _imported(loaded_from(rest))))
+                names |= set(map(distribution_of_module, _imported(loaded_from(rest))))
     classes = {base for module in model.modules() for base in type(module).__mro__}
-    names |= {_distribution(base.__module__) for base in classes if issubclass(base, nn.Module)}
-    return {name: _version(name) for name in sorted(filter(None, names - {"ckptswap"}))}
+    names |= {distribution_of_module(base.__module__) for base in classes if issubclass(base, nn.Module)}
+    return {name: version_of(name) for name in sorted(filter(None, names - {"ckptswap"}))}
 
 
 def _named(spec: TaskSpec) -> Iterator[tuple[Group, str]]:
@@ -71,25 +74,3 @@ def _imported(module: ModuleType | None) -> Iterator[str]:
         name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
         if isinstance(name, str):
             yield name
-
-
-@cache
-def _distribution(module: str) -> str | None:
-    """The distribution that a module comes from; None for Python's own, and for files that belong to none."""
-    top = module.partition(".")[0]
-    if top in sys.stdlib_module_names:
-        return None
-    if _version(top):
-        return top.replace("_", "-").lower()
-    file = getattr(sys.modules.get(top), "__file__", None) or ""
-    owners = packages_distributions().get(top, ()) if "site-packages" in file else ()  # slow: only where needed
-    return owners[0].lower() if owners else None
-
-
-@cache
-def _version(distribution: str) -> str:
-    """'' where it is not installed."""
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return ""

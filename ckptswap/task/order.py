@@ -46,6 +46,32 @@ def batches_of(kinds: Sequence[Hashable], size: int, first: Sequence[int] = ()) 
     return [*_cut(first, kinds, size)[0], *ordered]
 
 
+def drawing_order(count: int, *strata: Sequence[Hashable]) -> np.ndarray:
+    """The places 0 … count − 1 in the order in which samples are drawn, (count,) int64, always the same one: each
+    first part of it is a random sample that has of every stratum about its share.
+
+    Strata are one a place. Of several sorts the first counts most: each of its strata is ordered by the next sort.
+
+    >>> drawing_order(8, "aaaaaabb", [0, 1] * 4)[:4].tolist()
+    [2, 5, 0, 7]
+    """
+    order = permutation(count)
+    for sort, values in reversed([*enumerate(strata)]):
+        order = _evenly(values, order, SEED + 2 + sort)
+    return order
+
+
+def _evenly(strata: Sequence[Hashable], order: np.ndarray, seed: int) -> np.ndarray:
+    """Places in this order, but the j-th of n in a stratum at (j + a random part of 1) / n of the way."""
+    numbers = {stratum: number for number, stratum in enumerate(dict.fromkeys(strata))}
+    own = np.array([numbers[stratum] for stratum in strata], np.int64)[order]
+    sizes, by_stratum = np.bincount(own), np.argsort(own, kind="stable")
+    rank = np.empty(len(order), np.int64)
+    rank[by_stratum] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    parts = np.random.PCG64(seed).random_raw(len(numbers)) / 2.0**64
+    return order[np.argsort((rank + parts[own]) / sizes[own], kind="stable")]
+
+
 def _cut(walk: Sequence[int], kinds: Sequence[Hashable], size: int) -> tuple[list[np.ndarray], bool]:
     """A walk in batches of one kind, kind after kind, and whether there are several kinds."""
     by_kind: dict[Hashable, list[int]] = {}

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from ckptswap.errors import UsageError, near
+from ckptswap.errors import UsageError, brief, near
 from ckptswap.plainfiles import read_toml, refuse_unwieldy
 from ckptswap.records import Count, option
+from ckptswap.task.in_memory import InMemory
+from ckptswap.task.limit import Limit
 
 TARGETS = ("masks", "input")
 OUTPUTS = ("logits", "probability")
@@ -35,12 +37,13 @@ class TaskSpec:
 
     `model` and `data` are None where nothing was said (the checkpoint may say what it is). `target` is `masks`, or
     `input` for auto-encoding. `output` says whether the model gives `logits` or a `probability`; `output_key`
-    picks from a dict or tuple. `limit` is a number of samples. `threads` is the number of logical cores unless
-    given; the last bits of scores depend on it, on `batch_size`, and on `dtype`, in which it computes (as it was
-    built where None). `group` is a regex with one group on the file name, or a .csv file with the columns name and
-    group. `normalize` is MEAN/STD, such as `0.5/0.25`, one value or one a channel, or `auto`; `resize` is HxW, or
-    one number. `exclude` and `partial` say how a checkpoint may fail to fit the model (`task.weights`): patterns
-    of what need not fit, and whether anything need. `walk` is the order of the samples (`task.order`): by
+    picks from a dict or tuple. `limit` is a number of samples to draw, or "first:N" (`task.limit`). `threads` is
+    the number of logical cores unless given; the last bits of scores depend on it, on `batch_size`, and on
+    `dtype`, in which it computes (as it was built where None). `group` is a regex with one group on the file name,
+    or a .csv file with the columns name and group; of samples that are no files, the number or name of the part
+    that tells it. `normalize` is MEAN/STD, such as `0.5/0.25`, one value or one a channel, or `auto`; `resize` is
+    HxW, or one number. `exclude` and `partial` say how a checkpoint may fail to fit the model (`task.weights`):
+    patterns of what need not fit, and whether anything need. `walk` is the order of the samples (`task.order`): by
     themselves, or group by group. So many `screen_samples` are walked before all others.
 
     >>> TaskSpec().merge({"metric": "iou,dice", "batch-size": 4}).metrics
@@ -84,7 +87,14 @@ class TaskSpec:
         None, "Which way is better, for a metric of your own.", choices=DIRECTIONS, defaults="file"
     )
     batch_size: int = option(8, "Samples at once. [default: 8]", metavar="N", defaults="file")
-    limit: int | None = option(None, "Use the first N samples only.", metavar="N", defaults="file")
+    limit: int | str | None = option(
+        None,
+        "Use N samples only, drawn at random under a fixed seed, evenly by class and group where these are known; "
+        "first:N takes the first ones.",
+        metavar="N",
+        parse=Limit.parsed,
+        defaults="file",
+    )
     threads: int = option(
         None, "Torch threads. [default: all cores]", metavar="N", defaults="file", factory=_cores
     )
@@ -112,7 +122,10 @@ class TaskSpec:
         None, "Make images and masks this large; one number is both sides.", metavar="HxW", defaults="file"
     )
     group: str | None = option(
-        None, "Which samples belong together: a regex with one group, or a file.", metavar="REGEX|CSV"
+        None,
+        "Which samples belong together: of files a regex with one group, or a file that says it; of other samples "
+        "the number (from 0) or the name of the part that does.",
+        metavar="REGEX|CSV|PART",
     )
     partial: bool = option(
         False,
@@ -145,7 +158,7 @@ class TaskSpec:
         >>> TaskSpec(model="smp:Unet", model_args={"classes": 1}).merge({"model-args": "in_channels=1"}).model_args
         {'classes': 1, 'in_channels': 1}
         """
-        given = {_field(key): value for key, value in flags.items() if value is not None and value not in ((), [])}
+        given = {_field(key): value for key, value in flags.items() if not _is_nothing(value)}
         values = {key: _READERS[key](_flag(key), value) for key, value in given.items()}
         for owner in ("model", "data"):
             args = f"{owner}_args"
@@ -163,7 +176,8 @@ class TaskSpec:
         >>> TaskSpec(data="scans", threads=1).as_dict()["data"]
         'scans'
         """
-        fields = {**asdict(self), "metrics": list(self.metrics)}
+        limit = Limit.of(self.limit)
+        fields = {**asdict(self), "metrics": list(self.metrics), "limit": limit and limit.words}
         said = {"resize": self.resize, "screen_samples": self.screen_samples, "walk": self.walk != "samples"}
         unsaid = [key for key, value in said.items() if not value]  # older runs have no such keys
         return {key: value for key, value in fields.items() if key not in ("exclude", "partial", *unsaid)}
@@ -228,14 +242,18 @@ def _field(key: str) -> str:
     return name
 
 
+def _is_nothing(value: object) -> bool:
+    return value is None or (type(value) in (list, tuple) and not value)
+
+
 def _flag(name: str) -> str:
     return "metric" if name == "metrics" else name.replace("_", "-")
 
 
 def _text(flag: str, value: Any) -> str:
     if not isinstance(value, str | os.PathLike) or not str(value).strip():
-        raise UsageError(f"{flag} is {value!r}", remedy="it must be a text")
-    return str(value)
+        raise UsageError(f"{flag} is {brief(value)}", remedy="it must be a text")
+    return value if isinstance(value, str) else str(value)
 
 
 def _key(flag: str, value: Any) -> str:
@@ -245,13 +263,13 @@ def _key(flag: str, value: Any) -> str:
 
 def _whole(flag: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise UsageError(f"{flag} is {value!r}", remedy="it must be a whole number")
+        raise UsageError(f"{flag} is {brief(value)}", remedy="it must be a whole number")
     return value
 
 
 def _yes_or_no(flag: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise UsageError(f"{flag} is {value!r}", remedy="it must be true or false")
+        raise UsageError(f"{flag} is {brief(value)}", remedy="it must be true or false")
     return value
 
 
@@ -263,8 +281,8 @@ def _count(flag: str, value: Any) -> int:
 
 def _one_of(words: tuple[str, ...]) -> Callable[[str, Any], str]:
     def read(flag: str, value: Any) -> str:
-        if value not in words:
-            raise UsageError(f"{flag} is {value!r}", remedy=f"it must be {' or '.join(words)}")
+        if not isinstance(value, str) or value not in words:
+            raise UsageError(f"{flag} is {brief(value)}", remedy=f"it must be {' or '.join(words)}")
         return value
 
     return read
@@ -273,11 +291,16 @@ def _one_of(words: tuple[str, ...]) -> Callable[[str, Any], str]:
 def _names(flag: str, value: Any) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, Iterable) or not all(isinstance(text, str) for text in texts):
-        raise UsageError(f"{flag} is {value!r}", remedy="it must be a name, or names with commas between")
-    names = tuple(name.strip() for text in texts for name in text.split(","))
+        raise UsageError(f"{flag} is {brief(value)}", remedy="it must be a name, or names with commas between")
+    names = tuple(name for text in texts for name in _names_in(text))
     if not all(names) or len(set(names)) < len(names):
-        raise UsageError(f"{flag} is {value!r}", remedy="it must be names, none of them empty or given twice")
+        shown = ", ".join(map(repr, names))
+        raise UsageError(f"{flag} is {shown}", remedy="it must be names, none of them empty or given twice")
     return names
+
+
+def _names_in(text: str) -> list[str]:
+    return [text] if isinstance(text, InMemory) else [name.strip() for name in text.split(",")]
 
 
 def _args(flag: str, value: Any) -> dict[str, Any]:
@@ -302,10 +325,10 @@ def _threads(flag: str, value: Any) -> int:
 _READERS: dict[str, Callable[[str, Any], Any]] = {
     "model": _text, "model_args": _args, "data": _text, "data_args": _args,
     "target": _one_of(TARGETS), "metrics": _names, "direction": _one_of(DIRECTIONS),
-    "batch_size": _count, "limit": _count, "threads": _threads, "device": _text,
+    "batch_size": _count, "limit": lambda _, value: Limit.parsed(value), "threads": _threads, "device": _text,
     "dtype": _one_of(DTYPES),
     "output": _one_of(OUTPUTS), "output_key": _key, "ignore": _whole, "normalize": _text, "resize": _key,
-    "group": _text,
+    "group": _key,
     "partial": _yes_or_no,
 }  # fmt: skip
 """How each flag's value is read, in the order of the fields."""

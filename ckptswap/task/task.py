@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.errors import ModelError, UsageError, listing
+from ckptswap.errors import MismatchError, ModelError, UsageError, listing
+from ckptswap.task import known_by
 from ckptswap.task.callables import faults_of, first_line
 from ckptswap.task.constant import Constants
 from ckptswap.task.data import Batch, Data, Progress, load_data
@@ -23,6 +24,7 @@ from ckptswap.task.libraries import code_hashes, versions_of
 from ckptswap.task.metrics import Metric, load_metrics
 from ckptswap.task.metrics.overlap import Overlap
 from ckptswap.task.models.build import build_named, depends_on_batch
+from ckptswap.task.models.lookalike import fitting_args
 from ckptswap.task.models.named import completed, model_of, target_of
 from ckptswap.task.mutation import Watch
 from ckptswap.task.order import in_data_order
@@ -224,11 +226,21 @@ class Task:
             "task": self.spec.as_dict(),
             "data": self.data.fingerprint(),
             "batches": self.data.composition(),
-            "code": code_hashes(self.spec),
+            "code": code_hashes(self.spec) | self._known_by(),
             "dtype": str(next((parameter.dtype for parameter in self.model.parameters()), None)),
             "versions": versions_of(self.spec, self.model),
             "CPU": torch.backends.cpu.get_cpu_capability(),
         } | ({"initial values": self.initial} if self.initial else {})
+
+    def _known_by(self) -> dict[str, str]:
+        """What stands for the files of what is in memory; the model holds the recipient."""
+        if not known_by.in_memory(self.spec):
+            return {}
+        with self.pinned(), closing(self.data.numbered({0})) as batches:
+            _, batch = next(batches)
+            output = self.forward(batch.inputs)
+            statistics = self.scored_against(batch)(output).statistics
+        return known_by.hashes(self.spec, self.model, output, statistics)
 
     @cached_property
     def watch(self) -> Watch:
@@ -317,7 +329,12 @@ def load_model(spec: TaskSpec, checkpoint: Checkpoint) -> Loaded:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(INITIAL_SEED)
         model = build_named(checkpoint, asked.model, spec.model_args)
-    fit = load_into(model, checkpoint, exclude=spec.exclude, partial=spec.partial)
+    try:
+        fit = load_into(model, checkpoint, exclude=spec.exclude, partial=spec.partial)
+    except MismatchError as error:
+        if words := fitting_args(checkpoint, spec.model, spec.model_args):
+            raise MismatchError(error.message, remedy=f"--model-args {words} makes it fit") from None
+        raise
     initial = _hash_of(model, fit.kept) if fit.kept else None
     model.to(spec.device, _DTYPES[spec.dtype] if spec.dtype else None)
     return Loaded(spec, model, fit, initial)

@@ -20,6 +20,7 @@ from cli_program import SCHEMAS, good, run
 from jsonschema import Draft202012Validator
 
 import ckptswap as cs
+from ckptswap.entries import Unread
 from ckptswap.errors import FormatError
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.state_dict import DEPTH_MOST, unread
@@ -197,7 +198,7 @@ def test_an_optimizer_of_the_models_own_name_is_a_value(tmp_path: Path) -> None:
     """Under a key of its own, the map is the model's: a momentum encoder is a part of it."""
     state = {"w": torch.ones(2), "momentum_encoder": {"w": torch.ones(2)}}
     with open_checkpoint(save(tmp_path, "a.pt", {"model": state, "optimizer": {"a": torch.ones(1)}})) as found:
-        assert found.unread == {"momentum_encoder": "a map that holds a tensor"}
+        assert found.unread == {"momentum_encoder": Unread("a map that holds a tensor")}
 
 
 def test_one_side_only(tmp_path: Path) -> None:
@@ -225,7 +226,7 @@ def test_shards_of_torch(tmp_path: Path) -> None:
     index = {"weight_map": {"w": "one.bin", "v": "two.bin"}}
     (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
     with open_checkpoint(tmp_path) as found:
-        assert found.unread == {"packed": "a tuple that holds a tensor"}
+        assert found.unread == {"packed": Unread("a tuple that holds a tensor")}
     assert run("diff", tmp_path, tmp_path, "--exit-code").code == 1
 
 
@@ -237,7 +238,7 @@ def test_a_distributed_folder(tmp_path: Path) -> None:
         state = {"model": {"w": torch.ones(2), "packed": (np.ones(2),)}, "step": 3}
         room.save(state, checkpoint_id=tmp_path / "d", no_dist=True)
     with open_checkpoint(tmp_path / "d") as found:
-        assert set(found.unread.values()) == {"bytes that were not opened"}
+        assert set(found.unread.values()) == {Unread("bytes that were not opened")}
         assert [name.partition(".")[0] for name in found.unread] == ["packed"]
 
 
@@ -247,7 +248,7 @@ def test_a_module_in_memory() -> None:
             return {"scales": torch.ones(2)}
 
     net = Scaled(3, 2)
-    assert cs.open(net).unread == {"_extra_state": "a map that holds a tensor"}
+    assert cs.open(net).unread == {"_extra_state": Unread("a map that holds a tensor")}
     assert cs.diff(net, net).summary["unread"] == 1
     assert cs.diff(net, net).differs
 
@@ -266,7 +267,7 @@ def test_there_is_an_end_of_looking() -> None:
     ring: list[Any] = []
     ring.append(ring)
     found = unread({"deep": deep, "ring": ring, 3: (1.5,), "w": 1.5}, lambda value: type(value) is float)
-    assert found == {
+    assert {name: str(held) for name, held in found.items()} == {
         "deep": "a list that holds more than can be looked through",
         "ring": "a list that holds itself",
         "<3>": "a tuple that holds a tensor",

@@ -21,7 +21,7 @@ NEVER = frozenset((
 
 BY_FILE = frozenset((
     "format", "ascii", "width", "verdict", "sort", "stat", "stats", "all", "top", "by", "claims",
-    "watch", "exit-code", "dry-run", "only",
+    "watch", "exit-code", "dry-run", "only", "cast",
     "exclude", "layers", "kind", "map", "strip-prefix", "skip-missing", "shard-size", "alpha", "both", "mode",
     "model", "model-args", "metric", "back-metric", "target", "back-target", "output", "output-key", "ignore",
     "normalize", "resize", "direction", "batch-size", "limit", "threads",
@@ -120,7 +120,7 @@ def test_a_metric_for_all_is_no_choice_among_a_run_s(
         ('limit = "many"', "limit is 'many'"),
         ("limit = [1, 2]", "limit is [1, 2]"),
         ("limit = 3 3", "is not a TOML file"),
-        ("limit = 8.9", "limit is 8.9: it must be a number, whole"),
+        ("limit = 8.9", "limit is 8.9: give a number of samples"),
         ("threads = true", "threads is True: it must be a number, whole"),
         ('data-args = "part=test"', "data-args has no default"),
         ('map-file = "/etc/passwd"', "map-file has no default"),

@@ -370,3 +370,5 @@ def test_few_groups_give_no_interval(work: Path) -> None:
     assert {row["verdict"] for row in data.json["rows"]} == {"undecided"}
     assert {row["sim_low"] for row in data.json["rows"]} == {None}
     assert data.err.count("fewer than 8") == 1
+    assert data.json["drawn"]["seed"] == 3411
+    assert f"6 of {data.json['drawn']['of']} samples at random" in data.err

@@ -118,7 +118,7 @@ def test_the_tensors_are_found_where_scripts_put_them(key: str, tmp_path: Path) 
 
 def test_two_maps_without_a_known_name_are_not_guessed(tmp_path: Path) -> None:
     path = save({"a": {"w": torch.ones(2)}, "b": {"w": torch.ones(2)}}, tmp_path, True)
-    with pytest.raises(FormatError, match="its keys are 'a', 'b'"):
+    with pytest.raises(FormatError, match=r"name one: .*a\.pt::a or .*a\.pt::b"):
         open_checkpoint(path)
 
 
@@ -138,11 +138,10 @@ def test_schema_is_not_ema(tmp_path: Path) -> None:
     ids=["sparse", "conj", "meta"],
 )
 @BOTH
-def test_tensors_without_plain_bytes_are_refused_by_name(
-    tensor: Any, why: str, zipped: bool, tmp_path: Path
-) -> None:
-    with pytest.raises(FormatError, match=f"'odd' is .*{why}"):
-        open_checkpoint(save({"odd": tensor}, tmp_path, zipped))
+def test_tensors_without_plain_bytes_are_listed(tensor: Any, why: str, zipped: bool, tmp_path: Path) -> None:
+    with open_checkpoint(save({"odd": tensor}, tmp_path, zipped)) as found:
+        assert why in found.unread["odd"].what
+        assert found.unread["odd"].shape == tuple(tensor.shape)
 
 
 @BOTH

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from dataclasses import replace
 
@@ -124,6 +125,23 @@ def test_of_several_donors_each_is_named() -> None:
 )
 def test_what_would_tell_is_said(groups: int, said: str) -> None:
     assert answer(replace(result(row(0.8, 0.1, verdict="undecided")), groups=groups))[-1] == said
+
+
+LONG = "model.layers.{}.self_attn.projections.query_key_value.{}.linear{}"
+
+
+def test_names_are_whole_where_that_is_asked_for_and_else_keep_their_numbers() -> None:
+    rows = [
+        Row(LONG.format(at, at + 1, at + 2), "attn.qkv.weight", ("t",), 4, "measured", score=0.1, drop=0.77,
+            samples=16, verdict="sensitive" if at % 2 else "reusable", unseen=0.123)
+        for at in range(17, 37)
+    ]  # fmt: skip
+    whole, cut = (answer(result(*rows), whole=whole) for whole in (True, False))
+    assert whole[0].startswith(f"{LONG.format(17, 18, 19)} attn.qkv.weight breaks it: ")
+    assert whole[1].startswith(f"{LONG.format(18, 19, 20)} attn.qkv.weight and 9 more can be reused (")
+    for sentence, numbers in zip(cut, (["17", "18", "19"], ["18", "19", "20"]), strict=False):
+        assert "…" in sentence
+        assert re.findall("[0-9]+", sentence)[:3] == numbers
 
 
 @given(

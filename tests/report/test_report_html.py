@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import os
 import shlex
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,9 @@ import pytest
 import report_samples as samples
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from ckptswap.report import charts
 from ckptswap.report.answer import answer
-from ckptswap.report.html import About, row_commands, sweep_html
+from ckptswap.report.html import CAP, VERDICTS, About, row_commands, sweep_html
 from ckptswap.sweep.plan import Cell
 from ckptswap.sweep.provenance import Provenance
 from ckptswap.sweep.result import Barrier, DonorScore, Mode, Point, Recalibrated, Row, SweepResult
@@ -58,8 +61,25 @@ def browser() -> Iterator[Browser]:
 Open = Callable[..., Page]
 
 
+@pytest.fixture(scope="module")
+def sample_page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    yield from (opener(samples.sweep()) for opener in _opener(browser, tmp_path_factory.mktemp("sample")))
+
+
+@pytest.fixture
+def sample(sample_page: Page) -> Page:
+    """The page of `report_samples.sweep`, as it is when it opens; one for all tests that need no other."""
+    sample_page.reload()
+    sample_page.mouse.move(1, 1)
+    return sample_page
+
+
 @pytest.fixture
 def show(browser: Browser, tmp_path: Path) -> Iterator[Open]:
+    yield from _opener(browser, tmp_path)
+
+
+def _opener(browser: Browser, tmp_path: Path) -> Iterator[Open]:
     """`show(result, about, **context)` opens the page from a file without a network; no complaint is let pass."""
     said: list[str] = []
     contexts = []
@@ -75,9 +95,6 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Open]:
         page.on("request", lambda request: said.append(request.url) if request.url.startswith("http") else None)
         page.on("dialog", lambda dialog: said.append(dialog.message))
         page.goto(file.as_uri())
-        page.wait_for_function(
-            "() => Object.keys(DATA.figures).every(id => document.querySelector(`#${id} .main-svg`))"
-        )
         return page
 
     yield opened
@@ -97,101 +114,152 @@ def drops(page: Page) -> list[str]:
 # What is there ---------------------------------------------------------------------------------------------------
 
 
-def test_it_opens_offline_with_answer_pictures_findings_samples_rows_and_origin(show: Open) -> None:
-    page = show(samples.sweep())
-    for sentence in answer(samples.sweep()):
-        assert sentence in page.inner_text(".answer")
-    ids = page.locator(".plot").evaluate_all("plots => plots.map(each => each.id)")
-    assert ids == ["heatmap-0", "bars-0", "scatter-0", "depth-0"]
-    assert page.locator(".heatmaplayer image").count() > 0
-    assert page.locator(".finding .verdict").all_inner_texts() == ["undecided", "supported"]
-    assert page.locator("#rows tbody tr").count() == len(samples.sweep().rows)
-    assert page.locator(".strip img").evaluate_all("all => all.map(each => each.naturalWidth)") == [1] * 4
-    assert page.locator(".facts td").all_inner_texts() == ["ckptswap sweep", "–"]
+def figures(page: Page) -> list[str]:
+    return page.locator("figure[id]").evaluate_all("all => all.map(each => each.id)")
 
 
-def test_it_is_one_file_under_seven_megabytes() -> None:
-    text = sweep_html(samples.sweep(), About(ORIGIN, None))
-    assert len(text.encode()) < 7_000_000
-    assert "This run kept none" in text
+def heat(page: Page, id: str = "heatmap-0") -> list[list[str]]:
+    """The heatmap's cells, as text."""
+    table = f"#{id} .heat tbody tr"
+    lines: list[list[str]] = page.locator(table).evaluate_all(
+        "rows => rows.map(row => [...row.cells].slice(1).map(cell => cell.textContent.trim()))"
+    )
+    return lines
 
 
-def test_every_status_is_distinct_in_the_heatmap(show: Open) -> None:
-    page = show(samples.sweep())
-    marks = set(page.locator("#heatmap-0 .heatmap-label").all_text_contents())
-    assert marks == {"=", "·", "×", "!", "u"}
-    z = page.evaluate("DATA.figures['heatmap-0'].data[0].z")
-    assert any(value is None for line in z for value in line)
-    scale = page.evaluate("DATA.figures['heatmap-0'].data[0]")
-    assert scale["zmin"] == -scale["zmax"]
-    page.locator("#pictures summary").click()
-    page.wait_for_selector("#pictures details td")
-    words = page.locator("#pictures details td").all_text_contents()
-    assert {"identical", "no-effect", "mismatch", "failed", ""} <= set(words)
+def test_it_opens_offline_with_answer_pictures_findings_samples_rows_and_origin(sample: Page) -> None:
+    for sentence in answer(samples.sweep(), whole=True):
+        assert sentence in sample.inner_text(".answer")
+    assert figures(sample) == ["heatmap-0", "bars-0", "scatter-0", "depth-0"]
+    assert sample.locator(".finding .verdict").all_inner_texts() == ["undecided", "supported"]
+    assert sample.locator("#rows tbody tr").count() == len(samples.sweep().rows)
+    assert sample.locator(".strip img").evaluate_all("all => all.map(each => each.naturalWidth)") == [1] * 4
+    assert sample.locator(".facts td").all_inner_texts() == ["ckptswap sweep", "–"]
+    anchors = sample.locator(".contents a").evaluate_all("all => all.map(each => each.hash.slice(1))")
+    assert anchors == ["findings", "pictures", "rows", "next", "more", "samples", "origin"]
+    assert sample.locator("section").evaluate_all("all => all.map(each => each.id)") == anchors
 
 
-def test_the_heatmap_tells_numbers_under_the_mouse(show: Open) -> None:
-    page = show(samples.sweep())
-    page.locator("#heatmap-0").scroll_into_view_if_needed()
-    page.locator("#heatmap-0 .nsewdrag").hover(position={"x": 5, "y": 5})
-    page.wait_for_selector("#heatmap-0 .hoverlayer text")
-    said = page.locator("#heatmap-0 .hoverlayer").text_content()
-    assert said
-    assert "encoder.0.conv1" in said
+def test_every_status_is_distinct_in_the_heatmap(sample: Page) -> None:
+    cells = sample.locator("#heatmap-0 tbody td")
+    looks = set(
+        cells.evaluate_all("all => all.map(each => `${each.className} ${each.textContent.trim()} ${each.title}`)")
+    )
+    marks = {look for look in looks if look.startswith("marked")}
+    assert marks == {"marked = identical", "marked · no-effect", "marked × mismatch", "marked ! failed"}
+    assert "costs u unused" in looks
+    assert "  " in looks
+    colours = cells.evaluate_all("""all => Object.fromEntries(all.filter(each => each.className === "costs")
+        .map(each => [each.style.getPropertyValue("--share"), getComputedStyle(each).backgroundImage]))""")
+    assert len(set(colours.values())) == len(colours) > 20
+    assert "rgba(213, 94, 0, 0.8)" in colours["1.0"]
 
 
-def test_the_mouse_and_the_table_below_the_heatmap_tell_what_the_rows_do(show: Open) -> None:
+def test_the_heatmap_marks_the_tolerance_on_its_key(sample: Page) -> None:
+    dashes = sample.locator("#heatmap-0 .ramp i").evaluate_all(
+        "all => all.map(each => parseFloat(each.style.left))"
+    )
+    scale = charts.heat(samples.sweep()).scale
+    ends = [50 * (1 + scale.place(bound)) for bound in (-scale.tolerance, scale.tolerance)]
+    assert sorted(dashes) == pytest.approx(ends, abs=0.01)
+    assert "Dashes: the tolerance, 0.0091." in sample.inner_text("#heatmap-0")
+
+
+def test_the_mouse_tells_what_the_table_does(show: Open) -> None:
     row = Row("a", "conv.bias", ("a",), 36864, "measured", rank=1, rmse=0.5, score=0.4, drop=0.5, sim_low=0.25,
               sim_high=0.75, verdict="sensitive")  # fmt: skip
     odd = Row("$b$<i>", "conv.bias", ("b",), 4, "failed", reason="no <b>number</b>")
     cell = Cell(("layer", "kind"), "c", "conv.bias", ("c",), 4, "measured")
     order = ("a", odd.layer or "", "c")
-    result = SweepResult("dice", "max", 0.01, 0.9, None, 8, (row, odd), layers=order)
+    result = SweepResult("dice", "max", 0.01, 0.9, None, 8, (row, odd), layers=order, complete=False)
     page = show(result, About(ORIGIN, KEPT, (cell,)))
-    measured, marked = page.evaluate("DATA.figures['heatmap-0'].data")
-    told = measured["hovertext"][0][0].split("<br>")
+    assert heat(page) == [["+0.500"], ["!"], ["…"]]
+    page.locator("#heatmap-0 td").first.hover()
+    told = page.inner_text("#tip").splitlines()
     assert {"layer a", "numel 36.9k", "drop +0.5000", "verdict sensitive"} <= set(told)
     assert "simultaneous [+0.2500, +0.7500]" in told
-    assert "&#36;b&#36;&#60;i&#62;" in measured["hovertext"][1][0]
-    assert measured["z"] == [[0.5], [None], [None]]
-    assert marked["text"] == [[""], ["!"], ["…"]]
-    assert measured["hovertext"][2][0] == "c<br>conv.bias<br>not scored yet"
-    assert page.evaluate("DATA.figures['bars-0'].data[0].hovertext[0]") == measured["hovertext"][0][0]
-    page.locator("#pictures summary").click()
-    page.wait_for_selector("#pictures details td")
-    assert page.locator("#pictures details td").all_text_contents() == ["+0.5000", "failed", "not scored yet"]
+    page.locator("#heatmap-0 td").nth(1).hover()
+    assert page.inner_text("#tip").splitlines()[0] == "layer $b$<i>"
+    assert "no <b>number</b>" in page.inner_text("#tip")
+    assert page.locator("#heatmap-0 td").nth(2).get_attribute("title") == "not scored yet"
+    page.locator("#bars-0 tbody tr").hover()
+    assert page.inner_text("#tip").splitlines() == told
+    page.locator("#scatter-0 .points").hover()
+    assert page.inner_text("#tip").splitlines() == told
+    page.mouse.move(1, 1)
+    assert page.locator("#tip").is_hidden()
     assert page.inner_text(".answer").endswith("1 is failed, 1 is not scored yet.")
-
-
-def test_no_button_sends_a_chart_away(show: Open) -> None:
-    page = show(samples.sweep())
-    names = page.locator(".modebar-btn").evaluate_all("all => all.map(each => each.getAttribute('data-title'))")
-    assert "Zoom in" in names
-    assert not [name for name in names if "hare" in name or "loud" in name]
-    assert page.evaluate("document.getElementById('bars-0')._context.plotlyServerURL") == ""
-    assert page.locator("[role=img]").count() == 0
+    assert "Not finished: 1 row is not scored yet. No sweep is at work on it" in page.inner_text(".unfinished")
 
 
 # Working with the table ------------------------------------------------------------------------------------------
 
 
-def test_the_filter_takes_every_word(show: Open) -> None:
-    page = show(samples.sweep())
-    page.fill("#filter", "ENCODER.0 running_var")
-    assert layers(page) == ["encoder.0.conv1", "encoder.0.conv2"]
-    assert page.inner_text("#shown") == f"2 of {len(samples.sweep().rows)} rows"
-    page.fill("#filter", "")
-    assert len(layers(page)) == len(samples.sweep().rows)
+def test_the_filter_takes_every_word(sample: Page) -> None:
+    sample.fill("#filter", "ENCODER.0 running_var")
+    assert layers(sample) == ["encoder.0.conv1", "encoder.0.conv2"]
+    assert sample.inner_text("#shown") == f"2 of {len(samples.sweep().rows)} rows"
+    sample.fill("#filter", "")
+    assert len(layers(sample)) == len(samples.sweep().rows)
 
 
-def test_a_click_sorts_by_a_column_and_what_is_missing_comes_last(show: Open) -> None:
-    page = show(samples.sweep())
-    head = page.locator("#table th", has_text="drop")
+def verdicts(page: Page) -> set[str]:
+    column = page.locator("#table tbody tr:not([hidden]) td:nth-child(11)")
+    return {text.split()[0] for text in column.all_text_contents()}
+
+
+def test_verdicts_filter_by_mouse_and_keyboard_together_with_the_search(sample: Page) -> None:
+    rows = samples.sweep().rows
+    count = Counter(row.verdict if row.status == "measured" else row.status for row in rows)
+    chips = sample.locator(".chip")
+    shown = {"sensitive", "undecided", "reusable", "unused", "identical", "no-effect", "mismatch", "failed"}
+    assert chips.all_inner_texts() == [f"{name} {count[name]}" for name in VERDICTS]
+    assert set(VERDICTS) == shown
+    sample.click(".chip.sensitive")
+    assert verdicts(sample) == {"sensitive"}
+    assert len(layers(sample)) == count["sensitive"]
+    sample.focus(".chip.failed")
+    sample.keyboard.press("Space")
+    assert verdicts(sample) == {"sensitive", "failed"}
+    sample.fill("#filter", "head")
+    assert layers(sample) == ["head"]
+    assert sample.inner_text("#shown") == f"1 of {len(rows)} rows"
+    sample.fill("#filter", "")
+    sample.click(".chip.failed")
+    sample.click(".chip.sensitive")
+    assert len(layers(sample)) == len(rows)
+
+
+def test_the_verdicts_are_explained_by_a_click_or_a_key(sample: Page) -> None:
+    help = sample.locator("#verdicts")
+    assert not help.locator("dl").is_visible()
+    help.locator("summary").click()
+    assert help.locator("dt").all_inner_texts() == ["reusable", "unused", "sensitive", "undecided"]
+    assert "below the tolerance, 0.0091" in help.inner_text()
+    sample.focus("#verdicts summary")
+    sample.keyboard.press("Enter")
+    assert not help.locator("dl").is_visible()
+
+
+def test_what_to_do_next_is_copied_as_it_is_typed(sample: Page) -> None:
+    sample.evaluate("""Object.defineProperty(navigator, "clipboard", {value: {
+        writeText: text => { window.copied = text; return Promise.resolve(); }}})""")
+    sample.locator("#next .copy").last.click()
+    sample.wait_for_function("() => window.copied")
+    command = sample.locator("#next code").last.inner_text()
+    assert sample.evaluate("window.copied") == command
+    assert shlex.split(command)[:6] == [
+        "ckptswap", "transplant", "--from", "a donor.safetensors", "--to", "b.safetensors"
+    ]  # fmt: skip
+
+
+def test_a_click_sorts_by_a_column_and_what_is_missing_comes_last(sample: Page) -> None:
+    head = sample.locator("#table th", has_text="drop")
     known = sorted(row.drop for row in samples.sweep().rows if row.drop is not None)
     for way, order in (("descending", known[::-1]), ("ascending", known)):
         head.locator("button").click()
         assert head.get_attribute("aria-sort") == way
-        shown = drops(page)
+        shown = drops(sample)
         assert [float(each.replace("−", "-")) for each in shown[: len(known)]] == pytest.approx(order, abs=1e-4)
         assert set(shown[len(known) :]) == {"–"}
 
@@ -220,18 +288,16 @@ def test_names_sort_by_letters_and_numbers(show: Open) -> None:
     assert layers(page) == ["conv1", "conv9", "conv10"]
 
 
-def test_the_keyboard_reaches_filter_sorting_and_copying(show: Open) -> None:
-    page = show(samples.sweep())
-    page.focus("#filter")
+def test_the_keyboard_reaches_filter_help_sorting_and_copying(sample: Page) -> None:
+    sample.focus("#filter")
     reached = []
-    for _ in range(page.locator("#table th button").count() + 2):
-        page.keyboard.press("Tab")
-        reached.append(page.evaluate("document.activeElement.className || document.activeElement.tagName"))
-    assert "BUTTON" in reached
-    assert "copy" in reached
-    page.focus("#table th button")
-    page.keyboard.press("Enter")
-    assert page.locator("#table th").first.get_attribute("aria-sort") != "none"
+    for _ in range(sample.locator("#table th button, .chip").count() + 4):
+        sample.keyboard.press("Tab")
+        reached.append(sample.evaluate("document.activeElement.className || document.activeElement.tagName"))
+    assert {"chip sensitive", "SUMMARY", "BUTTON", "copy"} <= set(reached)
+    sample.focus("#table th button")
+    sample.keyboard.press("Enter")
+    assert sample.locator("#table th").first.get_attribute("aria-sort") != "none"
 
 
 @pytest.mark.parametrize("with_clipboard", [True, False])
@@ -264,6 +330,7 @@ def test_what_no_command_can_take_has_no_button(show: Open) -> None:
         Row("b", "conv.bias", ("b",), 8, "mismatch", reason="it does not fit"),
     )
     page = show(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows))
+    assert page.locator("#table tbody .command").all_inner_texts() == ["–", "–"]
     assert page.locator(".copy").count() == 0
 
 
@@ -281,52 +348,47 @@ def paper(page: Page) -> str:
     return page.evaluate("getComputedStyle(document.body).backgroundColor")
 
 
-def test_it_follows_the_system_and_the_button(show: Open) -> None:
-    page = show(samples.sweep(), color_scheme="dark")
-    assert paper(page) == "rgb(15, 19, 24)"
-    assert page.evaluate("document.getElementById('heatmap-0').layout.paper_bgcolor") == "#0f1318"
-    page.click("#theme")
-    assert paper(page) == "rgb(255, 255, 255)"
-    assert page.evaluate("document.getElementById('heatmap-0').layout.paper_bgcolor") == "#fff"
+def ink(page: Page) -> str:
+    """Of what is written in the pictures."""
+    return page.evaluate("getComputedStyle(document.querySelector('#scatter-0 text')).fill")
+
+
+def test_it_follows_the_system_and_the_button_and_paper_is_light(sample: Page) -> None:
+    sample.emulate_media(color_scheme="dark")
+    assert (paper(sample), ink(sample)) == ("rgb(15, 19, 24)", "rgb(230, 237, 243)")
+    sample.emulate_media(color_scheme="dark", media="print")
+    assert (paper(sample), ink(sample)) == ("rgb(255, 255, 255)", "rgb(27, 31, 36)")
+    sample.emulate_media(color_scheme="dark", media="screen")
+    sample.click("#theme")
+    assert (paper(sample), ink(sample)) == ("rgb(255, 255, 255)", "rgb(27, 31, 36)")
+    sample.emulate_media(color_scheme="light")
 
 
 @pytest.mark.parametrize("width", [400, 1400])
-def test_nothing_sticks_out(show: Open, width: int, tmp_path: Path) -> None:
+def test_nothing_sticks_out(show: Open, width: int) -> None:
     page = show(
         samples.sweep("a.very.long.path.of.a.layer.{}.that.goes.on.conv{}"),
         viewport={"width": width, "height": 800},
     )
+    page.locator("#verdicts summary").click()
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    for plot in page.locator(".plot").all():
-        box = plot.bounding_box()
+    assert page.locator("figure[id]").count() == 4
+    for figure in page.locator("figure[id]").all():
+        box = figure.bounding_box()
         assert box
         assert 0.8 * min(width, 1000) < box["width"] <= width
 
 
-def test_on_paper_there_are_all_rows_and_no_buttons(show: Open) -> None:
-    page = show(samples.sweep())
-    page.emulate_media(media="print")
-    assert not page.locator("#theme, .filter, .copy").filter(visible=True).count()
-    assert page.evaluate("getComputedStyle(document.querySelector('#rows .wide')).overflow") == "visible"
-    heads = page.locator("#table th").evaluate_all("all => all.map(each => getComputedStyle(each).display)")
+def test_on_paper_there_are_all_rows_and_no_buttons(sample: Page) -> None:
+    sample.emulate_media(media="print")
+    assert not sample.locator("#theme, .filter, .copy").filter(visible=True).count()
+    for box in ("#rows .wide", "#pictures .wide"):
+        assert sample.locator(box).evaluate("box => getComputedStyle(box).overflow") == "visible"
+    heads = sample.locator("#table th").evaluate_all("all => all.map(each => getComputedStyle(each).display)")
     assert heads == ["table-cell"] * (len(heads) - 1) + ["none"]
-    page.locator("#pictures details").evaluate("details => { details.open = true; }")
-    page.wait_for_selector("#pictures details td")
-    assert page.locator("#pictures details th").last.is_visible()
-    assert page.locator("#pictures details thead th").last.is_visible()
-    assert page.pdf().startswith(b"%PDF")
-
-
-def test_from_dark_every_picture_is_light_on_paper_and_dark_again(show: Open) -> None:
-    page = show(samples.sweep(), color_scheme="dark")
-    colours = "Object.keys(DATA.figures).map(id => document.getElementById(id).layout.paper_bgcolor)"
-    assert set(page.evaluate(colours)) == {"#0f1318"}
-    now = page.evaluate(f"(window.dispatchEvent(new Event('beforeprint')), {colours})")
-    assert set(now) == {"#fff"}
-    assert paper(page) == "rgb(255, 255, 255)"
-    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
-    page.wait_for_function(f"() => {colours}.every(each => each === '#0f1318')")
-    assert paper(page) == "rgb(15, 19, 24)"
+    assert sample.locator("#heatmap-0 th").last.is_visible()
+    assert sample.pdf().startswith(b"%PDF")
+    sample.emulate_media(media="screen")
 
 
 # Names, sizes, and what only some runs have ----------------------------------------------------------------------
@@ -340,14 +402,19 @@ def test_names_from_a_file_stay_text(show: Open) -> None:
 
     about = About(Provenance(odd("b"), (odd("a"),), {odd("k"): odd("v")}), kept(layer=odd("l")))
     page = show(samples.sweep(rename=odd), about)
-    assert page.locator("script").count() == 3
-    inside = "main img:not(.tile img), main b, main red, main [onmouseover], main [onerror], main a"
+    assert page.locator("script").count() == 2
+    inside = "main img:not(.tile img), main b, main red, main [onmouseover], main [onerror], main a:not(nav a)"
     assert page.locator(inside).count() == 0
     assert page.locator("svg a, svg image[href^=javascript]").count() == 0
     assert "<script>alert(1)</script>" in (page.text_content("#table") or "")
     assert "\x1b" not in page.content()
-    assert any("$" in name for name in page.locator("#bars-0 .ytick text").all_text_contents())
-    page.locator("#heatmap-0").hover()
+    for name in ("$\\frac{1}{2}$", "<img src=x onerror=alert(3)>"):
+        assert any(name in text for text in page.locator("#bars-0 th").all_text_contents())
+    for part in ("#heatmap-0 td[data-row]", "#bars-0 tr[data-row]"):
+        for cell in page.locator(part).all()[:6]:
+            cell.hover()
+            assert page.inner_text("#tip")
+            assert page.locator("#tip *").count() == 0
 
 
 def test_nothing_hidden_in_a_sample_or_an_attribute_runs(browser: Browser, tmp_path: Path) -> None:
@@ -414,7 +481,8 @@ def test_tensors_of_one_cell_go_by_their_names_in_the_table(show: Open) -> None:
                  for names in takes)  # fmt: skip
     page = show(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows), About(ORIGIN))
     assert layers(page) == ["lstm", "x", "y", "conv", "c"]
-    assert page.locator("#bars-0 .ytick text").all_text_contents() == ["lstm some.weight", "conv some.weight"]
+    names = page.locator("#bars-0 tbody th").all_text_contents()
+    assert list(map(str.strip, names)) == ["lstm some.weight", "conv some.weight"]
 
 
 @pytest.mark.parametrize(
@@ -449,12 +517,19 @@ def test_five_thousand_rows_open_filter_and_sort(show: Open) -> None:
     )  # fmt: skip
     page = show(SweepResult("dice", "max", 0.01, 0.9, None, 8, rows))
     assert page.locator("#table tbody tr").count() == 5000
+    assert page.locator("#table tbody tr:not(.over)").count() == CAP
+    assert page.locator("#table tbody .over").first.is_hidden()
+    assert page.inner_text("#shown") == f"the first {CAP} of 5,000 rows"
     page.fill("#filter", "block.999.conv k3")
     assert layers(page) == ["block.999.conv"]
+    assert page.locator("#every").is_hidden()
     page.fill("#filter", "")
     page.locator("#table th", has_text="RMSE").locator("button").click()
     assert page.locator("#table tbody tr td:nth-child(2)").first.text_content() == "block.999.conv"
-    page.evaluate("document.querySelector('#rows .wide').scrollTo(0, 1e6)")
+    assert page.locator("#table tbody tr").last.is_hidden()
+    assert page.inner_text("#every") == "show all 5,000"
+    page.click("#every")
+    assert page.inner_text("#shown") == "5,000 rows"
     assert page.locator("#table tbody tr").last.is_visible()
 
 
@@ -468,9 +543,12 @@ def test_paths_new_statistics_and_several_donors_have_their_place(show: Open) ->
     donors = (DonorScore("a donor.safetensors", 0.3), DonorScore("zeros", None))
     result = SweepResult("dice", "max", 0.01, 0.9, 0.3, 8, rows, donors=donors, recalibrated_baseline=0.91)
     page = show(result, About(Provenance("b", ("a donor.safetensors", "zeros"), {})))
-    ids = page.locator(".plot").evaluate_all("plots => plots.map(each => each.id)")
-    assert {"paths-0", "paths-1", "heatmap-1"} <= set(ids)
-    assert page.evaluate("DATA.figures['paths-0'].data[0].y") == [0, 0.2, 0.5]
+    assert {"paths-0", "paths-1", "heatmap-1"} <= set(figures(page))
+    told = page.get_attribute("#paths-0 .points", "data-told") or ""
+    assert json.loads(told) == [
+        f"c conv.bias\nalpha {alpha}\ndrop in dice {drop}"
+        for alpha, drop in (("0", "+0"), ("0.5", "+0.2"), ("1", "+0.5"))
+    ]
     assert page.locator("#table th").all_text_contents()[10:13] == ["donor", "barrier", "recal."]
     assert page.locator("#table tbody tr").last.locator("td").nth(10).text_content() == "zeros"
 
@@ -483,12 +561,14 @@ def test_prefixes_are_a_curve_and_a_race_shows_how_far_it_went(show: Open) -> No
     )
     result = SweepResult("dice", "max", 0.01, 0.9, 0.3, 8, rows, mode="prefix", layers=("stem", "mid", "head"))
     page = show(result, About(ORIGIN, KEPT, raced_by="dice"))
-    ids = page.locator(".plot").evaluate_all("plots => plots.map(each => each.id)")
-    assert ids == ["curve-0", "bars-0", "race-0"]
-    curve = page.evaluate("DATA.figures['curve-0']")
-    assert curve["data"][0]["y"] == pytest.approx([0, 0.1, 0.2])
-    assert curve["layout"]["xaxis"]["ticktext"] == ["stem", "mid", "head"]
-    assert page.evaluate("DATA.figures['race-0'].data[0].x") == [4, 6, 8]
+    assert figures(page) == ["curve-0", "bars-0", "race-0"]
+    assert page.locator("#curve-0 .name").all_text_contents() == ["stem", "mid", "head"]
+    ends = page.get_attribute("#curve-0 .line", "d") or ""
+    heights = [float(point.split()[1]) for point in ends[1:].split("L")]
+    assert heights[0] == 300  # nothing is lost
+    assert heights[2] == 0  # most
+    assert heights[1] < 150  # half as much is more than half as high, by the logarithm
+    assert page.locator("#race-0 td:last-child").all_inner_texts() == ["4", "6", "8"]
 
 
 def test_without_a_measured_row_it_says_so(browser: Browser, tmp_path: Path) -> None:
@@ -499,12 +579,12 @@ def test_without_a_measured_row_it_says_so(browser: Browser, tmp_path: Path) -> 
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto((tmp_path / "page.html").as_uri())
     assert "Nothing is scored yet" in page.inner_text(".answer")
-    assert page.locator(".plot").count() == 0
+    assert page.locator("figure").count() == 0
     page.close()
     assert errors == []
 
 
 def test_top_leaves_rows_out_and_says_how_many(show: Open) -> None:
     text = sweep_html(samples.sweep(), About(ORIGIN), top=2)
-    assert text.count("<tr><td") == 4
+    assert text[text.index('id="table"') :].partition("</table>")[0].count("<tr><td") == 4
     assert f"{len(samples.sweep().rows) - 4} more rows are left out by --top" in text

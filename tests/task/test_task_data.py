@@ -28,7 +28,13 @@ def listed(): return [(a.numpy(), b.numpy(), f"g{at // 3}") for at, (a, b) in en
 def alone(): return [a for a in x]
 def loader(size=3): return DataLoader(TensorDataset(x, y), batch_size=size)
 def grouped():
-    for at in range(0, 7, 3): yield x[at:at + 3], y[at:at + 3], torch.arange(at, min(at + 3, 7)) // 2
+    for at in range(0, 7, 3): yield x[at:at + 3], y[at:at + 3], [n // 2 for n in range(at, min(at + 3, 7))]
+def tensor_groups():
+    for inputs, targets, groups in grouped(): yield inputs, targets, torch.tensor(groups)
+def weighted(): return [(x[at], y[at], torch.ones(2), at // 2) for at in range(7)]
+def named(): return [{"image": x[at], "labels": y[at], "who": torch.tensor(at // 2)} for at in range(7)]
+def weight(): return [(x[0], y[0], torch.full((2,), 4.5))]
+def share(): return [(x[0], y[0], 0.5)]
 def sizes(): return [(torch.zeros(1, n, n), torch.zeros(n, n).long()) for n in (2, 2, 2, 4, 4, 2)]
 def dtypes(): return [(x[0].double() if at % 2 else x[0], y[0]) for at in range(5)]
 def stream():
@@ -129,6 +135,20 @@ def test_a_group_a_sample(own: str) -> None:
     assert read(TaskSpec(data=f"{own}:grouped"))[3] == [0, 0, 1, 1, 2, 2, 3]
 
 
+@pytest.mark.parametrize(("name", "part"), [("tensor_groups", "2"), ("named", "who"), ("listed", "2")])
+def test_the_part_that_is_named_is_the_group(own: str, name: str, part: str) -> None:
+    spec = TaskSpec(data=f"{own}:{name}").merge({"group": part, "target": "input"})
+    data = load_data(spec)
+    by_name = [0, 0, 0, 1, 1, 1, 2] if name == "listed" else [0, 0, 1, 1, 2, 2, 3]
+    assert data.groups.tolist() == by_name
+    assert data.names == (("image",) if name == "named" else ())
+
+
+def test_other_parts_than_the_group_still_count(own: str) -> None:
+    with pytest.raises(DataError, match=r"sample 0 of .* is a tuple of 3: it must be"):
+        load_data(TaskSpec(data=f"{own}:weighted", group="3"))
+
+
 def test_batches_are_taken_as_they_come(own: str) -> None:
     for batch_size in (1, 8):
         sizes, inputs, _, groups = read(
@@ -148,7 +168,7 @@ def test_ready_made_batches_are_reordered_as_they_are(own: str) -> None:
 
 @pytest.mark.parametrize(("name", "sizes"), [("plain", [3, 1]), ("loader", [3, 1]), ("grouped", [3, 1])])
 def test_the_limit_counts_samples(own: str, name: str, sizes: list[int]) -> None:
-    found = read(TaskSpec(data=f"{own}:{name}", batch_size=3, limit=4))
+    found = read(TaskSpec(data=f"{own}:{name}", batch_size=3, limit="first:4"))
     assert sorted(found[0], reverse=True) == sizes
     assert found[1].tolist() == list(range(8))
 
@@ -216,7 +236,7 @@ def test_normalize_that_makes_no_sense(own: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("none", "is a NoneType"),
+        ("none", "is None: give a Dataset"),
         ("empty", "holds no samples"),
         ("stream", "put it in a DataLoader"),
         ("number", r"sample 0 of .* is a int: it must be \(input, target\)"),
@@ -224,10 +244,13 @@ def test_normalize_that_makes_no_sense(own: str, text: str) -> None:
         ("target_missing", "is a tuple of 1"),
         ("text", "holds a str"),
         ("half_grouped", "only some samples"),
-        ("list_group", r"has the group \[1\]"),
+        ("list_group", "third part of sample 0 of .* is a list of 1, .* say group=2"),
         ("uneven", r"has \[3, 2\] inputs, targets and groups"),
         ("uneven_groups", r"has \[3, 3, 1\]"),
-        ("one_group", "has the groups 1"),
+        ("one_group", "third part of batch 0 of .* is 1, and"),
+        ("tensor_groups", r"third part of batch 0 of .* is a Tensor of the shape \[3\], .* say group=2"),
+        ("weight", r"third part of sample 0 of .* is a Tensor of the shape \[2\]"),
+        ("share", "third part of sample 0 of .* is 0.5"),
         ("broken", r"own\.py:\d+: OSError: disk gone"),
         ("Broken", r"sample 0 of .*own\.py:\d+: ValueError: no sample 0"),
         ("plian", "did you mean 'plain'"),
@@ -249,7 +272,7 @@ def test_data_that_is_not_named_or_not_there(scans: Path, own: str, tmp_path: Pa
             load_data(spec)
     with pytest.raises(UsageError, match="a folder takes no --data-args"):
         load_data(TaskSpec(data=str(scans), data_args={"part": "test"}))
-    with pytest.raises(UsageError, match="--group"):
+    with pytest.raises(DataError, match=r"sample 0 of .* is a tuple of 2, and has no part '\(a\)': --group is"):
         load_data(TaskSpec(data=f"{own}:plain", group="(a)"))
 
 

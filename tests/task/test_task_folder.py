@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from ckptswap.errors import DataError, UsageError
-from ckptswap.task.data import folder
+from ckptswap.task import TaskSpec
+from ckptswap.task.data import folder, load_data
 from ckptswap.task.data.folder import FolderSamples, groups_of, read_image, read_mask
 
 GREY = np.array([[0, 51], [102, 255]], np.uint8)
@@ -63,7 +64,6 @@ def test_samples_come_in_natural_order_with_their_masks(write_folder) -> None:
     assert len(samples) == 3
     assert [samples[at][1][0, 0].item() for at in range(3)] == [1, 9, 10]
     assert [samples[at][2] for at in range(3)] == ["s1", "s9", "s10"]
-    assert len(FolderSamples(write_folder(files), limit=2)) == 2
 
 
 def folder_of(write_folder, *masks: list[int]) -> Path:
@@ -86,10 +86,11 @@ def test_255_is_1_only_where_no_mask_has_other_classes(write_folder) -> None:
 def test_a_limit_does_not_change_how_masks_are_read(write_folder, last: list[int]) -> None:
     root = folder_of(write_folder, [0, 0], [0, 255], [255, 255], last)
     whole = FolderSamples(root)
-    for limit in (1, 2, 3):
-        limited = FolderSamples(root, limit=limit)
-        for at in range(limit):
-            assert torch.equal(limited[at][1], whole[at][1])
+    for limit in (1, 2, "first:3"):
+        limited = load_data(TaskSpec(data=str(root), limit=limit))
+        for batch in limited.batches():
+            for place, mask in zip(batch.places.tolist(), batch.targets, strict=True):
+                assert torch.equal(mask, whole[limited.number(place)][1])
 
 
 def test_a_mask_that_the_survey_did_not_see_is_refused_rather_than_read_wrongly(
@@ -113,7 +114,7 @@ def test_few_masks_are_read_for_the_survey(write_folder, monkeypatch: pytest.Mon
     FolderSamples(folder_of(write_folder, *[[0, 1]] * 200))
     assert read == ["0"]
     read.clear()
-    FolderSamples(folder_of(write_folder, *[[0, 255]] * 200), limit=1)
+    FolderSamples(folder_of(write_folder, *[[0, 255]] * 200))
     assert len(read) == folder.SURVEYED
     assert max(int(each) for each in read) > 190
     read.clear()

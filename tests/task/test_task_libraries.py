@@ -50,5 +50,5 @@ def test_another_version_is_another_key(monkeypatch: pytest.MonkeyPatch) -> None
     before = versions_of(TaskSpec(model="own:unet"), build_model("lab:unet", {}))
     assert before["timm"] == version("timm")
     assert before["not-installed"] == ""
-    monkeypatch.setattr(libraries, "_version", lambda name: "9.9" if name == "timm" else "1")
+    monkeypatch.setattr(libraries, "version_of", lambda name: "9.9" if name == "timm" else "1")
     assert versions_of(TaskSpec(model="own:unet"), build_model("lab:unet", {}))["timm"] == "9.9"

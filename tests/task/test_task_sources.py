@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from ckptswap.errors import CkptswapError, DataError, ModelError, UsageError
+from ckptswap.statistics import Drawn
 from ckptswap.task import TaskSpec
 from ckptswap.task.data import Data, load_data
 from ckptswap.task.data.loading import implied
@@ -302,7 +303,10 @@ def test_a_line_is_a_document(tmp_path: Path, home: Path) -> None:
         "1 of 4 documents are longer than 5 tokens, and cut there",
         "1 of 4 documents have fewer than two tokens, and are left out",
     ]
-    assert loaded(f"text:{tmp_path / 'a.txt'}", home, limit=2).samples == 2
+    few = loaded(f"text:{tmp_path / 'a.txt'}", home, limit=2)
+    assert (few.samples, few.drawn) == (2, Drawn(4, (), 3411))
+    assert {few.number(place) for place in range(2)} < {0, 1, 2, 3}
+    assert loaded(f"text:{tmp_path / 'a.txt'}", home, limit="first:2").drawn == Drawn(4)
 
 
 def test_documents_are_cut_into_pieces(tmp_path: Path, home: Path) -> None:

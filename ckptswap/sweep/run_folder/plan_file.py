@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ckptswap.records import Count, from_json, parsed, to_json
 from ckptswap.scoring.scorer import EXTENT, Block, Measure, Scorer
-from ckptswap.statistics import ErrorRate, StandardError
+from ckptswap.statistics import Drawn, ErrorRate, StandardError
 from ckptswap.sweep.plan import Plan
 from ckptswap.sweep.race import Race
 from ckptswap.sweep.spec import SweepSource, SweepSpec, samples_of
@@ -74,7 +74,8 @@ class RunPlan:
     """What a run knows beside its scores.
 
     `key` are the conditions of its scores (`conditions`), `source` what it takes to build its engine again. `walk`
-    are the samples' places batch by batch, `groups` and `units` (N,) belong to the samples.
+    are the samples' places batch by batch, `groups` and `units` (N,) belong to the samples; `drawn` says of what
+    these are a part, where a limit took one.
     """
 
     key: Mapping[str, Any]
@@ -93,6 +94,7 @@ class RunPlan:
     made: Made = Made()
     error: ErrorRate | None = None
     se: StandardError | None = None
+    drawn: Drawn | None = None
 
     @property
     def spec(self) -> SweepSpec:

@@ -30,6 +30,7 @@ class Images:
 
     def __init__(self, rows: Any, image: str, label: str | None, color: str | None) -> None:
         self._rows, self._image, self._label = rows, image, label
+        self.targets = _classes(rows, label)
         self._mode = _MODES.get(color or "")
 
     def __len__(self) -> int:
@@ -49,6 +50,7 @@ class Rows:
 
     def __init__(self, rows: Any, names: list[str], label: str | None) -> None:
         self._rows, self._names, self._label = rows, names, label
+        self.targets = _classes(rows, label)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -81,6 +83,12 @@ def built(place: str, args: Mapping[str, Any], request: DataRequest) -> Any:
         documents = [text.TextDocument(own, told) for own, told in zip(rows[column], labels, strict=True)]
         return text.Texts([document for document in documents if document.text.strip()], request, args, what)
     return Rows(rows, [name for name in features if name != label], label)
+
+
+def _classes(rows: Any, label: str | None) -> Any:
+    """The column of labels, where these are whole numbers."""
+    are_whole = label is not None and "int" in str(getattr(rows.features[label], "dtype", ""))
+    return rows[label] if are_whole else None
 
 
 def _opened(place: str, split: Any) -> Any:

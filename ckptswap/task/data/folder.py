@@ -39,9 +39,9 @@ class FolderSamples:
     """Items are (image (C, H, W) float32, target, group): target is a mask (H, W) int64, the number of a class, or
     the image itself.
 
-    `args` are `color`, and what `layouts` knows. `target` is `masks` or `input`; `group` as in `TaskSpec`. Files
-    are read when an item is asked for. Raises `DataError` where files are missing, unreadable or don't fit each
-    other.
+    `groups`, and `targets` where they are classes, are one a sample. `args` are `color`, and what `layouts` knows.
+    `target` is `masks` or `input`; `group` as in `TaskSpec`. Files are read when an item is asked for. Raises
+    `DataError` where files are missing, unreadable or don't fit each other.
     """
 
     def __init__(
@@ -51,19 +51,19 @@ class FolderSamples:
         target: str = "masks",
         ignore: int | None = None,
         group: str | None = None,
-        limit: int | None = None,
         args: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         refuse_unknown(args, ARGS, "a folder")
         if args.get("color") not in (None, *COLORS):
             raise UsageError(f"color is {args['color']!r}", remedy=f"it must be {' or '.join(COLORS)}")
         layout = layout_of(Path(folder), has_targets=target == "masks", args=args)
-        self.pairs, self.notes = layout.pairs[:limit], layout.notes
+        self.pairs, self.notes = layout.pairs, layout.notes
         self.target, self.ignore = target, ignore
         self._renumbered, self._color = layout.renumbered, args.get("color")
         masks = [pair.target for pair in layout.pairs if isinstance(pair.target, Path)]
         self._white_is_one = not self._renumbered and _white_is_one(masks, ignore)
         self.groups = groups_of([pair.name for pair in self.pairs], group)
+        self.targets = [pair.target for pair in self.pairs if isinstance(pair.target, int)]
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -11,8 +11,8 @@ A data spec is a folder (see `folder`), or names a source of the registry (`NAME
 A dict alone is an input that holds its target itself, as `labels` or `label`.
 
 An input or a target is a tensor, an array, or numbers; or a tuple or dict of such (`tree`). A model gets a tuple
-by position and a dict by name, without the names that none of its arguments has. A group is anything hashable, one
-a sample; without groups each sample is its own.
+by position and a dict by name, without the names that none of its arguments has. A group is a whole number or a
+text, one a sample, or the part that `group` names (see `grouping`); without groups each sample is its own.
 
 The *place* of a sample is its number in the data's own order, and all that is told per sample is told in that
 order. Batches are walked by *number*, in a seeded random order (see `order`): samples are put in batches of
@@ -32,14 +32,18 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
-from ckptswap.errors import DataError, UsageError, near
+from ckptswap.errors import DataError, UsageError, brief, near
 from ckptswap.registry import names, source_of
+from ckptswap.task import in_memory
 from ckptswap.task.callables import call, faults_of, is_callable_spec, load_callable
+from ckptswap.task.data import random
 from ckptswap.task.data.folder import FolderSamples
+from ckptswap.task.data.grouping import Group
 from ckptswap.task.data.layouts import ignored_of
 from ckptswap.task.data.preprocessing import AUTO, normalization_of
-from ckptswap.task.data.readers import BatchReader, DecodedSample, Group, NumberedReader, SampleReader
+from ckptswap.task.data.readers import BatchReader, DecodedSample, NumberedReader, SampleReader
 from ckptswap.task.data.request import DataRequest
+from ckptswap.task.limit import Limit
 from ckptswap.task.metrics import load_metrics
 from ckptswap.task.order import in_data_order, spread
 from ckptswap.task.spec import TaskSpec
@@ -48,6 +52,8 @@ from ckptswap.task.tree import Form, Tree, names_of, stacked, without_plain
 
 MEMORY = 2 << 30
 """Bytes of samples kept in memory; the others are decoded again in every pass."""
+
+NOT_DRAWN = ": batches as somebody makes them cannot be drawn from without making all; return a Dataset for that"
 
 Key = TypeVar("Key", bound=Hashable)
 Progress = Callable[[int, int | None], None]
@@ -72,11 +78,11 @@ class Data:
     `samples` = N. In the data's order: `groups` (N,) int64, numbered as they first appear, and `units` (N,) int64,
     equal where samples are drawn together: the number of the batch for ready-made batches, and where shapes
     differ; else each sample is its own. In a walk `by_group` units are its groups. By the number of the batch:
-    `places`, of each the samples' places (n,).
-    `shapes` maps each shape of an input (…) to the first batch that has it, `forms` each (number of samples, shape
-    and dtype of an input), which `batch_forms` has by the number of the batch; `names` are those that inputs have,
-    where they are dicts; `notes` say what was done unasked. So many `screen_samples`, spread over classes, groups
-    and the data, come before all others. Raises `UsageError` where these are all.
+    `places`, of each the samples' places (n,). `shapes` maps each shape of an input (…) to the first batch that
+    has it, `forms` each (number of samples, shape and dtype of an input), which `batch_forms` has by the number of
+    the batch; `names` are those that inputs have, where they are dicts; `notes` say what was done unasked, `drawn`
+    of what the samples are a part. So many `screen_samples`, spread over classes, groups and the data, come before
+    all others. Raises `UsageError` where these are all.
     """
 
     def __init__(
@@ -89,13 +95,15 @@ class Data:
         *,
         by_group: bool = False,
     ) -> None:
-        self._source, self.notes = source, tuple(notes)
+        self._source = source
         self._kept: dict[int, DecodedSample] = {}
         known = [(own.group, own.kind, own.digest, own.label) for own in self._first(progress, memory)]
         if not known:
             raise DataError(f"{source.name} holds no samples", remedy="check --data and --data-args")
         groups, kinds, self._digests, classes = zip(*known, strict=True)
         self.samples = len(known)
+        self.drawn = source.drawn
+        self.notes = (*notes, *_drawn_words(source, self.samples))
         self.groups = _numbered(groups, source.name)
         if by_group:
             batches, self.units = source.by_group(kinds, self.groups)
@@ -115,6 +123,10 @@ class Data:
     def sizes(self) -> tuple[int, ...]:
         """How many samples each batch holds, by number."""
         return tuple(len(places) for places in self.places)
+
+    def number(self, place: int) -> int:
+        """Which sample of the data is in a place; another number where they are drawn."""
+        return self._source.number(place)
 
     def batches(self) -> Generator[Batch]:
         """Every batch, by ascending number. Raises `DataError` where a second reading gives other values."""
@@ -184,7 +196,8 @@ class Data:
         sample = next(again)
         if sample.digest != self._digests[at]:
             raise DataError(
-                f"sample {at} of {self._source.name} has other values when it is read again", remedy="seed it"
+                f"sample {self.number(at)} of {self._source.name} has other values when it is read again",
+                remedy="seed it",
             )
         return sample
 
@@ -207,11 +220,7 @@ def load_data(
     >>> load_data(TaskSpec(data="lab:mni", limit=3)).samples
     3
     """
-    if spec.data is None:
-        raise DataError(
-            "no data is named", remedy="pass --data, for example --data FOLDER or --data file.py:function"
-        )
-    name = spec.data
+    name = named(spec, folder)
     if not any(metric.needs_labels for metric in load_metrics(spec)):
         spec = replace(spec, target="input")
     request = DataRequest(spec, folder)
@@ -223,19 +232,35 @@ def load_data(
         raise DataError(
             f"{spec.data} is an IterableDataset", remedy="put it in a DataLoader, which yields batches"
         )
-    if spec.group and not isinstance(items, FolderSamples):
-        raise UsageError(
-            "--group goes by file names, and only a folder has them", remedy="yield the group instead"
-        )
+    if isinstance(items, FolderSamples):  # whose files' names have told the groups
+        spec = replace(spec, group=None)
     if hasattr(items, "__getitem__") and hasattr(items, "__len__"):
         source: SampleReader = NumberedReader(name, items, spec)
     elif isinstance(items, Iterable):
         source = BatchReader(name, items, spec)
     else:
-        raise DataError(f"{spec.data} is a {type(items).__name__}", remedy="return a Dataset, or yield batches")
+        raise DataError(f"{spec.data} is {brief(items)}", remedy="give a Dataset or a list, or yield batches")
     with pinned_threads(spec.threads):  # as in every later reading, since a Dataset may well use torch
         notes = (*getattr(items, "notes", ()), *([normalization.note] if normalization else []))
         return Data(source, progress, memory, notes, spec.screen_samples, by_group=spec.walk == "groups")
+
+
+def named(spec: TaskSpec, folder: Path | None = None) -> str:
+    """What the spec names as data; `folder` is that of the checkpoint. Raises `DataError` where it names none.
+
+    >>> named(TaskSpec(data="scans"))
+    'scans'
+    """
+    if spec.data is not None:
+        return spec.data
+    is_of_tokens = random.known_vocabulary(DataRequest(spec, folder)) is not None
+    own = "text:FILE (a document a line)" if is_of_tokens else "FOLDER (images/ and masks/, or one folder a class)"
+    without = "random:tokens:32" if is_of_tokens else "random:3x224x224"
+    raise DataError(
+        "no data is named",
+        remedy=f"pass --data {own}, npz:FILE or file.py:function; without any data, --data {without} --metric kl "
+        "says how far outputs move",
+    )
 
 
 def implied(spec: TaskSpec) -> TaskSpec:
@@ -247,6 +272,8 @@ def implied(spec: TaskSpec) -> TaskSpec:
 
 def _find(name: str, request: DataRequest) -> Any:
     spec, registered = request.spec, source_of("data", name)
+    if name.startswith(in_memory.PREFIX):
+        return in_memory.samples(name, spec.data_args)
     if registered is not None:
         source, rest = registered
         with faults_of(name, DataError):
@@ -256,9 +283,7 @@ def _find(name: str, request: DataRequest) -> Any:
     meant = near(name.partition(":")[0], names("data")) if ":" in name and not Path(name).exists() else ""
     if meant:
         raise DataError(f"there is no data {name!r}", remedy=meant)
-    return FolderSamples(
-        name, target=spec.target, ignore=spec.ignore, group=spec.group, limit=spec.limit, args=spec.data_args
-    )
+    return FolderSamples(name, target=spec.target, ignore=spec.ignore, group=spec.group, args=spec.data_args)
 
 
 def _numbered(groups: Sequence[Group], name: str) -> np.ndarray:
@@ -269,6 +294,18 @@ def _numbered(groups: Sequence[Group], name: str) -> np.ndarray:
         return np.arange(len(groups), dtype=np.int64)
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
     return np.array([numbers[group] for group in groups], np.int64)
+
+
+def _drawn_words(source: SampleReader, samples: int) -> Iterator[str]:
+    """Which part of the data is taken; nothing where no limit is given."""
+    limit = Limit.of(source.spec.limit)
+    if source.drawn is None:
+        if limit and limit.samples > samples:
+            yield f"{source.name}: there are {samples:,} samples, and all are taken"
+        return
+    why = "" if source.again or limit is None or limit.is_first else NOT_DRAWN
+    seed = "" if source.drawn.seed is None else f" (seed {source.drawn.seed})"
+    yield f"{source.name}: {source.drawn.words(samples)}{seed}{why}"
 
 
 def _shape(form: Form) -> tuple[Any, ...]:

@@ -45,6 +45,7 @@ class Arrays:
         if GROUPS in counts and (self._arrays[GROUPS].ndim != 1 or self._arrays[GROUPS].dtype.kind not in "iubUS"):
             raise DataError(f"the groups of {path} are not one number or text a sample", remedy="give one of each")
         self._count = next(iter(counts.values()))
+        self.targets, self.groups = (self._arrays.get(name or "") for name in (self._target, GROUPS))
 
     def __len__(self) -> int:
         return self._count

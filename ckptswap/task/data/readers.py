@@ -12,9 +12,13 @@ import numpy as np
 from torch import Tensor
 
 from ckptswap.errors import DataError, UsageError
+from ckptswap.statistics import Drawn
 from ckptswap.task.callables import faults_of
+from ckptswap.task.data.draw import drawn_of
 from ckptswap.task.data.folder import FolderSamples
+from ckptswap.task.data.grouping import Group, grouped, label_of, labels_of, plain_label, plain_labels
 from ckptswap.task.data.normalize import normalizer, resizer
+from ckptswap.task.limit import Limit
 from ckptswap.task.order import batches_by_group, batches_of, joined_groups, reordered, reordered_by_group
 from ckptswap.task.prefetch import read_ahead
 from ckptswap.task.spec import TaskSpec
@@ -27,8 +31,6 @@ LABELS = ("labels", "label")
 READERS = 4
 """Threads that decode a folder's files, and no more than the task may use."""
 
-Group = tuple[Hashable, ...]
-"""A sample's group, alone in a tuple; () where it was given none."""
 Kind = tuple[Form, ...]
 """The forms of a sample's input and target."""
 
@@ -70,14 +72,21 @@ class DecodedSample:
 
 
 class SampleReader:
-    """`again`: whether samples can be read a second time. `samples`: how many, None while that is unknown."""
+    """`again`: whether samples can be read a second time. `samples`: how many, None while that is unknown.
+    `drawn`: what part of the data they are, None where they are all of it; known when the last one is read.
+    """
 
     again: bool
     samples: int | None
+    drawn: Drawn | None = None
 
     def __init__(self, name: str, spec: TaskSpec) -> None:
         self.name, self.spec = name, spec
         self._normalize, self._resize = normalizer(spec.normalize), resizer(spec.resize)
+
+    def number(self, place: int) -> int:
+        """Which sample of the data is in a place."""
+        return place
 
     def first(self) -> Generator[DecodedSample]:
         """All of them, in the order of the data."""
@@ -103,7 +112,8 @@ class SampleReader:
         """
         parts = tuple(item) if isinstance(item, tuple | list) else _labelled(item)
         least = 1 if self.spec.target == "input" else 2
-        if not least <= len(parts) <= 3:
+        most = 3 if self.spec.group is None else 2  # the group is no part any more
+        if not least <= len(parts) <= most:
             raise DataError(
                 f"{where} is {_describe(item)}",
                 remedy="it must be (input, target) or (input, target, group), or a dict with labels; "
@@ -144,7 +154,10 @@ class NumberedReader(SampleReader):
     def __init__(self, name: str, items: Any, spec: TaskSpec) -> None:
         super().__init__(name, spec)
         self._items = items
-        self.samples = min(len(items), spec.limit or len(items))
+        own = getattr(items, "drawn", None)  # `Texts` has drawn already
+        with faults_of(name, DataError):
+            self._numbers, self.drawn = own if own is not None else drawn_of(items, Limit.of(spec.limit))
+        self.samples = len(self._numbers)
         self._threads = min(READERS, spec.threads) if isinstance(items, FolderSamples) else 1
 
     def first(self) -> Generator[DecodedSample]:
@@ -160,16 +173,23 @@ class NumberedReader(SampleReader):
     def by_group(self, kinds: Sequence[Hashable], groups: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         return batches_by_group(kinds, groups, self.spec.batch_size), groups
 
+    def number(self, place: int) -> int:
+        return self._numbers[place]
+
     def _sample(self, place: int) -> DecodedSample:
-        where = f"sample {place} of {self.name}"
+        number = self.number(place)
+        where = f"sample {number} of {self.name}"
         with faults_of(where, DataError):
-            item = self._items[place]
-        inputs, targets, groups = self._parts(item, where)
-        return DecodedSample.of(inputs, targets, tuple(_label(group, where) for group in groups))
+            item = self._items[number]
+        item, told = grouped(item, self.spec.group, where)
+        inputs, targets, rest = self._parts(item, where)
+        group = [label_of(value, where) for value in told] or [plain_label(value, where) for value in rest]
+        return DecodedSample.of(inputs, targets, tuple(group))
 
 
 class BatchReader(SampleReader):
-    """Batches as they were made; they keep what they hold, and only their order is ours."""
+    """Batches as they were made; they keep what they hold, and only their order is ours. A limit takes the first
+    samples: to draw some, all would have to be made, of which there may be no end."""
 
     again = False
 
@@ -180,7 +200,8 @@ class BatchReader(SampleReader):
         self.samples = None
 
     def first(self) -> Generator[DecodedSample]:
-        left = self.spec.limit
+        limit = Limit.of(self.spec.limit)
+        left = limit and limit.samples
         with faults_of(self.name, DataError):
             items = iter(self._items)
         self._sizes = []
@@ -193,6 +214,7 @@ class BatchReader(SampleReader):
             left = None if left is None else left - len(samples)
             self._sizes.append(len(samples))
             yield from samples
+        self.drawn = Drawn(None)
 
     def read(self, places: Sequence[int]) -> Generator[DecodedSample]:
         assert not places, "batches that somebody else makes cannot be read again"
@@ -206,8 +228,9 @@ class BatchReader(SampleReader):
         return reordered_by_group(self._sizes, joined), joined
 
     def _batch(self, item: object, where: str) -> list[DecodedSample]:
+        item, told = grouped(item, self.spec.group, where)
         inputs, targets, rest = self._parts(item, where)
-        groups = [_groups(values, where) for values in rest]
+        groups = [labels_of(values, where) for values in told] or [plain_labels(values, where) for values in rest]
         counts = [*sizes_of(inputs), *sizes_of(targets), *map(len, groups)]
         if min(counts) != max(counts) or not counts[0]:
             raise DataError(f"{where} has {counts} inputs, targets and groups", remedy="yield as many of each")
@@ -216,19 +239,6 @@ class BatchReader(SampleReader):
             own = sample_at(inputs, at)
             samples.append(DecodedSample.of(own, own if targets is inputs else sample_at(targets, at), group))
         return samples
-
-
-def _groups(values: Any, where: str) -> list[Group]:
-    if not isinstance(values, Iterable) or isinstance(values, str) or getattr(values, "shape", None) == ():
-        raise DataError(f"{where} has the groups {values!r}", remedy="yield one for each sample of the batch")
-    return [(_label(value, where),) for value in values]
-
-
-def _label(value: Any, where: str) -> Hashable:
-    label = value.tolist() if isinstance(value, Tensor | np.ndarray | np.generic) else value
-    if not isinstance(label, Hashable):
-        raise DataError(f"{where} has the group {label!r}", remedy="a group must be a number or a text")
-    return label
 
 
 def _labelled(item: object) -> tuple[object, ...]:

@@ -9,18 +9,23 @@ pieces of N tokens, whose group is their document, `field=NAME` is the text's na
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from ckptswap.errors import DataError, FileError
 from ckptswap.plainfiles import read_plain
 from ckptswap.registry import library
+from ckptswap.statistics import Drawn
 from ckptswap.task.callables import first_line
+from ckptswap.task.data.draw import Strata, strata_of
 from ckptswap.task.data.request import DataRequest, refuse_unknown, whole
+from ckptswap.task.limit import SEED, Limit
+from ckptswap.task.order import drawing_order
 
 LENGTH = 512
 """Tokens of a document at the most, unless told, or the model takes fewer."""
@@ -42,53 +47,96 @@ class TextDocument:
     group: Any = None
 
 
+class _Piece(NamedTuple):
+    """What of a document is a sample: its tokens, and what the document's line says."""
+
+    document: int
+    ids: list[int]
+    label: Any
+    group: Any
+
+
 class Texts:
-    """Items are (dict of input_ids and attention_mask; labels; group)."""
+    """Items are (dict of input_ids and attention_mask; labels; group).
+
+    `targets` (of documents that have a class) and `groups` are one a sample. `drawn`: the numbers of the samples
+    that a limit takes, and of what they are a part; no other document is tokenised. None where nothing is drawn
+    yet: without a limit, and of pieces, which nobody can count before all documents are cut.
+    """
+
+    drawn: tuple[Sequence[int], Drawn] | None = None
 
     def __init__(
         self, documents: Sequence[TextDocument], request: DataRequest, args: Mapping[str, Any], what: str
     ) -> None:
-        spec = request.spec
         encode, padding, longest = tokenizer_of(request, args)
         length, block = whole(args, "length", longest, what) or longest, whole(args, "block", None, what)
-        labelled = all(type(document.label) is int for document in documents)
-        idle = 0 if labelled else sum(document.label is not None for document in documents)
-        pieces: list[tuple[list[int], TextDocument, Any]] = []
-        cut = short = 0
-        for number, document in enumerate(documents):
-            if spec.limit is not None and len(pieces) >= spec.limit:
-                break
-            ids = encode(document.text)
+        self._labelled = all(type(document.label) is int for document in documents)
+        self._padding = padding
+        limit = Limit.of(request.spec.limit)
+        order, strata = self._order(documents, limit if block is None else None)
+        most = limit.samples if limit and (limit.is_first or not block) else None
+        pieces: list[_Piece] = []
+        cut = short = read = 0
+        for number in order:
+            read += 1
+            ids = encode(documents[number].text)
+            own = list(self._cut(number, documents[number], ids, block or length, whole=block is not None))
+            pieces += own
             cut += block is None and len(ids) > length
-            parts = (
-                [ids[start : start + block] for start in range(0, len(ids), block)] if block else [ids[:length]]
-            )
-            long_enough = [part for part in parts if len(part) > (0 if labelled else 1)]
-            short += not long_enough
-            group = number if document.group is None else document.group
-            pieces += [(part, document, group) for part in long_enough]
-        self._pieces = pieces[: spec.limit]
-        if not self._pieces:
+            short += not own
+            if most is not None and len(pieces) >= most:
+                break
+        if not pieces:
             raise DataError(f"{what} holds no document of two tokens or more", remedy="check the file")
-        self._width, self._padding, self._labelled = max(len(ids) for ids, *_ in self._pieces), padding, labelled
+        numbers: Sequence[int] = range(len(pieces))
+        if most is not None and limit and (read < len(documents) or len(pieces) > most):
+            pieces, numbers = sorted(pieces[:most], key=attrgetter("document")), range(most)
+            if limit.is_first:
+                self.drawn = numbers, Drawn(None if block else len(documents))
+            else:
+                numbers = [piece.document for piece in pieces]
+                self.drawn = numbers, Drawn(len(documents), tuple(strata), SEED)
+        self._pieces = dict(zip(numbers, pieces, strict=True))
+        self._width = max(len(piece.ids) for piece in pieces)
+        self.targets = [piece.label for piece in pieces] if self._labelled else []
+        self.groups = [piece.group for piece in pieces]
+        idle = 0 if self._labelled else sum(document.label is not None for document in documents)
         told = {
-            f"{cut} of {len(documents)} documents are longer than {length} tokens, and cut there": cut,
-            f"{short} of {len(documents)} documents have fewer than two tokens, and are left out": short,
+            f"{cut} of {read} documents are longer than {length} tokens, and cut there": cut,
+            f"{short} of {read} documents have fewer than two tokens, and are left out": short,
             f"{idle} labels are left out: each of the {len(documents)} documents needs one, a whole number": idle,
         }
         self.notes = tuple(f"{what}: {text}" for text, count in told.items() if count)
+
+    def _order(self, documents: Sequence[TextDocument], limit: Limit | None) -> tuple[Iterable[int], Strata]:
+        """In which order documents are taken, and evenly over what."""
+        if limit is None or limit.is_first or limit.samples >= len(documents):
+            return range(len(documents)), {}
+        strata = strata_of([(None, document.label, document.group) for document in documents])
+        return drawing_order(len(documents), *strata.values()).tolist(), strata
+
+    def _cut(
+        self, number: int, document: TextDocument, ids: list[int], length: int, *, whole: bool
+    ) -> Iterator[_Piece]:
+        """Pieces of so many tokens, or only the first, without what is too short to tell anything."""
+        group = number if document.group is None else document.group
+        for start in range(0, len(ids) if whole else 1, length):
+            part = ids[start : start + length]
+            if len(part) > (0 if self._labelled else 1):
+                yield _Piece(number, part, document.label, group)
 
     def __len__(self) -> int:
         return len(self._pieces)
 
     def __getitem__(self, at: int) -> tuple[dict[str, torch.Tensor], torch.Tensor, Any]:
-        ids, document, group = self._pieces[at]
+        _, ids, label, group = self._pieces[at]
         missing = self._width - len(ids)
         inputs = {
             "input_ids": torch.tensor([*ids, *[self._padding] * missing]),
             "attention_mask": torch.tensor([1] * len(ids) + [0] * missing),
         }
-        labels = document.label if self._labelled else [*ids, *[NO_LABEL] * missing]
+        labels = label if self._labelled else [*ids, *[NO_LABEL] * missing]
         return inputs, torch.tensor(labels), group
 
 
@@ -142,9 +190,9 @@ def _of_json(path: Path, lines: Sequence[tuple[int, str]], field: str) -> Iterat
             remedy = f"each line must be a JSON object with {field!r}, or name another: --data-args field=NAME"
             raise DataError(f"line {number} of {path} has no text {field!r}", remedy=remedy)
         group = said.get("group")
-        if isinstance(group, list | dict):
+        if isinstance(group, list | dict | float):
             raise DataError(
-                f"line {number} of {path} has the group {group!r:.40}", remedy="give a number or a text"
+                f"line {number} of {path} has the group {group!r:.40}", remedy="give a whole number or a text"
             )
         yield TextDocument(text, said.get("label"), group)
 

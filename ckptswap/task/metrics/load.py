@@ -5,6 +5,7 @@ from contextlib import suppress
 from ckptswap.errors import CkptswapError, MetricError, UsageError, near
 from ckptswap.registry import find, is_ours, is_safe, library, names, source_of
 from ckptswap.task.callables import faults_of, is_callable_spec
+from ckptswap.task.in_memory import PREFIX
 from ckptswap.task.metrics import own
 from ckptswap.task.metrics.metric import Metric
 from ckptswap.task.spec import TaskSpec
@@ -46,6 +47,8 @@ def metric_names() -> tuple[str, ...]:
 
 def _metric(name: str, spec: TaskSpec) -> Metric:
     registered = source_of("metrics", name)
+    if name.startswith(PREFIX):
+        return own.held(name, spec.direction)
     if registered is None and is_callable_spec(name):
         return own.built(name, spec.direction)
     if registered is not None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
-from ckptswap.errors import MetricError
+from ckptswap.errors import MetricError, brief
 from ckptswap.registry import names
 from ckptswap.task.callables import faults_of, load_callable
+from ckptswap.task.in_memory import value_of
 from ckptswap.task.metrics.metric import Direction, Metric, PerSample, Tree
 from ckptswap.task.spec import DIRECTIONS
 
@@ -48,7 +49,24 @@ class Own(Metric):
 
 def built(name: str, flag: str | None) -> Own:
     """Load a callable as a metric; its direction is what the flag says, or else its attribute `direction`."""
-    function = load_callable(name, MetricError, names("metrics"))
+    return _of(name, load_callable(name, MetricError, names("metrics")), flag)
+
+
+def held(word: str, flag: str | None) -> Own:
+    """The same of a function that stands in memory. Raises `MetricError` for anything else."""
+    function = value_of(word, "metric", MetricError)
+    if type(function).__module__.partition(".")[0] == "torchmetrics":
+        named = type(function).__name__
+        remedy = f"name it: metric='torchmetrics:{named}', with its arguments behind the name (:beta=0.5)"
+        raise MetricError(f"{word} keeps states of its own between batches", remedy=remedy)
+    if not callable(function):
+        raise MetricError(
+            f"the metric is {brief(function)}", remedy="give a name, or a function of output and target"
+        )
+    return _of(word, function, flag)
+
+
+def _of(name: str, function: "Callable[[Tensor, Tree], Any]", flag: str | None) -> Own:
     direction = flag or getattr(function, "direction", None)
     if direction not in DIRECTIONS:
         raise MetricError(f"{name} does not say which way is better", remedy="pass --direction max or min")

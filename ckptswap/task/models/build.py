@@ -11,9 +11,11 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError, near
 from ckptswap.registry import names, source_of
+from ckptswap.task import in_memory
 from ckptswap.task.callables import faults_of, is_callable_spec
 from ckptswap.task.models import own
 from ckptswap.task.models.bounds import bounded_by
+from ckptswap.task.models.lookalike import named_so
 from ckptswap.task.models.named import model_of
 
 _LAZY = (UninitializedParameter, UninitializedBuffer)
@@ -30,7 +32,9 @@ def build_model(spec: str, args: Mapping[str, Any]) -> nn.Module:
     """
     torch.backends.mha.set_fastpath_enabled(False)
     registered = source_of("models", spec)
-    if registered is not None:
+    if spec.startswith(in_memory.PREFIX):
+        model = in_memory.built(spec, args)
+    elif registered is not None:
         source, rest = registered
         with faults_of(spec, ModelError):
             model = source.made(rest, args)
@@ -53,6 +57,8 @@ def build_named(checkpoint: Checkpoint, spec: str | None, args: Mapping[str, Any
     if spec is not None:
         return build_model(spec, args)
     spec, args = model_of(checkpoint)
+    if isinstance(spec, in_memory.InMemory):
+        return build_model(spec, args)
     with bounded_by(checkpoint, spec, args):
         return build_model(spec, args)
 
@@ -75,6 +81,8 @@ def _meant(spec: str) -> str:
         source, _, name = spec.partition(mark)
         if source in names("models") and name:
             return f"write '{source}:{name}'"
+    if networks := named_so(spec):
+        return f"write {' or '.join(networks)}"
     return near(spec.partition(":")[0], names("models")) or (
         "write timm:NAME, torchvision:NAME, smp:NAME, hf:FOLDER, file.py:name or package.module:name"
     )

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Entry, Tensor
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.entries import Entry, Tensor
 from ckptswap.errors import ModelError
 from ckptswap.formats.torch_pickle import DTYPES
 from ckptswap.registry import library

@@ -10,14 +10,15 @@ from ckptswap.formats.peft import CONFIG_KEY as ADAPTER_KEY
 from ckptswap.formats.smp_folder import CONFIG_KEY
 from ckptswap.plainfiles import refuse_unwieldy
 from ckptswap.registry import is_safe, source_of
+from ckptswap.task.in_memory import InMemory
 from ckptswap.task.models import hf, smp, timm
 
 MODEL_KEY, ARGS_KEY, TASK_KEY = "ckptswap.model", "ckptswap.model_args", "ckptswap.task"
 
 
 def model_of(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
-    """The model spec and arguments that a checkpoint names itself (our own metadata, or the configuration that
-    `save_pretrained` of smp, transformers or timm wrote beside it).
+    """The model spec and arguments that a checkpoint names itself (the module in memory whose tensors it is, our
+    own metadata, or the configuration that `save_pretrained` of smp, transformers or timm wrote beside it).
 
     Raises `ModelError` when it names none, or one that only the command line may name.
 
@@ -25,6 +26,8 @@ def model_of(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
     ('lab:unet', {})
     """
     metadata = checkpoint.metadata
+    if checkpoint.module is not None:
+        return InMemory.of(checkpoint.module), {}
     if MODEL_KEY in metadata:
         spec = metadata[MODEL_KEY]
         if not is_safe("models", spec):
