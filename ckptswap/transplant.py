@@ -288,6 +288,10 @@ def _refusal(donor: Checkpoint, recipient: Checkpoint, misfits: Mapping[str, str
         lines[at] += f" ({hint})" if hint else ""
     fault = f"{len(misfits)} of the selected tensors cannot go from {donor.path} into {recipient.path}"
     remedy = "narrow the selection, or leave these out with --skip-missing"
+    if all(entry.kind.startswith("lora.") for entry in donor.values()):
+        remedy = "the donor has only the factors of an adapter (LoRA): peft:FOLDER is its base with these added"
+    elif not any(name in recipient for name in donor):
+        remedy = "they share no name: give checkpoints of one network, or say which names match by --map OLD=NEW"
     return MismatchError(f"{fault} ({listing(lines, NAMED_MOST)})", remedy=remedy)
 
 
