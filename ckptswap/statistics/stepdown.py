@@ -26,7 +26,9 @@ SLACK = 0.02
 """Of the tolerance: how far a drop must be from it where all draws are equal."""
 EXTREME = 0.001
 """From this share of its draws a row's are measured where T is beyond them all."""
-SPARSE = 16  # one draw of so many tells about where a row's largest begin
+
+PART = 16
+"""Of so many draws one is looked at to find the large ones, which is faster than a partition of them all."""
 
 
 @dataclass(frozen=True)
@@ -86,22 +88,19 @@ def _kept(draws: int) -> int:
 
 def _tail(draws: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
     """Where the largest draws of each row lie, and what they are, ascending (F, keep)."""
-    places = np.array([_largest(own, keep) for own in draws])
+    large = [_large(row, keep) for row in draws]
+    order = (np.argsort(row[at], kind="stable")[-keep:] for row, at in zip(draws, large, strict=True))
+    places = np.array([at[by_size] for at, by_size in zip(large, order, strict=True)])
     return places, np.take_along_axis(draws, places, axis=1)
 
 
-def _largest(draws: np.ndarray, keep: int) -> np.ndarray:
-    """The places (keep,) of the largest draws, ascending; of all others a few tell that they need no sorting.
-
-    >>> _largest(np.array([0.3, 0.1, 0.2, 0.4]), 2).tolist()
-    [0, 3]
-    """
-    few = draws[::SPARSE]
-    start = max(len(few) - 1 - 2 * keep // SPARSE, 0)
-    near = np.flatnonzero(draws >= np.partition(few, start)[start])
-    if len(near) < keep:
-        near = np.arange(len(draws))
-    return near[np.argsort(draws[near])[-keep:]]
+def _large(row: np.ndarray, keep: int) -> np.ndarray:
+    """Where the largest draws of a row lie, `keep` or some more. A part of them tells from which value on."""
+    part, rank = row[::PART], keep // PART * 4 // 3 + PART
+    if rank >= len(part):
+        return np.arange(len(row))
+    places = np.flatnonzero(row >= np.partition(part, -rank)[-rank])
+    return places if len(places) >= keep else np.arange(len(row))
 
 
 def _ranks(tail: np.ndarray) -> np.ndarray:
