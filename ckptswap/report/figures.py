@@ -3,14 +3,13 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ckptswap.errors import DependencyError, UsageError
+from ckptswap.report.axes import PanelSize, drawn, laid_out
 from ckptswap.report.charts import Picture
+from ckptswap.report.lettering import FONT, SIZES, plain, wrapped
 from ckptswap.report.text import safe
-
-if TYPE_CHECKING:
-    from ckptswap.report.axes import PanelSize
 
 HIGHEST = 9.5  # inches that a page has
 FORMS = ("png", "svg", "pdf")
@@ -71,9 +70,7 @@ def size_of(panels: Sequence[Picture], width: float | None = None) -> tuple[floa
     return sum(size.width for size in sizes), max(size.height for size in sizes)
 
 
-def _sizes(panels: Sequence[Picture], width: float | None) -> "list[PanelSize]":
-    from ckptswap.report.axes import laid_out
-
+def _sizes(panels: Sequence[Picture], width: float | None) -> list[PanelSize]:
     room = (WIDTHS["page"] if width is None else width) / len(panels)
     return [laid_out(panel, room, is_fixed=width is not None) for panel in panels]
 
@@ -92,9 +89,6 @@ def draw(panels: Sequence[Picture], form: str, *, width: float | None = None, ti
     matplotlib = _matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-
-    from ckptswap.report.axes import drawn
-    from ckptswap.report.lettering import FONT, SIZES, plain, wrapped
 
     with matplotlib.rc_context({**_STYLE, "font.size": SIZES[0], "font.family": FONT}):
         layouts, size = _sizes(panels, width), size_of(panels, width)
