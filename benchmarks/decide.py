@@ -166,8 +166,10 @@ def replayed(folder: str, orders: int) -> str:
     from ckptswap.sweep.run_folder.folder import RunFolder
 
     run = ScoredRun.read(RunFolder(folder))
-    exact = {row.tensors: row.verdict for row in analysed(run).result.rows}
-    variants = {cell.variant: exact[cell.names] for cell in run.plan.cells if cell.status == "measured"}
+    exact = {(row.donor, row.tensors): row.verdict for row in analysed(run).result.rows}
+    variants = {
+        cell.variant: exact[cell.donor, cell.names] for cell in run.plan.cells if cell.status == "measured"
+    }
     scores = {name: run.statistics(name) for name in variants}
     base = Walked(run.statistics("baseline"), scores, run.groups, (), run.reduce, run.metric.direction, run.bounds)
     numbers = np.unique(run.groups)

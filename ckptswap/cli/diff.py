@@ -66,6 +66,7 @@ def diff(
             table=lambda document: report.diff_table(document, output.style, every=output.every),
             csv=report.diff_csv,
             md=lambda document: report.diff_md(document, every=output.every),
+            latex=lambda document: report.diff_latex(document, every=output.every),
         )
     else:
         if rows != RowFlags():
@@ -78,6 +79,7 @@ def diff(
             table=lambda document: report.threeway_table(document, output.style, every=output.every),
             csv=report.threeway_csv,
             md=report.threeway_md,
+            latex=report.threeway_latex,
         )
     if output.exit_code and differs:
         raise typer.Exit(EXIT_DIFFERENT)

@@ -41,7 +41,7 @@ def evaluate(
       ckptswap evaluate segment.safetensors --data lab:mni --metric dice --limit 16 --explain
     """
     if explain:
-        if len(checkpoints) > 1 or output.format in ("csv", "md"):
+        if len(checkpoints) > 1 or output.format in ("csv", "md", "latex"):
             raise UsageError("--explain is about one checkpoint, as a table or json", remedy="leave the rest out")
         explanation = api.explain(checkpoints[0], exclude=exclude, **fit, **names, **task_keywords(task))
         output.emit(
@@ -55,6 +55,7 @@ def evaluate(
         table=lambda document: report.evaluate_table(document, output.style),
         csv=report.evaluate_csv,
         md=report.evaluate_md,
+        latex=report.evaluate_latex,
     )
     if comparison.failed:
         raise typer.Exit(EXIT_PARTIAL)

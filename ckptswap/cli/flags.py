@@ -27,7 +27,7 @@ from ckptswap.task.spec import TaskSpec
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 Patterns = list[str] | None
-Format = Literal["table", "json", "csv", "md"]
+Format = Literal["table", "json", "csv", "md", "latex"]
 Group = dict[str, tuple[Any, Any]]  # flags by name: the annotation that typer reads, and the default
 Command = Callable[..., None]
 Keywords = dict[str, Any]  # what the flags of a group say, as keywords of the library's functions

@@ -17,7 +17,7 @@ from ckptswap.cli.terminal import emit, say
 from ckptswap.errors import UsageError
 from ckptswap.records import option
 from ckptswap.report.agreement import agreement_csv, agreement_document, agreement_json
-from ckptswap.report.document import document_md, document_text
+from ckptswap.report.document import document_latex, document_md, document_text
 from ckptswap.report.screen import render_sweep
 from ckptswap.report.text import dump_json
 from ckptswap.runs import distinct
@@ -32,7 +32,7 @@ CLEAR = "\x1b[H\x1b[2J"
 class PageFlags(DrawnFlags):
     """How the result is printed, and where; a page is one of the ways."""
 
-    format: Literal["table", "json", "csv", "md", "html"] = option(  # type: ignore[assignment]
+    format: Literal["table", "json", "csv", "md", "latex", "html"] = option(  # type: ignore[assignment]
         "table", "How to print the result; html is a page that opens offline.", defaults="file"
     )
 
@@ -89,12 +89,12 @@ def report(
       ckptswap report run --format html -o run.html
       ckptswap report run --watch --top 5
       ckptswap report run other-run --top 10
+      ckptswap report run other-run --format html -o runs.html
     """
     run, *others = distinct(runs)
     is_page = output.format == "html"
-    if is_page and (others or watch):
-        remedy = "leave the other runs and --watch out, or --format"
-        raise UsageError("a page shows one run as it is", remedy=remedy)
+    if is_page and watch:
+        raise UsageError("a page shows a run as it is", remedy="leave --watch out, or --format")
     if others and watch:
         raise UsageError("--watch follows one run", remedy="leave it out, or the other runs")
     if watch and (output.format != "table" or output.out is not None):
@@ -127,8 +127,11 @@ def _compared(runs: Sequence[str], wanted: Keywords, top: int | None, output: Pa
         for name, result in zip(agreement.runs, agreement.results, strict=True):
             say_notes(result, output.format, name)
         return agreement_csv(agreement)
+    if output.format == "html":
+        return lazy.runs_html.runs_html(agreement, top)
     document = agreement_document(agreement, top)
-    return document_md(document) if output.format == "md" else document_text(document, output.style)
+    forms = {"md": document_md, "latex": document_latex}
+    return forms[output.format](document) if output.format in forms else document_text(document, output.style)
 
 
 def _watch(run: Path, table: Callable[[], str]) -> None:

@@ -12,7 +12,7 @@ from ckptswap.cli.terminal import complain, emit, say
 from ckptswap.errors import EXIT_PARTIAL, UsageError
 from ckptswap.messages import note
 from ckptswap.records import option
-from ckptswap.report.document import document_md, document_text
+from ckptswap.report.document import document_latex, document_md, document_text
 
 
 @dataclass
@@ -70,6 +70,7 @@ def reproduce(
         result.values,
         table=lambda _: document_text(result.document, output.style),
         md=lambda _: document_md(result.document),
+        latex=lambda _: document_latex(result.document),
     )
     say(f"all of it, with intervals and every number behind a verdict: {run}/report.md and {run}/report.json")
     note(result.notes)

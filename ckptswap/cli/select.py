@@ -52,4 +52,5 @@ def select(
         table=lambda document: report.select_table(document, output.style),
         csv=report.select_csv,
         md=report.select_md,
+        latex=report.select_latex,
     )

@@ -27,4 +27,5 @@ def show(
         table=lambda document: report.show_table(document, output.style),
         csv=report.show_csv,
         md=report.show_md,
+        latex=report.show_latex,
     )

@@ -129,7 +129,7 @@ def _joined(texts: Mapping[str, str], format: Format) -> str:
     if format == "json":
         parts = ",\n".join(f'"{way}": {text.rstrip()}' for way, text in texts.items())
         return f'{{"schema": "ckptswap.both/1",\n{parts}}}\n'
-    mark = "## " if format == "md" else ""
+    mark = {"md": "## ", "latex": "% "}.get(format, "")
     return "\n".join(f"{mark}{way}\n\n{text}" for way, text in texts.items())
 
 
@@ -143,5 +143,6 @@ def say_notes(result: SweepResult, format: str, run: str = "") -> None:
 def _plan(sweep: "Asked", output: DrawnFlags) -> str:
     document: dict[str, Any] = lazy.sweeping.planned(sweep)
     forms: dict[str, Callable[[Any], str]] = {"json": dump_json, "csv": report.plan_csv, "md": report.plan_md}
+    forms["latex"] = report.plan_latex
     draw = forms.get(output.format)
     return draw(document) if draw else report.plan_table(document, output.style)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from ckptswap.naming import natural_key
+from ckptswap.report.latex import columns_latex, tables_latex
 from ckptswap.report.layout import HEADING, QUIET, Column, field, flow, render, table
 from ckptswap.report.tabular import columns_csv, columns_md, md_text
 from ckptswap.report.text import MISSING, Style, count, figure, plural, safe, shape, size
@@ -136,6 +137,12 @@ def show_md(data: Mapping[str, Any]) -> str:
     """
     head = f"**{md_text(data['path'])}** ({md_text(data['format'])}): {', '.join(_totals(data))}\n\n"
     return head + columns_md(show_columns, data)
+
+
+def show_latex(data: Mapping[str, Any]) -> str:
+    """The same as a table for papers."""
+    caption = f"{data['path']} ({data['format']}): {', '.join(_totals(data))}"
+    return tables_latex([columns_latex(show_columns(data["rows"]), data["rows"], caption)])
 
 
 def verify_json(report: Report) -> dict[str, Any]:

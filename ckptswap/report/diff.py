@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from ckptswap.errors import non_finite_words
+from ckptswap.report.latex import columns_latex, tables_latex
 from ckptswap.report.layout import HEADING, QUIET, WIDE, Cell, Column, field, flow, grid, paragraph, render, table
 from ckptswap.report.tabular import columns_csv, columns_md, md_text
 from ckptswap.report.text import MISSING, Style, bar, count, figure, named, plural, safe, shape, size
@@ -127,7 +128,7 @@ def diff_columns(rows: Sequence[Mapping[str, Any]], style: Style = Style()) -> l
         Column("", lambda row: _looked(_shown(row)[0], row), forms="narrow wide"),
         *(_group_columns(rows) if any(row.get("name") is None for row in rows) else _NAME_COLUMNS),
         *([Column("not finite", lambda row: Text(non_finite(row) or "", style="yellow"))] if marks else []),
-        field("status", str, forms="csv md page"),
+        field("status", str, forms="csv md page latex"),
         *(Column(field=name) for name in _TENSOR[4:8]),
         field("numel", count, "elements", right=True, spare=5),
         Column("changed", _share, right=True, spare=3, field="changed"),
@@ -242,6 +243,14 @@ def diff_md(data: Mapping[str, Any], *, every: bool = False) -> str:
     return f"{''.join(sides)}\n{changed}{last}\n"
 
 
+def diff_latex(data: Mapping[str, Any], *, every: bool = False) -> str:
+    """What differs as a table for papers."""
+    rows = [row for row in data["rows"] if every or not _is_quiet(row)]
+    counts = " ".join(line.plain.strip() for line in _stat_line(data["summary"], Style(width=1000)))
+    caption = f"From {data['a']['path']} to {data['b']['path']}: {counts}"
+    return tables_latex([columns_latex(diff_columns(rows), rows, caption)])
+
+
 # Two with what they came from ------------------------------------------------------------------------------------
 
 _CHANGED_BY = {  # status: in words, its look
@@ -300,6 +309,14 @@ THREEWAY_COLUMNS = (
     *(Column(f"{side}: rel. L2", partial(_amount, side=side), right=True, spare=1) for side in "ab"),
 )
 threeway_csv = partial(columns_csv, THREEWAY_COLUMNS)
+
+
+def threeway_latex(data: Mapping[str, Any]) -> str:
+    """Every tensor as a table for papers."""
+    base, a, b = (data[name]["path"] for name in ("base", "a", "b"))
+    return tables_latex(
+        [columns_latex(THREEWAY_COLUMNS, data["rows"], f"What a ({a}) and b ({b}) made of {base}")]
+    )
 
 
 def threeway_md(data: Mapping[str, Any]) -> str:

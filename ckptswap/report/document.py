@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
+from ckptswap.report.latex import tables_latex, to_latex
 from ckptswap.report.layout import HEADING, QUIET, Cell, Column, grid, paragraph, render
 from ckptswap.report.sweep import LOOK
 from ckptswap.report.tabular import md_text, to_md
@@ -42,11 +43,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Document:
-    """A title, what is said first, then tables."""
+    """A title, what is said first (of which the first `answer` sentences are the answer), then tables."""
 
     title: str
     lead: tuple[str, ...]
     tables: tuple[Table, ...]
+    answer: int = 0
 
 
 def document_text(document: Document, style: Style) -> str:
@@ -75,6 +77,16 @@ def _columns(table: Table) -> list[Column]:
     ]
 
 
+def cell_text(value: Value) -> str:
+    """A value on one line: means with their intervals, what is missing as –.
+
+    >>> cell_text(Interval(0.5, 0.4, 0.6)), cell_text(None), cell_text("a")
+    ('0.500 (0.400 … 0.600)', '–', 'a')
+    """
+    shown = _md(value)
+    return safe(shown) if isinstance(shown, str) else number(shown)  # type: ignore[arg-type]
+
+
 def _cell(value: Value) -> Cell:
     if isinstance(value, Interval):
         return _plain(value.estimate)
@@ -98,6 +110,21 @@ def document_md(document: Document) -> str:
         ]
         blocks += [f"{md_text(table.note)}\n"] if table.note else []
     return "\n".join(blocks)
+
+
+def document_latex(document: Document) -> str:
+    """For papers: every table, means with their intervals."""
+    return tables_latex(
+        to_latex(
+            table.columns, [list(map(cell_text, row)) for row in table.rows], table.is_number, _caption(table)
+        )
+        for table in document.tables
+        if table.rows
+    )
+
+
+def _caption(table: Table) -> str:
+    return f"{table.title}. {table.note}" if table.note else table.title
 
 
 def _md(value: Value) -> object:

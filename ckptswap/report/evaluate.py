@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
+from ckptswap.report.latex import columns_latex, tables_latex
 from ckptswap.report.layout import HEADING, QUIET, Column, field, flow, render, table
 from ckptswap.report.tabular import columns_csv, columns_md
 from ckptswap.report.text import Style, decimals, fixed, interval, plural, safe
@@ -94,6 +95,14 @@ def evaluate_csv(data: Mapping[str, Any]) -> str:
     'quantity,metric,a,b,value,ci_low,ci_high\\n'
     """
     return columns_csv(_EXPORTED, {"rows": _rows(data)})
+
+
+def evaluate_latex(data: Mapping[str, Any]) -> str:
+    """The same for papers: of each metric a table of scores, and one of differences."""
+    words = f", {plural(data['samples'], 'sample')}, 95 % intervals"
+    return tables_latex(
+        columns_latex(columns, rows, metric + words) for metric, columns, rows in scored_tables(data)
+    )
 
 
 def evaluate_md(data: Mapping[str, Any]) -> str:

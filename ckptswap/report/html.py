@@ -90,7 +90,8 @@ def sweep_html(result: SweepResult, about: About, top: int | None = None) -> str
     known |= {
         f"also {other.name}": f"{better(other)}, baseline {number(other.baseline)}" for other in result.others
     }
-    return _page(
+    return filled(
+        "page.html.j2",
         row_commands(rows, about.origin),
         title=f"What {_stem(about.origin.recipient)} can take from {', '.join(map(_stem, about.origin.donors))}",
         answer=told(result, len(waiting), whole=True),
@@ -168,8 +169,8 @@ def shown_rows(result: SweepResult, top: int | None) -> list[Row]:
     return [row for row in every if top is None or (row.rank is not None and row.rank <= top)]
 
 
-def _page(data: Mapping[str, Any], **content: Any) -> str:
-    """The template, filled in; what is ours and no text is let through as it is."""
+def filled(name: str, data: Mapping[str, Any], **content: Any) -> str:
+    """A template with our styles and script, filled in; what is ours and no text is let through as it is."""
     from markupsafe import Markup
 
     here = files("ckptswap.report")
@@ -181,7 +182,7 @@ def _page(data: Mapping[str, Any], **content: Any) -> str:
     text = json.dumps(finite(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     inert = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")  # in a script element
     trusted = {"style": Markup(style), "data": Markup(inert), "script": Markup(script)}
-    return template("page.html.j2").render(policy=Markup(policy), **trusted, **content).lstrip()
+    return template(name).render(policy=Markup(policy), **trusted, **content).lstrip()
 
 
 def _stem(path: str) -> str:

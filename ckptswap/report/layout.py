@@ -27,9 +27,9 @@ class Column:
     under which programs know its values.
 
     Without `shown` it is for programs alone, without `field` for people alone; `forms` may narrow it further
-    ("json", "csv", "md", "narrow" and "wide" terminals, "page"). Names may be cut down to `smallest` cells (0:
-    never). When that is not enough, or two names would look alike, columns with `spare` are left out, the largest
-    first.
+    ("json", "csv", "md", "narrow" and "wide" terminals, "page", "latex"). Names may be cut down to `smallest`
+    cells (0: never). When that is not enough, or two names would look alike, columns with `spare` are left out,
+    the largest first.
     """
 
     title: str = ""

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from ckptswap.records import to_json
 from ckptswap.report.answer import unscored
+from ckptswap.report.latex import columns_latex, tables_latex
 from ckptswap.report.layout import Column, field, paragraph, render, table
 from ckptswap.report.tabular import columns_csv, columns_md
 from ckptswap.report.text import Style, count, duration, figure, named, plural, safe, size
@@ -30,7 +31,7 @@ def _place(row: Mapping[str, Any]) -> str:
 COLUMNS = (
     Column(field="layer"),
     Column(field="block"),
-    Column("layer", _place, smallest=12, forms="narrow wide"),
+    Column("layer", _place, smallest=12, forms="narrow wide latex"),
     field("kind", lambda kind: safe(kind or "(all)"), smallest=15),
     field("status", str),
     field("tensors", value=lambda row: " ".join(row["tensors"])),
@@ -146,3 +147,8 @@ def _screen_words(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 plan_csv, plan_md = partial(columns_csv, COLUMNS), partial(columns_md, COLUMNS)
+
+
+def plan_latex(data: Mapping[str, Any]) -> str:
+    """The cells as a table for papers."""
+    return tables_latex([columns_latex(COLUMNS, data["rows"], "What the sweep is to score")])

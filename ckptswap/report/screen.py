@@ -26,7 +26,7 @@ from ckptswap.report.rows import (
     samples_words,
     sections,
 )
-from ckptswap.report.sweep import LOOK, name_columns, sweep_columns, sweep_csv, sweep_json, sweep_md
+from ckptswap.report.sweep import LOOK, name_columns, sweep_columns, sweep_csv, sweep_json, sweep_latex, sweep_md
 from ckptswap.report.text import Style, decimals, dump_json, fixed, number, safe
 from ckptswap.sweep.result import Finding, Row, SweepResult, has_places, widest, window_sizes
 
@@ -53,7 +53,7 @@ _UNMEASURED = {
 
 def render_sweep(
     result: SweepResult,
-    format: Literal["table", "json", "csv", "md"],
+    format: Literal["table", "json", "csv", "md", "latex"],
     style: Style,
     *,
     top: int | None = None,
@@ -67,7 +67,7 @@ def render_sweep(
         result = replace(result, rows=tuple(first_of_each(result.rows, top)))
     if format == "json":
         return dump_json(sweep_json(result))
-    return sweep_csv(result) if format == "csv" else sweep_md(result)
+    return {"csv": sweep_csv, "md": sweep_md, "latex": sweep_latex}[format](result)
 
 
 def sweep_whole(result: SweepResult, style: Style, top: int | None = None) -> str:

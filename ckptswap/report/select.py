@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from ckptswap.report.latex import columns_latex, tables_latex
 from ckptswap.report.layout import HEADING, QUIET, Column, field, paragraph, render, table
 from ckptswap.report.tabular import columns_csv, columns_md
 from ckptswap.report.text import Style, count, figure, fixed, interval, named, number, plural, safe
@@ -25,10 +26,10 @@ def _place(row: Mapping[str, Any]) -> str:
 
 
 COLUMNS = (
-    field("taken"),
+    field("taken", lambda taken: "yes" if taken else "no", forms="json csv md latex"),
     Column(field="layer"),
     Column(field="block"),
-    Column("layer", _place, smallest=10, forms="narrow wide"),
+    Column("layer", _place, smallest=10, forms="narrow wide latex"),
     field("kind", lambda kind: safe(kind or "(all)"), smallest=15),
     field("donor"),
     field("numel", count, right=True),
@@ -124,6 +125,12 @@ def _wrapped(command: str, style: Style) -> str:
 
 
 select_csv = partial(columns_csv, COLUMNS)
+
+
+def select_latex(data: Mapping[str, Any]) -> str:
+    """All cells as a table for papers."""
+    caption = f"Cells that can be taken together, and those that stay: drop in {data['metric']}, each alone"
+    return tables_latex([columns_latex(COLUMNS, data["rows"], caption)])
 
 
 def select_md(data: Mapping[str, Any]) -> str:

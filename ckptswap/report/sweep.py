@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
+from ckptswap.report.latex import columns_latex, tables_latex
 from ckptswap.report.layout import BETTER, QUIET, WIDE, WIDEST, WORSE, Column, field
 from ckptswap.report.rows import (
     better,
@@ -21,7 +22,7 @@ from ckptswap.report.rows import (
     sections,
 )
 from ckptswap.report.tabular import columns_csv, columns_md, md_text
-from ckptswap.report.text import MISSING, Style, bar, count, decimals, fixed, interval, named, number, safe
+from ckptswap.report.text import MISSING, Style, bar, count, decimals, fixed, interval, named, number, plural, safe
 from ckptswap.sweep.result import Finding, MetricScore, OtherMetric, Row, SweepResult, window_sizes
 
 SCHEMA = "ckptswap.sweep/1"
@@ -35,7 +36,9 @@ LOOK = {
 }
 NUMBERS = ("ci_low", "ci_high", "sim_low", "sim_high", "p_reusable", "p_sensitive")
 _PROGRAMS = "json csv"
-_PEOPLE = "narrow wide page"
+_PEOPLE = "narrow wide page latex"
+_RANK: dict[str, Any] = {"field": "rank", "forms": "json csv md narrow wide page"}
+"""A paper's table has its rows in that order, and no room."""
 
 
 _PLACES = {"whole blocks": "block", "blocks and kinds": "block", "parts": "part", "parts and kinds": "part"}
@@ -78,7 +81,7 @@ def sweep_columns(
     some = any(is_partial(result, row) for row in result.rows)  # a race, or a sweep that is not finished
     tried = any(row.zero_drop is not None for row in result.rows)
     return [
-        Column("#", lambda row: Text(str(row.rank or MISSING), style=QUIET), right=True, field="rank"),
+        Column("#", lambda row: Text(str(row.rank or MISSING), style=QUIET), right=True, **_RANK),
         Column(field="layer", forms=_PROGRAMS),
         Column(field="block", forms=_PROGRAMS),
         *([Column(field="last_block", forms=_PROGRAMS)] if window_sizes(result.mode) else []),
@@ -92,10 +95,16 @@ def sweep_columns(
         field("score", partial(fixed, places=score), right=True, spare=5),
         field("drop", signed, right=True),
         *(Column(field=name, forms=_PROGRAMS) for name in NUMBERS),
-        _interval("plain interval", "95 % interval", lambda row: (row.ci_low, row.ci_high), drop),
+        _interval("plain interval", "95 % interval", lambda row: (row.ci_low, row.ci_high), drop, "md wide page"),
         _interval("simultaneous", "simultaneous", lambda row: (row.sim_low, row.sim_high), drop),
         Column("±", partial(_plus_minus, places=drop), spare=2, forms="narrow"),
-        field("zero_drop", signed, "as zeros", right=True, forms=f"{_PROGRAMS} {'md wide page' if tried else ''}"),
+        field(
+            "zero_drop",
+            signed,
+            "as zeros",
+            right=True,
+            forms=f"{_PROGRAMS} {'md wide page latex' if tried else ''}",
+        ),
         field("samples", count, right=True, forms=f"{_PROGRAMS} {_PEOPLE if some else ''}"),
         *([Column(field="guess", forms=_PROGRAMS)] if result.screen else []),
         Column(field="status", forms=_PROGRAMS),
@@ -143,7 +152,7 @@ def _asked_columns(
     """What only some sweeps were asked for: several donors, sets of parts, points on the way, new statistics."""
     shown: dict[str, Any] = {"right": True, "forms": f"csv md {_PEOPLE}"}
     if len(result.donors) > 1:
-        yield field("donor", safe, value=lambda row: result.donors[row.donor].path, forms="json csv md page")
+        yield field("donor", safe, value=lambda row: result.donors[row.donor].path, forms="json csv md page latex")
     if result.mode == "lattice":
         yield from _lattice_columns(rows, signed)
     if any(row.path for row in result.rows):
@@ -187,13 +196,17 @@ def recalibrated_drop(row: Row) -> float | None:
 
 
 def _interval(
-    title: str, name: str, ends: Callable[[Row], tuple[float | None, float | None]], places: int
+    title: str,
+    name: str,
+    ends: Callable[[Row], tuple[float | None, float | None]],
+    places: int,
+    forms: str = "md wide page latex",
 ) -> Column:
     def value(row: Row) -> str | None:
         return None if None in ends(row) else " … ".join(map(number, ends(row)))
 
     return Column(
-        title, lambda row: interval(*ends(row), places, signed=True), field=name, value=value, forms="md wide page"
+        title, lambda row: interval(*ends(row), places, signed=True), field=name, value=value, forms=forms
     )
 
 
@@ -282,6 +295,24 @@ def sweep_md(result: SweepResult) -> str:
     if result.findings:
         blocks.append("### Findings\n\n" + "".join(map(_md_finding, result.findings)))
     return "\n".join(blocks)
+
+
+def sweep_latex(result: SweepResult) -> str:
+    r"""The same for papers: a table for each way of splitting.
+
+    >>> row = Row("c", "conv.bias", ("c.bias",), 4, "measured", drop=-0.1, score=0.9, verdict="reusable")
+    >>> result = SweepResult("dice", "max", 0.01, 0.8, None, 72, rows=(row,))
+    >>> print(sweep_latex(result).splitlines()[6])
+        layer & kind & numel & RMSE & score & drop & simultaneous & verdict \\
+    """
+    words = (
+        f"drop in {result.metric} ({better(result)}; baseline {number(result.baseline)}, tolerance "
+        f"{number(result.tolerance)}, {plural(result.samples, 'sample')}; simultaneous 95 % intervals)"
+    )
+    return tables_latex(
+        columns_latex(sweep_columns(result, rows), rows, f"{title.capitalize()}: {words}")
+        for title, rows in sections(result.rows)
+    )
 
 
 def _md_finding(finding: Finding) -> str:

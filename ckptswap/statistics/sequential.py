@@ -34,8 +34,8 @@ where group effects are lognormal (σ = 1), and with 3 it is not (`benchmarks/de
 STAKES = np.array([0.95, 0.5, 0.2, 0.05])
 """What each part of the capital bets at most of itself: the greater, the sooner a large effect is known."""
 
-LUCK = 1.282
-"""How many standard errors better than it looks a row may lie before it is given up."""
+LUCK = 0.674
+"""How many standard errors better than it looks a row may lie before it is given up: one in four does."""
 TwoSided = tuple[np.ndarray, np.ndarray]
 LookTest = Callable[[int, np.ndarray], TwoSided]
 """From the number of groups, and of which rows (R,), to p-values (2, R) of the two sides, and those which all
@@ -43,21 +43,21 @@ groups would give with some luck."""
 
 
 def looks_of(groups: int) -> list[int]:
-    """After how many groups verdicts are looked for: 8, 12, 16, 24, 32, 48, …, and after all.
+    """After how many groups verdicts are looked for: 8, 10, 12, 14, 16, 20, …, and after all.
 
-    >>> looks_of(15), looks_of(200)
-    ([8, 12, 15], [8, 12, 16, 24, 32, 48, 64, 96, 128, 200])
+    >>> looks_of(15), looks_of(100)
+    ([8, 10, 12, 15], [8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 100])
     """
-    first = LEAST_GROUPS
-    early = [size << power for power in range(groups.bit_length()) for size in (first, first + first // 2)]
+    steps = range(LEAST_GROUPS, 2 * LEAST_GROUPS, LEAST_GROUPS // 4)
+    early = [step << power for power in range(groups.bit_length()) for step in steps]
     return [*(look for look in early if look <= NEARLY * groups), groups]
 
 
 def shares_of(looks: Sequence[int]) -> np.ndarray:
     """Which share of the error each look is given (L,).
 
-    >>> shares_of([8, 12, 15]).round(3).tolist()
-    [0.333, 0.333, 0.333]
+    >>> shares_of([8, 10, 12, 15]).tolist()
+    [0.25, 0.25, 0.25, 0.25]
     """
     return np.full(len(looks), 1 / len(looks))
 
@@ -161,10 +161,21 @@ def t_values(sample: Sample, forms: Sequence[Form], tolerance: float, groups: in
     p, lucky = skewed_t(signs * t, signs * skew, now), skewed_t((signs * t + LUCK) * more, signs * skew, groups)
     for at, form in enumerate(forms):
         if few := sample.few(form):
-            p[:, at], lucky[:, at] = _exact(few, tolerance), _exact(replace(few, groups=groups), tolerance)
-            if (few.below + few.above + 1) * groups >= LEAST_MOVED * now:  # it may yet move enough
-                lucky[:, at] = 0.0
+            p[:, at], lucky[:, at] = _exact(few, tolerance), _lucky(few, tolerance, groups, sample.step)
     return p, lucky
+
+
+def _lucky(few: Few, tolerance: float, groups: int, step: float | None) -> list[float]:
+    """The p-values of both sides that so many groups would give if one more had moved, those to come moved as
+    often, and all to the better side: by no less than a `step`, if that is known."""
+    moved = (few.below + few.above + 1) * groups / few.groups
+    if moved < LEAST_MOVED:
+        return _exact(replace(few, groups=groups), tolerance)
+    if step is None:
+        return [0.0, 0.0]
+    apart = np.array([1.0, -1.0]) * (tolerance - few.common) * groups / step
+    t = apart / math.sqrt(moved) + math.sqrt(moved)
+    return [float(p) for p in skewed_t(t, np.zeros(2), groups)]
 
 
 def _exact(few: Few, tolerance: float) -> list[float]:
@@ -248,7 +259,7 @@ def expected_groups(looks: Sequence[int], rows: int, error: float = ERROR) -> fl
     """On how many groups a row will be scored in the mean, if rows are as `TYPICAL`.
 
     >>> [expected_groups(looks_of(groups), 100) for groups in (15, 200, 2000)]
-    [9.4, 64.0, 280.0]
+    [9.4, 50.0, 276.4]
     """
     limit, last = error / len(looks) / max(rows, 1), looks[-1]
 

@@ -155,6 +155,15 @@ class Sample:
         hold = np.nanmin(self.values) >= low - slack and np.nanmax(self.values) <= high + slack
         return self.bounds if hold else UNBOUNDED
 
+    @cached_property
+    def step(self) -> float | None:
+        """By how much a group's value changes at least, where all lie at one bound or the other, as
+        answers do that are right or wrong; else None."""
+        there = self.values[~np.isnan(self.values)]
+        low, high = self.bounds
+        is_mean_of_two = self.reduce is mean and math.isfinite(high - low) and np.isin(there, self.bounds).all()
+        return high - low if is_mean_of_two else None
+
     def range_of(self, form: Form) -> Bounds:
         """Between which a linear combination lies, whatever is drawn."""
         low, high = self.range

@@ -81,27 +81,34 @@ class Walked:
         return Sample(columns, self.reduce, bounds=self.bounds)
 
     def by_t(self, tolerance: float) -> sequential.LookTest:
-        """Look by t-tests."""
+        """Look by t-tests; where each group is right or wrong, for what is sensitive, by bets: these know sooner
+        there, and rest on no distribution."""
 
         def tests(groups: int, rows: np.ndarray) -> sequential.TwoSided:
+            sample = self.sample(groups, rows.tolist())
             forms = [drop_form(1 + at, self.direction) for at in range(len(rows))]
-            return sequential.t_values(self.sample(groups, rows.tolist()), forms, tolerance, len(self.sizes))
+            p, lucky = sequential.t_values(sample, forms, tolerance, len(self.sizes))
+            if sample.step is not None:
+                bets, with_luck = self._bets(sample, tolerance)
+                p[1], lucky[1] = (
+                    bets[1] / len(self.looks),
+                    with_luck[1] / len(self.looks),
+                )  # one is good for all looks
+            return p, lucky
 
         return tests
 
     def by_bets(self, tolerance: float) -> sequential.LookTest:
         """Look by bets, which need no assumption but the bounds of a score."""
+        return lambda groups, rows: self._bets(self.sample(groups, rows.tolist()), tolerance)
+
+    def _bets(self, sample: Sample, tolerance: float) -> sequential.TwoSided:
         sign = 1.0 if self.direction == "max" else -1.0
         spread = self.bounds[1] - self.bounds[0]
-
-        def tests(groups: int, rows: np.ndarray) -> sequential.TwoSided:
-            baseline, *own = (column.sums[:, 0] for column in self.sample(groups, rows.tolist()).columns)
-            drops = sign * (baseline - np.array(own))
-            sizes, largest = self.sizes[:groups], float(self.sizes.max())
-            ends = -spread, spread
-            return sequential.betting_values(drops, sizes, tolerance, ends, largest, len(self.sizes))
-
-        return tests
+        baseline, *own = (column.sums[:, 0] for column in sample.columns)
+        drops, sizes = sign * (baseline - np.array(own)), self.sizes[: sample.groups]
+        ends, largest = (-spread, spread), float(self.sizes.max())
+        return sequential.betting_values(drops, sizes, tolerance, ends, largest, len(self.sizes))
 
 
 @dataclass(frozen=True)
@@ -177,7 +184,7 @@ def outlook(groups: np.ndarray, rows: int, *, bets: bool) -> Outlook:
     """The outlook for so many variants, on samples of these groups (N,).
 
     >>> outlook(np.arange(16), 3, bets=True)
-    Outlook(looks=(8, 12, 16), least_share=0.5, probable_share=None)
+    Outlook(looks=(8, 10, 12, 16), least_share=0.5, probable_share=None)
     """
     count = len(np.unique(groups))
     looks = sequential.looks_of(count)

@@ -50,6 +50,8 @@ from ckptswap.sweep.worst_samples import worst_samples
 from ckptswap.sweep.zero_control import are_few, controls
 from ckptswap.task import Task, TaskSpec, load_task
 from ckptswap.task.callables import first_line
+from ckptswap.task.data.loading import named
+from ckptswap.task.data.request import folder_of
 from ckptswap.task.fit import tensors_of
 from ckptswap.task.hooks import as_in
 from ckptswap.task.task import load_model
@@ -387,6 +389,7 @@ def prepare(spec: SweepSpec, sides: Sides, run: str | Path | None = None) -> Swe
     fit, `ModelError` where none can be calibrated.
     """
     started = time.monotonic()
+    named(spec.task, folder_of(sides.recipient))
     loaded = load_model(spec.task, sides.recipient)
     names, own = tensors_of(loaded.model.state_dict()), loaded.fit.taken
     as_loaded_here = partial(as_in, loaded.model)

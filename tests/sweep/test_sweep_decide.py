@@ -111,7 +111,7 @@ def test_rows_leave_when_their_verdict_is_known(whole: tuple[Path, SweepResult])
     rows = measured(result)
     assert {"reusable", "sensitive"} <= {row.verdict for row in rows}
     assert min(row.samples or 0 for row in rows) < 2 * GROUPS
-    assert {row.samples for row in rows} <= {16, 24, 32, 48, 2 * GROUPS}
+    assert {row.samples for row in rows} <= {16, 20, 24, 28, 32, 40, 48, 2 * GROUPS}
     assert all((row.p_reusable or 0) <= 0.025 for row in rows if row.verdict == "reusable")
     assert any("verdicts are known" in note and "of all scores" in note for note in result.notes)
     assert load_result(run) == result
@@ -295,11 +295,13 @@ def test_a_dry_run_says_what_it_will_probably_take(pair: Any, tmp_path: Path) ->
     outlook = sweep.outlook
     assert outlook is not None
     assert outlook.probable_share is not None
-    assert outlook.looks == (8, 12, 16, 24, 30)
+    assert outlook.looks == (8, 10, 12, 14, 16, 20, 24, 30)
     assert outlook.least_share == pytest.approx(8 / 30)
     assert outlook.least_share <= outlook.probable_share <= 1
     data = plan_json(sweep.plan, "run", 60, sweep.scorer.cost(sweep.variants), outlook=outlook)
-    assert "verdicts after 8, 12, 16, 24, 30 groups: probably" in " ".join(plan_table(data, Style(200)).split())
+    assert "verdicts after 8, 10, 12, 14, 16, 20, 24, 30 groups: probably" in " ".join(
+        plan_table(data, Style(200)).split()
+    )
 
 
 # The pure part --------------------------------------------------------------------------------------------------
@@ -325,6 +327,20 @@ def test_what_is_scored_so_far_decides_what_is_wanted() -> None:
     assert not then.wanted
     assert cut.known.tolist() == [12, 12, 12]
     assert all(own.groups <= 12 for own in now.judgements.values())
+
+
+def test_answers_that_are_right_or_wrong_are_known_soon() -> None:
+    """What never moves is left early, since 240 answers prove nothing of it; bets see what breaks four in ten."""
+    broken = np.random.default_rng(0).random((2, 240)) < 0.4
+    whole, _ = walked(np.vstack([np.zeros((20, 240)), broken]))
+    scores = {name: (own > 0.5).astype(float) for name, own in whole.scores.items()}
+    sure = replace(whole, baseline=np.ones((240, 1)), scores=scores, bounds=(0.0, 1.0))
+    judgements = list(decisions(sure, 0.01, bets=False).judgements.values())
+    assert all(own.is_given_up and own.groups <= 40 for own in judgements[:20])
+    assert all(own.verdict == "sensitive" and own.groups <= 64 for own in judgements[20:])
+    bets = decisions(sure, 0.01, bets=True).judgements
+    for name, own in zip(("20", "21"), judgements[20:], strict=True):
+        assert own.p_sensitive == pytest.approx(bets[name].p_sensitive)
 
 
 def test_nothing_is_scored_yet() -> None:

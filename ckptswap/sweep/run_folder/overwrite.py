@@ -24,13 +24,14 @@ _EXPORT = re.compile(
     rb'|\s*\{\s*"versions": \{\s*"ckptswap"'
     rb'|(?s:.*)<meta name="generator" content="ckptswap">'
     rb"|(?:name|rank|taken|tensors),layer,(?:block,(?:last_block,)?)?kind,"
-    rb"|layer,(?:block,)?kind,(?:status|differs),|quantity,metric,a,b,"
+    rb"|layer,(?:block,)?kind,(?:status|tensor),|quantity,metric,a,b,"
     rb"|\*\*[^*\n]{1,200}\*\* \((?:higher|lower) is better\): baseline |(?:" + _ABOVE + rb")\| (?:"
     rb"(?:name|rank|taken|tensors) \| layer \| (?:block \| )?kind|layer \| (?:block \| )?kind \| status"
     rb"|quantity \| metric) \|"
+    rb"|% ckptswap: "
     rb"|\x89PNG(?s:.*)Software\x00ckptswap|<\?xml(?s:.*)<dc:title>ckptswap<|%PDF-(?s:.*)/Creator \(ckptswap\)"
 )
-"""How exports begin: JSON, HTML, csv and Markdown by their columns, and pictures by whom they name."""
+"""How exports begin: JSON, HTML, csv and Markdown by their columns, LaTeX and pictures by whom they name."""
 
 
 def refuse_precious(path: str | os.PathLike[str], *, force: bool = False) -> None:
