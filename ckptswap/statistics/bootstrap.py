@@ -76,10 +76,12 @@ def effects(sample: Sample, forms: Sequence[Form], resamples: int | None = None)
     t, done = np.empty((len(forms), resamples)), 0
     for order in drawn(sample.groups, resamples, sample.seed, len(forms)):
         apart, spread = moments(order)
-        least = np.maximum(np.sqrt(np.maximum(spread, 0.0)), FLOOR * se[:, None])
+        least = np.sqrt(np.maximum(spread, 0.0, out=spread), out=spread)
+        np.maximum(least, FLOOR * se[:, None], out=least)
         with np.errstate(invalid="ignore", divide="ignore"):
-            t[:, done : done + len(order)] = np.where(se[:, None] > 0, apart / least, 0.0)
+            np.divide(apart, least, out=t[:, done : done + len(order)])
         done += len(order)
+    t[se == 0] = 0.0
     return Effects(estimate, se, t)
 
 
@@ -92,7 +94,9 @@ def drawn(groups: int, resamples: int, seed: int, forms: int = 1) -> Iterator[np
     block = max(1, BLOCK // max(groups, forms))
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)
-        yield (stream.random_raw(rows * groups) % np.uint64(groups)).astype(np.int64).reshape(rows, groups)
+        raw = stream.random_raw(rows * groups)
+        raw -= raw // np.uint64(groups) * np.uint64(groups)  # the remainder, for which numpy's own takes longer
+        yield raw.view(np.int64).reshape(rows, groups)
 
 
 def counted(order: np.ndarray) -> np.ndarray:

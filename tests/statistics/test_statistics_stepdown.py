@@ -411,3 +411,16 @@ def test_the_least_p_is_found_among_the_kept_draws() -> None:
     places, tail = stepdown._tail(draws, 5)
     assert sorted(places[0].tolist()) == [0, 2, 3, 6, 7]
     assert stepdown._ranks(tail).tolist() == [[5.0, 5.0, 5.0, 2.0, 1.0]]
+
+
+def test_the_largest_of_many_draws_are_those_of_a_sort() -> None:
+    """Also where the part that is looked at tells nothing of the others, and with ties."""
+    draws = np.random.default_rng(0).normal(size=(5, 4000))
+    draws[1, :: stepdown.PART] += 9
+    draws[2, :: stepdown.PART] -= 9
+    draws[3] = draws[3].round(1)
+    draws[4] = 0.0
+    places, tail = stepdown._tail(draws, 102)
+    assert np.array_equal(tail, np.sort(draws, axis=1)[:, -102:])
+    assert np.array_equal(np.take_along_axis(draws, places, axis=1), tail)
+    assert all(len(set(row)) == 102 for row in places.tolist())
