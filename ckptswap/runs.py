@@ -26,7 +26,7 @@ from ckptswap.given import (
     worded,
 )  # fmt: skip
 from ckptswap.lab.trainspec import TrainSpec
-from ckptswap.messages import listener, note
+from ckptswap.messages import listener, note, warn
 from ckptswap.sweep.run_folder.overwrite import refuse_precious
 
 if TYPE_CHECKING:
@@ -173,14 +173,28 @@ def plot(
     refuse_precious(out, force=force)
     given = distinct([runs] if isinstance(runs, str | os.PathLike) else runs)
     if len(given) > 1:
-        drawn = lazy.pictures.means_of(compare(given, metric=metric, **how), picture)
+        compared = compare(given, metric=metric, **how)
+        _tell_of_means(compared)
+        drawn = lazy.pictures.means_of(compared, picture)
     else:
         drawn = lazy.pictures.picture_of(report(*given, metric=metric, **how), picture)
     if lazy.charts.is_empty(drawn):
         remedy = "sweep with --by layer,kind, or choose another --picture"
         raise UsageError(f"{' and '.join(given)} {_have(given)} nothing for a {picture}", remedy=remedy)
     put(lazy.figures.draw([drawn], form, width=inches, title=title), out)
+    if (high := lazy.figures.size_of([drawn], inches)[1]) > lazy.figures.HIGHEST:
+        note([f"{os.fspath(out)} is {high:.0f} inches high, more than a page: --layers and --kind choose"])
     return Path(out)
+
+
+def _tell_of_means(compared: Agreement) -> None:
+    """What a picture of means does not show of its runs. Raises `UsageError` where these share nothing."""
+    if all(len(cell.drops) < 2 for cell in compared.cells):
+        runs = " and ".join(compared.runs)
+        raise UsageError(f"{runs} share no cell that was scored", remedy="draw each by itself")
+    for run, result in zip(compared.runs, compared.results, strict=True):
+        note([f"{run} is not finished: its means are of what is scored"] if not result.complete else [])
+        warn(f"{run} {text}" for text in result.notes if text.endswith(lazy.agreement.COPY))
 
 
 def _have(given: Sequence[str]) -> str:
