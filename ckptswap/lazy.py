@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ckptswap.report import frames as frames
     from ckptswap.report import html as html
     from ckptswap.report import pictures as pictures
+    from ckptswap.report import runs_html as runs_html
     from ckptswap.sweep import agreement as agreement
     from ckptswap.sweep import analysis as analysis
     from ckptswap.sweep import filtering as filtering
@@ -37,7 +38,9 @@ ROOMS = {
     "companions": "ckptswap.formats",
     **dict.fromkeys(("diff", "doctor", "show", "sweeping", "threeway", "transplant", "verify"), "ckptswap"),
     **dict.fromkeys(("demo", "findings", "reporting", "reproduce", "train"), "ckptswap.lab"),
-    **dict.fromkeys(("charts", "display", "figures", "frames", "html", "pictures"), "ckptswap.report"),
+    **dict.fromkeys(
+        ("charts", "display", "figures", "frames", "html", "pictures", "runs_html"), "ckptswap.report"
+    ),
     **dict.fromkeys(("agreement", "analysis", "filtering", "select", "spec"), "ckptswap.sweep"),
     **dict.fromkeys(("folder", "trust"), "ckptswap.sweep.run_folder"),
     **dict.fromkeys(("comparison", "evaluate", "explain"), "ckptswap.task"),

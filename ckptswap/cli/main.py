@@ -4,7 +4,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from traceback import print_exception
 from types import FrameType
@@ -17,6 +17,7 @@ from ckptswap.cli.defaults import HELP, default_map
 from ckptswap.cli.terminal import Quiet, Terminal, complain
 from ckptswap.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_PIPE, EXIT_USAGE, CkptswapError
 from ckptswap.messages import listening
+from ckptswap.shell import joined
 from ckptswap.version import __version__
 
 MOST = 5000  # letters of an error
@@ -185,12 +186,20 @@ def _explain(error: BaseException) -> int:
     elif hasattr(error, "format_message"):
         context = getattr(error, "ctx", None)
         where = f" (see `{context.command_path} --help`)" if context else ""
-        complain(f"ckptswap: {error.format_message()}{where}")
+        complain(f"ckptswap: {error.format_message()}{_sides_meant(error, sys.argv[1:]) or where}")
     else:
         complain(f"ckptswap: a fault of ours: {type(error).__name__}: {error}; --traceback shows where, `ckptswap "
             "doctor` prints what a bug report needs")  # fmt: skip
         return EXIT_INTERNAL
     return EXIT_USAGE
+
+
+def _sides_meant(error: BaseException, words: Sequence[str]) -> str:
+    """What somebody meant to type who wrote a command's two sides without their flags; '' elsewhere."""
+    sides = [word for word in words[1:3] if not word.startswith("-")]
+    if getattr(getattr(error, "param", None), "opts", None) != ["--from"] or len(sides) < 2:
+        return ""
+    return f" Write `{joined(['ckptswap', words[0], '--from', sides[0], '--to', sides[1], *words[3:]])}`."
 
 
 def _leave(code: int) -> NoReturn:

@@ -89,12 +89,12 @@ def report(
       ckptswap report run --format html -o run.html
       ckptswap report run --watch --top 5
       ckptswap report run other-run --top 10
+      ckptswap report run other-run --format html -o runs.html
     """
     run, *others = distinct(runs)
     is_page = output.format == "html"
-    if is_page and (others or watch):
-        remedy = "leave the other runs and --watch out, or --format"
-        raise UsageError("a page shows one run as it is", remedy=remedy)
+    if is_page and watch:
+        raise UsageError("a page shows a run as it is", remedy="leave --watch out, or --format")
     if others and watch:
         raise UsageError("--watch follows one run", remedy="leave it out, or the other runs")
     if watch and (output.format != "table" or output.out is not None):
@@ -127,6 +127,8 @@ def _compared(runs: Sequence[str], wanted: Keywords, top: int | None, output: Pa
         for name, result in zip(agreement.runs, agreement.results, strict=True):
             say_notes(result, output.format, name)
         return agreement_csv(agreement)
+    if output.format == "html":
+        return lazy.runs_html.runs_html(agreement, top)
     document = agreement_document(agreement, top)
     forms = {"md": document_md, "latex": document_latex}
     return forms[output.format](document) if output.format in forms else document_text(document, output.style)

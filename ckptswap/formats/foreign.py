@@ -1,6 +1,7 @@
 """Files that are not checkpoints, named for what they are."""
 
 import io
+import os
 
 from ckptswap.errors import FormatError
 from ckptswap.formats.pickles import ForbiddenPickleError, read_pickle
@@ -35,4 +36,8 @@ def refuse_foreign(name: str, head: bytes) -> None:
     text = head.decode("utf-8", errors="ignore").strip()
     if text and "\x00" not in text and len(text.encode()) >= len(head.strip()) - 3:
         what = "a web page" if text[:1] == "<" and "html" in text.lower() else "text"
-        raise FormatError(f"{name} is {what}, beginning {text[:30]!r}", remedy="was it downloaded whole?")
+        is_config = name.endswith((".json", ".yaml", ".yml")) and what == "text"
+        remedy = "was it downloaded whole?"
+        if is_config:
+            remedy = f"name its folder, {os.path.dirname(name) or '.'}, or the file of weights beside it"
+        raise FormatError(f"{name} is {what}, beginning {text[:30]!r}", remedy=remedy)

@@ -2,6 +2,8 @@
 told by the content, not by the name; but where a format promises something by a name, the file has to be of it."""
 
 import os
+import re
+from itertools import islice
 from pathlib import Path
 
 from ckptswap import registry
@@ -12,6 +14,8 @@ from ckptswap.formats.format import INDEX, CheckpointSource, Format
 from ckptswap.storage import ByteSource, Folder, LocalFolder, kept
 from ckptswap.wrappers import common_prefix
 
+FOLDERS_MOST = 100  # that are looked into for what somebody may have meant
+_HUB_NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.]*-[\w.-]+")
 HEAD = 512  # bytes of a file by which its format is told
 
 
@@ -28,6 +32,8 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         return source.open(rest)
     file, key = split_key(os.fspath(path))
     place = Path(file)
+    if (of_hub := _of_hub(place)) and not os.path.lexists(place):
+        raise FileError(f"{place} does not exist", remedy=of_hub)
     if os.path.isdir(place):
         return open_in(LocalFolder(place), key=key)
     return open_in(LocalFolder(place.parent), place.name, key)
@@ -44,6 +50,18 @@ def split_key(path: str) -> tuple[str, str | None]:
     parts = path.split(SIGN)
     ways = [(SIGN.join(parts[:at]), SIGN.join(parts[at:])) for at in range(1, len(parts))]
     return next((way for way in reversed(ways) if os.path.lexists(way[0])), ways[0])
+
+
+def _of_hub(path: Path) -> str:
+    """What fetches a model of Hugging Face's hub, where a name is like one's and like no file's; '' elsewhere.
+
+    >>> _of_hub(Path("org/bert-tiny")), _of_hub(Path("nets/a-b.pt")), _of_hub(Path("segment"))
+    ('nothing is downloaded; `hf download org/bert-tiny --local-dir bert-tiny` fetches a model of the hub', '', '')
+    """
+    is_there = bool(path.parent.name) and path.parent.is_dir()
+    if is_there or path.suffix[1:].isalpha() or not _HUB_NAME.fullmatch(str(path)):
+        return ""
+    return f"nothing is downloaded; `hf download {path} --local-dir {path.name}` fetches a model of the hub"
 
 
 def absolute(path: str) -> str:
@@ -89,8 +107,22 @@ def _open_folder(folder: Folder, key: str | None) -> Checkpoint:
                 return known.opened(source, folder, key)
     inside = [name for name in folder.names() if any(known.is_named(name) for known in registry.every("formats"))]
     names = [name for name in inside if name.endswith(INDEX)] or inside
-    remedy = f"name one of {listing(names)}" if names else "name the checkpoint file itself"
+    below = [] if names else _below(folder)
+    remedy = f"name one of {listing(names or below)}" if names or below else "name the checkpoint file itself"
     raise FileError(f"{folder.name} is a folder, and not of a form that we read", remedy=remedy)
+
+
+def _below(folder: Folder) -> list[str]:
+    """What is named like a checkpoint in the folders of a folder, as it is typed; of many folders the first."""
+    if not isinstance(folder, LocalFolder):
+        return []
+    there = (
+        os.path.join(place, name)
+        for place, _, names in islice(os.walk(folder.path), FOLDERS_MOST)
+        for name in sorted(names)
+        if any(known.is_named(name) for known in registry.every("formats"))
+    )
+    return sorted(there)
 
 
 def open_file(source: ByteSource, folder: Folder, key: str | None = None) -> Checkpoint:

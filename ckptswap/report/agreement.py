@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -63,19 +64,24 @@ def _drops(cell: Shared) -> list[float | None]:
     return [None if row is None else row.drop for row in cell.rows]
 
 
-def agreement_document(compared: Agreement, top: int | None = None) -> Document:
-    """What the runs are, the cells with their means, and how alike the runs rank."""
-    letters = letters_of(compared.runs)
+def agreement_document(
+    compared: Agreement, top: int | None = None, names: Sequence[str] | None = None
+) -> Document:
+    """What the runs are, the cells with their means, and how alike the runs rank; runs are called by letters,
+    unless they have `names`."""
+    letters = letters_of(compared.runs) if names is None else list(names)
     lettered = list(zip(letters, compared.runs, compared.results, strict=True))
     runs = tuple((letter, path, run.baseline, run.tolerance, run.samples) for letter, path, run in lettered)
+    answer = lead(compared)
     return Document(
         f"{len(compared.runs)} runs, drop in {compared.results[0].metric}",
-        (*lead(compared), *(f"{letter}: {note}" for letter, _, run in lettered for note in run.notes)),
+        (*answer, *(f"{letter}: {note}" for letter, _, run in lettered for note in run.notes)),
         (
             Table("Runs", ("", "run", "baseline", "tolerance", "samples"), runs),
-            _cells(compared, top),
-            _ranks(compared),
+            _cells(compared, top, letters),
+            _ranks(compared, letters),
         ),
+        len(answer),
     )
 
 
@@ -125,9 +131,8 @@ def cell_name(cell: Shared) -> str:
     return cell.tensor or " ".join(filter(None, (layer, cell.kind))) or "the whole selection"
 
 
-def _cells(compared: Agreement, top: int | None) -> Table:
-    """Means with their intervals, then each run; several runs are one number a cell, two are two."""
-    letters = letters_of(compared.runs)
+def _cells(compared: Agreement, top: int | None, letters: Sequence[str]) -> Table:
+    """Means with their intervals, then what each run has."""
     cells = compared.cells[:top]
     places = decimals((drop for cell in cells for drop in cell.drops), 3)
 
@@ -150,9 +155,7 @@ def _cells(compared: Agreement, top: int | None) -> Table:
     return Table("Drops", columns, tuple(map(row, cells)), note, spare=len(letters) + 1)
 
 
-def _ranks(compared: Agreement) -> Table:
-    letters = letters_of(compared.runs)
-
+def _ranks(compared: Agreement, letters: Sequence[str]) -> Table:
     def row(pair: Ranks) -> tuple[Value, ...]:
         ranks = (None if rank is None else Written(f"{rank:.2f}") for rank in (pair.kendall, pair.spearman))
         return letters[pair.a], letters[pair.b], pair.by, pair.cells, *ranks

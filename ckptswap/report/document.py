@@ -43,11 +43,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Document:
-    """A title, what is said first, then tables."""
+    """A title, what is said first (of which the first `answer` sentences are the answer), then tables."""
 
     title: str
     lead: tuple[str, ...]
     tables: tuple[Table, ...]
+    answer: int = 0
 
 
 def document_text(document: Document, style: Style) -> str:
@@ -74,6 +75,16 @@ def _columns(table: Table) -> list[Column]:
         Column(title, right=is_number, smallest=0 if is_number else 10, spare=max(0, at - first + 1))
         for at, (title, is_number) in enumerate(zip(table.columns, table.is_number, strict=True))
     ]
+
+
+def cell_text(value: Value) -> str:
+    """A value on one line: means with their intervals, what is missing as –.
+
+    >>> cell_text(Interval(0.5, 0.4, 0.6)), cell_text(None), cell_text("a")
+    ('0.500 (0.400 … 0.600)', '–', 'a')
+    """
+    shown = _md(value)
+    return safe(shown) if isinstance(shown, str) else number(shown)  # type: ignore[arg-type]
 
 
 def _cell(value: Value) -> Cell:
@@ -103,13 +114,10 @@ def document_md(document: Document) -> str:
 
 def document_latex(document: Document) -> str:
     """For papers: every table, means with their intervals."""
-
-    def cell(value: Value) -> str:
-        shown = _md(value)
-        return shown if isinstance(shown, str) else number(shown)  # type: ignore[arg-type]
-
     return tables_latex(
-        to_latex(table.columns, [list(map(cell, row)) for row in table.rows], table.is_number, _caption(table))
+        to_latex(
+            table.columns, [list(map(cell_text, row)) for row in table.rows], table.is_number, _caption(table)
+        )
         for table in document.tables
         if table.rows
     )

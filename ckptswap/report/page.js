@@ -156,7 +156,7 @@ function column(row, tag, content) {
 }
 const lines = new Map(ROWS.map((row, at) => [row, at]));
 function addCommand(row) {
-  if (row.lastElementChild.className === "command") return;
+  if (!DATA.starts.length || row.lastElementChild.className === "command") return;
   const at = lines.get(row);
   column(row, "td", DATA.rows[at] ? button(row, at) : "–");
 }
@@ -168,7 +168,7 @@ function button(row, at) {
   made.setAttribute("aria-label", `copy the command of ${name}`);
   return made;
 }
-column(TABLE.tHead.rows[0], "th", "command");
+if (DATA.starts.length) column(TABLE.tHead.rows[0], "th", "command");
 show();
 
 async function copy(text) {

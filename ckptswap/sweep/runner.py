@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from ckptswap import registry
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.errors import CkptswapError, ModelError, RunError, TaskError, UsageError
+from ckptswap.errors import CkptswapError, ModelError, RunError, Stopped, TaskError, UsageError
 from ckptswap.neutral import neutral
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.recalibration import fingerprint, load_calibration
@@ -50,6 +50,8 @@ from ckptswap.sweep.worst_samples import worst_samples
 from ckptswap.sweep.zero_control import are_few, controls
 from ckptswap.task import Task, TaskSpec, load_task
 from ckptswap.task.callables import first_line
+from ckptswap.task.data.loading import named
+from ckptswap.task.data.request import folder_of
 from ckptswap.task.fit import tensors_of
 from ckptswap.task.hooks import as_in
 from ckptswap.task.task import load_model
@@ -233,7 +235,11 @@ class Sweep:
             replace(self, portion=wanted)._compute(run, journal, progress, executor)
         except OutOfTime as end:
             why = f"the budget of {options.budget:g} s is used up, {end}"
+            self.folder.write_plan(replace(run, ended=why))
             self.scorer.notes.append(f"{why}: the same command continues, with as much time again")
+        except Stopped as end:
+            self.folder.write_plan(replace(run, ended=end.message))
+            raise
         return progress.table()
 
     def _compute(
@@ -387,6 +393,7 @@ def prepare(spec: SweepSpec, sides: Sides, run: str | Path | None = None) -> Swe
     fit, `ModelError` where none can be calibrated.
     """
     started = time.monotonic()
+    named(spec.task, folder_of(sides.recipient))
     loaded = load_model(spec.task, sides.recipient)
     names, own = tensors_of(loaded.model.state_dict()), loaded.fit.taken
     as_loaded_here = partial(as_in, loaded.model)

@@ -10,7 +10,7 @@ from ckptswap.errors import UsageError, listing
 from ckptswap.selection import Selection, Unmatched
 from ckptswap.statistics import Drawn
 from ckptswap.task.data import Progress, load_data
-from ckptswap.task.data.loading import implied
+from ckptswap.task.data.loading import implied, named
 from ckptswap.task.data.request import folder_of
 from ckptswap.task.fit import Fit
 from ckptswap.task.metrics import Metric, load_metrics
@@ -72,6 +72,7 @@ def evaluate(checkpoints: Sequence[Checkpoint], spec: TaskSpec, progress: Progre
     """
     if not checkpoints:
         raise UsageError("there is nothing to evaluate", remedy="name a checkpoint")
+    named(spec, folder_of(checkpoints[0]))
     metrics = load_metrics(implied(spec))
     specs = [resolved(spec, checkpoint) for checkpoint in checkpoints]  # before any data is read
     data = load_data(specs[0], folder=folder_of(checkpoints[0]))

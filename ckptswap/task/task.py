@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.errors import ModelError, UsageError, listing
+from ckptswap.errors import MismatchError, ModelError, UsageError, listing
 from ckptswap.task import known_by
 from ckptswap.task.callables import faults_of, first_line
 from ckptswap.task.constant import Constants
@@ -24,6 +24,7 @@ from ckptswap.task.libraries import code_hashes, versions_of
 from ckptswap.task.metrics import Metric, load_metrics
 from ckptswap.task.metrics.overlap import Overlap
 from ckptswap.task.models.build import build_named, depends_on_batch
+from ckptswap.task.models.lookalike import fitting_args
 from ckptswap.task.models.named import completed, model_of, target_of
 from ckptswap.task.mutation import Watch
 from ckptswap.task.order import in_data_order
@@ -34,6 +35,9 @@ from ckptswap.task.weights import load_into
 
 INITIAL_SEED = 0
 """Of the values that a model begins with; what a checkpoint lacks keeps them."""
+_NAMED = (
+    "it is given a dict by its arguments' names, or whole; give samples (input, target) if it takes one tensor"
+)
 _FIT = "channels and size of the images must be what the model takes (its in_channels, for example)"
 _LIKE_PROBABILITIES = (
     "all outputs lie in 0…1 and are read as logits: if the model ends in a sigmoid, say --output probability"
@@ -130,10 +134,10 @@ class Task:
         The model gets a copy, which it may write to. Raises `ModelError`, also where it changes its own tensors.
         """
         inputs = self.prepared(inputs)
-        what = f"the model, on input {described(inputs)},"
+        what, remedy = f"the model, on input {described(inputs)},", _NAMED if isinstance(inputs, dict) else _FIT
         with torch.inference_mode():
             try:
-                with self.watch.unchanged(), faults_of(what, ModelError, _FIT):
+                with self.watch.unchanged(), faults_of(what, ModelError, remedy):
                     given = call(self.model, inputs)
             except ModelError as failure:
                 raise diagnosed(self.model, inputs, str(failure)) or failure from failure.__cause__
@@ -328,7 +332,12 @@ def load_model(spec: TaskSpec, checkpoint: Checkpoint) -> Loaded:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(INITIAL_SEED)
         model = build_named(checkpoint, asked.model, spec.model_args)
-    fit = load_into(model, checkpoint, exclude=spec.exclude, partial=spec.partial)
+    try:
+        fit = load_into(model, checkpoint, exclude=spec.exclude, partial=spec.partial)
+    except MismatchError as error:
+        if words := fitting_args(checkpoint, spec.model, spec.model_args):
+            raise MismatchError(error.message, remedy=f"--model-args {words} makes it fit") from None
+        raise
     initial = _hash_of(model, fit.kept) if fit.kept else None
     model.to(spec.device, _DTYPES[spec.dtype] if spec.dtype else None)
     return Loaded(spec, model, fit, initial)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import re
 import shutil
 from pathlib import Path
 
@@ -76,3 +77,33 @@ def test_used_wrong_it_says_so(words: list[str], said: str) -> None:
     done = run("report", *words)
     assert (done.code, done.out) == (2, "")
     assert said in done.err
+
+
+def test_a_page_of_several_runs_has_every_cell_and_loads_nothing(tmp_path: Path) -> None:
+    page = tmp_path / "runs.html"
+    good("report", "one", "two", "--format", "html", "-o", page)
+    text = page.read_text("utf-8")
+    rows = good("report", "one", "two", "--format", "json").json["rows"]
+    table = text.split('<table id="table"')[1].split("</table>")[0]
+    assert table.count("<tr") == len(rows) + 1
+    assert all(row["kind"] in table for row in rows)
+    assert "How alike they rank" in text
+    assert not re.search(r"(?:src|href)=\"(?!#|data:)", text), "one file"
+    good("report", "one", "two", "--format", "html", "--top", 1, "-o", page)
+    assert f"And {len(rows) - 1} more." in page.read_text("utf-8"), "which replaces its own kind"
+
+
+def test_means_are_drawn_of_the_runs_that_are_named(tmp_path: Path) -> None:
+    good("plot", "one", "two", "--picture", "bars", "-o", tmp_path / "x.svg")
+    text = (tmp_path / "x.svg").read_text()
+    for shown in ("mean drop in iou", "mean of 2 runs with 95 % t interval", ">one<", ">two<", ">mean<"):
+        assert shown in text
+    done = run("plot", "one", "two", "-o", tmp_path / "y.svg")
+    assert (done.code, "one and two have nothing for a heatmap" in done.err) == (2, True)
+
+
+def test_means_as_latex_have_a_row_a_cell() -> None:
+    data = good("report", "one", "two", "--format", "json").json
+    text = good("report", "one", "two", "--format", "latex", "--sort", "name").out
+    drops = text.split(r"\caption{Drops.")[1].split(r"\bottomrule")[0]
+    assert drops.count(r"\\") == len(data["rows"]) + 1

@@ -36,6 +36,7 @@ from ckptswap.errors import DataError, UsageError, brief, near
 from ckptswap.registry import names, source_of
 from ckptswap.task import in_memory
 from ckptswap.task.callables import call, faults_of, is_callable_spec, load_callable
+from ckptswap.task.data import random
 from ckptswap.task.data.folder import FolderSamples
 from ckptswap.task.data.grouping import Group
 from ckptswap.task.data.layouts import ignored_of
@@ -219,11 +220,7 @@ def load_data(
     >>> load_data(TaskSpec(data="lab:mni", limit=3)).samples
     3
     """
-    if spec.data is None:
-        raise DataError(
-            "no data is named", remedy="pass --data, for example --data FOLDER or --data file.py:function"
-        )
-    name = spec.data
+    name = named(spec, folder)
     if not any(metric.needs_labels for metric in load_metrics(spec)):
         spec = replace(spec, target="input")
     request = DataRequest(spec, folder)
@@ -246,6 +243,24 @@ def load_data(
     with pinned_threads(spec.threads):  # as in every later reading, since a Dataset may well use torch
         notes = (*getattr(items, "notes", ()), *([normalization.note] if normalization else []))
         return Data(source, progress, memory, notes, spec.screen_samples, by_group=spec.walk == "groups")
+
+
+def named(spec: TaskSpec, folder: Path | None = None) -> str:
+    """What the spec names as data; `folder` is that of the checkpoint. Raises `DataError` where it names none.
+
+    >>> named(TaskSpec(data="scans"))
+    'scans'
+    """
+    if spec.data is not None:
+        return spec.data
+    is_of_tokens = random.known_vocabulary(DataRequest(spec, folder)) is not None
+    own = "text:FILE (a document a line)" if is_of_tokens else "FOLDER (images/ and masks/, or one folder a class)"
+    without = "random:tokens:32" if is_of_tokens else "random:3x224x224"
+    raise DataError(
+        "no data is named",
+        remedy=f"pass --data {own}, npz:FILE or file.py:function; without any data, --data {without} --metric kl "
+        "says how far outputs move",
+    )
 
 
 def implied(spec: TaskSpec) -> TaskSpec:

@@ -47,8 +47,8 @@ def built(shape: str, args: Mapping[str, Any], request: DataRequest) -> Random:
     if words not in ("", "tokens") or not re.fullmatch(_TOKENS if words else _SHAPE, size):
         raise DataError(f"{what} has no shape", remedy="write random:3x64x64, or random:tokens:128")
     refuse_unknown(args, ("samples", "seed", *(("vocab",) if words else ())), what)
-    vocabulary = whole(args, "vocab", _vocabulary(request), what) if words else None
-    if words and vocabulary is None:
+    tokens = whole(args, "vocab", known_vocabulary(request), what) if words else None
+    if words and tokens is None:
         raise DataError(f"nothing says how many tokens the model knows for {what}", remedy="--data-args vocab=N")
     samples, seed = whole(args, "samples", SAMPLES, what) or SAMPLES, args.get("seed", 0)
     if type(seed) is not int or seed < 0:
@@ -57,16 +57,16 @@ def built(shape: str, args: Mapping[str, Any], request: DataRequest) -> Random:
     limits = {
         "size of a sample": (prod(sides), VALUES_MOST),
         "samples": (samples, SAMPLES_MOST),
-        "vocab": (vocabulary or 0, NUMBER_MOST),
+        "vocab": (tokens or 0, NUMBER_MOST),
         "seed": (seed, NUMBER_MOST),
     }
     for name, (value, most) in limits.items():
         if value > most:
             raise DataError(f"{name} of {what} is {value:,}", remedy=f"{most:,} is the most")
-    return Random(sides, samples, seed, vocabulary)
+    return Random(sides, samples, seed, tokens)
 
 
-def _vocabulary(request: DataRequest) -> Any:
+def known_vocabulary(request: DataRequest) -> Any:
     """How many tokens the configuration in the model's folder says; None where it says nothing."""
     config = request.configuration()
     inner = config.get("text_config")

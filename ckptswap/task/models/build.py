@@ -15,6 +15,7 @@ from ckptswap.task import in_memory
 from ckptswap.task.callables import faults_of, is_callable_spec
 from ckptswap.task.models import own
 from ckptswap.task.models.bounds import bounded_by
+from ckptswap.task.models.lookalike import named_so
 from ckptswap.task.models.named import model_of
 
 _LAZY = (UninitializedParameter, UninitializedBuffer)
@@ -80,6 +81,8 @@ def _meant(spec: str) -> str:
         source, _, name = spec.partition(mark)
         if source in names("models") and name:
             return f"write '{source}:{name}'"
+    if networks := named_so(spec):
+        return f"write {' or '.join(networks)}"
     return near(spec.partition(":")[0], names("models")) or (
         "write timm:NAME, torchvision:NAME, smp:NAME, hf:FOLDER, file.py:name or package.module:name"
     )

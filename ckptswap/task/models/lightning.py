@@ -3,14 +3,16 @@
 They are read without building any object; the class is the user's own code, which only the command line may name.
 """
 
+import ast
 import inspect
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.errors import ModelError, listing
+from ckptswap.errors import FileError, ModelError, listing
 from ckptswap.formats.torch_tensors import HYPERPARAMETERS_KEY, OBJECT
+from ckptswap.plainfiles import read_plain
 from ckptswap.registry import Source
 from ckptswap.task.callables import call, load_callable
 
@@ -21,6 +23,10 @@ def built(rest: str, args: Mapping[str, Any]) -> Any:
     Raises `ModelError` where there is no such class, and where it takes an argument that the checkpoint holds as
     an object.
     """
+    if rest.endswith(".py"):
+        classes = _classes_in(rest)
+        remedy = f"write lightning:{rest}:{classes[0] if classes else 'CLASS'}"
+        raise ModelError(f"lightning:{rest} names no class of that file", remedy=remedy)
     function = load_callable(rest, ModelError)
     parameters = inspect.signature(function).parameters.values()
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
@@ -34,6 +40,17 @@ def built(rest: str, args: Mapping[str, Any]) -> Any:
             remedy="give these with --model-args, or build it in a function of yours: --model file.py:FUNCTION",
         )
     return call(f"lightning:{rest}", function, taken, ModelError)
+
+
+def _classes_in(path: str) -> list[str]:
+    """The classes of a file that are derived from another, the LightningModules first; the file is not run."""
+    try:
+        parts = ast.walk(ast.parse(read_plain(path)))
+    except (FileError, ValueError, SyntaxError):
+        return []
+    bases = {part.name: " ".join(map(ast.unparse, part.bases)) for part in parts if isinstance(part, ast.ClassDef)}
+    derived = [name for name, text in bases.items() if text]
+    return sorted(derived, key=lambda name: "LightningModule" not in bases[name])
 
 
 def with_hyperparameters(args: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:

@@ -5,7 +5,9 @@ Networks are built without memory, the shortest names first, and one is named on
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,6 +62,7 @@ _TRANSFORMERS = (
     "self_attn.q_proj.weight",
     "attn.c_attn.weight",
 )
+_NNUNET = "encoder.stages.0.0.convs.0.conv.weight"
 _CLASSES = {"timm": "num_classes", "torchvision": "num_classes", "smp": "classes"}
 _CHANNELS = {"timm": "in_chans", "smp": "in_channels"}
 Candidate = tuple[str, dict[str, Any]]
@@ -71,7 +74,20 @@ def what_to_type(checkpoint: Checkpoint) -> str:
         return (
             "Lightning wrote it: pass --model lightning:FILE.py:CLASS, the file and class of its LightningModule"
         )
+    if any(entry.kind.startswith("lora.") for entry in checkpoint.values()):
+        return (
+            "it holds the factors of an adapter (LoRA) and not its base: peft:FOLDER is both, for a folder that "
+            "save_pretrained of peft wrote"
+        )
+    if any(name.endswith(_NNUNET) for name in checkpoint):
+        return (
+            "its names are those of nnU-Net: pass --model file.py:function with one that calls its "
+            "get_network_from_plans with what plans.json says"
+        )
     if any(name.endswith(_TRANSFORMERS) for name in checkpoint):
+        home = Path(checkpoint.path).parent
+        if (home / "config.json").is_file():
+            return f"its names are those of transformers: give its folder, {home}, whose config.json says it"
         return (
             "its names are those of transformers: give the folder that save_pretrained wrote instead, or name one "
             "with the same config.json by --model hf:FOLDER"
@@ -82,8 +98,7 @@ def what_to_type(checkpoint: Checkpoint) -> str:
             "pass --model with what builds it: timm:NAME, torchvision:NAME, smp:NAME, or file.py:function of yours"
         )
     spec, args = alike
-    words = ",".join(f"{name}={value}" for name, value in args.items())
-    return f"all its tensors fit --model {spec}{f' --model-args {words}' if words else ''}"
+    return f"all its tensors fit --model {spec}{f' --model-args {_words(args)}' if args else ''}"
 
 
 def lookalike(checkpoint: Checkpoint) -> Candidate | None:
@@ -105,6 +120,22 @@ def lookalike(checkpoint: Checkpoint) -> Candidate | None:
     return None
 
 
+def fitting_args(checkpoint: Checkpoint, spec: str, args: Mapping[str, Any]) -> str:
+    """The arguments with which a network of a library has a place for all of a checkpoint, as they are typed; ''
+    where classes and channels do not explain what is in the way."""
+    kind = spec.partition(":")[0]
+    fit = _fit(checkpoint, spec, args) if kind in _CLASSES else None
+    if fit is None or not 0 < len(fit.unlike) <= 4:
+        return ""
+    more = {**args, **_told(kind, fit)}
+    again = _fit(checkpoint, spec, more)
+    return _words(more) if again is not None and not again.problems else ""
+
+
+def _words(args: Mapping[str, Any]) -> str:
+    return ",".join(f"{name}={value}" for name, value in args.items())
+
+
 def _candidates(checkpoint: Checkpoint) -> Iterator[Candidate]:
     names = tuple(checkpoint)
     for decoder, architectures in _SMP_DECODERS.items():
@@ -117,6 +148,19 @@ def _candidates(checkpoint: Checkpoint) -> Iterator[Candidate]:
                  for glob in those]  # fmt: skip
         known = sorted(_known(source) if globs else (), key=lambda name: (len(name), name))
         yield from ((f"{source}:{name}", {}) for glob in globs for name in known if fnmatchcase(name, glob))
+
+
+def named_so(name: str) -> list[str]:
+    """The specs of the networks that libraries have by a name, in its letters or in small ones.
+
+    >>> named_so("resnet18")
+    ['timm:resnet18', 'torchvision:resnet18']
+    """
+    specs = []
+    for source in ("timm", "torchvision"):
+        with suppress(ImportError):
+            specs += [f"{source}:{known}" for known in _known(source) if known in (name, name.lower())]
+    return specs
 
 
 def _known(source: str) -> list[str]:
