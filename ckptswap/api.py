@@ -186,7 +186,14 @@ def diff3(base: Given, a: Given, b: Given, **how: Any) -> ThreeWay:
 
 
 def planned_transplant(
-    donor: Given, recipient: Given, stack: ExitStack, *, alpha: float = 1.0, skip_missing: bool = False, **how: Any
+    donor: Given,
+    recipient: Given,
+    stack: ExitStack,
+    *,
+    alpha: float = 1.0,
+    skip_missing: bool = False,
+    cast: bool = False,
+    **how: Any,
 ) -> Transplant:
     """Plan a transplant; write nothing. `stack` closes both sides, the rest is as in `transplant`."""
     selection, names = selection_and_names(how)
@@ -194,7 +201,7 @@ def planned_transplant(
     giving, receiving = names.matched(*own)
     try:
         plan = lazy.transplant.plan_transplant(
-            giving, receiving, selection, alpha=plain(alpha), skip_missing=skip_missing
+            giving, receiving, selection, alpha=plain(alpha), skip_missing=skip_missing, cast=cast
         )
     except MismatchError as error:
         hint = names.hint(*own)
@@ -218,8 +225,9 @@ def transplant(
     """The recipient with the selected tensors taken from the donor: a variant, which is a checkpoint itself.
 
     Without `out` nothing is written or copied; with it the variant is written there, and opened from there. What
-    selects, and what brings names together, are the keywords of `diff`; `alpha` says how far it goes. Raises
-    `MismatchError` naming every tensor that does not fit, unless `skip_missing`; `SelectionError` where nothing is
+    selects, and what brings names together, are the keywords of `diff`; `alpha` says how far it goes, `cast`
+    rounds the donor's floats to the recipient's dtype. Raises `MismatchError` naming every tensor that does not
+    fit, unless `skip_missing`; `SelectionError` where nothing is
     selected; `FileError` where `out` exists and `force` is not given; `FormatError` where values of the recipient
     are not read and would be lost, unless `drop_unread`. `link` hard-links shards that do not change.
 

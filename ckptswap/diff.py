@@ -21,6 +21,7 @@ from ckptswap.entries import Entry
 from ckptswap.errors import SelectionError, UsageError
 from ckptswap.moments import Distance, Ruler
 from ckptswap.naming import natural_key
+from ckptswap.precision import cast, common_dtype
 from ckptswap.selection import Selection
 from ckptswap.sources import page_aligned
 from ckptswap.watching import Progress, Watch, unwatched, watch_of
@@ -48,8 +49,9 @@ class Side:
 class TensorDiff:
     """One tensor on both sides, or a group of them (`name` None, `tensors` their count).
 
-    `status` is one of `STATUSES`. `distance` is None where nothing was computed: another shape or dtype, one
-    side only, structure only, or a packed dtype whose bytes differ. `numel` is None where a side holds values that
+    `status` is one of `STATUSES`. `distance` is None where nothing was computed: another shape, one side only,
+    structure only, a packed dtype whose bytes differ, or two dtypes that are not both floats, which are compared
+    as doubles. `numel` is None where a side holds values that
     are not read.
     """
 
@@ -134,15 +136,13 @@ def diff(
     names = _names(a, b, unread, selection or Selection())
     rows = [_structure(name, a, b, unread.get(name)) for name in names]
     if values:
-        pairs = [(a[row.name], b[row.name]) for row in rows if row.name is not None and _is_comparable(row)]
-        watch = watch_of(progress, checked_bytes(a, b) + sum(entry.nbytes for entry, _ in pairs))
+        pairs = [_pair(a[row.name], b[row.name]) for row in rows if row.name is not None and _is_comparable(row)]
+        watch = watch_of(progress, checked_bytes(a, b) + sum(ours.nbytes for ours, _ in pairs))
         refuse_damaged(a, b, watch=watch)
         measured = distances(pairs, threads=threads, watch=watch)
         for at, row in enumerate(rows):
             if _is_comparable(row):
-                equal, distance = next(measured)
-                known = None if dtypes.is_packed(row.dtype_a or "") and not equal else distance
-                rows[at] = replace(row, status="identical" if equal else "changed", distance=known)
+                rows[at] = _measured(row, *next(measured))
     summary = {status: sum(row.status == status for row in rows) for status in STATUSES}
     return Diff(_side(a, names), _side(b, names), tuple(rows), summary)
 
@@ -194,8 +194,24 @@ def _seen(name: str, side: Checkpoint) -> tuple[tuple[int, ...] | None, str | No
 
 
 def _is_comparable(row: TensorDiff) -> bool:
-    """Whether both sides have tensors of one shape and dtype."""
+    """Whether both sides have tensors of one shape, and of one dtype or of floats."""
+    if row.status == "dtype" and row.dtype_a and row.dtype_b and row.numel is not None:
+        return common_dtype(row.dtype_a, row.dtype_b) is not None
     return row.status == "unread" and row.numel is not None
+
+
+def _pair(a: Entry, b: Entry) -> tuple[Entry, Entry]:
+    """Both, in the dtype in which they are compared."""
+    wide = None if a.dtype == b.dtype else common_dtype(a.dtype, b.dtype)
+    return (cast(a, wide), cast(b, wide)) if wide else (a, b)
+
+
+def _measured(row: TensorDiff, equal: bool, distance: Distance) -> TensorDiff:
+    """The row with what was measured; equal floats of two precisions still have two dtypes."""
+    if row.status == "dtype":
+        return replace(row, distance=distance)
+    known = None if dtypes.is_packed(row.dtype_a or "") and not equal else distance
+    return replace(row, status="identical" if equal else "changed", distance=known)
 
 
 @dataclass(frozen=True, slots=True)

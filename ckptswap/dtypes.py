@@ -56,6 +56,29 @@ def is_float(dtype: str) -> bool:
     return (dtype[0] in "FC" and not is_packed(dtype)) or dtype == "BF16"
 
 
+def is_complex(dtype: str) -> bool:
+    """Whether elements are pairs of floats.
+
+    >>> is_complex("C64"), is_complex("F32")
+    (True, False)
+    """
+    return dtype[0] == "C"
+
+
+def largest(dtype: str) -> float:
+    """The largest finite value of a float dtype, or of a complex one's parts.
+
+    >>> largest("F16"), largest("F8_E4M3")
+    (65504.0, 448.0)
+    """
+    own = to_numpy(dtype)
+    if dtype in _ML_DTYPES:
+        import ml_dtypes
+
+        return float(ml_dtypes.finfo(own).max)
+    return float(np.finfo(own).max)
+
+
 def is_number(dtype: str) -> bool:
     """Whether elements are whole numbers or floats, one by one.
 

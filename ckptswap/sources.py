@@ -112,7 +112,7 @@ class BlendSource:
 
 @dataclass(frozen=True)
 class CastSource:
-    """Plain numbers in another dtype, rounded as numpy does."""
+    """Plain numbers in another dtype; floats are rounded once."""
 
     source: TensorSource
     dtype: str
@@ -122,7 +122,14 @@ class CastSource:
         have, want = dtypes.to_numpy(self.dtype), dtypes.to_numpy(self.wanted)
         values = np.empty(len(buffer) // want.itemsize, have)
         self.source.read_into(values.view(np.uint8).data, offset // want.itemsize * have.itemsize)
-        buffer[:] = values.astype(want).view(np.uint8).data
+        with np.errstate(all="ignore"):  # what is beyond the dtype becomes infinite, as everywhere
+            given = dtypes.rounded(values.astype(np.float64), want) if self._is_rounded else values.astype(want)
+        buffer[:] = given.view(np.uint8).data
+
+    @property
+    def _is_rounded(self) -> bool:
+        kinds = (self.dtype, self.wanted)
+        return all(dtypes.is_float(kind) and not dtypes.is_complex(kind) for kind in kinds)
 
 
 def array_of(name: object, values: Any) -> np.ndarray:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -31,6 +31,7 @@ from ckptswap.formats.target import Target
 from ckptswap.formats.torch_patch import TorchPatch, torch_patch
 from ckptswap.formats.torch_tensors import SUFFIXES as TORCH_SUFFIXES
 from ckptswap.naming import is_counter
+from ckptswap.precision import cast_like, told
 from ckptswap.selection import Selection
 from ckptswap.ties import Ties, equal
 from ckptswap.twins import alike, contradictions, probable_ties, with_twins
@@ -55,7 +56,8 @@ class Transplant:
     """What will be taken, and what will not.
 
     `kept` names what an `alpha` between 0 and 1 leaves alone, since it cannot be mixed: integers, packed floats.
-    `taken` is all that was selected and fits, `moved` that of it which gets values of the donor.
+    `taken` is all that was selected and fits, `moved` that of it which gets values of the donor. `cast` tells what
+    is rounded to the recipient's dtype, and how.
     """
 
     donor: Checkpoint
@@ -66,6 +68,7 @@ class Transplant:
     misfits: tuple[Misfit, ...]
     kept: tuple[str, ...]
     warnings: tuple[str, ...]
+    cast: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def variant(self) -> Checkpoint:
@@ -100,13 +103,15 @@ def plan_transplant(
     *,
     alpha: float = 1.0,
     skip_missing: bool = False,
+    cast: bool = False,
 ) -> Transplant:
     """Decide which of the recipient's selected tensors come from the donor; nothing is written.
 
     `alpha` 1 takes the donor's values, 0 keeps the recipient's, between them floats are interpolated. Raises
-    `MismatchError` naming every tensor that the donor lacks or has in another shape or dtype, unless
-    `skip_missing` (what counts batches may be lacking, as in old files, or be of another number type);
-    `SelectionError` when nothing is selected; `UsageError` for an alpha outside 0…1.
+    `MismatchError` naming every tensor that the donor lacks or has in another shape or dtype, unless `cast`
+    rounds its floats to the recipient's dtype, or `skip_missing` leaves it out (what counts batches may be
+    lacking, as in old files, or be of another number type); `SelectionError` when nothing is selected;
+    `UsageError` for an alpha outside 0…1.
 
     >>> import numpy as np
     >>> a = Checkpoint.from_arrays({"c.bias": np.ones(2), "c.weight": np.ones((2, 1, 1))})
@@ -121,6 +126,7 @@ def plan_transplant(
     if guessed := probable_ties(recipient, donor, [entry.name for entry in wanted]):
         recipient = recipient.tied(guessed)
         wanted = chosen.pick(recipient)
+    given, (donor, done) = donor, cast_like(donor, wanted) if cast else (donor, {})
     donor = with_twins(donor, recipient.ties)
     misfits = _misfits(wanted, donor, recipient.ties)
     needed = {name: reason for name, reason in misfits.items() if name in donor or not is_counter(name)}
@@ -132,8 +138,9 @@ def plan_transplant(
                             remedy="compare them with `ckptswap diff`")  # fmt: skip
     kept = tuple(_unblended(taken, recipient.ties)) if 0 < alpha < 1 else ()
     left = tuple(Misfit(name, reason) for name, reason in misfits.items())
+    done = {entry.name: done[entry.name] for entry in taken if entry.name in done}
     warnings = (*_tied(taken, recipient, chosen, guessed), *_warnings(donor, recipient, chosen, kept))
-    return Transplant(donor, recipient, chosen, alpha, taken, left, kept, warnings)
+    return Transplant(donor, recipient, chosen, alpha, taken, left, kept, (*warnings, *told(given, done)), done)
 
 
 def transplant(
@@ -287,8 +294,11 @@ def _refusal(donor: Checkpoint, recipient: Checkpoint, misfits: Mapping[str, str
         hint = near(name, donor, count=1) if name not in donor else ""
         lines[at] += f" ({hint})" if hint else ""
     fault = f"{len(misfits)} of the selected tensors cannot go from {donor.path} into {recipient.path}"
+    can_be_cast = bool(cast_like(donor, [recipient[name] for name in misfits])[1])
     remedy = "narrow the selection, or leave these out with --skip-missing"
-    if all(entry.kind.startswith("lora.") for entry in donor.values()):
+    if can_be_cast:
+        remedy = f"--cast takes floats in the recipient's dtype; else {remedy}"
+    elif all(entry.kind.startswith("lora.") for entry in donor.values()):
         remedy = "the donor has only the factors of an adapter (LoRA): peft:FOLDER is its base with these added"
     elif not any(name in recipient for name in donor):
         remedy = "they share no name: give checkpoints of one network, or say which names match by --map OLD=NEW"
@@ -372,5 +382,7 @@ def _metadata(plan: Transplant, donor: Mapping[str, str], recipient: Mapping[str
         "tensors": len(plan.moved),
         "skipped": [misfit.name for misfit in plan.misfits],
     }
+    if plan.cast:
+        origin["cast"] = dict(plan.cast)
     renamed = {"donor": dict(plan.donor.renames), "recipient": dict(plan.recipient.renames)}
     return {**metadata, METADATA_KEY: json.dumps(origin | ({"renamed": renamed} if any(renamed.values()) else {}))}

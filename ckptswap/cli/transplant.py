@@ -21,6 +21,7 @@ class FarFlags:
     skip_missing: bool = option(
         False, "Leave out what the donor lacks or has in another shape or dtype.", defaults="file"
     )
+    cast: bool = option(False, "Round the donor's floats to the recipient's dtype.", defaults="file")
 
 
 @dataclass
