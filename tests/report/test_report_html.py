@@ -131,6 +131,8 @@ def test_it_opens_offline_with_answer_pictures_findings_samples_rows_and_origin(
     for sentence in answer(samples.sweep(), whole=True):
         assert sentence in sample.inner_text(".answer")
     assert figures(sample) == ["heatmap-0", "bars-0", "scatter-0", "depth-0"]
+    for names in ("#heatmap-0 tbody th", "#bars-0 tbody th"):
+        assert sample.locator(names).first.inner_text().startswith("encoder.0.conv")
     assert sample.locator(".finding .verdict").all_inner_texts() == ["undecided", "supported"]
     assert sample.locator("#rows tbody tr").count() == len(samples.sweep().rows)
     assert sample.locator(".strip img").evaluate_all("all => all.map(each => each.naturalWidth)") == [1] * 4
