@@ -9,12 +9,17 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import programs
 import pytest
 from hypothesis import settings
 from once import once
+
+from ckptswap.executors import forkserver
+from ckptswap.scoring.allocator import keep_freed_memory
 
 # Test workers and their processes outnumber the cores: a thread of torch's that waits must not keep one busy, nor
 # numpy's, which cannot be told. Workers of pytest's, and what they start, begin with both.
@@ -33,6 +38,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _state = tempfile.TemporaryDirectory(prefix="ckptswap-state-")
     os.environ["XDG_STATE_HOME"] = _state.name
     programs.serve()
+programs.fork_servers_too()
+
+keep_freed_memory()  # as a worker's process does: tests too allocate and free the same large arrays over and over
 
 # Property tests draw the same examples every time, and no example is judged by how long it took.
 settings.register_profile("ckptswap", derandomize=True, deadline=None, database=None)
@@ -45,6 +53,14 @@ def pytest_xdist_auto_num_workers() -> int | None:
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
     return 3 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: Sequence[Any]) -> None:
+    """Fork the workers too: each would import torch, and all that tests import, for itself."""
+    python = programs.serve_tests()
+    for spec in specs:
+        spec.python = python
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -69,6 +85,12 @@ def pytest_collection_finish() -> None:
 def pytest_unconfigure() -> None:
     """Let no program's server outlive the tests."""
     programs.end()
+
+
+@pytest.fixture
+def fresh_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The servers of workers begin as users' do."""
+    monkeypatch.setattr(forkserver, "subprocess", subprocess)
 
 
 @pytest.fixture(scope="session")

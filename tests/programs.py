@@ -2,7 +2,8 @@
 
 `Popen` and `run` are `subprocess`'s, for a command that begins with `sys.executable`. In a shell script, the PATH
 of `path()` does the same for `ckptswap` and `python`. Tests of the start-up itself, of memory and of limits use
-`subprocess`, and so does what changes a variable that Python or a library reads when it starts.
+`subprocess`, and so does what changes a variable that Python or a library reads when it starts. The server of a
+sweep's workers, which would import torch once more, is such a program too, but for tests of that server.
 
 Whoever collects the tests owns the server, for all workers of pytest's.
 """
@@ -18,8 +19,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -38,8 +41,28 @@ MODULES = (
     *("torch", "segmentation_models_pytorch", "jinja2"),
     *(f"ckptswap.cli.{module.name}" for module in pkgutil.iter_modules(cli.__path__)),
     *(f"{package}.{room}" for room, package in lazy.ROOMS.items() if room != "figures"),
+    "within",
 )
-"""What most programs would import, each for itself."""
+"""What most programs would import, each for itself; the last is beside this file."""
+TESTED = (
+    *("hypothesis.extra.numpy", "jsonschema", "scipy.optimize", "scipy.stats"),
+    *("torch._dynamo", "torch._inductor", "torch.fx.experimental.proxy_tensor", "torch.utils.flop_counter"),
+    *(
+        "ckptswap.report.figures",
+        "lightning",
+        "nilearn.datasets",
+        "peft",
+        "timm",
+        "torchmetrics",
+        "torchvision",
+        "transformers",
+    ),
+    *(
+        f"transformers.models.{name}.modeling_{name}"
+        for name in ("bart", "bert", "gpt2", "llama", "mixtral", "t5")
+    ),
+)
+"""What tests import beside that."""
 SHIM = """#!{python} -S
 import importlib.util
 import json
@@ -54,7 +77,7 @@ sys.modules[spec.name] = module
 spec.loader.exec_module(module)
 connection = socket.socket(socket.AF_UNIX)
 connection.connect({door!r})
-words = {words!r} + sys.argv[1:]
+words = {words!r} + sys.argv[1 + (sys.argv[1:2] == ["-u"]) :]
 program = module.Forked(connection, words, range(3), env=os.environ, cwd=os.getcwd())
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, lambda number, _: os.kill(program.pid, number))
@@ -67,47 +90,69 @@ os._exit(code)
 """A program that asks the server for another, and ends as that does."""
 
 
-_ours: list[ForkServer] = []
+_ours: dict[str, ForkServer] = {}
+"""This process's servers, by the path of the socket where each is asked."""
 
 
 def serve() -> None:
     """Begin the server, for as long as this process lives; it imports nothing before a program is asked for."""
-    server = ForkServer(MODULES)
-    _ours.append(server)
     folder = tempfile.TemporaryDirectory(prefix="ckptswap-door-", dir="/tmp")  # a socket's path is short
     os.environ[DOOR] = f"{folder.name}/socket"
     os.environ[AT_START] = read_at_start(os.environ)
-    listening = socket.socket(socket.AF_UNIX)
-    listening.bind(os.environ[DOOR])
-    listening.listen(64)
+    _listen(os.environ[DOOR], _fresh, folder)
     for name, words in (("python", []), ("ckptswap", ["-m", "ckptswap"])):
-        shim = Path(folder.name, name)
-        text = {
-            "python": sys.executable,
-            "forkserver": forkserver.__file__,
-            "door": os.environ[DOOR],
-            "words": words,
-        }
-        shim.write_text(SHIM.format(**text))
-        shim.chmod(0o755)
-    threading.Thread(target=_let_in, args=(listening, server, folder), daemon=True).start()
+        _write_shim(name, os.environ[DOOR], words)
+
+
+def serve_tests() -> str:
+    """Begin another server, of what tests import too, and return a `python` of that: for pytest's workers."""
+    door = str(Path(os.environ[DOOR]).with_name("tests"))
+    _listen(door, partial(ForkServer, TESTED))
+    return _write_shim("python-of-tests", door, [])
+
+
+def _write_shim(name: str, door: str, words: Sequence[str]) -> str:
+    shim = Path(os.environ[DOOR]).with_name(name)
+    text = {"python": sys.executable, "forkserver": forkserver.__file__, "door": door, "words": words}
+    shim.write_text(SHIM.format(**text))
+    shim.chmod(0o755)
+    return str(shim)
+
+
+def _fresh() -> ForkServer:
+    paths = [os.environ.get(BY_ALL), str(Path(__file__).parent)]
+    with patch.object(forkserver, "subprocess", subprocess):
+        return ForkServer(MODULES, {**os.environ, BY_ALL: os.pathsep.join(filter(None, paths))})
+
+
+def fork_servers_too() -> None:
+    """Let other servers, such as that of a sweep's workers, begin like other programs."""
+    forkserver.subprocess = SimpleNamespace(Popen=Popen, DEVNULL=subprocess.DEVNULL)  # type: ignore[assignment]
 
 
 def end() -> None:
-    """End the server, where it is this process's."""
+    """End the servers, where they are this process's."""
     while _ours:
-        _ours.pop().close()
+        _ours.popitem()[1].close()
 
 
-def _let_in(listening: socket.socket, server: ForkServer, folder: tempfile.TemporaryDirectory[str]) -> None:
-    """Hand on whoever comes; `folder` is there meanwhile."""
-    while True:
-        with listening.accept()[0] as connection:
-            try:
-                server.hand_in(connection)
-            except OSError:  # someone has ended it
-                _ours[:] = [server := ForkServer(MODULES)]
-                server.hand_in(connection)
+def _listen(door: str, begin: Callable[[], ForkServer], *kept: object) -> None:
+    """Begin a server and hand on whoever comes to its door; what is `kept` is there meanwhile."""
+
+    def let_in() -> None:
+        while kept is not None:
+            with listening.accept()[0] as connection:
+                try:
+                    _ours[door].hand_in(connection)
+                except OSError:  # someone has ended it
+                    _ours[door] = begin()
+                    _ours[door].hand_in(connection)
+
+    _ours[door] = begin()
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(door)
+    listening.listen(64)
+    threading.Thread(target=let_in, daemon=True).start()
 
 
 def read_at_start(env: Mapping[str, str]) -> str:
@@ -153,8 +198,9 @@ def forked(words: Sequence[str], streams: Sequence[int], *, env: Mapping[str, st
 def Popen(command: Sequence[Any], **how: Any) -> subprocess.Popen[Any]:
     """Begin a program, by the server where that makes no difference."""
     env = how.get("env") or os.environ
-    is_python = str(command[0]) == sys.executable and os.environ.get(AT_START) == read_at_start(env)
-    return (_Program if is_python else subprocess.Popen)(command, **how)
+    is_python = str(command[0]) == sys.executable and DOOR in os.environ
+    is_alike = is_python and os.environ[AT_START] == read_at_start(env)
+    return (_Program if is_alike else subprocess.Popen)(command, **how)
 
 
 def run(command: Sequence[Any], **how: Any) -> subprocess.CompletedProcess[Any]:

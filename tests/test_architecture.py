@@ -38,6 +38,7 @@ FREE = {"__main__", "version"}
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
+@cache
 def rooms() -> list[str]:
     """The rooms in the order in which docs/architecture.md lists them, highest first."""
     text = (ROOT / "docs/architecture.md").read_text("utf-8")
@@ -46,6 +47,7 @@ def rooms() -> list[str]:
     return [name for line in lines for name in re.findall(r"(\w+)(?:\.py|/)", line)]
 
 
+@cache
 def dotted(file: Path) -> str:
     parts = file.relative_to(ROOT).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
@@ -57,13 +59,17 @@ def room(module: str) -> str:
 
 
 @cache
+def modules() -> set[str]:
+    return {dotted(file) for file in FILES}
+
+
+@cache
 def tree(file: Path) -> ast.Module:
     return ast.parse(file.read_text("utf-8"), str(file))
 
 
 def imports(file: Path) -> Iterator[str]:
     """Every module that a file imports at run time, inside functions too."""
-    known = {dotted(each) for each in FILES}
     pending: list[ast.AST] = [tree(file)]
     while pending:
         node = pending.pop()
@@ -75,7 +81,7 @@ def imports(file: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{file} imports relatively"
             below = [f"{node.module}.{alias.name}" for alias in node.names]
-            yield from (each if each in known else str(node.module) for each in below)
+            yield from (each if each in modules() else str(node.module) for each in below)
         pending.extend(ast.iter_child_nodes(node))
 
 
@@ -109,7 +115,7 @@ def test_imports_run_one_way(file: Path) -> None:
 
 def arrows(file: Path) -> Iterator[tuple[str, bool]]:
     """What a file imports of the package in whatever way, for types and by string too; True inside functions."""
-    known = {dotted(other) for other in FILES} - {dotted(file)}
+    known = modules() - {dotted(file)}
     functions = [node for node in definitions(tree(file)) if not isinstance(node, ast.ClassDef)]
     lazy = {id(node) for function in functions for node in ast.walk(function)}
     for node in ast.walk(tree(file)):

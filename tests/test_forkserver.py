@@ -80,7 +80,7 @@ def test_each_draws_numbers_of_its_own() -> None:
 
 
 @pytest.fixture
-def server() -> Iterator[ForkServer]:
+def server(fresh_servers: None) -> Iterator[ForkServer]:
     """A server of no modules."""
     server = ForkServer([])
     yield server
@@ -122,6 +122,7 @@ def test_a_server_that_is_gone_is_told_from_a_program_that_goes_on(server: ForkS
         begin(server, "")
 
 
+@pytest.mark.usefixtures("fresh_servers")
 def test_modules_that_print_or_fail_are_not_heard(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for name, text in (("chatty", "print('hello')"), ("broken", "raise RuntimeError('why')"), ("ends", "exit(3)")):
         (tmp_path / f"{name}.py").write_text(text)

@@ -128,7 +128,7 @@ def drawn(picture: Picture, lines: Lines | None = None) -> DrawnHeat | DrawnBars
 
     >>> heat = drawn(Heat("drop", ("conv1",), ("conv.bias",), ((0.5,),), (("",),), tolerance=0.01))
     >>> heat.rows
-    (('conv1', (HeatCell(look='costs', share=1.0, text='+0.500', word='', line=None),)),)
+    (('conv1', (HeatCell(look='costs', share=1.0, text='+0.5', word='', line=None),)),)
     """
     if isinstance(picture, Heat):
         return _heat(picture, lines or {})
@@ -138,7 +138,6 @@ def drawn(picture: Picture, lines: Lines | None = None) -> DrawnHeat | DrawnBars
 def _heat(heat: Heat, lines: Lines) -> DrawnHeat:
     scale = heat.scale
     values = [value for row in heat.values for value in row if value is not None]
-    places = decimals(values, 3)
 
     def cell(y: int, x: int) -> HeatCell:
         value, mark = heat.values[y][x], heat.marks[y][x]
@@ -148,7 +147,7 @@ def _heat(heat: Heat, lines: Lines) -> DrawnHeat:
         if value is None or math.isnan(value):
             return HeatCell("marked" if mark else "", 0.0, mark, word, line)
         share = round(scale.place(value), 2)
-        return HeatCell("costs" if value > 0 else "helps", abs(share), mark or _signed(value, places), word, line)
+        return HeatCell("helps" if value < 0 else "costs", abs(share), mark or _short(value), word, line)
 
     low = -1 if any(value < 0 for value in values) else 0
 
@@ -163,7 +162,7 @@ def _heat(heat: Heat, lines: Lines) -> DrawnHeat:
             Tick(at, number(tick, 2))
             for tick, at in _apart({t: key(t) for t in scale.ticks if t >= low * scale.end})
         ),
-        tuple(key(bound) for bound in {-heat.tolerance, heat.tolerance} if bound >= low * scale.end),
+        tuple(key(side * heat.tolerance) for side in (low, 1) if side * heat.tolerance),
         number(heat.tolerance),
         low,
     )
@@ -177,6 +176,16 @@ def _apart(ticks: Mapping[float, float]) -> Iterator[tuple[float, float]]:
         if all(abs(at - other) >= GAP for other in written):
             written.append(at)
             yield tick, at
+
+
+def _short(value: float) -> str:
+    """A drop in a cell: they differ by orders of magnitude, so that each has digits of its own.
+
+    >>> _short(4.4251), _short(0.00015), _short(1.3e10), _short(0.0), _short(234.2)
+    ('+4.43', '+0.00015', '+1.3e+10', '0', '+234')
+    """
+    digits = 3 if 1 <= abs(value) < 1000 else 2
+    return number(value, digits, signed=bool(value))
 
 
 def _signed(value: float, places: int) -> str:

@@ -19,10 +19,10 @@ from ckptswap.report.answer import change, taken, told
 from ckptswap.report.drawing import SHAPES
 from ckptswap.report.next_steps import NextStep, next_steps
 from ckptswap.report.page_pictures import Shown, from_donor, pictures
-from ckptswap.report.rows import better, facts, is_partial, mode_words, samples_words, sections
+from ckptswap.report.rows import better, facts, mode_words, samples_words, sections
 from ckptswap.report.sweep import sweep_columns
 from ckptswap.report.templates import template
-from ckptswap.report.text import MISSING, finite, number, plural
+from ckptswap.report.text import MISSING, finite, number
 from ckptswap.report.verdicts import meanings
 from ckptswap.shell import quoted
 from ckptswap.sweep.plan import Cell
@@ -37,7 +37,7 @@ POLICY = (
 )
 
 
-LONG = 48  # letters of a name that a picture shows in one line
+LONG = 64  # letters of a name that a picture shows in one line
 CAP = 200  # rows that are laid out before all are asked for
 VERDICTS = ("sensitive", "undecided", "reusable", "unused", "identical", "no-effect", "mismatch", "failed")
 
@@ -45,13 +45,15 @@ VERDICTS = ("sensitive", "undecided", "reusable", "unused", "identical", "no-eff
 @dataclass(frozen=True)
 class About:
     """What a run's folder says beside its table: where it comes from, the samples that were hit worst (None where
-    none were kept), all cells that it is to score, the metric that it raced by, the folder's path, whether this
+    none were kept), all cells that it is to score, the metric that it raced by, why work
+    on it `ended` before its end, the folder's path, whether this
     user's own command made it (`is_own`), and whether a sweep is at work in it."""
 
     origin: Provenance
     samples: Samples | None = None
     cells: tuple[Cell, ...] = ()
     raced_by: str | None = None
+    ended: str | None = None
     run: str = ""
     is_own: bool = False
     is_worked_on: bool = False
@@ -68,7 +70,8 @@ def about(run_dir: str) -> About:
     plan, is_own = folder.read_plan_and_owner()
     raced_by = plan.race.metric if plan.race else None
     origin, samples = load_provenance(run_dir), folder.load_samples()
-    return About(origin, samples, plan.plan.cells, raced_by, run_dir, is_own, folder.is_worked_on())
+    cells, is_held = plan.plan.cells, folder.is_worked_on()
+    return About(origin, samples, cells, raced_by, plan.ended, run_dir, is_own, is_held)
 
 
 def sweep_html(result: SweepResult, about: About, top: int | None = None) -> str:
@@ -95,7 +98,7 @@ def sweep_html(result: SweepResult, about: About, top: int | None = None) -> str
         row_commands(rows, about.origin),
         title=f"What {_stem(about.origin.recipient)} can take from {', '.join(map(_stem, about.origin.donors))}",
         answer=told(result, len(waiting), whole=True),
-        unfinished=unfinished(result, about, len(waiting)),
+        unfinished=unfinished(result, about),
         result=result,
         facts=known,
         pictures=first,
@@ -120,21 +123,20 @@ def sweep_html(result: SweepResult, about: About, top: int | None = None) -> str
     )
 
 
-def unfinished(result: SweepResult, about: About, waiting: int) -> str:
-    """How far an incomplete run came, and whether it goes on; nothing of a complete one.
+def unfinished(result: SweepResult, about: About) -> str:
+    """Why an incomplete run ended, and whether it goes on; nothing of a complete one. How far it came is among
+    the notes.
 
     >>> partly = SweepResult("dice", "max", 0.01, 0.9, None, 8, (), complete=False)
-    >>> unfinished(partly, About(Provenance("b", ("a",), {})), 3)[:41]
-    'Not finished: 3 rows are not scored yet. '
+    >>> unfinished(partly, About(Provenance("b", ("a",), {})))
+    'Not finished, and no sweep is at work on it: the same command goes on where it stopped.'
     """
     if result.complete:
         return ""
-    fewer = sum(is_partial(result, row) for row in result.rows)
-    parts = [f"{plural(waiting, 'row')} {'is' if waiting == 1 else 'are'} not scored yet"] if waiting else []
-    parts += [f"{plural(fewer, 'row')} on fewer than all {result.samples:,} samples"] if fewer else []
-    now = "A sweep is at work on it" if about.is_worked_on else "No sweep is at work on it"
-    how = "" if about.is_worked_on else ": the same command goes on where it stopped"
-    return f"Not finished{': ' if parts else ''}{', '.join(parts)}. {now}{how}."
+    if about.is_worked_on:
+        return "Not finished: a sweep is at work on it."
+    why = f": {about.ended}. The" if about.ended else ", and no sweep is at work on it: the"
+    return f"Not finished{why} same command goes on where it stopped."
 
 
 def _contents(

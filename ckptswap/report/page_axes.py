@@ -36,25 +36,22 @@ def linear(values: Iterable[float]) -> Axis:
     (0.0, 0.1, 0.2, 0.3)
     """
     low, high = _ends([0.0, *values])
-    rough = (high - low) / _TICKS
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = power * next(times for times in (1, 2, 5, 10) if times * power >= rough * 0.999)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return Axis(low, high, tuple(float(f"{at * step:.12g}") for at in range(first, last + 1)))
+    return Axis(low, high, _round(low, high))
 
 
 def logarithmic(values: Iterable[float]) -> Axis:
     """Over values above 0, with ticks at powers of ten, or at 1, 2, 5 times these where they span few.
 
-    >>> logarithmic([0.02, 0.4]).ticks
-    (0.02, 0.05, 0.1, 0.2)
+    >>> logarithmic([0.02, 0.4]).ticks, logarithmic([0.028, 0.0291]).ticks
+    ((0.02, 0.05, 0.1, 0.2), (0.028, 0.0285, 0.029))
     """
     known = list(values)
     low, high = _ends(known or [0.1, 1.0], factor=True)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     times = (1,) if len(powers) > 4 else (1, 2, 5)
     ticks = (float(f"{each}e{power}") for power in powers for each in times)
-    return Axis(low, high, tuple(tick for tick in ticks if low <= tick <= high), math.log10)
+    within = tuple(tick for tick in ticks if low <= tick <= high)
+    return Axis(low, high, within if len(within) > 1 else _round(low, high), math.log10)
 
 
 def symmetric_log(values: Iterable[float], tolerance: float) -> Axis:
@@ -63,7 +60,7 @@ def symmetric_log(values: Iterable[float], tolerance: float) -> Axis:
     >>> symmetric_log([0.4, -0.02], 0.01).ticks
     (-0.01, 0.0, 0.01, 0.1, 0.4)
     """
-    low, high = _ends([0.0, *values])
+    low, high = _ends([0.0, 1.5 * tolerance, *values])  # the tolerance is seen, however small all are
     scale = ColourScale(tolerance, max(-low, high))
     axis = Axis(low, high, (), scale.place)
     ticks: list[float] = []
@@ -71,6 +68,15 @@ def symmetric_log(values: Iterable[float], tolerance: float) -> Axis:
         if low <= tick <= high and all(abs(axis.share(tick) - axis.share(other)) > _NEAR for other in ticks):
             ticks.append(tick)
     return Axis(low, high, tuple(sorted(ticks)), scale.place)
+
+
+def _round(low: float, high: float) -> tuple[float, ...]:
+    """Round numbers between two, in steps of 1, 2 or 5 times a power of ten."""
+    rough = (high - low) / _TICKS
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = power * next(times for times in (1, 2, 5, 10) if times * power >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return tuple(float(f"{at * step:.12g}") for at in range(first, last + 1))
 
 
 def _ends(values: Iterable[float], *, factor: bool = False) -> tuple[float, float]:

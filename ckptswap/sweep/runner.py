@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from ckptswap import registry
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.errors import CkptswapError, ModelError, RunError, TaskError, UsageError
+from ckptswap.errors import CkptswapError, ModelError, RunError, Stopped, TaskError, UsageError
 from ckptswap.neutral import neutral
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.recalibration import fingerprint, load_calibration
@@ -235,7 +235,11 @@ class Sweep:
             replace(self, portion=wanted)._compute(run, journal, progress, executor)
         except OutOfTime as end:
             why = f"the budget of {options.budget:g} s is used up, {end}"
+            self.folder.write_plan(replace(run, ended=why))
             self.scorer.notes.append(f"{why}: the same command continues, with as much time again")
+        except Stopped as end:
+            self.folder.write_plan(replace(run, ended=end.message))
+            raise
         return progress.table()
 
     def _compute(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -49,8 +50,21 @@ def ray_head() -> Iterator[ray_nodes.Head]:
         yield head
 
 
+@pytest.fixture(scope="session")
+def ray_clusters(ray_head: ray_nodes.Head) -> Iterator[Callable[[], ray_nodes.Cluster]]:
+    """Gives the head with a second node, which is begun anew where the last one is dead."""
+    with ExitStack() as stack:
+        begun: list[ray_nodes.Cluster] = []
+
+        def whole() -> ray_nodes.Cluster:
+            if not begun or not begun[-1].is_whole:
+                begun.append(stack.enter_context(ray_nodes.second(ray_head)))
+            return begun[-1]
+
+        yield whole
+
+
 @pytest.fixture
-def ray_cluster(ray_head: ray_nodes.Head) -> Iterator[ray_nodes.Cluster]:
+def ray_cluster(ray_clusters: Callable[[], ray_nodes.Cluster]) -> ray_nodes.Cluster:
     """Two Ray nodes of one CPU each: `address`, the `env` that a driver needs, and `kill_second()`."""
-    with ray_nodes.second(ray_head) as cluster:
-        yield cluster
+    return ray_clusters()

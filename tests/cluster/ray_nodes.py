@@ -62,6 +62,11 @@ class Cluster:
     env: dict[str, str]
     node: subprocess.Popen[bytes]
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the second node's `ray start`, which ends with it, is there."""
+        return self.node.poll() is None
+
     def kill_second(self) -> None:
         """SIGKILL to every process of the second node, as if its machine had lost power."""
         _kill(self.node)

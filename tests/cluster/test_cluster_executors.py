@@ -215,7 +215,7 @@ def test_a_dead_ray_worker_and_a_dead_node_are_made_good(
     process = chaos.start(slow, "run", *flags, env=ray_cluster.env)
     wait_until(lambda: written(slow) > 10 or process.poll() is not None, "the tasks work")
     assert process.poll() is None, (slow / "run.said").read_text()
-    os.kill(chaos.running("ray::run_shard")[0], signal.SIGKILL)
+    os.kill(next(iter(chaos.running("ray::run_shard"))), signal.SIGKILL)
     before = written(slow)
     wait_until(lambda: written(slow) > before + 20, "the work goes on")
     ray_cluster.kill_second()

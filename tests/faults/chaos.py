@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def survive(
     folder: Path,
     run: str,
     kills: int,
-    victim: Callable[[subprocess.Popen[str]], int | None],
+    victim: Callable[[subprocess.Popen[str], Path], int | None],
     draw: random.Random,
     expected: dict[str, Any],
     *flags: str,
@@ -139,7 +140,7 @@ def survive(
         _wait(folder / run, process, before.total() + draw.randint(1, most), seconds)
         if process.poll() is not None:
             break  # it was faster
-        target = victim(process)
+        target = victim(process, folder)
         if target is None:
             continue
         before = places(folder / run)
@@ -162,31 +163,37 @@ def _wait(run: Path, process: subprocess.Popen[str], count: int, seconds: float 
         time.sleep(0.01)
 
 
-def itself(process: subprocess.Popen[str]) -> int:
+def itself(process: subprocess.Popen[str], _: Path) -> int:
     """The sweep."""
     return process.pid
 
 
-def worker_of(process: subprocess.Popen[str]) -> int | None:
-    """One of its worker processes, by Linux's /proc; None while there is none."""
-    return next(iter(workers_of(process)), None)
+def worker_of(process: subprocess.Popen[str], folder: Path) -> int | None:
+    """One of its worker processes; None while there is none."""
+    return next(iter(workers_of(process, folder)), None)
 
 
-def workers_of(process: subprocess.Popen[str]) -> list[int]:
-    """Its worker processes: children of a server that is its child."""
-    servers = running("ckptswap.executors.forkserver", parent=process.pid)
-    return [worker for server in servers for worker in running("ckptswap.executors.forkserver", parent=server)]
+def workers_of(process: subprocess.Popen[str], folder: Path) -> list[int]:
+    """Its worker processes: children of a server that is in the sweep's folder too."""
+    parents = {
+        pid: above for pid, above in running("ckptswap.executors.forkserver").items() if _is_in(pid, folder)
+    }
+    return [pid for pid, above in parents.items() if above in parents and above != process.pid]
 
 
-def running(word: str, parent: int | None = None) -> list[int]:
-    """The processes with this in their command line, children of `parent` where it is given."""
-    found = []
+def _is_in(pid: int, folder: Path) -> bool:
+    with suppress(OSError):  # it has ended
+        return Path(f"/proc/{pid}/cwd").samefile(folder)
+    return False
+
+
+def running(word: str) -> dict[int, int]:
+    """The processes with this in their command line, by Linux's /proc, and the parent of each."""
+    found = {}
     for entry in Path("/proc").glob("[0-9]*"):
-        try:
+        with suppress(OSError):
             line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
             above = int((entry / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        if word in line and parent in (None, above):
-            found.append(int(entry.name))
+            if word in line:
+                found[int(entry.name)] = above
     return found

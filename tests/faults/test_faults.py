@@ -71,7 +71,7 @@ def test_a_signal_lets_the_block_in_hand_be_finished(
     assert f"{word}, " in said(work, "run")
     assert "the same command continues" in said(work, "run")
     assert not (work / "run" / LOCK).exists()
-    assert not chaos.workers_of(process)
+    assert not chaos.workers_of(process, work)
     before = chaos.places(work / "run")
     assert all(path.read_bytes().endswith(b"\n") for path in journal_files(work / "run"))
     assert chaos.finish(work, "run", *flags) == table

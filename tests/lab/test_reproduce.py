@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from ckptswap.lab import reproduce as room
 from ckptswap.lab import train as training_room
 from ckptswap.lab.experiment import INITS, SCORED_BATCH, Arm, Experiment, Unit, full, quick
 from ckptswap.lab.networks import build
-from ckptswap.lab.pairs import ALL, load_pairs
+from ckptswap.lab.pairs import ALL, Pair, load_pairs
 from ckptswap.lab.reproduce import Estimate, Reproduction, cost, load_experiment, reproduce
 from ckptswap.lab.summary import summary, summary_json
 from ckptswap.lab.units import Price, UnitWatcher, units_spec
@@ -76,6 +78,11 @@ def done(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert reproduce(small(discs), folder / "run") == Reproduction({})
 
     return once(tmp_path_factory, "done", make) / "run"
+
+
+@cache
+def pairs_of(discs: Path, done: Path) -> list[Pair]:
+    return load_pairs(small(discs), done)
 
 
 # The plan --------------------------------------------------------------------------------------------------------
@@ -191,7 +198,7 @@ def test_interrupted_anywhere_it_continues_to_the_same_numbers(discs: Path, done
         with pytest.raises(Stopped):
             reproduce(small(discs), tmp_path / "run", known=PRICE, **stopping_at(place))
     assert reproduce(small(discs), tmp_path / "run", known=PRICE) == Reproduction({})
-    assert load_pairs(small(discs), tmp_path / "run") == load_pairs(small(discs), done)
+    assert load_pairs(small(discs), tmp_path / "run") == pairs_of(discs, done)
 
 
 def test_an_unfinished_sweep_is_not_read(discs: Path, done: Path, tmp_path: Path) -> None:
@@ -201,7 +208,7 @@ def test_an_unfinished_sweep_is_not_read(discs: Path, done: Path, tmp_path: Path
     found = {(pair.init, pair.seed) for pair in load_pairs(small(discs), tmp_path / "run")}
     assert found == {("shared", 0), ("independent", 0), ("independent", 1)}
     reproduce(small(discs), tmp_path / "run", known=PRICE)
-    assert load_pairs(small(discs), tmp_path / "run") == load_pairs(small(discs), done)
+    assert load_pairs(small(discs), tmp_path / "run") == pairs_of(discs, done)
 
 
 def test_two_workers_find_what_one_finds(discs: Path, done: Path, tmp_path: Path) -> None:
@@ -219,7 +226,7 @@ def test_two_workers_find_what_one_finds(discs: Path, done: Path, tmp_path: Path
     assert outcome == Reproduction({})
     assert told[-1][0] == pytest.approx(told[-1][1])
     assert {what.split(":")[0] for _, _, what in told} == {"unet/seed-0", "unet/seed-1"}
-    assert load_pairs(small(discs), tmp_path / "run") == load_pairs(small(discs), done)
+    assert load_pairs(small(discs), tmp_path / "run") == pairs_of(discs, done)
 
 
 def test_two_workers_stop_when_asked(discs: Path, tmp_path: Path) -> None:
@@ -262,7 +269,8 @@ def descendants(pid: int) -> list[int]:
 def test_workers_do_not_outlive_a_killed_parent(discs: Path, tmp_path: Path) -> None:
     (tmp_path / "endless.py").write_text(ENDLESS)
     command = [sys.executable, "endless.py", str(discs)]
-    with programs.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as parent:
+    env = {name: value for name, value in os.environ.items() if name != programs.DOOR}  # the server is its child
+    with programs.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         units = set()
         while len(units) < 2:  # both are at work
@@ -378,7 +386,7 @@ def test_the_cost_counts_what_is_done(discs: Path, done: Path) -> None:
     assert len(list(done.rglob("plan.json"))) == found.sweeps
     assert set(found.seconds) == {"unet/seed-0", "unet/seed-1"}
     assert found.total(2) == pytest.approx(found.total(1) / 2)
-    assert found.prices["unet"].cells == len(load_pairs(small(discs), done)[0].cells)
+    assert found.prices["unet"].cells == len(pairs_of(discs, done)[0].cells)
 
 
 # The numbers -----------------------------------------------------------------------------------------------------
@@ -407,7 +415,7 @@ def state_of(path: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("init", INITS)
 def test_shares_are_those_of_a_plain_loop(discs: Path, done: Path, init: str) -> None:
-    (pair,) = (each for each in load_pairs(small(discs), done) if (each.init, each.seed) == (init, 0))
+    (pair,) = (each for each in pairs_of(discs, done) if (each.init, each.seed) == (init, 0))
     home = done / "unet/seed-0"
     own, other = state_of(home / "segment.safetensors"), state_of(home / f"{init}.safetensors")
     network = build("unet", width=2, depth=1)
@@ -431,7 +439,7 @@ def _is(name: str, ending: str) -> bool:
 
 
 def test_distances_are_numpys(discs: Path, done: Path) -> None:
-    pair = load_pairs(small(discs), done)[0]
+    pair = pairs_of(discs, done)[0]
     home = done / "unet/seed-0"
     own, start, donor = (state_of(home / f"{name}.safetensors") for name in ("segment", "init", pair.init))
     twin = state_of(done / "unet/seed-1/segment.safetensors")
@@ -453,12 +461,12 @@ def test_distances_are_numpys(discs: Path, done: Path) -> None:
 
 
 def test_a_bias_before_norm_does_nothing_once_statistics_are_new(discs: Path, done: Path) -> None:
-    for pair in load_pairs(small(discs), done):
+    for pair in pairs_of(discs, done):
         assert pair.regrouped["bias-before-norm"] == pytest.approx(0.0, abs=1e-9)
 
 
 def test_the_last_prefix_is_the_donor(discs: Path, done: Path) -> None:
-    for pair in load_pairs(small(discs), done):
+    for pair in pairs_of(discs, done):
         assert pair.donor_score is not None
         assert pair.prefix[-1] is not None
         sign = np.sign(pair.baseline - pair.donor_score)

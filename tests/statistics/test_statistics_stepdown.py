@@ -382,6 +382,25 @@ def test_neighbours_correlation_is_that_of_a_plain_loop() -> None:
     assert lag_one(np.zeros(4), np.ones(4, dtype=bool)) is None
 
 
+@pytest.mark.parametrize("samples", [1, 3])
+def test_means_of_groups_in_an_order_are_drawn_as_any_number(
+    monkeypatch: pytest.MonkeyPatch, samples: int
+) -> None:
+    """All rows at once, where all have the same samples: as group by group, and with a group of another size."""
+    columns, forms = scores([0.0, 0.5, 0.02], 12, 0), [{0: 1.0, at: -1.0} for at in (1, 2, 3)]
+    groups = np.repeat(np.arange(12 // samples), samples)
+    sample = Sample.of(columns, groups, mean, is_successive=True)
+    at_once = bootstrap.effects(sample, forms, 300)
+    ways = []
+    monkeypatch.setattr(bootstrap, "_moments_in_order", lambda *told: ways.append(told))
+    one_by_one = bootstrap.effects(sample, forms, 300)
+    assert len(ways) == 1
+    assert at_once.t == pytest.approx(one_by_one.t, abs=1e-9)
+    monkeypatch.undo()
+    uneven = Sample.of(columns, np.minimum(groups, groups[-1] - 1), mean, is_successive=True)
+    assert bootstrap._moments_of_means(uneven, forms, one_by_one.estimate) is None
+
+
 def test_on_a_slope_successive_differences_are_smaller_and_decide_more() -> None:
     """Drops that grow along a volume: what changes slowly is not chance."""
     random = np.random.default_rng(6)
@@ -411,3 +430,16 @@ def test_the_least_p_is_found_among_the_kept_draws() -> None:
     places, tail = stepdown._tail(draws, 5)
     assert sorted(places[0].tolist()) == [0, 2, 3, 6, 7]
     assert stepdown._ranks(tail).tolist() == [[5.0, 5.0, 5.0, 2.0, 1.0]]
+
+
+def test_the_largest_of_many_draws_are_those_of_a_sort() -> None:
+    """Also where the part that is looked at tells nothing of the others, and with ties."""
+    draws = np.random.default_rng(0).normal(size=(5, 4000))
+    draws[1, :: stepdown.PART] += 9
+    draws[2, :: stepdown.PART] -= 9
+    draws[3] = draws[3].round(1)
+    draws[4] = 0.0
+    places, tail = stepdown._tail(draws, 102)
+    assert np.array_equal(tail, np.sort(draws, axis=1)[:, -102:])
+    assert np.array_equal(np.take_along_axis(draws, places, axis=1), tail)
+    assert all(len(set(row)) == 102 for row in places.tolist())

@@ -57,7 +57,7 @@ def work(made: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def mark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def mark(fresh_servers: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A file that is there once a stranger's code has run."""
     monkeypatch.setenv("MARK", str(tmp_path / "it-ran"))
     return tmp_path / "it-ran"

@@ -150,12 +150,17 @@ def test_what_a_budget_leaves_rests_on_the_screens_samples(skip: TaskSpec, save,
     assert all((row.samples or 0) <= 4 for row in stopped.rows if row.status == "measured")
     said = "the budget of 0 s is used up, 5 of 64 blocks are done: the same command continues"
     assert any(said in note for note in planned.scorer.notes)
+    assert (RunFolder(tmp_path / "run").read_plan().ended or "") in said
+    page = sweep_html(stopped, about(str(tmp_path / "run")))
+    assert "Not finished: the budget of 0 s is used up, 5 of 64 blocks are done. The same command goes on" in page
     assert stopped.screen is not None
     assert (stopped.screen.variants, stopped.screen.auc, stopped.screen.spearman) == (0, None, None)
     assert any("nothing is scored yet that it could be held against" in note for note in stopped.notes)
     whole = ran(planned, tolerance=0.01)
     fresh = sweep(save(1, "Skip"), save(0, "Skip"), skip, run_dir=tmp_path / "other", screen="sample:4", **HOW)
     assert whole.rows == fresh.rows
+    assert RunFolder(tmp_path / "run").read_plan().ended is None
+    assert "Not finished" not in sweep_html(whole, about(str(tmp_path / "run")))
 
 
 def test_workers_give_the_same_table_in_that_order_too(skip: TaskSpec, save, tmp_path: Path) -> None:

@@ -75,7 +75,8 @@ class RunPlan:
 
     `key` are the conditions of its scores (`conditions`), `source` what it takes to build its engine again. `walk`
     are the samples' places batch by batch, `groups` and `units` (N,) belong to the samples; `drawn` says of what
-    these are a part, where a limit took one.
+    these are a part, where a limit took one; `ended` why the last work on it ended before all was scored, where
+    that is known.
     """
 
     key: Mapping[str, Any]
@@ -95,6 +96,7 @@ class RunPlan:
     error: ErrorRate | None = None
     se: StandardError | None = None
     drawn: Drawn | None = None
+    ended: str | None = None
 
     @property
     def spec(self) -> SweepSpec:
