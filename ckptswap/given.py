@@ -102,6 +102,23 @@ def _holds_tensors(given: object) -> bool:
     return callable(getattr(given, "state_dict", None)) and not isinstance(given, type)
 
 
+def names_of(*sides: Given) -> list[str]:
+    """Their paths, or names by which several in memory are told apart.
+
+    >>> names_of("a.pt", {}, {})
+    ['a.pt', 'memory', 'memory 2']
+    """
+    names = [_name_of(side) for side in sides]
+    is_twin = (name in names[:at] and not os.path.exists(name) for at, name in enumerate(names))
+    return [f"{name} {at}" if twin else name for at, (name, twin) in enumerate(zip(names, is_twin, strict=True))]
+
+
+def _name_of(side: Given) -> str:
+    if isinstance(side, str | os.PathLike):
+        return os.fspath(side)
+    return getattr(side, "path", None) or (f"<{type(side).__name__}>" if _holds_tensors(side) else "memory")
+
+
 def several(given: Given | Iterable[Given], what: str) -> list[Given]:
     """One or more of `what`. A module may be a sequence too, of its layers. Raises `UsageError` for none."""
     is_one = isinstance(given, str | os.PathLike | Mapping) or _holds_tensors(given)

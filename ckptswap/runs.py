@@ -12,9 +12,21 @@ from typing import TYPE_CHECKING, Any, Literal
 from ckptswap import lazy
 from ckptswap.errors import SelectionError, UsageError
 from ckptswap.formats.atomic import put
-from ckptswap.given import SELECTION, Given, Path_, Patterns, args_of, listed, selection_of
+from ckptswap.given import (
+    SELECTION,
+    Given,
+    Path_,
+    Patterns,
+    args_of,
+    listed,
+    names_of,
+    opened,
+    selection_of,
+    several,
+    worded,
+)  # fmt: skip
 from ckptswap.lab.trainspec import TrainSpec
-from ckptswap.messages import listener, note
+from ckptswap.messages import listener, note, warn
 from ckptswap.sweep.run_folder.overwrite import refuse_precious
 
 if TYPE_CHECKING:
@@ -23,6 +35,7 @@ if TYPE_CHECKING:
     from ckptswap.lab.train import TrainResult
     from ckptswap.sweep.agreement import Agreement
     from ckptswap.sweep.result import SweepResult
+    from ckptswap.sweep.run_folder.trust import NamedAgain
     from ckptswap.sweep.select import Choice
 
 REPRODUCE_JOBS = 2  # networks of `reproduce` that are at work at once, unless told
@@ -160,14 +173,28 @@ def plot(
     refuse_precious(out, force=force)
     given = distinct([runs] if isinstance(runs, str | os.PathLike) else runs)
     if len(given) > 1:
-        drawn = lazy.pictures.means_of(compare(given, metric=metric, **how), picture)
+        compared = compare(given, metric=metric, **how)
+        _tell_of_means(compared)
+        drawn = lazy.pictures.means_of(compared, picture)
     else:
         drawn = lazy.pictures.picture_of(report(*given, metric=metric, **how), picture)
     if lazy.charts.is_empty(drawn):
         remedy = "sweep with --by layer,kind, or choose another --picture"
         raise UsageError(f"{' and '.join(given)} {_have(given)} nothing for a {picture}", remedy=remedy)
     put(lazy.figures.draw([drawn], form, width=inches, title=title), out)
+    if (high := lazy.figures.size_of([drawn], inches)[1]) > lazy.figures.HIGHEST:
+        note([f"{os.fspath(out)} is {high:.0f} inches high, more than a page: --layers and --kind choose"])
     return Path(out)
+
+
+def _tell_of_means(compared: Agreement) -> None:
+    """What a picture of means does not show of its runs. Raises `UsageError` where these share nothing."""
+    if all(len(cell.drops) < 2 for cell in compared.cells):
+        runs = " and ".join(compared.runs)
+        raise UsageError(f"{runs} share no cell that was scored", remedy="draw each by itself")
+    for run, result in zip(compared.runs, compared.results, strict=True):
+        note([f"{run} is not finished: its means are of what is scored"] if not result.complete else [])
+        warn(f"{run} {text}" for text in result.notes if text.endswith(lazy.agreement.COPY))
 
 
 def _have(given: Sequence[str]) -> str:
@@ -179,8 +206,8 @@ def select(
     *,
     tolerance: float | None = None,
     holdout: bool = False,
-    donor: Patterns = (),
-    recipient: str | None = None,
+    donor: Given | Sequence[Given] = (),
+    recipient: Given | None = None,
     **task: Any,
 ) -> Choice:
     """Find the largest set of a sweep's cells that the donor can replace together.
@@ -188,9 +215,34 @@ def select(
     With `holdout` one half of the groups chooses, and what the set costs is told on the other.
     Of a folder that this user's own command made, everything is taken up again. A stranger's may name any code and
     any file: what it says is named again by `donor`, `recipient`, and `model`, `model_args`, `data`, `data_args`,
-    `metric` and `group`. Raises what `ckptswap.sweep.select.select` raises.
+    `metric` and `group`. What stood in memory is given again in the same way. Raises what
+    `ckptswap.sweep.select.select` raises.
     """
-    named = lazy.trust.NamedAgain(listed(donor), recipient, task) or None
+    with ExitStack() as stack:
+        named = _named_again(donor, recipient, task, stack)
+        return _selected(run, tolerance, holdout, named)
+
+
+def _named_again(
+    donor: Given | Sequence[Given], recipient: Given | None, task: Mapping[str, Any], stack: ExitStack
+) -> NamedAgain | None:
+    """What is given again, open where it is no path; a recipient that is a module is the model, too."""
+    is_nothing = donor is None or (isinstance(donor, list | tuple) and not donor)
+    donors = [] if is_nothing else several(donor, "donor")
+    sides = [*donors, *([] if recipient is None else [recipient])]
+    names = names_of(*sides)
+    there = {
+        name: opened(side, stack)
+        for name, side in zip(names, sides, strict=True)
+        if not isinstance(side, str | os.PathLike)
+    }
+    own = None if recipient is None else there.get(names[-1])
+    words = worded({"model": own.module, **task} if own and own.module is not None else task)
+    receiver = None if recipient is None else names[-1]
+    return lazy.trust.NamedAgain(tuple(names[: len(donors)]), receiver, words, there) or None
+
+
+def _selected(run: Path_, tolerance: float | None, holdout: bool, named: NamedAgain | None) -> Choice:
     with listener().progress("selecting", unit=" cells") as progress:
         return lazy.select.select(run, tolerance=tolerance, holdout=holdout, progress=progress, named=named)
 

@@ -18,6 +18,7 @@ from ckptswap.given import (
     args_of,
     is_on_disk,
     listed,
+    names_of,
     opened,
     path_of,
     plain,
@@ -93,7 +94,7 @@ def asked(donor: Given | Sequence[Given], recipient: Given, **how: Any) -> Asked
     own = _fields(SweepSpec, how)
     _refuse_unknown(how)
     task = task_of(how, chosen["exclude"], how.pop("partial", False))
-    *givers, receiver = _paths(*donors, recipient)
+    *givers, receiver = names_of(*donors, recipient)
     own |= {"selection": selection_of(**chosen), "calibration": calibration_of(batches, data, args_of(args))}
     spec = SweepSpec(tuple(givers), receiver, task, **own)
     executor = executor_of(options, task)
@@ -121,16 +122,6 @@ def _refuse_elsewhere(held: Sequence[str]) -> NoReturn:
 def options_of(how: dict[str, Any]) -> RunOptions:
     """The options that keywords say, which are taken out. Raises `UsageError` for values that make no sense."""
     return RunOptions(**_fields(RunOptions, how))
-
-
-def _paths(*sides: Given) -> list[str]:
-    """Their paths, or names by which several in memory are told apart."""
-    names = [
-        os.fspath(side) if isinstance(side, str | os.PathLike) else getattr(side, "path", "memory")
-        for side in sides
-    ]
-    is_twin = (name in names[:at] and not os.path.exists(name) for at, name in enumerate(names))
-    return [f"{name} {at}" if twin else name for at, (name, twin) in enumerate(zip(names, is_twin, strict=True))]
 
 
 def _fields(form: type, how: dict[str, Any]) -> dict[str, Any]:

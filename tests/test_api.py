@@ -419,7 +419,7 @@ def test_results_show_themselves(what: str, pair: dict[str, str], tmp_path: Path
 
 
 def test_an_evaluation_shows_differences_and_warnings(pair: dict[str, str], tmp_path: Path) -> None:
-    both = cs.evaluate([tmp_path / "0.pt", tmp_path / "1.pt"], limit=4, **pair)
+    both = cs.evaluate([tmp_path / "0.pt", tmp_path / "1.pt"], limit="first:4", **pair)
     page = both._repr_html_()  # type: ignore[attr-defined]
     for shown in (page, " ".join(on_terminal(both, 200).split())):
         assert f"{both.differences[0].interval.estimate:+.4f}" in shown

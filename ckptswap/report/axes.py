@@ -198,8 +198,7 @@ def _key(heat: Heat, width: float) -> str:
     """What the marks that occur mean, in words."""
     present = dict.fromkeys(mark for row in heat.marks for mark in row if mark)
     words = [f"{mark} {MARK_WORDS[mark]}" for mark in present if mark in MARK_WORDS]
-    if any("/" in mark for mark in present):
-        words.append("2/3: mean of 2 of 3 runs")
+    words += [f"{mark} known of so many runs" for mark in present if "/" in mark][:1]
     return wrapped(" · ".join(words), SMALL, width - 0.2)
 
 

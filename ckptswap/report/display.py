@@ -26,6 +26,7 @@ from ckptswap.sweep.result import SweepResult, has_places
 MOST = 40  # rows that a notebook shows; the result has them all
 LARGEST = 20_000
 """Letters of HTML that are shown: a notebook keeps every output. What is larger loses rows, then its heatmap."""
+CELLS = 400  # of a heatmap that may still be small enough
 _SIZES = tuple((rows, with_heat) for with_heat in (True, False) for rows in (MOST, 20, 10, 5))
 
 
@@ -73,7 +74,7 @@ def as_html(parts: Iterable[Shown]) -> str:
     >>> print(as_html(["1 < 2"]), end="")
     <p>1 &lt; 2</p>
     """
-    parts = list(parts)
+    parts = [part for part in parts if not isinstance(part, Heat) or len(part.rows) * len(part.columns) <= CELLS]
     for most, with_heat in _SIZES:
         shown = [part for part in parts if with_heat or not isinstance(part, Heat)]
         text = template("notebook.html.j2").render(parts=shown, most=most)

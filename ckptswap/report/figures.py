@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ckptswap.errors import DependencyError, UsageError
+from ckptswap.report.axes import PanelSize, drawn, laid_out
 from ckptswap.report.charts import Picture
+from ckptswap.report.lettering import FONT, SIZES, plain, wrapped
 from ckptswap.report.text import safe
 
+HIGHEST = 9.5  # inches that a page has
 FORMS = ("png", "svg", "pdf")
 WIDTHS = {"column": 3.5, "page": 7.0}
 """Inches of a column, and of the text, on a page of two columns."""
@@ -60,23 +63,35 @@ def width_of(width: str | float | None) -> float | None:
     return inches
 
 
+def size_of(panels: Sequence[Picture], width: float | None = None) -> tuple[float, float]:
+    """How wide and high the picture is, in inches. Raises `DependencyError` as `draw`."""
+    _matplotlib()
+    sizes = _sizes(panels, width)
+    return sum(size.width for size in sizes), max(size.height for size in sizes)
+
+
+def _sizes(panels: Sequence[Picture], width: float | None) -> list[PanelSize]:
+    room = (WIDTHS["page"] if width is None else width) / len(panels)
+    return [laid_out(panel, room, is_fixed=width is not None) for panel in panels]
+
+
+def _matplotlib() -> Any:
+    try:
+        import matplotlib
+    except ImportError:
+        raise DependencyError("pictures need matplotlib", remedy="pip install 'ckptswap[plot]'") from None
+    return matplotlib
+
+
 def draw(panels: Sequence[Picture], form: str, *, width: float | None = None, title: str | None = None) -> bytes:
     """Panels side by side, `width` inches wide in all; with a `title` of one's own, which may be empty. Raises
     `DependencyError` without matplotlib."""
-    try:
-        import matplotlib
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise DependencyError("pictures need matplotlib", remedy="pip install 'ckptswap[plot]'") from None
-    from ckptswap.report.axes import drawn, laid_out
-    from ckptswap.report.lettering import FONT, SIZES, plain, wrapped
+    matplotlib = _matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     with matplotlib.rc_context({**_STYLE, "font.size": SIZES[0], "font.family": FONT}):
-        page = WIDTHS["page"]
-        room = (page if width is None else width) / len(panels)
-        layouts = [laid_out(panel, room, is_fixed=width is not None) for panel in panels]
-        size = sum(layout.width for layout in layouts), max(layout.height for layout in layouts)
+        layouts, size = _sizes(panels, width), size_of(panels, width)
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)  # type: ignore[union-attr]

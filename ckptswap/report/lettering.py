@@ -84,6 +84,12 @@ class TickNames:
         return self.lines * self.size * LINE / POINTS
 
 
+def _broken(name: str, letters: int) -> list[str]:
+    """Between layer and kind where that is enough, else after dots and the like."""
+    parts = name.rsplit(" ", 1)
+    return parts if max(map(len, parts)) <= letters else fold(name, letters)
+
+
 NO_NAMES = TickNames((), SIZES[0])
 
 
@@ -98,5 +104,5 @@ def fitted(names: Sequence[str], room: float) -> TickNames:
         if made.wide <= room:
             return made
     letters = max(int(room / inches("n", SIZES[-1])), 4)
-    folded = [fold(name, letters) for name in names]
+    folded = [_broken(name, letters) for name in names]
     return TickNames(tuple(map("\n".join, folded)), SIZES[-1], max(map(len, folded)))

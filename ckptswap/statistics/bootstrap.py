@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ckptswap.statistics.neighbours import lag_one, successive_variance
+from ckptswap.statistics.neighbours import lag_one, squared_steps, successive_variance
 from ckptswap.statistics.totals import NEGLIGIBLE, Form, Sample, mean
 
 LEVEL = 0.95
@@ -123,7 +123,7 @@ def _moments_of_means(sample: Sample, forms: Sequence[Form], estimate: np.ndarra
     matrix product each. Else None."""
     columns = [[sample.columns[column] for column in form] for form in forms]
     alike = all(np.array_equal(column.count, own[0].count) for own in columns for column in own)
-    if sample.reduce is not mean or sample.is_successive or not alike:
+    if sample.reduce is not mean or not alike:
         return None
     sizes = np.array([own[0].count for own in columns])
     residual = -estimate[:, None] * sizes
@@ -131,6 +131,8 @@ def _moments_of_means(sample: Sample, forms: Sequence[Form], estimate: np.ndarra
         residual[row] += sum(weight * sample.columns[column].sums[:, 0] for column, weight in form.items())
     groups = np.count_nonzero(sizes, axis=1)
     correction = np.where(groups > 1, groups / np.maximum(groups - 1, 1), math.nan)[:, None]
+    if sample.is_successive:
+        return _moments_in_order(residual, sizes, correction / 2)
     different, place = np.unique(sizes, axis=0, return_inverse=True)
     place = place.reshape(-1)
     squares, crossed, largest = residual**2, residual * sizes, sizes.max(axis=1, keepdims=True)
@@ -144,6 +146,20 @@ def _moments_of_means(sample: Sample, forms: Sequence[Form], estimate: np.ndarra
             apart = apart / size
             spread = squares @ weights - apart * (2 * cross - apart * (different**2 @ weights)[place])
             return apart, correction * spread / size**2
+
+    return moments
+
+
+def _moments_in_order(residual: np.ndarray, sizes: np.ndarray, correction: np.ndarray) -> Moments | None:
+    """The same of groups that stand in an order, where all have the same samples in every row; else None."""
+    size = sizes[0, 0]
+    if size == 0 or (sizes != size).any():
+        return None
+    whole = size * sizes.shape[1]
+
+    def moments(order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        apart = residual @ counted(order).T / whole
+        return apart, correction * squared_steps(residual, order) / whole**2
 
     return moments
 

@@ -29,6 +29,22 @@ def successive_variance(influence: np.ndarray, order: np.ndarray, is_there: np.n
     return factor * np.einsum("rg,rg->r", steps, steps)
 
 
+def squared_steps(values: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """The sums (F, R) of squared differences of values (F, G) that follow each other in an order (R, G).
+
+    >>> squared_steps(np.array([[1.0, 2.0, 4.0]]), np.array([[0, 1, 2], [0, 2, 2]])).tolist()
+    [[5.0, 9.0]]
+    """
+    by_group = np.ascontiguousarray(values.T)
+    before, total = by_group[order[:, 0]], np.zeros((len(order), len(values)))
+    for place in order.T[1:]:
+        now = by_group[place]
+        np.subtract(now, before, out=before)
+        total += np.square(before, out=before)
+        before = now
+    return total.T
+
+
 def lag_one(influence: np.ndarray, is_there: np.ndarray) -> float | None:
     """How alike neighbours are: the correlation of influences (G,), which add up to 0, with the next group's.
     None without spread.

@@ -46,8 +46,23 @@ class Tests:
     places: np.ndarray
     levels: np.ndarray
 
+    @classmethod
+    def room(cls, rows: int, draws: int) -> "Tests":
+        """Room for those of so many rows, to be `put` in: ten thousand of them are not to lie in memory twice."""
+        keep = _kept(draws)
+        places = np.empty((rows, keep), np.min_scalar_type(draws))
+        return cls(draws, np.empty(rows), np.empty(rows), places, np.empty((rows, keep), np.float32))
+
+    def put(self, start: int, tests: "Tests") -> None:
+        """Put in those of the rows from here on."""
+        for name in ("p", "level", "places", "levels"):
+            own = getattr(tests, name)
+            getattr(self, name)[start : start + len(own)] = own
+
     def of(self, rows: Sequence[int]) -> "Tests | None":
         """Those of some of the rows; None for none."""
+        if list(rows) == list(range(len(self.p))):
+            return self if rows else None
         parts = (part[list(rows)] for part in (self.p, self.level, self.places, self.levels))
         return Tests(self.draws, *parts) if rows else None
 
@@ -59,12 +74,16 @@ def tests_of(effect: Effects, tolerance: float, side: int) -> Tests:
     with np.errstate(invalid="ignore", divide="ignore"):
         t = np.where(effect.se > 0, apart / effect.se, certain)
     beyond, amount = (draws >= t[:, None]).sum(axis=1), draws.shape[1]
-    places, tail = _tail(draws, min(math.floor(SIDE * amount) + 2, amount))
+    places, tail = _tail(draws, _kept(amount))
     ranks = _ranks(tail)
     start = tail[:, -min(math.ceil(EXTREME * amount), tail.shape[1])]
     ranks[:, -1] *= np.where(ranks[:, -1] == 1, _share(start, tail[:, -1]), 1.0)
     least = np.where(beyond == 0, _share(start, t), beyond + 1.0)
-    return Tests(amount, (beyond + 1) / (amount + 1), least, places.astype(np.int32), ranks.astype(np.float32))
+    return Tests(amount, (beyond + 1) / (amount + 1), least, places, ranks)
+
+
+def _kept(draws: int) -> int:
+    return min(math.floor(SIDE * draws) + 2, draws)
 
 
 def _tail(draws: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
@@ -116,13 +135,6 @@ class Exact:
         p = [bound.p_below(side * tolerance) for bound in sided]
         testable = [bound.is_testable(side * tolerance, SIDE) for bound in sided]
         return cls(np.array(p, dtype=float), np.array(testable, dtype=bool))
-
-
-def joined(tests: Sequence[Tests]) -> Tests:
-    """The tests of several batches of rows, of the same draws."""
-    names = ("p", "level", "places", "levels")
-    parts = (np.concatenate([getattr(part, name) for part in tests]) for name in names)
-    return Tests(tests[0].draws, *parts)
 
 
 def adjusted(tests: Tests | None, exact: Exact) -> np.ndarray:

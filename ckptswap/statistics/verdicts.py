@@ -14,7 +14,7 @@ from ckptswap.statistics import LEAST_GROUPS, ErrorRate, Tails, Verdict
 from ckptswap.statistics.bootstrap import LEVEL, effects, neighbours_alike, upper, value_of
 from ckptswap.statistics.exact import Few
 from ckptswap.statistics.intervals import cut
-from ckptswap.statistics.stepdown import Both, Exact, Tests, joined, tests_of
+from ckptswap.statistics.stepdown import Both, Exact, Tests, tests_of
 from ckptswap.statistics.totals import Form, Sample
 
 HELD = 1 << 22
@@ -159,23 +159,19 @@ def _drawn(sample: Sample, forms: Sequence[Form], tolerance: float | None) -> _D
     draws = resamples if tolerance is None else max(sample.draws, resamples)
     numbers: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     largest = np.zeros(resamples)
-    below: list[Tests] = []
-    above: list[Tests] = []
+    sides = {side: Tests.room(len(forms), draws) for side in (1, -1)} if forms and tolerance is not None else {}
     step = max(1, HELD // draws)
     for start in range(0, len(forms), step):
         effect = effects(sample, forms[start : start + step], draws)
         first = replace(effect, t=effect.t[:, :resamples])
         numbers.append((effect.estimate, effect.se, first.critical()))
         largest = np.maximum(largest, first.largest())
-        if tolerance is None:
-            continue
         for at in range(0, len(effect.se), AT_ONCE):
             some = effect.of(slice(at, at + AT_ONCE))
-            below.append(tests_of(some, tolerance, 1))
-            above.append(tests_of(some, tolerance, -1))
+            for side, tests in sides.items():
+                tests.put(start + at, tests_of(some, tolerance, side))
     estimate, se, critical = map(np.concatenate, zip(*numbers, strict=True)) if numbers else [np.zeros(0)] * 3
-    tests = (joined(side) if side else None for side in (below, above))
-    return _Drawn(forms, estimate, se, critical, largest, *tests)
+    return _Drawn(forms, estimate, se, critical, largest, sides.get(1), sides.get(-1))
 
 
 def _with_verdicts(

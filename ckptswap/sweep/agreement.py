@@ -17,6 +17,8 @@ from ckptswap.statistics.seeds import seeds_interval
 from ckptswap.sweep.filtering import SPREAD, Order, shown
 from ckptswap.sweep.result import Row, SweepResult, widest
 
+COPY = "a copy is no second observation"
+"""So ends the note to a run that holds the scores of another."""
 Cell = tuple[str | None, str | None, str | None]
 """Layer (or block), kind, and the tensor where others of the run share these two."""
 
@@ -169,7 +171,7 @@ def _told_of_copies(results: Mapping[str, SweepResult]) -> dict[str, SweepResult
     told = {}
     for name, result in results.items():
         scores = result.baseline, tuple((row.place, row.kind, row.tensors, row.score) for row in result.rows)
-        note = f"holds the same scores as {first.setdefault(scores, name)}: a copy is no second observation"
+        note = f"holds the same scores as {first.setdefault(scores, name)}: {COPY}"
         is_copy = first[scores] != name and any(row.status == "measured" for row in result.rows)
         told[name] = replace(result, notes=(*result.notes, note)) if is_copy else result
     return told

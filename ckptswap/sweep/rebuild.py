@@ -2,11 +2,14 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
+from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import RunError
 from ckptswap.formats import open_checkpoint
+from ckptswap.formats.opening import absolute
 from ckptswap.records import Count, from_json, parsed
 from ckptswap.renaming import renamed
 from ckptswap.scoring.full import FullScorer
@@ -14,7 +17,7 @@ from ckptswap.scoring.recalibration import fingerprint, load_calibration
 from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import Variant
-from ckptswap.sweep.donors import open_donor
+from ckptswap.sweep.donors import is_made, open_donor
 from ckptswap.sweep.loop import Portion, score_in_turn, score_missing
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import key_of
@@ -29,8 +32,11 @@ WORK = f"{__name__}:score_shard"  # by this name a worker finds what it is to do
 
 
 @contextlib.contextmanager
-def rebuilt(source: SweepSource, run: RunFolder) -> Iterator[FullScorer]:
-    """The scorer of a source, in the folder and with the module path of whoever wrote it, as long as it is in use.
+def rebuilt(
+    source: SweepSource, run: RunFolder, there: Mapping[str, Checkpoint] = MappingProxyType({})
+) -> Iterator[FullScorer]:
+    """The scorer of a source, in the folder and with the module path of whoever wrote it, as long as it is in use;
+    of checkpoints that are `there` already, by the source's names, none is opened.
 
     It runs code that the source names: whoever calls this has written it, or seen by its mark that this user did
     (`trust.source_to_rebuild`). Raises `RunError` where task or checkpoints are no longer those of the run.
@@ -45,10 +51,16 @@ def rebuilt(source: SweepSource, run: RunFolder) -> Iterator[FullScorer]:
                 f"the sweep was started in {source.cwd}, which cannot be entered ({error.strerror})",
                 remedy="put it back; select also works where checkpoints and task are named again",
             ) from None
-        opened = stack.enter_context(open_checkpoint(source.recipient.path))
+        for file in (source.recipient, *source.donors):
+            _refuse_gone(file.path, there)
+        path = source.recipient.path
+        opened = there[path] if path in there else stack.enter_context(open_checkpoint(path))
         task = load_task(spec.task, renamed(opened, source.recipient.renames))
         own = task.fit.taken
-        files = [stack.enter_context(open_donor(file.path, own, spec.task)) for file in source.donors]
+        files = [
+            there[file.path] if file.path in there else stack.enter_context(open_donor(file.path, own, spec.task))
+            for file in source.donors
+        ]
         given = [renamed(file, told.renames) for file, told in zip(files, source.donors, strict=True)]
         given = [as_loaded(task.model, donor)[0] for donor in given]  # what is fused has no new name
         donors, recipient = as_in_model(task.model, given, own)
@@ -61,6 +73,16 @@ def rebuilt(source: SweepSource, run: RunFolder) -> Iterator[FullScorer]:
             run.check_conditions(now)
             raise RunError(f"{run} belongs to another sweep by now", remedy="run the sweep again")
         yield scorer
+
+
+def _refuse_gone(path: str, there: Collection[str]) -> None:
+    """Raises `RunError` for a checkpoint that was in another process: what is on disk has an absolute path."""
+    if path in there or is_made(path) or path == absolute(path):
+        return
+    remedy = (
+        "give it again: cs.select(run, donor=…, recipient=…), with model, data and metric where these were too"
+    )
+    raise RunError(f"{path} stood in the memory of another process", remedy=remedy)
 
 
 def portion_of(shard: Any) -> Portion:

@@ -112,7 +112,7 @@ def select(
         raise RunError(f"{folder} has no measured cell to choose from", remedy="see `ckptswap report`")
     groups = len(np.unique(scored.groups[choosing]))
     tried = [row for row in candidates if groups >= intervals.LEAST_GROUPS and not row.is_unproven]
-    with rebuilt(source, folder) as engine:
+    with rebuilt(source, folder, named.opened if named else {}) as engine:
         search = _Search(engine, result, choosing, len(tried), progress)
         search.take(tried)
         chosen = search.taken

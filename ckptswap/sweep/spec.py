@@ -335,7 +335,8 @@ class RunOptions(Judging):
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A checkpoint as a worker opens it: its absolute path, or the word that makes it; its names → ours."""
+    """A checkpoint as a worker opens it: its absolute path, or the word that makes it, or what it was called in
+    memory; its names → ours."""
 
     path: str
     renames: Mapping[str, str]
@@ -343,8 +344,8 @@ class SourceFile:
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "SourceFile":
         """The file of an open checkpoint."""
-        path = checkpoint.path if checkpoint.format == MADE else absolute(checkpoint.path)
-        return cls(path, dict(checkpoint.renames))
+        is_place = checkpoint.format != MADE and bool(checkpoint.sources)
+        return cls(absolute(checkpoint.path) if is_place else checkpoint.path, dict(checkpoint.renames))
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,9 @@ from ckptswap.task.weights import load_into
 
 INITIAL_SEED = 0
 """Of the values that a model begins with; what a checkpoint lacks keeps them."""
+_NAMED = (
+    "it is given a dict by its arguments' names, or whole; give samples (input, target) if it takes one tensor"
+)
 _FIT = "channels and size of the images must be what the model takes (its in_channels, for example)"
 _LIKE_PROBABILITIES = (
     "all outputs lie in 0…1 and are read as logits: if the model ends in a sigmoid, say --output probability"
@@ -131,10 +134,10 @@ class Task:
         The model gets a copy, which it may write to. Raises `ModelError`, also where it changes its own tensors.
         """
         inputs = self.prepared(inputs)
-        what = f"the model, on input {described(inputs)},"
+        what, remedy = f"the model, on input {described(inputs)},", _NAMED if isinstance(inputs, dict) else _FIT
         with torch.inference_mode():
             try:
-                with self.watch.unchanged(), faults_of(what, ModelError, _FIT):
+                with self.watch.unchanged(), faults_of(what, ModelError, remedy):
                     given = call(self.model, inputs)
             except ModelError as failure:
                 raise diagnosed(self.model, inputs, str(failure)) or failure from failure.__cause__

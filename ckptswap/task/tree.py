@@ -212,13 +212,18 @@ def without_plain(tree: Tree) -> Tree:
 def taken(model: Callable[..., Any], inputs: Tree) -> Tree:
     """What of a batch the model takes: of a dict what its arguments are named, all of anything else.
 
-    A model that has none of the names among its arguments, and only one that must be given, takes the dict whole.
+    A model that has none of the names among its arguments, and only one that must be given, takes the dict whole;
+    or the only tensor in it, where the argument is annotated as a tensor.
 
     >>> taken(lambda image, mask: image, {"image": 1, "mask": 2, "index": 3})
     {'image': 1, 'mask': 2}
+    >>> def net(x: Tensor): ...
+    >>> taken(net, {"image": torch.zeros(2)})
+    tensor([0., 0.])
     """
     if not isinstance(inputs, dict) or _takes_whole(model, inputs):
-        return inputs
+        held = leaves(inputs) if isinstance(inputs, dict) else ()
+        return held[0] if len(held) == 1 and _wants_tensor(model) else inputs
     return {key: inputs[key] for key in inputs if key not in not_taken(model, tuple(inputs))}
 
 
@@ -244,6 +249,12 @@ def _takes_whole(model: Callable[..., Any], names: Sequence[str] | Mapping[str, 
         return False
     needed = [one for one in parameters.values() if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
     return len(needed) == 1 and needed[0].kind in (needed[0].POSITIONAL_ONLY, needed[0].POSITIONAL_OR_KEYWORD)
+
+
+def _wants_tensor(model: Callable[..., Any]) -> bool:
+    """Whether its first argument is annotated as one tensor, maybe in a text."""
+    first = next(iter(_parameters(model).values()))
+    return first.annotation is Tensor or first.annotation in ("Tensor", "torch.Tensor")
 
 
 def _parameters(model: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

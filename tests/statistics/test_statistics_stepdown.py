@@ -382,6 +382,25 @@ def test_neighbours_correlation_is_that_of_a_plain_loop() -> None:
     assert lag_one(np.zeros(4), np.ones(4, dtype=bool)) is None
 
 
+@pytest.mark.parametrize("samples", [1, 3])
+def test_means_of_groups_in_an_order_are_drawn_as_any_number(
+    monkeypatch: pytest.MonkeyPatch, samples: int
+) -> None:
+    """All rows at once, where all have the same samples: as group by group, and with a group of another size."""
+    columns, forms = scores([0.0, 0.5, 0.02], 12, 0), [{0: 1.0, at: -1.0} for at in (1, 2, 3)]
+    groups = np.repeat(np.arange(12 // samples), samples)
+    sample = Sample.of(columns, groups, mean, is_successive=True)
+    at_once = bootstrap.effects(sample, forms, 300)
+    ways = []
+    monkeypatch.setattr(bootstrap, "_moments_in_order", lambda *told: ways.append(told))
+    one_by_one = bootstrap.effects(sample, forms, 300)
+    assert len(ways) == 1
+    assert at_once.t == pytest.approx(one_by_one.t, abs=1e-9)
+    monkeypatch.undo()
+    uneven = Sample.of(columns, np.minimum(groups, groups[-1] - 1), mean, is_successive=True)
+    assert bootstrap._moments_of_means(uneven, forms, one_by_one.estimate) is None
+
+
 def test_on_a_slope_successive_differences_are_smaller_and_decide_more() -> None:
     """Drops that grow along a volume: what changes slowly is not chance."""
     random = np.random.default_rng(6)

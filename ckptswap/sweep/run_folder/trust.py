@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ckptswap import registry
+from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import RunError, UsageError
 from ckptswap.formats.opening import absolute
 from ckptswap.shell import joined
@@ -29,7 +30,8 @@ itself may be no larger than the checkpoint."""
 
 @dataclass(frozen=True)
 class NamedAgain:
-    """What the command line names: checkpoints, and of a task's keys those that may name code or files.
+    """What the command line names: checkpoints, and of a task's keys those that may name code or files. `opened`
+    are those of the checkpoints that stand in memory, by their names.
 
     >>> bool(NamedAgain()), bool(NamedAgain(task={"data": "scans"}))
     (False, True)
@@ -38,6 +40,7 @@ class NamedAgain:
     donors: tuple[str, ...] = ()
     recipient: str | None = None
     task: Mapping[str, Any] = field(default_factory=dict)
+    opened: Mapping[str, Checkpoint] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.donors or self.recipient or any(self.task.values()))
@@ -71,13 +74,17 @@ def _renamed(source: SweepSource, named: NamedAgain, folder: RunFolder) -> Sweep
     task = task.merge({key: value for key, value in values.items() if key not in (*_NAMING, *kept)})
     own = [key for key in _NAMING if key not in _BOUNDED and _is_harmless(key, told)]
     task = task.merge({key: values[key] for key in own}).merge(named.task)
-    paths = [path if is_made(path) else absolute(path) for path in named.donors]
+
+    def found(path: str) -> str:
+        return path if is_made(path) or path in named.opened else absolute(path)
+
+    paths = list(map(found, named.donors))
     donors = tuple(replace(own, path=path) for own, path in zip(source.donors, paths, strict=False))
     are_all = len(paths) == len(source.donors)
     wanted = replace(
         source,
         spec=replace(source.spec, task=task),
-        recipient=replace(source.recipient, path=absolute(named.recipient or "")),
+        recipient=replace(source.recipient, path=found(named.recipient or "")),
         donors=donors if are_all else (),
         cwd=os.getcwd(),
         places=(),
