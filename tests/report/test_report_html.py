@@ -384,6 +384,8 @@ def test_nothing_sticks_out(show: Open, width: int) -> None:
     page.locator("#verdicts summary").click()
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.locator("figure[id]").count() == 4
+    lines = page.locator("#bars-0 tbody th").evaluate_all("all => all.map(each => each.offsetHeight)")
+    assert (max(lines) < 30) == (width > 1000), "names stand in one line where there is room"
     for figure in page.locator("figure[id]").all():
         box = figure.bounding_box()
         assert box
