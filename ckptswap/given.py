@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from ckptswap.records import option
 from ckptswap.registry import is_ours
 from ckptswap.renaming import all_matched, map_all, matched, parse_rules, strip_all
 from ckptswap.selection import Selection
+from ckptswap.shape_order import by_shape_order
 from ckptswap.task.distributions import is_installed
 from ckptswap.task.in_memory import InMemory
 from ckptswap.task.spec import TaskSpec, parse_args
@@ -157,10 +158,10 @@ def selection_of(
     return Selection.parse(only=listed(only), exclude=listed(exclude), layers=listed(layers), kind=listed(kind))
 
 
-def selection_and_names(how: Mapping[str, Any]) -> "tuple[Selection, Names]":
+def selection_and_names(how: Mapping[str, Any]) -> "tuple[Selection, PairNames]":
     """What keywords select, and how they bring names together. Raises as `selection_of` does."""
     chosen = {word: value for word, value in how.items() if word in SELECTION}
-    return selection_of(**chosen), Names.of(**{word: how[word] for word in how.keys() - chosen.keys()})
+    return selection_of(**chosen), PairNames.of(**{word: how[word] for word in how.keys() - chosen.keys()})
 
 
 def plain(value: Any) -> Any:
@@ -263,3 +264,47 @@ class Names:
 
     def _rules(self) -> Sequence[Any]:
         return parse_rules(self.map, self.map_file)
+
+
+@dataclass(frozen=True)
+class PairNames(Names):
+    """The same for two sides that are compared or grafted: these may also be paired by order and shape."""
+
+    match: Literal["names", "shape-order"] = option(
+        "names", "Pair what has no namesake by order and shape, and print the pairs.", defaults="file"
+    )
+
+    @classmethod
+    def of(
+        cls,
+        map: Patterns = (),
+        map_file: str | os.PathLike[str] | None = None,
+        strip_prefix: str | None = None,
+        match: str | None = None,
+    ) -> "PairNames":
+        """The same, of what a caller may give. Raises `UsageError` for a way that does not exist."""
+        if match not in (None, "names", "shape-order"):
+            raise UsageError(f"match={match!r} is no way to pair", remedy="use names or shape-order")
+        given = Names.of(map, map_file, strip_prefix)
+        return cls(**vars(given), match="shape-order" if match == "shape-order" else "names")
+
+    def matched(self, other: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
+        """Both under comparable names."""
+        other, reference = super().matched(other, reference)
+        return self._paired(other, reference), reference
+
+    def all_matched(self, reference: Checkpoint, *others: Checkpoint) -> list[Checkpoint]:
+        """The same for several."""
+        reference, *rest = super().all_matched(reference, *others)
+        return [reference, *(self._paired(other, reference) for other in rest)]
+
+    def hint(self, other: Checkpoint, reference: Checkpoint) -> str | None:
+        """The same, unless they are paired."""
+        return super().hint(other, reference) if self.match == "names" else None
+
+    def _paired(self, other: Checkpoint, reference: Checkpoint) -> Checkpoint:
+        if self.match == "names":
+            return other
+        other, rules = by_shape_order(other, reference)
+        note(f"{other.path} is paired by order and shape with {reference.path}: {rule}" for rule in rules)
+        return other

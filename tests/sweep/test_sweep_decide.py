@@ -26,12 +26,13 @@ from ckptswap.statistics.totals import mean
 from ckptswap.sweep.analysis import load_result
 from ckptswap.sweep.decide import Walked, decisions
 from ckptswap.sweep.loop import score_missing
+from ckptswap.sweep.preparing import prepare_external
 from ckptswap.sweep.progress import BlockProgress
 from ckptswap.sweep.result import Row, SweepResult
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import Journal
 from ckptswap.sweep.run_folder.trust import NamedAgain, source_to_rebuild
-from ckptswap.sweep.runner import Sweep, prepare_external
+from ckptswap.sweep.runner import Sweep
 from ckptswap.sweep.scored_run import ScoredRun
 from ckptswap.sweep.sides import Sides
 from ckptswap.sweep.spec import SweepSpec
