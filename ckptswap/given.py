@@ -194,7 +194,9 @@ def task_of(keys: Mapping[str, Any], exclude: Patterns = (), partial: bool = Fal
 
 def worded(keys: Mapping[str, Any]) -> dict[str, Any]:
     """The same keys, in which words name models, data and metrics; a module is run where its tensors lie."""
-    words = {key: word_of(keys[key]) for key in ("model", "data", "calibration_data") if key in keys}
+    words: dict[str, Any] = {
+        key: word_of(keys[key]) for key in ("model", "data", "calibration_data") if key in keys
+    }
     for key in {"metric", "metrics"} & keys.keys():
         several_ = keys[key] if isinstance(keys[key], list | tuple) else [keys[key]]
         words[key] = [word_of(metric) for metric in several_ if metric is not None]

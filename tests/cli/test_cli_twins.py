@@ -68,6 +68,7 @@ def test_every_flag_of_a_command_is_a_keyword_of_its_function(command: str) -> N
     own = {
         "diff": {"by", "sort", "top", "exit_code"},
         "report": {"top", "watch", "only", "exclude", "layers", "kind", "verdict", "sort"},
+        "plot": {"only", "exclude", "layers", "kind"},
         "select": {"to"},
         "evaluate": {"explain"},
     }
