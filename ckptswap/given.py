@@ -193,13 +193,13 @@ def task_of(keys: Mapping[str, Any], exclude: Patterns = (), partial: bool = Fal
 
 
 def worded(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """The same keys, in which words name models, data and metrics; a module is run where its tensors lie."""
+    """The same keys, in which words name models, data, metrics and the device."""
     words: dict[str, Any] = {
         key: word_of(keys[key]) for key in ("model", "data", "calibration_data") if key in keys
     }
     for key in {"metric", "metrics"} & keys.keys():
-        several_ = keys[key] if isinstance(keys[key], list | tuple) else [keys[key]]
-        words[key] = [word_of(metric) for metric in several_ if metric is not None]
+        metrics = keys[key] if isinstance(keys[key], list | tuple) else [keys[key]]
+        words[key] = [word_of(metric) for metric in metrics if metric is not None]
     if keys.get("device") is not None:
         words["device"] = str(keys["device"])  # torch has a class of its own for them
     return {**keys, **words}
