@@ -301,19 +301,23 @@ class Sweep:
         if options.repair:
             self.scorer.notes += self.folder.repair(plan)
         is_begun = self.folder.is_begun and not options.fresh
-        begun = is_begun and self.folder.read_plan().made.begun
+        before = self.folder.read_plan() if is_begun else None
+        begun = before and before.made.begun
         made = Made(options.command, __version__, begun or datetime.now(UTC).isoformat(timespec="seconds"))
-        return replace(plan, made=made, screen=self._guess(options))
+        known = before.screen if before and before.plan == self.plan else None
+        return replace(plan, made=made, screen=self._guess(options, known))
 
-    def _guess(self, options: RunOptions) -> Guess | None:
-        """What the screen that is asked for says before anything is scored. Under a budget it is the order of the
-        work, which races and decisions have one of their own for."""
+    def _guess(self, options: RunOptions, known: Guess | None) -> Guess | None:
+        """What the screen that is asked for says before anything is scored, or what a run that goes on was told
+        then. Under a budget it is the order of the work, which races and decisions have one of their own for."""
         by, values = self.spec.screen, dict[str, float]()
         is_order = options.budget is not None and options.top is None and not self.spec.decide
         if by is None:
             return None
         if by == "rmse":
             values = {cell.variant: cell.rmse for cell in self.plan.cells if cell.rmse is not None}
+        elif known and known.by == by:
+            values = dict(known.values)
         elif not samples_of(by):
             values = screen(by, self.runs_model, self.variants)
         return Guess(by, values, is_order)
