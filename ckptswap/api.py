@@ -376,9 +376,9 @@ def _of_a_sweep() -> tuple[type, ...]:
     return TaskSpec, lazy.spec.SweepSpec, lazy.spec.RunOptions
 
 
-for _scores in (evaluate, explain):
-    _scores.__signature__ = explicit(_scores, (TaskSpec,))  # type: ignore[attr-defined]
-    _scores.__doc__ = explained(_scores, (TaskSpec,))
+_SCORING: tuple[Any, ...] = (evaluate, explain)
+for _scores in _SCORING:
+    _scores.__signature__, _scores.__doc__ = explicit(_scores, (TaskSpec,)), explained(_scores, (TaskSpec,))
 
 
 def _noted(stack: ExitStack, *given: Given) -> list[Checkpoint]:

@@ -94,8 +94,8 @@ def grid(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], style: Style
     best, room = None, WHOLE if style.whole else style.width
     widths = [max(map(cells, {_plain(cell) for cell in column})) for column in by_column]
     for kept in _ways(columns, widths, room):
-        parts = [[every[i] for i in kept] for every in (columns, by_column, widths)]
-        layout = _Layout(*parts, room, ascii=style.ascii)
+        chosen, table = [columns[i] for i in kept], [by_column[i] for i in kept]
+        layout = _Layout(chosen, table, [widths[i] for i in kept], room, ascii=style.ascii)
         if layout.is_roomy and layout.is_apart:
             return layout.lines()
         best = layout if best is None and layout.is_roomy else best
