@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import struct
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from format_samples import write
+from format_samples import write, zip_bytes
 
 from ckptswap.errors import CkptswapError, FormatError
 from ckptswap.formats import open_checkpoint
@@ -24,13 +28,14 @@ def refused(path: Path, fault: str) -> None:
 def cut_short(path: Path, whole: bytes, steps: int = 60) -> None:
     """Whatever the length, it is refused or gives what is there, and never raises an error of another's."""
     for size in range(1, len(whole), max(1, len(whole) // steps)):
-        path.write_bytes(whole[:size])
-        try:
-            with open_checkpoint(path) as found:
-                for name in found:
-                    found.read(name)
-        except CkptswapError:
-            pass
+        read_or_refuse(path, whole[:size])
+
+
+def read_or_refuse(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with suppress(CkptswapError), open_checkpoint(path) as found:
+        for name in found:
+            found.read(name)
 
 
 def gguf_text(value: bytes) -> bytes:
@@ -100,3 +105,74 @@ def test_blocks_that_do_not_fit_and_types_that_nobody_knows(tmp_path: Path) -> N
     ) as found:
         assert list(found) == ["w"]
         assert str(found.unread["v"]) == "a tensor of ggml's type 99"
+
+
+def _circle(file: Any) -> None:
+    file["a/w"] = np.zeros(2)
+    file["a/again"] = file["a"]
+
+
+def _vast(file: Any) -> None:
+    file.create_dataset("w", (2**40,), "f4", chunks=(1024,))
+
+
+def _twins(file: Any) -> None:
+    file["a.b"], file["a/b"] = np.zeros(2), np.zeros(2)
+
+
+def _deep(file: Any) -> None:
+    file["/".join("a" * 60)] = np.zeros(2)
+
+
+HDF5 = {_circle: "holds itself", _vast: "would take", _twins: "'a.b' twice", _deep: "too deep"}
+
+
+@pytest.mark.parametrize("make", HDF5)
+def test_hdf5(make: Any, tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        make(file)
+    refused(tmp_path / "a.h5", HDF5[make])
+
+
+def test_hdf5_opens_no_other_file(tmp_path: Path) -> None:
+    """Whatever a file points at beside itself is not opened: a pipe would wait for ever."""
+    h5py = pytest.importorskip("h5py")
+    os.mkfifo(tmp_path / "other.h5")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["w"] = np.zeros(2)
+        file["elsewhere"] = h5py.ExternalLink(tmp_path / "other.h5", "w")
+        file["soft"] = h5py.SoftLink("/elsewhere")
+        file["optimizer"] = h5py.ExternalLink(tmp_path / "other.h5", "w")
+        file.create_dataset("raw", (2,), "f4", external=[(str(tmp_path / "other.h5"), 0, 8)])
+        layout = h5py.VirtualLayout((2,), "f4")
+        layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "w", (2,), "f4")
+        file.create_virtual_dataset("virtual", layout)
+    with open_checkpoint(tmp_path / "a.h5") as found:
+        assert list(found) == ["w"]
+        assert {name: str(what)[:6] for name, what in found.unread.items()} == {
+            "elsewhere": "a link", "soft": "a link", "raw": "a data", "virtual": "a data",
+        }  # fmt: skip
+
+
+def test_hdf5_cut_short_and_flipped(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path := tmp_path / "a.h5", "w") as file:
+        file["layers/dense/vars/0"] = np.ones((20, 5), "f4")
+        file.create_dataset("packed", data=np.arange(100.0), chunks=(50,), compression="gzip")
+    whole = path.read_bytes()
+    cut_short(path, whole)
+    random = np.random.default_rng(0)
+    for _ in range(100):
+        flipped = bytearray(whole)
+        flipped[random.integers(len(whole))] = random.integers(256)
+        read_or_refuse(path, bytes(flipped))
+
+
+def test_an_archive_of_keras_without_weights(tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    refused(
+        write(tmp_path / "a.keras", zip_bytes({"metadata.json": b"{}", "x": b""})), "has no 'model.weights.h5'"
+    )
+    content = zip_bytes({"metadata.json": b"{}", "model.weights.h5": b"no"})
+    refused(write(tmp_path / "b.keras", content), "b.keras is not a sound HDF5 file")
