@@ -244,5 +244,5 @@ def parts(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return value.values()
     if isinstance(value, Inert):
-        return (value.state,) if value.state is not None else ()
+        return (*value.held, *((value.state,) if value.state is not None else ()))
     return value if isinstance(value, tuple | list) else ()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ckptswap import dtypes
 from ckptswap.entries import Unread
-from ckptswap.formats.pickles import CONSTRUCTORS, Build, Global, inert, plain_dict, shown
+from ckptswap.formats.pickles import CONSTRUCTORS, Build, Global, attribute, inert, plain_dict, shown
 from ckptswap.storage import ByteSource
 
 DTYPES: Mapping[str, str] = {
@@ -40,7 +40,8 @@ _HARMLESS = (  # noqa: SIM905
     "torch.Tensor torch.device torch.nn.parameter.Buffer torch.nn.parameter.Parameter "
     "torch.serialization._get_layout torch.per_tensor_affine torch.per_tensor_symmetric "
     "torch.per_channel_affine torch.per_channel_symmetric torch.per_channel_affine_float_qparams "
-    "torch.torch_version.TorchVersion _io.BytesIO"
+    "torch.torch_version.TorchVersion _io.BytesIO "
+    "torch._utils._rebuild_device_tensor_from_numpy torch._utils._rebuild_xla_tensor"
 ).split()
 PATHS = tuple(
     f"{module}.{name}"
@@ -257,6 +258,7 @@ NAMES: Mapping[str, Build] = {
     **{name: inert(name) for name in _STORAGE_NAMES},
     **{f"torch.{name}": inert(f"torch.{name}") for name in (*DTYPES, *_ODD_DTYPES)},
     **dict.fromkeys(_MAPS, plain_dict),
+    "builtins.getattr": attribute,
     "builtins.list": lambda arguments: [],
     "torch.Size": lambda arguments: _sizes(arguments[0]),
     **dict.fromkeys(["torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"], _rebuild),
