@@ -1,6 +1,6 @@
 """Numpy's arrays in a pickle as tensors: a shape, a dtype and bytes, none of which has to be built to be read.
 
-Model zoos keep their weights so (detectron2's `.pkl`), and torch the tensors of devices that it has no storages for.
+Model zoos keep their weights so (detectron2's `.pkl`), and torch the tensors of devices without storages of its.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,9 @@ _DTYPES: Mapping[str, str] = {
 _ROOMS = [f"numpy.{core}" for core in ("core", "_core")]  # before numpy 2, and since
 RECONSTRUCTED = frozenset(f"{room}.multiarray._reconstruct" for room in _ROOMS)
 FROM_BUFFER = frozenset(f"{room}.numeric._frombuffer" for room in _ROOMS)  # protocol 5
-FROM_DEVICE = frozenset(f"torch._utils.{name}" for name in ("_rebuild_device_tensor_from_numpy", "_rebuild_xla_tensor"))
+FROM_DEVICE = frozenset(
+    f"torch._utils.{name}" for name in ("_rebuild_device_tensor_from_numpy", "_rebuild_xla_tensor")
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +54,7 @@ def no_storages(storage: Storage) -> Stretch:
 
 def replace_values(content: Any, made: Callable[[Inert], Any]) -> None:
     """Put what is made of each record, where it is not None, into the maps and lists that hold it, in place."""
-    waiting, seen, known = [content], {id(content)}, {}
+    waiting, seen, known = [content] if isinstance(content, dict | list) else [], {id(content)}, {}
     while waiting:
         holder = waiting.pop()
         for key, value in list(holder.items() if isinstance(holder, dict) else enumerate(holder)):
@@ -92,7 +94,7 @@ def array(value: Inert) -> View | None:
     """
     shape, dtype, is_fortran, raw = _described(value)
     name, order = _spelt(dtype)
-    raw = _bytes(raw)
+    raw = bytes_of(raw)
     if not isinstance(shape, tuple) or not are_counts(shape) or dtypes.shape_fault(shape) or name not in _DTYPES:
         return None
     if raw is None or len(raw) != prod(shape) * int(name[1:]):
@@ -123,12 +125,14 @@ def _spelt(dtype: Any) -> tuple[str, Any]:
     return (dtype.held[0], order) if isinstance(dtype.held[0], str) else ("", None)
 
 
-def _bytes(raw: Any) -> bytes | bytearray | None:
-    """An array's bytes; before protocol 3 they are spelt as text."""
+def bytes_of(raw: Any) -> bytes | bytearray | None:
+    """Bytes as a pickle has them; before protocol 3 they are spelt as text."""
     if isinstance(raw, Inert) and raw.name == "_codecs.encode" and raw.held[1:] == ["latin1"]:
         [raw, _] = raw.held
     if isinstance(raw, Inert) and raw.name == "builtins.bytearray" and raw.held:
         [raw, *_] = raw.held
+    if isinstance(raw, Inert) and raw.name == "builtins.bytes" and not raw.held:
+        return b""  # as protocol 2 spells it
     if isinstance(raw, str):
         try:
             return raw.encode("latin-1")

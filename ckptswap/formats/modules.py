@@ -1,7 +1,7 @@
 """Whole models in a pickle: a module that is not built still says which tensors are its own, and by which names.
 
-`torch.save(model)` pickles objects of classes that only their authors' code can build. Their state is plain: maps of
-parameters, of buffers and of modules, of which this makes what their `state_dict()` would be.
+`torch.save(model)` pickles objects of classes that only their authors' code can build. Their state is plain: maps
+of parameters, of buffers and of modules, of which this makes what their `state_dict()` would be.
 """
 
 from typing import Any
@@ -23,8 +23,8 @@ class Module(dict[str, Any]):
 
 
 def unfolded(content: Any, where: str) -> Any:
-    """What a pickle holds, with each module in its maps, lists and tuples as the map of its tensors. Maps and lists
-    are changed in place. Raises `FormatError` for modules in modules without end.
+    """What a pickle holds, with each module in its maps, lists and tuples as the map of its tensors. Maps and
+    lists are changed in place. Raises `FormatError` for modules in modules without end.
 
     >>> layer = Inert("torch.nn.modules.linear.Linear", {"_parameters": {"weight": 1.5}, "_modules": {}})
     >>> net = Inert("net.Net", {"_parameters": {}, "_buffers": {"n": 2}, "_modules": {"head": layer}})
@@ -66,18 +66,23 @@ def _state_of(module: Inert, where: str) -> Module:
         held = [(name, part) for name, part in inner.state[_MODULES].items() if is_module(part)]
         waiting += [(f"{above}{name}.", part, depth + 1) for name, part in reversed(held)]
         if depth > DEPTH_MOST or len(tensors) + len(waiting) > NAMES_MOST:
-            raise FormatError(f"{where} holds a model of too many modules",
-                              remedy=f"{DEPTH_MOST} in one another, and {NAMES_MOST:,} names, are the most")  # fmt: skip
+            remedy = f"{DEPTH_MOST} in one another, and {NAMES_MOST:,} names, are the most"
+            raise FormatError(f"{where} holds a model of too many modules", remedy=remedy)
     return tensors
 
 
 def _take(module: Inert, above: str, tensors: Module) -> None:
     """A module's own parameters and buffers, but those that are never saved."""
-    buffers = module.state.get(_BUFFERS)
-    never = module.state.get(_NOT_SAVED)
-    left = [item for part in never.held for item in (part if isinstance(part, list) else [part])] \
-        if isinstance(never, Inert) else []  # fmt: skip
-    tensors.update((f"{above}{name}", value) for name, value in module.state[_PARAMETERS].items() if value is not None)
+    parameters, buffers = module.state[_PARAMETERS], module.state.get(_BUFFERS)
+    tensors.update((f"{above}{name}", value) for name, value in parameters.items() if value is not None)
     if isinstance(buffers, dict):
+        left = _texts(module.state.get(_NOT_SAVED))
         tensors.update((f"{above}{name}", value) for name, value in buffers.items()
                        if value is not None and name not in left)  # fmt: skip
+
+
+def _texts(of: Any) -> set[str]:
+    """The texts in a set, which pickles put into it or give it as a list."""
+    items = of.held if isinstance(of, Inert) else []
+    parts = [part for item in items for part in (item if isinstance(item, list) else [item])]
+    return {part for part in parts if isinstance(part, str)}

@@ -2,10 +2,11 @@
 
 `pickle.Unpickler` with a guarded `find_class` still calls, sets attributes and allocates at the file's command.
 This machine knows plain containers and numbers, and the names it is given, none of which is imported: each stands
-for a small function of ours. Any other is refused, or where the caller wants it, becomes a record of what the pickle
-says of it, unless it would act if it were called (`effects`). A small pickle can also take the machine: by millions of
-containers, by keys that collide, by nests of shared tuples that no `repr`, `hash` or `==` comes out of. So the
-instructions are counted, only text is hashed and compared, and whoever speaks of a value does it by `shown`.
+for a small function of ours. Any other is refused, or where the caller wants it, becomes a record of what the
+pickle says of it, unless it would act if it were called (`effects`). A small pickle can also take the machine:
+by millions of containers, by keys that collide, by nests of shared tuples that no `repr`, `hash` or `==` comes out
+of. So the instructions are counted, only text is hashed and compared, and whoever speaks of a value does it by
+`shown`.
 """
 
 import warnings
@@ -20,6 +21,8 @@ from ckptswap.formats.opcodes import ARGUMENTS, NAME_MOST
 PICKLE_MOST = 64 << 20  # the longest pickle that is read, in bytes: some hundred thousand tensors
 INSTRUCTIONS_MOST = 2_000_000
 """How many instructions are carried out: a tensor takes some thirty, and an empty container 72 bytes."""
+
+NO_USE = "a checkpoint has no use for it; where you trust the file, save its `state_dict()` with what made it"
 
 Build = Callable[[tuple], Any]  # makes the inert value that stands for a call of a global with these arguments
 
@@ -149,7 +152,7 @@ def read_pickle(
     persistent: Callable[[Any], Any] | None = None,
     *,
     where: str,
-    remedy: str = "a checkpoint has no use for it: where you trust the file, save its `state_dict()` with what made it",
+    remedy: str = NO_USE,
     most: int = INSTRUCTIONS_MOST,
     unknown: bool = False,
 ) -> Any:

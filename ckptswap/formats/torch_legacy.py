@@ -60,7 +60,9 @@ def read_content(file: ByteSource) -> tuple[Any, Locate]:
 def _check_greeting(stream: BinaryIO, where: str) -> None:
     read = partial(read_pickle, stream, NAMES, where=where, most=GREETING_MOST)
     if read() != MAGIC:
-        raise FormatError(f"{where} is damaged", remedy="it begins like a file of torch.save, and does not go on so")
+        raise FormatError(
+            f"{where} is damaged", remedy="it begins like a file of torch.save, and does not go on so"
+        )
     if read() != PROTOCOL:
         raise FormatError(f"{where} has an unknown version of torch's legacy format", remedy="save it again")
     system = read()

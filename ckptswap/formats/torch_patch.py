@@ -120,7 +120,11 @@ def torch_patch(recipient: Checkpoint, replaced: Mapping[str, Entry]) -> TorchPa
     It cannot where the tensors have other names than in the file, where bytes of a replaced one are those of
     another that stays or becomes something else, and where its own elements share bytes (an expanded view).
     """
-    if recipient.format not in FORMATS or recipient.renames or not all(_has_place(entry, recipient.sources) for entry in recipient.values()):
+    if (
+        recipient.format not in FORMATS
+        or recipient.renames
+        or not all(_has_place(entry, recipient.sources) for entry in recipient.values())
+    ):
         return None
     if any(_overlaps_itself(recipient[name].source) for name in replaced):
         return None

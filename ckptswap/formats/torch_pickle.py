@@ -124,8 +124,13 @@ class Storages(dict[str, Storage]):
     Legacy files add a view (key, offset, size) of a storage, which has a key of its own.
     """
 
-    def __call__(self, identity: Any) -> Storage:
-        """The storage that a persistent id names; raises `ValueError` for an id of another form."""
+    def __call__(self, identity: Any) -> Storage | Global:
+        """The storage that a persistent id names, or the class: legacy files of whole models keep the source of
+        these beside them. Raises `ValueError` for an id of another form."""
+        if isinstance(identity, tuple) and len(identity) == 4 and identity[0] == "module":
+            if isinstance(identity[1], Global):
+                return identity[1]
+            raise ValueError("it keeps the source of what is not a class")
         if not isinstance(identity, tuple) or len(identity) not in (5, 6) or identity[0] != "storage":
             raise ValueError("it refers to something that is not a storage")
         _, kind, key, _, numel, *view = identity
