@@ -127,7 +127,7 @@ def _spelt(dtype: Any) -> tuple[str, Any]:
 
 def bytes_of(raw: Any) -> bytes | bytearray | None:
     """Bytes as a pickle has them; before protocol 3 they are spelt as text."""
-    if isinstance(raw, Inert) and raw.name == "_codecs.encode" and raw.held[1:] == ["latin1"]:
+    if isinstance(raw, Inert) and raw.name == "_codecs.encode" and [*raw.held[1:]] == ["latin1"]:
         [raw, _] = raw.held
     if isinstance(raw, Inert) and raw.name == "builtins.bytearray" and raw.held:
         [raw, *_] = raw.held

@@ -27,7 +27,7 @@ _MODULES = """
     """.split()  # noqa: SIM905
 _FUNCTIONS = frozenset(
     """
-    __import__ _exec _execvpe apply attrgetter breakpoint call check_call check_output chmod chown
+    __import__ _exec _execvpe _load_from_bytes apply attrgetter breakpoint call check_call check_output chmod chown
     compile connect create_connection delattr eval exec execfile execl execv execve execvp exit fork
     forkpty fromfile genfromtxt getattr getoutput getstatusoutput globals import_module input interact
     kill link load load_library load_module loads loadtxt locals memmap methodcaller mkdir open

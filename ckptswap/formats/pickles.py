@@ -10,8 +10,8 @@ of. So the instructions are counted, only text is hashed and compared, and whoev
 """
 
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from ckptswap.errors import FormatError
@@ -55,12 +55,18 @@ class Inert:
 
     name: str
     state: Any = None
-    held: list[Any] = field(default_factory=list)
+    held: Sequence[Any] = ()
+
+    def hold(self, items: list[Any]) -> None:
+        """Keep what is put into it."""
+        if not isinstance(self.held, list):
+            self.held = list(self.held)
+        self.held.extend(items)
 
 
 def inert(name: str) -> Build:
     """A stand-in that keeps its arguments."""
-    return lambda arguments: Inert(name, held=list(arguments))
+    return lambda arguments: Inert(name, held=arguments)
 
 
 def plain_dict(arguments: tuple) -> dict:
@@ -278,13 +284,16 @@ class _Machine:
         target = self.stack[-1]
         if not isinstance(target, list | Inert):
             raise ValueError("it appends to what is not a list")
-        (target if isinstance(target, list) else target.held).extend(items)
+        if isinstance(target, list):
+            target.extend(items)
+        else:
+            target.hold(items)
 
     def add(self, items: list[Any]) -> None:
         """What a set holds is kept as a list: in a set it would have to be hashed and compared."""
         if not isinstance(self.stack[-1], Inert):
             raise ValueError("it adds to what is not a set")
-        self.stack[-1].held.extend(items)
+        self.stack[-1].hold(items)
 
     def frozen(self, _: object) -> None:
         self.push(Inert("builtins.frozenset", held=self.since_mark()))
@@ -294,7 +303,7 @@ class _Machine:
         if isinstance(target, dict):
             target.update((_key(key), value) for key, value in zip(items[::2], items[1::2], strict=True))
         elif isinstance(target, Inert):
-            target.held.extend(items)
+            target.hold(items)
         else:
             raise ValueError("it sets items of what is not a map")
 

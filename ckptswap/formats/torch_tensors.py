@@ -67,10 +67,14 @@ def _of_records(state: StateDict) -> list[str]:
     if isinstance(state.whole, Module):
         told.append(f"the tensors of a {shown(state.whole.kind)}, of which nothing was built or run")
     classes: dict[str, str] = {}
-    for key, value in state.around:
-        for _, held in [((), value), *_links(value)]:
-            if isinstance(held, Inert) and held.name not in NAMES:
-                classes.setdefault(held.name, key)
+    waiting, seen = [*reversed(state.around)], set()
+    while waiting:  # each is looked into once, for the first key that leads to it
+        key, value = waiting.pop()
+        if isinstance(value, Inert) and value.name not in NAMES:
+            classes.setdefault(value.name, key)
+        if isinstance(value, dict | list | tuple | Inert) and id(value) not in seen:
+            seen.add(id(value))
+            waiting.extend((key, held) for held in parts(value) if isinstance(held, dict | list | tuple | Inert))
     if classes:
         told.append(f"left unread: {listing([f'{name} under {key!r}' for name, key in classes.items()], most=3)}")
     return told

@@ -29,7 +29,7 @@ LIKE_GZIP, LIKE_ZIP = 0x8B1F, 0x04034B50
 """Lengths whose first bytes are the magic number of gzip (35,615), and that of zip (67 MB)."""
 
 
-KINDS = {"safetensors": "safetensors", "npz": "zip", "torch": "zip", "torch legacy": "pickle"}
+KINDS = {"safetensors": "safetensors", "npz": "zip", "torch": "zip", "torch legacy": "pickle", "pickle": "pickle"}
 
 
 def kind_of(raw: bytes) -> str | None:

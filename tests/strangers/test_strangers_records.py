@@ -168,7 +168,7 @@ def test_a_name_that_is_put_together_is_refused(tmp_path: Path) -> None:
         assert f"asks for {owner}.{name}, which" in refusal(zipped(value), tmp_path / "a.pt")
 
 
-# Honest ones ------------------------------------------------------------------------------------------------------
+# Honest ones -----------------------------------------------------------------------------------------------
 
 
 class Attention(enum.Enum):
