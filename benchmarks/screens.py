@@ -188,7 +188,7 @@ class Line:
 def lines(folder: Path, recipient: str, donor: str, task: Any) -> Iterable[Line]:
     """Sweep exactly, then guess by each screen."""
     from ckptswap.statistics.ranks import auc, spearman, top_overlap
-    from ckptswap.sweep.runner import prepared
+    from ckptswap.sweep.preparing import prepared
     from ckptswap.sweep.screen import screen
     from ckptswap.sweep.spec import RunOptions, SweepSpec
 

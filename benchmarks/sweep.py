@@ -173,7 +173,7 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
     """Measure one way in this process."""
     from ckptswap.formats import open_checkpoint
     from ckptswap.scoring.allocator import keep_freed_memory
-    from ckptswap.sweep.runner import prepare
+    from ckptswap.sweep.preparing import prepare
     from ckptswap.task import TaskSpec, load_task
 
     if options.allocator == "kept":
@@ -214,7 +214,7 @@ def sweep_of(task: Any, donor: Any, recipient: Any) -> tuple[Any, Any]:
 
 
 def ours(spec: Any, donor: Any, recipient: Any, folder: Path) -> dict[str, Any]:
-    from ckptswap.sweep.runner import prepare
+    from ckptswap.sweep.preparing import prepare
     from ckptswap.sweep.spec import RunOptions
 
     with tempfile.TemporaryDirectory(dir=folder) as run:

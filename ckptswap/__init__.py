@@ -50,8 +50,15 @@ class function:
     """One of the functions above that has the name of a module of ours, as a value: it is called and documented as
     the function, and has what is in the module (`ckptswap.sweep.runner`)."""
 
+    __slots__ = ("_module",)
+
     def __init__(self, module: ModuleType) -> None:
-        vars(self)["_module"] = module
+        object.__setattr__(self, "_module", module)
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        """What is in the module: who replaces one of its names looks there for what to put back."""
+        return vars(self._module)
 
     def __call__(self, *args: Any, **how: Any) -> Any:
         return self._function(*args, **how)

@@ -23,6 +23,7 @@ from ckptswap.given import (
     SELECTION,
     Given,
     Names,
+    PairNames,
     Path_,
     Patterns,
     opened,
@@ -146,7 +147,8 @@ def diff(
     """What differs, tensor by tensor. `stat` looks at the headers only.
 
     `names` bring the two together: `map` (rules `OLD=NEW` for the names of `a`), `map_file`, and `strip_prefix`,
-    which comes off both sides first. Raises `SelectionError` where nothing is selected, `UsageError` for a rule or
+    which comes off both sides first; `match="shape-order"` pairs what has no namesake by order and shape, and
+    tells the pairs. Raises `SelectionError` where nothing is selected, `UsageError` for a rule or
     prefix that fits no name, and what `open` raises.
 
     >>> import ckptswap as cs, numpy as np
@@ -155,7 +157,7 @@ def diff(
     >>> [(row.name, row.changed) for row in changes.rows if row.status == "changed"]
     [('conv.bias', 2)]
     """
-    selection, how = selection_of(only, exclude, layers, kind), Names.of(**names)
+    selection, how = selection_of(only, exclude, layers, kind), PairNames.of(**names)
     with ExitStack() as stack:
         left, right = _noted(stack, a, b)
         _tell_hints(how, right, left)
@@ -374,9 +376,9 @@ def _of_a_sweep() -> tuple[type, ...]:
     return TaskSpec, lazy.spec.SweepSpec, lazy.spec.RunOptions
 
 
-for _scores in (evaluate, explain):
-    _scores.__signature__ = explicit(_scores, (TaskSpec,))  # type: ignore[attr-defined]
-    _scores.__doc__ = explained(_scores, (TaskSpec,))
+_SCORING: tuple[Any, ...] = (evaluate, explain)
+for _scores in _SCORING:
+    _scores.__signature__, _scores.__doc__ = explicit(_scores, (TaskSpec,)), explained(_scores, (TaskSpec,))
 
 
 def _noted(stack: ExitStack, *given: Given) -> list[Checkpoint]:

@@ -5,22 +5,23 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.entries import Unread
-from ckptswap.errors import UsageError, brief
+from ckptswap.errors import MismatchError, UsageError, brief
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.state_dict import unread
 from ckptswap.formats.torch_pickle import DTYPES
-from ckptswap.hints import names_apart
+from ckptswap.hints import joining_flags, names_apart
 from ckptswap.messages import note, warn
 from ckptswap.records import option
 from ckptswap.registry import is_ours
 from ckptswap.renaming import all_matched, map_all, matched, parse_rules, strip_all
 from ckptswap.selection import Selection
+from ckptswap.shape_order import by_shape_order
 from ckptswap.task.distributions import is_installed
 from ckptswap.task.in_memory import InMemory
 from ckptswap.task.spec import TaskSpec, parse_args
@@ -157,10 +158,10 @@ def selection_of(
     return Selection.parse(only=listed(only), exclude=listed(exclude), layers=listed(layers), kind=listed(kind))
 
 
-def selection_and_names(how: Mapping[str, Any]) -> "tuple[Selection, Names]":
+def selection_and_names(how: Mapping[str, Any]) -> "tuple[Selection, PairNames]":
     """What keywords select, and how they bring names together. Raises as `selection_of` does."""
     chosen = {word: value for word, value in how.items() if word in SELECTION}
-    return selection_of(**chosen), Names.of(**{word: how[word] for word in how.keys() - chosen.keys()})
+    return selection_of(**chosen), PairNames.of(**{word: how[word] for word in how.keys() - chosen.keys()})
 
 
 def plain(value: Any) -> Any:
@@ -192,11 +193,13 @@ def task_of(keys: Mapping[str, Any], exclude: Patterns = (), partial: bool = Fal
 
 
 def worded(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """The same keys, in which words name models, data and metrics; a module is run where its tensors lie."""
-    words = {key: word_of(keys[key]) for key in ("model", "data", "calibration_data") if key in keys}
+    """The same keys, in which words name models, data, metrics and the device."""
+    words: dict[str, Any] = {
+        key: word_of(keys[key]) for key in ("model", "data", "calibration_data") if key in keys
+    }
     for key in {"metric", "metrics"} & keys.keys():
-        several_ = keys[key] if isinstance(keys[key], list | tuple) else [keys[key]]
-        words[key] = [word_of(metric) for metric in several_ if metric is not None]
+        metrics = keys[key] if isinstance(keys[key], list | tuple) else [keys[key]]
+        words[key] = [word_of(metric) for metric in metrics if metric is not None]
     if keys.get("device") is not None:
         words["device"] = str(keys["device"])  # torch has a class of its own for them
     return {**keys, **words}
@@ -263,3 +266,60 @@ class Names:
 
     def _rules(self) -> Sequence[Any]:
         return parse_rules(self.map, self.map_file)
+
+
+@dataclass(frozen=True)
+class PairNames(Names):
+    """The same for two sides that are compared or grafted: these may also be paired by order and shape."""
+
+    match: Literal["names", "shape-order"] = option(
+        "names", "Pair what has no namesake by order and shape, and print the pairs.", defaults="file"
+    )
+
+    @classmethod
+    def of(
+        cls,
+        map: Patterns = (),
+        map_file: str | os.PathLike[str] | None = None,
+        strip_prefix: str | None = None,
+        match: str | None = None,
+    ) -> "PairNames":
+        """The same, of what a caller may give. Raises `UsageError` for a way that does not exist."""
+        if match not in (None, "names", "shape-order"):
+            raise UsageError(f"match={match!r} is no way to pair", remedy="use names or shape-order")
+        given = Names.of(map, map_file, strip_prefix)
+        return cls(**vars(given), match="shape-order" if match == "shape-order" else "names")
+
+    def matched(self, other: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
+        """Both under comparable names."""
+        other, reference = super().matched(other, reference)
+        return self._paired(other, reference), reference
+
+    def all_matched(self, reference: Checkpoint, *others: Checkpoint) -> list[Checkpoint]:
+        """The same for several."""
+        reference, *rest = super().all_matched(reference, *others)
+        return [reference, *(self._paired(other, reference) for other in rest)]
+
+    def hint(self, other: Checkpoint, reference: Checkpoint) -> str | None:
+        """The same, or that they can be paired; None where they are."""
+        sentence = super().hint(other, reference) if self.match == "names" else None
+        can_be_paired = sentence is not None and _can_be_paired(other, reference)
+        return f"{sentence}; --match shape-order pairs them" if can_be_paired else sentence
+
+    def _paired(self, other: Checkpoint, reference: Checkpoint) -> Checkpoint:
+        if self.match == "names":
+            return other
+        other, rules = by_shape_order(other, reference)
+        note(f"{other.path} is paired by order and shape with {reference.path}: {rule}" for rule in rules)
+        return other
+
+
+def _can_be_paired(other: Checkpoint, reference: Checkpoint) -> bool:
+    """Whether order and shape pair two sides that share no name, by no rule either."""
+    if joining_flags(other, reference)[0] or any(name in reference for name in other):
+        return False
+    try:
+        by_shape_order(other, reference)
+    except MismatchError:
+        return False
+    return True

@@ -72,6 +72,7 @@ _OURS: dict[Group, dict[str, str]] = {
         "torch": "ckptswap.formats.torch_zip:FORMAT",
         "torch-legacy": "ckptswap.formats.torch_legacy:FORMAT",
         "pickle": "ckptswap.formats.plain_pickle:FORMAT",
+        "gguf": "ckptswap.formats.gguf:FORMAT",
     },
     "checkpoints": {
         "peft": "ckptswap.task.models.adapters:MERGED",

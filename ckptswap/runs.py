@@ -142,7 +142,7 @@ def distinct(runs: Sequence[Path_]) -> list[str]:
     ['run', 'other']
     """
     folders: dict[str, str] = {}
-    for run in map(os.fspath, runs):
+    for run in [os.fspath(run) for run in runs]:
         if folders.setdefault(os.path.realpath(run), run) != run:
             note([f"{run} is {folders[os.path.realpath(run)]}, which counts once"])
     return list(folders.values())

@@ -38,11 +38,12 @@ from ckptswap.signatures import keyword_of
 from ckptswap.sweep.alternatives import alternatives, effort_of
 from ckptswap.sweep.analysis import Analysis
 from ckptswap.sweep.plan import Cell
+from ckptswap.sweep.preparing import executor_of, prepared
 from ckptswap.sweep.progress import Listeners
 from ckptswap.sweep.result import SweepResult
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.plain import refuse_odd
-from ckptswap.sweep.runner import Executor, Sweep, executor_of, prepared
+from ckptswap.sweep.runner import Executor, Sweep
 from ckptswap.sweep.screen import passes
 from ckptswap.sweep.spec import RunOptions, SweepSpec, calibration_of, samples_of, ways_of
 from ckptswap.sweep.stopping import Stop

@@ -230,8 +230,7 @@ def left_behind(plan: Transplant, out: str | os.PathLike[str] | None = None) -> 
         if spliced.is_old:
             sentences.append("a file from before torch 1.6 has no room to say where it came from")
     elif recipient.beside:
-        own = Path(recipient.sources[0].name).suffix
-        suffix = own if own in TORCH_SUFFIXES else TORCH_SUFFIXES[0]  # `.pth.tar` is read, and not written
+        suffix = _torch_suffix(recipient.sources[0].name) or TORCH_SUFFIXES[0]
         way = f" (-o FILE{suffix} keeps it)" if _spliced(plan, f"x{suffix}") else ""
         sentences.append(f"what lies beside the tensors is not written: {listing(recipient.beside)}{way}")
     if left := companions(recipient).staying(into_folder=_is_folder(plan, out)):
@@ -239,9 +238,14 @@ def left_behind(plan: Transplant, out: str | os.PathLike[str] | None = None) -> 
     return [f"{recipient.path}: {sentence}" for sentence in sentences]
 
 
+def _torch_suffix(path: str | os.PathLike[str]) -> str | None:
+    """The ending of a name that promises a file of torch."""
+    return next((suffix for suffix in TORCH_SUFFIXES if os.fspath(path).endswith(suffix)), None)
+
+
 def _spliced(plan: Transplant, out: str | os.PathLike[str] | None) -> TorchPatch | None:
     """What to replace in a file of torch, where the output is one too, and all else in it can stay."""
-    if out is None or Path(out).suffix not in TORCH_SUFFIXES or _is_folder(plan, out):
+    if out is None or not _torch_suffix(out) or _is_folder(plan, out):
         return None
     return torch_patch(plan.recipient, {entry.name: plan.variant[entry.name] for entry in plan.moved})
 

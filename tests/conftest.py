@@ -56,9 +56,9 @@ def pytest_xdist_auto_num_workers() -> int | None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_setupnodes(specs: Sequence[Any]) -> None:
-    """Fork the workers too: each would import torch, and all that tests import, for itself."""
-    python = programs.serve_tests()
+def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None:
+    """Fork the workers too: each would import torch for itself, and what all tests import."""
+    python = programs.serve_tests(programs.TESTED if config.args == config.getini("testpaths") else ())
     for spec in specs:
         spec.python = python
 

@@ -38,31 +38,20 @@ READ_AT_START = ("OMP_", "GOMP_", "MKL_", "OPENBLAS_", "PYTHON", "LD_", "CUDA_",
 BY_ALL = "PYTHONPATH"
 """The variable of these that a forked program reads too."""
 MODULES = (
-    *("torch", "segmentation_models_pytorch", "jinja2"),
+    *("torch", "segmentation_models_pytorch", "transformers.modeling_utils", "jinja2"),
     *(f"ckptswap.cli.{module.name}" for module in pkgutil.iter_modules(cli.__path__)),
     *(f"{package}.{room}" for room, package in lazy.ROOMS.items() if room != "figures"),
     "within",
 )
 """What most programs would import, each for itself; the last is beside this file."""
+NETWORKS = ("bart", "bert", "gpt2", "llama", "mixtral", "t5")
 TESTED = (
-    *("hypothesis.extra.numpy", "jsonschema", "scipy.optimize", "scipy.stats"),
+    *("hypothesis.extra.numpy", "jsonschema", "scipy.optimize", "scipy.stats", "ckptswap.report.figures"),
     *("torch._dynamo", "torch._inductor", "torch.fx.experimental.proxy_tensor", "torch.utils.flop_counter"),
-    *(
-        "ckptswap.report.figures",
-        "lightning",
-        "nilearn.datasets",
-        "peft",
-        "timm",
-        "torchmetrics",
-        "torchvision",
-        "transformers",
-    ),
-    *(
-        f"transformers.models.{name}.modeling_{name}"
-        for name in ("bart", "bert", "gpt2", "llama", "mixtral", "t5")
-    ),
+    *("lightning", "peft", "timm", "torchmetrics", "torchvision", "transformers"),
+    *(f"transformers.models.{name}.modeling_{name}" for name in NETWORKS),
 )
-"""What tests import beside that."""
+"""What tests import beside that, as far as it starts no thread."""
 SHIM = """#!{python} -S
 import importlib.util
 import json
@@ -104,10 +93,10 @@ def serve() -> None:
         _write_shim(name, os.environ[DOOR], words)
 
 
-def serve_tests() -> str:
-    """Begin another server, of what tests import too, and return a `python` of that: for pytest's workers."""
+def serve_tests(modules: Sequence[str]) -> str:
+    """Begin another server, of these modules too, and return a `python` of that: for pytest's workers."""
     door = str(Path(os.environ[DOOR]).with_name("tests"))
-    _listen(door, partial(ForkServer, TESTED))
+    _listen(door, partial(ForkServer, modules))
     return _write_shim("python-of-tests", door, [])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.sweep import runner
+from ckptswap.sweep import preparing
 from ckptswap.sweep.plan import Plan
 from ckptswap.sweep.progress import Listeners
 from ckptswap.sweep.result import SweepResult
@@ -40,7 +40,7 @@ def prepare(
     told = SweepSpec(
         names, recipient.path, task, **{key: value for key, value in spec.items() if value is not None}
     )
-    return runner.prepare(told, Sides(tuple(donors), recipient), run_dir)
+    return preparing.prepare(told, Sides(tuple(donors), recipient), run_dir)
 
 
 def ran(planned: Sweep, *, samples: bool = False, executor: Any = None, **how: Any) -> SweepResult:

@@ -15,6 +15,7 @@ import typer
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError
 from ckptswap.formats import open_checkpoint
+from ckptswap.formats.opening import split_key
 from ckptswap.naming import ALIASES, natural_key
 
 MOST = 500  # more is nothing to choose from
@@ -66,7 +67,8 @@ def _paths(given: dict[str, Any]) -> Iterator[str]:
         yield from [value] if isinstance(value, str) else value or ()
     for variable in ("COMP_WORDS", "_TYPER_COMPLETE_ARGS"):  # bash; zsh, fish and PowerShell
         with suppress(ValueError):
-            yield from filter(os.path.exists, shlex.split(os.environ.get(variable, "")))
+            words = shlex.split(os.environ.get(variable, ""))
+            yield from (word for word in words if os.path.exists(split_key(word)[0]))
 
 
 def _words(path: str, words: Words, beginning: str) -> set[str]:

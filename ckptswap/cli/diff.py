@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from ckptswap import api
-from ckptswap.cli.flags import NAMES, SELECTION, DrawnFlags, Keywords, Patterns, flags
+from ckptswap.cli.flags import PAIR_NAMES, SELECTION, DrawnFlags, Keywords, Patterns, flags
 from ckptswap.errors import EXIT_DIFFERENT, UsageError
 from ckptswap.records import option
 from ckptswap.report import diff as report
@@ -34,7 +34,7 @@ class EndFlags(DrawnFlags):
     exit_code: bool = option(False, "Exit with 1 when something differs.", defaults="file")
 
 
-@flags(select=SELECTION, names=NAMES)
+@flags(select=SELECTION, names=PAIR_NAMES)
 def diff(
     a: Annotated[str, typer.Argument(help="The one.", show_default=False)],
     b: Annotated[str, typer.Argument(help="The other.", show_default=False)],

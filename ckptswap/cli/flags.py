@@ -17,7 +17,7 @@ from ckptswap.cli.defaults import Settable, task_defaults
 from ckptswap.cli.progress import ProgressLines
 from ckptswap.cli.terminal import Quiet, Terminal, emit, style
 from ckptswap.errors import UsageError
-from ckptswap.given import Names
+from ckptswap.given import Names, PairNames
 from ckptswap.messages import Listener, listening
 from ckptswap.records import flag_name, option
 from ckptswap.report.text import Style, dump_json
@@ -240,6 +240,7 @@ SELECTION = {
 }
 """Which tensors. Values of one flag are alternatives, different flags intersect."""
 NAMES = flags_of(Names)  # how the names of two checkpoints are brought together
+PAIR_NAMES = flags_of(PairNames)
 _TASK = flags_of(TaskSpec)
 PARTIAL = {"partial": _TASK.pop("partial")}
 _CONFIG = option(None, "A TOML file with these keys; flags win.", short="c", metavar="FILE", defaults="never")

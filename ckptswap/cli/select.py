@@ -46,7 +46,7 @@ def select(
       ckptswap select run --format json | jq -r '.commands[]'
     """
     keep_freed_memory()
-    choice = api.select(run, tolerance=tolerance, holdout=holdout, donor=donor, recipient=recipient, **named)
+    choice = api.select(run, tolerance=tolerance, holdout=holdout, donor=donor or (), recipient=recipient, **named)
     output.emit(
         report.select_json(choice, lazy.select.commands(choice, to)),
         table=lambda document: report.select_table(document, output.style),

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from dataclasses import MISSING, dataclass
 
 from ckptswap import api, lazy
-from ckptswap.cli.flags import DROP_UNREAD, FORCE, NAMES, SELECTION, Keywords, flags
+from ckptswap.cli.flags import DROP_UNREAD, FORCE, PAIR_NAMES, SELECTION, Keywords, flags
 from ckptswap.cli.terminal import emit, say
 from ckptswap.errors import listing
 from ckptswap.messages import warn
@@ -36,7 +36,7 @@ class WritingFlags:
     link: bool = option(False, "Hard-link shards that do not change instead of copying them.")
 
 
-@flags(select=SELECTION, names=NAMES)
+@flags(select=SELECTION, names=PAIR_NAMES)
 def transplant(
     *,
     donor: str = option(MISSING, "The checkpoint that gives.", flag="from", metavar="DONOR", defaults="never"),
@@ -93,4 +93,8 @@ def _unchanged(plan: Transplant) -> str:
     moved = len(once(entry.name for entry in plan.moved))
     same = moved - len(once(plan.changed))
     count = "all" if same == moved else f"{same:,}"
-    return f"; {count} of these are the same in both, and changed nothing" if same else ""
+    return (
+        f"; {count} of these {'is' if count == '1' else 'are'} the same in both, and changed nothing"
+        if same
+        else ""
+    )

@@ -9,8 +9,10 @@ of. So the instructions are counted, only text is hashed and compared, and whoev
 `shown`.
 """
 
+import gc
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -176,7 +178,8 @@ def read_pickle(
     ckptswap.formats.pickles.ForbiddenPickleError: a.pkl is a pickle that asks for os.system, ...
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # old strings with odd escapes warn
+        # Old strings with odd escapes warn.
+        with warnings.catch_warnings(action="ignore"), _uncollected():
             return _Machine(names, persistent, most, unknown).run(stream)
     except _ForbiddenError as asked:
         name = shown(asked.args[0], most=200)
@@ -191,6 +194,18 @@ def read_pickle(
         reason = str(error).splitlines()[0][:120] if isinstance(error, ValueError) and str(error) else ""
         remedy = reason or "its instructions make no sense"
         raise FormatError(f"{where} holds a damaged pickle", remedy=remedy) from None
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without garbage collections: none of a pickle's values is garbage, and each would look through them all."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class _Machine:

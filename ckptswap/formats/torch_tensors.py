@@ -17,7 +17,7 @@ from ckptswap.formats.torch_pickle import NAMES, Locate, View, view_fault
 from ckptswap.storage import ByteSource
 from ckptswap.ties import Extent, Ties
 
-SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pth.tar")
 HYPERPARAMETERS, HYPERPARAMETERS_MOST = "hyper_parameters", 100_000
 """Lightning's key, and the letters that they may take."""
 HYPERPARAMETERS_KEY = f"lightning.{HYPERPARAMETERS}"

@@ -18,11 +18,11 @@ from ckptswap.lab.train import Training, load_samples, recipe
 from ckptswap.lab.trainspec import TrainSpec
 from ckptswap.plainfiles import read_plain
 from ckptswap.shell import joined
+from ckptswap.sweep.preparing import sweep
 from ckptswap.sweep.progress import Listeners
 from ckptswap.sweep.result import SweepResult
 from ckptswap.sweep.run_folder.overwrite import refuse_occupied
 from ckptswap.sweep.run_folder.plain import refuse_odd
-from ckptswap.sweep.runner import sweep
 from ckptswap.sweep.spec import RunOptions, SweepSpec
 from ckptswap.task import TaskSpec
 

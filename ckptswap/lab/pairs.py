@@ -8,7 +8,7 @@ nothing because both networks are equal there, or because the model never reads 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ from ckptswap.formats.objects import is_plain_name
 from ckptswap.lab.experiment import INIT, INITS, STAGES, WAYS, Experiment, Unit
 from ckptswap.moments import Distance
 from ckptswap.selection import Selection
-from ckptswap.sweep.analysis import load_result
+from ckptswap.statistics.totals import RESAMPLES
+from ckptswap.sweep.analysis import analysed
 from ckptswap.sweep.plan import variant_id
 from ckptswap.sweep.result import Row, SweepResult
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.plain import read_plain
-from ckptswap.sweep.scored_run import DEFAULT_TOLERANCE, is_complete
+from ckptswap.sweep.scored_run import DEFAULT_TOLERANCE, ScoredRun, is_complete
 
 Share = float | None
 
@@ -102,8 +103,8 @@ def _pair(experiment: Experiment, folder: Path, unit: Unit, init: str) -> Pair |
     names = _swept(runs)
     if not names:
         return None
-    cells, kinds, prefix, back = (load_result(runs / name) for name in WAYS)
-    groups = {name: load_result(runs / name) for name in names if name not in WAYS}
+    cells, kinds, prefix, back = (_result(runs / name) for name in WAYS)
+    groups = {name: _result(runs / name) for name in names if name not in WAYS}
     again = {name: _again(result.rows[0], result) for name, result in groups.items() if name != "bias-and-mean"}
     order = [cell.layer or "" for cell in RunFolder(runs / "prefix").read_plan().plan.cells]
     shares = {row.layer: _share(row, prefix) for row in prefix.rows}
@@ -136,6 +137,11 @@ def _pair(experiment: Experiment, folder: Path, unit: Unit, init: str) -> Pair |
             apart=_apart(recipient, (donor, start, twin), measured),
             moved=_moved(groups.get("bias-before-norm"), start, recipient),
         )
+
+
+def _result(run: Path) -> SweepResult:
+    """A sweep's table, of whose p-values, which nobody reads here, the draws would take most of the time."""
+    return analysed(replace(ScoredRun.read(RunFolder(run)), draws=RESAMPLES)).result
 
 
 def _swept(runs: Path) -> list[str]:

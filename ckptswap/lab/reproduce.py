@@ -23,11 +23,11 @@ from ckptswap.lab.units import Price, UnitWatcher, UnitWork, units_spec
 from ckptswap.records import from_json
 from ckptswap.sweep.layers import layers_before_norm
 from ckptswap.sweep.plan import UNREAD
+from ckptswap.sweep.preparing import executor_of
 from ckptswap.sweep.run_folder.folder import refuse_odd_parts
 from ckptswap.sweep.run_folder.lock import Lock
 from ckptswap.sweep.run_folder.plain import read_plain
 from ckptswap.sweep.run_folder.sealed import plain_json
-from ckptswap.sweep.runner import executor_of
 from ckptswap.sweep.spec import RunOptions
 from ckptswap.sweep.stopping import Stop
 from ckptswap.task import TaskSpec, load_task

@@ -21,11 +21,11 @@ from ckptswap.lab.experiment import INITS, SEGMENT, STAGES, Experiment, Stage, U
 from ckptswap.lab.train import Training
 from ckptswap.records import from_json
 from ckptswap.sweep.layers import layers_before_norm
+from ckptswap.sweep.preparing import sweep
 from ckptswap.sweep.progress import Listeners
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.plain import SPECS, read_plain, refuse_odd
 from ckptswap.sweep.run_folder.sealed import plain_json
-from ckptswap.sweep.runner import sweep
 from ckptswap.sweep.scored_run import is_complete
 from ckptswap.sweep.spec import RunOptions, SweepSpec
 from ckptswap.sweep.stopping import Stop

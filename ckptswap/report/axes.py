@@ -100,7 +100,9 @@ def _heat(place: Any, axes: Any, heat: Heat, layout: PanelSize) -> None:
     from matplotlib.colors import LinearSegmentedColormap, Normalize
     from matplotlib.patches import Rectangle
 
-    mapped = ScalarMappable(Normalize(-1, 1), LinearSegmentedColormap.from_list("drop", [BETTER, NOTHING, WORSE]))
+    mapped: Any = ScalarMappable(
+        Normalize(-1, 1), LinearSegmentedColormap.from_list("drop", [BETTER, NOTHING, WORSE])
+    )
     cells = [
         ((x, y), GREY if value is None else mapped.to_rgba(heat.scale.place(value)))
         for y, (values, marks) in enumerate(zip(heat.values, heat.marks, strict=True))

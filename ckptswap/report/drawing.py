@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ckptswap.report.charts import Chart, Heat, Number, Picture, Series
 from ckptswap.report.page_axes import Axis, linear, logarithmic, symmetric_log
-from ckptswap.report.text import decimals, fixed, number, shorten
+from ckptswap.report.text import number, shorten
 from ckptswap.sweep.result import Row
 
 Lines = Mapping[Row, int]
@@ -179,17 +179,13 @@ def _apart(ticks: Mapping[float, float]) -> Iterator[tuple[float, float]]:
 
 
 def _short(value: float) -> str:
-    """A drop in a cell: they differ by orders of magnitude, so that each has digits of its own.
+    """A drop beside others: they differ by orders of magnitude, so that each has digits of its own.
 
     >>> _short(4.4251), _short(0.00015), _short(1.3e10), _short(0.0), _short(234.2)
     ('+4.43', '+0.00015', '+1.3e+10', '0', '+234')
     """
     digits = 3 if 1 <= abs(value) < 1000 else 2
     return number(value, digits, signed=bool(value))
-
-
-def _signed(value: float, places: int) -> str:
-    return fixed(value, places, signed=True)
 
 
 def _percent(share: float) -> float:
@@ -206,7 +202,6 @@ def _bars(chart: Chart, lines: Lines) -> DrawnBars:
     values = _finite((*series.y, *series.low, *series.high))
     axis = symmetric_log(values, chart.tolerance) if chart.tolerance else linear(values)
     is_drop = series.name == "drop"
-    places = decimals(series.y, 3)
 
     def share(value: float) -> float:
         return _percent(axis.share(min(max(value, axis.low), axis.high)))
@@ -214,7 +209,7 @@ def _bars(chart: Chart, lines: Lines) -> DrawnBars:
     zero = share(0.0)
     bars = []
     for at, value in enumerate(series.y):
-        text = _signed(value, places) if value is not None and is_drop else number(value)
+        text = _short(value) if value is not None and is_drop else number(value)
         end = share(value or 0.0)
         low, high = (side[at] if side else None for side in (series.low, series.high))
         ends = None if low is None or high is None else (share(low), share(high))

@@ -89,12 +89,13 @@ def draw(panels: Sequence[Picture], form: str, *, width: float | None = None, ti
     matplotlib = _matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     with matplotlib.rc_context({**_STYLE, "font.size": SIZES[0], "font.family": FONT}):
         layouts, size = _sizes(panels, width), size_of(panels, width)
-        figure = Figure(figsize=size, layout="constrained")
+        engine: Any = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03)
+        figure = Figure(figsize=size, layout=engine)
         FigureCanvasAgg(figure)
-        figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)  # type: ignore[union-attr]
         parts = figure.subfigures(1, len(panels), squeeze=False, width_ratios=[each.width for each in layouts])[0]
         for panel, layout, part in zip(panels, layouts, parts, strict=True):
             words = safe(panel.title if title is None or len(panels) > 1 else title)

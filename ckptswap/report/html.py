@@ -161,7 +161,7 @@ def _contents(
 
 def _verdicts(rows: Sequence[Row]) -> dict[str, int]:
     """How many rows have each verdict, or why they have none, as the table writes it."""
-    counts = Counter(row.verdict if row.status == "measured" else row.status for row in rows)
+    counts = Counter[str | None](row.verdict if row.status == "measured" else row.status for row in rows)
     return {verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]}
 
 

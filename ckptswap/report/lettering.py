@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from ckptswap.report.text import asciify, fold
 
@@ -44,7 +45,7 @@ def inches(text: str, size: float) -> float:
 
 
 @cache
-def _properties(size: float) -> object:
+def _properties(size: float) -> Any:
     from matplotlib.font_manager import FontProperties
 
     return FontProperties(family=FONT, size=size)

@@ -31,7 +31,9 @@ def picture_of(result: SweepResult, name: str) -> Picture:
     """One run's picture by its name; where it has several donors, these beside each other."""
     if len(result.donors) < 2:
         return PICTURES[name](result)
-    return {"heatmap": _donors_heat, "bars": _donors_bars}.get(name, lambda it: _donors_lines(it, name))(result)
+    if name == "heatmap":
+        return _donors_heat(result)
+    return _donors_bars(result) if name == "bars" else _donors_lines(result, name)
 
 
 def donor_names(result: SweepResult) -> list[str]:
@@ -109,26 +111,26 @@ def _series(name: str, x: tuple[float | str, ...], rows: list[Row | None]) -> Se
     return Series(name, x, numbers("drop"), numbers("sim_low"), numbers("sim_high"))
 
 
-def _donors_lines(result: SweepResult, name: str) -> Picture:
-    """A line, or a colour, a donor: of several kinds in a layer the worst."""
+def _donors_lines(result: SweepResult, name: str) -> Chart:
+    """A line, or a colour, a donor: along the layers of several kinds in one the worst."""
+    is_depth = name == "depth"
+    chart = charts.depth(result) if is_depth else charts.scatter(result)
     order = result.in_order(row.place for row in result.rows if row.place is not None)
-    made: list[Series] = []
+    place = {layer: float(at) for at, layer in enumerate(order)}
+    made = []
     for at, donor in enumerate(donor_names(result)):
         worst: dict[Key, Row] = {}
-        for key, row in worst_cells(_of_donor(result, at).rows).items():
-            key = (key[0], "") if name == "depth" else key
-            worst[key] = max(worst.get(key, row), row, key=drop_or_least)
-        part = replace(_of_donor(result, at), rows=tuple(worst.values()), layers=tuple(order))
-        chart = PICTURES[name](part)
-        assert isinstance(chart, Chart)
-        rows = [row for series in chart.series for row in series.rows]
-        places = {place: at for at, place in enumerate(order)}
-        rows.sort(key=lambda row: places.get(row.place or "", -1))
-        x = tuple(float(places[row.place or ""]) if name == "depth" else row.rmse or 0.0 for row in rows)
-        made.append(Series(donor, x, tuple(row.drop for row in rows), rows=tuple(rows)))
-    names = tuple(map(named, order)) if name == "depth" else ()
-    worst_of = ", the worst kind of each" if name == "depth" else ""
-    return replace(chart, title=f"{chart.title}{worst_of}, by donor", series=tuple(made), x_names=names)
+        for (layer, kind), row in worst_cells(_of_donor(result, at).rows).items():
+            key = (layer, None if is_depth else kind)
+            if row.status == "measured" and (layer in place if is_depth else row.rmse):
+                worst[key] = max(worst.get(key, row), row, key=drop_or_least)
+        x = {key: place[key[0] or ""] if is_depth else row.rmse or 0.0 for key, row in worst.items()}
+        keys = sorted(worst, key=lambda key: x[key])
+        rows = tuple(worst[key] for key in keys)
+        made.append(Series(donor, tuple(x[key] for key in keys), tuple(row.drop for row in rows), rows=rows))
+    words = ", the worst kind of each" if is_depth else ""
+    names = tuple(map(named, order)) if is_depth else ()
+    return replace(chart, title=f"{chart.title}{words}, by donor", series=tuple(made), x_names=names)
 
 
 def means_of(compared: Agreement, name: str) -> Picture:

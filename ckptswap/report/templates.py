@@ -10,7 +10,7 @@ from ckptswap.report.text import fixed, number, plural, safe
 def template(name: str) -> Any:
     """A template beside this file, which escapes all that it shows; jinja2 is loaded only here."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
 
     environment = Environment(
         loader=PackageLoader("ckptswap", "report"),
@@ -21,6 +21,8 @@ def template(name: str) -> Any:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    broken = Markup(".<wbr>")  # where a long name may go on in a new line
+    environment.filters["breakable"] = lambda name: escape(safe(name)).replace(".", broken)
     environment.filters |= {"number": number, "plural": plural, "zip": zip}
     environment.filters["drop"] = partial(fixed, places=4, signed=True)
     return environment.get_template(name)

@@ -73,6 +73,6 @@ def tau(pairs: Sequence[tuple[float | None, float | None]]) -> float | None:
         after = zip(known[at + 1 :].T, (a, b), strict=True)
         first, second = ((side > one).astype(int) - (side < one) for side, one in after)
         score += int(first @ second)
-        apart_a += np.count_nonzero(first)
-        apart_b += np.count_nonzero(second)
+        apart_a += int(np.count_nonzero(first))
+        apart_b += int(np.count_nonzero(second))
     return score / math.sqrt(apart_a * apart_b) if apart_a and apart_b else None

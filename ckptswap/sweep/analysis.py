@@ -184,7 +184,8 @@ def _other_score(cell: Cell, run: ScoredRun, drops: Mapping[str, RowIntervals]) 
 
 
 def _sample(run: ScoredRun, columns: Sequence[np.ndarray]) -> Sample:
-    return Sample.of(columns, run.groups, run.reduce, bounds=run.bounds, is_successive=run.se == "successive")
+    how = {"bounds": run.bounds, "is_successive": run.se == "successive", "draws": run.draws}
+    return Sample.of(columns, run.groups, run.reduce, **how)
 
 
 def _paths(run: ScoredRun, cells: Sequence[Cell]) -> list[dict[str, Any]]:

@@ -43,6 +43,7 @@ class ScoredRun:
     """Plan and scores of a run, read for one metric, with what they are judged by.
 
     `trusted` are the metrics whose code may run, beside ours; None: all, as the run is this user's own.
+    p-values are made of so many `draws`.
     """
 
     run: RunPlan
@@ -50,6 +51,7 @@ class ScoredRun:
     scores: Scores
     judging: Judging
     trusted: frozenset[str] | None = None
+    draws: int = totals.DRAWS
 
     @classmethod
     def of(

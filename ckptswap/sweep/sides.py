@@ -113,12 +113,12 @@ def conditions(scorer: Scorer, donors: Sequence[Checkpoint], recipient: Checkpoi
     these only decide which scores are wanted, and how they are read.
     """
     hashes, renames = [donor.sha256() for donor in donors], [dict(donor.renames) for donor in donors]
-    keys = {"donor": [donor.key for donor in donors], "recipient": recipient.key}
+    keys = [donor.key for donor in donors]
     return {
         "donor": hashes if len(donors) > 1 else hashes[0],
         "recipient": recipient.sha256(),
         "names": {"donor": renames if len(donors) > 1 else renames[0], "recipient": dict(recipient.renames)},
-        **({"maps": keys} if any([*keys["donor"], keys["recipient"]]) else {}),
+        **({"maps": {"donor": keys, "recipient": recipient.key}} if any([*keys, recipient.key]) else {}),
         **scorer.identity(),
         "exactness": scorer.exactness,
     }

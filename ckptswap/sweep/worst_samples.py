@@ -46,17 +46,17 @@ def worst_samples(scorer: FullScorer, run: ScoredRun) -> Iterator[Hit]:
 
 
 def _worst_hits(run: ScoredRun) -> Iterator[tuple[Cell, int, float, float, float]]:
-    """Of the finest split the cells with the largest drops on all samples, each variant once, and of each the
-    samples, with their scores before and after, and drops."""
+    """Of the finest split the cells with the largest drops, each variant once, and of each the samples, with their
+    scores before and after, and drops. Cells count that have all samples, or as many as their verdict took."""
     depth = {cell: (cell.place is not None) + (cell.kind is not None) for cell in run.plan.cells}
     measured = (cell for cell in run.plan.cells if run.is_scored(cell))
-    scored = [cell for cell in measured if run.scores.done(cell.variant) == run.scores.samples]
+    scored = [cell for cell in measured if run.decisions or run.scores.done(cell.variant) == run.scores.samples]
     finest = max((depth[cell] for cell in scored), default=0)
     cells = {cell.variant: cell for cell in scored if depth[cell] == finest}
     sign, before = 1.0 if run.metric.direction == "max" else -1.0, _by_sample(run, BASELINE)
     drops = {variant: sign * (before - _by_sample(run, variant)) for variant in cells}
-    for variant in sorted(cells, key=lambda variant: -drops[variant].mean())[:CELLS]:
-        # A PSNR may be infinite, and nothing says by how much another is worse.
+    for variant in sorted(cells, key=lambda variant: -np.nanmean(drops[variant]))[:CELLS]:
+        # A PSNR may be infinite, and nothing says by how much another is worse; what was not scored has none.
         own, after = np.where(np.isfinite(drops[variant]), drops[variant], 0.0), _by_sample(run, variant)
         for at in np.argsort(-own, kind="stable")[:EACH].tolist():
             if own[at] > 0:

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import programs
 from jsonschema import Draft202012Validator
 from PIL import Image
 
@@ -79,7 +79,7 @@ def program(*arguments: object) -> list[str]:
 
 def run_process(*arguments: object, env: Mapping[str, str] | None = None) -> Done:
     """The program as a process of its own, in the current folder."""
-    done = subprocess.run(
+    done = programs.run(
         program(*arguments), capture_output=True, text=True, encoding="utf-8", env={**os.environ, **(env or {})}
     )
     return Done(done.returncode, done.stdout, done.stderr)

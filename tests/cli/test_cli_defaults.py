@@ -21,7 +21,7 @@ NEVER = frozenset((
 
 BY_FILE = frozenset((
     "format", "ascii", "width", "verdict", "sort", "stat", "stats", "all", "top", "by", "claims",
-    "watch", "exit-code", "dry-run", "only", "cast",
+    "watch", "exit-code", "dry-run", "only", "cast", "match",
     "exclude", "layers", "kind", "map", "strip-prefix", "skip-missing", "shard-size", "alpha", "both", "mode",
     "model", "model-args", "metric", "back-metric", "target", "back-target", "output", "output-key", "ignore",
     "normalize", "resize", "direction", "batch-size", "limit", "threads",

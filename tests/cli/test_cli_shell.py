@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
+
+import programs
 
 SCRIPT = r"""
 set -euo pipefail
@@ -33,7 +34,7 @@ echo done
 
 
 def test_script(work: Path) -> None:
-    environment = {**os.environ, "PYTHON": sys.executable}
+    environment = {**os.environ, "PYTHON": programs.python()}
     done = subprocess.run(["bash", "-c", SCRIPT], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [

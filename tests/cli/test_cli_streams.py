@@ -169,7 +169,7 @@ def on_a_terminal(*arguments: str, **env: str) -> bytes:
     """What the program writes when its stdout is a terminal."""
     leader, follower = pty.openpty()
     plain = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS")}
-    started = subprocess.Popen(
+    started = programs.Popen(
         program(*arguments), stdout=follower, stderr=subprocess.DEVNULL, env={**plain, "TERM": "xterm", **env}
     )
     os.close(follower)
@@ -247,7 +247,7 @@ def test_141_when_the_reader_is_gone(tmp_path: Path, size: int) -> None:
 
     arrays = {f"layer{number}.weight": np.zeros(1) for number in range(size)}
     write_checkpoint(Checkpoint.from_arrays(arrays), tmp_path / "many.safetensors")
-    with subprocess.Popen(
+    with programs.Popen(
         program("show", tmp_path / "many.safetensors"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as started:
         assert started.stdout

@@ -109,7 +109,7 @@ sys.argv = ['ckptswap', *{chaos.command("run")[3:]!r}]
 from ckptswap.cli.main import main
 main()
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=work, capture_output=True, text=True, check=False)
+    done = programs.run([sys.executable, "-c", code], cwd=work, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "cannot write run/journal/main.jsonl" in done.stderr
     assert (work / "run" / JOURNAL / "main.jsonl").stat().st_size <= limit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import pickle
@@ -29,8 +30,9 @@ from format_samples import (
     zip_bytes,
 )
 
-from ckptswap.errors import CkptswapError
+from ckptswap.errors import CkptswapError, FormatError
 from ckptswap.formats import open_checkpoint
+from ckptswap.formats.pickles import read_pickle
 from ckptswap.verify import verify
 
 F32 = field("F32", [1], 0, 4)
@@ -440,3 +442,19 @@ def test_deep_structures_are_let_go_of_without_a_crash() -> None:
     deep = read_pickle(io.BytesIO(b"\x80\x02" + b"]" * 300_000 + b"a" * 299_999 + b"."), {}, where="a")
     assert isinstance(deep, list)
     assert sys.getrecursionlimit() < 300_000
+
+
+def test_garbage_is_collected_as_before_once_a_pickle_is_read_or_refused() -> None:
+    """Meanwhile it is not: each collection would look through all that was read so far."""
+    seen: list[bool] = []
+    names = {"a.b": lambda arguments: seen.append(gc.isenabled())}
+    read_pickle(io.BytesIO(b"ca\nb\n)R."), names, where="a.pkl")
+    with pytest.raises(FormatError):
+        read_pickle(io.BytesIO(b"cos\nsystem\n)R."), names, where="a.pkl")
+    assert (seen, gc.isenabled()) == ([False], True)
+    gc.disable()
+    try:
+        read_pickle(io.BytesIO(b"N."), names, where="a.pkl")
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -21,7 +21,8 @@ from ckptswap.scoring.replay import ReplayScorer, scorer_of
 from ckptswap.scoring.scorer import Block, Cost, Every, Exactness, Layout, Scorer, Wanted
 from ckptswap.scoring.variant import BASELINE, RECIPIENT, Calibration, Variant
 from ckptswap.sweep.analysis import load_result
-from ckptswap.sweep.runner import Sweep, prepare_external
+from ckptswap.sweep.preparing import prepare_external
+from ckptswap.sweep.runner import Sweep
 from ckptswap.sweep.sides import Sides
 from ckptswap.sweep.spec import RunOptions, SweepSpec
 from ckptswap.task import TaskSpec, load_task

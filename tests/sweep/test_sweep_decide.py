@@ -26,15 +26,18 @@ from ckptswap.statistics.totals import mean
 from ckptswap.sweep.analysis import load_result
 from ckptswap.sweep.decide import Walked, decisions
 from ckptswap.sweep.loop import score_missing
+from ckptswap.sweep.preparing import prepare_external
 from ckptswap.sweep.progress import BlockProgress
 from ckptswap.sweep.result import Row, SweepResult
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import Journal
 from ckptswap.sweep.run_folder.trust import NamedAgain, source_to_rebuild
-from ckptswap.sweep.runner import Sweep, prepare_external
+from ckptswap.sweep.runner import Sweep
+from ckptswap.sweep.scored_run import ScoredRun
 from ckptswap.sweep.sides import Sides
 from ckptswap.sweep.spec import SweepSpec
 from ckptswap.sweep.stopping import Stop
+from ckptswap.sweep.worst_samples import _worst_hits
 from ckptswap.task import TaskSpec
 from ckptswap.task.data import load_data
 
@@ -349,6 +352,16 @@ def test_nothing_is_scored_yet() -> None:
     now = decisions(nothing, 0.1, bets=False)
     assert [own.p_reusable for own in now.judgements.values()] == [None, None]
     assert set(now.wanted.values()) == {1}
+
+
+def test_the_worst_rows_are_drawn_though_they_left_early(whole: tuple[Path, SweepResult]) -> None:
+    """On the samples that they were scored on; a row that breaks everything has the fewest."""
+    run, result = whole
+    hits = list(_worst_hits(ScoredRun.read(RunFolder(run))))
+    worst = sorted(measured(result), key=lambda row: -(row.drop or 0.0))[:3]
+    assert list(dict.fromkeys(cell.names for cell, *_ in hits)) == [row.tensors for row in worst]
+    assert min(row.samples or 0 for row in worst) < 2 * GROUPS
+    assert np.isfinite([numbers for _, *numbers in hits]).all()
 
 
 def test_a_run_folder_remembers_that_it_decides(whole: tuple[Path, SweepResult]) -> None:

@@ -16,8 +16,8 @@ from ckptswap.executors.pool import WorkerPool
 from ckptswap.executors.process import environment
 from ckptswap.executors.worker_spec import WorkerSpec, divide, read_worker_spec
 from ckptswap.scoring.scorer import Block
+from ckptswap.sweep.preparing import executor_of
 from ckptswap.sweep.run_folder.journal import Journal, JournalTail
-from ckptswap.sweep.runner import executor_of
 from ckptswap.sweep.spec import RunOptions
 from ckptswap.sweep.stopping import Stop, on_signals
 from ckptswap.task import TaskSpec

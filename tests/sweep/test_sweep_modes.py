@@ -21,9 +21,9 @@ from ckptswap.scoring.variant import Calibration
 from ckptswap.selection import Selection
 from ckptswap.sweep.analysis import load_result
 from ckptswap.sweep.layers import layer_order
+from ckptswap.sweep.preparing import executor_of
 from ckptswap.sweep.result import Row, SweepResult
 from ckptswap.sweep.run_folder.journal import decode, journal_files
-from ckptswap.sweep.runner import executor_of
 from ckptswap.sweep.spec import RunOptions
 from ckptswap.task import TaskSpec, load_task
 from ckptswap.transplant import plan_transplant, transplant

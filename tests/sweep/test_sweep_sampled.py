@@ -23,10 +23,10 @@ from ckptswap.report.text import dump_json
 from ckptswap.scoring.variant import BASELINE
 from ckptswap.sweep import loop
 from ckptswap.sweep.analysis import load_result
+from ckptswap.sweep.preparing import executor_of
 from ckptswap.sweep.result import SweepResult
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.journal import decode, journal_files
-from ckptswap.sweep.runner import executor_of
 from ckptswap.sweep.spec import RunOptions
 from ckptswap.task import TaskSpec, load_task
 

@@ -20,6 +20,7 @@ from torch.nn import functional
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import UsageError
 from ckptswap.scoring.gradients import differentiable
+from ckptswap.sweep import runner
 from ckptswap.sweep import screen as screens
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.screen import loss, rooted
@@ -72,7 +73,9 @@ def slope(task: Task, donor: Checkpoint, recipient: Checkpoint, names: tuple[str
     return abs(at(STEP) - at(-STEP)) / (2 * STEP)
 
 
-def test_a_gradient_s_guess_is_the_slope_of_the_loss(skip: TaskSpec, save, tmp_path: Path) -> None:
+def test_a_gradient_s_guess_is_the_slope_of_the_loss(
+    skip: TaskSpec, save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """For every cell, batch norm's running statistics among them."""
     donor, recipient = save(1, "Skip"), save(0, "Skip")
     sweep(donor, recipient, skip, selection=READ, run_dir=tmp_path / "run", tolerance=0.01, screen="gradient")
@@ -81,6 +84,12 @@ def test_a_gradient_s_guess_is_the_slope_of_the_loss(skip: TaskSpec, save, tmp_p
     task = load_task(skip, recipient)
     for names, guess in found.items():
         assert guess == pytest.approx(slope(task, donor, recipient, names), rel=1e-4, abs=1e-7), names
+    # A run that goes on takes its guesses from the plan.
+    monkeypatch.setattr(runner, "screen", lambda *told: pytest.fail("guessed anew"))
+    again = sweep(
+        donor, recipient, skip, selection=READ, run_dir=tmp_path / "run", tolerance=0.01, screen="gradient"
+    )
+    assert any(row.guess is not None for row in again.rows)
 
 
 def test_elements_that_do_not_count_have_no_part_in_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,3 +82,11 @@ def test_a_configuration_without_architectures_is_transformers_own() -> None:
 def test_what_nobody_knows_is_told_all_ways() -> None:
     words = said(Checkpoint.from_arrays({"own.layer": np.zeros(3)}))
     assert all(way in words for way in ("timm:NAME", "torchvision:NAME", "smp:NAME", "file.py:function"))
+
+
+def test_without_the_libraries_the_answer_is_general(monkeypatch: pytest.MonkeyPatch) -> None:
+    for library in ("timm", "torchvision"):
+        monkeypatch.setitem(sys.modules, library, None)
+    weights = {"layer1.0.conv1.weight": np.ones((4, 4, 3, 3)), "fc.bias": np.ones(5)}
+    assert "pass --model with what builds it" in lookalike.what_to_type(Checkpoint.from_arrays(weights))
+    assert lookalike.named_so("resnet18") == []

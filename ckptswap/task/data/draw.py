@@ -45,7 +45,7 @@ def strata_of(items: Any) -> Strata:
 
 def _told(items: Any, name: str, at: int) -> list[Any]:
     """What data tell of each sample under a name, or a list has of it in this place; else nothing."""
-    values = getattr(items, name, None)
+    values: Any = getattr(items, name, None)
     if values is None and type(items) in (list, tuple):
         values = [item[at] if isinstance(item, tuple | list) and len(item) > at else None for item in items]
     is_one_each = isinstance(values, Sequence | np.ndarray) or hasattr(values, "tolist")

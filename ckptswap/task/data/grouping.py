@@ -42,7 +42,8 @@ def grouped(item: Any, key: str | None, where: str) -> tuple[Any, tuple[Any, ...
 
 def plain_label(value: Any, where: str) -> Hashable:
     """A third part as the group that it is: a whole number or a text. Raises `DataError` for anything else."""
-    if not isinstance(value, str | Integral):
+    is_plain = isinstance(value, str | Integral)
+    if not is_plain:
         raise _refusal(value, where)
     return value
 

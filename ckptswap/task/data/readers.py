@@ -154,9 +154,10 @@ class NumberedReader(SampleReader):
     def __init__(self, name: str, items: Any, spec: TaskSpec) -> None:
         super().__init__(name, spec)
         self._items = items
-        own = getattr(items, "drawn", None)  # `Texts` has drawn already
+        own: tuple[Sequence[int], Drawn] | None = getattr(items, "drawn", None)  # `Texts` has drawn already
         with faults_of(name, DataError):
-            self._numbers, self.drawn = own if own is not None else drawn_of(items, Limit.of(spec.limit))
+            taken = own or drawn_of(items, Limit.of(spec.limit))
+        self._numbers, self.drawn = taken
         self.samples = len(self._numbers)
         self._threads = min(READERS, spec.threads) if isinstance(items, FolderSamples) else 1
 
@@ -201,7 +202,7 @@ class BatchReader(SampleReader):
 
     def first(self) -> Generator[DecodedSample]:
         limit = Limit.of(self.spec.limit)
-        left = limit and limit.samples
+        left = None if limit is None else limit.samples
         with faults_of(self.name, DataError):
             items = iter(self._items)
         self._sizes = []

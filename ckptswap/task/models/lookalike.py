@@ -5,8 +5,8 @@ Networks are built without memory, the shortest names first, and one is named on
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from fnmatch import fnmatchcase
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -156,21 +156,19 @@ def named_so(name: str) -> list[str]:
     >>> named_so("resnet18")
     ['timm:resnet18', 'torchvision:resnet18']
     """
-    specs = []
-    for source in ("timm", "torchvision"):
-        with suppress(ImportError):
-            specs += [f"{source}:{known}" for known in _known(source) if known in (name, name.lower())]
-    return specs
+    of = {source: _known(source) for source in ("timm", "torchvision")}
+    return [
+        f"{source}:{known}" for source, names in of.items() for known in names if known in (name, name.lower())
+    ]
 
 
 def _known(source: str) -> list[str]:
-    if source == "timm":
-        import timm
-
-        return list(timm.list_models())
-    import torchvision
-
-    return list(torchvision.models.list_models())
+    """The names of a library's networks; none where it is not installed."""
+    try:
+        module = import_module(source)
+    except ImportError:
+        return []
+    return list((module if source == "timm" else module.models).list_models())
 
 
 def _fit(checkpoint: Checkpoint, spec: str, args: Mapping[str, Any]) -> Fit | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ckptswap.errors import ModelError, near
-from ckptswap.registry import Source
+from ckptswap.registry import Source, library
 from ckptswap.task.callables import call
 
 # What smp hands on to timm for `tu-` encoders. A list, because timm also takes paths and addresses to load from.
@@ -20,8 +20,7 @@ _OLD_ARGS = ("decoder_use_batchnorm", "psp_use_batchnorm", "upscale_mode")
 
 def built(name: str, args: Mapping[str, Any]) -> Any:
     """One of smp's networks. Raises `ModelError` for a name or arguments that do not exist."""
-    import segmentation_models_pytorch as smp  # takes seconds, and a declaration must cost nothing
-
+    smp = library("segmentation_models_pytorch")
     classes = {network.__name__: network for network in smp.MODEL_ARCHITECTURES_MAPPING.values()}
     if name not in classes:
         raise ModelError(
