@@ -168,7 +168,7 @@ def _drawn(sample: Sample, forms: Sequence[Form], tolerance: float | None) -> _D
         largest = np.maximum(largest, first.largest())
         for at in range(0, len(effect.se), AT_ONCE):
             some = effect.of(slice(at, at + AT_ONCE))
-            for side, tests in sides.items():
+            for side, tests in sides.items() if tolerance is not None else ():
                 tests.put(start + at, tests_of(some, tolerance, side))
     estimate, se, critical = map(np.concatenate, zip(*numbers, strict=True)) if numbers else [np.zeros(0)] * 3
     return _Drawn(forms, estimate, se, critical, largest, sides.get(1), sides.get(-1))
