@@ -16,7 +16,8 @@ from ckptswap.entries import Entry
 from ckptswap.errors import SelectionError, listing, near
 from ckptswap.naming import ALIASES, FORMER, coarse, natural_key
 from ckptswap.patterns import Expression, begins_path, glob
-from ckptswap.shell import joined
+from ckptswap.roles import Siblings, role_of
+from ckptswap.shell import joined, quoted
 
 Words = Sequence[str]
 Test = Callable[[Entry], bool]
@@ -194,11 +195,27 @@ class Selection:
         for flag, wanted, tests in self._tests:
             if wanted and not any(test(entry) for entry in checkpoint.values() for test in tests):
                 values, known = getattr(self, flag), _known(flag, list(checkpoint.values()))
-                hint = next(filter(None, (near(value.lstrip("="), known) for value in values)), "") or (
-                    f"it has {listing([repr(name) for name in sorted(known, key=natural_key)], most=5)}"
+                hint = _tied_head(values, checkpoint) or (
+                    next(filter(None, (near(value.lstrip("="), known) for value in values)), "")
+                    or f"it has {listing([repr(name) for name in sorted(known, key=natural_key)], most=5)}"
                 )
                 return f"{where} matches --{flag} {', '.join(values)}; {hint}"
         return f"{where} matches {self}: each flag matches something, but no tensor matches them all"
+
+
+def _tied_head(values: Words, checkpoint: Checkpoint) -> str:
+    """What to type for a head that the file does not have beside its embedding, or ''."""
+    entries = checkpoint.values()
+    embedding = max((entry for entry in entries if entry.kind == "embedding.weight"), key=_numel, default=None)
+    layers = [value.strip("=*.").removesuffix(".weight") for value in values]
+    roles = {role_of(layer, Siblings(layers), has_bias=False) for layer in layers}
+    if "head" not in roles or embedding is None or any(entry.kind == "head.weight" for entry in entries):
+        return ""
+    return f"a head that is tied to its embedding is in the file as that: --only {quoted(embedding.name)}"
+
+
+def _numel(entry: Entry) -> int:
+    return entry.numel
 
 
 Place = tuple[str | None, str | None]

@@ -34,7 +34,7 @@ def by_shape_order(other: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint
     lost = [side.path for side, left in ((other, a), (reference, b)) if _order_is_lost(side, left)]
     pairs = dict(_by_shapes(a, b, lost) if lost else _in_order(a, b))
     _check_roles(pairs, other, reference)
-    return renamed(other, pairs | _counters(pairs, other)), _rules(pairs)
+    return renamed(other, {**pairs, **_counters(pairs, other)}), _rules(pairs)
 
 
 def _left(side: Checkpoint, other: Checkpoint) -> list[Entry]:
@@ -43,8 +43,8 @@ def _left(side: Checkpoint, other: Checkpoint) -> list[Entry]:
 
 
 def _check_shapes(a: Sequence[Entry], b: Sequence[Entry], other: Checkpoint, reference: Checkpoint) -> None:
-    counts = [Counter(entry.shape for entry in side) for side in (a, b)]
-    for path, more, less in ((other.path, *counts), (reference.path, *reversed(counts))):
+    ours, theirs = (Counter(entry.shape for entry in side) for side in (a, b))
+    for path, more, less in ((other.path, ours, theirs), (reference.path, theirs, ours)):
         if beyond := more - less:
             shapes = listing([f"{list(shape)} {count} more" for shape, count in beyond.items()], most=3)
             raise MismatchError(f"--match shape-order pairs nothing: {path} has other shapes ({shapes})",

@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,15 +72,6 @@ def blocks(text: str) -> list[Block]:
     ]
 
 
-def outputs(text: str, folder: Path) -> Iterator[tuple[Block, str]]:
-    """Each block that runs with what it printed, in this folder. Raises `CalledProcessError` where one fails."""
-    for block in blocks(text):
-        if block.title and not block.is_skipped:
-            (folder / block.title).write_text(block.body, "utf-8")
-        elif block.runs:
-            yield block, run(block, folder)
-
-
 def run(block: Block, folder: Path) -> str:
     """Run one block as a reader would, in a shell whose PATH begins with this environment."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -92,9 +83,21 @@ def run(block: Block, folder: Path) -> str:
     return done.stdout
 
 
-def refreshed(text: str, folder: Path) -> str:
+Runner = Callable[[Block, Path], str]
+
+
+def outputs(text: str, folder: Path, run: Runner = run) -> Iterator[tuple[Block, str]]:
+    """Each block that runs with what it printed, in this folder. Raises `CalledProcessError` where one fails."""
+    for block in blocks(text):
+        if block.title and not block.is_skipped:
+            (folder / block.title).write_text(block.body, "utf-8")
+        elif block.runs:
+            yield block, run(block, folder)
+
+
+def refreshed(text: str, folder: Path, run: Runner = run) -> str:
     """The text with what its blocks print below them."""
-    found = {block.start: said for block, said in outputs(text, folder)}
+    found = {block.start: said for block, said in outputs(text, folder, run)}
     parts, last, said = [], 0, None
     for block in blocks(text):
         if block.language == "text" and said is not None:

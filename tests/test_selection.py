@@ -99,6 +99,24 @@ def test_case_matters() -> None:
         picked(only=["SCALE"])
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [{"only": ["lm_head.weight"]}, {"kind": ["head.weight"]}, {"layers": ["lm_head"]}, {"only": ["*lm_head*"]}],
+)
+def test_a_head_that_is_tied_to_the_embedding_is_named_by_that(asked: dict[str, list[str]]) -> None:
+    shapes = {"model.embed_types.weight": (2, 4), "model.embed_tokens.weight": (9, 4), "model.norm.weight": (4,)}
+
+    def of(shapes: dict[str, tuple[int, ...]]) -> Checkpoint:
+        return Checkpoint.from_arrays({name: np.zeros(shape) for name, shape in shapes.items()}, path="c.pt")
+
+    with pytest.raises(
+        SelectionError, match=r"tied.* is in the file as that: --only model\.embed_tokens\.weight$"
+    ):
+        Selection.parse(**asked).pick(of(shapes))
+    with pytest.raises(SelectionError, match=r"it has|did you mean"):
+        Selection.parse(layers=["lm_head"]).pick(of(shapes | {"score.weight": (9, 4)}))
+
+
 def test_what_is_no_entry_is_in_no_selection() -> None:
     assert "scale" not in Selection()
 

@@ -140,9 +140,9 @@ def say_notes(result: SweepResult, format: str, run: str = "") -> None:
             say(f"ckptswap: note: {f'{run}: ' if run else ''}{note}")
 
 
-def _plan(sweep: "Asked", output: DrawnFlags) -> str:
+def _plan(sweep: "Asked", output: TableFlags) -> str:
     document: dict[str, Any] = lazy.sweeping.planned(sweep)
     forms: dict[str, Callable[[Any], str]] = {"json": dump_json, "csv": report.plan_csv, "md": report.plan_md}
     forms["latex"] = report.plan_latex
     draw = forms.get(output.format)
-    return draw(document) if draw else report.plan_table(document, output.style)
+    return draw(document) if draw else report.plan_table(document, output.style, every=output.every)

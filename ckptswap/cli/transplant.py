@@ -93,4 +93,8 @@ def _unchanged(plan: Transplant) -> str:
     moved = len(once(entry.name for entry in plan.moved))
     same = moved - len(once(plan.changed))
     count = "all" if same == moved else f"{same:,}"
-    return f"; {count} of these are the same in both, and changed nothing" if same else ""
+    return (
+        f"; {count} of these {'is' if count == '1' else 'are'} the same in both, and changed nothing"
+        if same
+        else ""
+    )

@@ -59,9 +59,8 @@ class StateDict:
     def of(cls, content: Any, is_tensor: IsTensor, where: str, key: str | None = None) -> "StateDict":
         """The map under a key, or the one that is told to be the model's. Raises `FormatError` where there is
         none, or one with impossible names."""
-        is_asked = key is not None
-        steps, whole = _asked(content, key, is_tensor, where) if is_asked else _place(content, is_tensor, where)
-        state = cls(content, steps, whole, is_tensor, is_asked)
+        steps, whole = _place(content, is_tensor, where) if key is None else _asked(content, key, is_tensor, where)
+        state = cls(content, steps, whole, is_tensor, key is not None)
         for name in state.whole:
             if not isinstance(name, str) and is_tensor(state.whole[name]):
                 fault = f"{where} names a tensor {shown(name)}, not by text"

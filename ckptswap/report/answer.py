@@ -36,8 +36,8 @@ _FREE: dict[Status, str] = {
 def answer(result: SweepResult, waiting: int = 0, *, whole: bool = False) -> tuple[str, ...]:
     """What the sweep says, in at most three lines: what breaks the network, what can be reused, how much is
     undecided and what would tell; `waiting` rows are not scored yet. Before them, where it is so, that the
-    baseline is worse than a prediction that looks at nothing. Names that are long are cut, unless they are to be
-    `whole`; their numbers stay.
+    baseline is no better than a prediction that looks at nothing. Names that are long are cut, unless they are
+    to be `whole`; their numbers stay.
 
     >>> row = Row("c", "conv.bias", ("c.bias",), 4, "measured", score=0.4, drop=0.5, verdict="sensitive")
     >>> for sentence in answer(SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(row,))):
@@ -168,6 +168,9 @@ def worse_than_nothing(metric: str, score: float, trivial: float) -> str:
 def _worse_than_nothing(result: SweepResult) -> tuple[str, ...]:
     if result.trivial is None:
         return ()
+    if result.trivial == result.baseline and not result.tolerance:
+        same = f"{result.metric} is {number(result.baseline)}, as it is for a prediction that looks at nothing"
+        return (f"{same}: take samples of more than one class, or say which drop matters: --tolerance.",)
     lost = result.trivial - result.baseline if result.direction == "max" else result.baseline - result.trivial
     return (worse_than_nothing(result.metric, result.baseline, result.trivial),) if lost > 0 else ()
 

@@ -89,9 +89,9 @@ def show_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
         field("block"),
         field("kind", lambda kind: Text(safe(kind), style=QUIET), smallest=15, spare=2 + later),
         field("shape", shape),
-        field("dtype", lambda dtype: MISSING if dtype is None else safe(dtype), spare=6),
-        field("numel", count, right=True, spare=4 + later),
-        field("nbytes", size, "bytes", right=True, spare=3 + later),
+        field("dtype", lambda dtype: MISSING if dtype is None else safe(dtype), spare=6, minor=True),
+        field("numel", count, right=True, spare=4 + later, minor=True),
+        field("nbytes", size, "bytes", right=True, spare=3 + later, minor=True),
     ]
     there = {name for name in ("nan", "inf") if any(row.get(name) for row in rows)}
     spares = {name: 0 if name in there else at for at, name in enumerate(stats)}

@@ -17,6 +17,7 @@ WORSE = "color(202)"  # orange and blue: told apart by colour-blind readers too
 BETTER = "color(33)"
 WIDE, WIDEST = 100, 130  # columns from which on a terminal has room for more digits, and for both intervals
 _TINY = 5
+ENOUGH = 20  # cells of a name that minor columns leave it
 WHOLE = sys.maxsize  # columns that a pipe has
 Cell = str | Text
 
@@ -29,7 +30,7 @@ class Column:
     Without `shown` it is for programs alone, without `field` for people alone; `forms` may narrow it further
     ("json", "csv", "md", "narrow" and "wide" terminals, "page", "latex"). Names may be cut down to `smallest`
     cells (0: never). When that is not enough, or two names would look alike, columns with `spare` are left out,
-    the largest first.
+    the largest first; a `minor` one, worth less than a name's letters, also where names are whole without it.
     """
 
     title: str = ""
@@ -37,6 +38,7 @@ class Column:
     right: bool = False  # where numbers stand
     smallest: int = 0
     spare: int = 0
+    minor: bool = False
     field: str = ""
     value: Callable[[Any], Any] | None = None
     forms: str = ""
@@ -90,12 +92,31 @@ def grid(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], style: Style
         for above, cell in zip(by_column, row, strict=True):
             above.append(_drawn(cell, style))
     best, room = None, WHOLE if style.whole else style.width
-    for kept in _fewer(columns):
-        layout = _Layout([columns[i] for i in kept], [by_column[i] for i in kept], room, ascii=style.ascii)
+    widths = [max(map(cells, {_plain(cell) for cell in column})) for column in by_column]
+    for kept in _ways(columns, widths, room):
+        parts = [[every[i] for i in kept] for every in (columns, by_column, widths)]
+        layout = _Layout(*parts, room, ascii=style.ascii)
         if layout.is_roomy and layout.is_apart:
             return layout.lines()
         best = layout if best is None and layout.is_roomy else best
     return (best or layout).lines()
+
+
+def _ways(columns: Sequence[Column], widths: Sequence[int], room: int) -> Sequence[list[int]]:
+    """Which columns a table may have: the most with which all names are whole, where only minor ones have to go
+    for that; else all, and then ever fewer, the minor ones as long as names keep `ENOUGH` beside them."""
+    ways, minor = list(_fewer(columns)), {i for i, column in enumerate(columns) if column.minor}
+    enough = [
+        min(width, ENOUGH) if column.smallest else width for column, width in zip(columns, widths, strict=True)
+    ]
+
+    def fits(kept: list[int], widths: Sequence[int]) -> bool:
+        return sum(widths[i] + 1 for i in kept) - 1 <= room
+
+    whole = (kept for kept in ways if fits(kept, widths) and {*kept} | minor >= {*ways[0]})
+    if (best := next(whole, None)) is not None:
+        return [best]
+    return [kept for kept in ways if fits(kept, enough) or not minor & {*kept}]
 
 
 def _fewer(columns: Sequence[Column]) -> Iterator[list[int]]:
@@ -112,15 +133,20 @@ class _Layout:
     smallest; `is_apart`: no two look alike, and all have their numbers."""
 
     def __init__(
-        self, columns: Sequence[Column], table: Sequence[Sequence[Cell]], width: int, *, ascii: bool
+        self,
+        columns: Sequence[Column],
+        table: Sequence[Sequence[Cell]],
+        widths: Sequence[int],
+        room: int,
+        *,
+        ascii: bool,
     ) -> None:
-        self.columns, self.table, self.is_apart = columns, list(table), True
-        self.widths = [max(map(cells, {_plain(cell) for cell in column})) for column in table]
+        self.columns, self.table, self.widths, self.is_apart = columns, list(table), list(widths), True
         gaps = len(columns) - 1
-        self.gap = 2 if sum(self.widths) + 2 * gaps <= width else 1
+        self.gap = 2 if sum(self.widths) + 2 * gaps <= room else 1
         smallest = {i: column.smallest for i, column in enumerate(columns) if column.smallest}
-        self.is_roomy = self._cut(width - self.gap * gaps, smallest)
-        self._cut(width - self.gap * gaps, dict.fromkeys(smallest, _TINY))
+        self.is_roomy = self._cut(room - self.gap * gaps, smallest)
+        self._cut(room - self.gap * gaps, dict.fromkeys(smallest, _TINY))
         for i in smallest:
             title, *below = table[i]
             names = [_plain(cell) for cell in below]

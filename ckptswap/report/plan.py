@@ -10,7 +10,7 @@ from rich.text import Text
 from ckptswap.records import to_json
 from ckptswap.report.answer import unscored
 from ckptswap.report.latex import columns_latex, tables_latex
-from ckptswap.report.layout import Column, field, paragraph, render, table
+from ckptswap.report.layout import Column, field, left_out, paragraph, render, table
 from ckptswap.report.tabular import columns_csv, columns_md
 from ckptswap.report.text import Style, count, duration, figure, named, plural, safe, size
 from ckptswap.sweep.result import place_of
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ckptswap.sweep.plan import Plan
 
 SCHEMA = "ckptswap.plan/1"
+ROWS = 10
 
 
 def _place(row: Mapping[str, Any]) -> str:
@@ -78,8 +79,11 @@ def plan_json(
     }
 
 
-def plan_table(data: Mapping[str, Any], style: Style) -> str:
-    """How long it would take, one line a cell, then what it would cost."""
+def plan_table(data: Mapping[str, Any], style: Style, *, every: bool = False) -> str:
+    """How long it would take, the first cells that would be scored or do not fit (or `every` one), the cost."""
+    told = [row for row in data["rows"] if every or row["status"] in ("measured", "mismatch")]
+    shown = told if every else told[:ROWS]
+    rows = [*table(COLUMNS, shown, style), *left_out(len(told) - len(shown))]
     donors = data["passes"] // data["samples"] - data["variants"] - 1
     without = unscored(Counter(row["status"] for row in data["rows"]))
     cost = (
@@ -92,10 +96,11 @@ def plan_table(data: Mapping[str, Any], style: Style) -> str:
         memory = f"at most {size(data['peak_bytes'])} of intermediate values"
         effort = f"by replay: {data['share']:.1%} of the work of full forward passes; {memory}"
     texts = [cost, effort, *_screen_words(data), *_outlook(data), *_controls(data), f"run: {safe(data['run'])}"]
+    texts += [] if len(shown) == len(data["rows"]) else ["--all: every cell"]
     first, last = ([line for text in some for line in paragraph(text, style)] for some in (_takes(data), texts))
     job = [Text(safe(line)) for line in data.get("job", "").splitlines()]  # as it is: somebody may copy it
     last += [Text(), *job] if job else []
-    return render([*first, Text(), *table(COLUMNS, data["rows"], style), Text(), *last], style)
+    return render([*first, Text(), *rows, Text(), *last], style)
 
 
 def _takes(data: Mapping[str, Any]) -> Iterator[str]:

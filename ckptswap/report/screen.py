@@ -38,7 +38,8 @@ FINEST_FIRST = (
     "cells", "blocks and kinds", "parts and kinds", "whole layers", "whole blocks", "parts", "whole kinds",
     "whole selection",
 )  # fmt: skip
-SCREEN = 40  # lines that a screen has; no more are printed where nobody asks for all
+STDERR = 3  # lines that `sweep` writes there above its answer: the run's folder, its page, a note
+SCREEN = 40 - STDERR  # lines of a screen; no more are printed where nobody asks for all
 WORST = 10
 FEWEST_KINDS = 3
 FAILED = 6  # lines on what failed

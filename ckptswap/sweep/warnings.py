@@ -97,9 +97,10 @@ def _few_notes(run: ScoredRun, drops: Mapping[str, RowIntervals], tolerance: flo
         outlook = "their reasons say how large a drop may be"
     else:
         outlook = f"one group's loss in {run.metric.name} has no bound, so that no number would tell"
+    rows, them = ("1 row", "it") if len(open_) == 1 else (f"{len(open_):,} rows", "them")
     yield (
-        f"{len(open_)} rows moved in fewer than {LEAST_MOVED} groups{alike}, which does not prove that more would "
-        f"not: an exact bound leaves them undecided; {outlook}"
+        f"{rows} moved in fewer than {LEAST_MOVED} groups{alike}, which does not prove that more would not: an "
+        f"exact bound leaves {them} undecided; {outlook}"
     )
 
 

@@ -147,10 +147,10 @@ def sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("flags", "said", "changes"),
     [
-        ([], ["took 3 tensors (36 bytes)", "; 1 of these are the same in both, and changed nothing"], ["a", "n"]),
+        ([], ["took 3 tensors (36 bytes)", "; 1 of these is the same in both, and changed nothing"], ["a", "n"]),
         (["--only", "a"], ["took 1 tensor (12 bytes) from donor.safetensors into recipient.safetensors\n"], ["a"]),
         (["--alpha", "0"], ["took nothing", ": alpha 0 is the recipient"], []),
-        (["--alpha", "0.5"], ["took 2 tensors (20 bytes)", ", by 0.5 of the way; 1 of these are the same"], ["a"]),
+        (["--alpha", "0.5"], ["took 2 tensors (20 bytes)", ", by 0.5 of the way; 1 of these is the same"], ["a"]),
         (["--alpha", "0.5", "--only", "n"], ["took nothing", ": what cannot be mixed stays the recipient's"], []),
         (["--from", "same.safetensors"], ["took 3 tensors (36 bytes)", "; all of these are the same in both"], []),
     ],

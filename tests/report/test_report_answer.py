@@ -48,6 +48,15 @@ def test_a_baseline_of_nothing_is_nothing(direction: str, drop: float, score: fl
     assert answer(of_zero)[0].endswith(" 0.") or answer(of_zero)[0].endswith(" 0 on 8 of 16 samples.")
 
 
+def test_samples_that_tell_nothing_are_said_first() -> None:
+    """All of one class: who always answers it is right, too, and no drop is small against a lead of 0."""
+    same = replace(result(row(0.4, 0.5)), trivial=0.9, tolerance=0.0)
+    assert answer(same)[0].startswith(
+        "score is 0.9, as it is for a prediction that looks at nothing: take samples of"
+    )
+    assert answer(replace(same, tolerance=0.1)) == answer(replace(same, tolerance=0.1, trivial=None))
+
+
 def test_numbers_of_a_row_on_fewer_samples_add_up_and_say_so() -> None:
     assert answer(result(row(0.25, 0.5, samples=8)))[0].endswith("score −0.5 of 0.75 on 8 of 16 samples.")
     assert "samples" not in answer(result(row(0.25, 0.5, samples=16)))[0]

@@ -28,6 +28,17 @@ def test_names_are_cut_first_then_spare_columns_go_the_largest_first() -> None:
     assert lines(8) == ["name", "enco…nv1", "enco…nv2"]
 
 
+def test_minor_columns_go_where_that_leaves_names_whole() -> None:
+    columns = [Column("name", smallest=6), Column("much", right=True, spare=2, minor=True), Column("n", spare=1)]
+
+    def shown(width: int) -> list[str]:
+        return [line.plain.rstrip() for line in grid(columns, [["encoder.conv1", "1,234", "40"]], Style(width))]
+
+    assert shown(22) == ["name           much n", "encoder.conv1 1,234 40"]
+    assert shown(17) == ["name           n", "encoder.conv1  40"]
+    assert shown(15) == ["name         n", "encode…conv1 40"], "nor do they stay where names are short"
+
+
 def test_columns_go_where_names_would_look_alike_and_else_names_are_folded() -> None:
     names = [f"encoder.layer{at}.block.conv.{role}" for at in (0, 1) for role in ("weight", "bias")]
     columns = [Column("name", smallest=6), Column("much", right=True, spare=1)]

@@ -92,7 +92,7 @@ def test_the_table_ends_with_its_cost(style: Style, cost: Cost) -> None:
     assert said.startswith(
         "14 cells, 4 variants to score, with the baseline and the donor, on 72 samples; of the cells "
     )
-    assert said.endswith(" run: runs/x")
+    assert said.endswith(" run: runs/x --all: every cell")
     if cost is FULL:
         assert text.startswith("about 2 h 2 min\n\n")
         assert "by full forward passes" in said
@@ -155,7 +155,7 @@ def test_the_table_letter_by_letter(
 
 
 def test_the_table_has_a_line_a_cell() -> None:
-    head, *lines = plan_table(plan(), Style(160)).split("\n\n")[1].splitlines()
+    head, *lines = plan_table(plan(), Style(160), every=True).split("\n\n")[1].splitlines()
     assert head.split() == ["layer", "kind", "status", "numel", "RMSE", "rel.", "L2", "reason"]
     assert len(lines) == 14
     found = {tuple(line.split()[:2]): line for line in lines}
@@ -165,6 +165,19 @@ def test_the_table_has_a_line_a_cell() -> None:
     assert "mismatch" in found["head", "other.bias"]
     assert "F32 [3] in the donor, F32 [2] in the recipient" in found["head", "other.bias"]
     assert "measured" in found["(all)", "conv.weight"]
+
+
+def test_a_long_plan_is_a_screen_and_has_what_runs_or_does_not_fit() -> None:
+    """Sixty lines of what is equal in both said nothing: their number stands below."""
+    data = plan()
+    rows = [row | {"kind": f"{row['kind']}{at}"} for at in range(40) for row in data["rows"]]
+    text = plan_table(data | {"rows": rows, "cells": len(rows)}, Style(160))
+    assert len(text.splitlines()) <= 20
+    assert {line.split()[2] for line in text.split("\n\n")[1].splitlines()[1:-1]} == {"measured", "mismatch"}
+    running = sum(row["status"] in ("measured", "mismatch") for row in rows)
+    assert f"\nand {running - 10} more\n" in text
+    assert text.endswith("\n--all: every cell\n")
+    assert "--all" not in plan_table(data, Style(160), every=True)
 
 
 def test_exports_are_the_cells() -> None:

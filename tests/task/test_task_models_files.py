@@ -111,6 +111,21 @@ def test_a_file_of_lightning_is_swept_by_the_name_of_its_class(save: Save) -> No
     the_plain_loop(result, a, b)
 
 
+def test_a_graft_loads_as_lightning_loads_its_recipient(save: Save) -> None:
+    pytest.importorskip("lightning")
+    a, b = save("a.ckpt", 1), save("b.ckpt", 2, lr=0.5)
+    cs.transplant(a, b, "graft.ckpt", kind="conv.bias").close()
+    own: dict[str, Any] = {"__name__": "lit"}
+    exec(LIT, own)
+    loaded = own["Net"].load_from_checkpoint("graft.ckpt", weights_only=False)
+    assert loaded.hparams.lr == 0.5
+    donor, recipient = (torch.load(path, weights_only=False) for path in (a, b))
+    kinds = {entry.name: entry.kind for entry in cs.open(b).values()}
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, (donor if kinds[name] == "conv.bias" else recipient)["state_dict"][name])
+    assert torch.load("graft.ckpt", weights_only=False).keys() == recipient.keys()
+
+
 def test_hyperparameters_are_the_files_where_nothing_else_is_said(save: Save) -> None:
     pytest.importorskip("lightning")
     with open_checkpoint(save("a.ckpt", 1)) as checkpoint:
