@@ -19,7 +19,8 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from ckptswap import blocks, naming, roles
-from ckptswap.checkpoint import NAME_MOST, Checkpoint
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.entries import NAME_MOST
 from ckptswap.naming import ALIASES, classify, natural_key, split_name
 
 
