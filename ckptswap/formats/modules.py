@@ -14,7 +14,7 @@ NAMES_MOST = 1_000_000  # of one model
 _PARAMETERS, _BUFFERS, _MODULES, _NOT_SAVED = "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"
 
 
-class Module(dict[str, Any]):
+class ModelTensors(dict[str, Any]):
     """The tensors of a module by their names, and the module's class."""
 
     def __init__(self, kind: str) -> None:
@@ -31,7 +31,7 @@ def unfolded(content: Any, where: str) -> Any:
     >>> unfolded({"ema": net, "epoch": 3}, "a.pt")
     {'ema': {'n': 2, 'head.weight': 1.5}, 'epoch': 3}
     """
-    made: dict[int, Module] = {}
+    made: dict[int, ModelTensors] = {}
     top = [content]
     waiting: list[list[Any] | dict[Any, Any]] = [top]
     seen: set[int] = set()
@@ -57,8 +57,8 @@ def is_module(value: Any) -> bool:
     return all(isinstance(value.state.get(part), dict) for part in (_PARAMETERS, _MODULES))
 
 
-def _state_of(module: Inert, where: str) -> Module:
-    tensors = Module(module.name)
+def _state_of(module: Inert, where: str) -> ModelTensors:
+    tensors = ModelTensors(module.name)
     waiting = [("", module, 0)]
     while waiting:
         above, inner, depth = waiting.pop()
@@ -71,7 +71,7 @@ def _state_of(module: Inert, where: str) -> Module:
     return tensors
 
 
-def _take(module: Inert, above: str, tensors: Module) -> None:
+def _take(module: Inert, above: str, tensors: ModelTensors) -> None:
     """A module's own parameters and buffers, but those that are never saved."""
     parameters, buffers = module.state[_PARAMETERS], module.state.get(_BUFFERS)
     tensors.update((f"{above}{name}", value) for name, value in parameters.items() if value is not None)

@@ -9,7 +9,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.entries import SIGN, Tensor, Unread
 from ckptswap.errors import FormatError, listing
 from ckptswap.formats.arrays import array, device_tensor, replace_values, with_held
-from ckptswap.formats.modules import Module, unfolded
+from ckptswap.formats.modules import ModelTensors, unfolded
 from ckptswap.formats.pickles import Global, Inert, shown
 from ckptswap.formats.state_dict import StateDict, parts, refuse_inflated
 from ckptswap.formats.strided import strided
@@ -64,7 +64,7 @@ def _settled(content: Any, where: str) -> Any:
 def _of_records(state: StateDict) -> list[str]:
     """What to say of classes that are not known: that the model's tensors lie in one, and which stand beside."""
     told = []
-    if isinstance(state.whole, Module):
+    if isinstance(state.whole, ModelTensors):
         told.append(f"the tensors of a {shown(state.whole.kind)}, of which nothing was built or run")
     classes: dict[str, str] = {}
     waiting, seen = [*reversed(state.around)], set()
