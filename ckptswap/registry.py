@@ -72,6 +72,7 @@ _OURS: dict[Group, dict[str, str]] = {
         "keras": "ckptswap.formats.keras:FORMAT",
         "torch": "ckptswap.formats.torch_zip:FORMAT",
         "torch-legacy": "ckptswap.formats.torch_legacy:FORMAT",
+        "pickle": "ckptswap.formats.plain_pickle:FORMAT",
         "hdf5": "ckptswap.formats.hdf5:FORMAT",
         "gguf": "ckptswap.formats.gguf:FORMAT",
     },

@@ -29,14 +29,8 @@ LIKE_GZIP, LIKE_ZIP = 0x8B1F, 0x04034B50
 """Lengths whose first bytes are the magic number of gzip (35,615), and that of zip (67 MB)."""
 
 
-KINDS = {
-    "safetensors": "safetensors",
-    "npz": "zip",
-    "torch": "zip",
-    "torch legacy": "pickle",
-    "gguf": "gguf",
-    "hdf5": "hdf5",
-}
+KINDS = {"safetensors": "safetensors", "npz": "zip", "torch": "zip", "torch legacy": "pickle", "pickle": "pickle",
+         "gguf": "gguf", "hdf5": "hdf5"}  # fmt: skip
 
 
 def kind_of(raw: bytes) -> str | None:
