@@ -55,7 +55,9 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
         sentences.append(f"{waiting} of {len(run.plan.cells)} rows are not scored yet: the same command continues")
     known = run.decisions.judgements if run.decisions else {}
     closed = {variant for variant, own in known.items() if not own.is_open}
-    open_ = [cell.variant for cell in cells if run.is_scored(cell) and cell.variant not in closed]
+    raced = {split.by for split in run.races if split.standing.finished}
+    rows = (cell for cell in cells if run.is_scored(cell) and cell.by not in raced)
+    open_ = [cell.variant for cell in rows if cell.variant not in closed]
     partly = [done for done in map(run.scores.done, open_) if done < run.scores.samples]
     if partly:
         some = f"{min(partly)} to {max(partly)}" if min(partly) < max(partly) else f"{min(partly)}"

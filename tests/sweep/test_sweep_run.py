@@ -322,6 +322,9 @@ def test_the_table_so_far_knows_of_the_race(skip: TaskSpec, save, run: Path, mon
     )
     assert told[-1].result == final
     assert any("race" in note for note in told[0].result.notes), told[0].result.notes
+    assert final.complete
+    assert any(row.samples < final.samples for row in final.rows)
+    assert not any("the same command continues" in note for note in final.notes), final.notes
 
 
 def test_the_plan_is_there_before_the_work(skip: TaskSpec, save, run: Path, monkeypatch) -> None:
