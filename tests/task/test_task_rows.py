@@ -438,6 +438,17 @@ def test_classes_by_torchmetrics_are_its_own_number(name: str, channels: int, si
     assert own.value(np.concatenate(parts)) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("name", ["F1Score", "JaccardIndex", "AUROC:thresholds=7"])
+def test_samples_of_one_scored_position_beside_others(name: str) -> None:
+    target = torch.randint(0, 4, (9, 6), generator=draw(1))
+    for at, scored_ones in enumerate((6, 1, 3, 1, 5, 2, 4, 1, 6)):
+        target[at, scored_ones:] = -100
+    output, counted = torch.randn(9, 4, 6, generator=draw()), target != -100
+    parts = [scored(f"torchmetrics:{name}", (), target[a:b], output[a:b]) for a, b in ((0, 1), (1, 2), (2, 9))]
+    expected = whole_by_library(name, 4, output.double().softmax(1).movedim(1, -1)[counted], target[counted])
+    assert metric(f"torchmetrics:{name}").value(np.concatenate(parts)) == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize(("name", "way"), LIBRARY_VALUES.items())
 def test_values_by_torchmetrics_are_its_own_number(name: str, way: str) -> None:
     size = (4,) if name == "CosineSimilarity" else (1, 16, 16) if "data_range" in name else ()
@@ -479,6 +490,8 @@ def test_outputs_that_are_too_many_to_keep() -> None:
         scored("torchmetrics:AUROC", (), masks, output)
     with pytest.raises(MetricError, match="keeps 20,001 numbers of each sample: 16,384 are the most"):
         scored("torchmetrics:R2Score", (), torch.rand(2, 10_000), torch.rand(2, 10_000))
+    with pytest.raises(MetricError, match=r"wants all of them as images at once.*data_range=1\.0"):
+        scored("torchmetrics:StructuralSimilarityIndexMeasure", (), *torch.rand(2, 2, 1, 16, 16))
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """`torchmetrics:NAME`: a metric of torchmetrics; the number is what the library makes of all of the data.
 
-Where that is the mean over samples (an accuracy, a squared error, a structural similarity), each sample is scored
-alone. Any other (an F1 score of classes, a correlation, an AUROC) has one value for the whole set, and what it
-rests on is kept of each sample: the library's own states where these add up, else output and target themselves.
+Where that is the mean over samples (an accuracy, a squared error, a structural similarity), each sample is
+scored alone, and counts alike, however many of its positions are ignored. Any other (an F1 score of classes, a
+correlation, an AUROC) has one value for the whole set, and what it rests on is kept of each sample: the
+library's own states where these add up, else output and target themselves.
 
 Arguments stand behind the name, `torchmetrics:FBetaScore:beta=0.5`; the task, the number of classes and the value
 that is ignored are taken from the model and from `--ignore`. Where classes are scored the metric gets
@@ -16,7 +17,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 
@@ -31,12 +32,20 @@ from ckptswap.task.spec import TaskSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-Sample = tuple[int, "Tensor", "Tensor"]
-"""Channels (0 where no classes are scored), output and target, as the library takes them."""
 RAW_MOST = 64
 """Values of an output that are kept themselves."""
 KEPT_MOST = 1 << 14
 """Numbers that are kept of a sample."""
+
+
+class Sample(NamedTuple):
+    """Channels (0 where no classes are scored), output and target, as the library takes them, and whether samples
+    have many positions, of which this one may have a single one that is scored."""
+
+    channels: int
+    output: Tensor
+    target: Tensor
+    are_many: bool
 
 
 @dataclass(frozen=True)
@@ -79,9 +88,10 @@ class ByLibrary(Metric):
         raise NotImplementedError
 
     def _of_classes(self, labels: Labels, output: Tensor) -> Iterator[Sample]:
+        are_many = labels.are_tokens or labels.ids[0].numel() > 1
         for row, ids in scored_rows(output, labels, self.ignore):
             shares = log_probabilities(row, probability=self.probability).exp()
-            yield row.shape[1], shares[:, 1] if row.shape[1] == 1 else shares, ids
+            yield Sample(row.shape[1], shares[:, 1] if row.shape[1] == 1 else shares, ids, are_many)
 
     def _of_values(self, labels: Labels | Tensor, output: Tensor) -> Iterator[Sample]:
         target = labels.ids if isinstance(labels, Labels) else labels
@@ -90,7 +100,8 @@ class ByLibrary(Metric):
         if output.shape != target.shape:
             raise MetricError(f"{self.name}: {unlike(output.shape, target.shape)}", remedy="use one for classes")
         for own, other in zip(output.detach().cpu().float(), target, strict=True):
-            yield 0, own[None], (other if self.form.is_of_labels else other.float())[None]
+            other = other if self.form.is_of_labels else other.float()
+            yield Sample(0, own[None], other[None], own.numel() > RAW_MOST)
 
 
 class SamplesByLibrary(ByLibrary):
@@ -101,9 +112,8 @@ class SamplesByLibrary(ByLibrary):
         return f"{self.name}: the mean over samples of each one's own value"
 
     def _kept(self, sample: Sample) -> list[float]:
-        channels, *pair = sample
         try:
-            value = self.form.value(channels, [cast("tuple[Tensor, Tensor]", tuple(pair))])
+            value = self.form.value(sample.channels, [(sample.output, sample.target)])
         except MetricError:
             raise
         except Exception as error:
@@ -140,15 +150,32 @@ class SetByLibrary(ByLibrary):
             return math.nan
 
     def _kept(self, sample: Sample) -> list[float]:
-        channels, output, target = sample
-        if self.form.is_additive and not (target.numel() == 1 or (not channels and target.numel() <= RAW_MOST)):
+        channels, output, target, are_many = sample
+        if self.form.is_additive and are_many:
             return self._checked([-1.0 - channels, *self._state(channels, output, target)])
         if channels and target.numel() > 1:
             raise MetricError(
                 f"{self.name} keeps all outputs, which are too many of masks or tokens",
                 remedy="some take thresholds=20 behind their name, which keep counts",
             )
+        self._check_flat(sample)
         return self._checked([float(channels), *output.reshape(-1).tolist(), *target.reshape(-1).tolist()])
+
+    def _check_flat(self, sample: Sample) -> None:
+        """Raises `MetricError` where the library takes an image, and not its values in a row, as they are kept."""
+        if sample.output.dim() < 3:
+            return
+        flat = sample.output.flatten(1), sample.target.flatten(1)
+        if self._is_taken((sample.output, sample.target)) and not self._is_taken(flat):
+            fault = f"{self.name} has no value of each sample alone, and wants all of them as images at once"
+            raise MetricError(fault, remedy="some have one with data_range=1.0 behind their name")
+
+    def _is_taken(self, pair: tuple[Tensor, Tensor]) -> bool:
+        try:
+            self.form.value(0, [pair])
+        except Exception:  # the library says so in many ways
+            return False
+        return True
 
     def _state(self, channels: int, output: Tensor, target: Tensor) -> list[float]:
         try:
