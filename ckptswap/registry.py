@@ -70,6 +70,7 @@ _OURS: dict[Group, dict[str, str]] = {
         "smp-folder": "ckptswap.formats.smp_folder:FORMAT",
         "npz": "ckptswap.formats.npz:FORMAT",
         "keras": "ckptswap.formats.keras:FORMAT",
+        "torch.export": "ckptswap.formats.exported:FORMAT",
         "torch": "ckptswap.formats.torch_zip:FORMAT",
         "torch-legacy": "ckptswap.formats.torch_legacy:FORMAT",
         "pickle": "ckptswap.formats.plain_pickle:FORMAT",

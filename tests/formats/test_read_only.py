@@ -145,7 +145,7 @@ def test_an_archive_of_keras_gives_its_weights(
     assert [finding.text for finding in findings if "CRC" in finding.text]
 
 
-@pytest.mark.parametrize("name", ["a.gguf", "a.h5", "a.keras", "a.onnx"])
+@pytest.mark.parametrize("name", ["a.gguf", "a.h5", "a.keras", "a.onnx", "a.pt2"])
 def test_they_are_not_written(name: str, tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"is of a format that is read and not written: end it with one of \.safetensors"
@@ -179,3 +179,15 @@ def test_onnx_gives_what_its_library_gives(tmp_path: Path) -> None:
             equal(found, wanted)
             assert (found.format, list(found.unread), len(found.files)) == ("onnx", ["text"], files)
             assert list(found.notes) == ["1 constants and graphs inside nodes are not read"]
+
+
+def test_torch_export_gives_the_state_dict(tmp_path: Path) -> None:
+    import torch
+
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Conv2d(4, 2, 1)).eval()
+    torch.export.save(torch.export.export(net, (torch.zeros(1, 3, 8, 8),)), tmp_path / "e.pt2")
+    wanted = {name: values.numpy() for name, values in net.state_dict().items()}
+    with open_checkpoint(tmp_path / "e.pt2") as found:
+        equal(found, {name: wanted[name] for name in found})
+        assert sorted(found) == sorted(wanted)
+    assert verify(tmp_path / "e.pt2").ok

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 from contextlib import suppress
@@ -228,3 +229,30 @@ def test_onnx(case: str, tmp_path: Path) -> None:
 
 def test_onnx_cut_short(tmp_path: Path) -> None:
     cut_short(tmp_path / "a.onnx", onnx_bytes(onnx_tensor(2), onnx_tensor(1, raw=bytes(4), kind=3)))
+
+
+def exported_bytes(**about: object) -> bytes:
+    plain = {"dtype": 7, "sizes": [{"as_int": 2}], "strides": [{"as_int": 1}], "storage_offset": {"as_int": 0}}
+    fields = {"path_name": about.pop("path_name", "weight_0"), "use_pickle": False, "tensor_meta": plain | about}
+    config = json.dumps({"config": {"w": fields}}).encode()
+    return zip_bytes({"e/data/weights/weight_0": bytes(8), "e/data/weights/model_weights_config.json": config})
+
+
+EXPORTED = {
+    "a shape that lies": (exported_bytes(sizes=[{"as_int": 3}]), "beyond its storage"),
+    "a vast shape": (exported_bytes(sizes=[{"as_int": 2**62}], strides=[{"as_int": 0}]), "more elements"),
+    "below zero": (exported_bytes(sizes=[{"as_int": -1}]), "below zero"),
+    "a symbol": (exported_bytes(sizes=[{"as_expr": "s0"}]), "not of this form"),
+    "no strides": (exported_bytes(strides=[]), "impossible strides"),
+    "an offset": (exported_bytes(storage_offset={"as_int": 9}), "beyond its storage"),
+    "elsewhere": (exported_bytes(path_name="../../x"), "has no 'e/data/weights/../../x'"),
+    "no list": (zip_bytes({"e/data/weights/weight_0": bytes(8)}), "no model_weights_config.json"),
+    "another list": (zip_bytes({"e/data/weights/model_weights_config.json": b"[]"}), "not a JSON object"),
+    "cut short": (exported_bytes()[:-30], "zip archive"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", EXPORTED)
+def test_torch_export(case: str, tmp_path: Path) -> None:
+    content, fault = EXPORTED[case]
+    refused(write(tmp_path / "a.pt2", content), fault)
