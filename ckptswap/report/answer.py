@@ -171,7 +171,8 @@ def _worse_than_nothing(result: SweepResult) -> tuple[str, ...]:
         return ()
     if result.trivial == result.baseline and not result.tolerance:
         same = f"{result.metric} is {number(result.baseline)}, as it is for a prediction that looks at nothing"
-        return (f"{same}: take more samples, of more than one class, or say which drop matters: --tolerance.",)
+        more = "take samples of more than one class, or more of them, or say which drop matters: --tolerance."
+        return (f"{same}: {more}",)
     lost = result.trivial - result.baseline if result.direction == "max" else result.baseline - result.trivial
     return (worse_than_nothing(result.metric, result.baseline, result.trivial),) if lost > 0 else ()
 
