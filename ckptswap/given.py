@@ -11,11 +11,11 @@ import numpy as np
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.entries import Unread
-from ckptswap.errors import UsageError, brief
+from ckptswap.errors import MismatchError, UsageError, brief
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.state_dict import unread
 from ckptswap.formats.torch_pickle import DTYPES
-from ckptswap.hints import names_apart
+from ckptswap.hints import joining_flags, names_apart
 from ckptswap.messages import note, warn
 from ckptswap.records import option
 from ckptswap.registry import is_ours
@@ -301,8 +301,10 @@ class PairNames(Names):
         return [reference, *(self._paired(other, reference) for other in rest)]
 
     def hint(self, other: Checkpoint, reference: Checkpoint) -> str | None:
-        """The same, unless they are paired."""
-        return super().hint(other, reference) if self.match == "names" else None
+        """The same, or that they can be paired; None where they are."""
+        sentence = super().hint(other, reference) if self.match == "names" else None
+        can_be_paired = sentence is not None and _can_be_paired(other, reference)
+        return f"{sentence}; --match shape-order pairs them" if can_be_paired else sentence
 
     def _paired(self, other: Checkpoint, reference: Checkpoint) -> Checkpoint:
         if self.match == "names":
@@ -310,3 +312,14 @@ class PairNames(Names):
         other, rules = by_shape_order(other, reference)
         note(f"{other.path} is paired by order and shape with {reference.path}: {rule}" for rule in rules)
         return other
+
+
+def _can_be_paired(other: Checkpoint, reference: Checkpoint) -> bool:
+    """Whether order and shape pair two sides that share no name, by no rule either."""
+    if joining_flags(other, reference)[0] or any(name in reference for name in other):
+        return False
+    try:
+        by_shape_order(other, reference)
+    except MismatchError:
+        return False
+    return True

@@ -69,8 +69,12 @@ _OURS: dict[Group, dict[str, str]] = {
         "peft": "ckptswap.formats.peft:FORMAT",
         "smp-folder": "ckptswap.formats.smp_folder:FORMAT",
         "npz": "ckptswap.formats.npz:FORMAT",
+        "keras": "ckptswap.formats.keras:FORMAT",
         "torch": "ckptswap.formats.torch_zip:FORMAT",
         "torch-legacy": "ckptswap.formats.torch_legacy:FORMAT",
+        "pickle": "ckptswap.formats.plain_pickle:FORMAT",
+        "hdf5": "ckptswap.formats.hdf5:FORMAT",
+        "gguf": "ckptswap.formats.gguf:FORMAT",
     },
     "checkpoints": {
         "peft": "ckptswap.task.models.adapters:MERGED",

@@ -113,3 +113,15 @@ def test_the_program_prints_the_pairs(tmp_path: Path, monkeypatch: pytest.Monkey
     assert run("diff", "theirs.npz", "ours.npz", "--match", "order").code == 2
     with pytest.raises(UsageError, match="use names or shape-order"):
         cs.diff(OURS, THEIRS, match="order")
+
+
+def test_it_is_offered_where_it_would_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cs.save({"c/kernel": np.zeros((4, 3)), "c/beta": np.zeros(4)}, "tf.npz")
+    cs.save(net({"": {"weight": (4, 3), "bias": (4,)}}), "own.npz")
+    cs.save({"x": np.zeros(3)}, "other.npz")
+    offered = "has the name of one of own.npz; --match shape-order pairs them"
+    assert offered in good("diff", "tf.npz", "own.npz").err
+    assert "--match shape-order pairs them" in run("transplant", "--from", "tf.npz", "--to", "own.npz").err
+    assert "--match" not in good("diff", "other.npz", "own.npz").err
+    assert "--match" not in good("diff", "tf.npz", "own.npz", "--match", "shape-order").err

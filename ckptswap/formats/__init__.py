@@ -61,7 +61,9 @@ def writer(path: str | os.PathLike[str]) -> Callable[[Iterable[Entry], Target], 
         if known.write and (not place.suffix or known.is_named(place.name)):
             return known.write
     endings = ", ".join(suffixes())
-    raise UsageError(f"{place} names no format that we write", remedy=f"end it with one of {endings}")
+    is_known = any(known.is_named(place.name) for known in registry.every("formats"))
+    fault = "is of a format that is read and not written" if is_known else "names no format that we write"
+    raise UsageError(f"{place} {fault}", remedy=f"end it with one of {endings}")
 
 
 def suffixes() -> tuple[str, ...]:

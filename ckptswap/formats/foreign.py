@@ -10,9 +10,7 @@ from ckptswap.formats.torch_pickle import NAMES
 _TAR_MAGIC = slice(257, 262)
 _BEGINNINGS = {
     b"version https://git-lfs": ("a git-lfs pointer, not the file itself", "run `git lfs pull`"),
-    b"\x89HDF\r\n\x1a\n": ("an HDF5 file (Keras writes them)", "export the weights as safetensors or npz"),
     b"\x93NUMPY": ("a single numpy array", "put it into an .npz, where it has a name"),
-    b"GGUF": ("a GGUF file, which is not read yet", "use the safetensors that it was made from"),
     b"\x1f\x8b": ("compressed with gzip", "unpack it first"),
     b"\x28\xb5\x2f\xfd": ("compressed with zstd", "unpack it first"),
     b"PK\x05\x06": ("an empty zip archive", "it holds no tensors"),

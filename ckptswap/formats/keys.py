@@ -83,23 +83,18 @@ def maps(content: Any, is_tensor: IsTensor) -> Iterator[str]:
     >>> list(maps({"g": {"w": 1.0}, "ema": {"shadow": {"w": 2.0}}, "n": 1}, lambda value: type(value) is float))
     ['g', 'ema.shadow']
     """
-    waiting, seen, left = [("", content)], {id(content)}, LOOKED_AT
-    named: set[str] = set()
+    waiting, seen, named, left = [("", content)], {id(content)}, {""}, LOOKED_AT
     for _ in range(DEPTH_MOST):
-        inner: list[tuple[str, Any]] = []
-        for key, container in waiting:
-            if key and key not in named and any(is_value(value, is_tensor) for _, value in children(container)):
+        for key, container in waiting:  # all of a level, before what may be too much is gone through
+            if key not in named and any(is_value(value, is_tensor) for _, value in children(container)):
                 named.add(key)
                 yield key
+        inner: list[tuple[str, Any]] = []
+        for key, container in waiting:
             for name, value in children(container):
-                left -= 1
-                if left < 0:
+                if (left := left - 1) < 0:
                     return
-                if (
-                    isinstance(value, dict | list | tuple | Inert)
-                    and not is_tensor(value)
-                    and id(value) not in seen
-                ):
+                if isinstance(value, dict | list | tuple | Inert) and id(value) not in seen:
                     seen.add(id(value))
                     text = shown(name, LETTERS_MOST)
                     inner.append((f"{key}.{text}" if key else text, value))

@@ -146,7 +146,12 @@ def open_file(source: ByteSource, folder: Folder, key: str | None = None) -> Che
         if promised := _promised(source.name):
             return promised.open(source, folder)  # which says what is wrong with it
         fault = f"{source.name} is not a checkpoint that we can read"
-        raise FormatError(fault, remedy="it is none of safetensors, torch, npz")
+        raise FormatError(fault, remedy=f"it is none of {', '.join(_kinds())}")
+
+
+def _kinds() -> list[str]:
+    """The names of the formats that are told by a file's content."""
+    return list(dict.fromkeys(known.name for known in registry.every("formats") if known.suffixes))
 
 
 def _promised(name: str) -> Format | None:

@@ -2,24 +2,29 @@
 
 `pickle.Unpickler` with a guarded `find_class` still calls, sets attributes and allocates at the file's command.
 This machine knows plain containers and numbers, and the names it is given, none of which is imported: each stands
-for a small function of ours; any other is refused. A small pickle can also take the machine: by millions of
-containers, by keys that collide, by nests of shared tuples that no `repr`, `hash` or `==` comes out of. So the
-instructions are counted, only text is hashed and compared, and whoever speaks of a value does it by `shown`.
+for a small function of ours. Any other is refused, or where the caller wants it, becomes a record of what the
+pickle says of it, unless it would act if it were called (`effects`). A small pickle can also take the machine:
+by millions of containers, by keys that collide, by nests of shared tuples that no `repr`, `hash` or `==` comes out
+of. So the instructions are counted, only text is hashed and compared, and whoever speaks of a value does it by
+`shown`.
 """
 
 import gc
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from ckptswap.errors import FormatError
-from ckptswap.formats.opcodes import ARGUMENTS
+from ckptswap.formats.effects import would_act
+from ckptswap.formats.opcodes import ARGUMENTS, NAME_MOST
 
 PICKLE_MOST = 64 << 20  # the longest pickle that is read, in bytes: some hundred thousand tensors
 INSTRUCTIONS_MOST = 2_000_000
 """How many instructions are carried out: a tensor takes some thirty, and an empty container 72 bytes."""
+
+NO_USE = "a checkpoint has no use for it; where you trust the file, save its `state_dict()` with what made it"
 
 Build = Callable[[tuple], Any]  # makes the inert value that stands for a call of a global with these arguments
 
@@ -47,15 +52,23 @@ class Global:
 
 @dataclass(slots=True, eq=False)
 class Inert:
-    """An object that a pickle describes and that is not built: its class's name, and the state it was given."""
+    """An object that a pickle describes and that is not built: its class's name, the state it was given, and what
+    it was called with, or was put into it."""
 
     name: str
     state: Any = None
+    held: Sequence[Any] = ()
+
+    def hold(self, items: list[Any]) -> None:
+        """Keep what is put into it."""
+        if not isinstance(self.held, list):
+            self.held = list(self.held)
+        self.held.extend(items)
 
 
 def inert(name: str) -> Build:
-    """A stand-in whose arguments are ignored."""
-    return lambda arguments: Inert(name)
+    """A stand-in that keeps its arguments."""
+    return lambda arguments: Inert(name, held=arguments)
 
 
 def plain_dict(arguments: tuple) -> dict:
@@ -94,6 +107,22 @@ def enum_member(enums: frozenset[str]) -> Build:
     return build
 
 
+def attribute(arguments: tuple) -> Global:
+    """`getattr(class, name)`, by which pickles name members of enums and methods of classes: a name of its own."""
+    owner, *names = arguments
+    if not isinstance(owner, Global) or [*map(type, names)] != [str]:
+        raise _ForbiddenError("builtins.getattr")
+    return _unknown(f"{owner.name}.{names[0]}")
+
+
+def _unknown(name: str) -> Global:
+    if would_act(name):
+        raise _ForbiddenError(name)
+    if len(name) > NAME_MOST:
+        raise ValueError(f"it asks for a global whose name has {len(name):,} letters")
+    return Global(name, inert(name))
+
+
 def shown(value: Any, most: int = 60) -> str:
     """A stranger's value in a few letters: text as it is, other containers by their kind alone.
 
@@ -125,34 +154,21 @@ class _TooMuchError(Exception):
     """A pickle has more instructions than are carried out."""
 
 
-def _whole_model(name: str) -> str:
-    """What to do with a file that asks for this global, which is a class where it holds a whole model.
-
-    >>> _whole_model("my.net.Net")
-    'if it holds a whole model, save its `state_dict()` instead, where you trust it'
-    """
-    if name.startswith("ultralytics."):
-        return (
-            'where you trust it, ultralytics itself takes the weights out: python -c "import torch, ultralytics; '
-            "torch.save(ultralytics.YOLO('FILE').model.float().state_dict(), 'weights.pt')\""
-        )
-    return "if it holds a whole model, save its `state_dict()` instead, where you trust it"
-
-
 def read_pickle(
     stream: BinaryIO,
     names: Mapping[str, Build],
     persistent: Callable[[Any], Any] | None = None,
     *,
     where: str,
-    remedy: str | None = None,
+    remedy: str = NO_USE,
     most: int = INSTRUCTIONS_MOST,
+    unknown: bool = False,
 ) -> Any:
     """The value of one pickle, inert; the stream is left after its end.
 
-    `names` are the globals admitted, as `module.name`; `persistent` resolves persistent ids; `most` is how many
-    instructions are carried out. Raises `FormatError` naming the global that is not admitted, or saying that the
-    pickle is damaged or too long.
+    `names` are the globals admitted, as `module.name`; with `unknown` also others that would not act: these become
+    records. `persistent` resolves persistent ids; `most` is how many instructions are carried out. Raises
+    `FormatError` naming the global that is not admitted, or saying that the pickle is damaged or too long.
 
     >>> import io, pickle
     >>> read_pickle(io.BytesIO(pickle.dumps({"a": [1, 2.5]})), {}, where="a.pkl")
@@ -164,11 +180,11 @@ def read_pickle(
     try:
         # Old strings with odd escapes warn.
         with warnings.catch_warnings(action="ignore"), _uncollected():
-            return _Machine(names, persistent, most).run(stream)
+            return _Machine(names, persistent, most, unknown).run(stream)
     except _ForbiddenError as asked:
         name = shown(asked.args[0], most=200)
         fault = f"{where} is a pickle that asks for {name}, which could run code; it was not loaded"
-        raise asked.refusal(fault, remedy=remedy or _whole_model(name)) from None
+        raise asked.refusal(fault, remedy=remedy) from None
     except _TooMuchError:
         fault = (
             f"{where} is a pickle of more than {most:,} instructions, too many for the tensors that it could hold"
@@ -195,8 +211,11 @@ def _uncollected() -> Iterator[None]:
 class _Machine:
     """The stack, the marks and the memo of one pickle."""
 
-    def __init__(self, names: Mapping[str, Build], persistent: Callable[[Any], Any] | None, most: int) -> None:
+    def __init__(
+        self, names: Mapping[str, Build], persistent: Callable[[Any], Any] | None, most: int, unknown: bool
+    ) -> None:
         self.names = names
+        self.unknown = unknown
         self.persistent = persistent
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []
@@ -241,9 +260,9 @@ class _Machine:
     def find(self, module: str, name: str) -> None:
         full = f"{_OLD_MODULES.get(module, module)}.{name}"
         full = _OLD_NAMES.get(full, full)
-        if full not in self.names:
+        if full not in self.names and not self.unknown:
             raise _ForbiddenError(full)
-        self.stack.append(Global(full, self.names[full]))
+        self.stack.append(Global(full, self.names[full]) if full in self.names else _unknown(full))
 
     def find_on_stack(self, _: object) -> None:
         name, module = self.stack.pop(), self.stack.pop()
@@ -278,25 +297,29 @@ class _Machine:
 
     def append(self, items: list[Any]) -> None:
         target = self.stack[-1]
+        if not isinstance(target, list | Inert):
+            raise ValueError("it appends to what is not a list")
         if isinstance(target, list):
             target.extend(items)
-        elif not isinstance(target, Inert):
-            raise ValueError("it appends to what is not a list")
+        else:
+            target.hold(items)
 
     def add(self, items: list[Any]) -> None:
-        """What a set holds is not ours to know: it would have to be hashed and compared."""
+        """What a set holds is kept as a list: in a set it would have to be hashed and compared."""
         if not isinstance(self.stack[-1], Inert):
             raise ValueError("it adds to what is not a set")
+        self.stack[-1].hold(items)
 
     def frozen(self, _: object) -> None:
-        self.since_mark()
-        self.push(Inert("builtins.frozenset"))
+        self.push(Inert("builtins.frozenset", held=self.since_mark()))
 
     def set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if isinstance(target, dict):
             target.update((_key(key), value) for key, value in zip(items[::2], items[1::2], strict=True))
-        elif not isinstance(target, Inert):
+        elif isinstance(target, Inert):
+            target.hold(items)
+        else:
             raise ValueError("it sets items of what is not a map")
 
     def dict_since_mark(self, _: object) -> None:

@@ -36,6 +36,8 @@ HOLDERS: Mapping[str, str] = {
     "torch.distributed.checkpoint.metadata.BytesStorageMetadata": "bytes that were not opened",
 }
 """Objects that are values whatever their state is."""
+_NO_VALUES = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype", "datetime.")
+"""How the names of those begin that are none, though bytes describe them: a number, a day."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,10 @@ def _place(
         best = [key for key in keys if not _OPTIMIZER.search(key)] or keys
         raise FormatError(f"{where} holds several maps of tensors, and none is the model's by its name",
                           remedy=advice(where, best, joint))  # fmt: skip
+    if is_value(content, is_tensor):
+        raise FormatError(
+            f"{where} holds one tensor, not a map of tensors", remedy="save it in a dict: {'NAME': tensor}"
+        )
     if not isinstance(content, dict):
         what = content.name if isinstance(content, Inert | Global) else type(content).__name__
         raise FormatError(f"{where} holds no map of tensors but a {what}", remedy="save a `state_dict()`")
@@ -219,6 +225,8 @@ def unread(entries: Mapping[Any, Any], is_tensor: IsTensor) -> dict[str, Unread]
             return "bytes" if value else None
         if isinstance(value, Inert) and value.name in HOLDERS:
             return HOLDERS[value.name]
+        if isinstance(value, Inert) and value.name.startswith(_NO_VALUES):
+            return None
         inside = parts(value)
         if inside and depth == DEPTH_MOST:
             return "more than can be looked through"
@@ -243,5 +251,5 @@ def parts(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return value.values()
     if isinstance(value, Inert):
-        return (value.state,) if value.state is not None else ()
+        return (*value.held, *((value.state,) if value.state is not None else ()))
     return value if isinstance(value, tuple | list) else ()

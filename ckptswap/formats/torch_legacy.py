@@ -15,12 +15,23 @@ from ckptswap.formats.torch_tensors import SUFFIXES, checkpoint_of
 from ckptswap.storage import ByteSource, Folder
 
 MAGIC = 0x1950A86A20F9469CFC6C
+_MAGIC_BYTES = MAGIC.to_bytes(10, "little")
+_GREETING = 32  # bytes in which it lies, after the protocol and a frame
 PROTOCOL = 1001
 GREETING_MOST = 1000  # instructions of a small pickle; torch writes some twenty
 
 
 def _claims(head: bytes, source: ByteSource) -> bool:
-    """A pickle of protocol 2 to 5."""
+    """A pickle of protocol 2 to 5 that begins with torch's number."""
+    return _is_pickle(head) and _MAGIC_BYTES in head[:_GREETING]
+
+
+def is_plain(head: bytes, source: ByteSource) -> bool:
+    """Whether a file is a pickle of these protocols, and not torch's."""
+    return _is_pickle(head) and _MAGIC_BYTES not in head[:_GREETING]
+
+
+def _is_pickle(head: bytes) -> bool:
     return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
 
 
@@ -35,7 +46,7 @@ def read_content(file: ByteSource) -> tuple[Any, Locate]:
     stream = io.BytesIO(file.pread(PICKLE_MOST, 0))
     _check_greeting(stream, file.name)
     storages = Storages()
-    content = read_pickle(stream, NAMES, storages, where=file.name)
+    content = read_pickle(stream, NAMES, storages, where=file.name, unknown=True)
     places = _places(file, stream, storages)
 
     def locate(storage: Storage) -> Stretch:
@@ -49,8 +60,9 @@ def read_content(file: ByteSource) -> tuple[Any, Locate]:
 def _check_greeting(stream: BinaryIO, where: str) -> None:
     read = partial(read_pickle, stream, NAMES, where=where, most=GREETING_MOST)
     if read() != MAGIC:
-        raise FormatError(f"{where} is a plain pickle, not a file of torch.save",
-                          remedy="where you trust it, save its tensors as safetensors")  # fmt: skip
+        raise FormatError(
+            f"{where} is damaged", remedy="it begins like a file of torch.save, and does not go on so"
+        )
     if read() != PROTOCOL:
         raise FormatError(f"{where} has an unknown version of torch's legacy format", remedy="save it again")
     system = read()

@@ -120,7 +120,11 @@ def torch_patch(recipient: Checkpoint, replaced: Mapping[str, Entry]) -> TorchPa
     It cannot where the tensors have other names than in the file, where bytes of a replaced one are those of
     another that stays or becomes something else, and where its own elements share bytes (an expanded view).
     """
-    if recipient.format not in FORMATS or recipient.renames or not all(map(_has_place, recipient.values())):
+    if (
+        recipient.format not in FORMATS
+        or recipient.renames
+        or not all(_has_place(entry, recipient.sources) for entry in recipient.values())
+    ):
         return None
     if any(_overlaps_itself(recipient[name].source) for name in replaced):
         return None
@@ -134,9 +138,12 @@ def torch_patch(recipient: Checkpoint, replaced: Mapping[str, Entry]) -> TorchPa
     return TorchPatch(recipient, [splice for splice in distinct if splice.replacement is not splice.entry])
 
 
-def _has_place(entry: Entry) -> bool:
+def _has_place(entry: Entry, files: Sequence[ByteSource]) -> bool:
+    """Whether it is one stretch of the file itself, and not of what its pickle holds."""
     source = entry.source
-    return isinstance(source, FileRange) or (isinstance(source, PieceSource) and len(source.pieces) == 1)
+    if isinstance(source, PieceSource):
+        return len(source.pieces) == 1 and source.pieces[0].file in files
+    return isinstance(source, FileRange) and source.file in files
 
 
 def _span(entry: Entry) -> tuple[int, int]:

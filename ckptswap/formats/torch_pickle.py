@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ckptswap import dtypes
 from ckptswap.entries import Unread
-from ckptswap.formats.pickles import CONSTRUCTORS, Build, Global, inert, plain_dict, shown
+from ckptswap.formats.pickles import CONSTRUCTORS, Build, Global, attribute, inert, plain_dict, shown
 from ckptswap.storage import ByteSource
 
 DTYPES: Mapping[str, str] = {
@@ -40,7 +40,8 @@ _HARMLESS = (  # noqa: SIM905
     "torch.Tensor torch.device torch.nn.parameter.Buffer torch.nn.parameter.Parameter "
     "torch.serialization._get_layout torch.per_tensor_affine torch.per_tensor_symmetric "
     "torch.per_channel_affine torch.per_channel_symmetric torch.per_channel_affine_float_qparams "
-    "torch.torch_version.TorchVersion _io.BytesIO"
+    "torch.torch_version.TorchVersion _io.BytesIO "
+    "torch._utils._rebuild_device_tensor_from_numpy torch._utils._rebuild_xla_tensor"
 ).split()
 PATHS = tuple(
     f"{module}.{name}"
@@ -123,8 +124,13 @@ class Storages(dict[str, Storage]):
     Legacy files add a view (key, offset, size) of a storage, which has a key of its own.
     """
 
-    def __call__(self, identity: Any) -> Storage:
-        """The storage that a persistent id names; raises `ValueError` for an id of another form."""
+    def __call__(self, identity: Any) -> Storage | Global:
+        """The storage that a persistent id names, or the class: legacy files of whole models keep the source of
+        these beside them. Raises `ValueError` for an id of another form."""
+        if isinstance(identity, tuple) and len(identity) == 4 and identity[0] == "module":
+            if isinstance(identity[1], Global):
+                return identity[1]
+            raise ValueError("it keeps the source of what is not a class")
         if not isinstance(identity, tuple) or len(identity) not in (5, 6) or identity[0] != "storage":
             raise ValueError("it refers to something that is not a storage")
         _, kind, key, _, numel, *view = identity
@@ -257,6 +263,7 @@ NAMES: Mapping[str, Build] = {
     **{name: inert(name) for name in _STORAGE_NAMES},
     **{f"torch.{name}": inert(f"torch.{name}") for name in (*DTYPES, *_ODD_DTYPES)},
     **dict.fromkeys(_MAPS, plain_dict),
+    "builtins.getattr": attribute,
     "builtins.list": lambda arguments: [],
     "torch.Size": lambda arguments: _sizes(arguments[0]),
     **dict.fromkeys(["torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"], _rebuild),

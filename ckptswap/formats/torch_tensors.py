@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.entries import SIGN, Tensor
-from ckptswap.errors import FormatError
+from ckptswap.entries import SIGN, Tensor, Unread
+from ckptswap.errors import FormatError, listing
+from ckptswap.formats.arrays import array, device_tensor, replace_values, with_held
+from ckptswap.formats.modules import ModelTensors, unfolded
 from ckptswap.formats.pickles import Global, Inert, shown
 from ckptswap.formats.state_dict import StateDict, parts, refuse_inflated
 from ckptswap.formats.strided import strided
-from ckptswap.formats.torch_pickle import Locate, View, view_fault
+from ckptswap.formats.torch_pickle import NAMES, Locate, View, view_fault
 from ckptswap.storage import ByteSource
 from ckptswap.ties import Extent, Ties
 
@@ -30,6 +32,7 @@ def checkpoint_of(
     """The checkpoint in what a file's pickle holds, each tensor checked against its storage: the map under a key,
     or the one that is told to be the model's; `more` are arguments for it. Raises `FormatError`, also where a
     tensor beside the model's cannot be read: `torch.load` opens no such file."""
+    content, locate = _settled(content, file.name), with_held(locate)
     state = StateDict.of(content, _is_tensor, file.name, key)
     path = file.name if key is None else f"{file.name}{SIGN}{key}"
     tensors = [_tensor(name, view, locate, file.name) for name, view in state.tensors.items()]
@@ -43,9 +46,38 @@ def checkpoint_of(
     ties = Ties.of(extents)
     _refuse_faulty(state, locate, file.name)
     metadata = {**more.pop("metadata", {}), **_hyperparameters(content)}
-    notes = [*state.notes, str(ties)] if ties else state.notes
+    notes = [*state.notes, *_of_records(state), *([str(ties)] if ties else [])]
     return Checkpoint(tensors, path=path, key=key, format=format, notes=notes, sources=[file], unread=state.unread,
                       ties=ties, beside=state.beside, stale=state.stale, metadata=metadata, **more)  # fmt: skip
+
+
+def _settled(content: Any, where: str) -> Any:
+    """What a pickle holds, with the tensors of whole models under their names, and arrays as tensors: those of
+    devices, and all of them where there are no others. Raises `FormatError`."""
+    content = unfolded(content, where)
+    replace_values(content, device_tensor)
+    if not any(isinstance(held, View | Unread) for _, held in _links(content)):
+        replace_values(content, array)
+    return content
+
+
+def _of_records(state: StateDict) -> list[str]:
+    """What to say of classes that are not known: that the model's tensors lie in one, and which stand beside."""
+    told = []
+    if isinstance(state.whole, ModelTensors):
+        told.append(f"the tensors of a {shown(state.whole.kind)}, of which nothing was built or run")
+    classes: dict[str, str] = {}
+    waiting, seen = [*reversed(state.around)], set()
+    while waiting:  # each is looked into once, for the first key that leads to it
+        key, value = waiting.pop()
+        if isinstance(value, Inert) and value.name not in NAMES:
+            classes.setdefault(value.name, key)
+        if isinstance(value, dict | list | tuple | Inert) and id(value) not in seen:
+            seen.add(id(value))
+            waiting.extend((key, held) for held in parts(value) if isinstance(held, dict | list | tuple | Inert))
+    if classes:
+        told.append(f"left unread: {listing([f'{name} under {key!r}' for name, key in classes.items()], most=3)}")
+    return told
 
 
 def _hyperparameters(content: Any) -> dict[str, str]:
@@ -67,7 +99,7 @@ def _stand_in(value: Any) -> dict[str, str]:
 
 def keys_holding(content: Any, key: str | None, is_meant: Callable[[View], bool]) -> list[str]:
     """The keys of what lies beside a map's tensors and is, or holds at any depth, a tensor that is meant."""
-    return _keys(StateDict.of(content, _is_tensor, "it", key), is_meant)
+    return _keys(StateDict.of(_settled(content, "it"), _is_tensor, "it", key), is_meant)
 
 
 def _is_tensor(value: Any) -> bool:

@@ -52,7 +52,7 @@ def read_content(archive: Archive, instructions: int | None = None) -> tuple[obj
     prefix = prefix_of(archive)
     most = instructions or INSTRUCTIONS_MOST + INSTRUCTIONS_A_RECORD * len(archive.members)
     raw = archive.read(f"{prefix}/data.pkl", PICKLE_MOST, ignore_crc=NO_CRC)
-    content = read_pickle(io.BytesIO(raw), NAMES, Storages(), where=archive.file.name, most=most)
+    content = read_pickle(io.BytesIO(raw), NAMES, Storages(), where=archive.file.name, most=most, unknown=True)
 
     def locate(storage: Storage) -> Stretch:
         member = archive.stored(f"{prefix}/data/{storage.key}")

@@ -38,7 +38,7 @@ FINEST_FIRST = (
     "cells", "blocks and kinds", "parts and kinds", "whole layers", "whole blocks", "parts", "whole kinds",
     "whole selection",
 )  # fmt: skip
-STDERR = 3  # lines that `sweep` writes there above its answer: the run's folder, its page, a note
+STDERR = 4  # lines that `sweep` writes there above its answer: the run's folder, its page, two notes
 SCREEN = 40 - STDERR  # lines of a screen; no more are printed where nobody asks for all
 WORST = 10
 FEWEST_KINDS = 3

@@ -28,6 +28,7 @@ from ckptswap.task.models.lookalike import fitting_args
 from ckptswap.task.models.named import completed, model_of, target_of
 from ckptswap.task.mutation import Watch
 from ckptswap.task.order import in_data_order
+from ckptswap.task.outputs import extent, picked_of
 from ckptswap.task.spec import TaskSpec
 from ckptswap.task.threads import pinned_threads
 from ckptswap.task.tree import Tree, call, described, mapped, not_taken, size_of, taken
@@ -44,9 +45,6 @@ _LIKE_PROBABILITIES = (
 )
 _DTYPES = {"f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 _LIKE_LOGITS = "outputs leave 0…1 and are read as probabilities: if they are logits, leave --output out"
-
-_OUTPUTS = ("logits", "out", "last_hidden_state")
-"""What is scored of several outputs where nothing is said."""
 
 __all__ = ["Measured", "Progress", "Task", "load_task"]
 
@@ -159,7 +157,7 @@ class Task:
 
     def pick(self, given: object) -> Tensor:
         """The one tensor to score of what the model gives, in at least single precision. Raises `ModelError`."""
-        output = _pick(given, self.spec.output_key)
+        output = picked_of(given, self.spec.output_key)
         return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
 
     def first_inputs(self) -> Tree:
@@ -380,21 +378,6 @@ def resolved(spec: TaskSpec, checkpoint: Checkpoint) -> TaskSpec:
     return replace(spec, model=model, model_args=args)
 
 
-def extent(output: Tensor) -> tuple[int, float, float]:
-    """How many elements are NaN or infinite, and the least and the greatest of the others (inf, −inf without any).
-
-    >>> extent(torch.tensor([1.0, float("nan"), 3.0]))
-    (1, 1.0, 3.0)
-    """
-    if output.numel() and not output.is_complex():
-        low, high = (end.item() for end in output.aminmax())
-        if np.isfinite(low) and np.isfinite(high):  # NaN would have spread to both
-            return 0, low, high
-    finite = output[output.isfinite()]
-    bad = output.numel() - finite.numel()
-    return (bad, finite.min().item(), finite.max().item()) if finite.numel() else (bad, np.inf, -np.inf)
-
-
 def _warnings(spec: TaskSpec, model: nn.Module, checkpoint: Checkpoint) -> tuple[str, ...]:
     warnings = []
     if spec.dtype is not None or torch.device(spec.device).type != "cpu":
@@ -421,34 +404,3 @@ def _float_dtype(model: nn.Module) -> torch.dtype:
     return next(
         (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), torch.float32
     )
-
-
-def _pick(given: object, key: str | None) -> Tensor:
-    """The one tensor of what a model gave; `key` is a name or an index."""
-    if isinstance(given, Tensor):
-        if key is not None:
-            raise ModelError(f"the model gives one tensor, not {key!r}", remedy="leave --output-key out")
-        return given
-    choices = _choices(given)
-    if key is None:
-        key = next((name for name in _OUTPUTS if isinstance(choices.get(name), Tensor)), None)
-    if not choices:
-        raise ModelError(
-            f"the model gives {type(given).__name__}", remedy="it must give a tensor, a dict or a tuple"
-        )
-    if key is None or key not in choices:
-        what = "several outputs" if key is None else f"no output {key!r}"
-        raise ModelError(f"the model gives {what}", remedy=f"pass --output-key, one of {', '.join(choices)}")
-    picked = choices[key]
-    if not isinstance(picked, Tensor):
-        raise ModelError(f"output {key!r} of the model is a {type(picked).__name__}", remedy="it must be a tensor")
-    return picked
-
-
-def _choices(given: object) -> dict[str, object]:
-    if isinstance(given, Mapping):
-        return {str(name): value for name, value in given.items()}
-    if isinstance(given, tuple | list):
-        names = dict(zip(getattr(given, "_fields", ()), given, strict=False))
-        return {**names, **{str(at): value for at, value in enumerate(given)}}
-    return {}

