@@ -45,7 +45,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Score:
+class CheckpointScore:
     """A checkpoint's score by a metric; None where its outputs were not finite."""
 
     path: str
@@ -96,10 +96,12 @@ class Comparison:
         return f"<Comparison {'; '.join(told)}>"
 
     @property
-    def rows(self) -> tuple[Score, ...]:
+    def rows(self) -> tuple[CheckpointScore, ...]:
         """Each checkpoint's score by each metric."""
         told = zip(self.paths, self.scores, strict=True)
-        return tuple(Score(path, metric, score) for path, scores in told for metric, score in scores.items())
+        return tuple(
+            CheckpointScore(path, metric, score) for path, scores in told for metric, score in scores.items()
+        )
 
     @property
     def failed(self) -> int:
