@@ -74,6 +74,7 @@ _OURS: dict[Group, dict[str, str]] = {
         "torch-legacy": "ckptswap.formats.torch_legacy:FORMAT",
         "pickle": "ckptswap.formats.plain_pickle:FORMAT",
         "hdf5": "ckptswap.formats.hdf5:FORMAT",
+        "onnx": "ckptswap.formats.onnx:FORMAT",
         "gguf": "ckptswap.formats.gguf:FORMAT",
     },
     "checkpoints": {
