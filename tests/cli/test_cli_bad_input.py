@@ -139,11 +139,16 @@ def test_a_raw_pickle_that_would_run_code(work: Path) -> None:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_whole_pickled_module(work: Path, zipped: bool) -> None:
+def test_a_whole_pickled_module_that_does_not_fit(work: Path, zipped: bool) -> None:
+    """Its tensors are read; what is wrong with them is said as of any other file."""
     import torch
 
     torch.save(torch.nn.Conv2d(1, 1, 1), "module.pt", _use_new_zipfile_serialization=zipped)
-    refused(work, ["show", "module.pt"], "module.pt", "torch.nn.modules.conv.Conv2d", "state_dict")
+    shown = good("show", "module.pt")
+    assert "the tensors of a torch.nn.modules.conv.Conv2d, of which nothing was built" in shown.err
+    done = run("evaluate", "module.pt", *TASK)
+    assert done.code == 2
+    assert "module.pt does not fit the model" in done.err
 
 
 # Checkpoint and model -------------------------------------------------------------------------------------------
