@@ -18,6 +18,7 @@ Facts = dict[str, str | int | None]
 BRINGS: Mapping[str, str] = {
     "datasets": "--data datasets:FOLDER",
     "demo": "ckptswap demo, ckptswap reproduce, --data lab:mni",
+    "formats": "files of GGUF, HDF5 (Keras) and ONNX",
     "hf": "folders of transformers' save_pretrained, hf:FOLDER, peft:ADAPTER, --data text:FILE",
     "metrics": "--metric torchmetrics:NAME",
     "pandas": "results as a DataFrame",

@@ -70,10 +70,12 @@ _OURS: dict[Group, dict[str, str]] = {
         "smp-folder": "ckptswap.formats.smp_folder:FORMAT",
         "npz": "ckptswap.formats.npz:FORMAT",
         "keras": "ckptswap.formats.keras:FORMAT",
+        "torch.export": "ckptswap.formats.exported:FORMAT",
         "torch": "ckptswap.formats.torch_zip:FORMAT",
         "torch-legacy": "ckptswap.formats.torch_legacy:FORMAT",
         "pickle": "ckptswap.formats.plain_pickle:FORMAT",
         "hdf5": "ckptswap.formats.hdf5:FORMAT",
+        "onnx": "ckptswap.formats.onnx:FORMAT",
         "gguf": "ckptswap.formats.gguf:FORMAT",
     },
     "checkpoints": {

@@ -177,7 +177,9 @@ def plot(
         _tell_of_means(compared)
         drawn = lazy.pictures.means_of(compared, picture)
     else:
-        drawn = lazy.pictures.picture_of(report(*given, metric=metric, **how), picture)
+        result = report(*given, metric=metric, **how)
+        note([] if result.complete else [f"{given[0]} is not finished: what is scored is drawn"])
+        drawn = lazy.pictures.picture_of(result, picture)
     if lazy.charts.is_empty(drawn):
         remedy = "sweep with --by layer,kind, or choose another --picture"
         raise UsageError(f"{' and '.join(given)} {_have(given)} nothing for a {picture}", remedy=remedy)

@@ -35,7 +35,7 @@ class ThreeWayRow:
         return {side: counts for side, counts in counts_of.items() if any(counts)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ThreeWay:
     """Rows in natural order of their names, what holds NaN or Inf before all others."""
 
@@ -43,6 +43,10 @@ class ThreeWay:
     a: Side
     b: Side
     rows: tuple[ThreeWayRow, ...]
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {status}" for status, count in self.summary.items() if count)
+        return f"<ThreeWay {self.base.path} → {self.a.path}, {self.b.path}: {counts}>"
 
     @property
     def summary(self) -> dict[str, int]:

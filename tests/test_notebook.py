@@ -49,7 +49,9 @@ def test_plain_text_is_one_line() -> None:
     """A notebook keeps it beside the page."""
     interval = Interval(0.5, 0.4, 0.6)
     a = cs.Checkpoint.from_arrays({f"w{at}": np.ones(1) for at in range(99)})
-    for shown in (result(99), cs.diff(a, a), cs.show(a), Comparison(8, ("a",), ({"iou": interval},), (), ())):
+    scored = Comparison(8, ("a",), ({"iou": interval},), (), ())
+    assert [(row.path, row.metric, row.interval) for row in scored.rows] == [("a", "iou", interval)]
+    for shown in (result(99), cs.diff(a, a), cs.diff3(a, a, a), cs.show(a), scored):
         assert len(repr(shown)) < 100
         assert "\n" not in repr(shown)
     assert repr(cs.show(a, only="w?")) == "<Contents <memory>: 10 of 99 tensors>"

@@ -31,7 +31,7 @@ SUMMARIES = {
     "evaluate": "Score checkpoints on the same samples, with intervals, and their differences, paired.",
     "sweep": "Swap each layer × kind in, one at a time, score the network, and rank what breaks it.",
     "report": "Show what a sweep found, from its folder alone: the answer, the worst cells, the kinds.",
-    "plot": "Draw what a sweep found, for a paper. Needs the extra 'plot'.",
+    "plot": "Draw what sweeps found, for a paper. Needs the extra 'plot'.",
     "select": "Find the largest set of a sweep's cells that the donor can replace together.",
     "train": "Train a network to segment, or to reconstruct its input, and print the path of the checkpoint.",
     "demo": "Train a U-Net to segment and one to reconstruct brain MRI, swap every part, rank what breaks.",

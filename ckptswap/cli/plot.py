@@ -48,8 +48,9 @@ def plot(
     select: Keywords,
     judging: Keywords,
 ) -> None:
-    """Draw what sweeps found, for a paper: of a run with several donors each, of several runs the means with their
-    95 % t intervals. Needs the extra 'plot'.
+    """Draw what sweeps found, for a paper. Needs the extra 'plot'.
+
+    Of a run with several donors each is drawn, of several runs the means with their 95 % t intervals.
 
     \b
     Examples:

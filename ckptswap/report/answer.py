@@ -51,7 +51,8 @@ def answer(result: SweepResult, waiting: int = 0, *, whole: bool = False) -> tup
     odd = _worse_than_nothing(result)
     if not measured:
         none = "No row is left" if result.filtered else "Nothing is scored yet"
-        return (*odd, f"{rest or none}.")
+        some = rest if result.complete else f"{none}: {rest}"
+        return (*odd, f"{some if rest else none}.")
     for most, width, brief in _ROOMS:
         names = _Names(result, most, _WHOLE if whole else width, brief)
         parts = [part(result, measured, names) for part in (_first, _reusable, _undecided)]
@@ -170,7 +171,8 @@ def _worse_than_nothing(result: SweepResult) -> tuple[str, ...]:
         return ()
     if result.trivial == result.baseline and not result.tolerance:
         same = f"{result.metric} is {number(result.baseline)}, as it is for a prediction that looks at nothing"
-        return (f"{same}: take samples of more than one class, or say which drop matters: --tolerance.",)
+        more = "take samples of more than one class, or more of them, or say which drop matters: --tolerance."
+        return (f"{same}: {more}",)
     lost = result.trivial - result.baseline if result.direction == "max" else result.baseline - result.trivial
     return (worse_than_nothing(result.metric, result.baseline, result.trivial),) if lost > 0 else ()
 

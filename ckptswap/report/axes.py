@@ -267,6 +267,7 @@ def _drop_axis(axes: Any, chart: Chart, way: str, long: float) -> None:
     words = title
     if chart.tolerance is not None:
         _by_logarithm(axes, axis, chart, way, long)
+        words = f"{title} (logarithmic)"
     if chart.tolerance:
         band(-chart.tolerance, chart.tolerance, color="#000000", alpha=0.08, linewidth=0, zorder=0)
         words = f"{title} (grey: tolerance ±{_tick(chart.tolerance)}; beyond it logarithmic)"

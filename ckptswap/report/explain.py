@@ -21,6 +21,8 @@ CLASSES = 8
 def explain_json(explanation: "Explanation") -> dict[str, Any]:
     """The JSON contract, `docs/schemas/explain.schema.json`; what does not exist is null."""
     document = to_json(explanation)
+    if explanation.drawn is None:
+        del document["drawn"]
     document["classes"] = [{"class": name, "share": share} for name, share in explanation.classes.items()]
     return {"schema": SCHEMA, "below_trivial": [m.name for m in explanation.metrics if m.is_below], **document}
 

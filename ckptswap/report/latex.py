@@ -10,6 +10,8 @@ from ckptswap.report.text import asciify, safe
 HEAD = r"% ckptswap: this needs \usepackage{booktabs,longtable}"
 """By which a file is known to be ours, and may be replaced by a newer one."""
 LONG = 40  # rows that stand on one page
+WIDE = 6  # columns that stand side by side in letters of the text's size
+_SMALL = r"\footnotesize\setlength{\tabcolsep}{3pt}"
 _SIGNS = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$", "|": r"$|$", '"': "''",
@@ -81,11 +83,12 @@ def to_latex(titles: Sequence[str], rows: Iterable[Sequence[str]], right: Sequen
     lines = [f"    {' & '.join(map(latex_cell, row))} \\\\" for row in rows]
     head = f"    {' & '.join(map(latex_text, titles))} \\\\"
     form = "".join("r" if is_right else "l" for is_right in right)
+    small = _SMALL if len(titles) > WIDE else ""
     if len(lines) > LONG:
-        begin = [rf"\begin{{longtable}}{{{form}}}", rf"    \caption{{{latex_text(caption)}}} \\"]
+        begin = [f"{{{small}", rf"\begin{{longtable}}{{{form}}}", rf"    \caption{{{latex_text(caption)}}} \\"]
         repeated = [r"    \toprule", head, r"    \midrule", r"    \endhead", r"    \bottomrule", r"    \endfoot"]
-        return "\n".join([*begin, *repeated, *lines, r"\end{longtable}", ""])
-    begin = [r"\begin{table}", r"  \centering", rf"  \caption{{{latex_text(caption)}}}"]
+        return "\n".join([*begin, *repeated, *lines, r"\end{longtable}}", ""])
+    begin = [r"\begin{table}", rf"  \centering{small}", rf"  \caption{{{latex_text(caption)}}}"]
     rules = [rf"  \begin{{tabular}}{{{form}}}", r"    \toprule", head, r"    \midrule"]
     ends = [r"    \bottomrule", r"  \end{tabular}", r"\end{table}", ""]
     return "\n".join([*begin, *rules, *lines, *ends])

@@ -99,7 +99,7 @@ def sweep_columns(
             field="rmse",
         ),
         Column(field="rel_l2", forms=_PROGRAMS),
-        field("score", partial(fixed, places=score), right=True, spare=5, minor=True),
+        field("score", partial(fixed, places=score), right=True, spare=5, minor=True, forms=_score_forms(result)),
         field("drop", signed, right=True),
         *(Column(field=name, forms=_PROGRAMS) for name in NUMBERS),
         _interval("plain interval", "95 % interval", lambda row: (row.ci_low, row.ci_high), drop, "md wide page"),
@@ -123,6 +123,11 @@ def sweep_columns(
         *_other_columns(result, rows, digits),
         *_asked_columns(result, rows, signed),
     ]
+
+
+def _score_forms(result: SweepResult) -> str:
+    """A page of paper has no room for scores beside donors: a drop says as much."""
+    return f"{_PROGRAMS} md {_PEOPLE}".removesuffix(" latex") if len(result.donors) > 1 else ""
 
 
 def _other_columns(result: SweepResult, rows: Sequence[Row], digits: int) -> Iterator[Column]:

@@ -45,6 +45,15 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class CheckpointScore:
+    """A checkpoint's score by a metric; None where its outputs were not finite."""
+
+    path: str
+    metric: str
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
 class Drawn:
     """Of how many samples a task has a part (None: nobody has counted them), and under which seed that was drawn,
     evenly over which of `class` and `group`; without a seed they are the first ones."""
@@ -85,6 +94,14 @@ class Comparison:
             for metric, score in scores.items()
         )
         return f"<Comparison {'; '.join(told)}>"
+
+    @property
+    def rows(self) -> tuple[CheckpointScore, ...]:
+        """Each checkpoint's score by each metric."""
+        told = zip(self.paths, self.scores, strict=True)
+        return tuple(
+            CheckpointScore(path, metric, score) for path, scores in told for metric, score in scores.items()
+        )
 
     @property
     def failed(self) -> int:

@@ -48,7 +48,7 @@ class Holdout:
     drop: Interval
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Choice:
     """The cells that are taken, and what all of them together cost: with a `holdout`, on the groups held out.
 
@@ -72,6 +72,10 @@ class Choice:
     own: Mapping[str, str]
     maps: tuple[tuple[str, ...], ...]
     holdout: Holdout | None = None
+
+    def __repr__(self) -> str:
+        cells, cost = len(self.taken) + len(self.left), f"{self.metric} {self.baseline:.6g} → {self.score:.6g}"
+        return f"<Choice {len(self.taken)} of {cells} cells: {cost}, tolerance {self.tolerance:.6g}>"
 
     @property
     def numel(self) -> int:
@@ -243,8 +247,7 @@ class _Search:
         self.evaluations += 1
         swaps = self._engine.swaps
         taken = {name: value for row in rows for name, value in swaps.taken(row.tensors, row.donor).items()}
-        with swaps.holding(taken):
-            measured = self._engine.task.measure()
+        measured = self._engine.task.measure(variant=lambda: swaps.holding(taken))
         return None if measured.fault else measured.statistics[self._result.metric]
 
 

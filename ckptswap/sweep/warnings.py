@@ -30,8 +30,8 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
     groups = len(np.unique(run.groups))
     if groups < intervals.LEAST_GROUPS:
         sentences.append(
-            f"{groups} groups of samples, fewer than {intervals.LEAST_GROUPS}: no intervals, and every "
-            "measured row is undecided"
+            f"{groups} group{'' if groups == 1 else 's'} of samples, fewer than {intervals.LEAST_GROUPS}: no "
+            "intervals, and every measured row is undecided"
         )
     sentences += [f"{metric.name}: {OF_SET}" for metric in run.run.metrics if metric.is_of_set]
     largest = np.bincount(np.unique(run.groups, return_inverse=True)[1]).max() / len(run.groups)
@@ -50,9 +50,16 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
     odd = sum(cell.non_finite is not None for cell in cells)
     if odd:
         sentences.append(f"{odd} rows take or replace values that are NaN or infinite, and have no distance")
+    return [*sentences, *_unfinished(run, cells), *_race_notes(run), *_decision_notes(run)]
+
+
+def _unfinished(run: ScoredRun, cells: Sequence[Cell]) -> Iterator[str]:
+    """Why the last work on it ended, and what is left to score."""
+    if run.run.ended:
+        yield f"{run.run.ended}: the same command continues"
     waiting = len(run.plan.cells) - len(cells)
     if waiting:
-        sentences.append(f"{waiting} of {len(run.plan.cells)} rows are not scored yet: the same command continues")
+        yield f"{waiting} of {len(run.plan.cells)} rows are not scored yet: the same command continues"
     known = run.decisions.judgements if run.decisions else {}
     closed = {variant for variant, own in known.items() if not own.is_open}
     raced = {split.by for split in run.races if split.standing.finished}
@@ -61,10 +68,8 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
     partly = [done for done in map(run.scores.done, open_) if done < run.scores.samples]
     if partly:
         some = f"{min(partly)} to {max(partly)}" if min(partly) < max(partly) else f"{min(partly)}"
-        sentences.append(
-            f"{len(partly)} rows rest on {some} of {run.scores.samples} samples so far: the same command continues"
-        )
-    return [*sentences, *_race_notes(run), *_decision_notes(run)]
+        samples = f"{some} of {run.scores.samples} samples so far"
+        yield f"{len(partly)} rows rest on {samples}: the same command continues"
 
 
 def unproven(few: Few, metric: str, tolerance: float, error: float) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError
+from ckptswap.statistics import Drawn
 from ckptswap.task.data import Progress
 from ckptswap.task.data.preprocessing import AUTO, normalization_of
 from ckptswap.task.data.request import DataRequest, folder_of
@@ -50,9 +51,10 @@ class Yardstick:
         return self.score < self.trivial if self.direction == "max" else self.score > self.trivial
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
-    """`normalize` are the numbers that are used, `classes` each class's share of the first sample's labels."""
+    """`normalize` are the numbers that are used, `classes` each class's share of the first sample's labels;
+    `drawn`: of what the samples are a part, where a limit took one."""
 
     checkpoint: str
     model: str
@@ -74,6 +76,12 @@ class Explanation:
     metrics: tuple[Yardstick, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    drawn: Drawn | None = None
+
+    def __repr__(self) -> str:
+        known = ((metric.name, metric.score) for metric in self.metrics)
+        scores = ", ".join(f"{name} {'none' if score is None else f'{score:.6g}'}" for name, score in known)
+        return f"<Explanation {self.checkpoint} in {self.model}: {scores}, {self.samples} samples>"
 
 
 def explain(checkpoint: Checkpoint, spec: TaskSpec, progress: Progress | None = None) -> Explanation:
@@ -105,6 +113,7 @@ def explain(checkpoint: Checkpoint, spec: TaskSpec, progress: Progress | None = 
         metrics=tuple(_yardstick(task, metric, measured.statistics[metric.name]) for metric in task.metrics),
         notes=(*data.notes, *task.fit.notes, *(metric.note for metric in task.metrics if metric.note)),
         warnings=measured.warnings,
+        drawn=data.drawn,
     )
 
 

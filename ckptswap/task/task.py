@@ -1,7 +1,7 @@
 """A task: a model that holds one checkpoint at a time, data, and metrics; one pass gives the statistics."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
@@ -189,14 +189,24 @@ class Task:
 
         return score
 
-    def measure(self, progress: Progress | None = None) -> Measured:
-        """One full pass, with threads pinned. Raises `ModelError` or `MetricError`."""
+    def measure(
+        self,
+        progress: Progress | None = None,
+        variant: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> Measured:
+        """One full pass, with threads pinned. Raises `ModelError` or `MetricError`.
+
+        The model holds a `variant` for outputs alone: what these are compared with may be the recipient's own.
+        """
         parts: dict[str, list[np.ndarray]] = {metric.name: [] for metric in self.metrics}
         scores: list[Score] = []
         done = 0
         with self.pinned(), closing(self.batches()) as batches:
             for batch in batches:
-                scores.append(self.scored_against(batch)(self.forward(batch.inputs)))
+                score = self.scored_against(batch)
+                with variant():
+                    output = self.forward(batch.inputs)
+                scores.append(score(output))
                 for name, values in scores[-1].statistics.items():
                     parts[name].append(values)
                 done += len(batch)

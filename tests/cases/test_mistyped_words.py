@@ -45,7 +45,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("--model a.pt --data set --metric loss", "'a.pt' is not a model: it is a file: name what builds"),
         (
             "--model resnet18 --data set --metric loss",
-            "'resnet18' is not a model: write timm:NAME, torchvision:NAME",
+            "'resnet18' is not a model: write timm:resnet18 or torchvision:resnet18",
         ),
         ("--model timm:resnet-10t --data set --metric loss", "did you mean 'resnet10t'"),
         ("--model torchvision:ResNet18 --data set --metric loss", "did you mean 'resnet18'"),

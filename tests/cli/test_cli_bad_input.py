@@ -140,10 +140,15 @@ def test_a_raw_pickle_that_would_run_code(work: Path) -> None:
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_whole_pickled_module(work: Path, zipped: bool) -> None:
+    """Its tensors are read; its classes do not make it say what builds it."""
     import torch
 
     torch.save(torch.nn.Conv2d(1, 1, 1), "module.pt", _use_new_zipfile_serialization=zipped)
-    refused(work, ["show", "module.pt"], "module.pt", "torch.nn.modules.conv.Conv2d", "state_dict")
+    shown = good("show", "module.pt")
+    assert "the tensors of a torch.nn.modules.conv.Conv2d, of which nothing was built" in shown.err
+    done = run("evaluate", "module.pt", *TASK)
+    assert done.code == 2
+    assert "module.pt does not say what model it is" in done.err
 
 
 # Checkpoint and model -------------------------------------------------------------------------------------------

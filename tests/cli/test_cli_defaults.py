@@ -16,12 +16,12 @@ NEVER = frozenset((
     "from", "to", "data", "data-args", "calibration-data", "calibration-args",
     "init-from", "map-file", "config",
     "recipient", "run", "out", "save-init", "force", "drop-unread", "fresh", "repair", "partial",
-    "explain",
+    "explain", "title",
 ))  # fmt: skip
 
 BY_FILE = frozenset((
     "format", "ascii", "width", "verdict", "sort", "stat", "stats", "all", "top", "by", "claims",
-    "watch", "exit-code", "dry-run", "only", "cast", "match",
+    "watch", "exit-code", "picture", "dry-run", "only", "cast", "match",
     "exclude", "layers", "kind", "map", "strip-prefix", "skip-missing", "shard-size", "alpha", "both", "mode",
     "model", "model-args", "metric", "back-metric", "target", "back-target", "output", "output-key", "ignore",
     "normalize", "resize", "direction", "batch-size", "limit", "threads",

@@ -298,3 +298,13 @@ def test_files_in_json_are_utf_8(work: Path) -> None:
     Path(A).rename("größe.safetensors")
     assert good("show", "größe.safetensors", "--format", "json", "-o", "out.json").out == ""
     assert json.loads(Path("out.json").read_bytes())["path"] == "größe.safetensors"
+
+
+def test_every_table_is_latex_too(swept: tuple[Path, Done], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(swept[0])
+    commands = [REPEATED[name] for name in ("show", "diff", "evaluate", "report", "select")]
+    for words in (*commands, ["diff", A, A, B]):
+        text = good(*words, "--format", "latex").out
+        assert text.startswith("% ckptswap")
+        assert text.count("{") == text.count("}")
+        assert text.count(r"\begin{") == text.count(r"\end{") > 0

@@ -145,9 +145,49 @@ def test_an_archive_of_keras_gives_its_weights(
     assert [finding.text for finding in findings if "CRC" in finding.text]
 
 
-@pytest.mark.parametrize("name", ["a.gguf", "a.h5", "a.keras"])
+@pytest.mark.parametrize("name", ["a.gguf", "a.h5", "a.keras", "a.onnx", "a.pt2"])
 def test_they_are_not_written(name: str, tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"is of a format that is read and not written: end it with one of \.safetensors"
     ):
         write_checkpoint(Checkpoint.from_arrays({"w": np.zeros(1)}), tmp_path / name)
+
+
+def test_onnx_gives_what_its_library_gives(tmp_path: Path) -> None:
+    """Raw and one by one, of every dtype; then all of it in a file beside."""
+    onnx = pytest.importorskip("onnx")
+    random = np.random.default_rng(0)
+    wanted = {
+        f"raw.{dtype}": random.integers(0, 2, (3, 4)).astype(dtype) for dtype in ("f4", "f2", "f8", "i8", "?")
+    }
+    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in wanted.items()]
+    for name in ("FLOAT", "DOUBLE", "INT32", "INT64", "UINT64", "UINT32", "INT8", "BOOL", "FLOAT16", "COMPLEX64"):
+        kind = onnx.TensorProto.DataType.Value(name)
+        wanted[f"listed.{name}"] = np.array([1, 0, 3]).astype(onnx.helper.tensor_dtype_to_np_dtype(kind))
+        if name.startswith("INT"):
+            wanted[f"listed.{name}"][1] = -2
+        tensors.append(onnx.helper.make_tensor(f"listed.{name}", kind, (3,), wanted[f"listed.{name}"].tolist()))
+    wanted["scalar"] = np.array(2.5, "f4")
+    tensors.append(onnx.numpy_helper.from_array(wanted["scalar"], "scalar"))
+    texts = onnx.helper.make_tensor("text", onnx.TensorProto.STRING, (1,), [b"a"])
+    constant = onnx.helper.make_node("Constant", [], ["c"], value=tensors[0])
+    model = onnx.helper.make_model(onnx.helper.make_graph([constant], "g", [], [], [*tensors, texts]))
+    onnx.save(model, tmp_path / "a.onnx")
+    onnx.save(model, tmp_path / "b.onnx", save_as_external_data=True, size_threshold=0, location="b.data")
+    for name, files in {"a.onnx": 1, "b.onnx": 2}.items():
+        with open_checkpoint(tmp_path / name) as found:
+            equal(found, wanted)
+            assert (found.format, list(found.unread), len(found.files)) == ("onnx", ["text"], files)
+            assert list(found.notes) == ["1 constants and graphs inside nodes are not read"]
+
+
+def test_torch_export_gives_the_state_dict(tmp_path: Path) -> None:
+    import torch
+
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Conv2d(4, 2, 1)).eval()
+    torch.export.save(torch.export.export(net, (torch.zeros(1, 3, 8, 8),)), tmp_path / "e.pt2")
+    wanted = {name: values.numpy() for name, values in net.state_dict().items()}
+    with open_checkpoint(tmp_path / "e.pt2") as found:
+        equal(found, {name: wanted[name] for name in found})
+        assert sorted(found) == sorted(wanted)
+    assert verify(tmp_path / "e.pt2").ok

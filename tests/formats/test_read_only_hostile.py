@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 from contextlib import suppress
@@ -176,3 +177,82 @@ def test_an_archive_of_keras_without_weights(tmp_path: Path) -> None:
     )
     content = zip_bytes({"metadata.json": b"{}", "model.weights.h5": b"no"})
     refused(write(tmp_path / "b.keras", content), "b.keras is not a sound HDF5 file")
+
+
+def onnx_field(number: int, value: int | bytes) -> bytes:
+    if isinstance(value, bytes):
+        return _varint(number << 3 | 2) + _varint(len(value)) + value
+    return _varint(number << 3) + _varint(value)
+
+
+def _varint(value: int) -> bytes:
+    low, rest = value & 0x7F, value >> 7
+    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
+
+
+def onnx_bytes(*tensors: bytes) -> bytes:
+    return onnx_field(1, 8) + onnx_field(7, b"".join(onnx_field(5, tensor) for tensor in tensors))
+
+
+def onnx_tensor(*dims: int, raw: bytes = bytes(8), kind: int = 1, **external: str) -> bytes:
+    pairs = [onnx_field(1, key.encode()) + onnx_field(2, value.encode()) for key, value in external.items()]
+    values = onnx_field(14, 1) + b"".join(onnx_field(13, pair) for pair in pairs) if pairs else onnx_field(9, raw)
+    return b"".join(onnx_field(1, dim) for dim in dims) + onnx_field(2, kind) + onnx_field(8, b"w") + values
+
+
+ONNX = {
+    "a shape that lies": (onnx_bytes(onnx_tensor(3)), "is F32 [3] but takes 8 B"),
+    "a vast shape": (onnx_bytes(onnx_tensor(2**40, 2**40)), "more elements than"),
+    "many dimensions": (onnx_bytes(onnx_tensor(*[1] * 65)), "too many dimensions"),
+    "one name twice": (onnx_bytes(onnx_tensor(2), onnx_tensor(2)), "'w' twice"),
+    "two graphs": (onnx_bytes() + onnx_bytes(), "2 graphs"),
+    "no graph": (onnx_field(1, 8) + onnx_field(2, bytes(4)), "no graphs"),
+    "cut short": (onnx_bytes(onnx_tensor(2))[:-3], "cut short"),
+    "a field of a gigabyte": (onnx_field(1, 8) + _varint(7 << 3 | 2) + _varint(1 << 30), "cut short"),
+    "a number without end": (onnx_field(1, 8) + b"\xff" * 30, "does not end"),
+    "an unknown kind": (onnx_field(1, 8) + b"\x3f\x00", "unknown kind 7"),
+    "too many fields": (onnx_field(1, 8) + onnx_field(7, b"\x10\x00" * 2_000_001), "fields"),
+    "elsewhere": (onnx_bytes(onnx_tensor(2, location="../secret")), "not a file beside it"),
+    "the root": (onnx_bytes(onnx_tensor(2, location="/etc/passwd")), "not a file beside it"),
+    "nowhere": (onnx_bytes(onnx_tensor(2, location="gone")), "not a file beside it"),
+    "beyond": (onnx_bytes(onnx_tensor(2, location="data", offset="10")), "no room for it"),
+    "below": (onnx_bytes(onnx_tensor(2, location="data", offset="-1")), "no room for it"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ONNX)
+def test_onnx(case: str, tmp_path: Path) -> None:
+    content, fault = ONNX[case]
+    write(tmp_path / "data", bytes(16))
+    refused(write(tmp_path / "a.onnx", content), fault)
+
+
+def test_onnx_cut_short(tmp_path: Path) -> None:
+    cut_short(tmp_path / "a.onnx", onnx_bytes(onnx_tensor(2), onnx_tensor(1, raw=bytes(4), kind=3)))
+
+
+def exported_bytes(**about: object) -> bytes:
+    plain = {"dtype": 7, "sizes": [{"as_int": 2}], "strides": [{"as_int": 1}], "storage_offset": {"as_int": 0}}
+    fields = {"path_name": about.pop("path_name", "weight_0"), "use_pickle": False, "tensor_meta": plain | about}
+    config = json.dumps({"config": {"w": fields}}).encode()
+    return zip_bytes({"e/data/weights/weight_0": bytes(8), "e/data/weights/model_weights_config.json": config})
+
+
+EXPORTED = {
+    "a shape that lies": (exported_bytes(sizes=[{"as_int": 3}]), "beyond its storage"),
+    "a vast shape": (exported_bytes(sizes=[{"as_int": 2**62}], strides=[{"as_int": 0}]), "more elements"),
+    "below zero": (exported_bytes(sizes=[{"as_int": -1}]), "below zero"),
+    "a symbol": (exported_bytes(sizes=[{"as_expr": "s0"}]), "not of this form"),
+    "no strides": (exported_bytes(strides=[]), "impossible strides"),
+    "an offset": (exported_bytes(storage_offset={"as_int": 9}), "beyond its storage"),
+    "elsewhere": (exported_bytes(path_name="../../x"), "has no 'e/data/weights/../../x'"),
+    "no list": (zip_bytes({"e/data/weights/weight_0": bytes(8)}), "no model_weights_config.json"),
+    "another list": (zip_bytes({"e/data/weights/model_weights_config.json": b"[]"}), "not a JSON object"),
+    "cut short": (exported_bytes()[:-30], "zip archive"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", EXPORTED)
+def test_torch_export(case: str, tmp_path: Path) -> None:
+    content, fault = EXPORTED[case]
+    refused(write(tmp_path / "a.pt2", content), fault)

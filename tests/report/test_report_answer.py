@@ -86,6 +86,7 @@ def test_of_several_tensors_under_one_kind_it_names_the_one() -> None:
 
 def test_what_is_not_scored_yet_is_counted() -> None:
     equal = Row("c", "conv.bias", ("c.bias",), 4, "identical", score=0.9, drop=0.0)
+    assert answer(replace(result(equal), complete=False)) == ("Nothing is scored yet: 1 is equal in both.",)
     assert answer(result(equal), 81) == ("1 is equal in both, 81 are not scored yet.",)
     assert answer(result(equal, row(0.4, 0.5)), 1)[-1] == "1 is equal in both, 1 is not scored yet."
 

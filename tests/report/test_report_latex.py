@@ -72,3 +72,10 @@ def test_a_documents_tables_have_intervals_and_their_notes(tmp_path) -> None:  #
     assert r"\caption{drops. Of 2.}" in text
     (tmp_path / "t.tex").write_text(text)
     assert is_export(tmp_path / "t.tex"), "and may be replaced by a newer one"
+
+
+def test_many_columns_stand_in_small_letters() -> None:
+    for rows in (1, LONG + 1):
+        text = to_latex(list("abcdefg"), [list("1234567")] * rows, [True] * 7, "n")
+        assert text.index(r"\footnotesize") < text.index(r"\toprule")
+        assert text.count("{") == text.count("}")

@@ -55,6 +55,16 @@ def test_a_wide_tolerance_takes_all_in_one_go(skip: TaskSpec, save, run: Path) -
     assert choice.evaluations == 3, "nothing, everything, and everything again for its score"
 
 
+def test_without_labels_it_is_held_against_the_recipient(skip: TaskSpec, save, run: Path) -> None:
+    """Not against itself, which would always cost nothing."""
+    unlabelled = replace(skip, metrics=("output-mse",))
+    whole = sweep(save(1, "Skip"), save(0, "Skip"), unlabelled, by=[("all",)], run_dir=run, tolerance=1e6)
+    choice = select(run)
+    assert whole.rows[0].drop
+    assert choice.drop.estimate == pytest.approx(whole.rows[0].drop, rel=1e-6)
+    assert choice.taken
+
+
 def test_the_finest_split_is_chosen_from(skip: TaskSpec, save, run: Path) -> None:
     by = [("kind",), ("layer", "kind")]
     sweep(save(1, "Skip"), save(0, "Skip"), skip, selection=READ, by=by, run_dir=run, tolerance=0.001)

@@ -1,0 +1,250 @@
+"""ONNX: the initialisers of a model's graph, found by walking its protobuf fields, so that no value is loaded.
+
+Values that lie in files of their own are read from the model's own folder, and from nowhere else.
+Format: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ckptswap import dtypes
+from ckptswap.checkpoint import Checkpoint
+from ckptswap.entries import Tensor, Unread
+from ckptswap.errors import FormatError
+from ckptswap.formats.format import Format
+from ckptswap.formats.objects import is_plain_name
+from ckptswap.sources import FileRange, MemorySource, TensorSource
+from ckptswap.storage import ByteSource, Folder, kept
+
+FIELDS_MOST = 2_000_000
+"""Fields that are walked: a tensor has some five, a node some thirty."""
+NUMBERS_MOST = 4_000_000  # values that are written one by one, each of a length of its own
+SMALL_MOST = 1 << 16  # bytes of a name
+DTYPES = {1: "F32", 2: "U8", 3: "I8", 4: "U16", 5: "I16", 6: "I32", 7: "I64", 9: "BOOL", 10: "F16", 11: "F64",
+          12: "U32", 13: "U64", 14: "C64", 15: "C128", 16: "BF16", 17: "F8_E4M3", 18: "F8_E4M3FNUZ", 19: "F8_E5M2",
+          20: "F8_E5M2FNUZ", 24: "F8_E8M0"}  # fmt: skip
+"""onnx's numbers of the dtypes, and ours; texts and what shares bytes have none."""
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_MODEL = {1: _VARINT, 2: _BYTES, 3: _BYTES, 4: _BYTES, 5: _VARINT, 6: _BYTES, 7: _BYTES, 8: _BYTES, 14: _BYTES,
+          20: _BYTES, 25: _BYTES, 26: _BYTES}  # fmt: skip
+_GRAPH, _NODE, _INITIALIZER, _SPARSE, _ATTRIBUTE, _HELD = 7, 1, 5, 15, 5, (5, 6, 10, 11)
+_DIMS, _TYPE, _NAME, _RAW, _EXTERNAL, _LOCATION = 1, 2, 8, 9, 13, 14
+_FLOATS, _DOUBLES, _NUMBERS = 4, 10, (5, 7, 11)
+
+
+class _Field(NamedTuple):
+    """A field of a message: its number and wire type; where its bytes begin and how many, or its value."""
+
+    number: int
+    wire: int
+    start: int
+    size: int
+    value: int
+
+
+@dataclass
+class _Wire:
+    """Walks a file's messages; raises `FormatError` where they are none."""
+
+    file: ByteSource
+    left: int = FIELDS_MOST
+
+    def fields(self, start: int, end: int) -> Iterator[_Field]:
+        while start < end:
+            self.left -= 1
+            if self.left < 0:
+                raise self.refusal(f"it has more than {FIELDS_MOST:,} fields")
+            head = self.file.pread(min(20, end - start), start)
+            tag, at = self.varint(head, 0)
+            number, wire = tag >> 3, tag & 7
+            value, size = 0, {_FIXED64: 8, _FIXED32: 4}.get(wire, 0)
+            if wire in (_VARINT, _BYTES):
+                value, at = self.varint(head, at)
+                size = value if wire == _BYTES else 0
+            elif not size:
+                raise self.refusal(f"it has a field of the unknown kind {wire}")
+            if (start := start + at) + size > end:
+                raise self.refusal("a field ends behind what holds it; it is perhaps cut short")
+            yield _Field(number, wire, start, size, value)
+            start += size
+
+    def varint(self, raw: bytes, at: int) -> tuple[int, int]:
+        value = 0
+        for place, byte in enumerate(raw[at : at + 10]):
+            value |= (byte & 0x7F) << (7 * place)
+            if byte < 0x80:
+                return value & 0xFFFF_FFFF_FFFF_FFFF, at + place + 1
+        raise self.refusal("a number in it does not end; it is perhaps cut short")
+
+    def text(self, field: _Field) -> str:
+        if field.size > SMALL_MOST:
+            raise self.refusal(f"it has a name of {field.size:,} B")
+        try:
+            return self.file.pread(field.size, field.start).decode("utf-8")
+        except UnicodeDecodeError:
+            raise self.refusal("it has a name that is not UTF-8") from None
+
+    def numbers(self, field: _Field) -> list[int]:
+        """Whole numbers, one or packed."""
+        if field.wire == _VARINT:
+            return [field.value]
+        if field.size > 10 * NUMBERS_MOST:
+            raise self.refusal("it holds too many values one by one: save them as raw data")
+        raw, found, at = self.file.pread(field.size, field.start), [], 0
+        while at < len(raw):
+            value, at = self.varint(raw, at)
+            found.append(value)
+        return found
+
+    def refusal(self, fault: str) -> FormatError:
+        return FormatError(f"{self.file.name} is not a sound ONNX file", remedy=fault)
+
+
+@dataclass
+class _Initializer:
+    """A tensor as its fields tell of it, not checked yet."""
+
+    name: str = ""
+    dims: list[int] = field(default_factory=list)
+    kind: int = 0
+    places: list[_Field] = field(default_factory=list)  # of plain bytes
+    numbers: list[int] = field(default_factory=list)
+    external: dict[str, str] = field(default_factory=dict)
+    is_external: bool = False
+
+    @classmethod
+    def of(cls, wire: _Wire, whole: _Field) -> "_Initializer":
+        own = cls()
+        for part in wire.fields(whole.start, whole.start + whole.size):
+            if part.number == _DIMS:
+                own.dims += wire.numbers(part)
+            elif part.number == _TYPE:
+                own.kind = part.value
+            elif part.number == _NAME:
+                own.name = wire.text(part)
+            elif part.number in (_RAW, _FLOATS, _DOUBLES):
+                own.places.append(part)
+            elif part.number in _NUMBERS:
+                own.numbers += wire.numbers(part)
+            elif part.number == _LOCATION:
+                own.is_external = part.value == 1
+            elif part.number == _EXTERNAL:
+                pair = {each.number: wire.text(each) for each in wire.fields(part.start, part.start + part.size)}
+                own.external[pair.get(1, "")] = pair.get(2, "")
+            if len(own.dims) > 64 or len(own.numbers) > NUMBERS_MOST:
+                raise wire.refusal(f"tensor {own.name[:80]!r} has too many dimensions or values")
+        return own
+
+
+@dataclass
+class _Model:
+    """Collects the initialisers of a graph."""
+
+    wire: _Wire
+    folder: Folder | None
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    unread: dict[str, Unread] = field(default_factory=dict)
+    opened: dict[str, ByteSource] = field(default_factory=dict)
+    constants: int = 0
+
+    def graph(self, graph: _Field) -> None:
+        for part in self.wire.fields(graph.start, graph.start + graph.size):
+            if part.number == _INITIALIZER:
+                self.add(_Initializer.of(self.wire, part))
+            elif part.number == _SPARSE:
+                self.unread[f"<sparse {len(self.unread)}>"] = Unread("a sparse tensor")
+            elif part.number == _NODE:
+                self.constants += sum(self.constants_of(part))
+
+    def constants_of(self, node: _Field) -> Iterator[bool]:
+        """For each attribute of a node, whether it holds a tensor or a graph."""
+        for part in self.wire.fields(node.start, node.start + node.size):
+            if part.number == _ATTRIBUTE and part.wire == _BYTES:
+                inside = self.wire.fields(part.start, part.start + part.size)
+                yield any(each.number in _HELD and each.wire == _BYTES for each in inside)
+
+    def add(self, found: _Initializer) -> None:
+        name, shape = found.name, tuple(found.dims)
+        if name in self.tensors or name in self.unread:
+            raise self.wire.refusal(f"it names {name[:80]!r} twice")
+        if fault := dtypes.shape_fault(shape):
+            raise self.wire.refusal(f"tensor {name[:80]!r} has {fault}")
+        if (spelt := DTYPES.get(found.kind)) is None:
+            self.unread[name] = Unread(f"a tensor of onnx's type {found.kind}", shape, f"onnx {found.kind}")
+            return
+        self.tensors[name] = Tensor(name, shape, spelt, self.source(found, spelt, prod(shape)))
+
+    def source(self, found: _Initializer, spelt: str, count: int) -> TensorSource:
+        size = count * dtypes.bits(spelt) // 8
+        if found.is_external:
+            return self.beside(found, size)
+        if len(found.places) == 1 and not found.numbers:
+            start, there = found.places[0].start, found.places[0].size
+            source: TensorSource = FileRange(self.wire.file, start)
+        else:
+            raw = b"".join(self.wire.file.pread(place.size, place.start) for place in found.places)
+            values = (
+                np.array(found.numbers, np.uint64).astype(f"u{dtypes.bits(spelt) // 8}") if found.numbers else b""
+            )
+            raw += bytes(values)
+            source, there = MemorySource(memoryview(raw)), len(raw)
+        if there != size:
+            fault = f"tensor {found.name[:80]!r} is {spelt} {found.dims} but takes {there:,} B"
+            raise self.wire.refusal(fault)
+        return source
+
+    def beside(self, found: _Initializer, size: int) -> FileRange:
+        """Values in another file of the model's own folder."""
+        name = found.external.get("location", "").removeprefix("./")
+        numbers = [
+            found.external.get(key, "") or default for key, default in (("offset", "0"), ("length", str(size)))
+        ]
+        if not is_plain_name(name) or self.folder is None or not self.folder.holds(name):
+            fault = f"tensor {found.name[:80]!r} lies in {name[:80]!r}, which is not a file beside it"
+            raise self.wire.refusal(fault)
+        if name not in self.opened:
+            self.opened[name] = self.folder.open(name)
+        is_sound = all(text.isdecimal() and len(text) < 20 for text in numbers)
+        if not is_sound or int(numbers[1]) != size or int(numbers[0]) + size > self.opened[name].size:
+            raise self.wire.refusal(f"tensor {found.name[:80]!r} is said to lie where {name!r} has no room for it")
+        return FileRange(self.opened[name], int(numbers[0]))
+
+
+def open_onnx(file: ByteSource, folder: Folder | None = None) -> Checkpoint:
+    """Open a file lazily; raises `FormatError` when it is damaged or hostile."""
+    model = _Model(_Wire(file), folder)
+    try:
+        graphs = [
+            part for part in model.wire.fields(0, file.size) if part.number == _GRAPH and part.wire == _BYTES
+        ]
+        if len(graphs) != 1:
+            raise model.wire.refusal(f"it has {len(graphs) or 'no'} graphs")
+        model.graph(graphs[0])
+    except BaseException:
+        for source in model.opened.values():
+            source.close()
+        raise
+    held = f"{model.constants:,} constants and graphs inside nodes are not read" if model.constants else ""
+    with kept(*model.opened.values()):
+        return Checkpoint(model.tensors.values(), path=file.name, format=FORMAT.name, notes=[held] if held else (),
+                          sources=[file, *model.opened.values()], unread=model.unread)  # fmt: skip
+
+
+def _claims(head: bytes, source: ByteSource) -> bool:
+    """A file has no magic number: it is a model if its fields are those of one, to the last byte."""
+    if head[:1] != b"\x08":  # the version, which every writer puts first
+        return False
+    try:
+        parts: list[Any] = list(_Wire(source, 1000).fields(0, source.size))
+    except FormatError:
+        return False
+    return any(part.number == _GRAPH for part in parts) and all(
+        _MODEL.get(part.number) == part.wire for part in parts
+    )
+
+
+FORMAT = Format("onnx", open_onnx, what="an ONNX file", suffixes=(".onnx",), promised=True, claims=_claims)
