@@ -38,7 +38,7 @@ KEPT_MOST = 1 << 14
 """Numbers that are kept of a sample."""
 
 
-class Sample(NamedTuple):
+class ScoredSample(NamedTuple):
     """Channels (0 where no classes are scored), output and target, as the library takes them, and whether samples
     have many positions, of which this one may have a single one that is scored."""
 
@@ -83,17 +83,17 @@ class ByLibrary(Metric):
             samples = self._of_values(labels, output)
         return np.array(list(map(self._kept, samples)), np.float64)
 
-    def _kept(self, sample: Sample) -> list[float]:
+    def _kept(self, sample: ScoredSample) -> list[float]:
         """A sample's statistics."""
         raise NotImplementedError
 
-    def _of_classes(self, labels: Labels, output: Tensor) -> Iterator[Sample]:
+    def _of_classes(self, labels: Labels, output: Tensor) -> Iterator[ScoredSample]:
         are_many = labels.are_tokens or labels.ids[0].numel() > 1
         for row, ids in scored_rows(output, labels, self.ignore):
             shares = log_probabilities(row, probability=self.probability).exp()
-            yield Sample(row.shape[1], shares[:, 1] if row.shape[1] == 1 else shares, ids, are_many)
+            yield ScoredSample(row.shape[1], shares[:, 1] if row.shape[1] == 1 else shares, ids, are_many)
 
-    def _of_values(self, labels: Labels | Tensor, output: Tensor) -> Iterator[Sample]:
+    def _of_values(self, labels: Labels | Tensor, output: Tensor) -> Iterator[ScoredSample]:
         target = labels.ids if isinstance(labels, Labels) else labels
         if output.dim() == target.dim() + 1 and output.shape[1] == 1:
             target = target[:, None]
@@ -101,7 +101,7 @@ class ByLibrary(Metric):
             raise MetricError(f"{self.name}: {unlike(output.shape, target.shape)}", remedy="use one for classes")
         for own, other in zip(output.detach().cpu().float(), target, strict=True):
             other = other if self.form.is_of_labels else other.float()
-            yield Sample(0, own[None], other[None], own.numel() > RAW_MOST)
+            yield ScoredSample(0, own[None], other[None], own.numel() > RAW_MOST)
 
 
 class SamplesByLibrary(ByLibrary):
@@ -111,7 +111,7 @@ class SamplesByLibrary(ByLibrary):
     def note(self) -> str:
         return f"{self.name}: the mean over samples of each one's own value"
 
-    def _kept(self, sample: Sample) -> list[float]:
+    def _kept(self, sample: ScoredSample) -> list[float]:
         try:
             value = self.form.value(sample.channels, [(sample.output, sample.target)])
         except MetricError:
@@ -149,7 +149,7 @@ class SetByLibrary(ByLibrary):
         except Exception:  # too few samples, or all alike: the library says so in many ways
             return math.nan
 
-    def _kept(self, sample: Sample) -> list[float]:
+    def _kept(self, sample: ScoredSample) -> list[float]:
         channels, output, target, are_many = sample
         if self.form.is_additive and are_many:
             return self._checked([-1.0 - channels, *self._state(channels, output, target)])
@@ -161,7 +161,7 @@ class SetByLibrary(ByLibrary):
         self._check_flat(sample)
         return self._checked([float(channels), *output.reshape(-1).tolist(), *target.reshape(-1).tolist()])
 
-    def _check_flat(self, sample: Sample) -> None:
+    def _check_flat(self, sample: ScoredSample) -> None:
         """Raises `MetricError` where the library takes an image, and not its values in a row, as they are kept."""
         if sample.output.dim() < 3:
             return
