@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -149,7 +150,9 @@ def test_unfinished_sets_have_none(skip: TaskSpec, pair, run: Path) -> None:
     planned = prepare(*pair, skip, selection=SOME, mode="lattice", run_dir=run)
     result = ran(planned, tolerance=0.001, budget=0.0)
     assert all(row.interaction is None for row in result.rows if len(row.parts) == 1)
-    assert load_result(run) == result
+    loaded = load_result(run)
+    assert replace(loaded, notes=()) == replace(result, notes=())
+    assert any("the budget of 0 s is used up" in note for note in loaded.notes), "a run remembers why it ended"
 
 
 def test_select_wants_single_parts(lattice: SweepResult, run: Path) -> None:
