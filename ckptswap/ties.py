@@ -102,7 +102,11 @@ class Ties:
 
     def closed(self, names: Iterable[str]) -> list[str]:
         """These names and all that are taken together with them, each once."""
-        return list(dict.fromkeys(other for name in names for other in self.group(name)))
+        closed: dict[str, None] = {}
+        for name in names:
+            if name not in closed:  # else its whole group is there
+                closed.update(dict.fromkeys(self.group(name)))
+        return list(closed)
 
     def once(self, names: Iterable[str]) -> list[str]:
         """The first of these names for each tensor."""
@@ -121,7 +125,7 @@ class Ties:
         if self.quantised:
             weights = f"{len(self.quantised)} quantised weight{'s are' if len(self.quantised) > 1 else ' is'}"
             parts.append(f"{weights} in parts ({equal(self.quantised, ' + ')})")
-        shared = [group for group in self.together if len({self.twins(name) for name in group}) > 1]
+        shared = [group for group in self.together if len({self.twins(name)[0] for name in group}) > 1]
         if others := [group for group in shared if group not in self.quantised]:
             parts.append(f"some share part of their bytes ({equal(others, ' + ')})")
         return "; ".join(parts)
