@@ -4,6 +4,7 @@
 of parameters, of buffers and of modules, of which this makes what their `state_dict()` would be.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from ckptswap.errors import FormatError
@@ -11,6 +12,7 @@ from ckptswap.formats.pickles import Inert
 
 DEPTH_MOST = 100  # modules in modules
 NAMES_MOST = 1_000_000  # of one model
+LETTERS_MOST = 64 << 20  # of all its names: each has those of the modules above it
 _PARAMETERS, _BUFFERS, _MODULES, _NOT_SAVED = "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"
 
 
@@ -32,6 +34,12 @@ def unfolded(content: Any, where: str) -> Any:
     {'ema': {'n': 2, 'head.weight': 1.5}, 'epoch': 3}
     """
     made: dict[int, ModelTensors] = {}
+
+    def tensors_of(module: Inert) -> ModelTensors:
+        if id(module) not in made:
+            made[id(module)] = _state_of(module, where)
+        return made[id(module)]
+
     top = [content]
     waiting: list[list[Any] | dict[Any, Any]] = [top]
     seen: set[int] = set()
@@ -39,11 +47,9 @@ def unfolded(content: Any, where: str) -> Any:
         holder = waiting.pop()
         for key, value in list(holder.items() if isinstance(holder, dict) else enumerate(holder)):
             if is_module(value):
-                if id(value) not in made:
-                    made[id(value)] = _state_of(value, where)
-                holder[key] = made[id(value)]
+                holder[key] = tensors_of(value)
             elif isinstance(value, tuple) and any(map(is_module, value)):
-                holder[key] = [_state_of(part, where) if is_module(part) else part for part in value]
+                holder[key] = [tensors_of(part) if is_module(part) else part for part in value]
             elif isinstance(value, dict | list) and id(value) not in seen:
                 seen.add(id(value))
                 waiting.append(value)
@@ -58,27 +64,36 @@ def is_module(value: Any) -> bool:
 
 
 def _state_of(module: Inert, where: str) -> ModelTensors:
-    tensors = ModelTensors(module.name)
+    tensors, letters = ModelTensors(module.name), 0
     waiting = [("", module, 0)]
     while waiting:
         above, inner, depth = waiting.pop()
-        _take(inner, above, tensors)
-        held = [(name, part) for name, part in inner.state[_MODULES].items() if is_module(part)]
-        waiting += [(f"{above}{name}.", part, depth + 1) for name, part in reversed(held)]
-        if depth > DEPTH_MOST or len(tensors) + len(waiting) > NAMES_MOST:
+        own = list(_own(inner))
+        held = [(name, part) for name, part in _named(inner.state[_MODULES]) if is_module(part)]
+        letters += sum(len(above) + len(name) for name, _ in (*own, *held))  # before any of them is spelt
+        names = len(tensors) + len(own) + len(waiting) + len(held)
+        if depth > DEPTH_MOST or names > NAMES_MOST or letters > LETTERS_MOST:
             remedy = f"{DEPTH_MOST} in one another, and {NAMES_MOST:,} names, are the most"
             raise FormatError(f"{where} holds a model of too many modules", remedy=remedy)
+        tensors.update((above + name, value) for name, value in own)
+        waiting += [(f"{above}{name}.", part, depth + 1) for name, part in reversed(held)]
     return tensors
 
 
-def _take(module: Inert, above: str, tensors: ModelTensors) -> None:
+def _own(module: Inert) -> Iterator[tuple[str, Any]]:
     """A module's own parameters and buffers, but those that are never saved."""
-    parameters, buffers = module.state[_PARAMETERS], module.state.get(_BUFFERS)
-    tensors.update((f"{above}{name}", value) for name, value in parameters.items() if value is not None)
-    if isinstance(buffers, dict):
-        left = _texts(module.state.get(_NOT_SAVED))
-        tensors.update((f"{above}{name}", value) for name, value in buffers.items()
-                       if value is not None and name not in left)  # fmt: skip
+    left = _texts(module.state.get(_NOT_SAVED))
+    yield from ((name, value) for name, value in _named(module.state[_PARAMETERS]) if value is not None)
+    for name, value in _named(module.state.get(_BUFFERS)):
+        if value is not None and name not in left:
+            yield name, value
+
+
+def _named(part: Any) -> list[tuple[str, Any]]:
+    """What a map holds under texts: other keys are a stranger's values, which nobody spells out."""
+    return (
+        [(name, value) for name, value in part.items() if isinstance(name, str)] if isinstance(part, dict) else []
+    )
 
 
 def _texts(of: Any) -> set[str]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cli_program import good, run
-from stranger_pickles import legacy, text, zipped
+from stranger_pickles import EMPTY_MAP, get, legacy, mapped, nest, put, tensor, text, thing, zipped
 
 from ckptswap import formats
 from ckptswap.errors import FormatError
@@ -261,6 +261,29 @@ def test_modules_without_end_are_refused(tmp_path: Path) -> None:
         doubled = torch.nn.Sequential(doubled, doubled)
     torch.save(doubled, tmp_path / "b.pt")
     assert "too many modules" in run("show", tmp_path / "b.pt").err
+
+
+def of_module(*pairs: tuple[bytes, bytes], modules: bytes = EMPTY_MAP) -> bytes:
+    parts = mapped((text("_parameters"), mapped(*pairs)), (text("_modules"), modules))
+    return thing("net.Net", parts)
+
+
+def test_keys_that_are_no_text_are_not_spelt_out(tmp_path: Path) -> None:
+    """A nest of tuples has 2 to the power of 60 letters."""
+    value = of_module((text("w"), tensor()), (nest(), tensor()), modules=mapped((nest(first=100), of_module())))
+    (tmp_path / "a.pt").write_bytes(zipped(value))
+    with formats.open_checkpoint(tmp_path / "a.pt") as checkpoint:
+        assert [*checkpoint] == ["w"]
+
+
+def test_names_that_grow_with_each_module_are_refused(tmp_path: Path) -> None:
+    """Ten thousand tensors under fifty names of nine thousand letters would take five gigabytes of names."""
+    view = tensor() + put(0) + b"0"
+    value = of_module(*((text(str(at)), get(0)) for at in range(10_000)))
+    for _ in range(50):
+        value = of_module(modules=mapped((text("a" * 9000), value)))
+    said = refusal(zipped(view + value), tmp_path / "a.pt")
+    assert "too many modules" in said
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
