@@ -23,6 +23,7 @@ from ckptswap.formats.archive import RawReader
 from ckptswap.formats.format import Format
 from ckptswap.formats.state_dict import INFLATED_FREE, INFLATION_MOST
 from ckptswap.formats.strided import boxes
+from ckptswap.naming import natural_key
 from ckptswap.registry import library
 from ckptswap.sources import FileRange, TensorSource
 from ckptswap.storage import ByteSource, Folder
@@ -150,11 +151,7 @@ def _ordered(group: Any) -> list[str]:
     listed = np.atleast_1d(group.attrs.get("layer_names", ()))
     places = {name.decode() if isinstance(name, bytes) else name: at for at, name in enumerate(listed)}
 
-    def place(name: str) -> tuple:
-        return places.get(name, len(places)), [(int(text), "") if text.isdecimal() else (-1, text)
-                                               for text in re.split(r"(\d{1,9})", name)]  # fmt: skip
-
-    return sorted(group, key=place)
+    return sorted(group, key=lambda name: (places.get(name, len(places)), natural_key(name)))
 
 
 def _spelt(held: Any) -> str | None:
