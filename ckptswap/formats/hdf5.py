@@ -21,7 +21,7 @@ from ckptswap.entries import NAME_MOST, Tensor, Unread
 from ckptswap.errors import FormatError
 from ckptswap.formats.archive import RawReader
 from ckptswap.formats.format import Format
-from ckptswap.formats.state_dict import INFLATED_FREE, INFLATION_MOST
+from ckptswap.formats.state_dict import inflated
 from ckptswap.formats.strided import boxes
 from ckptswap.naming import natural_key
 from ckptswap.registry import library
@@ -136,8 +136,7 @@ def open_hdf5(file: ByteSource, folder: Folder | None = None) -> Checkpoint:
 def _checkpoint(walk: _Walk, facts: Mapping[str, str], stale: list[str]) -> Checkpoint:
     if not walk.tensors and not walk.unread:
         raise FormatError(f"{walk.file.name} holds no tensors", remedy="it is an HDF5 file without datasets")
-    taken = sum(dtypes.bits(tensor.dtype) * prod(tensor.shape) // 8 for tensor in walk.tensors.values())
-    if taken > max(walk.file.size * INFLATION_MOST, INFLATED_FREE):
+    if taken := inflated(walk.tensors.values(), walk.file.size):
         raise walk.refusal(f"its datasets would take {taken:,} B, of {walk.file.size:,} that are there")
     return Checkpoint(walk.tensors.values(), path=walk.file.name, format=FORMAT.name, metadata=facts, stale=stale,
                       notes=[stale_note(stale)] if stale else (), beside=stale, sources=[walk.file],
