@@ -65,6 +65,15 @@ def is_complex(dtype: str) -> bool:
     return dtype[0] == "C"
 
 
+def part(dtype: str) -> str:
+    """The dtype of a complex one's parts; any other itself.
+
+    >>> part("C64"), part("BF16")
+    ('F32', 'BF16')
+    """
+    return {"C64": "F32", "C128": "F64"}.get(dtype, dtype)
+
+
 def largest(dtype: str) -> float:
     """The largest finite value of a float dtype, or of a complex one's parts.
 

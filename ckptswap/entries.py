@@ -16,9 +16,17 @@ from ckptswap.sources import CHUNK, TensorSource, chunks
 NAME_MOST = 10_000
 """Letters of a tensor's name. Real ones have some hundred, and what looks at a name's parts takes their square."""
 
-
 SIGN = "::"
 """Between a file and the key of one of the maps that it holds."""
+
+
+def with_key(path: str, key: str | None) -> str:
+    """The path of a file, or of the map under a key in it.
+
+    >>> with_key("gan.pt", "g_ema"), with_key("gan.pt", None)
+    ('gan.pt::g_ema', 'gan.pt')
+    """
+    return path if key is None else f"{path}{SIGN}{key}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,8 +56,7 @@ def beyond(entry: Entry, dtype: str) -> int:
     """How many of its finite values a dtype cannot hold: they become infinite, or NaN; reads them."""
     if dtypes.largest(dtype) >= dtypes.largest(entry.dtype):
         return 0
-    real = dtypes.to_numpy({"C64": "F32", "C128": "F64"}.get(entry.dtype, entry.dtype))
-    into = dtypes.to_numpy({"C64": "F32", "C128": "F64"}.get(dtype, dtype))
+    real, into = (dtypes.to_numpy(dtypes.part(each)) for each in (entry.dtype, dtype))
     return sum(_lost(chunk.view(real).astype(np.float64), into) for chunk in entry.chunks())
 
 

@@ -74,7 +74,7 @@ def _is_bias_first(left: Sequence[Entry]) -> bool:
 def _in_order(a: Sequence[Entry], b: Sequence[Entry]) -> Iterator[tuple[str, str]]:
     for at, (ours, theirs) in enumerate(zip(a, b, strict=True), 1):
         if ours.shape != theirs.shape:
-            where = f"{ours.name} {list(ours.shape)} and {theirs.name} {list(theirs.shape)} are both the {at}th"
+            where = f"{ours.name} {list(ours.shape)} and {theirs.name} {list(theirs.shape)} are both number {at}"
             raise MismatchError(f"--match shape-order is ambiguous: the orders differ ({where})",
                                 remedy="name pairs by --map OLD=NEW")  # fmt: skip
         yield ours.name, theirs.name

@@ -97,7 +97,7 @@ class BlendSource:
     alpha: float
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
-        values = dtypes.to_numpy({"C64": "F32", "C128": "F64"}.get(self.dtype, self.dtype))
+        values = dtypes.to_numpy(dtypes.part(self.dtype))
         ours, theirs = (np.empty(len(buffer), np.uint8) for _ in range(2))
         self.recipient.read_into(ours.data, offset)
         self.donor.read_into(theirs.data, offset)

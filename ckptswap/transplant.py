@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, checked_bytes, overlay, refuse_damaged, stale_note
-from ckptswap.entries import SIGN, Entry
+from ckptswap.entries import Entry, with_key
 from ckptswap.errors import MismatchError, UsageError, listing, near
 from ckptswap.fingerprint import fingerprint
 from ckptswap.formats import refuse_unread, suffixes, writer
@@ -213,7 +213,7 @@ def _rewrite(
 def opened_by(plan: Transplant, out: str | os.PathLike[str]) -> str:
     """What opens the variant once it is written: the path, with the recipient's key where its other maps stay."""
     is_one_of_several = plan.recipient.key is not None and _spliced(plan, out) is not None
-    return f"{os.fspath(out)}{SIGN}{plan.recipient.key}" if is_one_of_several else os.fspath(out)
+    return with_key(os.fspath(out), plan.recipient.key if is_one_of_several else None)
 
 
 def left_behind(plan: Transplant, out: str | os.PathLike[str] | None = None) -> list[str]:

@@ -41,7 +41,7 @@ def with_held(locate: Locate) -> Locate:
 
     def located(storage: Storage) -> Stretch:
         if isinstance(storage, Held):
-            return Stretch(MemoryFile(bytes(storage.raw)), 0, len(storage.raw))
+            return Stretch(MemoryFile(memoryview(storage.raw)), 0, len(storage.raw))
         return locate(storage)
 
     return located

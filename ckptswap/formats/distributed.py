@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.entries import SIGN, Tensor
+from ckptswap.entries import Tensor, with_key
 from ckptswap.errors import FormatError
 from ckptswap.formats.archive import Archive, ZipChecksums
 from ckptswap.formats.format import Format
@@ -108,13 +108,13 @@ def open_distributed(file: ByteSource, folder: Folder, key: str | None = None) -
         except _DamagedError as error:
             raise FormatError(f"{folder.name} is not a sound distributed checkpoint", remedy=str(error)) from None
         state = StateDict.of(_tree(entries, paths), lambda value: isinstance(value, Stored), folder.name, key)
-        path = folder.name if key is None else f"{folder.name}{SIGN}{key}"
         payloads = [chunk.payload for stored in state.tensors.values() for chunk in stored.chunks]
         tensors = [Tensor(name, value.shape, value.dtype, value) for name, value in state.tensors.items()]
         refuse_inflated(tensors, files.nbytes, folder.name)
-        checkpoint = Checkpoint(tensors, path=path, key=key, format=FORMAT.name, notes=state.notes,
+        checkpoint = Checkpoint(tensors, path=with_key(folder.name, key), key=key, format=FORMAT.name,
                                 sources=[file, *files.opened.values()], checksums=[ZipChecksums(payloads)],
-                                unread=state.unread, beside=state.beside, stale=state.stale)  # fmt: skip
+                                notes=state.notes, unread=state.unread, beside=state.beside,
+                                stale=state.stale)  # fmt: skip
         stack.pop_all()
         return checkpoint
 

@@ -21,8 +21,9 @@ from ckptswap.entries import NAME_MOST, Tensor, Unread
 from ckptswap.errors import FormatError
 from ckptswap.formats.archive import RawReader
 from ckptswap.formats.format import Format
-from ckptswap.formats.state_dict import INFLATED_FREE, INFLATION_MOST
+from ckptswap.formats.state_dict import inflated
 from ckptswap.formats.strided import boxes
+from ckptswap.naming import natural_key
 from ckptswap.registry import library
 from ckptswap.sources import FileRange, TensorSource
 from ckptswap.storage import ByteSource, Folder
@@ -135,8 +136,7 @@ def open_hdf5(file: ByteSource, folder: Folder | None = None) -> Checkpoint:
 def _checkpoint(walk: _Walk, facts: Mapping[str, str], stale: list[str]) -> Checkpoint:
     if not walk.tensors and not walk.unread:
         raise FormatError(f"{walk.file.name} holds no tensors", remedy="it is an HDF5 file without datasets")
-    taken = sum(dtypes.bits(tensor.dtype) * prod(tensor.shape) // 8 for tensor in walk.tensors.values())
-    if taken > max(walk.file.size * INFLATION_MOST, INFLATED_FREE):
+    if taken := inflated(walk.tensors.values(), walk.file.size):
         raise walk.refusal(f"its datasets would take {taken:,} B, of {walk.file.size:,} that are there")
     return Checkpoint(walk.tensors.values(), path=walk.file.name, format=FORMAT.name, metadata=facts, stale=stale,
                       notes=[stale_note(stale)] if stale else (), beside=stale, sources=[walk.file],
@@ -150,11 +150,7 @@ def _ordered(group: Any) -> list[str]:
     listed = np.atleast_1d(group.attrs.get("layer_names", ()))
     places = {name.decode() if isinstance(name, bytes) else name: at for at, name in enumerate(listed)}
 
-    def place(name: str) -> tuple:
-        return places.get(name, len(places)), [(int(text), "") if text.isdecimal() else (-1, text)
-                                               for text in re.split(r"(\d{1,9})", name)]  # fmt: skip
-
-    return sorted(group, key=place)
+    return sorted(group, key=lambda name: (places.get(name, len(places)), natural_key(name)))
 
 
 def _spelt(held: Any) -> str | None:

@@ -5,6 +5,7 @@ Format: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from ckptswap.errors import FormatError
 from ckptswap.formats.format import Format
 from ckptswap.formats.objects import is_plain_name
 from ckptswap.sources import FileRange, MemorySource, TensorSource
-from ckptswap.storage import ByteSource, Folder, kept
+from ckptswap.storage import ByteSource, Folder
 
 FIELDS_MOST = 2_000_000
 """Fields that are walked: a tensor has some five, a node some thirty."""
@@ -146,6 +147,7 @@ class _Model:
 
     wire: _Wire
     folder: Folder | None
+    stack: ExitStack
     tensors: dict[str, Tensor] = field(default_factory=dict)
     unread: dict[str, Unread] = field(default_factory=dict)
     opened: dict[str, ByteSource] = field(default_factory=dict)
@@ -207,7 +209,7 @@ class _Model:
             fault = f"tensor {found.name[:80]!r} lies in {name[:80]!r}, which is not a file beside it"
             raise self.wire.refusal(fault)
         if name not in self.opened:
-            self.opened[name] = self.folder.open(name)
+            self.opened[name] = self.stack.enter_context(closing(self.folder.open(name)))
         is_sound = all(text.isdecimal() and len(text) < 20 for text in numbers)
         if not is_sound or int(numbers[1]) != size or int(numbers[0]) + size > self.opened[name].size:
             raise self.wire.refusal(f"tensor {found.name[:80]!r} is said to lie where {name!r} has no room for it")
@@ -216,22 +218,19 @@ class _Model:
 
 def open_onnx(file: ByteSource, folder: Folder | None = None) -> Checkpoint:
     """Open a file lazily; raises `FormatError` when it is damaged or hostile."""
-    model = _Model(_Wire(file), folder)
-    try:
-        graphs = [
-            part for part in model.wire.fields(0, file.size) if part.number == _GRAPH and part.wire == _BYTES
-        ]
-        if len(graphs) != 1:
-            raise model.wire.refusal(f"it has {len(graphs) or 'no'} graphs")
+    wire = _Wire(file)
+    graphs = [part for part in wire.fields(0, file.size) if part.number == _GRAPH and part.wire == _BYTES]
+    if len(graphs) != 1:
+        raise wire.refusal(f"it has {len(graphs) or 'no'} graphs")
+    with ExitStack() as stack:
+        model = _Model(wire, folder, stack)
         model.graph(graphs[0])
-    except BaseException:
-        for source in model.opened.values():
-            source.close()
-        raise
-    held = f"{model.constants:,} constants and graphs inside nodes are not read" if model.constants else ""
-    with kept(*model.opened.values()):
-        return Checkpoint(model.tensors.values(), path=file.name, format=FORMAT.name, notes=[held] if held else (),
-                          sources=[file, *model.opened.values()], unread=model.unread)  # fmt: skip
+        held = f"{model.constants:,} constants and graphs inside nodes are not read" if model.constants else ""
+        checkpoint = Checkpoint(model.tensors.values(), path=file.name, format=FORMAT.name,
+                                notes=[held] if held else (), sources=[file, *model.opened.values()],
+                                unread=model.unread)  # fmt: skip
+        stack.pop_all()
+        return checkpoint
 
 
 def _claims(head: bytes, source: ByteSource) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ckptswap import registry
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.entries import SIGN
+from ckptswap.entries import SIGN, with_key
 from ckptswap.errors import FileError, FormatError, listing
 from ckptswap.formats.format import INDEX, CheckpointSource, Format
 from ckptswap.storage import ByteSource, Folder, LocalFolder, kept
@@ -73,7 +73,7 @@ def absolute(path: str) -> str:
     if (asked := _asked_by_name(path)) is not None:
         return f"{path.partition(':')[0]}:{asked[0].absolute(asked[1])}"
     file, key = split_key(path)
-    return os.path.abspath(file) if key is None else f"{os.path.abspath(file)}{SIGN}{key}"
+    return with_key(os.path.abspath(file), key)
 
 
 def _asked_by_name(path: str) -> tuple[CheckpointSource, str] | None:

@@ -46,7 +46,7 @@ def _storages(where: str) -> Build:
 def _storage(raw: Any, where: str, at: int) -> Held:
     if not isinstance(raw, bytes | bytearray):
         raise ValueError("a storage is read from what is not bytes")
-    storage, locate = torch_legacy.read_content(MemoryFile(bytes(raw), where))
+    storage, locate = torch_legacy.read_content(MemoryFile(memoryview(raw), where))
     if not isinstance(storage, Storage):
         raise ValueError("a storage is read from bytes that hold none")
     stretch = locate(storage)

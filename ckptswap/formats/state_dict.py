@@ -198,13 +198,23 @@ def _is_stale(key: Any) -> bool:
     return isinstance(key, str) and bool(_STALE.search(key[:_KEY_MOST]))
 
 
-def refuse_inflated(tensors: Sequence[Tensor], held: int, where: str) -> None:
+def refuse_inflated(tensors: Iterable[Tensor], held: int, where: str) -> None:
     """Raises `FormatError` where tensors would take far more bytes than are there: a view may repeat a value
     without end. Weights that are tied or expanded repeat a few."""
-    taken = sum(dtypes.bits(tensor.dtype) * prod(tensor.shape) // 8 for tensor in tensors)
-    if taken > max(held * INFLATION_MOST, INFLATED_FREE):
+    if taken := inflated(tensors, held):
         raise FormatError(f"{where} holds {held:,} B of tensors that would take {taken:,} B",
                           remedy="where you trust it, save its tensors with `.clone()`")  # fmt: skip
+
+
+def inflated(tensors: Iterable[Tensor], held: int) -> int:
+    """The bytes that tensors would take, where these are far more than are there; else 0.
+
+    >>> huge = Tensor("w", (1 << 30,), "F32", source=None)
+    >>> inflated([huge], held=4), inflated([huge], held=1 << 30)
+    (4294967296, 0)
+    """
+    taken = sum(dtypes.bits(tensor.dtype) * prod(tensor.shape) // 8 for tensor in tensors)
+    return taken if taken > max(held * INFLATION_MOST, INFLATED_FREE) else 0
 
 
 def unread(entries: Mapping[Any, Any], is_tensor: IsTensor) -> dict[str, Unread]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.entries import SIGN, Tensor, Unread
+from ckptswap.entries import Tensor, Unread, with_key
 from ckptswap.errors import FormatError, listing
 from ckptswap.formats.arrays import array, device_tensor, replace_values, with_held
 from ckptswap.formats.modules import ModelTensors, unfolded
@@ -34,7 +34,6 @@ def checkpoint_of(
     tensor beside the model's cannot be read: `torch.load` opens no such file."""
     content, locate = _settled(content, file.name), with_held(locate)
     state = StateDict.of(content, _is_tensor, file.name, key)
-    path = file.name if key is None else f"{file.name}{SIGN}{key}"
     tensors = [_tensor(name, view, locate, file.name) for name, view in state.tensors.items()]
     held = {view.storage.key: locate(view.storage).size for view in state.tensors.values()}
     refuse_inflated(tensors, sum(held.values()), file.name)
@@ -47,8 +46,9 @@ def checkpoint_of(
     _refuse_faulty(state, locate, file.name)
     metadata = {**more.pop("metadata", {}), **_hyperparameters(content)}
     notes = [*state.notes, *_of_records(state), *([str(ties)] if ties else [])]
-    return Checkpoint(tensors, path=path, key=key, format=format, notes=notes, sources=[file], unread=state.unread,
-                      ties=ties, beside=state.beside, stale=state.stale, metadata=metadata, **more)  # fmt: skip
+    return Checkpoint(tensors, path=with_key(file.name, key), key=key, format=format, notes=notes, sources=[file],
+                      unread=state.unread, ties=ties, beside=state.beside, stale=state.stale, metadata=metadata,
+                      **more)  # fmt: skip
 
 
 def _settled(content: Any, where: str) -> Any:

@@ -302,7 +302,7 @@ def _verdicts(kind: _Kind, verdict: str) -> Text:
 
 
 def finding_lines(result: SweepResult, style: Style, *, in_short: bool = False) -> list[Text]:
-    """Each claim with its verdict, the rule by which it was judged and its numbers; `in_short` only what it claims.
+    """Each claim with its verdict, its rule and its numbers; `in_short` with its verdict alone.
 
     None where no claim was judged.
 

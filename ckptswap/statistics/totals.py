@@ -157,12 +157,13 @@ class Sample:
 
     @cached_property
     def step(self) -> float | None:
-        """By how much a group's value changes at least, where all lie at one bound or the other, as
-        answers do that are right or wrong; else None."""
+        """By how much a group's value changes at least, where each is of one sample and lies at one bound or the
+        other, as answers do that are right or wrong; else None."""
         there = self.values[~np.isnan(self.values)]
         low, high = self.bounds
+        are_ones = all((column.count <= 1).all() for column in self.columns)
         is_mean_of_two = self.reduce is mean and math.isfinite(high - low) and np.isin(there, self.bounds).all()
-        return high - low if is_mean_of_two else None
+        return high - low if is_mean_of_two and are_ones else None
 
     def range_of(self, form: Form) -> Bounds:
         """Between which a linear combination lies, whatever is drawn."""

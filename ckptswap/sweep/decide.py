@@ -80,6 +80,12 @@ class Walked:
         columns = [Totals(own.sums[:groups], own.count[:groups]) for own in chosen]
         return Sample(columns, self.reduce, bounds=self.bounds)
 
+    @cached_property
+    def are_answers(self) -> bool:
+        """Whether each group is right or wrong, by all of the baseline: a test that one look chose and another did
+        not would have an error of its own."""
+        return Sample(self._totals[:1], self.reduce, bounds=self.bounds).step is not None
+
     def by_t(self, tolerance: float) -> sequential.LookTest:
         """Look by t-tests; where each group is right or wrong, for what is sensitive, by bets: these know sooner
         there, and rest on no distribution."""
@@ -88,12 +94,8 @@ class Walked:
             sample = self.sample(groups, rows.tolist())
             forms = [drop_form(1 + at, self.direction) for at in range(len(rows))]
             p, lucky = sequential.t_values(sample, forms, tolerance, len(self.sizes))
-            if sample.step is not None:
-                bets, with_luck = self._bets(sample, tolerance)
-                p[1], lucky[1] = (
-                    bets[1] / len(self.looks),
-                    with_luck[1] / len(self.looks),
-                )  # one is good for all looks
+            if self.are_answers:  # one p-value is good for all looks
+                p[1], lucky[1] = (both[1] / len(self.looks) for both in self._bets(sample, tolerance))
             return p, lucky
 
         return tests

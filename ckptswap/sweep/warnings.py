@@ -54,12 +54,11 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
 
 
 def _unfinished(run: ScoredRun, cells: Sequence[Cell]) -> Iterator[str]:
-    """Why the last work on it ended, and what is left to score."""
-    if run.run.ended:
-        yield f"{run.run.ended}: the same command continues"
+    """Why the last work on it ended and what is left to score, in one sentence."""
+    told = [run.run.ended] if run.run.ended else []
     waiting = len(run.plan.cells) - len(cells)
     if waiting:
-        yield f"{waiting} of {len(run.plan.cells)} rows are not scored yet: the same command continues"
+        told.append(f"{waiting} of {len(run.plan.cells)} rows are not scored yet")
     known = run.decisions.judgements if run.decisions else {}
     closed = {variant for variant, own in known.items() if not own.is_open}
     raced = {split.by for split in run.races if split.standing.finished}
@@ -68,8 +67,9 @@ def _unfinished(run: ScoredRun, cells: Sequence[Cell]) -> Iterator[str]:
     partly = [done for done in map(run.scores.done, open_) if done < run.scores.samples]
     if partly:
         some = f"{min(partly)} to {max(partly)}" if min(partly) < max(partly) else f"{min(partly)}"
-        samples = f"{some} of {run.scores.samples} samples so far"
-        yield f"{len(partly)} rows rest on {samples}: the same command continues"
+        told.append(f"{len(partly)} rows rest on {some} of {run.scores.samples} samples so far")
+    if told:
+        yield f"{'; '.join(told)}: the same command continues"
 
 
 def unproven(few: Few, metric: str, tolerance: float, error: float) -> str:

@@ -22,7 +22,9 @@ from ckptswap.formats import open_checkpoint
 from ckptswap.report.plan import plan_json, plan_table
 from ckptswap.report.text import Style
 from ckptswap.selection import Selection
+from ckptswap.statistics import sequential
 from ckptswap.statistics.totals import mean
+from ckptswap.statistics.verdicts import drop_form
 from ckptswap.sweep.analysis import load_result
 from ckptswap.sweep.decide import Walked, decisions
 from ckptswap.sweep.loop import score_missing
@@ -344,6 +346,26 @@ def test_answers_that_are_right_or_wrong_are_known_soon() -> None:
     bets = decisions(sure, 0.01, bets=True).judgements
     for name, own in zip(("20", "21"), judgements[20:], strict=True):
         assert own.p_sensitive == pytest.approx(bets[name].p_sensitive)
+
+
+@pytest.mark.parametrize("baseline", [[1.0] * 39 + [0.5], np.repeat([1.0, 0.5], 20)])
+def test_no_look_takes_a_test_of_its_own(baseline: Any) -> None:
+    """Scores that so far are right or wrong, and later are not, have the t-tests from the first look on."""
+    whole, _ = walked(np.vstack([np.resize([0.0, 1.0, 1.0], 40), np.zeros(40)]))
+    scores = {name: (own > 0.5).astype(float) for name, own in whole.scores.items()}
+    soft = replace(whole, baseline=np.array(baseline)[:, None], scores=scores, bounds=(0.0, 1.0))
+    rows, forms = np.arange(2), [drop_form(at, "max") for at in (1, 2)]
+    expected = sequential.t_values(soft.sample(8, [0, 1]), forms, 0.01, 40)
+    assert np.array_equal(soft.by_t(0.01)(8, rows), expected)
+
+
+def test_groups_of_several_answers_may_move_by_less() -> None:
+    """Eight groups of four answers, all right: one may yet be wrong, which moves its group by a quarter."""
+    whole, _ = walked(np.zeros((2, 40)))
+    fours = replace(whole, baseline=np.ones((40, 1)), groups=np.repeat(np.arange(10), 4), bounds=(0.0, 1.0))
+    assert not fours.are_answers
+    assert fours.sample(8, []).step is None
+    assert replace(fours, groups=whole.groups).sample(8, []).step == 1.0
 
 
 def test_nothing_is_scored_yet() -> None:
