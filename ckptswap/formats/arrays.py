@@ -14,19 +14,23 @@ from ckptswap import dtypes
 from ckptswap.errors import FormatError
 from ckptswap.formats.pickles import Global, Inert
 from ckptswap.formats.strided import contiguous
-from ckptswap.formats.torch_pickle import DTYPES, Locate, Storage, Stretch, View, are_counts
+from ckptswap.formats.torch_pickle import (
+    DTYPES,
+    FROM_BUFFER,
+    FROM_DEVICE,
+    RECONSTRUCTED,
+    Locate,
+    Storage,
+    Stretch,
+    View,
+    are_counts,
+)
 from ckptswap.storage import MemoryFile
 
 _DTYPES: Mapping[str, str] = {
     "f8": "F64", "f4": "F32", "f2": "F16", "i8": "I64", "i4": "I32", "i2": "I16", "i1": "I8",
     "u8": "U64", "u4": "U32", "u2": "U16", "u1": "U8", "b1": "BOOL", "c8": "C64", "c16": "C128",
 }  # fmt: skip
-_ROOMS = [f"numpy.{core}" for core in ("core", "_core")]  # before numpy 2, and since
-RECONSTRUCTED = frozenset(f"{room}.multiarray._reconstruct" for room in _ROOMS)
-FROM_BUFFER = frozenset(f"{room}.numeric._frombuffer" for room in _ROOMS)  # protocol 5
-FROM_DEVICE = frozenset(
-    f"torch._utils.{name}" for name in ("_rebuild_device_tensor_from_numpy", "_rebuild_xla_tensor")
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
