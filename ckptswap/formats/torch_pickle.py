@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from ckptswap import dtypes
 from ckptswap.entries import Unread
 from ckptswap.formats.pickles import CONSTRUCTORS, Build, Global, attribute, inert, plain_dict, shown
+from ckptswap.formats.strided import PieceSource, strided
+from ckptswap.sources import FileRange
 from ckptswap.storage import ByteSource
 
 DTYPES: Mapping[str, str] = {
@@ -117,6 +119,11 @@ class View:
         """Where it begins in a file in which its storage lies there, and its strides, in bytes."""
         start = stretch.offset + self.storage.start + self.offset * self.width
         return start, tuple(stride * self.width for stride in self.strides)
+
+    def source(self, stretch: Stretch) -> FileRange | PieceSource:
+        """Its values, of a file in which its storage lies there."""
+        start, strides = self.place(stretch)
+        return strided(stretch.file, start, self.shape, strides, self.width)
 
 
 Locate = Callable[[Storage], Stretch]

@@ -12,7 +12,6 @@ from ckptswap.formats.arrays import array, device_tensor, replace_values, with_h
 from ckptswap.formats.modules import ModelTensors, unfolded
 from ckptswap.formats.pickles import Global, Inert, shown
 from ckptswap.formats.state_dict import StateDict, parts, refuse_inflated
-from ckptswap.formats.strided import strided
 from ckptswap.formats.torch_pickle import NAMES, Locate, View, view_fault
 from ckptswap.storage import ByteSource
 from ckptswap.ties import Extent, Ties
@@ -110,8 +109,7 @@ def _tensor(name: str, view: View, locate: Locate, where: str) -> Tensor:
     stretch = locate(view.storage)
     if fault := view_fault(view, stretch.size):
         raise FormatError(f"{where} is damaged", remedy=f"tensor {shown(name)!r} {fault}")
-    start, strides = view.place(stretch)
-    return Tensor(name, view.shape, view.dtype, strided(stretch.file, start, view.shape, strides, view.width))
+    return Tensor(name, view.shape, view.dtype, view.source(stretch))
 
 
 def _refuse_faulty(state: StateDict, locate: Locate, where: str) -> None:
