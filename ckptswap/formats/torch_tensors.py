@@ -8,9 +8,10 @@ from typing import Any
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.entries import Tensor, Unread, with_key
 from ckptswap.errors import FormatError, listing
-from ckptswap.formats.arrays import array, device_tensor, replace_values, with_held
+from ckptswap.formats.arrays import array, device_tensor, with_held
 from ckptswap.formats.modules import ModelTensors, unfolded
 from ckptswap.formats.pickles import Global, Inert, shown
+from ckptswap.formats.replacing import replaced
 from ckptswap.formats.state_dict import StateDict, parts, refuse_inflated
 from ckptswap.formats.torch_pickle import NAMES, Locate, View, view_fault
 from ckptswap.storage import ByteSource
@@ -53,10 +54,9 @@ def checkpoint_of(
 def _settled(content: Any, where: str) -> Any:
     """What a pickle holds, with the tensors of whole models under their names, and arrays as tensors: those of
     devices, and all of them where there are no others. Raises `FormatError`."""
-    content = unfolded(content, where)
-    replace_values(content, device_tensor)
+    content = replaced(unfolded(content, where), device_tensor)
     if not any(isinstance(held, View | Unread) for _, held in _links(content)):
-        replace_values(content, array)
+        return replaced(content, array)
     return content
 
 
