@@ -1,15 +1,17 @@
 """`--decide`: how often a verdict is wrong, and how much work it leaves.
 
     python benchmarks/decide.py simulate [--tables 150] [--family NAME …] [--groups 40 200] [--spending NAME …]
+    python benchmarks/decide.py answers
     python benchmarks/decide.py make FOLDER
     python benchmarks/decide.py replay RUN [RUN …] [--orders 40]
 
 `simulate` judges tables of which the truth is known: of 100 rows 40 lie exactly at the tolerance, where either
-verdict is wrong, 30 below and 30 above it. `replay` takes the scores of exact sweeps, each a finished run folder,
-and walks their groups in other orders, as a sweep with `--decide` would: a verdict is contradicted where the exact
-sweep's own is the opposite one. Work is told in scores, as a share of the exact sweep's. `make` makes two such
-folders, `pictures` and `subjects` (four pictures each): a pair of small U-Nets, for segmentation and for
-auto-encoding, is trained and swept on made-up pictures of blobs.
+verdict is wrong, 30 below and 30 above it. `answers` says after how many of 240 answers it is known that parts
+break three in ten of them, and when parts that break none are left. `replay` takes the scores of exact sweeps,
+each a finished run folder, and walks their groups in other orders, as a sweep with `--decide` would: a verdict is
+contradicted where the exact sweep's own is the opposite one. Work is told in scores, as a share of the exact
+sweep's. `make` makes two such folders, `pictures` and `subjects` (four pictures each): a pair of small U-Nets, for
+segmentation and for auto-encoding, is trained and swept on made-up pictures of blobs.
 """
 
 from __future__ import annotations
@@ -154,6 +156,22 @@ def simulate(options: argparse.Namespace) -> None:
         print(f"| {family} | {groups} | {spending} | {wrong} | {right:.0%} | {work:.0%} |", flush=True)
 
 
+def looked(broken: np.ndarray, *, are_bounded: bool) -> float:
+    """After how many answers rows are left in the median; broken (rows, answers) are no longer right."""
+    answers = np.arange(broken.shape[1])
+    scores = {str(row): 1.0 - own[:, None] for row, own in enumerate(broken)}
+    bounds = (0.0, 1.0) if are_bounded else (-np.inf, np.inf)
+    walked = Walked(np.ones((len(answers), 1)), scores, answers, [answers], mean, "max", bounds)
+    return float(np.median([own.groups for own in decisions(walked, TOLERANCE, bets=False).judgements.values()]))
+
+
+def answers(_: argparse.Namespace) -> None:
+    broken = np.random.default_rng(0).random((ROWS, 240)) < 0.3
+    print(f"three in ten are broken, by bets: {looked(broken, are_bounded=True):g} of 240")
+    print(f"three in ten are broken, by t-tests: {looked(broken, are_bounded=False):g} of 240")
+    print(f"none is broken, left undecided: {looked(broken & False, are_bounded=True):g} of 240")
+
+
 def replay(options: argparse.Namespace) -> None:
     print("| run | rows | groups | decided | contradicted | exact undecided | work: mean | most |")
     print("|---|---|---|---|---|---|---|---|")
@@ -236,6 +254,7 @@ def main() -> None:
     first.add_argument("--groups", type=int, nargs="+", default=[15, 40, 200])
     first.add_argument("--spending", nargs="+", default=["chosen"], choices=SPENDING)
     first.set_defaults(do=simulate)
+    parts.add_parser("answers").set_defaults(do=answers)
     second = parts.add_parser("replay")
     second.add_argument("runs", nargs="+")
     second.add_argument("--orders", type=int, default=40)

@@ -302,23 +302,24 @@ def _verdicts(kind: _Kind, verdict: str) -> Text:
 
 
 def finding_lines(result: SweepResult, style: Style, *, in_short: bool = False) -> list[Text]:
-    """Each claim with its verdict, and unless `in_short` the rule by which it was judged and its numbers.
+    """Each claim with its verdict, its rule and its numbers; `in_short` with its verdict alone.
 
     None where no claim was judged.
 
     >>> finding = Finding("bias", "Biases can be reused.", "all reusable", {"worst": 0.002}, "supported")
     >>> result = SweepResult("dice", "max", 0.01, 0.9, None, 72, rows=(), findings=(finding,))
     >>> [line.plain for line in finding_lines(result, Style(), in_short=True)]
-    ['findings', 'supported  bias', '  Biases can be reused.']
+    ['findings', 'supported  Biases can be reused.']
     """
     if not result.findings:
         return []
     lines, untested = [Text("findings", style=HEADING)], []
+    longest = max(len(finding.verdict) for finding in result.findings)
     for finding in result.findings:
         # What a claim speaks of: the drop of a row, or the count of a kind's cells.
         numbers = [value for name, value in finding.numbers.items() if not name.endswith("bound")]
         if any(isinstance(value, float) or value for value in numbers):
-            lines += _finding(finding, style, in_short=in_short)
+            lines += _in_short(finding, style, longest + 2) if in_short else _finding(finding, style)
         else:
             untested.append(finding.claim)
     if untested:
@@ -326,11 +327,15 @@ def finding_lines(result: SweepResult, style: Style, *, in_short: bool = False) 
     return lines if lines[-1].plain else lines[:-1]
 
 
-def _finding(finding: Finding, style: Style, *, in_short: bool) -> list[Text]:
+def _in_short(finding: Finding, style: Style, indent: int) -> list[Text]:
+    lines = paragraph(safe(finding.text), style, indent=indent, label=finding.verdict)
+    lines[0].stylize(LOOK[finding.verdict], 0, len(finding.verdict))
+    return lines
+
+
+def _finding(finding: Finding, style: Style) -> list[Text]:
     verdict = Text.assemble((finding.verdict, LOOK[finding.verdict]), (f"  {safe(finding.claim)}", QUIET))
     lines = [*flow([verdict], style), *paragraph(safe(finding.text), style, indent=2)]
-    if in_short:
-        return lines
     numbers = [Text.assemble((f"{safe(name)} ", QUIET), number(value)) for name, value in finding.numbers.items()]
     rule = paragraph(safe(finding.rule), style, indent=8, label="  rule", look=QUIET)
     return [*lines, *rule, *flow(numbers, style, indent=2), Text()]

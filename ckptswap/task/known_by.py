@@ -1,7 +1,8 @@
 """By what a model or a metric in memory is known, so that a run is continued by the same one only.
 
-No file tells. A hash does, of what it is made of (a model's modules, a function's code and the plain values that
-it refers to) and of what it gives for the first batch, which tells values apart that are kept elsewhere.
+No file tells. A hash does, of what it is made of (a model's modules, a function's code and the values that it
+refers to, what an object holds) and of what it gives for the first batch, which tells values apart that are kept
+elsewhere.
 """
 
 import dis
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from ckptswap.task.arrays import bytes_of
 from ckptswap.task.distributions import is_installed
 from ckptswap.task.in_memory import InMemory
 from ckptswap.task.spec import TaskSpec
@@ -22,6 +24,8 @@ from ckptswap.task.spec import TaskSpec
 _PLACE = re.compile(r" at 0x[0-9a-f]+")
 _NOT_CODE = ("__dict__", "__weakref__", "__doc__", "__firstlineno__", "__static_attributes__")
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...))
+_KEPT = (*_PLAIN, Tensor, np.ndarray, np.generic, frozenset, set, tuple, list, Mapping)
+"""What of an object is looked at; its other attributes may lead anywhere."""
 
 
 def in_memory(spec: TaskSpec) -> list[InMemory]:
@@ -61,8 +65,8 @@ def _parts(value: Any, seen: set[int]) -> Iterator[str]:
     if isinstance(value, nn.Module):
         yield from _of_module(value, seen)
     elif isinstance(value, Tensor | np.ndarray | np.generic):
-        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-        yield f"{array.dtype} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
+        raw = bytes_of(value).tobytes() if isinstance(value, Tensor) else value.tobytes()
+        yield f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(raw).hexdigest()}"
     elif isinstance(value, CodeType):
         yield f"{value.co_code.hex()} {value.co_names}"
         yield from _all(value.co_consts, seen)
@@ -84,7 +88,7 @@ def _parts(value: Any, seen: set[int]) -> Iterator[str]:
         yield from _all((part for item in value.items() for part in item), seen)
     else:
         yield from _texts(type(value), seen)
-        yield from _all((own for own in getattr(value, "__dict__", {}).values() if isinstance(own, _PLAIN)), seen)
+        yield from _all((own for own in getattr(value, "__dict__", {}).values() if isinstance(own, _KEPT)), seen)
 
 
 def _all(values: Any, seen: set[int]) -> Iterator[str]:

@@ -226,7 +226,7 @@ class Task:
         model's. Without labels: what the recipient says on the whole.
         """
         with self.pinned():
-            return metric.trivial(Constants(metric, self.data, (self.reference or self).forward))
+            return metric.trivial(Constants(metric, self.data, (self.reference or self).forward)) + 0.0  # no −0
 
     def identity(self) -> dict[str, Any]:
         """All that decides a score but the checkpoint: spec, the data's bytes, the user's files, versions.

@@ -44,8 +44,21 @@ def test_claims_are_told_only_where_they_were_judged() -> None:
     assert "findings" not in sweep_summary(PLAIN, Style())
     assert "findings" not in sweep_whole(PLAIN, Style())
     short = sweep_summary(samples.sweep(), Style())
-    assert "supported  conv-weight" in short
+    assert "\nsupported  The network is very sensitive to convolution weights.\n" in short
     assert "rule" not in short
+
+
+def test_findings_and_notes_leave_room_for_four_cells() -> None:
+    """As `ckptswap demo` prints them: six lines of notes, four claims, one too long for a line."""
+    claims = ("short", "In batch norm, running mean and variance matter more than weight and bias.", "short", "b")
+    [finding, *_] = samples.sweep().findings
+    findings = tuple(dataclasses.replace(finding, text=text) for text in claims)
+    notes = tuple(
+        f"remark {at}: {' '.join(f'word{at}' for at in range(words))}" for at, words in enumerate((6, 18, 34))
+    )
+    text = sweep_summary(dataclasses.replace(LONG, notes=notes, findings=findings), Style())
+    assert len(re.findall(r"^ *\d+ +model", text, re.M)) >= 4
+    assert len(text.splitlines()) <= SCREEN
 
 
 def test_rows_that_failed_are_named_by_default_too() -> None:

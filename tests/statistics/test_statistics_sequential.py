@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import math
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -253,3 +254,11 @@ def test_plain_t_would_err_where_groups_are_skewed(bench: ModuleType, monkeypatc
     monkeypatch.setattr(sequential, "SKEW", 1e-9)
     wrong = [bench.judged("lognormal-1", 40, seed, "chosen").wrong[0] for seed in range(8)]
     assert sum(wrong) > stats.binom.ppf(0.999, len(wrong), 0.05)
+
+
+def test_the_page_says_how_soon_answers_are_known(bench: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.answers(None)
+    bets, by_t, idle = re.findall(r": (\d+) of 240", capsys.readouterr().out)
+    page = (Path(__file__).parents[2] / "docs" / "method.md").read_text("utf-8")
+    assert f"known after {bets} of 240 groups, by t-tests after {by_t} (`benchmarks/decide.py answers`" in page
+    assert f"after {idle} of 240 groups for what changes none" in page

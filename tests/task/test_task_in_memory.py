@@ -214,3 +214,27 @@ def test_code_is_known_by_what_it_refers_to(monkeypatch: pytest.MonkeyPatch) -> 
     before = known(counted(1))
     monkeypatch.setitem(globals(), "LIMIT", 4)
     assert known(counted(1)) != before
+
+
+@pytest.mark.parametrize(
+    ("kept", "other"),
+    [
+        ([1.0, 5.0], [1.0, 9.0]),
+        ({"a": 1}, {"a": 2}),
+        (np.ones(2), np.zeros(2)),
+        (np.float32(1), np.float32(2)),
+        (torch.ones(2, dtype=torch.bfloat16), torch.zeros(2, dtype=torch.bfloat16)),
+    ],
+)
+def test_an_object_is_known_by_the_values_it_holds(kept: object, other: object) -> None:
+    """A weight of a class that the first batch lacks shows in no output of that."""
+
+    class Weighted:
+        def __init__(self, weights: object) -> None:
+            self.weights = weights
+
+        def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+            return (output.argmax(1) == target).float()
+
+    first, again, others = (list(_texts(Weighted(own), set())) for own in (kept, deepcopy(kept), other))
+    assert first == again != others

@@ -381,6 +381,8 @@ def test_trivial_of_labels_is_how_frequent_they_are(own: TaskSpec) -> None:
     entropy = -(shares * np.log(shares)).sum()
     expected = [entropy, math.exp(entropy), math.exp(entropy), 7 / 20, 1]
     assert [task.trivial(known) for known in task.metrics] == pytest.approx(expected)
+    one = load_task(replace(spec, limit="first:1"), linear(0))
+    assert f"{one.trivial(one.metrics[0]):g}" == "0", "the entropy of one class alone is not −0"
 
 
 # Others' metrics ------------------------------------------------------------------------------------------------
