@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from copy import copy
 from typing import Any
 
-import torch
 import xxhash
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ckptswap.errors import ModelError
+from ckptswap.task.arrays import bytes_of
 
 Slot = tuple[str, Mapping[str, Any], str]
 """Full name, and the module's own table with the key in it."""
@@ -118,8 +118,7 @@ def _tensors_in(value: Any) -> list[int]:
 def _hash(tensor: Any) -> bytes:
     if is_traceable_wrapper_subclass(tensor):  # a library's quantised weight, made of plain tensors
         return b"".join(_hash(getattr(tensor, part)) for part in tensor.__tensor_flatten__()[0])
-    values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return xxhash.xxh3_128_digest(values.numpy().data)
+    return xxhash.xxh3_128_digest(bytes_of(tensor).data)
 
 
 def _changed(name: str) -> ModelError:

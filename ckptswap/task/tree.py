@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ckptswap.errors import DataError, MetricError
+from ckptswap.task import arrays
 
 Tree = Any
 """A tensor, or a tuple or dict of trees."""
@@ -137,7 +138,7 @@ def bytes_of(tree: Tree) -> Iterator[bytes | memoryview]:
     """What tells trees of one form apart: their tensors' bytes, and the repr of what is plain."""
     for leaf in tree_leaves(tree):
         if isinstance(leaf, Tensor):
-            yield leaf.contiguous().reshape(-1).view(torch.uint8).numpy().data
+            yield arrays.bytes_of(leaf).data
         else:
             yield repr(leaf).encode("utf-8", "surrogatepass")
 
