@@ -206,13 +206,12 @@ class Slice(ByteSource):
 
 
 @contextlib.contextmanager
-def kept(*sources: ByteSource) -> Iterator[None]:
-    """Close these when the block fails; else they stay open for their checkpoint to close."""
+def kept(source: ByteSource) -> Iterator[None]:
+    """Close it when the block fails; else it stays open for its checkpoint to close."""
     try:
         yield
     except BaseException:
-        for source in sources:
-            source.close()
+        source.close()
         raise
 
 

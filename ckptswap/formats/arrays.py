@@ -3,7 +3,7 @@
 Model zoos keep their weights so (detectron2's `.pkl`), and torch the tensors of devices without storages of its.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -14,19 +14,23 @@ from ckptswap import dtypes
 from ckptswap.errors import FormatError
 from ckptswap.formats.pickles import Global, Inert
 from ckptswap.formats.strided import contiguous
-from ckptswap.formats.torch_pickle import DTYPES, Locate, Storage, Stretch, View, are_counts
+from ckptswap.formats.torch_pickle import (
+    DTYPES,
+    FROM_BUFFER,
+    FROM_DEVICE,
+    RECONSTRUCTED,
+    Locate,
+    Storage,
+    Stretch,
+    View,
+    are_counts,
+)
 from ckptswap.storage import MemoryFile
 
 _DTYPES: Mapping[str, str] = {
     "f8": "F64", "f4": "F32", "f2": "F16", "i8": "I64", "i4": "I32", "i2": "I16", "i1": "I8",
     "u8": "U64", "u4": "U32", "u2": "U16", "u1": "U8", "b1": "BOOL", "c8": "C64", "c16": "C128",
 }  # fmt: skip
-_ROOMS = [f"numpy.{core}" for core in ("core", "_core")]  # before numpy 2, and since
-RECONSTRUCTED = frozenset(f"{room}.multiarray._reconstruct" for room in _ROOMS)
-FROM_BUFFER = frozenset(f"{room}.numeric._frombuffer" for room in _ROOMS)  # protocol 5
-FROM_DEVICE = frozenset(
-    f"torch._utils.{name}" for name in ("_rebuild_device_tensor_from_numpy", "_rebuild_xla_tensor")
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,25 +56,9 @@ def no_storages(storage: Storage) -> Stretch:
     raise FormatError("it is damaged", remedy=f"storage {storage.key} is not in it")
 
 
-def replace_values(content: Any, made: Callable[[Inert], Any]) -> None:
-    """Put what is made of each record, where it is not None, into the maps and lists that hold it, in place."""
-    waiting, seen, known = [content] if isinstance(content, dict | list) else [], {id(content)}, {}
-    while waiting:
-        holder = waiting.pop()
-        for key, value in list(holder.items() if isinstance(holder, dict) else enumerate(holder)):
-            if isinstance(value, Inert):
-                if id(value) not in known:
-                    known[id(value)] = made(value)
-                if known[id(value)] is not None:
-                    holder[key] = known[id(value)]
-            elif isinstance(value, dict | list) and id(value) not in seen:
-                seen.add(id(value))
-                waiting.append(value)
-
-
-def device_tensor(value: Inert) -> View | None:
+def device_tensor(value: Any) -> View | None:
     """The tensor of a device that torch pickles as an array; None for all else."""
-    if value.name not in FROM_DEVICE or len(value.held) < 2 or not isinstance(value.held[0], Inert):
+    if not isinstance(value, Inert) or value.name not in FROM_DEVICE or len(value.held) < 2:
         return None
     view, dtype = array(value.held[0]), value.held[1]
     wanted = DTYPES.get(dtype.name.removeprefix("torch.")) if isinstance(dtype, Global) else None
@@ -82,7 +70,7 @@ def device_tensor(value: Inert) -> View | None:
     return View(Held(view.storage.key, wanted, numbers.size, raw=raw), 0, view.shape, view.strides, wanted)
 
 
-def array(value: Inert) -> View | None:
+def array(value: Any) -> View | None:
     """An array's numbers as a tensor; None for what is not an array, or not one of numbers.
 
     >>> import io, pickle
@@ -106,8 +94,10 @@ def array(value: Inert) -> View | None:
     return View(Held(f"array {id(value)}", spelt, prod(shape), raw=raw), 0, shape, tuple(steps), spelt)
 
 
-def _described(value: Inert) -> tuple[Any, Any, bool, Any]:
+def _described(value: Any) -> tuple[Any, Any, bool, Any]:
     """Shape, dtype, whether columns come first, and bytes; None each where it is not an array."""
+    if not isinstance(value, Inert):
+        return None, None, False, None
     if value.name in RECONSTRUCTED and isinstance(value.state, tuple) and len(value.state) == 5:
         _, shape, dtype, is_fortran, raw = value.state
         return shape, dtype, is_fortran is True, raw

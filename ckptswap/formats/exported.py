@@ -12,7 +12,6 @@ from ckptswap.errors import FormatError
 from ckptswap.formats.archive import ZIP_MAGIC, Archive, ZipChecksums
 from ckptswap.formats.format import Format
 from ckptswap.formats.objects import parse_object
-from ckptswap.formats.strided import strided
 from ckptswap.formats.torch_pickle import Storage, Stretch, View, view_fault
 from ckptswap.storage import ByteSource, Folder
 
@@ -31,7 +30,7 @@ def open_exported(file: ByteSource, folder: Folder | None = None) -> Checkpoint:
     if len(configs) != 1:
         name = CONFIG.rpartition("/")[2]
         raise _refusal(file, f"it has {len(configs) or 'no'} {name}, which torch 2.8 and later write")
-    config = parsed(archive, configs[0])
+    config = _parsed(archive, configs[0])
     tensors, unread = [], {}
     for name, fields in config.items():
         try:
@@ -46,7 +45,7 @@ def open_exported(file: ByteSource, folder: Folder | None = None) -> Checkpoint:
                       checksums=[ZipChecksums([file])])  # fmt: skip
 
 
-def parsed(archive: Archive, name: str) -> dict[str, Any]:
+def _parsed(archive: Archive, name: str) -> dict[str, Any]:
     """What the archive says of its weights, by their names. Raises `FormatError`."""
     try:
         config = parse_object(archive.read(name, CONFIG_MOST, ignore_crc=0)).get("config")
@@ -70,8 +69,7 @@ def _tensor(archive: Archive, prefix: str, name: str, fields: Any) -> Tensor | U
     view = View(storage, about["storage_offset"]["as_int"], shape, strides, dtype)
     if fault := view_fault(view, member.size):
         raise _refusal(archive.file, f"tensor {name[:80]!r} {fault}")
-    start, steps = view.place(Stretch(archive.file, member.offset, member.size))
-    return Tensor(name, shape, dtype, strided(archive.file, start, shape, steps, view.width))
+    return Tensor(name, shape, dtype, view.source(Stretch(archive.file, member.offset, member.size)))
 
 
 def _refusal(file: ByteSource, fault: str) -> FormatError:

@@ -5,10 +5,12 @@ of parameters, of buffers and of modules, of which this makes what their `state_
 """
 
 from collections.abc import Iterator
+from functools import cache, partial
 from typing import Any
 
 from ckptswap.errors import FormatError
 from ckptswap.formats.pickles import Inert
+from ckptswap.formats.replacing import replaced
 
 DEPTH_MOST = 100  # modules in modules
 NAMES_MOST = 1_000_000  # of one model
@@ -33,27 +35,16 @@ def unfolded(content: Any, where: str) -> Any:
     >>> unfolded({"ema": net, "epoch": 3}, "a.pt")
     {'ema': {'n': 2, 'head.weight': 1.5}, 'epoch': 3}
     """
-    made: dict[int, ModelTensors] = {}
+    tensors_of = cache(partial(_state_of, where=where))  # a module is told from others by its identity
 
-    def tensors_of(module: Inert) -> ModelTensors:
-        if id(module) not in made:
-            made[id(module)] = _state_of(module, where)
-        return made[id(module)]
+    def made(value: Inert | tuple[Any, ...]) -> Any:
+        if is_module(value):
+            return tensors_of(value)
+        if isinstance(value, tuple) and any(map(is_module, value)):
+            return [tensors_of(part) if is_module(part) else part for part in value]
+        return None
 
-    top = [content]
-    waiting: list[list[Any] | dict[Any, Any]] = [top]
-    seen: set[int] = set()
-    while waiting:
-        holder = waiting.pop()
-        for key, value in list(holder.items() if isinstance(holder, dict) else enumerate(holder)):
-            if is_module(value):
-                holder[key] = tensors_of(value)
-            elif isinstance(value, tuple) and any(map(is_module, value)):
-                holder[key] = [tensors_of(part) if is_module(part) else part for part in value]
-            elif isinstance(value, dict | list) and id(value) not in seen:
-                seen.add(id(value))
-                waiting.append(value)
-    return top[0]
+    return replaced(content, made)
 
 
 def is_module(value: Any) -> bool:

@@ -18,6 +18,7 @@ from ckptswap.entries import NAME_MOST, SIGN, Tensor, Unread
 from ckptswap.errors import FormatError, listing
 from ckptswap.formats.keys import LETTERS_MOST, Descent, IsTensor, advice, children, follow, is_value, maps
 from ckptswap.formats.pickles import Global, Inert, shown
+from ckptswap.formats.torch_pickle import FROM_BUFFER, RECONSTRUCTED, SCALARS
 
 INFLATION_MOST = 32  # how many times the bytes of a file its tensors may take: as often as its names share them
 INFLATED_FREE = 64 << 20  # bytes that may be taken whatever is there
@@ -28,15 +29,13 @@ _OPTIMIZER = re.compile(r"optim|momentum", re.IGNORECASE)
 _KEY_MOST = 200  # letters of a key that are looked at
 DEPTH_MOST = 50
 HOLDERS: Mapping[str, str] = {
-    **{f"numpy.{core}.multiarray._reconstruct": "a numpy array" for core in ("core", "_core")},
-    **{f"numpy.{core}.numeric._frombuffer": "a numpy array" for core in ("core", "_core")},
-    "numpy.ndarray": "a numpy array",
+    **dict.fromkeys([*RECONSTRUCTED, *FROM_BUFFER, "numpy.ndarray"], "a numpy array"),
     "_codecs.encode": "bytes",
     "builtins.bytearray": "bytes",
     "torch.distributed.checkpoint.metadata.BytesStorageMetadata": "bytes that were not opened",
 }
 """Objects that are values whatever their state is."""
-_NO_VALUES = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype", "datetime.")
+_NO_VALUES = (*SCALARS, "numpy.dtype", "datetime.")
 """How the names of those begin that are none, though bytes describe them: a number, a day."""
 
 

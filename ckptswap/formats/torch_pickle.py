@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from ckptswap import dtypes
 from ckptswap.entries import Unread
 from ckptswap.formats.pickles import CONSTRUCTORS, Build, Global, attribute, inert, plain_dict, shown
+from ckptswap.formats.strided import PieceSource, strided
+from ckptswap.sources import FileRange
 from ckptswap.storage import ByteSource
 
 DTYPES: Mapping[str, str] = {
@@ -31,17 +33,22 @@ STORAGES: Mapping[str, str] = {
 _ODD_DTYPES = "complex32 bits8 bits16 float4_e2m1fn_x2 qint8 quint8 qint32 quint4x2 quint2x4".split()  # noqa: SIM905
 _DIMENSIONS_MOST = 64
 KEY_MOST = 200  # letters of a storage's key; torch counts them
+_ROOMS = [f"numpy.{core}" for core in ("core", "_core")]  # before numpy 2, and since
+RECONSTRUCTED = frozenset(f"{room}.multiarray._reconstruct" for room in _ROOMS)
+FROM_BUFFER = frozenset(f"{room}.numeric._frombuffer" for room in _ROOMS)  # protocol 5
+SCALARS = tuple(f"{room}.multiarray.scalar" for room in _ROOMS)
+"""What makes numpy's arrays and numbers."""
+FROM_DEVICE = frozenset(
+    f"torch._utils.{name}" for name in ("_rebuild_device_tensor_from_numpy", "_rebuild_xla_tensor")
+)
+"""What makes torch's tensors of devices, of numpy's arrays."""
 _HARMLESS = (  # noqa: SIM905
     "_codecs.encode argparse.Namespace builtins.bytearray builtins.complex builtins.frozenset builtins.range "
     "builtins.set builtins.slice datetime.date datetime.datetime datetime.timedelta datetime.timezone "
-    "numpy.dtype numpy.ndarray numpy.core.multiarray._reconstruct numpy.core.multiarray.scalar "
-    "numpy._core.multiarray._reconstruct numpy._core.multiarray.scalar "
-    "numpy.core.numeric._frombuffer numpy._core.numeric._frombuffer "
-    "torch.Tensor torch.device torch.nn.parameter.Buffer torch.nn.parameter.Parameter "
+    "numpy.dtype numpy.ndarray torch.Tensor torch.device torch.nn.parameter.Buffer torch.nn.parameter.Parameter "
     "torch.serialization._get_layout torch.per_tensor_affine torch.per_tensor_symmetric "
     "torch.per_channel_affine torch.per_channel_symmetric torch.per_channel_affine_float_qparams "
-    "torch.torch_version.TorchVersion _io.BytesIO "
-    "torch._utils._rebuild_device_tensor_from_numpy torch._utils._rebuild_xla_tensor"
+    "torch.torch_version.TorchVersion _io.BytesIO"
 ).split()
 PATHS = tuple(
     f"{module}.{name}"
@@ -112,6 +119,11 @@ class View:
         """Where it begins in a file in which its storage lies there, and its strides, in bytes."""
         start = stretch.offset + self.storage.start + self.offset * self.width
         return start, tuple(stride * self.width for stride in self.strides)
+
+    def source(self, stretch: Stretch) -> FileRange | PieceSource:
+        """Its values, of a file in which its storage lies there."""
+        start, strides = self.place(stretch)
+        return strided(stretch.file, start, self.shape, strides, self.width)
 
 
 Locate = Callable[[Storage], Stretch]
@@ -259,7 +271,7 @@ _STORAGE_NAMES: Mapping[str, str] = {
 }
 NAMES: Mapping[str, Build] = {
     **CONSTRUCTORS,
-    **{name: inert(name) for name in (*_HARMLESS, *PATHS)},
+    **{name: inert(name) for name in (*_HARMLESS, *PATHS, *RECONSTRUCTED, *FROM_BUFFER, *FROM_DEVICE, *SCALARS)},
     **{name: inert(name) for name in _STORAGE_NAMES},
     **{f"torch.{name}": inert(f"torch.{name}") for name in (*DTYPES, *_ODD_DTYPES)},
     **dict.fromkeys(_MAPS, plain_dict),

@@ -8,11 +8,11 @@ from typing import Any
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.entries import Tensor, Unread, with_key
 from ckptswap.errors import FormatError, listing
-from ckptswap.formats.arrays import array, device_tensor, replace_values, with_held
+from ckptswap.formats.arrays import array, device_tensor, with_held
 from ckptswap.formats.modules import ModelTensors, unfolded
 from ckptswap.formats.pickles import Global, Inert, shown
+from ckptswap.formats.replacing import replaced
 from ckptswap.formats.state_dict import StateDict, parts, refuse_inflated
-from ckptswap.formats.strided import strided
 from ckptswap.formats.torch_pickle import NAMES, Locate, View, view_fault
 from ckptswap.storage import ByteSource
 from ckptswap.ties import Extent, Ties
@@ -54,10 +54,9 @@ def checkpoint_of(
 def _settled(content: Any, where: str) -> Any:
     """What a pickle holds, with the tensors of whole models under their names, and arrays as tensors: those of
     devices, and all of them where there are no others. Raises `FormatError`."""
-    content = unfolded(content, where)
-    replace_values(content, device_tensor)
+    content = replaced(unfolded(content, where), device_tensor)
     if not any(isinstance(held, View | Unread) for _, held in _links(content)):
-        replace_values(content, array)
+        return replaced(content, array)
     return content
 
 
@@ -110,8 +109,7 @@ def _tensor(name: str, view: View, locate: Locate, where: str) -> Tensor:
     stretch = locate(view.storage)
     if fault := view_fault(view, stretch.size):
         raise FormatError(f"{where} is damaged", remedy=f"tensor {shown(name)!r} {fault}")
-    start, strides = view.place(stretch)
-    return Tensor(name, view.shape, view.dtype, strided(stretch.file, start, view.shape, strides, view.width))
+    return Tensor(name, view.shape, view.dtype, view.source(stretch))
 
 
 def _refuse_faulty(state: StateDict, locate: Locate, where: str) -> None:

@@ -341,7 +341,9 @@ def test_damaged_arrays_are_not_read(tmp_path: Path) -> None:
 
 def test_one_tensor_is_no_map(tmp_path: Path) -> None:
     torch.save(torch.ones(2), tmp_path / "a.pt")
-    assert "holds one tensor, not a map of tensors" in run("show", tmp_path / "a.pt").err
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(np.ones(2)))
+    for name in ("a.pt", "a.pkl"):
+        assert "holds one tensor, not a map of tensors" in run("show", tmp_path / name).err
     out = io.BytesIO()
     pickle.dump([1], out)
     (tmp_path / "b.pkl").write_bytes(out.getvalue())
