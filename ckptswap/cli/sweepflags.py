@@ -1,15 +1,12 @@
 """The flags of a sweep and of its run's folder: made of the fields of `SweepSpec` and `RunOptions`."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
-
-import typer
+from typing import Any, Literal
 
 from ckptswap.cli.flags import TASK, Patterns, flags_of
 from ckptswap.records import option
 from ckptswap.sweep.spec import Judging, RunOptions, SweepSpec
 
-RunArgument = Annotated[str, typer.Argument(help="A run's folder, finished or not.", show_default=False)]
 SPEC = flags_of(SweepSpec)  # what is swapped, and what is scored beside it
 OPTIONS = flags_of(RunOptions)  # how much is computed, how, and where
 WHERE = {name: OPTIONS[name] for name in ("executor", "slurm", "ray_address")}

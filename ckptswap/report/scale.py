@@ -38,15 +38,6 @@ class ColourScale:
         share = math.log1p(min(abs(drop), self.end) / self.unit) / math.log1p(self.end / self.unit)
         return math.copysign(share, drop)
 
-    def drop(self, place: float) -> float:
-        """Which drop stands there: the inverse of `place`.
-
-        >>> scale = ColourScale(0.01, 0.5)
-        >>> round(scale.drop(scale.place(-0.3)), 6)
-        -0.3
-        """
-        return math.copysign(self.unit * math.expm1(abs(place) * math.log1p(self.end / self.unit)), place)
-
     @property
     def ticks(self) -> tuple[float, ...]:
         """Drops to write beside the colours: 0, the tolerance, powers of ten, the end; both ways.

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from rich.text import Text
@@ -74,45 +75,15 @@ def sweep_columns(
     '# layer numel RMSE score drop plain interval simultaneous  verdict'
     """
     digits = 3 if style.width < WIDE else 4
-    near = decimals((row.rmse for row in rows), digits)
     drop = decimals((row.drop for row in rows), digits)
-    score = max(drop, decimals([result.baseline, *(row.score for row in rows)], digits))  # no coarser
     signed = partial(fixed, places=drop, signed=True)
-    some = any(is_partial(result, row) for row in result.rows)  # a race, or a sweep that is not finished
-    tried = any(row.zero_drop is not None for row in result.rows)
     return [
         Column("#", lambda row: Text(str(row.rank or MISSING), style=QUIET), right=True, **_RANK),
-        Column(field="layer", forms=_PROGRAMS),
-        Column(field="block", forms=_PROGRAMS),
-        *([Column(field="last_block", forms=_PROGRAMS)] if window_sizes(result.mode) else []),
-        Column(field="layer", value=lambda row: "(root)" if row.place == "" else row.place, forms="md"),
-        Column(field="kind"),
+        *_place_columns(result),
         *name_columns(rows, always=always_named),
-        Column(field="tensors", value=lambda row: list(row.tensors), forms=_PROGRAMS),
-        field("numel", count, right=True, spare=3, minor=True),
-        Column(
-            "RMSE",
-            partial(distance, shown=partial(fixed, places=near)),
-            right=True,
-            spare=4,
-            minor=True,
-            field="rmse",
-        ),
-        Column(field="rel_l2", forms=_PROGRAMS),
-        field("score", partial(fixed, places=score), right=True, spare=5, minor=True, forms=_score_forms(result)),
-        field("drop", signed, right=True),
-        *(Column(field=name, forms=_PROGRAMS) for name in NUMBERS),
-        _interval("plain interval", "95 % interval", lambda row: (row.ci_low, row.ci_high), drop, "md wide page"),
-        _interval("simultaneous", "simultaneous", lambda row: (row.sim_low, row.sim_high), drop),
-        Column("±", partial(_plus_minus, places=drop), spare=2, forms="narrow"),
-        field(
-            "zero_drop",
-            signed,
-            "as zeros",
-            right=True,
-            forms=f"{_PROGRAMS} {'md wide page latex' if tried else ''}",
-        ),
-        field("samples", count, right=True, forms=f"{_PROGRAMS} {_PEOPLE if some else ''}"),
+        *_size_columns(rows, digits),
+        *_drop_columns(result, rows, drop, digits),
+        *_zero_columns(result, signed),
         *([Column(field="guess", forms=_PROGRAMS)] if result.screen else []),
         Column(field="status", forms=_PROGRAMS),
         *([] if style.whole else [_bar_column(result, style)]),
@@ -123,6 +94,47 @@ def sweep_columns(
         *_other_columns(result, rows, digits),
         *_asked_columns(result, rows, signed),
     ]
+
+
+def _place_columns(result: SweepResult) -> Iterator[Column]:
+    """Where a row's tensors are, for programs and GitHub."""
+    yield Column(field="layer", forms=_PROGRAMS)
+    yield Column(field="block", forms=_PROGRAMS)
+    if window_sizes(result.mode):
+        yield Column(field="last_block", forms=_PROGRAMS)
+    yield Column(field="layer", value=lambda row: "(root)" if row.place == "" else row.place, forms="md")
+    yield Column(field="kind")
+
+
+def _size_columns(rows: Sequence[Row], digits: int) -> Iterator[Column]:
+    """Which tensors a row takes, how many numbers these are, and how far apart the two networks' are."""
+    near = partial(distance, shown=partial(fixed, places=decimals((row.rmse for row in rows), digits)))
+    yield Column(field="tensors", value=lambda row: list(row.tensors), forms=_PROGRAMS)
+    yield field("numel", count, right=True, spare=3, minor=True)
+    yield Column("RMSE", near, right=True, spare=4, minor=True, field="rmse")
+    yield Column(field="rel_l2", forms=_PROGRAMS)
+
+
+def _drop_columns(result: SweepResult, rows: Sequence[Row], drop: int, digits: int) -> Iterator[Column]:
+    """Score and drop with its intervals, in so many decimals; the score's are no coarser."""
+    score = max(drop, decimals([result.baseline, *(row.score for row in rows)], digits))
+    shown = partial(fixed, places=score)
+    yield field("score", shown, right=True, spare=5, minor=True, forms=_score_forms(result))
+    yield field("drop", partial(fixed, places=drop, signed=True), right=True)
+    yield from (Column(field=name, forms=_PROGRAMS) for name in NUMBERS)
+    plain, simultaneous = attrgetter("ci_low", "ci_high"), attrgetter("sim_low", "sim_high")
+    yield _interval("plain interval", "95 % interval", plain, drop, "md wide page")
+    yield _interval("simultaneous", "simultaneous", simultaneous, drop)
+    yield Column("±", partial(_plus_minus, places=drop), spare=2, forms="narrow")
+
+
+def _zero_columns(result: SweepResult, signed: Callable[[float | None], str]) -> Iterator[Column]:
+    """What zeros cost, and how many samples a row was scored on; for people where that tells rows apart."""
+    tried = any(row.zero_drop is not None for row in result.rows)
+    some = any(is_partial(result, row) for row in result.rows)  # a race, or a sweep that is not finished
+    forms = f"{_PROGRAMS} {'md wide page latex' if tried else ''}"
+    yield field("zero_drop", signed, "as zeros", right=True, forms=forms)
+    yield field("samples", count, right=True, forms=f"{_PROGRAMS} {_PEOPLE if some else ''}")
 
 
 def _score_forms(result: SweepResult) -> str:
