@@ -66,12 +66,12 @@ def _lost(values: np.ndarray, dtype: np.dtype) -> int:
     return int((np.isfinite(values) & ~np.isfinite(after)).sum())
 
 
-def told(donor: Checkpoint, done: Mapping[str, str]) -> Iterator[str]:
-    """What a cast does to the donor's values, a sentence each; `donor` is as it was before."""
+def told(before: Checkpoint, after: Checkpoint, done: Mapping[str, str]) -> Iterator[str]:
+    """What a cast does to a donor's values, a sentence each."""
     for how in dict.fromkeys(done.values()):
         names = [name for name, own in done.items() if own == how]
         yield f"taken in the recipient's dtype ({how}): {listing(names, most=3)}"
-    lost = {name: count for name, how in done.items() if (count := beyond(donor[name], how.rpartition(" ")[2]))}
+    lost = {name: count for name in done if (count := beyond(before[name], after[name].dtype))}
     if lost:
         named = listing([f"{name} ({count:,})" for name, count in lost.items()], most=3)
         yield f"{sum(lost.values()):,} values are beyond the recipient's dtype, and are finite no more: {named}"

@@ -139,8 +139,9 @@ def plan_transplant(
     kept = tuple(_unblended(taken, recipient.ties)) if 0 < alpha < 1 else ()
     left = tuple(Misfit(name, reason) for name, reason in misfits.items())
     done = {entry.name: done[entry.name] for entry in taken if entry.name in done}
-    warnings = (*_tied(taken, recipient, chosen, guessed), *_warnings(donor, recipient, chosen, kept))
-    return Transplant(donor, recipient, chosen, alpha, taken, left, kept, (*warnings, *told(given, done)), done)
+    warnings = (*_tied(taken, recipient, chosen, guessed), *_warnings(donor, recipient, chosen, kept),
+                *told(given, donor, done))  # fmt: skip
+    return Transplant(donor, recipient, chosen, alpha, taken, left, kept, warnings, done)
 
 
 def transplant(
