@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -91,30 +92,35 @@ def report(
       ckptswap report run other-run --top 10
       ckptswap report run other-run --format html -o runs.html
     """
-    run, *others = distinct(runs)
+    given = distinct(runs)
+    _refuse_page_or_watch(given, output, watch=watch)
+    wanted = {**vars(judged), **select, **vars(rows)}
+    table = partial(_table, given[0], wanted, top, output, every=every)
+    if watch:
+        _watch(Path(given[0]), table)
+    else:
+        emit(_compared(given, wanted, top, output) if len(given) > 1 else table(), output.out)
+
+
+def _refuse_page_or_watch(runs: Sequence[str], output: PageFlags, *, watch: bool) -> None:
+    """Raises `UsageError` where a page has no file, or there is nothing to watch on a terminal."""
     is_page = output.format == "html"
     if is_page and watch:
         raise UsageError("a page shows a run as it is", remedy="leave --watch out, or --format")
-    if others and watch:
+    if len(runs) > 1 and watch:
         raise UsageError("--watch follows one run", remedy="leave it out, or the other runs")
     if watch and (output.format != "table" or output.out is not None):
         raise UsageError("--watch draws tables on a terminal", remedy="leave --format and --out out")
     if is_page and output.out is None and sys.stdout.isatty():
         raise UsageError("a page is for a browser, not for a terminal", remedy="give -o FILE.html")
 
-    wanted = {**vars(judged), **select, **vars(rows)}
 
-    def table() -> str:
-        result = api.report(run, **wanted)
-        if output.format == "html":
-            return lazy.html.sweep_html(result, lazy.html.about(run), top)
-        say_notes(result, output.format)
-        return render_sweep(result, output.format, output.style, top=top, every=every)
-
-    if watch:
-        _watch(Path(run), table)
-    else:
-        emit(_compared([run, *others], wanted, top, output) if others else table(), output.out)
+def _table(run: str, wanted: Keywords, top: int | None, output: PageFlags, *, every: bool) -> str:
+    result = api.report(run, **wanted)
+    if output.format == "html":
+        return lazy.html.sweep_html(result, lazy.html.about(run), top)
+    say_notes(result, output.format)
+    return render_sweep(result, output.format, output.style, top=top, every=every)
 
 
 def _compared(runs: Sequence[str], wanted: Keywords, top: int | None, output: PageFlags) -> str:
