@@ -9,6 +9,7 @@ import dis
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -104,9 +105,16 @@ def _of_code(value: Any, seen: set[int]) -> Iterator[str]:
         yield from _all(value.__bases__, seen)
         return
     yield from _all((value.__code__, value.__defaults__, value.__kwdefaults__), seen)
-    yield from _all((cell.cell_contents for cell in value.__closure__ or ()), seen)
+    yield from _all(_enclosed(value), seen)
     names = sorted(set(_globals_of(value.__code__)))
     yield from _all((value.__globals__[name] for name in names if name in value.__globals__), seen)
+
+
+def _enclosed(function: FunctionType) -> Iterator[Any]:
+    """The values of the functions around it that it refers to, as far as these are there."""
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # nobody has set it, as where it stands behind a return
+            yield cell.cell_contents
 
 
 def _globals_of(code: CodeType) -> Iterator[str]:

@@ -61,6 +61,7 @@ class Watch:
     def unchanged(self) -> Iterator[None]:
         """Raises `ModelError` when what runs in here writes to a tensor of the model, or replaces one.
 
+        >>> import torch
         >>> model = nn.BatchNorm1d(2).train()
         >>> with Watch(model).unchanged():
         ...     output = model(torch.ones(4, 2))

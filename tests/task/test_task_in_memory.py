@@ -216,6 +216,16 @@ def test_code_is_known_by_what_it_refers_to(monkeypatch: pytest.MonkeyPatch) -> 
     assert known(counted(1)) != before
 
 
+def test_code_that_refers_to_what_is_not_there_is_known_too() -> None:
+    def metric(own: Tensor) -> Tensor:
+        return own if own.numel() else later
+
+    assert list(_texts(metric, set()))
+    later = NUMBERS
+    assert "(2, 3)" in "".join(_texts(metric, set()))
+    assert metric(later) is later
+
+
 @pytest.mark.parametrize(
     ("kept", "other"),
     [
