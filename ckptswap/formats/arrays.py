@@ -12,7 +12,7 @@ import numpy as np
 
 from ckptswap import dtypes
 from ckptswap.errors import FormatError
-from ckptswap.formats.pickles import Global, Inert
+from ckptswap.formats.inert import Global, Inert
 from ckptswap.formats.strided import contiguous
 from ckptswap.formats.torch_pickle import (
     DTYPES,

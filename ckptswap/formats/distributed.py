@@ -19,20 +19,9 @@ from ckptswap.entries import Tensor, with_key
 from ckptswap.errors import FormatError
 from ckptswap.formats.archive import Archive, ZipChecksums
 from ckptswap.formats.format import Format
+from ckptswap.formats.inert import CONSTRUCTORS, Build, Global, Inert, enum_member, inert, plain_dict, shown
 from ckptswap.formats.objects import is_plain_name
-from ckptswap.formats.pickles import (
-    CONSTRUCTORS,
-    INSTRUCTIONS_MOST,
-    PICKLE_MOST,
-    Build,
-    Global,
-    Inert,
-    enum_member,
-    inert,
-    plain_dict,
-    read_pickle,
-    shown,
-)
+from ckptswap.formats.pickles import INSTRUCTIONS_MOST, PICKLE_MOST, read_pickle
 from ckptswap.formats.state_dict import INFLATED_FREE, StateDict, refuse_inflated
 from ckptswap.formats.strided import Piece, PieceSource
 from ckptswap.formats.torch_pickle import DTYPES, PATHS, View, are_counts, view_fault

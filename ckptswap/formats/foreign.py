@@ -4,7 +4,8 @@ import io
 import os
 
 from ckptswap.errors import FormatError
-from ckptswap.formats.pickles import ForbiddenPickleError, read_pickle
+from ckptswap.formats.inert import ForbiddenPickleError
+from ckptswap.formats.pickles import read_pickle
 from ckptswap.formats.torch_pickle import NAMES
 
 _TAR_MAGIC = slice(257, 262)

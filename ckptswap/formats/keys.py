@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ckptswap.entries import SIGN, Unread
 from ckptswap.errors import FormatError, near
-from ckptswap.formats.pickles import Inert, shown
+from ckptswap.formats.inert import Inert, shown
 from ckptswap.shell import quoted
 
 LETTERS_MOST, DEPTH_MOST, LOOKED_AT, NAMED_MOST = 200, 8, 100_000, 8

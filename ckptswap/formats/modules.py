@@ -9,7 +9,7 @@ from functools import cache, partial
 from typing import Any
 
 from ckptswap.errors import FormatError
-from ckptswap.formats.pickles import Inert
+from ckptswap.formats.inert import Inert
 from ckptswap.formats.replacing import replaced
 
 DEPTH_MOST = 100  # modules in modules

@@ -11,22 +11,27 @@ of. So the instructions are counted, only text is hashed and compared, and whoev
 
 import gc
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from ckptswap.errors import FormatError
-from ckptswap.formats.effects import would_act
-from ckptswap.formats.opcodes import ARGUMENTS, NAME_MOST
+from ckptswap.formats.inert import (
+    Build,
+    ForbiddenNameError,
+    Global,
+    Inert,
+    key_of,
+    shown,
+    unknown_global,
+)
+from ckptswap.formats.opcodes import ARGUMENTS
 
 PICKLE_MOST = 64 << 20  # the longest pickle that is read, in bytes: some hundred thousand tensors
 INSTRUCTIONS_MOST = 2_000_000
 """How many instructions are carried out: a tensor takes some thirty, and an empty container 72 bytes."""
 
 NO_USE = "a checkpoint has no use for it; where you trust the file, save its `state_dict()` with what made it"
-
-Build = Callable[[tuple], Any]  # makes the inert value that stands for a call of a global with these arguments
 
 _OLD_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _OLD_NAMES = {
@@ -39,115 +44,6 @@ _LITERAL = frozenset(["INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "L
                       "BYTEARRAY8", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"])  # fmt: skip
 _FAULTS = (ValueError, LookupError, TypeError, OverflowError, AttributeError, RecursionError, MemoryError)
 _NEVER_PUT = object()
-_KEY = "a key"  # the name of the cases of keys, which is not a class's
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Global:
-    """A name that a pickle asked for and that is admitted; `build` stands in for calling it."""
-
-    name: str
-    build: Build
-
-
-@dataclass(slots=True, eq=False)
-class Inert:
-    """An object that a pickle describes and that is not built: its class's name, the state it was given, and what
-    it was called with, or was put into it."""
-
-    name: str
-    state: Any = None
-    held: Sequence[Any] = ()
-
-    def hold(self, items: list[Any]) -> None:
-        """Keep what is put into it."""
-        if not isinstance(self.held, list):
-            self.held = list(self.held)
-        self.held.extend(items)
-
-
-def inert(name: str) -> Build:
-    """A stand-in that keeps its arguments."""
-    return lambda arguments: Inert(name, held=arguments)
-
-
-def plain_dict(arguments: tuple) -> dict:
-    """`dict()` and its subclasses: empty, or made of a list of pairs or of a dict; whatever else is ignored."""
-    given = arguments[0] if arguments else ()
-    pairs = given.items() if isinstance(given, dict) else given if isinstance(given, list) else ()
-    return {_key(key): value for key, value in pairs}
-
-
-def _constructed(arguments: tuple, own: slice) -> Any:
-    if not arguments or not isinstance(arguments[0], Global) or arguments[0].name in CONSTRUCTORS:
-        raise ValueError("it makes an object of what is not a class")
-    return arguments[0].build(arguments[own])
-
-
-CONSTRUCTORS: Mapping[str, Build] = {
-    "copyreg._reconstructor": lambda arguments: _constructed(arguments, slice(2, 3)),  # class, base, value
-    "copyreg.__newobj__": lambda arguments: _constructed(arguments, slice(1, None)),  # class, …
-    **{
-        f"builtins.{kind.__name__}": inert(f"builtins.{kind.__name__}")
-        for kind in (object, int, float, str, bytes, tuple)
-    },
-}
-"""How protocols 0 and 1 make objects of the classes that are admitted; bases of such classes."""
-
-
-def enum_member(enums: frozenset[str]) -> Build:
-    """`getattr(enum, name)`, by which early releases of Python 3.11 pickle members of enums, and nothing else."""
-
-    def build(arguments: tuple) -> Inert:
-        owner, *names = arguments
-        if not isinstance(owner, Global) or owner.name not in enums or [*map(type, names)] != [str]:
-            raise _ForbiddenError("builtins.getattr")
-        return Inert(owner.name)
-
-    return build
-
-
-def attribute(arguments: tuple) -> Global:
-    """`getattr(class, name)`, by which pickles name members of enums and methods of classes: a name of its own."""
-    owner, *names = arguments
-    if not isinstance(owner, Global) or [*map(type, names)] != [str]:
-        raise _ForbiddenError("builtins.getattr")
-    return _unknown(f"{owner.name}.{names[0]}")
-
-
-def _unknown(name: str) -> Global:
-    if would_act(name):
-        raise _ForbiddenError(name)
-    if len(name) > NAME_MOST:
-        raise ValueError(f"it asks for a global whose name has {len(name):,} letters")
-    return Global(name, inert(name))
-
-
-def shown(value: Any, most: int = 60) -> str:
-    """A stranger's value in a few letters: text as it is, other containers by their kind alone.
-
-    >>> shown("conv.weight"), shown((1, 2)), shown(None), shown("a" * 100, most=3)
-    ('conv.weight', 'a tuple', 'None', 'aaa…')
-    """
-    if isinstance(value, Inert) and value.name == _KEY:
-        value = value.state
-    if isinstance(value, str):
-        return value if len(value) <= most else f"{value[:most]}…"
-    if value is None or type(value) in (bool, int, float):
-        return repr(value)[:most]
-    return value.name if isinstance(value, Inert | Global) else f"a {type(value).__name__}"
-
-
-class ForbiddenPickleError(FormatError):
-    """A pickle that asks by its name for a global that is not admitted."""
-
-
-class _ForbiddenError(Exception):
-    """A pickle asked for a name that is not admitted, or for what has a number only: an extension of copyreg."""
-
-    def __init__(self, name: str, refusal: type[FormatError] = ForbiddenPickleError) -> None:
-        super().__init__(name)
-        self.refusal = refusal
 
 
 class _TooMuchError(Exception):
@@ -175,13 +71,13 @@ def read_pickle(
     {'a': [1, 2.5]}
     >>> read_pickle(io.BytesIO(b"cos\\nsystem\\n(S'true'\\ntR."), {}, where="a.pkl", remedy="don't")
     Traceback (most recent call last):
-    ckptswap.formats.pickles.ForbiddenPickleError: a.pkl is a pickle that asks for os.system, ...
+    ckptswap.formats.inert.ForbiddenPickleError: a.pkl is a pickle that asks for os.system, ...
     """
     try:
         # Old strings with odd escapes warn.
         with warnings.catch_warnings(action="ignore"), _uncollected():
             return _Machine(names, persistent, most, unknown).run(stream)
-    except _ForbiddenError as asked:
+    except ForbiddenNameError as asked:
         name = shown(asked.args[0], most=200)
         fault = f"{where} is a pickle that asks for {name}, which could run code; it was not loaded"
         raise asked.refusal(fault, remedy=remedy) from None
@@ -261,8 +157,8 @@ class _Machine:
         full = f"{_OLD_MODULES.get(module, module)}.{name}"
         full = _OLD_NAMES.get(full, full)
         if full not in self.names and not self.unknown:
-            raise _ForbiddenError(full)
-        self.stack.append(Global(full, self.names[full]) if full in self.names else _unknown(full))
+            raise ForbiddenNameError(full)
+        self.stack.append(Global(full, self.names[full]) if full in self.names else unknown_global(full))
 
     def find_on_stack(self, _: object) -> None:
         name, module = self.stack.pop(), self.stack.pop()
@@ -316,7 +212,7 @@ class _Machine:
     def set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if isinstance(target, dict):
-            target.update((_key(key), value) for key, value in zip(items[::2], items[1::2], strict=True))
+            target.update((key_of(key), value) for key, value in zip(items[::2], items[1::2], strict=True))
         elif isinstance(target, Inert):
             target.hold(items)
         else:
@@ -347,19 +243,7 @@ class _Machine:
         self.stack.append(self.persistent(identity))
 
     def extension(self, code: int) -> None:
-        raise _ForbiddenError(f"extension {code} of copyreg", FormatError)
-
-
-def _key(key: Any) -> Any:
-    """Text, which Python hashes with a secret, and what is told by identity; other values in a case that is.
-
-    Numbers and tuples can be chosen so that all of them collide, and nests so that one takes for ever to hash.
-    """
-    if isinstance(key, str | bytes | Inert | Global) or key is None or key is True or key is False:
-        return key
-    if isinstance(key, list | dict | bytearray):
-        raise ValueError("one of its maps has a key that cannot be one")
-    return Inert(_KEY, key)
+        raise ForbiddenNameError(f"extension {code} of copyreg", FormatError)
 
 
 _OPERATIONS: dict[str, Callable[[_Machine, Any], object]] = {

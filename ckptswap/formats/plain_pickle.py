@@ -8,7 +8,8 @@ from ckptswap.errors import FormatError
 from ckptswap.formats import torch_legacy
 from ckptswap.formats.arrays import Held, bytes_of, no_storages
 from ckptswap.formats.format import Format
-from ckptswap.formats.pickles import Build, read_pickle
+from ckptswap.formats.inert import Build
+from ckptswap.formats.pickles import read_pickle
 from ckptswap.formats.torch_pickle import NAMES, Storage
 from ckptswap.formats.torch_tensors import checkpoint_of
 from ckptswap.storage import ByteSource, Folder, MemoryFile

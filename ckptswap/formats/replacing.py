@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ckptswap.formats.pickles import Inert
+from ckptswap.formats.inert import Inert
 
 
 def replaced(content: Any, made: Callable[[Inert | tuple[Any, ...]], Any]) -> Any:

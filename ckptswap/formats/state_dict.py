@@ -16,8 +16,8 @@ from ckptswap import dtypes
 from ckptswap.checkpoint import stale_note
 from ckptswap.entries import NAME_MOST, SIGN, Tensor, Unread
 from ckptswap.errors import FormatError, listing
+from ckptswap.formats.inert import Global, Inert, shown
 from ckptswap.formats.keys import LETTERS_MOST, Descent, IsTensor, advice, children, follow, is_value, maps
-from ckptswap.formats.pickles import Global, Inert, shown
 from ckptswap.formats.torch_pickle import FROM_BUFFER, RECONSTRUCTED, SCALARS
 
 INFLATION_MOST = 32  # how many times the bytes of a file its tensors may take: as often as its names share them

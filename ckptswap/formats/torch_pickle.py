@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ckptswap import dtypes
 from ckptswap.entries import Unread
-from ckptswap.formats.pickles import CONSTRUCTORS, Build, Global, attribute, inert, plain_dict, shown
+from ckptswap.formats.inert import CONSTRUCTORS, Build, Global, attribute, inert, plain_dict, shown
 from ckptswap.formats.strided import PieceSource, strided
 from ckptswap.sources import FileRange
 from ckptswap.storage import ByteSource

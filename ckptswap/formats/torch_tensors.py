@@ -9,8 +9,8 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.entries import Tensor, Unread, with_key
 from ckptswap.errors import FormatError, listing
 from ckptswap.formats.arrays import array, device_tensor, with_held
+from ckptswap.formats.inert import Global, Inert, shown
 from ckptswap.formats.modules import ModelTensors, unfolded
-from ckptswap.formats.pickles import Global, Inert, shown
 from ckptswap.formats.replacing import replaced
 from ckptswap.formats.state_dict import StateDict, parts, refuse_inflated
 from ckptswap.formats.torch_pickle import NAMES, Locate, View, view_fault

@@ -30,7 +30,8 @@ from format_samples import VICTIM
 from ckptswap.errors import FormatError
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.distributed import NAMES as DISTRIBUTED
-from ckptswap.formats.pickles import Inert, read_pickle
+from ckptswap.formats.inert import Inert
+from ckptswap.formats.pickles import read_pickle
 from ckptswap.formats.torch_pickle import NAMES
 
 torch = pytest.importorskip("torch")
