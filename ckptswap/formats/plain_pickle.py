@@ -20,13 +20,13 @@ MOST = 1 << 30  # bytes: the arrays are read with the pickle
 def open_pickle(file: ByteSource, folder: Folder | None = None, key: str | None = None) -> Checkpoint:
     """Open one; its arrays are read at once, and `key` is that of one of several maps. Raises `FormatError` for
     what is damaged, hostile, too long or holds no arrays."""
-    if file.size > MOST:
-        fault = f"{file.name} is a plain pickle of {file.size:,} B, and has to be read at once"
-        raise FormatError(
-            fault, remedy=f"{MOST:,} B are the most: where you trust it, save its arrays with np.savez"
-        )
+    try:
+        raw = file.whole(MOST)
+    except ValueError as error:
+        fault = f"{file.name} is a plain pickle, which is read at once, and {error}"
+        raise FormatError(fault, remedy="where you trust it, save its arrays with np.savez") from None
     names = {**NAMES, _FROM_BYTES: _storages(file.name)}
-    content = read_pickle(io.BytesIO(file.pread(file.size, 0)), names, where=file.name, unknown=True)
+    content = read_pickle(io.BytesIO(raw), names, where=file.name, unknown=True)
     return checkpoint_of(content, no_storages, file, FORMAT.name, key)
 
 

@@ -299,6 +299,13 @@ def test_arrays_of_a_plain_pickle(protocol: int, tmp_path: Path) -> None:
             assert np.array_equal(checkpoint.read(name), value)
 
 
+def test_a_plain_pickle_too_long_to_be_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ckptswap.formats.plain_pickle.MOST", 100)
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"w": np.ones(50)}))
+    with pytest.raises(FormatError, match=r"read at once, and takes .* bytes; 100 is the most"):
+        formats.open_checkpoint(tmp_path / "a.pkl")
+
+
 def test_tensors_of_a_plain_pickle(tmp_path: Path) -> None:
     """`pickle.dump` has torch save each storage into bytes; views of one storage stay views of one."""
     base = torch.arange(8.0)
