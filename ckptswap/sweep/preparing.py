@@ -32,7 +32,7 @@ from ckptswap.task.data.loading import named
 from ckptswap.task.data.request import folder_of
 from ckptswap.task.fit import tensors_of
 from ckptswap.task.hooks import as_in
-from ckptswap.task.task import load_model
+from ckptswap.task.loaded import load_model
 
 MakeScorer = Callable[[Sequence[Checkpoint], Checkpoint], Scorer]
 """From donors and recipient, under common names, to what scores variants of the recipient. The last of the donors,

@@ -13,9 +13,10 @@ from ckptswap.task.data import Progress, load_data
 from ckptswap.task.data.loading import implied, named
 from ckptswap.task.data.request import folder_of
 from ckptswap.task.fit import Fit
+from ckptswap.task.loaded import resolved
 from ckptswap.task.metrics import Metric, load_metrics
 from ckptswap.task.spec import TaskSpec
-from ckptswap.task.task import Measured, Task, load_task, resolved
+from ckptswap.task.task import Measured, Task, load_task
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """A task: a model that holds one checkpoint at a time, data, and metrics; one pass gives the statistics."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.errors import MismatchError, ModelError, UsageError, listing
+from ckptswap.errors import ModelError, listing
 from ckptswap.task import known_by
-from ckptswap.task.callables import faults_of, first_line
+from ckptswap.task.callables import faults_of
 from ckptswap.task.constant import Constants
 from ckptswap.task.data import Batch, Data, Progress, load_data
 from ckptswap.task.data.loading import implied
@@ -21,11 +21,11 @@ from ckptswap.task.data.request import folder_of
 from ckptswap.task.diagnosis import diagnosed
 from ckptswap.task.fit import Fit
 from ckptswap.task.libraries import code_hashes, versions_of
+from ckptswap.task.loaded import INITIAL_SEED, Loaded, float_dtype, load_model
 from ckptswap.task.metrics import Metric, load_metrics
 from ckptswap.task.metrics.overlap import Overlap
-from ckptswap.task.models.build import build_named, depends_on_batch
-from ckptswap.task.models.lookalike import fitting_args
-from ckptswap.task.models.named import completed, model_of, target_of
+from ckptswap.task.models.build import depends_on_batch
+from ckptswap.task.models.named import target_of
 from ckptswap.task.mutation import Watch
 from ckptswap.task.order import in_data_order
 from ckptswap.task.outputs import extent, picked_of
@@ -34,8 +34,6 @@ from ckptswap.task.threads import pinned_threads
 from ckptswap.task.tree import Tree, call, described, mapped, not_taken, size_of, taken
 from ckptswap.task.weights import load_into
 
-INITIAL_SEED = 0
-"""Of the values that a model begins with; what a checkpoint lacks keeps them."""
 _NAMED = (
     "it is given a dict by its arguments' names, or whole; give samples (input, target) if it takes one tensor"
 )
@@ -43,7 +41,6 @@ _FIT = "channels and size of the images must be what the model takes (its in_cha
 _LIKE_PROBABILITIES = (
     "all outputs lie in 0…1 and are read as logits: if the model ends in a sigmoid, say --output probability"
 )
-_DTYPES = {"f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 _LIKE_LOGITS = "outputs leave 0…1 and are read as probabilities: if they are logits, leave --output out"
 
 __all__ = ["Measured", "Progress", "Task", "load_task"]
@@ -149,7 +146,7 @@ class Task:
 
     def prepared(self, inputs: Tree) -> Tree:
         """What of a batch the model takes, as it takes it: a copy, on its device, floats of its dtype."""
-        floats = _float_dtype(self.model)
+        floats = float_dtype(self.model)
         return mapped(
             lambda leaf: leaf.to(self.spec.device, floats if leaf.is_floating_point() else leaf.dtype, copy=True),
             taken(self.model, inputs),
@@ -292,7 +289,7 @@ def load_task(
     checkpoint: Checkpoint,
     *,
     data: Data | None = None,
-    loaded: "Loaded | None" = None,
+    loaded: Loaded | None = None,
 ) -> Task:
     """Build model, metrics and data, and load the checkpoint; `data` may be shared with another task.
 
@@ -319,43 +316,6 @@ def _left_out(data: Data, model: nn.Module) -> list[str]:
     return [f"the model has no argument {listing(names)}, which is left out of what it is given"] if names else []
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A model that holds a checkpoint, in eval mode, on the spec's device: the parts of a `Task` without data."""
-
-    spec: TaskSpec
-    model: nn.Module
-    fit: Fit
-    initial: str | None
-
-
-def load_model(spec: TaskSpec, checkpoint: Checkpoint) -> Loaded:
-    """Build the model and load the checkpoint. Raises `ModelError`, `MismatchError` or `UsageError`.
-
-    What the checkpoint does not hold begins with the same values every time.
-    """
-    _check_device(spec.device)
-    asked, spec = spec, resolved(spec, checkpoint)
-    assert spec.model is not None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(INITIAL_SEED)
-        model = build_named(checkpoint, asked.model, spec.model_args)
-    try:
-        fit = load_into(model, checkpoint, exclude=spec.exclude, partial=spec.partial)
-    except MismatchError as error:
-        if words := fitting_args(checkpoint, spec.model, spec.model_args):
-            raise MismatchError(error.message, remedy=f"--model-args {words} makes it fit") from None
-        raise
-    initial = _hash_of(model, fit.kept) if fit.kept else None
-    model.to(spec.device, _DTYPES[spec.dtype] if spec.dtype else None)
-    return Loaded(spec, model, fit, initial)
-
-
-def _hash_of(model: nn.Module, names: Sequence[str]) -> str:
-    state = model.state_dict()
-    return Checkpoint.from_arrays({name: state[name] for name in names}).sha256()
-
-
 def _incomplete(fit: Fit, spec: TaskSpec) -> list[str]:
     """A score of a model that is only partly the checkpoint's is no score of the checkpoint."""
     if not fit.kept:
@@ -366,22 +326,10 @@ def _incomplete(fit: Fit, spec: TaskSpec) -> list[str]:
     ]
 
 
-def resolved(spec: TaskSpec, checkpoint: Checkpoint) -> TaskSpec:
-    """The spec with the model that it, or else the checkpoint, names, and with what the look of its data says.
-    Raises `ModelError` when neither names a model."""
-    spec = implied(spec)
-    if spec.model is not None:
-        return replace(spec, model_args=completed(spec.model, spec.model_args, checkpoint))
-    if spec.model_args:
-        raise UsageError("--model-args is given without --model", remedy="name the model that they are for")
-    model, args = model_of(checkpoint)
-    return replace(spec, model=model, model_args=args)
-
-
 def _warnings(spec: TaskSpec, model: nn.Module, checkpoint: Checkpoint) -> tuple[str, ...]:
     warnings = []
     if spec.dtype is not None or torch.device(spec.device).type != "cpu":
-        dtype = str(_float_dtype(model)).removeprefix("torch.")
+        dtype = str(float_dtype(model)).removeprefix("torch.")
         warnings.append(
             f"computed in {dtype} on {spec.device}: the last bits are not those of other dtypes and devices"
         )
@@ -391,16 +339,3 @@ def _warnings(spec: TaskSpec, model: nn.Module, checkpoint: Checkpoint) -> tuple
     if depends_on_batch(model):
         warnings.append("a batch norm without running statistics makes scores depend on the batch size")
     return tuple(warnings)
-
-
-def _check_device(name: str) -> None:
-    try:
-        torch.empty(0, device=torch.device(name))
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"device {name!r} cannot be used", remedy=first_line(error)) from None
-
-
-def _float_dtype(model: nn.Module) -> torch.dtype:
-    return next(
-        (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), torch.float32
-    )

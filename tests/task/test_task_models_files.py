@@ -14,10 +14,10 @@ import ckptswap as cs
 from ckptswap.errors import ModelError, UsageError
 from ckptswap.formats import open_checkpoint
 from ckptswap.task.libraries import code_hashes
+from ckptswap.task.loaded import load_model
 from ckptswap.task.models.build import build_model
 from ckptswap.task.models.named import model_of
 from ckptswap.task.spec import TaskSpec
-from ckptswap.task.task import load_model
 
 LIT = """
 import torch

@@ -23,10 +23,10 @@ from ckptswap.records import from_json
 from ckptswap.scoring.graph import capture
 from ckptswap.sweep.rebuild import portion_of, rebuilt
 from ckptswap.sweep.spec import SweepSource
+from ckptswap.task.loaded import load_model
 from ckptswap.task.models.build import build_model, build_named
 from ckptswap.task.models.named import model_of
 from ckptswap.task.spec import TaskSpec
-from ckptswap.task.task import load_model
 from ckptswap.task.weights import check_fit, load_into
 
 ENDS = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
