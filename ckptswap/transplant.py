@@ -352,11 +352,9 @@ def _warnings(
 def _stem(checkpoint: Checkpoint) -> str:
     """What a file is called without its ending, and the key of its map."""
     path = Path(checkpoint.place)
-    if checkpoint.key is not None:
-        return _safe(f"{path.stem}-{checkpoint.key}")[:80]
     folder = path.absolute().parent.name if path.name == DEFAULT_INDEX else ""  # every such index has that name
-    stem = folder or Path(checkpoint.path.removesuffix(".safetensors.index.json")).stem
-    return _safe(stem)[:80] or "checkpoint"
+    stem = folder or Path(checkpoint.place.removesuffix(".safetensors.index.json")).stem
+    return _safe(stem if checkpoint.key is None else f"{stem}-{checkpoint.key}")[:80] or "checkpoint"
 
 
 def _slug(selection: Selection) -> str:

@@ -12,10 +12,9 @@ import numpy as np
 
 from ckptswap import dtypes
 from ckptswap.errors import FormatError
-from ckptswap.formats.inert import Global, Inert
+from ckptswap.formats.inert import Inert
 from ckptswap.formats.strided import contiguous
 from ckptswap.formats.torch_pickle import (
-    DTYPES,
     FROM_BUFFER,
     FROM_DEVICE,
     RECONSTRUCTED,
@@ -24,6 +23,7 @@ from ckptswap.formats.torch_pickle import (
     Stretch,
     View,
     are_counts,
+    dtype_of,
 )
 from ckptswap.storage import MemoryFile
 
@@ -60,8 +60,7 @@ def device_tensor(value: Any) -> View | None:
     """The tensor of a device that torch pickles as an array; None for all else."""
     if not isinstance(value, Inert) or value.name not in FROM_DEVICE or len(value.held) < 2:
         return None
-    view, dtype = array(value.held[0]), value.held[1]
-    wanted = DTYPES.get(dtype.name.removeprefix("torch.")) if isinstance(dtype, Global) else None
+    view, wanted = array(value.held[0]), dtype_of(value.held[1])
     if view is None or wanted is None or wanted == view.dtype:
         return view if wanted else None
     assert isinstance(view.storage, Held)

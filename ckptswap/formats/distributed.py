@@ -19,12 +19,12 @@ from ckptswap.entries import Tensor, with_key
 from ckptswap.errors import FormatError
 from ckptswap.formats.archive import Archive, ZipChecksums
 from ckptswap.formats.format import Format
-from ckptswap.formats.inert import CONSTRUCTORS, Build, Global, Inert, enum_member, inert, plain_dict, shown
+from ckptswap.formats.inert import CONSTRUCTORS, Build, Inert, enum_member, inert, plain_dict, shown
 from ckptswap.formats.objects import is_plain_name
 from ckptswap.formats.pickles import INSTRUCTIONS_MOST, PICKLE_MOST, read_pickle
 from ckptswap.formats.state_dict import INFLATED_FREE, StateDict, refuse_inflated
 from ckptswap.formats.strided import Piece, PieceSource
-from ckptswap.formats.torch_pickle import DTYPES, PATHS, View, are_counts, view_fault
+from ckptswap.formats.torch_pickle import DTYPES, PATHS, View, are_counts, dtype_of, view_fault
 from ckptswap.formats.torch_zip import read_content
 from ckptswap.storage import ByteSource, Folder, Slice
 
@@ -230,8 +230,7 @@ def _dtype(name: str, described: Any) -> str:
     properties = _state(described).get("properties")
     state = properties.state if isinstance(properties, Inert) else None
     first = state[0] if isinstance(state, tuple) and state else None
-    dtype = state.get("dtype") if isinstance(state, dict) else first
-    spelt = DTYPES.get(dtype.name.removeprefix("torch.")) if isinstance(dtype, Global) else None
+    spelt = dtype_of(state.get("dtype") if isinstance(state, dict) else first)
     if spelt is None:
         raise _DamagedError(f"{shown(name)!r} has no dtype that we know")
     return spelt

@@ -237,6 +237,15 @@ def _odd(what: str, shape: Any, dtype: str) -> Unread:
     return Unread(what, sizes, dtype)
 
 
+def dtype_of(dtype: Any) -> str | None:
+    """Our word for a dtype of torch's; None for one that we have not, and for all else.
+
+    >>> dtype_of(Global("torch.bfloat16", inert("torch.bfloat16"))), dtype_of("bfloat16")
+    ('BF16', None)
+    """
+    return DTYPES.get(_dtype_name(dtype)) if isinstance(dtype, Global) else None
+
+
 def _dtype_name(dtype: Any) -> str:
     return shown(dtype).removeprefix("torch.")
 

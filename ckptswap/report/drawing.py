@@ -199,8 +199,7 @@ def _finite(values: Iterable[Number]) -> list[float]:
 def _bars(chart: Chart, lines: Lines) -> DrawnBars:
     """What is infinite goes to the end of its axis; its text says so."""
     [series] = chart.series
-    values = _finite((*series.y, *series.low, *series.high))
-    axis = symmetric_log(values, chart.tolerance) if chart.tolerance else linear(values)
+    axis = _drop_axis(chart)
     is_drop = series.name == "drop"
 
     def share(value: float) -> float:

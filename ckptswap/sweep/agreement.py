@@ -202,8 +202,9 @@ def _ordered(compared: Agreement, order: str) -> list[Shared]:
         return sorted(compared.cells, key=lambda cell: -cell.mean.estimate if cell.mean else math.inf)
     if order not in (known := get_args(Order)):
         raise UsageError(f"{order!r:.40} is no order", remedy=near(order, (*known, SPREAD)) or "leave it out")
-    of_row = {cell.mean_row(): cell for cell in compared.cells}
-    return [of_row[row] for row in shown(replace(compared.mean, rows=tuple(of_row)), order=order).rows]  # type: ignore[arg-type]
+    mean = compared.mean
+    of_row = dict(zip(mean.rows, compared.cells, strict=True))
+    return [of_row[row] for row in shown(mean, order=order).rows]  # type: ignore[arg-type]
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -62,12 +62,13 @@ def _unfinished(run: ScoredRun, cells: Sequence[Cell]) -> Iterator[str]:
     known = run.decisions.judgements if run.decisions else {}
     closed = {variant for variant, own in known.items() if not own.is_open}
     raced = {split.by for split in run.races if split.standing.finished}
-    rows = (cell for cell in cells if run.is_scored(cell) and cell.by not in raced)
-    open_ = [cell.variant for cell in rows if cell.variant not in closed]
+    scored = (cell for cell in cells if run.is_scored(cell) and cell.by not in raced)
+    open_ = [cell.variant for cell in scored if cell.variant not in closed]
     partly = [done for done in map(run.scores.done, open_) if done < run.scores.samples]
     if partly:
         some = f"{min(partly)} to {max(partly)}" if min(partly) < max(partly) else f"{min(partly)}"
-        told.append(f"{len(partly)} rows rest on {some} of {run.scores.samples} samples so far")
+        rows = "1 row rests" if len(partly) == 1 else f"{len(partly)} rows rest"
+        told.append(f"{rows} on {some} of {run.scores.samples} samples so far")
     if told:
         yield f"{'; '.join(told)}: the same command continues"
 

@@ -165,7 +165,7 @@ def test_rows_on_unequal_samples_beside_each_other(finished: Path, tmp_path: Pat
         row_of(whole, NORM), rank=None, sim_low=None, sim_high=None
     )
     notes = analysis.result.notes
-    left = "1 of 4 rows are not scored yet; 1 rows rest on 24 of 60 samples so far: the same command continues"
+    left = "1 of 4 rows are not scored yet; 1 row rests on 24 of 60 samples so far: the same command continues"
     assert [note for note in notes if "continues" in note] == [left]
     assert (analysis.result.complete, whole.result.complete) == (False, True)
     assert {row.tensors for row in analysis.result.rows} == {HEAD, NORM, ("unused.bias",)}
