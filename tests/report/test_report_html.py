@@ -366,6 +366,7 @@ def ink(page: Page) -> str:
 
 def test_it_follows_the_system_and_the_button_and_paper_is_light(sample: Page) -> None:
     sample.emulate_media(color_scheme="dark")
+    sample.wait_for_function("document.documentElement.dataset.theme === 'dark'")  # the page is told a frame later
     assert (paper(sample), ink(sample)) == ("rgb(15, 19, 24)", "rgb(230, 237, 243)")
     sample.emulate_media(color_scheme="dark", media="print")
     assert (paper(sample), ink(sample)) == ("rgb(255, 255, 255)", "rgb(27, 31, 36)")
