@@ -146,8 +146,8 @@ def fetched(package: Package, folder: Path) -> Path:
 
 def _download(package: Package, there: Path) -> None:
     by_pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(there)]
-    command = {"PyPI": [*by_pip, f"{package.name}=={package.version}"],
-               "npm": ["npm", "pack", "--silent", f"{package.name}@{package.version}"]}[package.registry]  # fmt: skip
+    by_npm = ["npm", "pack", "--silent", f"{package.name}@{package.version}"]
+    command = by_npm if package.registry == "npm" else [*by_pip, f"{package.name}=={package.version}"]
     subprocess.run(command, cwd=there, check=True, stdout=subprocess.DEVNULL)
 
 
