@@ -56,7 +56,7 @@ def read_content(archive: Archive, instructions: int | None = None) -> tuple[obj
 
     def locate(storage: Storage) -> Stretch:
         member = archive.stored(f"{prefix}/data/{storage.key}")
-        return Stretch(archive.file, member.offset, member.size)
+        return Stretch(*archive.place(member.name), member.size)
 
     return content, locate
 

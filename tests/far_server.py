@@ -1,0 +1,191 @@
+"""A web server for tests that serves ranges, counts what it sends, and misbehaves when it is told to.
+
+`python tests/far_server.py FOLDER` serves a folder by hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "1234567890abcdef1234567890abcdef12345678"
+
+
+@dataclass
+class Sparse:
+    """A large file that is zeros behind its head."""
+
+    head: bytes
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self.size)
+        raw = self.head[start:stop]
+        return raw + bytes(stop - start - len(raw))
+
+
+Content = bytes | Sparse
+
+
+class Asked(NamedTuple):
+    """A request as it was received, and how many bytes were sent for it."""
+
+    path: str
+    range: str | None
+    headers: Mapping[str, str]
+    sent: int
+
+
+Reply = Callable[[BaseHTTPRequestHandler, bytes | Sparse], int]
+"""Answers a request in a way of its own, and says how many bytes of the file it sent."""
+
+
+@dataclass
+class FarServer:
+    """`files` by path; `asked` is what came; the first of `replies` answers the next request, `always` all."""
+
+    files: dict[str, Content] = field(default_factory=dict)
+    asked: list[Asked] = field(default_factory=list)
+    replies: list[Reply] = field(default_factory=list)
+    always: Reply | None = None
+    etag: bool = True
+    url: str = ""
+
+    @property
+    def sent(self) -> int:
+        return sum(request.sent for request in self.asked)
+
+    def clear(self) -> None:
+        self.asked.clear()
+
+    def reply(self, handler: BaseHTTPRequestHandler) -> None:
+        path = unquote(urlsplit(handler.path).path)
+        own = self.replies.pop(0) if self.replies else self.always
+        if path in self.files:
+            sent = (own or self.ranged)(handler, self.files[path])
+        elif own:
+            sent = own(handler, b"")
+        else:
+            sent = status(404)(handler, b"")
+        self.asked.append(Asked(handler.path, handler.headers.get("Range"), dict(handler.headers), sent))
+
+    def ranged(self, handler: BaseHTTPRequestHandler, content: Content, **headers: str) -> int:
+        """The part that was asked for, as servers give it."""
+        told = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", ""))
+        if told and int(told[1]) >= len(content):
+            return status(416, **{"Content-Range": f"bytes */{len(content)}"})(handler, content)
+        tag = etag_of(content)
+        if told and handler.headers.get("If-Range", tag) == tag:
+            start, last = int(told[1]), min(int(told[2] or len(content)), len(content) - 1)
+            there = {"Content-Range": f"bytes {start}-{last}/{len(content)}", **headers}
+            return send(handler, 206, content[start : last + 1], there | ({"ETag": tag} if self.etag else {}))
+        return send(handler, 200, content[: len(content)], {"ETag": tag, **headers} if self.etag else headers)
+
+
+def etag_of(content: Content) -> str:
+    """A tag that changes with the content."""
+    raw = content.head if isinstance(content, Sparse) else content
+    return f'"{hashlib.md5(raw).hexdigest()}"'
+
+
+def send(handler: BaseHTTPRequestHandler, code: int, raw: bytes, headers: Mapping[str, str]) -> int:
+    handler.send_response(code)
+    for name, value in ({"Content-Length": str(len(raw))} | dict(headers)).items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    if handler.command != "HEAD":
+        handler.wfile.write(raw)
+    return len(raw)
+
+
+def status(code: int, **headers: str) -> Reply:
+    """An answer without a file, such as 503."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+
+    def reply(handler: BaseHTTPRequestHandler, content: Content) -> int:
+        return send(handler, code, b"", named) * 0
+
+    return reply
+
+
+@contextmanager
+def serving(files: Mapping[str, Content] | None = None) -> Iterator[FarServer]:
+    """A server on this machine, as long as the block lasts."""
+    far = FarServer(dict(files or {}))
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            far.reply(self)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *who: object) -> None:
+            """Who hangs up is no fault of the server's."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        far.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield far
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def hub_files(repo: str, files: Mapping[str, bytes], *, commit: str = COMMIT, large: int = 1000) -> dict[str, bytes]:
+    """What Hugging Face's hub serves of a model of these files: what is said of it, and each file; the large ones
+    are known by their SHA-256."""
+    siblings = [
+        {"rfilename": name, "size": len(raw), "blobId": hashlib.sha1(raw).hexdigest()}
+        | ({"lfs": {"sha256": hashlib.sha256(raw).hexdigest(), "size": len(raw), "pointerSize": 1}} if len(raw) > large else {})
+        for name, raw in files.items()
+    ]  # fmt: skip
+    info = json.dumps({"id": repo, "modelId": repo, "sha": commit, "siblings": siblings}).encode()
+    told = {f"/api/models/{repo}": info}
+    told |= {f"/api/models/{repo}/revision/{revision}": info for revision in ("main", commit)}
+    return told | {f"/{repo}/resolve/{commit}/{name}": raw for name, raw in files.items()}
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+if __name__ == "__main__":
+    own = read_folder(Path(sys.argv[1]))
+    every: dict[str, Content] = {f"/{name}": raw for name, raw in own.items()}
+    for above in {name.partition("/")[0] for name in own if "/" in name}:
+        inside = {name.partition("/")[2]: raw for name, raw in own.items() if name.startswith(f"{above}/")}
+        every |= hub_files(f"org/{above}", inside)
+    with serving(every) as far:
+        print(far.url, flush=True)
+        reply = far.reply
+
+        def told(handler: BaseHTTPRequestHandler) -> None:
+            reply(handler)
+            last = far.asked[-1]
+            print(last.path, last.range, last.sent, last.headers.get("Authorization"), file=sys.stderr, flush=True)
+
+        far.reply = told  # type: ignore[method-assign]
+        threading.Event().wait()
