@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 COMMIT = "1234567890abcdef1234567890abcdef12345678"
 
@@ -74,7 +74,10 @@ class FarServer:
     def reply(self, handler: BaseHTTPRequestHandler) -> None:
         path = unquote(urlsplit(handler.path).path)
         own = self.replies.pop(0) if self.replies else self.always
-        if path in self.files:
+        if isinstance(listing := self.files.get(path.rstrip("/")), Listing):
+            query = parse_qs(urlsplit(handler.path).query)
+            sent = send(handler, 200, listing.xml(query.get("prefix", [""])[0]), {"Content-Type": "application/xml"})
+        elif path in self.files:
             sent = (own or self.ranged)(handler, self.files[path])
         elif own:
             sent = own(handler, b"")
@@ -168,6 +171,32 @@ def hub_files(repo: str, files: Mapping[str, bytes], *, commit: str = COMMIT, la
     return told | {f"/{repo}/resolve/{commit}/{name}": raw for name, raw in files.items()}
 
 
+def bucket_files(bucket: str, files: Mapping[str, bytes]) -> dict[str, Content]:
+    """What S3 serves of a bucket: its files, and by the bucket's own path the list of them."""
+    return {f"/{bucket}/{name}": raw for name, raw in files.items()} | {f"/{bucket}": Listing(bucket, dict(files))}
+
+
+@dataclass
+class Listing(Sparse):
+    """What a bucket holds, as S3 lists it below a prefix."""
+
+    def __init__(self, bucket: str, files: Mapping[str, bytes]) -> None:
+        super().__init__(b"", 0)
+        self.bucket, self.files = bucket, files
+
+    def xml(self, prefix: str) -> bytes:
+        held = "".join(
+            f"<Contents><Key>{name}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>x</ETag>"
+            f"<Size>{len(raw)}</Size><StorageClass>STANDARD</StorageClass></Contents>"
+            for name, raw in self.files.items()
+            if name.startswith(prefix) and "/" not in name[len(prefix) :]
+        )
+        return (
+            f'<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+            f"<Name>{self.bucket}</Name><Prefix>{prefix}</Prefix><IsTruncated>false</IsTruncated>{held}</ListBucketResult>"
+        ).encode()
+
+
 def read_folder(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -178,6 +207,7 @@ if __name__ == "__main__":
     for above in {name.partition("/")[0] for name in own if "/" in name}:
         inside = {name.partition("/")[2]: raw for name, raw in own.items() if name.startswith(f"{above}/")}
         every |= hub_files(f"org/{above}", inside)
+    every |= bucket_files("nets", own)
     with serving(every) as far:
         print(far.url, flush=True)
         reply = far.reply

@@ -12,7 +12,7 @@ from ckptswap.entries import SIGN
 from ckptswap.errors import FileError
 
 _HIDDEN = "hidden"
-_TABLE = "CKPTSWAP_ADDRESSES"
+_TABLE = "_CKPTSWAP_ADDRESSES"
 """The variable of the environment, which workers have from their parent, with what stands behind the digests."""
 _STAND_IN = re.compile(rf"{_HIDDEN}=([0-9a-f]{{12}})")
 _WEB = re.compile(r"((?:--[a-z]+=)?)(https?://\S+)", re.IGNORECASE)

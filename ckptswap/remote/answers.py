@@ -89,7 +89,8 @@ def wait_of(headers: Mapping[str, str], now: float) -> float | None:
 
 def refuse_status(name: str, status: int, advice: str = "") -> NoReturn:
     """Raises `FileError` for an answer that is none; `advice` is how one says who one is."""
-    what, remedy = _REASONS.get(status, (f"cannot be had: the server answers {status}", "try again later"))
+    otherwise = "try again later" if status >= 500 else advice or "check the address"
+    what, remedy = _REASONS.get(status, (f"cannot be had: the server answers {status}", otherwise))
     form = NotThereError if status in _REASONS else FileError
     raise form(f"{name} {what}", remedy=advice if status in (401, 403) and advice else remedy)
 
