@@ -14,9 +14,10 @@ def fingerprint(checkpoint: Checkpoint, stop: Event | None = None) -> dict[str, 
     """{algorithm: hexadecimal digest} of a checkpoint's files: SHA-256, as `Checkpoint.sha256` defines it.
 
     For more than `SHA256_MOST` bytes of files XXH3-128, as `xxhsum -H2` prints it, at an eighth of the time: it
-    tells files apart, but not against somebody who forges one. Files that are not on this machine are not read for
-    it: {"version": …} is what their server calls them, where it does not know their SHA-256. Setting `stop` ends a hash early, with a digest
-    that means nothing. Raises `FileError` when a file is no longer there, or no longer the one that was opened.
+    tells files apart, but not against somebody who forges one. Files on other machines are not read for it: where
+    their SHA-256 is not known there, {"version": …} is what their server calls them. Setting `stop` ends a hash
+    early, with a digest that means nothing. Raises `FileError` when a file is no longer there, or no longer the
+    one that was opened.
 
     >>> import numpy as np
     >>> sorted(fingerprint(Checkpoint.from_arrays({"w": np.zeros(3)})))

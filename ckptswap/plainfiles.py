@@ -50,7 +50,7 @@ def refuse_elsewhere(path: str | os.PathLike[str]) -> None:
     Traceback (most recent call last):
     ckptswap.errors.FileError: nothing is written to s3: name a place on this machine, and upload it from there
     """
-    scheme, colon, rest = os.fspath(path).partition(":/")
+    scheme, colon, _ = os.fspath(path).partition(":/")
     if colon and scheme in ("https", "http", "hf", "s3") and not os.path.exists(f"{scheme}:"):
         remedy = "name a place on this machine, and upload it from there"
         raise FileError(f"nothing is written to {scheme}", remedy=remedy)

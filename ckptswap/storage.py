@@ -291,8 +291,8 @@ class MemoryFolder:
 
 
 class Folder(Protocol):
-    """What lists and opens files that lie beside one another, as `LocalFolder` does; its `path` is None where it is
-    not on this machine."""
+    """What lists and opens files that lie beside one another, as `LocalFolder` does; its `path` is None where it
+    is not on this machine."""
 
     @property
     def name(self) -> str: ...

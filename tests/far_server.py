@@ -58,11 +58,20 @@ class FarServer:
     """`files` by path; `asked` is what came; the first of `replies` answers the next request, `always` all."""
 
     files: dict[str, Content] = field(default_factory=dict)
-    asked: list[Asked] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
     always: Reply | None = None
     etag: bool = True
     url: str = ""
+    _asked: list[Asked] = field(default_factory=list)
+    _idle: threading.Condition = field(default_factory=threading.Condition)
+    _busy: int = 0
+
+    @property
+    def asked(self) -> list[Asked]:
+        """What came, once all of it is answered."""
+        with self._idle:
+            assert self._idle.wait_for(lambda: not self._busy, timeout=10)
+            return self._asked
 
     @property
     def sent(self) -> int:
@@ -72,18 +81,28 @@ class FarServer:
         self.asked.clear()
 
     def reply(self, handler: BaseHTTPRequestHandler) -> None:
+        with self._idle:
+            self._busy += 1
+        sent = 0
+        try:
+            sent = self._answered(handler)
+        finally:
+            with self._idle:
+                self._asked.append(Asked(handler.path, handler.headers.get("Range"), dict(handler.headers), sent))
+                self._busy -= 1
+                self._idle.notify_all()
+
+    def _answered(self, handler: BaseHTTPRequestHandler) -> int:
         path = unquote(urlsplit(handler.path).path)
         own = self.replies.pop(0) if self.replies else self.always
         if isinstance(listing := self.files.get(path.rstrip("/")), Listing):
             query = parse_qs(urlsplit(handler.path).query)
-            sent = send(handler, 200, listing.xml(query.get("prefix", [""])[0]), {"Content-Type": "application/xml"})
-        elif path in self.files:
-            sent = (own or self.ranged)(handler, self.files[path])
-        elif own:
-            sent = own(handler, b"")
-        else:
-            sent = status(404)(handler, b"")
-        self.asked.append(Asked(handler.path, handler.headers.get("Range"), dict(handler.headers), sent))
+            return send(
+                handler, 200, listing.xml(query.get("prefix", [""])[0]), {"Content-Type": "application/xml"}
+            )
+        if path in self.files:
+            return (own or self.ranged)(handler, self.files[path])
+        return (own or status(404))(handler, b"")
 
     def ranged(self, handler: BaseHTTPRequestHandler, content: Content, **headers: str) -> int:
         """The part that was asked for, as servers give it."""
@@ -124,6 +143,29 @@ def status(code: int, **headers: str) -> Reply:
     return reply
 
 
+def wrong(code: int = 206, *, cut: int | None = None, **headers: str | None) -> Reply:
+    """The part that was asked for with other headers (None: without it), or only so many bytes of it."""
+
+    def reply(handler: BaseHTTPRequestHandler, content: Content) -> int:
+        told = re.fullmatch(r"bytes=(\d+)-(\d+)", handler.headers.get("Range", "bytes=0-0"))
+        assert told
+        start, last = int(told[1]), min(int(told[2]), len(content) - 1)
+        raw = content[start : last + 1] if code == 206 else content[: len(content)]
+        own = {"Content-Range": f"bytes {start}-{last}/{len(content)}"} if code == 206 else {}
+        own |= {"Content-Length": str(len(raw)), "ETag": etag_of(content), "Connection": "close"}
+        given = own | {name.replace("_", "-"): value for name, value in headers.items()}
+        handler.send_response(code)
+        for name, value in given.items():
+            if value is not None:
+                handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(raw[:cut])
+        handler.close_connection = True
+        return len(raw[:cut])
+
+    return reply
+
+
 @contextmanager
 def serving(files: Mapping[str, Content] | None = None) -> Iterator[FarServer]:
     """A server on this machine, as long as the block lasts."""
@@ -157,12 +199,16 @@ def serving(files: Mapping[str, Content] | None = None) -> Iterator[FarServer]:
             thread.join()
 
 
-def hub_files(repo: str, files: Mapping[str, bytes], *, commit: str = COMMIT, large: int = 1000) -> dict[str, bytes]:
+def hub_files(
+    repo: str, files: Mapping[str, bytes], *, commit: str = COMMIT, large: int = 1000
+) -> dict[str, bytes]:
     """What Hugging Face's hub serves of a model of these files: what is said of it, and each file; the large ones
     are known by their SHA-256."""
+    large_ones = [name for name, raw in files.items() if len(raw) > large]
     siblings = [
         {"rfilename": name, "size": len(raw), "blobId": hashlib.sha1(raw).hexdigest()}
-        | ({"lfs": {"sha256": hashlib.sha256(raw).hexdigest(), "size": len(raw), "pointerSize": 1}} if len(raw) > large else {})
+        | ({"lfs": {"sha256": hashlib.sha256(raw).hexdigest(), "size": len(raw), "pointerSize": 1}}
+            if name in large_ones else {})
         for name, raw in files.items()
     ]  # fmt: skip
     info = json.dumps({"id": repo, "modelId": repo, "sha": commit, "siblings": siblings}).encode()

@@ -59,7 +59,7 @@ def read_content(file: ByteSource) -> tuple[Any, Locate]:
 
 
 def _stream(file: ByteSource) -> BinaryIO:
-    """The file from its beginning, as far as pickles may reach: at once, or as it is read where it lies far away."""
+    """The file from its beginning, as far as pickles may reach: at once, or piecemeal where it is far away."""
     if file.version is None:
         return io.BytesIO(file.pread(PICKLE_MOST, 0))
     return io.BufferedReader(RawReader(Slice(file, 0, min(file.size, PICKLE_MOST))))

@@ -1,5 +1,8 @@
-"""Addresses without their secrets. What stands before `@` or behind `?` may open a door to whoever reads it, and is
-neither printed nor written down: a short digest stands for it, by which this process and its children find it."""
+"""Addresses without their secrets.
+
+What stands before `@` or behind `?` may open a door to whoever reads it, and is neither printed nor written
+down: a short digest stands for it, by which this process and its children find it.
+"""
 
 import hashlib
 import json
@@ -34,7 +37,7 @@ def public(text: str) -> str:
     """The same address of a web server, fit to be printed; any other text is given back as it is.
 
     >>> public("https://host/a.pt?download=true#x"), public("https://ann:secret@host/a.pt::ema"), public("a?b.pt")
-    ('https://host/a.pt?hidden=1fe0c8ebbe5b', 'https://host/a.pt?hidden=dcb75e9ae6a7::ema', 'a?b.pt')
+    ('https://host/a.pt?hidden=e94c08d4aee3', 'https://host/a.pt?hidden=fc12bdfe0f4d::ema', 'a?b.pt')
     """
     if not _WEB.fullmatch(text):
         return text
@@ -54,7 +57,7 @@ def without_secrets(words: Iterable[str]) -> list[str]:
     """The words of a command line, its addresses fit to be printed.
 
     >>> without_secrets(["show", "--from=https://host/a.pt?k=v", "--x=1"])
-    ['show', '--from=https://host/a.pt?hidden=4d10c2b92a29', '--x=1']
+    ['show', '--from=https://host/a.pt?hidden=a1ad75ce46b0', '--x=1']
     """
     matches = [(word, _WEB.fullmatch(word)) for word in words]
     return [match[1] + public(match[2]) if match else word for word, match in matches]
@@ -72,7 +75,9 @@ def whole(address: str) -> tuple[str, str, str]:
         return shown, "", shown
     if stand_in[1] not in (table := _table()):
         remedy = "name the whole address again"
-        raise FileError(f"what stood behind the ? of {shown} is kept nowhere, since it may be secret", remedy=remedy)
+        raise FileError(
+            f"what stood behind the ? of {shown} is kept nowhere, since it may be secret", remedy=remedy
+        )
     user, query = table[stand_in[1]]
     return parts._replace(query=query).geturl(), user, shown
 

@@ -37,10 +37,12 @@ class Known(NamedTuple):
         if told is None:
             return None
         plain = _PLAIN.sub("", told)
-        return f"{plain or '-'}/{self.size}" if len(plain) <= 40 else hashlib.sha256(told.encode()).hexdigest()[:40]
+        return (
+            f"{plain or '-'}/{self.size}" if len(plain) <= 40 else hashlib.sha256(told.encode()).hexdigest()[:40]
+        )
 
 
-class Part(NamedTuple):
+class Promised(NamedTuple):
     """A stretch that an answer promises, and of which version of the file."""
 
     start: int
@@ -48,7 +50,7 @@ class Part(NamedTuple):
     known: Known
 
 
-def part_of(headers: Mapping[str, str], name: str) -> Part:
+def part_of(headers: Mapping[str, str], name: str) -> Promised:
     """What an answer of a range holds. Raises `FileError` where it does not say so."""
     told = _RANGE.fullmatch(headers.get("Content-Range", ""))
     if told is None:
@@ -56,7 +58,7 @@ def part_of(headers: Mapping[str, str], name: str) -> Part:
     start, last, size = map(int, told.groups())
     if not start <= last < size:
         refuse(name, f"sends bytes {start:,} to {last:,} of a file of {size:,}")
-    return Part(start, last - start + 1, known_of(headers, size))
+    return Promised(start, last - start + 1, known_of(headers, size))
 
 
 def known_of(headers: Mapping[str, str], size: int) -> Known:

@@ -1,6 +1,8 @@
-"""`s3://BUCKET/PATH`: files and folders in buckets of S3 and of what speaks like it. fsspec's `s3fs` knows who the
-user is and where the bucket lies, lists folders, and signs addresses that are valid for an hour; these are read like
-any other address of a web server."""
+"""`s3://BUCKET/PATH`: files and folders in buckets of S3 and of what speaks like it.
+
+fsspec's `s3fs` knows who the user is and where the bucket lies, lists folders, and signs addresses that are
+valid for an hour; these are read like any other address of a web server.
+"""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -16,7 +18,7 @@ from ckptswap.registry import library
 from ckptswap.remote.address import split_key
 from ckptswap.remote.answers import NotThereError
 from ckptswap.remote.far import FarFile
-from ckptswap.remote.web import CLOCK, Asked, WebReader
+from ckptswap.remote.web import CLOCK, WebAddress, WebReader
 
 VALID, RENEWED = 3600, 1800  # seconds for which an address is signed, and after which another is asked for
 ADVICE = "say who you are as for the `aws` program: AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -52,7 +54,9 @@ class Bucket:
             found = self._asked(place, lambda: self.files.ls(folder, detail=True, refresh=True))
         except FileNotFoundError:
             return {}
-        inside = {each["name"].removeprefix(f"{folder}/"): each["size"] for each in found if each["type"] == "file"}
+        inside = {
+            each["name"].removeprefix(f"{folder}/"): each["size"] for each in found if each["type"] == "file"
+        }
         return {name: size for name, size in inside.items() if name and "/" not in name}
 
     def _asked(self, place: str, work: Callable[[], Any]) -> Any:
@@ -94,11 +98,11 @@ class BucketFolder:
         place = f"{self.name}/{name}"
         renewed, url = 0.0, ""
 
-        def asked() -> Asked:
+        def asked() -> WebAddress:
             nonlocal renewed, url
             if not url or CLOCK.now() - renewed > RENEWED:
                 renewed, url = CLOCK.now(), self.bucket.signed(place)
-            return Asked(url)
+            return WebAddress(url)
 
         return FarFile(WebReader(place, asked, advice=ADVICE))
 
@@ -129,7 +133,8 @@ def _open(place: str, is_folder: bool, key: str | None) -> Checkpoint:
         return open_in(folder, key=key)
     if is_folder:
         raise FileError(f"{place} does not exist, or has no files", remedy="check the name")
-    raise FileError(missing.message, remedy=near(name, bucket.listed(above)) or missing.remedy)
+    hint = near(name, bucket.listed(above)) if "404" in missing.message else ""
+    raise FileError(missing.message, remedy=hint or missing.remedy)
 
 
 def _files(**how: Any) -> Any:

@@ -35,7 +35,8 @@ class FarFile(ByteSource):
     >>> def fetch(size, offset):
     ...     print("fetching", size, "at", offset)
     ...     return bytes(size)
-    >>> file = FarFile(SimpleNamespace(name="far", size=1 << 20, head=b"head", version=Version(None, None), fetch=fetch))
+    >>> told = dict(name="far", size=1 << 20, head=b"head", version=Version(None, None))
+    >>> file = FarFile(SimpleNamespace(**told, fetch=fetch))
     >>> file.pread(4, 0), file.pread(2, 100_000), file.pread(2, 70_000)
     fetching 65536 at 65536
     (b'head', b'\\x00\\x00', b'\\x00\\x00')

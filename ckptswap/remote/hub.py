@@ -1,10 +1,14 @@
-"""`hf://ORG/NAME[@REVISION][/FILE]`: models of Hugging Face's hub. The hub says which files a commit has, and these
-are read by ranges; what its own cache on this machine has already is read from there."""
+"""`hf://ORG/NAME[@REVISION][/FILE]`: models of Hugging Face's hub.
+
+The hub says which files a commit has, and these are read by ranges; what its own cache on this machine has
+already is read from there.
+"""
 
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,7 +20,7 @@ from ckptswap.formats.opening import open_in
 from ckptswap.registry import library
 from ckptswap.remote.address import split_key
 from ckptswap.remote.far import FarFile
-from ckptswap.remote.web import Asked, WebReader
+from ckptswap.remote.web import WebAddress, WebReader
 from ckptswap.storage import ByteSource, LocalFile, LocalFolder
 
 ADVICE = "log in with `hf auth login` or set HF_TOKEN, and ask for access on the model's page"
@@ -63,8 +67,8 @@ class HubFolder:
         url = hub.hf_hub_url(self.repo, self.below + name, revision=self.commit, endpoint=_endpoint())
         sha256 = told.lfs.sha256 if told.lfs else None
 
-        def asked() -> Asked:
-            return Asked(url, library("huggingface_hub.utils").build_hf_headers().get("authorization"))
+        def asked() -> WebAddress:
+            return WebAddress(url, library("huggingface_hub.utils").build_hf_headers().get("authorization"))
 
         return FarFile(WebReader(f"{self.name}/{name}", asked, sha256=sha256, advice=ADVICE, version=told.blob_id))
 
@@ -96,13 +100,17 @@ def _cached(repo: str, revision: str | None, file: str, key: str | None) -> Chec
     """What the hub's cache has of a model, where the network is not to be asked."""
     hub, errors = library("huggingface_hub"), library("huggingface_hub.errors")
     try:
-        folder = LocalFolder(hub.snapshot_download(repo, revision=revision, local_files_only=True))
+        home = Path(hub.snapshot_download(repo, revision=revision, local_files_only=True))
     except errors.LocalEntryNotFoundError:
         remedy = "unset HF_HUB_OFFLINE, or fetch it by `hf download`"
-        raise FileError(f"hf://{repo} is not in the hub's cache, and HF_HUB_OFFLINE is set", remedy=remedy) from None
-    place = LocalFolder(folder.path / os.path.dirname(file)) if file else folder
-    is_folder = (folder.path / file).is_dir()
-    return open_in(LocalFolder(folder.path / file), key=key) if is_folder else open_in(place, os.path.basename(file), key)
+        raise FileError(
+            f"hf://{repo} is not in the hub's cache, and HF_HUB_OFFLINE is set", remedy=remedy
+        ) from None
+    place = home / file
+    is_folder = place.is_dir()
+    checkpoint = open_in(LocalFolder(place if is_folder else place.parent), None if is_folder else place.name, key)
+    checkpoint.path = with_key(f"hf://{repo}@{home.name}{file and f'/{file}'}", key)
+    return checkpoint
 
 
 def _asked_of_hub(repo: str, revision: str | None) -> Any:
@@ -114,7 +122,9 @@ def _asked_of_hub(repo: str, revision: str | None) -> Any:
             repo, revision=revision, files_metadata=True, timeout=TIMEOUT
         )
     except errors.RevisionNotFoundError:
-        raise FileError(f"{name} does not exist: the model has no such revision", remedy="check its name") from None
+        raise FileError(
+            f"{name} does not exist: the model has no such revision", remedy="check its name"
+        ) from None
     except errors.GatedRepoError:
         raise FileError(f"{name} is refused to you (its owner has to allow it)", remedy=ADVICE) from None
     except errors.RepositoryNotFoundError:
@@ -126,8 +136,9 @@ def _asked_of_hub(repo: str, revision: str | None) -> Any:
         status = getattr(error.response, "status_code", "nothing")
         raise FileError(f"{name} cannot be had: the hub answers {status}", remedy="try again later") from None
     except Exception as error:  # its transport's own
-        raise FileError(f"{name} cannot be had: the hub cannot be reached ({type(error).__name__})",
-                        remedy="check the network, and HF_ENDPOINT") from None  # fmt: skip
+        fault = f"{name} cannot be had: the hub cannot be reached ({type(error).__name__})"
+        remedy = "check the network, and HF_ENDPOINT; HF_HUB_OFFLINE=1 reads the hub's cache"
+        raise FileError(fault, remedy=remedy) from None
 
 
 def _endpoint() -> str | None:

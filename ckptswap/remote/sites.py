@@ -1,5 +1,6 @@
-"""`https://…`: files of web servers, as a checkpoint; the files beside one, such as shards, by their own addresses."""
+"""`https://…`: files of web servers as checkpoints; files beside one, such as shards, by their own addresses."""
 
+import re
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -13,14 +14,18 @@ from ckptswap.formats.opening import open_in
 from ckptswap.remote.address import path_of, public, split_key, whole
 from ckptswap.remote.answers import NotThereError
 from ckptswap.remote.far import FarFile
-from ckptswap.remote.web import Asked, WebReader
+from ckptswap.remote.web import WebAddress, WebReader
 
 ADVICE = "name it with its token (https://HOST/…?…), or put the user and password into ~/.netrc"
+_HUB_PAGE = re.compile(
+    r"https://(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)(?:/(?:blob|tree)/([^/]+)(?:/(.+))?)?/?"
+)
+"""What somebody copies from the browser who looks at a model of the hub."""
 
 
 @dataclass(frozen=True)
 class WebFolder:
-    """What lies beside a file of a web server, which lists nothing; what was looked for is kept open until asked."""
+    """What lies beside a file of a web server, which lists nothing; what was looked for is kept until asked."""
 
     address: str
     found: dict[str, FarFile] = field(default_factory=dict)
@@ -53,7 +58,7 @@ class WebFolder:
         parts = urlsplit(url)
         path = f"{parts.path.rpartition('/')[0]}/{quote(name)}"
         there = parts._replace(path=path).geturl()
-        return FarFile(WebReader(f"{self.name}/{name}", lambda: Asked(there, user=user), advice=ADVICE))
+        return FarFile(WebReader(f"{self.name}/{name}", lambda: WebAddress(there, user=user), advice=ADVICE))
 
 
 def open_site(address: str) -> Checkpoint:
@@ -61,6 +66,9 @@ def open_site(address: str) -> Checkpoint:
     `DependencyError` without the extra `remote`."""
     place, key = split_key(public(address))
     _, _, shown = whole(place)
+    if page := _HUB_PAGE.fullmatch(shown):
+        revision, file = (page[2] and f"@{page[2]}") or "", (page[3] and f"/{page[3]}") or ""
+        raise FileError(f"{shown} is a page about a model", remedy=f"write hf://{page[1]}{revision}{file}")
     name = PurePosixPath(urlsplit(shown).path).name
     if not name or urlsplit(shown).path.endswith("/"):
         remedy = "name one of its files (of shards, their model.safetensors.index.json)"

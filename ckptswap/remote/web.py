@@ -1,11 +1,15 @@
-"""Files of web servers, read by ranges. Every answer is held against the first: a file that changes meanwhile, or a
-server that sends something else, is found out. What fails on its way is asked for again, a few times."""
+"""Files of web servers, read by ranges.
+
+Every answer is held against the first: a file that changes meanwhile, or a server that sends something else, is
+found out. What fails on its way is asked for again, a few times.
+"""
 
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from types import ModuleType
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -27,6 +31,7 @@ SLOWEST = 10_000  # bytes a second
 PIECE = 1 << 18
 _RUN_OUT = frozenset([400, 401, 403, 404, 410])
 """What is answered to an address that was valid for some time only."""
+_NOBODY = ("NewConnectionError", "NameResolutionError")
 _AGAIN = frozenset([408, 425, 429, 500, 502, 503, 504])
 
 
@@ -41,7 +46,7 @@ class Clock:
 CLOCK = Clock()
 
 
-class Asked(NamedTuple):
+class WebAddress(NamedTuple):
     """Where to ask for a file, and as whom: by what stands in `Authorization`, or by `user:password`."""
 
     url: str
@@ -63,10 +68,11 @@ class WebReader:
     Raises `FileError` where it cannot be had; `NotThereError` where the server has no such file for this user.
     """
 
-    def __init__(self, name: str, asked: Callable[[], Asked], *, sha256: str | None = None, advice: str = "",
+    def __init__(self, name: str, asked: Callable[[], WebAddress], *, sha256: str | None = None, advice: str = "",
                  version: str | None = None) -> None:  # fmt: skip
         self.name, self._asked, self._advice = name, asked, advice
         self._requests: ModuleType = library("requests")
+        self._faults = library("urllib3.exceptions").HTTPError
         self._session: Any = None
         self._process = 0
         self._there: str | None = None
@@ -99,7 +105,9 @@ class WebReader:
                 return self._all_of(answer)
             part = answers.part_of(answer.headers, self.name)
             if part.start or part.size != min(size, part.known.size):
-                answers.refuse(self.name, f"sends {part.size:,} bytes from {part.start:,} on, not what was asked for")
+                answers.refuse(
+                    self.name, f"sends {part.size:,} bytes from {part.start:,} on, not what was asked for"
+                )
             raw = self._body(answer, part.size)
             self._known, self.size = part.known, part.known.size
             return raw
@@ -124,7 +132,9 @@ class WebReader:
             if part.known != self._known:
                 self._refuse_changed(False)
             if (part.start, part.size) != (start, left):
-                answers.refuse(self.name, f"sends {part.size:,} bytes from {part.start:,} on, not what was asked for")
+                answers.refuse(
+                    self.name, f"sends {part.size:,} bytes from {part.start:,} on, not what was asked for"
+                )
             for piece in self._pieces(answer, left):
                 raw += piece
 
@@ -157,7 +167,7 @@ class WebReader:
         except faults.SSLError:
             answers.refuse(self.name, "does not prove who it is (its certificate is not valid here)")
         except faults.RequestException as error:
-            if self._known is None and "NewConnectionError" in repr(error) or "NameResolution" in repr(error):
+            if self._known is None and any(word in repr(error) for word in _NOBODY):
                 remedy = "check the address, and the way to it"
                 raise FileError(f"{self.name} cannot be fetched (nobody answers there)", remedy=remedy) from None
             raise _Again(_reason(error)) from None
@@ -185,19 +195,19 @@ class WebReader:
         """An answer's bytes, exactly so many; raises `_Again` where they break off or trickle."""
         done, deadline = 0, CLOCK.now() + SILENCE + size / SLOWEST
         try:
-            for piece in answer.iter_content(PIECE):
+            while piece := answer.raw.read1(PIECE):
                 if (done := done + len(piece)) > size:
                     answers.refuse(self.name, f"sends more than the {size:,} bytes that it speaks of")
                 yield piece
                 if CLOCK.now() > deadline:
                     raise _Again("the server sends too slowly")
-        except self._requests.exceptions.RequestException as error:
+        except (self._faults, OSError) as error:
             raise _Again(_reason(error)) from None
         if done < size:
             raise _Again(f"the connection ended after {done:,} of {size:,} bytes")
 
     def _retried(self, work: Callable[[], Any]) -> Any:
-        for tried in range(1, TRIES + 1):
+        for tried in count(1):
             try:
                 return work()
             except _Again as error:
@@ -206,7 +216,9 @@ class WebReader:
                     often = f"asked {tried} times" if tried > 1 else f"it asks to wait {wait:,.0f} s"
                     raise FileError(f"{self.name} cannot be fetched ({error}; {often})",
                                     remedy="try again later") from None  # fmt: skip
+                self._opened().close()  # a connection that failed once is not used again
                 CLOCK.sleep(wait)
+        raise AssertionError  # a count has no end
 
     def _opened(self) -> Any:
         """The session: one's own in a process that was forked."""
@@ -218,20 +230,19 @@ class WebReader:
 def _session(requests: ModuleType) -> Any:
     """A session that is led to other servers without what says who the user is, and never from https to http."""
 
-    class Session(requests.Session):  # type: ignore[name-defined]
-        def get_redirect_target(self, answer: Any) -> str | None:
-            target = super().get_redirect_target(answer)
-            if target and answer.url.startswith("https:") and urlsplit(target).scheme == "http":
-                raise requests.exceptions.InvalidSchema
-            return target
+    def judged(answer: Any, **how: Any) -> None:
+        target = session.get_redirect_target(answer)
+        if target and answer.url.startswith("https:") and urlsplit(target).scheme == "http":
+            raise requests.exceptions.InvalidSchema
 
-    session = Session()
+    session = requests.Session()
+    session.hooks["response"].append(judged)
     session.max_redirects = REDIRECTS_MOST
     session.headers["User-Agent"] = f"ckptswap/{__version__}"
     return session
 
 
-def _auth(asked: Asked) -> Any:
+def _auth(asked: WebAddress) -> Any:
     """What says who the user is, in the way that the library takes off where a server leads to another."""
     if asked.user:
         user, _, password = asked.user.partition(":")
@@ -252,7 +263,9 @@ def _reason(error: Exception) -> str:
     return {
         "ConnectTimeout": "the server does not answer",
         "ReadTimeout": "the server fell silent",
-        "ChunkedEncodingError": "the connection broke off",
+        "ReadTimeoutError": "the server fell silent",
+        "ProtocolError": "the connection broke off",
+        "IncompleteRead": "the connection broke off",
         "ConnectionError": "there is no connection to the server",
     }.get(name, f"the transfer failed, {name}")
 
@@ -263,5 +276,3 @@ def exists(reader: Callable[[], Any]) -> Any:
         return reader()
     except NotThereError:
         return None
-
-
