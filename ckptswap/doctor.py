@@ -12,7 +12,9 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any, get_args
 
+from ckptswap.cores import usable_cores
 from ckptswap.registry import Group, is_ours, plugins
+from ckptswap.waiting import how_threads_wait
 
 Facts = dict[str, str | int | None]
 BRINGS: Mapping[str, str] = {
@@ -108,6 +110,8 @@ def _machine() -> Facts:
         "system": platform.platform(),
         "python": sys.executable,
         "cores": os.cpu_count(),
+        "usable cores": usable_cores(),
+        "waiting threads": how_threads_wait() or "spin, unless their library is told otherwise",
         "torch threads": torch.get_num_threads(),
         "cpu capability": torch.backends.cpu.get_cpu_capability(),
         "cuda devices": torch.cuda.device_count(),

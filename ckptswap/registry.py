@@ -71,6 +71,7 @@ _OURS: dict[Group, dict[str, str]] = {
         "npz": "ckptswap.formats.npz:FORMAT",
         "keras": "ckptswap.formats.keras:FORMAT",
         "torch.export": "ckptswap.formats.exported:FORMAT",
+        "torchscript": "ckptswap.formats.torchscript:FORMAT",
         "torch": "ckptswap.formats.torch_zip:FORMAT",
         "torch-legacy": "ckptswap.formats.torch_legacy:FORMAT",
         "pickle": "ckptswap.formats.plain_pickle:FORMAT",
