@@ -20,6 +20,7 @@ from ckptswap.hints import joining_flags, names_apart
 from ckptswap.messages import note, warn
 from ckptswap.records import option
 from ckptswap.registry import is_ours
+from ckptswap.remote.address import public
 from ckptswap.renaming import all_matched, map_all, matched, parse_rules, strip_all
 from ckptswap.selection import Selection
 from ckptswap.shape_order import by_shape_order
@@ -121,7 +122,7 @@ def names_of(*sides: Given) -> list[str]:
 
 def _name_of(side: Given) -> str:
     if isinstance(side, str | os.PathLike):
-        return os.fspath(side)
+        return public(os.fspath(side))
     return getattr(side, "path", None) or (f"<{type(side).__name__}>" if _holds_tensors(side) else "memory")
 
 
