@@ -44,25 +44,6 @@ FLOPS, TRACED, SAVED = 2e10, 4e-3, 0.4
 replays save: as they usually are. They decide the engine only, and no score."""
 
 
-def scorer_of(
-    task: Task,
-    donor: Checkpoint | Sequence[Checkpoint],
-    recipient: Checkpoint,
-    how: How = "auto",
-    memory: int | None = None,
-    calibration: Sequence[Tree] = (),
-) -> FullScorer:
-    """The scorer that `--engine` names; `memory` bounds what a replay's intermediate values take, in bytes.
-
-    Raises `MismatchError` when the recipient does not fit the model.
-    """
-    donors = [donor] if isinstance(donor, Checkpoint) else donor
-    kind = FullScorer if how == "full" else ReplayScorer
-    scorer = kind(task, donors, recipient, calibration)
-    scorer.how, scorer.memory = how, MEMORY if memory is None else memory
-    return scorer
-
-
 class ReplayScorer(FullScorer):
     """Replays what can be replayed; where `how` is `replay`, `ModelError` is raised for what cannot."""
 
@@ -101,6 +82,10 @@ class ReplayScorer(FullScorer):
             self._replays[form, len(known)] = captured
         return captured
 
+    def fastest(self, inputs: Tree) -> Replay | None:
+        """By what most variants are scored on inputs of this form; None: by full passes."""
+        return self.replay(inputs)
+
     def graph(self, inputs: Tree) -> Graph:
         """See `FullScorer`; what was captured already is not captured again."""
         replay = self.replay(inputs)
@@ -108,13 +93,13 @@ class ReplayScorer(FullScorer):
 
     def outputs(self, number: int, inputs: Tree, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
         """See `FullScorer`. Raises `ShortcutFailed` when a replayed output is wrong; then call `distrust`."""
-        if any(map(_is_replayed, variants)):
+        if any(map(is_replayed, variants)):
             self.replay(inputs)  # whatever becomes of the variants, a model that must be captured is
         yield from super().outputs(number, inputs, variants)
 
     def _outputs(self, number: int, inputs: Tree, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
-        plain = [variant for variant in variants if _is_replayed(variant)]
-        whole = [variant for variant in variants if not _is_replayed(variant)]
+        plain = [variant for variant in variants if is_replayed(variant)]
+        whole = [variant for variant in variants if not is_replayed(variant)]
         replay = self.replay(inputs) if plain else None
         if replay is None:
             yield from self.in_full(inputs, variants)
@@ -169,7 +154,7 @@ class ReplayScorer(FullScorer):
     def _cost_of(self, number: int, batch: Batch, amount: float, variants: Sequence[Variant]) -> Cost:
         """See `FullScorer`: by a full pass, and by a replay step by step."""
         inputs = batch.inputs
-        replay = self.replay(inputs)
+        replay = self.fastest(inputs)
         if replay is None:
             return super()._cost_of(number, batch, amount, variants)
         full = self._seconds(batch)
@@ -192,7 +177,7 @@ class ReplayScorer(FullScorer):
     def weights(self, variants: Sequence[Variant]) -> list[float]:
         inputs = self.task.first_inputs()
         with self.task.pinned():
-            replay = self.replay(inputs)
+            replay = self.fastest(inputs)
         if replay is None:
             return super().weights(variants)
         swaps = [None if variant.recalibrated else self.values(replay.graph, variant) for variant in variants]
@@ -299,9 +284,9 @@ class ReplayScorer(FullScorer):
             raise ShortcutFailed(f"a replayed variant ({names}) has other bits than a full pass")
 
 
-def _is_replayed(variant: Variant) -> bool:
-    """Not the baseline, which must stand whatever is found of replays, nor new statistics, which change nearly
-    everything."""
+def is_replayed(variant: Variant) -> bool:
+    """Whether a variant may be replayed: not the baseline, which must stand whatever is found of replays, nor new
+    statistics, which change nearly everything."""
     return not variant.recalibrated and variant != RECIPIENT
 
 
