@@ -21,7 +21,7 @@ from ckptswap.scoring.full import FullScorer, ModelOutput
 from ckptswap.scoring.graph import Graph, capture
 from ckptswap.scoring.guards import Uncapturable
 from ckptswap.scoring.interpreter import Replay
-from ckptswap.scoring.scorer import Cost, How, ShortcutFailed
+from ckptswap.scoring.scorer import REPLAY, Cost, How, ShortcutFailed, Way
 from ckptswap.scoring.swap import same_bits
 from ckptswap.scoring.variant import RECIPIENT, Variant
 from ckptswap.task.callables import first_line
@@ -48,6 +48,8 @@ class ReplayScorer(FullScorer):
     """Replays what can be replayed; where `how` is `replay`, `ModelError` is raised for what cannot."""
 
     how: How = "auto"
+    shortest: Way = REPLAY
+    """How most blocks are computed, where a model can be captured."""
 
     def __init__(
         self, task: Task, donors: Sequence[Checkpoint], recipient: Checkpoint, calibration: Sequence[Tree]
@@ -172,7 +174,7 @@ class ReplayScorer(FullScorer):
         # Beside its schedule, the first and the last variant of a form are held against full passes.
         begun = planned + full * min(len(swaps), 2)
         seconds = (in_full + replayed) * amount + begun
-        return Cost("replay", work / (1 + len(variants)), seconds, peak, full * amount)
+        return Cost(self.shortest, work / (1 + len(variants)), seconds, peak, full * amount)
 
     def weights(self, variants: Sequence[Variant]) -> list[float]:
         inputs = self.task.first_inputs()

@@ -38,7 +38,7 @@ def shortened(graph: Graph, given: Mapping[int, Tensor]) -> Graph:
     >>> [getattr(step.op, "__name__", "") for step in short.steps], short.settled
     (['folded_weight', 'folded_bias', 'convolution.default'], 2)
     """
-    for rule in (_fold, _halve, _lay_out, _loosen):
+    for rule in (_fold, _halve, _lay_out, _pack, _join_relu, _loosen):
         draft = _Draft(graph, given)
         for step in graph.steps:
             draft.put(step)
@@ -57,6 +57,7 @@ class _Draft:
         self._settled, self._moved = set(self._held).difference(graph.inputs), dict[int, int]()
         numbers = [*self._held, *(step.gives for step in graph.steps)]
         self._next = max(numbers) + 1
+        self.can_pack = torch.backends.mkldnn.is_available() and all(map(_is_plain, self._held.values()))
 
     def put(self, step: Step) -> None:
         """Add a step, or put another in its place."""
@@ -84,6 +85,10 @@ class _Draft:
         """The step that gives a value, where nothing else reads it."""
         is_read_once = isinstance(value, Ref) and self._readers[value.value] == 1
         return self.steps.get(value.value) if is_read_once else None
+
+    def is_of_batch(self, value: Ref) -> bool:
+        """Whether a value is the batch's own."""
+        return value.value in self._graph.inputs
 
     def is_settled(self, *values: Any) -> bool:
         return all(value is None or value.value in self._settled for value in values)
@@ -176,7 +181,9 @@ def _halve(draft: _Draft, step: Step) -> None:
     rest = others[0]
     if len(others) > 1:
         assert joined is not None
-        rest = draft.made(_ATEN.cat.default, others, 1, like=joined, nbytes=int(joined.nbytes * (1 - share)))
+        shape = (step.shape[0], all_channels - width, *step.shape[2:]) if step.shape else None
+        told_of = {"nbytes": int(joined.nbytes * (1 - share)), "shape": shape}
+        rest = draft.made(_ATEN.cat.default, others, 1, like=joined, **told_of)
     kept = draft.made(without, weight, first, first + width)
     same = draft.made(_CONVOLUTION, rest, kept, None, *_THREE, like=step, flops=int(step.flops * (1 - share)))
     draft.instead(step, _ATEN.add.Tensor, large, same, flops=0, overwrite=_ATEN.add_.Tensor)
@@ -201,6 +208,37 @@ def _lay_out(draft: _Draft, step: Step) -> None:
 
 
 _LAID_OUT = (folded_weight, doubling, without, channels_last)
+_MKLDNN = torch.ops.mkldnn
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and (tensor.dtype == torch.float32 or not tensor.is_floating_point())
+
+
+def _pack(draft: _Draft, step: Step) -> None:
+    """oneDNN puts a convolution's weight into an order of its own at each call: here once. A batch is taken as it
+    is by a convolution that isn't packed, whose result has its channels last all the same."""
+    if step.op is not _CONVOLUTION or not draft.can_pack or draft.is_of_batch(step.args[0]):
+        return
+    given, weight, bias, stride, padding, dilation, transposed, _, groups = step.args
+    known = draft.steps.get(weight.value)
+    if transposed or known is None or known.op not in _LAID_OUT or not draft.is_settled(weight):
+        return
+    form = padding, stride, dilation, groups
+    order = _MKLDNN._reorder_convolution_weight.default
+    packed = draft.made(order, weight, *form, list(draft.shape(given)), shape=known.shape)
+    draft.instead(step, _JOINED, given, packed, bias, *form, "none", [], "")
+
+
+_JOINED = _MKLDNN._convolution_pointwise.default
+
+
+def _join_relu(draft: _Draft, step: Step) -> None:
+    """A convolution does what follows it while its result is at hand."""
+    conv = draft.maker(step.args[0]) if step.op is _ATEN.relu.default else None
+    if conv is not None and conv.op is _JOINED:
+        draft.without(conv)
+        draft.instead(step, _JOINED, *conv.args[:-3], "relu", [], "", flops=conv.flops, overwrite=None)
 
 
 def _loosen(draft: _Draft, step: Step) -> None:

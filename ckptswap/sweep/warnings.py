@@ -60,9 +60,9 @@ def _close_notes(run: ScoredRun, tolerance: float) -> Iterator[str]:
         return
     close, largest = run.scores.close, max(off.values())
     yield (
-        "scores are close, not exact: held against exact ones on the first batch of each form, drops differ by at "
-        f"most {largest:.2g} (the tolerance is {tolerance:.4g}); {len(off.keys() - close)} of {len(off)} variants "
-        "are scored exactly on all batches"
+        "scores are close, not exact: on the batches where each was held against an exact one a drop was off by "
+        f"at most {largest:.2g} (the tolerance is {tolerance:.4g}); {len(off.keys() - close)} of {len(off)} "
+        "variants are scored exactly on all batches"
     )
 
 
