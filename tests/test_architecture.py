@@ -29,6 +29,8 @@ HEAVY = {
     "nilearn",
     "scipy",
     "matplotlib",
+    "numba",
+    "llvmlite",
     "pydantic",
 }
 BANNED = re.compile(r"utils|helpers|manager|(^|_)get_")
