@@ -13,7 +13,9 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any, get_args
 
 from ckptswap import kernels
+from ckptswap.cores import usable_cores
 from ckptswap.registry import Group, is_ours, plugins
+from ckptswap.waiting import how_threads_wait
 
 Facts = dict[str, str | int | None]
 BRINGS: Mapping[str, str] = {
@@ -110,6 +112,8 @@ def _machine() -> Facts:
         "system": platform.platform(),
         "python": sys.executable,
         "cores": os.cpu_count(),
+        "usable cores": usable_cores(),
+        "waiting threads": how_threads_wait() or "spin, unless their library is told otherwise",
         "loops over bytes": kernels.made_by(),
         "torch threads": torch.get_num_threads(),
         "cpu capability": torch.backends.cpu.get_cpu_capability(),

@@ -105,6 +105,9 @@ def _open_folder(folder: Folder, key: str | None) -> Checkpoint:
             source = folder.open(name)
             with kept(source):
                 return known.opened(source, folder, key)
+    from ckptswap.formats.foreign import refuse_foreign_folder
+
+    refuse_foreign_folder(folder.name, folder.names())
     inside = [name for name in folder.names() if any(known.is_named(name) for known in registry.every("formats"))]
     names = [name for name in inside if name.endswith(INDEX)] or inside
     below = [] if names else _below(folder)

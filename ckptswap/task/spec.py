@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from ckptswap.cores import usable_cores
 from ckptswap.errors import UsageError, brief, near
 from ckptswap.plainfiles import read_toml, refuse_unwieldy
 from ckptswap.records import Count, option
@@ -23,10 +24,6 @@ DIRECTIONS = ("max", "min")
 _PYTHON_WORDS = {"None": None, "none": None, "True": True, "False": False}
 
 
-def _cores() -> int:
-    return os.cpu_count() or 1
-
-
 THREADS_MOST = 1024
 """More than any machine has; a configuration's typing error, or a stranger's, would take the machine."""
 
@@ -38,7 +35,7 @@ class TaskSpec:
     `model` and `data` are None where nothing was said (the checkpoint may say what it is). `target` is `masks`, or
     `input` for auto-encoding. `output` says whether the model gives `logits` or a `probability`; `output_key`
     picks from a dict or tuple. `limit` is a number of samples to draw, or "first:N" (`task.limit`). `threads` is
-    the number of logical cores unless given; the last bits of scores depend on it, on `batch_size`, and on
+    the number of cores that it may use unless given; the last bits of scores depend on it, on `batch_size`, and on
     `dtype`, in which it computes (as it was built where None). `group` is a regex with one group on the file name,
     or a .csv file with the columns name and group; of samples that are no files, the number or name of the part
     that tells it. `normalize` is MEAN/STD, such as `0.5/0.25`, one value or one a channel, or `auto`; `resize` is
@@ -96,7 +93,11 @@ class TaskSpec:
         defaults="file",
     )
     threads: int = option(
-        None, "Torch threads. [default: all cores]", metavar="N", defaults="file", factory=_cores
+        None,
+        "Torch threads. [default: as many as there are cores that it may use]",
+        metavar="N",
+        defaults="file",
+        factory=usable_cores,
     )
     device: str = option("cpu", "Where to compute. [default: cpu]", metavar="NAME", defaults="file")
     dtype: str | None = option(
