@@ -6,7 +6,6 @@ Memory does not depend on the size of the files.
 
 import contextlib
 import math
-import os
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 
 from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, checked_bytes, refuse_damaged
+from ckptswap.cores import usable_cores
 from ckptswap.entries import Entry
 from ckptswap.errors import SelectionError, UsageError
 from ckptswap.kernels import Kernel, kernel
@@ -327,7 +327,7 @@ def _mapping(threads: int | None, blocks: Sequence[_Block]) -> Iterator[Map]:
         return
     from concurrent.futures import ThreadPoolExecutor
 
-    pool = ThreadPoolExecutor(threads or min(os.cpu_count() or 1, 8))
+    pool = ThreadPoolExecutor(threads or min(usable_cores(), 8))
     try:
         yield pool.map
     finally:
