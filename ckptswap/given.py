@@ -11,14 +11,16 @@ import numpy as np
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.entries import Unread
-from ckptswap.errors import UsageError, brief
+from ckptswap.errors import UsageError, brief, listing
 from ckptswap.formats import open_checkpoint
+from ckptswap.formats.nested import spread
 from ckptswap.formats.state_dict import unread
 from ckptswap.formats.torch_pickle import DTYPES
 from ckptswap.hints import names_apart
 from ckptswap.messages import note, warn
 from ckptswap.records import option
 from ckptswap.registry import is_ours
+from ckptswap.remote.address import public
 from ckptswap.renaming import all_matched, map_all, matched, parse_rules, strip_all
 from ckptswap.selection import Selection
 from ckptswap.shape_order import MATCHES, by_shape_order, paired_words
@@ -66,7 +68,11 @@ def _in_memory(given: Any) -> Checkpoint:
     if not isinstance(given, Mapping) and not _holds_tensors(given):
         remedy = "give a path, what cs.open or cs.transplant returned, a state_dict, or an nn.Module"
         raise UsageError(f"{type(given).__name__} is no checkpoint", remedy=remedy)
-    state = given if isinstance(given, Mapping) else given.state_dict()
+    asked = given if isinstance(given, Mapping) else given.state_dict()
+    inside = spread(asked, _is_array, lambda value: value)
+    state = {name: value for name, value in inside.items() if name in asked or _is_array(value)}
+    if baggage := [name for name in inside if name not in state]:
+        note(f"left out what is not a tensor: {listing(baggage)}")
     odd = {name: what for name, value in state.items() if (what := _odd(value))}
     left = {name: value for name, value in state.items() if name not in odd}
     if isinstance(given, Mapping):
@@ -116,7 +122,7 @@ def names_of(*sides: Given) -> list[str]:
 
 def _name_of(side: Given) -> str:
     if isinstance(side, str | os.PathLike):
-        return os.fspath(side)
+        return public(os.fspath(side))
     return getattr(side, "path", None) or (f"<{type(side).__name__}>" if _holds_tensors(side) else "memory")
 
 

@@ -215,7 +215,9 @@ class DrawnFlags(OutputFlags):
     ascii: bool = ASCII
 
 
-CheckpointArgument = Annotated[str, typer.Argument(help="A checkpoint: a file or a folder.", show_default=False)]
+CheckpointArgument = Annotated[
+    str, typer.Argument(help="A checkpoint: a file, a folder, hf://, https:// or s3://.", show_default=False)
+]
 FORCE = option(False, "Replace a file that exists.", defaults="never")
 DROP_UNREAD = option(
     False, "Leave out what holds values and cannot be read: packed weights, arrays.", defaults="never"
