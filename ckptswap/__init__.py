@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ckptswap.version import __version__
+from ckptswap.waiting import let_waiting_threads_sleep
 
 if TYPE_CHECKING:
     # isort: off
@@ -118,4 +119,5 @@ class _Package(ModuleType):
         return sorted({*super().__dir__(), *__all__})
 
 
+let_waiting_threads_sleep()  # in every process of ours, since each begins here, and torch comes later
 sys.modules[__name__].__class__ = _Package

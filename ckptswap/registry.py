@@ -71,6 +71,7 @@ _OURS: dict[Group, dict[str, str]] = {
         "npz": "ckptswap.formats.npz:FORMAT",
         "keras": "ckptswap.formats.keras:FORMAT",
         "torch.export": "ckptswap.formats.exported:FORMAT",
+        "torchscript": "ckptswap.formats.torchscript:FORMAT",
         "torch": "ckptswap.formats.torch_zip:FORMAT",
         "torch-legacy": "ckptswap.formats.torch_legacy:FORMAT",
         "pickle": "ckptswap.formats.plain_pickle:FORMAT",
@@ -80,6 +81,10 @@ _OURS: dict[Group, dict[str, str]] = {
     },
     "checkpoints": {
         "peft": "ckptswap.task.models.adapters:MERGED",
+        "https": "ckptswap.remote.sites:HTTPS",
+        "http": "ckptswap.remote.sites:HTTP",
+        "hf": "ckptswap.remote.hub:HUB",
+        "s3": "ckptswap.remote.buckets:S3",
     },
     "executors": {
         "process": "ckptswap.executors.process:build",

@@ -30,6 +30,7 @@ from ckptswap.formats.sharded import DEFAULT_INDEX
 from ckptswap.formats.target import Target
 from ckptswap.formats.torch_patch import TorchPatch, torch_patch
 from ckptswap.formats.torch_tensors import SUFFIXES as TORCH_SUFFIXES
+from ckptswap.formats.torchscript import FORMAT as TORCHSCRIPT
 from ckptswap.naming import is_counter
 from ckptswap.precision import cast_like, told
 from ckptswap.selection import Selection
@@ -231,7 +232,7 @@ def left_behind(plan: Transplant, out: str | os.PathLike[str] | None = None) -> 
         if spliced.is_old:
             sentences.append("a file from before torch 1.6 has no room to say where it came from")
     elif recipient.beside:
-        suffix = _torch_suffix(recipient.sources[0].name) or TORCH_SUFFIXES[0]
+        suffix = _torch_suffix(recipient, recipient.sources[0].name) or TORCH_SUFFIXES[0]
         way = f" (-o FILE{suffix} keeps it)" if _spliced(plan, f"x{suffix}") else ""
         sentences.append(f"what lies beside the tensors is not written: {listing(recipient.beside)}{way}")
     if left := companions(recipient).staying(into_folder=_is_folder(plan, out)):
@@ -239,14 +240,15 @@ def left_behind(plan: Transplant, out: str | os.PathLike[str] | None = None) -> 
     return [f"{recipient.path}: {sentence}" for sentence in sentences]
 
 
-def _torch_suffix(path: str | os.PathLike[str]) -> str | None:
-    """The ending of a name that promises a file of torch."""
-    return next((suffix for suffix in TORCH_SUFFIXES if os.fspath(path).endswith(suffix)), None)
+def _torch_suffix(recipient: Checkpoint, path: str | os.PathLike[str]) -> str | None:
+    """The ending of a name that promises a file of torch, of a recipient's own kind."""
+    own = TORCHSCRIPT.suffixes if recipient.format == TORCHSCRIPT.name else ()
+    return next((suffix for suffix in (*TORCH_SUFFIXES, *own) if os.fspath(path).endswith(suffix)), None)
 
 
 def _spliced(plan: Transplant, out: str | os.PathLike[str] | None) -> TorchPatch | None:
     """What to replace in a file of torch, where the output is one too, and all else in it can stay."""
-    if out is None or not _torch_suffix(out) or _is_folder(plan, out):
+    if out is None or not _torch_suffix(plan.recipient, out) or _is_folder(plan, out):
         return None
     return torch_patch(plan.recipient, {entry.name: plan.variant[entry.name] for entry in plan.moved})
 

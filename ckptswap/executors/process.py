@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ckptswap.cores import usable_cores
 from ckptswap.errors import EXIT_USAGE
 from ckptswap.executors.forkserver import Forked, ForkServer
 from ckptswap.executors.pool import Ending, WorkerPool
@@ -17,14 +18,14 @@ from ckptswap.task.spec import TaskSpec
 
 def build(task: TaskSpec, jobs: int | None, options: Mapping[str, Any]) -> WorkerPool:
     """An executor of processes; unless told how many, of one for each GPU where the task runs on `cuda`, else of
-    as many as there are cores for.
+    as many as there are cores for that this process may use.
 
     >>> build(TaskSpec(threads=10_000), None, {}).jobs
     1
     """
     source = source_of("models", task.model) if task.model else None
     libraries = [name.replace("-", "_") for name in source[0].libraries] if source else []
-    jobs = jobs or len(_gpus(task.device)) or max(1, (os.cpu_count() or 1) // task.threads)
+    jobs = jobs or len(_gpus(task.device)) or max(1, usable_cores() // task.threads)
     return WorkerPool(partial(ProcessHandle, ["torch", *libraries]), jobs)
 
 

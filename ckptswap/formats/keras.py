@@ -20,7 +20,7 @@ def open_keras(file: ByteSource, folder: Folder | None = None) -> Checkpoint:
     `formats`."""
     archive = Archive(file)
     member = archive.stored(WEIGHTS)
-    inside = open_hdf5(Slice(file, member.offset, member.size))
+    inside = open_hdf5(Slice(*archive.place(WEIGHTS), member.size))
     return inside.holding((), path=file.name, format=FORMAT.name, sources=(file,), metadata=_about(archive),
                           checksums=(ZipChecksums([file]),))  # fmt: skip
 

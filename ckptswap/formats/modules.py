@@ -15,7 +15,7 @@ from ckptswap.formats.replacing import replaced
 DEPTH_MOST = 100  # modules in modules
 NAMES_MOST = 1_000_000  # of one model
 LETTERS_MOST = 64 << 20  # of all its names: each has those of the modules above it
-_PARAMETERS, _BUFFERS, _MODULES, _NOT_SAVED = "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"
+PARAMETERS, BUFFERS, MODULES, _NOT_SAVED = "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"
 
 
 class ModelTensors(dict[str, Any]):
@@ -51,7 +51,7 @@ def is_module(value: Any) -> bool:
     """Whether a record is of a module of torch."""
     if not isinstance(value, Inert) or not isinstance(value.state, dict):
         return False
-    return all(isinstance(value.state.get(part), dict) for part in (_PARAMETERS, _MODULES))
+    return all(isinstance(value.state.get(part), dict) for part in (PARAMETERS, MODULES))
 
 
 def _state_of(module: Inert, where: str) -> ModelTensors:
@@ -60,7 +60,7 @@ def _state_of(module: Inert, where: str) -> ModelTensors:
     while waiting:
         above, inner, depth = waiting.pop()
         own = list(_own(inner))
-        held = [(name, part) for name, part in _named(inner.state[_MODULES]) if is_module(part)]
+        held = [(name, part) for name, part in _named(inner.state[MODULES]) if is_module(part)]
         letters += sum(len(above) + len(name) for name, _ in (*own, *held))  # before any of them is spelt
         names = len(tensors) + len(own) + len(waiting) + len(held)
         if depth > DEPTH_MOST or names > NAMES_MOST or letters > LETTERS_MOST:
@@ -74,8 +74,8 @@ def _state_of(module: Inert, where: str) -> ModelTensors:
 def _own(module: Inert) -> Iterator[tuple[str, Any]]:
     """A module's own parameters and buffers, but those that are never saved."""
     left = _texts(module.state.get(_NOT_SAVED))
-    yield from ((name, value) for name, value in _named(module.state[_PARAMETERS]) if value is not None)
-    for name, value in _named(module.state.get(_BUFFERS)):
+    yield from ((name, value) for name, value in _named(module.state[PARAMETERS]) if value is not None)
+    for name, value in _named(module.state.get(BUFFERS)):
         if value is not None and name not in left:
             yield name, value
 

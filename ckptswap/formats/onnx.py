@@ -1,4 +1,5 @@
-"""ONNX: the initialisers of a model's graph, found by walking its protobuf fields, so that no value is loaded.
+"""ONNX: the initialisers of a model's graph, and the tensors that its nodes hold (constants, branches), found by
+walking protobuf fields, so that no value is loaded.
 
 Values that lie in files of their own are read from the model's own folder, and from nowhere else.
 Format: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
@@ -25,6 +26,8 @@ FIELDS_MOST = 2_000_000
 """Fields that are walked: a tensor has some five, a node some thirty."""
 NUMBERS_MOST = 4_000_000  # values that are written one by one, each of a length of its own
 SMALL_MOST = 1 << 16  # bytes of a name
+HEAD_MOST = 20  # bytes of a field's tag and its value or length
+NEAR = 4096  # bytes that are read for the heads of neighbours
 DTYPES = {1: "F32", 2: "U8", 3: "I8", 4: "U16", 5: "I16", 6: "I32", 7: "I64", 9: "BOOL", 10: "F16", 11: "F64",
           12: "U32", 13: "U64", 14: "C64", 15: "C128", 16: "BF16", 17: "F8_E4M3", 18: "F8_E4M3FNUZ", 19: "F8_E5M2",
           20: "F8_E5M2FNUZ", 24: "F8_E8M0"}  # fmt: skip
@@ -32,7 +35,10 @@ DTYPES = {1: "F32", 2: "U8", 3: "I8", 4: "U16", 5: "I16", 6: "I32", 7: "I64", 9:
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MODEL = {1: _VARINT, 2: _BYTES, 3: _BYTES, 4: _BYTES, 5: _VARINT, 6: _BYTES, 7: _BYTES, 8: _BYTES, 14: _BYTES,
           20: _BYTES, 25: _BYTES, 26: _BYTES}  # fmt: skip
-_GRAPH, _NODE, _INITIALIZER, _SPARSE, _ATTRIBUTE, _HELD = 7, 1, 5, 15, 5, (5, 6, 10, 11)
+_GRAPH, _FUNCTION, _NODE, _INITIALIZER, _SPARSE = 7, 25, 1, 5, 15
+_OUTPUT, _OPERATOR, _ATTRIBUTE = 2, 4, 5  # of a node
+_NODE_OF_FUNCTION, _HELD_TENSOR, _HELD_GRAPH, _HELD_SPARSE = 7, (5, 10), (6, 11), (22, 23)
+GRAPHS_DEEP = 32  # one in a node of another
 _DIMS, _TYPE, _NAME, _RAW, _EXTERNAL, _LOCATION = 1, 2, 8, 9, 13, 14
 _FLOATS, _DOUBLES, _NUMBERS = 4, 10, (5, 7, 11)
 
@@ -53,13 +59,14 @@ class _Wire:
 
     file: ByteSource
     left: int = FIELDS_MOST
+    near: tuple[int, bytes] = (0, b"")  # where the bytes that were read last begin, and these
 
     def fields(self, start: int, end: int) -> Iterator[_Field]:
         while start < end:
             self.left -= 1
             if self.left < 0:
                 raise self.refusal(f"it has more than {FIELDS_MOST:,} fields")
-            head = self.file.pread(min(20, end - start), start)
+            head = self.head(start, min(HEAD_MOST, end - start))
             tag, at = self.varint(head, 0)
             number, wire = tag >> 3, tag & 7
             value, size = 0, {_FIXED64: 8, _FIXED32: 4}.get(wire, 0)
@@ -73,7 +80,16 @@ class _Wire:
             yield _Field(number, wire, start, size, value)
             start += size
 
+    def head(self, start: int, size: int) -> bytes:
+        """A field's first bytes: of those read last, as its neighbours' are."""
+        begin, raw = self.near
+        if not begin <= start <= begin + len(raw) - size:
+            begin, raw = self.near = start, self.file.pread(NEAR, start)
+        return raw[start - begin : start - begin + size]
+
     def varint(self, raw: bytes, at: int) -> tuple[int, int]:
+        if raw[at : at + 1] < b"\x80" and at < len(raw):  # most are a byte long
+            return raw[at], at + 1
         value = 0
         for place, byte in enumerate(raw[at : at + 10]):
             value |= (byte & 0x7F) << (7 * place)
@@ -143,7 +159,7 @@ class _Initializer:
 
 @dataclass
 class _Model:
-    """Collects the initialisers of a graph."""
+    """Collects the tensors of a graph, and of what its nodes hold."""
 
     wire: _Wire
     folder: Folder | None
@@ -151,25 +167,58 @@ class _Model:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     unread: dict[str, Unread] = field(default_factory=dict)
     opened: dict[str, ByteSource] = field(default_factory=dict)
-    constants: int = 0
 
-    def graph(self, graph: _Field) -> None:
-        for part in self.wire.fields(graph.start, graph.start + graph.size):
+    def graph(self, graph: _Field, within: tuple[str, ...] = ()) -> None:
+        """What a graph holds; `within` are the nodes' attributes that hold the graph, the outermost first."""
+        if len(within) > GRAPHS_DEEP:
+            raise self.wire.refusal(f"its graphs are nested more than {GRAPHS_DEEP} deep")
+        for part in self.inside(graph):
             if part.number == _INITIALIZER:
-                self.add(_Initializer.of(self.wire, part))
+                self.add(_Initializer.of(self.wire, part), within)
             elif part.number == _SPARSE:
-                self.unread[f"<sparse {len(self.unread)}>"] = Unread("a sparse tensor")
+                self.leave_sparse()
             elif part.number == _NODE:
-                self.constants += sum(self.constants_of(part))
+                self.node(part, within)
 
-    def constants_of(self, node: _Field) -> Iterator[bool]:
-        """For each attribute of a node, whether it holds a tensor or a graph."""
-        for part in self.wire.fields(node.start, node.start + node.size):
-            if part.number == _ATTRIBUTE and part.wire == _BYTES:
-                inside = self.wire.fields(part.start, part.start + part.size)
-                yield any(each.number in _HELD and each.wire == _BYTES for each in inside)
+    def function(self, function: _Field) -> None:
+        for part in self.inside(function):
+            if part.number == _NODE_OF_FUNCTION and part.wire == _BYTES:
+                self.node(part, ("function",))
 
-    def add(self, found: _Initializer) -> None:
+    def node(self, node: _Field, within: tuple[str, ...]) -> None:
+        """A node's tensors have its first output's name: a constant is what others read by that."""
+        parts = [part for part in self.inside(node) if part.wire == _BYTES]
+        output = next((self.wire.text(part) for part in parts if part.number == _OUTPUT), "")
+        is_constant = any(part.number == _OPERATOR and self.wire.text(part) == "Constant" for part in parts)
+        for part in parts:
+            if part.number == _ATTRIBUTE:
+                self.attribute(part, output, is_constant, within)
+
+    def attribute(self, attribute: _Field, output: str, is_constant: bool, within: tuple[str, ...]) -> None:
+        parts = [part for part in self.inside(attribute) if part.wire == _BYTES]
+        called = next((self.wire.text(part) for part in parts if part.number == 1), "")
+        held = [part for part in parts if part.number in _HELD_TENSOR]
+        for at, part in enumerate(held):
+            found = _Initializer.of(self.wire, part)
+            place = f".{at}" if len(held) > 1 else ""
+            found.name = output if is_constant and not place else f"{output}.{called}{place}"
+            self.add(found, within)
+        for part in parts:
+            if part.number in _HELD_GRAPH:
+                self.graph(part, (*within, f"{output}.{called}"))
+            elif part.number in _HELD_SPARSE:
+                self.leave_sparse()
+
+    def inside(self, whole: _Field) -> Iterator[_Field]:
+        return self.wire.fields(whole.start, whole.start + whole.size)
+
+    def leave_sparse(self) -> None:
+        self.unread[f"<sparse {len(self.unread)}>"] = Unread("a sparse tensor")
+
+    def add(self, found: _Initializer, within: tuple[str, ...]) -> None:
+        """Two branches may each have a tensor of one name: the second has that of its branch before it."""
+        if within and (found.name in self.tensors or found.name in self.unread):
+            found.name = ".".join([*within, found.name])
         name, shape = found.name, tuple(found.dims)
         if name in self.tensors or name in self.unread:
             raise self.wire.refusal(f"it names {name[:80]!r} twice")
@@ -219,16 +268,17 @@ class _Model:
 def open_onnx(file: ByteSource, folder: Folder | None = None) -> Checkpoint:
     """Open a file lazily; raises `FormatError` when it is damaged or hostile."""
     wire = _Wire(file)
-    graphs = [part for part in wire.fields(0, file.size) if part.number == _GRAPH and part.wire == _BYTES]
+    parts = [part for part in wire.fields(0, file.size) if part.wire == _BYTES]
+    graphs = [part for part in parts if part.number == _GRAPH]
     if len(graphs) != 1:
         raise wire.refusal(f"it has {len(graphs) or 'no'} graphs")
     with ExitStack() as stack:
         model = _Model(wire, folder, stack)
         model.graph(graphs[0])
-        held = f"{model.constants:,} constants and graphs inside nodes are not read" if model.constants else ""
+        for function in (part for part in parts if part.number == _FUNCTION):
+            model.function(function)
         checkpoint = Checkpoint(model.tensors.values(), path=file.name, format=FORMAT.name,
-                                notes=[held] if held else (), sources=[file, *model.opened.values()],
-                                unread=model.unread)  # fmt: skip
+                                sources=[file, *model.opened.values()], unread=model.unread)  # fmt: skip
         stack.pop_all()
         return checkpoint
 

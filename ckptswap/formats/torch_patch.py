@@ -1,4 +1,4 @@
-"""A file of `torch.save` with some tensors' bytes replaced where they lie: its pickle, and all else in it, stays.
+"""A file that torch saved with some tensors' bytes replaced where they lie: its pickle, and all else in it, stays.
 
 So a training checkpoint keeps its hyperparameters, its optimizer's state and its versions, without anybody having
 to understand them. A zip is written anew member by member, since checksums change; a file from before torch 1.6,
@@ -11,25 +11,30 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.entries import Entry
-from ckptswap.formats import torch_legacy, torch_zip
+from ckptswap.formats import torch_legacy, torch_zip, torchscript
 from ckptswap.formats.archive import Archive, Member, add_bytes, add_member
 from ckptswap.formats.patch import Metadata, copy_file
 from ckptswap.formats.strided import PieceSource
 from ckptswap.formats.target import Target
-from ckptswap.formats.torch_pickle import View
+from ckptswap.formats.torch_pickle import Locate, View
 from ckptswap.formats.torch_tensors import keys_holding
 from ckptswap.sources import FileRange, MemorySource, TensorSource, chunks, page_aligned
 from ckptswap.storage import ByteSource
 from ckptswap.twins import alike
 from ckptswap.watching import Watch
 
-FORMATS = (torch_zip.FORMAT.name, torch_legacy.FORMAT.name)
+_READERS: Mapping[str, Callable[[ByteSource], tuple[Any, Locate]]] = {
+    torch_zip.FORMAT.name: lambda file: torch_zip.read_content(Archive(file)),
+    torchscript.FORMAT.name: lambda file: torchscript.read_script(Archive(file)),
+    torch_legacy.FORMAT.name: torch_legacy.read_content,
+}
+"""The formats that can be patched, and what reads their pickles."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +95,7 @@ class TorchPatch:
             return []
         taken = [(splice.begin, splice.end) for splice in self.replaced]
         begins = [begin for begin, _ in taken]
-        old, new = torch_legacy.read_content, torch_zip.read_content
-        content, locate = old(self.file) if self.is_old else new(Archive(self.file))
+        content, locate = _READERS[self.recipient.format](self.file)
 
         def is_taken(view: View) -> bool:
             start = locate(view.storage).offset
@@ -120,16 +124,13 @@ def torch_patch(recipient: Checkpoint, replaced: Mapping[str, Entry]) -> TorchPa
     It cannot where the tensors have other names than in the file, where bytes of a replaced one are those of
     another that stays or becomes something else, and where its own elements share bytes (an expanded view).
     """
-    if (
-        recipient.format not in FORMATS
-        or recipient.renames
-        or not all(_has_place(entry, recipient.sources) for entry in recipient.values())
-    ):
+    if recipient.format not in _READERS or recipient.renames:
         return None
-    if any(_overlaps_itself(recipient[name].source) for name in replaced):
+    placed = {name: entry for name, entry in recipient.items() if _has_place(entry, recipient.sources)}
+    if any(name not in placed or _overlaps_itself(placed[name].source) for name in replaced):
         return None
     splices = [Splice(*_span(entry), entry, replaced.get(name, entry))
-               for name, entry in recipient.items() if entry.nbytes]  # fmt: skip
+               for name, entry in placed.items() if entry.nbytes]  # fmt: skip
     splices.sort(key=lambda splice: (splice.begin, splice.end))
     if any(_disagree(a, b) for a, b in _overlapping(splices)):
         return None

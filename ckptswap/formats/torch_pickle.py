@@ -133,8 +133,13 @@ class Storages(dict[str, Storage]):
     """The storages of one file by their keys, and, called, by the ids that its pickle gives them.
 
     As in torch, the first id with a key says of which dtype its storage is; what later ones say of it is ignored.
-    Legacy files add a view (key, offset, size) of a storage, which has a key of its own.
+    Legacy files add a view (key, offset, size) of a storage, which has a key of its own. In an archive all keys
+    begin with the `folder` that holds the storages.
     """
+
+    def __init__(self, folder: str = "") -> None:
+        super().__init__()
+        self.folder = folder
 
     def __call__(self, identity: Any) -> Storage | Global:
         """The storage that a persistent id names, or the class: legacy files of whole models keep the source of
@@ -148,7 +153,8 @@ class Storages(dict[str, Storage]):
         _, kind, key, _, numel, *view = identity
         if not isinstance(kind, Global) or kind.name not in _STORAGE_NAMES or not are_counts((numel,)):
             raise ValueError("it refers to a storage of no known kind")
-        mentioned = Storage(_storage_key(key), _STORAGE_NAMES[kind.name], numel, 0, _quantized(kind.name))
+        own_key = self.folder + _storage_key(key)
+        mentioned = Storage(own_key, _STORAGE_NAMES[kind.name], numel, 0, _quantized(kind.name))
         root = self.setdefault(mentioned.key, mentioned)
         root = root if root.numel else mentioned
         if not view or view[0] is None:

@@ -8,15 +8,17 @@ import io
 import json
 import struct
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.entries import Entry
 from ckptswap.errors import FormatError
 from ckptswap.formats.archive import ZIP_MAGIC, Archive, ZipChecksums, add_bytes, add_member
 from ckptswap.formats.format import Format
+from ckptswap.formats.inert import Build
 from ckptswap.formats.objects import strings
 from ckptswap.formats.pickles import INSTRUCTIONS_MOST, PICKLE_MOST, read_pickle
 from ckptswap.formats.strided import contiguous
@@ -32,6 +34,13 @@ INSTRUCTIONS_A_RECORD = 64
 """How many more instructions a pickle may have for each record beside it: what a tensor takes, and then some."""
 NO_CRC = 0  # what torch records when it was told not to compute checksums
 PREFIX = "archive"
+_OTHERS = {
+    "/model.json": ("TorchScript of torch 1.0 to 1.2",
+                    "where you trust it, load it with `torch.jit.load` and save it again"),
+    "/.data/extern_modules": ("an archive of torch.package, which holds code and pickles of any kind",
+                              "where you trust it, save the `state_dict()` of what it holds"),
+}  # fmt: skip
+"""Members by which archives are told that have no data.pkl."""
 _STORAGE_OF = {dtype: name for name, dtype in reversed(list(STORAGES.items()))}
 _NAME_OF = {dtype: name for name, dtype in DTYPES.items()}
 _EMPTY_ORDERED_DICT = b"ccollections\nOrderedDict\n)R"
@@ -39,26 +48,38 @@ _EMPTY_ORDERED_DICT = b"ccollections\nOrderedDict\n)R"
 
 def open_torch_zip(file: ByteSource, folder: Folder | None = None, key: str | None = None) -> Checkpoint:
     """Open lazily: only the pickle is read; `key` is that of one of several maps. Raises `FormatError` for what is
-    damaged, hostile, or TorchScript."""
+    damaged or hostile."""
     archive = Archive(file)
     content, locate = read_content(archive)
-    return checkpoint_of(content, locate, file, FORMAT.name, key, metadata=_metadata(archive),
+    return checkpoint_of(content, locate, file, FORMAT.name, key, metadata=metadata_of(archive),
                          checksums=[ZipChecksums([file])])  # fmt: skip
 
 
 def read_content(archive: Archive, instructions: int | None = None) -> tuple[object, Locate]:
     """What an archive's pickle holds, inert, and where its storages lie. The pickle has at most so many
     instructions (by default some for each record)."""
-    prefix = prefix_of(archive)
+    for name in archive.members:  # whoever copies the file, or checks it, would unpack what may be very large
+        archive.stored(name)
+    return read_part(archive, "data", NAMES, instructions), storages_of(archive)
+
+
+def read_part(archive: Archive, part: str, names: Mapping[str, Build], instructions: int | None = None) -> Any:
+    """What one pickle of an archive holds, inert, by what stands for the globals that it asks for."""
     most = instructions or INSTRUCTIONS_MOST + INSTRUCTIONS_A_RECORD * len(archive.members)
-    raw = archive.read(f"{prefix}/data.pkl", PICKLE_MOST, ignore_crc=NO_CRC)
-    content = read_pickle(io.BytesIO(raw), NAMES, Storages(), where=archive.file.name, most=most, unknown=True)
+    raw = archive.read(f"{prefix_of(archive)}/{part}.pkl", PICKLE_MOST, ignore_crc=NO_CRC)
+    storages = Storages(f"{part}/")
+    return read_pickle(io.BytesIO(raw), names, storages, where=archive.file.name, most=most, unknown=True)
+
+
+def storages_of(archive: Archive) -> Locate:
+    """Where an archive's storages lie."""
+    prefix = prefix_of(archive)
 
     def locate(storage: Storage) -> Stretch:
-        member = archive.stored(f"{prefix}/data/{storage.key}")
-        return Stretch(archive.file, member.offset, member.size)
+        member = archive.stored(f"{prefix}/{storage.key}")
+        return Stretch(*archive.place(member.name), member.size)
 
-    return content, locate
+    return locate
 
 
 def prefix_of(archive: Archive) -> str:
@@ -66,20 +87,19 @@ def prefix_of(archive: Archive) -> str:
     where = archive.file.name
     folders = [name.removesuffix("/data.pkl") for name in archive.members if name.endswith("/data.pkl")]
     if len(folders) != 1:
+        for name, (what, remedy) in _OTHERS.items():
+            if not folders and any(member.endswith(name) for member in archive.members):
+                raise FormatError(f"{where} is {what}", remedy=remedy)
         raise FormatError(f"{where} is not a sound torch file", remedy=f"it has {len(folders) or 'no'} data.pkl")
-    prefix = folders[0]
-    if f"{prefix}/constants.pkl" in archive or any(name.startswith(f"{prefix}/code/") for name in archive.members):
-        remedy = "where you trust it, save `torch.jit.load(FILE).state_dict()` with torch.save"
-        raise FormatError(f"{where} is a TorchScript archive, which holds code", remedy=remedy)
-    for name in archive.members:  # whoever copies the file, or checks it, would unpack what may be very large
-        archive.stored(name)
+    [prefix] = folders
     order = f"{prefix}/byteorder"
     if order in archive and archive.read(order, 16, ignore_crc=NO_CRC) != b"little":
         raise FormatError(f"{where} was saved big-endian", remedy="save it again on a little-endian machine")
     return prefix
 
 
-def _metadata(archive: Archive) -> dict[str, str]:
+def metadata_of(archive: Archive) -> dict[str, str]:
+    """What an archive that we wrote says of itself. Raises `FormatError`."""
     name = f"{prefix_of(archive)}/{METADATA}"
     if name not in archive:
         return {}

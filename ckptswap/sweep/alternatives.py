@@ -1,12 +1,12 @@
 """How long a sweep takes, and cheaper ones that answer the same question, where that is long."""
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from ckptswap.cores import usable_cores
 from ckptswap.scoring.scorer import Cost
 from ckptswap.sweep.decide import outlook
 from ckptswap.sweep.runner import Sweep
@@ -84,7 +84,7 @@ def effort_of(sweep: Sweep, cost: Cost, preparation: float, options: RunOptions)
     """What a sweep takes, among its workers, each of whom prepares as this process did."""
     spec, layout, cells = sweep.spec, sweep.scorer.layout, sweep.plan.cells
     workers = options.jobs or 1
-    at_once = min(workers, max((os.cpu_count() or 1) // (spec.task.threads or 1), 1))
+    at_once = min(workers, max(usable_cores() // (spec.task.threads or 1), 1))
     if options.executor in ELSEWHERE:
         at_once = workers
     is_plain = spec.mode == "only" and not (spec.alphas or spec.calibration or spec.decide or options.top)

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from ckptswap.cores import usable_cores
 from ckptswap.errors import UsageError, brief, near
 from ckptswap.plainfiles import read_toml, refuse_unwieldy
 from ckptswap.records import Count, option
+from ckptswap.shape_order import MATCHES
 from ckptswap.task.in_memory import InMemory
 from ckptswap.task.limit import Limit
 
@@ -21,10 +23,6 @@ OUTPUTS = ("logits", "probability")
 DTYPES = ("f64", "f32", "bf16", "f16")
 DIRECTIONS = ("max", "min")
 _PYTHON_WORDS = {"None": None, "none": None, "True": True, "False": False}
-
-
-def _cores() -> int:
-    return os.cpu_count() or 1
 
 
 THREADS_MOST = 1024
@@ -38,12 +36,13 @@ class TaskSpec:
     `model` and `data` are None where nothing was said (the checkpoint may say what it is). `target` is `masks`, or
     `input` for auto-encoding. `output` says whether the model gives `logits` or a `probability`; `output_key`
     picks from a dict or tuple. `limit` is a number of samples to draw, or "first:N" (`task.limit`). `threads` is
-    the number of logical cores unless given; the last bits of scores depend on it, on `batch_size`, and on
+    the number of cores that it may use unless given; the last bits of scores depend on it, on `batch_size`, and on
     `dtype`, in which it computes (as it was built where None). `group` is a regex with one group on the file name,
     or a .csv file with the columns name and group; of samples that are no files, the number or name of the part
     that tells it. `normalize` is MEAN/STD, such as `0.5/0.25`, one value or one a channel, or `auto`; `resize` is
     HxW, or one number. `exclude` and `partial` say how a checkpoint may fail to fit the model (`task.weights`):
-    patterns of what need not fit, and whether anything need. `walk` is the order of the samples (`task.order`): by
+    patterns of what need not fit, and whether anything need; by a `match` of "shape-order" names need not be the
+    model's (`ckptswap.shape_order`). `walk` is the order of the samples (`task.order`): by
     themselves, or group by group. So many `screen_samples` are walked before all others.
 
     >>> TaskSpec().merge({"metric": "iou,dice", "batch-size": 4}).metrics
@@ -96,7 +95,11 @@ class TaskSpec:
         defaults="file",
     )
     threads: int = option(
-        None, "Torch threads. [default: all cores]", metavar="N", defaults="file", factory=_cores
+        None,
+        "Torch threads. [default: as many as there are cores that it may use]",
+        metavar="N",
+        defaults="file",
+        factory=usable_cores,
     )
     device: str = option("cpu", "Where to compute. [default: cpu]", metavar="NAME", defaults="file")
     dtype: str | None = option(
@@ -131,6 +134,12 @@ class TaskSpec:
         False,
         "Load what fits the model, and list the rest; what the file lacks stays as initialised.",
         defaults="never",
+    )
+    match: str = option(
+        "names",
+        "Pair what has no namesake in the model by order and shape, and print the pairs. [default: names]",
+        choices=MATCHES,
+        defaults="file",
     )
     exclude: tuple[str, ...] = ()
     walk: Literal["samples", "groups"] = "samples"
@@ -180,7 +189,7 @@ class TaskSpec:
         fields = {**asdict(self), "metrics": list(self.metrics), "limit": limit and limit.words}
         said = {"resize": self.resize, "screen_samples": self.screen_samples, "walk": self.walk != "samples"}
         unsaid = [key for key, value in said.items() if not value]  # older runs have no such keys
-        return {key: value for key, value in fields.items() if key not in ("exclude", "partial", *unsaid)}
+        return {key: value for key, value in fields.items() if key not in ("exclude", "match", "partial", *unsaid)}
 
 
 def parse_args(text: str) -> dict[str, Any]:
@@ -329,6 +338,6 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "dtype": _one_of(DTYPES),
     "output": _one_of(OUTPUTS), "output_key": _key, "ignore": _whole, "normalize": _text, "resize": _key,
     "group": _key,
-    "partial": _yes_or_no,
+    "partial": _yes_or_no, "match": _one_of(MATCHES),
 }  # fmt: skip
 """How each flag's value is read, in the order of the fields."""

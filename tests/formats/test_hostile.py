@@ -146,8 +146,8 @@ ZIPS = {
     "short storage": (torch_bytes(data=bytes(15)), "15 are there"),
     "storage larger than said": (torch_bytes(tensor_pickle(numel=3)), "beyond its storage"),
     "big-endian": (torch_bytes(byteorder=b"big"), "big-endian"),
-    "TorchScript": (torch_bytes(**{"constants.pkl": b""}), "TorchScript"),
-    "code": (torch_bytes(**{"code/__torch__.py": b""}), "TorchScript"),
+    "TorchScript of old": (zip_bytes({"a/model.json": b"{}", "a/tensors/0": bytes(4)}), "torch 1.0 to 1.2"),
+    "a package": (zip_bytes({"a/.data/extern_modules": b"", "a/m/m.pkl": b""}), "torch.package"),
     "deflate bomb": (
         zip_bytes({"archive/data.pkl": tensor_pickle(numel=10_000_000, shape=(10_000_000,), strides=(1,)),
                    "archive/data/0": bytes(40_000_000)}, zipfile.ZIP_DEFLATED), "compressed",

@@ -170,15 +170,44 @@ def test_onnx_gives_what_its_library_gives(tmp_path: Path) -> None:
     wanted["scalar"] = np.array(2.5, "f4")
     tensors.append(onnx.numpy_helper.from_array(wanted["scalar"], "scalar"))
     texts = onnx.helper.make_tensor("text", onnx.TensorProto.STRING, (1,), [b"a"])
-    constant = onnx.helper.make_node("Constant", [], ["c"], value=tensors[0])
-    model = onnx.helper.make_model(onnx.helper.make_graph([constant], "g", [], [], [*tensors, texts]))
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], [*tensors, texts]))
     onnx.save(model, tmp_path / "a.onnx")
     onnx.save(model, tmp_path / "b.onnx", save_as_external_data=True, size_threshold=0, location="b.data")
     for name, files in {"a.onnx": 1, "b.onnx": 2}.items():
         with open_checkpoint(tmp_path / name) as found:
             equal(found, wanted)
             assert (found.format, list(found.unread), len(found.files)) == ("onnx", ["text"], files)
-            assert list(found.notes) == ["1 constants and graphs inside nodes are not read"]
+
+
+def test_onnx_gives_what_nodes_hold(tmp_path: Path) -> None:
+    """Constants, and the graphs of branches: silero's published networks hold all their weights so."""
+    onnx = pytest.importorskip("onnx")
+    helper, values = onnx.helper, {name: np.full(2, at, "f4") for at, name in enumerate("abcdef")}
+    held = {name: onnx.numpy_helper.from_array(array, "ignored") for name, array in values.items()}
+
+    def constant(name: str, value: str) -> object:
+        return helper.make_node("Constant", [], [name], value=held[value])
+
+    def branch(value: str) -> object:
+        inner = onnx.numpy_helper.from_array(values[value], "w")
+        return helper.make_graph([constant("k", value)], "branch", [], [], [inner])
+
+    choice = helper.make_node("If", ["c"], ["out"], then_branch=branch("b"), else_branch=branch("c"))
+    shaped = helper.make_node("ConstantOfShape", ["s"], ["filled"], value=held["d"])
+    sparse = helper.make_sparse_tensor(
+        onnx.numpy_helper.from_array(values["e"]), onnx.numpy_helper.from_array(np.arange(2)), [9]
+    )
+    spread = helper.make_node("Constant", [], ["thin"], sparse_value=sparse)
+    opset = [helper.make_opsetid("", 20)]
+    function = helper.make_function("own", "f", [], ["k"], [constant("inside", "e"), constant("a", "f")], opset)
+    graph = helper.make_graph([constant("a", "a"), choice, shaped, spread], "g", [], [])
+    onnx.save(helper.make_model(graph, functions=[function]), tmp_path / "a.onnx")
+    wanted = {"a": "a", "k": "c", "w": "c", "out.then_branch.k": "b", "out.then_branch.w": "b",
+              "filled.value": "d", "inside": "e", "function.a": "f"}  # fmt: skip
+    assert [attribute.name for attribute in choice.attribute] == ["else_branch", "then_branch"]
+    with open_checkpoint(tmp_path / "a.onnx") as found:
+        equal(found, {name: values[value] for name, value in wanted.items()})
+        assert [str(left) for left in found.unread.values()] == ["a sparse tensor"]
 
 
 def test_torch_export_gives_the_state_dict(tmp_path: Path) -> None:

@@ -200,6 +200,14 @@ def onnx_tensor(*dims: int, raw: bytes = bytes(8), kind: int = 1, **external: st
     return b"".join(onnx_field(1, dim) for dim in dims) + onnx_field(2, kind) + onnx_field(8, b"w") + values
 
 
+def onnx_nested(deep: int) -> bytes:
+    """Graphs in nodes of graphs."""
+    graph = b""
+    for _ in range(deep):
+        graph = onnx_field(1, onnx_field(5, onnx_field(6, graph)))
+    return onnx_field(1, 8) + onnx_field(7, graph)
+
+
 ONNX = {
     "a shape that lies": (onnx_bytes(onnx_tensor(3)), "is F32 [3] but takes 8 B"),
     "a vast shape": (onnx_bytes(onnx_tensor(2**40, 2**40)), "more elements than"),
@@ -211,6 +219,7 @@ ONNX = {
     "a field of a gigabyte": (onnx_field(1, 8) + _varint(7 << 3 | 2) + _varint(1 << 30), "cut short"),
     "a number without end": (onnx_field(1, 8) + b"\xff" * 30, "does not end"),
     "an unknown kind": (onnx_field(1, 8) + b"\x3f\x00", "unknown kind 7"),
+    "graphs in graphs": (onnx_nested(40), "nested more than 32 deep"),
     "too many fields": (onnx_field(1, 8) + onnx_field(7, b"\x10\x00" * 2_000_001), "fields"),
     "elsewhere": (onnx_bytes(onnx_tensor(2, location="../secret")), "not a file beside it"),
     "the root": (onnx_bytes(onnx_tensor(2, location="/etc/passwd")), "not a file beside it"),

@@ -131,3 +131,32 @@ def test_a_cut_file_is_called_what_it_is(cut: int, tmp_path: Path) -> None:
     path = write(tmp_path / "a.safetensors", sound(640)[:cut])
     with pytest.raises(FormatError, match=r"not a sound safetensors file: its header is said to take 640 B"):
         open_checkpoint(path)
+
+
+FOREIGN = {
+    "a.tflite": (b"\x1c\0\0\0TFL3" + bytes(40), "is a TensorFlow Lite model"),
+    "pnet.lz4": (b"\x04\x22\x4d\x18" + bytes(40), r"with lz4, as joblib does it: .*`joblib\.load` it"),
+    "lid.ftz": (b"\xba\x16\x4f\x2f" + bytes(40), "is a model of fastText"),
+    "a.mlmodel": (b"\x08\x07\x12" + bytes(40), "is a Core ML model"),
+    "saved_model.pb": (b"\x08\x01\x12" + bytes(40), "is the graph of a TensorFlow SavedModel"),
+    "m-weights_manifest.json": (b'[{"weights": [', r"TensorFlow\.js model's weights: .*read_weights"),
+    "net.data-00000-of-00001": (bytes(range(200, 256)), r"load_checkpoint\('net'\)"),
+    "net.index": (bytes(range(200, 256)), r"load_checkpoint\('net'\)"),
+    "a.bz2": (b"BZh9" + bytes(range(200, 256)), "bzip2: unpack it first"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_files_of_others_are_called_what_they_are(name: str, tmp_path: Path) -> None:
+    content, what = FOREIGN[name]
+    with pytest.raises(FormatError, match=what):
+        open_checkpoint(write(tmp_path / name, content))
+
+
+def test_so_are_their_folders(tmp_path: Path) -> None:
+    for folder, file, what in (("nmp", "saved_model.pb", "SavedModel of TensorFlow"),
+                               ("nmp.mlpackage", "Manifest.json", "Core ML package")):  # fmt: skip
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / file, b"{}")
+        with pytest.raises(FormatError, match=f"is a {what}"):
+            open_checkpoint(tmp_path / folder)

@@ -144,12 +144,6 @@ def test_tensors_without_plain_bytes_are_listed(tensor: Any, why: str, zipped: b
         assert found.unread["odd"].shape == tuple(tensor.shape)
 
 
-def test_torchscript_is_named(tmp_path: Path) -> None:
-    torch.jit.script(torch.nn.Linear(1, 1)).save(str(tmp_path / "a.pt"))
-    with pytest.raises(FormatError, match="TorchScript"):
-        open_checkpoint(tmp_path / "a.pt")
-
-
 def test_wrappers_prefixes_are_noted(tmp_path: Path) -> None:
     state = {"module._orig_mod.w": torch.ones(2), "module._orig_mod.b": torch.ones(2)}
     with open_checkpoint(save(state, tmp_path, True)) as found:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ckptswap.cores import usable_cores
 from ckptswap.errors import FileError, UsageError
 from ckptswap.task.spec import _READERS, TaskSpec, parse_args
 
@@ -16,7 +16,7 @@ from ckptswap.task.spec import _READERS, TaskSpec, parse_args
 def test_defaults_are_what_the_contract_says() -> None:
     spec = TaskSpec()
     assert (spec.metrics, spec.target, spec.batch_size, spec.device) == (("iou",), "masks", 8, "cpu")
-    assert (spec.output, spec.threads) == ("logits", os.cpu_count())
+    assert (spec.output, spec.threads) == ("logits", usable_cores())
     assert (spec.model, spec.data, spec.limit, spec.ignore) == (None, None, None, None)
 
 
