@@ -38,7 +38,7 @@ READ_AT_START = ("OMP_", "GOMP_", "MKL_", "OPENBLAS_", "PYTHON", "LD_", "CUDA_",
 BY_ALL = "PYTHONPATH"
 """The variable of these that a forked program reads too."""
 MODULES = (
-    *("torch", "segmentation_models_pytorch", "transformers.modeling_utils", "jinja2"),
+    *("torch", "segmentation_models_pytorch", "transformers.modeling_utils", "jinja2", "ml_dtypes"),
     *(f"ckptswap.cli.{module.name}" for module in pkgutil.iter_modules(cli.__path__)),
     *(f"{package}.{room}" for room, package in lazy.ROOMS.items() if room != "figures"),
     "within",

@@ -12,7 +12,7 @@ from core_samples import FLOATS, NUMPY, plain_values, random_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptswap.moments import Distance, Moments, Ruler, all_finite, moments_of, non_finite, widen
+from ckptswap.moments import Moments, all_finite, moments_of, non_finite, widen
 
 
 def raw(array: np.ndarray) -> np.ndarray:
@@ -126,25 +126,3 @@ def test_what_is_not_finite_is_counted_and_noticed(dtype: str) -> None:
         _, nan, infinite = values_of(array)
         assert non_finite(raw(array), dtype) == (nan, infinite)
         assert all_finite(raw(array), dtype) == (nan + infinite == 0)
-
-
-@pytest.mark.parametrize("dtype", NUMPY)
-@given(st.integers(0, 3000), st.integers(0, 3000), st.integers(0, 99))
-@settings(max_examples=15)
-def test_equal_chunks_count_as_a_distance_would(dtype: str, zeros: int, size: int, seed: int) -> None:
-    array = np.concatenate(
-        [np.zeros(zeros * NUMPY[dtype].itemsize, "u1"), raw(plain_values(dtype, (size,), seed))]
-    )
-    ruler, same = Ruler(array.nbytes or 16), Distance()
-    ruler.count_same(array, dtype, same)
-    whole = ruler.distance(array, array, dtype)
-    for name in ("count", "changed", "nan_a", "nan_b", "inf_a", "inf_b", "rmse", "max_abs", "rel_l2", "flips"):
-        assert getattr(same, name) == getattr(whole, name), name
-    assert same.cosine == pytest.approx(whole.cosine)
-
-
-@given(st.binary(max_size=40), st.binary(max_size=40))
-def test_equal_bytes_are_equal(a: bytes, b: bytes) -> None:
-    b = (b + a)[: len(a)] if len(b) % 2 else a
-    left, right = (np.frombuffer(bytearray(side), np.uint8) for side in (a, b))
-    assert Ruler(64).equal(left, right) == (a == b)

@@ -26,6 +26,8 @@ FIELDS_MOST = 2_000_000
 """Fields that are walked: a tensor has some five, a node some thirty."""
 NUMBERS_MOST = 4_000_000  # values that are written one by one, each of a length of its own
 SMALL_MOST = 1 << 16  # bytes of a name
+HEAD_MOST = 20  # bytes of a field's tag and its value or length
+NEAR = 4096  # bytes that are read for the heads of neighbours
 DTYPES = {1: "F32", 2: "U8", 3: "I8", 4: "U16", 5: "I16", 6: "I32", 7: "I64", 9: "BOOL", 10: "F16", 11: "F64",
           12: "U32", 13: "U64", 14: "C64", 15: "C128", 16: "BF16", 17: "F8_E4M3", 18: "F8_E4M3FNUZ", 19: "F8_E5M2",
           20: "F8_E5M2FNUZ", 24: "F8_E8M0"}  # fmt: skip
@@ -57,13 +59,14 @@ class _Wire:
 
     file: ByteSource
     left: int = FIELDS_MOST
+    near: tuple[int, bytes] = (0, b"")  # where the bytes that were read last begin, and these
 
     def fields(self, start: int, end: int) -> Iterator[_Field]:
         while start < end:
             self.left -= 1
             if self.left < 0:
                 raise self.refusal(f"it has more than {FIELDS_MOST:,} fields")
-            head = self.file.pread(min(20, end - start), start)
+            head = self.head(start, min(HEAD_MOST, end - start))
             tag, at = self.varint(head, 0)
             number, wire = tag >> 3, tag & 7
             value, size = 0, {_FIXED64: 8, _FIXED32: 4}.get(wire, 0)
@@ -77,7 +80,16 @@ class _Wire:
             yield _Field(number, wire, start, size, value)
             start += size
 
+    def head(self, start: int, size: int) -> bytes:
+        """A field's first bytes: of those read last, as its neighbours' are."""
+        begin, raw = self.near
+        if not begin <= start <= begin + len(raw) - size:
+            begin, raw = self.near = start, self.file.pread(NEAR, start)
+        return raw[start - begin : start - begin + size]
+
     def varint(self, raw: bytes, at: int) -> tuple[int, int]:
+        if raw[at : at + 1] < b"\x80" and at < len(raw):  # most are a byte long
+            return raw[at], at + 1
         value = 0
         for place, byte in enumerate(raw[at : at + 10]):
             value |= (byte & 0x7F) << (7 * place)

@@ -226,5 +226,5 @@ def test_a_sweep_takes_it_and_select_says_it_again(tmp_path: Path, monkeypatch: 
     table = cs.sweep("d.h5", "r.safetensors", model=net, data=samples, metric="mse", tolerance=1.0, run="run",
                      by="kind", map_preset="keras-torch")  # fmt: skip
     assert {row.kind: round(row.rmse, 7) for row in table.rows} == {"linear.weight": 1e-06, "linear.bias": 0}
-    [command] = cs.select("run", model=net, data=samples).commands("out.safetensors")
-    assert "--map-preset keras-torch" in command
+    choice = cs.select("run", donor="d.h5", recipient="r.safetensors", model=net, data=samples)
+    assert choice.maps == (("--map-preset", "keras-torch"),)
