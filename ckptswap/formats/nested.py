@@ -10,7 +10,7 @@ from ckptswap.formats.inert import shown
 OPAQUE = "_extra_state"
 """How the names end under which modules keep what is nobody else's to read: torch's own."""
 DEPTH_MOST = 50
-LOOKED_AT = 1_000_000  # values in containers, which may hold each other many times
+LOOKED_AT = 200_000  # values in containers, which may hold each other many times
 
 Made = Callable[[Any], Any]
 """Gives the tensor that a value stands for, if it does, else the value."""
