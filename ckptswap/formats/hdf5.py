@@ -5,6 +5,7 @@ busy for ever (`benchmarks/fuzz.py`). Values are then read from where it says th
 Links, and datasets whose values lie in other files, are not followed; code of filters is never loaded.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -26,6 +27,9 @@ from ckptswap.sources import ConstantSource, FileRange, MemorySource, TensorSour
 from ckptswap.storage import ByteSource, Folder
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
+LAYERS, LAYERS_MOST = "keras.layers", 1 << 20
+"""The metadata key of a map from groups to the names of layers, as JSON, and its letters: Keras 3 calls groups by
+their layers' classes."""
 _STARTS = (0, 512, 1024, 2048)  # behind what a user may have put before, as MATLAB does
 
 
@@ -55,8 +59,9 @@ def open_hdf5(file: ByteSource, folder: Folder | None = None) -> Checkpoint:
         raise FormatError(f"{file.name} holds no tensors", remedy="it is an HDF5 file without datasets")
     if taken := inflated(tensors, file.size):
         raise _refusal(file, f"its datasets would take {taken:,} B, of {file.size:,} that are there")
-    stale = found["stale"]
-    return Checkpoint(tensors, path=file.name, format=FORMAT.name, metadata=found["facts"], stale=stale,
+    facts, layers, stale = found["facts"], json.dumps(found["layers"]), found["stale"]
+    facts |= {LAYERS: layers} if found["layers"] and len(layers) <= LAYERS_MOST else {}
+    return Checkpoint(tensors, path=file.name, format=FORMAT.name, metadata=facts, stale=stale,
                       notes=[stale_note(stale)] if stale else (), beside=stale, sources=[file],
                       unread=unread)  # fmt: skip
 

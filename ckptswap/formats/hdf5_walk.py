@@ -31,8 +31,9 @@ _FACTS = ("keras_version", "backend")
 
 
 def walk(file: ByteSource) -> dict[str, Any]:
-    """The datasets of a file by name (`datasets`, `unread`), what it says of itself (`facts`), and its groups that
-    belong to training (`stale`). Raises `FormatError`, and what h5py raises."""
+    """A file's datasets by name (`datasets`, `unread`), what it says of itself (`facts`), the names of layers by
+    their groups (`layers`), and the groups that belong to training (`stale`). Raises `FormatError`, and what h5py
+    raises."""
     h5py = library("h5py")
     for _ in range(h5py.h5pl.size()):  # where the library would look for code that unpacks what nothing else does
         h5py.h5pl.remove(0)
@@ -42,7 +43,7 @@ def walk(file: ByteSource) -> dict[str, Any]:
               and isinstance(root[name], h5py.Group)]  # fmt: skip
     found.group(root[MODEL] if MODEL in inside else root)
     facts = {name: str(root.attrs[name])[:200] for name in _FACTS if name in root.attrs}
-    return {"datasets": found.datasets, "unread": found.unread, "facts": facts,
+    return {"datasets": found.datasets, "unread": found.unread, "facts": facts, "layers": found.layers,
             "stale": [name for name in inside if name != MODEL]}  # fmt: skip
 
 
@@ -54,6 +55,7 @@ class _Walk:
     file: ByteSource
     datasets: dict[str, dict[str, Any]] = field(default_factory=dict)
     unread: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    layers: dict[str, str] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
     members: int = 0
     chunks: int = 0
@@ -63,6 +65,8 @@ class _Walk:
         if depth > DEPTH_MOST or address in self.seen:
             raise self.refusal(f"its group {above[:80]!r} holds itself, or lies too deep")
         self.seen.add(address)
+        if above.endswith(".vars") and isinstance(layer := group.attrs.get("name"), str):
+            self.layers[above.removesuffix(".vars")] = layer[:200]
         for name in _ordered(group):
             self.members += 1
             if self.members > MEMBERS_MOST:
