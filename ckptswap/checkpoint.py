@@ -264,12 +264,15 @@ class Checkpoint(Mapping[str, Entry]):
         """The hash by which results name this checkpoint.
 
         One file: that file's SHA-256, as `sha256sum` prints it. A folder: the SHA-256 of the lines that
-        `sha256sum` would print for its files. No file: names, dtypes, shapes and bytes of the tensors. Raises
-        `FileError` when a file is gone, or no longer the one that was opened.
+        `sha256sum` would print for its files. No file: names, dtypes, shapes and bytes of the tensors. A file on
+        another machine that says which version it is, is not read for it: its SHA-256 where that is known there,
+        else its name and version. Raises `FileError` when a file is gone, or no longer the one that was opened.
         """
-        return self.hashed(hashlib.sha256)
+        if len(self.sources) == 1 and (version := self.sources[0].version):
+            return version.sha256 or (f"{self.sources[0].name} {version.text}" if version.text else self.hashed())
+        return self.hashed()
 
-    def hashed(self, new: Callable[[], Any], stop: Event | None = None) -> str:
+    def hashed(self, new: Callable[[], Any] = hashlib.sha256, stop: Event | None = None) -> str:
         """The same by another algorithm, of hashlib or xxhash; setting `stop` ends it early, with a digest that
         means nothing."""
         digest = new()
@@ -277,8 +280,7 @@ class Checkpoint(Mapping[str, Entry]):
             _feed(digest, self.sources[0], stop)
         elif self.sources:
             for source in sorted(self.sources, key=lambda source: source.name):
-                _feed(own := new(), source, stop)
-                digest.update(os.fsencode(f"{own.hexdigest()}  {os.path.basename(source.name)}\n"))
+                digest.update(os.fsencode(f"{_hash_of(source, new, stop)}  {os.path.basename(source.name)}\n"))
         else:
             for entry in self.values():
                 digest.update(repr((entry.name, entry.dtype, entry.shape)).encode("utf-8", "surrogatepass"))
@@ -318,6 +320,14 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     with closing(LocalFile(path)) as source:
         _feed(digest := hashlib.sha256(), source)
         return digest.hexdigest()
+
+
+def _hash_of(source: ByteSource, new: Callable[[], Any], stop: Event | None) -> str:
+    """One of several files' hash, or what its server says in place of it."""
+    if source.version and (told := source.version.sha256 or source.version.text):
+        return told
+    _feed(digest := new(), source, stop)
+    return digest.hexdigest()
 
 
 def _feed(digest: Any, source: ByteSource, stop: Event | None = None) -> None:

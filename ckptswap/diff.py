@@ -6,9 +6,8 @@ Memory does not depend on the size of the files.
 
 import contextlib
 import math
-import os
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,16 +16,19 @@ import numpy as np
 
 from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint, checked_bytes, refuse_damaged
+from ckptswap.cores import usable_cores
 from ckptswap.entries import Entry
 from ckptswap.errors import SelectionError, UsageError
-from ckptswap.moments import Distance, Ruler
+from ckptswap.kernels import Kernel, kernel
+from ckptswap.moments import Distance
 from ckptswap.naming import natural_key
 from ckptswap.precision import cast, common_dtype
+from ckptswap.rulers import CompiledRuler
 from ckptswap.selection import Selection
 from ckptswap.sources import page_aligned
 from ckptswap.watching import Progress, Watch, unwatched, watch_of
 
-READ = 1 << 19
+READ = 1 << 20
 """Bytes read at once from each side: small enough for the cache, large enough that threads rarely meet at the
 interpreter's lock."""
 BLOCK = 1 << 23  # bytes of one tensor that one thread takes at a time
@@ -228,9 +230,9 @@ class _Block:
 class _Worker(threading.local):
     """Buffers of one thread, allocated at its first block."""
 
-    def __init__(self) -> None:
+    def __init__(self, kernels: Mapping[str, Kernel]) -> None:
         self.a, self.b = page_aligned(READ), page_aligned(READ)
-        self.ruler = Ruler(READ)
+        self.ruler = CompiledRuler(READ, kernels)
 
     def chunks(self, block: _Block) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Where each chunk starts, and the bytes of both sides there."""
@@ -245,8 +247,7 @@ class _Worker(threading.local):
         """Whether all bytes are equal, and what is known then; else the whole distance."""
         same = Distance()
         for start, a, b in (chunks := self.chunks(block)):
-            if self.ruler.equal(a, b):
-                self.ruler.count_same(a, block.a.dtype, same)
+            if self.ruler.same(a, b, block.a.dtype, same):
                 continue
             if dtypes.is_packed(block.a.dtype):
                 return False, Distance()
@@ -286,7 +287,7 @@ def distances(
     >>> [(equal, distance.square) for equal, distance in distances([(a["w"], b["w"]), (a["w"], a["w"])])]
     [(False, 4.0), (True, 0.0)]
     """
-    worker = _Worker()
+    worker = _Worker(_kernels(pairs))
     blocks = [_Block(at, a, b, start, min(start + BLOCK, a.nbytes))
               for at, (a, b) in enumerate(pairs) for start in range(0, a.nbytes, BLOCK)]  # fmt: skip
     with _mapping(threads, blocks) as mapped:
@@ -307,6 +308,14 @@ def distances(
         yield at not in differing, total
 
 
+def _kernels(pairs: Iterable[tuple[Entry, Entry]]) -> dict[str, Kernel]:
+    """Compiled loops for the dtypes of which there is enough."""
+    nbytes: Counter[str] = Counter()
+    for entry, _ in pairs:
+        nbytes[entry.dtype] += entry.nbytes
+    return {dtype: loops for dtype, size in nbytes.items() if (loops := kernel(dtype, size))}
+
+
 @contextlib.contextmanager
 def _mapping(threads: int | None, blocks: Sequence[_Block]) -> Iterator[Map]:
     """`map`, by as many threads as help: none for what takes less time than to start them.
@@ -318,7 +327,7 @@ def _mapping(threads: int | None, blocks: Sequence[_Block]) -> Iterator[Map]:
         return
     from concurrent.futures import ThreadPoolExecutor
 
-    pool = ThreadPoolExecutor(threads or min(os.cpu_count() or 1, 8))
+    pool = ThreadPoolExecutor(threads or min(usable_cores(), 8))
     try:
         yield pool.map
     finally:

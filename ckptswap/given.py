@@ -11,17 +11,20 @@ import numpy as np
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.entries import Unread
-from ckptswap.errors import MismatchError, UsageError, brief
+from ckptswap.errors import UsageError, brief, listing
 from ckptswap.formats import open_checkpoint
+from ckptswap.formats.nested import spread
 from ckptswap.formats.state_dict import unread
 from ckptswap.formats.torch_pickle import DTYPES
-from ckptswap.hints import joining_flags, names_apart
+from ckptswap.hints import names_apart
 from ckptswap.messages import note, warn
+from ckptswap.presets import PRESET, preset_matched, preset_of
 from ckptswap.records import option
 from ckptswap.registry import is_ours
+from ckptswap.remote.address import public
 from ckptswap.renaming import all_matched, map_all, matched, parse_rules, strip_all
 from ckptswap.selection import Selection
-from ckptswap.shape_order import by_shape_order
+from ckptswap.shape_order import MATCHES, by_shape_order, paired_words
 from ckptswap.task.distributions import is_installed
 from ckptswap.task.in_memory import InMemory
 from ckptswap.task.spec import TaskSpec, parse_args
@@ -66,7 +69,11 @@ def _in_memory(given: Any) -> Checkpoint:
     if not isinstance(given, Mapping) and not _holds_tensors(given):
         remedy = "give a path, what cs.open or cs.transplant returned, a state_dict, or an nn.Module"
         raise UsageError(f"{type(given).__name__} is no checkpoint", remedy=remedy)
-    state = given if isinstance(given, Mapping) else given.state_dict()
+    asked = given if isinstance(given, Mapping) else given.state_dict()
+    inside = spread(asked, _is_array, lambda value: value)
+    state = {name: value for name, value in inside.items() if name in asked or _is_array(value)}
+    if baggage := [name for name in inside if name not in state]:
+        note(f"left out what is not a tensor: {listing(baggage)}")
     odd = {name: what for name, value in state.items() if (what := _odd(value))}
     left = {name: value for name, value in state.items() if name not in odd}
     if isinstance(given, Mapping):
@@ -116,7 +123,7 @@ def names_of(*sides: Given) -> list[str]:
 
 def _name_of(side: Given) -> str:
     if isinstance(side, str | os.PathLike):
-        return os.fspath(side)
+        return public(os.fspath(side))
     return getattr(side, "path", None) or (f"<{type(side).__name__}>" if _holds_tensors(side) else "memory")
 
 
@@ -224,8 +231,8 @@ def word_of(given: Any) -> str | None:
 
 @dataclass(frozen=True)
 class Names:
-    """How the names of several sides are brought together: rules `OLD=NEW`, a file of rules, a prefix to take off.
-    What was found unasked is told to the listener."""
+    """How the names of several sides are brought together: rules `OLD=NEW`, a file of rules, a prefix to take off,
+    a preset for files of another library. What was found unasked, or done to values, is told to the listener."""
 
     map: tuple[str, ...] = option(
         (),
@@ -235,34 +242,47 @@ class Names:
     )
     map_file: str | None = option(None, "Such rules, one a line.", metavar="FILE", defaults="never")
     strip_prefix: str | None = option(None, "Take it off all names.", metavar="PREFIX", defaults="file")
+    map_preset: Literal["hf-gguf", "keras-torch"] | None = option(None, PRESET, defaults="file")
 
     @classmethod
     def of(
-        cls, map: Patterns = (), map_file: str | os.PathLike[str] | None = None, strip_prefix: str | None = None
+        cls,
+        map: Patterns = (),
+        map_file: str | os.PathLike[str] | None = None,
+        strip_prefix: str | None = None,
+        map_preset: str | None = None,
     ) -> "Names":
-        """The same, of what a caller may give."""
-        return cls(listed(map), None if map_file is None else os.fspath(map_file), strip_prefix)
+        """The same, of what a caller may give. Raises `UsageError` for a preset that does not exist."""
+        preset = preset_of(map_preset)
+        return cls(listed(map), None if map_file is None else os.fspath(map_file), strip_prefix, preset)
 
     def renamed(self, *checkpoints: Checkpoint) -> list[Checkpoint]:
         """Each by itself, where a rule or the prefix may concern any of them."""
-        return map_all(strip_all(checkpoints, self.strip_prefix), self._rules())
+        return map_all(strip_all(self._preset(*checkpoints), self.strip_prefix), self._rules())
 
     def matched(self, other: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
         """Both under comparable names."""
+        other, reference = self._preset(other, reference)
         other, reference, prefix = matched(other, reference, self._rules(), self.strip_prefix)
         note([prefix] if prefix else [])
         return other, reference
 
     def all_matched(self, reference: Checkpoint, *others: Checkpoint) -> list[Checkpoint]:
         """The same for several, where a rule or a prefix may concern any of them."""
-        checkpoints, prefixes = all_matched(reference, others, self._rules(), self.strip_prefix)
+        reference, *rest = self._preset(reference, *others)
+        checkpoints, prefixes = all_matched(reference, rest, self._rules(), self.strip_prefix)
         note(prefixes)
         return checkpoints
 
     def hint(self, other: Checkpoint, reference: Checkpoint) -> str | None:
         """Where two files' names are apart, and which of these would help; None where one was given."""
-        is_given = self.map or self.map_file or self.strip_prefix
+        is_given = self.map or self.map_file or self.strip_prefix or self.map_preset
         return None if is_given else names_apart(other, reference)
+
+    def _preset(self, *checkpoints: Checkpoint) -> list[Checkpoint]:
+        named, done = preset_matched(self.map_preset, checkpoints)
+        note(done)
+        return named
 
     def _rules(self) -> Sequence[Any]:
         return parse_rules(self.map, self.map_file)
@@ -282,12 +302,13 @@ class PairNames(Names):
         map: Patterns = (),
         map_file: str | os.PathLike[str] | None = None,
         strip_prefix: str | None = None,
+        map_preset: str | None = None,
         match: str | None = None,
     ) -> "PairNames":
         """The same, of what a caller may give. Raises `UsageError` for a way that does not exist."""
-        if match not in (None, "names", "shape-order"):
-            raise UsageError(f"match={match!r} is no way to pair", remedy="use names or shape-order")
-        given = Names.of(map, map_file, strip_prefix)
+        if match not in (None, *MATCHES):
+            raise UsageError(f"match={match!r} is no way to pair", remedy=f"use {' or '.join(MATCHES)}")
+        given = Names.of(map, map_file, strip_prefix, map_preset)
         return cls(**vars(given), match="shape-order" if match == "shape-order" else "names")
 
     def matched(self, other: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
@@ -302,24 +323,11 @@ class PairNames(Names):
 
     def hint(self, other: Checkpoint, reference: Checkpoint) -> str | None:
         """The same, or that they can be paired; None where they are."""
-        sentence = super().hint(other, reference) if self.match == "names" else None
-        can_be_paired = sentence is not None and _can_be_paired(other, reference)
-        return f"{sentence}; --match shape-order pairs them" if can_be_paired else sentence
+        return super().hint(other, reference) if self.match == "names" else None
 
     def _paired(self, other: Checkpoint, reference: Checkpoint) -> Checkpoint:
         if self.match == "names":
             return other
         other, rules = by_shape_order(other, reference)
-        note(f"{other.path} is paired by order and shape with {reference.path}: {rule}" for rule in rules)
+        note(paired_words(other.path, reference.path, rules))
         return other
-
-
-def _can_be_paired(other: Checkpoint, reference: Checkpoint) -> bool:
-    """Whether order and shape pair two sides that share no name, by no rule either."""
-    if joining_flags(other, reference)[0] or any(name in reference for name in other):
-        return False
-    try:
-        by_shape_order(other, reference)
-    except MismatchError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""Streaming numbers over a tensor's bytes: what one tensor holds, and how far two are apart.
+"""Streaming numbers over a tensor's bytes: what one tensor holds, and sums of how far two are apart.
 
 Everything is computed chunk by chunk in buffers that stay in a core's cache. Floats are summed in double
 precision, integers are subtracted exactly. Parts are merged in the order of the data, so that the result does not
@@ -13,13 +13,13 @@ import numpy as np
 
 from ckptswap import dtypes
 from ckptswap.errors import non_finite_words
+from ckptswap.kernels import MomentsKernel
 
 _EXPONENT = {
     "F64": (8, 0x7FF0000000000000), "F32": (4, 0x7F800000), "F16": (2, 0x7C00),
     "C128": (8, 0x7FF0000000000000), "C64": (4, 0x7F800000), "BF16": (2, 0x7F80),
 }  # fmt: skip
 """Bytes a real number takes, and its bits that are all set exactly in NaN and Inf."""
-_PROBE = 4096
 _ROW = 8192
 
 
@@ -158,7 +158,7 @@ def widen(raw: np.ndarray, dtype: str) -> np.ndarray:
         with np.errstate(invalid="ignore"):
             return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     if dtype.startswith("F8"):
-        return _float8(dtype)[raw]
+        return float8(dtype)[raw]
     values = raw.view(dtypes.to_numpy(dtype))
     if dtypes.is_float(dtype):
         with np.errstate(invalid="ignore"):
@@ -167,7 +167,7 @@ def widen(raw: np.ndarray, dtype: str) -> np.ndarray:
 
 
 @functools.cache
-def _float8(dtype: str) -> np.ndarray:
+def float8(dtype: str) -> np.ndarray:
     """All 256 values of an 8-bit float: looking them up beats converting them."""
     return np.arange(256, dtype=np.uint8).view(dtypes.to_numpy(dtype)).astype(np.float64)
 
@@ -193,8 +193,10 @@ def all_finite(raw: np.ndarray, dtype: str) -> bool:
     return int(largest) < mask and int(most_negative) < mask + (1 << (8 * width - 1))
 
 
-def moments_of(raw: np.ndarray, dtype: str) -> Moments:
-    """The moments of one chunk."""
+def moments_of(raw: np.ndarray, dtype: str, kernel: MomentsKernel | None = None) -> Moments:
+    """The moments of one chunk, by a compiled loop of that dtype where there is one."""
+    if kernel is not None and raw.size:
+        return _compiled_moments(raw, dtype, kernel)
     values = widen(raw, dtype)
     nan = inf = 0
     if values.dtype.kind in "fc":
@@ -211,11 +213,23 @@ def moments_of(raw: np.ndarray, dtype: str) -> Moments:
     return Moments(values.size, total, scatter, low, high, nan, inf)
 
 
+def _compiled_moments(raw: np.ndarray, dtype: str, kernel: MomentsKernel) -> Moments:
+    (total, scatter), (count, nan, inf, *extremes, above_first) = kernel.moments(raw)
+    if not count:
+        return Moments(nan=nan, inf=inf)
+    if dtypes.is_float(dtype):
+        order = np.array(extremes)
+        low, high = (order ^ (order >> 63 & np.int64(2**63 - 1))).view(np.float64).tolist()
+        return Moments(count, total, scatter, low, high, nan, inf)
+    first = widen(raw[: dtypes.bits(dtype) // 8], dtype).item()
+    return Moments(count, above_first + count * first, scatter, *extremes)
+
+
 def _float_sums(values: np.ndarray) -> tuple[float, float]:
     with np.errstate(over="ignore", invalid="ignore"):
         total = float(values.sum())
         centred = values - total / values.size
-        return total, _dot(centred, centred)
+        return total, inner(centred, centred)
 
 
 def _integer_sums(values: np.ndarray, low: int) -> tuple[int, float]:
@@ -225,134 +239,12 @@ def _integer_sums(values: np.ndarray, low: int) -> tuple[int, float]:
     halves = (int((above >> np.uint64(32)).sum()), int((above & np.uint64(2**32 - 1)).sum()))
     total = (halves[0] << 32) + halves[1]
     centred = above.astype(np.float64) - total / values.size
-    return low * values.size + total, _dot(centred, centred)
+    return low * values.size + total, inner(centred, centred)
 
 
-class Ruler:
-    """Measures how far two chunks are apart, in buffers that are allocated once. One a thread.
-
-    >>> a, b = (np.array(values, np.float32).view(np.uint8) for values in ([1, 2, 3], [1, 2, 5]))
-    >>> found = Ruler(12).distance(a, b, "F32")
-    >>> found.changed, found.max_abs, round(found.rmse, 6)
-    (1, 2.0, 1.154701)
-    """
-
-    def __init__(self, capacity: int) -> None:
-        """`capacity` is the most bytes that a chunk has."""
-        self._capacity = capacity
-        self._wide: dict[tuple[int, str], tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-        self._flags = np.empty(capacity, bool)
-        self._words = np.empty(capacity, np.uint8)
-
-    def equal(self, a: np.ndarray, b: np.ndarray) -> bool:
-        """Whether two chunks hold the same bytes."""
-        whole = a.size & ~7
-        flags = self._flags[: whole // 8]
-        np.equal(a[:whole].view(np.uint64), b[:whole].view(np.uint64), out=flags)
-        return bool(flags.all()) and a[whole:].tobytes() == b[whole:].tobytes()
-
-    def count_same(self, raw: np.ndarray, dtype: str, same: Distance) -> None:
-        """Add a chunk that is equal on both sides: its distance is 0 over all that is finite. The norms are only
-        made positive, by as few values as it takes, since nothing but their being so matters here."""
-        if dtypes.is_packed(dtype):
-            return
-        head = _PROBE if not same.norm_a else 0
-        for part in (raw[:head], raw[head:]):
-            known = same.norm_a or (dtype != "F8_E8M0" and _is_zero(part))  # which has no zero
-            if known and (not dtypes.is_float(dtype) or all_finite(part, dtype)):
-                same.count += part.size * 8 // dtypes.bits(dtype)
-            else:
-                same.add(self.distance(part, part, dtype))
-
-    def distance(self, a: np.ndarray, b: np.ndarray, dtype: str) -> Distance:
-        """How far two chunks of the same length are apart; `dtype` must not be a packed one."""
-        total = Distance()
-        total.changed, total.flips = self._differing_bits(a, b, dtype)
-        if not dtypes.is_float(dtype):
-            _integers(widen(a, dtype), widen(b, dtype), total)
-            return total
-        x, y, gap = self._doubles(a, b, dtype)
-        if not _floats(x, y, gap, total):
-            total.nan_a, total.inf_a = non_finite(a, dtype)
-            total.nan_b, total.inf_b = non_finite(b, dtype)
-            both = np.isfinite(x) & np.isfinite(y)
-            _floats(x[both], y[both], gap[: np.count_nonzero(both)], total)
-        return total
-
-    def _differing_bits(self, a: np.ndarray, b: np.ndarray, dtype: str) -> tuple[int, int]:
-        """How many values differ in any bit, and how many real ones in sign (zeros and NaN left out)."""
-        width = dtypes.bits(dtype) // 8
-        signed = f"i{min(width, 8)}"
-        crossed = np.bitwise_xor(a.view(signed), b.view(signed), out=self._words[: a.size].view(signed))
-        if width > 8:
-            return int(np.count_nonzero(crossed.reshape(-1, 2).any(axis=1))), 0
-        changed = int(np.count_nonzero(crossed))
-        if not changed or dtype[0] in "CU" or dtype == "BOOL" or crossed.min() >= 0:
-            return changed, 0
-        places = crossed < 0
-        x, y = (widen(side.view(signed)[places].view(np.uint8), dtype) for side in (a, b))
-        return changed, int(np.count_nonzero(((x > 0) & (y < 0)) | ((x < 0) & (y > 0))))
-
-    def _doubles(self, a: np.ndarray, b: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Both chunks in double precision, and room for their difference."""
-        size = a.size * 8 // dtypes.bits(dtype)
-        width, wide = dtypes.bits(dtype), "c16" if dtype[0] == "C" else "f8"
-        if (width, wide) not in self._wide:
-            room = self._capacity * 8 // width
-            self._wide[width, wide] = (np.empty(room, wide), np.empty(room, wide), np.empty(room, wide))
-        x, y, gap = (buffer[:size] for buffer in self._wide[width, wide])
-        self._widen_into(x, a, dtype)
-        self._widen_into(y, b, dtype)
-        return x, y, gap
-
-    def _widen_into(self, out: np.ndarray, raw: np.ndarray, dtype: str) -> None:
-        with np.errstate(invalid="ignore"):
-            if dtype == "BF16" and raw.size % 4 == 0:
-                # Two bfloat16 in a word are two float32, once shifted or masked. All low halves come first: the
-                # order is the same on both sides, and no sum minds it.
-                pairs, words = raw.view("<u4"), self._words[: raw.nbytes].view("<u4")
-                np.copyto(out[: pairs.size], np.left_shift(pairs, np.uint32(16), out=words).view("<f4"))
-                np.copyto(out[pairs.size :], np.bitwise_and(pairs, np.uint32(0xFFFF0000), out=words).view("<f4"))
-            elif dtype == "BF16":
-                np.copyto(out, widen(raw, dtype))
-            elif dtype.startswith("F8"):
-                np.take(_float8(dtype), raw, out=out)
-            else:
-                np.copyto(out, raw.view(dtypes.to_numpy(dtype)))
-
-
-def _floats(x: np.ndarray, y: np.ndarray, gap: np.ndarray, total: Distance) -> bool:
-    """Fill in the sums, and say whether they are finite, as they are when all values are (but for overflow)."""
-    total.count = x.size
-    with np.errstate(all="ignore"):
-        np.subtract(y, x, out=gap)
-        total.square, total.norm_a, total.norm_b = _dot(gap, gap), _dot(x, x), _dot(y, y)
-        # From the sums that are known where that loses less than 13 digits of a cosine: it saves a pass.
-        small, large = sorted((total.norm_a, total.norm_b))
-        total.product = (small + large - total.square) / 2 if large <= 1e6 * small else _dot(x, y)
-        size = np.abs(gap) if gap.dtype.kind == "c" else np.abs(gap, out=gap)
-        total.largest, total.absolute = float(size.max(initial=0.0)), float(size.sum())
-    return math.isfinite(total.norm_a + total.norm_b)
-
-
-def _dot(x: np.ndarray, y: np.ndarray) -> float:
-    """Re ⟨x, y⟩ in rows short enough that BLAS stays on this thread."""
+def inner(x: np.ndarray, y: np.ndarray) -> float:
+    """Re ⟨x, y⟩ of doubles or their complex pairs, in rows short enough that BLAS stays on this thread."""
+    x, y = x.view(np.float64), y.view(np.float64)
     whole = x.size // _ROW * _ROW
     rows = np.vecdot(x[:whole].reshape(-1, _ROW), y[:whole].reshape(-1, _ROW)).sum() if whole else 0.0
-    return float((rows + np.vdot(x[whole:], y[whole:])).real)
-
-
-def _is_zero(raw: np.ndarray) -> bool:
-    whole = raw.size & ~7
-    return not (whole and raw[:whole].view(np.uint64).max()) and not raw[whole:].any()
-
-
-def _integers(x: np.ndarray, y: np.ndarray, total: Distance) -> None:
-    """|x − y| in unsigned 64 bits is exact for every pair; only sums are rounded."""
-    left, right = (side.view(np.uint64) for side in (x, y))
-    size = np.where(x > y, left - right, right - left)
-    gap, wide_x, wide_y = (side.astype(np.float64) for side in (size, x, y))
-    total.count = x.size
-    total.largest = int(size.max()) if size.size else 0
-    total.absolute, total.square = float(gap.sum()), _dot(gap, gap)
-    total.norm_a, total.norm_b, total.product = _dot(wide_x, wide_x), _dot(wide_y, wide_y), _dot(wide_x, wide_y)
+    return float(rows + np.vdot(x[whole:], y[whole:]))

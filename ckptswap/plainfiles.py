@@ -43,6 +43,19 @@ def open_plain(path: str | os.PathLike[str], *, or_pipe: bool = False) -> int:
         raise FileError(f"{name} cannot be opened ({reason})", remedy="check the path") from None
 
 
+def refuse_elsewhere(path: str | os.PathLike[str]) -> None:
+    """Raises `FileError` for what is to be written and is not a place on this machine.
+
+    >>> refuse_elsewhere("s3://bucket/a.pt")
+    Traceback (most recent call last):
+    ckptswap.errors.FileError: nothing is written to s3: name a place on this machine, and upload it from there
+    """
+    scheme, colon, _ = os.fspath(path).partition(":/")
+    if colon and scheme in ("https", "http", "hf", "s3") and not os.path.exists(f"{scheme}:"):
+        remedy = "name a place on this machine, and upload it from there"
+        raise FileError(f"nothing is written to {scheme}", remedy=remedy)
+
+
 def _refuse_special(path: str, mode: int, or_pipe: bool) -> None:
     if stat.S_ISDIR(mode):
         raise FileError(f"{path} is a folder", remedy="name a file")

@@ -81,6 +81,10 @@ _OURS: dict[Group, dict[str, str]] = {
     },
     "checkpoints": {
         "peft": "ckptswap.task.models.adapters:MERGED",
+        "https": "ckptswap.remote.sites:HTTPS",
+        "http": "ckptswap.remote.sites:HTTP",
+        "hf": "ckptswap.remote.hub:HUB",
+        "s3": "ckptswap.remote.buckets:S3",
     },
     "executors": {
         "process": "ckptswap.executors.process:build",

@@ -41,6 +41,8 @@ def chunks(source: TensorSource, nbytes: int, size: int = CHUNK) -> Iterator[np.
     >>> [part.tolist() for part in chunks(MemorySource(memoryview(b"abc")), 3, size=2)]
     [[97, 98], [99]]
     """
+    if isinstance(source, FileRange):
+        source.file.expect(nbytes, source.offset)
     buffer = page_aligned(min(size, nbytes))
     for start in range(0, nbytes, size):
         part = buffer[: min(size, nbytes - start)]

@@ -8,25 +8,39 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from ckptswap.errors import FileError, FormatError, near
 from ckptswap.plainfiles import open_plain
 
 
+class Version(NamedTuple):
+    """What tells a file that is not on this machine from others, and from itself as it was, without reading it:
+    its SHA-256 where whoever keeps it says so, else a `text` (None: nobody tells)."""
+
+    sha256: str | None
+    text: str | None
+
+
 class ByteSource:
     """What a format reads from: a file on this machine, bytes in memory, a stretch of another source.
 
-    `name` is what to call it in a message, `size` its bytes, `path` where it lies on this machine (None: nowhere).
+    `name` is what to call it in a message, `size` its bytes, `path` where it lies on this machine (None: nowhere),
+    `version` what is known of a file that lies elsewhere: whoever has it reads as little as can be.
     A new kind has to give `name`, `size` and `pread_into`.
     """
 
     name: str
     size: int
     path: Path | None = None
+    version: Version | None = None
 
     def pread_into(self, buffer: memoryview, offset: int) -> None:
         """Fill `buffer` from `offset` on; raises `FormatError` when the bytes are not there."""
         raise NotImplementedError
+
+    def expect(self, size: int, offset: int) -> None:
+        """Be told that so many bytes will be read in order, so that they can be fetched by large pieces."""
 
     def pread(self, size: int, offset: int) -> bytes:
         """At most `size` bytes from `offset` on; fewer only at the end."""
@@ -204,6 +218,9 @@ class Slice(ByteSource):
             raise FormatError(f"{self.name} ended at byte {self.size}", remedy="it is cut short")
         self._file.pread_into(buffer, self._start + offset)
 
+    def expect(self, size: int, offset: int) -> None:
+        self._file.expect(size, self._start + offset)
+
 
 @contextlib.contextmanager
 def kept(source: ByteSource) -> Iterator[None]:
@@ -273,4 +290,20 @@ class MemoryFolder:
         return MemoryFile(self.content[name], os.path.join(self.name, name))
 
 
-Folder = LocalFolder | MemoryFolder
+class Folder(Protocol):
+    """What lists and opens files that lie beside one another, as `LocalFolder` does; its `path` is None where it
+    is not on this machine."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def path(self) -> Path | None: ...
+
+    def names(self) -> list[str]: ...
+
+    def holds(self, name: str) -> bool: ...
+
+    def stored(self, name: str) -> int: ...
+
+    def open(self, name: str) -> ByteSource: ...

@@ -14,6 +14,7 @@ import inspect
 import json
 import os
 import pkgutil
+import re
 import socket
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import ckptswap
 from ckptswap import cli, lazy
 from ckptswap.executors import forkserver
 from ckptswap.executors.forkserver import Forked, ForkServer
@@ -38,18 +40,21 @@ READ_AT_START = ("OMP_", "GOMP_", "MKL_", "OPENBLAS_", "PYTHON", "LD_", "CUDA_",
 BY_ALL = "PYTHONPATH"
 """The variable of these that a forked program reads too."""
 MODULES = (
-    *("torch", "segmentation_models_pytorch", "transformers.modeling_utils", "jinja2"),
+    *("torch", "segmentation_models_pytorch", "transformers.modeling_utils", "jinja2", "ml_dtypes"),
     *(f"ckptswap.cli.{module.name}" for module in pkgutil.iter_modules(cli.__path__)),
     *(f"{package}.{room}" for room, package in lazy.ROOMS.items() if room != "figures"),
     "within",
 )
 """What most programs would import, each for itself; the last is beside this file."""
 NETWORKS = ("bart", "bert", "gpt2", "llama", "mixtral", "t5")
+ENDS = re.compile(r"\.(__main__|ray)$")
+"""Modules of ours that run, or start threads, when they are imported."""
 TESTED = (
     *("hypothesis.extra.numpy", "jsonschema", "scipy.optimize", "scipy.stats", "ckptswap.report.figures"),
     *("torch._dynamo", "torch._inductor", "torch.fx.experimental.proxy_tensor", "torch.utils.flop_counter"),
     *("lightning", "peft", "timm", "torchmetrics", "torchvision", "transformers"),
     *(f"transformers.models.{name}.modeling_{name}" for name in NETWORKS),
+    *(each.name for each in pkgutil.walk_packages(ckptswap.__path__, "ckptswap.") if not ENDS.search(each.name)),
 )
 """What tests import beside that, as far as it starts no thread."""
 SHIM = """#!{python} -S

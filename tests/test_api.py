@@ -183,18 +183,22 @@ def unfit(kind: str) -> object:
         "sparse": lambda: torch.zeros(2, 2).to_sparse(),
         "without values": lambda: torch.zeros(2, device="meta"),
         "text": lambda: np.array(["a"]),
-        "nested": lambda: {"w": torch.zeros(2)},
         "number": lambda: 3,
     }[kind]()
 
 
 @pytest.mark.parametrize(
     ("kind", "error"),
-    [("text", FormatError), ("nested", UsageError), ("number", UsageError)],
+    [("text", FormatError), ("number", UsageError)],
 )
 def test_what_is_no_tensor_is_named(kind: str, error: type[CkptswapError]) -> None:
     with pytest.raises(error, match="'w'"):
         cs.diff({"w": unfit(kind)}, {"w": np.ones(2)})
+
+
+def test_what_lies_in_maps_is_named_by_the_way_to_it() -> None:
+    assert not cs.diff({"w": {"a": np.ones(2), "more": [np.ones(3), "text"]}},
+                       {"w.a": np.ones(2), "w.more.0": np.ones(3)}).differs  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["sparse", "without values"])

@@ -115,6 +115,10 @@ class _Terminated(BaseException):
 
 def main() -> None:
     """The entry point of the `ckptswap` program."""
+    if any("://" in word for word in sys.argv):
+        from ckptswap.remote.address import without_secrets
+
+        sys.argv[1:] = without_secrets(sys.argv[1:])  # which are printed, and written into run folders
     arguments = sys.argv[1:]
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     arguments = [word for word in own if word != "--traceback"] + arguments[len(own) :]

@@ -24,6 +24,7 @@ import sys
 import threading
 import types
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -188,6 +189,8 @@ def _load(modules: tuple[str, ...]) -> None:
     for module in modules:
         with suppress(Exception, SystemExit):  # a program that needs it says why it cannot be had
             importlib.import_module(module)
+    for theirs in weakref.finalize._registry:  # type: ignore[attr-defined]
+        theirs.atexit = False  # torch's would take its hundreds of operators apart at the end of each program
     gc.collect()
     gc.freeze()
 

@@ -12,6 +12,7 @@ from ckptswap.formats.companions import Companion
 from ckptswap.formats.opening import open_checkpoint, open_in
 from ckptswap.formats.sharded import write_sharded_folder
 from ckptswap.formats.target import SHARD_SIZE, Target
+from ckptswap.plainfiles import refuse_elsewhere
 from ckptswap.watching import Progress, watch_of
 
 __all__ = ["SHARD_SIZE", "open_checkpoint", "open_in", "refuse_unread", "suffixes", "write_checkpoint", "writer"]
@@ -54,6 +55,7 @@ def refuse_unread(checkpoint: Checkpoint, drop_unread: bool) -> None:
 def writer(path: str | os.PathLike[str]) -> Callable[[Iterable[Entry], Target], None]:
     """What writes the format that a path's ending names, safetensors, which is first, where it has none. Raises
     `UsageError`."""
+    refuse_elsewhere(path)
     place = Path(path)
     if os.fspath(path).endswith("/"):
         return write_sharded_folder
@@ -63,7 +65,8 @@ def writer(path: str | os.PathLike[str]) -> Callable[[Iterable[Entry], Target], 
     endings = ", ".join(suffixes())
     is_known = any(known.is_named(place.name) for known in registry.every("formats"))
     fault = "is of a format that is read and not written" if is_known else "names no format that we write"
-    raise UsageError(f"{place} {fault}", remedy=f"end it with one of {endings}")
+    more = "; `ckptswap convert` makes such a file of it" if is_known else ""
+    raise UsageError(f"{place} {fault}", remedy=f"end it with one of {endings}{more}")
 
 
 def suffixes() -> tuple[str, ...]:

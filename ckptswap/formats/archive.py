@@ -36,7 +36,8 @@ _UNPACK_FAULTS = (*_FAULTS, zlib.error, EOFError, RuntimeError, MemoryError)
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file in an archive; `offset` is where its bytes, packed or not, begin."""
+    """One file in an archive; `offset` is where its bytes, packed or not, begin: of an archive that lies far away
+    the least that it can be, as its local header is fetched no sooner than its bytes."""
 
     name: str
     offset: int
@@ -54,6 +55,7 @@ class Archive:
         self._inflating: tuple[str, zipfile.ZipExtFile] | None = None
         self._blocks: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._head = "", b""
+        self._far: dict[str, FarMember] = {}
         try:
             self._zip = zipfile.ZipFile(io.BufferedReader(RawReader(file)))
         except _FAULTS as error:
@@ -74,7 +76,8 @@ class Archive:
         member = self.stored(name)
         if member.size > most:
             raise self._refusal(f"{name!r} takes {member.size:,} B; {most:,} is the most")
-        raw = self.file.pread(member.size, member.offset)
+        file, start = self.place(name)
+        raw = file.pread(member.size, start)
         if member.crc != ignore_crc and zlib.crc32(raw) != member.crc:
             raise self._refusal(f"{name!r} is damaged (its CRC is wrong)")
         return raw
@@ -90,7 +93,19 @@ class Archive:
     def place(self, name: str) -> tuple[ByteSource, int]:
         """A byte source that has the member's bytes, and where they begin in it."""
         member = self.members[name]
-        return (self.file, member.offset) if member.is_stored else (Inflated(self, name, member.size), 0)
+        if not member.is_stored:
+            return Inflated(self, name, member.size), 0
+        if self.file.version is None:
+            return self.file, member.offset
+        return self._far.setdefault(name, FarMember(self, member)), 0
+
+    def find(self, name: str) -> int:
+        """Where a member's bytes begin, by its local header, which must agree with the directory."""
+        info = self._zip.getinfo(name)
+        offset = self._data_offset(info)
+        if offset + info.compress_size > self.file.size:
+            raise self._refusal(f"{name!r} is said to be larger than it can be")
+        return offset
 
     @property
     def comment(self) -> bytes:
@@ -172,10 +187,15 @@ class Archive:
         is_stored = info.compress_type == zipfile.ZIP_STORED
         packed, size = info.compress_size, info.file_size
         lied = packed != size if is_stored else size > RATIO_MOST * packed
-        offset = self._data_offset(info)
+        offset = self._data_offset(info) if self.file.version is None else self._least_offset(info)
         if lied or offset + packed > self.file.size:
             raise self._refusal(f"{info.filename!r} is said to be larger than it can be")
         return Member(info.filename, offset, size, info.CRC, is_stored)
+
+    def _least_offset(self, info: zipfile.ZipInfo) -> int:
+        if info.header_offset < 0:
+            raise self._refusal(f"{info.filename!r} lies outside the file")
+        return info.header_offset + _LOCAL_HEADER.size + len(info.orig_filename)
 
     def _data_offset(self, info: zipfile.ZipInfo) -> int:
         start = info.header_offset
@@ -194,18 +214,56 @@ class Archive:
 
 @dataclass(frozen=True)
 class ZipChecksums:
-    """The CRCs of all members of some archives."""
+    """The CRCs of all members of some archives; of one that lies far away, those that are read are held against
+    theirs meanwhile."""
 
     archives: Sequence[ByteSource]
 
+    def _near(self) -> Iterator[Archive]:
+        return (Archive(file) for file in self.archives if file.version is None)
+
     def nbytes(self) -> int:
-        return sum(member.size for file in self.archives for member in Archive(file).checked())
+        return sum(member.size for archive in self._near() for member in archive.checked())
 
     def damage(self, watch: Watch) -> Iterator[Damage]:
-        for archive in map(Archive, self.archives):
+        for archive in self._near():
             for member in archive.checked():
                 if not archive.is_sound(member, watch):
-                    yield Damage(archive.file.name, f"its record {member.name!r} is damaged (its CRC is wrong)")
+                    yield Damage(
+                        archive.file.name, f"its record {member.name[:200]!r} is damaged (its CRC is wrong)"
+                    )
+
+
+class FarMember(ByteSource):
+    """A stored member of an archive that lies far away: looked for when it is read, and held against its checksum
+    once all of it has come by in order."""
+
+    def __init__(self, archive: Archive, member: Member) -> None:
+        self.name, self.size, self.version = archive.file.name, member.size, archive.file.version
+        self._archive, self._member = archive, member
+        self._lock = threading.Lock()
+        self._start: int | None = None
+        self._seen = self._crc = 0
+
+    def pread_into(self, buffer: memoryview, offset: int) -> None:
+        with self._lock:
+            self._archive.file.pread_into(buffer, self._found() + offset)
+            if self._seen == offset:
+                self._crc, self._seen = zlib.crc32(buffer, self._crc), offset + len(buffer)
+                self._judge()
+
+    def expect(self, size: int, offset: int) -> None:
+        self._archive.file.expect(size, self._found() + offset)
+
+    def _found(self) -> int:
+        if self._start is None:
+            self._start = self._archive.find(self._member.name)
+        return self._start
+
+    def _judge(self) -> None:
+        if self._seen == self.size and self._crc != self._member.crc and self._archive.checked():
+            remedy = f"its record {self._member.name!r} is damaged (its CRC is wrong)"
+            raise FormatError(f"{self.name} is damaged", remedy=remedy)
 
 
 class Inflated(ByteSource):

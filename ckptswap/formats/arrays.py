@@ -79,6 +79,8 @@ def array(value: Any) -> View | None:
     >>> view.shape, view.dtype
     ((2, 3), 'F32')
     """
+    if not isinstance(value, Inert):  # nearly all of a pickle's values
+        return None
     shape, dtype, is_fortran, raw = _described(value)
     name, order = _spelt(dtype)
     raw = bytes_of(raw)
@@ -93,10 +95,8 @@ def array(value: Any) -> View | None:
     return View(Held(f"array {id(value)}", spelt, prod(shape), raw=raw), 0, shape, tuple(steps), spelt)
 
 
-def _described(value: Any) -> tuple[Any, Any, bool, Any]:
+def _described(value: Inert) -> tuple[Any, Any, bool, Any]:
     """Shape, dtype, whether columns come first, and bytes; None each where it is not an array."""
-    if not isinstance(value, Inert):
-        return None, None, False, None
     if value.name in RECONSTRUCTED and isinstance(value.state, tuple) and len(value.state) == 5:
         _, shape, dtype, is_fortran, raw = value.state
         return shape, dtype, is_fortran is True, raw

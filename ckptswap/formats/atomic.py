@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ckptswap.errors import FileError
+from ckptswap.plainfiles import refuse_elsewhere
 
 _STREAMS = ("/dev/", "/proc/")
 _OWN = ("/dev/fd/", "/proc/self/fd/")
@@ -18,6 +19,7 @@ _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EX
 
 def refuse_existing(path: Path, *, force: bool) -> None:
     """Raises `FileError` when something is in the way; `force` allows a file to be replaced, never a folder."""
+    refuse_elsewhere(path)
     if os.path.isdir(path):
         raise FileError(f"{path} is a folder", remedy="name a file to write")
     if os.fspath(path) == "-" or is_stream(path) or (os.path.exists(path) and not os.path.isfile(path)):

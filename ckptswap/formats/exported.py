@@ -69,7 +69,7 @@ def _tensor(archive: Archive, prefix: str, name: str, fields: Any) -> Tensor | U
     view = View(storage, about["storage_offset"]["as_int"], shape, strides, dtype)
     if fault := view_fault(view, member.size):
         raise _refusal(archive.file, f"tensor {name[:80]!r} {fault}")
-    return Tensor(name, shape, dtype, view.source(Stretch(archive.file, member.offset, member.size)))
+    return Tensor(name, shape, dtype, view.source(Stretch(*archive.place(member.name), member.size)))
 
 
 def _refusal(file: ByteSource, fault: str) -> FormatError:

@@ -73,7 +73,7 @@ def refuse_foreign(name: str, head: bytes) -> None:
     if text and "\x00" not in text and len(text.encode()) >= len(head.strip()) - 3:
         what = "a web page" if text[:1] == "<" and "html" in text.lower() else "text"
         is_config = name.endswith((".json", ".yaml", ".yml")) and what == "text"
-        remedy = "was it downloaded whole?"
+        remedy = "is this the address of the file itself?" if "://" in name else "was it downloaded whole?"
         if is_config:
             remedy = f"name its folder, {os.path.dirname(name) or '.'}, or the file of weights beside it"
         raise FormatError(f"{name} is {what}, beginning {text[:30]!r}", remedy=remedy)

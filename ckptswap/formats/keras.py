@@ -20,8 +20,9 @@ def open_keras(file: ByteSource, folder: Folder | None = None) -> Checkpoint:
     `formats`."""
     archive = Archive(file)
     member = archive.stored(WEIGHTS)
-    inside = open_hdf5(Slice(file, member.offset, member.size))
-    return inside.holding((), path=file.name, format=FORMAT.name, sources=(file,), metadata=_about(archive),
+    inside = open_hdf5(Slice(*archive.place(WEIGHTS), member.size))
+    metadata = {**inside.metadata, **_about(archive)}
+    return inside.holding((), path=file.name, format=FORMAT.name, sources=(file,), metadata=metadata,
                           checksums=(ZipChecksums([file]),))  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from ckptswap.formats.opening import open_file
 from ckptswap.formats.safetensors import write_safetensors
 from ckptswap.formats.smp_folder import CONFIG, config_of
 from ckptswap.formats.target import Target
+from ckptswap.plainfiles import refuse_elsewhere
 from ckptswap.storage import ByteSource, Folder
 from ckptswap.ties import Ties
 
@@ -157,6 +158,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
     Raises `FileError` when something of that name exists, `force` or not: nobody's folder is replaced.
     """
+    refuse_elsewhere(folder)
     if os.path.lexists(folder):
         raise FileError(f"{folder} exists already", remedy="name a folder that does not exist yet")
     beside = folder.parent / f".{folder.name[:60]}.{secrets.token_hex(4)}.part"

@@ -1,8 +1,9 @@
 """Where a state dict hides in what a file holds, and what lies around and among its tensors.
 
-It is looked for where training scripts put it (`state_dict`, `model`, …, Lightning's wrapper). A tuple of packed
-weights, a numpy array and a map of tensors in it are values of the model: not read, they are neither compared nor
-converted, and every command has to say so. A number, a text, None or a dtype is baggage.
+It is looked for where training scripts put it (`state_dict`, `model`, …, Lightning's wrapper). Tensors and numpy's
+arrays in maps, lists and tuples inside it count as its own. What else holds values of the model (bytes, arrays of
+objects) is not read, neither compared nor converted, and every command has to say so. A number, a text, None or a
+dtype is baggage.
 """
 
 import re
@@ -18,6 +19,8 @@ from ckptswap.entries import NAME_MOST, SIGN, Tensor, Unread
 from ckptswap.errors import FormatError, listing
 from ckptswap.formats.inert import Global, Inert, shown
 from ckptswap.formats.keys import LETTERS_MOST, Descent, IsTensor, advice, children, follow, is_value, maps
+from ckptswap.formats.modules import ModelTensors
+from ckptswap.formats.nested import DEPTH_MOST, Made, spread
 from ckptswap.formats.torch_pickle import FROM_BUFFER, RECONSTRUCTED, SCALARS
 
 INFLATION_MOST = 32  # how many times the bytes of a file its tensors may take: as often as its names share them
@@ -27,7 +30,6 @@ PLACES = ("state_dict", "model_state_dict", "model", "module", "net", "network",
 _STALE = re.compile(r"optim|(^|_)ema(_|$)|momentum|averag|shadow", re.IGNORECASE)
 _OPTIMIZER = re.compile(r"optim|momentum", re.IGNORECASE)
 _KEY_MOST = 200  # letters of a key that are looked at
-DEPTH_MOST = 50
 HOLDERS: Mapping[str, str] = {
     **dict.fromkeys([*RECONSTRUCTED, *FROM_BUFFER, "numpy.ndarray"], "a numpy array"),
     "_codecs.encode": "bytes",
@@ -42,7 +44,7 @@ _NO_VALUES = (*SCALARS, "numpy.dtype", "datetime.")
 @dataclass(frozen=True)
 class StateDict:
     """A map in `content`, and the `steps` to it (none: at the top), which may have been asked for. `is_tensor`
-    tells what a tensor is.
+    tells what a tensor is, `made` gives that for which something else stands.
 
     >>> content = {"state_dict": {"w": 1.5, "n": 1}, "epoch": 3}
     >>> state = StateDict.of(content, lambda value: type(value) is float, "a.pt")
@@ -55,13 +57,21 @@ class StateDict:
     whole: Mapping[Any, Any]
     is_tensor: IsTensor
     is_asked: bool
+    made: Made
 
     @classmethod
-    def of(cls, content: Any, is_tensor: IsTensor, where: str, key: str | None = None) -> "StateDict":
+    def of(
+        cls,
+        content: Any,
+        is_tensor: IsTensor,
+        where: str,
+        key: str | None = None,
+        made: Made = lambda value: value,
+    ) -> "StateDict":
         """The map under a key, or the one that is told to be the model's. Raises `FormatError` where there is
         none, or one with impossible names."""
         steps, whole = _place(content, is_tensor, where) if key is None else _asked(content, key, is_tensor, where)
-        state = cls(content, steps, whole, is_tensor, key is not None)
+        state = cls(content, steps, whole, is_tensor, key is not None, made)
         for name in state.whole:
             if not isinstance(name, str) and is_tensor(state.whole[name]):
                 fault = f"{where} names a tensor {shown(name)}, not by text"
@@ -77,12 +87,17 @@ class StateDict:
         return ".".join(shown(step.key) for step in self.steps) if self.steps else None
 
     @cached_property
-    def entries(self) -> Mapping[Any, Any]:
+    def own(self) -> Mapping[Any, Any]:
         """What belongs to the model: an optimizer's state does not, which may lie among tensors at the top."""
         if self.steps:
             return self.whole
         return {name: value for name, value in self.whole.items()
                 if not (_is_stale(name) and isinstance(value, dict | list))}  # fmt: skip
+
+    @cached_property
+    def entries(self) -> Mapping[Any, Any]:
+        """The same, with the tensors in its containers under names of their own, where that can be."""
+        return spread(self.own, lambda value: is_value(value, self.is_tensor), self.made)
 
     @cached_property
     def tensors(self) -> dict[str, Any]:
@@ -97,8 +112,10 @@ class StateDict:
     @cached_property
     def around(self) -> list[tuple[str, Any]]:
         """All else that the file holds, by keys: beside each step, and what is not a tensor in the model's map."""
+        kept = {id(value) for value in self.entries.values()}
+        opened = {key for key, value in self.own.items() if id(value) not in kept}
         return [*self._beside_steps, *((shown(key), value) for key, value in self.whole.items()
-                                       if not self.is_tensor(value))]  # fmt: skip
+                                       if not self.is_tensor(value) and key not in opened)]  # fmt: skip
 
     @cached_property
     def _beside_steps(self) -> list[tuple[str, Any]]:
@@ -127,7 +144,7 @@ class StateDict:
             notes.append(f"a checkpoint of Lightning {shown(self.content['pytorch-lightning_version'], most=20)}")
         if self.steps and not self.is_asked:
             keys = (key for key in maps(self.content, self.is_tensor) if not _OPTIMIZER.search(key))
-            others = [key for key in keys if key != self.key]
+            others = [key for key in keys if not f"{key}.".startswith(f"{self.key}.")]
             more = f" (other maps of tensors: {listing([SIGN + key for key in others], most=4)})" if others else ""
             notes.append(f"the tensors lie under {self.key!r}{more}")
         if strays := [key for key, value in self._beside_steps if is_value(value, self.is_tensor)]:
@@ -162,9 +179,15 @@ def _place(
     content: Any, is_tensor: IsTensor, where: str, joint: str = SIGN
 ) -> tuple[list[Descent], Mapping[Any, Any]]:
     """The steps to the model's tensors (none: at the top), and the map itself."""
+    if isinstance(content, ModelTensors) and content:
+        return [], content
     inside = dict(children(content))
     dicts = {id(value): value for value in inside.values() if isinstance(value, dict)}  # each is looked at once
-    wanted = {at for at, value in dicts.items() if any(is_value(each, is_tensor) for each in value.values())}
+    wanted = {
+        at
+        for at, value in dicts.items()
+        if (isinstance(value, ModelTensors) and value) or any(is_value(each, is_tensor) for each in value.values())
+    }
     held = {key: value for key, value in inside.items() if id(value) in wanted}
     if (key := next((key for key in PLACES if key in held), None)) is not None:
         return [Descent(content, key)], held[key]

@@ -8,11 +8,12 @@ from typing import Any, BinaryIO
 from ckptswap import dtypes
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FormatError
+from ckptswap.formats.archive import RawReader
 from ckptswap.formats.format import Format
 from ckptswap.formats.pickles import PICKLE_MOST, read_pickle
 from ckptswap.formats.torch_pickle import NAMES, Locate, Storage, Storages, Stretch
 from ckptswap.formats.torch_tensors import SUFFIXES, checkpoint_of
-from ckptswap.storage import ByteSource, Folder
+from ckptswap.storage import ByteSource, Folder, Slice
 
 MAGIC = 0x1950A86A20F9469CFC6C
 _MAGIC_BYTES = MAGIC.to_bytes(10, "little")
@@ -43,7 +44,7 @@ def open_torch_legacy(file: ByteSource, folder: Folder | None = None, key: str |
 
 def read_content(file: ByteSource) -> tuple[Any, Locate]:
     """What a file's pickle holds, inert, and where its storages lie."""
-    stream = io.BytesIO(file.pread(PICKLE_MOST, 0))
+    stream = _stream(file)
     _check_greeting(stream, file.name)
     storages = Storages()
     content = read_pickle(stream, NAMES, storages, where=file.name, unknown=True)
@@ -55,6 +56,13 @@ def read_content(file: ByteSource) -> tuple[Any, Locate]:
         return places[storage.key]
 
     return content, locate
+
+
+def _stream(file: ByteSource) -> BinaryIO:
+    """The file from its beginning, as far as pickles may reach: at once, or piecemeal where it is far away."""
+    if file.version is None:
+        return io.BytesIO(file.pread(PICKLE_MOST, 0))
+    return io.BufferedReader(RawReader(Slice(file, 0, min(file.size, PICKLE_MOST))))
 
 
 def _check_greeting(stream: BinaryIO, where: str) -> None:

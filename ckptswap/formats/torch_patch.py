@@ -124,16 +124,13 @@ def torch_patch(recipient: Checkpoint, replaced: Mapping[str, Entry]) -> TorchPa
     It cannot where the tensors have other names than in the file, where bytes of a replaced one are those of
     another that stays or becomes something else, and where its own elements share bytes (an expanded view).
     """
-    if (
-        recipient.format not in _READERS
-        or recipient.renames
-        or not all(_has_place(entry, recipient.sources) for entry in recipient.values())
-    ):
+    if recipient.format not in _READERS or recipient.renames:
         return None
-    if any(_overlaps_itself(recipient[name].source) for name in replaced):
+    placed = {name: entry for name, entry in recipient.items() if _has_place(entry, recipient.sources)}
+    if any(name not in placed or _overlaps_itself(placed[name].source) for name in replaced):
         return None
     splices = [Splice(*_span(entry), entry, replaced.get(name, entry))
-               for name, entry in recipient.items() if entry.nbytes]  # fmt: skip
+               for name, entry in placed.items() if entry.nbytes]  # fmt: skip
     splices.sort(key=lambda splice: (splice.begin, splice.end))
     if any(_disagree(a, b) for a, b in _overlapping(splices)):
         return None

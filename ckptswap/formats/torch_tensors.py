@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from ckptswap.checkpoint import Checkpoint
@@ -10,9 +11,10 @@ from ckptswap.entries import Tensor, Unread, with_key
 from ckptswap.errors import FormatError, listing
 from ckptswap.formats.arrays import array, device_tensor, with_held
 from ckptswap.formats.inert import Global, Inert, shown
+from ckptswap.formats.keys import follow
 from ckptswap.formats.modules import ModelTensors, unfolded
 from ckptswap.formats.replacing import replaced
-from ckptswap.formats.state_dict import StateDict, parts, refuse_inflated
+from ckptswap.formats.state_dict import PLACES, StateDict, parts, refuse_inflated
 from ckptswap.formats.torch_pickle import NAMES, Locate, View, view_fault
 from ckptswap.storage import ByteSource
 from ckptswap.ties import Extent, Ties
@@ -32,8 +34,7 @@ def checkpoint_of(
     """The checkpoint in what a file's pickle holds, each tensor checked against its storage: the map under a key,
     or the one that is told to be the model's; `more` are arguments for it. Raises `FormatError`, also where a
     tensor beside the model's cannot be read: `torch.load` opens no such file."""
-    content, locate = _settled(content, file.name), with_held(locate)
-    state = StateDict.of(content, _is_tensor, file.name, key)
+    state, locate = _state(content, file.name, key), with_held(locate)
     tensors = [_tensor(name, view, locate, file.name) for name, view in state.tensors.items()]
     held = {view.storage.key: locate(view.storage).size for view in state.tensors.values()}
     refuse_inflated(tensors, sum(held.values()), file.name)
@@ -44,20 +45,25 @@ def checkpoint_of(
         extents[name] = Extent(view.storage.key, begin, end, (view.shape, steps, view.dtype), steps)
     ties = Ties.of(extents)
     _refuse_faulty(state, locate, file.name)
-    metadata = {**more.pop("metadata", {}), **_hyperparameters(content)}
+    metadata = {**more.pop("metadata", {}), **_hyperparameters(state.content)}
     notes = [*state.notes, *_of_records(state), *([str(ties)] if ties else [])]
     return Checkpoint(tensors, path=with_key(file.name, key), key=key, format=format, notes=notes, sources=[file],
                       unread=state.unread, ties=ties, beside=state.beside, stale=state.stale, metadata=metadata,
                       **more)  # fmt: skip
 
 
-def _settled(content: Any, where: str) -> Any:
-    """What a pickle holds, with the tensors of whole models under their names, and arrays as tensors: those of
-    devices, and all of them where there are no others. Raises `FormatError`."""
+def _state(content: Any, where: str, key: str | None) -> StateDict:
+    """The model's map in what a pickle holds, with the tensors of whole models under their names, and arrays as
+    tensors: those of devices, those where a model is looked for, and all where there are no others."""
     content = replaced(unfolded(content, where), device_tensor)
     if not any(isinstance(held, View | Unread) for _, held in _links(content)):
-        return replaced(content, array)
-    return content
+        content = replaced(content, array)
+    with suppress(FormatError):  # where a key leads nowhere, which is said below
+        steps = [follow(content, key, where)[0][-1]] if key else []
+        for holder, own in (*steps, *((content, place) for place in PLACES)):
+            if isinstance(holder, dict) and own in holder:
+                holder[own] = replaced(holder[own], array)
+    return StateDict.of(content, _is_tensor, where, key, lambda value: array(value) or value)
 
 
 def _of_records(state: StateDict) -> list[str]:
@@ -82,7 +88,7 @@ def _of_records(state: StateDict) -> list[str]:
 def _hyperparameters(content: Any) -> dict[str, str]:
     """Those of a file of Lightning as metadata, nothing where it has none or they are too much."""
     held = content.get(HYPERPARAMETERS) if isinstance(content, dict) else None
-    if not isinstance(held, dict) or "pytorch-lightning_version" not in content:
+    if not isinstance(held, dict) or "pytorch-lightning_version" not in content or _is_much(held):
         return {}
     named = {key: value for key, value in held.items() if isinstance(key, str) and not key.startswith("_")}
     try:
@@ -92,13 +98,27 @@ def _hyperparameters(content: Any) -> dict[str, str]:
     return {HYPERPARAMETERS_KEY: text} if len(text) <= HYPERPARAMETERS_MOST else {}
 
 
+def _is_much(held: Any) -> bool:
+    """Whether it has more parts than can be spelt, each counted as often as it would be: a few lists that hold one
+    another twice, and so on, are a text without end."""
+    waiting, count = [held], 0
+    while waiting:
+        inner = waiting.pop()
+        inside = [*inner.values()] if isinstance(inner, dict) else inner
+        count += len(inside)
+        if count > HYPERPARAMETERS_MOST:
+            return True
+        waiting += [part for part in inside if isinstance(part, dict | list | tuple)]
+    return False
+
+
 def _stand_in(value: Any) -> dict[str, str]:
     return {OBJECT: value.name if isinstance(value, Inert | Global) else type(value).__name__}
 
 
 def keys_holding(content: Any, key: str | None, is_meant: Callable[[View], bool]) -> list[str]:
     """The keys of what lies beside a map's tensors and is, or holds at any depth, a tensor that is meant."""
-    return _keys(StateDict.of(_settled(content, "it"), _is_tensor, "it", key), is_meant)
+    return _keys(_state(content, "it", key), is_meant)
 
 
 def _is_tensor(value: Any) -> bool:

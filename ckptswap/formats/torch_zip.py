@@ -77,7 +77,7 @@ def storages_of(archive: Archive) -> Locate:
 
     def locate(storage: Storage) -> Stretch:
         member = archive.stored(f"{prefix}/{storage.key}")
-        return Stretch(archive.file, member.offset, member.size)
+        return Stretch(*archive.place(member.name), member.size)
 
     return locate
 

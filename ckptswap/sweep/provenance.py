@@ -37,6 +37,11 @@ class Provenance:
         return joined(["ckptswap", "transplant", "--from", self.donors[donor], "--to", self.recipient])
 
 
+def _known_by(side: str, told: str | None) -> dict[str, str | None]:
+    """The hash of a checkpoint, or where it lies elsewhere, what its server calls this version of it."""
+    return {f"{side}'s version" if told and "://" in told else f"{side}'s SHA-256": told}
+
+
 def load_provenance(run_dir: str | Path) -> Provenance:
     """What a run folder says of itself. Raises `RunError` for a folder that is no run."""
     folder = RunFolder(run_dir)
@@ -51,9 +56,9 @@ def load_provenance(run_dir: str | Path) -> Provenance:
         "ckptswap": made.version,
         **{name: str(version) for name, version in (key.get("versions") or {}).items()},
         "recipient": recipient,
-        "recipient's SHA-256": key.get("recipient"),
+        **_known_by("recipient", key.get("recipient")),
         "donor": ", ".join(donors),
-        "donor's SHA-256": ", ".join(plan.donor_hashes) or None,
+        **_known_by("donor", ", ".join(plan.donor_hashes) or None),
         "data's SHA-256": key.get("data"),
         **{name: of if isinstance(of, str) else json.dumps(of, ensure_ascii=False) for name, of in task.items()},
         "seeds": "; ".join([f"intervals resample under seed {SEED}", *chance]),

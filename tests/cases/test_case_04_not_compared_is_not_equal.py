@@ -1,5 +1,5 @@
-"""Values of a state dict that are not read (packed weights, arrays, maps in the map) are never equal, sound or
-converted in silence.
+"""Values of a state dict that lie in containers, or are numpy's, are compared like any other; what is not read
+(packed weights, bytes, arrays of objects) is never equal, sound or converted in silence.
 
 Relatives of the report's two: bytes, streams, a tuple of arrays, a map in the map and in a list, quantized and
 sparse tensors in containers; shards, three ways, distributed folders, modules in memory, one side only, headers.
@@ -31,13 +31,14 @@ torch = pytest.importorskip("torch")
 def packed(seed: int) -> dict[str, Any]:
     """Two linear layers quantised dynamically: all weights lie in tuples."""
     torch.manual_seed(seed)
-    net = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    layers = (torch.nn.Linear(8, 4, bias=False), torch.nn.ReLU(), torch.nn.Linear(4, 2, bias=False))
+    net = torch.nn.Sequential(*layers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.ao.quantization.quantize_dynamic(net, {torch.nn.Linear}, dtype=torch.qint8).state_dict()
 
 
-PACKED = {f"{at}._packed_params._packed_params" for at in (0, 2)}
+PACKED = {f"{at}._packed_params._packed_params.0" for at in (0, 2)}
 
 
 def with_value(name: str, value: Callable[[int], Any]) -> Callable[[int], dict[str, Any]]:
@@ -49,28 +50,78 @@ def with_value(name: str, value: Callable[[int], Any]) -> Callable[[int], dict[s
 
 
 VALUES: dict[str, tuple[Callable[[int], Any], set[str], str]] = {
-    "packed weights": (packed, PACKED, "a tuple that holds a tensor"),
-    "an array": (
-        with_value("anchors", lambda seed: np.full((3, 2), seed, "f4")), {"anchors"}, "a numpy array"),
+    "packed weights": (packed, PACKED, "a qint8 tensor"),
+    "an array of texts": (
+        with_value("labels", lambda seed: np.array([f"{seed}"])), {"labels"}, "a numpy array"),
     # relatives
     "bytes": (with_value("_extra_state", lambda seed: bytes([seed, 1])), {"_extra_state"}, "bytes"),
     "a stream": (with_value("_extra_state", lambda seed: io.BytesIO(bytes([seed, 1]))), {"_extra_state"}, "bytes"),
     "a byte array": (with_value("key", lambda seed: bytearray([seed])), {"key"}, "bytes"),
-    "a tuple of arrays": (
-        with_value("grid", lambda seed: (1, np.full(2, seed))), {"grid"}, "a tuple that holds a numpy array"),
-    "a map in the map": (
-        with_value("encoder", lambda seed: {"w": torch.full((2,), float(seed))}), {"encoder"},
+    "a tuple of arrays of objects": (
+        with_value("grid", lambda seed: (1, np.array([{}, seed], object))), {"grid"},
+        "a tuple that holds a numpy array"),
+    "what a module keeps to itself": (
+        with_value("_extra_state", lambda seed: {"w": torch.full((2,), float(seed))}), {"_extra_state"},
         "a map that holds a tensor"),
-    "a map in a list in a map": (
-        with_value("heads", lambda seed: [{"a": {"w": torch.full((2,), float(seed))}}]), {"heads"},
-        "a list that holds a tensor"),
     "a quantized tensor in a list": (
-        with_value("q", lambda seed: [torch.quantize_per_tensor(torch.ones(2), 0.1, seed, torch.qint8)]), {"q"},
-        "a list that holds a tensor"),
+        with_value("q", lambda seed: [torch.quantize_per_tensor(torch.ones(2), 0.1, seed, torch.qint8)]), {"q.0"},
+        "a qint8 tensor"),
     "a sparse tensor in a tuple": (
-        with_value("adjacency", lambda seed: (torch.eye(2 + seed).to_sparse(),)), {"adjacency"},
-        "a tuple that holds a tensor"),
+        with_value("adjacency", lambda seed: (torch.eye(2 + seed).to_sparse(),)), {"adjacency.0"},
+        "a sparse tensor"),
 }  # fmt: skip
+
+
+READ: dict[str, tuple[Callable[[int], Any], str]] = {
+    "an array": (lambda seed: np.full((3, 2), seed, "f4"), ""),
+    "an array in a tuple": (lambda seed: (1, np.full(2, seed)), ".1"),
+    "a tensor in a tuple": (lambda seed: (torch.full((2,), float(seed)), None), ".0"),
+    "a map in the map": (lambda seed: {"w": torch.full((2,), float(seed))}, ".w"),
+    "a map in a list in a map": (lambda seed: {"a": [{"b.c": torch.full((2,), float(seed))}]}, ".a.0.b.c"),
+    "a map by numbers": (lambda seed: {3: torch.full((2,), float(seed))}, ".3"),
+}
+"""What holds a tensor, and the way to it."""
+
+
+@pytest.mark.parametrize("case", READ)
+def test_tensors_in_containers_and_arrays_count(case: str, tmp_path: Path) -> None:
+    """They are compared, kept by a conversion, taken by a graft; and what is not taken stays in the file."""
+    make, way = READ[case]
+    a, b = (save(tmp_path, f"{seed}.pt", with_value("held", make)(seed)) for seed in (0, 1))
+    found = cs.diff(a, b)
+    assert {row.name: row.status for row in found.rows if row.status != "identical"} == {f"held{way}": "changed"}
+    assert not cs.diff(cs.save(a, tmp_path / "a.safetensors"), a).differs
+    assert not cs.diff(a, with_value("held", make)(0)["state_dict"]).differs
+    out = cs.transplant(a, b, tmp_path / "c.safetensors", only=f"held{way}")
+    assert not cs.diff(out, a).differs
+    cs.transplant(a, b, tmp_path / "d.pt", only="bias")
+    assert not cs.diff(tmp_path / "d.pt", b).differs
+    kept = torch.load(tmp_path / "d.pt", weights_only=False)["state_dict"]["held"]
+    assert type(kept) is type(make(1))
+
+
+def test_arrays_where_a_model_is_looked_for(tmp_path: Path) -> None:
+    """Though the file's only tensors of torch are an optimizer's, and the arrays are told by a key."""
+    state = {"w": np.ones(2), "b": np.zeros(1)}
+    path = save(tmp_path, "a.pt", {"model": state, "optimizer": {"m": torch.ones(2)}, "mine": {"v": np.ones(3)}})
+    assert list(cs.open(path)) == ["w", "b"]
+    assert list(cs.open(f"{path}::mine")) == ["v"]
+
+
+def test_a_name_that_is_taken_is_not_given_twice(tmp_path: Path) -> None:
+    with open_checkpoint(save(tmp_path, "a.pt", {"a.b": torch.ones(2), "a": {"b": torch.zeros(2)}})) as found:
+        assert found.read("a.b").tolist() == [1, 1]
+        assert found.unread == {"a": Unread("a map that holds a tensor")}
+
+
+def test_containers_that_hold_each_other_many_times(tmp_path: Path) -> None:
+    """2 ^ 40 ways to one tensor: none of them is a name."""
+    held: Any = torch.ones(2)
+    for _ in range(40):
+        held = [held, held]
+    with open_checkpoint(save(tmp_path, "a.pt", {"w": torch.ones(2), "held": held})) as found:
+        assert list(found) == ["w"]
+        assert found.unread == {"held": Unread("a list that holds a tensor")}
 
 
 @pytest.fixture(params=VALUES)
@@ -198,18 +249,18 @@ def test_an_optimizer_of_the_models_own_name_is_a_value(tmp_path: Path) -> None:
     """Under a key of its own, the map is the model's: a momentum encoder is a part of it."""
     state = {"w": torch.ones(2), "momentum_encoder": {"w": torch.ones(2)}}
     with open_checkpoint(save(tmp_path, "a.pt", {"model": state, "optimizer": {"a": torch.ones(1)}})) as found:
-        assert found.unread == {"momentum_encoder": Unread("a map that holds a tensor")}
+        assert list(found) == ["w", "momentum_encoder.w"]
 
 
 def test_one_side_only(tmp_path: Path) -> None:
     """A tensor on one side and a tuple on the other were not compared; what only one side has, differs."""
     a = save(tmp_path, "a.pt", {"w": torch.ones(2), "v": torch.ones(2)})
-    b = save(tmp_path, "b.pt", {"w": torch.ones(2), "v": (torch.ones(2),), "x": np.ones(2)})
+    b = save(tmp_path, "b.pt", {"w": torch.ones(2), "v": b"values", "x": np.ones(2, object)})
     assert {row.name: row.status for row in cs.diff(a, b).rows} == {"w": "identical", "v": "unread", "x": "only_b"}
     assert {row.name: row.status for row in cs.diff(b, a).rows} == {"w": "identical", "v": "unread", "x": "only_a"}
     done = run("transplant", "--from", b, "--to", a, "--only", "v", "-o", tmp_path / "c.npz")
     assert done.code == 2
-    assert "v: the donor has a tuple that holds a tensor there, which is not read" in done.err
+    assert "v: the donor has bytes there, which is not read" in done.err
 
 
 def test_headers_alone_promise_nothing(tmp_path: Path) -> None:
@@ -221,12 +272,12 @@ def test_headers_alone_promise_nothing(tmp_path: Path) -> None:
 
 
 def test_shards_of_torch(tmp_path: Path) -> None:
-    save(tmp_path, "one.bin", {"w": torch.ones(2), "packed": (torch.ones(2),)})
+    save(tmp_path, "one.bin", {"w": torch.ones(2), "packed": (b"values",)})
     save(tmp_path, "two.bin", {"v": torch.ones(2)})
     index = {"weight_map": {"w": "one.bin", "v": "two.bin"}}
     (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
     with open_checkpoint(tmp_path) as found:
-        assert found.unread == {"packed": Unread("a tuple that holds a tensor")}
+        assert found.unread == {"packed": Unread("a tuple that holds bytes")}
     assert run("diff", tmp_path, tmp_path, "--exit-code").code == 1
 
 
@@ -254,7 +305,7 @@ def test_a_module_in_memory() -> None:
 
 
 def test_names_are_stripped_and_unread_ones_stay(tmp_path: Path) -> None:
-    state = {"module.w": torch.ones(2), "module.packed": (torch.ones(2),)}
+    state = {"module.w": torch.ones(2), "module.packed": (b"values",)}
     a = save(tmp_path, "a.pt", state)
     assert cs.diff(a, {"w": np.ones(2, np.float32)}).differs
     assert run("diff", a, a, "--strip-prefix", "module.", "--exit-code").code == 1

@@ -12,6 +12,7 @@ from typing import Any
 
 from ckptswap.errors import RunError, UsageError
 from ckptswap.formats.atomic import write_text
+from ckptswap.plainfiles import refuse_elsewhere
 from ckptswap.records import to_json
 from ckptswap.sweep.run_folder.blocks import Blocks
 from ckptswap.sweep.run_folder.journal import Journal, journal_files, key_of, read_blocks, repair, set_aside
@@ -201,6 +202,7 @@ class RunFolder:
 
 def refuse_odd_parts(folder: Path) -> None:
     """Raises `RunError` where what a run would write to in its folder is a link, a pipe or the like."""
+    refuse_elsewhere(folder)
     if not folder.is_dir():
         return
     for name in sorted(os.listdir(folder)):

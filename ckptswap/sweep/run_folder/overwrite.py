@@ -8,7 +8,7 @@ from pathlib import Path
 from ckptswap.errors import CkptswapError, FileError
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.atomic import is_stream
-from ckptswap.plainfiles import open_plain
+from ckptswap.plainfiles import open_plain, refuse_elsewhere
 from ckptswap.sweep.run_folder.plain import FORMATS, JOURNAL, LOCK, PLAN, SAMPLES, SPECS, STATE
 
 REMEMBERED = (PLAN, SAMPLES, STATE, LOCK)
@@ -47,6 +47,7 @@ def refuse_precious(path: str | os.PathLike[str], *, force: bool = False) -> Non
     """
     if is_stream(path):
         return
+    refuse_elsewhere(path)
     try:
         open_checkpoint(path).close()
     except CkptswapError:
