@@ -8,10 +8,10 @@ For each network a pair of random checkpoints, one variant for every tensor that
 - *full*: the same variants in memory: tensors copied in, one full forward pass, the same scoring, copied back;
 - *script*: both files loaded, tensors copied, `load_state_dict`, a DataLoader, for some of the variants, scaled.
 
-Each is a process of its own, whose threads sleep where they wait; imports and the reading of the data are
-not counted, as they are the same. They are run in turn, and the ratio is the median of the rounds'. The *bound* is
-what the FLOPs of the cones allow; the *share* is the ratio over the bound. Scores must be the same to the last bit,
-or the benchmark fails.
+Each is a process of its own, whose threads sleep where they wait; imports and the reading of the data are not
+counted, as they are the same. They are run in turn, and the ratio is the median of the rounds'. The *bound*
+is what the FLOPs of the cones allow; the *share* is the ratio over the bound. Scores must be the same to the
+last bit, or the benchmark fails.
 """
 
 from __future__ import annotations
