@@ -28,6 +28,7 @@ BRINGS: Mapping[str, str] = {
     "pandas": "results as a DataFrame",
     "plot": "ckptswap plot",
     "ray": "--executor ray",
+    "remote": "checkpoints at https://…, hf://ORG/NAME, s3://BUCKET/PATH",
     "slurm": "--executor slurm",
 }
 """What one can type with each extra."""

@@ -215,7 +215,9 @@ class DrawnFlags(OutputFlags):
     ascii: bool = ASCII
 
 
-CheckpointArgument = Annotated[str, typer.Argument(help="A checkpoint: a file or a folder.", show_default=False)]
+CheckpointArgument = Annotated[
+    str, typer.Argument(help="A checkpoint: a file, a folder, hf://, https:// or s3://.", show_default=False)
+]
 FORCE = option(False, "Replace a file that exists.", defaults="never")
 DROP_UNREAD = option(
     False, "Leave out what holds values and cannot be read: packed weights, arrays.", defaults="never"
@@ -242,7 +244,7 @@ SELECTION = {
 NAMES = flags_of(Names)  # how the names of two checkpoints are brought together
 PAIR_NAMES = flags_of(PairNames)
 _TASK = flags_of(TaskSpec)
-PARTIAL = {"partial": _TASK.pop("partial")}
+FIT = {name: _TASK.pop(name) for name in ("partial", "match")}
 _CONFIG = option(None, "A TOML file with these keys; flags win.", short="c", metavar="FILE", defaults="never")
 TASK = {"config": flag(str | None, _CONFIG, "config"), **_TASK}
 """What 'score' means: model, data, metrics. The same keys, without dashes, in a file given with -c."""

@@ -56,12 +56,13 @@ def _of_hub(path: Path) -> str:
     """What fetches a model of Hugging Face's hub, where a name is like one's and like no file's; '' elsewhere.
 
     >>> _of_hub(Path("org/bert-tiny")), _of_hub(Path("nets/a-b.pt")), _of_hub(Path("segment"))
-    ('nothing is downloaded; `hf download org/bert-tiny --local-dir bert-tiny` fetches a model of the hub', '', '')
+    ('write hf://org/bert-tiny, or fetch it: `hf download org/bert-tiny --local-dir bert-tiny`', '', '')
     """
     is_there = bool(path.parent.name) and path.parent.is_dir()
     if is_there or path.suffix[1:].isalpha() or not _HUB_NAME.fullmatch(str(path)):
         return ""
-    return f"nothing is downloaded; `hf download {path} --local-dir {path.name}` fetches a model of the hub"
+    way = f"write hf://{path}, or fetch it" if path.parent.name else "fetch it"
+    return f"{way}: `hf download {path} --local-dir {path.name}`"
 
 
 def absolute(path: str) -> str:
