@@ -19,7 +19,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.entries import Entry, Tensor
 from ckptswap.errors import FormatError
 from ckptswap.formats.format import Format
-from ckptswap.formats.objects import parse_object
+from ckptswap.formats.objects import check_density, parse_object
 from ckptswap.formats.target import Target
 from ckptswap.sources import FileRange
 from ckptswap.storage import ByteSource, Folder, give_back
@@ -44,14 +44,13 @@ def _read_header(file: ByteSource) -> tuple[dict[str, Any], int]:
     if length > HEADER_MOST:
         _refuse(file, f"its header is said to take {length:,} B; {HEADER_MOST:,} is the most")
     raw = file.pread(length, 8)
-    fault = _judged(file, length.to_bytes(8, "little") + raw)
     try:
-        header = parse_object(raw)
+        check_density(raw)
+        if fault := _judged(file, length.to_bytes(8, "little") + raw):
+            _refuse(file, fault)
+        return parse_object(raw), 8 + length  # judged before: what is not a header would take far more memory
     except ValueError as error:
         _refuse(file, f"its header {error}")
-    if fault is not None:
-        _refuse(file, fault)
-    return header, 8 + length
 
 
 def _judged(file: ByteSource, head: bytes) -> str | None:
