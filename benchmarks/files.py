@@ -259,8 +259,8 @@ def compare(
     clean: Sequence[Path] = (),
     cold: Sequence[Path] = (),
 ) -> None:
-    """Print the medians of both commands, their peaks, and the median pairwise ratios theirs / ours of the time that
-    passed and of the processors' time, which says the same where neighbours are busy."""
+    """Print the medians of both commands, their peaks, and the median pairwise ratios theirs / ours of the time
+    that passed and of the processors' time, which says the same where neighbours are busy."""
     results = [(timed(ours, clean, cold), timed(theirs, clean, cold)) for _ in range(runs + 1)][1:]
     ratio = statistics.median(their.seconds / our.seconds for our, their in results)
     worked = statistics.median(their.processor / our.processor for our, their in results)

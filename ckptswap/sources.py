@@ -84,6 +84,10 @@ class FileRange:
     def read_into(self, buffer: memoryview, offset: int) -> None:
         self.file.pread_into(buffer, self.offset + offset)
 
+    def expect(self, size: int, offset: int) -> None:
+        """Say which bytes are read next."""
+        self.file.expect(size, self.offset + offset)
+
 
 @dataclass(frozen=True)
 class BlendSource:
