@@ -5,7 +5,6 @@ valid for an hour; these are read like any other address of a web server.
 """
 
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,8 +90,7 @@ class BucketFolder:
         return name in self.names()
 
     def stored(self, name: str) -> int:
-        with closing(self.open(name)) as file:
-            return file.size
+        return self.sizes[name] if name in self.names() else 0
 
     def open(self, name: str) -> FarFile:
         place = f"{self.name}/{name}"
