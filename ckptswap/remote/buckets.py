@@ -110,7 +110,7 @@ def open_object(address: str) -> Checkpoint:
     holds, `DependencyError` without the extra `remote`."""
     place, key = split_key(address)
     place, bucket = place.rstrip("/"), place.removeprefix("s3://").partition("/")[0]
-    if not bucket:
+    if not bucket or not address.startswith("s3://"):
         raise FileError(f"{address} names no bucket", remedy="write s3://BUCKET/PATH")
     checkpoint = _open(place, address.endswith("/") or place == f"s3://{bucket}", key)
     checkpoint.path = with_key(place, key)

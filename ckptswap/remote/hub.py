@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.entries import with_key
-from ckptswap.errors import CkptswapError, FileError, near
+from ckptswap.errors import FileError, near
 from ckptswap.formats.format import CheckpointSource
 from ckptswap.formats.opening import open_in
 from ckptswap.registry import library
@@ -79,7 +79,7 @@ def open_model(address: str) -> Checkpoint:
     place, key = split_key(address)
     told = _ADDRESS.fullmatch(place)
     if told is None or told["repo"].startswith(_OTHER_KINDS):
-        raise FileError(f"{address} names no model of the hub", remedy="write hf://ORG/NAME[@REVISION][/FILE]")
+        raise _misnamed(address)
     repo, revision = told["repo"], unquote(told["revision"] or "") or None
     file = (told["file"] or "").rstrip("/")
     if library("huggingface_hub.constants").HF_HUB_OFFLINE:
@@ -94,6 +94,10 @@ def open_model(address: str) -> Checkpoint:
     checkpoint = open_in(folder, file[len(below) :] if is_file else None, key)
     checkpoint.path = with_key(f"{folder.name}/{file[len(below) :]}" if is_file else folder.name, key)
     return checkpoint
+
+
+def _misnamed(address: str) -> FileError:
+    return FileError(f"{address} names no model of the hub", remedy="write hf://ORG/NAME[@REVISION][/FILE]")
 
 
 def _cached(repo: str, revision: str | None, file: str, key: str | None) -> Checkpoint:
@@ -130,11 +134,12 @@ def _asked_of_hub(repo: str, revision: str | None) -> Any:
     except errors.RepositoryNotFoundError:
         remedy = f"check the name; if it is private, {ADVICE.partition(',')[0]}"
         raise FileError(f"{name} does not exist, or is not shown to you", remedy=remedy) from None
-    except CkptswapError:
-        raise
+    except errors.HFValidationError:
+        raise _misnamed(name) from None
     except errors.HfHubHTTPError as error:
         status = getattr(error.response, "status_code", "nothing")
-        raise FileError(f"{name} cannot be had: the hub answers {status}", remedy="try again later") from None
+        remedy = "check the name" if str(status).startswith("4") and status != 429 else "try again later"
+        raise FileError(f"{name} cannot be had: the hub answers {status}", remedy=remedy) from None
     except Exception as error:  # its transport's own
         fault = f"{name} cannot be had: the hub cannot be reached ({type(error).__name__})"
         remedy = "check the network, and HF_ENDPOINT; HF_HUB_OFFLINE=1 reads the hub's cache"

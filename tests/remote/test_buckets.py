@@ -84,6 +84,7 @@ def test_a_stranger_reads_what_is_public(bucket: FarServer, monkeypatch: pytest.
         ("s3://nets/b.safetensors", "s3://nets/b.safetensors does not exist (404): did you mean 'a.safetensors'?"),
         ("s3://nets/no/", "s3://nets/no does not exist, or has no files"),
         ("s3://nets", "s3://nets is a folder, and not of a form that we read: name one of a.safetensors"),
+        ("s3:nets/a.safetensors", "names no bucket"),
         ("s3://", "names no bucket: write s3://BUCKET/PATH"),
     ],
 )

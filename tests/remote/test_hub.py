@@ -106,6 +106,8 @@ def test_what_the_hubs_cache_has_is_not_fetched(
     ("name", "said"),
     [
         ("hf://org/net/modl.safetensors", "has no file 'modl.safetensors': did you mean 'model.safetensors'?"),
+        ("hf://org/..", "names no model of the hub"),
+        ("hf:org/net", "names no model of the hub"),
         ("hf://net", "names no model of the hub: write hf://ORG/NAME[@REVISION][/FILE]"),
         ("hf://datasets/org/net", "names no model of the hub"),
         ("hf://org/net/config.json", "name its folder, hf://org/net"),
