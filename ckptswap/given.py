@@ -11,19 +11,19 @@ import numpy as np
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.entries import Unread
-from ckptswap.errors import MismatchError, UsageError, brief, listing
+from ckptswap.errors import UsageError, brief, listing
 from ckptswap.formats import open_checkpoint
 from ckptswap.formats.nested import spread
 from ckptswap.formats.state_dict import unread
 from ckptswap.formats.torch_pickle import DTYPES
-from ckptswap.hints import joining_flags, names_apart
+from ckptswap.hints import names_apart
 from ckptswap.messages import note, warn
 from ckptswap.records import option
 from ckptswap.registry import is_ours
 from ckptswap.remote.address import public
 from ckptswap.renaming import all_matched, map_all, matched, parse_rules, strip_all
 from ckptswap.selection import Selection
-from ckptswap.shape_order import by_shape_order
+from ckptswap.shape_order import MATCHES, by_shape_order, paired_words
 from ckptswap.task.distributions import is_installed
 from ckptswap.task.in_memory import InMemory
 from ckptswap.task.spec import TaskSpec, parse_args
@@ -291,8 +291,8 @@ class PairNames(Names):
         match: str | None = None,
     ) -> "PairNames":
         """The same, of what a caller may give. Raises `UsageError` for a way that does not exist."""
-        if match not in (None, "names", "shape-order"):
-            raise UsageError(f"match={match!r} is no way to pair", remedy="use names or shape-order")
+        if match not in (None, *MATCHES):
+            raise UsageError(f"match={match!r} is no way to pair", remedy=f"use {' or '.join(MATCHES)}")
         given = Names.of(map, map_file, strip_prefix)
         return cls(**vars(given), match="shape-order" if match == "shape-order" else "names")
 
@@ -308,24 +308,11 @@ class PairNames(Names):
 
     def hint(self, other: Checkpoint, reference: Checkpoint) -> str | None:
         """The same, or that they can be paired; None where they are."""
-        sentence = super().hint(other, reference) if self.match == "names" else None
-        can_be_paired = sentence is not None and _can_be_paired(other, reference)
-        return f"{sentence}; --match shape-order pairs them" if can_be_paired else sentence
+        return super().hint(other, reference) if self.match == "names" else None
 
     def _paired(self, other: Checkpoint, reference: Checkpoint) -> Checkpoint:
         if self.match == "names":
             return other
         other, rules = by_shape_order(other, reference)
-        note(f"{other.path} is paired by order and shape with {reference.path}: {rule}" for rule in rules)
+        note(paired_words(other.path, reference.path, rules))
         return other
-
-
-def _can_be_paired(other: Checkpoint, reference: Checkpoint) -> bool:
-    """Whether order and shape pair two sides that share no name, by no rule either."""
-    if joining_flags(other, reference)[0] or any(name in reference for name in other):
-        return False
-    try:
-        by_shape_order(other, reference)
-    except MismatchError:
-        return False
-    return True

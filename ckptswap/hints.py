@@ -11,6 +11,7 @@ from ckptswap.entries import Entry
 from ckptswap.errors import CkptswapError
 from ckptswap.renaming import Rule, map_all, matched, parse_rules, strip_all
 from ckptswap.selection import Selection
+from ckptswap.shape_order import can_be_paired
 from ckptswap.shell import joined
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -158,7 +159,9 @@ def names_apart(other: Checkpoint, reference: Checkpoint) -> str | None:
         return f"{there}; {adapter} is an adapter alone: peft:{adapter} is its base with the adapter added"
     if shared:
         there = f"{other.path} and {reference.path} share {shared} names"
-    return f"{there}; with {joined(flags)} {gained} more are the same" if flags else there
+    if flags:
+        return f"{there}; with {joined(flags)} {gained} more are the same"
+    return f"{there}; --match shape-order pairs them" if can_be_paired(other, reference) else there
 
 
 def _shared_with(flags: Sequence[str], other: Checkpoint, reference: Checkpoint) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ckptswap import dtypes
 from ckptswap.errors import non_finite_words
+from ckptswap.kernels import MomentsKernel
 
 _EXPONENT = {
     "F64": (8, 0x7FF0000000000000), "F32": (4, 0x7F800000), "F16": (2, 0x7C00),
@@ -192,8 +193,10 @@ def all_finite(raw: np.ndarray, dtype: str) -> bool:
     return int(largest) < mask and int(most_negative) < mask + (1 << (8 * width - 1))
 
 
-def moments_of(raw: np.ndarray, dtype: str) -> Moments:
-    """The moments of one chunk."""
+def moments_of(raw: np.ndarray, dtype: str, kernel: MomentsKernel | None = None) -> Moments:
+    """The moments of one chunk, by a compiled loop of that dtype where there is one."""
+    if kernel is not None and raw.size:
+        return _compiled_moments(raw, dtype, kernel)
     values = widen(raw, dtype)
     nan = inf = 0
     if values.dtype.kind in "fc":
@@ -208,6 +211,18 @@ def moments_of(raw: np.ndarray, dtype: str) -> Moments:
     low, high = values.min().item(), values.max().item()
     total, scatter = _float_sums(values) if values.dtype.kind == "f" else _integer_sums(values, low)
     return Moments(values.size, total, scatter, low, high, nan, inf)
+
+
+def _compiled_moments(raw: np.ndarray, dtype: str, kernel: MomentsKernel) -> Moments:
+    (total, scatter), (count, nan, inf, *extremes, above_first) = kernel.moments(raw)
+    if not count:
+        return Moments(nan=nan, inf=inf)
+    if dtypes.is_float(dtype):
+        order = np.array(extremes)
+        low, high = (order ^ (order >> 63 & np.int64(2**63 - 1))).view(np.float64).tolist()
+        return Moments(count, total, scatter, low, high, nan, inf)
+    first = widen(raw[: dtypes.bits(dtype) // 8], dtype).item()
+    return Moments(count, above_first + count * first, scatter, *extremes)
 
 
 def _float_sums(values: np.ndarray) -> tuple[float, float]:

@@ -4,7 +4,7 @@ tensor is which, and where it does not tell, nothing is guessed.
 
 import glob
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.entries import Entry
@@ -13,6 +13,22 @@ from ckptswap.naming import is_counter, split_name
 from ckptswap.renaming import renamed
 
 Pairs = Mapping[str, str]
+MATCHES = ("names", "shape-order")
+"""The ways in which names of two sides are brought together."""
+
+
+def paired_words(other: str, reference: str, rules: Iterable[str]) -> list[str]:
+    """A pairing as a person reads it, rule by rule."""
+    return [f"{other} is paired by order and shape with {reference}: {rule}" for rule in rules]
+
+
+def can_be_paired(other: Checkpoint, reference: Checkpoint) -> bool:
+    """Whether `by_shape_order` pairs all that have no namesake."""
+    try:
+        by_shape_order(other, reference)
+    except MismatchError:
+        return False
+    return True
 
 
 def by_shape_order(other: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, list[str]]:

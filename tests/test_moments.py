@@ -9,9 +9,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from core_samples import FLOATS, NUMPY, plain_values, random_bits
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ckptswap.kernels import MomentsKernel
 from ckptswap.moments import Moments, all_finite, moments_of, non_finite, widen
 
 
@@ -37,12 +38,23 @@ def values_of(array: np.ndarray) -> tuple[list[float | int], int, int]:
     return found, nan, infinite
 
 
-@pytest.mark.parametrize("dtype", NUMPY)
-@settings(max_examples=25)
+COMPILED = [dtype for dtype in NUMPY if dtype[0] != "C" and dtype not in ("I64", "U64")]
+BOTH = [*(("numpy", dtype) for dtype in NUMPY), *(("compiled", dtype) for dtype in COMPILED)]
+
+
+def kernel_of(way: str, dtype: str) -> MomentsKernel | None:
+    if way == "compiled":
+        pytest.importorskip("numba")
+    return MomentsKernel(dtype) if way == "compiled" else None
+
+
+@pytest.mark.parametrize(("way", "dtype"), BOTH)
+@settings(max_examples=20)
 @given(st.integers(0, 200), st.integers(0, 9999))
-def test_moments_are_those_of_the_finite_values(dtype: str, size: int, seed: int) -> None:
+@example(4500, 1)
+def test_moments_are_those_of_the_finite_values(way: str, dtype: str, size: int, seed: int) -> None:
     array = plain_values(dtype, (size,), seed)
-    found = moments_of(raw(array), dtype)
+    found = moments_of(raw(array), dtype, kernel_of(way, dtype))
     values, nan, infinite = values_of(array)
     assert (found.count, found.nan, found.inf) == (len(values), nan, infinite)
     if not values:
@@ -53,14 +65,14 @@ def test_moments_are_those_of_the_finite_values(dtype: str, size: int, seed: int
     assert found.std == pytest.approx(float(np.std(np.array(values, np.float64))), rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.parametrize("dtype", NUMPY)
+@pytest.mark.parametrize(("way", "dtype"), BOTH)
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=5), st.integers(0, 99))
 @settings(max_examples=15)
-def test_parts_merge_into_the_whole(dtype: str, sizes: list[int], seed: int) -> None:
-    array = plain_values(dtype, (sum(sizes),), seed)
+def test_parts_merge_into_the_whole(way: str, dtype: str, sizes: list[int], seed: int) -> None:
+    array, kernel = plain_values(dtype, (sum(sizes),), seed), kernel_of(way, dtype)
     whole, merged = moments_of(raw(array), dtype), Moments()
     for start, size in zip(np.cumsum([0, *sizes]), sizes, strict=False):
-        merged.add(moments_of(raw(array[start : start + size]), dtype))
+        merged.add(moments_of(raw(array[start : start + size]), dtype, kernel))
     for name in ("count", "minimum", "maximum", "nan", "inf"):
         assert getattr(merged, name) == getattr(whole, name)
     assert (merged.mean is None) == (whole.mean is None) == (whole.count == 0)
@@ -76,11 +88,26 @@ def test_extremes_of_integers_are_exact() -> None:
     assert (found.minimum, found.maximum) == (-(2**63), 2**63 - 1)
 
 
-def test_a_large_mean_does_not_drown_the_deviation() -> None:
-    merged = Moments()
-    for offset in (0.0, 2.0):
-        merged.add(moments_of(raw(np.full(100, 1e9 + offset)), "F64"))
+@pytest.mark.parametrize("way", ["numpy", "compiled"])
+@pytest.mark.parametrize(("dtype", "mean"), [("F64", 1e9), ("I32", 2**31 - 4), ("U32", 2**32 - 4)])
+def test_a_large_mean_does_not_drown_the_deviation(way: str, dtype: str, mean: float) -> None:
+    merged, kernel = Moments(), kernel_of(way, dtype)
+    for above in (0, 2):
+        merged.add(moments_of(raw(np.full(5000, mean + above).astype(NUMPY[dtype])), dtype, kernel))
     assert merged.std == pytest.approx(1.0, rel=1e-12)
+    assert (merged.minimum, merged.maximum, merged.total) == (mean, mean + 2, 10_000 * (mean + 1))
+
+
+@pytest.mark.parametrize("way", ["numpy", "compiled"])
+def test_extremes_of_any_bits_are_those_of_the_values(way: str) -> None:
+    for dtype in ("F64", "F32", "F16", "BF16", "F8_E5M2"):
+        array = random_bits(dtype, (3000,), 1)
+        with np.errstate(all="ignore"):
+            finite = array.astype(np.float64)[np.isfinite(array.astype(np.float64))]
+        found = moments_of(raw(array), dtype, kernel_of(way, dtype))
+        assert (found.count, found.minimum, found.maximum) == (finite.size, finite.min(), finite.max())
+    nothing = moments_of(raw(np.full(3, np.nan)), "F64", kernel_of(way, "F64"))
+    assert (nothing.count, nothing.nan, nothing.mean, nothing.minimum) == (0, 3, None, np.inf)
 
 
 @given(

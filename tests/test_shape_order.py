@@ -13,6 +13,7 @@ import ckptswap as cs
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import MismatchError, UsageError
 from ckptswap.formats import open_checkpoint
+from ckptswap.messages import Listener, listening
 from ckptswap.shape_order import by_shape_order
 
 sys.path.insert(0, str(Path(__file__).parent / "cli"))
@@ -125,3 +126,79 @@ def test_it_is_offered_where_it_would_pair(tmp_path: Path, monkeypatch: pytest.M
     assert "--match shape-order pairs them" in run("transplant", "--from", "tf.npz", "--to", "own.npz").err
     assert "--match" not in good("diff", "other.npz", "own.npz").err
     assert "--match" not in good("diff", "tf.npz", "own.npz", "--match", "shape-order").err
+
+
+NET = """
+import torch
+from torch import nn
+
+
+def net():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+
+
+def data():
+    return list(torch.rand(8, 1, 5, 5, generator=torch.Generator().manual_seed(0)))
+"""
+OF_THE_MODEL = {"stem.c": "0", "stem.n": "1", "out": "3"}
+TWO_LAYERS = {"stem.c": {"weight": (4, 1, 3, 3), "bias": (4,)}, "stem.n": NORM,
+              "out": {"weight": (2, 4, 1, 1), "bias": (2,)}}  # fmt: skip
+
+
+def drawn(seed: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    return {name: random.random(zero.shape, "f4") for name, zero in net(TWO_LAYERS).items()}
+
+
+class Hears(Listener):
+    """Keeps the notes."""
+
+    def __init__(self, heard: list[str]) -> None:
+        self.note = heard.append
+
+
+@pytest.fixture
+def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """A model that calls its layers otherwise than two files do, of which one was wrapped."""
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(NET)
+    cs.save(drawn(0), "a.npz")
+    cs.save({f"module.{name}": array for name, array in drawn(1).items()}, "b.npz")
+    plain = {f"{OF_THE_MODEL[layer]}.{role}": array for name, array in drawn(0).items()
+             for layer, _, role in [name.rpartition(".")]}  # fmt: skip
+    cs.save(plain, "plain.npz")
+    return {"model": "own.py:net", "data": "own.py:data", "metric": "output-mse", "threads": 1}
+
+
+def test_evaluate_pairs_a_file_with_the_model(task: dict[str, object]) -> None:
+    heard: list[str] = []
+    with listening(Hears(heard)):
+        found = cs.evaluate(["plain.npz", "a.npz", "b.npz"], match="shape-order", **task)
+    same, other = (row.interval.estimate for row in found.rows[1:])
+    assert same == 0 < other
+    rules = [line for line in heard if "order and shape" in line and line.startswith("a.npz")]
+    assert rules == [f"a.npz is paired by order and shape with the model: {old}.*={new}.*"
+                     for old, new in OF_THE_MODEL.items()]  # fmt: skip
+    floats = {name: array for name, array in drawn(0).items() if array.ndim}
+    cs.save({name.replace(".", "/"): array for name, array in floats.items()}, "tf.npz")
+    with pytest.raises(MismatchError, match="--match shape-order pairs them: the model has the same shapes"):
+        cs.evaluate("tf.npz", **task)
+    with pytest.raises(MismatchError, match=r"pairs nothing: wide\.npz has other shapes"):
+        cs.evaluate(cs.save({**drawn(0), "x": np.zeros(9)}, "wide.npz"), match="shape-order", **task)
+    with pytest.raises(UsageError, match="match is 'order'"):
+        cs.evaluate("a.npz", match="order", **task)
+
+
+def test_sweep_pairs_both_sides_with_the_model(task: dict[str, object]) -> None:
+    """The table is that of files that have the model's names, and a run that is taken up again finds its pairs."""
+    cs.save({f"{OF_THE_MODEL[layer]}.{role}": array for name, array in drawn(1).items()
+             for layer, _, role in [name.rpartition(".")]}, "other.npz")  # fmt: skip
+    heard: list[str] = []
+    with listening(Hears(heard)):
+        found = cs.sweep("b.npz", "a.npz", match="shape-order", by="kind", run="run", **task)
+    wanted = cs.sweep("other.npz", "plain.npz", by="kind", run="plain", **task)
+    assert [(row.kind, row.score) for row in found.rows] == [(row.kind, row.score) for row in wanted.rows]
+    assert "b.npz is paired by order and shape with the model: out.*=3.*" in heard
+    taken = cs.select("run", tolerance=9)
+    assert {taken.own[name] for row in taken.taken for name in row.tensors} <= {*drawn(0)}
+    assert len(taken.taken) == 6

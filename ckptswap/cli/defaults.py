@@ -41,7 +41,7 @@ class Settable(Enum):
     """Nobody: what a command works on, may write or replace, or may go without, is said where it is called."""
 
 
-_TASK = {flag_name(part) for part in fields(TaskSpec) if part.metadata.get("help")} - {"partial"}
+_TASK = {flag_name(part) for part in fields(TaskSpec) if part.metadata.get("help")} - {"partial", "match"}
 OF_THE_PROGRAM = ("help", "version", "install-completion", "show-completion")
 PROMISES = {"diff": "exit-code", "sweep": "fail-on"}
 NARROWING = frozenset(("stat", "only", "exclude", "layers", "kind", "map", "strip-prefix", "tolerance"))

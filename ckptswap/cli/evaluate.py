@@ -6,14 +6,14 @@ import typer
 
 from ckptswap import api
 from ckptswap.cli.completion import complete_names
-from ckptswap.cli.flags import NAMES, PARTIAL, TASK, Keywords, OutputFlags, Patterns, flags, task_keywords
+from ckptswap.cli.flags import FIT, NAMES, TASK, Keywords, OutputFlags, Patterns, flags, task_keywords
 from ckptswap.errors import EXIT_PARTIAL, UsageError
 from ckptswap.records import option
 from ckptswap.report import evaluate as report
 from ckptswap.report import explain as explained
 
 
-@flags(task=TASK, names=NAMES, fit=PARTIAL)
+@flags(task=TASK, names=NAMES, fit=FIT)
 def evaluate(
     checkpoints: Annotated[list[str], typer.Argument(help="One or more checkpoints.", show_default=False)],
     task: Keywords,

@@ -244,7 +244,7 @@ SELECTION = {
 NAMES = flags_of(Names)  # how the names of two checkpoints are brought together
 PAIR_NAMES = flags_of(PairNames)
 _TASK = flags_of(TaskSpec)
-PARTIAL = {"partial": _TASK.pop("partial")}
+FIT = {name: _TASK.pop(name) for name in ("partial", "match")}
 _CONFIG = option(None, "A TOML file with these keys; flags win.", short="c", metavar="FILE", defaults="never")
 TASK = {"config": flag(str | None, _CONFIG, "config"), **_TASK}
 """What 'score' means: model, data, metrics. The same keys, without dashes, in a file given with -c."""

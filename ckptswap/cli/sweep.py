@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ckptswap import lazy
-from ckptswap.cli.flags import NAMES, PARTIAL, SELECTION, TASK, DrawnFlags, Format, Keywords, flags, task_keywords
+from ckptswap.cli.flags import FIT, NAMES, SELECTION, TASK, DrawnFlags, Format, Keywords, flags, task_keywords
 from ckptswap.cli.sweepflags import CALIBRATION, CLAIMS, EVERY, OPTIONS, SPEC, BothFlags
 from ckptswap.cli.terminal import command_line, complain, emit, say
 from ckptswap.errors import EXIT_DIFFERENT, EXIT_PARTIAL, UsageError
@@ -22,7 +22,7 @@ from ckptswap.sweep.result import FailOn, SweepResult
 if TYPE_CHECKING:
     from ckptswap.sweeping import Asked
 
-PARTS = {**SPEC, **CALIBRATION, **OPTIONS, **NAMES, **PARTIAL}
+PARTS = {**SPEC, **CALIBRATION, **OPTIONS, **NAMES, **FIT}
 
 
 @dataclass

@@ -7,6 +7,7 @@ none.
 import functools
 from importlib.metadata import version
 from importlib.util import find_spec
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +18,7 @@ WORTH_LOADING = 1 << 26
 """Bytes of one dtype from which on the 35 ms (and 40 MB) that loading takes are well spent."""
 WORTH_COMPILING = 1 << 28
 """Bytes from which on a second or two are, for what a machine compiles once."""
+Made = TypeVar("Made", "Kernel", "MomentsKernel")
 _NOT_FINITE = {
     "F64": 0x7FF << 52, "F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80,
     "F8_E5M2": 0x7C, "F8_E4M3": 0x7F, "F8_E8M0": 0xFF,
@@ -29,9 +31,8 @@ class Kernel:
 
     def __init__(self, dtype: str, may_compile: bool = True) -> None:
         """Raises `LookupError` where a loop would have to be compiled and may not."""
-        unsigned = dtype[0] == "U" or dtype == "BOOL"
         width = dtypes.bits(dtype)
-        distance = Loop("distance", dtype, f"uint{width}" if unsigned else f"int{width}", sums=1)
+        distance = Loop("distance", dtype, _integers(dtype), sums=1)
         agreement = Loop("agreement", f"int{width}", f"int{width}", sizes=3)
         if not may_compile and not (is_kept(distance) and is_kept(agreement)):
             raise LookupError(f"nothing is kept for {dtype}")
@@ -55,11 +56,45 @@ class Kernel:
         return bool(found[0]), bool(found[1])
 
 
+class MomentsKernel:
+    """The loop of one dtype over a single tensor's chunks."""
+
+    def __init__(self, dtype: str, may_compile: bool = True) -> None:
+        """Raises `LookupError` where the loop would have to be compiled and may not."""
+        loop = Loop("moments", dtype, _integers(dtype), tensors=1, sums=1)
+        if not may_compile and not is_kept(loop):
+            raise LookupError(f"nothing is kept for {dtype}")
+        self._bytes = dtypes.bits(dtype) // 8
+        self._moments = function(loop)
+
+    def moments(self, raw: np.ndarray) -> tuple[list[float], list[int]]:
+        """The sum, and the scatter around the mean; and how many values are finite, NaN, and infinite; the
+        smallest and the largest, of floats as a double's bits in the order of values; and for integers, whose sum
+        is counted from the first on, the same exactly."""
+        sums, counts = np.empty(2), np.empty(6, np.int64)
+        self._moments(raw.ctypes.data, sums.ctypes.data, counts.ctypes.data, raw.size // self._bytes)
+        return sums.tolist(), counts.tolist()
+
+
+def _integers(dtype: str) -> str:
+    """How numba calls the whole numbers as which a loop sees the values."""
+    return f"uint{dtypes.bits(dtype)}" if dtype[0] == "U" or dtype == "BOOL" else f"int{dtypes.bits(dtype)}"
+
+
 def kernel(dtype: str, nbytes: int) -> Kernel | None:
-    """The loops for so many bytes of a dtype; None where numpy does as well, or is all there is."""
-    if nbytes < WORTH_LOADING or dtypes.is_complex(dtype) or dtypes.is_packed(dtype) or not is_there():
-        return None
-    return _made(dtype, nbytes >= WORTH_COMPILING)
+    """The loops over pairs for so many bytes of a dtype; None where numpy does as well, or is all there is."""
+    return _made(Kernel, dtype, nbytes >= WORTH_COMPILING) if _is_worth_it(dtype, nbytes) else None
+
+
+def moments_kernel(dtype: str, nbytes: int) -> MomentsKernel | None:
+    """The same over single tensors; whose sum may leave 64 bits has none."""
+    is_worth_it = _is_worth_it(dtype, nbytes) and dtype not in ("I64", "U64")
+    return _made(MomentsKernel, dtype, nbytes >= WORTH_COMPILING) if is_worth_it else None
+
+
+def _is_worth_it(dtype: str, nbytes: int) -> bool:
+    has_loops = not dtypes.is_complex(dtype) and not dtypes.is_packed(dtype)
+    return has_loops and nbytes >= WORTH_LOADING and is_there()
 
 
 def is_there() -> bool:
@@ -68,10 +103,10 @@ def is_there() -> bool:
 
 
 @functools.cache
-def _made(dtype: str, may_compile: bool) -> Kernel | None:
+def _made(kind: type[Made], dtype: str, may_compile: bool) -> Made | None:
     """None whatever is wrong with the compiler or its work, since there is a way without; `made_by` tells."""
     try:
-        return Kernel(dtype, may_compile)
+        return kind(dtype, may_compile)
     except Exception:
         return None
 

@@ -3,6 +3,9 @@
 They work in fixed blocks that stay in a core's first cache. A block of floats is summed as if all in it were
 finite, in whatever order fills the processor's vectors, and where the sum says otherwise again, value by value.
 `sums` and `counts` are in the order that `ckptswap.kernels` tells.
+
+Whether a value is finite is asked by comparing it: numba's own way subtracts it from itself, which may be taken
+for 0 where sums may be rearranged.
 """
 
 import math
@@ -16,6 +19,7 @@ from ckptswap import dtypes
 from ckptswap.kernels.widening import Widen, inlined, widening
 
 Loop = Callable[..., Any]
+_LARGEST = np.int64(2**63 - 1)
 BLOCK = 2048  # values; the count of those that differ fits 16 bits
 
 
@@ -76,11 +80,11 @@ def _finite_pairs(widen: Widen) -> Loop:
         for at in range(a.size):
             x, y = widen(a[at]), widen(b[at])
             flips += np.int64((x > 0.0 and y < 0.0) or (x < 0.0 and y > 0.0))
-            counts[3] += math.isnan(x)
-            counts[4] += math.isnan(y)
-            counts[5] += math.isinf(x)
-            counts[6] += math.isinf(y)
-            if math.isfinite(x) and math.isfinite(y):
+            counts[3] += x != x
+            counts[4] += y != y
+            counts[5] += abs(x) == math.inf
+            counts[6] += abs(y) == math.inf
+            if abs(x) < math.inf and abs(y) < math.inf:
                 gap = abs(y - x)
                 square += gap * gap
                 absolute += gap
@@ -171,3 +175,98 @@ def agreement(width: str) -> Loop:
                 return
 
     return loop
+
+
+def moments(dtype: str) -> Loop:
+    """What one tensor holds: a float's sum, of integers that above the first; and the scatter around the mean."""
+    block = _float_moments(dtype) if dtypes.is_float(dtype) else _integer_moments(dtype)
+
+    def loop(at_values, at_sums, at_counts, size):
+        values, sums, counts = carray(at_values, size), carray(at_sums, 2), carray(at_counts, 6)
+        sums[:], counts[:] = 0, 0
+        counts[3], counts[4] = _LARGEST, -_LARGEST
+        for start in range(0, size, BLOCK):
+            count, total, scatter = block(values[start : start + BLOCK], values[0], counts)
+            if count and counts[0]:
+                gap = total / count - sums[0] / counts[0]
+                sums[1] += gap * gap * count * counts[0] / (count + counts[0])
+            sums[0] += total
+            sums[1] += scatter
+            counts[0] += count
+
+    return loop
+
+
+def _float_moments(dtype: str) -> Loop:
+    widen = widening(dtype)
+
+    @inlined
+    def ordered(value):
+        """Bits in the order of the values: those below zero are the larger the farther they are from it."""
+        bits = np.float64(value).view(np.int64)
+        return np.int64(bits ^ ((bits >> np.int64(63)) & _LARGEST))
+
+    @inlined
+    def block(values, first, counts):
+        total = scatter = 0.0
+        low, high = _LARGEST, -_LARGEST
+        for at in range(values.size):
+            x = widen(values[at])
+            total += x
+            low, high = min(low, ordered(x)), max(high, ordered(x))
+        count = values.size
+        if abs(total) < math.inf:
+            mean = total / values.size
+            for at in range(values.size):
+                centred = widen(values[at]) - mean
+                scatter += centred * centred
+        else:
+            count, total, scatter, low, high = finite(values, counts)
+        counts[3], counts[4] = min(counts[3], low), max(counts[4], high)
+        return count, total, scatter
+
+    @inlined
+    def finite(values, counts):
+        """The same value by value, where some are not finite, which it counts."""
+        total = scatter = 0.0
+        count, low, high = 0, _LARGEST, -_LARGEST
+        for at in range(values.size):
+            x = widen(values[at])
+            counts[1] += x != x
+            counts[2] += abs(x) == math.inf
+            if abs(x) < math.inf:
+                count += 1
+                total += x
+                low, high = min(low, ordered(x)), max(high, ordered(x))
+        mean = total / max(count, 1)
+        for at in range(values.size):
+            x = widen(values[at])
+            if abs(x) < math.inf:
+                scatter += (x - mean) * (x - mean)
+        return count, total, scatter, low, high
+
+    return block
+
+
+def _integer_moments(dtype: str) -> Loop:
+    """Exact up to 32 bits; around the first value, since the scatter of large ones may be small."""
+    is_flag = dtype == "BOOL"
+
+    @inlined
+    def block(values, first, counts):
+        base, total = np.int64(first != 0 if is_flag else first), np.int64(0)
+        low, high = _LARGEST, -_LARGEST
+        for at in range(values.size):
+            value = np.int64(values[at] != 0 if is_flag else values[at])
+            total += value - base
+            low, high = min(low, value), max(high, value)
+        mean, scatter = total / values.size, 0.0
+        for at in range(values.size):
+            value = np.int64(values[at] != 0 if is_flag else values[at])
+            centred = np.float64(value - base) - mean
+            scatter += centred * centred
+        counts[3], counts[4] = min(counts[3], low), max(counts[4], high)
+        counts[5] += total
+        return values.size, np.float64(total), scatter
+
+    return block

@@ -27,12 +27,13 @@ _engines: list[Any] = []  # whose memory the loaded code lies in
 
 @dataclass(frozen=True)
 class Loop:
-    """A loop of `loops` over two tensors: its name, for what it is made, as which numbers it sees the values, how
+    """A loop of `loops`: its name, for what it is made, as which numbers it sees values, of how many tensors; how
     many tables of doubles it fills beside one of integers, and how many integers it takes at the end."""
 
     name: str
     made_for: str
     values: str
+    tensors: int = 2
     sums: int = 0
     sizes: int = 1
 
@@ -56,7 +57,7 @@ def function(loop: Loop) -> Callable[..., Any]:
     _engines.append(engine)
     # numba's own convention: first where to put a result and an exception, of which there are none.
     scratch = ctypes.create_string_buffer(8)
-    kinds = [ctypes.c_void_p] * (5 + loop.sums) + [ctypes.c_int64] * loop.sizes
+    kinds = [ctypes.c_void_p] * (3 + loop.tensors + loop.sums) + [ctypes.c_int64] * loop.sizes
     pointer = ctypes.CFUNCTYPE(ctypes.c_int, *kinds)(engine.get_function_address(_NAME))
     return functools.partial(pointer, scratch, scratch)
 
@@ -91,7 +92,7 @@ def _object_code(loop: Loop) -> bytes:
     from ckptswap.kernels import loops
 
     values, numbers, counts = (types.CPointer(getattr(types, name)) for name in (loop.values, "float64", "int64"))
-    signature = types.void(values, values, *[numbers] * loop.sums, counts, *[types.int64] * loop.sizes)
+    signature = types.void(*[values] * loop.tensors, *[numbers] * loop.sums, counts, *[types.int64] * loop.sizes)
     made = cfunc(signature, error_model="numpy", fastmath=_FASTMATH)(getattr(loops, loop.name)(loop.made_for))
     module = llvm.parse_assembly(made.inspect_llvm())
     _keep_only(module, made.native_name.removeprefix("cfunc."))

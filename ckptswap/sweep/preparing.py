@@ -30,7 +30,7 @@ from ckptswap.task import TaskSpec, load_task
 from ckptswap.task.callables import first_line
 from ckptswap.task.data.loading import named
 from ckptswap.task.data.request import folder_of
-from ckptswap.task.fit import tensors_of
+from ckptswap.task.fit import entries_of, tensors_of
 from ckptswap.task.hooks import as_in
 from ckptswap.task.loaded import load_model
 
@@ -73,9 +73,9 @@ def prepare(spec: SweepSpec, sides: Sides, run: str | Path | None = None) -> Swe
     started = time.monotonic()
     named(spec.task, folder_of(sides.recipient))
     loaded = load_model(spec.task, sides.recipient)
-    names, own = tensors_of(loaded.model.state_dict()), loaded.fit.taken
+    model, own = entries_of(tensors_of(loaded.model.state_dict())), loaded.fit.taken
     as_loaded_here = partial(as_in, loaded.model)
-    given, renamings = named_alike(sides.donors, own, names, "the model", loaded.spec, as_loaded_here)
+    given, renamings = named_alike(sides.donors, own, model, model.path, loaded.spec, as_loaded_here)
     donors, recipient = as_in_model(loaded.model, given, own)
     planned = partial(make_plan, donors, recipient, spec.selection, spec.by, mode=spec.mode, alphas=spec.alphas)
     plan = None if goes_by_order(spec.mode) else planned()

@@ -1,6 +1,6 @@
 """The two sides of a sweep: its checkpoints opened, and brought under comparable names, then the model's."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ from ckptswap.formats import open_checkpoint
 from ckptswap.hints import names_apart
 from ckptswap.renaming import aligned_with, parse_rules, sides_matched
 from ckptswap.scoring.scorer import Scorer
+from ckptswap.shape_order import by_shape_order, paired_words
 from ckptswap.sweep.donors import MADE, is_file, open_donor
 from ckptswap.sweep.spec import SweepSpec
 from ckptswap.task import TaskSpec
@@ -50,6 +51,7 @@ def open_sides(spec: SweepSpec, stack: ExitStack, opened: Mapping[str, Checkpoin
         for path in paths
     ]
     is_told = spec.map or spec.map_file or spec.strip_prefix
+    is_told = is_told or spec.task.match != "names"
     hints = [] if is_told else [hint for file in files if (hint := names_apart(file, recipient))]
     rules = parse_rules(spec.map, spec.map_file)
     recipient, files, notes = sides_matched(recipient, files, rules, spec.strip_prefix)
@@ -60,21 +62,26 @@ def open_sides(spec: SweepSpec, stack: ExitStack, opened: Mapping[str, Checkpoin
 def named_alike(
     donors: Iterable[Checkpoint | str],
     recipient: Checkpoint,
-    names: Collection[str],
+    reference: Checkpoint,
     whose: str,
     task: TaskSpec,
     convert: Convert = lambda donor: (donor, None),
 ) -> tuple[tuple[Checkpoint, ...], tuple[str, ...]]:
-    """The donors under these names (of the model, or of the recipient), and what was taken off their own.
+    """The donors under the names of a reference (the model, or the recipient), and what was taken off their own;
+    paired with it by order and shape where the task asks for that.
 
     Those that are made from the recipient are given as words, and made here, when it has these names too.
     `convert` gives a donor as the model's library would load it, and what that changed.
     """
     given = [open_donor(donor, recipient, task) if isinstance(donor, str) else donor for donor in donors]
     converted = [convert(donor) for donor in given]
-    aligned = [aligned_with(donor, names, whose) for donor, _ in converted]
-    sentences = [what for pair in zip(converted, aligned, strict=True) for _, what in pair]
-    return tuple(donor for donor, _ in aligned), tuple(what for what in sentences if what)
+    aligned = [aligned_with(donor, reference, whose) for donor, _ in converted]
+    sentences = [what for pair in zip(converted, aligned, strict=True) for _, what in pair if what]
+    if task.match == "names":
+        return tuple(donor for donor, _ in aligned), tuple(sentences)
+    paired = [by_shape_order(donor, reference) for donor, _ in aligned]
+    words = [word for donor, rules in paired for word in paired_words(donor.path, whose, rules)]
+    return tuple(donor for donor, _ in paired), (*sentences, *words)
 
 
 def as_in_model(

@@ -15,6 +15,7 @@ from ckptswap.errors import listing
 from ckptswap.naming import is_counter
 from ckptswap.renaming import aligned_with, limited
 from ckptswap.selection import Selection
+from ckptswap.shape_order import by_shape_order, paired_words
 from ckptswap.sources import MemorySource
 from ckptswap.ties import covered
 
@@ -29,7 +30,7 @@ class Fit:
     `own` are the model's tensors as entries, `checkpoint` has all of the file's, `said` tells what was taken off
     their names. `loaded` are the names that go in; `missing` those of the model that the file lacks, `unexpected`
     those of the file that the model lacks (counters aside), `unlike` those of both that have another shape or
-    another sort of number, and why.
+    another sort of number, and why. `pairs` tell which names were paired by order and shape.
     """
 
     own: Checkpoint
@@ -39,6 +40,7 @@ class Fit:
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     unlike: Mapping[str, str]
+    pairs: tuple[str, ...] = ()
 
     @property
     def problems(self) -> str:
@@ -61,6 +63,13 @@ class Fit:
         sentences = [sentence for sentence in (what, self.said) if sentence]
         return replace(self, said="; ".join(sentences) or None)
 
+    def paired(self, state: State) -> "Fit":
+        """The fit with what has no namesake paired by order and shape. Raises `MismatchError` where these do not
+        tell."""
+        checkpoint, rules = by_shape_order(self.checkpoint, self.own)
+        pairs = tuple(paired_words(checkpoint.path, self.own.path, rules))
+        return replace(fit_of(state, checkpoint), said=self.said, pairs=pairs)
+
     def leaving(self, names: Container[str]) -> "Fit":
         """The same, as if the file did not hold these, for which the model has no place."""
         unexpected = tuple(name for name in self.unexpected if name not in names)
@@ -82,6 +91,7 @@ class Fit:
             tuple(name for name in self.missing if self.own[name] not in names),
             tuple(name for name in self.unexpected if self.checkpoint[name] not in names),
             {name: why for name, why in self.unlike.items() if self.own[name] not in names},
+            self.pairs,
         )
 
     @cached_property
@@ -95,7 +105,7 @@ class Fit:
         """What was taken off names, and what goes nowhere."""
         count = f"{len(self.left)} of {len(self.checkpoint)}"
         left = f"{self.checkpoint.path}: left out, not fitting the model: {count} tensors ({listing(self.left)})"
-        return (*([self.said] if self.said else []), *([left] if self.left else []))
+        return (*([self.said] if self.said else []), *self.pairs, *([left] if self.left else []))
 
 
 def fit_of(state: State, checkpoint: Checkpoint) -> Fit:

@@ -44,7 +44,7 @@ def load_model(spec: TaskSpec, checkpoint: Checkpoint) -> Loaded:
         torch.manual_seed(INITIAL_SEED)
         model = build_named(checkpoint, asked.model, spec.model_args)
     try:
-        fit = load_into(model, checkpoint, exclude=spec.exclude, partial=spec.partial)
+        fit = load_into(model, checkpoint, exclude=spec.exclude, partial=spec.partial, match=spec.match)
     except MismatchError as error:
         if words := fitting_args(checkpoint, spec.model, spec.model_args):
             raise MismatchError(error.message, remedy=f"--model-args {words} makes it fit") from None

@@ -6,6 +6,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import CkptswapError, near
 from ckptswap.hints import exclusions, flags_for, prefix_rules, with_flags
 from ckptswap.renaming import renamed
+from ckptswap.shape_order import can_be_paired
 from ckptswap.shell import joined
 from ckptswap.task.fit import Fit, State, fit_of
 from ckptswap.ties import equal
@@ -29,6 +30,8 @@ def remedy(state: State, checkpoint: Checkpoint, fit: Fit) -> str:
             "place: build it as it was when it was saved, or give a file from before it was quantised"
         )
     flags, better = _renamed(state, checkpoint, fit)
+    if better.missing and can_be_paired(fit.checkpoint, fit.own):
+        return "--match shape-order pairs them: the model has the same shapes in the same order"
     if not better.loaded:
         return OTHER_MODEL
     instead = " in place of the --map and --strip-prefix that were given" if flags and checkpoint.renames else ""

@@ -14,6 +14,7 @@ from ckptswap.cores import usable_cores
 from ckptswap.errors import UsageError, brief, near
 from ckptswap.plainfiles import read_toml, refuse_unwieldy
 from ckptswap.records import Count, option
+from ckptswap.shape_order import MATCHES
 from ckptswap.task.in_memory import InMemory
 from ckptswap.task.limit import Limit
 
@@ -40,7 +41,8 @@ class TaskSpec:
     or a .csv file with the columns name and group; of samples that are no files, the number or name of the part
     that tells it. `normalize` is MEAN/STD, such as `0.5/0.25`, one value or one a channel, or `auto`; `resize` is
     HxW, or one number. `exclude` and `partial` say how a checkpoint may fail to fit the model (`task.weights`):
-    patterns of what need not fit, and whether anything need. `walk` is the order of the samples (`task.order`): by
+    patterns of what need not fit, and whether anything need; by a `match` of "shape-order" names need not be the
+    model's (`ckptswap.shape_order`). `walk` is the order of the samples (`task.order`): by
     themselves, or group by group. So many `screen_samples` are walked before all others.
 
     >>> TaskSpec().merge({"metric": "iou,dice", "batch-size": 4}).metrics
@@ -133,6 +135,12 @@ class TaskSpec:
         "Load what fits the model, and list the rest; what the file lacks stays as initialised.",
         defaults="never",
     )
+    match: str = option(
+        "names",
+        "Pair what has no namesake in the model by order and shape, and print the pairs. [default: names]",
+        choices=MATCHES,
+        defaults="file",
+    )
     exclude: tuple[str, ...] = ()
     walk: Literal["samples", "groups"] = "samples"
     screen_samples: Count | None = None
@@ -181,7 +189,7 @@ class TaskSpec:
         fields = {**asdict(self), "metrics": list(self.metrics), "limit": limit and limit.words}
         said = {"resize": self.resize, "screen_samples": self.screen_samples, "walk": self.walk != "samples"}
         unsaid = [key for key, value in said.items() if not value]  # older runs have no such keys
-        return {key: value for key, value in fields.items() if key not in ("exclude", "partial", *unsaid)}
+        return {key: value for key, value in fields.items() if key not in ("exclude", "match", "partial", *unsaid)}
 
 
 def parse_args(text: str) -> dict[str, Any]:
@@ -330,6 +338,6 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "dtype": _one_of(DTYPES),
     "output": _one_of(OUTPUTS), "output_key": _key, "ignore": _whole, "normalize": _text, "resize": _key,
     "group": _key,
-    "partial": _yes_or_no,
+    "partial": _yes_or_no, "match": _one_of(MATCHES),
 }  # fmt: skip
 """How each flag's value is read, in the order of the fields."""

@@ -23,7 +23,12 @@ from ckptswap.twins import contradictions
 
 
 def load_into(
-    model: nn.Module, checkpoint: Checkpoint, *, exclude: Sequence[str] = (), partial: bool = False
+    model: nn.Module,
+    checkpoint: Checkpoint,
+    *,
+    exclude: Sequence[str] = (),
+    partial: bool = False,
+    match: str = "names",
 ) -> Fit:
     """Copy a checkpoint's tensors into the model; nothing unless it fits, as `check_fit` says.
 
@@ -37,7 +42,7 @@ def load_into(
     >>> model.weight.item(), fit.said
     (1.0, "the tensors of <memory> are taken without the prefix 'module.', to match the model")
     """
-    fit = check_fit(model, checkpoint, exclude=exclude, partial=partial)
+    fit = check_fit(model, checkpoint, exclude=exclude, partial=partial, match=match)
     refuse_damaged(checkpoint)
     state = state_of(model)
     refuse_contradictions(fit, state)
@@ -48,18 +53,27 @@ def load_into(
 
 
 def check_fit(
-    model: nn.Module, checkpoint: Checkpoint, *, exclude: Sequence[str] = (), partial: bool = False
+    model: nn.Module,
+    checkpoint: Checkpoint,
+    *,
+    exclude: Sequence[str] = (),
+    partial: bool = False,
+    match: str = "names",
 ) -> Fit:
     """How the checkpoint fits, when it does: names and shapes are equal, once wrappers' names are taken off.
 
     What `exclude` names (patterns, as the flag's) need not fit, and with `partial` nothing need, as long as
     something does. `num_batches_tracked` may be missing, as in old files, or of any number type, and so may a name
-    of a tensor that is there under another. Raises `ModelError` as `state_of` does, and `MismatchError` with the
-    missing, the unexpected and the mismatched tensors, ten of each and a count, and the flags that would help.
+    of a tensor that is there under another. By a `match` of "shape-order" what has no namesake in the model is
+    paired with it by order and shape first (`by_shape_order`, which raises its own). Raises `ModelError` as
+    `state_of` does, and `MismatchError` with the missing, the unexpected and the mismatched tensors, ten of each
+    and a count, and the flags that would help.
     """
     state = state_of(model)
     checkpoint, converted = as_in(model, checkpoint)
     fit = fit_of(state, checkpoint)
+    if match == "shape-order":
+        fit = fit.paired(state)
     fit = fit.preceded_by(converted).leaving(unread(model, fit.unexpected))
     judged = fit.without(exclude)
     if state and not fit.loaded and (partial or not judged.problems):
