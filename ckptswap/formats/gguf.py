@@ -269,7 +269,8 @@ def _notes(facts: Mapping[str, str], infos: list[_Info], blocks: Mapping[int, _B
         named = ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
         notes.append(f"{counts.total():,} tensors are quantised ({named}) and read as F32")
     if facts.get(ARCHITECTURE) in PERMUTED and any(".attn_q." in info.name for info in infos):
-        notes.append("the rows of attn_q and attn_k are in llama.cpp's order, not in that of transformers")
+        notes.append("the rows of attn_q and attn_k are in llama.cpp's order, not in that of transformers "
+                     "(--map-preset hf-gguf puts them back)")  # fmt: skip
     return notes
 
 

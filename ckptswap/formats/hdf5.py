@@ -5,6 +5,7 @@ chunks and foreign byte orders by h5py. Links, and datasets whose values lie in 
 """
 
 import io
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,9 @@ from ckptswap.storage import ByteSource, Folder
 MAGIC = b"\x89HDF\r\n\x1a\n"
 _STARTS = (0, 512, 1024, 2048)  # behind what a user may have put before, as MATLAB does
 DEPTH_MOST = 50
+LAYERS, LAYERS_MOST = "keras.layers", 1 << 20
+"""The metadata key of a map from groups to the names of layers, as JSON, and its letters: Keras 3 calls groups by
+their layers' classes."""
 MEMBERS_MOST = 1_000_000
 MODEL, OPTIMIZERS = "model_weights", ("optimizer_weights", "optimizer")
 """The groups of a whole model's file: its weights, and what belongs to training."""
@@ -65,6 +69,7 @@ class _Walk:
     file: ByteSource
     tensors: dict[str, Tensor] = field(default_factory=dict)
     unread: dict[str, Unread] = field(default_factory=dict)
+    layers: dict[str, str] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
     members: int = 0
 
@@ -73,6 +78,8 @@ class _Walk:
         if depth > DEPTH_MOST or address in self.seen:
             raise self.refusal(f"its group {above[:80]!r} holds itself, or lies too deep")
         self.seen.add(address)
+        if above.endswith(".vars") and isinstance(layer := group.attrs.get("name"), str):
+            self.layers[above.removesuffix(".vars")] = layer[:200]
         for name in _ordered(group):
             self.members += 1
             if self.members > MEMBERS_MOST:
@@ -107,7 +114,7 @@ class _Walk:
     def source(self, held: Any, name: str, spelt: str) -> TensorSource:
         offset, size = held.id.get_offset(), prod(held.shape) * held.dtype.itemsize
         is_whole = held.id.get_create_plist().get_layout() == self.h5py.h5d.CONTIGUOUS
-        if not is_whole or held.id.get_storage_size() != size or held.dtype.byteorder == ">":
+        if not is_whole or offset is None or held.id.get_storage_size() != size or held.dtype.byteorder == ">":
             own = held.dtype.newbyteorder("=") if spelt != "BF16" else held.dtype
             return DatasetSource(held, held.shape, own, self.file.name)
         if offset + size > self.file.size:
@@ -129,6 +136,8 @@ def open_hdf5(file: ByteSource, folder: Folder | None = None) -> Checkpoint:
                   and isinstance(root[name], h5py.Group)]  # fmt: skip
         walk.group(root[MODEL] if MODEL in inside else root)
         facts = {name: str(root.attrs[name])[:200] for name in _FACTS if name in root.attrs}
+    layers = json.dumps(walk.layers)
+    facts |= {LAYERS: layers} if walk.layers and len(layers) <= LAYERS_MOST else {}
     stale = [name for name in inside if name != MODEL]
     return _checkpoint(walk, facts, stale)
 

@@ -94,7 +94,8 @@ def plan_table(data: Mapping[str, Any], style: Style, *, every: bool = False) ->
     effort = "by full forward passes"
     if data["engine"] != "full":
         memory = f"at most {size(data['peak_bytes'])} of intermediate values"
-        effort = f"by replay: {data['share']:.1%} of the work of full forward passes; {memory}"
+        way = "close replay" if data["engine"] == "close" else "replay"
+        effort = f"by {way}: {data['share']:.1%} of the work of full forward passes; {memory}"
     texts = [cost, effort, *_screen_words(data), *_outlook(data), *_controls(data), f"run: {safe(data['run'])}"]
     texts += [] if len(shown) == len(data["rows"]) else ["--all: every cell"]
     first, last = ([line for text in some for line in paragraph(text, style)] for some in (_takes(data), texts))

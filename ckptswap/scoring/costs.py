@@ -58,6 +58,6 @@ def together(parts: Sequence[Cost]) -> Cost:
     passes = [part.whole_pass or 0.0 for part in parts]
     share = sum(part.share * whole for part, whole in zip(parts, passes, strict=True)) / (sum(passes) or 1.0)
     peaks = [part.peak for part in parts if part.peak is not None]
-    engine: Way = "replay" if peaks else "full"
+    engine: Way = next((part.engine for part in parts if part.peak is not None), "full")
     seconds = sum(part.seconds for part in parts)
     return Cost(engine, share, seconds, max(peaks, default=None), sum(passes))

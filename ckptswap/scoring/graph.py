@@ -47,7 +47,7 @@ class Step:
 
     `overwrite` does the same in the memory of its first argument; None where that is impossible. `memory` is the
     value in whose memory its result lies (itself, unless it is a view). `nbytes` is the size of its result, 0 for
-    a view; `flops` counts convolutions and matrix products.
+    a view; `flops` counts convolutions and matrix products. `shape` is its result's, None where that is no tensor.
     """
 
     gives: int
@@ -59,6 +59,7 @@ class Step:
     nbytes: int
     flops: int
     overwrite: Callable[..., Any] | None
+    shape: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Graph:
 
     `state` gives the number of each of the model's tensors (tied ones share it), `constants` the tensors that the
     model holds beside them, `inputs` the numbers of a batch's tensors. It holds for batches on which the steps
-    `asking` give the values in `guards` what these say (see `guards.answer`); no swap changes them.
+    `asking` give the values in `guards` what these say (see `guards.answer`); no swap changes them. The first
+    `settled` steps depend on no batch, and are run once.
     """
 
     state: Mapping[str, int]
@@ -77,6 +79,7 @@ class Graph:
     steps: tuple[Step, ...]
     asking: tuple[Step, ...] = ()
     guards: Mapping[int, str] = field(default_factory=dict)
+    settled: int = 0
 
     def given(self, batch: Tree) -> dict[int, Tensor]:
         """A batch's tensors by their numbers."""
@@ -335,6 +338,7 @@ def _step(node: Node, numbers: Mapping[Node, int], memory: Mapping[Node, Node], 
         nbytes=_nbytes(node.meta.get("val")) if own else 0,
         flops=flops[node],
         overwrite=_overwrite(node) if own else None,
+        shape=tuple(value.shape) if isinstance(value := node.meta.get("val"), Tensor) else None,
     )
 
 

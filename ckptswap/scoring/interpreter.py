@@ -27,22 +27,25 @@ class Replay:
     """
 
     def __init__(self, graph: Graph, state: Mapping[int, Tensor], memory: int) -> None:
-        self.graph, self.memory = graph, memory
+        self.graph, self.state, self.memory = graph, state, memory
         self._fixed: Values = {**state, **graph.constants}
+        self._settle()
         self.cone: Callable[[frozenset[int]], Cone] = cache(partial(cone_of, graph))
         """What a swap of these values can change."""
         self._planned: Any = None
         self.latest: Groups = []
 
+    def _settle(self) -> list[float]:
+        """Run what depends on no batch; how long each step takes."""
+        return [_timed(step, self._fixed) for step in self.graph.steps[: self.graph.settled]]
+
     def fits(self, batch: Tree) -> bool:
         """Whether the model does on this batch, of the graph's form, what was captured: its guards tell."""
         values = {**self._fixed, **self.graph.given(batch)}
         with torch.inference_mode():
-            for (
-                step
-            ) in self.graph.asking:  # behind an answer that is another, an operation may not even be possible
-                args, kwargs = _arguments(step, values)
-                values[step.gives] = step.op(*args, **kwargs)
+            # Behind an answer that is another, an operation may not even be possible.
+            for step in self.graph.asking:
+                _do(step, values)
                 expected = self.graph.guards.get(step.gives)
                 if expected is not None and answer(values[step.gives]) != expected:
                     return False
@@ -69,14 +72,11 @@ class Replay:
 
     def seconds(self, batch: Tree) -> list[float]:
         """How long each step of the graph takes on this batch, run one after another."""
-        values, times = {**self._fixed, **self.graph.given(batch)}, []
+        times, values = self._settle(), {**self._fixed, **self.graph.given(batch)}
         (_, schedule), *_ = within(self.graph, [], self.memory, with_output=True)
-        with torch.inference_mode():
-            for instruction in schedule.base:
-                start = time.perf_counter()
-                _do(instruction, values)
-                times.append(time.perf_counter() - start)
-                _forget(instruction, values)
+        for instruction in schedule.base:
+            times.append(_timed(instruction, values))
+            _forget(instruction, values)
         return times
 
     def _run(self, batch: Tree, schedule: Schedule, swaps: Swaps, with_output: bool) -> Outputs:
@@ -102,7 +102,14 @@ class Replay:
         return values[self.graph.output]
 
 
-def _do(instruction: Instruction, values: Values) -> None:
+def _timed(instruction: Step | Instruction, values: Values) -> float:
+    start = time.perf_counter()
+    with torch.inference_mode():
+        _do(instruction, values)
+    return time.perf_counter() - start
+
+
+def _do(instruction: Step | Instruction, values: Values) -> None:
     args, kwargs = _arguments(instruction, values)
     values[instruction.gives] = instruction.op(*args, **kwargs)
 

@@ -21,7 +21,7 @@ from ckptswap.scoring.full import FullScorer, ModelOutput
 from ckptswap.scoring.graph import Graph, capture
 from ckptswap.scoring.guards import Uncapturable
 from ckptswap.scoring.interpreter import Replay
-from ckptswap.scoring.scorer import Cost, How, ShortcutFailed
+from ckptswap.scoring.scorer import REPLAY, Cost, How, ShortcutFailed, Way
 from ckptswap.scoring.swap import same_bits
 from ckptswap.scoring.variant import RECIPIENT, Variant
 from ckptswap.task.callables import first_line
@@ -44,29 +44,12 @@ FLOPS, TRACED, SAVED = 2e10, 4e-3, 0.4
 replays save: as they usually are. They decide the engine only, and no score."""
 
 
-def scorer_of(
-    task: Task,
-    donor: Checkpoint | Sequence[Checkpoint],
-    recipient: Checkpoint,
-    how: How = "auto",
-    memory: int | None = None,
-    calibration: Sequence[Tree] = (),
-) -> FullScorer:
-    """The scorer that `--engine` names; `memory` bounds what a replay's intermediate values take, in bytes.
-
-    Raises `MismatchError` when the recipient does not fit the model.
-    """
-    donors = [donor] if isinstance(donor, Checkpoint) else donor
-    kind = FullScorer if how == "full" else ReplayScorer
-    scorer = kind(task, donors, recipient, calibration)
-    scorer.how, scorer.memory = how, MEMORY if memory is None else memory
-    return scorer
-
-
 class ReplayScorer(FullScorer):
     """Replays what can be replayed; where `how` is `replay`, `ModelError` is raised for what cannot."""
 
     how: How = "auto"
+    shortest: Way = REPLAY
+    """How most blocks are computed, where a model can be captured."""
 
     def __init__(
         self, task: Task, donors: Sequence[Checkpoint], recipient: Checkpoint, calibration: Sequence[Tree]
@@ -101,6 +84,10 @@ class ReplayScorer(FullScorer):
             self._replays[form, len(known)] = captured
         return captured
 
+    def fastest(self, inputs: Tree) -> Replay | None:
+        """By what most variants are scored on inputs of this form; None: by full passes."""
+        return self.replay(inputs)
+
     def graph(self, inputs: Tree) -> Graph:
         """See `FullScorer`; what was captured already is not captured again."""
         replay = self.replay(inputs)
@@ -108,13 +95,13 @@ class ReplayScorer(FullScorer):
 
     def outputs(self, number: int, inputs: Tree, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
         """See `FullScorer`. Raises `ShortcutFailed` when a replayed output is wrong; then call `distrust`."""
-        if any(map(_is_replayed, variants)):
+        if any(map(is_replayed, variants)):
             self.replay(inputs)  # whatever becomes of the variants, a model that must be captured is
         yield from super().outputs(number, inputs, variants)
 
     def _outputs(self, number: int, inputs: Tree, variants: Sequence[Variant]) -> Iterator[ModelOutput]:
-        plain = [variant for variant in variants if _is_replayed(variant)]
-        whole = [variant for variant in variants if not _is_replayed(variant)]
+        plain = [variant for variant in variants if is_replayed(variant)]
+        whole = [variant for variant in variants if not is_replayed(variant)]
         replay = self.replay(inputs) if plain else None
         if replay is None:
             yield from self.in_full(inputs, variants)
@@ -169,7 +156,7 @@ class ReplayScorer(FullScorer):
     def _cost_of(self, number: int, batch: Batch, amount: float, variants: Sequence[Variant]) -> Cost:
         """See `FullScorer`: by a full pass, and by a replay step by step."""
         inputs = batch.inputs
-        replay = self.replay(inputs)
+        replay = self.fastest(inputs)
         if replay is None:
             return super()._cost_of(number, batch, amount, variants)
         full = self._seconds(batch)
@@ -187,12 +174,12 @@ class ReplayScorer(FullScorer):
         # Beside its schedule, the first and the last variant of a form are held against full passes.
         begun = planned + full * min(len(swaps), 2)
         seconds = (in_full + replayed) * amount + begun
-        return Cost("replay", work / (1 + len(variants)), seconds, peak, full * amount)
+        return Cost(self.shortest, work / (1 + len(variants)), seconds, peak, full * amount)
 
     def weights(self, variants: Sequence[Variant]) -> list[float]:
         inputs = self.task.first_inputs()
         with self.task.pinned():
-            replay = self.replay(inputs)
+            replay = self.fastest(inputs)
         if replay is None:
             return super().weights(variants)
         swaps = [None if variant.recalibrated else self.values(replay.graph, variant) for variant in variants]
@@ -299,9 +286,9 @@ class ReplayScorer(FullScorer):
             raise ShortcutFailed(f"a replayed variant ({names}) has other bits than a full pass")
 
 
-def _is_replayed(variant: Variant) -> bool:
-    """Not the baseline, which must stand whatever is found of replays, nor new statistics, which change nearly
-    everything."""
+def is_replayed(variant: Variant) -> bool:
+    """Whether a variant may be replayed: not the baseline, which must stand whatever is found of replays, nor new
+    statistics, which change nearly everything."""
     return not variant.recalibrated and variant != RECIPIENT
 
 

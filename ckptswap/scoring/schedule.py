@@ -72,7 +72,7 @@ def cone_of(graph: Graph, swapped: Iterable[int]) -> Cone:
         if not changed.isdisjoint(step.reads):
             changed.add(step.gives)
             inside.append(at)
-    makers = {step.gives: at for at, step in enumerate(graph.steps)}
+    makers = {step.gives: at for at, step in enumerate(graph.steps) if at >= graph.settled}
     read = {value for at in inside for value in graph.steps[at].reads}
     outside = sorted((value for value in read if value in makers and value not in changed), key=makers.__getitem__)
     return Cone(
@@ -136,7 +136,7 @@ def within(graph: Graph, cones: Sequence[Cone], memory: int, *, with_output: boo
 def _upstream(graph: Graph, wanted: Collection[int]) -> list[int]:
     """The steps that these values depend on, in order."""
     needed, steps = set(wanted), []
-    for at in reversed(range(len(graph.steps))):
+    for at in reversed(range(graph.settled, len(graph.steps))):
         if graph.steps[at].gives in needed:
             needed.update(graph.steps[at].reads)
             steps.append(at)

@@ -15,15 +15,19 @@ from ckptswap.statistics import Drawn
 
 Exactness = Literal["bits", "close", "external"]
 """How a score agrees with that of a plain forward pass on the CPU: in all bits; but for rounding; who knows."""
-Way = Literal["full", "replay", "external"]
+Way = Literal["full", "replay", "close", "external"]
 """How a block was computed."""
 Statistics = dict[str, np.ndarray]
 """By metric: one row a sample (n, K) float64."""
-How = Literal["auto", "replay", "full"]
+How = Literal["auto", "replay", "full", "close"]
 """What `--engine` may be."""
 REPLAY: Way = "replay"
+CLOSE: Way = "close"
 EXTENT = "range of outputs"
 """Under this name the baseline's blocks hold (1, 2): least and greatest output, where it has one channel."""
+CLOSENESS = "closeness"
+"""Under this name a variant's exact blocks may hold (1, 1): how far its score by the first metric was off by a way
+that is only close."""
 
 
 class Block(NamedTuple):

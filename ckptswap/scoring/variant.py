@@ -15,7 +15,7 @@ class Variant(NamedTuple):
     journal gives it.
 
     `alpha` 1 takes the donor's bits, others go part of the way (see `checkpoint.overlay`). `recalibrated`: batch
-    norm's statistics are then estimated anew.
+    norm's statistics are then estimated anew. `exact`: no score that is only close counts.
     """
 
     id: str
@@ -23,6 +23,7 @@ class Variant(NamedTuple):
     donor: int = 0
     alpha: float = 1.0
     recalibrated: bool = False
+    exact: bool = False
 
 
 RECIPIENT = Variant(BASELINE, ())

@@ -40,6 +40,7 @@ def score_missing(
     same set on. Should a replay be found wrong, what was replayed is computed again.
     """
     failed = set() if failed is None else failed
+    journal.blocks.demand_exact(variant.id for variant in variants if variant.exact)
     if journal.blocks.distrusted:
         scorer.distrust("an earlier part of this run found replays with other bits than full passes")
     while True:

@@ -11,9 +11,9 @@ from ckptswap import registry
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import ModelError, UsageError
 from ckptswap.neutral import neutral
+from ckptswap.scoring.engines import scorer_of
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.recalibration import fingerprint, load_calibration
-from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.scorer import Scorer
 from ckptswap.scoring.variant import Variant
 from ckptswap.sweep.analysis import Analysis

@@ -12,9 +12,9 @@ from ckptswap.formats import open_checkpoint
 from ckptswap.formats.opening import absolute
 from ckptswap.records import Count, from_json, parsed
 from ckptswap.renaming import renamed
+from ckptswap.scoring.engines import scorer_of
 from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.recalibration import fingerprint, load_calibration
-from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.scorer import Block
 from ckptswap.scoring.variant import Variant
 from ckptswap.sweep.donors import is_made, open_donor
@@ -27,7 +27,7 @@ from ckptswap.sweep.stopping import Stop
 from ckptswap.task import load_task
 from ckptswap.task.models.hf_names import as_loaded
 
-_VARIANTS = tuple[tuple[str, tuple[str, ...], int, float, bool], ...]
+_VARIANTS = tuple[tuple[str, tuple[str, ...], int, float, bool, bool], ...]
 WORK = f"{__name__}:score_shard"  # by this name a worker finds what it is to do
 
 

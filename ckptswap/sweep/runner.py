@@ -16,6 +16,7 @@ from ckptswap.scoring.full import FullScorer
 from ckptswap.scoring.scorer import Block, Every, Scorer
 from ckptswap.scoring.variant import BASELINE, RECIPIENT, Variant
 from ckptswap.sweep.analysis import Analysis, analysed
+from ckptswap.sweep.closeness import too_close_to_call
 from ckptswap.sweep.decide import Outlook, outlook, refuse_judging
 from ckptswap.sweep.loop import (
     Portion,
@@ -106,7 +107,8 @@ class Sweep:
         """What it takes to build the engine again, elsewhere or later."""
         spec, files = self.spec, tuple(map(SourceFile.of, self.donors))
         if self.scorer.needs_model:  # another can't be built again
-            spec = replace(spec, engine=self.runs_model.how, memory=self.runs_model.memory)
+            how = spec.engine if self.scorer.exactness == "close" else self.runs_model.how
+            spec = replace(spec, engine=how, memory=self.runs_model.memory)
         own, places = SourceFile.of(self.recipient), tuple(map(os.path.abspath, sys.path))
         return SweepSource(spec, self.key, files, own, os.getcwd(), places, self.plan.recalibration)
 
@@ -120,6 +122,7 @@ class Sweep:
         """Refuse what `run` refuses before any work, for a plan that is only shown. Raises as `run` does."""
         if options.top is not None:
             refuse_race(options.top, self.plan, self.scorer.metrics[0], is_alone=executor is None)
+        self._refuse_odd_closeness(options)
         if self.spec.decide:
             if options.top is not None:
                 what = "--top asks for the worst rows only, and --decide for the verdicts of all"
@@ -131,6 +134,20 @@ class Sweep:
         refuse_occupied(self.folder.path)
         if not (options.fresh or options.repair):  # what is repaired is held against its conditions afterwards
             self.folder.check_conditions(self.conditions)
+
+    def _refuse_odd_closeness(self, options: RunOptions) -> None:
+        is_close = self.scorer.exactness == "close"
+        if options.close_within is not None and not is_close:
+            raise UsageError("--close-within is for scores that are only close", remedy="add --engine close")
+        if is_close and options.top is not None:
+            raise UsageError(
+                "a race for the top compares exact scores", remedy="leave --engine close out, or --top"
+            )
+        if is_close and options.tolerance == 0 and options.close_within is None:
+            remedy = "give --close-within, or leave --engine close out"
+            raise UsageError(
+                "a tenth of the tolerance 0 is nothing that a close score can be within", remedy=remedy
+            )
 
     def run(
         self,
@@ -204,6 +221,7 @@ class Sweep:
         progress.table = lambda: analysed(ScoredRun.of(run, journal.blocks))
         try:
             self._compute(run, journal, progress, executor)
+            self._make_exact(run, journal, progress, executor, options)
             table = progress.table()
             last = self._controls(table, options)
             if not last:
@@ -212,8 +230,9 @@ class Sweep:
             failed = {block.variant for block in journal.blocks.values() if block.failed is not None}
             # With what has a score already: should replays be found wrong now, it is computed again.
             sound = (variant for variant in self.variants if variant.id not in failed)
-            wanted = Portion((*sound, *last), self.batches)
-            replace(self, portion=wanted)._compute(run, journal, progress, executor)
+            whole = replace(self, portion=Portion((*sound, *last), self.batches))
+            whole._compute(run, journal, progress, executor)
+            whole._make_exact(run, journal, progress, executor, options)
         except OutOfTime as end:
             why = f"the budget of {options.budget:g} s is used up, {end}"
             self.folder.write_plan(replace(run, ended=why))
@@ -222,6 +241,23 @@ class Sweep:
             self.folder.write_plan(replace(run, ended=end.message))
             raise
         return progress.table()
+
+    def _make_exact(
+        self,
+        run: RunPlan,
+        journal: Journal,
+        progress: BlockProgress,
+        executor: "Executor | None",
+        options: RunOptions,
+    ) -> None:
+        """Score exactly what close scores do not decide, until all verdicts stand."""
+        while names := too_close_to_call(run, journal.blocks, options.close_within):
+            chosen = tuple(variant._replace(exact=True) for variant in self.variants if variant.id in names)
+            last = max(batch for variant, batch in journal.blocks if variant in names)
+            journal.blocks.demand_exact(names)
+            progress.expect(names, journal.blocks)
+            self._score_portion(Portion(chosen, last + 1), journal, progress, executor, set())
+            self._compute(run, journal, progress, executor)
 
     def _compute(
         self, run: RunPlan, journal: Journal, progress: BlockProgress, executor: "Executor | None"
@@ -242,10 +278,20 @@ class Sweep:
         failed: set[str] = set()
         for portion in portions(run, self.variants, journal.blocks):
             progress.expect((variant.id for variant in portion.variants), journal.blocks)
-            if executor:
-                executor.run(replace(self, portion=portion), journal, progress)
-            else:
-                score_missing(self.scorer, portion.variants, journal, progress, portion.alive, failed)
+            self._score_portion(portion, journal, progress, executor, failed)
+
+    def _score_portion(
+        self,
+        portion: Portion,
+        journal: Journal,
+        progress: BlockProgress,
+        executor: "Executor | None",
+        failed: set[str],
+    ) -> None:
+        if executor:
+            executor.run(replace(self, portion=portion), journal, progress)
+        else:
+            score_missing(self.scorer, portion.variants, journal, progress, portion.alive, failed)
 
     def _controls(self, table: Analysis, options: RunOptions) -> list[Variant]:
         """The zero controls that are asked for, or cost little beside the sweep. They take all samples, which is

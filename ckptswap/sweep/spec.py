@@ -23,7 +23,7 @@ from ckptswap.sweep.result import Mode, mode_of, window_sizes
 from ckptswap.task.spec import TaskSpec
 
 CELLS: By = ("layer", "kind")
-EngineName = Literal["auto", "replay", "full"]
+EngineName = Literal["auto", "replay", "full", "close"]
 SCREENS = ("rmse", "gradient", "curvature")
 MOST_POINTS = 1000  # of a path
 
@@ -121,7 +121,8 @@ class SweepSpec:
 
     `donors` and `recipient` are paths, or the words by which a donor is made (`sweep.donors`); what is open
     already goes by any name. `calibration`: on what batch norm's statistics are estimated anew beside the cells.
-    `map`, `map_file` and `strip_prefix` bring names together. What `selection` excludes need not fit the model.
+    `map`, `map_file`, `strip_prefix` and `map_preset` bring names together. What `selection` excludes need not fit
+    the model.
     `decide` has its own order of samples, and thereby its own batches, which the task is told. The samples by
     which `sample:N` screens begin the walk: they are part of the task.
 
@@ -161,9 +162,11 @@ class SweepSpec:
     map: tuple[str, ...] = ()
     map_file: str | None = None
     strip_prefix: str | None = None
+    map_preset: str | None = None
     engine: EngineName = option(
         "auto",
-        "How variants are scored: replay only what a swap changes, or full forward passes.",
+        "How variants are scored: replay only what a swap changes, full forward passes, or close: replay by fewer "
+        "operations, equal but for rounding and held against exact replay.",
         defaults="file",
     )
     memory: int | None = option(
@@ -314,9 +317,17 @@ class RunOptions(Judging):
     )
     command: str | None = None
     samples: bool = True
+    close_within: float | None = option(
+        None,
+        "With --engine close: how far off a drop may be, else it is exact. [default: a tenth of the tolerance]",
+        metavar="DROP",
+        defaults="file",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.close_within is not None and not 0 < self.close_within < math.inf:
+            raise UsageError(f"--close-within is {self.close_within:g}", remedy="give a drop above 0")
         if self.budget is not None and self.budget < 0:
             raise UsageError(f"--budget is {self.budget:g} seconds", remedy="write for example 90s, 5m or 2h")
         if self.top is None and (self.confidence is not None or self.epsilon is not None):

@@ -46,11 +46,24 @@ def notes(run: ScoredRun, cells: Sequence[Cell], drops: Mapping[str, RowInterval
         if reason is not None:
             which = "the donor" if len(run.run.spec.donors) == 1 else run.run.spec.donors[at]
             sentences.append(f"{which} has no score on this task: {reason}")
-    sentences += _beside_notes(run)
+    sentences += [*_beside_notes(run), *_close_notes(run, tolerance)]
     odd = sum(cell.non_finite is not None for cell in cells)
     if odd:
         sentences.append(f"{odd} rows take or replace values that are NaN or infinite, and have no distance")
     return [*sentences, *_unfinished(run, cells), *_race_notes(run), *_decision_notes(run)]
+
+
+def _close_notes(run: ScoredRun, tolerance: float) -> Iterator[str]:
+    """How far scores are off, where some were computed by a way that is only close."""
+    off = run.scores.closeness
+    if not off:
+        return
+    close, largest = run.scores.close, max(off.values())
+    yield (
+        "scores are close, not exact: on the batches where each was held against an exact one a drop was off by "
+        f"at most {largest:.2g} (the tolerance is {tolerance:.4g}); {len(off.keys() - close)} of {len(off)} "
+        "variants are scored exactly on all batches"
+    )
 
 
 def _unfinished(run: ScoredRun, cells: Sequence[Cell]) -> Iterator[str]:

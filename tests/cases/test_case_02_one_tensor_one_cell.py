@@ -21,7 +21,7 @@ from ckptswap.errors import ModelError
 from ckptswap.executors.pool import worker_spec_of
 from ckptswap.executors.worker_spec import read_worker_spec
 from ckptswap.records import from_json
-from ckptswap.scoring.replay import scorer_of
+from ckptswap.scoring.engines import scorer_of
 from ckptswap.scoring.variant import Calibration, Variant
 from ckptswap.sweep.donors import open_donor
 from ckptswap.sweep.rebuild import portion_of, rebuilt

@@ -9,7 +9,8 @@ import torch
 from plain import raw
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.scoring.replay import ReplayScorer, scorer_of
+from ckptswap.scoring.engines import scorer_of
+from ckptswap.scoring.replay import ReplayScorer
 from ckptswap.scoring.variant import Variant
 from ckptswap.task import Task, TaskSpec, load_task
 

@@ -13,9 +13,10 @@ from torch import nn
 from torch.testing._internal.two_tensor import TwoTensor
 
 from ckptswap.errors import ModelError
+from ckptswap.scoring.engines import scorer_of
 from ckptswap.scoring.graph import capture
 from ckptswap.scoring.guards import Uncapturable
-from ckptswap.scoring.replay import ANSWERS, scorer_of
+from ckptswap.scoring.replay import ANSWERS
 from ckptswap.task import TaskSpec, load_task
 
 

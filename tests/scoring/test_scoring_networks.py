@@ -10,8 +10,9 @@ import odd_models
 import pytest
 from people_scored import replayed, scorer_of_copies
 
+from ckptswap.scoring.engines import scorer_of
 from ckptswap.scoring.full import FullScorer
-from ckptswap.scoring.replay import ANSWERS, SHAPES, ReplayScorer, scorer_of
+from ckptswap.scoring.replay import ANSWERS, SHAPES, ReplayScorer
 from ckptswap.task import Task, TaskSpec, load_task
 
 ODD = Path(odd_models.__file__)

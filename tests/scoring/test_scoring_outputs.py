@@ -19,9 +19,10 @@ from ckptswap.errors import ModelError
 from ckptswap.scoring import interpreter
 from ckptswap.scoring import replay as replay_module
 from ckptswap.scoring.costs import TIMED
+from ckptswap.scoring.engines import scorer_of
 from ckptswap.scoring.full import FullScorer, ModelOutput
 from ckptswap.scoring.interpreter import Replay
-from ckptswap.scoring.replay import SHAPES, scorer_of
+from ckptswap.scoring.replay import SHAPES
 from ckptswap.scoring.schedule import Instruction
 from ckptswap.scoring.scorer import ShortcutFailed
 from ckptswap.scoring.swap import same_bits

@@ -13,8 +13,8 @@ from sweeping import run_plan
 from torch import Tensor
 
 from ckptswap.errors import MetricError
+from ckptswap.scoring.engines import scorer_of
 from ckptswap.scoring.full import FullScorer, ModelOutput, scored
-from ckptswap.scoring.replay import scorer_of
 from ckptswap.scoring.variant import Variant
 from ckptswap.sweep.loop import Alive, score_missing
 from ckptswap.sweep.run_folder.folder import RunFolder

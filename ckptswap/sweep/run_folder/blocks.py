@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ckptswap.scoring.scorer import REPLAY, Block
+from ckptswap.scoring.scorer import CLOSE, CLOSENESS, REPLAY, Block
 
 DONOR = "donor"
 
@@ -21,14 +21,21 @@ def donor_id(number: int) -> str:
 
 class Blocks(dict[tuple[str, int], Block]):
     """All that is known of a run, by variant and batch. Of two blocks for one place the better one stays, whatever
-    the order in which they come: a score rather than a failure, a full pass rather than a replay."""
+    the order in which they come: a score rather than a failure, a full pass rather than a replay, and that rather
+    than what is only close."""
 
     distrusted = False
     """Whether replays were found wrong: then none of theirs is kept."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._exact: set[str] = set()
+
     def put(self, block: Block) -> None:
         """Add one, unless a better one is there."""
-        if self.distrusted and block.engine == REPLAY:
+        if (self.distrusted and block.engine == REPLAY) or (
+            block.variant in self._exact and block.engine == CLOSE
+        ):
             return
         known = self.get((block.variant, block.batch))
         if known is None or _worth(block) >= _worth(known):
@@ -40,14 +47,20 @@ class Blocks(dict[tuple[str, int], Block]):
         for place in [place for place, block in self.items() if block.engine == REPLAY]:
             del self[place]
 
+    def demand_exact(self, variants: Iterable[str]) -> None:
+        """Forget what is only close of these variants, and take no more of it."""
+        self._exact.update(variants)
+        for place in [place for place, block in self.items() if block.engine == CLOSE and place[0] in self._exact]:
+            del self[place]
+
     def lacks(self, variant: str, batch: int) -> bool:
         """Whether there is work to do; what failed is tried again."""
         block = self.get((variant, batch))
         return block is None or block.failed is not None
 
 
-def _worth(block: Block) -> tuple[bool, bool]:
-    return block.failed is None, block.engine != REPLAY
+def _worth(block: Block) -> tuple[bool, int]:
+    return block.failed is None, (CLOSE, REPLAY, block.engine).index(block.engine)
 
 
 class Scores:
@@ -78,6 +91,23 @@ class Scores:
             statistics[self.walk[block.batch]] = block.statistics[metric]
         statistics[~self._there] = np.nan
         return statistics
+
+    @property
+    def closeness(self) -> dict[str, float]:
+        """By variant how far a close score of it was off, at most, where that was measured."""
+        off: dict[str, float] = {}
+        for variant, blocks in self._blocks.items():
+            known = [float(block.statistics[CLOSENESS][0, 0]) for block in blocks if CLOSENESS in block.statistics]
+            if known:
+                off[variant] = max(known)
+        return off
+
+    @property
+    def close(self) -> set[str]:
+        """The variants of which some score is only close."""
+        return {
+            variant for variant, blocks in self._blocks.items() if any(block.engine == CLOSE for block in blocks)
+        }
 
     def only(self, there: np.ndarray) -> "Scores":
         """The same, of these samples (N,) alone."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ckptswap.records import Count, from_json, parsed, to_json
-from ckptswap.scoring.scorer import EXTENT, Block, Measure, Scorer
+from ckptswap.scoring.scorer import CLOSENESS, EXTENT, Block, Measure, Scorer
 from ckptswap.statistics import Drawn, ErrorRate, StandardError
 from ckptswap.sweep.plan import Plan
 from ckptswap.sweep.race import Race
@@ -180,3 +180,5 @@ def refuse_odd_blocks(
                 raise ValueError(f"the journal has odd scores of batch {block.batch}")
         if EXTENT in statistics and statistics[EXTENT].shape != (1, 2):
             raise ValueError(f"the journal's {EXTENT} of batch {block.batch} is not one")
+        if CLOSENESS in statistics and statistics[CLOSENESS].shape != (1, 1):
+            raise ValueError(f"the journal's {CLOSENESS} of batch {block.batch} is not one")
