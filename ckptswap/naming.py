@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from ckptswap.blocks import blocks
+from ckptswap.keras_roles import TorchLayer, torch_layers
 from ckptswap.roles import Siblings, bare, role_of
 
 Shape = tuple[int, ...]
@@ -125,13 +126,25 @@ def classify(shapes: Mapping[str, Shape]) -> dict[str, tuple[str, str]]:
     places = {name: split_name(name) for name in shapes}
     for name, (layer, role) in places.items():
         modules[layer][role] = shapes[name]
+    spelt = torch_layers(modules)
+    for layer, own in spelt.items():
+        modules[layer] |= dict(own.roles.values())
     siblings = Siblings(modules)
     marked = {layer for layer, roles in modules.items() if any(map(_MARKS.fullmatch, roles))}
     families = {layer: _family(layer, modules, siblings, is_quantised=layer in marked) for layer in modules}
+    families |= {layer: own.family for layer, own in spelt.items() if own.family}
     return {
-        name: (layer, _kind(name, role, modules[layer], families[layer], is_quantised=layer in marked))
+        name: (
+            layer,
+            _kind(name, _role(spelt, layer, role), modules[layer], families[layer], is_quantised=layer in marked),
+        )
         for name, (layer, role) in places.items()
     }
+
+
+def _role(spelt: Mapping[str, TorchLayer], layer: str, role: str) -> str:
+    """What torch calls a role."""
+    return spelt[layer].roles[role][0] if layer in spelt and role in spelt[layer].roles else role
 
 
 def blocks_of(layers: Mapping[str, str], shapes: Mapping[str, Shape]) -> dict[str, str | None]:
