@@ -18,7 +18,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.entries import Entry, Tensor
 from ckptswap.errors import FormatError
 from ckptswap.formats.format import Format
-from ckptswap.formats.objects import parse_object
+from ckptswap.formats.objects import check_density, parse_object
 from ckptswap.formats.target import Target
 from ckptswap.sources import FileRange
 from ckptswap.storage import ByteSource, Folder
@@ -43,9 +43,9 @@ def _read_header(file: ByteSource) -> tuple[dict[str, Any], int]:
         _refuse(file, f"its header is said to take {length:,} B; {HEADER_MOST:,} is the most")
     raw = file.pread(length, 8)
     try:
-        header = parse_object(raw)
+        check_density(raw)
         with file.lent(length.to_bytes(8, "little") + raw) as path, safe_open(path, framework="np"):
-            return header, 8 + length
+            return parse_object(raw), 8 + length  # judged before: what is not a header would take far more memory
     except ValueError as error:
         _refuse(file, f"its header {error}")
     except (SafetensorError, OSError) as error:

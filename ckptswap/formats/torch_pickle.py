@@ -220,7 +220,8 @@ def _rebuild_quantized(arguments: tuple) -> Unread:
 def _rebuild_sparse(arguments: tuple) -> Unread:
     """Indices, values and the shape that they are in, in the one order or the other."""
     _, parts = arguments
-    return _odd("a sparse tensor", next(part for part in parts if isinstance(part, tuple | list)), "sparse")
+    shape = next((part for part in parts if isinstance(part, tuple | list)), None)
+    return _odd("a sparse tensor", shape, "sparse")
 
 
 def _rebuild_meta(arguments: tuple) -> Unread:
