@@ -1,4 +1,4 @@
-"""Several variants in one call: where a call costs more than its arithmetic, on accelerators and in small networks.
+"""Several variants in one call, where a call costs more than its arithmetic: accelerators, small networks.
 
 Variants whose cones are nearly the same run as one: what they swap is stacked, and the cone of all is mapped over
 it (`torch.func.vmap`), so that the values behind it have one dimension more. Equal but for rounding.
