@@ -147,7 +147,8 @@ def diff(
     """What differs, tensor by tensor. `stat` looks at the headers only.
 
     `names` bring the two together: `map` (rules `OLD=NEW` for the names of `a`), `map_file`, and `strip_prefix`,
-    which comes off both sides first; `match="shape-order"` pairs what has no namesake by order and shape, and
+    which comes off both sides first; `map_preset` ("hf-gguf", "keras-torch") gives the one that is of another
+    library the other's names and layout; `match="shape-order"` pairs what has no namesake by order and shape, and
     tells the pairs. Raises `SelectionError` where nothing is selected, `UsageError` for a rule or
     prefix that fits no name, and what `open` raises.
 
@@ -268,13 +269,15 @@ def evaluate(
     map: Patterns = (),
     map_file: Path_ | None = None,
     strip_prefix: str | None = None,
+    map_preset: str | None = None,
     **task: Any,
 ) -> Comparison:
     """Score checkpoints on the same samples, with intervals, and their differences, paired.
 
     What `exclude` names need not fit the model, and with `partial` nothing need that does not: what a checkpoint
     lacks then stays as initialised, of which `warnings` tell. `map` (rules `OLD=NEW`), `map_file` and
-    `strip_prefix` may concern the names of any. `task` are the keys of `TaskSpec`: model, model_args, data,
+    `strip_prefix` may concern the names of any, `map_preset` those of a GGUF file or of Keras's beside others.
+    `task` are the keys of `TaskSpec`: model, model_args, data,
     data_args, target, metric or metrics, batch_size, limit, …; `config` is a file of them, `task` a `TaskSpec` to
     begin with. Model, data and metric may be the things themselves: an `nn.Module` (of which a copy is run) or a
     function that builds one; a Dataset, a list of samples, a DataLoader, or a function that gives these; a
@@ -283,7 +286,7 @@ def evaluate(
     command does.
     """
     given, spec = several(checkpoints, "checkpoint"), task_of(task, exclude, partial)
-    names = Names.of(map, map_file, strip_prefix)
+    names = Names.of(map, map_file, strip_prefix, map_preset)
     with ExitStack() as stack, listener().progress("evaluating", unit=" samples") as progress:
         sources = names.renamed(*(opened(side, stack) for side in given))
         evaluation = lazy.evaluate.evaluate(sources, spec, progress)
@@ -302,6 +305,7 @@ def explain(
     map: Patterns = (),
     map_file: Path_ | None = None,
     strip_prefix: str | None = None,
+    map_preset: str | None = None,
     **task: Any,
 ) -> Explanation:
     """Say what is inferred of a task: the model, how data are prepared, what the first sample looks like, and what
@@ -309,7 +313,7 @@ def explain(
     """
     spec = task_of(task, exclude, partial)
     with ExitStack() as stack, listener().progress("evaluating", unit=" samples") as progress:
-        [source] = Names.of(map, map_file, strip_prefix).renamed(opened(checkpoint, stack))
+        [source] = Names.of(map, map_file, strip_prefix, map_preset).renamed(opened(checkpoint, stack))
         return lazy.explain.explain(source, spec, progress)
 
 
@@ -357,7 +361,7 @@ def verify(checkpoint: Path_) -> Report:
         return lazy.verify.verify(checkpoint, progress)
 
 
-NAMES = ("map", "map_file", "strip_prefix")
+NAMES = ("map", "map_file", "strip_prefix", "map_preset")
 
 
 def signature_of(asked: Callable[..., Any]) -> Signature:

@@ -17,6 +17,9 @@ EXIT_TERMINATED = 143
 NEAR_MOST = 200
 """Letters of a name beyond which nothing is near: comparing takes their square, and a file may be hostile."""
 BRIEF = 60  # letters of a value in a message
+HEAD_MOST, TAIL_MOST = 1600, 400
+"""Letters of a message, or of a remedy, that are kept of its beginning and its end: it may quote a stranger's
+names."""
 ALIGNED_MOST = 20  # names that are compared letter by letter, of all that are there
 
 
@@ -31,7 +34,7 @@ class CkptswapError(Exception):
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         super().__init__(message)
-        self.message, self.remedy = message, remedy
+        self.message, self.remedy = _readable(message), _readable(remedy)
 
     def __str__(self) -> str:
         return f"{self.message}: {self.remedy}" if self.remedy else self.message
@@ -39,6 +42,13 @@ class CkptswapError(Exception):
     def _render_traceback_(self) -> list[str]:
         """What a notebook shows: the sentence, which says where, and no frames of ours."""
         return [f"{type(self).__name__}: {self}"]
+
+
+def _readable(text: str) -> str:
+    """What a person can read of a text: a file may hold a name of a million letters."""
+    if len(text) <= HEAD_MOST + TAIL_MOST:
+        return text
+    return f"{text[:HEAD_MOST]} … {text[-TAIL_MOST:]}"
 
 
 class UsageError(CkptswapError):

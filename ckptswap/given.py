@@ -18,6 +18,7 @@ from ckptswap.formats.state_dict import unread
 from ckptswap.formats.torch_pickle import DTYPES
 from ckptswap.hints import names_apart
 from ckptswap.messages import note, warn
+from ckptswap.presets import PRESET, preset_matched, preset_of
 from ckptswap.records import option
 from ckptswap.registry import is_ours
 from ckptswap.remote.address import public
@@ -230,8 +231,8 @@ def word_of(given: Any) -> str | None:
 
 @dataclass(frozen=True)
 class Names:
-    """How the names of several sides are brought together: rules `OLD=NEW`, a file of rules, a prefix to take off.
-    What was found unasked is told to the listener."""
+    """How the names of several sides are brought together: rules `OLD=NEW`, a file of rules, a prefix to take off,
+    a preset for files of another library. What was found unasked, or done to values, is told to the listener."""
 
     map: tuple[str, ...] = option(
         (),
@@ -241,34 +242,47 @@ class Names:
     )
     map_file: str | None = option(None, "Such rules, one a line.", metavar="FILE", defaults="never")
     strip_prefix: str | None = option(None, "Take it off all names.", metavar="PREFIX", defaults="file")
+    map_preset: Literal["hf-gguf", "keras-torch"] | None = option(None, PRESET, defaults="file")
 
     @classmethod
     def of(
-        cls, map: Patterns = (), map_file: str | os.PathLike[str] | None = None, strip_prefix: str | None = None
+        cls,
+        map: Patterns = (),
+        map_file: str | os.PathLike[str] | None = None,
+        strip_prefix: str | None = None,
+        map_preset: str | None = None,
     ) -> "Names":
-        """The same, of what a caller may give."""
-        return cls(listed(map), None if map_file is None else os.fspath(map_file), strip_prefix)
+        """The same, of what a caller may give. Raises `UsageError` for a preset that does not exist."""
+        preset = preset_of(map_preset)
+        return cls(listed(map), None if map_file is None else os.fspath(map_file), strip_prefix, preset)
 
     def renamed(self, *checkpoints: Checkpoint) -> list[Checkpoint]:
         """Each by itself, where a rule or the prefix may concern any of them."""
-        return map_all(strip_all(checkpoints, self.strip_prefix), self._rules())
+        return map_all(strip_all(self._preset(*checkpoints), self.strip_prefix), self._rules())
 
     def matched(self, other: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
         """Both under comparable names."""
+        other, reference = self._preset(other, reference)
         other, reference, prefix = matched(other, reference, self._rules(), self.strip_prefix)
         note([prefix] if prefix else [])
         return other, reference
 
     def all_matched(self, reference: Checkpoint, *others: Checkpoint) -> list[Checkpoint]:
         """The same for several, where a rule or a prefix may concern any of them."""
-        checkpoints, prefixes = all_matched(reference, others, self._rules(), self.strip_prefix)
+        reference, *rest = self._preset(reference, *others)
+        checkpoints, prefixes = all_matched(reference, rest, self._rules(), self.strip_prefix)
         note(prefixes)
         return checkpoints
 
     def hint(self, other: Checkpoint, reference: Checkpoint) -> str | None:
         """Where two files' names are apart, and which of these would help; None where one was given."""
-        is_given = self.map or self.map_file or self.strip_prefix
+        is_given = self.map or self.map_file or self.strip_prefix or self.map_preset
         return None if is_given else names_apart(other, reference)
+
+    def _preset(self, *checkpoints: Checkpoint) -> list[Checkpoint]:
+        named, done = preset_matched(self.map_preset, checkpoints)
+        note(done)
+        return named
 
     def _rules(self) -> Sequence[Any]:
         return parse_rules(self.map, self.map_file)
@@ -288,12 +302,13 @@ class PairNames(Names):
         map: Patterns = (),
         map_file: str | os.PathLike[str] | None = None,
         strip_prefix: str | None = None,
+        map_preset: str | None = None,
         match: str | None = None,
     ) -> "PairNames":
         """The same, of what a caller may give. Raises `UsageError` for a way that does not exist."""
         if match not in (None, *MATCHES):
             raise UsageError(f"match={match!r} is no way to pair", remedy=f"use {' or '.join(MATCHES)}")
-        given = Names.of(map, map_file, strip_prefix)
+        given = Names.of(map, map_file, strip_prefix, map_preset)
         return cls(**vars(given), match="shape-order" if match == "shape-order" else "names")
 
     def matched(self, other: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, Checkpoint]:

@@ -2,6 +2,7 @@
 
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import translate
 from glob import escape
@@ -130,8 +131,8 @@ class Expression:
         self.named = f"{what} {text!r}"
         self._spent = 0.0
         try:
-            self.pattern = re.compile(text)
-            tree = parser.parse(text)
+            with warnings.catch_warnings(action="ignore"):  # of brackets that may mean more in a Python to come
+                self.pattern, tree = re.compile(text), parser.parse(text)
             exact = not self.pattern.flags & re.IGNORECASE
             self._whole, self._part = (_ways(tree, exact, ends=ends) for ends in (True, False))
         except (re.error, RecursionError, OverflowError) as error:

@@ -12,9 +12,11 @@ from core_samples import FLOATS, NUMPY, bytes_of, packed, plain_values, random_b
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptswap import dtypes
+from ckptswap import dtypes, entries
 from ckptswap.checkpoint import Checkpoint, Tensor, overlay, sha256_of
 from ckptswap.errors import FileError, FormatError, MismatchError
+from ckptswap.formats import open_checkpoint, write_checkpoint
+from ckptswap.naming import classify
 from ckptswap.sources import CHUNK, PAGE, BlendSource, MemorySource, page_aligned
 from ckptswap.storage import LocalFile, MemoryFile
 
@@ -216,3 +218,32 @@ def test_buffers_begin_at_a_page(size: int) -> None:
     assert buffer.__array_interface__["data"][0] % PAGE == 0 or not size
     buffer[:] = 1
     assert buffer.sum() == size
+
+
+def test_a_second_checkpoint_of_the_same_names_takes_over_what_they_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its own order, shapes and dtypes: only what is wholly alike is not told anew."""
+    told: list[int] = []
+    monkeypatch.setattr(entries, "classify", lambda shapes: told.append(len(shapes)) or classify(shapes))
+    shapes = {"h.0.fc.weight": (2, 2), "h.0.fc.bias": (2,), "h.1.fc.weight": (2, 2)}
+    first = Checkpoint.from_arrays({name: np.zeros(shape) for name, shape in shapes.items()})
+    second = Checkpoint.from_arrays({name: np.ones(shape, np.float32) for name, shape in shapes.items()})
+    assert told == [3]
+    assert [(entry.layer, entry.kind, entry.block) for entry in first.values()] == [
+        (entry.layer, entry.kind, entry.block) for entry in second.values()
+    ]
+    assert {entry.dtype for entry in second.values()} == {"F32"}
+    assert second.read("h.0.fc.bias").tolist() == [1, 1]
+    other = Checkpoint.from_arrays({name: np.zeros((2, *shape, 2)) for name, shape in shapes.items()})
+    backwards = Checkpoint.from_arrays({name: np.zeros(shapes[name]) for name in reversed(shapes)})
+    assert told == [3, 3, 3]
+    assert other["h.0.fc.weight"].kind == "conv.weight" != first["h.0.fc.weight"].kind
+    assert list(backwards) == list(reversed(shapes))
+
+
+def test_many_tensors_of_a_file_have_one_text_for_what_is_alike(tmp_path: Path) -> None:
+    named = {f"h.{at}.fc.weight": np.zeros((2, 3), np.float32) for at in range(3)}
+    path = write_checkpoint(Checkpoint.from_arrays(named), tmp_path / "a.safetensors")
+    with open_checkpoint(path) as a, open_checkpoint(path) as b:
+        every = [*a.values(), *b.values()]
+        assert len({(id(entry.shape), id(entry.dtype), id(entry.kind)) for entry in every[:3]}) == 1
+        assert len({id(entry.layer) for entry in every}) == len({id(entry.name) for entry in every}) == 3

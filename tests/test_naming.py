@@ -18,7 +18,7 @@ from test_linear import calls
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from ckptswap import blocks, naming, roles
+from ckptswap import naming, roles
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.entries import NAME_MOST
 from ckptswap.naming import ALIASES, classify, natural_key, split_name
@@ -204,7 +204,6 @@ def test_work_grows_with_the_tensors_whatever_they_are_called(
     for room, names in (
         (naming, ("_MARKS", "_QUANTISED")),
         (roles, ("ATTENTION", "MLP")),
-        (blocks, ("ATTENTION",)),
     ):
         for name in names:
             monkeypatch.setattr(room, name, Counted(getattr(room, name)))

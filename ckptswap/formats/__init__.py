@@ -65,7 +65,8 @@ def writer(path: str | os.PathLike[str]) -> Callable[[Iterable[Entry], Target], 
     endings = ", ".join(suffixes())
     is_known = any(known.is_named(place.name) for known in registry.every("formats"))
     fault = "is of a format that is read and not written" if is_known else "names no format that we write"
-    raise UsageError(f"{place} {fault}", remedy=f"end it with one of {endings}")
+    more = "; `ckptswap convert` makes such a file of it" if is_known else ""
+    raise UsageError(f"{place} {fault}", remedy=f"end it with one of {endings}{more}")
 
 
 def suffixes() -> tuple[str, ...]:

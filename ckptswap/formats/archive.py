@@ -229,7 +229,9 @@ class ZipChecksums:
         for archive in self._near():
             for member in archive.checked():
                 if not archive.is_sound(member, watch):
-                    yield Damage(archive.file.name, f"its record {member.name!r} is damaged (its CRC is wrong)")
+                    yield Damage(
+                        archive.file.name, f"its record {member.name[:200]!r} is damaged (its CRC is wrong)"
+                    )
 
 
 class FarMember(ByteSource):

@@ -27,6 +27,10 @@ MAGIC = b"GGUF"
 HEADER_MOST = 64 << 20
 """Bytes of all before the tensors: a vocabulary of 256,000 words and its merges takes 15 MB."""
 NESTED_MOST = 4  # arrays in arrays
+TENSORS_MOST, FACTS_MOST = 200_000, 100_000
+WALKED_MOST = 2_000_000
+"""Texts, and arrays in arrays, that are passed over one by one: a large vocabulary has 256,000, and twice as many
+merges."""
 DIMENSIONS_MOST = 4  # ggml's own bound
 BLOCKS_AT_ONCE = 1 << 12
 PLAIN = {0: "F32", 1: "F16", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 30: "BF16"}
@@ -46,6 +50,7 @@ class _Cursor:
     at: int = 0
     start: int = 0
     window: bytes = b""
+    walked: int = 0
 
     @property
     def left(self) -> int:
@@ -79,11 +84,13 @@ class _Cursor:
         except UnicodeDecodeError:
             _refuse(self.file, f"its header holds the name {raw[:20]!r}, which is not UTF-8")
 
-    def count(self, least: int, what: str) -> int:
+    def count(self, least: int, what: str, most: int = HEADER_MOST) -> int:
         """How many of something follow, each of at least so many bytes."""
         count = self.number("<Q")
         if count * least > self.left:
             _refuse(self.file, f"it is said to hold {count:,} {what}, for which it is too short")
+        if count > most:
+            _refuse(self.file, f"it is said to hold {count:,} {what}; {most:,} is the most")
         return count
 
     def value(self, kind: int, depth: int = 0) -> Any:
@@ -105,7 +112,9 @@ class _Cursor:
             width = struct.calcsize(form)
             self.skip(self.count(width, "values") * width)
             return
-        for _ in range(self.count(8, "values")):
+        count = self.count(8, "values", WALKED_MOST - self.walked)
+        self.walked += count
+        for _ in range(count):
             if kind == _TEXT:  # most of a file's header: its vocabulary
                 self.skip(self.number("<Q"))
             else:
@@ -186,9 +195,9 @@ def _read_header(file: ByteSource) -> tuple[dict[str, str], list[_Info], int]:
     if version not in (2, 3):
         is_big = int.from_bytes(version.to_bytes(4, "little"), "big") in (1, 2, 3)
         _refuse(file, "it is big-endian" if is_big else f"it has the version {version}; 2 and 3 are known")
-    tensors = cursor.count(24, "tensors")
+    tensors = cursor.count(24, "tensors", TENSORS_MOST)
     facts = {}
-    for _ in range(cursor.count(13, "facts")):
+    for _ in range(cursor.count(13, "facts", FACTS_MOST)):
         key, kind = cursor.text(), cursor.number("<I")
         if (value := cursor.value(kind)) is not None:
             facts[key] = str(value)
@@ -269,7 +278,8 @@ def _notes(facts: Mapping[str, str], infos: list[_Info], blocks: Mapping[int, _B
         named = ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
         notes.append(f"{counts.total():,} tensors are quantised ({named}) and read as F32")
     if facts.get(ARCHITECTURE) in PERMUTED and any(".attn_q." in info.name for info in infos):
-        notes.append("the rows of attn_q and attn_k are in llama.cpp's order, not in that of transformers")
+        notes.append("the rows of attn_q and attn_k are in llama.cpp's order, not in that of transformers "
+                     "(--map-preset hf-gguf puts them back)")  # fmt: skip
     return notes
 
 

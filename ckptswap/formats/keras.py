@@ -21,7 +21,8 @@ def open_keras(file: ByteSource, folder: Folder | None = None) -> Checkpoint:
     archive = Archive(file)
     member = archive.stored(WEIGHTS)
     inside = open_hdf5(Slice(*archive.place(WEIGHTS), member.size))
-    return inside.holding((), path=file.name, format=FORMAT.name, sources=(file,), metadata=_about(archive),
+    metadata = {**inside.metadata, **_about(archive)}
+    return inside.holding((), path=file.name, format=FORMAT.name, sources=(file,), metadata=metadata,
                           checksums=(ZipChecksums([file]),))  # fmt: skip
 
 

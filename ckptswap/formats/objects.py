@@ -4,6 +4,9 @@ import json
 from collections import Counter
 from typing import Any
 
+PARTS_FREE = 500_000  # parts of an object of whatever length
+LEAST = 8  # bytes of a part where there are more
+
 
 def parse_object(raw: bytes) -> dict[str, Any]:
     """A JSON object; raises `ValueError` whose text ends a sentence about it.
@@ -14,6 +17,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     Traceback (most recent call last):
     ValueError: names 'a' twice
     """
+    check_density(raw)
     try:
         content = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
     except KeyError as error:
@@ -27,6 +31,13 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError("is not a JSON object")
     return content
+
+
+def check_density(raw: bytes) -> None:
+    """Raises `ValueError` for JSON that would take thirty times its bytes in memory, as a list of lists does:
+    nothing that is kept by names is so dense."""
+    if (parts := raw.count(b",")) > max(PARTS_FREE, len(raw) // LEAST):
+        raise ValueError(f"is a list of {parts:,} parts, of fewer than {LEAST} bytes each")
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:

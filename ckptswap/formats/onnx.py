@@ -5,9 +5,10 @@ Values that lie in files of their own are read from the model's own folder, and 
 Format: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from itertools import islice
 from math import prod
 from typing import Any, NamedTuple
 
@@ -25,6 +26,11 @@ from ckptswap.storage import ByteSource, Folder
 FIELDS_MOST = 2_000_000
 """Fields that are walked: a tensor has some five, a node some thirty."""
 NUMBERS_MOST = 4_000_000  # values that are written one by one, each of a length of its own
+VARINT_MOST = 10  # bytes of a number
+AT_ONCE = 1 << 16  # numbers that are unpacked at once
+PARTS_MOST = 10_000
+"""Stretches of one tensor's values, attributes of a node, tensors without names: each takes many times more memory
+than it does bytes of a file."""
 SMALL_MOST = 1 << 16  # bytes of a name
 HEAD_MOST = 20  # bytes of a field's tag and its value or length
 NEAR = 4096  # bytes that are read for the heads of neighbours
@@ -37,6 +43,8 @@ _MODEL = {1: _VARINT, 2: _BYTES, 3: _BYTES, 4: _BYTES, 5: _VARINT, 6: _BYTES, 7:
           20: _BYTES, 25: _BYTES, 26: _BYTES}  # fmt: skip
 _GRAPH, _FUNCTION, _NODE, _INITIALIZER, _SPARSE = 7, 25, 1, 5, 15
 _OUTPUT, _OPERATOR, _ATTRIBUTE = 2, 4, 5  # of a node
+_CALLED = 1  # the name of an attribute
+_DIMENSIONS_MOST = 64
 _NODE_OF_FUNCTION, _HELD_TENSOR, _HELD_GRAPH, _HELD_SPARSE = 7, (5, 10), (6, 11), (22, 23)
 GRAPHS_DEEP = 32  # one in a node of another
 _DIMS, _TYPE, _NAME, _RAW, _EXTERNAL, _LOCATION = 1, 2, 8, 9, 13, 14
@@ -105,17 +113,33 @@ class _Wire:
         except UnicodeDecodeError:
             raise self.refusal("it has a name that is not UTF-8") from None
 
-    def numbers(self, field: _Field) -> list[int]:
-        """Whole numbers, one or packed."""
+    def numbers(self, field: _Field, most: int) -> np.ndarray:
+        """Whole numbers, one or packed, of which there are `most`."""
         if field.wire == _VARINT:
-            return [field.value]
-        if field.size > 10 * NUMBERS_MOST:
-            raise self.refusal("it holds too many values one by one: save them as raw data")
-        raw, found, at = self.file.pread(field.size, field.start), [], 0
-        while at < len(raw):
-            value, at = self.varint(raw, at)
-            found.append(value)
-        return found
+            return np.array([field.value], np.uint64)
+        if field.size > VARINT_MOST * most:
+            raise self.refusal(f"it holds more than {most:,} numbers one by one: save them as raw data")
+        raw = np.frombuffer(self.file.pread(field.size, field.start), np.uint8)
+        ends = np.flatnonzero(raw < 0x80) + 1
+        if len(raw) and (not len(ends) or ends[-1] < len(raw)):
+            raise self.refusal("a number in it does not end; it is perhaps cut short")
+        if len(ends) > most:
+            raise self.refusal(f"it holds {len(ends):,} numbers one by one: save them as raw data")
+        return self.unpacked(raw, ends)
+
+    def unpacked(self, raw: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """Numbers of which each ends there."""
+        starts = np.concatenate([[0], ends[:-1]])
+        widths = ends - starts
+        if len(ends) and widths.max() > VARINT_MOST:
+            raise self.refusal("a number in it does not end; it is perhaps cut short")
+        values = np.zeros(len(ends), np.uint64)
+        for begin in range(0, len(ends), AT_ONCE):
+            part, first = widths[begin : begin + AT_ONCE], starts[begin : begin + AT_ONCE]
+            for place in range(int(part.max())):
+                at = np.flatnonzero(part > place)
+                values[begin + at] |= (raw[first[at] + place] & 0x7F).astype(np.uint64) << np.uint64(7 * place)
+        return values
 
     def refusal(self, fault: str) -> FormatError:
         return FormatError(f"{self.file.name} is not a sound ONNX file", remedy=fault)
@@ -129,7 +153,7 @@ class _Initializer:
     dims: list[int] = field(default_factory=list)
     kind: int = 0
     places: list[_Field] = field(default_factory=list)  # of plain bytes
-    numbers: list[int] = field(default_factory=list)
+    numbers: list[np.ndarray] = field(default_factory=list)
     external: dict[str, str] = field(default_factory=dict)
     is_external: bool = False
 
@@ -138,22 +162,22 @@ class _Initializer:
         own = cls()
         for part in wire.fields(whole.start, whole.start + whole.size):
             if part.number == _DIMS:
-                own.dims += wire.numbers(part)
+                own.dims += wire.numbers(part, _DIMENSIONS_MOST).tolist()
             elif part.number == _TYPE:
                 own.kind = part.value
             elif part.number == _NAME:
                 own.name = wire.text(part)
             elif part.number in (_RAW, _FLOATS, _DOUBLES):
-                own.places.append(part)
+                own.places += [part] if part.size else []
             elif part.number in _NUMBERS:
-                own.numbers += wire.numbers(part)
+                own.numbers.append(wire.numbers(part, NUMBERS_MOST))
             elif part.number == _LOCATION:
                 own.is_external = part.value == 1
             elif part.number == _EXTERNAL:
                 pair = {each.number: wire.text(each) for each in wire.fields(part.start, part.start + part.size)}
                 own.external[pair.get(1, "")] = pair.get(2, "")
-            if len(own.dims) > 64 or len(own.numbers) > NUMBERS_MOST:
-                raise wire.refusal(f"tensor {own.name[:80]!r} has too many dimensions or values")
+            if len(own.dims) > _DIMENSIONS_MOST or max(len(own.places), len(own.numbers)) > PARTS_MOST:
+                raise wire.refusal(f"tensor {own.name[:80]!r} has too many dimensions, or values one by one")
         return own
 
 
@@ -187,7 +211,7 @@ class _Model:
 
     def node(self, node: _Field, within: tuple[str, ...]) -> None:
         """A node's tensors have its first output's name: a constant is what others read by that."""
-        parts = [part for part in self.inside(node) if part.wire == _BYTES]
+        parts = self.parts(node, (_OUTPUT, _OPERATOR, _ATTRIBUTE))
         output = next((self.wire.text(part) for part in parts if part.number == _OUTPUT), "")
         is_constant = any(part.number == _OPERATOR and self.wire.text(part) == "Constant" for part in parts)
         for part in parts:
@@ -195,8 +219,8 @@ class _Model:
                 self.attribute(part, output, is_constant, within)
 
     def attribute(self, attribute: _Field, output: str, is_constant: bool, within: tuple[str, ...]) -> None:
-        parts = [part for part in self.inside(attribute) if part.wire == _BYTES]
-        called = next((self.wire.text(part) for part in parts if part.number == 1), "")
+        parts = self.parts(attribute, (_CALLED, *_HELD_TENSOR, *_HELD_GRAPH, *_HELD_SPARSE))
+        called = next((self.wire.text(part) for part in parts if part.number == _CALLED), "")
         held = [part for part in parts if part.number in _HELD_TENSOR]
         for at, part in enumerate(held):
             found = _Initializer.of(self.wire, part)
@@ -212,7 +236,17 @@ class _Model:
     def inside(self, whole: _Field) -> Iterator[_Field]:
         return self.wire.fields(whole.start, whole.start + whole.size)
 
+    def parts(self, whole: _Field, wanted: Sequence[int]) -> list[_Field]:
+        """The fields of these numbers that hold something."""
+        found = (part for part in self.inside(whole) if part.wire == _BYTES and part.number in wanted)
+        parts = list(islice(found, PARTS_MOST + 1))
+        if len(parts) > PARTS_MOST:
+            raise self.wire.refusal(f"one of its nodes has more than {PARTS_MOST:,} parts")
+        return parts
+
     def leave_sparse(self) -> None:
+        if len(self.unread) == PARTS_MOST:
+            raise self.wire.refusal(f"it has more than {PARTS_MOST:,} sparse tensors")
         self.unread[f"<sparse {len(self.unread)}>"] = Unread("a sparse tensor")
 
     def add(self, found: _Initializer, within: tuple[str, ...]) -> None:
@@ -238,10 +272,8 @@ class _Model:
             source: TensorSource = FileRange(self.wire.file, start)
         else:
             raw = b"".join(self.wire.file.pread(place.size, place.start) for place in found.places)
-            values = (
-                np.array(found.numbers, np.uint64).astype(f"u{dtypes.bits(spelt) // 8}") if found.numbers else b""
-            )
-            raw += bytes(values)
+            width = dtypes.bits(spelt) // 8
+            raw += b"".join(part.astype(f"u{min(width, 8)}").tobytes() for part in found.numbers)
             source, there = MemorySource(memoryview(raw)), len(raw)
         if there != size:
             fault = f"tensor {found.name[:80]!r} is {spelt} {found.dims} but takes {there:,} B"

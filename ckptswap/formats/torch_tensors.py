@@ -55,7 +55,8 @@ def checkpoint_of(
 def _state(content: Any, where: str, key: str | None) -> StateDict:
     """The model's map in what a pickle holds, with the tensors of whole models under their names, and arrays as
     tensors: those of devices, those where a model is looked for, and all where there are no others."""
-    content = replaced(unfolded(content, where), device_tensor)
+    content = unfolded(content, where)
+    content = replaced(list(content) if isinstance(content, tuple) else content, device_tensor)
     if not any(isinstance(held, View | Unread) for _, held in _links(content)):
         content = replaced(content, array)
     with suppress(FormatError):  # where a key leads nowhere, which is said below
@@ -88,7 +89,7 @@ def _of_records(state: StateDict) -> list[str]:
 def _hyperparameters(content: Any) -> dict[str, str]:
     """Those of a file of Lightning as metadata, nothing where it has none or they are too much."""
     held = content.get(HYPERPARAMETERS) if isinstance(content, dict) else None
-    if not isinstance(held, dict) or "pytorch-lightning_version" not in content:
+    if not isinstance(held, dict) or "pytorch-lightning_version" not in content or _is_much(held):
         return {}
     named = {key: value for key, value in held.items() if isinstance(key, str) and not key.startswith("_")}
     try:
@@ -96,6 +97,20 @@ def _hyperparameters(content: Any) -> dict[str, str]:
     except (ValueError, RecursionError):  # it holds itself
         return {}
     return {HYPERPARAMETERS_KEY: text} if len(text) <= HYPERPARAMETERS_MOST else {}
+
+
+def _is_much(held: Any) -> bool:
+    """Whether it has more parts than can be spelt, each counted as often as it would be: a few lists that hold one
+    another twice, and so on, are a text without end."""
+    waiting, count = [held], 0
+    while waiting:
+        inner = waiting.pop()
+        inside = [*inner.values()] if isinstance(inner, dict) else inner
+        count += len(inside)
+        if count > HYPERPARAMETERS_MOST:
+            return True
+        waiting += [part for part in inside if isinstance(part, dict | list | tuple)]
+    return False
 
 
 def _stand_in(value: Any) -> dict[str, str]:

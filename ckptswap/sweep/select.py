@@ -18,6 +18,7 @@ import numpy as np
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import RunError
+from ckptswap.presets import is_of_preset
 from ckptswap.scoring.full import FullScorer
 from ckptswap.selection import Selection
 from ckptswap.shell import joined
@@ -31,7 +32,7 @@ from ckptswap.sweep.result import Row, SweepResult
 from ckptswap.sweep.run_folder.folder import RunFolder
 from ckptswap.sweep.run_folder.trust import NamedAgain, source_to_rebuild
 from ckptswap.sweep.scored_run import ScoredRun
-from ckptswap.sweep.spec import Judging
+from ckptswap.sweep.spec import Judging, SweepSpec
 from ckptswap.wrappers import correspondence
 
 SEED = 0  # of the halves
@@ -121,7 +122,7 @@ def select(
         search.take(tried)
         chosen = search.taken
         baseline, score, drop = search.measured(chosen, telling)
-        own, maps = _names(engine, chosen)
+        own, maps = _names(engine, chosen, source.spec)
     told = Holdout(SEED, groups, len(np.unique(scored.groups[telling])), search.drop) if holdout else None
     left = tuple(row for row in candidates if row not in chosen)
     unscored = sum(cell.donor == min(files) for cell in cells) - len(candidates) - same
@@ -142,11 +143,17 @@ def _files(folder: RunFolder, result: SweepResult) -> set[int]:
     return files
 
 
-def _names(engine: FullScorer, chosen: Sequence[Row]) -> tuple[dict[str, str], tuple[tuple[str, ...], ...]]:
-    """What the recipient's file calls each tensor, and the flags by which those of the donors are found."""
+def _names(
+    engine: FullScorer, chosen: Sequence[Row], spec: SweepSpec
+) -> tuple[dict[str, str], tuple[tuple[str, ...], ...]]:
+    """What the recipient's file calls each tensor, and the flags by which the donors' are found: those that
+    were given, where a preset laid one out, since names alone do not."""
     own = _own_names(engine.task.fit.checkpoint)
+    given = ("--map-preset", spec.map_preset or "", *(word for rule in spec.map for word in ("--map", rule)))
     maps = (
-        map_flags(_own_names(donor), own, [name for row in chosen if row.donor == at for name in row.tensors])
+        given
+        if is_of_preset(spec.map_preset, donor)
+        else map_flags(_own_names(donor), own, [name for row in chosen if row.donor == at for name in row.tensors])
         for at, donor in enumerate(engine.swaps.donors)
     )
     return own, tuple(maps)

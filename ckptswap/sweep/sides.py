@@ -11,6 +11,7 @@ from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import MismatchError, listing
 from ckptswap.formats import open_checkpoint
 from ckptswap.hints import names_apart
+from ckptswap.presets import preset_matched
 from ckptswap.renaming import aligned_with, parse_rules, sides_matched
 from ckptswap.scoring.scorer import Scorer
 from ckptswap.shape_order import by_shape_order, paired_words
@@ -50,13 +51,14 @@ def open_sides(spec: SweepSpec, stack: ExitStack, opened: Mapping[str, Checkpoin
         opened[path] if path in opened else stack.enter_context(open_donor(path, recipient, spec.task))
         for path in paths
     ]
-    is_told = spec.map or spec.map_file or spec.strip_prefix
+    is_told = spec.map or spec.map_file or spec.strip_prefix or spec.map_preset
     is_told = is_told or spec.task.match != "names"
     hints = [] if is_told else [hint for file in files if (hint := names_apart(file, recipient))]
     rules = parse_rules(spec.map, spec.map_file)
+    [recipient, *files], laid_out = preset_matched(spec.map_preset, [recipient, *files])
     recipient, files, notes = sides_matched(recipient, files, rules, spec.strip_prefix)
     named = dict(zip(paths, files, strict=True))
-    return Sides(tuple(named.get(text, text) for text in donors), recipient, tuple(notes), tuple(hints))
+    return Sides(tuple(named.get(text, text) for text in donors), recipient, (*laid_out, *notes), tuple(hints))
 
 
 def named_alike(

@@ -121,7 +121,8 @@ class SweepSpec:
 
     `donors` and `recipient` are paths, or the words by which a donor is made (`sweep.donors`); what is open
     already goes by any name. `calibration`: on what batch norm's statistics are estimated anew beside the cells.
-    `map`, `map_file` and `strip_prefix` bring names together. What `selection` excludes need not fit the model.
+    `map`, `map_file`, `strip_prefix` and `map_preset` bring names together. What `selection` excludes need not fit
+    the model.
     `decide` has its own order of samples, and thereby its own batches, which the task is told. The samples by
     which `sample:N` screens begin the walk: they are part of the task.
 
@@ -161,6 +162,7 @@ class SweepSpec:
     map: tuple[str, ...] = ()
     map_file: str | None = None
     strip_prefix: str | None = None
+    map_preset: str | None = None
     engine: EngineName = option(
         "auto",
         "How variants are scored: replay only what a swap changes, full forward passes, or close: replay by fewer "

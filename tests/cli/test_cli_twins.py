@@ -61,7 +61,7 @@ def test_every_flag_of_a_command_is_a_keyword_of_its_function(command: str) -> N
     functions += {"transplant": [api.planned_transplant, selection_of]}.get(command, [])
     known = {word for function in functions for word in inspect.signature(function).parameters}
     known |= {part.name for part in fields(Judging)} if {"judging", "how"} & known else set()
-    names = {"map", "map_file", "strip_prefix", "match"}
+    names = {"map", "map_file", "strip_prefix", "map_preset", "match"}
     task = {flag_name(part).replace("-", "_") for part in fields(TaskSpec)}
     # Rows are pooled, sorted and cut by `Diff.grouped` and `Diff.sorted`; `commands` makes what select prints.
     # `evaluate --explain` is a function of its own, `cs.explain`.

@@ -136,7 +136,7 @@ def test_an_archive_of_keras_gives_its_weights(
     content = zip_bytes({**members, "model.weights.h5": path.read_bytes()})
     with open_checkpoint(write(tmp_path / "m.keras", content)) as found:
         equal(found, wanted)
-        assert (found.format, dict(found.metadata)) == ("keras", {"keras_version": "3.15"})
+        assert (found.format, dict(found.metadata)) == ("keras", {"keras_version": "3.15", "backend": "torch"})
         assert found.path == str(tmp_path / "m.keras")
     assert [finding.place for finding in verify(tmp_path / "m.keras").findings] == ["text"]
     at = content.index(wanted["layers.dense.vars.10"].tobytes())

@@ -162,9 +162,9 @@ def test_hdf5_cut_short_and_flipped(tmp_path: Path) -> None:
         file["layers/dense/vars/0"] = np.ones((20, 5), "f4")
         file.create_dataset("packed", data=np.arange(100.0), chunks=(50,), compression="gzip")
     whole = path.read_bytes()
-    cut_short(path, whole)
+    cut_short(path, whole, steps=10)  # a process is begun for each
     random = np.random.default_rng(0)
-    for _ in range(100):
+    for _ in range(10):
         flipped = bytearray(whole)
         flipped[random.integers(len(whole))] = random.integers(256)
         read_or_refuse(path, bytes(flipped))
