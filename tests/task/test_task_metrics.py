@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ckptswap.errors import MetricError, UsageError
-from ckptswap.task.metrics import Metric, load_metrics, metric_names
+from ckptswap.task.metrics import Metric, counts, load_metrics, metric_names
 from ckptswap.task.metrics.counts import Truth, first_greatest
 from ckptswap.task.spec import TaskSpec
 
@@ -336,3 +336,19 @@ def test_metrics_that_do_not_exist_or_need_more(own: str) -> None:
         metric("iou", direction="min")
     with pytest.raises(MetricError, match="use mse"):
         metric("psnr", target="input", normalize="0.5/0.5")
+
+
+@pytest.mark.parametrize("ignore", [None, 2])
+def test_samples_are_counted_together_as_one_by_one(monkeypatch: pytest.MonkeyPatch, ignore: int | None) -> None:
+    """However many the cache holds; a NaN among them is found where torch finds it."""
+    random = torch.Generator().manual_seed(0)
+    output = torch.randn(5, 3, 4, 2, generator=random)
+    output[3, 1, 0, 0] = float("nan")
+    target = torch.randint(0, 3, (5, 4, 2), generator=random)
+    alone = torch.cat([
+        torch.from_numpy(Truth(target[at : at + 1], ignore).counts(output[at : at + 1])) for at in range(5)
+    ])  # fmt: skip
+    for together in (1, 2 * 24, 1 << 14):
+        monkeypatch.setattr(counts, "TOGETHER", together)
+        assert Truth(target, ignore).counts(output).tolist() == alone.tolist()
+    assert alone.sum() == (target.numel() if ignore is None else (target != ignore).sum()) * 3

@@ -6,7 +6,7 @@ network's last layers, which take milliseconds, counting must not show.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,8 @@ from ckptswap.errors import MetricError
 if TYPE_CHECKING:
     from torch import Tensor
 
+TOGETHER = 1 << 14
+"""Values of several samples that are looked at together; a call for each would take longer than what it does."""
 Counts = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Of each sample and class (N, C): pixels that are guessed rightly, that are guessed, that are so in truth."""
 
@@ -64,13 +66,14 @@ class Truth:
 
     def _several(self, scores: Tensor) -> Counts:
         """From (N, C, P): each class's counts."""
-        classes = scores.shape[1]
+        classes, tables = scores.shape[1], []
         true = self._histogram(classes)
-        tables = []
-        for at, (guess, ids) in enumerate(zip(_guesses(scores), self._ids, strict=True)):
-            code = self._kept(at, guess.astype(np.intp) * 2 + (guess == ids))
-            tables.append(np.bincount(code, minlength=2 * classes).reshape(classes, 2))
-        wrong, hits = np.moveaxis(np.array(tables), -1, 0)
+        for rows, guess in _guesses(scores):
+            samples = np.arange(len(guess))[:, None]
+            code = (samples * classes + guess) * 2 + (guess == self._ids[rows])
+            kept = code.ravel() if self._valid is None else code[self._valid[rows]]
+            tables.append(np.bincount(kept, minlength=code.shape[0] * classes * 2).reshape(-1, classes, 2))
+        wrong, hits = np.moveaxis(np.concatenate(tables), -1, 0)
         return hits, wrong + hits, true
 
     def _histogram(self, classes: int) -> np.ndarray:
@@ -109,17 +112,17 @@ class Truth:
 
 
 def first_greatest(scores: np.ndarray) -> np.ndarray:
-    """The first of the greatest of (C, P) along C, as `torch.argmax` finds it, but ten times as fast: (P,).
+    """The first of the greatest of (…, C, P) along C, as `torch.argmax` finds it, but ten times as fast: (…, P).
 
     >>> first_greatest(np.array([[1.0, 0.0], [3.0, 2.0], [3.0, -1.0]])).tolist()
     [1, 1]
     """
-    greatest = scores.max(axis=0)
+    greatest = scores.max(axis=-2, keepdims=True)
     if np.isnan(greatest).any():
-        return scores.argmax(axis=0)  # the first NaN, as torch's
-    channels = len(scores)
+        return scores.argmax(axis=-2)  # the first NaN, as torch's
+    channels = scores.shape[-2]
     countdown = np.arange(channels, 0, -1, dtype=np.min_scalar_type(channels))[:, None]
-    return channels - ((scores == greatest) * countdown).max(axis=0)
+    return channels - ((scores == greatest) * countdown).max(axis=-2)
 
 
 def unlike(output: Sequence[int], target: Sequence[int]) -> str:
@@ -131,9 +134,16 @@ def unlike(output: Sequence[int], target: Sequence[int]) -> str:
     return f"the model's output is {list(output)}, the target {list(target)}"
 
 
-def _guesses(scores: Tensor) -> Iterable[np.ndarray]:
-    """Each sample's class ids (P,), from (N, C, P)."""
-    return map(first_greatest, scores.numpy()) if scores.device.type == "cpu" else scores.argmax(1).cpu().numpy()
+def _guesses(scores: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
+    """Class ids (n, P) from (N, C, P), and of which samples: of as many at once as the cache holds."""
+    if scores.device.type != "cpu":
+        yield slice(None), scores.argmax(1).cpu().numpy()
+        return
+    values = scores.numpy()
+    step = max(1, TOGETHER // max(values[0].size, 1))
+    for start in range(0, len(values), step):
+        rows = slice(start, start + step)
+        yield rows, first_greatest(values[rows])
 
 
 def _row_sums(flags: np.ndarray) -> np.ndarray:
