@@ -87,6 +87,7 @@ def commands(inside: Path, count: int) -> dict[str, list[str]]:
         "show torch": [*ckptswap("show"), f"{inside}/a.pt"],
         "show npz": [*ckptswap("show"), f"{inside}/a.npz"],
         "show shards": [*ckptswap("show"), f"{inside}/shards"],
+        "verify": [*ckptswap("verify"), a],
         "diff": [*ckptswap("diff"), a, b],
         "diff --stat": [*ckptswap("diff"), a, b, "--stat"],
         "diff json": [*ckptswap("diff"), a, b, "--format", "json"],
