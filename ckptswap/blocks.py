@@ -10,7 +10,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ckptswap.roles import ATTENTION, MLP
+from ckptswap.roles import form_of
+
+Place = tuple[str, str]
+"""A numbered module, and the row that it stands in."""
 
 LETTERS_MOST = 500
 """Of a layer's path; a longer one, which no network has, is in no block."""
@@ -39,8 +42,9 @@ def blocks(layers: Mapping[str, bool]) -> dict[str, str | None]:
     ('h.1', None)
     """
     units: dict[str, _Unit] = {}
+    places = _places(layers)
     for layer, has_matrix in layers.items():
-        for prefix, row in _numbered(layer):
+        for prefix, row in places[layer]:
             unit = units.setdefault(prefix, _Unit(row))
             unit.layers.add(layer[len(prefix) + 1 :])
             unit.matrices += has_matrix
@@ -65,7 +69,7 @@ def blocks(layers: Mapping[str, bool]) -> dict[str, str | None]:
         and _make_up(units[outer], [units[prefix] for prefix in members if prefix in repeated])
     }
     own = repeated - stages
-    return {layer: next((prefix for prefix, _ in _numbered(layer) if prefix in own), None) for layer in layers}
+    return {layer: next((prefix for prefix, _ in places[layer] if prefix in own), None) for layer in layers}
 
 
 def _make_up(outer: _Unit, members: Iterable[_Unit]) -> bool:
@@ -74,21 +78,37 @@ def _make_up(outer: _Unit, members: Iterable[_Unit]) -> bool:
     return held > 0 and held >= ALIKE * outer.matrices
 
 
-def _numbered(path: str) -> Iterator[tuple[str, str]]:
-    """Each numbered module above a layer or itself, from the root on, and the row that it stands in."""
-    if len(path) > LETTERS_MOST:
-        return
-    depth, begin = 0, 0
-    for part in path.split("."):
-        end = begin + len(part)
-        word = part.rstrip(string.digits)
-        if depth < DEPTH_MOST and len(word) < len(part):
-            depth += 1
-            stem, parent = word.removesuffix("_"), path[: max(begin - 1, 0)]
-            words = stem.lower() or parent.rpartition(".")[2].lower()
-            if not (ATTENTION.fullmatch(words) or MLP.fullmatch(words)):
-                yield path[:end], f"{parent}.{stem}"
-        begin = end + 1
+def _places(layers: Iterable[str]) -> dict[str, tuple[Place, ...]]:
+    """Of every layer what `_numbered` tells; modules side by side look once at what is above them."""
+    above: dict[str, tuple[Place, ...]] = {}
+    places = {}
+    for layer in layers:
+        parent = layer.rpartition(".")[0]
+        if parent not in above:
+            above[parent] = _numbered(parent)
+        places[layer] = _below(above[parent], layer) if len(layer) <= LETTERS_MOST else ()
+    return places
+
+
+def _numbered(path: str) -> tuple[Place, ...]:
+    """Each numbered module above a path or at it, from the root on."""
+    places: tuple[Place, ...] = ()
+    end = -1
+    for part in path.split(".") if len(path) <= LETTERS_MOST else ():
+        end += len(part) + 1
+        places = _below(places, path[:end]) if part[-1:].isdigit() else places
+    return places
+
+
+def _below(above: tuple[Place, ...], path: str) -> tuple[Place, ...]:
+    """What is above a module and the module itself, where that is one of a row."""
+    parent, _, own = path.rpartition(".")
+    word = own.rstrip(string.digits)
+    if len(word) == len(own) or len(above) == DEPTH_MOST:
+        return above
+    stem = word.removesuffix("_")
+    is_part = form_of(stem.lower() or parent.rpartition(".")[2].lower())
+    return above if is_part else (*above, (path, f"{parent}.{stem}"))
 
 
 def _form(row: str) -> str:

@@ -63,8 +63,19 @@ class Checksums(Protocol):
         """What is damaged; reads all that has a checksum, and tells `watch` of it. Raises `FormatError`."""
 
 
-class Home(NamedTuple):
+class Home(Protocol):
     """The folder that a checkpoint is, rather than a file, and whether an index in it lists the files."""
+
+    @property
+    def folder(self) -> Path:
+        """On this machine: of one elsewhere, what lies beside the weights is fetched when it is asked for."""
+
+    @property
+    def has_index(self) -> bool: ...
+
+
+class LocalHome(NamedTuple):
+    """A folder on this machine."""
 
     folder: Path
     has_index: bool

@@ -25,7 +25,7 @@ from ckptswap.naming import natural_key
 from ckptswap.precision import cast, common_dtype
 from ckptswap.rulers import CompiledRuler
 from ckptswap.selection import Selection
-from ckptswap.sources import page_aligned
+from ckptswap.sources import expect, page_aligned
 from ckptswap.watching import Progress, Watch, unwatched, watch_of
 
 READ = 1 << 20
@@ -236,6 +236,8 @@ class _Worker(threading.local):
 
     def chunks(self, block: _Block) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Where each chunk starts, and the bytes of both sides there."""
+        for side in (block.a, block.b):
+            expect(side.source, block.stop - block.start, block.start)
         for start in range(block.start, block.stop, READ):
             size = min(READ, block.stop - start)
             a, b = self.a[:size], self.b[:size]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -100,6 +101,15 @@ class Entry(Tensor):
         return chunks(self.source, self.nbytes, size)
 
 
+class _Entries(dict[str, Entry]):
+    """Entries by name, which may be referred to weakly."""
+
+
+_LATEST: WeakValueDictionary[str, _Entries] = WeakValueDictionary()
+"""What was placed last, as long as somebody has it. Two sides of a diff mostly have the same names and shapes:
+then layers and kinds are told once, and both have the same texts."""
+
+
 def placed(tensors: Iterable[Tensor], path: str, unread: Mapping[str, Unread] | None = None) -> dict[str, Entry]:
     """Tensors by name, with their layers and kinds, of which the shapes of all tell, also of those that are not
     read. Raises `FormatError`."""
@@ -108,9 +118,33 @@ def placed(tensors: Iterable[Tensor], path: str, unread: Mapping[str, Unread] | 
     if len(longest) > NAME_MOST:
         fault = f"{path} has a tensor whose name takes {len(longest):,} letters, beginning {longest[:40]!r}"
         raise FormatError(fault, remedy=f"{NAME_MOST:,} is the most")
-    odd = {name: held.shape for name, held in (unread or {}).items() if held.shape is not None}
-    shapes = {**odd, **{name: tensor.shape for name, tensor in by_name.items()}}
+    if odd := {name: held.shape for name, held in (unread or {}).items() if held.shape is not None}:
+        return _placed(by_name, odd)
+    latest = _LATEST.get("")
+    entries = _placed(by_name, {}) if latest is None or not _are_alike(latest, by_name) else _like(latest, by_name)
+    _LATEST[""] = entries
+    return entries
+
+
+def _placed(tensors: Mapping[str, Tensor], odd: Mapping[str, tuple[int, ...]]) -> _Entries:
+    shapes = {**odd, **{name: tensor.shape for name, tensor in tensors.items()}}
     places = classify(shapes)
     blocks = blocks_of({name: layer for name, (layer, _) in places.items()}, shapes)
-    return {name: Entry(name, tensor.shape, tensor.dtype, tensor.source, *places[name], blocks[places[name][0]])
-            for name, tensor in by_name.items()}  # fmt: skip
+    return _Entries(
+        (name, Entry(name, tensor.shape, tensor.dtype, tensor.source, *places[name], blocks[places[name][0]]))
+        for name, tensor in tensors.items()
+    )
+
+
+def _are_alike(latest: _Entries, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether these are tensors of the same names and shapes, in the same order, by which blocks go."""
+    pairs = zip(latest.values(), tensors.values(), strict=False)
+    return len(latest) == len(tensors) and all(a.name == b.name and a.shape == b.shape for a, b in pairs)
+
+
+def _like(latest: _Entries, tensors: Mapping[str, Tensor]) -> _Entries:
+    """These tensors with what is known of the latest."""
+    pairs = zip(latest.values(), tensors.values(), strict=True)
+    return _Entries(
+        (a.name, Entry(a.name, a.shape, b.dtype, b.source, a.layer, a.kind, a.block)) for a, b in pairs
+    )

@@ -7,6 +7,7 @@ model's code is at hand.
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from sys import intern
 
 from ckptswap.blocks import blocks
 from ckptswap.roles import Siblings, bare, role_of
@@ -83,10 +84,10 @@ def split_name(name: str) -> tuple[str, str]:
     >>> split_name("encoder.0.conv1.weight"), split_name("conv.parametrizations.weight.original0")
     (('encoder.0.conv1', 'weight'), ('conv', 'weight_g'))
     """
-    if parametrized := _PARAMETRIZATION.fullmatch(name):
+    if "parametrizations." in name and (parametrized := _PARAMETRIZATION.fullmatch(name)):
         layer, tensor, part = parametrized.groups()
         return layer or "", tensor + _PARAMETRIZED_ROLE[part]
-    if part := _QUANTISED_PART.fullmatch(name):
+    if "weight." in name and (part := _QUANTISED_PART.fullmatch(name)):
         return part[1] or "", part[2]
     layer, _, role = name.rpartition(".")
     return layer, role
@@ -126,12 +127,22 @@ def classify(shapes: Mapping[str, Shape]) -> dict[str, tuple[str, str]]:
     for name, (layer, role) in places.items():
         modules[layer][role] = shapes[name]
     siblings = Siblings(modules)
-    marked = {layer for layer, roles in modules.items() if any(map(_MARKS.fullmatch, roles))}
+    marks = _marks(role for _, role in places.values())
+    marked = {layer for layer, roles in modules.items() if not marks.isdisjoint(roles)}
     families = {layer: _family(layer, modules, siblings, is_quantised=layer in marked) for layer in modules}
+    known = {layer: layer for layer in modules}  # one text for all tensors of a layer: there may be 200,000
     return {
-        name: (layer, _kind(name, role, modules[layer], families[layer], is_quantised=layer in marked))
+        name: (
+            known[layer],
+            intern(_kind(name, role, modules[layer], families[layer], is_quantised=layer in marked)),
+        )
         for name, (layer, role) in places.items()
     }
+
+
+def _marks(roles: Iterable[str]) -> set[str]:
+    """The roles among these that tell that a module is quantised."""
+    return set(filter(_MARKS.fullmatch, set(roles)))
 
 
 def blocks_of(layers: Mapping[str, str], shapes: Mapping[str, Shape]) -> dict[str, str | None]:
@@ -155,16 +166,18 @@ def quantised(names: Iterable[str]) -> list[tuple[str, ...]]:
     [('q.qweight', 'q.qzeros', 'q.scales')]
     """
     modules: dict[str, dict[str, str]] = defaultdict(dict)
-    for name in names:
-        layer, role = split_name(name)
+    places = {name: split_name(name) for name in names}
+    if not (marks := _marks(role for _, role in places.values())):
+        return []
+    for name, (layer, role) in places.items():
         if _QUANTISED.fullmatch(role):
             modules[layer][role] = name
-    marked = (parts for parts in modules.values() if len(parts) > 1 and any(map(_MARKS.fullmatch, parts)))
+    marked = (parts for parts in modules.values() if len(parts) > 1 and not marks.isdisjoint(parts))
     return [tuple(parts.values()) for parts in marked]
 
 
 def _kind(name: str, role: str, roles: Mapping[str, Shape], family: str | None, *, is_quantised: bool) -> str:
-    if lora := _LORA.fullmatch(name):
+    if "lora_" in name and (lora := _LORA.fullmatch(name)):
         return "lora.a" if lora[1] else "lora.b" if lora[2] else "lora.magnitude"
     if rnn := _RNN.fullmatch(role):
         return f"rnn.{rnn[1]}{rnn[2] or ''}"

@@ -5,7 +5,7 @@ MLP's up, gate and down, the head. The words are those of the libraries that peo
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 ATTENTION = re.compile(r"(?:.*_)?(?:attn|attention|selfattention|encdecattention|crossattention|mha|msa)_?\d*")
 """The modules of attention: `self_attn`, `SelfAttention`, `attn1`."""
@@ -94,6 +94,16 @@ class Siblings:
         return self._children.get(layer.rpartition(".")[0]) or Children()
 
 
+@lru_cache(4096)
+def form_of(word: str) -> str | None:
+    """Whether a module's name says that it is attention, or an MLP.
+
+    >>> form_of("self_attn"), form_of("mlp"), form_of("conv1")
+    ('attn', 'mlp', None)
+    """
+    return "attn" if ATTENTION.fullmatch(word) else "mlp" if MLP.fullmatch(word) else None
+
+
 def role_of(layer: str, siblings: Siblings, *, has_bias: bool) -> str | None:
     """What a linear layer is for, such as 'attn.q'; None where its name does not say.
 
@@ -107,13 +117,13 @@ def role_of(layer: str, siblings: Siblings, *, has_bias: bool) -> str | None:
     if own.isdigit() and above and above[-1] == "to_out":  # diffusers: a list of the projection and its dropout
         word, above, layer, path = "to_out", above[:-1], path, path.rpartition(".")[0]
     beside = siblings.of(layer)
-    place = next((form for name in reversed(above) for form in (ATTENTION, MLP) if form.fullmatch(name)), None)
-    if place is ATTENTION and word in _OF_ATTENTION:
+    place = next(filter(None, map(form_of, reversed(above))), None)
+    if place == "attn" and word in _OF_ATTENTION:
         crossing = word == "c_attn" and "q_attn" in beside
         return "attn.kv" if crossing else f"attn.{_OF_ATTENTION[word]}"
     if word in _UNMISTAKABLE:
         return _UNMISTAKABLE[word]
-    if place is MLP:
+    if place == "mlp":
         return _of_mlp(own, word, path, beside, siblings)
     if word in _BESIDE_ATTENTION and beside.has_attention:
         return _BESIDE_ATTENTION[word]

@@ -41,13 +41,18 @@ def chunks(source: TensorSource, nbytes: int, size: int = CHUNK) -> Iterator[np.
     >>> [part.tolist() for part in chunks(MemorySource(memoryview(b"abc")), 3, size=2)]
     [[97, 98], [99]]
     """
-    if isinstance(source, FileRange):
-        source.file.expect(nbytes, source.offset)
+    expect(source, nbytes)
     buffer = page_aligned(min(size, nbytes))
     for start in range(0, nbytes, size):
         part = buffer[: min(size, nbytes - start)]
         source.read_into(part.data, start)
         yield part
+
+
+def expect(source: TensorSource, nbytes: int, offset: int = 0) -> None:
+    """Tell a file that lies elsewhere which of a tensor's bytes will be read in order."""
+    if isinstance(source, FileRange):
+        source.file.expect(nbytes, source.offset + offset)
 
 
 @dataclass(frozen=True)

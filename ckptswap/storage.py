@@ -222,6 +222,15 @@ class Slice(ByteSource):
         self._file.expect(size, self._start + offset)
 
 
+def give_back() -> None:
+    """Have the C library return what it holds free to the system: another library's garbage, which no malloc of
+    ours will use. Nothing happens where it cannot (only glibc has it)."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @contextlib.contextmanager
 def kept(source: ByteSource) -> Iterator[None]:
     """Close it when the block fails; else it stays open for its checkpoint to close."""

@@ -42,6 +42,8 @@ from ckptswap.watching import Progress, watch_of
 METADATA_KEY = "ckptswap.transplant"
 """Where the latest transplant is told; what it said of earlier ones moves to `.1`, `.2` … in their order."""
 NAMED_MOST = 10
+_VERSION = re.compile(r"@[0-9a-f]{40}|\?hidden=[0-9a-f]{12}$")
+"""What paths elsewhere have beside their names: a commit, or what stands for a secret."""
 
 
 @dataclass(frozen=True)
@@ -353,9 +355,10 @@ def _warnings(
 
 def _stem(checkpoint: Checkpoint) -> str:
     """What a file is called without its ending, and the key of its map."""
-    path = Path(checkpoint.place)
+    place = _VERSION.sub("", checkpoint.place)
+    path = Path(place)
     folder = path.absolute().parent.name if path.name == DEFAULT_INDEX else ""  # every such index has that name
-    stem = folder or Path(checkpoint.place.removesuffix(".safetensors.index.json")).stem
+    stem = folder or Path(place.removesuffix(".safetensors.index.json")).stem
     return _safe(stem if checkpoint.key is None else f"{stem}-{checkpoint.key}")[:80] or "checkpoint"
 
 

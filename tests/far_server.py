@@ -110,6 +110,8 @@ class FarServer:
         if told and int(told[1]) >= len(content):
             return status(416, **{"Content-Range": f"bytes */{len(content)}"})(handler, content)
         tag = etag_of(content)
+        if "/resolve/" in handler.path:
+            headers["X-Repo-Commit"] = COMMIT
         if told and handler.headers.get("If-Range", tag) == tag:
             start, last = int(told[1]), min(int(told[2] or len(content)), len(content) - 1)
             there = {"Content-Range": f"bytes {start}-{last}/{len(content)}", **headers}

@@ -14,7 +14,6 @@ import inspect
 import json
 import os
 import pkgutil
-import re
 import socket
 import subprocess
 import sys
@@ -27,7 +26,6 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-import ckptswap
 from ckptswap import cli, lazy
 from ckptswap.executors import forkserver
 from ckptswap.executors.forkserver import Forked, ForkServer
@@ -47,14 +45,11 @@ MODULES = (
 )
 """What most programs would import, each for itself; the last is beside this file."""
 NETWORKS = ("bart", "bert", "gpt2", "llama", "mixtral", "t5")
-ENDS = re.compile(r"\.(__main__|ray)$")
-"""Modules of ours that run, or start threads, when they are imported."""
 TESTED = (
     *("hypothesis.extra.numpy", "jsonschema", "scipy.optimize", "scipy.stats", "ckptswap.report.figures"),
     *("torch._dynamo", "torch._inductor", "torch.fx.experimental.proxy_tensor", "torch.utils.flop_counter"),
     *("lightning", "peft", "timm", "torchmetrics", "torchvision", "transformers"),
     *(f"transformers.models.{name}.modeling_{name}" for name in NETWORKS),
-    *(each.name for each in pkgutil.walk_packages(ckptswap.__path__, "ckptswap.") if not ENDS.search(each.name)),
 )
 """What tests import beside that, as far as it starts no thread."""
 SHIM = """#!{python} -S

@@ -70,8 +70,18 @@ def tree(file: Path) -> ast.Module:
     return ast.parse(file.read_text("utf-8"), str(file))
 
 
-def imports(file: Path) -> Iterator[str]:
+@cache
+def walked(file: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree(file)))
+
+
+@cache
+def imports(file: Path) -> tuple[str, ...]:
     """Every module that a file imports at run time, inside functions too."""
+    return tuple(_imports(file))
+
+
+def _imports(file: Path) -> Iterator[str]:
     pending: list[ast.AST] = [tree(file)]
     while pending:
         node = pending.pop()
@@ -115,12 +125,17 @@ def test_imports_run_one_way(file: Path) -> None:
     assert "lab" not in used or here in ("cli", "runs", "sweeping")
 
 
-def arrows(file: Path) -> Iterator[tuple[str, bool]]:
+@cache
+def arrows(file: Path) -> tuple[tuple[str, bool], ...]:
     """What a file imports of the package in whatever way, for types and by string too; True inside functions."""
+    return tuple(_arrows(file))
+
+
+def _arrows(file: Path) -> Iterator[tuple[str, bool]]:
     known = modules() - {dotted(file)}
-    functions = [node for node in definitions(tree(file)) if not isinstance(node, ast.ClassDef)]
+    functions = [node for node in definitions(file) if not isinstance(node, ast.ClassDef)]
     lazy = {id(node) for function in functions for node in ast.walk(function)}
-    for node in ast.walk(tree(file)):
+    for node in walked(file):
         if isinstance(node, ast.ImportFrom):
             below = [f"{node.module}.{alias.name}" for alias in node.names]
             named = [name if name in known else str(node.module) for name in below]
@@ -156,7 +171,7 @@ def test_no_two_public_classes_share_a_name() -> None:
     """Not even in files far apart: a word means one thing."""
     where: dict[str, list[str]] = {}
     for file in FILES:
-        for node in ast.walk(tree(file)):
+        for node in walked(file):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 where.setdefault(node.name, []).append(dotted(file))
     assert {name: files for name, files in where.items() if len(files) > 1} == {}
@@ -169,15 +184,14 @@ def test_the_task_room_alone_knows_model_libraries() -> None:
     assert found == {"task"}
 
 
-def definitions(node: ast.AST) -> Iterator[Definition]:
-    for child in ast.walk(node):
-        if isinstance(child, Definition):
-            yield child
+@cache
+def definitions(file: Path) -> tuple[Definition, ...]:
+    return tuple(node for node in walked(file) if isinstance(node, Definition))
 
 
 @pytest.mark.parametrize("file", FILES, ids=dotted)
 def test_names_avoid_the_words_that_say_nothing(file: Path) -> None:
-    names = [*dotted(file).split("."), *(each.name for each in definitions(tree(file)))]
+    names = [*dotted(file).split("."), *(each.name for each in definitions(file))]
     assert [
         name for name in names if BANNED.search(name) and not name.startswith("__")
     ] == []  # Python's own words
@@ -195,7 +209,7 @@ def test_public_things_are_documented(file: Path) -> None:
 
 
 def test_functions_are_short() -> None:
-    functions = [each for file in FILES for each in definitions(tree(file)) if not isinstance(each, ast.ClassDef)]
+    functions = [each for file in FILES for each in definitions(file) if not isinstance(each, ast.ClassDef)]
     lengths = sorted(_statement_lines(each) for each in functions)
     assert lengths[len(lengths) // 2] < 12
     assert [each.name for each in functions if _statement_lines(each) > 50] == []

@@ -60,10 +60,12 @@ def device_tensor(value: Any) -> View | None:
     """The tensor of a device that torch pickles as an array; None for all else."""
     if not isinstance(value, Inert) or value.name not in FROM_DEVICE or len(value.held) < 2:
         return None
-    view, wanted = array(value.held[0]), dtype_of(value.held[1])
+    held, wanted = value.held[0], dtype_of(value.held[1])
+    view = held if isinstance(held, View) else array(held)
     if view is None or wanted is None or wanted == view.dtype:
         return view if wanted else None
-    assert isinstance(view.storage, Held)
+    if not isinstance(view.storage, Held):  # torch itself never writes a tensor of another dtype there
+        return None
     numbers = np.frombuffer(view.storage.raw, dtypes.to_numpy(view.dtype))
     raw = numbers.astype(dtypes.to_numpy(wanted)).tobytes()  # bfloat16 travels as F32, and fits again
     return View(Held(view.storage.key, wanted, numbers.size, raw=raw), 0, view.shape, view.strides, wanted)

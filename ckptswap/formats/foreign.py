@@ -29,6 +29,7 @@ _BEGINNINGS = {
         "`fasttext.load_model(FILE).get_input_matrix()` gives its vectors; np.savez them",
     ),
 }
+_OLD_PICKLES = (b"(dp", b"(lp", b"}q\x00", b"]q\x00", b"ccollections\n", b"cnumpy")
 _ENDINGS = {
     "saved_model.pb": ("the graph of a TensorFlow SavedModel", _SAVED_MODEL),
     ".mlmodel": ("a Core ML model", _COMPILED),
@@ -68,6 +69,9 @@ def refuse_foreign(name: str, head: bytes) -> None:
         raise
     except FormatError:
         pass
+    if head.startswith(_OLD_PICKLES):
+        raise FormatError(f"{name} is a pickle of protocol 0 or 1, Python 2's, which we do not read",
+                          remedy="where you trust it, load it and save its arrays with np.savez")  # fmt: skip
     _refuse_named(name)
     text = head.decode("utf-8", errors="ignore").strip()
     if text and "\x00" not in text and len(text.encode()) >= len(head.strip()) - 3:

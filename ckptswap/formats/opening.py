@@ -32,6 +32,8 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         return source.open(rest)
     file, key = split_key(os.fspath(path))
     place = Path(file)
+    if (scheme := os.fspath(path).partition("://"))[1] and not os.path.lexists(place):
+        raise FileError(f"nothing is read from {scheme[0]}", remedy="name a path, https://…, hf://… or s3://…")
     if (of_hub := _of_hub(place)) and not os.path.lexists(place):
         raise FileError(f"{place} does not exist", remedy=of_hub)
     if os.path.isdir(place):

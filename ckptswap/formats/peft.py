@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, Home
+from ckptswap.checkpoint import Checkpoint, LocalHome
 from ckptswap.entries import Entry, Tensor
 from ckptswap.errors import FileError, FormatError, MismatchError, listing
 from ckptswap.formats.format import Format
@@ -53,7 +53,7 @@ def open_adapter(weights: ByteSource, folder: Folder) -> Checkpoint:
     is_plain = weights.name.endswith(_WEIGHTS[0])
     checkpoint.path = folder.name
     checkpoint.format = FORMAT.name if is_plain else f"{FORMAT.name}, {checkpoint.format}"
-    checkpoint.home = Home(folder.path, has_index=False) if folder.path else None
+    checkpoint.home = LocalHome(folder.path, has_index=False) if folder.path else None
     checkpoint.metadata = {**checkpoint.metadata, CONFIG_KEY: text}
     return checkpoint
 

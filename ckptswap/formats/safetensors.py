@@ -6,9 +6,10 @@ Format: https://huggingface.co/docs/safetensors
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from pathlib import Path
+from sys import intern
 from typing import Any, NoReturn
 
 from safetensors import SafetensorError, safe_open
@@ -21,16 +22,17 @@ from ckptswap.formats.format import Format
 from ckptswap.formats.objects import check_density, parse_object
 from ckptswap.formats.target import Target
 from ckptswap.sources import FileRange
-from ckptswap.storage import ByteSource, Folder
+from ckptswap.storage import ByteSource, Folder, give_back
 
 HEADER_MOST = 100_000_000  # the longest header that the reference implementation accepts, in bytes
+LONG = 1 << 20  # bytes of a header from which on its reader's memory counts
 
 
 def open_safetensors(file: ByteSource, folder: Folder | None = None) -> Checkpoint:
     """Open a file lazily; raises `FormatError` when it is damaged or hostile."""
     header, start = _read_header(file)
     metadata = header.pop("__metadata__", None) or {}
-    tensors = [_tensor(file, start, name, field) for name, field in header.items()]
+    tensors = list(_tensors(file, start, header))
     return Checkpoint(tensors, path=file.name, format=FORMAT.name, metadata=metadata, sources=[file])
 
 
@@ -44,20 +46,44 @@ def _read_header(file: ByteSource) -> tuple[dict[str, Any], int]:
     raw = file.pread(length, 8)
     try:
         check_density(raw)
-        with file.lent(length.to_bytes(8, "little") + raw) as path, safe_open(path, framework="np"):
-            return parse_object(raw), 8 + length  # judged before: what is not a header would take far more memory
+        if fault := _judged(file, length.to_bytes(8, "little") + raw):
+            _refuse(file, fault)
+        return parse_object(raw), 8 + length  # judged before: what is not a header would take far more memory
     except ValueError as error:
         _refuse(file, f"its header {error}")
+
+
+def _judged(file: ByteSource, head: bytes) -> str | None:
+    """What the reference implementation has against a file. For a long header its own reading takes as much memory
+    as ours, and is over before ours begins."""
+    try:
+        with file.lent(head) as path, safe_open(path, framework="np"):
+            return None
     except (SafetensorError, OSError) as error:
-        _refuse(file, str(error).removeprefix("Error while deserializing header: "))
+        return str(error).removeprefix("Error while deserializing header: ")
+    finally:
+        if len(head) > LONG:
+            give_back()
 
 
 def _refuse(file: ByteSource, fault: str) -> NoReturn:
     raise FormatError(f"{file.name} is not a sound safetensors file", remedy=fault)
 
 
-def _tensor(file: ByteSource, start: int, name: str, field: dict[str, Any]) -> Tensor:
-    dtype, shape, (begin, end) = field["dtype"], tuple(field["shape"]), field["data_offsets"]
+def _tensors(file: ByteSource, start: int, header: dict[str, Any]) -> Iterator[Tensor]:
+    """All in their order, with one text for each dtype and one tuple for each shape; the header is used up."""
+    shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
+    for name in list(header):
+        field = header.pop(name)
+        shape = tuple(field["shape"])
+        yield _tensor(
+            file, start, name, intern(field["dtype"]), shapes.setdefault(shape, shape), *field["data_offsets"]
+        )
+
+
+def _tensor(
+    file: ByteSource, start: int, name: str, dtype: str, shape: tuple[int, ...], begin: int, end: int
+) -> Tensor:
     if dtype not in dtypes.BITS:
         _refuse(file, f"tensor {name!r} has the dtype {dtype!r}, which this version does not know")
     if fault := dtypes.shape_fault(shape):

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import reduce
 from pathlib import Path
 
-from ckptswap.checkpoint import Checkpoint, Home
+from ckptswap.checkpoint import Checkpoint, LocalHome
 from ckptswap.entries import Entry, Tensor
 from ckptswap.errors import FileError, FormatError
 from ckptswap.formats.atomic import sync_folder, write_text
@@ -66,7 +66,7 @@ def open_sharded(index: ByteSource, folder: Folder) -> Checkpoint:
             unread={name: what for shard in parts for name, what in shard.unread.items()},
             sources=[index, *(source for shard in parts for source in shard.sources)],
             checksums=[known for shard in parts for known in shard.checksums],
-            home=Home(folder.path.absolute(), has_index=True) if folder.path else None,
+            home=LocalHome(folder.path.absolute(), has_index=True) if folder.path else None,
             ties=reduce(Ties.joined, (shard.ties for shard in parts), Ties()),
             stale=[*dict.fromkeys(key for shard in parts for key in shard.stale)],
         )

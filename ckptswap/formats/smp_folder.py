@@ -4,7 +4,7 @@ model.safetensors, or pytorch_model.bin in old ones."""
 import json
 from contextlib import closing
 
-from ckptswap.checkpoint import Checkpoint, Home
+from ckptswap.checkpoint import Checkpoint, LocalHome
 from ckptswap.errors import FormatError
 from ckptswap.formats.format import Format
 from ckptswap.formats.objects import parse_object
@@ -22,7 +22,7 @@ def open_smp_folder(weights: ByteSource, folder: Folder) -> Checkpoint:
     """Open the weights of a `save_pretrained` folder; its config.json becomes metadata."""
     checkpoint = open_file(weights, folder)
     checkpoint.path = folder.name
-    checkpoint.home = Home(folder.path, has_index=False) if folder.path else None
+    checkpoint.home = LocalHome(folder.path, has_index=False) if folder.path else None
     config = config_of(folder)
     checkpoint.metadata = {**checkpoint.metadata, **config}
     whose = _whose(config.get(CONFIG_KEY, "{}"))

@@ -37,6 +37,8 @@ HOLDERS: Mapping[str, str] = {
     "torch.distributed.checkpoint.metadata.BytesStorageMetadata": "bytes that were not opened",
 }
 """Objects that are values whatever their state is."""
+_CALLED = {bool: "True or False", int: "a number", float: "a number", str: "a text", type(None): "None",
+           bytes: "bytes", bytearray: "bytes", tuple: "a tuple"}  # fmt: skip
 _NO_VALUES = (*SCALARS, "numpy.dtype", "datetime.")
 """How the names of those begin that are none, though bytes describe them: a number, a day."""
 
@@ -182,6 +184,8 @@ def _place(
     if isinstance(content, ModelTensors) and content:
         return [], content
     inside = dict(children(content))
+    if inside and isinstance(content, list | tuple) and all(is_value(value, is_tensor) for value in content):
+        return [], {shown(at): value for at, value in inside.items()}  # as `get_weights` gives them
     dicts = {id(value): value for value in inside.values() if isinstance(value, dict)}  # each is looked at once
     wanted = {
         at
@@ -209,8 +213,9 @@ def _place(
             f"{where} holds one tensor, not a map of tensors", remedy="save it in a dict: {'NAME': tensor}"
         )
     if not isinstance(content, dict):
-        what = content.name if isinstance(content, Inert | Global) else type(content).__name__
-        raise FormatError(f"{where} holds no map of tensors but a {what}", remedy="save a `state_dict()`")
+        own = content.name if isinstance(content, Inert | Global) else type(content).__name__
+        what = _CALLED.get(type(content)) or f"a {own}"
+        raise FormatError(f"{where} holds no map of tensors but {what}", remedy="save a `state_dict()`")
     named = listing([repr(shown(key)) if isinstance(key, str) else shown(key) for key in inside])
     raise FormatError(f"{where} holds no tensors that can be told to be the model's",
                       remedy=f"its keys are {named}" if named else "it is empty")  # fmt: skip

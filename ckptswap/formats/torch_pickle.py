@@ -39,9 +39,14 @@ FROM_BUFFER = frozenset(f"{room}.numeric._frombuffer" for room in _ROOMS)  # pro
 SCALARS = tuple(f"{room}.multiarray.scalar" for room in _ROOMS)
 """What makes numpy's arrays and numbers."""
 FROM_DEVICE = frozenset(
-    f"torch._utils.{name}" for name in ("_rebuild_device_tensor_from_numpy", "_rebuild_xla_tensor")
+    f"torch._utils.{name}"
+    for name in (
+        "_rebuild_device_tensor_from_numpy",
+        "_rebuild_xla_tensor",
+        "_rebuild_device_tensor_from_cpu_tensor",
+    )
 )
-"""What makes torch's tensors of devices, of numpy's arrays."""
+"""What makes torch's tensors of devices, of numpy's arrays, or since 2.4 of tensors."""
 _HARMLESS = (  # noqa: SIM905
     "_codecs.encode argparse.Namespace builtins.bytearray builtins.complex builtins.frozenset builtins.range "
     "builtins.set builtins.slice datetime.date datetime.datetime datetime.timedelta datetime.timezone "

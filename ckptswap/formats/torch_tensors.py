@@ -55,7 +55,8 @@ def checkpoint_of(
 def _state(content: Any, where: str, key: str | None) -> StateDict:
     """The model's map in what a pickle holds, with the tensors of whole models under their names, and arrays as
     tensors: those of devices, those where a model is looked for, and all where there are no others."""
-    content = replaced(unfolded(content, where), device_tensor)
+    content = unfolded(content, where)
+    content = replaced(list(content) if isinstance(content, tuple) else content, device_tensor)
     if not any(isinstance(held, View | Unread) for _, held in _links(content)):
         content = replaced(content, array)
     with suppress(FormatError):  # where a key leads nowhere, which is said below

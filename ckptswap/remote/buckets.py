@@ -5,7 +5,6 @@ valid for an hour; these are read like any other address of a web server.
 """
 
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,8 +90,7 @@ class BucketFolder:
         return name in self.names()
 
     def stored(self, name: str) -> int:
-        with closing(self.open(name)) as file:
-            return file.size
+        return self.sizes[name] if name in self.names() else 0
 
     def open(self, name: str) -> FarFile:
         place = f"{self.name}/{name}"
@@ -112,7 +110,7 @@ def open_object(address: str) -> Checkpoint:
     holds, `DependencyError` without the extra `remote`."""
     place, key = split_key(address)
     place, bucket = place.rstrip("/"), place.removeprefix("s3://").partition("/")[0]
-    if not bucket:
+    if not bucket or not address.startswith("s3://"):
         raise FileError(f"{address} names no bucket", remedy="write s3://BUCKET/PATH")
     checkpoint = _open(place, address.endswith("/") or place == f"s3://{bucket}", key)
     checkpoint.path = with_key(place, key)

@@ -1,7 +1,7 @@
 """A file that lies elsewhere as a byte source: fetched by stretches, of which the last are kept in memory."""
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import Protocol
 
 from ckptswap.errors import FormatError
@@ -47,12 +47,12 @@ class FarFile(ByteSource):
         self._reader = reader
         self._lock = threading.Lock()
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
-        self._wanted = 0, 0
+        self._wanted: deque[tuple[int, int]] = deque(maxlen=8)  # several threads may each read something
         self._end, self._ahead = 0, BLOCK
         self._keep(reader.head, 0)
 
     def expect(self, size: int, offset: int) -> None:
-        self._wanted = offset, offset + size
+        self._wanted.append((offset, offset + size))
 
     def pread_into(self, buffer: memoryview, offset: int) -> None:
         if offset < 0 or offset + len(buffer) > self.size:
@@ -74,9 +74,9 @@ class FarFile(ByteSource):
         """Fetch the block of this number, and of those behind it as many as are wanted and not there."""
         start = number * BLOCK
         self._ahead = min(2 * self._ahead, AHEAD_MOST) if start == self._end else BLOCK
-        first, last = self._wanted
-        if first < start + BLOCK and start < last:
-            end = max(end, last)
+        wanted = [last for first, last in tuple(self._wanted) if first < start + BLOCK and start < last]
+        if wanted:
+            end = max(end, *wanted)
         elif start == self._end and end - start <= BLOCK:
             end = start + self._ahead
         stop = number + 1

@@ -6,16 +6,18 @@ already is read from there.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.entries import with_key
-from ckptswap.errors import CkptswapError, FileError, near
-from ckptswap.formats.format import CheckpointSource
+from ckptswap.errors import FileError, near
+from ckptswap.formats.companions import COUNT_MOST, SIZE_MOST, WEIGHTS
+from ckptswap.formats.format import INDEX, CheckpointSource
 from ckptswap.formats.opening import open_in
 from ckptswap.registry import library
 from ckptswap.remote.address import split_key
@@ -56,6 +58,12 @@ class HubFolder:
     def stored(self, name: str) -> int:
         return self.files[name].size or 0
 
+    @property
+    def beside_weights(self) -> list[str]:
+        """The small files that are no weights, but for hidden ones."""
+        small = [name for name, told in self.files.items() if (told.size or 0) <= SIZE_MOST]
+        return [name for name in small if not name.startswith(".") and not name.endswith(WEIGHTS)][:COUNT_MOST]
+
     def open(self, name: str) -> ByteSource:
         if name not in self.files:
             remedy = near(name, self.files) or f"it has {', '.join(sorted(self.files)[:10]) or 'no files'}"
@@ -79,12 +87,14 @@ def open_model(address: str) -> Checkpoint:
     place, key = split_key(address)
     told = _ADDRESS.fullmatch(place)
     if told is None or told["repo"].startswith(_OTHER_KINDS):
-        raise FileError(f"{address} names no model of the hub", remedy="write hf://ORG/NAME[@REVISION][/FILE]")
+        raise _misnamed(address)
     repo, revision = told["repo"], unquote(told["revision"] or "") or None
     file = (told["file"] or "").rstrip("/")
     if library("huggingface_hub.constants").HF_HUB_OFFLINE:
         return _cached(repo, revision, file, key)
-    info = _asked_of_hub(repo, revision)
+    name = f"hf://{repo}" + (f"@{revision}" if revision else "")
+    hub = library("huggingface_hub").HfApi(endpoint=_endpoint())
+    info = _judged(name, partial(hub.model_info, repo, revision=revision, files_metadata=True, timeout=TIMEOUT))
     every = {each.rfilename: each for each in info.siblings or ()}
     is_file = file in every or bool(file and not any(name.startswith(f"{file}/") for name in every))
     below = file[: file.rfind("/") + 1] if is_file else (f"{file}/" if file else "")
@@ -92,8 +102,14 @@ def open_model(address: str) -> Checkpoint:
             if name.startswith(below) and "/" not in name[len(below) :]}  # fmt: skip
     folder = HubFolder(repo, info.sha, below, here)
     checkpoint = open_in(folder, file[len(below) :] if is_file else None, key)
+    if (not is_file or file.endswith(INDEX)) and folder.beside_weights:
+        checkpoint.home = HubHome(folder, has_index=checkpoint.format.startswith("sharded"))
     checkpoint.path = with_key(f"{folder.name}/{file[len(below) :]}" if is_file else folder.name, key)
     return checkpoint
+
+
+def _misnamed(address: str) -> FileError:
+    return FileError(f"{address} names no model of the hub", remedy="write hf://ORG/NAME[@REVISION][/FILE]")
 
 
 def _cached(repo: str, revision: str | None, file: str, key: str | None) -> Checkpoint:
@@ -113,14 +129,33 @@ def _cached(repo: str, revision: str | None, file: str, key: str | None) -> Chec
     return checkpoint
 
 
-def _asked_of_hub(repo: str, revision: str | None) -> Any:
-    """What the hub says of a model. Raises `FileError`; its library's words may name what is secret."""
-    hub, errors = library("huggingface_hub"), library("huggingface_hub.errors")
-    name = f"hf://{repo}" + (f"@{revision}" if revision else "")
+@dataclass(frozen=True)
+class HubHome:
+    """The folder of a model, of which the small files beside the weights are fetched into the hub's own cache once
+    somebody wants them: a tokenizer, or what goes with a graft."""
+
+    within: HubFolder
+    has_index: bool
+
+    @cached_property
+    def folder(self) -> Path:
+        """Raises `FileError` where they cannot be had."""
+        library("huggingface_hub.utils").disable_progress_bars()
+        at = partial(library("huggingface_hub").hf_hub_download, self.within.repo, revision=self.within.commit)
+        files = [
+            _judged(self.within.name, partial(at, self.within.below + name, endpoint=_endpoint()))
+            for name in self.within.beside_weights
+        ]
+        return Path(files[0]).parent
+
+
+def _judged(name: str, work: Callable[[], Any]) -> Any:
+    """What a call of the hub's library gives. Raises `FileError` in our words: its own may name what is secret."""
+    errors = library("huggingface_hub.errors")
     try:
-        return hub.HfApi(endpoint=_endpoint()).model_info(
-            repo, revision=revision, files_metadata=True, timeout=TIMEOUT
-        )
+        return work()
+    except errors.HFValidationError:
+        raise _misnamed(name) from None
     except errors.RevisionNotFoundError:
         raise FileError(
             f"{name} does not exist: the model has no such revision", remedy="check its name"
@@ -130,11 +165,10 @@ def _asked_of_hub(repo: str, revision: str | None) -> Any:
     except errors.RepositoryNotFoundError:
         remedy = f"check the name; if it is private, {ADVICE.partition(',')[0]}"
         raise FileError(f"{name} does not exist, or is not shown to you", remedy=remedy) from None
-    except CkptswapError:
-        raise
     except errors.HfHubHTTPError as error:
         status = getattr(error.response, "status_code", "nothing")
-        raise FileError(f"{name} cannot be had: the hub answers {status}", remedy="try again later") from None
+        remedy = "check the name" if str(status).startswith("4") and status != 429 else "try again later"
+        raise FileError(f"{name} cannot be had: the hub answers {status}", remedy=remedy) from None
     except Exception as error:  # its transport's own
         fault = f"{name} cannot be had: the hub cannot be reached ({type(error).__name__})"
         remedy = "check the network, and HF_ENDPOINT; HF_HUB_OFFLINE=1 reads the hub's cache"

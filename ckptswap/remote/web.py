@@ -165,7 +165,8 @@ class WebReader:
         except (faults.InvalidSchema, faults.InvalidURL, faults.MissingSchema):
             answers.refuse(self.name, "leads to what is no address of a web server")
         except faults.SSLError:
-            answers.refuse(self.name, "does not prove who it is (its certificate is not valid here)")
+            remedy = "check the address; REQUESTS_CA_BUNDLE names certificates of your own"
+            raise FileError(f"the server of {self.name} shows no valid certificate", remedy=remedy) from None
         except faults.RequestException as error:
             if self._known is None and any(word in repr(error) for word in _NOBODY):
                 remedy = "check the address, and the way to it"

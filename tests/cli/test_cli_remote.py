@@ -122,6 +122,8 @@ def test_an_error_is_one_sentence_without_a_secret(far: FarServer) -> None:
         f"{far.url}/b.pt?sig=sekret",
         f"http://ann:sekret@{host}/b.pt",
         f"{far.url}/a.pt?sig=sekret::ema",
+        "https://ann:sekret@host:99999/a.pt",
+        "https://ann:sekret@/a.pt",
     ):
         done = run("show", there)
         assert done.code == 2

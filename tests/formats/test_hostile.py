@@ -124,7 +124,7 @@ PICKLES = {
     ),
     "unhashable key": (b"\x80\x02}]K\x01s.", "damaged pickle"),
     "no tensors": (b"\x80\x02}X\x01\x00\x00\x00aK\x01s.", "holds no tensors"),
-    "not a map": (b"\x80\x02K\x01.", "but a int"),
+    "not a map": (b"\x80\x02K\x01.", "but a number"),
     "key that is no text": (tensor_pickle(name=b"K\x05"), "not by text"),
     "beyond the storage": (tensor_pickle(offset=1), "beyond its storage"),
     "strides beyond the storage": (tensor_pickle(strides=(3, 1)), "beyond its storage"),

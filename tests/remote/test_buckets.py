@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from far_server import FarServer, bucket_files, serving, status
+import torch.distributed.checkpoint
+from far_server import FarServer, bucket_files, read_folder, serving, status
 
 import ckptswap as cs
 from ckptswap.errors import FileError
@@ -54,6 +55,19 @@ def test_a_folder_is_listed(bucket: FarServer, name: str) -> None:
         assert (checkpoint.read("layer.3.weight") == 3).all()
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is:UserWarning")
+def test_a_folder_of_torch_distributed(bucket: FarServer, tmp_path: Path) -> None:
+    state = {name: torch.from_numpy(array) for name, array in ARRAYS.items()}
+    torch.distributed.checkpoint.save(state, checkpoint_id=tmp_path / "dcp", no_dist=True)
+    bucket.files |= bucket_files(
+        "runs", {f"dcp/{name}": raw for name, raw in read_folder(tmp_path / "dcp").items()}
+    )
+    with cs.open("s3://runs/dcp") as checkpoint:
+        assert {name: checkpoint.read(name)[0, 0] for name in checkpoint} == dict(
+            zip(ARRAYS, range(4), strict=True)
+        )
+
+
 def test_a_stranger_reads_what_is_public(bucket: FarServer, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
@@ -70,6 +84,7 @@ def test_a_stranger_reads_what_is_public(bucket: FarServer, monkeypatch: pytest.
         ("s3://nets/b.safetensors", "s3://nets/b.safetensors does not exist (404): did you mean 'a.safetensors'?"),
         ("s3://nets/no/", "s3://nets/no does not exist, or has no files"),
         ("s3://nets", "s3://nets is a folder, and not of a form that we read: name one of a.safetensors"),
+        ("s3:nets/a.safetensors", "names no bucket"),
         ("s3://", "names no bucket: write s3://BUCKET/PATH"),
     ],
 )

@@ -12,6 +12,7 @@ from far_server import COMMIT, FarServer, hub_files, send, serving, status
 
 import ckptswap as cs
 from ckptswap.errors import FileError
+from ckptswap.transplant import plan_transplant, transplant
 
 ARRAYS = {f"layer.{at}.weight": np.full((64, 64), at, np.float32) for at in range(8)}
 CONFIG = json.dumps({"architectures": ["BertModel"]}).encode()
@@ -53,6 +54,25 @@ def test_one_of_its_files_or_folders(hub: FarServer, name: str) -> None:
         assert checkpoint.path == f"{NET}/{name}"
         assert list(checkpoint) == list(ARRAYS)
         assert (checkpoint.read("layer.7.weight") == 7).all()
+
+
+def test_what_lies_beside_the_weights_is_fetched_when_it_is_wanted(
+    hub: FarServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"model.safetensors": (tmp_path / "a.safetensors").read_bytes(), "config.json": CONFIG}
+    hub.files |= hub_files(
+        "org/own", files | {"tokenizer.json": b"{}", "pytorch_model.bin": b"old", ".hidden": b""}
+    )
+    monkeypatch.chdir(tmp_path)
+    with cs.open("hf://org/own") as checkpoint:
+        assert checkpoint.home
+        assert fetched(hub) == ["model.safetensors", "config.json"]
+        assert sorted(path.name for path in checkpoint.home.folder.iterdir()) == ["config.json", "tokenizer.json"]
+    plan = plan_transplant(cs.open({name: array + 1 for name, array in ARRAYS.items()}), cs.open("hf://org/own"))
+    assert str(plan.default_output) == "own+all@memory"
+    transplant(plan, "graft")
+    assert (cs.open("graft").read("layer.7.weight") == 8).all()
+    assert {"config.json", "tokenizer.json"} < {path.name for path in Path("graft").iterdir()}
 
 
 def test_its_hash_is_that_of_the_file_and_nothing_is_read_for_it(hub: FarServer, tmp_path: Path) -> None:
@@ -106,6 +126,8 @@ def test_what_the_hubs_cache_has_is_not_fetched(
     ("name", "said"),
     [
         ("hf://org/net/modl.safetensors", "has no file 'modl.safetensors': did you mean 'model.safetensors'?"),
+        ("hf://org/..", "names no model of the hub"),
+        ("hf:org/net", "names no model of the hub"),
         ("hf://net", "names no model of the hub: write hf://ORG/NAME[@REVISION][/FILE]"),
         ("hf://datasets/org/net", "names no model of the hub"),
         ("hf://org/net/config.json", "name its folder, hf://org/net"),

@@ -115,6 +115,7 @@ def test_a_key_and_the_shards_beside_an_index(far: FarServer, tmp_path: Path) ->
             "is a web page, beginning '<!doctype html>sign in': is this the address of the file itself?",
         ),
         ("{url}/no.pt", "does not exist (404): check the address"),
+        ("ftp://ann:sekret@host/a.pt", "nothing is read from ftp: name a path, https://…, hf://… or s3://…"),
         ("https://", "names no server: write https://HOST/PATH"),
         ("https://[::1/a.pt", "an address is given that no web server has"),
         ("https://huggingface.co/org/net", "is a page about a model: write hf://org/net"),

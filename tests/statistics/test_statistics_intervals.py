@@ -29,12 +29,12 @@ def simulated(groups: int, rows: int, *, seed: int, truth: float = 0.1) -> tuple
     rng = np.random.default_rng(seed)
     sizes = rng.integers(3, 9, groups)
     label = np.repeat(np.arange(groups), sizes)
+    place = np.arange(len(label)) - np.searchsorted(label, label)  # in its group
 
     def effects(count: int) -> np.ndarray:
         noise = rng.normal(size=(count, len(label)))
-        for at in range(1, len(label)):
-            if label[at] == label[at - 1]:
-                noise[:, at] = 0.7 * noise[:, at - 1] + np.sqrt(1 - 0.49) * noise[:, at]
+        for at in (np.flatnonzero(place == step) for step in range(1, 8)):
+            noise[:, at] = 0.7 * noise[:, at - 1] + np.sqrt(1 - 0.49) * noise[:, at]
         return 0.02 * rng.normal(size=(count, groups))[:, label] + 0.02 * noise
 
     baseline = 0.8 + 3 * effects(1)[0]
