@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from sys import intern
 
 from ckptswap.blocks import blocks
+from ckptswap.keras_roles import TorchLayer, torch_layers
 from ckptswap.roles import Siblings, bare, role_of
 
 Shape = tuple[int, ...]
@@ -126,18 +127,26 @@ def classify(shapes: Mapping[str, Shape]) -> dict[str, tuple[str, str]]:
     places = {name: split_name(name) for name in shapes}
     for name, (layer, role) in places.items():
         modules[layer][role] = shapes[name]
+    spelt = torch_layers(modules)
+    for layer, own in spelt.items():
+        modules[layer] |= dict(own.roles.values())
     siblings = Siblings(modules)
     marks = _marks(role for _, role in places.values())
     marked = {layer for layer, roles in modules.items() if not marks.isdisjoint(roles)}
     families = {layer: _family(layer, modules, siblings, is_quantised=layer in marked) for layer in modules}
+    families |= {layer: own.family for layer, own in spelt.items() if own.family}
     known = {layer: layer for layer in modules}  # one text for all tensors of a layer: there may be 200,000
-    return {
-        name: (
-            known[layer],
-            intern(_kind(name, role, modules[layer], families[layer], is_quantised=layer in marked)),
-        )
-        for name, (layer, role) in places.items()
-    }
+
+    def kind(name: str, layer: str, role: str) -> str:
+        own = _role(spelt, layer, role)
+        return intern(_kind(name, own, modules[layer], families[layer], is_quantised=layer in marked))
+
+    return {name: (known[layer], kind(name, layer, role)) for name, (layer, role) in places.items()}
+
+
+def _role(spelt: Mapping[str, TorchLayer], layer: str, role: str) -> str:
+    """What torch calls a role."""
+    return spelt[layer].roles[role][0] if layer in spelt and role in spelt[layer].roles else role
 
 
 def _marks(roles: Iterable[str]) -> set[str]:

@@ -16,34 +16,15 @@ import numpy as np
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.entries import Entry, Tensor
 from ckptswap.formats.hdf5 import LAYERS
+from ckptswap.keras_roles import CELL, RECURRENT, ROLES, SEPARABLE, numbered_roles
 from ckptswap.naming import split_name
 from ckptswap.presets.rearranged import Arrange, rearranged
 from ckptswap.renaming import renamed
 
-_ROLES: Mapping[str, str] = {
-    "kernel": "weight", "depthwise_kernel": "weight", "embeddings": "weight", "gamma": "weight", "beta": "bias",
-    "moving_mean": "running_mean", "moving_variance": "running_var", "alpha": "weight", "bias": "bias",
-}  # fmt: skip
-"""Keras's names of a layer's own tensors, and torch's."""
-_SEPARABLE = {
-    "depthwise_kernel": "depthwise.weight",
-    "pointwise_kernel": "pointwise.weight",
-    "bias": "pointwise.bias",
-}
-_RECURRENT = {"kernel": "weight_ih_l0", "recurrent_kernel": "weight_hh_l0", "bias": "bias_ih_l0"}
+_SEPARABLE = dict(zip(SEPARABLE, ("depthwise.weight", "pointwise.weight", "pointwise.bias"), strict=True))
+_RECURRENT = {role: f"{name}_l0" for role, name in RECURRENT.items()}
 _BIAS_HH = "bias_hh_l0"
-_ORDER: Mapping[str, tuple[str, ...]] = {
-    "dense": ("kernel", "bias"), "embedding": ("embeddings",), "p_re_lu": ("alpha",),
-    **{f"{kind}conv{rank}d{end}": ("kernel", "bias") for kind in ("", "depthwise_") for rank in (1, 2, 3)
-       for end in ("", "_transpose")},
-    **dict.fromkeys(["separable_conv1d", "separable_conv2d"], tuple(_SEPARABLE)),
-    **dict.fromkeys(["layer_normalization", "group_normalization"], ("gamma", "beta")),
-    **dict.fromkeys(["lstm", "gru", "simple_rnn"], tuple(_RECURRENT)),
-    "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
-}  # fmt: skip
-"""In which order Keras 3 numbers a layer's tensors, by its class."""
 _NUMBERED = re.compile(r"(.+)\.vars\.(\d+)", re.DOTALL)
-_COUNT, _CELL = re.compile(r"_\d+$"), re.compile(r"\.(\w+_)?cell$")
 _TWICE = re.compile(r"(.+)\.\1(?=\.|$)", re.DOTALL)  # Keras 2 names a layer's group and what is in it
 
 
@@ -85,17 +66,11 @@ def _places(ours: Checkpoint) -> dict[str, _Place]:
             layer, role = split_name(name)
             twice = _TWICE.match(layer)
             once = layer[len(twice[1]) + 1 :] if twice else layer
-            found[name] = _Place(_CELL.sub("", once), role)
+            found[name] = _Place(CELL.sub("", once), role)
     said = _said(ours.metadata)
     for path, own in numbered.items():
-        layer = _CELL.sub("", path)
-        kind = _COUNT.sub("", layer.rpartition(".")[2])
-        roles = _ORDER.get(kind, ())
-        if kind == "batch_normalization" and len(own) < len(roles):
-            roles = roles[2:] if len(own) == 2 else ()  # of three, the first is a scale or a shift
-        for role, (_, name) in zip(roles, sorted(own.items()), strict=False):
-            is_depthwise = kind.startswith("depthwise_") and role == "kernel"
-            found[name] = _Place(_called(layer, said), "depthwise_kernel" if is_depthwise else role)
+        for role, (_, name) in zip(numbered_roles(path, len(own)), sorted(own.items()), strict=False):
+            found[name] = _Place(_called(CELL.sub("", path), said), role)
     return {name: found[name] for name in ours if name in found}
 
 
@@ -118,7 +93,7 @@ def _torch_layer(
     if "recurrent_kernel" in own:
         yield from _recurrent(layer, own)
         return
-    ends = _SEPARABLE if "pointwise_kernel" in own else _ROLES
+    ends = _SEPARABLE if "pointwise_kernel" in own else ROLES
     for role, entry in own.items():
         if role not in ends:
             continue
