@@ -11,6 +11,7 @@ from contextlib import closing
 from functools import partial
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ckptswap.checkpoint import Checkpoint
@@ -19,6 +20,7 @@ from ckptswap.scoring.interpreter import Replay
 from ckptswap.scoring.replay import CHECKED, ReplayScorer, is_replayed
 from ckptswap.scoring.scorer import CLOSE, CLOSENESS, Block, Exactness, How, Statistics, Wanted, Way
 from ckptswap.scoring.shortening import shortened
+from ckptswap.scoring.stacked import Stacked, pays
 from ckptswap.scoring.variant import RECIPIENT, Variant
 from ckptswap.task.callables import first_line
 from ckptswap.task.data import Batch
@@ -130,7 +132,11 @@ class CloseScorer(ReplayScorer):
         if form not in self._short:
             given = {**exact.state, **exact.graph.given(self.task.prepared(inputs))}
             try:
-                self._short[form] = Replay(shortened(exact.graph, given), exact.state, self.memory)
+                stacks = pays(exact.graph, torch.device(self.task.spec.device).type)
+                kind = Stacked if stacks else Replay
+                self._short[form] = kind(
+                    shortened(exact.graph, given, laid_out=not stacks), exact.state, self.memory
+                )
             except RuntimeError as error:  # oneDNN's, of what it does not do
                 self._short[form] = None
                 self._note(f"there is no shorter way ({first_line(error)}): every variant is scored exactly")

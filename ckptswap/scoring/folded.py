@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def folded_weight(weight: Tensor, scale: Tensor | None, variance: Tensor, eps: float, channels: int) -> Tensor:
-    """A convolution's weight with the batch norm behind it multiplied in, channels last; `channels` is the
-    dimension of its output channels.
+    """A convolution's weight with the batch norm behind it multiplied in; `channels` is the dimension of its
+    output channels.
 
     >>> folded_weight(torch.ones(1, 1, 1, 1), torch.tensor([3.0]), torch.tensor([4.0]), 0.0, 0).item()
     1.5
     """
     shape = [-1 if at == channels else 1 for at in range(weight.dim())]
-    return channels_last((weight.double() * _gain(scale, variance, eps).view(shape)).to(weight.dtype))
+    return (weight.double() * _gain(scale, variance, eps).view(shape)).to(weight.dtype)
 
 
 def folded_bias(
@@ -49,7 +49,7 @@ def doubling(weight: Tensor, first: int, last: int) -> Tensor:
     chosen = weight[:, first:last].flip(2, 3).transpose(0, 1)
     spread = torch.nn.functional.pad(chosen.double(), (1, 1, 1, 1))
     rows = spread[:, :, 1:] + spread[:, :, :-1]
-    return channels_last((rows[..., 1:] + rows[..., :-1]).to(weight.dtype))
+    return (rows[..., 1:] + rows[..., :-1]).to(weight.dtype)
 
 
 def without(weight: Tensor, first: int, last: int) -> Tensor:
@@ -58,7 +58,7 @@ def without(weight: Tensor, first: int, last: int) -> Tensor:
     >>> without(torch.ones(1, 5, 3, 3), 1, 3).shape
     torch.Size([1, 3, 3, 3])
     """
-    return channels_last(torch.cat([weight[:, :first], weight[:, last:]], 1))
+    return torch.cat([weight[:, :first], weight[:, last:]], 1)
 
 
 def channels_last(weight: Tensor) -> Tensor:

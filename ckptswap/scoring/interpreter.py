@@ -88,11 +88,14 @@ class Replay:
                     _do(schedule.base[at], values)
             for number in schedule.due.get(at, ()):
                 index, swap = numbered[number]
-                yield index, self._replayed(schedule.programs[number], {**values, **swap})
+                yield index, self._swapped(schedule.programs[number], values, swap)
             if at >= 0:
                 _forget(schedule.base[at], values)
         if with_output:
             yield None, values[self.graph.output]
+
+    def _swapped(self, program: Sequence[Instruction], values: Values, swap: Mapping[int, Tensor]) -> Tensor:
+        return self._replayed(program, {**values, **swap})
 
     def _replayed(self, program: Sequence[Instruction], values: Values) -> Tensor:
         with torch.inference_mode():

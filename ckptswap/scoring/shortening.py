@@ -21,11 +21,12 @@ _NORMS = (_ATEN.native_batch_norm.default, _ATEN.cudnn_batch_norm.default)
 _CONVOLUTION = _ATEN.convolution.default
 
 
-def shortened(graph: Graph, given: Mapping[int, Tensor]) -> Graph:
+def shortened(graph: Graph, given: Mapping[int, Tensor], *, laid_out: bool = True) -> Graph:
     """The graph by a shorter way; `given` are the recipient's tensors and a batch's by their number, for their
     shapes.
 
-    Steps that depend on the state alone come first, and are run once.
+    Steps that depend on the state alone come first, and are run once. `laid_out`: for calls of one variant each,
+    with everything in the order that convolutions take best.
 
     >>> from torch import nn, zeros
     >>> from ckptswap.scoring.graph import capture
@@ -36,9 +37,9 @@ def shortened(graph: Graph, given: Mapping[int, Tensor]) -> Graph:
     >>> state = {graph.state[name]: value for name, value in own.items()}
     >>> short = shortened(graph, state | graph.given(batch))
     >>> [getattr(step.op, "__name__", "") for step in short.steps], short.settled
-    (['folded_weight', 'folded_bias', 'convolution.default'], 2)
+    (['folded_weight', 'folded_bias', 'channels_last', 'convolution.default'], 3)
     """
-    for rule in (_fold, _halve, _lay_out, _pack, _join_relu, _loosen):
+    for rule in (_fold, _halve, *((_lay_out, _pack, _join_relu) if laid_out else ()), _loosen):
         draft = _Draft(graph, given)
         for step in graph.steps:
             draft.put(step)
@@ -172,7 +173,8 @@ def _halve(draft: _Draft, step: Step) -> None:
     others = [part for part in parts if part is not parts[at]]
     share = width / all_channels
     draft.without(doubled, *([joined] if is_joined and joined is not None else []))
-    small = draft.made(doubling, weight, first, first + width)
+    wide = draft.shape(weight)[0]
+    small = draft.made(doubling, weight, first, first + width, shape=(width, wide, 4, 4))
     told = [doubled.args[0], small, bias, *_TWICE]
     if not others:
         draft.instead(step, _CONVOLUTION, *told, flops=step.flops * 4 // 9)
@@ -184,7 +186,7 @@ def _halve(draft: _Draft, step: Step) -> None:
         shape = (step.shape[0], all_channels - width, *step.shape[2:]) if step.shape else None
         told_of = {"nbytes": int(joined.nbytes * (1 - share)), "shape": shape}
         rest = draft.made(_ATEN.cat.default, others, 1, like=joined, **told_of)
-    kept = draft.made(without, weight, first, first + width)
+    kept = draft.made(without, weight, first, first + width, shape=(wide, all_channels - width, 3, 3))
     same = draft.made(_CONVOLUTION, rest, kept, None, *_THREE, like=step, flops=int(step.flops * (1 - share)))
     draft.instead(step, _ATEN.add.Tensor, large, same, flops=0, overwrite=_ATEN.add_.Tensor)
 
@@ -201,13 +203,11 @@ def _lay_out(draft: _Draft, step: Step) -> None:
     if step.op is not _CONVOLUTION:
         return
     given, weight, *rest = step.args
-    known = draft.steps.get(weight.value)
-    if draft.is_settled(weight) and len(draft.shape(weight)) == 4 and (known is None or known.op not in _LAID_OUT):
+    if draft.is_settled(weight) and len(draft.shape(weight)) == 4:
         weight = draft.made(channels_last, weight, shape=draft.shape(weight))
         draft.instead(step, _CONVOLUTION, given, weight, *rest)
 
 
-_LAID_OUT = (folded_weight, doubling, without, channels_last)
 _MKLDNN = torch.ops.mkldnn
 
 
@@ -222,7 +222,7 @@ def _pack(draft: _Draft, step: Step) -> None:
         return
     given, weight, bias, stride, padding, dilation, transposed, _, groups = step.args
     known = draft.steps.get(weight.value)
-    if transposed or known is None or known.op not in _LAID_OUT or not draft.is_settled(weight):
+    if transposed or known is None or known.op is not channels_last or not draft.is_settled(weight):
         return
     form = padding, stride, dilation, groups
     order = _MKLDNN._reorder_convolution_weight.default
