@@ -1,6 +1,6 @@
 """Files at the speed of the disk: ckptswap against plain loops and other tools, side by side in one run.
 
-    python benchmarks/files.py [--gigabytes 1] [--runs 5] [--folder /tmp] [--peers venv/bin]
+    python benchmarks/files.py [--gigabytes 1] [--runs 3] [--folder /tmp] [--peers venv/bin]
 
 Every figure is a whole command, imports included. Each pair of commands is run in turn (A B A B …) after one
 warm-up of each, and the ratio printed is the median of the pairwise ratios: above 1, we are faster. Memory is the
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +74,7 @@ class Run:
 
     seconds: float
     megabytes: float
+    processor: float
 
 
 def main() -> None:
@@ -81,20 +82,20 @@ def main() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program is compiled once, here at the warm-up
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        a, b, c = (folder / f"{each}.safetensors" for each in "abc")
-        pair(options.gigabytes, "F32", a, b, c)
+        a, b, c, third = (folder / f"{each}.safetensors" for each in "abcd")
+        pair(options.gigabytes, "F32", a, b, c, third)
         print(f"{os.path.getsize(a) / 1e9:.2f} GB a file, {TENSORS} tensors, {options.runs} runs, warm cache")
-        compare("diff, one tensor changed", [*ckptswap("diff"), str(a), str(b)], loop(a, b), options.runs)
-        compare("diff, all changed", [*ckptswap("diff"), str(a), str(c)], loop(a, c), options.runs)
+        diffs(a, {"one tensor": b, "two thirds": third, "all": c}, options.runs)
+        compare("diff, all changed, nothing cached", diff(a, c), loop(a, c), options.runs, cold=(a, c))
         plain = [sys.executable, "-W", "ignore", "-c", STATISTICS, str(a), str(c)]
-        title = "diff, all changed (vs a loop with the same statistics)"
-        compare(title, [*ckptswap("diff"), str(a), str(c)], plain, options.runs)
+        compare("diff, all changed (vs a loop with the same statistics)", diff(a, c), plain, options.runs)
+        compare("show --stats (vs the loop over twice the bytes)", statistics_of(a), loop(a, c), options.runs)
+        third.unlink()
         half_a, half_b, half_c = (folder / f"half-{each}.safetensors" for each in "abc")
         pair(options.gigabytes, "BF16", half_a, half_b, half_c)
-        title = "diff, all changed, bf16 (vs the same in f32)"
-        compare(
-            title, [*ckptswap("diff"), str(half_a), str(half_c)], [*ckptswap("diff"), str(a), str(c)], options.runs
-        )
+        diffs(half_a, {"one tensor": half_b, "all": half_c}, options.runs, ", bf16")
+        for path in (half_a, half_b, half_c):
+            path.unlink()
         swap(folder, a, c, options.runs)
         start_up(folder, options.runs)
         sparse(folder)
@@ -105,7 +106,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=1.0, help="size of each file")
-    parser.add_argument("--runs", type=int, default=5, help="counted runs of each command")
+    parser.add_argument("--runs", type=int, default=3, help="counted runs of each command")
     parser.add_argument("--folder", default=None, help="where to put the files")
     parser.add_argument("--peers", metavar="DIR", help="where other people's programs are: venv/bin")
     return parser.parse_args()
@@ -115,12 +116,26 @@ def ckptswap(*words: str) -> list[str]:
     return [str(Path(sys.executable).parent / "ckptswap"), *words]
 
 
+def diff(a: Path, b: Path) -> list[str]:
+    return [*ckptswap("diff"), str(a), str(b)]
+
+
+def diffs(a: Path, others: Mapping[str, Path], runs: int, dtype: str = "") -> None:
+    """By how much of it has changed, against the loop that only compares."""
+    for changed, b in others.items():
+        compare(f"diff, {changed} changed{dtype}", diff(a, b), loop(a, b), runs)
+
+
+def statistics_of(a: Path) -> list[str]:
+    return [*ckptswap("show"), "--stats", str(a)]
+
+
 def loop(a: Path, b: Path) -> list[str]:
     return [sys.executable, "-c", LOOP, str(a), str(b)]
 
 
-def pair(gigabytes: float, dtype: str, a: Path, b: Path, c: Path) -> None:
-    """Random values; B differs in one tensor, C in all, by little."""
+def pair(gigabytes: float, dtype: str, a: Path, b: Path, c: Path, third: Path = Path(os.devnull)) -> None:
+    """Random values; by little B differs in one tensor, C in all, and `third` in two thirds."""
     values = int(gigabytes * 1e9 / {"F32": 4, "BF16": 2}[dtype] / TENSORS) // 64 * 64
     random = np.random.default_rng(0)
     nbytes = values * {"F32": 4, "BF16": 2}[dtype]
@@ -131,8 +146,8 @@ def pair(gigabytes: float, dtype: str, a: Path, b: Path, c: Path) -> None:
     }
     header = json.dumps(fields).encode()
     header += b" " * (-len(header) % 4096 - 8 + 4096)
-    with open(a, "wb") as left, open(b, "wb") as middle, open(c, "wb") as right:
-        for file in (left, middle, right):
+    with open(a, "wb") as left, open(b, "wb") as middle, open(c, "wb") as right, open(third, "wb") as most:
+        for file in (left, middle, right, most):
             file.write(len(header).to_bytes(8, "little") + header)
         for at in range(TENSORS):
             plain = random.standard_normal(values, np.float32)
@@ -142,6 +157,7 @@ def pair(gigabytes: float, dtype: str, a: Path, b: Path, c: Path) -> None:
             left.write(plain)
             middle.write(other if at == 7 else plain)
             right.write(other)
+            most.write(other if at % 3 else plain)
 
 
 def transplant(folder: Path, a: Path, c: Path) -> list[str]:
@@ -217,8 +233,7 @@ def peers(folder: Path, a: Path, b: Path, c: Path, options: argparse.Namespace) 
     """Other people's tools, where they are installed."""
     if sft := peer("sft", options.peers):
         theirs = [sft, "diff", str(a), str(b), "--delta"]
-        ours = [*ckptswap("diff"), str(a), str(b)]
-        compare("diff, one tensor changed (vs sft diff --delta)", ours, theirs, options.runs)
+        compare("diff, one tensor changed (vs sft diff --delta)", diff(a, b), theirs, options.runs)
     if mergekit := peer("mergekit-pytorch", options.peers):
         config, merged = folder / "merge.yml", folder / "merged"
         config.write_text(MERGE.format(recipient=a, donor=c))
@@ -236,25 +251,33 @@ def peer(name: str, folder: str | None) -> str | None:
     return found
 
 
-def compare(title: str, ours: Sequence[str], theirs: Sequence[str], runs: int, clean: Sequence[Path] = ()) -> None:
-    """Print the medians of both commands, their peaks, and the median pairwise ratio theirs / ours."""
-    results = [(timed(ours, clean), timed(theirs, clean)) for _ in range(runs + 1)][1:]
+def compare(
+    title: str,
+    ours: Sequence[str],
+    theirs: Sequence[str],
+    runs: int,
+    clean: Sequence[Path] = (),
+    cold: Sequence[Path] = (),
+) -> None:
+    """Print the medians of both commands, their peaks, and the median pairwise ratios theirs / ours of the time
+    that passed and of the processors' time, which says the same where neighbours are busy."""
+    results = [(timed(ours, clean, cold), timed(theirs, clean, cold)) for _ in range(runs + 1)][1:]
     ratio = statistics.median(their.seconds / our.seconds for our, their in results)
-    (our_time, our_memory), (their_time, their_memory) = (
-        (statistics.median(run.seconds for run in side), max(run.megabytes for run in side))
+    worked = statistics.median(their.processor / our.processor for our, their in results)
+    said = "   peer ".join(
+        f"{statistics.median(run.seconds for run in side):7.2f} s {max(run.megabytes for run in side):6.0f} MB"
         for side in zip(*results, strict=True)
     )
-    ours_said, theirs_said = (
-        f"{our_time:7.2f} s {our_memory:6.0f} MB",
-        f"{their_time:7.2f} s {their_memory:6.0f} MB",
-    )
-    print(f"{title:58} {ours_said}   peer {theirs_said}   ratio {ratio:5.2f}", flush=True)
+    print(f"{title:58} {said}   ratio {ratio:5.2f}   of processor time {worked:5.2f}", flush=True)
 
 
-def timed(command: Sequence[str], clean: Sequence[Path] = ()) -> Run:
-    """Run a command to its end; raises when it fails."""
+def timed(command: Sequence[str], clean: Sequence[Path] = (), cold: Sequence[Path] = ()) -> Run:
+    """Run a command to its end, without the files of `clean`, and with nothing of `cold` in memory; raises when it
+    fails."""
     for path in clean:
         path.unlink(missing_ok=True)
+    for path in cold:
+        forget(path)
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr
@@ -263,7 +286,14 @@ def timed(command: Sequence[str], clean: Sequence[Path] = ()) -> Run:
     seconds = time.perf_counter() - start
     if os.waitstatus_to_exitcode(status):
         raise SystemExit(f"{' '.join(command)} failed: {said.decode()}")
-    return Run(seconds, usage.ru_maxrss / 1024)
+    return Run(seconds, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime)
+
+
+def forget(path: Path) -> None:
+    """Have the system drop what it holds of a file in memory, once it is on the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 if __name__ == "__main__":

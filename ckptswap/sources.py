@@ -50,7 +50,7 @@ def chunks(source: TensorSource, nbytes: int, size: int = CHUNK) -> Iterator[np.
 
 
 def expect(source: TensorSource, nbytes: int, offset: int = 0) -> None:
-    """Tell a file that lies elsewhere which of a tensor's bytes will be read in order."""
+    """Tell a file which of a tensor's bytes will be read in order."""
     if isinstance(source, FileRange):
         source.file.expect(nbytes, source.offset + offset)
 

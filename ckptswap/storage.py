@@ -138,6 +138,13 @@ class LocalFile(ByteSource):
                 raise FormatError(f"{self.name} ended at byte {offset + done}", remedy="it is cut short")
             done += count
 
+    def expect(self, size: int, offset: int) -> None:
+        """Have them, or the first of many, brought from the disk meanwhile: where threads read here and there, the
+        system does not see by itself what comes next."""
+        if size >= _WORTH_SAYING and hasattr(os, "posix_fadvise"):
+            with self._reading() as fd:
+                os.posix_fadvise(fd, offset, min(size, _AHEAD), os.POSIX_FADV_WILLNEED)
+
     def pread(self, size: int, offset: int) -> bytes:
         with self._reading() as fd:
             return os.pread(fd, size, offset)
@@ -196,6 +203,8 @@ class LocalFile(ByteSource):
             _OPEN.pop(self, None)
 
 
+_WORTH_SAYING = 1 << 20  # bytes
+_AHEAD = 1 << 24  # few enough that they are still in memory when they are read
 _LOCK = threading.Lock()
 _OPEN: OrderedDict[LocalFile, None] = OrderedDict()
 """The files whose descriptors are open, the one that was used longest ago first."""

@@ -6,11 +6,12 @@ import math
 import threading
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
-from core_samples import FLOATS, NUMPY, changed_bits, packed, pairs, plain_values, random_bits
+from core_samples import FLOATS, NUMPY, changed_bits, packed, pairs, plain_values, random_bits, write_safetensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from ckptswap import diff as module
 from ckptswap.checkpoint import Checkpoint, Tensor
 from ckptswap.diff import STATUSES, Diff, TensorDiff, diff
 from ckptswap.errors import SelectionError, UsageError
+from ckptswap.formats import open_checkpoint
 from ckptswap.moments import Distance
 from ckptswap.selection import Selection
 
@@ -347,3 +349,21 @@ def test_a_fault_while_reading_reaches_the_caller() -> None:
     a = Checkpoint([Tensor("w", (3,), "F32", Torn())], path="a", format="test")
     with pytest.raises(UsageError, match="torn"):
         diff(a, a)
+
+
+def test_what_a_thread_is_about_to_read_is_asked_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each block of both files; nothing for so little that it comes at once."""
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr("os.posix_fadvise", lambda fd, start, size, advice: told.append((start, size)))
+    arrays = {"w": np.zeros(1000, np.float32)}
+    a, b = (write_safetensors(tmp_path / f"{name}.safetensors", arrays) for name in "ab")
+    with open_checkpoint(a) as ours, open_checkpoint(b) as theirs:
+        diff(ours, theirs)
+        assert told == []
+        monkeypatch.setattr("ckptswap.storage._WORTH_SAYING", 1)
+        monkeypatch.setattr("ckptswap.diff.BLOCK", 3000)
+        diff(ours, theirs)
+    begin = a.stat().st_size - 4000
+    assert sorted(told) == [(begin, 3000)] * 2 + [(begin + 3000, 1000)] * 2
