@@ -29,7 +29,9 @@ _ZIP64_EXTRA = 20
 _PADDING_TAG = 0x4246  # "FB", which torch uses
 _END_RECORD = 22
 _COUNT_IN_ZIP64 = 0xFFFF
-_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_ZIP64_RECORD, _ZIP64_LOCATOR = 56, 20
+_LOCAL_HEADER = struct.Struct("<4s2xHH4xIIIHH")
+_LATER, _IN_EXTRA = 0x8, 0xFFFF_FFFF  # a flag, and a size: told behind the bytes, or in 64 bits
 _FAULTS = (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, LookupError, OverflowError, OSError)
 _UNPACK_FAULTS = (*_FAULTS, zlib.error, EOFError, RuntimeError, MemoryError)
 
@@ -167,8 +169,22 @@ class Archive:
         count, length = (int.from_bytes(tail[at : at + 2], "little") for at in (10, _END_RECORD - 2))
         if not tail.startswith(b"PK\x05\x06") or length != len(self.comment):
             raise self._refusal("it does not end where it says")
-        if count not in (len(self._zip.infolist()), _COUNT_IN_ZIP64):
-            raise self._refusal(f"its directory does not list {count} members")
+        if count == _COUNT_IN_ZIP64:
+            count = self._count_in_zip64(self.file.size - size)
+        if count != len(self._zip.infolist()):
+            raise self._refusal(f"its directory does not list {count:,} members")
+
+    def _count_in_zip64(self, end: int) -> int:
+        """How many members there are by the record in 64 bits, which its locator has to know, and which zipfile
+        does not ask."""
+        start = end - _ZIP64_RECORD - _ZIP64_LOCATOR
+        raw = self.file.pread(end - start, start) if start >= 0 else b""
+        if not raw.startswith(b"PK\x06\x06"):
+            return _COUNT_IN_ZIP64
+        count, located = (int.from_bytes(raw[at : at + 8], "little") for at in (32, _ZIP64_RECORD + 8))
+        if located != start:
+            raise self._refusal("its record in 64 bits does not lie where it says")
+        return count
 
     def _refuse_overlap(self) -> None:
         """Members that share bytes make a small file a large one."""
@@ -201,10 +217,15 @@ class Archive:
         start = info.header_offset
         if start < 0 or start + _LOCAL_HEADER.size > self.file.size:
             raise self._refusal(f"{info.filename!r} lies outside the file")
-        magic, name_length, extra_length = _LOCAL_HEADER.unpack(self.file.pread(_LOCAL_HEADER.size, start))
+        header = _LOCAL_HEADER.unpack(self.file.pread(_LOCAL_HEADER.size, start))
+        magic, flags, method, *sums, name_length, extra_length = header
         name = self.file.pread(name_length, start + _LOCAL_HEADER.size)
         spelt = "utf-8" if info.flag_bits & 0x800 else "cp437"
-        if magic != ZIP_MAGIC or name != info.orig_filename.encode(spelt):
+        listed = info.CRC, info.compress_size, info.file_size
+        elsewhere = {_IN_EXTRA} if extra_length else set()
+        is_told = flags & _LATER or all(a == b or a in elsewhere for a, b in zip(sums, listed, strict=True))
+        is_named = magic == ZIP_MAGIC and name == info.orig_filename.encode(spelt)
+        if not is_named or method != info.compress_type or not is_told:
             raise self._refusal(f"its directory and its content disagree about {info.filename!r}")
         return start + _LOCAL_HEADER.size + name_length + extra_length
 

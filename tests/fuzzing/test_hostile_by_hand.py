@@ -150,6 +150,46 @@ def test_a_name_of_a_million_letters_is_not_said_in_full() -> None:
     assert len(str(refusal.value)) < 5_000
 
 
+# Zip archives of which two readers see two things ---------------------------------------------------------------
+
+ZIP = stored_zip({"a.npy": npy_bytes(np.ones(2)), "b.npy": npy_bytes(np.zeros(2))})
+DIRECTORY, END = ZIP.index(b"PK\x01\x02"), ZIP.index(b"PK\x05\x06")
+
+
+def patched(at: int, raw: bytes) -> bytes:
+    return ZIP[:at] + raw + ZIP[at + len(raw) :]
+
+
+def zip64(count: int, located: int = END, offset: int = DIRECTORY) -> bytes:
+    sizes = struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, count, count, END - DIRECTORY, offset)
+    end = b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 0xFFFF, 0xFFFF, 0xFFFF_FFFF, 0xFFFF_FFFF, 0)
+    return ZIP[:END] + b"PK\x06\x06" + sizes + b"PK\x06\x07" + struct.pack("<IQI", 0, located, 1) + end
+
+
+TWO_THINGS = {
+    "a count in 64 bits": (zip64(1 << 60), "does not list"),
+    "one member fewer": (zip64(1), "does not list 1 members"),
+    "a record elsewhere": (zip64(2, located=9), "where it says"),
+    "an offset beyond": (zip64(2, offset=1 << 63), "outside the file"),
+    "another method in the local header": (patched(8, b"\x08"), "disagree about 'a.npy'"),
+    "other sizes in the local header": (patched(18, b"\x01\0\0\0\x01\0\0\0"), "disagree about 'a.npy'"),
+    "another checksum in the local header": (patched(14, b"abcd"), "disagree about 'a.npy'"),
+    "another name in the local header": (patched(30, b"c"), "disagree about 'a.npy'"),
+    "sizes in an extra field that is not there": (patched(18, b"\xff" * 8), "disagree about 'a.npy'"),
+    "a longer local header": (patched(28, b"\x40\0"), "overlaps"),
+    "something behind its end": (ZIP + b"x", "does not end where it says"),
+}
+
+
+@pytest.mark.parametrize("case", TWO_THINGS)
+def test_an_archive_that_contradicts_itself(case: str) -> None:
+    raw, fault = TWO_THINGS[case]
+    assert opened("a.npz", ZIP) == opened("a.npz", zip64(2)) == 2
+    with pytest.raises(FormatError) as refusal:
+        opened("a.npz", raw)
+    assert fault in str(refusal.value)
+
+
 # HDF5: its library in C works apart ------------------------------------------------------------------------------
 
 
