@@ -25,12 +25,12 @@ _NAMED_ROWS = frozenset(["layers", "layer", "blocks", "block", "h", "resblocks",
 """Rows that may have a single member and are rows by their name."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Unit:
     """A numbered module: its layers by their paths in it, and how many of them hold a matrix."""
 
     row: str
-    layers: set[str] = field(default_factory=set)
+    layers: list[str] = field(default_factory=list)
     matrices: int = 0
 
 
@@ -46,7 +46,7 @@ def blocks(layers: Mapping[str, bool]) -> dict[str, str | None]:
     for layer, has_matrix in layers.items():
         for prefix, row in places[layer]:
             unit = units.setdefault(prefix, _Unit(row))
-            unit.layers.add(layer[len(prefix) + 1 :])
+            unit.layers.append(layer[len(prefix) + 1 :])
             unit.matrices += has_matrix
     rows: dict[str, list[str]] = defaultdict(list)
     for prefix, unit in units.items():

@@ -18,13 +18,14 @@ from ckptswap.formats.state_dict import unread
 from ckptswap.formats.torch_pickle import DTYPES
 from ckptswap.hints import names_apart
 from ckptswap.messages import note, warn
+from ckptswap.naming import MATCHES
 from ckptswap.presets import PRESET, preset_matched, preset_of
 from ckptswap.records import option
 from ckptswap.registry import is_ours
 from ckptswap.remote.address import public
 from ckptswap.renaming import all_matched, map_all, matched, parse_rules, strip_all
 from ckptswap.selection import Selection
-from ckptswap.shape_order import MATCHES, by_shape_order, paired_words
+from ckptswap.shape_order import by_shape_order, paired_words
 from ckptswap.task.distributions import is_installed
 from ckptswap.task.in_memory import InMemory
 from ckptswap.task.spec import TaskSpec, parse_args

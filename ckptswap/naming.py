@@ -15,6 +15,9 @@ from ckptswap.roles import Siblings, bare, role_of
 
 Shape = tuple[int, ...]
 
+MATCHES = ("names", "shape-order")
+"""The ways in which names of two sides are brought together."""
+
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "bn.stats": ("bn.running_mean", "bn.running_var"),
     "bn.affine": ("bn.weight", "bn.bias"),

@@ -13,8 +13,6 @@ from ckptswap.naming import is_counter, split_name
 from ckptswap.renaming import renamed
 
 Pairs = Mapping[str, str]
-MATCHES = ("names", "shape-order")
-"""The ways in which names of two sides are brought together."""
 
 
 def paired_words(other: str, reference: str, rules: Iterable[str]) -> list[str]:

@@ -275,6 +275,8 @@ def test_light_commands_load_no_model_library(files: Path, command: str) -> None
     assert code == 0, done.stderr
     assert "numpy" in loaded or "show" not in command
     assert HEAVY & set(loaded) == set()
+    slow = {"email"} | ({"numpy"} if command == "--help" else set())  # importlib.metadata loads email
+    assert slow & set(loaded) == set()
 
 
 def test_a_report_loads_no_model_library(tmp_path: Path) -> None:

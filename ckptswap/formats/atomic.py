@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -71,7 +70,7 @@ def atomic_file(
     """
     target = Path(path)
     refuse_existing(target, force=force)
-    beside = target.parent / f".{target.name[:60]}.{secrets.token_hex(4)}.part"
+    beside = target.parent / f".{target.name[:60]}.{os.urandom(4).hex()}.part"
     try:
         handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _mode(made_of))
         with open(handle, "wb") as file:

@@ -5,7 +5,6 @@ The index maps each tensor to the plain name of a file in its own folder; a syml
 
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -161,7 +160,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     refuse_elsewhere(folder)
     if os.path.lexists(folder):
         raise FileError(f"{folder} exists already", remedy="name a folder that does not exist yet")
-    beside = folder.parent / f".{folder.name[:60]}.{secrets.token_hex(4)}.part"
+    beside = folder.parent / f".{folder.name[:60]}.{os.urandom(4).hex()}.part"
     try:
         beside.mkdir()
         yield beside

@@ -5,7 +5,6 @@ none.
 """
 
 import functools
-from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TypeVar
 
@@ -119,4 +118,6 @@ def made_by() -> str:
         Kernel("F32")
     except Exception as error:
         return f"numpy (numba fails with {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]})"
+    from importlib.metadata import version  # takes long beside the start of a command
+
     return f"compiled by numba {version('numba')}"

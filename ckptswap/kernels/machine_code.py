@@ -14,7 +14,6 @@ import stat
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -140,5 +139,7 @@ def _path(loop: Loop) -> Path:
 def _made_of() -> str:
     """What the code depends on, as one word."""
     sources = [(Path(__file__).parent / name).read_bytes() for name in _SOURCES]
+    from importlib.metadata import version  # takes long beside the start of a command
+
     words = [version("numba"), version("llvmlite"), *_processor()]
     return hashlib.sha256(b"\0".join([*sources, *map(str.encode, words)])).hexdigest()[:32]

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from ckptswap.naming import natural_key
 from ckptswap.report.latex import columns_latex, tables_latex
-from ckptswap.report.layout import HEADING, QUIET, Column, field, flow, render, table
+from ckptswap.report.layout import HEADING, QUIET, Column, field, flow, render, table_lines
 from ckptswap.report.tabular import columns_csv, columns_md, md_text
 from ckptswap.report.text import MISSING, Style, count, figure, plural, safe, shape, size
 
@@ -111,12 +112,12 @@ def show_table(data: Mapping[str, Any], style: Style) -> str:
     ['name    kind       shape  dtype  numel  bytes', 'c.bias  conv.bias  4      F32        4   16 B']
     """
     rows = data["rows"]
-    lines = [*table(show_columns(rows), rows, style), Text()] if rows else []
+    lines = chain(table_lines(show_columns(rows), rows, style), [Text()]) if rows else ()
     path = Text.assemble((safe(data["path"]), HEADING), (f"  {safe(data['format'])}", QUIET))
     kinds = sorted(Counter(row["kind"] for row in rows).items())
     parts = [Text.assemble((f"{safe(kind)} ", QUIET), f"{tensors:,}") for kind, tensors in kinds]
     below = [*flow([path], style), *flow(_totals(data), style), *flow(parts, style, gap=3)]
-    return render([*lines, *below], style)
+    return render(chain(lines, below), style)
 
 
 def _totals(data: Mapping[str, Any]) -> list[str]:

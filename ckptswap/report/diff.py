@@ -3,13 +3,26 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from ckptswap.errors import non_finite_words
 from ckptswap.report.latex import columns_latex, tables_latex
-from ckptswap.report.layout import HEADING, QUIET, WIDE, Cell, Column, field, flow, grid, paragraph, render, table
+from ckptswap.report.layout import (
+    HEADING,
+    QUIET,
+    WIDE,
+    Cell,
+    Column,
+    field,
+    flow,
+    grid,
+    paragraph,
+    render,
+    table_lines,
+)
 from ckptswap.report.tabular import columns_csv, columns_md, md_text
 from ckptswap.report.text import MISSING, Style, bar, count, figure, named, plural, safe, shape, size
 
@@ -77,15 +90,14 @@ def diff_table(data: Mapping[str, Any], style: Style, *, every: bool = False) ->
     ~  c.bias  4             4     50 %  0.500  1.00  0.9900    0.100  ██████
     """
     rows = [row for row in data["rows"] if every or not _is_quiet(row)]
-    lines = _side_lines(data, "ab", style)
-    if rows:
-        lines += [Text(), *table(diff_columns(rows, style), rows, style), *_key(rows, style)]
-    lines += [Text(), *_stat_line(data["summary"], style)]
+    above = [*_side_lines(data, "ab", style), *([Text()] if rows else [])]
+    body = table_lines(diff_columns(rows, style), rows, style) if rows else ()
+    below = [*_key(rows, style), Text(), *_stat_line(data["summary"], style)]
     hidden = [row for row in data["rows"] if not every and _is_quiet(row) and non_finite(row)]
     if tensors := sum(row.get("tensors", 1) for row in hidden):
         text = f"{plural(tensors, 'identical tensor')} with NaN or Inf on both sides: --all shows which"
-        lines += paragraph(text, style, indent=1, look="yellow")
-    return render(lines, style)
+        below += paragraph(text, style, indent=1, look="yellow")
+    return render(chain(above, body, below), style)
 
 
 def non_finite(row: Mapping[str, Any]) -> str | None:
@@ -287,8 +299,8 @@ def threeway_table(data: Mapping[str, Any], style: Style, *, every: bool = False
     rows = [row for row in data["rows"] if every or row["status"] != "unchanged"]
     counts = [f"{count:,} {_CHANGED_BY[status][0]}" for status, count in data["summary"].items() if count]
     last = flow([*(f"{count}," for count in counts[:-1]), *counts[-1:]], style, gap=1)
-    body = [Text(), *table(THREEWAY_COLUMNS, rows, style)] if rows else []
-    return render([*_side_lines(data, ("base", "a", "b"), style), *body, Text(), *last], style)
+    body = chain([Text()], table_lines(THREEWAY_COLUMNS, rows, style)) if rows else ()
+    return render(chain(_side_lines(data, ("base", "a", "b"), style), body, [Text()], last), style)
 
 
 def _amount(row: Mapping[str, Any], side: str) -> str:

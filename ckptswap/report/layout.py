@@ -73,24 +73,39 @@ def table(columns: Iterable[Column], rows: Sequence[Any], style: Style) -> list[
     >>> [line.plain for line in lines]
     [' n', '10']
     """
+    return list(table_lines(columns, rows, style))
+
+
+def table_lines(columns: Iterable[Column], rows: Iterable[Any], style: Style) -> Iterator[Text]:
+    """The same, a line at a time: of 200,000 not all are kept."""
     chosen = [column for column in columns if column.is_in("wide" if style.width >= WIDEST else "narrow")]
-    return grid(chosen, [[column.shown(row) for column in chosen if column.shown] for row in rows], style)
+    return _laid_out(chosen, ([column.shown(row) for column in chosen if column.shown] for row in rows), style)
 
 
 def grid(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], style: Style) -> list[Text]:
     """Lines of an aligned table, headings first, at most `style.width` cells wide; for a pipe as wide as it is.
 
     Different names never look alike, nor lose their numbers: where no cut does that, they are folded over several
-    lines. Cells are kept by column, and plain where no colour is wanted: there may be 200,000 rows.
+    lines.
 
     >>> columns = [Column("name"), Column("n", right=True)]
     >>> [line.plain for line in grid(columns, [["a", "10"], ["bcd", "2"]], Style())]
     ['name   n', 'a     10', 'bcd    2']
     """
+    return list(_laid_out(columns, rows, style))
+
+
+def _laid_out(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], style: Style) -> Iterator[Text]:
+    """Cells are kept by column, plain where no colour is wanted, and one text for short ones that are alike: there
+    may be 200,000 rows."""
     by_column: list[list[Cell]] = [[_drawn(Text(column.title, style=QUIET), style)] for column in columns]
+    alike: dict[str, str] = {}
     for row in rows:
         for above, cell in zip(by_column, row, strict=True):
-            above.append(_drawn(cell, style))
+            drawn = _drawn(cell, style)
+            if isinstance(drawn, str) and len(drawn) <= ENOUGH:
+                drawn = alike.setdefault(drawn, drawn)
+            above.append(drawn)
     best, room = None, WHOLE if style.whole else style.width
     widths = [max(map(cells, {_plain(cell) for cell in column})) for column in by_column]
     for kept in _ways(columns, widths, room):
@@ -164,9 +179,9 @@ class _Layout:
             self.widths[max(able, key=lambda i: self.widths[i])] -= 1
         return True
 
-    def lines(self) -> list[Text]:
+    def lines(self) -> Iterator[Text]:
         """A line a row, or several where a name is too long still."""
-        return [line for row in zip(*self.table, strict=True) for line in self._row(row)]
+        return (line for row in zip(*self.table, strict=True) for line in self._row(row))
 
     def _row(self, row: Sequence[Cell]) -> list[Text]:
         if all(cells(_plain(cell)) <= width for cell, width in zip(row, self.widths, strict=True)):

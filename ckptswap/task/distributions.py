@@ -2,7 +2,6 @@
 
 import sys
 from functools import cache
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
 
 
 @cache
@@ -12,6 +11,8 @@ def distribution_of_module(module: str) -> str | None:
     >>> distribution_of_module("numpy.linalg"), distribution_of_module("json"), distribution_of_module("__main__")
     ('numpy', None, None)
     """
+    from importlib.metadata import packages_distributions
+
     top = module.partition(".")[0]
     if top in sys.stdlib_module_names:
         return None
@@ -25,6 +26,8 @@ def distribution_of_module(module: str) -> str | None:
 @cache
 def version_of(distribution: str) -> str:
     """'' where it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version  # takes long beside the start of a command
+
     try:
         return version(distribution)
     except PackageNotFoundError:

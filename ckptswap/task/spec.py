@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from ckptswap.cores import usable_cores
 from ckptswap.errors import UsageError, brief, near
+from ckptswap.naming import MATCHES
 from ckptswap.plainfiles import read_toml, refuse_unwieldy
 from ckptswap.records import Count, option
-from ckptswap.shape_order import MATCHES
 from ckptswap.task.in_memory import InMemory
 from ckptswap.task.limit import Limit
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.text import Text
 
+from ckptswap.report.checkpoint import show_table
 from ckptswap.report.layout import Column, flow, grid, paragraph, render
 from ckptswap.report.text import Style
 
@@ -121,3 +123,17 @@ def test_rendering_hears_only_its_style(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_long_lines_are_neither_wrapped_nor_cut() -> None:
     assert render([Text("word " * 40 + "end")], Style(30)) == "word " * 40 + "end\n"
+
+
+def test_a_long_table_keeps_little_beside_its_text() -> None:
+    """Not its lines, nor what rows show a second time: three times the letters, where all of it took twelve."""
+    row = {"layer": "h.3", "block": "h.3", "kind": "linear.weight", "dtype": "F32", "numel": 16, "nbytes": 64}
+    rows = [{"name": f"model.layers.{at}.self_attn.q_proj.weight", "shape": [4, 4], **row} for at in range(500)]
+    data = {"path": "a", "format": "safetensors", "tensors": 500, "bytes": 0, "rows": rows}
+    show_table(data, Style(whole=True))  # what is made once and kept
+    tracemalloc.start()
+    try:
+        text = show_table(data, Style(whole=True))
+        assert tracemalloc.get_traced_memory()[1] < 6 * len(text)
+    finally:
+        tracemalloc.stop()
