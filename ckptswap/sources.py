@@ -129,14 +129,19 @@ class CastSource:
         have, want = dtypes.to_numpy(self.dtype), dtypes.to_numpy(self.wanted)
         values = np.empty(len(buffer) // want.itemsize, have)
         self.source.read_into(values.view(np.uint8).data, offset // want.itemsize * have.itemsize)
+        given = np.frombuffer(buffer, want)
         with np.errstate(all="ignore"):  # what is beyond the dtype becomes infinite, as everywhere
-            given = dtypes.rounded(values.astype(np.float64), want) if self._is_rounded else values.astype(want)
-        buffer[:] = given.view(np.uint8).data
+            if self._is_rounded:
+                given[:] = dtypes.rounded(values.astype(np.float64), want)
+            else:
+                np.copyto(given, values, casting="unsafe")
 
     @property
     def _is_rounded(self) -> bool:
+        """Between floats, but to doubles, which hold them all."""
         kinds = (self.dtype, self.wanted)
-        return all(dtypes.is_float(kind) and not dtypes.is_complex(kind) for kind in kinds)
+        is_real = all(dtypes.is_float(kind) and not dtypes.is_complex(kind) for kind in kinds)
+        return is_real and self.wanted != "F64"
 
 
 def array_of(name: object, values: Any) -> np.ndarray:
