@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from keeping import keep
 
 TENSORS = 293
 MERGE = """
@@ -269,6 +270,8 @@ def compare(
         for side in zip(*results, strict=True)
     )
     print(f"{title:58} {said}   ratio {ratio:5.2f}   of processor time {worked:5.2f}", flush=True)
+    work, _, peer = title.removesuffix(")").partition(" (vs ")
+    keep(__file__, f"the speed of {work}", peer or "a loop in two threads that only compares", ratio)
 
 
 def timed(command: Sequence[str], clean: Sequence[Path] = (), cold: Sequence[Path] = ()) -> Run:
