@@ -220,3 +220,20 @@ def test_torch_export_gives_the_state_dict(tmp_path: Path) -> None:
         equal(found, {name: wanted[name] for name in found})
         assert sorted(found) == sorted(wanted)
     assert verify(tmp_path / "e.pt2").ok
+
+
+@pytest.mark.parametrize("name", ["serialized_state_dict.pt", "serialized_state_dict.json"])
+def test_torch_export_of_old(name: str, tmp_path: Path) -> None:
+    """As torch 2.1 to 2.7 wrote it: the state dict inside is a file of torch."""
+    import torch
+
+    state = {"c.weight": torch.arange(12.0).reshape(3, 4).T, "c.bias": torch.ones(4)}
+    torch.save(state, tmp_path / "s.pt")
+    inside = (tmp_path / "s.pt").read_bytes()
+    path = write(tmp_path / "old", zip_bytes({"serialized_exported_program.json": b"{}", name: inside}))
+    with open_checkpoint(path) as found:
+        equal(found, {name: values.numpy() for name, values in state.items()}, part=1)
+        assert (found.format, found.path) == ("torch.export", str(path))
+    assert verify(path).ok
+    damaged = path.read_bytes().replace(state["c.bias"].numpy().tobytes(), bytes(16))
+    assert not verify(write(tmp_path / "damaged", damaged)).ok
