@@ -74,8 +74,8 @@ class StateDict:
         none, or one with impossible names."""
         steps, whole = _place(content, is_tensor, where) if key is None else _asked(content, key, is_tensor, where)
         state = cls(content, steps, whole, is_tensor, key is not None, made)
-        for name in state.whole:
-            if not isinstance(name, str) and is_tensor(state.whole[name]):
+        for name, value in (*state.whole.items(), *state.entries.items()):  # which may have been made tensors
+            if not isinstance(name, str) and is_tensor(value):
                 fault = f"{where} names a tensor {shown(name)}, not by text"
                 raise FormatError(fault, remedy="save a `state_dict()`")
             if isinstance(name, str) and len(name) > NAME_MOST:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import resource
 import struct
 import zipfile
@@ -129,6 +130,13 @@ def test_refused_in_a_sentence_and_little_memory(case: str) -> None:
 
 def test_hyperparameters_that_hold_one_another_are_not_spelt_out() -> None:
     assert opened("a.ckpt", twice_itself()) == 1
+
+
+def test_an_array_that_is_not_named_by_text_is_refused() -> None:
+    """It becomes a tensor among others only once their map is known."""
+    array = pickle.dumps(np.ones(2), protocol=2)[2:-1]
+    with pytest.raises(FormatError, match="names a tensor a tuple, not by text"):
+        opened("a.pt", torch_bytes(tensor_pickle()[:-1] + b")" + array + b"s."))
 
 
 def test_an_odd_integer_of_numbers_in_onnx() -> None:
