@@ -122,6 +122,11 @@ def test_a_server_that_lies_is_not_believed(far: FarServer, lie: Reply, said: st
     assert said in refusal(far, again=lie)
 
 
+def test_another_stretch_than_was_asked_for_is_not_taken(far: FarServer) -> None:
+    said = refusal(far, wrong(), wrong(Content_Range="bytes 150001-150100/200000"))
+    assert "sends 100 bytes from 150,001 on, not what was asked for" in said
+
+
 def test_more_than_was_promised_is_not_taken(far: FarServer) -> None:
     """A body without a length goes on until the server hangs up."""
     far.files["/a"] = RAW[:70_000]
