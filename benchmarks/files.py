@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from keeping import keep
 
 TENSORS = 293
 MERGE = """
@@ -34,6 +35,16 @@ models:
   - model: {donor}
     parameters: {{weight: [{{filter: layers.9.weight, value: 1}}, {{value: 0}}]}}
 """
+LEAST = {
+    "diff, one tensor changed": 1.0,
+    **dict.fromkeys(("diff, two thirds changed", "diff, all changed", "diff, all changed, bf16"), 0.9),
+    "transplant of one tensor (vs cp && sync)": 0.9,
+    **{
+        f"start-up: {name} (vs import numpy, typer, rich)": 0.5
+        for name in ("--help", "show", "diff of small files")
+    },
+}
+"""What the ratios are to be at least."""
 LOOP = """
 import os, sys, threading
 from concurrent.futures import ThreadPoolExecutor
@@ -269,6 +280,14 @@ def compare(
         for side in zip(*results, strict=True)
     )
     print(f"{title:58} {said}   ratio {ratio:5.2f}   of processor time {worked:5.2f}", flush=True)
+    work, _, peer = title.removesuffix(")").partition(" (vs ")
+    keep(
+        __file__,
+        f"the speed of {work}",
+        peer or "a loop in two threads that only compares",
+        ratio,
+        least=LEAST.get(title),
+    )
 
 
 def timed(command: Sequence[str], clean: Sequence[Path] = (), cold: Sequence[Path] = ()) -> Run:

@@ -79,7 +79,7 @@ def sweep_words(folder: Path) -> list[str]:
     given = {"model-args": args, "data-args": {"channels": channels, "samples": BATCH * BATCHES}}
     flags = [f"--{name}={value}" for name, value in task.items()]
     flags += [f"--{flag}={key}={value}" for flag, pairs in given.items() for key, value in pairs.items()]
-    flags += ["--by=kind", "--format=json", f"--output={FOUND}"]
+    flags += ["--by=kind", "--format=json", "-o", FOUND]
     return ["sweep", "--from", f"{folder}/a.safetensors", "--to", f"{folder}/b.safetensors", *flags]
 
 

@@ -22,6 +22,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from keeping import keep
 
 ROLES = ("q", "k", "v", "o")
 
@@ -113,6 +114,16 @@ def compare(title: str, sides: dict[int, Path], runs: int) -> None:
             f"{title:34} {count:9,} {run.seconds:8.1f} {run.processor:7.1f} {run.megabytes:6.0f} {ratio}",
             flush=True,
         )
+    few, many = sorted(sides)
+    work = f"{title}, {many:,} tensors"
+    keep(
+        __file__,
+        f"processor time of {work}",
+        f"ten times that for {few:,}",
+        processor[1] / (10 * processor[0]),
+        most=1.2,
+    )
+    keep(__file__, f"memory of {work}", "", run.megabytes, most=600, unit=" MB")
 
 
 def fresh(title: str, inside: Path, count: int) -> Run:

@@ -51,8 +51,7 @@ def open_sides(spec: SweepSpec, stack: ExitStack, opened: Mapping[str, Checkpoin
         opened[path] if path in opened else stack.enter_context(open_donor(path, recipient, spec.task))
         for path in paths
     ]
-    is_told = spec.map or spec.map_file or spec.strip_prefix or spec.map_preset
-    is_told = is_told or spec.task.match != "names"
+    is_told = any([spec.map, spec.map_file, spec.strip_prefix, spec.map_preset, spec.task.match != "names"])
     hints = [] if is_told else [hint for file in files if (hint := names_apart(file, recipient))]
     rules = parse_rules(spec.map, spec.map_file)
     [recipient, *files], laid_out = preset_matched(spec.map_preset, [recipient, *files])
