@@ -21,6 +21,7 @@ import numpy as np
 from ckptswap import dtypes
 from ckptswap.entries import SIGN, Entry, Tensor, Unread, placed
 from ckptswap.errors import FormatError, MismatchError, listing, near
+from ckptswap.home import Home
 from ckptswap.naming import quantised
 from ckptswap.sources import (
     CHUNK,
@@ -61,24 +62,6 @@ class Checksums(Protocol):
 
     def damage(self, watch: Watch) -> Iterator[Damage]:
         """What is damaged; reads all that has a checksum, and tells `watch` of it. Raises `FormatError`."""
-
-
-class Home(Protocol):
-    """The folder that a checkpoint is, rather than a file, and whether an index in it lists the files."""
-
-    @property
-    def folder(self) -> Path:
-        """On this machine: of one elsewhere, what lies beside the weights is fetched when it is asked for."""
-
-    @property
-    def has_index(self) -> bool: ...
-
-
-class LocalHome(NamedTuple):
-    """A folder on this machine."""
-
-    folder: Path
-    has_index: bool
 
 
 @dataclass(eq=False, repr=False)

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from ckptswap import dtypes
-from ckptswap.checkpoint import Checkpoint, LocalHome
+from ckptswap.checkpoint import Checkpoint
 from ckptswap.entries import Entry, Tensor
 from ckptswap.errors import FileError, FormatError, MismatchError, listing
 from ckptswap.formats.format import Format
 from ckptswap.formats.objects import parse_object
 from ckptswap.formats.opening import open_checkpoint, open_file
+from ckptswap.home import LocalHome
 from ckptswap.patterns import Expression
 from ckptswap.storage import ByteSource, Folder
 from ckptswap.wrappers import correspondence

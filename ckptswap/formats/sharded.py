@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import reduce
 from pathlib import Path
 
-from ckptswap.checkpoint import Checkpoint, LocalHome
+from ckptswap.checkpoint import Checkpoint
 from ckptswap.entries import Entry, Tensor
 from ckptswap.errors import FileError, FormatError
 from ckptswap.formats.atomic import sync_folder, write_text
@@ -22,6 +22,7 @@ from ckptswap.formats.opening import open_file
 from ckptswap.formats.safetensors import write_safetensors
 from ckptswap.formats.smp_folder import CONFIG, config_of
 from ckptswap.formats.target import Target
+from ckptswap.home import LocalHome
 from ckptswap.plainfiles import refuse_elsewhere
 from ckptswap.storage import ByteSource, Folder
 from ckptswap.ties import Ties

@@ -4,11 +4,12 @@ model.safetensors, or pytorch_model.bin in old ones."""
 import json
 from contextlib import closing
 
-from ckptswap.checkpoint import Checkpoint, LocalHome
+from ckptswap.checkpoint import Checkpoint
 from ckptswap.errors import FormatError
 from ckptswap.formats.format import Format
 from ckptswap.formats.objects import parse_object
 from ckptswap.formats.opening import open_file
+from ckptswap.home import LocalHome
 from ckptswap.storage import ByteSource, Folder
 
 WEIGHTS, OLD_WEIGHTS = "model.safetensors", "pytorch_model.bin"

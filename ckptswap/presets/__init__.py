@@ -25,7 +25,7 @@ _PRESETS: dict[PresetName, tuple[tuple[str, ...], Preset]] = {
 def preset_of(word: str | None) -> PresetName | None:
     """The preset of that name, or none. Raises `UsageError` for one that does not exist."""
     if word is None or word in _PRESETS:
-        return word  # type: ignore[return-value]
+        return word
     raise UsageError(f"there is no preset {word!r} of names", remedy=f"use {' or '.join(_PRESETS)}")
 
 

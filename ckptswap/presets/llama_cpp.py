@@ -63,7 +63,7 @@ def _names(ours: Checkpoint, reference: Checkpoint, architecture: str) -> dict[s
     for name in reference.every_name:
         spellings = (*(base + name for base in _BASES), name.partition(".")[2])
         known = (table.get_name(spelling, try_suffixes=_SUFFIXES) for spelling in spellings)
-        if (own := next(filter(None, known), None)) in ours:
+        if (own := next(filter(None, known), None)) and own in ours:
             found.setdefault(own, name)
     return found
 
