@@ -20,6 +20,7 @@ def test_every_file_of_the_list_is_on_the_page() -> None:
     lines = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith("| package")]
     assert len(lines) == len(files) >= 25
     assert len({what for *_, what in files}) >= 12
+    assert f"[{len(files)} published files]" in (ROOT / "README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", AT_HAND)
