@@ -336,7 +336,8 @@ def _tied(taken: Sequence[Entry], recipient: Checkpoint, selection: Selection, g
         if some:
             also = sum(name in more for group in some for name in group)
             sign = " = " if all(group in recipient.ties.same for group in some) else " + "
-            yield f"{also} names are taken that were not selected, since they {why}: {equal(some, sign)}"
+            names = "1 name is taken that was" if also == 1 else f"{also} names are taken that were"
+            yield f"{names} not selected, since they {why}: {equal(some, sign)}"
 
 
 def _warnings(

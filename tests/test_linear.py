@@ -105,7 +105,7 @@ def rename(count: int, folder: Path) -> object:
 
 def give(ending: str) -> Callable[[int, Path], object]:
     def work(count: int, folder: Path) -> object:
-        a, b = (write_checkpoint(each, f"{folder}/{name}{ending}", shard_size=1600)
+        a, b = (write_checkpoint(each, f"{folder}/{name}{ending}", shard_size=800)  # of few tensors two shards
                 for name, each in zip("ab", pair(count), strict=True))  # fmt: skip
         with open_checkpoint(a) as donor, open_checkpoint(b) as recipient:
             plan = plan_transplant(donor, recipient, Selection.parse(only=["*.q.*"]))

@@ -21,11 +21,11 @@ NEVER = frozenset((
 
 BY_FILE = frozenset((
     "format", "ascii", "width", "verdict", "sort", "stat", "stats", "all", "top", "by", "claims",
-    "watch", "exit-code", "picture", "dry-run", "only", "cast", "match",
+    "watch", "exit-code", "picture", "dry-run", "only", "cast", "match", "map-preset",
     "exclude", "layers", "kind", "map", "strip-prefix", "skip-missing", "shard-size", "alpha", "both", "mode",
     "model", "model-args", "metric", "back-metric", "target", "back-target", "output", "output-key", "ignore",
     "normalize", "resize", "direction", "batch-size", "limit", "threads",
-    "device", "dtype", "engine", "executor", "jobs",
+    "device", "dtype", "engine", "close-within", "executor", "jobs",
     "memory", "budget", "screen", "tolerance", "error", "se", "confidence", "epsilon", "recalibrate-bn", "steps",
     "lr", "optimizer", "seed", "freeze",
     "zero-control", "holdout", "fail-on", "decide", "confidence-sequence",

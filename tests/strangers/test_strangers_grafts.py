@@ -86,7 +86,8 @@ def test_a_damaged_tensor_beside_the_model_is_refused(here: Path, fault: str, wr
 @pytest.mark.parametrize("where", PLACES)
 def test_wherever_it_lies(here: Path, where: str, writer: str) -> None:
     Path("bad.pt").write_bytes(WRITERS[writer](PLACES[where](FAULTY["text for a size"])))
-    assert refused("bad.pt") == "bad.pt is damaged: a tensor under 'opt' has a size that is not an integer\n"
+    named = {"inside the map": "tensor 'opt.0'", "at the top": "tensor 'opt.m'"}.get(where, "a tensor under 'opt'")
+    assert refused("bad.pt") == f"bad.pt is damaged: {named} has a size that is not an integer\n"
     Path("good.pt").write_bytes(WRITERS[writer](PLACES[where](tensor())))
     assert run("show", "good.pt").code == 0
 
@@ -104,7 +105,6 @@ def shared(make: Callable[[torch.Tensor], Any], old: bool) -> list[str]:
 
 
 SHARED: dict[str, tuple[Callable[[torch.Tensor], Any], list[str]]] = {
-    "a tuple in the map": (lambda w: {"state_dict": {"w": w, "packed": (w,)}}, ["packed"]),
     "at the top": (lambda w: {"w": w, "optimizer": {"m": w}}, ["optimizer"]),
     "a part, deep": (lambda w: {"state_dict": {"w": w}, "a": {"b": [{0: (1, w[1])}]}, "n": 1}, ["a"]),
     "a stray": (lambda w: {"model": {"w": w}, "best": w.T}, ["best"]),
@@ -132,6 +132,18 @@ def test_what_changes_with_the_taken_is_named(here: Path, case: str, old: bool) 
         changed += [key for key in holder if key not in ("w", "state_dict", "model", *changed)
                     if repr(holder[key]) != repr(same[key])]  # fmt: skip
     assert changed == keys
+
+
+def test_a_tuple_in_the_map_is_taken_too(here: Path) -> None:
+    """Its tensors are the model's, by the way to them."""
+    w = torch.zeros(2, 2)
+    torch.save({"state_dict": {"w": w, "packed": (w,)}}, "recipient.pt")
+    done = run("transplant", "--from", "donor.pt", "--to", "recipient.pt", "--only", "w", "-o", "out.pt")
+    assert "1 name is taken that was not selected" in done.err
+    assert "w = packed.0" in done.err
+    after = torch.load("out.pt")["state_dict"]
+    assert after["w"].tolist() == [[5, 6], [7, 8]]
+    assert after["packed"][0].data_ptr() == after["w"].data_ptr()
 
 
 def test_many_keys_of_one_long_list_are_one_look(here: Path) -> None:
