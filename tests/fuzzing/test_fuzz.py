@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +54,9 @@ def test_what_a_file_may_not_do_is_seen(specimens: dict[str, Specimen], tmp_path
         "subprocess.Popen": lambda found: subprocess.run([sys.executable, "-c", ""], check=False),
         "AssertionError": lambda found: holding._check("two\nlines".replace("\n", "")[:0]),
         "hangs": lambda found: [None for _ in iter(int, 1)],
-        "much memory": lambda found: bytearray(200 << 20),
+        "much memory": lambda found: mmap.mmap(-1, 200 << 20).write(
+            bytes(200 << 20)
+        ),  # not of a heap that is kept
         "MemoryError": lambda found: bytearray(holding.ADDRESSES_MOST * 2),
         "SIGSEGV": lambda found: __import__("os").kill(__import__("os").getpid(), 11),
     }
