@@ -44,9 +44,15 @@ def test_damaged_ones_are_read_or_refused_and_nothing_else_happens(specimens: di
     assert sum(tally.refused for tally in tallies.values()) > 300
 
 
+def fill(pages: mmap.mmap) -> None:
+    for at in range(0, len(pages), mmap.PAGESIZE):
+        pages[at] = 1
+
+
 def test_what_a_file_may_not_do_is_seen(specimens: dict[str, Specimen], tmp_path: Path) -> None:
     """Each of these, put into a reader, is a fault: else the other tests hold nothing."""
     (tmp_path / f"{STRANGER}.py").write_text("")
+    pages = mmap.mmap(-1, 200 << 20)  # which no heap that is kept can give
     acts = {
         "open": lambda found: (tmp_path / "new").write_text("x"),
         "import": lambda found: __import__(STRANGER),
@@ -54,9 +60,7 @@ def test_what_a_file_may_not_do_is_seen(specimens: dict[str, Specimen], tmp_path
         "subprocess.Popen": lambda found: subprocess.run([sys.executable, "-c", ""], check=False),
         "AssertionError": lambda found: holding._check("two\nlines".replace("\n", "")[:0]),
         "hangs": lambda found: [None for _ in iter(int, 1)],
-        "much memory": lambda found: mmap.mmap(-1, 200 << 20).write(
-            bytes(200 << 20)
-        ),  # not of a heap that is kept
+        "much memory": lambda found: fill(pages),
         "MemoryError": lambda found: bytearray(holding.ADDRESSES_MOST * 2),
         "SIGSEGV": lambda found: __import__("os").kill(__import__("os").getpid(), 11),
     }
