@@ -134,9 +134,13 @@ def test_what_is_no_file_is_said(far: FarServer, address: str, said: str) -> Non
 
 
 def test_secrets_are_sent_and_never_said(far: FarServer, tmp_path: Path) -> None:
-    far.files["/a.npz"] = saved(".npz", tmp_path)
+    far.files["/a.npz"] = far.files["/my a.npz"] = saved(".npz", tmp_path)
     host = far.url.removeprefix("http://")
-    for address in (f"{far.url}/a.npz?sig=sekret", f"http://ann:sekret@{host}/a.npz?sig=sekret"):
+    for address in (
+        f"{far.url}/my a.npz?sig=sekret",
+        f"{far.url}/a.npz?sig=sekret",
+        f"http://ann:sekret@{host}/a.npz?sig=sekret",
+    ):
         with cs.open(address) as checkpoint:
             said = f"{checkpoint} {checkpoint.path} {checkpoint.sha256()} {checkpoint.sources[0].name}"
             assert "sekret" not in said
