@@ -98,6 +98,12 @@ def test_a_key_and_the_shards_beside_an_index(far: FarServer, tmp_path: Path) ->
         assert len(checkpoint) == len(ARRAYS)
         assert checkpoint.format == "sharded safetensors"
         assert (checkpoint.read("layer.39.weight") == 39).all()
+    far.files |= {f"/deep/a net%{name}": (tmp_path / "shards" / name).read_bytes() for name in names}
+    index = far.files["/deep/a net%model.safetensors.index.json"]
+    assert isinstance(index, bytes)
+    far.files["/deep/a net%model.safetensors.index.json"] = index.replace(b': "model-', b': "a net%model-')
+    with cs.open(f"{far.url}/deep/a%20net%25model.safetensors.index.json") as checkpoint:
+        assert (checkpoint.read("layer.39.weight") == 39).all()
     del far.files["/deep/model-00002-of-00004.safetensors"]
     with pytest.raises(
         FormatError, match=r"lists the shard 'model-00002-of-00004.safetensors', which is not there"
