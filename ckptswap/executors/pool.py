@@ -143,8 +143,8 @@ class JournalReader:
 
     def missing(self) -> list[Variant]:
         """Variants that are not scored on every batch that is asked for, and have not failed."""
-        variants = self._sweep.variants
-        return [variant for variant in variants if variant.id not in self.failed and self.lacking(variant.id)]
+        variants = (variant for variant in self._sweep.variants if variant.id not in self.failed)
+        return [self._blocks.as_demanded(variant) for variant in variants if self.lacking(variant.id)]
 
 
 def worker_spec_of(sweep: Sweep, shards: Sequence[Sequence[Variant]]) -> WorkerSpec:

@@ -89,7 +89,7 @@ class _Missing:
     def of(self, number: int) -> list[Variant]:
         """The variants that must be scored on this batch."""
         alive = (variant for variant in self._alive(number, self._variants) if variant.id not in self._failed)
-        return [variant for variant in alive if self._blocks.lacks(variant.id, number)]
+        return [self._blocks.as_demanded(variant) for variant in alive if self._blocks.lacks(variant.id, number)]
 
 
 def run_race(run: RunPlan, scorer: Scorer, variants: Sequence[Variant], journal: Journal, told: Told) -> None:

@@ -252,7 +252,7 @@ class Sweep:
     ) -> None:
         """Score exactly what close scores do not decide, until all verdicts stand."""
         while names := too_close_to_call(run, journal.blocks, options.close_within):
-            chosen = tuple(variant._replace(exact=True) for variant in self.variants if variant.id in names)
+            chosen = tuple(variant for variant in self.variants if variant.id in names)
             last = max(batch for variant, batch in journal.blocks if variant in names)
             journal.blocks.demand_exact(names)
             progress.expect(names, journal.blocks)

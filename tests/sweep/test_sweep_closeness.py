@@ -117,3 +117,14 @@ def test_what_makes_no_sense_is_refused(
 def test_a_bound_is_a_drop_above_zero(value: float) -> None:
     with pytest.raises(UsageError, match="--close-within"):
         RunOptions(close_within=value)
+
+
+def test_zero_controls_that_were_close_are_exact_by_a_smaller_bound(planned, tmp_path: Path) -> None:
+    options = RunOptions(tolerance=1.0, zero_control=True, samples=False)
+    planned("close").run(options)
+    now = planned("close").run(replace(options, close_within=1e-300))
+    plan, blocks, _ = RunFolder(tmp_path / "close").read_with_owner()
+    controls = {control.id for cell in plan.plan.cells if (control := plan.plan.control(cell))}
+    assert controls & {variant for variant, _ in blocks}
+    assert "close" not in {block.engine for block in blocks.values()}
+    assert load_result(tmp_path / "close") == now.result

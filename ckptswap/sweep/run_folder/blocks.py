@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ckptswap.scoring.scorer import CLOSE, CLOSENESS, REPLAY, Block
+from ckptswap.scoring.variant import Variant
 
 DONOR = "donor"
 
@@ -52,6 +53,10 @@ class Blocks(dict[tuple[str, int], Block]):
         self._exact.update(variants)
         for place in [place for place, block in self.items() if block.engine == CLOSE and place[0] in self._exact]:
             del self[place]
+
+    def as_demanded(self, variant: Variant) -> Variant:
+        """A variant as it is to be scored: exactly, where that is demanded."""
+        return variant._replace(exact=True) if variant.id in self._exact else variant
 
     def lacks(self, variant: str, batch: int) -> bool:
         """Whether there is work to do; what failed is tried again."""
