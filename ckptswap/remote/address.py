@@ -18,7 +18,7 @@ _HIDDEN = "hidden"
 _TABLE = "_CKPTSWAP_ADDRESSES"
 """The variable of the environment, which workers have from their parent, with what stands behind the digests."""
 _STAND_IN = re.compile(rf"{_HIDDEN}=([0-9a-f]{{12}})")
-_WEB = re.compile(r"\A((?:--[a-z]+=)?)(https?://\S+)\Z", re.IGNORECASE)
+_WEB = re.compile(r"\A((?:--[a-z-]+=)?)(https?://.+)\Z", re.IGNORECASE | re.DOTALL)
 
 
 def split_key(address: str) -> tuple[str, str | None]:
@@ -56,8 +56,8 @@ def public(text: str) -> str:
 def without_secrets(words: Iterable[str]) -> list[str]:
     """The words of a command line, its addresses fit to be printed; of one that is none, nothing but its kind.
 
-    >>> without_secrets(["show", "--from=https://host/a.pt?k=v", "--x=1"])
-    ['show', '--from=https://host/a.pt?hidden=a1ad75ce46b0', '--x=1']
+    >>> without_secrets(["train", "--init-from=https://host/a.pt?k=v", "--x=1"])
+    ['train', '--init-from=https://host/a.pt?hidden=a1ad75ce46b0', '--x=1']
     """
     return [_WEB.sub(lambda told: told[1] + _public_or_none(told[2]), word) for word in words]
 

@@ -3,8 +3,7 @@
 import re
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from ckptswap.checkpoint import Checkpoint
 from ckptswap.entries import with_key
@@ -36,6 +35,11 @@ class WebFolder:
     def name(self) -> str:
         return path_of(self.address).rpartition("/")[0]
 
+    @property
+    def own(self) -> str:
+        """What the file itself is called; '' where the address is a folder's."""
+        return unquote(urlsplit(self.address).path.rpartition("/")[2])
+
     def names(self) -> list[str]:
         return []
 
@@ -56,9 +60,10 @@ class WebFolder:
             return self.found.pop(name)
         url, user, _ = whole(self.address)
         parts = urlsplit(url)
-        path = f"{parts.path.rpartition('/')[0]}/{quote(name)}"
+        # Its own address is asked for as it was written, which may be signed; others are spelt by us.
+        path = parts.path if name == self.own else f"{parts.path.rpartition('/')[0]}/{quote(name)}"
         there = parts._replace(path=path).geturl()
-        return FarFile(WebReader(f"{self.name}/{name}", lambda: WebAddress(there, user=user), advice=ADVICE))
+        return FarFile(WebReader(path_of(there), lambda: WebAddress(there, user=user), advice=ADVICE))
 
 
 def open_site(address: str) -> Checkpoint:
@@ -69,12 +74,11 @@ def open_site(address: str) -> Checkpoint:
     if page := _HUB_PAGE.fullmatch(shown):
         revision, file = (page[2] and f"@{page[2]}") or "", (page[3] and f"/{page[3]}") or ""
         raise FileError(f"{shown} is a page about a model", remedy=f"write hf://{page[1]}{revision}{file}")
-    name = PurePosixPath(urlsplit(shown).path).name
-    if not name or urlsplit(shown).path.endswith("/"):
+    folder = WebFolder(place)
+    if not folder.own:
         remedy = "name one of its files (of shards, their model.safetensors.index.json)"
         raise FileError(f"{shown} is a folder, which a web server does not list", remedy=remedy)
-    folder = WebFolder(place)
-    checkpoint = open_in(folder, name, key)
+    checkpoint = open_in(folder, folder.own, key)
     checkpoint.path = with_key(shown, key)
     return checkpoint
 

@@ -98,6 +98,12 @@ def test_a_key_and_the_shards_beside_an_index(far: FarServer, tmp_path: Path) ->
         assert len(checkpoint) == len(ARRAYS)
         assert checkpoint.format == "sharded safetensors"
         assert (checkpoint.read("layer.39.weight") == 39).all()
+    far.files |= {f"/deep/a net%{name}": (tmp_path / "shards" / name).read_bytes() for name in names}
+    index = far.files["/deep/a net%model.safetensors.index.json"]
+    assert isinstance(index, bytes)
+    far.files["/deep/a net%model.safetensors.index.json"] = index.replace(b': "model-', b': "a net%model-')
+    with cs.open(f"{far.url}/deep/a%20net%25model.safetensors.index.json") as checkpoint:
+        assert (checkpoint.read("layer.39.weight") == 39).all()
     del far.files["/deep/model-00002-of-00004.safetensors"]
     with pytest.raises(
         FormatError, match=r"lists the shard 'model-00002-of-00004.safetensors', which is not there"
@@ -134,9 +140,13 @@ def test_what_is_no_file_is_said(far: FarServer, address: str, said: str) -> Non
 
 
 def test_secrets_are_sent_and_never_said(far: FarServer, tmp_path: Path) -> None:
-    far.files["/a.npz"] = saved(".npz", tmp_path)
+    far.files["/a.npz"] = far.files["/my a.npz"] = saved(".npz", tmp_path)
     host = far.url.removeprefix("http://")
-    for address in (f"{far.url}/a.npz?sig=sekret", f"http://ann:sekret@{host}/a.npz?sig=sekret"):
+    for address in (
+        f"{far.url}/my a.npz?sig=sekret",
+        f"{far.url}/a.npz?sig=sekret",
+        f"http://ann:sekret@{host}/a.npz?sig=sekret",
+    ):
         with cs.open(address) as checkpoint:
             said = f"{checkpoint} {checkpoint.path} {checkpoint.sha256()} {checkpoint.sources[0].name}"
             assert "sekret" not in said
