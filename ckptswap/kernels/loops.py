@@ -31,7 +31,17 @@ def distance(dtype: str) -> Loop:
         a, b, sums, counts = carray(at_a, size), carray(at_b, size), carray(at_sums, 5), carray(at_counts, 8)
         sums[:], counts[:] = 0, 0
         for start in range(0, size, BLOCK):
-            block(a[start : start + BLOCK], b[start : start + BLOCK], sums, counts)
+            square, absolute, norm_a, norm_b, product, count, changed, flips = block(
+                a[start : start + BLOCK], b[start : start + BLOCK], counts
+            )
+            sums[0] += square
+            sums[1] += absolute
+            sums[2] += norm_a
+            sums[3] += norm_b
+            sums[4] += product
+            counts[0] += count
+            counts[1] += changed
+            counts[2] += flips
 
     return loop
 
@@ -41,7 +51,7 @@ def _float_block(dtype: str) -> Loop:
     finite = _finite_pairs(widen)
 
     @inlined
-    def block(a, b, sums, counts):
+    def block(a, b, counts):
         square = absolute = norm_a = norm_b = product = 0.0
         largest = np.int64(0)  # of doubles that are not negative the order is that of their bits
         for at in range(a.size):
@@ -57,15 +67,8 @@ def _float_block(dtype: str) -> Loop:
         count = a.size
         if not norm_a + norm_b < math.inf:
             square, absolute, norm_a, norm_b, product, largest, count, flips = finite(a, b, counts)
-        sums[0] += square
-        sums[1] += absolute
-        sums[2] += norm_a
-        sums[3] += norm_b
-        sums[4] += product
-        counts[0] += count
-        counts[1] += changed
-        counts[2] += flips
         counts[7] = max(counts[7], largest)
+        return square, absolute, norm_a, norm_b, product, count, changed, flips
 
     return block
 
@@ -127,7 +130,7 @@ def _integer_block(dtype: str) -> Loop:
     wide = np.uint64 if dtype == "U64" else np.int64
 
     @inlined
-    def block(a, b, sums, counts):
+    def block(a, b, counts):
         square = absolute = norm_a = norm_b = product = 0.0
         largest = np.uint64(0)
         for at in range(a.size):
@@ -141,15 +144,8 @@ def _integer_block(dtype: str) -> Loop:
             product += x * y
             largest = max(largest, exact)
         changed, flips = bits(a, b)
-        sums[0] += square
-        sums[1] += absolute
-        sums[2] += norm_a
-        sums[3] += norm_b
-        sums[4] += product
-        counts[0] += a.size
-        counts[1] += changed
-        counts[2] += flips
         counts[7] = np.int64(max(np.uint64(counts[7]), largest))
+        return square, absolute, norm_a, norm_b, product, a.size, changed, flips
 
     return block
 
