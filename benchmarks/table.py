@@ -17,9 +17,10 @@ CITED = (("sweep", "unet-resnet18"), ("load", "four busy processes"))
 """Which lines the README cites: the benchmark, and what the work is told by."""
 WORDS = """# What was measured
 
-Each figure is a ratio against a peer that ran in turn with it in the same run, the median of several rounds;
-it hangs on the machine far less than seconds would. `hold` is what is asked of it. The commands print more;
-each writes what it measured to `measured/`, and `python benchmarks/table.py` writes this page from there.
+Each figure is a ratio against a peer that ran in turn with it in the same run, the median of the rounds that
+were run, which may be one; it hangs on the machine far less than seconds would. `hold` is what is asked of it.
+The commands print more; each writes what it measured to `measured/`, and `python benchmarks/table.py` writes
+this page from there.
 """
 
 
