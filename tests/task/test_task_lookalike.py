@@ -90,3 +90,10 @@ def test_without_the_libraries_the_answer_is_general(monkeypatch: pytest.MonkeyP
     weights = {"layer1.0.conv1.weight": np.ones((4, 4, 3, 3)), "fc.bias": np.ones(5)}
     assert "pass --model with what builds it" in lookalike.what_to_type(Checkpoint.from_arrays(weights))
     assert lookalike.named_so("resnet18") == []
+
+
+@pytest.mark.parametrize(("format", "word"), [("torchscript", "script"), ("torch.export", "export")])
+def test_a_file_that_holds_its_network_builds_it(format: str, word: str) -> None:
+    checkpoint = Checkpoint.from_arrays({"w": np.zeros(3)})
+    checkpoint.path, checkpoint.format = "a.pt", format
+    assert lookalike.what_to_type(checkpoint) == f"pass --model {word}:a.pt, which runs the code that it holds"

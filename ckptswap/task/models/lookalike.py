@@ -65,11 +65,15 @@ _TRANSFORMERS = (
 _NNUNET = "encoder.stages.0.0.convs.0.conv.weight"
 _CLASSES = {"timm": "num_classes", "torchvision": "num_classes", "smp": "classes"}
 _CHANNELS = {"timm": "in_chans", "smp": "in_channels"}
+_WITH_CODE = {"torchscript": "script", "torch.export": "export"}
+"""Formats that hold a network beside its tensors → what builds it."""
 Candidate = tuple[str, dict[str, Any]]
 
 
 def what_to_type(checkpoint: Checkpoint) -> str:
     """What builds the network of a checkpoint that does not say it, as flags where they can be told."""
+    if checkpoint.format in _WITH_CODE:
+        return f"pass --model {_WITH_CODE[checkpoint.format]}:{checkpoint.path}, which runs the code that it holds"
     if HYPERPARAMETERS_KEY in checkpoint.metadata or any("Lightning" in note for note in checkpoint.notes):
         return (
             "Lightning wrote it: pass --model lightning:FILE.py:CLASS, the file and class of its LightningModule"
