@@ -127,7 +127,10 @@ class CloseScorer(ReplayScorer):
         """The shorter way for inputs of this form; None where there is none. What a model asks of values decides
         which of several graphs is a batch's: there is no shorter one."""
         exact, form = self.replay(inputs), form_of(inputs)
-        if exact is None or exact.graph.guards:
+        if exact is None:
+            return None
+        if exact.graph.guards:
+            self._note_no_way("a batch's values decide what the model does")
             return None
         if form not in self._short:
             given = {**exact.state, **exact.graph.given(self.task.prepared(inputs))}
@@ -139,8 +142,11 @@ class CloseScorer(ReplayScorer):
                 )
             except RuntimeError as error:  # oneDNN's, of what it does not do
                 self._short[form] = None
-                self._note(f"there is no shorter way ({first_line(error)}): every variant is scored exactly")
+                self._note_no_way(first_line(error))
         return self._short[form]
+
+    def _note_no_way(self, reason: str) -> None:
+        self._note(f"there is no shorter way ({reason}): every variant is scored exactly")
 
     def fastest(self, inputs: Tree) -> Replay | None:
         """See `ReplayScorer`."""

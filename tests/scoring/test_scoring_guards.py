@@ -17,6 +17,7 @@ from ckptswap.scoring.engines import scorer_of
 from ckptswap.scoring.graph import capture
 from ckptswap.scoring.guards import Uncapturable
 from ckptswap.scoring.replay import ANSWERS
+from ckptswap.scoring.scorer import Every
 from ckptswap.task import TaskSpec, load_task
 
 
@@ -28,6 +29,16 @@ def test_a_batch_that_says_otherwise_has_a_graph_of_its_own(spec: TaskSpec, save
     assert engine.notes == []
     assert len(engine._replays) == 2 < len(batches)
     assert {tuple(replay.graph.guards.values()) for replay in engine._replays.values()} == {("True",), ("False",)}
+
+
+def test_where_values_decide_scores_are_exact_and_it_is_said(spec: TaskSpec, save) -> None:
+    donor, recipient = save(1, "Asks"), save(0, "Asks")
+    task = load_task(odd(spec, "Asks", batch_size=2), recipient)
+    engine = scorer_of(task, donor, recipient, "close")
+    blocks = list(engine.blocks(Every(some("head.bias"), {0, 1})))
+    assert [block.engine for block in blocks] == ["replay", "replay"]
+    [note] = engine.notes
+    assert note.startswith("there is no shorter way (a batch's values decide")
 
 
 def test_what_another_batch_reads_is_read(spec: TaskSpec, save) -> None:
