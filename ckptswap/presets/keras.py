@@ -44,7 +44,7 @@ def as_torch(ours: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, str]:
     names: dict[str, str] = {}
     for layer, own in layers.items():
         for entry, name, arrange in _torch_layer(layer, own, reference):
-            tensor = entry if arrange is None else rearranged(entry, arrange)
+            tensor = entry if arrange is None else rearranged(ours, entry.name, arrange)
             if entry.name in names:  # a second tensor of one of Keras's
                 made.append(replace(tensor, name=name))
                 continue
@@ -91,7 +91,8 @@ def _torch_layer(
 ) -> Iterator[tuple[Entry, str, Arrange | None]]:
     """Keras's tensors of a layer, torch's names for them, and how they are turned."""
     if "recurrent_kernel" in own:
-        yield from _recurrent(layer, own)
+        # Torch has no recurrent layer of convolutions.
+        yield from _recurrent(layer, own) if len(own["recurrent_kernel"].shape) == 2 else ()
         return
     ends = _SEPARABLE if "pointwise_kernel" in own else ROLES
     for role, entry in own.items():

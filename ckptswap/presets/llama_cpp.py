@@ -4,13 +4,11 @@ names tensors; and what that conversion does to values, undone, where transforme
 Rules: `convert_hf_to_gguf.py` in llama.cpp, `modeling_gguf_pytorch_utils.py` in transformers.
 """
 
-from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
 
 from ckptswap.checkpoint import Checkpoint
-from ckptswap.entries import Entry
 from ckptswap.errors import FormatError, MismatchError
 from ckptswap.formats.gguf import ARCHITECTURE, PERMUTED
 from ckptswap.presets.rearranged import Arrange, rearranged
@@ -32,15 +30,15 @@ _WIDENED = {"mamba": "ssm_conv1d.weight", "lfm2": "shortconv.conv.weight"}
 
 def as_transformers(ours: Checkpoint, reference: Checkpoint) -> tuple[Checkpoint, str]:
     """A GGUF file under the names of a checkpoint of transformers, with its values as there; and what was done.
-    Raises `FormatError` where the file does not say of which architecture it is, `MismatchError` where no name is
-    known to the library's tables, `DependencyError` without it."""
+    Raises `FormatError` where the file does not say of which architecture it is, or how many heads it has where
+    that counts, `MismatchError` where no name is known to the library's tables, `DependencyError` without it."""
     architecture = ours.metadata.get(ARCHITECTURE, "")
     names = _names(ours, reference, architecture)
     if not names:
         fault = f"no tensor of {ours.path} ({architecture}) is one of {reference.path} by llama.cpp's tables"
         raise MismatchError(fault, remedy="the other file has to have transformers' names of this architecture")
     made = {name: arrange for name in names if (arrange := _undone(name, architecture, ours))}
-    arranged = ours.holding([rearranged(ours[name], arrange) for name, arrange in made.items()])
+    arranged = ours.holding([rearranged(ours, name, arrange) for name, arrange in made.items()])
     what = (
         f"{ours.path} is taken under transformers' names for {architecture}: {len(names)} of {len(ours)} tensors"
     )
@@ -58,7 +56,7 @@ def _names(ours: Checkpoint, reference: Checkpoint, architecture: str) -> dict[s
         fault = f"{ours.path} does not say how many blocks it has, or is of an unknown architecture"
         remedy = f"it says {architecture[:40]!r}; a newer gguf may know that: pip install -U gguf"
         raise FormatError(fault, remedy=remedy)
-    table = gguf.get_tensor_name_map(number, min(int(blocks), len(ours)))
+    table = gguf.get_tensor_name_map(number, min(int(blocks[:9]), len(ours)))
     found: dict[str, str] = {}
     for name in reference.every_name:
         spellings = (*(base + name for base in _BASES), name.partition(".")[2])
@@ -70,15 +68,14 @@ def _names(ours: Checkpoint, reference: Checkpoint, architecture: str) -> dict[s
 
 def _undone(name: str, architecture: str, ours: Checkpoint) -> Arrange | None:
     """What undoes to a tensor's values what the conversion did; None where it only renamed."""
-    entry, facts = ours[name], ours.metadata
     if architecture in PERMUTED and (".attn_q." in name or ".attn_k." in name):
-        return _rows(entry, _heads(facts, architecture, of_keys=".attn_k." in name))
+        return partial(_halves_first, heads=_heads(ours, architecture, of_keys=".attn_k." in name))
     if architecture in _ADDED_ONE and name.endswith("norm.weight"):
         return lambda values: values - values.dtype.type(1)
-    if name.endswith(_TRANSPOSED.get(architecture, ())) and len(entry.shape) == 2:
+    if name.endswith(_TRANSPOSED.get(architecture, ())) and len(ours[name].shape) == 2:
         return np.transpose
     if architecture in _QKV and ".attn_qkv." in name:
-        return partial(_interleaved, heads=_heads(facts, architecture, of_keys=False))
+        return partial(_interleaved, heads=_heads(ours, architecture, of_keys=False))
     if name.endswith(_WIDENED.get(architecture, "/")):
         return lambda values: values[:, None]
     if architecture == "mamba" and name.endswith("ssm_a"):
@@ -86,23 +83,21 @@ def _undone(name: str, architecture: str, ours: Checkpoint) -> Arrange | None:
     return None
 
 
-def _heads(facts: Mapping[str, str], architecture: str, of_keys: bool) -> int:
-    """How many heads there are; 0 where the file does not say it in one number."""
-    text = facts.get(f"{architecture}.attention.head_count", "")
+def _heads(ours: Checkpoint, architecture: str, of_keys: bool) -> int:
+    """How many heads there are. Raises `FormatError` where the file does not say it in one number."""
+    key = f"{architecture}.attention.head_count"
+    text = ours.metadata.get(key, "")
     if of_keys:
-        text = facts.get(f"{architecture}.attention.head_count_kv", text)
-    return int(text) if text.isdecimal() else 0
+        text = ours.metadata.get(f"{key}_kv", text)
+    if text.isdecimal() and (heads := int(text[:9])):
+        return heads
+    fault = f"{ours.path} does not say in one number how many heads it has, by which rows are put back"
+    raise FormatError(fault, remedy=f"{key} is missing or a list: hold two GGUF files against each other")
 
 
-def _rows(entry: Entry, heads: int) -> Arrange | None:
-    if not heads or not entry.shape or entry.shape[0] % (2 * heads):
-        return None
-
-    def arrange(values: np.ndarray) -> np.ndarray:
-        halves = values.reshape(heads, values.shape[0] // heads // 2, 2, *values.shape[1:])
-        return halves.swapaxes(1, 2).reshape(values.shape)
-
-    return arrange
+def _halves_first(values: np.ndarray, heads: int) -> np.ndarray:
+    halves = values.reshape(heads, values.shape[0] // heads // 2, 2, *values.shape[1:])
+    return halves.swapaxes(1, 2).reshape(values.shape)
 
 
 def _interleaved(values: np.ndarray, heads: int) -> np.ndarray:

@@ -125,6 +125,10 @@ def test_presets_used_wrong(llama: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     ):
         with open_checkpoint(gguf) as file, pytest.raises(FormatError, match="how many blocks"):
             preset_matched("hf-gguf", [file.holding((), metadata=facts), cs.open(hf)])
+    facts = {"general.architecture": "llama", "llama.block_count": "2"}
+    for heads, message in (({}, "how many heads"), ({"llama.attention.head_count": "7"}, "not fit its name")):
+        with open_checkpoint(gguf) as file, pytest.raises(FormatError, match=message):
+            preset_matched("hf-gguf", [file.holding((), metadata=facts | heads), cs.open(hf)])
     with open_checkpoint(gguf) as file:
         monkeypatch.setitem(sys.modules, "gguf", None)
         with pytest.raises(DependencyError, match="gguf is not installed"):
@@ -212,6 +216,18 @@ def test_a_kernel_is_turned_as_the_other_side_has_it(tmp_path: Path) -> None:
             [found, _], _ = preset_matched("keras-torch", [file, cs.open({"c.weight": np.zeros(shape, "f4")})])
             assert np.array_equal(found.read("c.weight"), wanted)
             assert np.array_equal(found.read("q.weight"), attention)
+
+
+def test_recurrent_layers_that_torch_has_not_keep_their_names(tmp_path: Path) -> None:
+    """Such as ConvLSTM2D; and a file whose kernels fit nothing is refused."""
+    convolved = {"r/kernel": filled(3, 3, 2, 16), "r/recurrent_kernel": filled(3, 3, 4, 16), "d/kernel": DENSE}
+    path = keras_file(tmp_path / "a.h5", convolved)
+    with open_checkpoint(path) as file:
+        [found, _], _ = preset_matched("keras-torch", [file, cs.open({"d.weight": DENSE.T})])
+        assert set(found) == {"r.kernel", "r.recurrent_kernel", "d.weight"}
+    path = keras_file(tmp_path / "b.h5", {"r/kernel": filled(4, 8), "r/recurrent_kernel": CELL})
+    with open_checkpoint(path) as file, pytest.raises(FormatError, match=r"r\.kernel of .*b\.h5 is \[4, 8\]"):
+        preset_matched("keras-torch", [file, cs.open({"d.weight": DENSE.T})])
 
 
 def test_a_sweep_takes_it_and_select_says_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
