@@ -219,7 +219,7 @@ class Slice(ByteSource):
     """A stretch of a byte source as a byte source of its own."""
 
     def __init__(self, file: ByteSource, start: int, size: int) -> None:
-        self.name, self.size = file.name, size
+        self.name, self.size, self.version = file.name, size, file.version
         self._file, self._start = file, start
 
     def pread_into(self, buffer: memoryview, offset: int) -> None:

@@ -54,8 +54,8 @@ def open_exported(file: ByteSource, folder: Folder | None = None) -> Checkpoint:
 
 
 def _open_former(archive: Archive, name: str) -> Checkpoint:
-    file, member = archive.file, archive.stored(name)
-    inside = open_torch_zip(Slice(file, member.offset, member.size))
+    file, size = archive.file, archive.stored(name).size
+    inside = open_torch_zip(Slice(*archive.place(name), size))
     return inside.holding((), path=file.name, format=FORMAT.name, sources=(file,),
                           checksums=(ZipChecksums([file]),))  # fmt: skip
 

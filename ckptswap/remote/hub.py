@@ -117,6 +117,8 @@ def _cached(repo: str, revision: str | None, file: str, key: str | None) -> Chec
     hub, errors = library("huggingface_hub"), library("huggingface_hub.errors")
     try:
         home = Path(hub.snapshot_download(repo, revision=revision, local_files_only=True))
+    except errors.HFValidationError:
+        raise _misnamed(f"hf://{repo}") from None
     except errors.LocalEntryNotFoundError:
         remedy = "unset HF_HUB_OFFLINE, or fetch it by `hf download`"
         raise FileError(

@@ -11,7 +11,8 @@ import torch.distributed.checkpoint
 from far_server import FarServer, bucket_files, read_folder, serving, status
 
 import ckptswap as cs
-from ckptswap.errors import FileError
+from ckptswap.errors import FileError, FormatError
+from ckptswap.watching import unwatched
 
 ARRAYS = {f"layer.{at}.weight": np.full((64, 64), at, np.float32) for at in range(4)}
 
@@ -59,13 +60,19 @@ def test_a_folder_is_listed(bucket: FarServer, name: str) -> None:
 def test_a_folder_of_torch_distributed(bucket: FarServer, tmp_path: Path) -> None:
     state = {name: torch.from_numpy(array) for name, array in ARRAYS.items()}
     torch.distributed.checkpoint.save(state, checkpoint_id=tmp_path / "dcp", no_dist=True)
-    bucket.files |= bucket_files(
-        "runs", {f"dcp/{name}": raw for name, raw in read_folder(tmp_path / "dcp").items()}
-    )
+    files = read_folder(tmp_path / "dcp")
+    bucket.files |= bucket_files("runs", {f"dcp/{name}": raw for name, raw in files.items()})
     with cs.open("s3://runs/dcp") as checkpoint:
         assert {name: checkpoint.read(name)[0, 0] for name in checkpoint} == dict(
             zip(ARRAYS, range(4), strict=True)
         )
+    [name] = [name for name in files if name.endswith(".distcp")]
+    damaged = files[name].replace(np.full(9, 3, np.float32).tobytes(), bytes(36), 1)
+    bucket.files |= bucket_files("runs", {f"dcp/{name}": raw for name, raw in (files | {name: damaged}).items()})
+    with cs.open("s3://runs/dcp") as checkpoint:
+        assert not list(checkpoint.damage(unwatched))  # nothing is read for it beforehand
+        with pytest.raises(FormatError, match="its CRC is wrong"):
+            checkpoint.read("layer.3.weight")
 
 
 def test_a_stranger_reads_what_is_public(bucket: FarServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from far_server import FarServer, read_folder
 
 import ckptswap as cs
 from ckptswap.checkpoint import Checkpoint
+from ckptswap.formats.archive import add_bytes
 
 ARRAYS = {
     "layer.weight": np.arange(20_000, dtype=np.float32).reshape(100, 200),
@@ -45,8 +47,6 @@ def of_hdf5(folder: Path) -> str:
 
 
 def of_keras(folder: Path) -> str:
-    import zipfile
-
     of_hdf5(folder)
     with zipfile.ZipFile(folder / "a.keras", "w") as archive:
         archive.write(folder / "a.h5", "model.weights.h5")
@@ -73,6 +73,14 @@ def of_onnx(folder: Path) -> str:
     return "a.onnx"
 
 
+def of_former_export(folder: Path) -> str:
+    """As torch 2.2 to 2.7 wrote them, beside a local header that is longer than the directory tells."""
+    of_torch(folder)
+    with zipfile.ZipFile(folder / "a.pt2", "w") as archive:
+        add_bytes(archive, "serialized_state_dict.pt", (folder / "a.pt").read_bytes())
+    return "a.pt2"
+
+
 def of_script(folder: Path) -> str:
     torch.jit.script(torch.nn.Linear(20, 10)).save(folder / "script.pt")
     return "script.pt"
@@ -95,7 +103,18 @@ def seen(checkpoint: Checkpoint) -> tuple[object, ...]:
 
 @pytest.mark.parametrize(
     "make",
-    [of_numpy, of_torch, of_old_torch, of_hdf5, of_keras, of_gguf, of_onnx, of_script, of_pickle],
+    [
+        of_numpy,
+        of_torch,
+        of_old_torch,
+        of_hdf5,
+        of_keras,
+        of_gguf,
+        of_onnx,
+        of_former_export,
+        of_script,
+        of_pickle,
+    ],
     ids=lambda make: make.__name__.removeprefix("of_"),
 )
 def test_a_format_is_the_same_elsewhere(far: FarServer, tmp_path: Path, make: Callable[[Path], str]) -> None:

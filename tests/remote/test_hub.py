@@ -119,6 +119,8 @@ def test_what_the_hubs_cache_has_is_not_fetched(
             assert checkpoint.path == name.replace("hf://org/net", NET)
     with pytest.raises(FileError, match="is not in the hub's cache, and HF_HUB_OFFLINE is set"):
         cs.open("hf://org/other")
+    with pytest.raises(FileError, match="names no model of the hub"):
+        cs.open("hf://org/..")
     assert hub.asked == []
 
 
