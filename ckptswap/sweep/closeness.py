@@ -14,9 +14,9 @@ SHARE = 0.1
 """Of the tolerance: how far off a drop may be, unless told otherwise."""
 
 
-def too_close_to_call(run: RunPlan, blocks: Blocks, within: float | None) -> set[str]:
-    """The variants whose close scores are not enough: their drops are further off than `within` (None: a tenth of
-    the tolerance), nobody knows how far, or a verdict would be another if all drops were off by so much.
+def too_close_to_call(run: RunPlan, blocks: Blocks) -> set[str]:
+    """The variants whose close scores are not enough: their drops are further off than the run bears, nobody knows
+    how far, or a verdict would be another if all drops were off by so much.
 
     A verdict depends on how a drop lies to the tolerance, and for each side is monotone in all drops: so tables by
     a tolerance that is that much smaller and larger bound what can be.
@@ -26,7 +26,7 @@ def too_close_to_call(run: RunPlan, blocks: Blocks, within: float | None) -> set
         return set()
     scored = ScoredRun.of(run, blocks)
     tolerance = scored.tolerance()[0]
-    bound = SHARE * tolerance if within is None else within
+    bound = SHARE * tolerance if run.close_within is None else run.close_within
     off = scored.scores.closeness
     beyond = {variant for variant in close if not off.get(variant, math.inf) <= bound}
     return beyond | (close & set(_undecided(run, blocks, tolerance, bound)))

@@ -221,7 +221,7 @@ class Sweep:
         progress.table = lambda: analysed(ScoredRun.of(run, journal.blocks))
         try:
             self._compute(run, journal, progress, executor)
-            self._make_exact(run, journal, progress, executor, options)
+            self._make_exact(run, journal, progress, executor)
             table = progress.table()
             last = self._controls(table, options)
             if not last:
@@ -232,7 +232,7 @@ class Sweep:
             sound = (variant for variant in self.variants if variant.id not in failed)
             whole = replace(self, portion=Portion((*sound, *last), self.batches))
             whole._compute(run, journal, progress, executor)
-            whole._make_exact(run, journal, progress, executor, options)
+            whole._make_exact(run, journal, progress, executor)
         except OutOfTime as end:
             why = f"the budget of {options.budget:g} s is used up, {end}"
             self.folder.write_plan(replace(run, ended=why))
@@ -243,15 +243,10 @@ class Sweep:
         return progress.table()
 
     def _make_exact(
-        self,
-        run: RunPlan,
-        journal: Journal,
-        progress: BlockProgress,
-        executor: "Executor | None",
-        options: RunOptions,
+        self, run: RunPlan, journal: Journal, progress: BlockProgress, executor: "Executor | None"
     ) -> None:
         """Score exactly what close scores do not decide, until all verdicts stand."""
-        while names := too_close_to_call(run, journal.blocks, options.close_within):
+        while names := too_close_to_call(run, journal.blocks):
             chosen = tuple(variant for variant in self.variants if variant.id in names)
             last = max(batch for variant, batch in journal.blocks if variant in names)
             journal.blocks.demand_exact(names)
@@ -343,6 +338,7 @@ class Sweep:
             layers=self.layers,
             donor_misfits=self.donor_misfits,
             warnings=tuple(self.scorer.warnings([])),
+            close_within=options.close_within,
         )
         if options.repair:
             self.scorer.notes += self.folder.repair(plan)

@@ -124,6 +124,7 @@ def test_zero_controls_that_were_close_are_exact_by_a_smaller_bound(planned, tmp
     planned("close").run(options)
     now = planned("close").run(replace(options, close_within=1e-300))
     plan, blocks, _ = RunFolder(tmp_path / "close").read_with_owner()
+    assert plan.close_within == 1e-300
     controls = {control.id for cell in plan.plan.cells if (control := plan.plan.control(cell))}
     assert controls & {variant for variant, _ in blocks}
     assert "close" not in {block.engine for block in blocks.values()}

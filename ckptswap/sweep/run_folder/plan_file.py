@@ -76,7 +76,7 @@ class RunPlan:
     `key` are the conditions of its scores (`conditions`), `source` what it takes to build its engine again. `walk`
     are the samples' places batch by batch, `groups` and `units` (N,) belong to the samples; `drawn` says of what
     these are a part, where a limit took one; `ended` why the last work on it ended before all was scored, where
-    that is known.
+    that is known; `close_within` how far off a drop may be that is only close (None: a share of the tolerance).
     """
 
     key: Mapping[str, Any]
@@ -97,6 +97,7 @@ class RunPlan:
     se: StandardError | None = None
     drawn: Drawn | None = None
     ended: str | None = None
+    close_within: float | None = None
 
     @property
     def spec(self) -> SweepSpec:
