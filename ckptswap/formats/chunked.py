@@ -14,8 +14,8 @@ from ckptswap.errors import FormatError
 from ckptswap.formats.strided import Box, boxes
 from ckptswap.storage import ByteSource
 
-DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3
-"""HDF5's numbers of the filters that are undone here."""
+UNDONE = DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3
+"""HDF5's numbers of the filters that are undone here; others are code of other libraries'."""
 KEPT = 16 << 20  # bytes of unpacked boxes that are kept for the stretch that is read next
 _SUM = 4  # bytes of a checksum
 

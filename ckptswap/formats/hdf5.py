@@ -92,7 +92,7 @@ def _source(
 def _in_chunks(
     file: ByteSource, name: str, shape: tuple[int, ...], stored: np.dtype, about: Mapping[str, Any]
 ) -> ChunkSource:
-    packing = Packing(tuple(about["chunk"]), stored, [number for number, _ in about["filters"]])
+    packing = Packing(tuple(about["chunk"]), stored, about["filters"])
     places = {tuple(begins): (offset, size, left_out) for begins, offset, size, left_out in about["places"]}
     if len(packing.sizes) != len(shape) or not packing.nbytes:
         raise _refusal(file, f"the chunks of dataset {name[:80]!r} are not of its form")

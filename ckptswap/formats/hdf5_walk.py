@@ -5,7 +5,6 @@ No value is read but those that lie in the structure itself.
 
 import io
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +14,7 @@ from ckptswap import dtypes
 from ckptswap.entries import NAME_MOST
 from ckptswap.errors import FormatError
 from ckptswap.formats.archive import RawReader
+from ckptswap.formats.chunked import UNDONE
 from ckptswap.naming import natural_key
 from ckptswap.registry import library
 from ckptswap.storage import ByteSource
@@ -25,8 +25,6 @@ CHUNKS_MOST = 1_000_000
 COMPACT_MOST = 1 << 16  # bytes of values in a dataset's header: HDF5's own bound
 MODEL, OPTIMIZERS = "model_weights", ("optimizer_weights", "optimizer")
 """The groups of a whole model's file: its weights, and what belongs to training."""
-UNPACKED = {1: "deflate", 2: "shuffle", 3: "fletcher32"}
-"""The filters that are undone, by their numbers; others are code of other libraries'."""
 _FACTS = ("keras_version", "backend")
 
 
@@ -104,7 +102,7 @@ class _Walk:
             return "a dataset whose values lie in other files"
         if held.shape is None or _spelt(held) is None or not self.is_plain(held):
             return f"a dataset of {str(held.dtype)[:80]}"
-        packed = [number for number, *_ in _filters(plist) if number not in UNPACKED]
+        packed = [number for number in _filters(plist) if number not in UNDONE]
         return f"a dataset packed by HDF5's filter {packed[0]}" if packed else None
 
     def is_plain(self, held: Any) -> bool:
@@ -119,8 +117,8 @@ class _Walk:
         layout = plist.get_layout()
         fill = np.asarray(held.fillvalue, held.dtype).tobytes().hex()
         if layout == layouts.CHUNKED:
-            filters = list(_filters(plist))
-            return {"chunk": held.chunks, "filters": filters, "fill": fill, "places": self.places(held)}
+            places = self.places(held)
+            return {"chunk": held.chunks, "filters": _filters(plist), "fill": fill, "places": places}
         if layout == layouts.COMPACT:
             if held.size * held.dtype.itemsize > COMPACT_MOST:
                 raise self.refusal(f"dataset {name[:80]!r} does not fit into its header")
@@ -145,11 +143,9 @@ class _Walk:
         return FormatError(f"{self.file.name} is not a sound HDF5 file", remedy=fault)
 
 
-def _filters(plist: Any) -> Iterator[tuple[int, list[int]]]:
-    """Number and arguments of each filter, in the order of writing."""
-    for at in range(plist.get_nfilters()):
-        number, _, arguments, _ = plist.get_filter(at)
-        yield number, list(arguments)
+def _filters(plist: Any) -> list[int]:
+    """The number of each filter, in the order of writing."""
+    return [plist.get_filter(at)[0] for at in range(plist.get_nfilters())]
 
 
 def _ordered(group: Any) -> list[str]:

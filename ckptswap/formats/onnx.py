@@ -286,10 +286,10 @@ class _Model:
         numbers = [
             found.external.get(key, "") or default for key, default in (("offset", "0"), ("length", str(size)))
         ]
-        if not is_plain_name(name) or self.folder is None or not self.folder.holds(name):
-            fault = f"tensor {found.name[:80]!r} lies in {name[:80]!r}, which is not a file beside it"
-            raise self.wire.refusal(fault)
         if name not in self.opened:
+            if not is_plain_name(name) or self.folder is None or not self.folder.holds(name):
+                fault = f"tensor {found.name[:80]!r} lies in {name[:80]!r}, which is not a file beside it"
+                raise self.wire.refusal(fault)
             self.opened[name] = self.stack.enter_context(closing(self.folder.open(name)))
         is_sound = all(text.isdecimal() and len(text) < 20 for text in numbers)
         if not is_sound or int(numbers[1]) != size or int(numbers[0]) + size > self.opened[name].size:

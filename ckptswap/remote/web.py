@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from ckptswap.errors import FileError
 from ckptswap.registry import library
 from ckptswap.remote import answers
-from ckptswap.remote.answers import Known, NotThereError
+from ckptswap.remote.answers import Known
 from ckptswap.remote.far import BLOCK
 from ckptswap.storage import Version
 from ckptswap.version import __version__
@@ -269,11 +269,3 @@ def _reason(error: Exception) -> str:
         "IncompleteRead": "the connection broke off",
         "ConnectionError": "there is no connection to the server",
     }.get(name, f"the transfer failed, {name}")
-
-
-def exists(reader: Callable[[], Any]) -> Any:
-    """What a function gives; None where the server has no such file."""
-    try:
-        return reader()
-    except NotThereError:
-        return None

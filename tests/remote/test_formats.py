@@ -69,7 +69,7 @@ def of_onnx(folder: Path) -> str:
     onnx = pytest.importorskip("onnx")
     tensors = [onnx.numpy_helper.from_array(array, name) for name, array in ARRAYS.items()]
     model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], tensors))
-    onnx.save(model, folder / "a.onnx", save_as_external_data=True, location="a.data", size_threshold=1000)
+    onnx.save(model, folder / "a.onnx", save_as_external_data=True, location="a.data", size_threshold=100)
     return "a.onnx"
 
 
@@ -123,3 +123,4 @@ def test_a_format_is_the_same_elsewhere(far: FarServer, tmp_path: Path, make: Ca
     with cs.open(tmp_path / name) as here, cs.open(f"{far.url}/{name}") as there:
         assert seen(there) == seen(here)
         assert len(far.asked) < 12
+        assert len({(asked.path, asked.range) for asked in far.asked}) == len(far.asked)
