@@ -56,8 +56,7 @@ class _Draft:
         self.steps: dict[int, Step] = {}
         self._readers = Counter(value for step in graph.steps for value in step.reads) + Counter([graph.output])
         self._settled, self._moved = set(self._held).difference(graph.inputs), dict[int, int]()
-        numbers = [*self._held, *(step.gives for step in graph.steps)]
-        self._next = max(numbers) + 1
+        self._last = max(*self._held, *(step.gives for step in graph.steps))
         self.can_pack = torch.backends.mkldnn.is_available() and all(map(_is_plain, self._held.values()))
 
     def put(self, step: Step) -> None:
@@ -69,9 +68,9 @@ class _Draft:
 
     def made(self, op: Callable[..., Any], *args: Any, like: Step | None = None, **told: Any) -> Ref:
         """The result of a step more, which depends on the state alone unless it is `like` another."""
-        self._next += 1
-        self.put(_step(op, args, self._next, like, **told))
-        return Ref(self._next)
+        self._last += 1
+        self.put(_step(op, args, self._last, like, **told))
+        return Ref(self._last)
 
     def instead(self, step: Step, op: Callable[..., Any], *args: Any, **told: Any) -> None:
         """Give what a step gives by another operation."""
@@ -143,8 +142,7 @@ def _fold(draft: _Draft, step: Step) -> None:
     shape, channels = draft.shape(weight), 1 if transposed else 0
     weight = draft.made(folded_weight, weight, scale, variance, eps, channels, shape=shape)
     bias = draft.made(folded_bias, bias, scale, shift, mean, variance, eps)
-    like = replace(conv, shape=conv.shape)
-    draft.put(_step(_CONVOLUTION, [given, weight, bias, *rest], step.gives, like))
+    draft.put(_step(_CONVOLUTION, [given, weight, bias, *rest], step.gives, conv))
 
 
 _THREE = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
