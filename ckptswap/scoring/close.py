@@ -54,16 +54,16 @@ class CloseScorer(ReplayScorer):
         score = self.task.scored_against(batch)
         exactly = partial(self._exactly, number, batch.inputs, score)
         short = self.short(batch.inputs) if any(map(_may_be_close, variants)) else None
-        near = [variant for variant in variants if short and self._is_near(short, variant)]
-        yield from exactly([variant for variant in variants if variant not in near])
+        near = {variant.id: variant for variant in variants if short and self._is_near(short, variant)}
+        yield from exactly([variant for variant in variants if variant.id not in near])
         if short is None or not near:
             return
         baseline = self._baseline_of(number, batch.inputs, score)
-        blocks = self._closely(short, number, batch.inputs, near, score, baseline)
+        blocks = self._closely(short, number, batch.inputs, list(near.values()), score, baseline)
         is_first = self.task.data.forms[self.task.data.batch_forms[number]] == number
-        checked = {variant.id for variant in near if is_first or _is_drawn(variant, number)}
+        checked = {name for name, variant in near.items() if is_first or _is_drawn(variant, number)}
         yield from (block for name, block in blocks.items() if name not in checked)
-        for block in exactly([variant for variant in near if variant.id in checked or variant.id not in blocks]):
+        for block in exactly([near[name] for name in near if name in checked or name not in blocks]):
             yield self._compared(block, blocks.get(block.variant))
 
     def _is_near(self, short: Replay, variant: Variant) -> bool:
